@@ -1,0 +1,180 @@
+"""An adapter at its true size, and the layout that lets several of them share one compiled program.
+
+An `Adapter` is what a file holds: for every method and site the leaves at their own rank, width or number of labels, as
+NumPy arrays. To run, it is *stacked* into a `Layout`: layers become a leading axis, sizes are padded to the layout's, and
+sites it does not touch hold the identity. Adapters stacked into one layout have trees of one structure and shape, so a pack,
+a bank or a swap is only another argument. `unstack` goes back, exactly.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..errors import GraftaxError
+from .graft import State
+from .method import Leaves, Method
+from .registry import method_of
+from .sites import Site
+
+#: method key -> site -> (trainable leaves, fixed leaves)
+SiteStates = dict[str, dict[Site, tuple[Leaves, Leaves]]]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter: its methods, its arrays at true size, and what is known about it."""
+
+    methods: tuple[Method, ...]
+    states: SiteStates
+    task: str = "classify"
+    labels: tuple[str, ...] = ()  # empty: the adapter has no head, or names none (`LABEL_0`, ...)
+    fingerprint: str | None = None  # of the backbone it was trained on; None: not recorded (PEFT's files)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def create(cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, **known: Any) -> Adapter:
+        """A fresh adapter. The start of a site depends on the seed and the site's path alone."""
+        keys = [method.key for method in methods]
+        if len(set(keys)) < len(keys):
+            raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")
+        states: SiteStates = {}
+        for method in methods:
+            states[method.key] = {}
+            for site in method.select(sites):
+                key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{method.name}/{site.name}/{site.path}".encode()))
+                states[method.key][site] = (jax.tree.map(np.asarray, method.init(key, site)), method.fixed(site))
+        return cls(tuple(methods), states, **known)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable parameters, the head's included."""
+        return sum(leaf.size for at in self.states.values() for trainable, _ in at.values() for leaf in trainable.values())
+
+    def method(self, name: str) -> Method | None:
+        return next((m for m in self.methods if m.name == name), None)
+
+
+class Stacked(NamedTuple):
+    """An adapter in a layout. `mask` is 1 where a trainable leaf is the adapter's own and 0 where it is filling."""
+
+    trainable: State
+    fixed: State
+    mask: State
+
+    @property
+    def state(self) -> State:
+        return join(self.trainable, self.fixed)
+
+
+def join(trainable: State, fixed: State) -> State:
+    """Both kinds of leaves in one tree, as a forward pass reads them."""
+    return {
+        name: {key: {**trainable[name][key], **fixed[name][key]} for key in keys} for name, keys in trainable.items()
+    }
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One method at one site name: how much room there is."""
+
+    name: str
+    key: str
+    size: int
+    trainable: tuple[str, ...]
+    fixed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
+
+    slots: tuple[Slot, ...]
+    depth: int  # how many of the last layers carry state
+
+    @classmethod
+    def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:
+        """The smallest layout that holds the adapters (and `grow`); `bucket` rounds sizes up to powers of two from 8."""
+        found = {(slot.name, slot.key): slot for slot in grow.slots} if grow else {}
+        depth = grow.depth if grow else 0
+        layers = number_of_layers(sites)
+        for adapter in adapters:
+            for method in adapter.methods:
+                for site, (trainable, fixed) in adapter.states[method.key].items():
+                    size = method.size(site)
+                    if bucket and size:
+                        size = max(8, 1 << (size - 1).bit_length())
+                    old = found.get((site.name, method.key), Slot(site.name, method.key, 0, (), ()))
+                    found[site.name, method.key] = Slot(
+                        site.name,
+                        method.key,
+                        max(size, old.size),
+                        tuple(sorted({*trainable, *old.trainable})),
+                        tuple(sorted({*fixed, *old.fixed})),
+                    )
+                    if site.layer is not None:
+                        depth = max(depth, layers if site.shared else layers - site.layer)
+                    elif site.kind != "head" and site.name != "pooler":
+                        depth = layers  # what changes below the layers is felt in all of them
+        return cls(tuple(found[k] for k in sorted(found)), depth)
+
+    def stack(self, adapter: Adapter | None, sites: Sequence[Site]) -> Stacked:
+        """The adapter (None: one that changes nothing) in this layout, as NumPy arrays."""
+        first = number_of_layers(sites) - self.depth
+        trees: tuple[State, State, State] = ({}, {}, {})
+        for slot in self.slots:
+            method = method_of(slot.key)
+            own = adapter.states.get(slot.key, {}) if adapter else {}
+            here = [s for s in sites if s.name == slot.name and (s.layer is None or s.layer >= first)]
+            parts = [_fill(method, site, slot, own.get(site)) for site in here]
+            for tree, leaves in zip(trees, zip(*parts, strict=True), strict=True):
+                stacked = {
+                    leaf: np.stack([part[leaf] for part in leaves]) if here[0].layer is not None else leaves[0][leaf]
+                    for leaf in leaves[0]
+                }
+                tree.setdefault(slot.name, {})[slot.key] = stacked
+        return Stacked(*trees)
+
+    def unstack(self, adapter: Adapter, trainable: State, sites: Sequence[Site]) -> SiteStates:
+        """The states of `adapter` with its trainable leaves taken from a tree in this layout, cut back to true size."""
+        first = number_of_layers(sites) - self.depth
+        states: SiteStates = {}
+        for method in adapter.methods:
+            states[method.key] = {}
+            for site, (own, fixed) in adapter.states[method.key].items():
+                tree = trainable[site.name][method.key]
+                cut = {}
+                for leaf, like in own.items():
+                    array = np.asarray(tree[leaf] if site.layer is None else tree[leaf][site.layer - first])
+                    cut[leaf] = np.ascontiguousarray(array[tuple(slice(0, n) for n in like.shape)])
+                states[method.key][site] = (cut, fixed)
+        return states
+
+
+def number_of_layers(sites: Sequence[Site]) -> int:
+    return 1 + max((s.layer for s in sites if s.layer is not None), default=-1)
+
+
+def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | None) -> tuple[Leaves, Leaves, Leaves]:
+    """One site's leaves in a slot, and the mask of the trainable ones."""
+    trainable, fixed = own or ({}, {})
+    blank_trainable, blank_fixed = method.identity(site, slot.size)
+    here = [
+        {leaf: _pad(mine[leaf], blank[leaf]) if leaf in mine else np.asarray(blank[leaf]) for leaf in names}
+        for mine, blank, names in ((trainable, blank_trainable, slot.trainable), (fixed, blank_fixed, slot.fixed))
+    ]
+    mask = {leaf: np.full((1,) * np.ndim(here[0][leaf]), leaf in trainable, np.float32) for leaf in slot.trainable}
+    return here[0], here[1], mask
+
+
+def _pad(array: Any, like: Any) -> np.ndarray:
+    array = np.asarray(array)
+    if array.shape == like.shape:
+        return array
+    return np.pad(array, [(0, room - n) for n, room in zip(array.shape, like.shape, strict=True)])

@@ -1,0 +1,257 @@
+"""Adapter files: a directory that Hugging Face PEFT loads as it is, wherever PEFT has the method.
+
+    adapter_config.json        PEFT's config; `"peft_type": "GRAFTAX"` with the methods' own fields where PEFT has no words
+    adapter_model.safetensors  the trained tensors, at true size, under PEFT's keys
+    graftax.json               what PEFT's files lack: task, label names, backbone fingerprint, metrics, recipe, checksum
+
+A directory without graftax.json is read as PEFT's own. Reading is strict: a missing, extra or misshapen tensor, a config key
+that would change the result, another backbone's fingerprint or a wrong checksum is an error that names it. Nothing is ever
+unpickled, and no name found in a file is imported or evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import disk
+from ..errors import GraftaxError
+from .adapter import Adapter, SiteStates
+from .head import Head
+from .method import MODEL_PREFIX, Leaves, Method
+from .peft import refuse_leftovers
+from .registry import METHODS, method_class
+from .sites import Site
+
+if TYPE_CHECKING:
+    from ..models.backbone import Backbone
+
+CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
+SCHEMA = 1
+_PROMPT_TYPES = ("PREFIX_TUNING",)  # PEFT wraps these without the inner "model": the head's keys are shorter
+_TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
+
+
+def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *, overwrite: bool = False) -> Path:
+    """Write an adapter atomically; an existing directory is an error unless `overwrite`."""
+    from safetensors.numpy import save
+
+    config = _peft_config(adapter, backbone) or _own_config(adapter)
+    data = save(_tensors(adapter, config["peft_type"]), metadata={"format": "pt"})
+    extra = {
+        "schema": SCHEMA,
+        "task": adapter.task,
+        "labels": list(adapter.labels),
+        "backbone": {"name": backbone.name, "model_type": backbone.family.model_types[0], "fingerprint": adapter.fingerprint},
+        "parameters": adapter.parameters,
+        "metrics": dict(adapter.metrics),
+        "recipe": dict(adapter.recipe),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    with disk.new_directory(Path(directory), overwrite) as draft:
+        (draft / WEIGHTS).write_bytes(data)
+        (draft / CONFIG).write_text(_dump(config), "utf-8")
+        (draft / EXTRA).write_text(_dump(extra), "utf-8")
+    return Path(directory)
+
+
+def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: bool = False) -> Adapter:
+    """Read an adapter for a backbone, strictly (see the module's docstring).
+
+    `any_backbone=True` skips the fingerprint's comparison; names and shapes must fit all the same.
+    """
+    directory = Path(directory)
+    config, extra, data = read_directory(directory)
+    trained_on = extra.get("backbone", {})
+    if not any_backbone and trained_on.get("fingerprint") not in (None, backbone.fingerprint):
+        raise GraftaxError(
+            f"{directory}: made for another backbone ({trained_on.get('name')}, fingerprint "
+            f"{trained_on['fingerprint'][:12]}; this one is {backbone.name}, {backbone.fingerprint[:12]})."
+        )
+    tensors = _parse(data, directory)
+    prompt = config.get("peft_type") in _PROMPT_TYPES
+    tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
+    methods = _methods(config, tensors, backbone, directory)
+    return Adapter(
+        methods=methods,
+        states=_states(methods, tensors, backbone.sites, directory),
+        task=extra.get("task") or ("tag" if config.get("task_type") == "TOKEN_CLS" else "classify"),
+        labels=tuple(extra.get("labels", ())),
+        fingerprint=trained_on.get("fingerprint"),
+        metrics=extra.get("metrics", {}),
+        recipe=extra.get("recipe", {}),
+    )
+
+
+def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Config, extra facts (empty for PEFT's own directories) and the bytes of the weights, checksum verified."""
+    if not directory.is_dir():
+        raise GraftaxError(f"{directory}: no such adapter directory.")
+    config = _json(directory / CONFIG)
+    extra = _json(directory / EXTRA) if (directory / EXTRA).exists() else {}
+    if extra.get("schema", SCHEMA) != SCHEMA:
+        raise GraftaxError(f"{directory / EXTRA}: schema {extra['schema']} was written by a newer graftax; update it.")
+    if not (directory / WEIGHTS).is_file():
+        if (directory / "adapter_model.bin").exists():
+            raise GraftaxError(f"{directory}: its weights are a pickle (adapter_model.bin), which graftax never reads.")
+        raise GraftaxError(f"{directory}: no {WEIGHTS} there.")
+    data = (directory / WEIGHTS).read_bytes()
+    if extra.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
+        raise GraftaxError(f"{directory / WEIGHTS}: damaged, its checksum is not the one {EXTRA} records.")
+    return config, extra, data
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
+    """PEFT's config, where PEFT can express the adapter."""
+    body = [m for m in adapter.methods if not isinstance(m, Head)]
+    head = next((m for m in adapter.methods if isinstance(m, Head)), None)
+    if len(body) != 1 or body[0].peft_type is None:
+        return None
+    fields = body[0].to_peft(list(adapter.states[body[0].key]), backbone.sites)
+    if fields is None or (body[0].peft_type in _PROMPT_TYPES and not backbone.family.past_key_values):
+        return None
+    return {
+        "peft_type": body[0].peft_type,
+        "task_type": _TASK_TYPES[adapter.task] if head else "FEATURE_EXTRACTION",
+        "base_model_name_or_path": backbone.name,
+        "inference_mode": True,
+        **({"modules_to_save": sorted({_top(module) for module in head.modules})} if head else {}),
+        **fields,
+    }
+
+
+def _top(module: str) -> str:
+    """The module PEFT saves whole: "classifier" for RoBERTa's classifier.dense, bert.pooler for its dense layer."""
+    first, _, rest = module.partition(".")
+    return first if first in ("classifier", "pre_classifier") else ".".join([first, rest.partition(".")[0]])
+
+
+def _own_config(adapter: Adapter) -> dict[str, Any]:
+    methods = [{"method": m.name, **_fields(m)} for m in adapter.methods]
+    return {"peft_type": "GRAFTAX", "task_type": _TASK_TYPES[adapter.task], "methods": methods}
+
+
+def _fields(method: Method) -> dict[str, Any]:
+    return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+
+
+def _tensors(adapter: Adapter, peft_type: str) -> dict[str, np.ndarray]:
+    tensors: dict[str, np.ndarray] = {}
+    for method in adapter.methods:
+        exported = method.export({site: trainable for site, (trainable, _) in adapter.states[method.key].items()})
+        if isinstance(method, Head) and peft_type in _PROMPT_TYPES:
+            exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
+        tensors |= exported
+    return tensors
+
+
+def _long_key(key: str) -> str:
+    return key.replace("base_model.", MODEL_PREFIX, 1)
+
+
+def _dump(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise GraftaxError(f"{path.parent}: no adapter there, it has no {path.name}.") from error
+    except ValueError as error:
+        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise GraftaxError(f"{path}: expected a JSON object.")
+    return content
+
+
+def _parse(data: bytes, directory: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise GraftaxError(f"{directory / WEIGHTS}: corrupt or truncated safetensors file ({error}).") from error
+    wrong = [f"{key} ({tensor.dtype})" for key, tensor in tensors.items() if tensor.dtype.kind not in "fV"]
+    if wrong:
+        raise GraftaxError(f"{directory / WEIGHTS}: tensors that are not floats: {', '.join(wrong)}.")
+    return {key: np.asarray(tensor, np.float32) for key, tensor in tensors.items()}
+
+
+def _methods(
+    config: dict[str, Any], tensors: Mapping[str, np.ndarray], backbone: Backbone, directory: Path
+) -> tuple[Method, ...]:
+    config = dict(config)
+    peft_type = config.get("peft_type")
+    if peft_type == "GRAFTAX":
+        return tuple(_own_method(fields, directory) for fields in config.get("methods", []))
+    cls = next((m for m in METHODS.values() if m.peft_type and m.peft_type == peft_type), None)
+    if cls is None:
+        known = ", ".join(m.peft_type for m in METHODS.values() if m.peft_type)
+        raise GraftaxError(f"{directory}: peft_type {peft_type!r} is not supported; supported are {known}.")
+    saved = config.pop("modules_to_save", None) or []
+    sites = [s for s in backbone.sites if s.kind in cls.acts_on]
+    body = cls.from_peft(config, sites)
+    refuse_leftovers(config, f"{directory / CONFIG}")
+    return (body, *_peft_head(tensors, config.get("task_type"), saved, backbone, directory))
+
+
+def _own_method(fields: dict[str, Any], directory: Path) -> Method:
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    cls = method_class(fields.pop("method", ""))
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(cls)}
+    if unknown:
+        raise GraftaxError(f"{directory / CONFIG}: {cls.name} has no field {', '.join(sorted(unknown))}.")
+    return cls(**fields)
+
+
+def _peft_head(
+    tensors: Mapping[str, np.ndarray], task_type: str | None, saved: Sequence[str], backbone: Backbone, directory: Path
+) -> tuple[Head, ...]:
+    """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
+    head = backbone.head(labels=1, tokens=task_type == "TOKEN_CLS")
+    kernel = tensors.get(f"{MODEL_PREFIX}{head.modules[-1]}.weight")
+    if kernel is None:
+        if task_type in ("SEQ_CLS", "TOKEN_CLS"):
+            raise GraftaxError(f"{directory}: task {task_type} but no tensor {head.modules[-1]}.weight; a head is needed.")
+        return ()
+    return (dataclasses.replace(head, labels=kernel.shape[0]),)
+
+
+def _states(
+    methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites: Sequence[Site], directory: Path
+) -> SiteStates:
+    """Leaves at every site; what is missing, extra or misshapen is named, all at once."""
+    chosen: dict[str, list[Site]] = {method.key: method.select(sites) for method in methods}
+    expected: dict[str, tuple[int, ...]] = {}
+    for method in methods:
+        blank = {site: method.blank(site) for site in chosen[method.key]}
+        expected |= {key: tensor.shape for key, tensor in method.export(blank).items()}
+    problems = [f"missing {key}" for key in sorted(expected.keys() - tensors.keys())]
+    problems += [f"unexpected {key}" for key in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"{key} has shape {tensors[key].shape}, expected {shape}"
+        for key, shape in expected.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        raise GraftaxError(f"{directory}: tensors do not fit this backbone and config: {shown}.")
+    states: SiteStates = {}
+    for method in methods:
+        restored: dict[Site, Leaves] = method.restore(chosen[method.key], tensors)
+        states[method.key] = {site: (leaves, method.fixed(site)) for site, leaves in restored.items()}
+    return states

@@ -1,0 +1,44 @@
+"""Full fine-tuning, the yardstick: every weight of the backbone is trained, as a change added to the frozen one.
+
+    W' = W + D
+
+D starts at zero, so weight decay pulls towards the pretrained weights (L2-SP; Li et al., 2018, arXiv:1802.01483) and not
+towards zero. The method acts through the weights: a site computes x (W + D) in one matrix product. Its files are as large as
+the backbone; it is here to be compared with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from .method import Leaves, Method, zeros
+from .sites import Site
+
+
+@dataclass(frozen=True)
+class Full(Method):
+    """A trained change of every weight: kernels, biases, norms and embeddings."""
+
+    name: ClassVar[str] = "full"
+    summary: ClassVar[str] = "every weight is trained; the yardstick"
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm", "embedding")
+    through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
+    mergeable: ClassVar[bool] = True
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        if site.kind == "linear":
+            return {"kernel": zeros(*site.shape), "bias": zeros(site.shape[1])}, {}
+        if site.kind == "norm":
+            return {"scale": zeros(*site.shape), "bias": zeros(*site.shape)}, {}
+        return {"table": zeros(*site.shape)}, {}
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        # Only embeddings come here: looking up the change is cheaper than adding it to the whole table.
+        return y + jnp.take(state["table"], x, axis=0, mode="clip")
+
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        return type(frozen)(**{name: weight + state[name] for name, weight in frozen._asdict().items()})

@@ -1,0 +1,90 @@
+"""The head of a task: features to logits. It belongs to the adapter, because label sets differ from adapter to adapter.
+
+    logits = g(x W_h + b_h) W^T + b        W [labels, d]; the hidden layer only where the backbone's task model has one
+
+Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: pre_classifier, ReLU, classifier; BERT and
+ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
+and what the modules are called (`Backbone.head`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .dropout import dropout
+from .method import Leaves, Method, scalar, zeros
+from .sites import Site
+
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+@dataclass(frozen=True)
+class Head(Method):
+    """A classifier over pooled features or over every token."""
+
+    name: ClassVar[str] = "head"
+    summary: ClassVar[str] = "classifier alone over frozen features (linear probe)"
+    acts_on: ClassVar[tuple[str, ...]] = ("head",)
+    padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
+    traced: ClassVar[tuple[str, ...]] = ("hidden",)
+
+    site: str = "head.pooled"  # or "head.tokens"
+    labels: int = 2
+    hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
+    modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
+    dropout: float = 0.0
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        return [site for site in sites if site.name == self.site]
+
+    def size(self, site: Site) -> int:
+        return self.labels
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        (dim,), (k1, k2) = site.shape, jax.random.split(key)
+        leaves = {"kernel": 0.02 * jax.random.normal(k1, (self.labels, dim)), "bias": zeros(self.labels)}
+        if self.hidden != "none":
+            leaves |= {"hidden": jax.random.normal(k2, (dim, dim)) / math.sqrt(dim), "hidden_bias": zeros(dim)}
+        return leaves
+
+    def fixed(self, site: Site) -> Leaves:
+        return {"dropout": scalar(self.dropout)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        (dim,) = site.shape
+        leaves = {"kernel": zeros(size, dim), "bias": zeros(size)}
+        if self.hidden != "none":
+            leaves |= {"hidden": zeros(dim, dim), "hidden_bias": zeros(dim)}
+        return leaves, {"dropout": scalar(0.0)}
+
+    def apply(self, state: Leaves, x: jax.Array, y: None, frozen: None, key: jax.Array | None) -> jax.Array:
+        keys = (None, None) if key is None else jax.random.split(key)
+        x = dropout(x.astype(jnp.float32), state["dropout"], keys[0])
+        if self.hidden != "none":
+            x = _ACTIVATIONS[self.hidden](x @ state["hidden"] + state["hidden_bias"])
+            x = dropout(x, state["dropout"], keys[1])
+        return x @ state["kernel"].T + state["bias"]
+
+    # -- files: the modules of Hugging Face's task model, so that PEFT's `modules_to_save` finds them ------------------
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        named = {f"{self.modules[-1]}.weight": leaves["kernel"], f"{self.modules[-1]}.bias": leaves["bias"]}
+        if self.hidden != "none":
+            named[f"{self.modules[0]}.weight"] = leaves["hidden"].T
+            named[f"{self.modules[0]}.bias"] = leaves["hidden_bias"]
+        return {name: np.asarray(tensor) for name, tensor in named.items()}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        last = self.modules[-1]
+        leaves = {"kernel": tensors[f"{last}.weight"], "bias": tensors[f"{last}.bias"]}
+        if self.hidden != "none":
+            first = self.modules[0]
+            leaves |= {"hidden": tensors[f"{first}.weight"].T, "hidden_bias": tensors[f"{first}.bias"]}
+        return leaves

@@ -1,0 +1,191 @@
+"""What an adapter method is: a frozen config and pure functions of arrays, written for one site at a time.
+
+A method says at which sites it acts (`select`), what it holds there (`init`, `identity`), and what it does: `pre` changes
+what enters a site, `apply` changes what leaves it, `merge` folds it into the site's weights. Stacking over layers, packs of
+adapters, banks, mixed batches, padding, files and merging are done around it, by code that knows no method.
+
+State at a site is two dicts of float32 arrays, the *trainable* leaves and the *fixed* ones (scales, buffers). Everything the
+compiled program depends on is in the arrays' shapes, the method's name and its `traced` fields; anything else in the config
+(targets, alpha, dropout) becomes data, so adapters that differ in it share one program.
+
+docs/adding_a_method.md walks through a new one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
+
+import jax
+import numpy as np
+
+from ..errors import GraftaxError
+from .sites import Site
+
+MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
+Leaves = dict[str, Any]  # leaf name -> array
+T = TypeVar("T")
+Targets = str | tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Base of all methods; see the module docstring for the contract."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    acts_on: ClassVar[tuple[str, ...]]  # kinds of site
+    roles: ClassVar[tuple[str, ...] | None] = None  # default targets, as roles every family shares; None: all of `acts_on`
+    padded: ClassVar[dict[str, int]] = {}  # leaf -> the axis along which zeros may be added without changing the result
+    traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on
+    through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `apply`
+    mergeable: ClassVar[bool] = False
+    peft_type: ClassVar[str | None] = None  # PEFT's name for it, where PEFT has it
+
+    targets: Targets = None  # regex over the whole module path, or tuple of suffixes, as in PEFT; None: `roles`
+
+    # -- where it acts ------------------------------------------------------------------------------------------------
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        """The sites this method acts on; an error that lists the sites there are when there is none."""
+        candidates = [s for s in sites if s.kind in self.acts_on]
+        if self.targets is not None:
+            chosen = [s for s in candidates if matches(self.targets, s.path)]
+        elif self.roles is not None:
+            chosen = [s for s in candidates if s.role in self.roles]
+        else:
+            chosen = candidates
+        if not chosen:
+            self._no_site(candidates, sites)
+        return chosen
+
+    def _no_site(self, candidates: list[Site], sites: Sequence[Site]) -> NoReturn:
+        if not candidates:
+            kinds = ", ".join(sorted({s.kind for s in sites}))
+            raise GraftaxError(f"{self.name} acts on sites of kind {' or '.join(self.acts_on)}; this backbone has {kinds}.")
+        there = ", ".join(dict.fromkeys(s.within for s in candidates))
+        wanted = self.targets if self.targets is not None else self.roles
+        raise GraftaxError(f"{self.name}: target {wanted!r} matches no site. Sites there are: {there}.")
+
+    # -- what it holds ------------------------------------------------------------------------------------------------
+
+    def size(self, site: Site) -> int:
+        """Length of the padded axis (the rank, say) at this site; 0 where nothing is padded."""
+        return 0
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        """Trainable leaves at the start of training; at identity unless the method says otherwise."""
+        return self.blank(site)
+
+    def fixed(self, site: Site) -> Leaves:
+        """Leaves that are not trained: a scale, a mask. They follow from the config, so files do not hold them."""
+        return self.identity(site, self.size(site))[1]
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        """Leaves that change nothing: what an empty slot, or a layer this adapter leaves alone, holds.
+
+        Every leaf the method may hold at this site, also those that `init` leaves out in this config.
+        """
+        raise NotImplementedError
+
+    def trainable(self, site: Site) -> tuple[str, ...]:
+        """Names of the trainable leaves at this site, in this config."""
+        return tuple(self.identity(site, self.size(site))[0])
+
+    # -- what it does -------------------------------------------------------------------------------------------------
+
+    def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
+        """What a `linear` site computes with in place of its input x."""
+        return x
+
+    def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
+        """The site's output y, changed. `key` is given in training only, for dropout."""
+        return y
+
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        """The site's weights with the method folded in."""
+        raise GraftaxError(f"{self.name} cannot be merged into the weights: it is no change of them.")
+
+    # -- what its files hold ------------------------------------------------------------------------------------------
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        """Tensors of an adapter file from the trainable leaves at every site; keys and shapes are PEFT's where it has any."""
+        return {
+            file_key(site, suffix): np.ascontiguousarray(tensor)
+            for site, leaves in states.items()
+            for suffix, tensor in self.tensors(site, leaves).items()
+        }
+
+    def restore(self, sites: Sequence[Site], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        """Trainable leaves from the tensors of a file, whose keys and shapes were checked against `export` before."""
+        states = {}
+        for site in sites:
+            suffixes = self.tensors(site, self.blank(site))
+            states[site] = self.leaves(site, {suffix: tensors[file_key(site, suffix)] for suffix in suffixes})
+        return states
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        """One site's leaves as tensors, by the suffix of their key."""
+        return {name: np.asarray(leaf) for name, leaf in leaves.items()}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        """Inverse of `tensors`."""
+        return dict(tensors)
+
+    def blank(self, site: Site) -> Leaves:
+        """Trainable leaves at identity, with this config's names and shapes: what a file must hold."""
+        identity = self.identity(site, self.size(site))[0]
+        return {name: identity[name] for name in self.trainable(site)}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        """This config in the words of PEFT's `adapter_config.json`; None where PEFT cannot say it."""
+        return None
+
+    @classmethod
+    def from_peft(cls, config: Mapping[str, Any], sites: Sequence[Site]) -> Self:
+        """Inverse of `to_peft`. Keys it does not pop from a copy must be at PEFT's defaults (`peft.read_config`)."""
+        raise GraftaxError(f"PEFT's {config.get('peft_type')} cannot be read as {cls.name}.")
+
+    # -- identity of the compiled program -----------------------------------------------------------------------------
+
+    @property
+    def key(self) -> str:
+        """Name in adapter trees: adapters whose keys agree can share a pack, a bank and a program."""
+        return ":".join([self.name, *(str(getattr(self, field)) for field in self.traced)])
+
+    @classmethod
+    def from_key(cls, key: str) -> Self:
+        """A config with the traced fields that `key` names, enough to call `pre`, `apply`, `merge` and `identity`."""
+        _, *values = key.split(":")
+        return cls(**dict(zip(cls.traced, values, strict=True)))
+
+
+def matches(targets: str | Sequence[str], path: str) -> bool:
+    """PEFT's rule: a string is a regex for the whole path, a list holds whole paths or dotted suffixes."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, path) is not None
+    return any(path == t or path.endswith(f".{t}") for t in targets)
+
+
+def file_key(site: Site, suffix: str) -> str:
+    """Key of a tensor in an adapter file."""
+    return MODEL_PREFIX + (f"{site.path}.{suffix}" if site.path else suffix)
+
+
+def pattern_value(patterns: Mapping[str, T], path: str, default: T) -> T:
+    """PEFT's rule for rank and alpha patterns: the first key that, as a regex, matches the end of the path at a dot."""
+    for key, value in patterns.items():
+        if re.match(rf"(.*\.)?({key})$", path):
+            return value
+    return default
+
+
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def scalar(value: float) -> np.ndarray:
+    """A strongly typed float32 scalar: a Python float would be weakly typed and compile again."""
+    return np.asarray(value, np.float32)

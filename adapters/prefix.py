@@ -1,0 +1,103 @@
+"""Prefix tuning: trained keys and values that every layer may attend to (Li & Liang, 2021, arXiv:2101.00190).
+
+    attend to [P_k; k], [P_v; v]        P_k, P_v [n, hidden] per layer, n virtual tokens
+
+As in PEFT the prefix is not passed through a network (P-tuning v2, Liu et al., 2022, arXiv:2110.07602) and the real tokens'
+positions start after the virtual ones, which is why the method also acts at the encoder's `input`. An empty slot's virtual
+tokens are masked off. Unlike the other methods a fresh prefix changes the output: it is initialised at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import GraftaxError
+from .method import Leaves, Method, zeros
+from .sites import Entry, KeyValue, Site
+
+
+@dataclass(frozen=True)
+class Prefix(Method):
+    """Virtual tokens in every layer's attention."""
+
+    name: ClassVar[str] = "prefix"
+    summary: ClassVar[str] = "trained keys and values in front of every layer's attention"
+    acts_on: ClassVar[tuple[str, ...]] = ("attention", "input")
+    padded: ClassVar[dict[str, int]] = {"key": 0, "value": 0, "mask": 0}
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
+
+    tokens: int = 16  # n
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise GraftaxError(f"prefix: the number of virtual tokens must be at least 1, got {self.tokens}.")
+        if self.targets is not None:
+            raise GraftaxError("prefix: acts on the attention of every layer and takes no targets.")
+
+    def size(self, site: Site) -> int:
+        return self.tokens if site.kind == "attention" else 0
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        if site.kind == "input":
+            return {}
+        pair = 0.02 * jax.random.normal(key, (2, self.tokens, *site.shape))
+        return {"key": pair[0], "value": pair[1]}
+
+    def fixed(self, site: Site) -> Leaves:
+        if site.kind == "input":
+            return {"offset": np.asarray(self.tokens, np.int32)}
+        return {"mask": np.ones(self.tokens, bool)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        if site.kind == "input":
+            return {}, {"offset": np.asarray(0, np.int32)}
+        return {"key": zeros(size, *site.shape), "value": zeros(size, *site.shape)}, {"mask": np.zeros(size, bool)}
+
+    def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
+        if isinstance(y, Entry):
+            return y._replace(positions=y.positions + state["offset"])
+        rows = y.key.shape[:-2]
+
+        def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
+            return jnp.concatenate([jnp.broadcast_to(virtual, (*rows, *virtual.shape)), real], axis=axis)
+
+        return KeyValue(
+            before(state["key"], y.key, -2), before(state["value"], y.value, -2), before(state["mask"], y.mask, -1)
+        )
+
+    # PEFT keeps one tensor [tokens, layers * 2 * hidden]: key and value of layer 0, of layer 1, ...
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        layers = sorted((s for s in states if s.kind == "attention"), key=lambda s: s.layer or 0)
+        pairs = [np.asarray(states[site][leaf]) for site in layers for leaf in ("key", "value")]
+        return {"prompt_embeddings": np.concatenate(pairs, axis=1)}
+
+    def restore(self, sites: Sequence[Site], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        layers = sorted((s for s in sites if s.kind == "attention"), key=lambda s: s.layer or 0)
+        pairs = np.split(tensors["prompt_embeddings"], 2 * len(layers), axis=1)
+        states: dict[Site, Leaves] = {s: {} for s in sites if s.kind == "input"}
+        return states | {site: {"key": pairs[2 * i], "value": pairs[2 * i + 1]} for i, site in enumerate(layers)}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        layers = [s for s in chosen if s.kind == "attention"]
+        return {
+            "num_virtual_tokens": self.tokens,
+            "num_layers": len(layers),
+            "token_dim": layers[0].shape[0],
+            "prefix_projection": False,
+            "num_transformer_submodules": 1,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Prefix:
+        for shape_only in ("num_layers", "token_dim", "num_attention_heads", "num_transformer_submodules"):
+            config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
+        # The network that made the prefix is collapsed when PEFT saves; its settings no longer change anything.
+        config.pop("prefix_projection", None), config.pop("encoder_hidden_size", None)
+        return cls(tokens=config.pop("num_virtual_tokens", 0) or 0)

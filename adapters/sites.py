@@ -1,0 +1,77 @@
+"""Sites: the named places of a backbone where an adapter method may act.
+
+Backbones and methods both know sites, and neither knows the other; that is why N methods times M backbones work. A site has
+a *kind*, and the kind fixes what a method is given there:
+
+| kind        | x                              | y, what the method may change            | frozen                       |
+|-------------|--------------------------------|------------------------------------------|------------------------------|
+| `linear`    | input `[..., T, in]`           | output `[..., T, out]`                   | `LinearWeights(kernel, bias)`|
+| `norm`      | input `[..., T, d]`            | output `[..., T, d]`                     | `NormWeights(scale, bias)`   |
+| `embedding` | ids `[..., T]`                 | looked-up rows `[..., T, d]`             | `TableWeights(table)`        |
+| `branch`    | the residual stream            | the branch's output, before it is added  | None                         |
+| `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
+| `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
+| `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
+
+A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
+end. Every weight's bias belongs to its `linear` or `norm` site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+
+KINDS = ("linear", "norm", "embedding", "branch", "attention", "input", "head")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One concrete site. Sites of different layers with one `name` share a stacked leaf in the adapter's tree."""
+
+    name: str  # "layers.query": the backbone's name, a key in adapter trees
+    kind: str
+    path: str  # "bert.encoder.layer.3.attention.self.query": the module in Hugging Face's task model
+    shape: tuple[int, ...]  # linear (in, out); embedding (rows, dim); every other kind (dim,)
+    layer: int | None = None  # index in the stack of layers, None outside it
+    shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
+    within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
+
+    @property
+    def role(self) -> str:
+        """The part's name without its stack: "query", the same for every family."""
+        return self.name.rpartition(".")[2]
+
+
+class LinearWeights(NamedTuple):
+    kernel: jax.Array  # [in, out]
+    bias: jax.Array  # [out]
+
+
+class NormWeights(NamedTuple):
+    scale: jax.Array  # [dim]
+    bias: jax.Array  # [dim]
+
+
+class TableWeights(NamedTuple):
+    table: jax.Array  # [rows, dim]
+
+
+class KeyValue(NamedTuple):
+    """What a layer's queries attend to; a method may add entries along the token axis."""
+
+    key: jax.Array  # [..., T, hidden]
+    value: jax.Array  # [..., T, hidden]
+    mask: jax.Array  # [..., T], True where attention may look
+
+
+class Entry(NamedTuple):
+    """What enters the encoder, before positions and token types are embedded."""
+
+    embeddings: jax.Array  # [..., T, dim]
+    types: jax.Array  # [..., T]
+    positions: jax.Array  # [..., T]
+    mask: jax.Array  # [..., T]
+    pool: jax.Array  # [...]: the position that is pooled

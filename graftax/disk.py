@@ -1,0 +1,79 @@
+"""Writing to disk so that a crash at any moment leaves the old content or the new, never half of one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import GraftaxError
+
+
+@contextmanager
+def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A directory to fill, put in place of `path` in one rename when the block ends without an error."""
+    if path.exists() and not overwrite:
+        raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
+    with _full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        with _full_disk(path):
+            yield draft
+            for file in draft.iterdir():
+                _sync(file)
+            _sync(draft)
+            draft.chmod(0o755)
+            if path.exists():
+                old = draft.with_name(f"{draft.name}.old")
+                path.rename(old)
+                draft.rename(path)
+                shutil.rmtree(old)
+            else:
+                draft.rename(path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content atomically."""
+    with _full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
+            Path(draft).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise GraftaxError(f"{path}: no space left on the disk; nothing was changed there.") from error
+        raise

@@ -1,0 +1,133 @@
+"""A frozen backbone: parameters, sites, and one pure forward.
+
+    logits = backbone.forward(backbone.params, state, inputs)          state: an adapter's tree, see adapters/graft.py
+
+`forward` is traced: parameters and adapter state are arguments, so a swap is another argument and nothing is captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ..adapters.graft import Grafts, State
+from ..adapters.head import Head
+from ..adapters.sites import Site
+from ..errors import GraftaxError
+from .encoder import Encoder, EncoderConfig, Inputs
+from .family import Family
+from .parts import Weight
+
+POOLED, TOKENS = "head.pooled", "head.tokens"  # names of the two head sites
+
+
+class Logits(NamedTuple):
+    """What the heads say; None where no adapter in the state has such a head."""
+
+    pooled: jax.Array | None  # [rows, classes]
+    tokens: jax.Array | None  # [rows, tokens, classes]
+
+
+@dataclass(frozen=True, eq=False)
+class Backbone:
+    """A loaded, frozen encoder. Make one with `load_backbone`."""
+
+    family: Family
+    config: EncoderConfig
+    graphdef: nnx.GraphDef
+    params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed
+    fingerprint: str  # sha256 of every weight as float32, whatever dtype it was stored or loaded in
+    name: str  # where it was loaded from, as the user said it
+    directory: str | None = None  # on disk, for the tokenizer; None for a random one
+    hf_config: Mapping[str, Any] | None = None  # config.json as it was read
+
+    @classmethod
+    def build(cls, family: Family, config: EncoderConfig, arrays: Mapping[str, Any], **known: Any) -> Backbone:
+        """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them."""
+        graphdef, params = nnx.split(Encoder(config, {name: jnp.asarray(array) for name, array in arrays.items()}))
+        return cls(family, config, graphdef, params, **known)
+
+    @cached_property
+    def weights(self) -> tuple[Weight, ...]:
+        paths = self.family.layer_paths(self.config)
+        return tuple(weight for part in self.family.parts(self.config) for weight in part.weights(paths))
+
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site an adapter method may act at, the heads' included."""
+        config, family, sites = self.config, self.family, []
+        for part in family.parts(config):
+            for layer, path in enumerate(part.paths(family.layer_paths(config))):
+                sites.append(
+                    Site(
+                        name=part.name,
+                        kind=part.kind,
+                        path=f"{family.prefix}.{path}",
+                        shape=part.shape,
+                        layer=layer if part.stacked else None,
+                        shared=bool(part.stacked and config.groups),
+                        within=part.path,
+                    )
+                )
+        heads = (Site(name, "head", "", (config.hidden_size,), within=name) for name in (POOLED, TOKENS))
+        return (*sites, *heads)
+
+    def head(self, labels: int, tokens: bool = False, dropout: float = 0.0) -> Head:
+        """The head that Hugging Face's task model of this family has, for pooled features or for every token."""
+        if tokens:
+            return Head(site=TOKENS, labels=labels, dropout=dropout)
+        layout = self.family.head
+        hidden, modules = layout.hidden, layout.modules
+        if layout.features == "pooled" and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
+            pooler = "pooler" if self.family.prefix == "albert" else "pooler.dense"
+            hidden, modules = "tanh", (f"{self.family.prefix}.{pooler}", *modules)
+        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout)
+
+    def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | None = None, **options: Any) -> Any:
+        """The encoder's `Outputs` under an adapter; options as in `Encoder.__call__`."""
+        return nnx.merge(self.graphdef, params)(inputs, Grafts(state, slots), **options)
+
+    def forward(
+        self,
+        params: Any,
+        state: State,
+        inputs: Inputs,
+        slots: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Logits:
+        """Logits of the heads in `state`. Pure; meant to be traced.
+
+        `state` is one adapter's tree, or a bank's with `slots [rows]` naming each row's slot. `key`: for dropout, in training.
+        Only the pooled position of the last layer is computed where no head reads the tokens.
+        """
+        grafts = Grafts(state, slots, key)
+        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state)
+        features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
+        at = grafts.outside()
+        return Logits(at.head(POOLED, features), at.head(TOKENS, out.hidden))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every parameter by weight name, layers stacked."""
+        module = nnx.merge(self.graphdef, self.params)
+        owners = {"word_embeddings": module.word, "position_embeddings": module.position, "embedding_norm": module.norm}
+        owners |= {"token_type_embeddings": module.token_type, "embedding_projection": module.project}
+        owners |= {"pooler": module.pooler}
+        found = {}
+        for name in dict.fromkeys(weight.name for weight in self.weights):
+            owner, _, leaf = name.rpartition(".")
+            part = getattr(module.layers, owner.removeprefix("layers.")) if owner.startswith("layers.") else owners[owner]
+            found[name] = np.asarray(getattr(part, leaf)[...])
+        return found
+
+    def site_named(self, path: str) -> Site:
+        for site in self.sites:
+            if path in (site.path, site.path.removeprefix(f"{self.family.prefix}.")):
+                return site
+        raise GraftaxError(f"this backbone has no site {path!r}.")

@@ -1,0 +1,244 @@
+"""The post-norm Transformer encoder that BERT, RoBERTa, DistilBERT and ALBERT share (Devlin et al., 2018, arXiv:1810.04805).
+
+    h0 = LN(word + token_type + position)                       ALBERT: then one projection to the hidden size
+    a  = LN(h + W_o softmax(q k^T / sqrt(head)) v)              per layer
+    h  = LN(a + W_2 gelu(W_1 a))
+
+Layers are `nnx.Module`s whose parameters carry a leading layer axis, run by `jax.lax.scan`. The forward is pure: frozen
+parameters, the adapters (`Grafts`) and the inputs are arguments; at each named site it asks the grafts what happens there.
+The encoder knows sites and no adapter method.
+
+Three cuts, all static, keep work from being done in vain:
+- layers below the first adapted one run in a scan of their own that is never differentiated;
+- when only one position of the output is read (`pooled=True`), the last layer computes only that position;
+- ALBERT applies one set of weights many times: the scan runs over *applications*, each naming the layer whose weights it uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..adapters.graft import Grafts, SiteCalls
+from ..adapters.sites import Entry, KeyValue, LinearWeights, NormWeights, TableWeights
+from .ops import attention, gelu, gelu_tanh, layer_norm
+
+ACTIVATIONS = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": jax.nn.relu}
+
+Arrays = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What the forward pass needs to know; each family fills it from its Hugging Face config."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int  # applications of a layer
+    num_heads: int
+    intermediate_size: int
+    max_positions: int  # rows of the position table; `max_tokens` is what a row of text may use
+    activation: str = "gelu"
+    type_vocab_size: int = 0  # 0: no token types
+    norm_eps: float = 1e-12
+    pad_id: int = 0
+    positions_from_pad: bool = False  # RoBERTa: positions count the real tokens, starting at pad_id + 1
+    embedding_size: int = 0  # 0: hidden_size; ALBERT's factored embeddings are narrower
+    groups: int = 0  # 0: every layer has its own weights; ALBERT shares them within a group
+    inner: int = 1  # ALBERT: layers per group
+    pooler: bool = True  # tanh(W h[0] + b) over the first position
+
+    @property
+    def layer_of(self) -> tuple[int, ...]:
+        """Which stacked weights each application of a layer uses."""
+        if not self.groups:
+            return tuple(range(self.num_layers))
+        group = [int(i / (self.num_layers / self.groups)) for i in range(self.num_layers)]
+        return tuple(g * self.inner + i for g in group for i in range(self.inner))
+
+    @property
+    def stacked(self) -> int:
+        """Number of layers that have weights of their own."""
+        return self.groups * self.inner if self.groups else self.num_layers
+
+    @property
+    def max_tokens(self) -> int:
+        return self.max_positions - (self.pad_id + 1 if self.positions_from_pad else 0)
+
+
+class Inputs(NamedTuple):
+    """A batch of token ids: `ids`, `mask` (True on real tokens) and `types`, each `[rows, tokens]`."""
+
+    ids: jax.Array
+    mask: jax.Array
+    types: jax.Array
+
+
+class Outputs(NamedTuple):
+    hidden: jax.Array  # [rows, tokens, hidden]; [rows, 1, hidden] where only the pooled position was asked for
+    first: jax.Array  # [rows, hidden]: the pooled position as it leaves the last layer
+    pooled: jax.Array | None  # [rows, hidden]: tanh(W first + b), where the backbone has a pooler
+    layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
+
+
+class Linear(nnx.Module):
+    """`x @ kernel + bias`; kernel `[in, out]`."""
+
+    def __init__(self, arrays: Arrays, name: str):
+        self.kernel = nnx.Param(arrays[f"{name}.kernel"])
+        self.bias = nnx.Param(arrays[f"{name}.bias"])
+
+    def weights(self) -> LinearWeights:
+        return LinearWeights(self.kernel[...], self.bias[...])
+
+    def compute(self, weights: LinearWeights, x: jax.Array) -> jax.Array:
+        return x @ weights.kernel + weights.bias
+
+
+class Norm(nnx.Module):
+    """Layer norm; scale and bias `[dim]`."""
+
+    def __init__(self, arrays: Arrays, name: str, eps: float):
+        self.scale = nnx.Param(arrays[f"{name}.scale"])
+        self.bias = nnx.Param(arrays[f"{name}.bias"])
+        self.eps = eps
+
+    def weights(self) -> NormWeights:
+        return NormWeights(self.scale[...], self.bias[...])
+
+    def compute(self, weights: NormWeights, x: jax.Array) -> jax.Array:
+        return layer_norm(x, weights.scale, weights.bias, self.eps)
+
+
+class Embedding(nnx.Module):
+    """Rows of `table [rows, dim]`; an index out of range reads the last row."""
+
+    def __init__(self, arrays: Arrays, name: str):
+        self.table = nnx.Param(arrays[f"{name}.table"])
+
+    def weights(self) -> TableWeights:
+        return TableWeights(self.table[...])
+
+    def compute(self, weights: TableWeights, x: jax.Array) -> jax.Array:
+        return jnp.take(weights.table, x, axis=0, mode="clip")
+
+
+class Layer(nnx.Module):
+    """One encoder layer (or all of them, stacked)."""
+
+    def __init__(self, config: EncoderConfig, arrays: Arrays):
+        self.heads = config.num_heads
+        self.activation = config.activation
+        self.query = Linear(arrays, "layers.query")
+        self.key = Linear(arrays, "layers.key")
+        self.value = Linear(arrays, "layers.value")
+        self.attention_out = Linear(arrays, "layers.attention_out")
+        self.attention_norm = Norm(arrays, "layers.attention_norm", config.norm_eps)
+        self.ffn_in = Linear(arrays, "layers.ffn_in")
+        self.ffn_out = Linear(arrays, "layers.ffn_out")
+        self.ffn_norm = Norm(arrays, "layers.ffn_norm", config.norm_eps)
+
+    def __call__(self, h: jax.Array, mask: jax.Array, at: SiteCalls, pool: jax.Array | None = None) -> jax.Array:
+        """`h [rows, tokens, hidden]` to the same, or to `[rows, 1, hidden]` at positions `pool [rows]`."""
+        x = h if pool is None else jnp.take_along_axis(h, pool[:, None, None], axis=1)
+        query = at.linear("layers.query", x, self.query)
+        pairs = KeyValue(at.linear("layers.key", h, self.key), at.linear("layers.value", h, self.value), mask)
+        pairs = at.attention("layers.attention", h, pairs)
+        mixed = attention(query, pairs.key, pairs.value, pairs.mask, self.heads)
+        mixed = at.linear("layers.attention_out", mixed, self.attention_out)
+        x = at.norm("layers.attention_norm", x + at.branch("layers.attention_branch", x, mixed), self.attention_norm)
+        wide = ACTIVATIONS[self.activation](at.linear("layers.ffn_in", x, self.ffn_in))
+        narrow = at.linear("layers.ffn_out", wide, self.ffn_out)
+        return at.norm("layers.ffn_norm", x + at.branch("layers.ffn_branch", x, narrow), self.ffn_norm)
+
+
+class Encoder(nnx.Module):
+    """Embeddings, stacked layers, optional pooler."""
+
+    def __init__(self, config: EncoderConfig, arrays: Arrays):
+        self.config = config
+        self.word = Embedding(arrays, "word_embeddings")
+        self.position = Embedding(arrays, "position_embeddings")
+        self.token_type = Embedding(arrays, "token_type_embeddings") if config.type_vocab_size else None
+        self.norm = Norm(arrays, "embedding_norm", config.norm_eps)
+        self.project = Linear(arrays, "embedding_projection") if config.embedding_size else None
+        self.layers = Layer(config, arrays)
+        self.pooler = Linear(arrays, "pooler") if config.pooler else None
+
+    def __call__(
+        self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, intermediates: bool = False
+    ) -> Outputs:
+        """Run the encoder.
+
+        `pooled=True` computes only the pooled position in the last layer. `intermediates=True` returns the embedding output
+        and every layer's output (and excludes `pooled`).
+        """
+        at = grafts.outside()
+        h, entry = self.embed(inputs, at)
+        h, states = self.run_layers(h, entry, grafts, pooled=pooled, intermediates=intermediates)
+        first = h[:, 0] if pooled else jnp.take_along_axis(h, entry.pool[:, None, None], axis=1)[:, 0]
+        out = None if self.pooler is None else jnp.tanh(at.linear("pooler", first[:, None], self.pooler)[:, 0])
+        return Outputs(h, first, out, states)
+
+    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Entry]:
+        rows, tokens = inputs.ids.shape
+        if self.config.positions_from_pad:
+            real = (inputs.ids != self.config.pad_id).astype(jnp.int32)
+            positions = jnp.cumsum(real, axis=1) * real + self.config.pad_id
+        else:
+            positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32), (rows, tokens))
+        words = at.embedding("word_embeddings", inputs.ids, self.word)
+        entry = Entry(words, inputs.types, positions, inputs.mask, jnp.zeros(rows, jnp.int32))
+        entry = at.input("input", inputs.ids, entry)
+        h = entry.embeddings
+        if self.token_type is not None:
+            h = h + at.embedding("token_type_embeddings", entry.types, self.token_type)
+        h = h + at.embedding("position_embeddings", entry.positions, self.position)
+        h = at.norm("embedding_norm", h, self.norm)
+        if self.project is not None:
+            h = at.linear("embedding_projection", h, self.project)
+        return h, entry
+
+    def run_layers(
+        self, h: jax.Array, entry: Entry, grafts: Grafts, *, pooled: bool, intermediates: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        layer_of = self.config.layer_of
+        shared = bool(self.config.groups)
+        adapted = grafts.adapted  # layers that carry adapter state, counted from the output
+        first = len(layer_of) - adapted if not shared else (0 if adapted else len(layer_of))
+        last = len(layer_of) - 1 if pooled else len(layer_of)
+        states = [h[None]] if intermediates else None
+
+        def weights(index: jax.Array | int) -> Layer:
+            return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.layers)
+
+        def plain(h, index):
+            h = weights(index)(h, entry.mask, grafts.bare())
+            return h, (h if intermediates else None)
+
+        def grafted(h, step):
+            index, application, state = step
+            if shared:
+                state = grafts.layer(index)
+            h = weights(index)(h, entry.mask, grafts.at(state, application))
+            return h, (h if intermediates else None)
+
+        indices = jnp.asarray(layer_of, jnp.int32)
+        if min(first, last) > 0:
+            h, ys = jax.lax.scan(plain, h, indices[: min(first, last)])
+            if states is not None:
+                states.append(ys)
+        if first < last:
+            state = None if shared else grafts.layers(last - first)
+            applications = jnp.arange(first, last, dtype=jnp.int32)
+            h, ys = jax.lax.scan(grafted, h, (indices[first:last], applications, state))
+            if states is not None:
+                states.append(ys)
+        if pooled:
+            at = grafts.bare() if first > last else grafts.at(grafts.layer(-1 if not shared else layer_of[-1]), last)
+            h = weights(layer_of[-1])(h, entry.mask, at, pool=entry.pool)
+        return h, (jnp.concatenate(states) if states is not None else None)

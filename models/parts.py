@@ -1,0 +1,61 @@
+"""Every module of a backbone, declared once.
+
+A family (`bert.py`, `albert.py`, ...) lists its `Part`s: what kind of module it is, what it is called here, what it is called
+in a Hugging Face checkpoint, and its shape. Loading, saving, random weights, the fingerprint and the *sites* at which
+adapter methods act are all derived from that list, so a fact about a checkpoint stands in one place.
+
+Layers are stacked: a part called `layers.query` holds the weights of all layers with a leading layer axis, and the encoder
+scans over it. Kernels are stored `[in, out]` (Flax), checkpoints have `[out, in]` (torch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+STACK = "layers."
+
+#: kind -> (leaf, name in the checkpoint, transposed?)
+_LEAVES: dict[str, tuple[tuple[str, str, bool], ...]] = {
+    "linear": (("kernel", "weight", True), ("bias", "bias", False)),
+    "norm": (("scale", "weight", False), ("bias", "bias", False)),
+    "embedding": (("table", "weight", False),),
+}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One array of the backbone and where a checkpoint keeps it."""
+
+    name: str  # "layers.query.kernel"
+    key: str  # "encoder.layer.3.attention.self.query.weight", without the family's prefix
+    shape: tuple[int, ...]  # of one layer, as stored here
+    transposed: bool
+    layer: int | None  # None: not stacked
+
+
+@dataclass(frozen=True)
+class Part:
+    """One module, or (kinds `branch`, `attention`, `input`) one weightless place where a method may act."""
+
+    kind: str
+    name: str  # ours; "layers.query" is stacked, "word_embeddings" is not
+    path: str  # Hugging Face module path, relative to the layer when stacked
+    shape: tuple[int, ...]  # linear (in, out); norm, branch, attention, input (dim,); embedding (rows, dim)
+
+    @property
+    def stacked(self) -> bool:
+        return self.name.startswith(STACK)
+
+    def weights(self, layer_paths: tuple[str, ...]) -> Iterator[Weight]:
+        """The arrays of this part, layer by layer. `layer_paths[i]` is the module path of layer i."""
+        for leaf, key, transposed in _LEAVES.get(self.kind, ()):
+            shape = self.shape[1:] if (self.kind, leaf) == ("linear", "bias") else self.shape
+            for layer, path in enumerate(self.paths(layer_paths)):
+                yield Weight(f"{self.name}.{leaf}", f"{path}.{key}", shape, transposed, layer if self.stacked else None)
+
+    def paths(self, layer_paths: tuple[str, ...]) -> tuple[str, ...]:
+        """Module paths: one per layer when stacked, else one."""
+        if not self.stacked:
+            return (self.path,)
+        return tuple(f"{prefix}.{self.path}" for prefix in layer_paths)

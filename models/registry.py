@@ -1,0 +1,17 @@
+"""The families there are. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+from ..errors import GraftaxError
+from . import albert, bert, distilbert, roberta
+from .family import Family
+
+FAMILIES: dict[str, Family] = {
+    model_type: module.FAMILY for module in (bert, roberta, distilbert, albert) for model_type in module.FAMILY.model_types
+}
+
+
+def family_of(model_type: str | None) -> Family:
+    if model_type not in FAMILIES:
+        raise GraftaxError(f"model_type {model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}.")
+    return FAMILIES[model_type]

@@ -1,0 +1,107 @@
+"""Text to token ids, with the backbone's own tokenizer, and the ladder of lengths that batches are padded to.
+
+Reads `tokenizer.json` through `tokenizers` (30 ms to import); only a directory without one goes through transformers' slow
+conversion (more than a second).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import GraftaxError
+from .encoder import Inputs
+
+if TYPE_CHECKING:
+    from .backbone import Backbone
+
+#: A program is compiled per length, so rows are padded to one of these: at most 1.5 times their own length from 8 on.
+LADDER = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+def rung(length: int, limit: int) -> int:
+    """The shortest padded length that holds `length` tokens, at most `limit`."""
+    return min(next((step for step in LADDER if step >= length), limit), limit)
+
+
+class Tokens:
+    """One tokenized row: `ids` and `types [tokens]`; `words [tokens]` is the index of the word, -1 for special tokens."""
+
+    __slots__ = ("ids", "types", "words")
+
+    def __init__(self, ids: np.ndarray, types: np.ndarray, words: np.ndarray | None):
+        self.ids, self.types, self.words = ids, types, words
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer:
+    """The tokenizer in a backbone's directory.
+
+    `max_tokens`, the longest row the backbone's positions allow, bounds every `max_length`.
+    """
+
+    def __init__(self, directory: str | None, max_tokens: int, pad_id: int, type_vocab_size: int):
+        self.directory, self.max_tokens, self.pad_id, self.types = directory, max_tokens, pad_id, type_vocab_size > 1
+
+    @classmethod
+    def of(cls, backbone: Backbone) -> Tokenizer:
+        config = backbone.config
+        return cls(backbone.directory, config.max_tokens, config.pad_id, config.type_vocab_size)
+
+    @cached_property
+    def backend(self) -> Any:
+        from tokenizers import Tokenizer as Backend
+
+        if self.directory is None:
+            raise GraftaxError("this backbone was made without a directory, so it has no tokenizer.")
+        file = Path(self.directory) / "tokenizer.json"
+        if file.is_file():
+            backend = Backend.from_file(str(file))
+        else:
+            from transformers import AutoTokenizer
+
+            try:
+                backend = AutoTokenizer.from_pretrained(self.directory).backend_tokenizer
+            except Exception as error:  # whatever transformers raises here means the same to the user
+                raise GraftaxError(f"{self.directory}: no tokenizer there that can be loaded ({error}).") from error
+        backend.no_padding()
+        return backend
+
+    def __call__(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        pairs: Sequence[str] | None = None,
+        max_length: int = 128,
+        words: bool = False,
+    ) -> list[Tokens]:
+        """Tokenize rows, cut to `max_length` tokens. `words=True`: each row is a list of words, not a text."""
+        if max_length > self.max_tokens:
+            raise GraftaxError(f"max length {max_length} is more than the {self.max_tokens} tokens this backbone takes.")
+        self.backend.enable_truncation(max_length)
+        batch: Any = list(zip(texts, pairs, strict=True)) if pairs is not None else list(texts)
+        return [
+            Tokens(
+                np.asarray(e.ids, np.int32),
+                np.asarray(e.type_ids, np.int32) if self.types else np.zeros(len(e.ids), np.int32),
+                np.asarray([-1 if w is None else w for w in e.word_ids], np.int32) if words else None,
+            )
+            for e in self.backend.encode_batch_fast(batch, is_pretokenized=words)
+        ]
+
+    def pad(self, rows: Sequence[Tokens], count: int, length: int) -> Inputs:
+        """Rows in a batch of `[count, length]`; a filling row has one visible pad token, so its attention is defined."""
+        ids = np.full((count, length), self.pad_id, np.int32)
+        types = np.zeros((count, length), np.int32)
+        mask = np.zeros((count, length), bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row.ids
+            types[i, : len(row)] = row.types
+            mask[i, : len(row)] = True
+        mask[len(rows) :, 0] = True
+        return Inputs(ids, mask, types)  # type: ignore[arg-type]

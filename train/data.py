@@ -1,0 +1,171 @@
+"""Reading labelled rows from CSV, JSONL, Parquet or a `datasets` dataset, and checking them before anything is trained."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import GraftaxError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what."""
+
+    text: str = "text"
+    pair: str | None = None  # second text, for tasks on two
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled rows. `texts` are strings, or lists of words for tagging; `labels` as the task has them, or None."""
+
+    texts: tuple[Any, ...]
+    pairs: tuple[str, ...] | None
+    labels: tuple[Any, ...] | None
+    source: str = "data"  # for error messages
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Sequence[int]) -> Examples:
+        def pick(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+            return None if values is None else tuple(values[i] for i in rows)
+
+        return replace(self, texts=pick(self.texts) or (), pairs=pick(self.pairs), labels=pick(self.labels))
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a .csv, .jsonl or .parquet file as dicts."""
+    path = Path(path)
+    if not path.is_file():
+        raise GraftaxError(f"{path}: no such file.")
+    try:
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                rows: list[dict[str, Any]] = list(csv.DictReader(file, strict=True))
+            for i, row in enumerate(rows):
+                if None in row:
+                    raise GraftaxError(f"{path}: row {i + 1} has more fields than the header; quote texts that hold commas.")
+        elif path.suffix in (".jsonl", ".ndjson"):
+            with path.open(encoding="utf-8-sig") as file:
+                rows = [_json_row(path, i, line) for i, line in enumerate(file) if line.strip()]
+        elif path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+        else:
+            raise GraftaxError(f"{path}: unknown kind of file; use .csv, .jsonl or .parquet.")
+    except UnicodeDecodeError as error:
+        raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except (csv.Error, OSError, ValueError) as error:
+        raise GraftaxError(f"{path}: cannot be read ({error}).") from error
+    if not rows:
+        raise GraftaxError(f"{path}: no rows in it.")
+    return rows
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise GraftaxError(f"{path}: line {number + 1} is not valid JSON ({error}).") from error
+    if not isinstance(row, dict):
+        raise GraftaxError(f"{path}: line {number + 1} is not a JSON object.")
+    return row
+
+
+def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = True) -> Examples:
+    """Examples from a path, a `datasets.Dataset`, an iterable of dicts, or Examples as they are."""
+    if isinstance(data, Examples):
+        return data
+    source = str(data) if isinstance(data, str | Path) else type(data).__name__
+    rows = read_rows(data) if isinstance(data, str | Path) else [dict(row) for row in data]
+    if not rows:
+        raise GraftaxError(f"{source}: no rows in it.")
+    wanted = [columns.text, *([columns.pair] if columns.pair else []), *([columns.label] if labelled else [])]
+    missing = [column for column in wanted if column not in rows[0]]
+    if missing:
+        raise GraftaxError(f"{source}: no column {', '.join(map(repr, missing))}; it has {', '.join(rows[0])}.")
+
+    texts = _column(rows, columns.text, source)
+    pairs = _column(rows, columns.pair, source) if columns.pair else None
+    labels = _column(rows, columns.label, source) if labelled else None
+    if task == "tag":
+        texts = [_words(text) for text in texts]
+        labels = None if labels is None else [_words(tags) for tags in labels]
+        for i, (words, tags) in enumerate(zip(texts, labels or texts, strict=True)):
+            if len(words) != len(tags):
+                raise GraftaxError(f"{source}: row {i + 1} has {len(words)} words and {len(tags)} tags.")
+    else:
+        texts, pairs = [str(text) for text in texts], None if pairs is None else [str(pair) for pair in pairs]
+    if labels is not None and task == "regress":
+        labels = [_number(label, i, source) for i, label in enumerate(labels)]
+    if labels is not None and task == "multilabel":
+        labels = [_label_set(label) for label in labels]
+    if labels is not None and task == "classify":
+        labels = [str(label) for label in labels]
+    return Examples(tuple(texts), None if pairs is None else tuple(pairs), None if labels is None else tuple(labels), source)
+
+
+def _column(rows: Iterable[Mapping[str, Any]], column: str, source: str) -> list[Any]:
+    values = []
+    for i, row in enumerate(rows):
+        value = row.get(column)
+        empty = value is None or (isinstance(value, float) and math.isnan(value))
+        if empty or (isinstance(value, str) and not value.strip()):
+            raise GraftaxError(f"{source}: row {i + 1} has nothing in column {column!r}.")
+        values.append(value)
+    return values
+
+
+def _words(value: Any) -> list[str]:
+    return value.split() if isinstance(value, str) else [str(word) for word in value]
+
+
+def _label_set(value: Any) -> tuple[str, ...]:
+    """Labels of one row: a list, or names separated by "|" in one string."""
+    names = value.split("|") if isinstance(value, str) else list(value)
+    return tuple(sorted({str(name).strip() for name in names if str(name).strip()}))
+
+
+def _number(value: Any, row: int, source: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise GraftaxError(f"{source}: row {row + 1}: {value!r} is not a number.") from error
+    if not math.isfinite(number):
+        raise GraftaxError(f"{source}: row {row + 1}: the label is {value!r}.")
+    return number
+
+
+def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Training and validation rows, at random; stratified where rows have one label each."""
+    if not 0.0 < fraction < 1.0:
+        raise GraftaxError(f"the validation fraction must be between 0 and 1, got {fraction}.")
+    count = len(examples)
+    order = np.random.default_rng(seed).permutation(count)
+    labels = examples.labels or ()
+    if labels and isinstance(labels[0], str):
+        # round robin over the labels, so that the first rows hold each of them in its proportion
+        seen: dict[str, int] = {}
+        totals: dict[str, int] = {}
+        for label in labels:
+            totals[label] = totals.get(label, 0) + 1
+        place = np.empty(count)
+        for i in order:
+            seen[labels[i]] = seen.get(labels[i], 0) + 1
+            place[i] = (seen[labels[i]] - 0.5) / totals[labels[i]]
+        order = order[np.argsort(place[order], kind="stable")]
+    held = max(1, round(count * fraction))
+    if held >= count:
+        raise GraftaxError(f"{examples.source}: {count} rows are too few to hold {fraction:g} of them out for validation.")
+    return examples.take(sorted(order[held:].tolist())), examples.take(sorted(order[:held].tolist()))

@@ -1,0 +1,124 @@
+"""A job: one adapter to be trained, with its rows tokenized and checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..adapters.adapter import Adapter
+from ..adapters.method import Method
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.tokens import Tokenizer, Tokens
+from .batches import lengths_for, number_of_batches
+from .data import Columns, Examples, read_examples, split
+from .recipe import Recipe
+from .step import Hyper, hyper
+from .tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Examples, tokenized, with labels as arrays and the padded length of each row."""
+
+    examples: Examples
+    tokens: list[Tokens]
+    labels: list[np.ndarray]
+    lengths: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One adapter to be trained."""
+
+    name: str
+    recipe: Recipe
+    adapter: Adapter  # fresh
+    train: Rows
+    val: Rows | None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return number_of_batches(len(self.train.tokens), self.recipe.batch_size)
+
+    def hyper(self) -> Hyper:
+        r = self.recipe
+        return hyper(
+            lr=r.lr,
+            weight_decay=r.weight_decay,
+            clip=r.clip,
+            warmup=r.warmup,
+            total=r.epochs * self.steps_per_epoch,
+            schedule=r.schedule,
+            classes=len(self.adapter.labels),
+            seed=r.seed,
+        )
+
+    def digest(self) -> str:
+        """Changes with anything that changes the result: rows, labels, recipe, method."""
+        d = hashlib.sha256(repr((self.name, asdict(self.recipe), self.adapter.methods, self.adapter.labels)).encode())
+        for rows in (self.train, self.val) if self.val else (self.train,):
+            d.update(repr((rows.examples.texts, rows.examples.pairs, rows.examples.labels)).encode())
+        return d.hexdigest()
+
+
+def tokenize(
+    examples: Examples, names: tuple[str, ...], task: Task, tokenizer: Tokenizer, max_length: int, batch_size: int
+) -> Rows:
+    """Rows ready to be batched; an unknown label is an error."""
+    tokens = tokenizer(examples.texts, examples.pairs, max_length, words=task.tokens)
+    labels = task.encode(examples, names, tokens) if examples.labels is not None else []
+    return Rows(examples, tokens, labels, lengths_for(tokens, batch_size, max_length))
+
+
+def prepare(
+    name: str,
+    data: Any,
+    val: Any,
+    *,
+    backbone: Backbone,
+    task: Task,
+    method: Method | None,
+    recipe: Recipe,
+    columns: Columns,
+    tokenizer: Tokenizer,
+) -> Job:
+    """Read and check the data of one adapter and make its fresh state. `method` None: the head alone, a linear probe."""
+    examples = read_examples(data, columns, task.name)
+    held: Examples | None = None
+    if isinstance(val, float):
+        examples, held = split(examples, val, recipe.seed)
+    elif val is not None:
+        held = read_examples(val, columns, task.name)
+    names = task.label_names(examples)
+    head = backbone.head(len(names), tokens=task.tokens)
+    methods = (method, head) if method is not None else (head,)
+    virtual = getattr(method, "tokens", 0)  # a prefix takes positions from the text
+    if recipe.max_length + virtual > backbone.config.max_tokens:
+        most = backbone.config.max_tokens - virtual
+        raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
+    adapter = Adapter.create(
+        methods,
+        backbone.sites,
+        seed=recipe.seed,
+        task=task.name,
+        labels=names,
+        fingerprint=backbone.fingerprint,
+        recipe={"method": method.name if method else "probe", **asdict(recipe)},
+    )
+
+    def rows(examples: Examples) -> Rows:
+        return tokenize(examples, names, task, tokenizer, recipe.max_length, recipe.batch_size)
+
+    return Job(name, recipe, adapter, rows(examples), None if held is None else rows(held))
+
+
+def select_overrides(overrides: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:
+    """Settings of an adapter that is not trained are a slip of the pen."""
+    unknown = [name for name in overrides if name not in names]
+    if unknown:
+        raise GraftaxError(f"settings for {', '.join(unknown)}, but the adapters are {', '.join(names)}.")

@@ -1,0 +1,77 @@
+"""Metrics, from scikit-learn; span F1 as seqeval counts it. scikit-learn is imported at the first call: it takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def classification(gold: Sequence[str], said: Sequence[str]) -> dict[str, float]:
+    """accuracy, macro F1 over the labels that occur, Matthews correlation."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    return {
+        "accuracy": float(accuracy_score(gold, said)),
+        "macro_f1": float(f1_score(gold, said, average="macro", zero_division=0)),
+        "matthews": float(matthews_corrcoef(gold, said)),
+    }
+
+
+def multilabel(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]], names: Sequence[str]) -> dict[str, float]:
+    """Exact-match accuracy, macro and micro F1."""
+    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.preprocessing import MultiLabelBinarizer
+
+    binary = MultiLabelBinarizer(classes=list(names)).fit([names])
+    y, p = binary.transform(gold), binary.transform(said)
+    return {
+        "accuracy": float(accuracy_score(y, p)),
+        "macro_f1": float(f1_score(y, p, average="macro", zero_division=0)),
+        "micro_f1": float(f1_score(y, p, average="micro", zero_division=0)),
+    }
+
+
+def regression(gold: Sequence[float], said: Sequence[float]) -> dict[str, float]:
+    """Pearson and Spearman correlation (0 where one side is constant) and mean squared error."""
+    import numpy as np
+    from scipy.stats import pearsonr, spearmanr
+    from sklearn.metrics import mean_squared_error
+
+    varied = np.ptp(gold) > 0 and np.ptp(said) > 0
+    return {
+        "pearson": float(pearsonr(gold, said).statistic) if varied else 0.0,
+        "spearman": float(spearmanr(gold, said).statistic) if varied else 0.0,
+        "mse": float(mean_squared_error(gold, said)),
+    }
+
+
+def tagging(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Precision, recall and F1 of whole spans (micro average) and accuracy of tags."""
+    right = sum(len(spans(g) & spans(s)) for g, s in zip(gold, said, strict=True))
+    wanted, given = sum(len(spans(g)) for g in gold), sum(len(spans(s)) for s in said)
+    precision, recall = right / given if given else 0.0, right / wanted if wanted else 0.0
+    pairs = [(a, b) for g, s in zip(gold, said, strict=True) for a, b in zip(g, s, strict=True)]
+    return {
+        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+        "precision": precision,
+        "recall": recall,
+        "accuracy": sum(a == b for a, b in pairs) / len(pairs),
+    }
+
+
+def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """(type, first word, last word) of every span in B-/I-/E-/S- tags, by the rules of conlleval that seqeval follows:
+    an I- after another type, or after O, begins a span of its own."""
+    found, start, before_prefix, before_kind = set(), 0, "O", ""
+    for i, tag in enumerate([*tags, "O"]):
+        prefix, _, kind = tag.partition("-")
+        if not kind:
+            kind = "_" if prefix != "O" else ""
+        open_before = before_prefix != "O"
+        ends = open_before and (before_prefix in "ES" or prefix in "BSO" or kind != before_kind)
+        if ends:
+            found.add((before_kind, start, i - 1))
+        begins = prefix != "O" and (prefix in "BS" or not open_before or ends)
+        if begins:
+            start = i
+        before_prefix, before_kind = prefix, kind
+    return found

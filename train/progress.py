@@ -1,0 +1,100 @@
+"""What a person sees of a run: bars on a terminal, a line per epoch elsewhere; and the metrics as a stream of JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Metrics:
+    """`metrics.jsonl`, one line per epoch and adapter, flushed as it happens; TensorBoard too where tensorboardX is installed."""
+
+    def __init__(self, path: Path, offset: int | None = None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("r+b" if offset is not None and path.exists() else "wb")
+        if offset is not None:  # what was written after the checkpoint will be written again
+            self._file.truncate(offset)
+            self._file.seek(offset)
+        self._board = _board(path.parent)
+
+    @property
+    def offset(self) -> int:
+        return self._file.tell()
+
+    def write(self, line: dict[str, Any]) -> None:
+        self._file.write((json.dumps(line) + "\n").encode())
+        self._file.flush()
+        if self._board is not None:
+            for key, value in line.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{line['adapter']}/{key}", value, line["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(directory: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(directory / "tensorboard"))
+
+
+class Progress:
+    """Bars for every task in a slot and for the whole run, or plain lines when nobody watches."""
+
+    def __init__(self, total_steps: int, done: int, enabled: bool = True):
+        self._enabled, self._live, self._tasks = enabled, None, {}
+        self._began = time.monotonic()
+        if enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bars
+
+            self._live = Bars(
+                TextColumn("{task.description:<24}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=Console(stderr=True),
+            )
+            self._overall = self._live.add_task("all adapters", total=total_steps, completed=done, note="")
+            self._live.start()
+
+    def begin(self, name: str, steps: int, done: int = 0) -> None:
+        if self._live:
+            self._tasks[name] = self._live.add_task(name, total=steps, completed=done, note="")
+
+    def advance(self, name: str) -> None:
+        if self._live:
+            self._live.advance(self._tasks[name])
+            self._live.advance(self._overall)
+
+    def epoch(self, name: str, epoch: int, epochs: int, numbers: dict[str, float]) -> None:
+        note = "  ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+        if self._live:
+            self._live.update(self._tasks[name], note=note)
+        else:
+            self.say(f"{name}: epoch {epoch}/{epochs}  {note}")
+
+    def end(self, name: str, skipped: int = 0) -> None:
+        if self._live:
+            self._live.remove_task(self._tasks.pop(name))
+            self._live.advance(self._overall, skipped)
+
+    def say(self, line: str) -> None:
+        if self._live:
+            self._live.console.print(line, highlight=False)
+        elif self._enabled:
+            print(f"[{time.monotonic() - self._began:7.1f} s] {line}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()

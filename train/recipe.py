@@ -1,0 +1,45 @@
+"""How one adapter is trained: everything that may differ between the adapters of one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from ..errors import GraftaxError
+from .step import SCHEDULES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyperparameters of one adapter's training."""
+
+    epochs: int = 3
+    lr: float = 1e-3  # peak learning rate of AdamW
+    batch_size: int = 32  # rows per step
+    max_length: int = 128  # tokens per row; longer rows are cut
+    schedule: str = "linear"  # after the warm-up: linear or cosine decay to zero, or constant
+    warmup: float = 0.06  # share of the steps
+    weight_decay: float = 0.0
+    clip: float | None = 1.0  # of the gradient's global norm
+    seed: int = 0
+    patience: int | None = None  # epochs without improvement on the validation rows before stopping early
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise GraftaxError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise GraftaxError(f"the learning rate must be positive, got {self.lr}.")
+        if self.schedule not in SCHEDULES:
+            raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
+        if not 0.0 <= self.warmup < 1.0:
+            raise GraftaxError(f"warmup is a share of the steps, in [0, 1); got {self.warmup}.")
+
+    def replace(self, **changes: object) -> Recipe:
+        """A copy with fields changed; an unknown field is an error that lists the fields."""
+        fields = [field.name for field in dataclasses.fields(self)]
+        unknown = [name for name in changes if name not in fields]
+        if unknown:
+            raise GraftaxError(f"no such setting: {', '.join(unknown)}; there are {', '.join(fields)}.")
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,321 @@
+"""`train_many`: many adapters on one frozen backbone, resumable at any moment.
+
+A run's directory holds an adapter per job and `metrics.jsonl`; while it is unfinished also `.run/`, with what the run is
+(`run.json`) and its newest checkpoints. The same call with the same settings goes on from there, and ends with the adapters of
+an uninterrupted run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from .. import disk
+from ..adapters.adapter import Adapter
+from ..adapters.files import save_adapter
+from ..adapters.lora import LoRA
+from ..adapters.method import Method
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.tokens import Tokenizer
+from .checkpoint import Checkpoints
+from .data import Columns
+from .heap import keep_heap
+from .job import Job, prepare, select_overrides
+from .pack import Pack
+from .progress import Metrics, Progress
+from .recipe import Recipe
+from .tasks import Task, task_named
+from .tune import choose_pack_size
+
+PROBE = None  # `method=PROBE`: no method, the head alone
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one job."""
+
+    name: str
+    directory: Path
+    metrics: dict[str, float]  # of the validation rows at the kept epoch, and the loss
+    history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl about this adapter
+
+
+class Interrupted(GraftaxError):
+    """SIGINT or SIGTERM arrived; the state is saved."""
+
+
+def train(backbone: Backbone, data: Any, out: str | Path, **settings: Any) -> Result:
+    """Train one adapter into directory `out`: `train_many` of one."""
+    out = Path(out)
+    return train_many(backbone, {out.name: data}, out.parent, **settings)[out.name]
+
+
+def train_many(
+    backbone: Backbone,
+    data: Mapping[str, Any],
+    out: str | Path,
+    *,
+    method: Method | None = LoRA(),
+    task: str = "classify",
+    recipe: Recipe = Recipe(),
+    each: Mapping[str, Mapping[str, Any]] | None = None,
+    val: Any = None,
+    columns: Columns = Columns(),
+    pack_size: int | None = None,
+    overwrite: bool = False,
+    save_every: float = 30.0,
+    progress: bool = True,
+) -> dict[str, Result]:
+    """Train an adapter for every entry of `data` and save it to `out/NAME`.
+
+    Args:
+        backbone: frozen; not changed.
+        data: name -> path of a .csv, .jsonl or .parquet file, or a `datasets.Dataset`, or an iterable of dicts.
+        out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
+        method: the adapter method; `None` trains the head alone (a linear probe).
+        task: "classify", "multilabel", "regress" or "tag".
+        recipe: hyperparameters, for all adapters.
+        each: name -> fields of the recipe (and "method") that differ for this adapter.
+        val: a fraction of the rows to hold out, or name -> data. With validation rows the best epoch is kept, else the last.
+        columns: which columns hold texts and labels.
+        pack_size: how many adapters are trained at once; None measures, once per run.
+        save_every: seconds between checkpoints.
+
+    Raises:
+        GraftaxError: bad input, found before anything is trained; or adapters whose loss was not finite, after the rest.
+        Interrupted: after SIGINT or SIGTERM, with the state saved.
+    """
+    out = Path(out)
+    each = each or {}
+    select_overrides(each, list(data))
+    if not data:
+        raise GraftaxError("there is no data to train on.")
+    tokenizer, kind = Tokenizer.of(backbone), task_named(task)
+    jobs = []
+    for name, rows in data.items():
+        changes = dict(each.get(name, {}))
+        own_method = changes.pop("method", method)
+        held = val.get(name) if isinstance(val, Mapping) else val
+        jobs.append(
+            prepare(
+                name,
+                rows,
+                held,
+                backbone=backbone,
+                task=kind,
+                method=own_method,
+                recipe=recipe.replace(**changes),
+                columns=columns,
+                tokenizer=tokenizer,
+            )
+        )
+    keep_heap()
+    run = Run(backbone, kind, jobs, out, tokenizer, pack_size, overwrite, save_every, progress)
+    with run.signals():
+        return run.go()
+
+
+class Run:
+    """One call of `train_many`, new or resumed."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: Task,
+        jobs: list[Job],
+        out: Path,
+        tokenizer: Tokenizer,
+        pack_size: int | None,
+        overwrite: bool,
+        save_every: float,
+        progress: bool,
+    ):
+        self.backbone, self.task, self.jobs, self.out, self.save_every = backbone, task, jobs, out, save_every
+        self.folder = out / ".run"
+        self.stopped: int | None = None  # the signal that arrived
+        self.results: dict[str, Result] = {}
+        self.failures: list[str] = []
+        self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
+
+        started = self._settle(overwrite, pack_size)
+        size = started or pack_size or choose_pack_size(backbone, task, jobs, tokenizer)
+        size = min(size, len(jobs))
+        self.pack = Pack(backbone, task, jobs, size, tokenizer)
+        self.waiting = list(range(len(jobs)))
+        self.ticks, offset = 0, None
+        if started is None:
+            disk.write_json(
+                self.folder / "run.json", {"digest": self._digest(), "pack_size": size, "jobs": [j.name for j in jobs]}
+            )
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        if started is not None and (facts := self.checkpoints.facts()):
+            arrays, _ = self.checkpoints.restore(self.pack.arrays()) or ({}, {})
+            self.pack.restore(arrays, facts["places"])
+            self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
+            self.history, offset = facts["history"], facts["offset"]
+            self.results = {n: Result(n, out / n, m, self.history[n]) for n, m in facts["done"].items()}
+        self.metrics = Metrics(out / "metrics.jsonl", offset)
+        total = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs)
+        self.progress = Progress(total, 0, progress)
+        if offset is not None:
+            done = len(self.results)
+            self.progress.say(f"resumed: {done} of {len(jobs)} adapters done, pack size {size}")
+        for place in self.pack.places:
+            if place is not None:
+                self._begin(place.job, place.epoch * jobs[place.job].steps_per_epoch + place.position)
+
+    # -- what is in the directory already -------------------------------------------------------------------------------
+
+    def _digest(self) -> str:
+        facts = [jax.__version__, self.backbone.fingerprint, self.task.name, *(job.digest() for job in self.jobs)]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+    def _settle(self, overwrite: bool, pack_size: int | None) -> int | None:
+        """The pack size of an unfinished run to go on with, or None to begin; refuses what would lose something."""
+        file = self.folder / "run.json"
+        if file.is_file():
+            facts = json.loads(file.read_text("utf-8"))
+            same = facts["digest"] == self._digest() and pack_size in (None, facts["pack_size"])
+            if same:
+                return int(facts["pack_size"])
+            if not overwrite:
+                raise GraftaxError(
+                    f"{self.out} holds an unfinished run with other settings or data; repeat its command to resume it, choose "
+                    "another directory, or pass --overwrite."
+                )
+            shutil.rmtree(self.folder)
+        there = [job.name for job in self.jobs if (self.out / job.name).exists()]
+        if there and not overwrite:
+            raise GraftaxError(f"{self.out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
+        return None
+
+    # -- the loop -------------------------------------------------------------------------------------------------------
+
+    def go(self) -> dict[str, Result]:
+        try:
+            saved = time.monotonic()
+            self._fill()
+            while self.pack.busy:
+                for slot in self.pack.tick():
+                    place = self.pack.places[slot]
+                    assert place is not None
+                    self.progress.advance(self.jobs[place.job].name)
+                    if self.pack.epoch_done(slot):
+                        self._end_epoch(slot)
+                self._fill()
+                self.ticks += 1
+                if self.stopped is not None:
+                    self._checkpoint()
+                    raise Interrupted(f"interrupted, state saved in {self.folder}; run the same command again to go on.")
+                if time.monotonic() - saved > self.save_every:
+                    self._checkpoint()
+                    saved = time.monotonic()
+        finally:
+            self.checkpoints.close()
+            self.metrics.close()
+            self.progress.close()
+        shutil.rmtree(self.folder)
+        if self.failures:
+            raise GraftaxError(
+                f"no adapter for {', '.join(self.failures)}: the loss was not finite; try a lower learning rate. "
+                f"Saved: {', '.join(self.results) or 'none'}."
+            )
+        return {job.name: self.results[job.name] for job in self.jobs}
+
+    def _fill(self) -> None:
+        for slot, place in enumerate(self.pack.places):
+            if place is None and self.waiting:
+                job = self.waiting.pop(0)
+                self.pack.admit(slot, job)
+                self._begin(job)
+
+    def _begin(self, job: int, done: int = 0) -> None:
+        self.progress.begin(self.jobs[job].name, self.jobs[job].recipe.epochs * self.jobs[job].steps_per_epoch, done)
+
+    def _end_epoch(self, slot: int) -> None:
+        place = self.pack.places[slot]
+        assert place is not None
+        job = self.jobs[place.job]
+        step = (place.epoch + 1) * job.steps_per_epoch
+        loss, failed = self.pack.take_loss(slot)
+        if failed:
+            self.failures.append(job.name)
+            self.progress.say(f"{job.name}: stopped, its loss is not finite; a lower learning rate may help.")
+            self.progress.end(job.name)
+            self.pack.release(slot)
+            return
+        numbers: dict[str, float] = {"loss": loss}
+        if job.val is not None:
+            scores = self.pack.evaluate(slot, job.val, job.adapter.labels)
+            numbers |= {f"val_{name}": value for name, value in scores.items()}
+            main = scores[self.task.main_metric]
+            if place.best is None or main > place.best:
+                place.best, place.best_epoch, place.waited = main, place.epoch + 1, 0
+                self.pack.keep_best(slot)
+            else:
+                place.waited += 1
+        place.epoch, place.position = place.epoch + 1, 0
+        line = {"adapter": job.name, "epoch": place.epoch, "step": step, **numbers}
+        self.history[job.name].append(line)
+        self.metrics.write(line)
+        self.progress.epoch(job.name, place.epoch, job.recipe.epochs, numbers)
+        patience = job.recipe.patience
+        if place.epoch == job.recipe.epochs or (patience is not None and place.waited >= patience):
+            self._finish(slot)
+
+    def _finish(self, slot: int) -> None:
+        place = self.pack.places[slot]
+        assert place is not None
+        job = self.jobs[place.job]
+        kept = place.best_epoch if job.val is not None else place.epoch
+        line = self.history[job.name][kept - 1]
+        numbers = {key: value for key, value in line.items() if isinstance(value, float)}
+        adapter: Adapter = self.pack.result(slot, {**numbers, "epoch": kept})
+        save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
+        self.results[job.name] = Result(job.name, self.out / job.name, numbers, self.history[job.name])
+        self.progress.end(job.name, skipped=(job.recipe.epochs - place.epoch) * job.steps_per_epoch)
+        self.pack.release(slot)
+
+    def _checkpoint(self) -> None:
+        facts = {
+            "places": self.pack.facts(),
+            "waiting": self.waiting,
+            "failures": self.failures,
+            "ticks": self.ticks,
+            "history": self.history,
+            "offset": self.metrics.offset,
+            "done": {name: result.metrics for name, result in self.results.items()},
+        }
+        self.checkpoints.save(self.ticks, self.pack.arrays(), facts)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Remember SIGINT and SIGTERM until the step is done; a second one acts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def remember(number: int, frame: Any) -> None:
+            if self.stopped is not None:
+                raise KeyboardInterrupt
+            self.stopped = number
+            self.progress.say("stopping after this step; once more to stop at once")
+
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

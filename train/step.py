@@ -1,0 +1,171 @@
+"""One training step, of one adapter; `jit(vmap(step))` over a pack of slots.
+
+Everything about an adapter that training reads or changes is in its `SlotState`: a pytree, so a pack is the same tree with a
+leading slot axis and the backbone's parameters are the one shared argument. Freezing is not being differentiated: the
+gradient is taken with respect to the trainable leaves alone, and no gradient of a frozen kernel is ever computed.
+
+Per adapter, never over the pack: the mean of the loss, the gradient clip, the schedule, weight decay, the random stream. A
+slot with nothing to do in a step (`live` False) keeps every bit; one whose loss or gradient is not finite stops where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..adapters.adapter import Stacked, join
+from ..adapters.graft import State
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.encoder import Inputs
+from .tasks import Task
+
+SCHEDULES = ("linear", "cosine", "constant")
+_ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
+
+
+class Hyper(NamedTuple):
+    """What may differ between adapters of one pack: all of it data."""
+
+    lr: Any  # peak learning rate
+    weight_decay: Any
+    clip: Any  # of the gradient's global norm; infinite: none
+    warmup: Any  # steps of linear rise
+    total: Any  # steps until the schedule reaches zero
+    schedule: Any  # index in SCHEDULES
+    classes: Any  # real classes of the head
+    seed: Any
+
+
+class SlotState(NamedTuple):
+    """An adapter in training."""
+
+    trainable: State
+    fixed: State
+    mask: State
+    adam: Any
+    hyper: Hyper
+    step: Any  # int32, optimizer steps taken
+    loss: Any  # float32, sum of the losses since the epoch began
+    failed: Any  # bool: a loss or gradient was not finite
+
+
+class Batch(NamedTuple):
+    """Rows of one adapter."""
+
+    inputs: Inputs
+    labels: Any
+    weight: Any  # [rows] 1 for a row, 0 for filling
+    live: Any  # bool: whether this slot takes a step
+
+
+def start(stacked: Stacked, hyper: Hyper) -> SlotState:
+    """State before the first step, as NumPy arrays."""
+    zeros = jax.tree.map(np.zeros_like, stacked.trainable)
+    adam = optax.ScaleByAdamState(count=np.int32(0), mu=zeros, nu=zeros)  # type: ignore[arg-type]
+    return SlotState(*stacked, adam, hyper, np.int32(0), np.float32(0), np.bool_(False))
+
+
+def hyper(
+    *, lr: float, weight_decay: float, clip: float | None, warmup: float, total: int, schedule: str, classes: int, seed: int
+) -> Hyper:
+    """Strongly typed hyperparameters (a Python scalar would be weakly typed and compile again)."""
+    if schedule not in SCHEDULES:
+        raise GraftaxError(f"schedule {schedule!r} is none of {', '.join(SCHEDULES)}.")
+    return Hyper(
+        np.float32(lr),
+        np.float32(weight_decay),
+        np.float32(np.inf if clip is None else clip),
+        np.float32(round(warmup * total)),
+        np.float32(total),
+        np.int32(SCHEDULES.index(schedule)),
+        np.int32(classes),
+        np.uint32(seed),
+    )
+
+
+def learning_rate(h: Hyper, step: jax.Array) -> jax.Array:
+    """Linear warm-up, then linear or cosine decay to zero, or none."""
+    now = step.astype(jnp.float32)
+    rise = jnp.minimum(1.0, (now + 1.0) / jnp.maximum(h.warmup, 1.0))
+    done = jnp.clip((now - h.warmup) / jnp.maximum(h.total - h.warmup, 1.0), 0.0, 1.0)
+    fall = jnp.stack([1.0 - done, 0.5 * (1.0 + jnp.cos(jnp.pi * done)), jnp.ones_like(done)])[h.schedule]
+    return h.lr * rise * fall
+
+
+@dataclass(frozen=True, eq=False)
+class Programs:
+    """The compiled functions of a run: one backbone, one task, one layout, `slots` slots."""
+
+    backbone: Backbone
+    task: Task
+    slots: int
+    dropout: bool  # whether any adapter has some: without, no random bits are drawn
+
+    def loss(self, trainable: State, params: Any, slot: SlotState, batch: Batch) -> jax.Array:
+        """Mean loss of a batch under one adapter."""
+        key = None
+        if self.dropout:
+            key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="rbg"), slot.step.astype(jnp.uint32))
+        logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key)
+        mine = logits.tokens if self.task.tokens else logits.pooled
+        assert mine is not None
+        return self.task.loss(mine, batch.labels, slot.hyper.classes, batch.weight)
+
+    def step_one(self, params: Any, slot: SlotState, batch: Batch) -> SlotState:
+        """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) of one adapter."""
+        loss, grads = jax.value_and_grad(self.loss)(slot.trainable, params, slot, batch)
+        grads = jax.tree.map(lambda g, own: jnp.where(own > 0, g, 0.0), grads, slot.mask)
+        norm = optax.global_norm(grads)
+        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
+        updates, adam = _ADAM.update(grads, slot.adam)
+        lr = learning_rate(slot.hyper, slot.step)
+        trainable = jax.tree.map(
+            lambda p, u, own: p - lr * jnp.where(own > 0, u + slot.hyper.weight_decay * p, 0.0),
+            slot.trainable,
+            updates,
+            slot.mask,
+        )
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        moved = slot._replace(trainable=trainable, adam=adam, step=slot.step + 1, loss=slot.loss + loss)
+        takes = batch.live & finite & ~slot.failed
+        kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), moved, slot)
+        return kept._replace(failed=slot.failed | (batch.live & ~finite))
+
+    def step(self) -> Callable[[Any, SlotState, Batch], SlotState]:
+        """`step(params, pack, batches) -> pack`, compiled per batch shape; donates the pack."""
+        return jax.jit(self.over_slots(self.step_one), donate_argnums=1)
+
+    def over_slots(self, one: Callable) -> Callable:
+        if self.slots > 1:
+            return jax.vmap(one, in_axes=(None, 0, 0))
+
+        # A vmap over one slot would turn every product into a batched one, for nothing.
+        def single(params: Any, pack: Any, batches: Any) -> Any:
+            first = jax.tree.map(lambda leaf: leaf[0], (pack, batches))
+            return jax.tree.map(lambda leaf: leaf[None], one(params, *first))
+
+        return single
+
+    def predict(self) -> Callable[[Any, SlotState, Any, Inputs], jax.Array]:
+        """`predict(params, pack, slot, inputs) -> logits` of one slot's adapter, compiled per input shape."""
+
+        def logits(params: Any, pack: SlotState, slot: jax.Array, inputs: Inputs) -> jax.Array:
+            trainable, fixed = jax.tree.map(lambda leaf: leaf[slot], (pack.trainable, pack.fixed))
+            out = self.backbone.forward(params, join(trainable, fixed), inputs)
+            mine = out.tokens if self.task.tokens else out.pooled
+            assert mine is not None
+            return mine
+
+        return jax.jit(logits)
+
+    @staticmethod
+    def put() -> Callable[[Any, Any, Any], Any]:
+        """`put(pack, slot, one) -> pack` with one slot's leaves replaced; donates the pack."""
+        return jax.jit(lambda pack, slot, one: jax.tree.map(lambda p, o: p.at[slot].set(o), pack, one), donate_argnums=0)

@@ -1,0 +1,230 @@
+"""What a task is: how labels become numbers, the loss, how logits become answers, which metrics are taken.
+
+Losses are written for one adapter and one batch. Classes beyond an adapter's own (it shares a program with adapters that have
+more) are masked *before* the loss: a mask after it would leak NaN through 0 * inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import GraftaxError
+from ..models.tokens import Tokens
+from . import metrics
+from .data import Examples
+
+IGNORE = -1  # a token without a tag of its own, in label arrays
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is predicted for one row: a label and its score, or lists of them (tagging, multi-label), or a number."""
+
+    label: Any
+    score: Any
+
+
+class Task:
+    """Base of the tasks; `name` is what `--task` takes."""
+
+    name: ClassVar[str]
+    tokens: ClassVar[bool] = False  # logits for every token, not for the row
+    main_metric: ClassVar[str]
+
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+        """Label arrays, one per row; an unknown label is an error that names it."""
+        raise NotImplementedError
+
+    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+        """Mean loss over the rows with weight 1, of logits `[rows, (tokens,) room]` of which `classes` are real."""
+        raise NotImplementedError
+
+    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+        """From one row's logits, cut to its classes (and its tokens)."""
+        raise NotImplementedError
+
+    def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
+        raise NotImplementedError
+
+    def blank(self, count: int, length: int, room: int) -> np.ndarray:
+        """A batch of labels to fill in."""
+        return np.zeros(count, np.int32)
+
+
+def _index(names: Sequence[str], label: str, row: int, source: str) -> int:
+    try:
+        return names.index(label)
+    except ValueError:
+        known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise GraftaxError(f"{source}: row {row + 1} has label {label!r}, which the adapter does not know ({known}).") from None
+
+
+def _masked(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """Logits with the classes beyond an adapter's own at -1e9: a softmax gives them zero, and zero gradient."""
+    return jnp.where(jnp.arange(logits.shape[-1]) < classes, logits, -1e9)
+
+
+def _mean(losses: jax.Array, weight: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(weight > 0, losses, 0.0)) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+class Classify(Task):
+    """One label per row: softmax cross-entropy."""
+
+    name = "classify"
+    main_metric = "accuracy"
+
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
+        names = sorted(set(examples.labels or ()))
+        if len(names) < 2:
+            raise GraftaxError(f"{examples.source}: every row has the label {names[0]!r}; there must be at least two.")
+        return tuple(names)
+
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+        return [np.int32(_index(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]  # type: ignore[misc]
+
+    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(_masked(logits, classes))
+        return _mean(-jnp.take_along_axis(logs, labels[:, None], axis=-1)[:, 0], weight)
+
+    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+        best = int(logits.argmax())
+        return Answer(names[best], float(_softmax(logits)[best]))
+
+    def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
+        return metrics.classification(list(examples.labels or ()), [a.label for a in answers])
+
+
+class MultiLabel(Task):
+    """Any number of labels per row: a sigmoid and binary cross-entropy for each; a label is given above 0.5."""
+
+    name = "multilabel"
+    main_metric = "macro_f1"
+
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
+        names = sorted({name for row in examples.labels or () for name in row})
+        if not names:
+            raise GraftaxError(f"{examples.source}: no row has a label.")
+        return tuple(names)
+
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+        arrays = []
+        for i, labels in enumerate(examples.labels or ()):
+            array = np.zeros(len(names), np.float32)
+            array[[_index(names, label, i, examples.source) for label in labels]] = 1.0
+            arrays.append(array)
+        return arrays
+
+    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+        own = jnp.arange(logits.shape[-1]) < classes
+        logits = jnp.where(own, logits, 0.0)
+        each = jax.nn.softplus(logits) - labels * logits
+        return _mean(jnp.sum(jnp.where(own, each, 0.0), axis=-1) / classes, weight)
+
+    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+        chances = 1.0 / (1.0 + np.exp(-logits))
+        chosen = np.flatnonzero(chances > 0.5)
+        return Answer([names[i] for i in chosen], [float(chances[i]) for i in chosen])
+
+    def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
+        return metrics.multilabel(list(examples.labels or ()), [a.label for a in answers], names)
+
+    def blank(self, count: int, length: int, room: int) -> np.ndarray:
+        return np.zeros((count, room), np.float32)
+
+
+class Regress(Task):
+    """One number per row: squared error."""
+
+    name = "regress"
+    main_metric = "pearson"
+
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
+        return ("value",)
+
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+        return [np.float32(value) for value in examples.labels or ()]  # type: ignore[misc]
+
+    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+        return _mean(jnp.square(logits[:, 0] - labels), weight)
+
+    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+        return Answer(float(logits[0]), None)
+
+    def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
+        return metrics.regression(list(examples.labels or ()), [a.label for a in answers])
+
+    def blank(self, count: int, length: int, room: int) -> np.ndarray:
+        return np.zeros(count, np.float32)
+
+
+class Tag(Task):
+    """One label per word, read at the word's first token."""
+
+    name = "tag"
+    tokens = True
+    main_metric = "f1"
+
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
+        names = sorted({tag for row in examples.labels or () for tag in row})
+        if len(names) < 2:
+            raise GraftaxError(f"{examples.source}: every word has the tag {names[0]!r}; there must be at least two.")
+        return tuple(names)
+
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+        arrays = []
+        for i, (tags, row) in enumerate(zip(examples.labels or (), rows, strict=True)):
+            known = [_index(names, tag, i, examples.source) for tag in tags]
+            array = np.full(len(row), IGNORE, np.int32)
+            for token in first_tokens(row):
+                array[token] = known[row.words[token]]  # type: ignore[index]
+            arrays.append(array)
+        return arrays
+
+    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(_masked(logits, classes))
+        each = -jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+        return _mean(each, (labels != IGNORE) * weight[:, None])
+
+    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+        heads = logits[first_tokens(row)]
+        best = heads.argmax(-1)
+        return Answer([names[i] for i in best], [float(_softmax(h)[i]) for h, i in zip(heads, best, strict=True)])
+
+    def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
+        # words beyond the length limit have no answer: they count as outside, as in seqeval-based evaluations
+        gold = [list(tags) for tags in examples.labels or ()]
+        said = [a.label + ["O"] * (len(g) - len(a.label)) for a, g in zip(answers, gold, strict=True)]
+        return metrics.tagging(gold, said)
+
+    def blank(self, count: int, length: int, room: int) -> np.ndarray:
+        return np.full((count, length), IGNORE, np.int32)
+
+
+def first_tokens(row: Tokens) -> np.ndarray:
+    """Positions of the first token of every word."""
+    assert row.words is not None
+    return np.flatnonzero((row.words >= 0) & (row.words != np.concatenate([[-1], row.words[:-1]])))
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+TASKS: dict[str, Task] = {task.name: task for task in (Classify(), MultiLabel(), Regress(), Tag())}
+
+
+def task_named(name: str) -> Task:
+    if name not in TASKS:
+        raise GraftaxError(f"unknown task {name!r}; there are {', '.join(TASKS)}.")
+    return TASKS[name]
