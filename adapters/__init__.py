@@ -1,0 +1,34 @@
+"""Adapter methods, adapters, their files."""
+
+from .adapter import Adapter, Layout
+from .bitfit import BitFit
+from .bottleneck import Bottleneck
+from .files import load_adapter, save_adapter
+from .full import Full
+from .head import Head
+from .ia3 import IA3
+from .lora import LoRA
+from .merging import merge, merged_arrays
+from .method import Method
+from .prefix import Prefix
+from .registry import METHODS
+from .sites import Site
+
+__all__ = [
+    "IA3",
+    "METHODS",
+    "Adapter",
+    "BitFit",
+    "Bottleneck",
+    "Full",
+    "Head",
+    "Layout",
+    "LoRA",
+    "Method",
+    "Prefix",
+    "Site",
+    "load_adapter",
+    "merge",
+    "merged_arrays",
+    "save_adapter",
+]

@@ -45,8 +45,7 @@ class Bottleneck(Method):
         if self.place not in _PLACES:
             raise GraftaxError(f"bottleneck: place {self.place!r} is none of {', '.join(_PLACES)}.")
 
-    @property
-    def roles(self) -> tuple[str, ...]:  # type: ignore[override]
+    def default_roles(self) -> tuple[str, ...]:
         return _PLACES[self.place]
 
     def size(self, site: Site) -> int:

@@ -74,7 +74,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
             f"{directory}: made for another backbone ({trained_on.get('name')}, fingerprint "
             f"{trained_on['fingerprint'][:12]}; this one is {backbone.name}, {backbone.fingerprint[:12]})."
         )
-    tensors = _parse(data, directory)
+    tensors = parse_tensors(data, directory)
     prompt = config.get("peft_type") in _PROMPT_TYPES
     tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
     methods = _methods(config, tensors, backbone, directory)
@@ -177,7 +177,8 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parse(data: bytes, directory: Path) -> dict[str, np.ndarray]:
+def parse_tensors(data: bytes, directory: Path) -> dict[str, np.ndarray]:
+    """The tensors in the bytes of a weights file, as float32."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -35,7 +35,6 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank update of the weights, y += s x A^T B"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "embedding")
-    roles: ClassVar[tuple[str, ...]] = ("query", "value")
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LORA"
@@ -53,6 +52,9 @@ class LoRA(Method):
                 raise GraftaxError(f"lora: rank must be at least 1, got {rank}.")
         if not 0.0 <= self.dropout < 1.0:
             raise GraftaxError(f"lora: dropout must be in [0, 1), got {self.dropout}.")
+
+    def default_roles(self) -> tuple[str, ...]:
+        return ("query", "value")
 
     def size(self, site: Site) -> int:
         return pattern_value(self.rank_pattern, site.path, self.r)

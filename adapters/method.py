@@ -37,24 +37,27 @@ class Method:
     name: ClassVar[str]
     summary: ClassVar[str]
     acts_on: ClassVar[tuple[str, ...]]  # kinds of site
-    roles: ClassVar[tuple[str, ...] | None] = None  # default targets, as roles every family shares; None: all of `acts_on`
     padded: ClassVar[dict[str, int]] = {}  # leaf -> the axis along which zeros may be added without changing the result
     traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on
     through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `apply`
     mergeable: ClassVar[bool] = False
     peft_type: ClassVar[str | None] = None  # PEFT's name for it, where PEFT has it
 
-    targets: Targets = None  # regex over the whole module path, or tuple of suffixes, as in PEFT; None: `roles`
+    targets: Targets = None  # regex over the whole module path, or tuple of suffixes, as in PEFT; None: `default_roles`
 
     # -- where it acts ------------------------------------------------------------------------------------------------
+
+    def default_roles(self) -> tuple[str, ...] | None:
+        """Where it acts without `targets`, as roles that every family shares (`Site.role`); None: everywhere it can."""
+        return None
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         """The sites this method acts on; an error that lists the sites there are when there is none."""
         candidates = [s for s in sites if s.kind in self.acts_on]
         if self.targets is not None:
             chosen = [s for s in candidates if matches(self.targets, s.path)]
-        elif self.roles is not None:
-            chosen = [s for s in candidates if s.role in self.roles]
+        elif (roles := self.default_roles()) is not None:
+            chosen = [s for s in candidates if s.role in roles]
         else:
             chosen = candidates
         if not chosen:
@@ -66,7 +69,7 @@ class Method:
             kinds = ", ".join(sorted({s.kind for s in sites}))
             raise GraftaxError(f"{self.name} acts on sites of kind {' or '.join(self.acts_on)}; this backbone has {kinds}.")
         there = ", ".join(dict.fromkeys(s.within for s in candidates))
-        wanted = self.targets if self.targets is not None else self.roles
+        wanted = self.targets if self.targets is not None else self.default_roles()
         raise GraftaxError(f"{self.name}: target {wanted!r} matches no site. Sites there are: {there}.")
 
     # -- what it holds ------------------------------------------------------------------------------------------------

@@ -1,0 +1,81 @@
+"""graftax: many parameter-efficient adapters on one frozen JAX backbone.
+
+The public names; each is imported when it is first used, so that `import graftax` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .adapters import (
+        IA3,
+        METHODS,
+        Adapter,
+        BitFit,
+        Bottleneck,
+        Full,
+        Head,
+        LoRA,
+        Method,
+        Prefix,
+        Site,
+        load_adapter,
+        merge,
+        save_adapter,
+    )
+    from .errors import GraftaxError
+    from .models import Backbone, load_backbone
+    from .serve import Prediction, Predictor
+    from .train import Columns, Interrupted, Recipe, Result, train_many
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "adapters": "IA3 METHODS Adapter BitFit Bottleneck Full Head LoRA Method Prefix Site load_adapter merge save_adapter",
+    "errors": "GraftaxError",
+    "models": "Backbone load_backbone",
+    "serve": "Prediction Predictor",
+    "train": "Columns Interrupted Recipe Result train_many",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+__all__ = [
+    "IA3",
+    "METHODS",
+    "Adapter",
+    "Backbone",
+    "BitFit",
+    "Bottleneck",
+    "Columns",
+    "Full",
+    "GraftaxError",
+    "Head",
+    "Interrupted",
+    "LoRA",
+    "Method",
+    "Prediction",
+    "Predictor",
+    "Prefix",
+    "Recipe",
+    "Result",
+    "Site",
+    "load_adapter",
+    "load_backbone",
+    "merge",
+    "save_adapter",
+    "train_many",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'graftax' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

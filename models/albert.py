@@ -41,6 +41,8 @@ def layer_path(config: EncoderConfig, index: int) -> str:
 
 FAMILY = Family(
     model_types=("albert",),
+    summary="ALBERT, IndicBERT: shared layers, factored embeddings",
+    task_model="Albert",
     prefix="albert",
     fields={
         "vocab_size": "vocab_size",

@@ -45,6 +45,8 @@ def layer_path(config: EncoderConfig, index: int) -> str:
 
 FAMILY = Family(
     model_types=("bert",),
+    summary="BERT, MiniLM, MuRIL and other encoders of this type",
+    task_model="Bert",
     prefix="bert",
     fields=FIELDS,
     fixed={"type_vocab_size": 2},

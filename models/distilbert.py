@@ -31,6 +31,8 @@ def layer_path(config: EncoderConfig, index: int) -> str:
 
 FAMILY = Family(
     model_types=("distilbert",),
+    summary="DistilBERT: no token types, no pooler",
+    task_model="DistilBert",
     prefix="distilbert",
     fields={
         "vocab_size": "vocab_size",

@@ -27,6 +27,8 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import Entry, KeyValue, LinearWeights, NormWeights, TableWeights
 from .ops import attention, gelu, gelu_tanh, layer_norm
 
+import os
+UNROLL = int(os.environ.get("UNROLL","1"))
 ACTIVATIONS = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": jax.nn.relu}
 
 Arrays = dict[str, jax.Array]
@@ -235,7 +237,7 @@ class Encoder(nnx.Module):
         if first < last:
             state = None if shared else grafts.layers(last - first)
             applications = jnp.arange(first, last, dtype=jnp.int32)
-            h, ys = jax.lax.scan(grafted, h, (indices[first:last], applications, state))
+            h, ys = jax.lax.scan(grafted, h, (indices[first:last], applications, state), unroll=UNROLL)
             if states is not None:
                 states.append(ys)
         if pooled:

@@ -43,6 +43,8 @@ class Family:
     """One architecture: a config, the declaration of every part, a head layout."""
 
     model_types: tuple[str, ...]
+    summary: str
+    task_model: str  # transformers' class names are this + "ForSequenceClassification" and so on
     prefix: str  # module of the encoder in task models: "bert" in bert.encoder.layer.0...
     fields: Mapping[str, str]  # Hugging Face config key -> field of EncoderConfig
     fixed: Mapping[str, Any]  # fields of EncoderConfig that the family fixes

@@ -1,19 +1,44 @@
-"""The three operations of an encoder that deserve care: attention, GELU, layer norm.
+"""The operations of an encoder that deserve care, with hand-written derivatives: attention, GELU, layer norm.
 
-Plain mathematics with shapes stated; how fast each is, and against what, stands in `benchmarks/RESULTS.md`.
+Autodiff of these three keeps many intermediate arrays between the forward and the backward pass, and on a CPU the memory
+traffic, not the arithmetic, is the cost. Each derivative here keeps what it needs and no more:
+
+    gelu         its input                         attention    q, k, v by heads, and the weights
+    layer_norm   the normalised input, 1 / sigma
+
+Every argument gets a true cotangent (a custom derivative that returns none for frozen weights would make full fine-tuning and
+BitFit train nothing, silently); XLA drops those nobody uses. What each is worth stands in `benchmarks/RESULTS.md`.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+_SQRT_HALF = math.sqrt(0.5)
+_INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 
+
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
     """x Phi(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)."""
-    return x * 0.5 * (1.0 + jax.lax.erf(x * (1.0 / math.sqrt(2.0))))
+    return 0.5 * x * (1.0 + jax.lax.erf(x * _SQRT_HALF))
+
+
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return gelu(x), x
+
+
+def _gelu_backward(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    # d/dx x Phi(x) = Phi(x) + x phi(x)
+    return (dy * (0.5 * (1.0 + jax.lax.erf(x * _SQRT_HALF)) + x * _INV_SQRT_2PI * jnp.exp(-0.5 * x * x)),)
+
+
+gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
 def gelu_tanh(x: jax.Array) -> jax.Array:
@@ -21,12 +46,35 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=True)
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
-    """scale (x - mean) / sqrt(variance + eps) + bias over the last axis, in float32 (Ba et al., arXiv:1607.06450)."""
+def _normalise(x: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
     x32 = x.astype(jnp.float32)
     centred = x32 - x32.mean(-1, keepdims=True)
-    normed = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
-    return (normed * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+    return centred * inverse, inverse
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+    """scale (x - mean) / sqrt(variance + eps) + bias over the last axis, in float32 (Ba et al., arXiv:1607.06450)."""
+    return _layer_norm_forward(x, scale, bias, eps)[0]
+
+
+def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> tuple[jax.Array, Any]:
+    normed, inverse = _normalise(x, eps)
+    y = (normed * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+    return y, (normed, inverse, scale)
+
+
+def _layer_norm_backward(eps: float, kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    normed, inverse, scale = kept
+    dy32 = dy.astype(jnp.float32)
+    g = dy32 * scale.astype(jnp.float32)
+    dx = inverse * (g - g.mean(-1, keepdims=True) - normed * (g * normed).mean(-1, keepdims=True))
+    rows = tuple(range(dy.ndim - 1))
+    return dx.astype(dy.dtype), (dy32 * normed).sum(rows).astype(scale.dtype), dy32.sum(rows).astype(scale.dtype)
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, heads: int) -> jax.Array:
@@ -37,11 +85,32 @@ def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Arra
     """
 
     def split(x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+        return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(1, 2)
 
-    q, k, v = split(query), split(key), split(value)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * (1.0 / math.sqrt(q.shape[-1]))
-    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-    return mixed.reshape(query.shape)
+    mixed = _attend(split(query), split(key), split(value), jnp.where(mask, 0.0, -1e30)[:, None, None, :])
+    return mixed.swapaxes(1, 2).reshape(query.shape)
+
+
+@jax.custom_vjp
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> jax.Array:
+    return _attend_forward(q, k, v, bias)[0]
+
+
+def _attend_forward(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array) -> tuple[jax.Array, Any]:
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k).astype(jnp.float32) * (1.0 / math.sqrt(q.shape[-1])) + bias
+    weights = jax.nn.softmax(scores, axis=-1)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), v), (q, k, v, weights, bias)
+
+
+def _attend_backward(kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    q, k, v, weights, bias = kept
+    dv = jnp.einsum("bhqk,bhqd->bhkd", weights.astype(dy.dtype), dy)
+    dw = jnp.einsum("bhqd,bhkd->bhqk", dy, v).astype(jnp.float32)
+    ds = weights * (dw - (dw * weights).sum(-1, keepdims=True))
+    scaled = (ds * (1.0 / math.sqrt(q.shape[-1]))).astype(q.dtype)
+    dq = jnp.einsum("bhqk,bhkd->bhqd", scaled, k)
+    dk = jnp.einsum("bhqk,bhqd->bhkd", scaled, q)
+    return dq, dk, dv, ds.sum((1, 2), keepdims=True).astype(bias.dtype)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

@@ -10,6 +10,8 @@ from .family import Family, HeadLayout
 
 FAMILY = Family(
     model_types=("roberta", "xlm-roberta"),
+    summary="RoBERTa and XLM-R: positions counted from the padding id",
+    task_model="Roberta",
     prefix="roberta",
     fields=bert.FIELDS,
     fixed={"type_vocab_size": 2, "positions_from_pad": True},

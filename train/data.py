@@ -57,7 +57,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
                     raise GraftaxError(f"{path}: row {i + 1} has more fields than the header; quote texts that hold commas.")
         elif path.suffix in (".jsonl", ".ndjson"):
             with path.open(encoding="utf-8-sig") as file:
-                rows = [_json_row(path, i, line) for i, line in enumerate(file) if line.strip()]
+                rows = parse_json_lines(file, str(path))
         elif path.suffix == ".parquet":
             import pyarrow.parquet
 
@@ -73,14 +73,20 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise GraftaxError(f"{path}: line {number + 1} is not valid JSON ({error}).") from error
-    if not isinstance(row, dict):
-        raise GraftaxError(f"{path}: line {number + 1} is not a JSON object.")
-    return row
+def parse_json_lines(lines: Iterable[str], source: str) -> list[dict[str, Any]]:
+    """One JSON object per line; blank lines are passed over."""
+    rows = []
+    for i, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise GraftaxError(f"{source}: line {i + 1} is not valid JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise GraftaxError(f"{source}: line {i + 1} is not a JSON object.")
+        rows.append(row)
+    return rows
 
 
 def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = True) -> Examples:

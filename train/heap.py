@@ -9,17 +9,22 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MOST = 2**31 - 1
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_heap() -> None:
-    """Ask glibc to keep freed memory; does nothing elsewhere. The result of every computation is the same."""
+    """Ask glibc to keep freed memory; does nothing elsewhere. The result of every computation is the same.
+
+    All four are needed: blocks over 32 MiB are mapped and unmapped whatever the mmap threshold says, so mapping is switched off;
+    without mapping only the main arena can hold them, so there must be no other (XLA allocates in threads of its own).
+    """
     if not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_M_MMAP_THRESHOLD, _MOST)
-    mallopt(_M_TRIM_THRESHOLD, _MOST)
+    mallopt(_M_ARENA_MAX, 1)
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, -1)
+    mallopt(_M_TOP_PAD, 64 << 20)

@@ -44,6 +44,12 @@ class Task:
         """Label arrays, one per row; an unknown label is an error that names it."""
         raise NotImplementedError
 
+    def check(self, examples: Examples, names: Sequence[str]) -> None:
+        """An error that names the first label the adapter does not know."""
+        for i, label in enumerate(examples.labels or ()):
+            for name in (label,) if isinstance(label, str) else label:
+                _index(names, name, i, examples.source)
+
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
         """Mean loss over the rows with weight 1, of logits `[rows, (tokens,) room]` of which `classes` are real."""
         raise NotImplementedError
@@ -147,6 +153,9 @@ class Regress(Task):
 
     name = "regress"
     main_metric = "pearson"
+
+    def check(self, examples: Examples, names: Sequence[str]) -> None:
+        """Numbers are all known."""
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         return ("value",)

@@ -1,0 +1,116 @@
+"""Two programs measured side by side: each in a process of its own, taking turns, so that a noisy machine slows both.
+
+A worker is a generator function: what it yields first is when it is ready, and every later `next` is one unit of work, which it
+times itself and yields as a dict of numbers (`seconds` among them). `duel` runs the workers in turn and reports medians and
+the ratio of each pair.
+
+    python benchmarks/step.py            runs the duel and prints a row for RESULTS.md
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MINILM = os.environ.get("GRAFTAX_MINILM") or str(ROOT.parent / "shared/assets/backbones/all-MiniLM-L6-v2")
+DATA = Path(os.environ.get("GRAFTAX_DATA") or ROOT.parent / "shared/assets/data")
+
+Work = Iterator[dict[str, float]]
+
+
+def _serve(pipe: Any, work: Callable[..., Work], arguments: dict[str, Any]) -> None:
+    steps = work(**arguments)
+    pipe.send(next(steps))
+    while pipe.recv():
+        numbers = next(steps)
+        numbers["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        pipe.send(numbers)
+
+
+class Worker:
+    """A worker's process."""
+
+    def __init__(self, work: Callable[..., Work], **arguments: Any):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, work, arguments), daemon=True)
+        self._process.start()
+        self.ready = self._pipe.recv()
+
+    def step(self) -> dict[str, float]:
+        self._pipe.send(True)
+        return self._pipe.recv()
+
+    def close(self) -> None:
+        self._pipe.send(False)
+        self._process.join(5)
+        self._process.kill()
+
+
+def duel(ours: Worker, theirs: Worker, repeats: int, warmup: int = 3) -> dict[str, float]:
+    """Medians of both and of the ratio theirs / ours (above one: we are faster)."""
+    pairs = []
+    for i in range(warmup + repeats):
+        a, b = ours.step(), theirs.step()
+        if i >= warmup:
+            pairs.append((a, b))
+    ours.close(), theirs.close()
+    ratios = [b["seconds"] / a["seconds"] for a, b in pairs]
+    return {
+        "ours": statistics.median(a["seconds"] for a, _ in pairs),
+        "theirs": statistics.median(b["seconds"] for _, b in pairs),
+        "ratio": statistics.median(ratios),
+        "low": sorted(ratios)[len(ratios) // 4],
+        "high": sorted(ratios)[len(ratios) * 3 // 4],
+        "ours_mb": pairs[-1][0]["peak_mb"],
+        "theirs_mb": pairs[-1][1]["peak_mb"],
+    }
+
+
+def row(what: str, result: dict[str, float], note: str = "") -> str:
+    """A line of RESULTS.md."""
+    r = result
+    return (
+        f"| {date.today()} | {commit()} | {device()} | {what} | {seconds(r['ours'])} | {seconds(r['theirs'])} | "
+        f"**{r['ratio']:.2f}x** ({r['low']:.2f}-{r['high']:.2f}) | {r['ours_mb']:.0f} / {r['theirs_mb']:.0f} MB | {note} |"
+    )
+
+
+def seconds(value: float) -> str:
+    return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def commit() -> str:
+    out = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return out.stdout.strip() or "?"
+
+
+def device() -> str:
+    """What JAX computes on, or the processor."""
+    if importlib.util.find_spec("jax"):
+        import jax
+
+        if jax.default_backend() != "cpu":
+            return jax.devices()[0].device_kind
+    return f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def report(*rows: str) -> None:
+    for line in rows:
+        print(line, flush=True)
+
+
+def main_json(value: Any) -> None:
+    json.dump(value, sys.stdout)

@@ -1,0 +1,106 @@
+"""One LoRA training step (r 8 on query and value, no dropout, float32), graftax against PEFT on torch.
+
+    python benchmarks/step.py [minilm|base]
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from harness import MINILM, Work, Worker, duel, report, row
+
+SHAPES = {"minilm": (32, 64, 6, 384, 12, 1536), "base": (8, 128, 12, 768, 12, 3072)}
+
+
+def _config(shape: str) -> dict:
+    _, _, layers, hidden, heads, wide = SHAPES[shape]
+    return {
+        "model_type": "bert",
+        "vocab_size": 30522,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": wide,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+    }
+
+
+def ours(shape: str, tokens: bool) -> Work:
+    from graftax.train.heap import keep_heap
+
+    keep_heap()
+    import jax
+    import numpy as np
+
+    from graftax.adapters.adapter import Adapter, Layout
+    from graftax.adapters.lora import LoRA
+    from graftax.models.encoder import Inputs
+    from graftax.models.load import load_backbone
+    from graftax.models.random import random_backbone
+    from graftax.train.step import Batch, Programs, hyper, start
+    from graftax.train.tasks import task_named
+
+    rows, length, *_ = SHAPES[shape]
+    backbone = load_backbone(MINILM) if shape == "minilm" else random_backbone(_config(shape))
+    task = task_named("tag" if tokens else "classify")
+    adapter = Adapter.create((LoRA(r=8), backbone.head(8, tokens=tokens)), backbone.sites)
+    layout = Layout.of([adapter], backbone.sites)
+    settings = hyper(lr=1e-3, weight_decay=0.0, clip=1.0, warmup=0.1, total=100, schedule="linear", classes=8, seed=0)
+    state = start(layout.stack(adapter, backbone.sites), settings)
+    random = np.random.default_rng(0)
+    inputs = Inputs(
+        random.integers(5, 30000, (rows, length)).astype(np.int32),
+        np.ones((rows, length), bool),
+        np.zeros((rows, length), np.int32),
+    )
+    labels = random.integers(0, 8, (rows, length) if tokens else rows).astype(np.int32)
+    pack, batch = jax.tree.map(
+        lambda leaf: np.asarray(leaf)[None], (state, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True)))
+    )
+    step = Programs(backbone, task, 1, dropout=False).step()
+    pack = jax.tree.map(jax.numpy.asarray, pack)
+    yield {}
+    while True:
+        began = time.perf_counter()
+        pack = jax.block_until_ready(step(backbone.params, pack, batch))
+        yield {"seconds": time.perf_counter() - began}
+
+
+def peft(shape: str, tokens: bool) -> Work:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, BertConfig
+
+    rows, length, *_ = SHAPES[shape]
+    auto = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
+    off = {"num_labels": 8, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    if shape == "minilm":
+        model = auto.from_pretrained(MINILM, dtype=torch.float32, **off)
+    else:
+        model = auto.from_config(BertConfig(**_config(shape), **off))
+    config = LoraConfig(r=8, target_modules=["query", "value"], task_type="TOKEN_CLS" if tokens else "SEQ_CLS")
+    model = get_peft_model(model, config).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, 1e-3)
+    ids = torch.randint(5, 30000, (rows, length))
+    mask = torch.ones_like(ids)
+    labels = torch.randint(0, 8, (rows, length) if tokens else (rows,))
+    yield {}
+    while True:
+        began = time.perf_counter()
+        optimizer.zero_grad()
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        yield {"seconds": time.perf_counter() - began}
+
+
+if __name__ == "__main__":
+    for shape in sys.argv[1:] or SHAPES:
+        rows, length, *_ = SHAPES[shape]
+        for tokens in (False, True):
+            what = f"LoRA step, {shape} {rows} x {length}, {'every token read' if tokens else 'pooled position read'}"
+            pair = Worker(ours, shape=shape, tokens=tokens), Worker(peft, shape=shape, tokens=tokens)
+            report(row(what, duel(*pair, repeats=10), "heap kept by graftax; torch as it comes"))

@@ -1,0 +1,5 @@
+"""`python -m graftax` is the command `graftax`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,373 @@
+"""The command line. `graftax COMMAND --help` teaches; errors are one line and exit code 2, a traceback only with --debug."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from .errors import GraftaxError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train many small adapters on one frozen backbone, and use a different one in every row of a batch.",
+    epilog="Start with:  graftax demo",
+)
+
+
+class TaskName(StrEnum):
+    classify = "classify"
+    multilabel = "multilabel"
+    regress = "regress"
+    tag = "tag"
+
+
+BackboneOption = Annotated[
+    str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")
+]
+RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub id.")]
+DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
+TextOption = Annotated[str, typer.Option(help="Column with the text.")]
+PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
+LabelOption = Annotated[str, typer.Option(help="Column with the label.")]
+LabelsOption = Annotated[
+    Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")
+]
+AnyBackboneOption = Annotated[bool, typer.Option(help="Use the adapter although it was made for another backbone.")]
+
+
+@app.command()
+def train(
+    backbone: BackboneOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the run: one adapter per data file, DIR/NAME.")],
+    data: Annotated[list[Path], typer.Option("--data", "-d", help="CSV, JSONL or Parquet files, one adapter each, named after it.")],
+    more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE]...", help="More data files.")] = None,
+    task: Annotated[TaskName, typer.Option(help="What the labels are.")] = TaskName.classify,
+    method: Annotated[str, typer.Option(help="Adapter method (see `graftax methods`); `probe` trains the head alone.")] = "lora",
+    rank: Annotated[int, typer.Option(help="LoRA's rank.")] = 8,
+    alpha: Annotated[float, typer.Option(help="LoRA's alpha: the update is scaled by alpha / rank.")] = 16.0,
+    target: Annotated[Optional[str], typer.Option(help="Regex over module paths: where the method acts.")] = None,
+    option: Annotated[
+        Optional[list[str]], typer.Option(help="Any other field of the method, as name=value (width=64, rslora=true).")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 3,
+    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 32,
+    max_length: Annotated[int, typer.Option(help="Tokens per row; longer rows are cut.")] = 128,
+    schedule: Annotated[str, typer.Option(help="After the warm-up: linear, cosine or constant.")] = "linear",
+    warmup: Annotated[float, typer.Option(help="Share of the steps with a rising learning rate.")] = 0.06,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's decoupled weight decay.")] = 0.0,
+    clip: Annotated[float, typer.Option(help="Clip the gradient's norm to this, per adapter.")] = 1.0,
+    patience: Annotated[Optional[int], typer.Option(help="Stop after this many epochs without improvement (needs --val).")] = None,
+    text_column: TextOption = "text",
+    text_pair_column: PairOption = None,
+    label_column: LabelOption = "label",
+    val: Annotated[
+        Optional[str],
+        typer.Option(help="Validation rows: a fraction to hold out, a file, or a directory with a file of each data file's name."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the start, the order of the rows and dropout.")] = 0,
+    config: Annotated[
+        Optional[Path],
+        typer.Option(help="TOML with any of these settings; [adapters.NAME] tables change them for one adapter."),
+    ] = None,
+    pack_size: Annotated[Optional[int], typer.Option(help="Adapters trained at once. Default: measured.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace adapters that are there already.")] = False,
+    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+) -> None:
+    """Train one adapter per data file, all in one run.
+
+    Interrupt it with Ctrl-C, or kill it: the same command goes on where it stopped, and ends with the same adapters.
+
+        graftax train -b sentence-transformers/all-MiniLM-L6-v2 --data bank.csv airline.csv --out adapters --val 0.1
+    """
+    from .models.load import load_backbone
+    from .train.data import Columns
+    from .train.recipe import Recipe
+    from .train.run import train_many
+
+    settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
+    each: dict[str, dict[str, Any]] = {}
+    if config is not None:
+        general, each = read_config(config)
+        settings |= general
+    files = [*data, *(more_data or [])]
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
+    for file in files:
+        if not file.is_file():
+            raise GraftaxError(f"{file}: no such file.")
+    results = train_many(
+        load_backbone(backbone, revision=revision, dtype=dtype),
+        dict(zip(names, files, strict=True)),
+        out,
+        method=make_method(method, rank=rank, alpha=alpha, targets=target, options=option or []),
+        task=task.value,
+        recipe=Recipe().replace(**settings),
+        each=each,
+        val=read_val(val, files),
+        columns=Columns(text_column, text_pair_column, label_column),
+        pack_size=pack_size,
+        overwrite=overwrite,
+        save_every=save_every,
+    )
+    for result in results.values():
+        numbers = "  ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
+        print(f"{result.directory}  {numbers}")
+
+
+@app.command(name="eval")
+def evaluate(
+    backbone: BackboneOption,
+    adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory.")],
+    data: Annotated[Path, typer.Option("--data", "-d", help="Labelled rows: CSV, JSONL or Parquet.")],
+    text_column: TextOption = "text",
+    text_pair_column: PairOption = None,
+    label_column: LabelOption = "label",
+    labels: LabelsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object, last.")] = False,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+) -> None:
+    """Measure an adapter on labelled rows."""
+    from .models.load import load_backbone
+    from .serve.evaluate import evaluate as measure
+    from .train.data import Columns
+
+    numbers = measure(
+        load_backbone(backbone, revision=revision, dtype=dtype),
+        adapter,
+        data,
+        columns=Columns(text_column, text_pair_column, label_column),
+        labels=split_names(labels),
+        any_backbone=any_backbone,
+    )
+    if as_json:
+        print(json.dumps(numbers))
+    else:
+        for name, value in numbers.items():
+            print(f"{name:12} {value:.4f}")
+
+
+@app.command()
+def predict(
+    backbone: BackboneOption,
+    adapter: Annotated[list[str], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter.")],
+    input: Annotated[Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')],
+    labels: LabelsOption = None,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+) -> None:
+    """Answer rows, each with the adapter it names, as JSON lines in the same order.
+
+    A row may have "text_pair" too, and "adapter" may be left out where only one is loaded.
+    """
+    from .models.load import load_backbone
+    from .serve.predictor import Predictor
+    from .train.data import parse_json_lines, read_rows
+
+    named = [parse_adapter(text) for text in adapter]
+    rows = parse_json_lines(sys.stdin, "standard input") if str(input) == "-" else read_rows(input)
+    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype))
+    for name, directory in named:
+        predictor.load(name, directory, labels=split_names(labels), any_backbone=any_backbone)
+    only = named[0][0] if len(named) == 1 else None
+    texts = []
+    for i, row in enumerate(rows):
+        if not isinstance(row.get("text"), str | list):
+            raise GraftaxError(f"{input}: row {i + 1} has no \"text\".")
+        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
+    for answer in predictor.predict(texts, [row.get("adapter", only) for row in rows]):
+        print(json.dumps({"adapter": answer.adapter, "label": answer.label, "score": answer.score}, ensure_ascii=False))
+
+
+@app.command()
+def merge(
+    backbone: BackboneOption,
+    adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    labels: LabelsOption = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+) -> None:
+    """Fold an adapter into the weights: a plain Hugging Face directory that transformers loads."""
+    from .models.load import load_backbone
+    from .serve.export import export_merged
+
+    drift = export_merged(
+        load_backbone(backbone, revision=revision),
+        adapter,
+        out,
+        labels=split_names(labels),
+        overwrite=overwrite,
+        any_backbone=any_backbone,
+    )
+    print(f"{out}: largest difference of the logits to the unmerged adapter's {drift:.1e}")
+
+
+@app.command()
+def inspect(directory: Annotated[Path, typer.Argument(help="Adapter directory, graftax's or PEFT's.")]) -> None:
+    """Show what an adapter file holds; needs no backbone."""
+    from .adapters.inspect import describe
+
+    print(describe(directory))
+
+
+@app.command()
+def methods() -> None:
+    """List the adapter methods."""
+    from .adapters.registry import METHODS
+
+    for name, cls in METHODS.items():
+        if name != "head":
+            can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))
+            print(f"{name:12} {cls.summary}" + (f"  [{can}]" if can else ""))
+    print(f"{'probe':12} no method: {METHODS['head'].summary}")
+
+
+@app.command()
+def backbones() -> None:
+    """List the backbone families."""
+    from .models.registry import FAMILIES
+
+    for model_type, family in FAMILIES.items():
+        print(f"{model_type:12} {family.summary}")
+
+
+@app.command()
+def demo(
+    backbone: Annotated[Optional[str], typer.Option("--backbone", "-b", help="Default: all-MiniLM-L6-v2, fetched if need be.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the adapters and the picture go.")] = Path("demo-output"),
+) -> None:
+    """Train eight domain adapters on one backbone, then use them all in one batch. About two minutes on two cores."""
+    from .demo import run
+
+    run(backbone, out)
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def make_method(name: str, *, rank: int, alpha: float, targets: str | None, options: list[str]) -> Any:
+    """The method the options describe; None for `probe`."""
+    from .adapters.registry import METHODS, method_class
+
+    if name in ("probe", "head", "linear_probe"):
+        return None
+    cls = method_class(name)
+    fields = cls.__dataclass_fields__
+    values: dict[str, Any] = {"r": rank, "alpha": alpha} if cls is METHODS["lora"] else {}
+    for text in options:
+        key, equals, value = text.partition("=")
+        if not equals or key not in fields:
+            known = ", ".join(field for field in fields if field != "targets")
+            raise GraftaxError(f"--option {text}: expected name=value with a field of {name}: {known or 'it has none'}.")
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    try:
+        return cls(targets=targets, **values)
+    except TypeError as error:
+        raise GraftaxError(f"{name}: {error}.") from error
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """General settings of a TOML file, and those of single adapters."""
+    import tomllib
+
+    if not path.is_file():
+        raise GraftaxError(f"{path}: no such file.")
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GraftaxError(f"{path}: not valid TOML ({error}).") from error
+    each = content.pop("adapters", {})
+    if not all(isinstance(table, dict) for table in each.values()):
+        raise GraftaxError(f"{path}: [adapters.NAME] must be tables.")
+    return content, each
+
+
+def read_val(val: str | None, files: list[Path]) -> Any:
+    """A fraction, or the validation file of each data file."""
+    if val is None:
+        return None
+    try:
+        return float(val)
+    except ValueError:
+        path = Path(val)
+    if path.is_dir():
+        return {file.stem: path / file.name for file in files}
+    if len(files) > 1:
+        raise GraftaxError(f"--val {val}: with several data files give a fraction or a directory with a file for each.")
+    return {files[0].stem: path}
+
+
+def parse_adapter(text: str) -> tuple[str, str]:
+    name, equals, directory = text.partition("=")
+    if not equals or not name or not directory:
+        raise GraftaxError(f"--adapter {text}: expected NAME=DIR.")
+    return name, directory
+
+
+def split_names(labels: str | None) -> list[str] | None:
+    return [name.strip() for name in labels.split(",")] if labels else None
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between processes; GRAFTAX_CACHE names the folder, empty switches it off."""
+    folder = os.environ.get("GRAFTAX_CACHE", str(Path.home() / ".cache" / "graftax" / "xla"))
+    if folder:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def main() -> NoReturn:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    use_compilation_cache()
+    try:
+        app(args=arguments, standalone_mode=False)
+    except GraftaxError as error:
+        if debug:
+            raise
+        print(f"graftax: {error}", file=sys.stderr)
+        sys.exit(130 if type(error).__name__ == "Interrupted" else 2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except KeyboardInterrupt:
+        print("graftax: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        usage = getattr(error, "format_message", None)  # click's own errors: a wrong option, a missing argument
+        if usage is None:
+            print(f"graftax: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", file=sys.stderr)
+            sys.exit(1)
+        print(f"graftax: {usage()} Try --help.", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

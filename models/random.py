@@ -1,0 +1,36 @@
+"""Backbones with random weights, for tests and for benchmarks of shapes whose real weights are not at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .backbone import Backbone
+from .load import stack_weights
+from .registry import family_of
+
+
+def random_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
+    """A checkpoint's tensors for a Hugging Face config: normal weights of scale 0.02, norms near one, small biases."""
+    family = family_of(config.get("model_type"))
+    typed = family.configure(config)
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for part in family.parts(typed):
+        for weight in part.weights(family.layer_paths(typed)):
+            shape = weight.shape[::-1] if weight.transposed else weight.shape
+            noise = 0.02 * random.standard_normal(shape, np.float32)
+            tensors[weight.key] = noise + 1.0 if part.kind == "norm" and weight.name.endswith("scale") else noise
+    return tensors
+
+
+def random_backbone(config: Mapping[str, Any], seed: int = 0, dtype: str = "float32") -> Backbone:
+    """A backbone of the given Hugging Face config with `random_tensors`."""
+    family = family_of(config.get("model_type"))
+    typed = family.configure(config)
+    arrays, fingerprint = stack_weights(family, typed, random_tensors(config, seed), dtype)
+    return Backbone.build(
+        family, typed, arrays, fingerprint=fingerprint, name=f"random-{config['model_type']}", hf_config=dict(config)
+    )

@@ -1,0 +1,85 @@
+"""Writing a backbone with an adapter folded in as a plain Hugging Face directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from .. import disk
+from ..adapters.adapter import Adapter, Layout
+from ..adapters.files import load_adapter
+from ..adapters.head import Head
+from ..adapters.merging import merge
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.encoder import Inputs
+from ..models.load import unstack_weights
+
+_PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "merges.txt", "special_tokens_map.json")
+
+
+def export_merged(
+    backbone: Backbone,
+    adapter: str | Path | Adapter,
+    out: str | Path,
+    *,
+    labels: Sequence[str] | None = None,
+    overwrite: bool = False,
+    any_backbone: bool = False,
+) -> float:
+    """Write config.json, model.safetensors and the tokenizer; returns the largest difference between merged and unmerged logits."""
+    from safetensors.numpy import save_file
+
+    if not isinstance(adapter, Adapter):
+        adapter = load_adapter(adapter, backbone, any_backbone=any_backbone)
+    whole, rest = merge(backbone, adapter)
+    head = next((m for m in adapter.methods if isinstance(m, Head)), None)
+    tensors = unstack_weights(whole, whole.arrays())
+    config = dict(backbone.hf_config or {})
+    for key in ("dtype", "torch_dtype", "problem_type"):
+        config.pop(key, None)
+    if head is None:
+        config["architectures"] = [f"{backbone.family.task_model}Model"]
+        tensors = {key.removeprefix(f"{backbone.family.prefix}."): tensor for key, tensor in tensors.items()}
+    else:
+        names = list(labels or adapter.labels or (f"LABEL_{i}" for i in range(head.labels)))
+        if len(names) != head.labels:
+            raise GraftaxError(f"{len(names)} label names for a head of {head.labels} classes.")
+        kind = "TokenClassification" if adapter.task == "tag" else "SequenceClassification"
+        config["architectures"] = [f"{backbone.family.task_model}For{kind}"]
+        config["id2label"] = {str(i): name for i, name in enumerate(names)}
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+        if adapter.task in _PROBLEMS:
+            config["problem_type"] = _PROBLEMS[adapter.task]
+        for site, (leaves, _) in adapter.states[head.key].items():
+            tensors |= {name: np.ascontiguousarray(tensor) for name, tensor in head.tensors(site, leaves).items()}
+    drift = _drift(backbone, adapter, whole, rest)
+    with disk.new_directory(Path(out), overwrite) as draft:
+        save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
+        (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        for pattern in _TOKENIZER_FILES if backbone.directory else ():
+            for file in Path(backbone.directory or "").glob(pattern):
+                shutil.copyfile(file, draft / file.name)
+    return drift
+
+
+def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter) -> float:
+    """Largest difference of the outputs on 8 rows of 32 random tokens."""
+    config = backbone.config
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (8, min(32, config.max_tokens))).astype(np.int32)
+    ids[ids == config.pad_id] = (config.pad_id + 1) % config.vocab_size
+    inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))  # type: ignore[arg-type]
+
+    def outputs(backbone: Backbone, adapter: Adapter) -> np.ndarray:
+        state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
+        found = jax.jit(backbone.forward)(backbone.params, state, inputs)
+        logits = found.pooled if found.pooled is not None else found.tokens
+        return np.asarray(logits if logits is not None else jax.jit(backbone.encode)(backbone.params, state, inputs).hidden)
+
+    return float(np.abs(outputs(backbone, adapter) - outputs(whole, rest)).max())
