@@ -1,0 +1,71 @@
+"""Strict JAX for every test, and the small backbones they run on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import jax
+import numpy as np
+import pytest
+
+from graftax.models.backbone import Backbone
+from graftax.models.encoder import Inputs
+from graftax.models.random import random_backbone
+
+jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "assets"
+MINILM = SHARED / "backbones" / "all-MiniLM-L6-v2"
+needs_assets = pytest.mark.skipif(not MINILM.is_dir(), reason="the shared assets are not there")
+
+TINY = {"vocab_size": 97, "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+TINY |= {"max_position_embeddings": 48, "type_vocab_size": 2}
+
+#: Hugging Face configs of one tiny backbone per family.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {"model_type": "bert", **TINY},
+    "roberta": {"model_type": "roberta", **TINY, "type_vocab_size": 1, "pad_token_id": 1},
+    "distilbert": {
+        "model_type": "distilbert",
+        "vocab_size": 97,
+        "n_layers": 3,
+        "dim": 32,
+        "n_heads": 4,
+        "hidden_dim": 64,
+        "max_position_embeddings": 48,
+    },
+    "albert": {"model_type": "albert", **TINY, "embedding_size": 16, "num_hidden_groups": 1, "inner_group_num": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def backbone_of() -> Callable[[str], Backbone]:
+    """A tiny random backbone by family, made once."""
+    made: dict[str, Backbone] = {}
+
+    def get(family: str) -> Backbone:
+        if family not in made:
+            made[family] = random_backbone(CONFIGS[family], seed=7)
+        return made[family]
+
+    return get
+
+
+def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> Inputs:
+    """Random rows; all but the first end in padding."""
+    random = np.random.default_rng(seed)
+    ids = random.integers(5, backbone.config.vocab_size, (rows, tokens)).astype(np.int32)
+    mask = np.arange(tokens) < np.array([tokens] + [int(n) for n in random.integers(3, tokens, rows - 1)])[:, None]
+    ids[~mask] = backbone.config.pad_id
+    types = np.zeros_like(ids)
+    if backbone.config.type_vocab_size > 1:
+        types[:, tokens // 2 :] = 1
+    return Inputs(ids, mask, types)
