@@ -106,18 +106,20 @@ class Layout:
         layers = number_of_layers(sites)
         for adapter in adapters:
             for method in adapter.methods:
-                for site, (trainable, fixed) in adapter.states[method.key].items():
+                key = method.key
+                for site, (trainable, fixed) in adapter.states[key].items():
                     size = method.size(site)
                     if bucket and size:
                         size = max(8, 1 << (size - 1).bit_length())
-                    old = found.get((site.name, method.key), Slot(site.name, method.key, 0, (), ()))
-                    found[site.name, method.key] = Slot(
-                        site.name,
-                        method.key,
-                        max(size, old.size),
-                        tuple(sorted({*trainable, *old.trainable})),
-                        tuple(sorted({*fixed, *old.fixed})),
-                    )
+                    at, old = (site.name, key), found.get((site.name, key), Slot(site.name, key, 0, (), ()))
+                    fits = size <= old.size and trainable.keys() <= {*old.trainable} and fixed.keys() <= {*old.fixed}
+                    if at not in found or not fits:
+                        found[at] = Slot(
+                            *at,
+                            max(size, old.size),
+                            tuple(sorted({*trainable, *old.trainable})),
+                            tuple(sorted({*fixed, *old.fixed})),
+                        )
                     if site.layer is not None:
                         depth = max(depth, layers if site.shared else layers - site.layer)
                     elif site.kind != "head" and site.name != "pooler":
@@ -127,19 +129,25 @@ class Layout:
     def stack(self, adapter: Adapter | None, sites: Sequence[Site]) -> Stacked:
         """The adapter (None: one that changes nothing) in this layout, as NumPy arrays."""
         first = number_of_layers(sites) - self.depth
-        trees: tuple[State, State, State] = ({}, {}, {})
+        methods = {method.key: method for method in adapter.methods} if adapter else {}
+        trees = Stacked({}, {}, {})
         for slot in self.slots:
-            method = method_of(slot.key)
-            own = adapter.states.get(slot.key, {}) if adapter else {}
+            method = methods.get(slot.key) or method_of(slot.key)
+            own = adapter.states[slot.key] if adapter and slot.key in methods else {}
             here = [s for s in sites if s.name == slot.name and (s.layer is None or s.layer >= first)]
-            parts = [_fill(method, site, slot, own.get(site)) for site in here]
-            for tree, leaves in zip(trees, zip(*parts, strict=True), strict=True):
-                stacked = {
-                    leaf: np.stack([part[leaf] for part in leaves]) if here[0].layer is not None else leaves[0][leaf]
-                    for leaf in leaves[0]
-                }
-                tree.setdefault(slot.name, {})[slot.key] = stacked
-        return Stacked(*trees)
+            filled = [_fill(method, site, slot, own.get(site)) for site in here]
+            layered = here[0].layer is not None
+            trainable, fixed = (
+                {leaf: np.stack([part[leaf] for part in parts]) if layered else parts[0][leaf] for leaf in parts[0]}
+                for parts in zip(*filled, strict=True)
+            )
+            mask = {}
+            for leaf, array in trainable.items():
+                held = [site in own and leaf in own[site][0] for site in here]
+                mask[leaf] = np.array(held, np.float32).reshape((len(here) if layered else 1,) + (1,) * (array.ndim - 1))
+            for tree, leaves in zip(trees, (trainable, fixed, mask), strict=True):
+                tree.setdefault(slot.name, {})[slot.key] = leaves
+        return trees
 
     def unstack(self, adapter: Adapter, trainable: State, sites: Sequence[Site]) -> SiteStates:
         """The states of `adapter` with its trainable leaves taken from a tree in this layout, cut back to true size."""
@@ -161,16 +169,16 @@ def number_of_layers(sites: Sequence[Site]) -> int:
     return 1 + max((s.layer for s in sites if s.layer is not None), default=-1)
 
 
-def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | None) -> tuple[Leaves, Leaves, Leaves]:
-    """One site's leaves in a slot, and the mask of the trainable ones."""
-    trainable, fixed = own or ({}, {})
-    blank_trainable, blank_fixed = method.identity(site, slot.size)
-    here = [
-        {leaf: _pad(mine[leaf], blank[leaf]) if leaf in mine else np.asarray(blank[leaf]) for leaf in names}
-        for mine, blank, names in ((trainable, blank_trainable, slot.trainable), (fixed, blank_fixed, slot.fixed))
-    ]
-    mask = {leaf: np.full((1,) * np.ndim(here[0][leaf]), leaf in trainable, np.float32) for leaf in slot.trainable}
-    return here[0], here[1], mask
+def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | None) -> tuple[Leaves, Leaves]:
+    """One site's leaves at a slot's size, trainable and fixed; what the adapter does not hold is at identity."""
+    if own and method.size(site) == slot.size and own[0].keys() == {*slot.trainable} and own[1].keys() == {*slot.fixed}:
+        return own
+    blank = method.identity(site, slot.size)
+    trainable, fixed = (
+        {leaf: _pad(mine[leaf], like[leaf]) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
+        for mine, like, names in zip(own or ({}, {}), blank, (slot.trainable, slot.fixed), strict=True)
+    )
+    return trainable, fixed
 
 
 def _pad(array: Any, like: Any) -> np.ndarray:

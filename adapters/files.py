@@ -47,6 +47,7 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     extra = {
         "schema": SCHEMA,
         "task": adapter.task,
+        **({"methods": _written(adapter.methods)} if config["peft_type"] != "GRAFTAX" else {}),
         "labels": list(adapter.labels),
         "backbone": {"name": backbone.name, "model_type": backbone.family.model_types[0], "fingerprint": adapter.fingerprint},
         "parameters": adapter.parameters,
@@ -78,9 +79,11 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     prompt = config.get("peft_type") in _PROMPT_TYPES
     tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
     methods = _methods(config, tensors, backbone, directory)
+    if extra.get("methods"):
+        methods = _typed(extra["methods"], methods, config, backbone, directory)
     return Adapter(
         methods=methods,
-        states=_states(methods, tensors, backbone.sites, directory),
+        states=_states(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
         task=extra.get("task") or ("tag" if config.get("task_type") == "TOKEN_CLS" else "classify"),
         labels=tuple(extra.get("labels", ())),
         fingerprint=trained_on.get("fingerprint"),
@@ -113,7 +116,7 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
 def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     """PEFT's config, where PEFT can express the adapter."""
     body = [m for m in adapter.methods if not isinstance(m, Head)]
-    head = next((m for m in adapter.methods if isinstance(m, Head)), None)
+    head = _head_of(adapter.methods)
     if len(body) != 1 or body[0].peft_type is None:
         return None
     fields = body[0].to_peft(list(adapter.states[body[0].key]), backbone.sites)
@@ -136,8 +139,11 @@ def _top(module: str) -> str:
 
 
 def _own_config(adapter: Adapter) -> dict[str, Any]:
-    methods = [{"method": m.name, **_fields(m)} for m in adapter.methods]
-    return {"peft_type": "GRAFTAX", "task_type": _TASK_TYPES[adapter.task], "methods": methods}
+    return {"peft_type": "GRAFTAX", "task_type": _TASK_TYPES[adapter.task], "methods": _written(adapter.methods)}
+
+
+def _written(methods: Sequence[Method]) -> list[dict[str, Any]]:
+    return [{"method": m.name, **_fields(m)} for m in methods]
 
 
 def _fields(method: Method) -> dict[str, Any]:
@@ -179,17 +185,21 @@ def _json(path: Path) -> dict[str, Any]:
 
 def parse_tensors(data: bytes, directory: Path) -> dict[str, np.ndarray]:
     """The tensors in the bytes of a weights file, as float32."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+    import ml_dtypes
+    from safetensors import SafetensorError, deserialize
 
+    floats = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
     try:
-        tensors = load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+        views = dict(deserialize(data))  # not safetensors.numpy.load, which has no bfloat16
+    except (SafetensorError, ValueError) as error:
         raise GraftaxError(f"{directory / WEIGHTS}: corrupt or truncated safetensors file ({error}).") from error
-    wrong = [f"{key} ({tensor.dtype})" for key, tensor in tensors.items() if tensor.dtype.kind not in "fV"]
+    wrong = [f"{key} ({view['dtype']})" for key, view in views.items() if view["dtype"] not in floats]
     if wrong:
         raise GraftaxError(f"{directory / WEIGHTS}: tensors that are not floats: {', '.join(wrong)}.")
-    return {key: np.asarray(tensor, np.float32) for key, tensor in tensors.items()}
+    return {
+        key: np.frombuffer(view["data"], floats[view["dtype"]]).reshape(view["shape"]).astype(np.float32)
+        for key, view in views.items()
+    }
 
 
 def _methods(
@@ -198,16 +208,46 @@ def _methods(
     config = dict(config)
     peft_type = config.get("peft_type")
     if peft_type == "GRAFTAX":
-        return tuple(_own_method(fields, directory) for fields in config.get("methods", []))
+        return _own_methods(config.get("methods"), directory)
     cls = next((m for m in METHODS.values() if m.peft_type and m.peft_type == peft_type), None)
     if cls is None:
         known = ", ".join(m.peft_type for m in METHODS.values() if m.peft_type)
         raise GraftaxError(f"{directory}: peft_type {peft_type!r} is not supported; supported are {known}.")
-    saved = config.pop("modules_to_save", None) or []
-    sites = [s for s in backbone.sites if s.kind in cls.acts_on]
-    body = cls.from_peft(config, sites)
+    config.pop("modules_to_save", None)  # the tensors say what was saved
+    head = _peft_head(tensors, config.get("task_type"), backbone, directory)
+    sites = [s for s in backbone.sites_for(*head) if s.kind in cls.acts_on]
+    try:
+        body = cls.from_peft(config, sites)
+    except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
+        raise GraftaxError(f"{directory / CONFIG}: not a sound config: {error}.") from error
     refuse_leftovers(config, f"{directory / CONFIG}")
-    return (body, *_peft_head(tensors, config.get("task_type"), saved, backbone, directory))
+    return (body, *head)
+
+
+def _typed(
+    written: Sequence[dict[str, Any]], read: tuple[Method, ...], config: Mapping[str, Any], backbone: Backbone, directory: Path
+) -> tuple[Method, ...]:
+    """The methods as graftax.json holds them, which say more than PEFT's words; `read`, where the two do not agree."""
+    typed = _own_methods(written, directory)
+    sites = backbone.sites_for(_head_of(typed))
+    for mine, theirs in zip(typed, read, strict=False):
+        fields = {} if isinstance(mine, Head) else mine.to_peft(mine.select(sites), sites) or {}
+        if mine.key != theirs.key or any(config.get(key) != value for key, value in json.loads(json.dumps(fields)).items()):
+            return read
+    return typed if len(typed) == len(read) else read
+
+
+def _head_of(methods: Sequence[Method]) -> Head | None:
+    return next((m for m in methods if isinstance(m, Head)), None)
+
+
+def _own_methods(written: Any, directory: Path) -> tuple[Method, ...]:
+    if not isinstance(written, list) or not all(isinstance(fields, dict) for fields in written):
+        raise GraftaxError(f"{directory / CONFIG}: its methods are no list of configs.")
+    try:
+        return tuple(_own_method(fields, directory) for fields in written)
+    except TypeError as error:
+        raise GraftaxError(f"{directory / CONFIG}: not a sound config: {error}.") from error
 
 
 def _own_method(fields: dict[str, Any], directory: Path) -> Method:
@@ -220,7 +260,7 @@ def _own_method(fields: dict[str, Any], directory: Path) -> Method:
 
 
 def _peft_head(
-    tensors: Mapping[str, np.ndarray], task_type: str | None, saved: Sequence[str], backbone: Backbone, directory: Path
+    tensors: Mapping[str, np.ndarray], task_type: str | None, backbone: Backbone, directory: Path
 ) -> tuple[Head, ...]:
     """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
     head = backbone.head(labels=1, tokens=task_type == "TOKEN_CLS")

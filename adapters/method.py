@@ -130,12 +130,12 @@ class Method:
         return states
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        """One site's leaves as tensors, by the suffix of their key."""
-        return {name: np.asarray(leaf) for name, leaf in leaves.items()}
+        """One site's leaves as tensors, by the suffix of their key, which no two methods may share."""
+        return {f"{self.name}_{name}": np.asarray(leaf) for name, leaf in leaves.items()}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         """Inverse of `tensors`."""
-        return dict(tensors)
+        return {suffix.removeprefix(f"{self.name}_"): tensor for suffix, tensor in tensors.items()}
 
     def blank(self, site: Site) -> Leaves:
         """Trainable leaves at identity, with this config's names and shapes: what a file must hold."""
@@ -168,7 +168,10 @@ class Method:
 def matches(targets: str | Sequence[str], path: str) -> bool:
     """PEFT's rule: a string is a regex for the whole path, a list holds whole paths or dotted suffixes."""
     if isinstance(targets, str):
-        return re.fullmatch(targets, path) is not None
+        try:
+            return re.fullmatch(targets, path) is not None
+        except re.error as error:
+            raise GraftaxError(f"target {targets!r} is not a regular expression: {error}.") from error
     return any(path == t or path.endswith(f".{t}") for t in targets)
 
 

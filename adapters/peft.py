@@ -52,6 +52,8 @@ def read_targets(config: dict[str, Any], sites: Sequence[Site]) -> Targets:
     patterns = config.pop("layers_pattern", None)
     if not wanted:
         raise GraftaxError("adapter_config.json names no target_modules.")
+    if not isinstance(wanted, str) and not (isinstance(wanted, list) and all(isinstance(t, str) for t in wanted)):
+        raise GraftaxError(f"adapter_config.json: target_modules {wanted!r} is neither a regex nor a list of names.")
     if wanted == "all-linear":
         wanted = [s.path for s in sites if s.kind == "linear"]
     targets = wanted if isinstance(wanted, str) else tuple(wanted)
@@ -63,8 +65,8 @@ def read_targets(config: dict[str, Any], sites: Sequence[Site]) -> Targets:
     for site in sites:
         if not matches(targets, site.path) or (excluded and matches(_frozen(excluded), site.path)):
             continue
-        if by_layer and _layer_index(site.path, patterns) not in chosen:
-            continue
+        if by_layer and site.path not in targets and _layer_index(site.path, patterns) not in chosen:
+            continue  # a whole path is meant whatever layers are named
         paths.append(site.path)
     return tuple(paths)
 

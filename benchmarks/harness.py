@@ -2,22 +2,23 @@
 
 A worker is a generator function: what it yields first is when it is ready, and every later `next` is one unit of work, which it
 times itself and yields as a dict of numbers (`seconds` among them). `duel` runs the workers in turn and reports medians and
-the ratio of each pair.
+the ratio of each pair. Where the whole process is what is measured, `Worker.ready` holds the seconds from its start to its
+first yield.
 
     python benchmarks/step.py            runs the duel and prints a row for RESULTS.md
 """
 
 from __future__ import annotations
 
+import csv
 import importlib.util
-import json
 import multiprocessing
 import os
 import platform
 import resource
 import statistics
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -29,25 +30,29 @@ DATA = Path(os.environ.get("GRAFTAX_DATA") or ROOT.parent / "shared/assets/data"
 
 Work = Iterator[dict[str, float]]
 
+for _name in ("JAX_COMPILATION_CACHE_DIR", "GRAFTAX_CACHE"):  # a worker that wants a compilation cache says so
+    os.environ.pop(_name, None)
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+
 
 def _serve(pipe: Any, work: Callable[..., Work], arguments: dict[str, Any]) -> None:
-    steps = work(**arguments)
-    pipe.send(next(steps))
-    while pipe.recv():
-        numbers = next(steps)
-        numbers["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        pipe.send(numbers)
+    for numbers in work(**arguments):
+        pipe.send({**numbers, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3})
+        if not pipe.recv():
+            break
 
 
 class Worker:
-    """A worker's process."""
+    """A worker's process. `ready` is its first yield, with the seconds since the process was started."""
 
     def __init__(self, work: Callable[..., Work], **arguments: Any):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work, arguments), daemon=True)
+        began = time.perf_counter()
         self._process.start()
-        self.ready = self._pipe.recv()
+        ready = self._pipe.recv()
+        self.ready = {**ready, "seconds": time.perf_counter() - began}
 
     def step(self) -> dict[str, float]:
         self._pipe.send(True)
@@ -61,12 +66,13 @@ class Worker:
 
 def duel(ours: Worker, theirs: Worker, repeats: int, warmup: int = 3) -> dict[str, float]:
     """Medians of both and of the ratio theirs / ours (above one: we are faster)."""
-    pairs = []
-    for i in range(warmup + repeats):
-        a, b = ours.step(), theirs.step()
-        if i >= warmup:
-            pairs.append((a, b))
+    pairs = [(ours.step(), theirs.step()) for _ in range(warmup + repeats)][warmup:]
     ours.close(), theirs.close()
+    return summary(pairs)
+
+
+def summary(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
+    """Medians, and the quartiles of the ratio of each pair."""
     ratios = [b["seconds"] / a["seconds"] for a, b in pairs]
     return {
         "ours": statistics.median(a["seconds"] for a, _ in pairs),
@@ -107,10 +113,12 @@ def device() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}"
 
 
+def clinc(split: str) -> list[dict[str, str]]:
+    """Rows of CLINC150: `text` and `label`."""
+    with (DATA / "clinc150" / f"{split}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def report(*rows: str) -> None:
     for line in rows:
         print(line, flush=True)
-
-
-def main_json(value: Any) -> None:
-    json.dump(value, sys.stdout)

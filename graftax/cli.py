@@ -44,6 +44,18 @@ LabelsOption = Annotated[
 AnyBackboneOption = Annotated[bool, typer.Option(help="Use the adapter although it was made for another backbone.")]
 
 
+def use_config(context: typer.Context, path: Optional[Path]) -> Optional[Path]:
+    """The settings of a TOML file become the defaults of the options: what the command line says wins."""
+    if path is not None:
+        general, _ = read_config(path)
+        known = [p.name for p in context.command.params if p.name not in ("config", "help", "more_data")]
+        unknown = [key for key in general if key not in known]
+        if unknown:
+            raise GraftaxError(f"{path}: no such setting: {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
+        context.default_map = general
+    return path
+
+
 @app.command()
 def train(
     backbone: BackboneOption,
@@ -77,7 +89,11 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the start, the order of the rows and dropout.")] = 0,
     config: Annotated[
         Optional[Path],
-        typer.Option(help="TOML with any of these settings; [adapters.NAME] tables change them for one adapter."),
+        typer.Option(
+            help=r"TOML with any of these settings; \[adapters.NAME] tables change them for one adapter.",
+            callback=use_config,
+            is_eager=True,
+        ),
     ] = None,
     pack_size: Annotated[Optional[int], typer.Option(help="Adapters trained at once. Default: measured.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace adapters that are there already.")] = False,
@@ -97,10 +113,12 @@ def train(
     from .train.run import train_many
 
     settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
-    each: dict[str, dict[str, Any]] = {}
-    if config is not None:
-        general, each = read_config(config)
-        settings |= general
+    chosen = {"method": method, "rank": rank, "alpha": alpha, "target": target, "option": option or []}
+    each = read_config(config)[1] if config is not None else {}
+    for table in each.values():
+        own = {key: table.pop(key) for key in chosen if key in table}
+        if own:
+            table["method"] = make_method(**{**chosen, **own})
     files = [*data, *(more_data or [])]
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
@@ -112,7 +130,7 @@ def train(
         load_backbone(backbone, revision=revision, dtype=dtype),
         dict(zip(names, files, strict=True)),
         out,
-        method=make_method(method, rank=rank, alpha=alpha, targets=target, options=option or []),
+        method=make_method(**chosen),
         task=task.value,
         recipe=Recipe().replace(**settings),
         each=each,
@@ -144,16 +162,12 @@ def evaluate(
     """Measure an adapter on labelled rows."""
     from .models.load import load_backbone
     from .serve.evaluate import evaluate as measure
+    from .serve.predictor import Predictor
     from .train.data import Columns
 
-    numbers = measure(
-        load_backbone(backbone, revision=revision, dtype=dtype),
-        adapter,
-        data,
-        columns=Columns(text_column, text_pair_column, label_column),
-        labels=split_names(labels),
-        any_backbone=any_backbone,
-    )
+    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype))
+    predictor.load(adapter.name, adapter, labels=split_names(labels), any_backbone=any_backbone)
+    numbers = measure(predictor, adapter.name, data, columns=Columns(text_column, text_pair_column, label_column))
     if as_json:
         print(json.dumps(numbers))
     else:
@@ -177,10 +191,10 @@ def predict(
     """
     from .models.load import load_backbone
     from .serve.predictor import Predictor
-    from .train.data import parse_json_lines, read_rows
+    from .train.data import read_rows
 
     named = [parse_adapter(text) for text in adapter]
-    rows = parse_json_lines(sys.stdin, "standard input") if str(input) == "-" else read_rows(input)
+    rows = read_stdin() if str(input) == "-" else read_rows(input)
     predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype))
     for name, directory in named:
         predictor.load(name, directory, labels=split_names(labels), any_backbone=any_backbone)
@@ -189,6 +203,8 @@ def predict(
     for i, row in enumerate(rows):
         if not isinstance(row.get("text"), str | list):
             raise GraftaxError(f"{input}: row {i + 1} has no \"text\".")
+        if not isinstance(row.get("text_pair"), str | None) or not isinstance(row.get("adapter"), str | None):
+            raise GraftaxError(f'{input}: row {i + 1}: "text_pair" and "adapter" must be texts.')
         texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
     for answer in predictor.predict(texts, [row.get("adapter", only) for row in rows]):
         print(json.dumps({"adapter": answer.adapter, "label": answer.label, "score": answer.score}, ensure_ascii=False))
@@ -262,16 +278,17 @@ def demo(
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def make_method(name: str, *, rank: int, alpha: float, targets: str | None, options: list[str]) -> Any:
+def make_method(method: str, rank: int, alpha: float, target: str | None, option: list[str]) -> Any:
     """The method the options describe; None for `probe`."""
     from .adapters.registry import METHODS, method_class
 
+    name = method
     if name in ("probe", "head", "linear_probe"):
         return None
     cls = method_class(name)
     fields = cls.__dataclass_fields__
     values: dict[str, Any] = {"r": rank, "alpha": alpha} if cls is METHODS["lora"] else {}
-    for text in options:
+    for text in option:
         key, equals, value = text.partition("=")
         if not equals or key not in fields:
             known = ", ".join(field for field in fields if field != "targets")
@@ -280,9 +297,13 @@ def make_method(name: str, *, rank: int, alpha: float, targets: str | None, opti
             values[key] = json.loads(value)
         except ValueError:
             values[key] = value
+        like = fields[key].default
+        fits = isinstance(values[key], int | float if isinstance(like, float) else type(like))
+        if isinstance(like, bool | int | float | str) and (not fits or isinstance(values[key], bool) != isinstance(like, bool)):
+            raise GraftaxError(f"--option {text}: {key} is {type(like).__name__}, as in {key}={json.dumps(like)}.")
     try:
-        return cls(targets=targets, **values)
-    except TypeError as error:
+        return cls(targets=target, **values)
+    except (TypeError, AttributeError) as error:
         raise GraftaxError(f"{name}: {error}.") from error
 
 
@@ -297,9 +318,13 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GraftaxError(f"{path}: not valid TOML ({error}).") from error
     each = content.pop("adapters", {})
-    if not all(isinstance(table, dict) for table in each.values()):
+    if not isinstance(each, dict) or not all(isinstance(table, dict) for table in each.values()):
         raise GraftaxError(f"{path}: [adapters.NAME] must be tables.")
-    return content, each
+
+    def plain(table: dict[str, Any]) -> dict[str, Any]:
+        return {key.replace("-", "_"): value for key, value in table.items()}
+
+    return plain(content), {name: plain(table) for name, table in each.items()}
 
 
 def read_val(val: str | None, files: list[Path]) -> Any:
@@ -315,6 +340,15 @@ def read_val(val: str | None, files: list[Path]) -> Any:
     if len(files) > 1:
         raise GraftaxError(f"--val {val}: with several data files give a fraction or a directory with a file for each.")
     return {files[0].stem: path}
+
+
+def read_stdin() -> list[dict[str, Any]]:
+    from .train.data import parse_json_lines
+
+    try:
+        return parse_json_lines(sys.stdin, "standard input")
+    except UnicodeDecodeError as error:
+        raise GraftaxError(f"standard input: not UTF-8 text ({error.reason} at byte {error.start}).") from error
 
 
 def parse_adapter(text: str) -> tuple[str, str]:
@@ -348,15 +382,20 @@ def main() -> NoReturn:
     except GraftaxError as error:
         if debug:
             raise
-        print(f"graftax: {error}", file=sys.stderr)
+        print(f"graftax: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(130 if type(error).__name__ == "Interrupted" else 2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("graftax: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        if debug:
+            raise
+        print(f"graftax: {error}", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         if debug:
             raise
@@ -364,7 +403,8 @@ def main() -> NoReturn:
         if usage is None:
             print(f"graftax: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", file=sys.stderr)
             sys.exit(1)
-        print(f"graftax: {usage()} Try --help.", file=sys.stderr)
+        if usage():  # empty: there were no arguments, and the help was shown
+            print(f"graftax: {usage()} Try --help.", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
 

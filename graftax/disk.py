@@ -20,11 +20,13 @@ def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """A directory to fill, put in place of `path` in one rename when the block ends without an error."""
     if path.exists() and not overwrite:
         raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
-    with _full_disk(path):
+    if path.exists() and not path.is_dir():
+        raise GraftaxError(f"{path} is not a directory.")
+    with full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        with _full_disk(path):
+        with full_disk(path):
             yield draft
             for file in draft.iterdir():
                 _sync(file)
@@ -33,7 +35,11 @@ def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
             if path.exists():
                 old = draft.with_name(f"{draft.name}.old")
                 path.rename(old)
-                draft.rename(path)
+                try:
+                    draft.rename(path)
+                except BaseException:
+                    old.rename(path)
+                    raise
                 shutil.rmtree(old)
             else:
                 draft.rename(path)
@@ -44,7 +50,7 @@ def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content atomically."""
-    with _full_disk(path):
+    with full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -61,6 +67,17 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object that `write_json` wrote."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise GraftaxError(f"{path}: expected a JSON object.")
+    return content
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -70,10 +87,14 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _full_disk(path: Path) -> Iterator[None]:
+def full_disk(path: Path) -> Iterator[None]:
+    """A full disk as one clear line, also where safetensors or orbax report it in an exception of their own."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except GraftaxError:
+        raise
+    except Exception as error:
+        known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if known or any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
             raise GraftaxError(f"{path}: no space left on the disk; nothing was changed there.") from error
         raise

@@ -79,6 +79,12 @@ class Backbone:
         heads = (Site(name, "head", "", (config.hidden_size,), within=name) for name in (POOLED, TOKENS))
         return (*sites, *heads)
 
+    def sites_for(self, head: Head | None = None) -> tuple[Site, ...]:
+        """Sites of the task model that a head belongs to: as in Hugging Face's, no pooler where the head does not read it."""
+        if head is None or (head.site == POOLED and self.family.head.features == "pooled"):
+            return self.sites
+        return tuple(site for site in self.sites if site.name != "pooler")
+
     def head(self, labels: int, tokens: bool = False, dropout: float = 0.0) -> Head:
         """The head that Hugging Face's task model of this family has, for pooled features or for every token."""
         if tokens:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraftaxError
-from .encoder import EncoderConfig
+from .encoder import ACTIVATIONS, EncoderConfig
 from .parts import Part
 
 #: Keys of Hugging Face configs that say nothing about the forward pass of a frozen encoder.
@@ -57,6 +57,8 @@ class Family:
     def configure(self, raw: Mapping[str, Any]) -> EncoderConfig:
         """Typed config from config.json; an unknown key, or a value not supported, is an error that names it."""
         wrong = [f"{k}={raw[k]!r}" for k, v in _REQUIRED.items() if k in raw and raw[k] not in (v, None)]
+        wrong += [f"{k}={raw[k]!r}" for k, field in self.fields.items() if k in raw and not _sound(field, raw[k])]
+        wrong += [f"{k}={raw[k]!r}" for k in ("pad_token_id",) if raw.get(k) is not None and not _sound("pad_id", raw[k])]
         known = {*self.fields, *IGNORED, *_REQUIRED, "pad_token_id"}
         unknown = [k for k in raw if k not in known]
         if wrong or unknown:
@@ -74,6 +76,15 @@ class Family:
 
     def layer_paths(self, config: EncoderConfig) -> tuple[str, ...]:
         return tuple(self.layer_path(config, i) for i in range(config.stacked))
+
+
+def _sound(field: str, value: Any) -> bool:
+    """Whether a field of EncoderConfig can have this value, read from JSON."""
+    if field == "activation":
+        return isinstance(value, str) and value in ACTIVATIONS
+    if field == "norm_eps":
+        return isinstance(value, int | float) and value > 0
+    return isinstance(value, int) and value >= (0 if field in ("pad_id", "type_vocab_size") else 1)
 
 
 _NEEDED = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions")

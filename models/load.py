@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..errors import GraftaxError
@@ -50,6 +51,7 @@ def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: 
     tensors = read_tensors(directory)
     config = adjust(family, family.configure(raw), tensors)
     arrays, fingerprint = stack_weights(family, config, tensors, dtype)
+    arrays = jax.device_put(arrays)  # not `jnp.asarray`, which compiles a program per shape
     return Backbone.build(
         family, config, arrays, fingerprint=fingerprint, name=str(path_or_hub_id), directory=str(directory), hf_config=raw
     )
@@ -89,7 +91,9 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     """Every tensor of a single or sharded safetensors checkpoint."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        shards = read_json(index, "").get("weight_map", {})
+        shards = read_json(index, "").get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+            raise GraftaxError(f"{index}: its weight_map names no files.")
         files = [directory / name for name in sorted(set(shards.values()))]
         if any(file.parent != directory for file in files):
             raise GraftaxError(f"{index}: names a file outside its directory.")
@@ -160,14 +164,13 @@ def stack_weights(
     digest, arrays = hashlib.sha256(), {}
     target = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
     for name, group in _by_name(weights):
-        layers = []
-        for weight in group:
+        stacked = np.empty((len(group), *group[0].shape), target)
+        for layer, weight in zip(stacked, group, strict=True):
             tensor = np.ascontiguousarray(found[weight.key], np.float32)
             digest.update(f"{weight.key}{tensor.shape}".encode())
             digest.update(tensor.data)
-            layers.append(tensor.T if weight.transposed else tensor)
-        stacked = np.stack(layers) if group[0].layer is not None else layers[0]
-        arrays[name] = np.ascontiguousarray(stacked, target)
+            layer[...] = tensor.T if weight.transposed else tensor
+        arrays[name] = stacked if group[0].layer is not None else stacked[0]
     return arrays, digest.hexdigest()
 
 

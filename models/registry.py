@@ -12,6 +12,6 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model_type: str | None) -> Family:
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise GraftaxError(f"model_type {model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}.")
     return FAMILIES[model_type]

@@ -85,13 +85,14 @@ class Tokenizer:
             raise GraftaxError(f"max length {max_length} is more than the {self.max_tokens} tokens this backbone takes.")
         self.backend.enable_truncation(max_length)
         batch: Any = list(zip(texts, pairs, strict=True)) if pairs is not None else list(texts)
+        encode = self.backend.encode_batch if words else self.backend.encode_batch_fast  # the fast one forgets the words
         return [
             Tokens(
                 np.asarray(e.ids, np.int32),
                 np.asarray(e.type_ids, np.int32) if self.types else np.zeros(len(e.ids), np.int32),
                 np.asarray([-1 if w is None else w for w in e.word_ids], np.int32) if words else None,
             )
-            for e in self.backend.encode_batch_fast(batch, is_pretokenized=words)
+            for e in encode(batch, is_pretokenized=words)
         ]
 
     def pad(self, rows: Sequence[Tokens], count: int, length: int) -> Inputs:

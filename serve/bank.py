@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
@@ -84,7 +83,7 @@ class Bank:
             for name, tree in state.items():
                 at = (slice(None), slot) if name.startswith(STACK) else (slot,)
                 jax.tree.map(lambda leaf, own, at=at: leaf.__setitem__(at, own), tree, one[name])
-        self.state = jax.tree.map(jnp.asarray, state)
+        self.state = jax.device_put(state)
         self.growths += 1
 
 

@@ -81,9 +81,10 @@ class Predictor:
             raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
         virtual = sum(getattr(m, "tokens", 0) for m in adapter.methods)
         length = min(adapter.recipe.get("max_length", self.max_length), self.backbone.config.max_tokens - virtual)
+        loaded = _Loaded(task_named(adapter.task), names, length)
         with self._lock:
             self.bank.add(name, adapter)
-            self._loaded[name] = _Loaded(task_named(adapter.task), names, length)
+            self._loaded[name] = loaded
 
     def unload(self, name: str) -> None:
         with self._lock:
@@ -94,6 +95,11 @@ class Predictor:
         """Label names of a loaded adapter; empty where it has no head."""
         self.bank.slot(name)
         return self._loaded[name].labels
+
+    def task(self, name: str) -> Task:
+        """Task of a loaded adapter."""
+        self.bank.slot(name)
+        return self._loaded[name].task
 
     def predict(self, rows: Sequence[Any], adapters: Sequence[str | None] | str | None = None) -> list[Prediction]:
         """Answers for rows, in their order.
@@ -127,6 +133,10 @@ class Predictor:
         words = bool(loaded and loaded.task.tokens)
         if words:
             row = row.split() if isinstance(row, str) else list(row)
+        elif isinstance(row, list) and name is not None:
+            raise GraftaxError(f"row {index + 1} is a list of words, but adapter {name!r} takes a text.")
+        elif isinstance(row, list):
+            row = " ".join(row)
         pair = isinstance(row, tuple)
         if not row or (isinstance(row, str) and not row.strip()):
             raise GraftaxError(f"row {index + 1} is empty.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,12 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Most of the time of these tests is LLVM optimising programs that then run for a millisecond.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # programs are compiled once per session, subprocesses included
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="graftax-xla-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import numpy as np
@@ -17,7 +26,9 @@ import pytest
 
 from graftax.models.backbone import Backbone
 from graftax.models.encoder import Inputs
+from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
+from tiny import write_backbone
 
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -57,6 +68,18 @@ def backbone_of() -> Callable[[str], Backbone]:
         return made[family]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete tiny backbone directory (tests/tiny.py)."""
+    return write_backbone(tmp_path_factory.mktemp("tiny") / "backbone")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_dir: Path) -> Backbone:
+    """The same, loaded."""
+    return load_backbone(tiny_dir)
 
 
 def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> Inputs:

@@ -7,6 +7,7 @@ kept this way: they are the product, and have files of their own.
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
-        """Start a save; it goes on in the background. The arrays are copied first: the next step donates them."""
-        copied = jax.tree.map(lambda leaf: np.array(leaf, copy=True), arrays)
+        """Start a save; it goes on in the background. Both are copied first: the next step donates the arrays, and adds facts."""
+        copied, facts = jax.tree.map(lambda leaf: np.array(leaf, copy=True), arrays), json.loads(json.dumps(facts))
         args = self._ocp.args
         self._manager.save(
             step, args=args.Composite(arrays=args.StandardSave(copied), facts=args.JsonSave(facts)), force=True

@@ -104,11 +104,13 @@ def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = Tr
 
     texts = _column(rows, columns.text, source)
     pairs = _column(rows, columns.pair, source) if columns.pair else None
-    labels = _column(rows, columns.label, source) if labelled else None
+    labels = _column(rows, columns.label, source, blank=task == "multilabel") if labelled else None
     if task == "tag":
-        texts = [_words(text) for text in texts]
-        labels = None if labels is None else [_words(tags) for tags in labels]
+        texts = [_words(text, i, source) for i, text in enumerate(texts)]
+        labels = None if labels is None else [_words(tags, i, source) for i, tags in enumerate(labels)]
         for i, (words, tags) in enumerate(zip(texts, labels or texts, strict=True)):
+            if not words:
+                raise GraftaxError(f"{source}: row {i + 1} has no words.")
             if len(words) != len(tags):
                 raise GraftaxError(f"{source}: row {i + 1} has {len(words)} words and {len(tags)} tags.")
     else:
@@ -116,31 +118,39 @@ def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = Tr
     if labels is not None and task == "regress":
         labels = [_number(label, i, source) for i, label in enumerate(labels)]
     if labels is not None and task == "multilabel":
-        labels = [_label_set(label) for label in labels]
+        labels = [_label_set(label, i, source) for i, label in enumerate(labels)]
     if labels is not None and task == "classify":
         labels = [str(label) for label in labels]
     return Examples(tuple(texts), None if pairs is None else tuple(pairs), None if labels is None else tuple(labels), source)
 
 
-def _column(rows: Iterable[Mapping[str, Any]], column: str, source: str) -> list[Any]:
+def _column(rows: Iterable[Mapping[str, Any]], column: str, source: str, blank: bool = False) -> list[Any]:
+    """Values of a column, none of them missing; `blank`: an empty string is a value (no label at all)."""
     values = []
     for i, row in enumerate(rows):
         value = row.get(column)
         empty = value is None or (isinstance(value, float) and math.isnan(value))
-        if empty or (isinstance(value, str) and not value.strip()):
+        if empty or (isinstance(value, str) and not value.strip() and not blank):
             raise GraftaxError(f"{source}: row {i + 1} has nothing in column {column!r}.")
         values.append(value)
     return values
 
 
-def _words(value: Any) -> list[str]:
-    return value.split() if isinstance(value, str) else [str(word) for word in value]
+def _words(value: Any, row: int, source: str) -> list[str]:
+    return value.split() if isinstance(value, str) else [str(word) for word in _list(value, row, source)]
 
 
-def _label_set(value: Any) -> tuple[str, ...]:
+def _label_set(value: Any, row: int, source: str) -> tuple[str, ...]:
     """Labels of one row: a list, or names separated by "|" in one string."""
-    names = value.split("|") if isinstance(value, str) else list(value)
+    names = value.split("|") if isinstance(value, str) else _list(value, row, source)
     return tuple(sorted({str(name).strip() for name in names if str(name).strip()}))
+
+
+def _list(value: Any, row: int, source: str) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError as error:
+        raise GraftaxError(f"{source}: row {row + 1}: {value!r} is neither a text nor a list.") from error
 
 
 def _number(value: Any, row: int, source: str) -> float:

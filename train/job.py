@@ -59,10 +59,12 @@ class Job:
         )
 
     def digest(self) -> str:
-        """Changes with anything that changes the result: rows, labels, recipe, method."""
+        """Changes with anything that changes the result: rows, their tokens, labels, recipe, method."""
         d = hashlib.sha256(repr((self.name, asdict(self.recipe), self.adapter.methods, self.adapter.labels)).encode())
         for rows in (self.train, self.val) if self.val else (self.train,):
             d.update(repr((rows.examples.texts, rows.examples.pairs, rows.examples.labels)).encode())
+            for row in rows.tokens:
+                d.update(row.ids.tobytes())
         return d.hexdigest()
 
 
@@ -89,12 +91,14 @@ def prepare(
 ) -> Job:
     """Read and check the data of one adapter and make its fresh state. `method` None: the head alone, a linear probe."""
     examples = read_examples(data, columns, task.name)
+    names = task.label_names(examples)  # of all rows: a rare label may be held out whole
     held: Examples | None = None
+    if val is None and recipe.patience is not None:
+        raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
     if isinstance(val, float):
         examples, held = split(examples, val, recipe.seed)
     elif val is not None:
         held = read_examples(val, columns, task.name)
-    names = task.label_names(examples)
     head = backbone.head(len(names), tokens=task.tokens)
     methods = (method, head) if method is not None else (head,)
     virtual = getattr(method, "tokens", 0)  # a prefix takes positions from the text
@@ -103,7 +107,7 @@ def prepare(
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
     adapter = Adapter.create(
         methods,
-        backbone.sites,
+        backbone.sites_for(head),
         seed=recipe.seed,
         task=task.name,
         labels=names,
@@ -117,8 +121,8 @@ def prepare(
     return Job(name, recipe, adapter, rows(examples), None if held is None else rows(held))
 
 
-def select_overrides(overrides: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:
-    """Settings of an adapter that is not trained are a slip of the pen."""
+def select_overrides(overrides: Mapping[str, Any], names: list[str], what: str = "settings") -> None:
+    """Settings (or validation rows) of an adapter that is not trained are a slip of the pen."""
     unknown = [name for name in overrides if name not in names]
     if unknown:
-        raise GraftaxError(f"settings for {', '.join(unknown)}, but the adapters are {', '.join(names)}.")
+        raise GraftaxError(f"{what} for {', '.join(unknown)}, but the adapters are {', '.join(names)}.")

@@ -140,12 +140,13 @@ class Pack:
 
     # -- validation and results -----------------------------------------------------------------------------------------
 
-    def evaluate(self, slot: int, rows: Rows, names: Sequence[str]) -> dict[str, float]:
+    def evaluate(self, slot: int, rows: Rows, names: Sequence[str]) -> dict[str, float] | None:
+        """Metrics of a slot's adapter; None where it gives numbers that are not finite."""
         answers = self.answers(slot, rows, names)
-        return self.task.score(rows.examples, answers, names)
+        return None if answers is None else self.task.score(rows.examples, answers, names)
 
-    def answers(self, slot: int, rows: Rows, names: Sequence[str]) -> list[Answer]:
-        """Predictions of a slot's adapter for rows, in their order."""
+    def answers(self, slot: int, rows: Rows, names: Sequence[str]) -> list[Answer] | None:
+        """Predictions of a slot's adapter for rows, in their order; None where a logit is not finite."""
         order = sorted(range(len(rows.tokens)), key=lambda i: rows.lengths[i])
         answers: list[Answer | None] = [None] * len(order)
         for begin in range(0, len(order), EVAL_ROWS):
@@ -154,6 +155,8 @@ class Pack:
             inputs: Inputs = self.tokenizer.pad([rows.tokens[i] for i in chunk], EVAL_ROWS, length)
             logits = np.asarray(self._predict(self.backbone.params, self.state, np.int32(slot), inputs))
             self.programs_run.add(("predict", length))
+            if not np.isfinite(logits[: len(chunk), ..., : len(names)]).all():
+                return None
             for row, i in zip(logits, chunk, strict=False):
                 answers[i] = self.task.answer(row[..., : len(names)], names, rows.tokens[i])
         return answers  # type: ignore[return-value]

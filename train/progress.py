@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from .. import disk
 
 
 class Metrics:
     """`metrics.jsonl`, one line per epoch and adapter, flushed as it happens; TensorBoard too where tensorboardX is installed."""
 
-    def __init__(self, path: Path, offset: int | None = None):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("r+b" if offset is not None and path.exists() else "wb")
-        if offset is not None:  # what was written after the checkpoint will be written again
-            self._file.truncate(offset)
-            self._file.seek(offset)
+    def __init__(self, path: Path, offset: int | None, adapters: Sequence[str]):
+        """`offset`: where a resumed run goes on; None: a new one, which keeps what is there about other adapters."""
+        there = path.read_bytes() if path.exists() else b""
+        if offset is None:
+            there = b"".join(line for line in there.splitlines(keepends=True) if _adapter(line) not in (None, *adapters))
+        disk.write_text(path, there[:offset].decode())  # what was written after the checkpoint will be written again
+        self._file = path.open("ab")
         self._board = _board(path.parent)
 
     @property
@@ -36,6 +41,14 @@ class Metrics:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def _adapter(line: bytes) -> str | None:
+    """Which adapter a line is about; None for a line that is none of ours."""
+    try:
+        return json.loads(line)["adapter"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _board(directory: Path) -> Any:
@@ -94,6 +107,11 @@ class Progress:
             self._live.console.print(line, highlight=False)
         elif self._enabled:
             print(f"[{time.monotonic() - self._began:7.1f} s] {line}", file=sys.stderr, flush=True)
+
+    def interject(self, line: str) -> None:
+        """`say` from a signal handler, which may have interrupted a write: no lock, no buffer."""
+        if self._enabled:
+            os.write(2, f"{line}\n".encode())
 
     def close(self) -> None:
         if self._live:

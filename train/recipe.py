@@ -26,11 +26,24 @@ class Recipe:
     patience: int | None = None  # epochs without improvement on the validation rows before stopping early
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise GraftaxError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("epochs", "batch_size", "max_length", "seed", "patience"):
+            value, least = getattr(self, name), 0 if name == "seed" else 1
+            if name == "patience" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise GraftaxError(f"{name} must be a whole number, at least {least}; got {value!r}.")
+        for name in ("lr", "warmup", "weight_decay", "clip"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) and not (name == "clip" and value is None):
+                raise GraftaxError(f"{name} must be a number, got {value!r}.")
+        if self.seed >= 2**32:
+            raise GraftaxError(f"seed must be less than 2**32, got {self.seed}.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise GraftaxError(f"the learning rate must be positive, got {self.lr}.")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise GraftaxError(f"weight_decay must not be negative, got {self.weight_decay}.")
+        if self.clip is not None and not self.clip > 0:
+            raise GraftaxError(f"clip must be positive, got {self.clip}.")
         if self.schedule not in SCHEDULES:
             raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
         if not 0.0 <= self.warmup < 1.0:

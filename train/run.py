@@ -8,7 +8,7 @@ an uninterrupted run, bit for bit.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import shutil
 import signal
 import threading
@@ -99,9 +99,18 @@ def train_many(
     """
     out = Path(out)
     each = each or {}
-    select_overrides(each, list(data))
     if not data:
         raise GraftaxError("there is no data to train on.")
+    if pack_size is not None and pack_size < 1:
+        raise GraftaxError(f"the pack size must be at least 1, got {pack_size}.")
+    if out.exists() and not out.is_dir():
+        raise GraftaxError(f"{out} is not a directory.")
+    for name in data:
+        if not name or name.startswith(".") or "/" in name or name == "metrics.jsonl":
+            raise GraftaxError(f"an adapter cannot be named {name!r}: its files go to a directory of that name.")
+    select_overrides(each, list(data))
+    if isinstance(val, Mapping):
+        select_overrides(val, list(data), "validation rows")
     tokenizer, kind = Tokenizer.of(backbone), task_named(task)
     jobs = []
     for name, rows in data.items():
@@ -149,16 +158,17 @@ class Run:
         self.failures: list[str] = []
         self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
 
+        if pack_size is not None:
+            pack_size = min(pack_size, len(jobs))
         started = self._settle(overwrite, pack_size)
         size = started or pack_size or choose_pack_size(backbone, task, jobs, tokenizer)
-        size = min(size, len(jobs))
         self.pack = Pack(backbone, task, jobs, size, tokenizer)
         self.waiting = list(range(len(jobs)))
         self.ticks, offset = 0, None
         if started is None:
-            disk.write_json(
-                self.folder / "run.json", {"digest": self._digest(), "pack_size": size, "jobs": [j.name for j in jobs]}
-            )
+            shutil.rmtree(self.folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
+            facts = {"digest": self._digest(), "pack_size": size, "jobs": [j.name for j in jobs], "machine": _machine()}
+            disk.write_json(self.folder / "run.json", facts)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         if started is not None and (facts := self.checkpoints.facts()):
             arrays, _ = self.checkpoints.restore(self.pack.arrays()) or ({}, {})
@@ -166,12 +176,17 @@ class Run:
             self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
             self.history, offset = facts["history"], facts["offset"]
             self.results = {n: Result(n, out / n, m, self.history[n]) for n, m in facts["done"].items()}
-        self.metrics = Metrics(out / "metrics.jsonl", offset)
+        self.metrics = Metrics(out / "metrics.jsonl", offset, [job.name for job in jobs])
         total = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs)
-        self.progress = Progress(total, 0, progress)
+        left = [*self.waiting, *(place.job for place in self.pack.places if place)]
+        done_steps = total - sum(jobs[j].recipe.epochs * jobs[j].steps_per_epoch for j in left)
+        done_steps += sum(p.epoch * jobs[p.job].steps_per_epoch + p.position for p in self.pack.places if p)
+        self.progress = Progress(total, done_steps, progress)
         if offset is not None:
             done = len(self.results)
             self.progress.say(f"resumed: {done} of {len(jobs)} adapters done, pack size {size}")
+            if disk.read_json(self.folder / "run.json").get("machine") != _machine():
+                self.progress.say("begun on another machine: the adapters may differ from an uninterrupted run's in the last bits")
         for place in self.pack.places:
             if place is not None:
                 self._begin(place.job, place.epoch * jobs[place.job].steps_per_epoch + place.position)
@@ -179,14 +194,15 @@ class Run:
     # -- what is in the directory already -------------------------------------------------------------------------------
 
     def _digest(self) -> str:
-        facts = [jax.__version__, self.backbone.fingerprint, self.task.name, *(job.digest() for job in self.jobs)]
+        dtype = jax.tree.leaves(self.backbone.params)[0].dtype.name  # which the fingerprint leaves out
+        facts = [jax.__version__, self.backbone.fingerprint, dtype, self.task.name, *(job.digest() for job in self.jobs)]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     def _settle(self, overwrite: bool, pack_size: int | None) -> int | None:
         """The pack size of an unfinished run to go on with, or None to begin; refuses what would lose something."""
         file = self.folder / "run.json"
         if file.is_file():
-            facts = json.loads(file.read_text("utf-8"))
+            facts = disk.read_json(file)
             same = facts["digest"] == self._digest() and pack_size in (None, facts["pack_size"])
             if same:
                 return int(facts["pack_size"])
@@ -205,27 +221,14 @@ class Run:
 
     def go(self) -> dict[str, Result]:
         try:
-            saved = time.monotonic()
-            self._fill()
-            while self.pack.busy:
-                for slot in self.pack.tick():
-                    place = self.pack.places[slot]
-                    assert place is not None
-                    self.progress.advance(self.jobs[place.job].name)
-                    if self.pack.epoch_done(slot):
-                        self._end_epoch(slot)
-                self._fill()
-                self.ticks += 1
-                if self.stopped is not None:
-                    self._checkpoint()
-                    raise Interrupted(f"interrupted, state saved in {self.folder}; run the same command again to go on.")
-                if time.monotonic() - saved > self.save_every:
-                    self._checkpoint()
-                    saved = time.monotonic()
+            with disk.full_disk(self.out):
+                self._loop()
         finally:
-            self.checkpoints.close()
             self.metrics.close()
             self.progress.close()
+            with disk.full_disk(self.folder):
+                self.checkpoints.close()
+        (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
         shutil.rmtree(self.folder)
         if self.failures:
             raise GraftaxError(
@@ -233,6 +236,25 @@ class Run:
                 f"Saved: {', '.join(self.results) or 'none'}."
             )
         return {job.name: self.results[job.name] for job in self.jobs}
+
+    def _loop(self) -> None:
+        saved = time.monotonic()
+        self._fill()
+        while self.pack.busy:
+            for slot in self.pack.tick():
+                place = self.pack.places[slot]
+                assert place is not None
+                self.progress.advance(self.jobs[place.job].name)
+                if self.pack.epoch_done(slot):
+                    self._end_epoch(slot)
+            self._fill()
+            self.ticks += 1
+            if self.stopped is not None:
+                self._checkpoint()
+                raise Interrupted(f"interrupted, state saved in {self.folder}; run the same command again to go on.")
+            if time.monotonic() - saved > self.save_every:
+                self._checkpoint()
+                saved = time.monotonic()
 
     def _fill(self) -> None:
         for slot, place in enumerate(self.pack.places):
@@ -250,7 +272,8 @@ class Run:
         job = self.jobs[place.job]
         step = (place.epoch + 1) * job.steps_per_epoch
         loss, failed = self.pack.take_loss(slot)
-        if failed:
+        scores = self.pack.evaluate(slot, job.val, job.adapter.labels) if job.val is not None and not failed else {}
+        if failed or scores is None:
             self.failures.append(job.name)
             self.progress.say(f"{job.name}: stopped, its loss is not finite; a lower learning rate may help.")
             self.progress.end(job.name)
@@ -258,7 +281,6 @@ class Run:
             return
         numbers: dict[str, float] = {"loss": loss}
         if job.val is not None:
-            scores = self.pack.evaluate(slot, job.val, job.adapter.labels)
             numbers |= {f"val_{name}": value for name, value in scores.items()}
             main = scores[self.task.main_metric]
             if place.best is None or main > place.best:
@@ -311,7 +333,7 @@ class Run:
             if self.stopped is not None:
                 raise KeyboardInterrupt
             self.stopped = number
-            self.progress.say("stopping after this step; once more to stop at once")
+            self.progress.interject("stopping after this step; once more to stop at once")
 
         before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -319,3 +341,8 @@ class Run:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _machine() -> dict[str, Any]:
+    """What the last bits of a run depend on, beside its settings."""
+    return {"cores": os.cpu_count(), "device": jax.devices()[0].device_kind}

@@ -112,7 +112,8 @@ class Programs:
         """Mean loss of a batch under one adapter."""
         key = None
         if self.dropout:
-            key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="rbg"), slot.step.astype(jnp.uint32))
+            # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
+            key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
         logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key)
         mine = logits.tokens if self.task.tokens else logits.pooled
         assert mine is not None
@@ -124,7 +125,8 @@ class Programs:
         grads = jax.tree.map(lambda g, own: jnp.where(own > 0, g, 0.0), grads, slot.mask)
         norm = optax.global_norm(grads)
         grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
-        updates, adam = _ADAM.update(grads, slot.adam)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
+            updates, adam = _ADAM.update(grads, slot.adam)
         lr = learning_rate(slot.hyper, slot.step)
         trainable = jax.tree.map(
             lambda p, u, own: p - lr * jnp.where(own > 0, u + slot.hyper.weight_decay * p, 0.0),

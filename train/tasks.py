@@ -134,7 +134,7 @@ class MultiLabel(Task):
         own = jnp.arange(logits.shape[-1]) < classes
         logits = jnp.where(own, logits, 0.0)
         each = jax.nn.softplus(logits) - labels * logits
-        return _mean(jnp.sum(jnp.where(own, each, 0.0), axis=-1) / classes, weight)
+        return _mean(jnp.sum(jnp.where(own, each, 0.0), axis=-1) / classes.astype(logits.dtype), weight)
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         chances = 1.0 / (1.0 + np.exp(-logits))
@@ -202,7 +202,7 @@ class Tag(Task):
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
         logs = jax.nn.log_softmax(_masked(logits, classes))
         each = -jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
-        return _mean(each, (labels != IGNORE) * weight[:, None])
+        return _mean(each, jnp.where(labels != IGNORE, weight[:, None], 0.0))
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         heads = logits[first_tokens(row)]

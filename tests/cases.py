@@ -1,0 +1,102 @@
+"""The adapters every test is run with: each method in its interesting configs, random, nowhere zero, and alpha never r."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from graftax import IA3, Adapter, BitFit, Bottleneck, Full, Head, LoRA, Method, Prefix
+from graftax.adapters.adapter import Layout
+from graftax.models.backbone import Backbone
+from graftax.models.encoder import Inputs
+
+LABELS = ("bad", "fair", "good")
+#: Dense layers by every family's names for them; a name that a family does not have matches nothing.
+DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output")
+
+METHODS: dict[str, tuple[Method, ...]] = {
+    "lora": (LoRA(r=3, alpha=7.0),),
+    "rslora": (
+        LoRA(
+            r=3,
+            alpha=7.0,
+            rslora=True,
+            rank_pattern={r"layer\.1\..*query": 2, "query|q_lin": 5},
+            alpha_pattern={"value|v_lin": 11.0},
+        ),
+    ),
+    "lora-dense": (LoRA(r=2, alpha=5.0, targets=DENSE),),
+    "lora-regex": (LoRA(r=2, alpha=3.0, targets=r".*(layer\.[02]\.|albert_layers).*(value|v_lin)"),),
+    "lora-embedding": (LoRA(r=4, alpha=6.0, targets=("word_embeddings", "key", "k_lin")),),
+    "ia3": (IA3(),),
+    "ia3-targets": (IA3(targets=("query", "q_lin", *DENSE), feedforward=DENSE),),
+    "houlsby": (Bottleneck(width=5),),
+    "pfeiffer": (Bottleneck(width=6, activation="gelu", place="pfeiffer"),),
+    "bitfit": (BitFit(),),
+    "prefix": (Prefix(tokens=4),),
+    "full": (Full(),),
+    "probe": (),
+    "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
+}
+MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
+
+
+def randomised(adapter: Adapter, seed: int = 0, size: float = 0.3) -> Adapter:
+    """The adapter with noise on every trainable leaf."""
+    random = np.random.default_rng(seed)
+
+    def noisy(leaf: np.ndarray) -> np.ndarray:
+        return (leaf + size * random.standard_normal(leaf.shape)).astype(np.float32)
+
+    return mapped(adapter, lambda site, name, leaf: noisy(leaf))
+
+
+def mapped(adapter: Adapter, change: Callable[[Any, str, np.ndarray], np.ndarray]) -> Adapter:
+    """The adapter with every trainable leaf of its methods and head replaced."""
+    states = {
+        key: {
+            site: ({name: change(site, name, leaf) for name, leaf in trainable.items()}, fixed)
+            for site, (trainable, fixed) in at.items()
+        }
+        for key, at in adapter.states.items()
+    }
+    return dataclasses.replace(adapter, states=states)
+
+
+def fresh(backbone: Backbone, name: str | tuple[Method, ...], tokens: bool = False, seed: int = 1, **known: Any) -> Adapter:
+    """An adapter as training starts it, with a random head; `name` of METHODS, or the methods themselves."""
+    methods = METHODS[name] if isinstance(name, str) else name
+    head = backbone.head(len(LABELS), tokens)
+    known = {"task": "tag" if tokens else "classify", "labels": LABELS, "fingerprint": backbone.fingerprint} | known
+    adapter = Adapter.create((*methods, head), backbone.sites_for(head), seed=seed, **known)
+    heads = randomised(only_head(adapter), seed=99, size=0.5)
+    return dataclasses.replace(adapter, states=adapter.states | heads.states)
+
+
+def random_adapter(backbone: Backbone, name: str | tuple[Method, ...], tokens: bool = False, seed: int = 1) -> Adapter:
+    """An adapter as training leaves it: nothing in it is zero."""
+    adapter = fresh(backbone, name, tokens, seed)
+    return dataclasses.replace(adapter, states=randomised(adapter, seed).states | only_head(adapter).states)
+
+
+def only_head(adapter: Adapter) -> Adapter:
+    """The adapter without its methods: the base model under the same head."""
+    heads = tuple(m for m in adapter.methods if isinstance(m, Head))
+    return dataclasses.replace(adapter, methods=heads, states={h.key: adapter.states[h.key] for h in heads})
+
+
+@functools.cache
+def compiled(backbone: Backbone) -> Any:
+    return jax.jit(backbone.forward)
+
+
+def logits(backbone: Backbone, adapter: Adapter, inputs: Inputs, layout: Layout | None = None) -> np.ndarray:
+    """Logits at the adapter's own classes, in its own layout or another one's program."""
+    layout = layout or Layout.of([adapter], backbone.sites)
+    out = compiled(backbone)(backbone.params, layout.stack(adapter, backbone.sites).state, inputs)
+    return np.asarray(out.tokens if adapter.task == "tag" else out.pooled)[..., : len(LABELS)]

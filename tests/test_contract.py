@@ -1,0 +1,538 @@
+"""What must hold for every method on every backbone (../shared/invariants.md; the number stands in each docstring)."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import LABELS, MERGEABLE, METHODS, compiled, fresh, logits, mapped, only_head, random_adapter
+from conftest import CONFIGS, some_inputs
+from make_golden import GOLDEN, golden_backbone
+from safetensors.numpy import load_file, save_file
+
+from graftax import (
+    IA3,
+    Adapter,
+    BitFit,
+    Bottleneck,
+    Full,
+    GraftaxError,
+    Head,
+    LoRA,
+    Prefix,
+    load_adapter,
+    merge,
+    save_adapter,
+)
+from graftax.adapters.adapter import Layout
+from graftax.models.backbone import Backbone
+from graftax.models.random import random_backbone
+from graftax.serve.bank import Bank
+from graftax.train.step import Batch, Programs, SlotState, hyper, start
+from graftax.train.tasks import task_named
+
+GetBackbone = Callable[[str], Backbone]
+FAMILIES = tuple(CONFIGS)
+
+#: Pairs that run every time; the rest of the cross product is marked slow.
+FAST = {("bert", name, "pooled") for name in METHODS}
+FAST |= {("roberta", name, "pooled") for name in ("rslora", "lora-embedding", "prefix", "full")}
+FAST |= {("distilbert", name, "pooled") for name in ("lora-dense", "ia3-targets", "houlsby")}
+FAST |= {("albert", name, "pooled") for name in ("rslora", "ia3", "together")}
+FAST |= {("bert", "together", "tokens"), ("albert", "lora-dense", "tokens"), ("distilbert", "prefix", "tokens")}
+FAST |= {("bert", "probe", "tokens"), ("roberta", "bitfit", "tokens")}
+#: Of those, the ones whose training step is compiled every time.
+FAST_STEPS = {("bert", "lora-regex", "pooled"), ("bert", "full", "pooled"), ("albert", "together", "tokens")}
+
+
+def cross(fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS)) -> pytest.MarkDecorator:
+    """Every method on every backbone under both kinds of head."""
+    every = [(f, m, h) for f in FAMILIES for m in methods for h in ("pooled", "tokens")]
+    params = [pytest.param(*c, id="-".join(c), marks=() if c in fast else pytest.mark.slow) for c in every]
+    return pytest.mark.parametrize(("family", "name", "head"), params)
+
+
+def digest(backbone: Backbone) -> str:
+    """Of the bytes of every parameter."""
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(backbone.params))).hexdigest()
+
+
+def assert_same_states(one: Adapter, other: Adapter) -> None:
+    """Every site, leaf and bit."""
+    assert one.states.keys() == other.states.keys()
+    for key, at in one.states.items():
+        assert at.keys() == other.states[key].keys()
+        for site, leaves in at.items():
+            jax.tree.map(np.testing.assert_array_equal, leaves, other.states[key][site])
+
+
+# -- predictions ---------------------------------------------------------------------------------------------------------
+
+
+@cross(FAST)
+def test_fresh_is_nothing_and_random_is_something(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
+    """1, 2, 3, 4: within one program a fresh adapter, or none, is the base bitwise; a random one is not."""
+    backbone, tokens = backbone_of(family), head == "tokens"
+    inputs, before = some_inputs(backbone), digest(backbone)
+    new, grown = fresh(backbone, name, tokens), random_adapter(backbone, name, tokens)
+    layout = Layout.of([grown], backbone.sites)
+    base = logits(backbone, only_head(new), inputs, layout)
+    np.testing.assert_allclose(base, logits(backbone, only_head(new), inputs), atol=1e-5)  # a program without the method
+    if METHODS[name] and not any(isinstance(m, Prefix) for m in new.methods):
+        np.testing.assert_array_equal(logits(backbone, new, inputs, layout), base)
+    if METHODS[name]:
+        assert np.abs(logits(backbone, grown, inputs, layout) - base).max() > 1e-3
+    np.testing.assert_array_equal(logits(backbone, only_head(new), inputs, layout), base)
+    assert digest(backbone) == before
+
+
+D, W, V, N, T = 32, 64, 97, 48, 2  # hidden, intermediate, words, positions, types of CONFIGS["bert"]
+HEAD = len(LABELS) * (D + 1)
+NORMS, KERNELS = 2 * D, 4 * D * D + 2 * D * W
+BIASES = 4 * D + W + D + 2 * D  # of a layer: attention, feed-forward, norms
+COUNTS = {
+    "lora": 3 * 2 * 3 * (D + D),
+    "rslora": (2 * 5 + 2) * (D + D) + 3 * 3 * (D + D),
+    "lora-dense": 3 * 2 * ((D + D) + 2 * (D + W)) + 2 * (D + D),
+    "lora-regex": 2 * 2 * (D + D),
+    "lora-embedding": 4 * (V + D) + 3 * 4 * (D + D),
+    "ia3": 3 * (D + D + W),
+    "ia3-targets": 3 * (D + D + D + W) + D,
+    "houlsby": 2 * 3 * (2 * D * 5 + 5 + D),
+    "pfeiffer": 3 * (2 * D * 6 + 6 + D),
+    "bitfit": 3 * BIASES + D + D,
+    "prefix": 3 * 2 * 4 * D,
+    "full": 3 * (KERNELS + BIASES + NORMS) + (V + N + T) * D + 2 * D + D * D + D,
+    "probe": 0,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_trainable_count_is_the_formula(name: str, backbone_of: GetBackbone) -> None:
+    """6."""
+    assert fresh(backbone_of("bert"), name).parameters == COUNTS[name] + HEAD
+
+
+def test_shared_layers_count_once(backbone_of: GetBackbone) -> None:
+    """6: ALBERT's one layer is adapted once, however often it is applied."""
+    assert fresh(backbone_of("albert"), "lora").parameters == 2 * 3 * (D + D) + HEAD
+    assert fresh(backbone_of("albert"), "houlsby").parameters == 2 * (2 * D * 5 + 5 + D) + HEAD
+
+
+# -- training ------------------------------------------------------------------------------------------------------------
+
+
+def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotState, Batch]:
+    """An adapter in training and a batch for it."""
+    inputs = some_inputs(backbone)
+    rows, length = inputs.ids.shape
+    settings = hyper(
+        lr=1e-2, weight_decay=0.0, clip=1.0, warmup=0.0, total=10, schedule="constant", classes=len(LABELS), seed=0
+    )
+    slot = start(layout.stack(adapter, backbone.sites), settings)
+    labels = np.arange(rows, dtype=np.int32) % len(LABELS)
+    if adapter.task == "tag":
+        labels = np.broadcast_to(labels[:, None], (rows, length))
+    return slot, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))
+
+
+def training(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[Any, SlotState, Batch]:
+    """The compiled step of a pack of one, its state and a batch."""
+    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(backbone, adapter, layout))
+    step = Programs(backbone, task_named(adapter.task), slots=1, dropout=False).step()
+    return step.lower(backbone.params, pack, batch).compile(), pack, batch
+
+
+def products(program: Any, shape: tuple[int, ...]) -> int:
+    """How many matrix products of a compiled program have a result of a shape, in either orientation."""
+    shapes = "|".join(",".join(map(str, s)) for s in (shape, shape[::-1]))
+    return len(re.findall(rf"= f32\[(?:1,)?(?:{shapes})\]\S* (?:dot|custom-call)\(", program.as_text()))
+
+
+@cross(FAST_STEPS)
+def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
+    """4, 5: all that is trainable moves, padding and the base do not, and no gradient of a frozen kernel is computed."""
+    backbone = backbone_of(family)
+    adapter, before = random_adapter(backbone, name, head == "tokens"), digest(backbone)
+    layout = Layout.of([adapter], backbone.sites, bucket=True)
+    program, pack, batch = training(backbone, adapter, layout)
+    old = jax.device_get(pack)
+    for _ in range(3):
+        pack = program(backbone.params, pack, batch)
+    new = jax.device_get(pack)
+    assert not new.failed.any()
+    assert jax.tree.structure(new.trainable) == jax.tree.structure(old.trainable)
+    jax.tree.map(np.testing.assert_array_equal, new.fixed, old.fixed)
+    moved = layout.unstack(adapter, jax.tree.map(lambda leaf: leaf[0], new.trainable), backbone.sites)
+    for key, at in adapter.states.items():
+        for site, (leaves, _) in at.items():
+            for leaf, value in leaves.items():
+                assert (moved[key][site][0][leaf] != value).any(), f"{key} {site.path} {leaf} did not move"
+    again = layout.stack(dataclasses.replace(adapter, states=moved), backbone.sites).trainable
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), new.trainable, again)  # so the filling did not move
+    assert digest(backbone) == before
+    assert bool(products(program, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gradient_has_the_adapters_structure(name: str, backbone_of: GetBackbone) -> None:
+    """5."""
+    backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
+    slot, batch = a_slot(backbone, adapter, Layout.of([adapter], backbone.sites))
+    loss = Programs(backbone, task_named("classify"), 1, False).loss
+    gradient = jax.eval_shape(jax.grad(loss), slot.trainable, backbone.params, slot, batch)
+    assert jax.tree.structure(gradient) == jax.tree.structure(slot.trainable)
+    assert [leaf.shape for leaf in jax.tree.leaves(gradient)] == [leaf.shape for leaf in jax.tree.leaves(slot.trainable)]
+
+
+# -- merging -------------------------------------------------------------------------------------------------------------
+
+
+def inverse(adapter: Adapter) -> Adapter:
+    """The adapter that undoes it: IA3's vectors inverted, LoRA's B and every other change negated."""
+
+    def undo(site: Any, leaf: str, value: np.ndarray) -> np.ndarray:
+        if leaf.startswith("l_"):
+            return np.asarray(1.0 / value, np.float32)
+        return value if leaf == "a" else -value
+
+    return mapped(adapter, undo)
+
+
+@cross({case for case in FAST if case[1] in MERGEABLE}, tuple(MERGEABLE))
+def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
+    """4, 7, 8: merging is functional, gives the same logits, and merging the inverse gives the base back."""
+    backbone = backbone_of(family)
+    adapter, inputs, before = random_adapter(backbone, name, head == "tokens"), some_inputs(backbone), digest(backbone)
+    whole, rest = merge(backbone, adapter)
+    assert [type(m) for m in rest.methods] == [Head]
+    merged = whole.forward if whole.graphdef != backbone.graphdef else compiled(backbone)
+    state = Layout.of([rest], backbone.sites).stack(rest, backbone.sites).state
+    out = merged(whole.params, state, inputs)
+    np.testing.assert_allclose(
+        out.pooled if head == "pooled" else out.tokens, logits(backbone, adapter, inputs), atol=1e-5
+    )
+    back = merge(whole, inverse(adapter))[0].arrays()
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), back, backbone.arrays())
+    assert digest(backbone) == before
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("others", [("lora", "lora-dense"), ("rslora", "bitfit"), ("lora-embedding", "full")])
+def test_merge_order_does_not_matter(family: str, others: tuple[str, str], backbone_of: GetBackbone) -> None:
+    """9: merging two adapters is merging them in the other order."""
+    backbone = backbone_of(family)
+    one, two = (random_adapter(backbone, name, seed=seed) for seed, name in enumerate(others, 1))
+    there, back = (merge(merge(backbone, a)[0], b)[0].arrays() for a, b in ((one, two), (two, one)))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), there, back)
+    alone = merge(backbone, one)[0].arrays()
+    assert any(np.abs(there[name] - alone[name]).max() > 1e-3 for name in there)
+
+
+@pytest.mark.parametrize("name", ["houlsby", "prefix", "together"])
+def test_what_is_no_change_of_weights_is_not_merged(name: str, backbone_of: GetBackbone) -> None:
+    with pytest.raises(GraftaxError, match="cannot be merged"):
+        merge(backbone_of("bert"), random_adapter(backbone_of("bert"), name))
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+
+@cross({(f, m, h) for f in FAMILIES for m in METHODS for h in ("pooled", "tokens")})
+def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """4, 10: every tensor bitwise, the config as a typed object, and what is known about the adapter."""
+    backbone = backbone_of(family)
+    before = digest(backbone)
+    adapter = dataclasses.replace(random_adapter(backbone, name, head == "tokens"), metrics={"f1": 0.5}, recipe={"lr": 1e-3})
+    loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
+    assert_same_states(loaded, adapter)
+    for field in dataclasses.fields(Adapter):
+        if field.name != "states":
+            assert getattr(loaded, field.name) == getattr(adapter, field.name)
+    assert digest(backbone) == before
+    if (family, name, head) in FAST:
+        inputs = some_inputs(backbone)
+        np.testing.assert_array_equal(logits(backbone, loaded, inputs), logits(backbone, adapter, inputs))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        LoRA(r=3, alpha=7.5, dropout=0.1, targets=("query",), rank_pattern={"query": 2}, alpha_pattern={"query": 5.0}),
+        LoRA(r=3, alpha=7.0, targets=("query", "value")),
+        LoRA(r=3, alpha=7.0, targets=r".*layer\.2\..*dense"),
+        IA3(targets=("key", "output.dense"), feedforward=("output.dense",)),
+        IA3(targets=r".*key"),
+        Bottleneck(width=3, activation="silu", place="pfeiffer"),
+        BitFit(targets=("LayerNorm",)),
+        Full(targets=("word_embeddings", "query")),
+        Prefix(tokens=3),
+    ],
+    ids=lambda method: method.name,
+)
+def test_typed_config_survives(method: Any, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """10: every field, the head's too."""
+    backbone = backbone_of("bert")
+    head = backbone.head(3, dropout=0.25)
+    adapter = Adapter.create((method, head), backbone.sites_for(head), labels=LABELS)
+    loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
+    assert loaded.methods == adapter.methods
+    assert_same_states(loaded, adapter)
+
+
+def test_two_methods_never_share_a_key(backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """10: two methods of one adapter that hold a leaf of one name at one site keep both."""
+    backbone = backbone_of("bert")
+    adapter = random_adapter(backbone, (Full(), BitFit()))
+    assert_same_states(load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone), adapter)
+
+
+def spoilt(directory: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+    """An adapter directory with its tensors changed and its checksum put right."""
+    file = directory / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+    facts = json.loads((directory / "graftax.json").read_text())
+    facts["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (directory / "graftax.json").write_text(json.dumps(facts))
+    return directory
+
+
+def edited(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], str]] = {
+    "missing": (lambda tensors, key: {k: t for k, t in tensors.items() if k != key}, "missing KEY"),
+    "extra": (lambda tensors, key: tensors | {f"{key}.more": tensors[key]}, "unexpected KEY.more"),
+    "misshapen": (lambda tensors, key: tensors | {key: np.concatenate([tensors[key]] * 2)}, "KEY has shape"),
+    "flat": (lambda tensors, key: tensors | {key: tensors[key].ravel()[:1]}, "KEY has shape"),
+    "dtype": (lambda tensors, key: tensors | {key: tensors[key].astype(np.int32)}, "KEY \\(I32\\)"),
+}
+
+
+@pytest.mark.parametrize("fault", TENSOR_FAULTS)
+@pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
+@pytest.mark.parametrize("name", ["rslora", "lora-embedding", "ia3", "houlsby", "bitfit", "full", "prefix", "probe"])
+def test_wrong_tensor_is_named(name: str, which: int, fault: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """13: one missing, extra, misshapen or wrong-dtype tensor."""
+    change, message = TENSOR_FAULTS[fault]
+    backbone = backbone_of("roberta")
+    path = save_adapter(random_adapter(backbone, name), tmp_path / "a", backbone)
+    tensors = load_file(path / "adapter_model.safetensors")
+    key = [k for k in sorted(tensors) if tensors[k].size > 1][which]
+    if fault in ("misshapen", "flat") and key.endswith("classifier.out_proj.weight"):
+        message = "classifier.out_proj"  # the classifier's own rows say how many labels there are
+    short = re.escape(key.replace("base_model.model.", "").replace("base_model.", ""))
+    with pytest.raises(GraftaxError, match=message.replace("KEY", rf"\S*{short}")):
+        load_adapter(spoilt(path, lambda tensors: change(tensors, key)), backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("lora", {"use_dora": True}, "use_dora=True"),
+        ("lora", {"brand_new_switch": 3}, "brand_new_switch=3"),
+        ("lora", {"peft_type": "VERA"}, "'VERA' is not supported; supported are LORA, IA3, PREFIX_TUNING"),
+        ("lora", {"peft_type": None}, "None is not supported"),
+        ("lora", {"target_modules": ["no_such"]}, "matches no site. Sites there are: .*attention.self.query"),
+        ("lora", {"target_modules": None}, "target_modules"),
+        ("lora", {"r": 0}, "rank must be at least 1"),
+        ("lora", {"r": "eight"}, "r"),
+        ("lora", {"target_modules": "("}, "target_modules|regex|regular expression"),
+        ("lora", {"target_modules": 3}, "target_modules"),
+        ("prefix", {"num_virtual_tokens": 0}, "at least 1"),
+        ("prefix", {"num_virtual_tokens": 9}, "shape"),
+        ("houlsby", {"methods": [{"method": "bottleneck", "depth": 2}]}, "bottleneck has no field depth"),
+        ("houlsby", {"methods": [{"method": "magic"}]}, "unknown method 'magic'"),
+        ("houlsby", {"methods": [{"method": "bottleneck", "width": 0}]}, "width must be at least 1"),
+        ("houlsby", {"methods": "bottleneck"}, "methods"),
+        ("houlsby", {"methods": []}, "unexpected"),
+    ],
+)
+def test_wrong_config_is_named(
+    name: str, changes: dict[str, Any], message: str, backbone_of: GetBackbone, tmp_path: Path
+) -> None:
+    """13."""
+    backbone = backbone_of("bert")
+    path = save_adapter(random_adapter(backbone, name), tmp_path / "a", backbone)
+    edited(path / "adapter_config.json", **changes)
+    with pytest.raises(GraftaxError, match=message):
+        load_adapter(path, backbone)
+
+
+def test_an_edited_peft_config_counts(backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """PEFT's config is what PEFT reads, so it is what we read, whatever graftax.json remembers."""
+    backbone = backbone_of("bert")
+    path = save_adapter(random_adapter(backbone, "lora"), tmp_path / "a", backbone)
+    edited(path / "adapter_config.json", lora_alpha=9.0)
+    method = load_adapter(path, backbone).method("lora")
+    assert isinstance(method, LoRA)
+    assert method.alpha == 9.0
+
+
+@pytest.mark.parametrize("name", ["lora", "houlsby"])
+def test_other_backbone_is_refused(name: str, tmp_path: Path, backbone_of: GetBackbone) -> None:
+    """14: by fingerprint, unless told otherwise."""
+    backbone, other = backbone_of("bert"), random_backbone(CONFIGS["bert"], seed=8)
+    path = save_adapter(random_adapter(backbone, name), tmp_path / "a", backbone)
+    with pytest.raises(GraftaxError, match=f"another backbone.*{backbone.fingerprint[:12]}.*{other.fingerprint[:12]}"):
+        load_adapter(path, other)
+    assert_same_states(load_adapter(path, other, any_backbone=True), load_adapter(path, backbone))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
+def test_damaged_weights_are_refused(damage: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """13: a checksum, and without graftax.json the format itself."""
+    backbone = backbone_of("bert")
+    path = save_adapter(random_adapter(backbone, "lora"), tmp_path / "a", backbone)
+    file = path / "adapter_model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes({"flip": data[:-1] + bytes([data[-1] ^ 1]), "cut": data[:-9], "empty": b""}[damage])
+    with pytest.raises(GraftaxError, match="checksum"):
+        load_adapter(path, backbone)
+    (path / "graftax.json").unlink()
+    if damage != "flip":
+        with pytest.raises(GraftaxError, match="corrupt or truncated"):
+            load_adapter(path, backbone)
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in GOLDEN.glob("*/*") if p.is_dir()))
+def test_golden(name: str) -> None:
+    """12: adapters stored by every release so far load and give the logits stored beside them."""
+    (path,) = GOLDEN.glob(f"*/{name}")
+    backbone = golden_backbone()
+    adapter = load_adapter(path, backbone)
+    stored = np.array(json.loads((path / "logits.json").read_text()), np.float32)
+    np.testing.assert_allclose(logits(backbone, adapter, some_inputs(backbone)), stored, atol=1e-5)
+
+
+# -- sharing a program ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["bert", pytest.param("albert", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        (LoRA(r=3, alpha=7.0), LoRA(r=8, alpha=2.0, rslora=True), LoRA(r=1, alpha=9.0)),
+        (Bottleneck(width=3), Bottleneck(width=7), Bottleneck(width=1)),
+        (Prefix(tokens=2), Prefix(tokens=6), Prefix(tokens=1)),
+    ],
+    ids=lambda methods: methods[0].name,
+)
+def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_of: GetBackbone) -> None:
+    """16: another rank, width, number of virtual tokens or alpha in one layout retraces nothing and changes nothing."""
+    backbone = backbone_of(family)
+    inputs = some_inputs(backbone)
+    adapters = [random_adapter(backbone, (method,), seed=i) for i, method in enumerate(methods)]
+    layout = Layout.of(adapters, backbone.sites)
+    traces = []
+
+    @jax.jit
+    def run(params: Any, state: Any) -> jax.Array:
+        traces.append(1)
+        return backbone.forward(params, state, inputs).pooled
+
+    shared = [np.asarray(run(backbone.params, layout.stack(a, backbone.sites).state)) for a in (*adapters, adapters[0])]
+    assert len(traces) == 1
+    np.testing.assert_array_equal(shared[0], shared[-1])
+    assert np.abs(shared[0] - shared[1]).max() > 1e-3
+    np.testing.assert_allclose(shared[0], logits(backbone, adapters[0], inputs), atol=1e-6)
+    restored = layout.unstack(adapters[0], layout.stack(adapters[0], backbone.sites).trainable, backbone.sites)
+    assert_same_states(dataclasses.replace(adapters[0], states=restored), adapters[0])
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=() if f == "bert" else pytest.mark.slow) for f in FAMILIES])
+def test_mixed_rows(family: str, backbone_of: GetBackbone) -> None:
+    """17: a row of a mixed batch is that row alone, base rows included, in any order; a NaN stays in its own rows."""
+    backbone = backbone_of(family)
+    alone = {name: random_adapter(backbone, name, seed=i) for i, name in enumerate(METHODS)}
+    bank = Bank(backbone, capacity=16)
+    for name, adapter in alone.items():
+        bank.add(name, adapter)
+    few = some_inputs(backbone)
+    rows = len(few.ids)
+    names = [None, *alone]
+    inputs = jax.tree.map(lambda leaf: np.concatenate([leaf] * len(names)), few)
+    slots = np.repeat([bank.slot(name) for name in names], rows).astype(np.int32)
+    traces = []
+
+    @jax.jit
+    def run(params: Any, state: Any, inputs: Any, slots: jax.Array) -> jax.Array:
+        traces.append(1)
+        return backbone.forward(params, state, inputs, slots).pooled
+
+    mixed = np.asarray(run(backbone.params, bank.state, inputs, slots))
+    assert not mixed[:rows].any()  # no adapter, no head; "probe" is the base under a head
+    for name, own in zip(alone, np.split(mixed, len(names))[1:], strict=True):
+        if (family, name, "pooled") in FAST:
+            np.testing.assert_allclose(own[:, : len(LABELS)], logits(backbone, alone[name], few), atol=1e-5, err_msg=name)
+
+    order = np.random.default_rng(0).permutation(len(slots))
+    again = run(backbone.params, bank.state, jax.tree.map(lambda leaf: leaf[order], inputs), slots[order])
+    np.testing.assert_allclose(np.asarray(again), mixed[order], atol=1e-6)
+
+    bank.add("bad", mapped(alone["lora"], lambda site, leaf, value: np.full_like(value, np.nan)))
+    np.testing.assert_array_equal(run(backbone.params, bank.state, inputs, slots), mixed)
+    spoilt_slots = np.where(slots == bank.slot("ia3"), bank.slot("bad"), slots)
+    poisoned = np.asarray(run(backbone.params, bank.state, inputs, spoilt_slots))
+    assert np.isnan(poisoned[slots == bank.slot("ia3")]).any()
+    np.testing.assert_array_equal(poisoned[slots != bank.slot("ia3")], mixed[slots != bank.slot("ia3")])
+    assert len(traces) == 1
+
+
+def test_unknown_name_is_an_error(backbone_of: GetBackbone) -> None:
+    """17."""
+    bank = Bank(backbone_of("bert"))
+    bank.add("one", random_adapter(backbone_of("bert"), "lora"))
+    with pytest.raises(GraftaxError, match="'two' is loaded; loaded are one"):
+        bank.slot("two")
+
+
+# -- dtypes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rough() -> Backbone:
+    """The tiny BERT with bfloat16 parameters."""
+    return random_backbone(CONFIGS["bert"], seed=7, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "lora" else pytest.mark.slow) for n in METHODS])
+def test_bfloat16_backbone_keeps_adapters_float32(
+    name: str, rough: Backbone, backbone_of: GetBackbone, tmp_path: Path
+) -> None:
+    """28: after load, save and three steps; and the logits are the float32 ones, roughly."""
+    exact = backbone_of("bert")
+    assert rough.fingerprint == exact.fingerprint
+    adapter = random_adapter(exact, name)
+    loaded = load_adapter(save_adapter(adapter, tmp_path / "a", rough), rough)
+    assert_same_states(loaded, adapter)
+    layout = Layout.of([loaded], rough.sites)
+    near = logits(rough, loaded, some_inputs(rough), layout)
+    assert near.dtype == np.float32
+    np.testing.assert_allclose(near, logits(exact, adapter, some_inputs(exact)), atol=0.1)
+    program, pack, batch = training(rough, loaded, layout)
+    for _ in range(3):
+        pack = program(rough.params, pack, batch)
+    assert not np.asarray(pack.failed).any()
+    assert {leaf.dtype for leaf in jax.tree.leaves((pack.trainable, pack.adam.mu))} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_files_load_as_float32(dtype: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """28."""
+    backbone = backbone_of("bert")
+    path = save_adapter(random_adapter(backbone, "lora"), tmp_path / "a", backbone)
+    loaded = load_adapter(spoilt(path, lambda tensors: {k: t.astype(np.dtype(dtype)) for k, t in tensors.items()}), backbone)
+    leaves = jax.tree.leaves([at for at in loaded.states.values() for at in at.values()])
+    assert {np.asarray(leaf).dtype for leaf in leaves} == {np.dtype(np.float32)}

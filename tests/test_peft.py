@@ -1,0 +1,361 @@
+"""Our files are PEFT's and PEFT's are ours: same modules, same logits, both ways (invariants 11 and 24)."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import peft
+import pytest
+import torch
+from cases import LABELS, METHODS, logits, random_adapter
+from conftest import some_inputs
+from reference import saved, torch_logits, torch_model
+from safetensors.numpy import load_file
+
+from graftax import IA3, GraftaxError, LoRA, load_adapter, load_backbone, save_adapter
+from graftax.models.backbone import Backbone
+from graftax.models.encoder import Inputs
+
+TASKS = {"pooled": ("SequenceClassification", "SEQ_CLS"), "tokens": ("TokenClassification", "TOKEN_CLS")}
+
+
+class Pair(NamedTuple):
+    """One set of weights, as ours and as a maker of torch task models."""
+
+    backbone: Backbone
+    model: Callable[[], Any]  # a new one each time: PEFT changes the model it is given
+
+
+Pairs = Callable[..., Pair]
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+    """A pair by family and kind of head; `pooler=False`: the checkpoint has none."""
+
+    @functools.cache
+    def encoder(family: str, pooler: bool) -> tuple[Path, Backbone]:
+        path = tmp_path_factory.mktemp(family)
+        saved(torch_model(family) if pooler or family == "distilbert" else torch_model(family, pooler=False), path)
+        return path, load_backbone(path)
+
+    def get(family: str, head: str = "pooled", pooler: bool = True) -> Pair:
+        path, backbone = encoder(family, pooler)
+        auto = getattr(__import__("transformers"), f"AutoModelFor{TASKS[head][0]}")
+        return Pair(backbone, lambda: auto.from_pretrained(path, num_labels=len(LABELS), dtype=torch.float32).eval())
+
+    return get
+
+
+def make(pair: Pair, directory: Path, config: Any) -> tuple[Any, Path]:
+    """An adapter made by PEFT: every vector and factor of it random, saved by PEFT."""
+    torch.manual_seed(3)
+    model = peft.get_peft_model(pair.model(), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(directory)
+    return model.eval(), directory
+
+
+def rows(backbone: Backbone) -> Inputs:
+    return some_inputs(backbone, seed=5)
+
+
+# -- ours, read by PEFT ----------------------------------------------------------------------------------------------------
+
+IN_PEFT = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets", "prefix")
+WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
+WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
+FAST_WRITTEN = {("bert", name, "pooled") for name in IN_PEFT}
+FAST_WRITTEN |= {("roberta", "lora-dense", "tokens"), ("roberta", "prefix", "tokens")}
+FAST_WRITTEN |= {("distilbert", "lora-embedding", "pooled"), ("albert", "rslora", "pooled"), ("bert", "lora-dense", "tokens")}
+FAST_WRITTEN |= {("roberta", "lora-dense", "pooled"), ("albert", "ia3-targets", "tokens"), ("distilbert", "ia3", "tokens")}
+
+
+def marked(cases: list[tuple[str, str, str]], fast: set[tuple[str, str, str]]) -> list[Any]:
+    return [pytest.param(*c, id="-".join(c), marks=() if c in fast else pytest.mark.slow) for c in cases]
+
+
+def read_by_peft(pair: Pair, path: Path) -> np.ndarray:
+    model = peft.PeftModel.from_pretrained(pair.model(), path).eval()
+    ours = set(load_file(path / "adapter_model.safetensors"))
+    theirs = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert ours == {key for key in theirs if "original_module" not in key}
+    return torch_logits(model, rows(pair.backbone))
+
+
+@pytest.mark.parametrize(("family", "name", "head"), marked(WRITTEN, FAST_WRITTEN))
+def test_peft_reads_our_files(family: str, name: str, head: str, pairs: Pairs, tmp_path: Path) -> None:
+    """11: every tensor of the file finds its place, and the logits are the same."""
+    pair = pairs(family, head)
+    adapter = random_adapter(pair.backbone, name, tokens=head == "tokens")
+    path = save_adapter(adapter, tmp_path / "a", pair.backbone)
+    config = json.loads((path / "adapter_config.json").read_text())
+    assert config["task_type"] == TASKS[head][1]
+    np.testing.assert_allclose(read_by_peft(pair, path), logits(pair.backbone, adapter, rows(pair.backbone)), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in IN_PEFT])
+def test_what_peft_has_no_words_for(name: str, pairs: Pairs, tmp_path: Path) -> None:
+    """Those files say so, so that PEFT refuses them instead of reading nonsense."""
+    for family in ("distilbert", "albert"):
+        backbone = pairs(family).backbone
+        path = save_adapter(random_adapter(backbone, name), tmp_path / family, backbone)
+        assert json.loads((path / "adapter_config.json").read_text())["peft_type"] == "GRAFTAX"
+        with pytest.raises((KeyError, ValueError)):
+            peft.PeftConfig.from_pretrained(path)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "albert"])
+def test_prefix_where_transformers_takes_none(family: str, pairs: Pairs, tmp_path: Path) -> None:
+    backbone = pairs(family).backbone
+    path = save_adapter(random_adapter(backbone, "prefix"), tmp_path / "a", backbone)
+    assert json.loads((path / "adapter_config.json").read_text())["peft_type"] == "GRAFTAX"
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_pooler_that_is_trained_with_the_head(family: str, pairs: Pairs, tmp_path: Path) -> None:
+    """A checkpoint without a pooler: it belongs to the head, in our files and in PEFT's."""
+    pair = pairs(family, pooler=False)
+    assert not pair.backbone.config.pooler
+    adapter = random_adapter(pair.backbone, "lora")
+    path = save_adapter(adapter, tmp_path / "a", pair.backbone)
+    ours = logits(pair.backbone, adapter, rows(pair.backbone))
+    np.testing.assert_array_equal(logits(pair.backbone, load_adapter(path, pair.backbone), rows(pair.backbone)), ours)
+    assert json.loads((path / "adapter_config.json").read_text())["modules_to_save"] == [f"{family}.pooler", "classifier"]
+    np.testing.assert_allclose(read_by_peft(pair, path), ours, atol=1e-4)
+
+
+# -- PEFT's, read by us ----------------------------------------------------------------------------------------------------
+
+
+def peft_config(name: str, family: str, head: str) -> Any:
+    """PEFT's own config of a kind, with its names for this family's modules."""
+    query, value, out, wide = {
+        "distilbert": ("q_lin", "v_lin", "ffn.lin2", "lin1"),
+        "albert": ("query", "value", "ffn_output", "ffn"),
+    }.get(family, ("query", "value", "output.dense", "intermediate.dense"))
+    lora = functools.partial(peft.LoraConfig, task_type=TASKS[head][1], r=3, lora_alpha=7)
+    match name:
+        case "lora":
+            return lora(lora_dropout=0.1)
+        case "rslora":
+            return lora(use_rslora=True, target_modules=[query, value], rank_pattern={query: 5}, alpha_pattern={value: 2})
+        case "regex":
+            return lora(target_modules=rf".*({query}|{wide})")
+        case "all-linear":
+            return lora(target_modules="all-linear")
+        case "layers":
+            return lora(target_modules=[query, wide], layers_to_transform=[0, 2], exclude_modules=[f"1.attention.self.{query}"])
+        case "embedding":
+            return lora(target_modules=["word_embeddings", value])
+        case "ia3":
+            return peft.IA3Config(task_type=TASKS[head][1], target_modules=[query, value, out], feedforward_modules=[out])
+        case _:
+            return peft.PrefixTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4)
+
+
+KINDS = ("lora", "rslora", "regex", "all-linear", "layers", "embedding", "ia3", "prefix")
+READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
+READ = [(f, k, h) for f, k, h in READ if (k != "prefix" or f in ("bert", "roberta")) and (k != "layers" or f != "albert")]
+FAST_READ = {("bert", kind, "pooled") for kind in KINDS}
+FAST_READ |= {("bert", "all-linear", "tokens"), ("roberta", "all-linear", "pooled")}
+FAST_READ |= {("roberta", "prefix", "tokens"), ("distilbert", "all-linear", "pooled"), ("albert", "all-linear", "pooled")}
+
+
+@pytest.mark.parametrize(("family", "kind", "head"), marked(READ, FAST_READ))
+def test_we_read_pefts_files(family: str, kind: str, head: str, pairs: Pairs, tmp_path: Path) -> None:
+    """11: adapters made and saved by PEFT give PEFT's logits, and go back as they came."""
+    pair = pairs(family, head)
+    model, path = make(pair, tmp_path, peft_config(kind, family, head))
+    adapter = load_adapter(path, pair.backbone)
+    assert (adapter.fingerprint, adapter.task) == (None, "tag" if head == "tokens" else "classify")
+    ours = logits(pair.backbone, adapter, rows(pair.backbone))
+    np.testing.assert_allclose(ours, torch_logits(model, rows(pair.backbone)), atol=1e-4)
+    back = load_file(save_adapter(adapter, tmp_path / "back", pair.backbone) / "adapter_model.safetensors")
+    for key, tensor in load_file(path / "adapter_model.safetensors").items():
+        if not key.endswith("base_layer.weight"):
+            np.testing.assert_array_equal(back[key], tensor, err_msg=key)
+
+
+MINIMAL = {"peft_type": "LORA", "target_modules": ["query"], "r": 2, "lora_alpha": 8}
+
+
+def test_minimal_config(pairs: Pairs, tmp_path: Path) -> None:
+    """Four keys, no head, no metadata, no graftax.json."""
+    from safetensors.numpy import save_file
+
+    backbone, random = pairs("bert").backbone, np.random.default_rng(0)
+    stem = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_{}.weight"
+    shapes = {"A": (2, 32), "B": (32, 2)}
+    tensors = {stem.format(i, f): random.standard_normal(s).astype(np.float32) for i in range(3) for f, s in shapes.items()}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(MINIMAL))
+    adapter = load_adapter(tmp_path, backbone)
+    assert adapter.methods == (LoRA(r=2, alpha=8, targets=("query",)),)
+    for site, (leaves, fixed) in adapter.states["lora"].items():
+        np.testing.assert_array_equal(leaves["b"].T, tensors[stem.format(site.layer, "B")])
+        assert fixed["scale"] == 4.0
+
+
+# -- targets ---------------------------------------------------------------------------------------------------------------
+
+TARGETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "suffix": ("bert", {"target_modules": ["query"]}),
+    "two-suffixes": ("bert", {"target_modules": ["query", "value"]}),
+    "dotted-suffix": ("bert", {"target_modules": ["attention.output.dense"]}),
+    "ambiguous-suffix": ("bert", {"target_modules": ["dense"]}),
+    "part-of-a-name": ("bert", {"target_modules": ["query", "ense"]}),
+    "whole-path": ("bert", {"target_modules": ["bert.encoder.layer.1.output.dense"]}),
+    "regex": ("bert", {"target_modules": r".*layer\.[01]\..*(query|key)"}),
+    "regex-must-match-all": ("bert", {"target_modules": r".*query|bert\.encoder\.layer\.2.*value"}),
+    "all-linear": ("bert", {"target_modules": "all-linear"}),
+    "exclude-list": ("bert", {"target_modules": ["query", "dense"], "exclude_modules": ["pooler.dense"]}),
+    "exclude-regex": ("bert", {"target_modules": ["query", "dense"], "exclude_modules": r".*layer\.0\..*"}),
+    "exclude-from-regex": ("bert", {"target_modules": r".*(query|key)", "exclude_modules": r".*layer\.0\..*key"}),
+    "exclude-from-all-linear": ("bert", {"target_modules": "all-linear", "exclude_modules": ["query"]}),
+    "one-layer": ("bert", {"target_modules": ["query"], "layers_to_transform": 1}),
+    "layers": ("bert", {"target_modules": ["query", "dense"], "layers_to_transform": [0, 2]}),
+    "no-layers": ("bert", {"target_modules": ["query"], "layers_to_transform": []}),
+    "pattern": ("bert", {"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": "layer"}),
+    "patterns": ("bert", {"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": ["blocks", "layer"]}),
+    "whole-path-beside-layers": (
+        "bert",
+        {"target_modules": ["query", "bert.encoder.layer.2.attention.self.value"], "layers_to_transform": [0]},
+    ),
+    "embedding": ("bert", {"target_modules": ["word_embeddings", "position_embeddings"]}),
+    "roberta-dense": ("roberta", {"target_modules": ["dense"]}),
+    "roberta-all-linear": ("roberta", {"target_modules": "all-linear"}),
+    "distilbert-regex": ("distilbert", {"target_modules": r".*attention\.[qv]_lin"}),
+    "distilbert-layers": ("distilbert", {"target_modules": ["lin1", "lin2"], "layers_to_transform": [2]}),
+    "albert-names": ("albert", {"target_modules": ["ffn", "dense"]}),
+    "albert-all-linear": ("albert", {"target_modules": "all-linear"}),
+    "albert-layers": ("albert", {"target_modules": ["query"], "layers_to_transform": [0]}),
+}
+RANKS: dict[str, dict[str, int]] = {  # foo, ^foo and module.foo of PEFT's documentation, and the order of the keys
+    "foo": {"query": 5},
+    "^foo": {"^query": 5},
+    "^path": {r"^bert\.encoder\.layer\.1\.attention\.self\.query": 5},
+    "module.foo": {"self.query": 5},
+    "module-foo-of-one-layer": {r"layer\.1\.attention\.self\.query": 5, "query": 6},
+    "first-match-wins": {"query": 5, r"layer\.1\..*": 6},
+    "regex": {r"(query|output\.dense)": 5},
+    "part-of-a-name": {"uery": 5},
+    "any": {".*": 5},
+}
+
+
+def assert_same_modules(pair: Pair, path: Path, model: Any) -> None:
+    """Every module that PEFT adapted is one of ours, at PEFT's rank and scale, and no other."""
+    method, layers = load_adapter(path, pair.backbone).method("lora"), {}
+    for name, module in model.base_model.model.named_modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            layers[name] = (module.r["default"], pytest.approx(module.scaling["default"]))
+    assert isinstance(method, LoRA)
+    assert {s.path: (method.size(s), method.scale(s)) for s in load_adapter(path, pair.backbone).states["lora"]} == layers
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_same_modules_as_peft(case: str, pairs: Pairs, tmp_path: Path) -> None:
+    """24: targets, exclusions, layers."""
+    family, settings = TARGETS[case]
+    pair = pairs(family)
+    model, path = make(pair, tmp_path, peft.LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=5, **settings))
+    assert_same_modules(pair, path, model)
+
+
+@pytest.mark.parametrize("case", RANKS)
+def test_same_ranks_and_scales_as_peft(case: str, pairs: Pairs, tmp_path: Path) -> None:
+    """24: rank and alpha patterns, with rsLoRA."""
+    pair = pairs("bert")
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS",
+        r=2,
+        lora_alpha=5,
+        use_rslora=True,
+        target_modules=["query", "output.dense"],
+        rank_pattern=RANKS[case],
+        alpha_pattern={key: rank + 6 for key, rank in RANKS[case].items()},
+    )
+    model, path = make(pair, tmp_path, config)
+    assert_same_modules(pair, path, model)
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------------
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "dora": ({"use_dora": True}, "use_dora=True"),
+    "alora": ({"alora_invocation_tokens": [1, 2]}, r"alora_invocation_tokens=\[1, 2\]"),
+    "lora-bias": ({"lora_bias": True}, "lora_bias=True"),
+    "bias": ({"bias": "all"}, "bias='all'"),
+    "lora-only-bias": ({"bias": "lora_only"}, "bias='lora_only'"),
+    "replication": ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication"),
+    "unknown": ({"tomorrows_switch": {"on": 1}}, "tomorrows_switch"),
+    "several": ({"use_dora": True, "use_qalora": True}, "use_dora=True, use_qalora=True"),
+    "method": ({"peft_type": "OFT"}, "'OFT' is not supported; supported are LORA, IA3, PREFIX_TUNING"),
+}
+
+
+@pytest.fixture
+def lora_of_peft(pairs: Pairs, tmp_path: Path) -> tuple[Backbone, Path]:
+    pair = pairs("bert")
+    return pair.backbone, make(pair, tmp_path, peft_config("lora", "bert", "pooled"))[1]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_by_name(case: str, lora_of_peft: tuple[Backbone, Path]) -> None:
+    """A key that would change the result is never dropped."""
+    (backbone, path), (changes, message) = lora_of_peft, REFUSED[case]
+    file = path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(GraftaxError, match=message):
+        load_adapter(path, backbone)
+
+
+def test_pickle_is_never_read(lora_of_peft: tuple[Backbone, Path]) -> None:
+    backbone, path = lora_of_peft
+    (path / "adapter_model.safetensors").rename(path / "adapter_model.bin")
+    with pytest.raises(GraftaxError, match=r"pickle \(adapter_model\.bin\)"):
+        load_adapter(path, backbone)
+
+
+def test_task_without_a_head_tensor(lora_of_peft: tuple[Backbone, Path]) -> None:
+    from safetensors.numpy import save_file
+
+    backbone, path = lora_of_peft
+    file = path / "adapter_model.safetensors"
+    save_file({key: t for key, t in load_file(file).items() if "classifier" not in key}, file)
+    with pytest.raises(GraftaxError, match=r"SEQ_CLS but no tensor classifier\.weight"):
+        load_adapter(path, backbone)
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"bias": "all"}, {"lora_bias": True}], ids=lambda o: next(iter(o)))
+def test_refused_as_peft_writes_it(options: dict[str, Any], pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("bert")
+    _, path = make(pair, tmp_path, peft.LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=5, target_modules=["query"], **options))
+    with pytest.raises(GraftaxError, match=re.escape(next(iter(options)))):
+        load_adapter(path, pair.backbone)
+
+
+def test_ia3_roles_are_read_from_the_file(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("bert")
+    _, path = make(pair, tmp_path, peft_config("ia3", "bert", "pooled"))
+    assert load_adapter(path, pair.backbone).method("ia3") == IA3(
+        targets=tuple(json.loads((path / "adapter_config.json").read_text())["target_modules"]), feedforward=("output.dense",)
+    )
+
+
+@pytest.mark.parametrize("modules", ["graftax", "graftax.train, graftax.serve, graftax.adapters, graftax.models, graftax.cli"])
+def test_torch_is_never_imported(modules: str) -> None:
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules or 'peft' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,586 @@
+"""Training in packs: equal to training alone, reproducible, resumable at any moment, and robust against bad neighbours."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tiny import toy_rows, weights_of, write_csv
+
+from graftax import disk
+from graftax.adapters import METHODS, LoRA, Method
+from graftax.errors import GraftaxError
+from graftax.models.backbone import Backbone
+from graftax.models.tokens import Tokenizer
+from graftax.train import Examples, Interrupted, Recipe, Result, train, train_many, tune
+from graftax.train.job import prepare
+from graftax.train.pack import Pack
+from graftax.train.run import Run
+from graftax.train.tasks import TASKS
+
+QUICK = Recipe(epochs=2, lr=5e-3, batch_size=8, max_length=16)
+SIZES = {"a": 21, "b": 12, "c": 30, "d": 9, "e": 17}
+DATA = {name: toy_rows(count=count, seed=ord(name)) for name, count in SIZES.items()}
+
+
+def run_many(backbone: Backbone, data: dict[str, Any], out: Path, **settings: Any) -> dict[str, Result]:
+    return train_many(backbone, data, out, **{"recipe": QUICK, "progress": False, **settings})
+
+
+def tensors(directory: Path) -> dict[str, np.ndarray]:
+    return load_file(directory / "adapter_model.safetensors")
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def nan_rows() -> Examples:
+    """Regression rows whose labels are NaN, past the reader that would refuse them."""
+    rows = toy_rows("regress", 16)
+    return Examples(tuple(row["text"] for row in rows), None, (float("nan"),) * 16)
+
+
+# -- packs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("size", [2, 4, pytest.param(5, marks=pytest.mark.slow)])
+def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, size: int, dropout: float) -> None:
+    """Every adapter of a pack is the one that a run of its own makes [1e-5 of each tensor's largest entry per step]."""
+    settings: dict[str, Any] = {"method": LoRA(r=4, alpha=6.0, dropout=dropout), "recipe": QUICK.replace(epochs=1, lr=1e-3)}
+    run_many(tiny, DATA, tmp_path / "packed", pack_size=size, **settings)
+    run_many(tiny, DATA, tmp_path / "alone", pack_size=1, **settings)
+    for name in DATA:
+        packed, alone = tensors(tmp_path / "packed" / name), tensors(tmp_path / "alone" / name)
+        for key, tensor in alone.items():
+            # B starts at zero and Adam's first steps are lr * sign(g): a gradient at rounding level may move by its whole step
+            close = np.isclose(packed[key], tensor, rtol=1e-3, atol=1e-5 * max(1e-2, np.abs(tensor).max()) * 4)
+            assert close.mean() > 0.999, (name, key, np.abs(packed[key] - tensor).max())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_neighbours_slots_and_queue_change_no_bit(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
+    """At one pack size an adapter's bits depend on its own rows and seed alone: not on who trains beside it (NaN rows, a learning
+    rate of 1e30), in which slot, or how late in the queue."""
+    mine = {"mine": toy_rows("regress", 20)}
+    others = {name: toy_rows("regress", 12, ord(name)) for name in "pqr"}
+    settings: dict[str, Any] = {"task": "regress", "pack_size": 2, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
+    orders: dict[str, dict[str, Any]] = {
+        "first": mine | others,
+        "second": {"p": others["p"]} | mine | {"q": others["q"]},
+        "last": others | mine,
+        "beside NaN": {"bad": nan_rows()} | mine,
+        "beside 1e30": {"wild": others["p"]} | mine,
+    }
+    found = {}
+    for label, data in orders.items():
+        each: dict[str, Any] = {"wild": {"lr": 1e30}} if "wild" in data else {}
+        each |= {name: {"seed": 11} for name in data if name in others}
+        try:
+            run_many(tiny, data, tmp_path / label, each=each, **settings)
+        except GraftaxError as error:
+            assert "no adapter for" in str(error)
+        found[label] = weights_of(tmp_path / label / "mine")
+    assert len(set(found.values())) == 1, {label: hash(weights) for label, weights in found.items()}
+
+
+def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
+    """A slot whose next batch has another length, and an empty one, are the same bits after a tick."""
+    jobs = []
+    for name, text in (("short", "a shop"), ("long", "a shop sells old and new red heavy fresh today cheap iron")):
+        examples = Examples((text,) * 8, None, ("x", "y") * 4)
+        settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
+        jobs.append(prepare(name, examples, None, recipe=QUICK, tokenizer=Tokenizer.of(tiny), **settings))
+    pack = Pack(tiny, TASKS["classify"], jobs, 3, Tokenizer.of(tiny))
+    pack.admit(0, 0)
+    pack.admit(1, 1)
+    before = jax.tree.map(np.array, pack.state)
+    assert pack.tick() == [0]
+    after = jax.tree.map(np.array, pack.state)
+    changed = jax.tree.map(lambda a, b: [bool((a[k] != b[k]).any()) for k in range(3)], before, after)
+    found = jax.tree.leaves(changed, is_leaf=lambda x: isinstance(x, list))
+    assert any(slot[0] for slot in found)
+    assert not any(slot[1] or slot[2] for slot in found)
+
+
+def test_a_queue_compiles_nothing(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven jobs through two slots: one program per padded length for training, and per length for predicting."""
+    packs: list[Pack] = []
+    create = Pack.__init__
+
+    def remember(self: Pack, *args: Any, **kwargs: Any) -> None:
+        create(self, *args, **kwargs)
+        packs.append(self)
+
+    monkeypatch.setattr(Pack, "__init__", remember)
+    data = {f"job{i}": toy_rows(count=9 + i, seed=i) for i in range(7)}
+    run_many(tiny, data, tmp_path / "out", pack_size=2, val=0.3)
+    (pack,) = packs
+    run_lengths = {kind: {n for k, n in pack.programs_run if k == kind} for kind in ("step", "predict")}
+    assert pack._step._cache_size() == len(run_lengths["step"]) <= 2
+    assert pack._predict._cache_size() == len(run_lengths["predict"]) <= 2
+    assert pack._put._cache_size() <= 2  # the state, and the best leaves
+
+
+def test_frozen_is_frozen(tiny: Backbone, tmp_path: Path) -> None:
+    """Training leaves every parameter of the backbone as it was, and changes every tensor of the adapter."""
+    before = {name: array.copy() for name, array in tiny.arrays().items()}
+    run_many(tiny, {"a": DATA["a"]}, tmp_path / "one")
+    assert all(np.array_equal(array, before[name]) for name, array in tiny.arrays().items())
+    run_many(tiny, {"a": DATA["a"]}, tmp_path / "longer", recipe=QUICK.replace(epochs=4))
+    one, longer = tensors(tmp_path / "one" / "a"), tensors(tmp_path / "longer" / "a")
+    assert all(not np.array_equal(one[key], longer[key]) for key in one)
+
+
+@pytest.mark.parametrize("single_batch", [False, True])
+def test_the_pack_size_can_be_measured(tiny: Backbone, monkeypatch: pytest.MonkeyPatch, single_batch: bool) -> None:
+    """Measuring works on jobs of any length, also of a single batch, and gives a size there is."""
+    monkeypatch.setattr(tune, "_SHORT", 0.0)
+    settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
+    recipe = QUICK.replace(batch_size=32 if single_batch else 8)
+    examples = Examples(tuple(row["text"] for row in DATA["a"]), None, tuple(row["label"] for row in DATA["a"]))
+    jobs = [prepare(str(i), examples, None, recipe=recipe, tokenizer=Tokenizer.of(tiny), **settings) for i in range(4)]
+    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs, Tokenizer.of(tiny)) in (1, 4)
+
+
+# -- what is learnt ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("task", "least"), [("classify", 0.95), ("multilabel", 0.95), ("regress", 0.95), ("tag", 0.7)])
+def test_every_task_learns(tiny: Backbone, tmp_path: Path, task: str, least: float) -> None:
+    """A toy data set is learnt by heart: the loss falls and the main metric on the same rows is high."""
+    rows = toy_rows(task)
+    recipe = Recipe(epochs=24, lr=1e-2, batch_size=8, max_length=16)
+    method = LoRA(targets=".*(dense|query|value)")
+    result = run_many(tiny, {"x": rows}, tmp_path / "out", task=task, recipe=recipe, method=method, val={"x": rows})["x"]
+    assert result.metrics[f"val_{TASKS[task].main_metric}"] >= least
+    assert result.history[-1]["loss"] < result.history[0]["loss"] / 2
+
+
+@pytest.mark.parametrize("name", [*(n for n in METHODS if n != "head"), "probe"])
+def test_every_method_trains(tiny: Backbone, tmp_path: Path, name: str) -> None:
+    """One epoch of every method, twice: all its tensors are finite, moved by training, and the same bits each time."""
+    method: Method | None = None if name == "probe" else METHODS[name]()
+    for out, epochs in (("one", 1), ("again", 1), ("three", 3)):
+        run_many(tiny, {"a": DATA["a"]}, tmp_path / out, method=method, recipe=QUICK.replace(epochs=epochs))
+    one, three = tensors(tmp_path / "one" / "a"), tensors(tmp_path / "three" / "a")
+    assert weights_of(tmp_path / "one" / "a") == weights_of(tmp_path / "again" / "a")
+    assert all(np.isfinite(tensor).all() for tensor in three.values())
+    assert any(not np.array_equal(one[key], three[key]) for key in one if "classifier" not in key) or name == "probe"
+
+
+def test_methods_and_settings_may_differ_in_one_pack(tiny: Backbone, tmp_path: Path) -> None:
+    """Method, rank, learning rate, epochs and seed of one adapter differ from its neighbours'; each file says its own."""
+    each = {"a": {"method": METHODS["ia3"](), "lr": 1e-2}, "b": {"method": LoRA(r=3, alpha=5.0), "epochs": 1}, "c": {"seed": 5}}
+    results = run_many(tiny, {n: DATA[n] for n in "abcd"}, tmp_path, each=each, pack_size=2)
+    configs = {n: json.loads((tmp_path / n / "adapter_config.json").read_text()) for n in "abcd"}
+    assert [configs[n]["peft_type"] for n in "abcd"] == ["IA3", "LORA", "LORA", "LORA"]
+    assert [configs[n].get("r") for n in "abcd"] == [None, 3, 8, 8]
+    assert [len(results[n].history) for n in "abcd"] == [2, 1, 2, 2]
+    assert json.loads((tmp_path / "c" / "graftax.json").read_text())["recipe"]["seed"] == 5
+
+
+# -- epochs, metrics, failures ----------------------------------------------------------------------------------------
+
+
+def test_best_epoch_is_kept_and_stops_early(tiny: Backbone, tmp_path: Path) -> None:
+    """The first best epoch on the validation rows is saved; training ends `patience` epochs after it."""
+    data, val = {"a": toy_rows(count=16, seed=1)}, {"a": toy_rows(count=20, seed=2)}
+    recipe = QUICK.replace(epochs=12, lr=1e-2, schedule="constant", patience=2)
+    result = run_many(tiny, data, tmp_path / "out", recipe=recipe, val=val)["a"]
+    scores = [line["val_accuracy"] for line in lines(tmp_path / "out")]
+    best = int(np.argmax(scores))
+    assert len(scores) == min(12, best + 1 + 2)
+    assert result.metrics["val_accuracy"] == max(scores)
+    saved = json.loads((tmp_path / "out" / "a" / "graftax.json").read_text())["metrics"]
+    assert (saved["epoch"], saved["val_accuracy"]) == (best + 1, max(scores))
+    run_many(tiny, data, tmp_path / "to best", recipe=recipe.replace(epochs=best + 1, patience=None))
+    assert weights_of(tmp_path / "to best" / "a") == weights_of(tmp_path / "out" / "a")
+
+
+def test_metrics_have_a_line_per_epoch(tiny: Backbone, tmp_path: Path) -> None:
+    """metrics.jsonl: each epoch of each adapter once; a later run in the directory keeps the lines about other adapters."""
+    run_many(tiny, {n: DATA[n] for n in "ab"}, tmp_path)
+    run_many(tiny, {n: DATA[n] for n in "bc"}, tmp_path, overwrite=True)
+    assert sorted((line["adapter"], line["epoch"]) for line in lines(tmp_path)) == [(n, e) for n in "abc" for e in (1, 2)]
+
+
+@pytest.mark.parametrize("how", ["NaN labels", "huge rate", "huge rate, one step"])
+def test_diverged_adapters_are_reported(tiny: Backbone, tmp_path: Path, how: str) -> None:
+    """The others are trained and saved; the error names the one that failed; no run is left to resume."""
+    good, bad = toy_rows("regress", 16), toy_rows("regress", 16 if how == "huge rate" else 8)
+    data: dict[str, Any] = {"good": good, "bad": nan_rows() if how == "NaN labels" else bad}
+    each = {} if how == "NaN labels" else {"bad": {"lr": 1e30}}
+    val = None if how == "NaN labels" else {"good": good, "bad": bad}
+    with pytest.raises(GraftaxError, match=r"no adapter for bad: the loss was not finite.*Saved: good") as error:
+        run_many(tiny, data, tmp_path, task="regress", each=each, val=val, pack_size=2)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "good" / "adapter_model.safetensors").is_file()
+    assert not (tmp_path / "bad").exists()
+    assert not (tmp_path / ".run").exists()
+
+
+def test_rare_labels_may_be_held_out(tiny: Backbone, tmp_path: Path) -> None:
+    """A tag that only a held-out row has is a class all the same, not an unknown label."""
+    rows = [{"text": ["iron", "shop"], "label": ["B-M", "O"]}] * 9 + [{"text": ["plum"], "label": ["B-RARE"]}]
+    recipe = QUICK.replace(epochs=1)
+    for seed in range(3):
+        run_many(tiny, {"x": rows}, tmp_path / str(seed), task="tag", recipe=recipe.replace(seed=seed), val=0.5)
+        assert json.loads((tmp_path / str(seed) / "x" / "graftax.json").read_text())["labels"] == ["B-M", "B-RARE", "O"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"data": {}}, "no data"),
+        ({"pack_size": 0}, "pack size must be at least 1"),
+        ({"each": {"z": {"lr": 1e-2}}}, "settings for z, but the adapters are a"),
+        ({"each": {"a": {"rank": 2}}}, "no such setting: rank"),
+        ({"val": {"z": DATA["b"]}}, "validation rows for z"),
+        ({"val": 1.5}, "between 0 and 1"),
+        ({"val": {"a": [{"text": "x", "label": "new"}]}}, "label 'new', which the adapter does not know"),
+        ({"recipe": QUICK.replace(patience=2)}, "patience needs validation rows"),
+        ({"recipe": QUICK.replace(max_length=41)}, "max length 41 is more than the 40 tokens"),
+        ({"method": METHODS["prefix"](tokens=20), "recipe": QUICK.replace(max_length=32)}, "more than the 20 tokens"),
+        ({"method": LoRA(targets="nothing")}, "matches no site. Sites there are: "),
+        ({"task": "translate"}, "unknown task"),
+        ({"data": {"../a": DATA["a"]}}, "cannot be named"),
+        ({"data": {".run": DATA["a"]}}, "cannot be named"),
+    ],
+)
+def test_bad_settings_are_found_before_training(tiny: Backbone, tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
+    """One line, and nothing is written."""
+    with pytest.raises(GraftaxError) as error:
+        run_many(tiny, settings.pop("data", {"a": DATA["a"]}), tmp_path / "out", **settings)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+# -- what is on disk --------------------------------------------------------------------------------------------------
+
+
+def test_existing_adapters_are_refused_or_replaced(tiny: Backbone, tmp_path: Path) -> None:
+    """A second run into the directory is refused unless `overwrite`; new names beside the old ones are welcome."""
+    run_many(tiny, {"a": DATA["a"]}, tmp_path)
+    before = weights_of(tmp_path / "a")
+    with pytest.raises(GraftaxError, match="already holds a; choose another directory or pass --overwrite"):
+        run_many(tiny, {"a": DATA["b"]}, tmp_path)
+    assert weights_of(tmp_path / "a") == before
+    run_many(tiny, {"b": DATA["b"]}, tmp_path)
+    run_many(tiny, {"a": DATA["b"]}, tmp_path, overwrite=True)
+    assert weights_of(tmp_path / "a") != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "metrics.jsonl"]
+
+
+def test_train_is_train_many_of_one(tiny: Backbone, tmp_path: Path) -> None:
+    """`train` writes the same bits."""
+    result = train(tiny, DATA["a"], tmp_path / "one" / "a", recipe=QUICK, progress=False)
+    run_many(tiny, {"a": DATA["a"]}, tmp_path / "many")
+    assert result.directory == tmp_path / "one" / "a"
+    assert weights_of(result.directory) == weights_of(tmp_path / "many" / "a")
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, ticks: int, then: Callable[[Run], None]) -> None:
+    """Call `then(run)` at the end of a tick."""
+    fill = Run._fill
+
+    def counted(self: Run) -> None:
+        fill(self)
+        if self.ticks == ticks:
+            then(self)
+
+    monkeypatch.setattr(Run, "_fill", counted)
+
+
+def interrupt(run: Run) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("ticks", [1, 4, 9, 14])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_resume_in_process(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int, dropout: float) -> None:
+    """Stopped at any tick (in an epoch, between jobs) and called again: the bits and metrics of an uninterrupted run."""
+    settings: dict[str, Any] = {"pack_size": 2, "val": 0.3, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
+    data = {n: DATA[n] for n in "abd"}
+    whole = run_many(tiny, data, tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch:
+        stop_after(patch, ticks, interrupt)
+        with pytest.raises(Interrupted, match=r"state saved in .*; run the same command again to go on"):
+            run_many(tiny, data, tmp_path / "out", **settings)
+    again = run_many(tiny, data, tmp_path / "out", **settings)
+    for name in data:
+        assert weights_of(tmp_path / "out" / name) == weights_of(tmp_path / "whole" / name)
+        assert again[name].metrics == whole[name].metrics
+        assert again[name].history == whole[name].history
+    assert lines(tmp_path / "out") == lines(tmp_path / "whole")
+
+
+def test_settings_of_an_unfinished_run_are_fixed(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another recipe, data, pack size or dtype is refused; `overwrite` begins anew; asking for more slots than jobs resumes."""
+    data = {n: DATA[n] for n in "ab"}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, interrupt)
+        with pytest.raises(Interrupted):
+            run_many(tiny, data, tmp_path, pack_size=9)
+    for changes in ({"recipe": QUICK.replace(lr=1e-4)}, {"pack_size": 1}, {"method": None}, {"task": "classify", "val": 0.5}):
+        with pytest.raises(GraftaxError, match="unfinished run with other settings"):
+            run_many(tiny, data, tmp_path, **{"pack_size": 9, **changes})
+    with pytest.raises(GraftaxError, match="unfinished run with other settings"):
+        run_many(tiny, {"a": DATA["b"], "b": DATA["a"]}, tmp_path, pack_size=9)
+    run_many(tiny, data, tmp_path, pack_size=9)
+    assert not (tmp_path / ".run").exists()
+
+
+def test_stale_checkpoints_are_not_resumed(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a crash left of a finished run's state is no part of the next run."""
+    data = {n: DATA[n] for n in "ab"}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5, interrupt)
+        with pytest.raises(Interrupted):
+            run_many(tiny, data, tmp_path / "out")
+    (tmp_path / "out" / ".run" / "run.json").unlink()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, interrupt)
+        with pytest.raises(Interrupted):
+            run_many(tiny, data, tmp_path / "out", recipe=QUICK.replace(seed=3), overwrite=True)
+    run_many(tiny, data, tmp_path / "out", recipe=QUICK.replace(seed=3), overwrite=True)
+    run_many(tiny, data, tmp_path / "fresh", recipe=QUICK.replace(seed=3))
+    assert weights_of(tmp_path / "out" / "a") == weights_of(tmp_path / "fresh" / "a")
+
+
+def test_a_checkpoint_is_of_one_moment(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The background save writes what was true when it began, whatever training adds meanwhile."""
+    from graftax.train.checkpoint import Checkpoints
+
+    saves = Checkpoints(tmp_path / "checkpoints")
+    facts: dict[str, Any] = {"history": [1]}
+    array = np.arange(3.0)
+    saves.save(1, {"x": array}, facts)
+    facts["history"].append(2)
+    array[:] = -1.0
+    saves.close()
+    again = Checkpoints(tmp_path / "checkpoints")
+    found = again.restore({"x": np.zeros(3)})
+    assert found is not None
+    assert found[0]["x"].tolist() == [0.0, 1.0, 2.0]
+    assert found[1] == again.facts() == {"history": [1]}
+    again.close()
+
+
+# -- a real process, really killed ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def command(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
+    """`graftax train` of four adapters in two slots; about a second of steps after starting."""
+    folder = tmp_path_factory.mktemp("data")
+    files = [str(write_csv(folder / f"{n}.csv", toy_rows(count=40, seed=ord(n)))) for n in "abcd"]
+    options = "--epochs 30 --lr 3e-3 --batch-size 4 --max-length 16 --pack-size 2 --save-every 0 --val 0.2 --option dropout=0.1"
+
+    def build(out: Path) -> list[str]:
+        return [sys.executable, "-m", "graftax", "train", "-b", str(tiny_dir), "--out", str(out), *options.split(), "--data", *files]
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(command: Callable[[Path], list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    subprocess.run(command(out), check=True, capture_output=True)
+    return out
+
+
+def wait_for(ready: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not ready() and process.poll() is None:
+        time.sleep(0.005)
+
+
+def moment(out: Path, when: str) -> Callable[[], bool]:
+    """Tests for a moment in a run."""
+    saves = out / ".run" / "checkpoints"
+
+    def complete() -> list[int]:
+        return [int(p.name) for p in saves.iterdir() if p.name.isdigit()] if saves.is_dir() else []
+
+    return {
+        "before a checkpoint": lambda: (out / ".run" / "run.json").is_file(),
+        "in a checkpoint": lambda: len(complete()) > 1 and any("tmp" in p.name for p in saves.iterdir()),
+        "after some": lambda: max(complete(), default=0) >= 40,
+        "between jobs": lambda: (out / "a").is_dir() or (out / "b").is_dir(),
+        "in the last job": lambda: (out / "c").is_dir() or (out / "d").is_dir(),
+    }[when]
+
+
+MOMENTS = ["before a checkpoint", "in a checkpoint", "after some", "between jobs", "in the last job"]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def assert_same(out: Path, whole: Path) -> None:
+    for name in "abcd":
+        assert weights_of(out / name) == weights_of(whole / name)
+    assert lines(out) == lines(whole)
+    assert not (out / ".run").exists()
+
+
+def test_resume_after_sigkill(command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path) -> None:
+    """Killed at five moments of one run and started again each time, it ends with the bytes of an uninterrupted run."""
+    out = tmp_path / "out"
+    for when in MOMENTS:
+        process = start(command(out))
+        wait_for(moment(out, when), process)
+        process.kill()
+        process.communicate()
+    done = subprocess.run(command(out), capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+    assert_same(out, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", MOMENTS)
+def test_resume_after_sigkill_each(command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path, when: str) -> None:
+    """The same, one moment at a time."""
+    process = start(command(tmp_path / "out"))
+    wait_for(moment(tmp_path / "out", when), process)
+    process.kill()
+    process.communicate()
+    subprocess.run(command(tmp_path / "out"), check=True, capture_output=True)
+    assert_same(tmp_path / "out", uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_resume_after_a_polite_signal(
+    command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Exit code 130 and a line that says how to go on; the same command ends with the same bytes."""
+    process = start(command(tmp_path / "out"))
+    wait_for(moment(tmp_path / "out", "after some"), process)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("graftax: interrupted, state saved in ")
+    assert errors.splitlines()[-1].endswith("run the same command again to go on.")
+    assert "Traceback" not in errors
+    again = subprocess.run(command(tmp_path / "out"), capture_output=True, text=True, check=True)
+    assert "resumed: " in again.stderr
+    assert_same(tmp_path / "out", uninterrupted)
+
+
+def test_same_seed_same_bits_in_another_process(
+    command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path
+) -> None:
+    """Nothing but the settings decides the bits: a second process writes the same files."""
+    subprocess.run(command(tmp_path / "out"), check=True, capture_output=True)
+    assert_same(tmp_path / "out", uninterrupted)
+
+
+# -- a full or failing disk -------------------------------------------------------------------------------------------
+
+
+def full(*args: Any, **kwargs: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_full_disk_while_saving_an_adapter(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clear line; the adapter that was there is intact; with space again the same call goes on."""
+    run_many(tiny, {"a": DATA["a"]}, tmp_path)
+    before = weights_of(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(GraftaxError, match="no space left on the disk") as error:
+            run_many(tiny, {"a": DATA["b"]}, tmp_path, overwrite=True)
+    assert "\n" not in str(error.value)
+    assert weights_of(tmp_path / "a") == before
+    run_many(tiny, {"a": DATA["b"]}, tmp_path, overwrite=True)
+    assert weights_of(tmp_path / "a") != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "metrics.jsonl"]
+
+
+def test_full_disk_while_checkpointing(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that does not fit is one clear line too."""
+    from graftax.train.checkpoint import Checkpoints
+
+    monkeypatch.setattr(Checkpoints, "save", full)
+    with pytest.raises(GraftaxError, match="no space left on the disk"):
+        run_many(tiny, {"a": DATA["a"]}, tmp_path, save_every=0.0)
+
+
+@pytest.mark.parametrize("failing", ["block", "fsync", "rename"])
+def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """A failure while filling, syncing or renaming leaves the old directory and nothing else."""
+    target = tmp_path / "target"
+    with disk.new_directory(target) as draft:
+        (draft / "file").write_text("old")
+    rename = Path.rename
+
+    def refuse(self: Path, to: Path) -> Path:
+        return full() if to == target and (self / "new").exists() else rename(self, to)
+
+    with monkeypatch.context() as patch, pytest.raises(GraftaxError, match="no space left"):
+        if failing == "fsync":
+            patch.setattr(os, "fsync", full)
+        if failing == "rename":
+            patch.setattr(Path, "rename", refuse)
+        with disk.new_directory(target, overwrite=True) as draft:
+            (draft / "file").write_text("new")
+            (draft / "new").write_text("new")
+            if failing == "block":
+                full()
+    assert (target / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    with disk.new_directory(target, overwrite=True) as draft:
+        (draft / "file").write_text("new")
+    assert (target / "file").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_disk_refuses_what_it_must_not_replace(tmp_path: Path) -> None:
+    """An existing directory needs `overwrite`; a file in its place is never replaced; other errors pass unchanged."""
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(GraftaxError, match="exists already"), disk.new_directory(tmp_path / "dir"):
+        pass
+    with pytest.raises(GraftaxError, match="is not a directory"), disk.new_directory(tmp_path / "file", overwrite=True):
+        pass
+    with pytest.raises(ZeroDivisionError), disk.new_directory(tmp_path / "new"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """`write_text` leaves the old content when it fails."""
+    disk.write_text(tmp_path / "file", "old")
+    with monkeypatch.context() as patch, pytest.raises(GraftaxError, match="no space left"):
+        patch.setattr(os, failing, full)
+        disk.write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_training_leaves_no_state_of_a_removed_run(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the state deleted by hand the run begins anew, where nothing was saved yet."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1, interrupt)
+        with pytest.raises(Interrupted):
+            run_many(tiny, {"a": DATA["a"]}, tmp_path)
+    shutil.rmtree(tmp_path / ".run")
+    run_many(tiny, {"a": DATA["a"]}, tmp_path)
+    assert [(line["adapter"], line["epoch"]) for line in lines(tmp_path)] == [("a", 1), ("a", 2)]

@@ -1,0 +1,106 @@
+"""A complete tiny backbone on disk (config, weights, tokenizer) and toy data that is learnt in seconds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from graftax.models.random import random_tensors
+
+FRUIT = "apple pear plum cherry grape melon".split()
+METAL = "iron gold zinc copper silver lead".split()
+FILLER = "the a shop sells old and new red heavy fresh today cheap".split()
+
+CONFIG: dict[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": 160,
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+    "pad_token_id": 0,
+}
+
+
+@cache
+def tokenizer_json() -> str:
+    """A WordPiece tokenizer with BERT's template; its vocabulary is fixed, as training one is not reproducible."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FRUIT, *METAL, *FILLER, *".,-?!0123456789", *letters]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, "##s", *(f"##{c}" for c in letters)]))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer.to_str()
+
+
+def write_backbone(directory: Path, seed: int = 7, **changes: Any) -> Path:
+    """A backbone with random weights as Hugging Face stores it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = CONFIG | changes
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_text(tokenizer_json())
+    # weights ten times the usual start: outputs then depend on the text strongly enough to be learnt from
+    tensors = {key: 10 * t if "LayerNorm" not in key else t for key, t in random_tensors(config, seed).items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+def toy_rows(task: str = "classify", count: int = 24, seed: int = 0) -> list[dict[str, Any]]:
+    """Short sentences of three to seven words that name a fruit or a metal; what is asked is which."""
+    random = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for i in range(count):
+        fruit = i % 2 == 0
+        words = [str(w) for w in random.choice(FILLER, int(random.integers(2, 7)))]
+        at = int(random.integers(0, len(words) + 1))
+        words.insert(at, str(random.choice(FRUIT if fruit else METAL)))
+        if task == "tag":
+            tags = ["B-FRUIT" if word in FRUIT else "B-METAL" if word in METAL else "O" for word in words]
+            rows.append({"text": words, "label": tags})
+        else:
+            label: Any = {"classify": "fruit" if fruit else "metal", "regress": 1.0 if fruit else -1.0}.get(task)
+            if task == "multilabel":
+                label = ["any", "fruit"] if fruit else ["any"]
+            rows.append({"text": " ".join(words), "label": label})
+    return rows
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
+    """Rows as CSV, lists joined as the reader splits them."""
+
+    def cell(key: str, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return " ".join(value) if key == "text" or any("-" in v or v == "O" for v in value) else "|".join(value)
+
+    rows = [{key: cell(key, value) for key, value in row.items()} for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def weights_of(directory: Path) -> bytes:
+    """The bytes of an adapter's tensors."""
+    return (directory / "adapter_model.safetensors").read_bytes()
