@@ -165,7 +165,7 @@ def _long_key(key: str) -> str:
 
 
 def _dump(content: Any) -> str:
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+    return json.dumps(dict(sorted(content.items())), indent=2) + "\n"  # not sort_keys: the first rank pattern that matches wins
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

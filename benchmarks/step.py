@@ -28,7 +28,7 @@ def _config(shape: str) -> dict:
 
 
 def ours(shape: str, tokens: bool) -> Work:
-    from graftax.train.heap import keep_heap
+    from graftax.heap import keep_heap
 
     keep_heap()
     import jax

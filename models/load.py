@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
+from ..heap import keep_heap
 from .backbone import Backbone
 from .encoder import EncoderConfig
 from .family import Family
@@ -43,6 +44,7 @@ def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: 
         GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
             truncated, or only there as a pickle.
     """
+    keep_heap()
     if dtype not in ("float32", "bfloat16"):
         raise GraftaxError(f"dtype {dtype!r} is not supported; use float32 or bfloat16.")
     directory = find_directory(path_or_hub_id, revision)

@@ -26,7 +26,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
             r=3,
             alpha=7.0,
             rslora=True,
-            rank_pattern={r"layer\.1\..*query": 2, "query|q_lin": 5},
+            rank_pattern={"query|q_lin": 5, r"layer\.1\..*": 2},  # the first that matches wins: in this order, not sorted
             alpha_pattern={"value|v_lin": 11.0},
         ),
     ),

@@ -102,7 +102,7 @@ NORMS, KERNELS = 2 * D, 4 * D * D + 2 * D * W
 BIASES = 4 * D + W + D + 2 * D  # of a layer: attention, feed-forward, norms
 COUNTS = {
     "lora": 3 * 2 * 3 * (D + D),
-    "rslora": (2 * 5 + 2) * (D + D) + 3 * 3 * (D + D),
+    "rslora": (3 * 5 + 2 * 3 + 2) * (D + D),
     "lora-dense": 3 * 2 * ((D + D) + 2 * (D + W)) + 2 * (D + D),
     "lora-regex": 2 * 2 * (D + D),
     "lora-embedding": 4 * (V + D) + 3 * 4 * (D + D),

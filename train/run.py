@@ -31,7 +31,6 @@ from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from .checkpoint import Checkpoints
 from .data import Columns
-from .heap import keep_heap
 from .job import Job, prepare, select_overrides
 from .pack import Pack
 from .progress import Metrics, Progress
@@ -130,7 +129,6 @@ def train_many(
                 tokenizer=tokenizer,
             )
         )
-    keep_heap()
     run = Run(backbone, kind, jobs, out, tokenizer, pack_size, overwrite, save_every, progress)
     with run.signals():
         return run.go()

@@ -1,7 +1,8 @@
 """Keep the C heap between steps.
 
 A training step on CPU frees hundreds of megabytes of temporary buffers and asks for them again in the next one. glibc hands
-large blocks back to the kernel at once, so every step would fault every page in anew: a tenth of its time.
+large blocks back to the kernel at once, so every step would fault every page in anew: a tenth of its time. It must be asked for
+before JAX starts its threads, so `load_backbone` and the command line do.
 """
 
 from __future__ import annotations
