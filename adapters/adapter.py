@@ -160,7 +160,7 @@ class Layout:
                 cut = {}
                 for leaf, like in own.items():
                     array = np.asarray(tree[leaf] if site.layer is None else tree[leaf][site.layer - first])
-                    cut[leaf] = np.ascontiguousarray(array[tuple(slice(0, n) for n in like.shape)])
+                    cut[leaf] = np.asarray(array[tuple(slice(0, n) for n in like.shape)], order="C")
                 states[method.key][site] = (cut, fixed)
         return states
 

@@ -9,7 +9,7 @@ is merging two adapters. The drift, how far the merged model's outputs are from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from .sites import LinearWeights, NormWeights, TableWeights
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
 
-_WEIGHTS = {"linear": LinearWeights, "norm": NormWeights, "embedding": TableWeights}
+_WEIGHTS: dict[str, Any] = {"linear": LinearWeights, "norm": NormWeights, "embedding": TableWeights}
 
 
 def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:

@@ -97,6 +97,11 @@ class Method:
         """Names of the trainable leaves at this site, in this config."""
         return tuple(self.identity(site, self.size(site))[0])
 
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions it takes from the text: a prefix's, a prompt's."""
+        return 0
+
     # -- what it does -------------------------------------------------------------------------------------------------
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
@@ -116,7 +121,7 @@ class Method:
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
         """Tensors of an adapter file from the trainable leaves at every site; keys and shapes are PEFT's where it has any."""
         return {
-            file_key(site, suffix): np.ascontiguousarray(tensor)
+            file_key(site, suffix): np.asarray(tensor, order="C")
             for site, leaves in states.items()
             for suffix, tensor in self.tensors(site, leaves).items()
         }
@@ -147,7 +152,7 @@ class Method:
         return None
 
     @classmethod
-    def from_peft(cls, config: Mapping[str, Any], sites: Sequence[Site]) -> Self:
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
         """Inverse of `to_peft`. Keys it does not pop from a copy must be at PEFT's defaults (`peft.read_config`)."""
         raise GraftaxError(f"PEFT's {config.get('peft_type')} cannot be read as {cls.name}.")
 

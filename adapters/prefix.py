@@ -40,6 +40,10 @@ class Prefix(Method):
         if self.targets is not None:
             raise GraftaxError("prefix: acts on the attention of every layer and takes no targets.")
 
+    @property
+    def virtual_tokens(self) -> int:
+        return self.tokens
+
     def size(self, site: Site) -> int:
         return self.tokens if site.kind == "attention" else 0
 

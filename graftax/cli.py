@@ -113,7 +113,7 @@ def train(
     from .train.run import train_many
 
     settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
-    chosen = {"method": method, "rank": rank, "alpha": alpha, "target": target, "option": option or []}
+    chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "option": option or []}
     each = read_config(config)[1] if config is not None else {}
     for table in each.values():
         own = {key: table.pop(key) for key in chosen if key in table}

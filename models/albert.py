@@ -58,9 +58,9 @@ FAMILY = Family(
         "type_vocab_size": "type_vocab_size",
         "layer_norm_eps": "norm_eps",
     },
-    fixed={"type_vocab_size": 2, "groups": 1, "activation": "gelu_new", "embedding_size": 128},
+    defaults={"type_vocab_size": 2, "groups": 1, "activation": "gelu_new", "embedding_size": 128},
     layer_path=layer_path,
     parts=parts,
     past_key_values=False,
-    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",)),
+    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), pooler="albert.pooler"),
 )

@@ -92,8 +92,7 @@ class Backbone:
         layout = self.family.head
         hidden, modules = layout.hidden, layout.modules
         if layout.features == "pooled" and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
-            pooler = "pooler" if self.family.prefix == "albert" else "pooler.dense"
-            hidden, modules = "tanh", (f"{self.family.prefix}.{pooler}", *modules)
+            hidden, modules = "tanh", (layout.pooler, *modules)
         return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout)
 
     def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | None = None, **options: Any) -> Any:

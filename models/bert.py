@@ -49,8 +49,8 @@ FAMILY = Family(
     task_model="Bert",
     prefix="bert",
     fields=FIELDS,
-    fixed={"type_vocab_size": 2},
+    defaults={"type_vocab_size": 2},
     layer_path=layer_path,
     parts=parts,
-    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",)),
+    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), pooler="bert.pooler.dense"),
 )

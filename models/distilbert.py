@@ -43,7 +43,7 @@ FAMILY = Family(
         "activation": "activation",
         "max_position_embeddings": "max_positions",
     },
-    fixed={"pooler": False},
+    defaults={"pooler": False},
     layer_path=layer_path,
     parts=parts,
     past_key_values=False,

@@ -29,7 +29,7 @@ from .ops import attention, gelu, gelu_tanh, layer_norm
 
 import os
 UNROLL = int(os.environ.get("UNROLL","1"))
-ACTIVATIONS = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": jax.nn.relu}
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": jax.nn.relu}
 
 Arrays = dict[str, jax.Array]
 

@@ -36,6 +36,7 @@ class HeadLayout:
     features: str  # "pooled" (tanh pooler) or "first" (the first position as it is)
     hidden: str  # activation of the head's own hidden layer, "none" where it has none
     modules: tuple[str, ...]  # its paths: (hidden layer, classifier) or (classifier,)
+    pooler: str = ""  # path of the pretrained pooler, which is trained with the head where a checkpoint lacks it
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Family:
     task_model: str  # transformers' class names are this + "ForSequenceClassification" and so on
     prefix: str  # module of the encoder in task models: "bert" in bert.encoder.layer.0...
     fields: Mapping[str, str]  # Hugging Face config key -> field of EncoderConfig
-    fixed: Mapping[str, Any]  # fields of EncoderConfig that the family fixes
+    defaults: Mapping[str, Any]  # of EncoderConfig, where the config does not say
     layer_path: Callable[[EncoderConfig, int], str]  # module path of stacked layer i
     parts: Callable[[EncoderConfig], tuple[Part, ...]]
     head: HeadLayout
@@ -67,7 +68,7 @@ class Family:
         missing = [k for k, field in self.fields.items() if k not in raw and field in _NEEDED]
         if missing:
             raise GraftaxError(f"config.json lacks {', '.join(missing)}.")
-        values: dict[str, Any] = {"norm_eps": self.default_eps, "pad_id": raw.get("pad_token_id") or 0, **self.fixed}
+        values: dict[str, Any] = {"norm_eps": self.default_eps, "pad_id": raw.get("pad_token_id") or 0, **self.defaults}
         values |= {field: raw[key] for key, field in self.fields.items() if key in raw}
         config = EncoderConfig(**values)
         if config.hidden_size % config.num_heads:

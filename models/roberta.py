@@ -14,7 +14,7 @@ FAMILY = Family(
     task_model="Roberta",
     prefix="roberta",
     fields=bert.FIELDS,
-    fixed={"type_vocab_size": 2, "positions_from_pad": True},
+    defaults={"type_vocab_size": 2, "positions_from_pad": True},
     layer_path=bert.layer_path,
     parts=bert.parts,
     head=HeadLayout(features="first", hidden="tanh", modules=("classifier.dense", "classifier.out_proj")),

@@ -79,7 +79,7 @@ class Predictor:
         names = tuple(labels or adapter.labels or (f"LABEL_{i}" for i in range(count)))
         if len(names) != count:
             raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
-        virtual = sum(getattr(m, "tokens", 0) for m in adapter.methods)
+        virtual = sum(method.virtual_tokens for method in adapter.methods)
         length = min(adapter.recipe.get("max_length", self.max_length), self.backbone.config.max_tokens - virtual)
         loaded = _Loaded(task_named(adapter.task), names, length)
         with self._lock:

@@ -35,19 +35,13 @@ class Checkpoints:
             step, args=args.Composite(arrays=args.StandardSave(copied), facts=args.JsonSave(facts)), force=True
         )
 
-    def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest complete checkpoint, with the structure and shapes of `like`; None where there is none."""
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+    def arrays(self, like: Any) -> Any:
+        """The arrays of the newest complete checkpoint, with the structure and shapes of `like`."""
         args = self._ocp.args
-        found = self._manager.restore(
-            step, args=args.Composite(arrays=args.StandardRestore(like), facts=args.JsonRestore())
-        )
-        return found["arrays"], found["facts"]
+        return self._manager.restore(self._manager.latest_step(), args=args.Composite(arrays=args.StandardRestore(like)))["arrays"]
 
     def facts(self) -> dict[str, Any] | None:
-        """The JSON of the newest checkpoint alone."""
+        """The facts of the newest complete checkpoint; None where there is none."""
         step = self._manager.latest_step()
         if step is None:
             return None

@@ -101,7 +101,7 @@ def prepare(
         held = read_examples(val, columns, task.name)
     head = backbone.head(len(names), tokens=task.tokens)
     methods = (method, head) if method is not None else (head,)
-    virtual = getattr(method, "tokens", 0)  # a prefix takes positions from the text
+    virtual = method.virtual_tokens if method else 0
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")

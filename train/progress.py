@@ -63,7 +63,9 @@ class Progress:
     """Bars for every task in a slot and for the whole run, or plain lines when nobody watches."""
 
     def __init__(self, total_steps: int, done: int, enabled: bool = True):
-        self._enabled, self._live, self._tasks = enabled, None, {}
+        self._enabled = enabled
+        self._live: Any = None
+        self._tasks: dict[str, Any] = {}
         self._began = time.monotonic()
         if enabled and sys.stderr.isatty():
             from rich.console import Console

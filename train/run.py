@@ -165,12 +165,11 @@ class Run:
         self.ticks, offset = 0, None
         if started is None:
             shutil.rmtree(self.folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
-            facts = {"digest": self._digest(), "pack_size": size, "jobs": [j.name for j in jobs], "machine": _machine()}
-            disk.write_json(self.folder / "run.json", facts)
+            what = {"digest": self._digest(), "pack_size": size, "jobs": [j.name for j in jobs], "machine": _machine()}
+            disk.write_json(self.folder / "run.json", what)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         if started is not None and (facts := self.checkpoints.facts()):
-            arrays, _ = self.checkpoints.restore(self.pack.arrays()) or ({}, {})
-            self.pack.restore(arrays, facts["places"])
+            self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
             self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
             self.history, offset = facts["history"], facts["offset"]
             self.results = {n: Result(n, out / n, m, self.history[n]) for n, m in facts["done"].items()}
@@ -184,7 +183,7 @@ class Run:
             done = len(self.results)
             self.progress.say(f"resumed: {done} of {len(jobs)} adapters done, pack size {size}")
             if disk.read_json(self.folder / "run.json").get("machine") != _machine():
-                self.progress.say("begun on another machine: the adapters may differ from an uninterrupted run's in the last bits")
+                self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
         for place in self.pack.places:
             if place is not None:
                 self._begin(place.job, place.epoch * jobs[place.job].steps_per_epoch + place.position)

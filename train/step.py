@@ -68,7 +68,7 @@ class Batch(NamedTuple):
 def start(stacked: Stacked, hyper: Hyper) -> SlotState:
     """State before the first step, as NumPy arrays."""
     zeros = jax.tree.map(np.zeros_like, stacked.trainable)
-    adam = optax.ScaleByAdamState(count=np.int32(0), mu=zeros, nu=zeros)  # type: ignore[arg-type]
+    adam = optax.ScaleByAdamState(count=np.int32(0), mu=zeros, nu=zeros)
     return SlotState(*stacked, adam, hyper, np.int32(0), np.float32(0), np.bool_(False))
 
 
@@ -123,7 +123,7 @@ class Programs:
         """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) of one adapter."""
         loss, grads = jax.value_and_grad(self.loss)(slot.trainable, params, slot, batch)
         grads = jax.tree.map(lambda g, own: jnp.where(own > 0, g, 0.0), grads, slot.mask)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
         with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
             updates, adam = _ADAM.update(grads, slot.adam)
@@ -140,7 +140,7 @@ class Programs:
         kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), moved, slot)
         return kept._replace(failed=slot.failed | (batch.live & ~finite))
 
-    def step(self) -> Callable[[Any, SlotState, Batch], SlotState]:
+    def step(self) -> Any:
         """`step(params, pack, batches) -> pack`, compiled per batch shape; donates the pack."""
         return jax.jit(self.over_slots(self.step_one), donate_argnums=1)
 

@@ -139,7 +139,7 @@ class MultiLabel(Task):
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         chances = 1.0 / (1.0 + np.exp(-logits))
         chosen = np.flatnonzero(chances > 0.5)
-        return Answer([names[i] for i in chosen], [float(chances[i]) for i in chosen])
+        return Answer([names[i] for i in chosen.tolist()], [float(chances[i]) for i in chosen])
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.multilabel(list(examples.labels or ()), [a.label for a in answers], names)

@@ -1,0 +1,362 @@
+"""The command line: what its help says works, and whatever is wrong is one line and exit code 2."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from tiny import toy_rows, weights_of, write_backbone, write_csv, write_jsonl
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+
+from graftax import cli
+from graftax.adapters import METHODS
+from graftax.models.registry import FAMILIES
+
+FAST = "--epochs 2 --batch-size 8 --max-length 16 --lr 5e-3".split()
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Graftax = Callable[..., Said]
+
+
+@pytest.fixture
+def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Graftax:
+    """The command, in this process."""
+
+    def call(*arguments: Any, stdin: str | None = None) -> Said:
+        monkeypatch.setattr(sys, "argv", ["graftax", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        said = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Said(stop.value.code, said.out, said.err)
+
+    return call
+
+
+class Folder(NamedTuple):
+    backbone: Path
+    data: Path  # bank.csv, air.csv, tags.jsonl, ...
+    run: Path  # adapters bank and air
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Data files and two trained adapters; tests leave them as they are."""
+    path = tmp_path_factory.mktemp("cli")
+    for name in ("bank", "air"):
+        write_csv(path / "data" / f"{name}.csv", toy_rows(count=20, seed=ord(name[0])))
+        write_csv(path / "val" / f"{name}.csv", toy_rows(count=9, seed=ord(name[1])))
+    write_jsonl(path / "data" / "tags.jsonl", toy_rows("tag", 16))
+    write_jsonl(path / "data" / "many.jsonl", toy_rows("multilabel", 16))
+    write_csv(path / "data" / "numbers.csv", toy_rows("regress", 16))
+    files = [str(path / "data" / f"{name}.csv") for name in ("bank", "air")]
+    command = [sys.executable, "-m", "graftax", "train", "-b", str(tiny_dir), "--data", *files, "--out", str(path / "run"), *FAST]
+    subprocess.run(command, check=True, capture_output=True)
+    return Folder(tiny_dir, path / "data", path / "run")
+
+
+def one_line(said: Said, code: int = 2) -> str:
+    """The one line of an error."""
+    assert said.code == code, said
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("graftax: ")
+    assert "Traceback" not in line
+    return line
+
+
+# -- what works -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", "train", "eval", "predict", "merge", "inspect", "methods", "backbones", "demo"])
+def test_help(graftax: Graftax, command: str) -> None:
+    """Every command explains itself; nothing in brackets is swallowed as markup."""
+    said = graftax(*command.split(), "--help")
+    assert (said.code, said.err) == (0, "")
+    assert "Usage" in said.out
+    if command == "train":
+        assert "[adapters.NAME]" in re.sub(r"[\s│]+", " ", said.out)
+
+
+def test_lists(graftax: Graftax) -> None:
+    """`methods` and `backbones` name all there are."""
+    assert {line.split()[0] for line in graftax("methods").out.splitlines()} == {*METHODS, "probe"} - {"head"}
+    assert {line.split()[0] for line in graftax("backbones").out.splitlines()} >= set(FAMILIES)
+
+
+def test_train_with_everything(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
+    """Several files after --data, validation from a directory, a line per adapter; the same bits as from two commands."""
+    files = [folder.data / "bank.csv", folder.data / "air.csv"]
+    val = folder.data.parent / "val"
+    said = graftax("train", "-b", folder.backbone, "--out", tmp_path / "run", *FAST, "--val", val, "--pack-size", 1, "--data", *files)
+    assert said.code == 0, said.err
+    assert re.fullmatch(rf"{tmp_path}/run/bank  loss .* val_accuracy .*\n{tmp_path}/run/air  loss .*\n", said.out)
+    one = graftax("train", "-b", folder.backbone, "--out", tmp_path / "one", *FAST, "--data", files[1], "--val", val / "air.csv")
+    assert one.code == 0, one.err
+    assert weights_of(tmp_path / "one" / "air") == weights_of(tmp_path / "run" / "air")
+
+
+def test_config_file(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
+    """TOML gives any option, tables change one adapter, and the command line wins over the file."""
+    config = tmp_path / "run.toml"
+    config.write_text(
+        "epochs = 1\nbatch-size = 8\nmax_length = 16\nlr = 0.5\nrank = 3\n"
+        'option = ["dropout=0.25"]\n[adapters.air]\nepochs = 2\nmethod = "ia3"\noption = []\n'
+    )
+    files = [folder.data / "bank.csv", folder.data / "air.csv"]
+    said = graftax("train", "-b", folder.backbone, "-o", tmp_path / "run", "--config", config, "--lr", "1e-3", "-d", *files)
+    assert said.code == 0, said.err
+    configs = [json.loads((tmp_path / "run" / n / "adapter_config.json").read_text()) for n in ("bank", "air")]
+    recipes = [json.loads((tmp_path / "run" / n / "graftax.json").read_text())["recipe"] for n in ("bank", "air")]
+    assert [c["peft_type"] for c in configs] == ["LORA", "IA3"]
+    assert (configs[0]["r"], configs[0]["lora_dropout"]) == (3, 0.25)
+    assert [(r["epochs"], r["lr"], r["batch_size"]) for r in recipes] == [(1, 1e-3, 8), (2, 1e-3, 8)]
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "metric"), [("tag", "tags.jsonl", "f1"), ("multilabel", "many.jsonl", "micro_f1"), ("regress", "numbers.csv", "mse")]
+)
+def test_other_tasks(graftax: Graftax, folder: Folder, tmp_path: Path, task: str, file: str, metric: str) -> None:
+    """Train, measure and ask an adapter of every task."""
+    train = ["train", "-b", folder.backbone, "-o", tmp_path, "--task", task, *FAST, "--method", "bitfit", "--val", "0.25"]
+    assert graftax(*train, "-d", folder.data / file).code == 0
+    adapter = tmp_path / file.partition(".")[0]
+    said = graftax("eval", "-b", folder.backbone, "-a", adapter, "-d", folder.data / file, "--json")
+    assert metric in json.loads(said.out.splitlines()[-1])
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "iron shop"}, {"text": "apple", "adapter": None}])
+    answers = [json.loads(line) for line in graftax("predict", "-b", folder.backbone, "-a", f"x={adapter}", "-i", rows).out.splitlines()]
+    assert [a["adapter"] for a in answers] == ["x", None]
+    assert isinstance(answers[0]["label"], float if task == "regress" else list)
+
+
+def test_eval(graftax: Graftax, folder: Folder) -> None:
+    """A table of metrics, or with --json an object in the last line."""
+    command = ["eval", "-b", folder.backbone, "-a", folder.run / "bank", "-d", folder.data / "bank.csv"]
+    numbers = json.loads(graftax(*command, "--json").out.splitlines()[-1])
+    assert numbers.keys() >= {"accuracy", "macro_f1"}
+    assert f"accuracy     {numbers['accuracy']:.4f}" in graftax(*command).out.splitlines()
+
+
+def test_predict_from_a_file_and_from_stdin(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
+    """One JSON object per row, in order, each from the adapter it names; `-` reads the same rows from standard input."""
+    rows = [
+        {"text": "iron shop", "adapter": "bank"},
+        {"text": "café ☕ plum", "adapter": None},
+        {"text": "iron", "text_pair": "plum", "adapter": "air"},
+    ]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    command = ["predict", "-b", folder.backbone, *(f"--adapter={n}={folder.run / n}" for n in ("bank", "air")), "--input"]
+    said = graftax(*command, file)
+    answers = [json.loads(line) for line in said.out.splitlines()]
+    assert (said.code, said.err) == (0, "")
+    assert [a["adapter"] for a in answers] == ["bank", None, "air"]
+    assert answers[0]["label"] in ("fruit", "metal")
+    assert 0.5 <= answers[0]["score"] <= 1.0
+    assert answers[1] == {"adapter": None, "label": None, "score": None}
+    assert graftax(*command, "-", stdin=file.read_text()).out == said.out
+    assert graftax(*command, "-", stdin="").out == ""
+
+
+def test_inspect(graftax: Graftax, folder: Folder) -> None:
+    """Method, labels, backbone, recipe and every tensor's shape, without a backbone."""
+    said = graftax("inspect", folder.run / "bank")
+    assert said.code == 0
+    for part in ("LORA", '["fruit", "metal"]', "fingerprint", "batch_size", "lora_A.weight", "8x32"):
+        assert part in said.out
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_merge_is_what_transformers_loads(graftax: Graftax, folder: Folder, tmp_path: Path, task: str) -> None:
+    """transformers gives the adapter's logits [1e-4] from the merged directory alone, tokenizer and label names included."""
+    file = folder.data / ("tags.jsonl" if task == "tag" else "bank.csv")
+    train = ["train", "-b", folder.backbone, "-o", tmp_path, "--task", task, *FAST, "--lr", "2e-2", "--rank", 3, "--alpha", 5]
+    assert graftax(*train, "-d", file).code == 0
+    adapter, out = tmp_path / file.stem, tmp_path / "merged"
+    said = graftax("merge", "-b", folder.backbone, "-a", adapter, "-o", out)
+    assert said.code == 0
+    assert float(said.out.split()[-1]) < 1e-4
+    model = (AutoModelForTokenClassification if task == "tag" else AutoModelForSequenceClassification).from_pretrained(out)
+    names = json.loads((adapter / "graftax.json").read_text())["labels"]
+    assert [model.config.id2label[i] for i in range(len(names))] == names
+    words = ["iron", "shop", "sells", "plum"]
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    with torch.no_grad():
+        logits = model.eval()(**tokenizer(" ".join(words), return_tensors="pt")).logits[0].numpy()
+    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    rows = json.dumps({"text": " ".join(words)})
+    answer = json.loads(graftax("predict", "-b", folder.backbone, "-a", f"x={adapter}", "-i", "-", stdin=rows).out)
+    chances = chances[1:-1] if task == "tag" else chances
+    assert answer["score"] == pytest.approx(chances.max(-1).tolist(), abs=1e-4)
+    assert answer["label"] == (np.array(names)[chances.argmax(-1)].tolist())
+
+
+def test_broken_pipe_and_module(folder: Folder) -> None:
+    """`python -m graftax` is the command; a reader that goes away is no traceback."""
+    process = subprocess.Popen([sys.executable, "-m", "graftax", "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.wait()
+    process.stderr.close()
+    assert b"Traceback" not in errors
+
+
+# -- what does not ----------------------------------------------------------------------------------------------------
+
+#: Arguments -> part of the one line. {b}ackbone, {d}ata, {r}un, {t}mp.
+BAD_USE = {
+    "train -b {b} -d {d}/bank.csv -o {t}/o --rank 0": "rank must be at least 1",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --method lara": "unknown method 'lara'; there are lora",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "'translate' is not one of",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "No such option",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --epochs many": "many",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --epochs 0": "epochs must be",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --lr nan": "learning rate must be positive",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --schedule steep": "linear, cosine, constant",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --patience 2": "patience needs validation rows",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --target nothing.*": "matches no site. Sites there are: ",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --option width=3": "expected name=value with a field of lora: r, alpha",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --option r=abc": "r is int, as in r=8",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --option rslora=1": "rslora is bool",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --option rslora": "expected name=value",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --option rank_pattern=5": "lora: ",
+    "train -b {b} -d {d}/none.csv -o {t}/o": "none.csv: no such file",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --val {d}/none.csv": "none.csv: no such file",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --val 1.5": "between 0 and 1",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --text-column body": "no column 'body'; it has text, label",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --task regress": "is not a number",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --config {t}/none.toml": "none.toml: no such file",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --config {t}/bad.toml": "not valid TOML",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --config {t}/unknown.toml": "no such setting: epoch; there are backbone",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --config {t}/type.toml": "many",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --config {t}/table.toml": "settings for bunk, but the adapters are bank",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --config {t}/field.toml": "no such setting: frob",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --config {t}/value.toml": "lr must be a number",
+    "train -b {b} -d {d}/bank.csv -o {t}/file": "file is not a directory",
+    "train -b {b} -d {d}/bank.csv {d}/air.csv -o {t}/o --val {d}/bank.csv": "with several data files",
+    "train -b {b} -d {d}/bank.csv {d}/bank.csv -o {t}/o": "two data files have the same name",
+    "train -b {b} -d {d}/bank.csv -o {r}": "already holds bank; choose another directory or pass --overwrite",
+    "train -b {t} -d {d}/bank.csv -o {t}/o": "no backbone there, it has no config.json",
+    "train -b ./nowhere -d {d}/bank.csv -o {t}/o": "./nowhere: no such directory",
+    "train -b {b} -o {t}/o": "Missing option '--data'",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --dtype float16": "use float32 or bfloat16",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 99": "max length 99 is more than the 40 tokens",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --pack-size 0": "pack size must be at least 1",
+    "eval -b {b} -a {r}/bank -d {t}/labels.csv": "row 2 has label 'brick', which the adapter does not know (fruit, metal)",
+    "eval -b {b} -a {r}/none -d {d}/bank.csv": "no such adapter directory",
+    "eval -b {b} -a {t} -d {d}/bank.csv": "no adapter there, it has no adapter_config.json",
+    "eval -b {b} -a {t}/corrupt -d {d}/bank.csv": "damaged, its checksum",
+    "eval -b {b} -a {t}/truncated -d {d}/bank.csv": "corrupt or truncated",
+    "eval -b {t}/other -a {r}/bank -d {d}/bank.csv": "made for another backbone",
+    "eval -b {t}/wide -a {r}/bank -d {d}/bank.csv --any-backbone": "has shape",
+    "eval -b {b} -a {r}/bank -d {d}/bank.csv --labels x,y,z": "3 label names for a head of 2 classes",
+    "predict -b {b} -a {r}/bank -i {t}/rows.jsonl": "expected NAME=DIR",
+    "predict -b {b} -a x={r}/bank -i {t}/none.jsonl": "no such file",
+    "predict -b {b} -a x={r}/bank -i {t}/rows.jsonl": "no adapter named 'y' is loaded; loaded are x",
+    "predict -b {b} -a x={r}/bank -i {t}/nothing.jsonl": 'row 1 has no "text"',
+    "predict -b {b} -a x={r}/bank -i {t}/pair.jsonl": "must be texts",
+    "predict -b {b} -a x={r}/bank -i {t}/blank.jsonl": "row 1 is empty",
+    "merge -b {b} -a {r}/bank -o {r}": "exists already; choose another name or pass --overwrite",
+    "merge -b {b} -a {r}/bank -o {t}/file --overwrite": "is not a directory",
+    "merge -b {b} -a {r}/bank -o {t}/m --labels x": "1 label names for a head of 2",
+    "inspect {t}": "no adapter there",
+    "inspect": "Missing argument",
+    "frobnicate": "No such command 'frobnicate'",
+}
+
+
+@pytest.fixture
+def bad_things(folder: Folder, tmp_path: Path) -> dict[str, Path]:
+    files = {
+        "bad.toml": "epochs = = 3",
+        "unknown.toml": "epoch = 3",
+        "type.toml": 'epochs = "many"',
+        "table.toml": "[adapters.bunk]\nlr = 1e-2",
+        "field.toml": "[adapters.bank]\nfrob = 1",
+        "value.toml": '[adapters.bank]\nlr = "fast"',
+        "file": "x",
+        "labels.csv": "text,label\nplum,fruit\nstone,brick\n",
+        "rows.jsonl": '{"text": "x", "adapter": "y"}',
+        "nothing.jsonl": '{"body": "x"}',
+        "pair.jsonl": '{"text": "x", "text_pair": 5}',
+        "blank.jsonl": '{"text": " "}',
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for name, keep_extra in (("corrupt", True), ("truncated", False)):
+        shutil.copytree(folder.run / "bank", tmp_path / name)
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(weights_of(folder.run / "bank")[:-100])
+        if not keep_extra:
+            (tmp_path / name / "graftax.json").unlink()
+    write_backbone(tmp_path / "other", seed=8)
+    write_backbone(tmp_path / "wide", hidden_size=48)
+    return {"b": folder.backbone, "d": folder.data, "r": folder.run, "t": tmp_path}
+
+
+@pytest.mark.parametrize("use", BAD_USE)
+def test_bad_use_is_one_line(graftax: Graftax, bad_things: dict[str, Path], use: str) -> None:
+    """Exit code 2 and one line that says what is wrong; no output directory appears."""
+    line = one_line(graftax(*(argument.format(**bad_things) for argument in use.split())))
+    assert BAD_USE[use] in line
+    assert not (bad_things["t"] / "o").exists()
+    assert not (bad_things["t"] / "m").exists()
+
+
+def test_debug_gives_the_traceback(graftax: Graftax, folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """--debug, anywhere, lets the exception through."""
+    monkeypatch.setattr(sys, "argv", ["graftax", "inspect", str(tmp_path), "--debug"])
+    with pytest.raises(Exception, match="no adapter there"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        (OSError(13, "Permission denied", "x"), 2, "graftax: [Errno 13] Permission denied: 'x'"),
+        (RuntimeError("odd"), 1, "graftax: unexpected RuntimeError: odd (run again with --debug for the traceback)"),
+        (KeyboardInterrupt(), 130, "graftax: interrupted"),
+    ],
+)
+def test_any_other_exception(
+    graftax: Graftax, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException, code: int, expected: str
+) -> None:
+    """The operating system's refusals, our own bugs, and Ctrl-C before training: one line each."""
+
+    def fail(directory: Path) -> str:
+        raise error
+
+    monkeypatch.setattr("graftax.adapters.inspect.describe", fail)
+    assert one_line(graftax("inspect", tmp_path), code) == expected
+
+
+def test_no_arguments_show_the_help(graftax: Graftax) -> None:
+    """The command alone teaches."""
+    said = graftax()
+    assert (said.code, said.err) == (2, "") or (said.code, said.out) == (2, "")
+    assert "graftax demo" in said.out + said.err
+
+
+def test_stdin_that_is_no_text(folder: Folder) -> None:
+    """Bytes that are not UTF-8 on standard input."""
+    command = [sys.executable, "-m", "graftax", "predict", "-b", str(folder.backbone), "-a", f"x={folder.run / 'bank'}", "-i", "-"]
+    done = subprocess.run(command, input=b'{"text": "\xe9"}\n', capture_output=True, env={**__import__("os").environ, "PYTHONUTF8": "1"})
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
