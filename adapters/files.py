@@ -47,7 +47,6 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     extra = {
         "schema": SCHEMA,
         "task": adapter.task,
-        **({"methods": _written(adapter.methods)} if config["peft_type"] != "GRAFTAX" else {}),
         "labels": list(adapter.labels),
         "backbone": {"name": backbone.name, "model_type": backbone.family.model_types[0], "fingerprint": adapter.fingerprint},
         "parameters": adapter.parameters,
@@ -55,6 +54,8 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
         "recipe": dict(adapter.recipe),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+    if config["peft_type"] != "GRAFTAX":  # PEFT's words say less than our fields do; they hold while its file is as written here
+        extra |= {"methods": _written(adapter.methods), "config_sha256": hashlib.sha256(_dump(config).encode()).hexdigest()}
     with disk.new_directory(Path(directory), overwrite) as draft:
         (draft / WEIGHTS).write_bytes(data)
         (draft / CONFIG).write_text(_dump(config), "utf-8")
@@ -78,9 +79,10 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     tensors = parse_tensors(data, directory)
     prompt = config.get("peft_type") in _PROMPT_TYPES
     tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
-    methods = _methods(config, tensors, backbone, directory)
-    if extra.get("methods"):
-        methods = _typed(extra["methods"], methods, config, backbone, directory)
+    if extra.get("methods") and extra.get("config_sha256") == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
+        methods = _own_methods(extra["methods"], directory)
+    else:
+        methods = _methods(config, tensors, backbone, directory)
     return Adapter(
         methods=methods,
         states=_states(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
@@ -224,19 +226,6 @@ def _methods(
     return (body, *head)
 
 
-def _typed(
-    written: Sequence[dict[str, Any]], read: tuple[Method, ...], config: Mapping[str, Any], backbone: Backbone, directory: Path
-) -> tuple[Method, ...]:
-    """The methods as graftax.json holds them, which say more than PEFT's words; `read`, where the two do not agree."""
-    typed = _own_methods(written, directory)
-    sites = backbone.sites_for(_head_of(typed))
-    for mine, theirs in zip(typed, read, strict=False):
-        fields = {} if isinstance(mine, Head) else mine.to_peft(mine.select(sites), sites) or {}
-        if mine.key != theirs.key or any(config.get(key) != value for key, value in json.loads(json.dumps(fields)).items()):
-            return read
-    return typed if len(typed) == len(read) else read
-
-
 def _head_of(methods: Sequence[Method]) -> Head | None:
     return next((m for m in methods if isinstance(m, Head)), None)
 
@@ -276,11 +265,10 @@ def _states(
     methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites: Sequence[Site], directory: Path
 ) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once."""
-    chosen: dict[str, list[Site]] = {method.key: method.select(sites) for method in methods}
+    blank = {method.key: {site: method.blank(site) for site in method.select(sites)} for method in methods}
     expected: dict[str, tuple[int, ...]] = {}
     for method in methods:
-        blank = {site: method.blank(site) for site in chosen[method.key]}
-        expected |= {key: tensor.shape for key, tensor in method.export(blank).items()}
+        expected |= {key: tensor.shape for key, tensor in method.export(blank[method.key]).items()}
     problems = [f"missing {key}" for key in sorted(expected.keys() - tensors.keys())]
     problems += [f"unexpected {key}" for key in sorted(tensors.keys() - expected.keys())]
     problems += [
@@ -293,6 +281,6 @@ def _states(
         raise GraftaxError(f"{directory}: tensors do not fit this backbone and config: {shown}.")
     states: SiteStates = {}
     for method in methods:
-        restored: dict[Site, Leaves] = method.restore(chosen[method.key], tensors)
+        restored: dict[Site, Leaves] = method.restore(blank[method.key], tensors)
         states[method.key] = {site: (leaves, method.fixed(site)) for site, leaves in restored.items()}
     return states

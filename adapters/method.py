@@ -126,11 +126,11 @@ class Method:
             for suffix, tensor in self.tensors(site, leaves).items()
         }
 
-    def restore(self, sites: Sequence[Site], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        """Trainable leaves from the tensors of a file, whose keys and shapes were checked against `export` before."""
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        """Inverse of `export`: leaves like `like` from the tensors of a file, whose keys and shapes were checked before."""
         states = {}
-        for site in sites:
-            suffixes = self.tensors(site, self.blank(site))
+        for site, leaves in like.items():
+            suffixes = self.tensors(site, leaves)
             states[site] = self.leaves(site, {suffix: tensors[file_key(site, suffix)] for suffix in suffixes})
         return states
 

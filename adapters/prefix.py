@@ -82,10 +82,10 @@ class Prefix(Method):
         pairs = [np.asarray(states[site][leaf]) for site in layers for leaf in ("key", "value")]
         return {"prompt_embeddings": np.concatenate(pairs, axis=1)}
 
-    def restore(self, sites: Sequence[Site], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        layers = sorted((s for s in sites if s.kind == "attention"), key=lambda s: s.layer or 0)
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        layers = sorted((s for s in like if s.kind == "attention"), key=lambda s: s.layer or 0)
         pairs = np.split(tensors["prompt_embeddings"], 2 * len(layers), axis=1)
-        states: dict[Site, Leaves] = {s: {} for s in sites if s.kind == "input"}
+        states: dict[Site, Leaves] = {s: {} for s in like if s.kind == "input"}
         return states | {site: {"key": pairs[2 * i], "value": pairs[2 * i + 1]} for i, site in enumerate(layers)}
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:

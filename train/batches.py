@@ -21,9 +21,9 @@ class Planned(NamedTuple):
 
 
 def lengths_for(rows: Sequence[Tokens], batch_size: int, limit: int) -> list[int]:
-    """The padded length of every row: a rung of the ladder that holds at least two batches and a tenth of the rows, or the top."""
+    """The padded length of every row: a rung of the ladder that holds at least three batches and a tenth of the rows, or the top."""
     own = np.array([rung(len(row), limit) for row in rows])
-    enough = max(2 * batch_size, len(rows) // 10)
+    enough = max(3 * batch_size, len(rows) // 10)
     used = sorted(set(own.tolist()))
     for short, longer in zip(used, used[1:], strict=False):
         if np.sum(own == short) < enough:
