@@ -106,6 +106,7 @@ class Backbone:
         inputs: Inputs,
         slots: jax.Array | None = None,
         key: jax.Array | None = None,
+        unroll: bool = False,
     ) -> Logits:
         """Logits of the heads in `state`. Pure; meant to be traced.
 
@@ -113,7 +114,7 @@ class Backbone:
         Only the pooled position of the last layer is computed where no head reads the tokens.
         """
         grafts = Grafts(state, slots, key)
-        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state)
+        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state, unroll=unroll)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         at = grafts.outside()
         return Logits(at.head(POOLED, features), at.head(TOKENS, out.hidden))

@@ -16,6 +16,7 @@ Three cuts, all static, keep work from being done in vain:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,8 +28,6 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import Entry, KeyValue, LinearWeights, NormWeights, TableWeights
 from .ops import attention, gelu, gelu_tanh, layer_norm
 
-import os
-UNROLL = int(os.environ.get("UNROLL","1"))
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": jax.nn.relu}
 
 Arrays = dict[str, jax.Array]
@@ -88,7 +87,7 @@ class Outputs(NamedTuple):
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias`; kernel `[in, out]`."""
+    """`x @ kernel + bias`; kernel `[in, out]`. Rows and tokens are one axis in the product, for the reason `ops` gives."""
 
     def __init__(self, arrays: Arrays, name: str):
         self.kernel = nnx.Param(arrays[f"{name}.kernel"])
@@ -98,7 +97,8 @@ class Linear(nnx.Module):
         return LinearWeights(self.kernel[...], self.bias[...])
 
     def compute(self, weights: LinearWeights, x: jax.Array) -> jax.Array:
-        return x @ weights.kernel + weights.bias
+        flat = x.reshape(-1, x.shape[-1]) @ weights.kernel + weights.bias
+        return flat.reshape(*x.shape[:-1], -1)
 
 
 class Norm(nnx.Module):
@@ -172,16 +172,24 @@ class Encoder(nnx.Module):
         self.pooler = Linear(arrays, "pooler") if config.pooler else None
 
     def __call__(
-        self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, intermediates: bool = False
+        self,
+        inputs: Inputs,
+        grafts: Grafts,
+        *,
+        pooled: bool = False,
+        intermediates: bool = False,
+        unroll: bool = False,
     ) -> Outputs:
         """Run the encoder.
 
         `pooled=True` computes only the pooled position in the last layer. `intermediates=True` returns the embedding output
-        and every layer's output (and excludes `pooled`).
+        and every layer's output (and excludes `pooled`). `unroll=True` compiles the adapted layers one after another instead of
+        as a loop: for training, where a loop must copy what each layer keeps for the backward pass into one stacked array and
+        out again; a prediction gains nothing and would compile longer.
         """
         at = grafts.outside()
         h, entry = self.embed(inputs, at)
-        h, states = self.run_layers(h, entry, grafts, pooled=pooled, intermediates=intermediates)
+        h, states = self.run_layers(h, entry, grafts, pooled=pooled, intermediates=intermediates, unroll=unroll)
         first = h[:, 0] if pooled else jnp.take_along_axis(h, entry.pool[:, None, None], axis=1)[:, 0]
         out = None if self.pooler is None else jnp.tanh(at.linear("pooler", first[:, None], self.pooler)[:, 0])
         return Outputs(h, first, out, states)
@@ -206,7 +214,7 @@ class Encoder(nnx.Module):
         return h, entry
 
     def run_layers(
-        self, h: jax.Array, entry: Entry, grafts: Grafts, *, pooled: bool, intermediates: bool
+        self, h: jax.Array, entry: Entry, grafts: Grafts, *, pooled: bool, intermediates: bool, unroll: bool
     ) -> tuple[jax.Array, jax.Array | None]:
         layer_of = self.config.layer_of
         shared = bool(self.config.groups)
@@ -237,7 +245,7 @@ class Encoder(nnx.Module):
         if first < last:
             state = None if shared else grafts.layers(last - first)
             applications = jnp.arange(first, last, dtype=jnp.int32)
-            h, ys = jax.lax.scan(grafted, h, (indices[first:last], applications, state), unroll=UNROLL)
+            h, ys = jax.lax.scan(grafted, h, (indices[first:last], applications, state), unroll=unroll)
             if states is not None:
                 states.append(ys)
         if pooled:

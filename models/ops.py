@@ -6,6 +6,11 @@ traffic, not the arithmetic, is the cost. Each derivative here keeps what it nee
     gelu         its input                         attention    q, k, v by heads, and the weights
     layer_norm   the normalised input, 1 / sigma
 
+XLA on CPU fuses element-wise work into all its readers, again and again, and a matrix product alone stops it, if no reshape
+stands between: with `[rows, tokens, hidden]` between the layers, the backward pass of unrolled layers computes the gradient of
+the residual stream anew in each layer, from the top. Layer norm and the linear layers therefore work on `[rows * tokens,
+hidden]`, where the reshapes cancel, and the gradient is computed once.
+
 Every argument gets a true cotangent (a custom derivative that returns none for frozen weights would make full fine-tuning and
 BitFit train nothing, silently); XLA drops those nobody uses. What each is worth stands in `benchmarks/RESULTS.md`.
 """
@@ -34,8 +39,8 @@ def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _gelu_backward(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    # d/dx x Phi(x) = Phi(x) + x phi(x)
-    return (dy * (0.5 * (1.0 + jax.lax.erf(x * _SQRT_HALF)) + x * _INV_SQRT_2PI * jnp.exp(-0.5 * x * x)),)
+    # d/dx x Phi(x) = Phi(x) + x phi(x). erf of -x: of x, XLA would keep the forward pass's in memory, as large as x itself.
+    return (dy * (0.5 * (1.0 - jax.lax.erf(x * -_SQRT_HALF)) + x * _INV_SQRT_2PI * jnp.exp(-0.5 * x * x)),)
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
@@ -60,18 +65,18 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> j
 
 
 def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> tuple[jax.Array, Any]:
-    normed, inverse = _normalise(x, eps)
+    normed, inverse = _normalise(x.reshape(-1, x.shape[-1]), eps)
     y = (normed * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
-    return y, (normed, inverse, scale)
+    return y.reshape(x.shape), (normed, inverse, scale)
 
 
 def _layer_norm_backward(eps: float, kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     normed, inverse, scale = kept
-    dy32 = dy.astype(jnp.float32)
+    dy32 = dy.reshape(normed.shape).astype(jnp.float32)
     g = dy32 * scale.astype(jnp.float32)
-    dx = inverse * (g - g.mean(-1, keepdims=True) - normed * (g * normed).mean(-1, keepdims=True))
-    rows = tuple(range(dy.ndim - 1))
-    return dx.astype(dy.dtype), (dy32 * normed).sum(rows).astype(scale.dtype), dy32.sum(rows).astype(scale.dtype)
+    # A difference of two full arrays, and not a full array times a row's number, which XLA would compute once per reader.
+    dx = (g - g.mean(-1, keepdims=True)) * inverse - normed * ((g * normed).mean(-1, keepdims=True) * inverse)
+    return dx.astype(dy.dtype).reshape(dy.shape), (dy32 * normed).sum(0).astype(scale.dtype), dy32.sum(0).astype(scale.dtype)
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

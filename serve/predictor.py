@@ -138,7 +138,7 @@ class Predictor:
         elif isinstance(row, list):
             row = " ".join(row)
         pair = isinstance(row, tuple)
-        if not row or (isinstance(row, str) and not row.strip()):
+        if not row or any(not text.strip() for text in (row if pair else [row] if isinstance(row, str) else [])):
             raise GraftaxError(f"row {index + 1} is empty.")
         return self.tokenizer([row[0]] if pair else [row], [row[1]] if pair else None, length, words=words)[0]
 

@@ -23,12 +23,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # programs are compiled once 
 import jax
 import numpy as np
 import pytest
+from tiny import write_backbone
 
 from graftax.models.backbone import Backbone
 from graftax.models.encoder import Inputs
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
-from tiny import write_backbone
 
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

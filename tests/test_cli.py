@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from graftax import cli
 from graftax.adapters import METHODS
 from graftax.models.registry import FAMILIES
 
-FAST = "--epochs 2 --batch-size 8 --max-length 16 --lr 5e-3".split()
+FAST = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--lr", "5e-3"]
 
 
 class Said(NamedTuple):
@@ -68,7 +69,19 @@ def folder(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     write_jsonl(path / "data" / "many.jsonl", toy_rows("multilabel", 16))
     write_csv(path / "data" / "numbers.csv", toy_rows("regress", 16))
     files = [str(path / "data" / f"{name}.csv") for name in ("bank", "air")]
-    command = [sys.executable, "-m", "graftax", "train", "-b", str(tiny_dir), "--data", *files, "--out", str(path / "run"), *FAST]
+    command = [
+        sys.executable,
+        "-m",
+        "graftax",
+        "train",
+        "-b",
+        str(tiny_dir),
+        "--data",
+        *files,
+        "--out",
+        str(path / "run"),
+        *FAST,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return Folder(tiny_dir, path / "data", path / "run")
 
@@ -106,10 +119,14 @@ def test_train_with_everything(graftax: Graftax, folder: Folder, tmp_path: Path)
     """Several files after --data, validation from a directory, a line per adapter; the same bits as from two commands."""
     files = [folder.data / "bank.csv", folder.data / "air.csv"]
     val = folder.data.parent / "val"
-    said = graftax("train", "-b", folder.backbone, "--out", tmp_path / "run", *FAST, "--val", val, "--pack-size", 1, "--data", *files)
+    said = graftax(
+        "train", "-b", folder.backbone, "--out", tmp_path / "run", *FAST, "--val", val, "--pack-size", 1, "--data", *files
+    )
     assert said.code == 0, said.err
     assert re.fullmatch(rf"{tmp_path}/run/bank  loss .* val_accuracy .*\n{tmp_path}/run/air  loss .*\n", said.out)
-    one = graftax("train", "-b", folder.backbone, "--out", tmp_path / "one", *FAST, "--data", files[1], "--val", val / "air.csv")
+    one = graftax(
+        "train", "-b", folder.backbone, "--out", tmp_path / "one", *FAST, "--data", files[1], "--val", val / "air.csv"
+    )
     assert one.code == 0, one.err
     assert weights_of(tmp_path / "one" / "air") == weights_of(tmp_path / "run" / "air")
 
@@ -132,7 +149,8 @@ def test_config_file(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "file", "metric"), [("tag", "tags.jsonl", "f1"), ("multilabel", "many.jsonl", "micro_f1"), ("regress", "numbers.csv", "mse")]
+    ("task", "file", "metric"),
+    [("tag", "tags.jsonl", "f1"), ("multilabel", "many.jsonl", "micro_f1"), ("regress", "numbers.csv", "mse")],
 )
 def test_other_tasks(graftax: Graftax, folder: Folder, tmp_path: Path, task: str, file: str, metric: str) -> None:
     """Train, measure and ask an adapter of every task."""
@@ -142,7 +160,10 @@ def test_other_tasks(graftax: Graftax, folder: Folder, tmp_path: Path, task: str
     said = graftax("eval", "-b", folder.backbone, "-a", adapter, "-d", folder.data / file, "--json")
     assert metric in json.loads(said.out.splitlines()[-1])
     rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "iron shop"}, {"text": "apple", "adapter": None}])
-    answers = [json.loads(line) for line in graftax("predict", "-b", folder.backbone, "-a", f"x={adapter}", "-i", rows).out.splitlines()]
+    answers = [
+        json.loads(line)
+        for line in graftax("predict", "-b", folder.backbone, "-a", f"x={adapter}", "-i", rows).out.splitlines()
+    ]
     assert [a["adapter"] for a in answers] == ["x", None]
     assert isinstance(answers[0]["label"], float if task == "regress" else list)
 
@@ -357,6 +378,17 @@ def test_no_arguments_show_the_help(graftax: Graftax) -> None:
 
 def test_stdin_that_is_no_text(folder: Folder) -> None:
     """Bytes that are not UTF-8 on standard input."""
-    command = [sys.executable, "-m", "graftax", "predict", "-b", str(folder.backbone), "-a", f"x={folder.run / 'bank'}", "-i", "-"]
-    done = subprocess.run(command, input=b'{"text": "\xe9"}\n', capture_output=True, env={**__import__("os").environ, "PYTHONUTF8": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "graftax",
+        "predict",
+        "-b",
+        str(folder.backbone),
+        "-a",
+        f"x={folder.run / 'bank'}",
+        "-i",
+        "-",
+    ]
+    done = subprocess.run(command, input=b'{"text": "\xe9"}\n', capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

@@ -48,7 +48,14 @@ def test_every_format_reads_the_same(task: str, tmp_path: Path) -> None:
     marked = tmp_path / "b.csv"
     marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
-    sources = [plain, marked, tmp_path / "c.parquet", write_jsonl(tmp_path / "d.jsonl", rows), datasets.Dataset.from_list(rows), rows]
+    sources = [
+        plain,
+        marked,
+        tmp_path / "c.parquet",
+        write_jsonl(tmp_path / "d.jsonl", rows),
+        datasets.Dataset.from_list(rows),
+        rows,
+    ]
     read = [read_examples(source, Columns(), task) for source in sources]
     assert len({(e.texts if task != "tag" else tuple(map(tuple, e.texts)), repr(e.labels)) for e in read}) == 1
     assert len(read[0]) == 9
@@ -123,7 +130,11 @@ def test_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("task", "labels", "expected"),
-    [("classify", ("a", "a"), "at least two"), ("tag", (["O"], ["O"]), "at least two"), ("multilabel", ((), ()), "no row has a label")],
+    [
+        ("classify", ("a", "a"), "at least two"),
+        ("tag", (["O"], ["O"]), "at least two"),
+        ("multilabel", ((), ()), "no row has a label"),
+    ],
 )
 def test_one_class_only(task: str, labels: tuple[Any, ...], expected: str) -> None:
     """There must be something to choose between."""
@@ -178,7 +189,12 @@ def test_split_is_stratified(seed: int) -> None:
     kept, held = split(Examples(tuple(map(str, range(101))), None, labels), 0.2, seed)
     assert sorted(map(int, kept.texts + held.texts)) == list(range(101))
     counts = Counter(held.labels or ())
-    assert (abs(counts["a"] - 12) <= 1, abs(counts["b"] - 6) <= 1, abs(counts["c"] - 2) <= 1, counts["d"]) == (True, True, True, 0)
+    assert (abs(counts["a"] - 12) <= 1, abs(counts["b"] - 6) <= 1, abs(counts["c"] - 2) <= 1, counts["d"]) == (
+        True,
+        True,
+        True,
+        0,
+    )
     again, _ = split(Examples(tuple(map(str, range(101))), None, labels), 0.2, seed)
     assert again == kept
 
@@ -193,7 +209,7 @@ def test_bad_splits(count: int, fraction: float) -> None:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("rows", "batch_size"), [(1, 4), (7, 8), (64, 8), (201, 16), (50, 1)])
 def test_an_epoch_has_every_row_once(rows: int, batch_size: int, seed: int) -> None:
-    """Each row is in one batch whose length holds it; at most one batch is not full; the plan is a function of seed and epoch."""
+    """Each row is in one batch whose length holds it; at most one is not full; the plan is a function of seed and epoch."""
     random = np.random.default_rng(seed)
     tokens = [Tokens(np.zeros(n, np.int32), np.zeros(n, np.int32), None) for n in random.integers(2, 60, rows)]
     lengths = lengths_for(tokens, batch_size, 60)
@@ -235,7 +251,11 @@ def batch(task: str, rows: int, classes: int, room: int) -> tuple[np.ndarray, np
         "regress": random.standard_normal(rows).astype(np.float32),
         "tag": random.integers(-1, classes, (rows, 5)).astype(np.int32),
     }[task]
-    return logits, labels.astype(np.float32 if task in ("multilabel", "regress") else np.int32), np.float32([1.0] * (rows - 1) + [0.0])
+    return (
+        logits,
+        labels.astype(np.float32 if task in ("multilabel", "regress") else np.int32),
+        np.float32([1.0] * (rows - 1) + [0.0]),
+    )
 
 
 def by_hand(task: str, logits: np.ndarray, labels: np.ndarray, classes: int) -> float:
@@ -254,7 +274,7 @@ def by_hand(task: str, logits: np.ndarray, labels: np.ndarray, classes: int) -> 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
 def test_losses_equal_the_formulas(task: str) -> None:
-    """The mean over real rows and real classes alone [1e-5]; padded classes and filling rows change nothing, with zero gradient."""
+    """The mean over real rows and classes alone [1e-5]; padded classes and filling rows change nothing and have no gradient."""
     classes, room = (1 if task == "regress" else 3), 8
     logits, labels, weight = batch(task, 6, classes, room)
 
@@ -340,7 +360,12 @@ def test_words_cut_off_count_as_outside() -> None:
     """A tagger that saw only the first words is measured on all of them."""
     task, examples = TASKS["tag"], Examples((["a", "b"],), None, (["B-X", "B-Y"],))
     answer = task.answer(np.float32([[9, 0, 0]]), ("B-X", "B-Y", "O"), Tokens(np.zeros(1), np.zeros(1), np.array([0])))
-    assert task.score(examples, [answer], ("B-X", "B-Y", "O")) == {"f1": pytest.approx(2 / 3), "precision": 1.0, "recall": 0.5, "accuracy": 0.5}
+    assert task.score(examples, [answer], ("B-X", "B-Y", "O")) == {
+        "f1": pytest.approx(2 / 3),
+        "precision": 1.0,
+        "recall": 0.5,
+        "accuracy": 0.5,
+    }
 
 
 def test_answers_are_probabilities() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, size: int, dropout:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_neighbours_slots_and_queue_change_no_bit(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
-    """At one pack size an adapter's bits depend on its own rows and seed alone: not on who trains beside it (NaN rows, a learning
-    rate of 1e30), in which slot, or how late in the queue."""
+    """At one pack size an adapter's bits depend on its own rows and seed alone: not on who trains beside it (NaN rows, a
+    learning rate of 1e30), in which slot, or how late in the queue."""
     mine = {"mine": toy_rows("regress", 20)}
     others = {name: toy_rows("regress", 12, ord(name)) for name in "pqr"}
     settings: dict[str, Any] = {"task": "regress", "pack_size": 2, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
@@ -90,10 +91,8 @@ def test_neighbours_slots_and_queue_change_no_bit(tiny: Backbone, tmp_path: Path
     for label, data in orders.items():
         each: dict[str, Any] = {"wild": {"lr": 1e30}} if "wild" in data else {}
         each |= {name: {"seed": 11} for name in data if name in others}
-        try:
+        with pytest.raises(GraftaxError, match="no adapter for") if label.startswith("beside") else nullcontext():
             run_many(tiny, data, tmp_path / label, each=each, **settings)
-        except GraftaxError as error:
-            assert "no adapter for" in str(error)
         found[label] = weights_of(tmp_path / label / "mine")
     assert len(set(found.values())) == 1, {label: hash(weights) for label, weights in found.items()}
 
@@ -262,7 +261,7 @@ def test_rare_labels_may_be_held_out(tiny: Backbone, tmp_path: Path) -> None:
         ({"data": {".run": DATA["a"]}}, "cannot be named"),
     ],
 )
-def test_bad_settings_are_found_before_training(tiny: Backbone, tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
+def test_bad_settings_are_found_first(tiny: Backbone, tmp_path: Path, settings: dict[str, Any], expected: str) -> None:
     """One line, and nothing is written."""
     with pytest.raises(GraftaxError) as error:
         run_many(tiny, settings.pop("data", {"a": DATA["a"]}), tmp_path / "out", **settings)
@@ -391,7 +390,19 @@ def command(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     options = "--epochs 30 --lr 3e-3 --batch-size 4 --max-length 16 --pack-size 2 --save-every 0 --val 0.2 --option dropout=0.1"
 
     def build(out: Path) -> list[str]:
-        return [sys.executable, "-m", "graftax", "train", "-b", str(tiny_dir), "--out", str(out), *options.split(), "--data", *files]
+        return [
+            sys.executable,
+            "-m",
+            "graftax",
+            "train",
+            "-b",
+            str(tiny_dir),
+            "--out",
+            str(out),
+            *options.split(),
+            "--data",
+            *files,
+        ]
 
     return build
 
@@ -453,7 +464,9 @@ def test_resume_after_sigkill(command: Callable[[Path], list[str]], uninterrupte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", MOMENTS)
-def test_resume_after_sigkill_each(command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path, when: str) -> None:
+def test_resume_after_sigkill_each(
+    command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path, when: str
+) -> None:
     """The same, one moment at a time."""
     process = start(command(tmp_path / "out"))
     wait_for(moment(tmp_path / "out", when), process)
@@ -531,16 +544,20 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch
     def refuse(self: Path, to: Path) -> Path:
         return full() if to == target and (self / "new").exists() else rename(self, to)
 
-    with monkeypatch.context() as patch, pytest.raises(GraftaxError, match="no space left"):
-        if failing == "fsync":
-            patch.setattr(os, "fsync", full)
-        if failing == "rename":
-            patch.setattr(Path, "rename", refuse)
+    def replace() -> None:
         with disk.new_directory(target, overwrite=True) as draft:
             (draft / "file").write_text("new")
             (draft / "new").write_text("new")
             if failing == "block":
                 full()
+
+    with monkeypatch.context() as patch:
+        if failing == "fsync":
+            patch.setattr(os, "fsync", full)
+        if failing == "rename":
+            patch.setattr(Path, "rename", refuse)
+        with pytest.raises(GraftaxError, match="no space left"):
+            replace()
     assert (target / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     with disk.new_directory(target, overwrite=True) as draft:
@@ -566,9 +583,10 @@ def test_disk_refuses_what_it_must_not_replace(tmp_path: Path) -> None:
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     """`write_text` leaves the old content when it fails."""
     disk.write_text(tmp_path / "file", "old")
-    with monkeypatch.context() as patch, pytest.raises(GraftaxError, match="no space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(os, failing, full)
-        disk.write_text(tmp_path / "file", "new")
+        with pytest.raises(GraftaxError, match="no space left"):
+            disk.write_text(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

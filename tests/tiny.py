@@ -15,9 +15,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from graftax.models.random import random_tensors
 
-FRUIT = "apple pear plum cherry grape melon".split()
-METAL = "iron gold zinc copper silver lead".split()
-FILLER = "the a shop sells old and new red heavy fresh today cheap".split()
+FRUIT = ["apple", "pear", "plum", "cherry", "grape", "melon"]
+METAL = ["iron", "gold", "zinc", "copper", "silver", "lead"]
+FILLER = ["the", "a", "shop", "sells", "old", "and", "new", "red", "heavy", "fresh", "today", "cheap"]
 
 CONFIG: dict[str, Any] = {
     "model_type": "bert",

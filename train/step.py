@@ -114,7 +114,7 @@ class Programs:
         if self.dropout:
             # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
             key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
-        logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key)
+        logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key, unroll=True)
         mine = logits.tokens if self.task.tokens else logits.pooled
         assert mine is not None
         return self.task.loss(mine, batch.labels, slot.hyper.classes, batch.weight)
