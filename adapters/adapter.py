@@ -75,9 +75,7 @@ class Stacked(NamedTuple):
 
 def join(trainable: State, fixed: State) -> State:
     """Both kinds of leaves in one tree, as a forward pass reads them."""
-    return {
-        name: {key: {**trainable[name][key], **fixed[name][key]} for key in keys} for name, keys in trainable.items()
-    }
+    return {name: {key: {**trainable[name][key], **fixed[name][key]} for key in keys} for name, keys in trainable.items()}
 
 
 @dataclass(frozen=True)

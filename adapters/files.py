@@ -54,7 +54,9 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
         "recipe": dict(adapter.recipe),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    if config["peft_type"] != "GRAFTAX":  # PEFT's words say less than our fields do; they hold while its file is as written here
+    if (
+        config["peft_type"] != "GRAFTAX"
+    ):  # PEFT's words say less than our fields do; they hold while its file is as written here
         extra |= {"methods": _written(adapter.methods), "config_sha256": hashlib.sha256(_dump(config).encode()).hexdigest()}
     with disk.new_directory(Path(directory), overwrite) as draft:
         (draft / WEIGHTS).write_bytes(data)
@@ -261,9 +263,7 @@ def _peft_head(
     return (dataclasses.replace(head, labels=kernel.shape[0]),)
 
 
-def _states(
-    methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites: Sequence[Site], directory: Path
-) -> SiteStates:
+def _states(methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites: Sequence[Site], directory: Path) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once."""
     blank = {method.key: {site: method.blank(site) for site in method.select(sites)} for method in methods}
     expected: dict[str, tuple[int, ...]] = {}

@@ -71,9 +71,7 @@ class Prefix(Method):
         def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
             return jnp.concatenate([jnp.broadcast_to(virtual, (*rows, *virtual.shape)), real], axis=axis)
 
-        return KeyValue(
-            before(state["key"], y.key, -2), before(state["value"], y.value, -2), before(state["mask"], y.mask, -1)
-        )
+        return KeyValue(before(state["key"], y.key, -2), before(state["value"], y.value, -2), before(state["mask"], y.mask, -1))
 
     # PEFT keeps one tensor [tokens, layers * 2 * hidden]: key and value of layer 0, of layer 1, ...
 

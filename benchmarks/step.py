@@ -1,6 +1,6 @@
 """One LoRA training step (r 8 on query and value, no dropout, float32), graftax against PEFT on torch.
 
-    python benchmarks/step.py [minilm|base]
+python benchmarks/step.py [minilm|base]
 """
 
 from __future__ import annotations

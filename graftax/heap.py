@@ -16,7 +16,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 def keep_heap() -> None:
     """Ask glibc to keep freed memory; does nothing elsewhere. The result of every computation is the same.
 
-    All four are needed: blocks over 32 MiB are mapped and unmapped whatever the mmap threshold says, so mapping is switched off;
+    All four are needed: blocks over 32 MiB are mapped and unmapped whatever the mmap threshold says, so none is;
     without mapping only the main arena can hold them, so there must be no other (XLA allocates in threads of its own).
     """
     if not sys.platform.startswith("linux"):

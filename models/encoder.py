@@ -28,7 +28,12 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import Entry, KeyValue, LinearWeights, NormWeights, TableWeights
 from .ops import attention, gelu, gelu_tanh, layer_norm
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": gelu, "gelu_new": gelu_tanh, "gelu_pytorch_tanh": gelu_tanh, "relu": jax.nn.relu}
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "gelu_new": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "relu": jax.nn.relu,
+}
 
 Arrays = dict[str, jax.Array]
 

@@ -15,14 +15,58 @@ from .parts import Part
 
 #: Keys of Hugging Face configs that say nothing about the forward pass of a frozen encoder.
 IGNORED = frozenset(
-    """_name_or_path _attn_implementation_autoset architectures attn_implementation auto_map bos_token_id chunk_size_feed_forward
-    classifier_dropout classifier_dropout_prob directionality down_scale_factor dtype eos_token_id finetuning_task gap_size
-    gradient_checkpointing id2label initializer_range label2id language layers_to_keep model_type net_structure_type
-    num_memory_blocks num_labels output_attentions output_hidden_states output_past pooler_fc_size
-    pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type problem_type qa_dropout return_dict
-    seq_classif_dropout tie_weights_ tie_word_embeddings tokenizer_class torch_dtype torchscript transformers_version use_cache
-    hidden_dropout_prob attention_probs_dropout_prob dropout attention_dropout is_encoder_decoder
-    sinusoidal_pos_embds""".split()
+    [
+        "_name_or_path",
+        "_attn_implementation_autoset",
+        "architectures",
+        "attn_implementation",
+        "auto_map",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "classifier_dropout",
+        "classifier_dropout_prob",
+        "directionality",
+        "down_scale_factor",
+        "dtype",
+        "eos_token_id",
+        "finetuning_task",
+        "gap_size",
+        "gradient_checkpointing",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "language",
+        "layers_to_keep",
+        "model_type",
+        "net_structure_type",
+        "num_memory_blocks",
+        "num_labels",
+        "output_attentions",
+        "output_hidden_states",
+        "output_past",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+        "problem_type",
+        "qa_dropout",
+        "return_dict",
+        "seq_classif_dropout",
+        "tie_weights_",
+        "tie_word_embeddings",
+        "tokenizer_class",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "use_cache",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "dropout",
+        "attention_dropout",
+        "is_encoder_decoder",
+        "sinusoidal_pos_embds",
+    ]
 )
 
 #: Keys that must have one value here.

@@ -28,7 +28,16 @@ _CONVERT = (
     "transformers installed: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{0}')"
     ".save_pretrained('converted')\""
 )
-_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "*.model", "merges.txt", "special_tokens_map.json"]
+_FILES = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "vocab*",
+    "*.model",
+    "merges.txt",
+    "special_tokens_map.json",
+]
 
 
 def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: str = "float32") -> Backbone:
@@ -68,7 +77,7 @@ def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
     if path.exists() or text.count("/") > 1 or text.startswith((".", "/", "~")):
         raise GraftaxError(f"{text}: no such directory.")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(text, revision=revision, allow_patterns=_FILES))

@@ -86,13 +86,17 @@ class Tokenizer:
         self.backend.enable_truncation(max_length)
         batch: Any = list(zip(texts, pairs, strict=True)) if pairs is not None else list(texts)
         encode = self.backend.encode_batch if words else self.backend.encode_batch_fast  # the fast one forgets the words
+        try:
+            encoded = encode(batch, is_pretokenized=words)
+        except TypeError as error:  # half of a surrogate pair, say, which JSON can hold
+            raise GraftaxError("a row holds what is no Unicode text.") from error
         return [
             Tokens(
                 np.asarray(e.ids, np.int32),
                 np.asarray(e.type_ids, np.int32) if self.types else np.zeros(len(e.ids), np.int32),
                 np.asarray([-1 if w is None else w for w in e.word_ids], np.int32) if words else None,
             )
-            for e in encode(batch, is_pretokenized=words)
+            for e in encoded
         ]
 
     def pad(self, rows: Sequence[Tokens], count: int, length: int) -> Inputs:

@@ -90,7 +90,9 @@ class Bank:
 def _put(state: State, slot: jax.Array, one: State) -> State:
     return {
         name: jax.tree.map(
-            lambda leaf, own, n=name: leaf.at[:, slot].set(own) if n.startswith(STACK) else leaf.at[slot].set(own), tree, one[name]
+            lambda leaf, own, n=name: leaf.at[:, slot].set(own) if n.startswith(STACK) else leaf.at[slot].set(own),
+            tree,
+            one[name],
         )
         for name, tree in state.items()
     }

@@ -33,7 +33,7 @@ def export_merged(
     overwrite: bool = False,
     any_backbone: bool = False,
 ) -> float:
-    """Write config.json, model.safetensors and the tokenizer; returns the largest difference between merged and unmerged logits."""
+    """Write config.json, model.safetensors and the tokenizer; returns the largest difference to the unmerged logits."""
     from safetensors.numpy import save_file
 
     if not isinstance(adapter, Adapter):

@@ -142,9 +142,7 @@ class Predictor:
             raise GraftaxError(f"row {index + 1} is empty.")
         return self.tokenizer([row[0]] if pair else [row], [row[1]] if pair else None, length, words=words)[0]
 
-    def _batch(
-        self, chunk: list[int], tokens: list[Tokens], slots: np.ndarray, names: list[str | None]
-    ) -> list[Answer | None]:
+    def _batch(self, chunk: list[int], tokens: list[Tokens], slots: np.ndarray, names: list[str | None]) -> list[Answer | None]:
         count = 1 << (len(chunk) - 1).bit_length()
         length = rung(max(len(tokens[i]) for i in chunk), self.backbone.config.max_tokens)
         inputs = self.tokenizer.pad([tokens[i] for i in chunk], count, length)

@@ -59,18 +59,17 @@ def nan_rows() -> Examples:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("size", [2, 4, pytest.param(5, marks=pytest.mark.slow)])
-def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, size: int, dropout: float) -> None:
-    """Every adapter of a pack is the one that a run of its own makes [1e-5 of each tensor's largest entry per step]."""
-    settings: dict[str, Any] = {"method": LoRA(r=4, alpha=6.0, dropout=dropout), "recipe": QUICK.replace(epochs=1, lr=1e-3)}
-    run_many(tiny, DATA, tmp_path / "packed", pack_size=size, **settings)
-    run_many(tiny, DATA, tmp_path / "alone", pack_size=1, **settings)
-    for name in DATA:
-        packed, alone = tensors(tmp_path / "packed" / name), tensors(tmp_path / "alone" / name)
-        for key, tensor in alone.items():
-            # B starts at zero and Adam's first steps are lr * sign(g): a gradient at rounding level may move by its whole step
-            close = np.isclose(packed[key], tensor, rtol=1e-3, atol=1e-5 * max(1e-2, np.abs(tensor).max()) * 4)
-            assert close.mean() > 0.999, (name, key, np.abs(packed[key] - tensor).max())
+def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
+    """Adapters of packs of two and four are those that runs of their own make [1e-5 of each tensor's largest entry]."""
+    settings: dict[str, Any] = {"method": LoRA(r=4, alpha=6.0, dropout=dropout), "recipe": QUICK.replace(epochs=1)}
+    data = {n: DATA[n] for n in "abde"}
+    for size in (1, 2, 4):
+        run_many(tiny, data, tmp_path / str(size), pack_size=size, **settings)
+    for size in (2, 4):
+        for name in data:
+            packed, alone = tensors(tmp_path / str(size) / name), tensors(tmp_path / "1" / name)
+            worst = {key: float(np.abs(packed[key] - alone[key]).max() / np.abs(alone[key]).max()) for key in alone}
+            assert max(worst.values()) < 1e-5, (size, name, worst)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -310,11 +309,11 @@ def interrupt(run: Run) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("ticks", [1, 4, 9, 14])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize(("ticks", "dropout"), [(1, 0.2), (3, 0.0), (5, 0.0), (7, 0.0)])
 def test_resume_in_process(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int, dropout: float) -> None:
     """Stopped at any tick (in an epoch, between jobs) and called again: the bits and metrics of an uninterrupted run."""
-    settings: dict[str, Any] = {"pack_size": 2, "val": 0.3, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
+    recipe = QUICK.replace(epochs=4)
+    settings: dict[str, Any] = {"pack_size": 2, "val": 0.3, "recipe": recipe, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
     data = {n: DATA[n] for n in "abd"}
     whole = run_many(tiny, data, tmp_path / "whole", **settings)
     with monkeypatch.context() as patch:

@@ -7,6 +7,7 @@ are merged upwards once per task: each length is a program to compile.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,11 +22,11 @@ class Planned(NamedTuple):
 
 
 def lengths_for(rows: Sequence[Tokens], batch_size: int, limit: int) -> list[int]:
-    """The padded length of every row: a rung of the ladder that holds at least three batches and a tenth of the rows, or the top."""
+    """The padded length of every row: a rung of the ladder with at least three batches and a tenth of the rows, or the top one."""
     own = np.array([rung(len(row), limit) for row in rows])
     enough = max(3 * batch_size, len(rows) // 10)
     used = sorted(set(own.tolist()))
-    for short, longer in zip(used, used[1:], strict=False):
+    for short, longer in itertools.pairwise(used):
         if np.sum(own == short) < enough:
             own[own == short] = longer
     return own.tolist()

@@ -28,17 +28,17 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
-        """Start a save; it goes on in the background. Both are copied first: the next step donates the arrays, and adds facts."""
+        """Start a save; it goes on in the background. Both are copied first: the next step changes them."""
         copied, facts = jax.tree.map(lambda leaf: np.array(leaf, copy=True), arrays), json.loads(json.dumps(facts))
         args = self._ocp.args
-        self._manager.save(
-            step, args=args.Composite(arrays=args.StandardSave(copied), facts=args.JsonSave(facts)), force=True
-        )
+        self._manager.save(step, args=args.Composite(arrays=args.StandardSave(copied), facts=args.JsonSave(facts)), force=True)
 
     def arrays(self, like: Any) -> Any:
         """The arrays of the newest complete checkpoint, with the structure and shapes of `like`."""
         args = self._ocp.args
-        return self._manager.restore(self._manager.latest_step(), args=args.Composite(arrays=args.StandardRestore(like)))["arrays"]
+        return self._manager.restore(self._manager.latest_step(), args=args.Composite(arrays=args.StandardRestore(like)))[
+            "arrays"
+        ]
 
     def facts(self) -> dict[str, Any] | None:
         """The facts of the newest complete checkpoint; None where there is none."""

@@ -135,6 +135,7 @@ class Pack:
         place = self.places[slot]
         assert place is not None
         total, failed = np.asarray(self.state.loss)[slot], np.asarray(self.state.failed)[slot]
+        failed |= not all(np.isfinite(leaf[slot]).all() for leaf in jax.tree.leaves(self.state.trainable))
         self.state = self.state._replace(loss=self.state.loss.at[slot].set(0.0))
         return float(total) / place.position, bool(failed)
 

@@ -14,7 +14,7 @@ from .. import disk
 
 
 class Metrics:
-    """`metrics.jsonl`, one line per epoch and adapter, flushed as it happens; TensorBoard too where tensorboardX is installed."""
+    """`metrics.jsonl`, a line per epoch and adapter as it happens; TensorBoard too where tensorboardX is installed."""
 
     def __init__(self, path: Path, offset: int | None, adapters: Sequence[str]):
         """`offset`: where a resumed run goes on; None: a new one, which keeps what is there about other adapters."""
