@@ -328,5 +328,3 @@ def test_hub_id_that_is_not_cached_is_one_error(name: str) -> None:
         load_backbone(name)
     assert name in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
-
-

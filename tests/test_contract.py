@@ -219,9 +219,7 @@ def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: 
     merged = whole.forward if whole.graphdef != backbone.graphdef else compiled(backbone)
     state = Layout.of([rest], backbone.sites).stack(rest, backbone.sites).state
     out = merged(whole.params, state, inputs)
-    np.testing.assert_allclose(
-        out.pooled if head == "pooled" else out.tokens, logits(backbone, adapter, inputs), atol=1e-5
-    )
+    np.testing.assert_allclose(out.pooled if head == "pooled" else out.tokens, logits(backbone, adapter, inputs), atol=1e-5)
     back = merge(whole, inverse(adapter))[0].arrays()
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), back, backbone.arrays())
     assert digest(backbone) == before
@@ -508,9 +506,7 @@ def rough() -> Backbone:
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "lora" else pytest.mark.slow) for n in METHODS])
-def test_bfloat16_backbone_keeps_adapters_float32(
-    name: str, rough: Backbone, backbone_of: GetBackbone, tmp_path: Path
-) -> None:
+def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, backbone_of: GetBackbone, tmp_path: Path) -> None:
     """28: after load, save and three steps; and the logits are the float32 ones, roughly."""
     exact = backbone_of("bert")
     assert rough.fingerprint == exact.fingerprint

@@ -22,7 +22,7 @@ class Planned(NamedTuple):
 
 
 def lengths_for(rows: Sequence[Tokens], batch_size: int, limit: int) -> list[int]:
-    """The padded length of every row: a rung of the ladder with at least three batches and a tenth of the rows, or the top one."""
+    """The padded length of every row: a rung of the ladder that three batches and a tenth of the rows reach, or the top."""
     own = np.array([rung(len(row), limit) for row in rows])
     enough = max(3 * batch_size, len(rows) // 10)
     used = sorted(set(own.tolist()))
