@@ -1,4 +1,4 @@
-"""What must hold for every method on every backbone (../shared/invariants.md; the number stands in each docstring)."""
+"""What must hold for every method on every backbone: the invariants, each with its number in the docstring."""
 
 from __future__ import annotations
 
