@@ -386,7 +386,7 @@ def command(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     """`graftax train` of four adapters in two slots; about a second of steps after starting."""
     folder = tmp_path_factory.mktemp("data")
     files = [str(write_csv(folder / f"{n}.csv", toy_rows(count=40, seed=ord(n)))) for n in "abcd"]
-    options = "--epochs 30 --lr 3e-3 --batch-size 4 --max-length 16 --pack-size 2 --save-every 0 --val 0.2 --option dropout=0.1"
+    options = "--epochs 8 --lr 3e-3 --batch-size 4 --max-length 16 --pack-size 2 --save-every 0 --val 0.2 --option dropout=0.1"
 
     def build(out: Path) -> list[str]:
         return [
@@ -428,7 +428,7 @@ def moment(out: Path, when: str) -> Callable[[], bool]:
     return {
         "before a checkpoint": lambda: (out / ".run" / "run.json").is_file(),
         "in a checkpoint": lambda: len(complete()) > 1 and any("tmp" in p.name for p in saves.iterdir()),
-        "after some": lambda: max(complete(), default=0) >= 40,
+        "after some": lambda: max(complete(), default=0) >= 20,
         "between jobs": lambda: (out / "a").is_dir() or (out / "b").is_dir(),
         "in the last job": lambda: (out / "c").is_dir() or (out / "d").is_dir(),
     }[when]
