@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -367,6 +368,13 @@ def test_a_checkpoint_is_of_one_moment(tiny: Backbone, tmp_path: Path, monkeypat
     """The background save writes what was true when it began, whatever training adds meanwhile."""
     from graftax.train.checkpoint import Checkpoints
 
+    dumps = json.dumps
+
+    def late(*args: Any, **kwargs: Any) -> str:
+        time.sleep(0.0 if threading.current_thread() is threading.main_thread() else 0.3)
+        return dumps(*args, **kwargs)
+
+    monkeypatch.setattr(json, "dumps", late)
     saves = Checkpoints(tmp_path / "checkpoints")
     facts: dict[str, Any] = {"history": [1]}
     array = np.arange(3.0)
