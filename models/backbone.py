@@ -20,7 +20,6 @@ from flax import nnx
 from ..adapters.graft import Grafts, State
 from ..adapters.head import Head
 from ..adapters.sites import Site
-from ..errors import GraftaxError
 from .encoder import Encoder, EncoderConfig, Inputs
 from .family import Family
 from .parts import Weight
@@ -131,9 +130,3 @@ class Backbone:
             part = getattr(module.layers, owner.removeprefix("layers.")) if owner.startswith("layers.") else owners[owner]
             found[name] = np.asarray(getattr(part, leaf)[...])
         return found
-
-    def site_named(self, path: str) -> Site:
-        for site in self.sites:
-            if path in (site.path, site.path.removeprefix(f"{self.family.prefix}.")):
-                return site
-        raise GraftaxError(f"this backbone has no site {path!r}.")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,11 +77,11 @@ class EncoderConfig:
 
 
 class Inputs(NamedTuple):
-    """A batch of token ids: `ids`, `mask` (True on real tokens) and `types`, each `[rows, tokens]`."""
+    """A batch of token ids, each `[rows, tokens]`, as NumPy arrays outside a traced function."""
 
-    ids: jax.Array
-    mask: jax.Array
-    types: jax.Array
+    ids: Any  # int32
+    mask: Any  # bool, True on real tokens
+    types: Any  # int32
 
 
 class Outputs(NamedTuple):

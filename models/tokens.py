@@ -109,4 +109,4 @@ class Tokenizer:
             types[i, : len(row)] = row.types
             mask[i, : len(row)] = True
         mask[len(rows) :, 0] = True
-        return Inputs(ids, mask, types)  # type: ignore[arg-type]
+        return Inputs(ids, mask, types)

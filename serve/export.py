@@ -74,7 +74,7 @@ def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter)
     config = backbone.config
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (8, min(32, config.max_tokens))).astype(np.int32)
     ids[ids == config.pad_id] = (config.pad_id + 1) % config.vocab_size
-    inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))  # type: ignore[arg-type]
+    inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
 
     def outputs(backbone: Backbone, adapter: Adapter) -> np.ndarray:
         state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state

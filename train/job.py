@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from ..adapters.adapter import Adapter
 from ..adapters.method import Method
 from ..errors import GraftaxError
@@ -27,7 +25,7 @@ class Rows:
 
     examples: Examples
     tokens: list[Tokens]
-    labels: list[np.ndarray]
+    labels: list[Any]
     lengths: list[int]
 
 

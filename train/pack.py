@@ -94,7 +94,8 @@ class Pack:
         self.state = self._step(self.backbone.params, self.state, stacked)
         self.programs_run.add(("step", length))
         for k in live:
-            self.places[k].position += 1  # type: ignore[union-attr]
+            if (place := self.places[k]) is not None:
+                place.position += 1
         return live
 
     def step_memory(self) -> int:
@@ -149,7 +150,7 @@ class Pack:
     def answers(self, slot: int, rows: Rows, names: Sequence[str]) -> list[Answer] | None:
         """Predictions of a slot's adapter for rows, in their order; None where a logit is not finite."""
         order = sorted(range(len(rows.tokens)), key=lambda i: rows.lengths[i])
-        answers: list[Answer | None] = [None] * len(order)
+        answers: dict[int, Answer] = {}
         for begin in range(0, len(order), EVAL_ROWS):
             chunk = order[begin : begin + EVAL_ROWS]
             length = max(rows.lengths[i] for i in chunk)
@@ -160,7 +161,7 @@ class Pack:
                 return None
             for row, i in zip(logits, chunk, strict=False):
                 answers[i] = self.task.answer(row[..., : len(names)], names, rows.tokens[i])
-        return answers  # type: ignore[return-value]
+        return [answers[i] for i in range(len(order))]
 
     def keep_best(self, slot: int) -> None:
         own = jax.tree.map(lambda leaf: leaf[slot], self.state.trainable)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import GraftaxError
 from .step import SCHEDULES
@@ -49,10 +50,10 @@ class Recipe:
         if not 0.0 <= self.warmup < 1.0:
             raise GraftaxError(f"warmup is a share of the steps, in [0, 1); got {self.warmup}.")
 
-    def replace(self, **changes: object) -> Recipe:
+    def replace(self, **changes: Any) -> Recipe:
         """A copy with fields changed; an unknown field is an error that lists the fields."""
         fields = [field.name for field in dataclasses.fields(self)]
         unknown = [name for name in changes if name not in fields]
         if unknown:
             raise GraftaxError(f"no such setting: {', '.join(unknown)}; there are {', '.join(fields)}.")
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(self, **changes)

@@ -6,6 +6,7 @@ more) are masked *before* the loss: a mask after it would leak NaN through 0 * i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,19 +31,20 @@ class Answer:
     score: Any
 
 
-class Task:
+class Task(ABC):
     """Base of the tasks; `name` is what `--task` takes."""
 
     name: ClassVar[str]
     tokens: ClassVar[bool] = False  # logits for every token, not for the row
     main_metric: ClassVar[str]
 
+    @abstractmethod
     def label_names(self, examples: Examples) -> tuple[str, ...]:
-        raise NotImplementedError
+        """Names of the classes, in the order of the logits."""
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+    @abstractmethod
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
         """Label arrays, one per row; an unknown label is an error that names it."""
-        raise NotImplementedError
 
     def check(self, examples: Examples, names: Sequence[str]) -> None:
         """An error that names the first label the adapter does not know."""
@@ -50,16 +52,17 @@ class Task:
             for name in (label,) if isinstance(label, str) else label:
                 _index(names, name, i, examples.source)
 
+    @abstractmethod
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
         """Mean loss over the rows with weight 1, of logits `[rows, (tokens,) room]` of which `classes` are real."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         """From one row's logits, cut to its classes (and its tokens)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
-        raise NotImplementedError
+        """Metrics by name."""
 
     def blank(self, count: int, length: int, room: int) -> np.ndarray:
         """A batch of labels to fill in."""
@@ -95,8 +98,8 @@ class Classify(Task):
             raise GraftaxError(f"{examples.source}: every row has the label {names[0]!r}; there must be at least two.")
         return tuple(names)
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
-        return [np.int32(_index(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]  # type: ignore[misc]
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
+        return [np.int32(_index(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]
 
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
         logs = jax.nn.log_softmax(_masked(logits, classes))
@@ -122,7 +125,7 @@ class MultiLabel(Task):
             raise GraftaxError(f"{examples.source}: no row has a label.")
         return tuple(names)
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
         arrays = []
         for i, labels in enumerate(examples.labels or ()):
             array = np.zeros(len(names), np.float32)
@@ -160,8 +163,8 @@ class Regress(Task):
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         return ("value",)
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
-        return [np.float32(value) for value in examples.labels or ()]  # type: ignore[misc]
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
+        return [np.float32(value) for value in examples.labels or ()]
 
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
         return _mean(jnp.square(logits[:, 0] - labels), weight)
@@ -189,13 +192,14 @@ class Tag(Task):
             raise GraftaxError(f"{examples.source}: every word has the tag {names[0]!r}; there must be at least two.")
         return tuple(names)
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[np.ndarray]:
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
         arrays = []
         for i, (tags, row) in enumerate(zip(examples.labels or (), rows, strict=True)):
             known = [_index(names, tag, i, examples.source) for tag in tags]
             array = np.full(len(row), IGNORE, np.int32)
+            assert row.words is not None
             for token in first_tokens(row):
-                array[token] = known[row.words[token]]  # type: ignore[index]
+                array[token] = known[row.words[token]]
             arrays.append(array)
         return arrays
 
