@@ -66,10 +66,10 @@ class Prefix(Method):
     def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
         if isinstance(y, Entry):
             return y._replace(positions=y.positions + state["offset"])
-        rows = y.key.shape[:-2]
 
         def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
-            return jnp.concatenate([jnp.broadcast_to(virtual, (*rows, *virtual.shape)), real], axis=axis)
+            shape = (*real.shape[:axis], *virtual.shape)
+            return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
 
         return KeyValue(before(state["key"], y.key, -2), before(state["value"], y.value, -2), before(state["mask"], y.mask, -1))
 

@@ -64,7 +64,7 @@ class KeyValue(NamedTuple):
 
     key: jax.Array  # [..., T, hidden]
     value: jax.Array  # [..., T, hidden]
-    mask: jax.Array  # [..., T], True where attention may look
+    mask: jax.Array  # [..., 1 or queries, T], True where attention may look
 
 
 class Entry(NamedTuple):

@@ -59,7 +59,7 @@ def ours(shape: str, tokens: bool) -> Work:
     pack, batch = jax.tree.map(
         lambda leaf: np.asarray(leaf)[None], (state, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True)))
     )
-    step = Programs(backbone, task, 1, dropout=False).step()
+    step = Programs(backbone, task, 1, dropout=False).step
     pack = jax.tree.map(jax.numpy.asarray, pack)
     yield {}
     while True:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class Backbone:
     name: str  # where it was loaded from, as the user said it
     directory: str | None = None  # on disk, for the tokenizer; None for a random one
     hf_config: Mapping[str, Any] | None = None  # config.json as it was read
+    programs: dict[Any, Any] = field(default_factory=dict)  # jitted functions over it, for whoever would make them again
 
     @classmethod
     def build(cls, family: Family, config: EncoderConfig, arrays: Mapping[str, Any], **known: Any) -> Backbone:

@@ -76,18 +76,35 @@ class EncoderConfig:
         return self.max_positions - (self.pad_id + 1 if self.positions_from_pad else 0)
 
 
+class Texts(NamedTuple):
+    """Where several texts lie in one row, behind one another; each attends to its own tokens only."""
+
+    segments: Any  # int32 [rows, tokens]: the text's number, from 1; 0 on padding
+    first: Any  # int32 [texts]: where each text begins in the rows laid end to end
+
+
 class Inputs(NamedTuple):
     """A batch of token ids, each `[rows, tokens]`, as NumPy arrays outside a traced function."""
 
     ids: Any  # int32
     mask: Any  # bool, True on real tokens
     types: Any  # int32
+    texts: Texts | None = None  # None: a row is a text
+
+
+class View(NamedTuple):
+    """Which tokens a layer's queries may attend to, and which of them it computes."""
+
+    mask: jax.Array  # bool [rows, 1 or tokens, tokens]
+    row: jax.Array  # int32 [texts]: each text's row
+    pool: jax.Array  # int32 [texts]: its pooled position in that row
+    packed: bool  # whether rows hold several texts; else text i is row i
 
 
 class Outputs(NamedTuple):
-    hidden: jax.Array  # [rows, tokens, hidden]; [rows, 1, hidden] where only the pooled position was asked for
-    first: jax.Array  # [rows, hidden]: the pooled position as it leaves the last layer
-    pooled: jax.Array | None  # [rows, hidden]: tanh(W first + b), where the backbone has a pooler
+    hidden: jax.Array  # [rows, tokens, hidden]; [texts, 1, hidden] where only the pooled position was asked for
+    first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer
+    pooled: jax.Array | None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
     layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
 
 
@@ -149,12 +166,14 @@ class Layer(nnx.Module):
         self.ffn_out = Linear(arrays, "layers.ffn_out")
         self.ffn_norm = Norm(arrays, "layers.ffn_norm", config.norm_eps)
 
-    def __call__(self, h: jax.Array, mask: jax.Array, at: SiteCalls, pool: jax.Array | None = None) -> jax.Array:
-        """`h [rows, tokens, hidden]` to the same, or to `[rows, 1, hidden]` at positions `pool [rows]`."""
-        x = h if pool is None else jnp.take_along_axis(h, pool[:, None, None], axis=1)
+    def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
+        """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
+        x = h[view.row, view.pool][:, None] if pooled else h
         query = at.linear("layers.query", x, self.query)
-        pairs = KeyValue(at.linear("layers.key", h, self.key), at.linear("layers.value", h, self.value), mask)
+        pairs = KeyValue(at.linear("layers.key", h, self.key), at.linear("layers.value", h, self.value), view.mask)
         pairs = at.attention("layers.attention", h, pairs)
+        if pooled and view.packed:
+            pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask, self.heads)
         mixed = at.linear("layers.attention_out", mixed, self.attention_out)
         x = at.norm("layers.attention_norm", x + at.branch("layers.attention_branch", x, mixed), self.attention_norm)
@@ -194,18 +213,22 @@ class Encoder(nnx.Module):
         """
         at = grafts.outside()
         h, entry = self.embed(inputs, at)
-        h, states = self.run_layers(h, entry, grafts, pooled=pooled, intermediates=intermediates, unroll=unroll)
-        first = h[:, 0] if pooled else jnp.take_along_axis(h, entry.pool[:, None, None], axis=1)[:, 0]
+        view = self.view(entry, inputs.texts)
+        h, states = self.run_layers(h, view, grafts, pooled=pooled, intermediates=intermediates, unroll=unroll)
+        first = h[:, 0] if pooled else h[view.row, view.pool]
         out = None if self.pooler is None else jnp.tanh(at.linear("pooler", first[:, None], self.pooler)[:, 0])
         return Outputs(h, first, out, states)
 
     def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Entry]:
-        rows, tokens = inputs.ids.shape
-        if self.config.positions_from_pad:
-            real = (inputs.ids != self.config.pad_id).astype(jnp.int32)
-            positions = jnp.cumsum(real, axis=1) * real + self.config.pad_id
-        else:
-            positions = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32), (rows, tokens))
+        rows = inputs.ids.shape[0]
+        from_pad = self.config.positions_from_pad
+        counted = (inputs.ids != self.config.pad_id).astype(jnp.int32) if from_pad else jnp.ones_like(inputs.ids)
+        count = jnp.cumsum(counted, axis=1)
+        if inputs.texts is not None:  # begin anew with every text
+            s = inputs.texts.segments
+            begins = jnp.concatenate([jnp.ones_like(s[:, :1]), (s[:, 1:] != s[:, :-1]).astype(jnp.int32)], axis=1)
+            count = count - jax.lax.cummax((count - counted) * begins, axis=1)
+        positions = count * counted + self.config.pad_id if from_pad else count - 1
         words = at.embedding("word_embeddings", inputs.ids, self.word)
         entry = Entry(words, inputs.types, positions, inputs.mask, jnp.zeros(rows, jnp.int32))
         entry = at.input("input", inputs.ids, entry)
@@ -218,8 +241,17 @@ class Encoder(nnx.Module):
             h = at.linear("embedding_projection", h, self.project)
         return h, entry
 
+    @staticmethod
+    def view(entry: Entry, texts: Texts | None) -> View:
+        rows, tokens = entry.mask.shape
+        if texts is None:
+            return View(entry.mask[:, None], jnp.arange(rows, dtype=jnp.int32), entry.pool, packed=False)
+        # padding attends to padding: a softmax over nothing would be no number
+        own = texts.segments[:, :, None] == texts.segments[:, None, :]
+        return View(own, texts.first // tokens, texts.first % tokens, packed=True)
+
     def run_layers(
-        self, h: jax.Array, entry: Entry, grafts: Grafts, *, pooled: bool, intermediates: bool, unroll: bool
+        self, h: jax.Array, view: View, grafts: Grafts, *, pooled: bool, intermediates: bool, unroll: bool
     ) -> tuple[jax.Array, jax.Array | None]:
         layer_of = self.config.layer_of
         shared = bool(self.config.groups)
@@ -232,14 +264,14 @@ class Encoder(nnx.Module):
             return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.layers)
 
         def plain(h, index):
-            h = weights(index)(h, entry.mask, grafts.bare())
+            h = weights(index)(h, view, grafts.bare())
             return h, (h if intermediates else None)
 
         def grafted(h, step):
             index, application, state = step
             if shared:
                 state = grafts.layer(index)
-            h = weights(index)(h, entry.mask, grafts.at(state, application))
+            h = weights(index)(h, view, grafts.at(state, application))
             return h, (h if intermediates else None)
 
         indices = jnp.asarray(layer_of, jnp.int32)
@@ -255,5 +287,5 @@ class Encoder(nnx.Module):
                 states.append(ys)
         if pooled:
             at = grafts.bare() if first > last else grafts.at(grafts.layer(-1 if not shared else layer_of[-1]), last)
-            h = weights(layer_of[-1])(h, entry.mask, at, pool=entry.pool)
+            h = weights(layer_of[-1])(h, view, at, pooled=True)
         return h, (jnp.concatenate(states) if states is not None else None)

@@ -85,14 +85,14 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, heads: int) -> jax.Array:
     """softmax(q k^T / sqrt(head)) v over the keys that `mask` allows.
 
-    `query [rows, q, hidden]`, `key` and `value` `[rows, k, hidden]`, `mask [rows, k]` (True: may be attended to);
+    `query [rows, q, hidden]`, `key` and `value` `[rows, k, hidden]`, `mask [rows, 1 or q, k]` (True: may be attended to);
     returns `[rows, q, hidden]`. The softmax is taken in float32.
     """
 
     def split(x: jax.Array) -> jax.Array:
         return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(1, 2)
 
-    mixed = _attend(split(query), split(key), split(value), jnp.where(mask, 0.0, -1e30)[:, None, None, :])
+    mixed = _attend(split(query), split(key), split(value), jnp.where(mask, 0.0, -1e30)[:, None])
     return mixed.swapaxes(1, 2).reshape(query.shape)
 
 
@@ -115,7 +115,7 @@ def _attend_backward(kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, ja
     scaled = (ds * (1.0 / math.sqrt(q.shape[-1]))).astype(q.dtype)
     dq = jnp.einsum("bhqk,bhkd->bhqd", scaled, k)
     dk = jnp.einsum("bhqk,bhqd->bhkd", scaled, q)
-    return dq, dk, dv, ds.sum((1, 2), keepdims=True).astype(bias.dtype)
+    return dq, dk, dv, ds.sum((1, 2) if bias.shape[2] == 1 else 1, keepdims=True).astype(bias.dtype)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

@@ -1,4 +1,4 @@
-"""Text to token ids, with the backbone's own tokenizer, and the ladder of lengths that batches are padded to.
+"""Text to token ids, with the backbone's own tokenizer, and the ladder of lengths that predictions are padded to.
 
 Reads `tokenizer.json` through `tokenizers` (30 ms to import); only a directory without one goes through transformers' slow
 conversion (more than a second).
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraftaxError
-from .encoder import Inputs
+from .encoder import Inputs, Texts
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -110,3 +110,15 @@ class Tokenizer:
             mask[i, : len(row)] = True
         mask[len(rows) :, 0] = True
         return Inputs(ids, mask, types)
+
+    def lay(self, texts: Sequence[Tokens], places: Sequence[tuple[int, int]], shape: tuple[int, int, int]) -> Inputs:
+        """Texts in a batch of `shape` (texts, rows, tokens), each at its row and first token; missing texts begin at 0."""
+        count, *size = shape
+        ids = np.full(size, self.pad_id, np.int32)
+        types, segments = np.zeros(size, np.int32), np.zeros(size, np.int32)
+        first = np.zeros(count, np.int32)
+        for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
+            at = (row, slice(begin, begin + len(text)))
+            ids[at], types[at], segments[at] = text.ids, text.types, i + 1
+            first[i] = row * size[1] + begin
+        return Inputs(ids, segments > 0, types, Texts(segments, first))

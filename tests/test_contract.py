@@ -37,7 +37,9 @@ from graftax import (
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone
+from graftax.models.tokens import Tokenizer, Tokens
 from graftax.serve.bank import Bank
+from graftax.train.batches import place
 from graftax.train.step import Batch, Programs, SlotState, hyper, start
 from graftax.train.tasks import task_named
 
@@ -96,6 +98,22 @@ def test_fresh_is_nothing_and_random_is_something(family: str, name: str, head: 
     assert digest(backbone) == before
 
 
+@cross(FAST)
+def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
+    """17: texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
+    backbone, tokens = backbone_of(family), head == "tokens"
+    adapter, inputs = random_adapter(backbone, name, tokens), some_inputs(backbone, rows=5)
+    texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
+    places = place([len(text) for text in texts], 20)
+    shape = (6, 1 + max(row for row, _ in places), 20)
+    assert shape[1] < len(texts)
+    packed = logits(backbone, adapter, Tokenizer.of(backbone).lay(texts, places, shape))
+    alone = logits(backbone, adapter, inputs)
+    for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
+        mine = packed[row, begin : begin + len(text)] if tokens else packed[i]
+        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=1e-5)
+
+
 D, W, V, N, T = 32, 64, 97, 48, 2  # hidden, intermediate, words, positions, types of CONFIGS["bert"]
 HEAD = len(LABELS) * (D + 1)
 NORMS, KERNELS = 2 * D, 4 * D * D + 2 * D * W
@@ -149,7 +167,7 @@ def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotSt
 def training(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[Any, SlotState, Batch]:
     """The compiled step of a pack of one, its state and a batch."""
     pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(backbone, adapter, layout))
-    step = Programs(backbone, task_named(adapter.task), slots=1, dropout=False).step()
+    step = Programs(backbone, task_named(adapter.task), slots=1, dropout=False).step
     return step.lower(backbone.params, pack, batch).compile(), pack, batch
 
 

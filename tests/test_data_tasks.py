@@ -22,7 +22,7 @@ from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.train import Columns, Examples, Recipe
-from graftax.train.batches import lengths_for, plan_epoch
+from graftax.train.batches import number_of_batches, plan_all, plan_epoch, shape_for
 from graftax.train.data import read_examples, split
 from graftax.train.job import tokenize
 from graftax.train.metrics import classification, multilabel, regression, spans, tagging
@@ -209,20 +209,35 @@ def test_bad_splits(count: int, fraction: float) -> None:
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("rows", "batch_size"), [(1, 4), (7, 8), (64, 8), (201, 16), (50, 1)])
 def test_an_epoch_has_every_row_once(rows: int, batch_size: int, seed: int) -> None:
-    """Each row is in one batch whose length holds it; at most one is not full; the plan is a function of seed and epoch."""
-    random = np.random.default_rng(seed)
-    tokens = [Tokens(np.zeros(n, np.int32), np.zeros(n, np.int32), None) for n in random.integers(2, 60, rows)]
-    lengths = lengths_for(tokens, batch_size, 60)
-    assert all(len(row) <= length <= 60 for row, length in zip(tokens, lengths, strict=True))
-    plan = plan_epoch(lengths, batch_size, seed, 1)
-    assert sorted(i for planned in plan for i in planned.rows) == list(range(rows))
-    assert all(lengths[i] <= planned.length for planned in plan for i in planned.rows)
-    assert len(plan) == -(-rows // batch_size)
-    assert sum(len(planned.rows) < batch_size for planned in plan) <= 1
-    assert plan == plan_epoch(lengths, batch_size, seed, 1)
+    """Each row is in one batch, no two texts overlap, sizes differ by one; the plan is a function of seed and epoch."""
+    lengths = np.random.default_rng(seed).integers(2, 60, rows).tolist()
+    shape = shape_for(lengths, 61, batch_size, seed, epochs=3)
+    assert shape.tokens >= 61
+    assert shape.texts == batch_size
+    plan = plan_epoch(lengths, shape, seed, 1)
+    assert len(plan) == number_of_batches(rows, batch_size) == -(-rows // batch_size)
+    sizes = [len(planned.examples) for planned in plan]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= batch_size
+    for found in (plan, plan_all(lengths, shape)):
+        assert sorted(i for planned in found for i in planned.examples) == list(range(rows))
+        for planned in found:
+            taken = np.zeros((shape.rows, shape.tokens), int)
+            for i, (row, begin) in zip(planned.examples, planned.places, strict=True):
+                assert begin + lengths[i] <= shape.tokens
+                taken[row, begin : begin + lengths[i]] += 1
+            assert taken.max() == 1
+    assert plan == plan_epoch(lengths, shape, seed, 1)
     if rows >= 50:
-        assert plan != plan_epoch(lengths, batch_size, seed, 2)
-        assert plan != plan_epoch(lengths, batch_size, seed + 1, 1)
+        assert plan != plan_epoch(lengths, shape, seed, 2)
+        assert plan != plan_epoch(lengths, shape, seed + 1, 1)
+
+
+def test_batches_are_nearly_full() -> None:
+    """Texts of 5 to 60 tokens, a few at the limit: a fifth of a batch is padding at most, whole batches included."""
+    lengths = np.minimum(5 + np.random.default_rng(0).geometric(0.08, 1000), 60).tolist()
+    shape = shape_for(lengths, 60, 32, 0, epochs=3)
+    assert sum(lengths) / number_of_batches(1000, 32) > 0.8 * shape.rows * shape.tokens
 
 
 # -- labels and losses ------------------------------------------------------------------------------------------------
@@ -231,12 +246,12 @@ def test_an_epoch_has_every_row_once(rows: int, batch_size: int, seed: int) -> N
 def test_tags_sit_on_first_tokens(tiny: Backbone) -> None:
     """A word's tag is at its first piece; other pieces and special tokens are ignored; words beyond the limit are cut."""
     examples = Examples((["an", "apple", "unknownword", "iron"],), None, (["O", "B-F", "O", "B-M"],))
-    rows = tokenize(examples, ("B-F", "B-M", "O"), TASKS["tag"], Tokenizer.of(tiny), 32, 8)
+    rows = tokenize(examples, ("B-F", "B-M", "O"), TASKS["tag"], Tokenizer.of(tiny), 32)
     at = first_tokens(rows.tokens[0])
     assert rows.labels[0][at].tolist() == [2, 0, 2, 1]
     assert len(rows.tokens[0]) > 6
     assert (np.delete(rows.labels[0], at) == IGNORE).all()
-    cut = tokenize(examples, ("B-F", "B-M", "O"), TASKS["tag"], Tokenizer.of(tiny), 5, 8)
+    cut = tokenize(examples, ("B-F", "B-M", "O"), TASKS["tag"], Tokenizer.of(tiny), 5)
     assert cut.labels[0][first_tokens(cut.tokens[0])].tolist() == [2, 0] or len(cut.tokens[0]) == 5
 
 
@@ -251,6 +266,8 @@ def batch(task: str, rows: int, classes: int, room: int) -> tuple[np.ndarray, np
         "regress": random.standard_normal(rows).astype(np.float32),
         "tag": random.integers(-1, classes, (rows, 5)).astype(np.int32),
     }[task]
+    if task == "tag":
+        labels[-1] = IGNORE
     return (
         logits,
         labels.astype(np.float32 if task in ("multilabel", "regress") else np.int32),
@@ -296,6 +313,8 @@ def test_losses_equal_the_formulas(task: str) -> None:
 def test_loss_of_no_rows_is_zero(task: str) -> None:
     """A batch of filling alone, as an idle slot sees it, has loss zero and no gradient, not 0 / 0."""
     logits, labels, weight = batch(task, 4, 1 if task == "regress" else 3, 8)
+    if task == "tag":
+        labels[:] = IGNORE
     value, gradient = jax.value_and_grad(
         lambda x: TASKS[task].loss(x, jnp.asarray(labels), jnp.int32(3), jnp.zeros_like(jnp.asarray(weight)))
     )(jnp.asarray(logits))

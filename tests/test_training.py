@@ -26,6 +26,7 @@ from graftax import disk
 from graftax.adapters import METHODS, LoRA, Method
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
+from graftax.models.load import load_backbone
 from graftax.models.tokens import Tokenizer
 from graftax.train import Examples, Interrupted, Recipe, Result, train, train_many, tune
 from graftax.train.job import prepare
@@ -100,9 +101,9 @@ def test_neighbours_slots_and_queue_change_no_bit(tiny: Backbone, tmp_path: Path
 
 
 def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
-    """A slot whose next batch has another length, and an empty one, are the same bits after a tick."""
+    """A slot whose job has another shape of batch, and an empty one, are the same bits after a tick."""
     jobs = []
-    for name, text in (("short", "a shop"), ("long", "a shop sells old and new red heavy fresh today cheap iron")):
+    for name, text in (("short", "a shop"), ("long", "a shop sells " + "old and new " * 30)):
         examples = Examples((text,) * 8, None, ("x", "y") * 4)
         settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
         jobs.append(prepare(name, examples, None, recipe=QUICK, tokenizer=Tokenizer.of(tiny), **settings))
@@ -118,8 +119,8 @@ def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
     assert not any(slot[1] or slot[2] for slot in found)
 
 
-def test_a_queue_compiles_nothing(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven jobs through two slots: one program per padded length for training, and per length for predicting."""
+def test_a_queue_compiles_nothing(tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven jobs through two slots: a program per shape of batch for training, and one for predicting; a second run, none."""
     packs: list[Pack] = []
     create = Pack.__init__
 
@@ -129,12 +130,16 @@ def test_a_queue_compiles_nothing(tiny: Backbone, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Pack, "__init__", remember)
     data = {f"job{i}": toy_rows(count=9 + i, seed=i) for i in range(7)}
-    run_many(tiny, data, tmp_path / "out", pack_size=2, val=0.3)
+    backbone = load_backbone(tiny_dir)
+    run_many(backbone, data, tmp_path / "out", pack_size=2, val=0.3)
     (pack,) = packs
-    run_lengths = {kind: {n for k, n in pack.programs_run if k == kind} for kind in ("step", "predict")}
-    assert pack._step._cache_size() == len(run_lengths["step"]) <= 2
-    assert pack._predict._cache_size() == len(run_lengths["predict"]) <= 2
-    assert pack._put._cache_size() <= 2  # the state, and the best leaves
+    shapes = {job.shape for job in pack.jobs}
+    programs = pack.programs
+    assert programs.step._cache_size() == programs.predict._cache_size() == len(shapes) <= 2
+    assert programs.put._cache_size() == 2  # the state, and the best leaves
+    run_many(backbone, data, tmp_path / "again", pack_size=2, val=0.3)
+    assert packs[1].programs is programs
+    assert programs.step._cache_size() == len(shapes)
 
 
 def test_frozen_is_frozen(tiny: Backbone, tmp_path: Path) -> None:

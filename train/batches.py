@@ -1,52 +1,105 @@
-"""Which rows are trained together: batches of one padded length, in an order that depends on the task and epoch alone.
+"""Which rows are trained together, and where their tokens lie.
 
-Rows are sorted into the ladder's lengths (`models/tokens.py`), shuffled within a length, and cut into batches; what is left
-over in one length is padded up into the next, so only the very last batch of an epoch is not full. Lengths that hold few rows
-are merged upwards once per task: each length is a program to compile.
+A batch is an array of one shape for the whole of a job, so a job needs one compiled program, and next to nothing in it is
+padding: several texts lie in one row of the array, behind one another, and each attends to its own tokens only
+(`models.encoder.Texts`). A batch's texts are drawn from all lengths: rows are sorted by length and cut into strata of as many
+rows as there are batches, and every batch gets one row of each stratum at random. So all batches have nearly the same number of
+tokens, and the shape that holds the largest is seldom much too large for the others.
+
+The shape follows from the job's own rows, seed and batch size, and from nothing else in the run.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ..models.tokens import Tokens, rung
+_NARROWEST = 64  # tokens of a row: so many short texts fill it well, and attention over them costs little
+_ATTENTION = 1024  # tokens of a row at which attention costs as much as everything else
+
+
+class Shape(NamedTuple):
+    """Of a batch: `texts` at most, in an array of `[rows, tokens]`."""
+
+    texts: int
+    rows: int
+    tokens: int
 
 
 class Planned(NamedTuple):
-    length: int  # padded tokens per row
-    rows: tuple[int, ...]
+    """One batch: which examples, and the row and first token of each."""
 
-
-def lengths_for(rows: Sequence[Tokens], batch_size: int, limit: int) -> list[int]:
-    """The padded length of every row: a rung of the ladder that three batches and a tenth of the rows reach, or the top."""
-    own = np.array([rung(len(row), limit) for row in rows])
-    enough = max(3 * batch_size, len(rows) // 10)
-    used = sorted(set(own.tolist()))
-    for short, longer in itertools.pairwise(used):
-        if np.sum(own == short) < enough:
-            own[own == short] = longer
-    return own.tolist()
+    examples: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
 
 
 def number_of_batches(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
-def plan_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[Planned]:
-    """Batches of one epoch, shuffled."""
+def draw_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Every row once, in batches of `batch_size` rows or one less for as many batches as `number_of_batches` says."""
     random = np.random.default_rng([seed, epoch])
-    own = np.asarray(lengths)
-    batches, left = [], np.empty(0, np.int64)
-    for length in sorted(set(own.tolist())):
-        rows = np.concatenate([left, random.permutation(np.flatnonzero(own == length))])
-        full = len(rows) // batch_size * batch_size
-        # rows carried up from a shorter length come first, so they are not carried twice
-        batches += [Planned(length, tuple(chunk)) for chunk in rows[:full].reshape(-1, batch_size).tolist()]
-        left = rows[full:]
-    if len(left):
-        batches.append(Planned(int(own.max()), tuple(left.tolist())))
-    return [batches[i] for i in random.permutation(len(batches))]
+    count = number_of_batches(len(lengths), batch_size)
+    order = np.lexsort((random.random(len(lengths)), -np.asarray(lengths)))  # the longest first, ties in random order
+    batches: list[list[int]] = [[] for _ in range(count)]
+    for begin in range(0, len(order), count):
+        stratum = order[begin : begin + count]
+        for batch, row in zip(random.permutation(count), stratum.tolist(), strict=False):
+            batches[batch].append(row)
+    return batches
+
+
+def place(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:
+    """The row and first token of each text in rows of `tokens` tokens: first fit, the longest first."""
+    used: list[int] = []
+    places = [(0, 0)] * len(lengths)
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        row = next((r for r, length in enumerate(used) if length + lengths[i] <= tokens), len(used))
+        if row == len(used):
+            used.append(0)
+        places[i] = (row, used[row])
+        used[row] += lengths[i]
+    return places
+
+
+def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> list[Planned]:
+    """The batches of one epoch."""
+    drawn = draw_epoch(lengths, shape.texts, seed, epoch)
+    return [Planned(tuple(batch), tuple(place([lengths[i] for i in batch], shape.tokens))) for batch in drawn]
+
+
+def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
+    """Every row once in as few batches as come easily: for predicting."""
+    plans, left = [], sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while left:
+        chosen: dict[int, tuple[int, int]] = {}
+        used = [0] * shape.rows
+        for i in left:
+            row = next((r for r, length in enumerate(used) if length + lengths[i] <= shape.tokens), None)
+            if row is not None and len(chosen) < shape.texts:
+                chosen[i] = (row, used[row])
+                used[row] += lengths[i]
+        plans.append(Planned(tuple(chosen), tuple(chosen.values())))
+        left = [i for i in left if i not in chosen]
+    return plans
+
+
+def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, epochs: int) -> Shape:
+    """The cheapest shape that holds every batch of every epoch, and a text of `longest` tokens."""
+    drawn = [[[lengths[i] for i in batch] for batch in draw_epoch(lengths, batch_size, seed, e)] for e in range(epochs)]
+
+    def rows(tokens: int) -> int:
+        return _step_up(max(1 + max(row for row, _ in place(batch, tokens)) for epoch in drawn for batch in epoch))
+
+    narrow = max(_NARROWEST, 1 << (longest - 1).bit_length())
+    shapes = [Shape(batch_size, rows(tokens), tokens) for tokens in (narrow, 2 * narrow)]
+    return min(shapes, key=lambda shape: shape.rows * shape.tokens * (1 + shape.tokens / _ATTENTION))
+
+
+def _step_up(count: int) -> int:
+    """Four sizes to a doubling, so that jobs of like rows share a program."""
+    step = 1 << max(0, (count - 1).bit_length() - 3)
+    return -(-count // step) * step

@@ -12,7 +12,7 @@ from ..adapters.method import Method
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer, Tokens
-from .batches import lengths_for, number_of_batches
+from .batches import Shape, number_of_batches, shape_for
 from .data import Columns, Examples, read_examples, split
 from .recipe import Recipe
 from .step import Hyper, hyper
@@ -21,12 +21,16 @@ from .tasks import Task
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Examples, tokenized, with labels as arrays and the padded length of each row."""
+    """Examples, tokenized, with labels as arrays."""
 
     examples: Examples
     tokens: list[Tokens]
     labels: list[Any]
-    lengths: list[int]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [len(row) for row in self.tokens]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,7 @@ class Job:
     adapter: Adapter  # fresh
     train: Rows
     val: Rows | None
+    shape: Shape  # of every batch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -66,13 +71,11 @@ class Job:
         return d.hexdigest()
 
 
-def tokenize(
-    examples: Examples, names: tuple[str, ...], task: Task, tokenizer: Tokenizer, max_length: int, batch_size: int
-) -> Rows:
+def tokenize(examples: Examples, names: tuple[str, ...], task: Task, tokenizer: Tokenizer, max_length: int) -> Rows:
     """Rows ready to be batched; an unknown label is an error."""
     tokens = tokenizer(examples.texts, examples.pairs, max_length, words=task.tokens)
     labels = task.encode(examples, names, tokens) if examples.labels is not None else []
-    return Rows(examples, tokens, labels, lengths_for(tokens, batch_size, max_length))
+    return Rows(examples, tokens, labels)
 
 
 def prepare(
@@ -113,10 +116,11 @@ def prepare(
         recipe={"method": method.name if method else "probe", **asdict(recipe)},
     )
 
-    def rows(examples: Examples) -> Rows:
-        return tokenize(examples, names, task, tokenizer, recipe.max_length, recipe.batch_size)
-
-    return Job(name, recipe, adapter, rows(examples), None if held is None else rows(held))
+    rows = tokenize(examples, names, task, tokenizer, recipe.max_length)
+    val_rows = None if held is None else tokenize(held, names, task, tokenizer, recipe.max_length)
+    longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
+    shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
+    return Job(name, recipe, adapter, rows, val_rows, shape)
 
 
 def select_overrides(overrides: Mapping[str, Any], names: list[str], what: str = "settings") -> None:

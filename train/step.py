@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -101,12 +102,18 @@ def learning_rate(h: Hyper, step: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True, eq=False)
 class Programs:
-    """The compiled functions of a run: one backbone, one task, one layout, `slots` slots."""
+    """The compiled functions of a run: one backbone, one task, `slots` slots."""
 
     backbone: Backbone
     task: Task
     slots: int
     dropout: bool  # whether any adapter has some: without, no random bits are drawn
+
+    @classmethod
+    def of(cls, backbone: Backbone, task: Task, slots: int, dropout: bool) -> Programs:
+        """The same object for the same arguments, so that a second run in a process compiles nothing anew."""
+        key = (cls, task.name, slots, dropout)
+        return backbone.programs.setdefault(key, cls(backbone, task, slots, dropout))
 
     def loss(self, trainable: State, params: Any, slot: SlotState, batch: Batch) -> jax.Array:
         """Mean loss of a batch under one adapter."""
@@ -140,6 +147,7 @@ class Programs:
         kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), moved, slot)
         return kept._replace(failed=slot.failed | (batch.live & ~finite))
 
+    @cached_property
     def step(self) -> Any:
         """`step(params, pack, batches) -> pack`, compiled per batch shape; donates the pack."""
         return jax.jit(self.over_slots(self.step_one), donate_argnums=1)
@@ -155,6 +163,7 @@ class Programs:
 
         return single
 
+    @cached_property
     def predict(self) -> Callable[[Any, SlotState, Any, Inputs], jax.Array]:
         """`predict(params, pack, slot, inputs) -> logits` of one slot's adapter, compiled per input shape."""
 
@@ -167,7 +176,7 @@ class Programs:
 
         return jax.jit(logits)
 
-    @staticmethod
-    def put() -> Callable[[Any, Any, Any], Any]:
+    @cached_property
+    def put(self) -> Callable[[Any, Any, Any], Any]:
         """`put(pack, slot, one) -> pack` with one slot's leaves replaced; donates the pack."""
         return jax.jit(lambda pack, slot, one: jax.tree.map(lambda p, o: p.at[slot].set(o), pack, one), donate_argnums=0)

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import GraftaxError
 from ..models.tokens import Tokens
 from . import metrics
+from .batches import Shape
 from .data import Examples
 
 IGNORE = -1  # a token without a tag of its own, in label arrays
@@ -54,7 +55,10 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
-        """Mean loss over the rows with weight 1, of logits `[rows, (tokens,) room]` of which `classes` are real."""
+        """Mean loss over the texts with weight 1, of logits `[texts, room]` or, by token, `[rows, tokens, room]`.
+
+        `classes` of the logits are real.
+        """
 
     @abstractmethod
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
@@ -64,9 +68,9 @@ class Task(ABC):
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         """Metrics by name."""
 
-    def blank(self, count: int, length: int, room: int) -> np.ndarray:
-        """A batch of labels to fill in."""
-        return np.zeros(count, np.int32)
+    def blank(self, shape: Shape, room: int) -> np.ndarray:
+        """A batch of labels to fill in, with room for so many classes."""
+        return np.zeros(shape.texts, np.int32)
 
 
 def _index(names: Sequence[str], label: str, row: int, source: str) -> int:
@@ -147,8 +151,8 @@ class MultiLabel(Task):
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.multilabel(list(examples.labels or ()), [a.label for a in answers], names)
 
-    def blank(self, count: int, length: int, room: int) -> np.ndarray:
-        return np.zeros((count, room), np.float32)
+    def blank(self, shape: Shape, room: int) -> np.ndarray:
+        return np.zeros((shape.texts, room), np.float32)
 
 
 class Regress(Task):
@@ -175,8 +179,8 @@ class Regress(Task):
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.regression(list(examples.labels or ()), [a.label for a in answers])
 
-    def blank(self, count: int, length: int, room: int) -> np.ndarray:
-        return np.zeros(count, np.float32)
+    def blank(self, shape: Shape, room: int) -> np.ndarray:
+        return np.zeros(shape.texts, np.float32)
 
 
 class Tag(Task):
@@ -206,7 +210,7 @@ class Tag(Task):
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
         logs = jax.nn.log_softmax(_masked(logits, classes))
         each = -jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
-        return _mean(each, jnp.where(labels != IGNORE, weight[:, None], 0.0))
+        return _mean(each, (labels != IGNORE).astype(each.dtype))  # a text that is not there has no label
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         heads = logits[first_tokens(row)]
@@ -219,8 +223,8 @@ class Tag(Task):
         said = [a.label + ["O"] * (len(g) - len(a.label)) for a, g in zip(answers, gold, strict=True)]
         return metrics.tagging(gold, said)
 
-    def blank(self, count: int, length: int, room: int) -> np.ndarray:
-        return np.full((count, length), IGNORE, np.int32)
+    def blank(self, shape: Shape, room: int) -> np.ndarray:
+        return np.full((shape.rows, shape.tokens), IGNORE, np.int32)
 
 
 def first_tokens(row: Tokens) -> np.ndarray:

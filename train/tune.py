@@ -48,7 +48,7 @@ def _estimated_seconds(backbone: Backbone, jobs: Sequence[Job]) -> float:
     """Work of the run at 6 FLOP per weight and token and 40 GFLOP/s, a modest laptop."""
     c = backbone.config
     weights = c.num_layers * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
-    tokens = sum(sum(job.train.lengths) * job.recipe.epochs for job in jobs)
+    tokens = sum(job.shape.rows * job.shape.tokens * job.steps_per_epoch * job.recipe.epochs for job in jobs)
     return 6.0 * weights * tokens / 40e9
 
 
