@@ -1,4 +1,4 @@
-# make demo    eight domain adapters on one backbone, trained and used; two to four minutes on two cores
+# make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
 # make test    the tests
 # Both set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
 

@@ -4,8 +4,9 @@
 
 The same code runs in three modes. *Plain*: one adapter for the whole batch. *Packed*: plain, under `vmap` over adapters.
 *Mixed rows*: the leaves carry a slot axis after the layer axis, `slots [rows]` names the slot of every row, and each site
-gathers its rows' leaves (per sequence, never one-hot: a NaN in an unused slot must not cross) and calls the methods once per
-row under `vmap`. Frozen weights stay outside that `vmap`, so their matrix product is one product for the whole batch.
+gathers its rows' leaves and calls the methods once per row under `vmap`. The gather is per sequence, never one-hot (a NaN in an
+unused slot must not cross), and takes layer and slot at once (a slice of the layer would copy the whole bank). Frozen weights
+stay outside that `vmap`, so their matrix product is one product for the whole batch.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Module(Protocol):
 
 @dataclass(frozen=True)
 class SiteCalls:
-    """What the adapters do at the sites of one layer (or outside the layers)."""
+    """What the adapters do at the sites of one layer (or outside the layers); `mixed`: leaves have a leading rows axis."""
 
     state: State
-    slots: jax.Array | None = None
+    mixed: bool = False
     key: jax.Array | None = None
 
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
@@ -91,10 +92,7 @@ class SiteCalls:
 
     def _run(self, name: str, site: Callable, *args: Any) -> Any:
         states = self.state.get(name, {})
-        if not states or self.slots is None:
-            return site(states, *args)
-        rows = jax.tree.map(lambda leaf: leaf[self.slots], states)
-        return jax.vmap(site)(rows, *args)
+        return jax.vmap(site)(states, *args) if states and self.mixed else site(states, *args)
 
     def _key(self, name: str, method: Method) -> jax.Array | None:
         return None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(f"{name}/{method.key}".encode()))
@@ -120,21 +118,28 @@ class Grafts:
     def _stacked(self) -> State:
         return {name: states for name, states in self.state.items() if name.startswith(STACK)}
 
+    @property
+    def mixed(self) -> bool:
+        return self.slots is not None
+
     def layers(self, count: int) -> State:
-        """State of the first `count` adapted layers, to scan over."""
+        """State of the first `count` adapted layers, to scan over; not of a bank."""
         return jax.tree.map(lambda leaf: leaf[:count], self._stacked())
 
     def layer(self, index: jax.Array | int) -> State:
-        """State of one adapted layer."""
-        return jax.tree.map(lambda leaf: leaf[index], self._stacked())
+        """State of one adapted layer, of a bank that of every row."""
+        at = (index, self.slots) if self.mixed else index
+        return jax.tree.map(lambda leaf: leaf[at], self._stacked())
 
     def at(self, state: State, application: jax.Array | int) -> SiteCalls:
         key = None if self.key is None else jax.random.fold_in(self.key, jnp.asarray(application, jnp.uint32))
-        return SiteCalls(state, self.slots, key)
+        return SiteCalls(state, self.mixed, key)
 
     def outside(self) -> SiteCalls:
         state = {name: states for name, states in self.state.items() if not name.startswith(STACK)}
-        return SiteCalls(state, self.slots, self.key)
+        if self.mixed:
+            state = jax.tree.map(lambda leaf: leaf[self.slots], state)
+        return SiteCalls(state, self.mixed, self.key)
 
     @staticmethod
     def bare() -> SiteCalls:

@@ -1,4 +1,4 @@
-"""`graftax demo`: what graftax is for, on real weights and eight small businesses, in two to four minutes on two cores.
+"""`graftax demo`: what graftax is for, on real weights and eight small businesses, in about two minutes on two cores.
 
 Trains a linear probe and a LoRA adapter for each business, measures both on the fixed test rows, then starts a new process that
 loads the eight LoRA adapters and answers one batch in which neighbouring rows use different ones.
@@ -57,7 +57,7 @@ def run(backbone_path: str | None, out: Path) -> None:
     table: dict[str, dict[str, Any]] = {name: {} for name in files}
     runs = {
         "probe": (None, Recipe(epochs=4, lr=2e-2, batch_size=16, max_length=48)),
-        "lora": (_lora(), Recipe(epochs=6, lr=5e-3, batch_size=16, max_length=48)),
+        "lora": (_lora(), Recipe(epochs=5, lr=6e-3, batch_size=16, max_length=48)),
     }
     for kind, (method, recipe) in runs.items():
         print(f"training {len(files)} adapters, {'the head alone (linear probe)' if method is None else 'LoRA'}:", flush=True)

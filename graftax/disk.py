@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
 from .errors import GraftaxError
 
 
@@ -98,3 +103,22 @@ def full_disk(path: Path) -> Iterator[None]:
         if known or any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
             raise GraftaxError(f"{path}: no space left on the disk; nothing was changed there.") from error
         raise
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory (made if need be) against other processes; however this one ends, the lock ends with it."""
+    with full_disk(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GraftaxError(f"another process is training into {directory}; wait for it or choose another.") from None
+        yield
+    finally:
+        os.close(handle)

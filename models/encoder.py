@@ -269,8 +269,8 @@ class Encoder(nnx.Module):
 
         def grafted(h, step):
             index, application, state = step
-            if shared:
-                state = grafts.layer(index)
+            if state is None:
+                state = grafts.layer(index if shared else application - first)
             h = weights(index)(h, view, grafts.at(state, application))
             return h, (h if intermediates else None)
 
@@ -280,7 +280,7 @@ class Encoder(nnx.Module):
             if states is not None:
                 states.append(ys)
         if first < last:
-            state = None if shared else grafts.layers(last - first)
+            state = None if shared or grafts.mixed else grafts.layers(last - first)
             applications = jnp.arange(first, last, dtype=jnp.int32)
             h, ys = jax.lax.scan(grafted, h, (indices[first:last], applications, state), unroll=unroll)
             if states is not None:

@@ -616,3 +616,12 @@ def test_training_leaves_no_state_of_a_removed_run(tiny: Backbone, tmp_path: Pat
     shutil.rmtree(tmp_path / ".run")
     run_many(tiny, {"a": DATA["a"]}, tmp_path)
     assert [(line["adapter"], line["epoch"]) for line in lines(tmp_path)] == [("a", 1), ("a", 2)]
+
+
+def test_one_process_at_a_time(tiny: Backbone, tmp_path: Path) -> None:
+    """A second process (here: a second lock) in one output directory is refused, and nothing there is touched."""
+    with disk.locked(tmp_path / "out"):
+        with pytest.raises(GraftaxError, match="another process is training"):
+            run_many(tiny, {"a": DATA["a"]}, tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
+    run_many(tiny, {"a": DATA["a"]}, tmp_path / "out")

@@ -129,9 +129,10 @@ def train_many(
                 tokenizer=tokenizer,
             )
         )
-    run = Run(backbone, kind, jobs, out, tokenizer, pack_size, overwrite, save_every, progress)
-    with run.signals():
-        return run.go()
+    with disk.locked(out):
+        run = Run(backbone, kind, jobs, out, tokenizer, pack_size, overwrite, save_every, progress)
+        with run.signals():
+            return run.go()
 
 
 class Run:
