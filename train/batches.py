@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 _NARROWEST = 64  # tokens of a row: so many short texts fill it well, and attention over them costs little
-_ATTENTION = 1024  # tokens of a row at which attention costs as much as everything else
+_ATTENTION = 1024  # tokens of a row at which attention is taken to cost as much as all else: it chooses between two widths
 
 
 class Shape(NamedTuple):
@@ -40,7 +40,7 @@ def number_of_batches(rows: int, batch_size: int) -> int:
 
 
 def draw_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Every row once, in batches of `batch_size` rows or one less for as many batches as `number_of_batches` says."""
+    """Every row once, in `number_of_batches` batches whose sizes differ by one at most."""
     random = np.random.default_rng([seed, epoch])
     count = number_of_batches(len(lengths), batch_size)
     order = np.lexsort((random.random(len(lengths)), -np.asarray(lengths)))  # the longest first, ties in random order
@@ -56,13 +56,22 @@ def place(lengths: Sequence[int], tokens: int) -> list[tuple[int, int]]:
     """The row and first token of each text in rows of `tokens` tokens: first fit, the longest first."""
     used: list[int] = []
     places = [(0, 0)] * len(lengths)
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, length in enumerate(used) if length + lengths[i] <= tokens), len(used))
+    for i in _longest_first(lengths):
+        row = _first_fit(used, lengths[i], tokens)
         if row == len(used):
             used.append(0)
         places[i] = (row, used[row])
         used[row] += lengths[i]
     return places
+
+
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
+def _first_fit(used: Sequence[int], length: int, tokens: int) -> int:
+    """The first row with room for a text; the number of rows where none has."""
+    return next((row for row, taken in enumerate(used) if taken + length <= tokens), len(used))
 
 
 def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> list[Planned]:
@@ -72,19 +81,17 @@ def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> l
 
 
 def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
-    """Every row once in as few batches as come easily: for predicting."""
-    plans, left = [], sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while left:
-        chosen: dict[int, tuple[int, int]] = {}
-        used = [0] * shape.rows
-        for i in left:
-            row = next((r for r, length in enumerate(used) if length + lengths[i] <= shape.tokens), None)
-            if row is not None and len(chosen) < shape.texts:
-                chosen[i] = (row, used[row])
-                used[row] += lengths[i]
-        plans.append(Planned(tuple(chosen), tuple(chosen.values())))
-        left = [i for i in left if i not in chosen]
-    return plans
+    """Every row once, the longest first, a new batch where one is full: for predicting."""
+    batches: list[dict[int, tuple[int, int]]] = []
+    used: list[int] = []
+    for i in _longest_first(lengths):
+        row = _first_fit(used, lengths[i], shape.tokens)
+        if row == len(used) or len(batches[-1]) == shape.texts:
+            batches.append({})
+            used, row = [0] * shape.rows, 0
+        batches[-1][i] = (row, used[row])
+        used[row] += lengths[i]
+    return [Planned(tuple(batch), tuple(batch.values())) for batch in batches]
 
 
 def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, epochs: int) -> Shape:
