@@ -6,16 +6,12 @@ import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
 
 from .errors import GraftaxError
 
@@ -110,9 +106,11 @@ def locked(directory: Path) -> Iterator[None]:
     """Hold a directory (made if need be) against other processes; however this one ends, the lock ends with it."""
     with full_disk(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
+    if sys.platform == "win32":  # it has no such locks
         yield
         return
+    import fcntl
+
     handle = os.open(directory, os.O_RDONLY)
     try:
         try:
