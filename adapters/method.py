@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
@@ -31,7 +32,7 @@ Targets = str | tuple[str, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """Base of all methods; see the module docstring for the contract."""
 
     name: ClassVar[str]
@@ -86,12 +87,12 @@ class Method:
         """Leaves that are not trained: a scale, a mask. They follow from the config, so files do not hold them."""
         return self.identity(site, self.size(site))[1]
 
+    @abstractmethod
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         """Leaves that change nothing: what an empty slot, or a layer this adapter leaves alone, holds.
 
         Every leaf the method may hold at this site, also those that `init` leaves out in this config.
         """
-        raise NotImplementedError
 
     def trainable(self, site: Site) -> tuple[str, ...]:
         """Names of the trainable leaves at this site, in this config."""
