@@ -54,9 +54,7 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
         "recipe": dict(adapter.recipe),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    if (
-        config["peft_type"] != "GRAFTAX"
-    ):  # PEFT's words say less than our fields do; they hold while its file is as written here
+    if config["peft_type"] != "GRAFTAX":  # PEFT's words say less than our fields; ours hold while its file is as written here
         extra |= {"methods": _written(adapter.methods), "config_sha256": hashlib.sha256(_dump(config).encode()).hexdigest()}
     with disk.new_directory(Path(directory), overwrite) as draft:
         (draft / WEIGHTS).write_bytes(data)

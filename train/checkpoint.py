@@ -36,9 +36,8 @@ class Checkpoints:
     def arrays(self, like: Any) -> Any:
         """The arrays of the newest complete checkpoint, with the structure and shapes of `like`."""
         args = self._ocp.args
-        return self._manager.restore(self._manager.latest_step(), args=args.Composite(arrays=args.StandardRestore(like)))[
-            "arrays"
-        ]
+        wanted = args.Composite(arrays=args.StandardRestore(like))
+        return self._manager.restore(self._manager.latest_step(), args=wanted)["arrays"]
 
     def facts(self) -> dict[str, Any] | None:
         """The facts of the newest complete checkpoint; None where there is none."""
