@@ -46,7 +46,7 @@ class Backbone:
     name: str  # where it was loaded from, as the user said it
     directory: str | None = None  # on disk, for the tokenizer; None for a random one
     hf_config: Mapping[str, Any] | None = None  # config.json as it was read
-    programs: dict[Any, Any] = field(default_factory=dict)  # jitted functions over it, for whoever would make them again
+    programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
     @classmethod
     def build(cls, family: Family, config: EncoderConfig, arrays: Mapping[str, Any], **known: Any) -> Backbone:
