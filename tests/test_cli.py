@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from tiny import toy_rows, weights_of, write_backbone, write_csv, write_jsonl
+from tiny import command_line, toy_rows, weights_of, write_backbone, write_csv, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from graftax import cli
@@ -69,19 +69,7 @@ def folder(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     write_jsonl(path / "data" / "many.jsonl", toy_rows("multilabel", 16))
     write_csv(path / "data" / "numbers.csv", toy_rows("regress", 16))
     files = [str(path / "data" / f"{name}.csv") for name in ("bank", "air")]
-    command = [
-        sys.executable,
-        "-m",
-        "graftax",
-        "train",
-        "-b",
-        str(tiny_dir),
-        "--data",
-        *files,
-        "--out",
-        str(path / "run"),
-        *FAST,
-    ]
+    command = command_line("train", "-b", tiny_dir, "--data", *files, "--out", path / "run", *FAST)
     subprocess.run(command, check=True, capture_output=True)
     return Folder(tiny_dir, path / "data", path / "run")
 
@@ -231,7 +219,7 @@ def test_merge_is_what_transformers_loads(graftax: Graftax, folder: Folder, tmp_
 
 def test_broken_pipe_and_module(folder: Folder) -> None:
     """`python -m graftax` is the command; a reader that goes away is no traceback."""
-    process = subprocess.Popen([sys.executable, "-m", "graftax", "methods"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command_line("methods"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()
@@ -380,17 +368,6 @@ def test_no_arguments_show_the_help(graftax: Graftax) -> None:
 
 def test_stdin_that_is_no_text(folder: Folder) -> None:
     """Bytes that are not UTF-8 on standard input."""
-    command = [
-        sys.executable,
-        "-m",
-        "graftax",
-        "predict",
-        "-b",
-        str(folder.backbone),
-        "-a",
-        f"x={folder.run / 'bank'}",
-        "-i",
-        "-",
-    ]
+    command = command_line("predict", "-b", folder.backbone, "-a", f"x={folder.run / 'bank'}", "-i", "-")
     done = subprocess.run(command, input=b'{"text": "\xe9"}\n', capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import toy_rows, weights_of, write_csv
+from tiny import command_line, toy_rows, weights_of, write_csv
 
 from graftax import disk
 from graftax.adapters import METHODS, LoRA, Method
@@ -404,19 +403,7 @@ def command(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     options = "--epochs 8 --lr 3e-3 --batch-size 4 --max-length 16 --pack-size 2 --save-every 0 --val 0.2 --option dropout=0.1"
 
     def build(out: Path) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "graftax",
-            "train",
-            "-b",
-            str(tiny_dir),
-            "--out",
-            str(out),
-            *options.split(),
-            "--data",
-            *files,
-        ]
+        return command_line("train", "-b", tiny_dir, "--out", out, *options.split(), "--data", *files)
 
     return build
 

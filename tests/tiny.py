@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -104,3 +105,8 @@ def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def weights_of(directory: Path) -> bytes:
     """The bytes of an adapter's tensors."""
     return (directory / "adapter_model.safetensors").read_bytes()
+
+
+def command_line(*arguments: object) -> list[str]:
+    """A `graftax` command for a process of its own, in this environment."""
+    return [sys.executable, "-m", "graftax", *map(str, arguments)]

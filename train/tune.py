@@ -23,7 +23,7 @@ from .tasks import Task
 _SIZES = {"cpu": (4,), "gpu": (4, 16, 64), "tpu": (4, 16, 64)}
 _WORTH = 1.1  # a larger pack must be this much faster per adapter
 _WAITING = 0.7  # share of the slots that take part in a tick when their lengths differ
-_SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it takes 20 s and wins a tenth at best
+_SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
 
 
 def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], tokenizer: Tokenizer) -> int:
