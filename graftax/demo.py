@@ -172,6 +172,7 @@ def _draw(histories: dict[str, list[dict[str, Any]]], path: Path) -> str:
     for name, history in histories.items():
         axes.plot([line["epoch"] for line in history], [line["loss"] for line in history], label=name, linewidth=1.8)
     axes.set(xlabel="epoch", ylabel="training loss", title="Eight LoRA adapters on one frozen MiniLM", ylim=(0, None))
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2)
