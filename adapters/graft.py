@@ -122,9 +122,11 @@ class Grafts:
     def mixed(self) -> bool:
         return self.slots is not None
 
-    def layers(self, count: int) -> State:
-        """State of the first `count` adapted layers, to scan over; not of a bank."""
-        return jax.tree.map(lambda leaf: leaf[:count], self._stacked())
+    def unstacked(self) -> list[State]:
+        """State of every adapted layer, for training; not of a bank. A split's derivative is one concatenation."""
+        leaves, treedef = jax.tree.flatten(self._stacked())
+        split = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, [1] * self.adapted)] for leaf in leaves]
+        return [jax.tree.unflatten(treedef, parts) for parts in zip(*split, strict=True)]
 
     def layer(self, index: jax.Array | int) -> State:
         """State of one adapted layer, of a bank that of every row."""

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -53,6 +53,13 @@ class Backbone:
         """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them."""
         graphdef, params = nnx.split(Encoder(config, {name: jnp.asarray(array) for name, array in arrays.items()}))
         return cls(family, config, graphdef, params, **known)
+
+    @cached_property
+    def layers(self) -> tuple[Any, ...]:
+        """Parameters of each layer by itself; on a CPU they share the memory of the stacked ones."""
+        leaves, treedef = jax.tree.flatten(self.params["layers"])
+        alone = zip(*(jax.device_put(list(np.asarray(leaf)), may_alias=True) for leaf in leaves), strict=True)
+        return tuple(jax.tree.unflatten(treedef, layer) for layer in alone)
 
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
@@ -106,15 +113,16 @@ class Backbone:
         inputs: Inputs,
         slots: jax.Array | None = None,
         key: jax.Array | None = None,
-        unroll: bool = False,
+        layers: Sequence[Any] | None = None,
     ) -> Logits:
         """Logits of the heads in `state`. Pure; meant to be traced.
 
         `state` is one adapter's tree, or a bank's with `slots [rows]` naming each row's slot. `key`: for dropout, in training.
+        `layers`: this backbone's, for training (`Encoder.__call__` says why).
         Only the pooled position of the last layer is computed where no head reads the tokens.
         """
         grafts = Grafts(state, slots, key)
-        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state, unroll=unroll)
+        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state, layers=layers)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         at = grafts.outside()
         return Logits(at.head(POOLED, features), at.head(TOKENS, out.hidden))

@@ -16,7 +16,7 @@ Three cuts, all static, keep work from being done in vain:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -202,19 +202,19 @@ class Encoder(nnx.Module):
         *,
         pooled: bool = False,
         intermediates: bool = False,
-        unroll: bool = False,
+        layers: Sequence[Any] | None = None,
     ) -> Outputs:
         """Run the encoder.
 
         `pooled=True` computes only the pooled position in the last layer. `intermediates=True` returns the embedding output
-        and every layer's output (and excludes `pooled`). `unroll=True` compiles the adapted layers one after another instead of
-        as a loop: for training, where a loop must copy what each layer keeps for the backward pass into one stacked array and
-        out again; a prediction gains nothing and would compile longer.
+        and every layer's output (and excludes `pooled`). `layers`, the parameters of each layer by itself, compiles the adapted
+        layers one after another instead of as a loop: for training, where a loop must copy what each layer keeps for the
+        backward pass into one stacked array and out again; a prediction gains little and would compile longer.
         """
         at = grafts.outside()
         h, entry = self.embed(inputs, at)
         view = self.view(entry, inputs.texts)
-        h, states = self.run_layers(h, view, grafts, pooled=pooled, intermediates=intermediates, unroll=unroll)
+        h, states = self.run_layers(h, view, grafts, pooled=pooled, intermediates=intermediates, layers=layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         out = None if self.pooler is None else jnp.tanh(at.linear("pooler", first[:, None], self.pooler)[:, 0])
         return Outputs(h, first, out, states)
@@ -251,7 +251,14 @@ class Encoder(nnx.Module):
         return View(own, texts.first // tokens, texts.first % tokens, packed=True)
 
     def run_layers(
-        self, h: jax.Array, view: View, grafts: Grafts, *, pooled: bool, intermediates: bool, unroll: bool
+        self,
+        h: jax.Array,
+        view: View,
+        grafts: Grafts,
+        *,
+        pooled: bool,
+        intermediates: bool,
+        layers: Sequence[Any] | None,
     ) -> tuple[jax.Array, jax.Array | None]:
         layer_of = self.config.layer_of
         shared = bool(self.config.groups)
@@ -259,33 +266,47 @@ class Encoder(nnx.Module):
         first = len(layer_of) - adapted if not shared else (0 if adapted else len(layer_of))
         last = len(layer_of) - 1 if pooled else len(layer_of)
         states = [h[None]] if intermediates else None
+        parts = [] if layers is None else grafts.unstacked()
 
-        def weights(index: jax.Array | int) -> Layer:
+        def stacked(index: Any) -> Layer:
             return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.layers)
 
-        def plain(h, index):
-            h = weights(index)(h, view, grafts.bare())
-            return h, (h if intermediates else None)
+        def slot(index: Any, application: Any) -> Any:
+            return index if shared else application - first
 
-        def grafted(h, step):
-            index, application, state = step
-            if state is None:
-                state = grafts.layer(index if shared else application - first)
-            h = weights(index)(h, view, grafts.at(state, application))
-            return h, (h if intermediates else None)
+        def bare(h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
+            return stacked(index)(h, view, grafts.bare(), pooled)
 
-        indices = jnp.asarray(layer_of, jnp.int32)
-        if min(first, last) > 0:
-            h, ys = jax.lax.scan(plain, h, indices[: min(first, last)])
-            if states is not None:
+        def looped(h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
+            state = grafts.layer(slot(index, application))
+            return stacked(index)(h, view, grafts.at(state, application), pooled)
+
+        def unrolled(h: jax.Array, index: int, application: int, pooled: bool = False) -> jax.Array:
+            assert layers is not None
+            layer, state = nnx.merge(nnx.graphdef(self.layers), layers[index]), parts[slot(index, application)]
+            return layer(h, view, grafts.at(state, application), pooled)
+
+        def scan(h: jax.Array, begin: int, end: int, apply: Callable) -> jax.Array:
+            if begin >= end:
+                return h
+
+            def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
+                h = apply(h, *at)
+                return h, (h if intermediates else None)
+
+            steps = jnp.asarray(layer_of[begin:end], jnp.int32), jnp.arange(begin, end, dtype=jnp.int32)
+            h, ys = jax.lax.scan(step, h, steps)
+            if states is not None and ys is not None:
                 states.append(ys)
-        if first < last:
-            state = None if shared or grafts.mixed else grafts.layers(last - first)
-            applications = jnp.arange(first, last, dtype=jnp.int32)
-            h, ys = jax.lax.scan(grafted, h, (indices[first:last], applications, state), unroll=unroll)
-            if states is not None:
-                states.append(ys)
+            return h
+
+        h = scan(h, 0, min(first, last), bare)
+        if layers is None:
+            h = scan(h, first, last, looped)
+        else:
+            for application in range(first, last):
+                h = unrolled(h, layer_of[application], application)
         if pooled:
-            at = grafts.bare() if first > last else grafts.at(grafts.layer(-1 if not shared else layer_of[-1]), last)
-            h = weights(layer_of[-1])(h, view, at, pooled=True)
+            apply = bare if first > last else looped if layers is None else unrolled
+            h = apply(h, layer_of[-1], last, pooled=True)
         return h, (jnp.concatenate(states) if states is not None else None)

@@ -164,13 +164,6 @@ def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotSt
     return slot, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))
 
 
-def training(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[Any, SlotState, Batch]:
-    """The compiled step of a pack of one, its state and a batch."""
-    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(backbone, adapter, layout))
-    step = Programs(backbone, task_named(adapter.task), slots=1, dropout=False).step
-    return step.lower(backbone.params, pack, batch).compile(), pack, batch
-
-
 def products(program: Any, shape: tuple[int, ...]) -> int:
     """How many matrix products of a compiled program have a result of a shape, in either orientation."""
     shapes = "|".join(",".join(map(str, s)) for s in (shape, shape[::-1]))
@@ -183,10 +176,12 @@ def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backb
     backbone = backbone_of(family)
     adapter, before = random_adapter(backbone, name, head == "tokens"), digest(backbone)
     layout = Layout.of([adapter], backbone.sites, bucket=True)
-    program, pack, batch = training(backbone, adapter, layout)
+    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(backbone, adapter, layout))
+    programs = Programs(backbone, task_named(adapter.task), slots=1, dropout=False)
+    gradient = programs.gradient.lower(backbone.params, backbone.layers, pack, batch).compile()
     old = jax.device_get(pack)
     for _ in range(3):
-        pack = program(backbone.params, pack, batch)
+        pack = programs.step(backbone.params, backbone.layers, pack, batch)
     new = jax.device_get(pack)
     assert not new.failed.any()
     assert jax.tree.structure(new.trainable) == jax.tree.structure(old.trainable)
@@ -199,7 +194,7 @@ def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backb
     again = layout.stack(dataclasses.replace(adapter, states=moved), backbone.sites).trainable
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), new.trainable, again)  # so the filling did not move
     assert digest(backbone) == before
-    assert bool(products(program, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
+    assert bool(products(gradient, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -208,9 +203,23 @@ def test_gradient_has_the_adapters_structure(name: str, backbone_of: GetBackbone
     backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
     slot, batch = a_slot(backbone, adapter, Layout.of([adapter], backbone.sites))
     loss = Programs(backbone, task_named("classify"), 1, False).loss
-    gradient = jax.eval_shape(jax.grad(loss), slot.trainable, backbone.params, slot, batch)
+    gradient = jax.eval_shape(jax.grad(loss), slot.trainable, backbone.params, backbone.layers, slot, batch)
     assert jax.tree.structure(gradient) == jax.tree.structure(slot.trainable)
     assert [leaf.shape for leaf in jax.tree.leaves(gradient)] == [leaf.shape for leaf in jax.tree.leaves(slot.trainable)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: GetBackbone) -> None:
+    """21: with or without jit, with layers unrolled (as in training) or scanned, to 1e-5."""
+    backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
+    slot, batch = jax.tree.map(jnp.asarray, a_slot(backbone, adapter, Layout.of([adapter], backbone.sites)))
+    gradient = Programs(backbone, task_named("classify"), 1, False).gradient_one
+    compiled = jax.jit(gradient)(backbone.params, backbone.layers, slot, batch)
+    scanned = jax.jit(gradient)(backbone.params, None, slot, batch)
+    with jax.disable_jit():
+        plain = gradient(backbone.params, backbone.layers, slot, batch)
+    for other in (scanned, plain):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), compiled, other)
 
 
 # -- merging -------------------------------------------------------------------------------------------------------------
@@ -535,9 +544,10 @@ def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, ba
     near = logits(rough, loaded, some_inputs(rough), layout)
     assert near.dtype == np.float32
     np.testing.assert_allclose(near, logits(exact, adapter, some_inputs(exact)), atol=0.1)
-    program, pack, batch = training(rough, loaded, layout)
+    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(rough, loaded, layout))
+    programs = Programs(rough, task_named(loaded.task), slots=1, dropout=False)
     for _ in range(3):
-        pack = program(rough.params, pack, batch)
+        pack = programs.step(rough.params, rough.layers, pack, batch)
     assert not np.asarray(pack.failed).any()
     assert {leaf.dtype for leaf in jax.tree.leaves((pack.trainable, pack.adam.mu))} == {np.dtype(np.float32)}
 

@@ -134,11 +134,12 @@ def test_a_queue_compiles_nothing(tiny_dir: Path, tmp_path: Path, monkeypatch: p
     (pack,) = packs
     shapes = {job.shape for job in pack.jobs}
     programs = pack.programs
-    assert programs.step._cache_size() == programs.predict._cache_size() == len(shapes) <= 2
+    assert programs.gradient._cache_size() == programs.predict._cache_size() == len(shapes) <= 2
+    assert programs.update._cache_size() == 1
     assert programs.put._cache_size() == 2  # the state, and the best leaves
     run_many(backbone, data, tmp_path / "again", pack_size=2, val=0.3)
     assert packs[1].programs is programs
-    assert programs.step._cache_size() == len(shapes)
+    assert programs.gradient._cache_size() == len(shapes)
 
 
 def test_frozen_is_frozen(tiny: Backbone, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 _NARROWEST = 64  # tokens of a row: so many short texts fill it well, and attention over them costs little
-_ATTENTION = 1024  # tokens of a row at which attention is taken to cost as much as all else: it chooses between two widths
+_ATTENTION = 512  # tokens of a row at which attention costs as much as all else (MiniLM: an eighth of a step at 64)
 
 
 class Shape(NamedTuple):

@@ -85,7 +85,7 @@ class Pack:
         """One compiled step; returns the slots that took it."""
         live, stacked = self._next()
         jax.block_until_ready(self.state.step)  # at most one step ahead: a signal is answered within a step
-        self.state = self.programs.step(self.backbone.params, self.state, stacked)
+        self.state = self.programs.step(self.backbone.params, self.backbone.layers, self.state, stacked)
         for k in live:
             if (place := self.places[k]) is not None:
                 place.position += 1
@@ -94,7 +94,8 @@ class Pack:
     def step_memory(self) -> int:
         """Bytes that XLA wants for the next step's temporary buffers and outputs."""
         _, batch = self._next()
-        memory = self.programs.step.lower(self.backbone.params, self.state, batch).compile().memory_analysis()
+        program = self.programs.gradient.lower(self.backbone.params, self.backbone.layers, self.state, batch).compile()
+        memory = program.memory_analysis()
         return memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0
 
     def _next(self) -> tuple[list[int], Batch]:

@@ -1,4 +1,4 @@
-"""One training step, of one adapter; `jit(vmap(step))` over a pack of slots.
+"""One training step, of one adapter; `jit(vmap(...))` over a pack of slots.
 
 Everything about an adapter that training reads or changes is in its `SlotState`: a pytree, so a pack is the same tree with a
 leading slot axis and the backbone's parameters are the one shared argument. Freezing is not being differentiated: the
@@ -100,6 +100,27 @@ def learning_rate(h: Hyper, step: jax.Array) -> jax.Array:
     return h.lr * rise * fall
 
 
+def update_one(slot: SlotState, loss: jax.Array, grads: State, live: jax.Array) -> SlotState:
+    """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) of one adapter."""
+    grads = jax.tree.map(lambda g, own: jnp.where(own > 0, g, 0.0), grads, slot.mask)
+    norm = optax.tree.norm(grads)
+    grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
+    with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
+        updates, adam = _ADAM.update(grads, slot.adam)
+    lr = learning_rate(slot.hyper, slot.step)
+    trainable = jax.tree.map(
+        lambda p, u, own: p - lr * jnp.where(own > 0, u + slot.hyper.weight_decay * p, 0.0),
+        slot.trainable,
+        updates,
+        slot.mask,
+    )
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    moved = slot._replace(trainable=trainable, adam=adam, step=slot.step + 1, loss=slot.loss + loss)
+    takes = live & finite & ~slot.failed
+    kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), moved, slot)
+    return kept._replace(failed=slot.failed | (live & ~finite))
+
+
 @dataclass(frozen=True, eq=False)
 class Programs:
     """The compiled functions of a run: one backbone, one task, `slots` slots."""
@@ -115,51 +136,44 @@ class Programs:
         key = (cls, task.name, slots, dropout)
         return backbone.programs.setdefault(key, cls(backbone, task, slots, dropout))
 
-    def loss(self, trainable: State, params: Any, slot: SlotState, batch: Batch) -> jax.Array:
+    def loss(self, trainable: State, params: Any, layers: Any, slot: SlotState, batch: Batch) -> jax.Array:
         """Mean loss of a batch under one adapter."""
         key = None
         if self.dropout:
             # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
             key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
-        logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key, unroll=True)
+        logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key, layers=layers)
         mine = logits.tokens if self.task.tokens else logits.pooled
         assert mine is not None
         return self.task.loss(mine, batch.labels, slot.hyper.classes, batch.weight)
 
-    def step_one(self, params: Any, slot: SlotState, batch: Batch) -> SlotState:
-        """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) of one adapter."""
-        loss, grads = jax.value_and_grad(self.loss)(slot.trainable, params, slot, batch)
-        grads = jax.tree.map(lambda g, own: jnp.where(own > 0, g, 0.0), grads, slot.mask)
-        norm = optax.tree.norm(grads)
-        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
-        with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
-            updates, adam = _ADAM.update(grads, slot.adam)
-        lr = learning_rate(slot.hyper, slot.step)
-        trainable = jax.tree.map(
-            lambda p, u, own: p - lr * jnp.where(own > 0, u + slot.hyper.weight_decay * p, 0.0),
-            slot.trainable,
-            updates,
-            slot.mask,
-        )
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        moved = slot._replace(trainable=trainable, adam=adam, step=slot.step + 1, loss=slot.loss + loss)
-        takes = batch.live & finite & ~slot.failed
-        kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), moved, slot)
-        return kept._replace(failed=slot.failed | (batch.live & ~finite))
+    def gradient_one(self, params: Any, layers: Any, slot: SlotState, batch: Batch) -> tuple[jax.Array, State]:
+        """Loss and gradient of one adapter."""
+        return jax.value_and_grad(self.loss)(slot.trainable, params, layers, slot, batch)
 
     @cached_property
-    def step(self) -> Any:
-        """`step(params, pack, batches) -> pack`, compiled per batch shape; donates the pack."""
-        return jax.jit(self.over_slots(self.step_one), donate_argnums=1)
+    def gradient(self) -> Any:
+        """`gradient(params, layers, pack, batches) -> losses, grads`, compiled per batch shape."""
+        return jax.jit(self.over_slots(self.gradient_one, shared=2))
 
-    def over_slots(self, one: Callable) -> Callable:
+    @cached_property
+    def update(self) -> Any:
+        """`update(pack, losses, grads, live) -> pack`, compiled once; donates the pack."""
+        return jax.jit(self.over_slots(update_one), donate_argnums=0)
+
+    def step(self, params: Any, layers: Any, pack: SlotState, batches: Batch) -> SlotState:
+        """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""
+        return self.update(pack, *self.gradient(params, layers, pack, batches), batches.live)
+
+    def over_slots(self, one: Callable, shared: int = 0) -> Callable:
+        """`one` for every slot of a pack; its first `shared` arguments are the same for all."""
         if self.slots > 1:
-            return jax.vmap(one, in_axes=(None, 0, 0))
+            return lambda *args: jax.vmap(one, in_axes=tuple(None if i < shared else 0 for i in range(len(args))))(*args)
 
         # A vmap over one slot would turn every product into a batched one, for nothing.
-        def single(params: Any, pack: Any, batches: Any) -> Any:
-            first = jax.tree.map(lambda leaf: leaf[0], (pack, batches))
-            return jax.tree.map(lambda leaf: leaf[None], one(params, *first))
+        def single(*args: Any) -> Any:
+            own = jax.tree.map(lambda leaf: leaf[0], args[shared:])
+            return jax.tree.map(lambda leaf: leaf[None], one(*args[:shared], *own))
 
         return single
 
