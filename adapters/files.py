@@ -155,7 +155,8 @@ def _fields(method: Method) -> dict[str, Any]:
 def _tensors(adapter: Adapter, peft_type: str) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
     for method in adapter.methods:
-        exported = method.export({site: trainable for site, (trainable, _) in adapter.states[method.key].items()})
+        states = adapter.states[method.key].items()
+        exported = method.export({s: own | {name: fixed[name] for name in method.buffers(s)} for s, (own, fixed) in states})
         if isinstance(method, Head) and peft_type in _PROMPT_TYPES:
             exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
         tensors |= exported
@@ -211,9 +212,9 @@ def _methods(
     peft_type = config.get("peft_type")
     if peft_type == "GRAFTAX":
         return _own_methods(config.get("methods"), directory)
-    cls = next((m for m in METHODS.values() if m.peft_type and m.peft_type == peft_type), None)
+    cls = next((m for m in METHODS.values() if m.reads(config)), None)
     if cls is None:
-        known = ", ".join(m.peft_type for m in METHODS.values() if m.peft_type)
+        known = ", ".join(dict.fromkeys(m.peft_type for m in METHODS.values() if m.peft_type))
         raise GraftaxError(f"{directory}: peft_type {peft_type!r} is not supported; supported are {known}.")
     config.pop("modules_to_save", None)  # the tensors say what was saved
     head = _peft_head(tensors, config.get("task_type"), backbone, directory)
@@ -263,7 +264,7 @@ def _peft_head(
 
 def _states(methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites: Sequence[Site], directory: Path) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once."""
-    blank = {method.key: {site: method.blank(site) for site in method.select(sites)} for method in methods}
+    blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
     expected: dict[str, tuple[int, ...]] = {}
     for method in methods:
         expected |= {key: tensor.shape for key, tensor in method.export(blank[method.key]).items()}
@@ -280,5 +281,9 @@ def _states(methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites:
     states: SiteStates = {}
     for method in methods:
         restored: dict[Site, Leaves] = method.restore(blank[method.key], tensors)
-        states[method.key] = {site: (leaves, method.fixed(site)) for site, leaves in restored.items()}
+        for site, leaves in restored.items():
+            kept = method.buffers(site)
+            trainable = {name: leaf for name, leaf in leaves.items() if name not in kept}
+            fixed = method.fixed(site) | {name: leaves[name] for name in kept}
+            states.setdefault(method.key, {})[site] = (trainable, fixed)
     return states

@@ -9,7 +9,7 @@ is merging two adapters. The drift, how far the merged model's outputs are from 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -17,12 +17,10 @@ import numpy as np
 from ..errors import GraftaxError
 from .adapter import Adapter
 from .head import Head
-from .sites import LinearWeights, NormWeights, TableWeights
+from .sites import WEIGHTS
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
-
-_WEIGHTS: dict[str, Any] = {"linear": LinearWeights, "norm": NormWeights, "embedding": TableWeights}
 
 
 def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
@@ -37,7 +35,7 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be merged into the weights: it is no change of them.")
         for site, (trainable, fixed) in adapter.states[method.key].items():
-            kind = _WEIGHTS[site.kind]
+            kind = WEIGHTS[site.kind]
             index = ... if site.layer is None else site.layer
             frozen = kind(*(arrays[f"{site.name}.{leaf}"][index] for leaf in kind._fields))
             merged = jax.tree.map(np.asarray, method.merge(frozen, {**trainable, **fixed}))

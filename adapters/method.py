@@ -42,6 +42,8 @@ class Method(ABC):
     traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on
     through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `apply`
     mergeable: ClassVar[bool] = False
+    fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
+    tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
     peft_type: ClassVar[str | None] = None  # PEFT's name for it, where PEFT has it
 
     targets: Targets = None  # regex over the whole module path, or tuple of suffixes, as in PEFT; None: `default_roles`
@@ -98,6 +100,10 @@ class Method(ABC):
         """Names of the trainable leaves at this site, in this config."""
         return tuple(self.identity(site, self.size(site))[0])
 
+    def buffers(self, site: Site) -> tuple[str, ...]:
+        """Names of the fixed leaves that files hold, because they do not follow from the config: drawn, or chosen from data."""
+        return ()
+
     @property
     def virtual_tokens(self) -> int:
         """Positions it takes from the text: a prefix's, a prompt's."""
@@ -120,7 +126,7 @@ class Method(ABC):
     # -- what its files hold ------------------------------------------------------------------------------------------
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        """Tensors of an adapter file from the trainable leaves at every site; keys and shapes are PEFT's where it has any."""
+        """Tensors of an adapter file from the leaves at every site (`held`); keys and shapes are PEFT's where it has any."""
         return {
             file_key(site, suffix): np.asarray(tensor, order="C")
             for site, leaves in states.items()
@@ -144,13 +150,23 @@ class Method(ABC):
         return {suffix.removeprefix(f"{self.name}_"): tensor for suffix, tensor in tensors.items()}
 
     def blank(self, site: Site) -> Leaves:
-        """Trainable leaves at identity, with this config's names and shapes: what a file must hold."""
+        """Trainable leaves at identity, with this config's names and shapes."""
         identity = self.identity(site, self.size(site))[0]
         return {name: identity[name] for name in self.trainable(site)}
+
+    def held(self, site: Site) -> Leaves:
+        """What a file must hold of a site, at identity: the trainable leaves and the buffers."""
+        fixed = self.identity(site, self.size(site))[1]
+        return self.blank(site) | {name: fixed[name] for name in self.buffers(site)}
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
         """This config in the words of PEFT's `adapter_config.json`; None where PEFT cannot say it."""
         return None
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a PEFT config is this method's."""
+        return cls.peft_type is not None and config.get("peft_type") == cls.peft_type
 
     @classmethod
     def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
@@ -166,9 +182,11 @@ class Method(ABC):
 
     @classmethod
     def from_key(cls, key: str) -> Self:
-        """A config with the traced fields that `key` names, enough to call `pre`, `apply`, `merge` and `identity`."""
+        """A config with the traced fields (str, int or bool) of a key: enough for `pre`, `apply`, `merge` and `identity`."""
         _, *values = key.split(":")
-        return cls(**dict(zip(cls.traced, values, strict=True)))
+        kinds = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+        read = {str: str, int: int, bool: lambda value: value == "True"}
+        return cls(**{name: read[kinds[name]](value) for name, value in zip(cls.traced, values, strict=True)})
 
 
 def matches(targets: str | Sequence[str], path: str) -> bool:

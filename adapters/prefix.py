@@ -30,6 +30,7 @@ class Prefix(Method):
     summary: ClassVar[str] = "trained keys and values in front of every layer's attention"
     acts_on: ClassVar[tuple[str, ...]] = ("attention", "input")
     padded: ClassVar[dict[str, int]] = {"key": 0, "value": 0, "mask": 0}
+    fresh_within: ClassVar[float | None] = None
     peft_type: ClassVar[str] = "PREFIX_TUNING"
 
     tokens: int = 16  # n

@@ -19,8 +19,9 @@ end. Every weight's bias belongs to its `linear` or `norm` site.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 
@@ -38,6 +39,8 @@ class Site:
     layer: int | None = None  # index in the stack of layers, None outside it
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
+    #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
+    weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)
 
     @property
     def role(self) -> str:
@@ -57,6 +60,10 @@ class NormWeights(NamedTuple):
 
 class TableWeights(NamedTuple):
     table: jax.Array  # [rows, dim]
+
+
+#: What a method finds frozen at a site, by kind; the other kinds have no weights.
+WEIGHTS: dict[str, Any] = {"linear": LinearWeights, "norm": NormWeights, "embedding": TableWeights}
 
 
 class KeyValue(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from flax import nnx
 
 from ..adapters.graft import Grafts, State
 from ..adapters.head import Head
-from ..adapters.sites import Site
+from ..adapters.sites import WEIGHTS, Site
 from .encoder import Encoder, EncoderConfig, Inputs
 from .family import Family
 from .parts import Weight
@@ -81,10 +81,22 @@ class Backbone:
                         layer=layer if part.stacked else None,
                         shared=bool(part.stacked and config.groups),
                         within=part.path,
+                        weights=partial(self._frozen, part.kind, part.name, layer if part.stacked else ...),
                     )
                 )
         heads = (Site(name, "head", "", (config.hidden_size,), within=name) for name in (POOLED, TOKENS))
         return (*sites, *heads)
+
+    def _frozen(self, kind: str, name: str, index: Any) -> Any:
+        """The frozen weights at a site, float32 on the host; None where it has none."""
+        if kind not in WEIGHTS:
+            return None
+        leaves = (self._host[f"{name}.{leaf}"][index] for leaf in WEIGHTS[kind]._fields)
+        return WEIGHTS[kind](*(np.asarray(leaf, np.float32) for leaf in leaves))
+
+    @cached_property
+    def _host(self) -> dict[str, np.ndarray]:
+        return self.arrays()
 
     def sites_for(self, head: Head | None = None) -> tuple[Site, ...]:
         """Sites of the task model that a head belongs to: as in Hugging Face's, no pooler where the head does not read it."""

@@ -46,6 +46,28 @@ METHODS: dict[str, tuple[Method, ...]] = {
 MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
 
 
+D, W, V, N, T = 32, 64, 97, 48, 2  # hidden, intermediate, words, positions, types of CONFIGS["bert"]
+HEAD = len(LABELS) * (D + 1)
+NORMS, KERNELS = 2 * D, 4 * D * D + 2 * D * W
+BIASES = 4 * D + W + D + 2 * D  # of a layer: attention, feed-forward, norms
+#: Trainable parameters on CONFIGS["bert"] by the closed formula, without the head's.
+COUNTS = {
+    "lora": 3 * 2 * 3 * (D + D),
+    "rslora": (3 * 5 + 2 * 3 + 2) * (D + D),
+    "lora-dense": 3 * 2 * ((D + D) + 2 * (D + W)) + 2 * (D + D),
+    "lora-regex": 2 * 2 * (D + D),
+    "lora-embedding": 4 * (V + D) + 3 * 4 * (D + D),
+    "ia3": 3 * (D + D + W),
+    "ia3-targets": 3 * (D + D + D + W) + D,
+    "houlsby": 2 * 3 * (2 * D * 5 + 5 + D),
+    "pfeiffer": 3 * (2 * D * 6 + 6 + D),
+    "bitfit": 3 * BIASES + D + D,
+    "prefix": 3 * 2 * 4 * D,
+    "full": 3 * (KERNELS + BIASES + NORMS) + (V + N + T) * D + 2 * D + D * D + D,
+    "probe": 0,
+}
+
+
 def randomised(adapter: Adapter, seed: int = 0, size: float = 0.3) -> Adapter:
     """The adapter with noise on every trainable leaf."""
     random = np.random.default_rng(seed)
@@ -88,6 +110,11 @@ def only_head(adapter: Adapter) -> Adapter:
     """The adapter without its methods: the base model under the same head."""
     heads = tuple(m for m in adapter.methods if isinstance(m, Head))
     return dataclasses.replace(adapter, methods=heads, states={h.key: adapter.states[h.key] for h in heads})
+
+
+def near(adapter: Adapter) -> float:
+    """How far two programs may lie apart in this adapter's results."""
+    return max(method.tolerance for method in adapter.methods)
 
 
 @functools.cache

@@ -15,7 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import LABELS, MERGEABLE, METHODS, compiled, fresh, logits, mapped, only_head, random_adapter
+from cases import (
+    COUNTS,
+    HEAD,
+    LABELS,
+    MERGEABLE,
+    METHODS,
+    D,
+    W,
+    compiled,
+    fresh,
+    logits,
+    mapped,
+    near,
+    only_head,
+    random_adapter,
+)
 from conftest import CONFIGS, some_inputs
 from make_golden import GOLDEN, golden_backbone
 from safetensors.numpy import load_file, save_file
@@ -54,7 +69,10 @@ FAST |= {("albert", name, "pooled") for name in ("rslora", "ia3", "together")}
 FAST |= {("bert", "together", "tokens"), ("albert", "lora-dense", "tokens"), ("distilbert", "prefix", "tokens")}
 FAST |= {("bert", "probe", "tokens"), ("roberta", "bitfit", "tokens")}
 #: Of those, the ones whose training step is compiled every time.
-FAST_STEPS = {("bert", "lora-regex", "pooled"), ("bert", "full", "pooled"), ("albert", "together", "tokens")}
+FAST_STEPS = {("bert", name, "pooled") for name in METHODS} | {("albert", "together", "tokens")}
+#: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned.
+OTHERS = [name for name in METHODS if name not in ("lora", "ia3")]
+MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8)]
 
 
 def cross(fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS)) -> pytest.MarkDecorator:
@@ -90,8 +108,9 @@ def test_fresh_is_nothing_and_random_is_something(family: str, name: str, head: 
     layout = Layout.of([grown], backbone.sites)
     base = logits(backbone, only_head(new), inputs, layout)
     np.testing.assert_allclose(base, logits(backbone, only_head(new), inputs), atol=1e-5)  # a program without the method
-    if METHODS[name] and not any(isinstance(m, Prefix) for m in new.methods):
-        np.testing.assert_array_equal(logits(backbone, new, inputs, layout), base)
+    within = [m.fresh_within for m in new.methods]
+    if METHODS[name] and None not in within:
+        np.testing.assert_allclose(logits(backbone, new, inputs, layout), base, atol=max(within), rtol=0.0)
     if METHODS[name]:
         assert np.abs(logits(backbone, grown, inputs, layout) - base).max() > 1e-3
     np.testing.assert_array_equal(logits(backbone, only_head(new), inputs, layout), base)
@@ -111,31 +130,10 @@ def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: G
     alone = logits(backbone, adapter, inputs)
     for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
         mine = packed[row, begin : begin + len(text)] if tokens else packed[i]
-        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter))
 
 
-D, W, V, N, T = 32, 64, 97, 48, 2  # hidden, intermediate, words, positions, types of CONFIGS["bert"]
-HEAD = len(LABELS) * (D + 1)
-NORMS, KERNELS = 2 * D, 4 * D * D + 2 * D * W
-BIASES = 4 * D + W + D + 2 * D  # of a layer: attention, feed-forward, norms
-COUNTS = {
-    "lora": 3 * 2 * 3 * (D + D),
-    "rslora": (3 * 5 + 2 * 3 + 2) * (D + D),
-    "lora-dense": 3 * 2 * ((D + D) + 2 * (D + W)) + 2 * (D + D),
-    "lora-regex": 2 * 2 * (D + D),
-    "lora-embedding": 4 * (V + D) + 3 * 4 * (D + D),
-    "ia3": 3 * (D + D + W),
-    "ia3-targets": 3 * (D + D + D + W) + D,
-    "houlsby": 2 * 3 * (2 * D * 5 + 5 + D),
-    "pfeiffer": 3 * (2 * D * 6 + 6 + D),
-    "bitfit": 3 * BIASES + D + D,
-    "prefix": 3 * 2 * 4 * D,
-    "full": 3 * (KERNELS + BIASES + NORMS) + (V + N + T) * D + 2 * D + D * D + D,
-    "probe": 0,
-}
-
-
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "together"])
 def test_trainable_count_is_the_formula(name: str, backbone_of: GetBackbone) -> None:
     """6."""
     assert fresh(backbone_of("bert"), name).parameters == COUNTS[name] + HEAD
@@ -246,7 +244,9 @@ def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: 
     merged = whole.forward if whole.graphdef != backbone.graphdef else compiled(backbone)
     state = Layout.of([rest], backbone.sites).stack(rest, backbone.sites).state
     out = merged(whole.params, state, inputs)
-    np.testing.assert_allclose(out.pooled if head == "pooled" else out.tokens, logits(backbone, adapter, inputs), atol=1e-5)
+    np.testing.assert_allclose(
+        out.pooled if head == "pooled" else out.tokens, logits(backbone, adapter, inputs), atol=near(adapter)
+    )
     back = merge(whole, inverse(adapter))[0].arrays()
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), back, backbone.arrays())
     assert digest(backbone) == before
@@ -477,11 +477,12 @@ def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_o
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=() if f == "bert" else pytest.mark.slow) for f in FAMILIES])
-def test_mixed_rows(family: str, backbone_of: GetBackbone) -> None:
+@pytest.mark.parametrize("mixture", MIXTURES, ids="-".join)
+def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackbone) -> None:
     """17: a row of a mixed batch is that row alone, base rows included, in any order; a NaN stays in its own rows."""
     backbone = backbone_of(family)
-    alone = {name: random_adapter(backbone, name, seed=i) for i, name in enumerate(METHODS)}
-    bank = Bank(backbone, capacity=16)
+    alone = {name: random_adapter(backbone, name, seed=i) for i, name in enumerate(mixture)}
+    bank = Bank(backbone, capacity=len(mixture) + 2)
     for name, adapter in alone.items():
         bank.add(name, adapter)
     few = some_inputs(backbone)
@@ -500,7 +501,8 @@ def test_mixed_rows(family: str, backbone_of: GetBackbone) -> None:
     assert not mixed[:rows].any()  # no adapter, no head; "probe" is the base under a head
     for name, own in zip(alone, np.split(mixed, len(names))[1:], strict=True):
         if (family, name, "pooled") in FAST:
-            np.testing.assert_allclose(own[:, : len(LABELS)], logits(backbone, alone[name], few), atol=1e-5, err_msg=name)
+            mine = logits(backbone, alone[name], few)
+            np.testing.assert_allclose(own[:, : len(LABELS)], mine, atol=near(alone[name]), err_msg=name)
 
     order = np.random.default_rng(0).permutation(len(slots))
     again = run(backbone.params, bank.state, jax.tree.map(lambda leaf: leaf[order], inputs), slots[order])
