@@ -54,6 +54,10 @@ class Backbone:
         graphdef, params = nnx.split(Encoder(config, {name: jnp.asarray(array) for name, array in arrays.items()}))
         return cls(family, config, graphdef, params, **known)
 
+    @property
+    def dtype(self) -> np.dtype:
+        return jax.tree.leaves(self.params)[0].dtype
+
     @cached_property
     def layers(self) -> tuple[Any, ...]:
         """Parameters of each layer by itself; on a CPU they share the memory of the stacked ones."""
@@ -117,6 +121,14 @@ class Backbone:
     def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | None = None, **options: Any) -> Any:
         """The encoder's `Outputs` under an adapter; options as in `Encoder.__call__`."""
         return nnx.merge(self.graphdef, params)(inputs, Grafts(state, slots), **options)
+
+    def frozen(self, params: Any, inputs: Inputs, adapted: int, *, pooled: bool) -> jax.Array:
+        """What the layers below the last `adapted` ones make of inputs, where no adapter acts there (`Encoder.frozen`)."""
+        return nnx.merge(self.graphdef, params).frozen(inputs, adapted, pooled=pooled)
+
+    def has_frozen_layers(self, adapted: int) -> bool:
+        """Whether some layers lie below the last `adapted` ones; where layers share weights, only below none of them."""
+        return adapted == 0 if self.config.groups else adapted < self.config.num_layers
 
     def forward(
         self,

@@ -90,6 +90,7 @@ class Inputs(NamedTuple):
     mask: Any  # bool, True on real tokens
     types: Any  # int32
     texts: Texts | None = None  # None: a row is a text
+    hidden: Any = None  # what enters the first adapted layer (`Encoder.frozen`), where that is known; else computed from ids
 
 
 class View(NamedTuple):
@@ -211,16 +212,30 @@ class Encoder(nnx.Module):
         layers one after another instead of as a loop: for training, where a loop must copy what each layer keeps for the
         backward pass into one stacked array and out again; a prediction gains little and would compile longer.
         """
-        at = grafts.outside()
-        h, entry = self.embed(inputs, at)
-        view = self.view(entry, inputs.texts)
-        h, states = self.run_layers(h, view, grafts, pooled=pooled, intermediates=intermediates, layers=layers)
+        at, begin = grafts.outside(), 0
+        if inputs.hidden is None:
+            h, entry = self.embed(inputs, at)
+            view = self.view(entry.mask, entry.pool, inputs.texts)
+        else:
+            h, begin = inputs.hidden, len(self.config.layer_of) - grafts.adapted
+            view = self.view(inputs.mask, self.first_position(inputs), inputs.texts)
+        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         out = None if self.pooler is None else jnp.tanh(at.linear("pooler", first[:, None], self.pooler)[:, 0])
         return Outputs(h, first, out, states)
 
+    def frozen(self, inputs: Inputs, adapted: int, *, pooled: bool) -> jax.Array:
+        """What enters the first of the last `adapted` layers where nothing acts below them: `Inputs.hidden` for `__call__`.
+
+        `[rows, tokens, hidden]`; with `adapted` 0 and `pooled` the pooled positions behind the last, `[texts, 1, hidden]`.
+        """
+        h, entry = self.embed(inputs, Grafts.bare())
+        view = self.view(entry.mask, entry.pool, inputs.texts)
+        if not adapted:
+            return self.run_layers(h, view, Grafts({}), pooled=pooled)[0]
+        return self.run_layers(h, view, Grafts({}), end=len(self.config.layer_of) - adapted)[0]
+
     def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Entry]:
-        rows = inputs.ids.shape[0]
         from_pad = self.config.positions_from_pad
         counted = (inputs.ids != self.config.pad_id).astype(jnp.int32) if from_pad else jnp.ones_like(inputs.ids)
         count = jnp.cumsum(counted, axis=1)
@@ -230,7 +245,7 @@ class Encoder(nnx.Module):
             count = count - jax.lax.cummax((count - counted) * begins, axis=1)
         positions = count * counted + self.config.pad_id if from_pad else count - 1
         words = at.embedding("word_embeddings", inputs.ids, self.word)
-        entry = Entry(words, inputs.types, positions, inputs.mask, jnp.zeros(rows, jnp.int32))
+        entry = Entry(words, inputs.types, positions, inputs.mask, self.first_position(inputs))
         entry = at.input("input", inputs.ids, entry)
         h = entry.embeddings
         if self.token_type is not None:
@@ -242,10 +257,14 @@ class Encoder(nnx.Module):
         return h, entry
 
     @staticmethod
-    def view(entry: Entry, texts: Texts | None) -> View:
-        rows, tokens = entry.mask.shape
+    def first_position(inputs: Inputs) -> jax.Array:
+        return jnp.zeros(len(inputs.mask), jnp.int32)
+
+    @staticmethod
+    def view(mask: jax.Array, pool: jax.Array, texts: Texts | None) -> View:
+        rows, tokens = mask.shape
         if texts is None:
-            return View(entry.mask[:, None], jnp.arange(rows, dtype=jnp.int32), entry.pool, packed=False)
+            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False)
         # padding attends to padding: a softmax over nothing would be no number
         own = texts.segments[:, :, None] == texts.segments[:, None, :]
         return View(own, texts.first // tokens, texts.first % tokens, packed=True)
@@ -256,11 +275,14 @@ class Encoder(nnx.Module):
         view: View,
         grafts: Grafts,
         *,
-        pooled: bool,
-        intermediates: bool,
-        layers: Sequence[Any] | None,
+        begin: int = 0,
+        end: int | None = None,
+        pooled: bool = False,
+        intermediates: bool = False,
+        layers: Sequence[Any] | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        layer_of = self.config.layer_of
+        """From what enters layer `begin` to what leaves the one before `end`; with `pooled` the last at that position alone."""
+        layer_of = self.config.layer_of[:end]
         shared = bool(self.config.groups)
         adapted = grafts.adapted  # layers that carry adapter state, counted from the output
         first = len(layer_of) - adapted if not shared else (0 if adapted else len(layer_of))
@@ -300,13 +322,13 @@ class Encoder(nnx.Module):
                 states.append(ys)
             return h
 
-        h = scan(h, 0, min(first, last), bare)
+        h = scan(h, begin, min(first, last), bare)
         if layers is None:
             h = scan(h, first, last, looped)
         else:
             for application in range(first, last):
                 h = unrolled(h, layer_of[application], application)
-        if pooled:
+        if pooled and begin <= last:
             apply = bare if first > last else looped if layers is None else unrolled
             h = apply(h, layer_of[-1], last, pooled=True)
         return h, (jnp.concatenate(states) if states is not None else None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,8 +18,10 @@ import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
 from ..models.backbone import Backbone
+from ..models.encoder import Inputs
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all, plan_epoch
+from .features import FeatureStore
 from .job import Job, Rows
 from .step import Batch, Programs, SlotState, start
 from .tasks import Answer, Task
@@ -54,6 +57,10 @@ class Pack:
         self.best = jax.tree.map(lambda leaf: leaf.copy(), self.state.trainable)
         self.places: list[Place | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
+        self.features: FeatureStore | None = None
+        if backbone.has_frozen_layers(depth := self.layout.depth):
+            compute = partial(self.programs.frozen, backbone.params, adapted=depth)
+            self.features = FeatureStore(backbone, tokenizer, compute, per_token=task.tokens or depth > 0)
 
     # -- the queue ------------------------------------------------------------------------------------------------------
 
@@ -62,8 +69,13 @@ class Pack:
         begun = start(self.layout.stack(self.jobs[job].adapter, self.backbone.sites), self.jobs[job].hyper())
         self.state = self.programs.put(self.state, np.int32(slot), begun)
         self.places[slot] = Place(job)
+        if self.features:
+            self.features.expect(self.jobs[job])
 
     def release(self, slot: int) -> None:
+        place = self.places[slot]
+        if self.features and place is not None:
+            self.features.forget(self.jobs[place.job])
         self.places[slot] = None
 
     @property
@@ -82,7 +94,9 @@ class Pack:
     # -- training -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[int]:
-        """One compiled step; returns the slots that took it."""
+        """One compiled step; returns the slots that took it: none where a batch of features was due instead."""
+        if self.features and self.features.step():
+            return []
         live, stacked = self._next()
         jax.block_until_ready(self.state.step)  # at most one step ahead: a signal is answered within a step
         self.state = self.programs.step(self.backbone.params, self.backbone.layers, self.state, stacked)
@@ -100,7 +114,7 @@ class Pack:
 
     def _next(self) -> tuple[list[int], Batch]:
         """The slots that take part in the next tick, those of the shape that most of them have, and their batches."""
-        shapes = [None if place is None else self.jobs[place.job].shape for place in self.places]
+        shapes = [None if place is None else self._shape(self.jobs[place.job]) for place in self.places]
         counts = Counter(shape for shape in shapes if shape is not None)
         shape = min(counts, key=lambda s: (-counts[s], s))
         live = [k for k, own in enumerate(shapes) if own == shape]
@@ -110,7 +124,7 @@ class Pack:
     def _batch(self, place: Place | None, shape: Shape) -> Batch:
         labels, weight = self.task.blank(shape, self.room), np.zeros(shape.texts, np.float32)
         if place is None:
-            return Batch(self.tokenizer.lay((), (), shape), labels, weight, np.bool_(False))
+            return Batch(self._inputs(self.jobs[0].train, Planned((), ()), shape), labels, weight, np.bool_(False))
         rows, planned = self.jobs[place.job].train, self.plan(place)[place.position]
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
             own = rows.labels[i]
@@ -119,8 +133,15 @@ class Pack:
             else:
                 labels[(k, slice(0, len(own))) if own.ndim else k] = own
         weight[: len(planned.examples)] = 1.0
-        inputs = self.tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
-        return Batch(inputs, labels, weight, np.bool_(True))
+        return Batch(self._inputs(rows, planned, shape), labels, weight, np.bool_(True))
+
+    def _shape(self, job: Job) -> Shape:
+        return self.features.shape(job) if self.features else job.shape
+
+    def _inputs(self, rows: Rows, planned: Planned, shape: Shape) -> Inputs:
+        if self.features:
+            return self.features.inputs(rows, planned, shape)
+        return self.tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
 
     def epoch_done(self, slot: int) -> bool:
         place = self.places[slot]
@@ -137,19 +158,20 @@ class Pack:
 
     # -- validation and results -----------------------------------------------------------------------------------------
 
-    def evaluate(self, slot: int, rows: Rows, names: Sequence[str]) -> dict[str, float] | None:
-        """Metrics of a slot's adapter; None where it gives numbers that are not finite."""
-        answers = self.answers(slot, rows, names)
-        return None if answers is None else self.task.score(rows.examples, answers, names)
-
-    def answers(self, slot: int, rows: Rows, names: Sequence[str]) -> list[Answer] | None:
-        """Predictions of a slot's adapter for rows, in their order; None where a logit is not finite."""
+    def evaluate(self, slot: int) -> dict[str, float] | None:
+        """Metrics of a slot's adapter on its validation rows; None where it gives numbers that are not finite."""
         place = self.places[slot]
         assert place is not None
-        shape = self.jobs[place.job].shape
-        answers: dict[int, Answer] = {}
-        for planned in plan_all(rows.lengths, shape):
-            inputs = self.tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
+        job = self.jobs[place.job]
+        assert job.val is not None
+        answers = self._answers(slot, job, job.val)
+        return None if answers is None else self.task.score(job.val.examples, answers, job.adapter.labels)
+
+    def _answers(self, slot: int, job: Job, rows: Rows) -> list[Answer] | None:
+        """Predictions of a slot's adapter for rows, in their order; None where a logit is not finite."""
+        names, answers = job.adapter.labels, dict[int, Answer]()
+        for planned in plan_all(rows.lengths, job.shape):
+            inputs = self._inputs(rows, planned, self._shape(job))
             logits = np.asarray(self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs))[
                 ..., : len(names)
             ]
@@ -186,3 +208,6 @@ class Pack:
         arrays = jax.tree.map(jax.numpy.asarray, arrays)
         self.state, self.best = arrays["state"], arrays["best"]
         self.places = [None if place is None else Place(**place) for place in facts]
+        for place in self.places:
+            if self.features and place is not None:
+                self.features.expect(self.jobs[place.job])

@@ -192,8 +192,14 @@ class Run:
     # -- what is in the directory already -------------------------------------------------------------------------------
 
     def _digest(self) -> str:
-        dtype = jax.tree.leaves(self.backbone.params)[0].dtype.name  # which the fingerprint leaves out
-        facts = [jax.__version__, self.backbone.fingerprint, dtype, self.task.name, *(job.digest() for job in self.jobs)]
+        # the fingerprint leaves the dtype out
+        facts = [
+            jax.__version__,
+            self.backbone.fingerprint,
+            self.backbone.dtype.name,
+            self.task.name,
+            *(job.digest() for job in self.jobs),
+        ]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
     def _settle(self, overwrite: bool, pack_size: int | None) -> int | None:
@@ -270,7 +276,7 @@ class Run:
         job = self.jobs[place.job]
         step = (place.epoch + 1) * job.steps_per_epoch
         loss, failed = self.pack.take_loss(slot)
-        scores = self.pack.evaluate(slot, job.val, job.adapter.labels) if job.val is not None and not failed else {}
+        scores = self.pack.evaluate(slot) if job.val is not None and not failed else {}
         if failed or scores is None:
             self.failures.append(job.name)
             self.progress.say(f"{job.name}: stopped, its loss is not finite; a lower learning rate may help.")

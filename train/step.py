@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -189,6 +189,11 @@ class Programs:
             return mine
 
         return jax.jit(logits)
+
+    @cached_property
+    def frozen(self) -> Callable[..., jax.Array]:
+        """`frozen(params, inputs, adapted=) -> hidden`, what enters the first adapted layer (`Backbone.frozen`)."""
+        return jax.jit(partial(self.backbone.frozen, pooled=not self.task.tokens), static_argnames="adapted")
 
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:

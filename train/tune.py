@@ -59,11 +59,12 @@ def _seconds_per_adapter(pack: Pack) -> float | None:
         pack.admit(slot, 0)
     if not _fits(pack):
         return None
-    pack.tick()
+    while not pack.tick():
+        pass
     times = []
     for _ in range(3):
-        for slot in range(slots):
-            pack.admit(slot, 0)  # from the start: the job may have a single batch
+        for place in filter(None, pack.places):
+            place.position = 0  # the job may have a single batch
         jax.block_until_ready(pack.state.step)
         began = time.perf_counter()
         pack.tick()
