@@ -20,7 +20,7 @@ from ..errors import GraftaxError
 from .graft import State
 from .method import Leaves, Method
 from .registry import method_of
-from .sites import Site
+from .sites import Site, number_of_layers
 
 #: method key -> site -> (trainable leaves, fixed leaves)
 SiteStates = dict[str, dict[Site, tuple[Leaves, Leaves]]]
@@ -161,10 +161,6 @@ class Layout:
                     cut[leaf] = np.asarray(array[tuple(slice(0, n) for n in like.shape)], order="C")
                 states[method.key][site] = (cut, fixed)
         return states
-
-
-def number_of_layers(sites: Sequence[Site]) -> int:
-    return 1 + max((s.layer for s in sites if s.layer is not None), default=-1)
 
 
 def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | None) -> tuple[Leaves, Leaves]:

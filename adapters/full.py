@@ -3,20 +3,23 @@
     W' = W + D
 
 D starts at zero, so weight decay pulls towards the pretrained weights (L2-SP; Li et al., 2018, arXiv:1802.01483) and not
-towards zero. The method acts through the weights: a site computes x (W + D) in one matrix product. Its files are as large as
+towards zero. With `last=k` only the k last layers are trained, and those below run once per text (`train/features.py`).
+The method acts through the weights: a site computes x (W + D) in one matrix product. Its files are as large as
 the backbone; it is here to be compared with.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from ..errors import GraftaxError
 from .method import Leaves, Method, zeros
-from .sites import Site
+from .sites import Site, number_of_layers
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,16 @@ class Full(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm", "embedding")
     through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
     mergeable: ClassVar[bool] = True
+
+    last: int = 0  # train this many of the last layers and the pooler alone; 0: everything
+
+    def __post_init__(self) -> None:
+        if self.last < 0:
+            raise GraftaxError(f"full: the number of last layers must not be negative, got {self.last}.")
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        chosen, first = super().select(sites), number_of_layers(sites) - self.last
+        return [s for s in chosen if not self.last or s.name == "pooler" or (s.layer is not None and s.layer >= first)]
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         if site.kind == "linear":

@@ -27,6 +27,8 @@ from .dropout import dropout
 from .method import Leaves, Method, pattern_value, scalar, zeros
 from .sites import LinearWeights, Site, TableWeights
 
+_DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
+
 
 @dataclass(frozen=True)
 class LoRA(Method):
@@ -36,6 +38,7 @@ class LoRA(Method):
     summary: ClassVar[str] = "low-rank update of the weights, y += s x A^T B"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "embedding")
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
+    fast: ClassVar[tuple[str, ...]] = ("b",)
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LORA"
 
@@ -89,6 +92,15 @@ class LoRA(Method):
         if isinstance(frozen, LinearWeights):
             return frozen._replace(kernel=frozen.kernel + delta)
         return frozen._replace(table=frozen.table + delta)
+
+    def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
+        """Each factor's gradient by the other's inverse Gram matrix (Zhang & Pilanci, 2024, arXiv:2402.02347, eq. 3)."""
+
+        def scaled(other: jax.Array, grad: jax.Array) -> jax.Array:
+            gram = other @ other.T + _DAMPING * jnp.eye(len(other))
+            return jnp.linalg.solve(gram, grad)
+
+        return {**grads, "a": scaled(leaves["b"], grads["a"]), "b": scaled(leaves["a"], grads["b"])}
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         a, b = _SUFFIXES[site.kind]

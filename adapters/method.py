@@ -39,6 +39,7 @@ class Method(ABC):
     summary: ClassVar[str]
     acts_on: ClassVar[tuple[str, ...]]  # kinds of site
     padded: ClassVar[dict[str, int]] = {}  # leaf -> the axis along which zeros may be added without changing the result
+    fast: ClassVar[tuple[str, ...]] = ()  # leaves that LoRA+ (the recipe's `lora_plus`) speeds up
     traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on
     through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `apply`
     mergeable: ClassVar[bool] = False
@@ -122,6 +123,10 @@ class Method(ABC):
     def merge(self, frozen: Any, state: Leaves) -> Any:
         """The site's weights with the method folded in."""
         raise GraftaxError(f"{self.name} cannot be merged into the weights: it is no change of them.")
+
+    def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
+        """Gradients of the trainable leaves at one site, preconditioned, where the recipe asks for it."""
+        return grads
 
     # -- what its files hold ------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ end. Every weight's bias belongs to its `linear` or `norm` site.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -82,3 +82,8 @@ class Entry(NamedTuple):
     positions: jax.Array  # [..., T]
     mask: jax.Array  # [..., T]
     pool: jax.Array  # [...]: the position that is pooled
+
+
+def number_of_layers(sites: Sequence[Site]) -> int:
+    """Layers that have weights of their own."""
+    return 1 + max((s.layer for s in sites if s.layer is not None), default=-1)

@@ -34,11 +34,13 @@ def ours(shape: str, tokens: bool) -> Work:
     import jax
     import numpy as np
 
+    import graftax
     from graftax.adapters.adapter import Adapter, Layout
     from graftax.adapters.lora import LoRA
     from graftax.models.encoder import Inputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone
+    from graftax.train.optimizer import rates
     from graftax.train.step import Batch, Programs, hyper, start
     from graftax.train.tasks import task_named
 
@@ -48,7 +50,8 @@ def ours(shape: str, tokens: bool) -> Work:
     adapter = Adapter.create((LoRA(r=8), backbone.head(8, tokens=tokens)), backbone.sites)
     layout = Layout.of([adapter], backbone.sites)
     settings = hyper(lr=1e-3, weight_decay=0.0, clip=1.0, warmup=0.1, total=100, schedule="linear", classes=8, seed=0)
-    state = start(layout.stack(adapter, backbone.sites), settings)
+    stacked = layout.stack(adapter, backbone.sites)
+    state = start(stacked, rates(graftax.Recipe(), stacked, layout, backbone.sites, 1), settings, "adamw")
     random = np.random.default_rng(0)
     inputs = Inputs(
         random.integers(5, 30000, (rows, length)).astype(np.int32),

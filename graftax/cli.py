@@ -77,12 +77,17 @@ def train(
         Optional[list[str]], typer.Option(help="Any other field of the method, as name=value (width=64, rslora=true).")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 3,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of AdamW.")] = 1e-3,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 32,
     max_length: Annotated[int, typer.Option(help="Tokens per row; longer rows are cut.")] = 128,
     schedule: Annotated[str, typer.Option(help="After the warm-up: linear, cosine or constant.")] = "linear",
     warmup: Annotated[float, typer.Option(help="Share of the steps with a rising learning rate.")] = 0.06,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's decoupled weight decay.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled weight decay.")] = 0.0,
+    optimizer: Annotated[str, typer.Option(help="optax's name for it: adamw, lion, sgd, ...")] = "adamw",
+    preconditioned: Annotated[bool, typer.Option(help="Riemannian preconditioning of low-rank gradients.")] = False,
+    lora_plus: Annotated[float, typer.Option(help="LoRA+: B's learning rate as a multiple of A's.")] = 1.0,
+    layer_decay: Annotated[float, typer.Option(help="A layer's learning rate as a multiple of the next one's above.")] = 1.0,
+    unfreeze: Annotated[float, typer.Option(help="Epochs until the next layer below begins to train; 0: all at once.")] = 0.0,
     clip: Annotated[float, typer.Option(help="Clip the gradient's norm to this, per adapter.")] = 1.0,
     patience: Annotated[
         Optional[int], typer.Option(help="Stop after this many epochs without improvement (needs --val).")

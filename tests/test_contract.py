@@ -45,6 +45,7 @@ from graftax import (
     Head,
     LoRA,
     Prefix,
+    Recipe,
     load_adapter,
     merge,
     save_adapter,
@@ -55,6 +56,7 @@ from graftax.models.random import random_backbone
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.serve.bank import Bank
 from graftax.train.batches import place
+from graftax.train.optimizer import rates
 from graftax.train.step import Batch, Programs, SlotState, hyper, start
 from graftax.train.tasks import task_named
 
@@ -155,7 +157,8 @@ def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotSt
     settings = hyper(
         lr=1e-2, weight_decay=0.0, clip=1.0, warmup=0.0, total=10, schedule="constant", classes=len(LABELS), seed=0
     )
-    slot = start(layout.stack(adapter, backbone.sites), settings)
+    stacked = layout.stack(adapter, backbone.sites)
+    slot = start(stacked, rates(Recipe(), stacked, layout, backbone.sites, 1), settings, "adamw")
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)
     if adapter.task == "tag":
         labels = np.broadcast_to(labels[:, None], (rows, length))
@@ -551,7 +554,7 @@ def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, ba
     for _ in range(3):
         pack = programs.step(rough.params, rough.layers, pack, batch)
     assert not np.asarray(pack.failed).any()
-    assert {leaf.dtype for leaf in jax.tree.leaves((pack.trainable, pack.adam.mu))} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves((pack.trainable, pack.moments[0].mu))} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

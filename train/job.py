@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..adapters.adapter import Adapter
+from ..adapters.adapter import Adapter, Layout
 from ..adapters.method import Method
+from ..adapters.sites import Site
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer, Tokens
 from .batches import Shape, number_of_batches, shape_for
 from .data import Columns, Examples, read_examples, split
+from .optimizer import rates
 from .recipe import Recipe
-from .step import Hyper, hyper
+from .step import Hyper, SlotState, hyper, start
 from .tasks import Task
 
 
@@ -60,6 +62,12 @@ class Job:
             classes=len(self.adapter.labels),
             seed=r.seed,
         )
+
+    def start(self, layout: Layout, sites: Sequence[Site]) -> SlotState:
+        """Its state before the first step."""
+        stacked = layout.stack(self.adapter, sites)
+        speeds = rates(self.recipe, stacked, layout, sites, self.steps_per_epoch)
+        return start(stacked, speeds, self.hyper(), self.recipe.optimizer)
 
     def digest(self) -> str:
         """Changes with anything that changes the result: rows, their tokens, labels, recipe, method."""

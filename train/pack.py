@@ -17,13 +17,14 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
+from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.encoder import Inputs
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all, plan_epoch
 from .features import FeatureStore
 from .job import Job, Rows
-from .step import Batch, Programs, SlotState, start
+from .step import Batch, Programs, SlotState
 from .tasks import Answer, Task
 
 
@@ -39,6 +40,14 @@ class Place:
     waited: int = 0  # epochs since
 
 
+def optimizer_of(jobs: Sequence[Job]) -> tuple[str, bool]:
+    """The optimizer of a run, a part of its program, and whether gradients are preconditioned."""
+    named = sorted({(job.recipe.optimizer, job.recipe.preconditioned) for job in jobs})
+    if len(named) > 1:
+        raise GraftaxError("adapters of one run share `optimizer` and `preconditioned`; train the others in another run.")
+    return named[0]
+
+
 class Pack:
     """The device state of a run and the compiled functions over it.
 
@@ -51,8 +60,8 @@ class Pack:
         self.layout = Layout.of([job.adapter for job in jobs], backbone.sites, bucket=True)
         self.room = next(slot.size for slot in self.layout.slots if slot.key.startswith("head"))
         dropout = any(getattr(m, "dropout", 0.0) > 0 for job in jobs for m in job.adapter.methods)
-        self.programs = Programs.of(backbone, task, slots, dropout)
-        idle = start(self.layout.stack(None, backbone.sites), jobs[0].hyper())
+        self.programs = Programs.of(backbone, task, slots, dropout, *optimizer_of(jobs))
+        idle = jobs[0].start(self.layout, backbone.sites)
         self.state: SlotState = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
         self.best = jax.tree.map(lambda leaf: leaf.copy(), self.state.trainable)
         self.places: list[Place | None] = [None] * slots
@@ -66,7 +75,7 @@ class Pack:
 
     def admit(self, slot: int, job: int) -> None:
         """Put a fresh job in a slot."""
-        begun = start(self.layout.stack(self.jobs[job].adapter, self.backbone.sites), self.jobs[job].hyper())
+        begun = self.jobs[job].start(self.layout, self.backbone.sites)
         self.state = self.programs.put(self.state, np.int32(slot), begun)
         self.places[slot] = Place(job)
         if self.features:

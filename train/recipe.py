@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraftaxError
+from .optimizer import optimizer_named
 from .step import SCHEDULES
 
 
@@ -23,6 +24,11 @@ class Recipe:
     warmup: float = 0.06  # share of the steps
     weight_decay: float = 0.0
     clip: float | None = 1.0  # of the gradient's global norm
+    optimizer: str = "adamw"  # any of optax's whose update is proportional to the learning rate; one for a whole run
+    preconditioned: bool = False  # low-rank gradients scaled by the other factor's inverse Gram matrix; likewise
+    lora_plus: float = 1.0  # learning rate of LoRA's B, as a multiple of A's
+    layer_decay: float = 1.0  # learning rate of a layer, as a multiple of that of the layer above
+    unfreeze: float = 0.0  # epochs until the next layer below begins to train, from the head down; 0: all train from the start
     seed: int = 0
     patience: int | None = None  # epochs without improvement on the validation rows before stopping early
 
@@ -33,7 +39,7 @@ class Recipe:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise GraftaxError(f"{name} must be a whole number, at least {least}; got {value!r}.")
-        for name in ("lr", "warmup", "weight_decay", "clip"):
+        for name in ("lr", "warmup", "weight_decay", "clip", "lora_plus", "layer_decay", "unfreeze"):
             value = getattr(self, name)
             if not isinstance(value, int | float) and not (name == "clip" and value is None):
                 raise GraftaxError(f"{name} must be a number, got {value!r}.")
@@ -45,6 +51,12 @@ class Recipe:
             raise GraftaxError(f"weight_decay must not be negative, got {self.weight_decay}.")
         if self.clip is not None and not self.clip > 0:
             raise GraftaxError(f"clip must be positive, got {self.clip}.")
+        for name in ("lora_plus", "layer_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise GraftaxError(f"{name} must be positive, got {getattr(self, name)}.")
+        if not (math.isfinite(self.unfreeze) and self.unfreeze >= 0):
+            raise GraftaxError(f"unfreeze is a number of epochs, at least 0; got {self.unfreeze}.")
+        optimizer_named(self.optimizer)
         if self.schedule not in SCHEDULES:
             raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
         if not 0.0 <= self.warmup < 1.0:

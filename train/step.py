@@ -25,10 +25,10 @@ from ..adapters.graft import State
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.encoder import Inputs
+from .optimizer import optimizer_named, precondition
 from .tasks import Task
 
 SCHEDULES = ("linear", "cosine", "constant")
-_ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
 
 class Hyper(NamedTuple):
@@ -49,8 +49,9 @@ class SlotState(NamedTuple):
 
     trainable: State
     fixed: State
-    mask: State
-    adam: Any
+    rate: State  # multiple of the learning rate, 0 where a leaf is filling, and
+    begins: State  # the step at which a leaf begins to train (`train/optimizer.py`)
+    moments: Any  # the optimizer's state
     hyper: Hyper
     step: Any  # int32, optimizer steps taken
     loss: Any  # float32, sum of the losses since the epoch began
@@ -66,11 +67,10 @@ class Batch(NamedTuple):
     live: Any  # bool: whether this slot takes a step
 
 
-def start(stacked: Stacked, hyper: Hyper) -> SlotState:
+def start(stacked: Stacked, rates: tuple[State, State], hyper: Hyper, optimizer: str) -> SlotState:
     """State before the first step, as NumPy arrays."""
-    zeros = jax.tree.map(np.zeros_like, stacked.trainable)
-    adam = optax.ScaleByAdamState(count=np.int32(0), mu=zeros, nu=zeros)
-    return SlotState(*stacked, adam, hyper, np.int32(0), np.float32(0), np.bool_(False))
+    moments = jax.tree.map(np.asarray, optimizer_named(optimizer).init(stacked.trainable))
+    return SlotState(stacked.trainable, stacked.fixed, *rates, moments, hyper, np.int32(0), np.float32(0), np.bool_(False))
 
 
 def hyper(
@@ -100,27 +100,6 @@ def learning_rate(h: Hyper, step: jax.Array) -> jax.Array:
     return h.lr * rise * fall
 
 
-def update_one(slot: SlotState, loss: jax.Array, grads: State, live: jax.Array) -> SlotState:
-    """One AdamW step (Loshchilov & Hutter, arXiv:1711.05101) of one adapter."""
-    grads = jax.tree.map(lambda g, own: jnp.where(own > 0, g, 0.0), grads, slot.mask)
-    norm = optax.tree.norm(grads)
-    grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
-    with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
-        updates, adam = _ADAM.update(grads, slot.adam)
-    lr = learning_rate(slot.hyper, slot.step)
-    trainable = jax.tree.map(
-        lambda p, u, own: p - lr * jnp.where(own > 0, u + slot.hyper.weight_decay * p, 0.0),
-        slot.trainable,
-        updates,
-        slot.mask,
-    )
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    moved = slot._replace(trainable=trainable, adam=adam, step=slot.step + 1, loss=slot.loss + loss)
-    takes = live & finite & ~slot.failed
-    kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), moved, slot)
-    return kept._replace(failed=slot.failed | (live & ~finite))
-
-
 @dataclass(frozen=True, eq=False)
 class Programs:
     """The compiled functions of a run: one backbone, one task, `slots` slots."""
@@ -128,13 +107,15 @@ class Programs:
     backbone: Backbone
     task: Task
     slots: int
-    dropout: bool  # whether any adapter has some: without, no random bits are drawn
+    dropout: bool = False  # whether any adapter has some: without, no random bits are drawn
+    optimizer: str = "adamw"
+    preconditioned: bool = False
 
     @classmethod
-    def of(cls, backbone: Backbone, task: Task, slots: int, dropout: bool) -> Programs:
+    def of(cls, backbone: Backbone, task: Task, *settings: Any) -> Programs:
         """The same object for the same arguments, so that a second run in a process compiles nothing anew."""
-        key = (cls, task.name, slots, dropout)
-        return backbone.programs.setdefault(key, cls(backbone, task, slots, dropout))
+        key = (cls, task.name, *settings)
+        return backbone.programs.setdefault(key, cls(backbone, task, *settings))
 
     def loss(self, trainable: State, params: Any, layers: Any, slot: SlotState, batch: Batch) -> jax.Array:
         """Mean loss of a batch under one adapter."""
@@ -151,6 +132,28 @@ class Programs:
         """Loss and gradient of one adapter."""
         return jax.value_and_grad(self.loss)(slot.trainable, params, layers, slot, batch)
 
+    def update_one(self, slot: SlotState, loss: jax.Array, grads: State, live: jax.Array) -> SlotState:
+        """One step of one adapter; with "adamw" that of Loshchilov & Hutter, arXiv:1711.05101."""
+        grads = jax.tree.map(lambda g, rate: jnp.where(rate > 0, g, 0.0), grads, slot.rate)
+        norm = optax.tree.norm(grads)
+        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
+        if self.preconditioned:
+            grads = precondition(slot.trainable, grads)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
+            updates, moments = optimizer_named(self.optimizer).update(grads, slot.moments, slot.trainable)
+        lr = learning_rate(slot.hyper, slot.step)
+
+        def moved(p: jax.Array, u: jax.Array, rate: jax.Array, begins: jax.Array) -> jax.Array:
+            trains = (rate > 0) & (slot.step >= begins)
+            return p + lr * rate * jnp.where(trains, u - slot.hyper.weight_decay * p, 0.0)
+
+        trainable = jax.tree.map(moved, slot.trainable, updates, slot.rate, slot.begins)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        after = slot._replace(trainable=trainable, moments=moments, step=slot.step + 1, loss=slot.loss + loss)
+        takes = live & finite & ~slot.failed
+        kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), after, slot)
+        return kept._replace(failed=slot.failed | (live & ~finite))
+
     @cached_property
     def gradient(self) -> Any:
         """`gradient(params, layers, pack, batches) -> losses, grads`, compiled per batch shape."""
@@ -159,7 +162,7 @@ class Programs:
     @cached_property
     def update(self) -> Any:
         """`update(pack, losses, grads, live) -> pack`, compiled once; donates the pack."""
-        return jax.jit(self.over_slots(update_one), donate_argnums=0)
+        return jax.jit(self.over_slots(self.update_one), donate_argnums=0)
 
     def step(self, params: Any, layers: Any, pack: SlotState, batches: Batch) -> SlotState:
         """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""

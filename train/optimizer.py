@@ -1,0 +1,86 @@
+"""Optimizers by optax's names, and how fast each leaf of an adapter learns.
+
+The learning rate, its schedule and weight decay are data of each adapter (`train/step.py`), so an optimizer is asked for its
+update at rate 1 and without decay; one whose update is not proportional to its rate cannot be used so, and is refused.
+
+Every leaf has a *rate*, a multiple of the adapter's learning rate, and a step at which it *begins* to train:
+
+- LoRA+ (Hayou et al., 2024, arXiv:2402.12354): B learns `lora_plus` times faster than A.
+- Discriminative rates (Howard & Ruder, 2018, arXiv:1801.06146): a layer d below the head learns `layer_decay`^d times as fast.
+- Gradual unfreezing (ibid.): a layer d below the head begins after d `unfreeze` epochs. Its moments are kept from the start,
+  so that Adam's bias correction, which counts all steps, is right when it begins.
+
+L2-SP (Li et al., 2018, arXiv:1802.01483) is weight decay of the method `full`, which trains the change of the weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import optax
+
+from ..adapters.adapter import Layout, Stacked
+from ..adapters.graft import State
+from ..adapters.registry import method_of
+from ..adapters.sites import Site, number_of_layers
+from ..errors import GraftaxError
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+
+@functools.cache
+def optimizer_named(name: str) -> optax.GradientTransformation:
+    """optax's optimizer of that name, at learning rate 1 and without weight decay."""
+    make = getattr(optax, name, None) if name.isidentifier() and not name.startswith("_") else None
+    try:
+        taken = inspect.signature(make).parameters  # type: ignore[arg-type]
+        optimizer = make(learning_rate=1.0, **({"weight_decay": 0.0} if "weight_decay" in taken else {}))  # type: ignore[misc]
+        one = jax.ShapeDtypeStruct((2, 2), np.float32)
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), one)
+    except Exception as error:  # whatever it is, optax has no optimizer of this name that takes a gradient and nothing else
+        raise GraftaxError(
+            f"optimizer {name!r}: optax has none of that name that needs the gradient alone; there are adamw, lion, sgd, ..."
+        ) from error
+    return optimizer
+
+
+def rates(recipe: Recipe, stacked: Stacked, layout: Layout, sites: Sequence[Site], epoch: int) -> tuple[State, State]:
+    """Rate and first step of every leaf, shaped like the mask of `stacked`; the rate of filling is 0. `epoch`: its steps."""
+    heads = {site.name for site in sites if site.kind == "head"} | {"pooler"}
+    layered = {site.name for site in sites if site.layer is not None}
+
+    def below(name: str, mask: Any) -> np.ndarray:
+        """How many layers below the head a leaf is."""
+        if name in layered:
+            return np.arange(len(mask), 0, -1, dtype=np.float32).reshape(mask.shape)
+        return np.full_like(mask, 0 if name in heads else 1 + number_of_layers(sites))
+
+    rate: State = {}
+    begins: State = {}
+    for name, methods in stacked.mask.items():
+        for key, leaves in methods.items():
+            fast = method_of(key).fast
+            for leaf, mask in leaves.items():
+                depth = below(name, mask)
+                ratio = mask * recipe.layer_decay**depth * (recipe.lora_plus if leaf in fast else 1.0)
+                rate.setdefault(name, {}).setdefault(key, {})[leaf] = np.asarray(ratio, np.float32)
+                first = np.ceil(recipe.unfreeze * epoch * depth)
+                begins.setdefault(name, {}).setdefault(key, {})[leaf] = np.asarray(first, np.float32)
+    return rate, begins
+
+
+def precondition(trainable: State, grads: State) -> State:
+    """Every method's gradients as it preconditions them (`Method.precondition`), layer by layer."""
+
+    def at(name: str, key: str) -> Any:
+        method = method_of(key)
+        each = jax.vmap(method.precondition) if name.startswith("layers.") else method.precondition
+        return each(trainable[name][key], grads[name][key])
+
+    return {name: {key: at(name, key) for key in keys} for name, keys in trainable.items()}
