@@ -69,8 +69,9 @@ def test_optimizers_are_optaxs(name: str, tiny: Backbone) -> None:
     for step in range(3):
         grads = jax.tree.map(lambda leaf, s=step: jnp.cos(leaf + s), slot.trainable)
         expected = jax.tree.map(lambda leaf, s=step: jnp.cos(leaf + s), theirs)
-        updates, state = plain.update(expected, state, theirs)
-        theirs = optax.apply_updates(theirs, updates)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = plain.update(expected, state, theirs)
+            theirs = optax.apply_updates(theirs, updates)
         slot = update(slot, jnp.float32(1.0), grads, jnp.bool_(True))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), slot.trainable, theirs)
 
@@ -154,18 +155,19 @@ def run(tiny: Backbone, out: Path, case: str, **settings: Any) -> dict[str, byte
 
 @pytest.mark.parametrize("case", FROZEN)
 def test_kept_features_train_the_same(case: str, tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To 1e-5 of the run that computes them anew in every step; on disk bit for bit as in memory."""
+    """To 1e-5 of the run that computes them anew in every step; on disk bit for bit as in memory. (SGD: where a gradient is
+    nothing but rounding, as that of a key's bias, Adam would make whole steps of it.)"""
     from safetensors.numpy import load
 
-    kept = run(tiny, tmp_path / "kept", case)
+    sgd = QUICK.replace(optimizer="sgd", lr=0.05)
+    kept = run(tiny, tmp_path / "kept", case, recipe=sgd)
     monkeypatch.setattr(features, "IN_MEMORY", 0)
-    assert run(tiny, tmp_path / "disk", case) == kept
+    assert run(tiny, tmp_path / "disk", case, recipe=sgd) == kept
     monkeypatch.setattr(Backbone, "has_frozen_layers", lambda self, adapted: False)
-    for name, weights in run(tiny, tmp_path / "anew", case).items():
+    for name, weights in run(tiny, tmp_path / "anew", case, recipe=sgd).items():
         mine, anew = load(kept[name]), load(weights)
         for key, tensor in anew.items():
-            off = np.abs(mine[key] - tensor) / np.abs(tensor).max()
-            assert np.quantile(off, 0.99) < 1e-4, (name, key)
+            np.testing.assert_allclose(mine[key], tensor, atol=1e-5, err_msg=f"{name} {key}")
 
 
 def test_the_backbone_runs_once(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

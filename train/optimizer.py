@@ -42,7 +42,8 @@ def optimizer_named(name: str) -> optax.GradientTransformation:
         taken = inspect.signature(make).parameters  # type: ignore[arg-type]
         optimizer = make(learning_rate=1.0, **({"weight_decay": 0.0} if "weight_decay" in taken else {}))  # type: ignore[misc]
         one = jax.ShapeDtypeStruct((2, 2), np.float32)
-        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), one)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
+            jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), one)
     except Exception as error:  # whatever it is, optax has no optimizer of this name that takes a gradient and nothing else
         raise GraftaxError(
             f"optimizer {name!r}: optax has none of that name that needs the gradient alone; there are adamw, lion, sgd, ..."
@@ -71,7 +72,7 @@ def rates(recipe: Recipe, stacked: Stacked, layout: Layout, sites: Sequence[Site
                 ratio = mask * recipe.layer_decay**depth * (recipe.lora_plus if leaf in fast else 1.0)
                 rate.setdefault(name, {}).setdefault(key, {})[leaf] = np.asarray(ratio, np.float32)
                 first = np.ceil(recipe.unfreeze * epoch * depth)
-                begins.setdefault(name, {}).setdefault(key, {})[leaf] = np.asarray(first, np.float32)
+                begins.setdefault(name, {}).setdefault(key, {})[leaf] = np.asarray(first, np.int32)
     return rate, begins
 
 
