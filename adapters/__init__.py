@@ -3,6 +3,7 @@
 from .adapter import Adapter, Layout
 from .bitfit import BitFit
 from .bottleneck import Bottleneck
+from .combining import COMBINATIONS, combine, to_lora
 from .files import load_adapter, save_adapter
 from .full import Full
 from .head import Head
@@ -15,6 +16,7 @@ from .registry import METHODS
 from .sites import Site
 
 __all__ = [
+    "COMBINATIONS",
     "IA3",
     "METHODS",
     "Adapter",
@@ -27,8 +29,10 @@ __all__ = [
     "Method",
     "Prefix",
     "Site",
+    "combine",
     "load_adapter",
     "merge",
     "merged_arrays",
     "save_adapter",
+    "to_lora",
 ]

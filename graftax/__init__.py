@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         Method,
         Prefix,
         Site,
+        combine,
         load_adapter,
         merge,
         save_adapter,
+        to_lora,
     )
     from .errors import GraftaxError
     from .models import Backbone, load_backbone
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "adapters": "IA3 METHODS Adapter BitFit Bottleneck Full Head LoRA Method Prefix Site load_adapter merge save_adapter",
+    "adapters": (
+        "IA3 METHODS Adapter BitFit Bottleneck Full Head LoRA Method Prefix Site "
+        "combine load_adapter merge save_adapter to_lora"
+    ),
     "errors": "GraftaxError",
     "models": "Backbone load_backbone",
     "serve": "Prediction Predictor",
@@ -61,10 +66,12 @@ __all__ = [
     "Recipe",
     "Result",
     "Site",
+    "combine",
     "load_adapter",
     "load_backbone",
     "merge",
     "save_adapter",
+    "to_lora",
     "train_many",
 ]
 

@@ -253,6 +253,41 @@ def merge(
 
 
 @app.command()
+def combine(
+    backbone: BackboneOption,
+    adapter: Annotated[list[Path], typer.Option("--adapter", "-a", help="Adapter directory; once per adapter.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    weight: Annotated[
+        Optional[list[float]],
+        typer.Option("--weight", "-w", help="Once per adapter, in their order. Default: equal, their sum 1."),
+    ] = None,
+    how: Annotated[str, typer.Option(help="linear, cat, svd, ties, dare_linear, dare_ties or magnitude_prune.")] = "linear",
+    rank: Annotated[Optional[int], typer.Option(help="Cut the result at this rank.")] = None,
+    energy: Annotated[Optional[float], typer.Option(help="Cut where this share of the change's energy is kept.")] = None,
+    density: Annotated[Optional[float], typer.Option(help="Share of entries ties, dare_*, magnitude_prune keep.")] = None,
+    seed: Annotated[int, typer.Option(help="Of what dare_* drops.")] = 0,
+    head: Annotated[int, typer.Option(help="The adapter (from 1) whose head and labels are kept; 0: no head.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+) -> None:
+    """Combine adapters into one LoRA, or turn one into a LoRA of another rank."""
+    from .adapters.combining import combine as combined
+    from .adapters.files import load_adapter, save_adapter
+    from .models.load import load_backbone
+
+    if not 0 <= head <= len(adapter):
+        raise GraftaxError(f"--head {head}: there are {len(adapter)} adapters.")
+    loaded = load_backbone(backbone, revision=revision)
+    adapters = [load_adapter(path, loaded, any_backbone=any_backbone) for path in adapter]
+    weights = weight or [1.0 / len(adapters)] * len(adapters)
+    settings: dict[str, Any] = {"rank": rank, "energy": energy, "density": density, "seed": seed}
+    made = combined(adapters, weights, how, head=head - 1 if head else None, **settings)
+    save_adapter(made, out, loaded, overwrite=overwrite)
+    print(f"{out}: a LoRA of rank {made.methods[0].size(next(iter(made.states['lora'])))}")
+
+
+@app.command()
 def inspect(directory: Annotated[Path, typer.Argument(help="Adapter directory, graftax's or PEFT's.")]) -> None:
     """Show what an adapter file holds; needs no backbone."""
     from .adapters.inspect import describe

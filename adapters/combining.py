@@ -1,0 +1,200 @@
+"""Combining adapters of one backbone into one, and turning any change of linear layers into a LoRA.
+
+Every adapter that can be merged changes a linear site's kernel by some D_i = merge(W) - W. A combination is taken of these
+changes and not of the factors that make them (the sum of two products is not the product of the sums), with weights w_i:
+
+    linear, cat      sum w_i D_i; of LoRAs exactly, by laying their factors side by side: ranks add
+    svd              the same, cut to a rank or to a share of its energy (the squared singular values)
+    ties             trim each D_i to its largest entries, elect a sign for each entry by their sum, and average the w_i D_i
+                     that agree with it (Yadav et al., 2023, arXiv:2306.01708)
+    dare_linear      drop entries at random and divide the rest by the share kept, then sum w_i D_i (Yu et al., 2023,
+                     arXiv:2311.03099); dare_ties: then elect and average as in ties
+    magnitude_prune  trim as in ties, then sum w_i D_i
+
+A weight may be negative (task arithmetic, Ilharco et al., 2022, arXiv:2212.04089). Whatever is no plain sum is written down as
+a LoRA by a singular value decomposition: the best of its rank (Eckart & Young, 1936), of full rank exact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from ..errors import GraftaxError
+from .adapter import Adapter
+from .head import Head
+from .lora import LoRA
+from .sites import Site
+
+COMBINATIONS = ("linear", "cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune")
+_TRIMMED = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
+Deltas = dict[Site, np.ndarray]  # linear site -> change of its kernel [in, out], float32
+
+
+def combine(
+    adapters: Sequence[Adapter],
+    weights: Sequence[float],
+    how: str = "linear",
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    density: float | None = None,
+    seed: int = 0,
+    head: int | None = 0,
+) -> Adapter:
+    """One LoRA that does what a weighted combination of adapters of one backbone would.
+
+    Args:
+        adapters: of methods that can be merged and change linear layers' kernels alone.
+        weights: one for each; may be negative.
+        how: one of COMBINATIONS.
+        rank, energy: where the result is cut: at a rank, or at the least rank that keeps this share of the energy of every
+            site's change, in (0, 1]. Neither: nothing is cut.
+        density: share of the entries that ties, dare_* and magnitude_prune keep, in (0, 1].
+        seed: of the entries that dare_* drops.
+        head: the number of the adapter whose head and labels the result has; None: no head.
+
+    Raises GraftaxError for adapters of different backbones, methods that cannot be expressed as a change of kernels, and
+    settings out of range.
+    """
+    if how not in COMBINATIONS:
+        raise GraftaxError(f"combination {how!r} is none of {', '.join(COMBINATIONS)}.")
+    if not adapters or len(adapters) != len(weights):
+        raise GraftaxError(f"{len(adapters)} adapters but {len(weights)} weights.")
+    if not np.isfinite(weights).all():
+        raise GraftaxError(f"weights must be numbers, got {', '.join(map(str, weights))}.")
+    if (how in _TRIMMED) != (density is not None):
+        raise GraftaxError(f"{how} {'needs' if how in _TRIMMED else 'takes no'} density.")
+    if density is not None and not 0.0 < density <= 1.0:
+        raise GraftaxError(f"density is the share of entries that is kept, in (0, 1]; got {density}.")
+    prints = {adapter.fingerprint for adapter in adapters} - {None}
+    if len(prints) > 1:
+        raise GraftaxError("the adapters were made for different backbones.")
+    bodies = [_body(adapter) for adapter in adapters]
+    kept = adapters[head] if head is not None else dataclasses.replace(adapters[0], methods=(), states={}, labels=())
+    if how in ("linear", "cat") and rank is energy is None and all(type(m) is LoRA for body in bodies for m in body.methods):
+        return _as_lora(_side_by_side(bodies, weights), kept)
+    merged = _merge([deltas(body) for body in bodies], weights, how, density or 1.0, np.random.default_rng(seed))
+    return _as_lora(factors(merged, rank, energy), kept)
+
+
+def to_lora(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> Adapter:
+    """Any change of linear layers as a LoRA of a rank, or of the least ranks that keep a share of its energy."""
+    return combine([adapter], [1.0], "svd", rank=rank, energy=energy, head=0)
+
+
+def deltas(adapter: Adapter) -> Deltas:
+    """The change of every linear site's kernel, W' - W, that merging the adapter (without its head) would make."""
+    found: Deltas = {}
+    for method in adapter.methods:
+        if not method.mergeable:
+            raise GraftaxError(f"{method.name} cannot be combined: it is no change of the weights.")
+        for site, (trainable, fixed) in adapter.states[method.key].items():
+            if site.kind != "linear":
+                raise GraftaxError(f"{method.name} cannot be combined: it changes {site.path}, which is no linear layer.")
+            frozen = site.weights()
+            before = frozen._replace(kernel=frozen.kernel + found.get(site, np.float32(0.0)))
+            after = jax.tree.map(np.asarray, method.merge(before, {**trainable, **fixed}))
+            if not np.array_equal(after.bias, frozen.bias):
+                raise GraftaxError(f"{method.name} cannot be combined: it changes biases, which no LoRA can express.")
+            found[site] = after.kernel - frozen.kernel
+    return found
+
+
+def factors(changes: Deltas, rank: int | None = None, energy: float | None = None) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+    """LoRA factors A [r, in] and B [r, out] of every change, by singular values: A^T B is the best of its rank."""
+    if rank is not None and rank < 1:
+        raise GraftaxError(f"the rank must be at least 1, got {rank}.")
+    if energy is not None and not 0.0 < energy <= 1.0:
+        raise GraftaxError(f"energy is the share that is kept, in (0, 1]; got {energy}.")
+    found = {}
+    for site, change in changes.items():
+        u, s, vt = np.linalg.svd(change.astype(np.float64), full_matrices=False)
+        least = 1
+        if energy is not None:
+            shares = np.cumsum(s**2) / max(float((s**2).sum()), 1e-300)
+            least = 1 + int(np.searchsorted(shares, energy - 1e-12))
+        r = min(rank or len(s), len(s), least if energy is not None else len(s))
+        root = np.sqrt(s[:r])[:, None]
+        found[site] = ((root * u.T[:r]).astype(np.float32), (root * vt[:r]).astype(np.float32))
+    return found
+
+
+# -- the combinations ----------------------------------------------------------------------------------------------------
+
+
+def _merge(
+    changes: Sequence[Deltas], weights: Sequence[float], how: str, density: float, random: np.random.Generator
+) -> Deltas:
+    sites = sorted({site for change in changes for site in change}, key=lambda site: site.path)
+    merged = {}
+    for site in sites:
+        each = np.stack([change.get(site, np.zeros(site.shape, np.float32)) for change in changes])
+        if how in ("ties", "magnitude_prune"):
+            each = np.stack([trim(one, density) for one in each])
+        elif how.startswith("dare"):
+            each = np.where(random.random(each.shape) < density, each / np.float32(density), np.float32(0.0))
+        weighted = each * np.asarray(weights, np.float32)[:, None, None]
+        merged[site] = _agreeing(each, weighted) if how.endswith("ties") else weighted.sum(0)
+    return merged
+
+
+def trim(change: np.ndarray, density: float) -> np.ndarray:
+    """The entries of largest magnitude, round(density * size) of them, and zeros."""
+    count = round(density * change.size)
+    out = np.zeros_like(change)
+    if not count:
+        return out
+    largest = np.argpartition(-np.abs(change), count - 1, axis=None)[:count]
+    out.flat[largest] = change.flat[largest]
+    return out
+
+
+def _agreeing(each: np.ndarray, weighted: np.ndarray) -> np.ndarray:
+    """Mean over the changes whose entry has the sign of the entries' sum; zero entries have no say."""
+    agree = (np.sign(each) == np.sign(each.sum(0))) & (each != 0)
+    return (weighted * agree).sum(0) / np.maximum(agree.sum(0), 1)
+
+
+def _side_by_side(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+    """Factors of sum w_i s_i A_i^T B_i."""
+    found: dict[Site, tuple[np.ndarray, np.ndarray]] = {}
+    for adapter, weight in zip(adapters, weights, strict=True):
+        for method in adapter.methods:
+            for site, (leaves, fixed) in adapter.states[method.key].items():
+                if site.kind != "linear":
+                    raise GraftaxError(f"{method.name} cannot be combined: it changes {site.path}, which is no linear layer.")
+                mine = (leaves["a"], np.float32(weight) * fixed["scale"] * leaves["b"])
+                there = found.get(site, (mine[0][:0], mine[1][:0]))
+                found[site] = (np.concatenate([there[0], mine[0]]), np.concatenate([there[1], mine[1]]))
+    return found
+
+
+# -- the result ----------------------------------------------------------------------------------------------------------
+
+
+def _body(adapter: Adapter) -> Adapter:
+    return dataclasses.replace(adapter, methods=tuple(m for m in adapter.methods if not isinstance(m, Head)))
+
+
+def _as_lora(made: dict[Site, tuple[np.ndarray, np.ndarray]], like: Adapter) -> Adapter:
+    """A LoRA of one rank, the largest; smaller factors are filled with zeros, which changes nothing."""
+    if not made:
+        raise GraftaxError("the adapters change no linear layer.")
+    rank = max(len(a) for a, _ in made.values())
+    method = LoRA(r=rank, alpha=float(rank), targets=tuple(site.path for site in made))
+    states = {
+        site: ({leaf: np.pad(x, ((0, rank - len(x)), (0, 0))) for leaf, x in zip("ab", pair, strict=True)}, method.fixed(site))
+        for site, pair in made.items()
+    }
+    heads = tuple(m for m in like.methods if isinstance(m, Head))
+    return dataclasses.replace(
+        like,
+        methods=(method, *heads),
+        states={method.key: states, **{m.key: like.states[m.key] for m in heads}},
+        metrics={},
+        recipe={"method": "combined"},
+    )
