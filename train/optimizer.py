@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -62,18 +62,22 @@ def rates(recipe: Recipe, stacked: Stacked, layout: Layout, sites: Sequence[Site
             return np.arange(len(mask), 0, -1, dtype=np.float32).reshape(mask.shape)
         return np.full_like(mask, 0 if name in heads else 1 + number_of_layers(sites))
 
-    rate: State = {}
-    begins: State = {}
-    for name, methods in stacked.mask.items():
-        for key, leaves in methods.items():
-            fast = method_of(key).fast
-            for leaf, mask in leaves.items():
-                depth = below(name, mask)
-                ratio = mask * recipe.layer_decay**depth * (recipe.lora_plus if leaf in fast else 1.0)
-                rate.setdefault(name, {}).setdefault(key, {})[leaf] = np.asarray(ratio, np.float32)
-                first = np.ceil(recipe.unfreeze * epoch * depth)
-                begins.setdefault(name, {}).setdefault(key, {})[leaf] = np.asarray(first, np.int32)
-    return rate, begins
+    def over_leaves(value: Callable[[str, str, Any], np.ndarray]) -> State:
+        """A tree like the mask, of `value(method key, leaf, mask, depth)`."""
+
+        def at(name: str, key: str, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
+            return {leaf: value(key, leaf, mask, below(name, mask)) for leaf, mask in leaves.items()}
+
+        return {name: {key: at(name, key, leaves) for key, leaves in keys.items()} for name, keys in stacked.mask.items()}
+
+    def rate(key: str, leaf: str, mask: Any, depth: np.ndarray) -> np.ndarray:
+        ratio = recipe.lora_plus if leaf in method_of(key).fast else 1.0
+        return np.asarray(mask * recipe.layer_decay**depth * ratio, np.float32)
+
+    def first(key: str, leaf: str, mask: Any, depth: np.ndarray) -> np.ndarray:
+        return np.ceil(recipe.unfreeze * epoch * depth).astype(np.int32)
+
+    return over_leaves(rate), over_leaves(first)
 
 
 def precondition(trainable: State, grads: State) -> State:
