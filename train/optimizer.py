@@ -62,7 +62,7 @@ def rates(recipe: Recipe, stacked: Stacked, layout: Layout, sites: Sequence[Site
             return np.arange(len(mask), 0, -1, dtype=np.float32).reshape(mask.shape)
         return np.full_like(mask, 0 if name in heads else 1 + number_of_layers(sites))
 
-    def over_leaves(value: Callable[[str, str, Any], np.ndarray]) -> State:
+    def over_leaves(value: Callable[[str, str, Any, np.ndarray], np.ndarray]) -> State:
         """A tree like the mask, of `value(method key, leaf, mask, depth)`."""
 
         def at(name: str, key: str, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
