@@ -3,6 +3,7 @@
 from .adapter import Adapter, Layout
 from .bitfit import BitFit
 from .bottleneck import Bottleneck
+from .compacter import Compacter
 from .files import load_adapter, save_adapter
 from .full import Full
 from .head import Head
@@ -11,8 +12,11 @@ from .lora import LoRA
 from .merging import merge, merged_arrays
 from .method import Method
 from .prefix import Prefix
+from .prompt import PromptTuning
+from .reft import DiReFT, LoReFT
 from .registry import METHODS
 from .sites import Site
+from .unions import mam
 
 __all__ = [
     "IA3",
@@ -20,14 +24,19 @@ __all__ = [
     "Adapter",
     "BitFit",
     "Bottleneck",
+    "Compacter",
+    "DiReFT",
     "Full",
     "Head",
     "Layout",
     "LoRA",
+    "LoReFT",
     "Method",
     "Prefix",
+    "PromptTuning",
     "Site",
     "load_adapter",
+    "mam",
     "merge",
     "merged_arrays",
     "save_adapter",

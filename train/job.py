@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..adapters.method import Method
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer, Tokens
-from .batches import Shape, number_of_batches, shape_for
+from .batches import Shape, number_of_batches, shape_alone, shape_for
 from .data import Columns, Examples, read_examples, split
 from .recipe import Recipe
 from .step import Hyper, hyper
@@ -85,12 +85,12 @@ def prepare(
     *,
     backbone: Backbone,
     task: Task,
-    method: Method | None,
+    method: Method | Sequence[Method] | None,
     recipe: Recipe,
     columns: Columns,
     tokenizer: Tokenizer,
 ) -> Job:
-    """Read and check the data of one adapter and make its fresh state. `method` None: the head alone, a linear probe."""
+    """Read and check the data of one adapter and make its fresh state. `method`: one, a union, or None: the head alone."""
     examples = read_examples(data, columns, task.name)
     names = task.label_names(examples)  # of all rows: a rare label may be held out whole
     held: Examples | None = None
@@ -101,8 +101,9 @@ def prepare(
     elif val is not None:
         held = read_examples(val, columns, task.name)
     head = backbone.head(len(names), tokens=task.tokens)
-    methods = (method, head) if method is not None else (head,)
-    virtual = method.virtual_tokens if method else 0
+    body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
+    methods = (*body, head)
+    virtual = sum(m.virtual_tokens for m in methods)
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
@@ -113,13 +114,16 @@ def prepare(
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,
-        recipe={"method": method.name if method else "probe", **asdict(recipe)},
+        recipe={"method": "+".join(m.name for m in body) or "probe", **asdict(recipe)},
     )
 
     rows = tokenize(examples, names, task, tokenizer, recipe.max_length)
     val_rows = None if held is None else tokenize(held, names, task, tokenizer, recipe.max_length)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
-    shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
+    if any(m.adds_tokens for m in methods):
+        shape = shape_alone(longest, recipe.batch_size)
+    else:
+        shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
     return Job(name, recipe, adapter, rows, val_rows, shape)
 
 
