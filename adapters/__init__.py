@@ -4,6 +4,7 @@ from .adapter import Adapter, Layout
 from .bitfit import BitFit
 from .bottleneck import Bottleneck
 from .combining import COMBINATIONS, combine, to_lora
+from .compacter import Compacter
 from .files import load_adapter, save_adapter
 from .full import Full
 from .head import Head
@@ -12,8 +13,11 @@ from .lora import LoRA
 from .merging import merge, merged_arrays
 from .method import Method
 from .prefix import Prefix
+from .prompt import PromptTuning
+from .reft import DiReFT, LoReFT
 from .registry import METHODS
 from .sites import Site
+from .unions import mam
 
 __all__ = [
     "COMBINATIONS",
@@ -22,15 +26,20 @@ __all__ = [
     "Adapter",
     "BitFit",
     "Bottleneck",
+    "Compacter",
+    "DiReFT",
     "Full",
     "Head",
     "Layout",
     "LoRA",
+    "LoReFT",
     "Method",
     "Prefix",
+    "PromptTuning",
     "Site",
     "combine",
     "load_adapter",
+    "mam",
     "merge",
     "merged_arrays",
     "save_adapter",

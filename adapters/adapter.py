@@ -44,6 +44,9 @@ class Adapter:
         keys = [method.key for method in methods]
         if len(set(keys)) < len(keys):
             raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")
+        virtual = [method.name for method in methods if method.virtual_tokens]
+        if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
+            raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
         states: SiteStates = {}
         for method in methods:
             states[method.key] = {}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
 SCHEMA = 1
-_PROMPT_TYPES = ("PREFIX_TUNING",)  # PEFT wraps these without the inner "model": the head's keys are shorter
+_PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING")  # PEFT wraps these without the inner "model": the head's keys are shorter
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 
 
@@ -122,7 +122,7 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     if len(body) != 1 or body[0].peft_type is None:
         return None
     fields = body[0].to_peft(list(adapter.states[body[0].key]), backbone.sites)
-    if fields is None or (body[0].peft_type in _PROMPT_TYPES and not backbone.family.past_key_values):
+    if fields is None or (body[0].peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
         return None
     return {
         "peft_type": body[0].peft_type,

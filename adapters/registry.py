@@ -7,14 +7,19 @@ import functools
 from ..errors import GraftaxError
 from .bitfit import BitFit
 from .bottleneck import Bottleneck
+from .compacter import Compacter
 from .full import Full
 from .head import Head
 from .ia3 import IA3
 from .lora import LoRA
 from .method import Method
 from .prefix import Prefix
+from .prompt import PromptTuning
+from .reft import DiReFT, LoReFT
 
-METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (LoRA, IA3, Bottleneck, BitFit, Prefix, Full, Head)}
+METHODS: dict[str, type[Method]] = {
+    cls.name: cls for cls in (LoRA, IA3, Bottleneck, Compacter, BitFit, Prefix, PromptTuning, LoReFT, DiReFT, Full, Head)
+}
 
 
 @functools.cache

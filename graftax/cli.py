@@ -68,7 +68,8 @@ def train(
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE]...", help="More data files.")] = None,
     task: Annotated[TaskName, typer.Option(help="What the labels are.")] = TaskName.classify,
     method: Annotated[
-        str, typer.Option(help="Adapter method (see `graftax methods`); `probe` trains the head alone.")
+        str,
+        typer.Option(help="Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone."),
     ] = "lora",
     rank: Annotated[int, typer.Option(help="LoRA's rank.")] = 8,
     alpha: Annotated[float, typer.Option(help="LoRA's alpha: the update is scaled by alpha / rank.")] = 16.0,
@@ -299,11 +300,14 @@ def inspect(directory: Annotated[Path, typer.Argument(help="Adapter directory, g
 def methods() -> None:
     """List the adapter methods."""
     from .adapters.registry import METHODS
+    from .adapters.unions import UNIONS
 
     for name, cls in METHODS.items():
         if name != "head":
             can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))
             print(f"{name:12} {cls.summary}" + (f"  [{can}]" if can else ""))
+    for name, union in UNIONS.items():
+        print(f"{name:12} {'+'.join(method.name for method in union())} in one adapter")
     print(f"{'probe':12} no method: {METHODS['head'].summary}")
 
 
@@ -333,32 +337,46 @@ def demo(
 
 
 def make_method(method: str, rank: int, alpha: float, target: str | None, option: list[str]) -> Any:
-    """The method the options describe; None for `probe`."""
-    from .adapters.registry import METHODS, method_class
+    """The method the options describe, a tuple of them for a union; None for `probe`."""
+    from .adapters.registry import method_class
+    from .adapters.unions import UNIONS
 
-    name = method
-    if name in ("probe", "head", "linear_probe"):
+    if method in ("probe", "head", "linear_probe"):
         return None
-    cls = method_class(name)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    values: dict[str, Any] = {"r": rank, "alpha": alpha} if cls is METHODS["lora"] else {}
+    parts: list[Any] = []
+    for name in method.split("+"):
+        if name == "head":
+            raise GraftaxError(f"--method {method}: every adapter has a head; name the other methods alone.")
+        parts.extend(UNIONS[name]() if name in UNIONS else [method_class(name)()])
+    fields = {field.name: field for part in parts for field in dataclasses.fields(part)}
+    options: dict[str, Any] = {}  # each goes to every part that has the field
     for text in option:
         key, equals, value = text.partition("=")
         if not equals or key not in fields:
             known = ", ".join(field for field in fields if field != "targets")
-            raise GraftaxError(f"--option {text}: expected name=value with a field of {name}: {known or 'it has none'}.")
+            raise GraftaxError(f"--option {text}: expected name=value with a field of {method}: {known or 'it has none'}.")
         try:
-            values[key] = json.loads(value)
+            options[key] = json.loads(value)
         except ValueError:
-            values[key] = value
+            options[key] = value
         like = fields[key].default
-        fits = isinstance(values[key], int | float if isinstance(like, float) else type(like))
-        if isinstance(like, bool | int | float | str) and (not fits or isinstance(values[key], bool) != isinstance(like, bool)):
+        fits = isinstance(options[key], int | float if isinstance(like, float) else type(like))
+        if isinstance(like, bool | int | float | str) and (
+            not fits or isinstance(options[key], bool) != isinstance(like, bool)
+        ):
             raise GraftaxError(f"--option {text}: {key} is {type(like).__name__}, as in {key}={json.dumps(like)}.")
     try:
-        return cls(targets=target, **values)
+        made = tuple(_configured(part, {"targets": target} | options, rank, alpha) for part in parts)
     except (TypeError, AttributeError) as error:
-        raise GraftaxError(f"{name}: {error}.") from error
+        raise GraftaxError(f"{method}: {error}.") from error
+    return made if len(made) > 1 else made[0]
+
+
+def _configured(part: Any, options: dict[str, Any], rank: int, alpha: float) -> Any:
+    """A method with the options that it has a field for; `--rank` and `--alpha` are LoRA's."""
+    values = {"r": rank, "alpha": alpha} if part.name == "lora" else {}
+    own = {field.name for field in dataclasses.fields(part)}
+    return dataclasses.replace(part, **{**values, **{key: value for key, value in options.items() if key in own}})
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -103,7 +103,7 @@ class View(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    hidden: jax.Array  # [rows, tokens, hidden]; [texts, 1, hidden] where only the pooled position was asked for
+    hidden: jax.Array  # [rows, tokens, hidden], of the inputs' tokens; [texts, 1, hidden] where only the pooled was asked for
     first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer
     pooled: jax.Array | None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
     layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
@@ -221,6 +221,9 @@ class Encoder(nnx.Module):
             view = self.view(inputs.mask, self.first_position(inputs), inputs.texts)
         h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
+        added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
+        h = h if pooled else h[:, added:]
+        states = None if states is None else states[:, :, added:]
         out = None if self.pooler is None else jnp.tanh(at.linear("pooler", first[:, None], self.pooler)[:, 0])
         return Outputs(h, first, out, states)
 
@@ -266,8 +269,11 @@ class Encoder(nnx.Module):
         if texts is None:
             return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False)
         # padding attends to padding: a softmax over nothing would be no number
-        own = texts.segments[:, :, None] == texts.segments[:, None, :]
-        return View(own, texts.first // tokens, texts.first % tokens, packed=True)
+        width = texts.segments.shape[1]
+        added = tokens - width  # another adapter's prompt: empty here, as rows of several texts have none
+        segments = jnp.pad(texts.segments, ((0, 0), (added, 0)))
+        own = segments[:, :, None] == segments[:, None, :]
+        return View(own, texts.first // width, texts.first % width + added, packed=True)
 
     def run_layers(
         self,

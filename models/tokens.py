@@ -17,6 +17,7 @@ from ..errors import GraftaxError
 from .encoder import Inputs, Texts
 
 if TYPE_CHECKING:
+    from ..train.batches import Shape
     from .backbone import Backbone
 
 #: A program is compiled per length, so rows are padded to one of these: at most 1.5 times their own length from 8 on.
@@ -111,12 +112,14 @@ class Tokenizer:
         mask[len(rows) :, 0] = True
         return Inputs(ids, mask, types)
 
-    def lay(self, texts: Sequence[Tokens], places: Sequence[tuple[int, int]], shape: tuple[int, int, int]) -> Inputs:
-        """Texts in a batch of `shape` (texts, rows, tokens), each at its row and first token; missing texts begin at 0."""
-        count, *size = shape
+    def lay(self, texts: Sequence[Tokens], places: Sequence[tuple[int, int]], shape: Shape) -> Inputs:
+        """Texts in a batch of a shape, each at its row and first token; missing texts begin at 0."""
+        if not shape.shared:
+            return self.pad(texts, shape.rows, shape.tokens)
+        size = (shape.rows, shape.tokens)
         ids = np.full(size, self.pad_id, np.int32)
         types, segments = np.zeros(size, np.int32), np.zeros(size, np.int32)
-        first = np.zeros(count, np.int32)
+        first = np.zeros(shape.texts, np.int32)
         for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
             at = (row, slice(begin, begin + len(text)))
             ids[at], types[at], segments[at] = text.ids, text.types, i + 1

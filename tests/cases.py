@@ -10,7 +10,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from graftax import IA3, Adapter, BitFit, Bottleneck, Full, Head, LoRA, Method, Prefix
+from graftax import (
+    IA3,
+    Adapter,
+    BitFit,
+    Bottleneck,
+    Compacter,
+    DiReFT,
+    Full,
+    Head,
+    LoRA,
+    LoReFT,
+    Method,
+    Prefix,
+    PromptTuning,
+    mam,
+)
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
 from graftax.models.encoder import Inputs
@@ -37,8 +52,17 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "ia3-targets": (IA3(targets=("query", "q_lin", *DENSE), feedforward=DENSE),),
     "houlsby": (Bottleneck(width=5),),
     "pfeiffer": (Bottleneck(width=6, activation="gelu", place="pfeiffer"),),
+    "parallel": (Bottleneck(width=5, place="parallel"),),
+    "parallel-learned": (Bottleneck(width=3, activation="gelu", place="parallel", scaling="learned"),),
+    "adapterplus": (Bottleneck(width=6, activation="gelu", place="plus"),),
+    "compacter": (Compacter(width=8, n=4),),
+    "compacter++": (Compacter(width=6, n=2, activation="relu", place="pfeiffer"),),
     "bitfit": (BitFit(),),
     "prefix": (Prefix(tokens=4),),
+    "prompt": (PromptTuning(tokens=4),),
+    "loreft": (LoReFT(r=3),),
+    "direft": (DiReFT(r=2),),
+    "mam": mam(tokens=3, width=4),
     "full": (Full(),),
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
@@ -61,8 +85,17 @@ COUNTS = {
     "ia3-targets": 3 * (D + D + D + W) + D,
     "houlsby": 2 * 3 * (2 * D * 5 + 5 + D),
     "pfeiffer": 3 * (2 * D * 6 + 6 + D),
+    "parallel": 3 * (2 * D * 5 + 5 + D),
+    "parallel-learned": 3 * (2 * D * 3 + 3 + D + 1),
+    "adapterplus": 3 * (2 * D * 6 + 6 + D + D),
+    "compacter": 2 * 3 * (4**3 + 3 * D + 3 * 8),
+    "compacter++": 3 * (2**3 + 3 * D + 3 * 6),
     "bitfit": 3 * BIASES + D + D,
     "prefix": 3 * 2 * 4 * D,
+    "prompt": 4 * D,
+    "loreft": 3 * (2 * 3 * D + 3),
+    "direft": 3 * (2 * 2 * D + 2),
+    "mam": 3 * 2 * 3 * D + 3 * (2 * D * 4 + 4 + D),
     "full": 3 * (KERNELS + BIASES + NORMS) + (V + N + T) * D + 2 * D + D * D + D,
     "probe": 0,
 }

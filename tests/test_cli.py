@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from graftax import cli
 from graftax.adapters import METHODS
+from graftax.adapters.unions import UNIONS
 from graftax.models.registry import FAMILIES
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--lr", "5e-3"]
@@ -99,7 +100,7 @@ def test_help(graftax: Graftax, command: str) -> None:
 
 def test_lists(graftax: Graftax) -> None:
     """`methods` and `backbones` name all there are."""
-    assert {line.split()[0] for line in graftax("methods").out.splitlines()} == {*METHODS, "probe"} - {"head"}
+    assert {line.split()[0] for line in graftax("methods").out.splitlines()} == {*METHODS, *UNIONS, "probe"} - {"head"}
     assert {line.split()[0] for line in graftax("backbones").out.splitlines()} >= set(FAMILIES)
 
 
@@ -134,6 +135,26 @@ def test_config_file(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
     assert [c["peft_type"] for c in configs] == ["LORA", "IA3"]
     assert (configs[0]["r"], configs[0]["lora_dropout"]) == (3, 0.25)
     assert [(r["epochs"], r["lr"], r["batch_size"]) for r in recipes] == [(1, 1e-3, 8), (2, 1e-3, 8)]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "named"),
+    [("lora+prefix", ("tokens=2", "dropout=0.25"), ["lora", "prefix"]), ("mam", ("tokens=2",), ["prefix", "bottleneck"])],
+)
+def test_unions(graftax: Graftax, folder: Folder, tmp_path: Path, method: str, options: Any, named: list[str]) -> None:
+    """Several methods form one adapter; an option goes to those that have it."""
+    chosen = [word for option in options for word in ("--option", option)]
+    train = ("train", "-b", folder.backbone, "-o", tmp_path, *FAST, "--rank", 3, "--method", method, *chosen)
+    said = graftax(*train, "-d", folder.data / "bank.csv")
+    assert said.code == 0, said.err
+    written = json.loads((tmp_path / "bank" / "adapter_config.json").read_text())["methods"]
+    assert [fields["method"] for fields in written] == [*named, "head"]
+    assert next(fields for fields in written if fields["method"] == "prefix")["tokens"] == 2
+    assert all((fields["r"], fields["dropout"]) == (3, 0.25) for fields in written if fields["method"] == "lora")
+    assert json.loads((tmp_path / "bank" / "graftax.json").read_text())["recipe"]["method"] == "+".join(named)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "my card is gone"}\n')
+    assert graftax("predict", "-b", folder.backbone, "-a", f"x={tmp_path}/bank", "-i", rows).code == 0
 
 
 @pytest.mark.parametrize(
@@ -235,6 +256,10 @@ def test_broken_pipe_and_module(folder: Folder) -> None:
 BAD_USE = {
     "train -b {b} -d {d}/bank.csv -o {t}/o --rank 0": "rank must be at least 1",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method lara": "unknown method 'lara'; there are lora",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --method lora+head": "every adapter has a head",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 16 --method lora+lora": "may hold a method once: lora, lora",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 8 --method prefix+prompt --option tokens=2": "virtual tokens: prefix",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --method lora+prefix --option width=3": "a field of lora+prefix: r, alpha, ",
     "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "'translate' is not one of",
     "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "No such option",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs many": "Invalid value for '--epochs'",

@@ -22,7 +22,7 @@ from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.train import Columns, Examples, Recipe
-from graftax.train.batches import number_of_batches, plan_all, plan_epoch, shape_for
+from graftax.train.batches import number_of_batches, plan_all, plan_epoch, shape_alone, shape_for
 from graftax.train.data import read_examples, split
 from graftax.train.job import tokenize
 from graftax.train.metrics import classification, multilabel, regression, spans, tagging
@@ -208,10 +208,11 @@ def test_bad_splits(count: int, fraction: float) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("rows", "batch_size"), [(1, 4), (7, 8), (64, 8), (201, 16), (50, 1)])
-def test_an_epoch_has_every_row_once(rows: int, batch_size: int, seed: int) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_epoch_has_every_row_once(rows: int, batch_size: int, shared: bool, seed: int) -> None:
     """Each row is in one batch, no two texts overlap, sizes differ by one; the plan is a function of seed and epoch."""
     lengths = np.random.default_rng(seed).integers(2, 60, rows).tolist()
-    shape = shape_for(lengths, 61, batch_size, seed, epochs=3)
+    shape = shape_for(lengths, 61, batch_size, seed, epochs=3) if shared else shape_alone(61, batch_size)
     assert shape.tokens >= 61
     assert shape.texts == batch_size
     plan = plan_epoch(lengths, shape, seed, 1)
@@ -227,6 +228,7 @@ def test_an_epoch_has_every_row_once(rows: int, batch_size: int, seed: int) -> N
                 assert begin + lengths[i] <= shape.tokens
                 taken[row, begin : begin + lengths[i]] += 1
             assert taken.max() == 1
+            assert shared or planned.places == tuple((row, 0) for row in range(len(planned.examples)))
     assert plan == plan_epoch(lengths, shape, seed, 1)
     if rows >= 50:
         assert plan != plan_epoch(lengths, shape, seed, 2)

@@ -77,12 +77,13 @@ def rows(backbone: Backbone) -> Inputs:
 
 # -- ours, read by PEFT ----------------------------------------------------------------------------------------------------
 
-IN_PEFT = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets", "prefix")
+IN_PEFT = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets", "prefix", "prompt")
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
 FAST_WRITTEN = {("bert", name, "pooled") for name in IN_PEFT}
 FAST_WRITTEN |= {("roberta", "lora-dense", "tokens"), ("roberta", "prefix", "tokens")}
 FAST_WRITTEN |= {("distilbert", "lora-embedding", "pooled"), ("albert", "rslora", "pooled"), ("bert", "lora-dense", "tokens")}
+FAST_WRITTEN |= {("roberta", "prompt", "pooled"), ("distilbert", "prompt", "tokens"), ("albert", "prompt", "pooled")}
 FAST_WRITTEN |= {("roberta", "lora-dense", "pooled"), ("albert", "ia3-targets", "tokens"), ("distilbert", "ia3", "tokens")}
 
 
@@ -100,8 +101,9 @@ def read_by_peft(pair: Pair, path: Path) -> np.ndarray:
 
 
 def at_tokens(logits: np.ndarray, pair: Pair) -> np.ndarray:
-    """Logits of rows as they are, those of tokens without the padding, where nobody reads them."""
-    return logits if logits.ndim == 2 else logits[rows(pair.backbone).mask]
+    """Logits of rows as they are; those of tokens without the padding, where nobody reads them, and without a prompt's."""
+    mask = rows(pair.backbone).mask
+    return logits if logits.ndim == 2 else logits[:, -mask.shape[1] :][mask]
 
 
 @pytest.mark.parametrize(("family", "name", "head"), marked(WRITTEN, FAST_WRITTEN))
@@ -174,16 +176,21 @@ def peft_config(name: str, family: str, head: str) -> Any:
             return lora(target_modules=["word_embeddings", value])
         case "ia3":
             return peft.IA3Config(task_type=TASKS[head][1], target_modules=[query, value, out], feedforward_modules=[out])
+        case "prompt":
+            # PEFT does not find them in DistilBERT's config, and takes ALBERT's hidden size for its embedding's
+            sizes = {"num_layers": 3, "num_attention_heads": 4, "token_dim": 16 if family == "albert" else 32}
+            return peft.PromptTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4, **sizes)
         case _:
             return peft.PrefixTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4)
 
 
-KINDS = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix")
+KINDS = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
 READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
 PEFT_CANNOT = {("distilbert", "prefix"), ("albert", "prefix"), ("albert", "layers"), ("distilbert", "all-linear")}
 READ = [(f, k, h) for f, k, h in READ if (f, k) not in PEFT_CANNOT and (k, h) != ("all-linear", "tokens")]
 FAST_READ = {("bert", kind, "pooled") for kind in KINDS} | {("bert", "dense", "tokens"), ("roberta", "all-linear", "pooled")}
+FAST_READ |= {("roberta", "prompt", "pooled"), ("bert", "prompt", "tokens")}
 FAST_READ |= {("roberta", "prefix", "tokens"), ("distilbert", "dense", "pooled"), ("albert", "all-linear", "pooled")}
 
 

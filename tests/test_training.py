@@ -22,16 +22,18 @@ from safetensors.numpy import load_file
 from tiny import command_line, toy_rows, weights_of, write_csv
 
 from graftax import disk
-from graftax.adapters import METHODS, LoRA, Method
+from graftax.adapters import METHODS, LoRA, Method, mam
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.models.tokens import Tokenizer
+from graftax.serve import Predictor
 from graftax.train import Examples, Interrupted, Recipe, Result, train, train_many, tune
+from graftax.train.data import Columns, read_examples, split
 from graftax.train.job import prepare
 from graftax.train.pack import Pack
 from graftax.train.run import Run
-from graftax.train.tasks import TASKS
+from graftax.train.tasks import TASKS, Answer
 
 QUICK = Recipe(epochs=2, lr=5e-3, batch_size=8, max_length=16)
 SIZES = {"a": 21, "b": 12, "c": 30, "d": 9, "e": 17}
@@ -198,6 +200,44 @@ def test_methods_and_settings_may_differ_in_one_pack(tiny: Backbone, tmp_path: P
     assert [configs[n].get("r") for n in "abcd"] == [None, 3, 8, 8]
     assert [len(results[n].history) for n in "abcd"] == [2, 1, 2, 2]
     assert json.loads((tmp_path / "c" / "graftax.json").read_text())["recipe"]["seed"] == 5
+
+
+def test_a_union_trains_as_one_adapter(tiny: Backbone, tmp_path: Path) -> None:
+    """Several methods in one adapter, beside one of another kind: all of it moves, and the recipe names them."""
+    each = {"b": {"method": (METHODS["ia3"](), METHODS["prompt"](tokens=2))}}
+    settings: dict[str, Any] = {"method": mam(tokens=2, width=3), "each": each, "pack_size": 2}
+    run_many(tiny, {n: DATA[n] for n in "ab"}, tmp_path / "one", recipe=QUICK.replace(epochs=1), **settings)
+    run_many(tiny, {n: DATA[n] for n in "ab"}, tmp_path / "two", **settings)
+    for name, methods in (("a", "prefix+bottleneck"), ("b", "ia3+prompt")):
+        assert json.loads((tmp_path / "two" / name / "graftax.json").read_text())["recipe"]["method"] == methods
+        one, two = tensors(tmp_path / "one" / name), tensors(tmp_path / "two" / name)
+        assert all(not np.array_equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_a_prompt_trains_beside_another_method(tiny: Backbone, tmp_path: Path, task: str) -> None:
+    """A prompt's texts have rows of their own, a LoRA's share them; in one pack each becomes what it does in a run of its
+    own, to rounding, and answers as it was measured."""
+    settings: dict[str, Any] = {"task": task, "recipe": QUICK.replace(epochs=1), "val": 0.25}
+    methods: dict[str, Method] = {"a": LoRA(r=4, alpha=6.0), "b": METHODS["prompt"](tokens=3)}
+    data = {name: toy_rows(task, 20, seed=ord(name)) for name in methods}
+    each = {name: {"method": method} for name, method in methods.items()}
+    together = run_many(tiny, data, tmp_path / "pack", each=each, pack_size=2, **settings)
+    predictor = Predictor(tiny)
+    for name, method in methods.items():
+        run_many(tiny, {name: data[name]}, tmp_path / "alone", method=method, **settings)
+        packed, alone = tensors(tmp_path / "pack" / name), tensors(tmp_path / "alone" / name)
+        off = np.concatenate([(np.abs(packed[k] - t) / np.abs(t).max()).ravel() for k, t in alone.items()])
+        assert np.quantile(off, 0.99) < 1e-4, name
+        predictor.load(name, tmp_path / "pack" / name)
+        examples = read_examples(data[name], Columns(), task)
+        held = split(examples, 0.25, 0)[1]
+        said = [Answer(p.label, p.score) for p in predictor.predict(list(held.texts), name)]
+        labels = predictor.labels(name)
+        assert (
+            TASKS[task].score(held, said, labels).items()
+            <= {key.removeprefix("val_"): value for key, value in together[name].metrics.items()}.items()
+        )
 
 
 # -- epochs, metrics, failures ----------------------------------------------------------------------------------------

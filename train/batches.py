@@ -6,7 +6,7 @@ A batch's texts are drawn from all lengths: rows are sorted by length and cut in
 and every batch gets one row of each stratum at random. So all batches have nearly the same number of tokens, and the shape that
 holds the largest is seldom much too large for the others.
 
-The shape follows from the job's own rows, seed and batch size, and from nothing else in the run.
+The shape follows from the job's own rows, method, seed and batch size, and from nothing else in the run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from ..models.tokens import LADDER, rung
 
 _NARROWEST = 64  # tokens of a row: so many short texts fill it well, and attention over them costs little
 _ATTENTION = 512  # tokens of a row at which attention costs as much as all else (MiniLM: an eighth of a step at 64)
@@ -26,6 +28,7 @@ class Shape(NamedTuple):
     texts: int
     rows: int
     tokens: int
+    shared: bool = True  # whether texts may share a row; else text i is row i
 
 
 class Planned(NamedTuple):
@@ -77,11 +80,16 @@ def _first_fit(used: Sequence[int], length: int, tokens: int) -> int:
 def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> list[Planned]:
     """The batches of one epoch."""
     drawn = draw_epoch(lengths, shape.texts, seed, epoch)
+    if not shape.shared:
+        return [_alone(batch) for batch in drawn]
     return [Planned(tuple(batch), tuple(place([lengths[i] for i in batch], shape.tokens))) for batch in drawn]
 
 
 def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
     """Every row once, the longest first, a new batch where one is full: for predicting."""
+    if not shape.shared:
+        order = _longest_first(lengths)
+        return [_alone(order[begin : begin + shape.texts]) for begin in range(0, len(order), shape.texts)]
     batches: list[dict[int, tuple[int, int]]] = []
     used: list[int] = []
     for i in _longest_first(lengths):
@@ -94,6 +102,11 @@ def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
     return [Planned(tuple(batch), tuple(batch.values())) for batch in batches]
 
 
+def _alone(batch: Sequence[int]) -> Planned:
+    """A batch with a row for every text."""
+    return Planned(tuple(batch), tuple((row, 0) for row in range(len(batch))))
+
+
 def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, epochs: int) -> Shape:
     """The cheapest shape that holds every batch of every epoch, and a text of `longest` tokens."""
     drawn = [[[lengths[i] for i in batch] for batch in draw_epoch(lengths, batch_size, seed, e)] for e in range(epochs)]
@@ -104,6 +117,11 @@ def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, 
     narrow = max(_NARROWEST, 1 << (longest - 1).bit_length())
     shapes = [Shape(batch_size, rows(tokens), tokens) for tokens in (narrow, 2 * narrow)]
     return min(shapes, key=lambda shape: shape.rows * shape.tokens * (1 + shape.tokens / _ATTENTION))
+
+
+def shape_alone(longest: int, batch_size: int) -> Shape:
+    """A row for every text, for methods that put tokens in front of one."""
+    return Shape(batch_size, batch_size, rung(longest, max(longest, LADDER[-1])), shared=False)
 
 
 def _step_up(count: int) -> int:

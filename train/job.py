@@ -13,7 +13,7 @@ from ..adapters.sites import Site
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer, Tokens
-from .batches import Shape, number_of_batches, shape_for
+from .batches import Shape, number_of_batches, shape_alone, shape_for
 from .data import Columns, Examples, read_examples, split
 from .optimizer import rates
 from .recipe import Recipe
@@ -93,12 +93,12 @@ def prepare(
     *,
     backbone: Backbone,
     task: Task,
-    method: Method | None,
+    method: Method | Sequence[Method] | None,
     recipe: Recipe,
     columns: Columns,
     tokenizer: Tokenizer,
 ) -> Job:
-    """Read and check the data of one adapter and make its fresh state. `method` None: the head alone, a linear probe."""
+    """Read and check the data of one adapter and make its fresh state. `method`: one, a union, or None: the head alone."""
     examples = read_examples(data, columns, task.name)
     names = task.label_names(examples)  # of all rows: a rare label may be held out whole
     held: Examples | None = None
@@ -109,8 +109,9 @@ def prepare(
     elif val is not None:
         held = read_examples(val, columns, task.name)
     head = backbone.head(len(names), tokens=task.tokens)
-    methods = (method, head) if method is not None else (head,)
-    virtual = method.virtual_tokens if method else 0
+    body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
+    methods = (*body, head)
+    virtual = sum(m.virtual_tokens for m in methods)
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
@@ -121,13 +122,16 @@ def prepare(
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,
-        recipe={"method": method.name if method else "probe", **asdict(recipe)},
+        recipe={"method": "+".join(m.name for m in body) or "probe", **asdict(recipe)},
     )
 
     rows = tokenize(examples, names, task, tokenizer, recipe.max_length)
     val_rows = None if held is None else tokenize(held, names, task, tokenizer, recipe.max_length)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
-    shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
+    if any(m.adds_tokens for m in methods):
+        shape = shape_alone(longest, recipe.batch_size)
+    else:
+        shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
     return Job(name, recipe, adapter, rows, val_rows, shape)
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ def train_many(
     data: Mapping[str, Any],
     out: str | Path,
     *,
-    method: Method | None = LoRA(),
+    method: Method | Sequence[Method] | None = LoRA(),
     task: str = "classify",
     recipe: Recipe = Recipe(),
     each: Mapping[str, Mapping[str, Any]] | None = None,
@@ -83,7 +83,7 @@ def train_many(
         backbone: frozen; not changed.
         data: name -> path of a .csv, .jsonl or .parquet file, or a `datasets.Dataset`, or an iterable of dicts.
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
-        method: the adapter method; `None` trains the head alone (a linear probe).
+        method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
         task: "classify", "multilabel", "regress" or "tag".
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.

@@ -1,0 +1,110 @@
+"""Prompt tuning: trained rows in front of the text's word embeddings (Lester et al., 2021, arXiv:2104.08691).
+
+    embeddings [P; E]        P [n, e] trained, E [tokens, e] the text's; e is the width of the word embeddings
+
+As in PEFT positions count from the prompt's first row, the prompt's token type is 0, and what is pooled is position 0: the
+prompt's first row. Logits of tokens are those of the text's own tokens; the encoder drops the prompt's.
+
+In a layout with room for more rows than an adapter has, or for one without a prompt, the rows left over lie between prompt and
+text: masked off, and taking no position. A text with a prompt needs a row of its own, in training batches too (`adds_tokens`).
+
+A fresh prompt changes the output. It starts normal with deviation 0.02, as word embeddings are; PEFT's starts with 1.
+Trainable parameters: n e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import GraftaxError
+from .method import Leaves, Method, zeros
+from .sites import Entry, Site
+
+
+@dataclass(frozen=True)
+class PromptTuning(Method):
+    """Virtual tokens in front of the text."""
+
+    name: ClassVar[str] = "prompt"
+    summary: ClassVar[str] = "trained word embeddings in front of the text"
+    acts_on: ClassVar[tuple[str, ...]] = ("input",)
+    padded: ClassVar[dict[str, int]] = {"prompt": 0, "mask": 0}
+    fresh_within: ClassVar[float | None] = None
+    adds_tokens: ClassVar[bool] = True
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
+
+    tokens: int = 16  # n
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise GraftaxError(f"prompt: the number of virtual tokens must be at least 1, got {self.tokens}.")
+        if self.targets is not None:
+            raise GraftaxError("prompt: acts on the input and takes no targets.")
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.tokens
+
+    def size(self, site: Site) -> int:
+        return self.tokens
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        return {"prompt": 0.02 * jax.random.normal(key, (self.tokens, *site.shape))}
+
+    def fixed(self, site: Site) -> Leaves:
+        return {"mask": np.ones(self.tokens, bool)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        return {"prompt": zeros(size, *site.shape)}, {"mask": np.zeros(size, bool)}
+
+    def apply(self, state: Leaves, x: Any, y: Entry, frozen: Any, key: jax.Array | None) -> Entry:
+        own, room = state["mask"], state["mask"].shape[-1]
+        count = own.sum(dtype=jnp.int32)
+
+        def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
+            shape = (*real.shape[:axis], *virtual.shape)
+            return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
+
+        counted = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
+        return Entry(
+            embeddings=before(state["prompt"], y.embeddings, -2),
+            types=before(jnp.zeros(room, y.types.dtype), y.types, -1),
+            positions=jnp.concatenate([counted, y.positions + count], axis=-1),
+            mask=before(own, y.mask, -1),
+            pool=jnp.where(count > 0, 0, y.pool + room),
+        )
+
+    # -- files: PEFT keeps one tensor [tokens, e], under no module's name ----------------------------------------------
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        (leaves,) = states.values()
+        return {"prompt_embeddings": np.asarray(leaves["prompt"])}
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        (site,) = like
+        return {site: {"prompt": tensors["prompt_embeddings"]}}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        (site,) = chosen
+        return {
+            "num_virtual_tokens": self.tokens,
+            "num_layers": sum(s.kind == "attention" for s in sites),
+            "num_attention_heads": 1,  # PEFT wants some number, and a prompt has no use for it
+            "token_dim": site.shape[0],
+            "num_transformer_submodules": 1,
+            "prompt_tuning_init": "RANDOM",
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> PromptTuning:
+        for shape_only in ("num_layers", "token_dim", "num_transformer_submodules"):
+            config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
+        for start in ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"):
+            config.pop(start, None)  # how the prompt began, not what it does
+        return cls(tokens=config.pop("num_virtual_tokens", 0) or 0)

@@ -1,0 +1,24 @@
+"""Ready unions: several methods in one adapter, as `train_many(method=...)` takes them.
+
+Any tuple of different methods is a union: each acts at its own sites, and where two act at one site, the first in the order of
+their keys (`Method.key`) acts first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .bottleneck import Bottleneck
+from .method import Method
+from .prefix import Prefix
+
+
+def mam(tokens: int = 30, width: int = 192) -> tuple[Method, ...]:
+    """MAM adapter: prefix tuning in the attention, a scaled parallel bottleneck beside the feed-forward.
+
+    He et al., 2022, arXiv:2110.04366. `width` is half the hidden size there: 192 for MiniLM's 384.
+    """
+    return (Prefix(tokens=tokens), Bottleneck(width=width, place="parallel"))
+
+
+UNIONS: dict[str, Callable[[], tuple[Method, ...]]] = {"mam": mam}

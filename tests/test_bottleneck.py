@@ -1,0 +1,78 @@
+"""Bottleneck adapters, Compacter among them, against plain NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from graftax import Bottleneck, Compacter, GraftaxError
+from graftax.adapters.registry import method_of
+from graftax.models.backbone import Backbone
+
+GetBackbone = Callable[[str], Backbone]
+
+
+def at_a_branch(backbone: Backbone, method: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
+    """A method's leaves at its last site, nowhere zero; the branch's input and output; and what the method makes of them."""
+    random = np.random.default_rng(3)
+    site = method.select(backbone.sites)[-1]
+    trained = {k: (v + random.standard_normal(v.shape)).astype(np.float32) for k, v in method.blank(site).items()}
+    x, y = random.standard_normal((2, 2, 5, *site.shape)).astype(np.float32)
+    with jax.default_matmul_precision("highest"):
+        changed = method_of(method.key).apply({**trained, **method.fixed(site)}, x, y, None, None)
+    return trained, x, y, np.asarray(changed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reads_input", "scale"),
+    [
+        ({"place": "pfeiffer"}, False, 1.0),
+        ({"place": "parallel"}, True, 4.0),
+        ({"place": "parallel", "scaling": 0.5}, True, 0.5),
+        ({"place": "parallel", "scaling": "learned"}, True, "learned"),
+        ({"place": "plus"}, False, "channel"),
+    ],
+    ids=str,
+)
+def test_bottleneck_is_its_formula(settings: Any, reads_input: bool, scale: Any, backbone_of: GetBackbone) -> None:
+    w, x, y, changed = at_a_branch(backbone_of("bert"), Bottleneck(width=3, **settings))
+    h = x if reads_input else y
+    network = np.maximum(h @ w["down"] + w["down_bias"], 0.0) @ w["up"] + w["up_bias"]
+    np.testing.assert_allclose(changed, y + (w[scale] if isinstance(scale, str) else scale) * network, rtol=1e-4, atol=1e-4)
+    assert {"learned", "channel"} & w.keys() == ({scale} if isinstance(scale, str) else set())
+
+
+@pytest.mark.parametrize("scaling", ["learnt", True])
+def test_an_unknown_scaling_is_refused(scaling: Any) -> None:
+    with pytest.raises(GraftaxError, match="neither a number nor learned nor channel"):
+        Bottleneck(scaling=scaling)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_compacter_is_its_formula(n: int, backbone_of: GetBackbone) -> None:
+    """The Kronecker products built, as the method never does."""
+    w, _, y, changed = at_a_branch(backbone_of("bert"), Compacter(width=8, n=n, activation="relu"))
+    down, up = (
+        sum(np.kron(w["rule"][i], np.outer(w[f"{side}_u"][i], w[f"{side}_v"][i])) for i in range(n)) for side in ("down", "up")
+    )
+    expected = y + np.maximum(y @ down + w["down_bias"].ravel(), 0.0) @ up + w["up_bias"]
+    assert np.abs(expected - y).max() > 1.0
+    np.testing.assert_allclose(changed, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"n": 0}, "at least 1"), ({"width": 6}, "multiple of n = 4"), ({"activation": "x"}, "none of relu")],
+)
+def test_compacter_refuses(settings: Any, message: str) -> None:
+    with pytest.raises(GraftaxError, match=message):
+        Compacter(**settings)
+
+
+def test_compacter_must_divide_the_channels(backbone_of: GetBackbone) -> None:
+    with pytest.raises(GraftaxError, match="n = 5 does not divide the 32 channels"):
+        Compacter(width=10, n=5).select(backbone_of("bert").sites)
