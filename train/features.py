@@ -79,7 +79,7 @@ class FeatureStore:
 
     def inputs(self, rows: Rows, planned: Planned, shape: Shape) -> Inputs:
         """A batch of features."""
-        size = shape[1:] if self.per_token else (shape.texts, 1)
+        size = (shape.rows, shape.tokens) if self.per_token else (shape.texts, 1)
         hidden = np.zeros((*size, self.backbone.config.hidden_size), self.backbone.dtype)
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
             if self.per_token:
