@@ -5,16 +5,27 @@ from __future__ import annotations
 import functools
 
 from ..errors import GraftaxError
+from .adalora import AdaLoRA
 from .bitfit import BitFit
 from .bottleneck import Bottleneck
+from .dora import DoRA
 from .full import Full
 from .head import Head
+from .hira import HiRA
 from .ia3 import IA3
+from .loha import LoHa
+from .lokr import LoKr
 from .lora import LoRA
 from .method import Method
+from .miss import MiSS
 from .prefix import Prefix
+from .vera import VeRA
 
-METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (LoRA, IA3, Bottleneck, BitFit, Prefix, Full, Head)}
+_ALL: tuple[type[Method], ...] = (
+    *(LoRA, DoRA, LoHa, LoKr, VeRA, MiSS, HiRA, AdaLoRA),
+    *(IA3, Bottleneck, BitFit, Prefix, Full, Head),
+)
+METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}
 
 
 @functools.cache
