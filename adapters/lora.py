@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from ..errors import GraftaxError
 from . import peft
 from .dropout import dropout
 from .method import Leaves, Method, pattern_value, scalar, zeros
-from .sites import LinearWeights, Site, TableWeights
+from .sites import Site, TableWeights
 
 _DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
 
@@ -52,9 +52,9 @@ class LoRA(Method):
     def __post_init__(self) -> None:
         for rank in (self.r, *self.rank_pattern.values()):
             if rank < 1:
-                raise GraftaxError(f"lora: rank must be at least 1, got {rank}.")
+                raise GraftaxError(f"{self.name}: rank must be at least 1, got {rank}.")
         if not 0.0 <= self.dropout < 1.0:
-            raise GraftaxError(f"lora: dropout must be in [0, 1), got {self.dropout}.")
+            raise GraftaxError(f"{self.name}: dropout must be in [0, 1), got {self.dropout}.")
 
     def default_roles(self) -> tuple[str, ...]:
         return ("query", "value")
@@ -80,18 +80,20 @@ class LoRA(Method):
         rows, out = site.shape
         return {"a": zeros(size, rows), "b": zeros(size, out)}, {"scale": scalar(0.0), "dropout": scalar(0.0)}
 
-    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+    def update(self, state: Leaves, x: Any, frozen: Any, key: jax.Array | None) -> jax.Array:
+        """x times the change of the weights, through the rank."""
         if isinstance(frozen, TableWeights):
             low = jnp.take(state["a"].T, x, axis=0, mode="clip")
         else:
             low = dropout(x, state["dropout"], key) @ state["a"].T
-        return y + state["scale"] * (low @ state["b"])
+        return state["scale"] * (low @ state["b"])
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        return y + self.update(state, x, frozen, key)
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
-        delta = state["scale"] * (state["a"].T @ state["b"])
-        if isinstance(frozen, LinearWeights):
-            return frozen._replace(kernel=frozen.kernel + delta)
-        return frozen._replace(table=frozen.table + delta)
+        weight, *bias = frozen
+        return type(frozen)(weight + state["scale"] * (state["a"].T @ state["b"]), *bias)
 
     def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
         """Each factor's gradient by the other's inverse Gram matrix (Zhang & Pilanci, 2024, arXiv:2402.02347, eq. 3)."""
@@ -125,7 +127,11 @@ class LoRA(Method):
         }
 
     @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> LoRA:
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        return super().reads(config) and not config.get("use_dora")
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
         config.pop("init_lora_weights", None)  # how the weights began, not what they do
         return cls(
             r=config.pop("r", 8),

@@ -5,21 +5,35 @@ from __future__ import annotations
 import functools
 
 from ..errors import GraftaxError
+from .adalora import AdaLoRA
 from .bitfit import BitFit
 from .bottleneck import Bottleneck
 from .compacter import Compacter
+from .dora import DoRA
 from .full import Full
 from .head import Head
+from .hira import HiRA
 from .ia3 import IA3
+from .loha import LoHa
+from .lokr import LoKr
 from .lora import LoRA
 from .method import Method
+from .miss import MiSS
 from .prefix import Prefix
 from .prompt import PromptTuning
 from .reft import DiReFT, LoReFT
+from .vera import VeRA
 
-METHODS: dict[str, type[Method]] = {
-    cls.name: cls for cls in (LoRA, IA3, Bottleneck, Compacter, BitFit, Prefix, PromptTuning, LoReFT, DiReFT, Full, Head)
-}
+_ALL: tuple[type[Method], ...] = (
+    *(LoRA, DoRA, VeRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
+    *(),
+    *(IA3, BitFit),
+    *(Bottleneck, Compacter),
+    *(Prefix, PromptTuning),
+    *(LoReFT, DiReFT),
+    *(Full, Head),
+)
+METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}
 
 
 @functools.cache

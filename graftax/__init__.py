@@ -12,19 +12,26 @@ if TYPE_CHECKING:
     from .adapters import (
         IA3,
         METHODS,
+        AdaLoRA,
         Adapter,
         BitFit,
         Bottleneck,
         Compacter,
         DiReFT,
+        DoRA,
         Full,
         Head,
+        HiRA,
+        LoHa,
+        LoKr,
         LoRA,
         LoReFT,
         Method,
+        MiSS,
         Prefix,
         PromptTuning,
         Site,
+        VeRA,
         combine,
         load_adapter,
         mam,
@@ -41,8 +48,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "adapters": (
-        "IA3 METHODS Adapter BitFit Bottleneck Compacter DiReFT Full Head LoRA LoReFT Method Prefix PromptTuning Site "
-        "combine load_adapter mam merge save_adapter to_lora"
+        "AdaLoRA Adapter BitFit Bottleneck Compacter DiReFT DoRA Full Head HiRA IA3 LoHa LoKr LoRA LoReFT METHODS "
+        "Method MiSS Prefix PromptTuning Site VeRA combine load_adapter mam merge save_adapter to_lora"
     ),
     "errors": "GraftaxError",
     "models": "Backbone load_backbone",
@@ -54,6 +61,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "IA3",
     "METHODS",
+    "AdaLoRA",
     "Adapter",
     "Backbone",
     "BitFit",
@@ -61,13 +69,18 @@ __all__ = [
     "Columns",
     "Compacter",
     "DiReFT",
+    "DoRA",
     "Full",
     "GraftaxError",
     "Head",
+    "HiRA",
     "Interrupted",
+    "LoHa",
+    "LoKr",
     "LoRA",
     "LoReFT",
     "Method",
+    "MiSS",
     "Prediction",
     "Predictor",
     "Prefix",
@@ -75,6 +88,7 @@ __all__ = [
     "Recipe",
     "Result",
     "Site",
+    "VeRA",
     "combine",
     "load_adapter",
     "load_backbone",

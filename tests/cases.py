@@ -12,18 +12,25 @@ import numpy as np
 
 from graftax import (
     IA3,
+    AdaLoRA,
     Adapter,
     BitFit,
     Bottleneck,
     Compacter,
     DiReFT,
+    DoRA,
     Full,
     Head,
+    HiRA,
+    LoHa,
+    LoKr,
     LoRA,
     LoReFT,
     Method,
+    MiSS,
     Prefix,
     PromptTuning,
+    VeRA,
     mam,
 )
 from graftax.adapters.adapter import Layout
@@ -48,6 +55,18 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "lora-dense": (LoRA(r=2, alpha=5.0, targets=DENSE),),
     "lora-regex": (LoRA(r=2, alpha=3.0, targets=r".*(layer\.[02]\.|albert_layers).*(value|v_lin)"),),
     "lora-embedding": (LoRA(r=4, alpha=6.0, targets=("word_embeddings", "key", "k_lin")),),
+    "dora": (DoRA(r=3, alpha=7.0),),
+    "dora-everywhere": (DoRA(r=2, alpha=5.0, targets=("word_embeddings", *DENSE)),),
+    "loha": (LoHa(r=3, alpha=7.0, targets=("key", "k_lin", *DENSE)),),  # through r^2 ranks
+    "loha-whole": (LoHa(r=6, alpha=4.0, rank_pattern={"value|v_lin": 7}, alpha_pattern={"value|v_lin": 9.0}),),  # through D
+    "lokr": (LoKr(r=3, alpha=7.0, rank_pattern={"value|v_lin": 5}),),  # C2 in two, and whole
+    "lokr-both": (LoKr(r=2, alpha=5.0, decompose_both=True, decompose_factor=8, targets=DENSE),),
+    "vera": (VeRA(r=5),),
+    "vera-dense": (VeRA(r=6, projection_prng_key=3, targets=DENSE),),  # projections of two widths
+    "miss": (MiSS(r=6, targets=("query", "q_lin", *DENSE)),),  # 6 divides neither 32 nor 64
+    "miss-mini": (MiSS(r=8, mini_r=4),),
+    "hira": (HiRA(r=3),),
+    "adalora": (AdaLoRA(init_r=3, alpha=7.0),),
     "ia3": (IA3(),),
     "ia3-targets": (IA3(targets=("query", "q_lin", *DENSE), feedforward=DENSE),),
     "houlsby": (Bottleneck(width=5),),
@@ -81,6 +100,18 @@ COUNTS = {
     "lora-dense": 3 * 2 * ((D + D) + 2 * (D + W)) + 2 * (D + D),
     "lora-regex": 2 * 2 * (D + D),
     "lora-embedding": 4 * (V + D) + 3 * 4 * (D + D),
+    "dora": 3 * 2 * (3 * (D + D) + D),
+    "dora-everywhere": 3 * (2 * ((D + D) + 2 * (D + W)) + D + W + D) + 2 * (D + D) + D + 2 * (V + D) + D,
+    "loha": 3 * 2 * 3 * (2 * (D + D) + 2 * (D + W)) + 2 * 3 * (D + D),
+    "loha-whole": 3 * 2 * (6 + 7) * (D + D),
+    "lokr": 3 * ((4 * 4 + 3 * (8 + 8)) + (4 * 4 + 8 * 8)),  # 32 is 4 times 8
+    "lokr-both": 3 * (2 * 16 + 4 * 4 + 2 * (2 * 16 + 2 * (4 + 8))) + 2 * 16 + 4 * 4,  # 32 is 8 times 4, 64 is 8 times 8
+    "vera": 3 * 2 * (D + 5),
+    "vera-dense": 3 * ((D + 6) + (W + 6) + (D + 6)) + D + 6,
+    "miss": 3 * 6 * (D + D + W + D) + 6 * D,
+    "miss-mini": 3 * 2 * 8 * 4,
+    "hira": 3 * 2 * 3 * (D + D),
+    "adalora": 3 * 2 * 3 * (D + 1 + D),
     "ia3": 3 * (D + D + W),
     "ia3-targets": 3 * (D + D + D + W) + D,
     "houlsby": 2 * 3 * (2 * D * 5 + 5 + D),

@@ -37,19 +37,26 @@ from safetensors.numpy import load_file, save_file
 
 from graftax import (
     IA3,
+    AdaLoRA,
     Adapter,
     BitFit,
     Bottleneck,
     Compacter,
     DiReFT,
+    DoRA,
     Full,
     GraftaxError,
     Head,
+    HiRA,
+    LoHa,
+    LoKr,
     LoRA,
     LoReFT,
+    MiSS,
     Prefix,
     PromptTuning,
     Recipe,
+    VeRA,
     load_adapter,
     merge,
     save_adapter,
@@ -201,7 +208,8 @@ def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backb
     again = layout.stack(dataclasses.replace(adapter, states=moved), backbone.sites).trainable
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), new.trainable, again)  # so the filling did not move
     assert digest(backbone) == before
-    assert bool(products(gradient, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
+    own = any(isinstance(m, LoHa) for m in adapter.methods)  # its factors have r^2 = W rows here, or its D is built
+    assert own or bool(products(gradient, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -232,13 +240,17 @@ def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: G
 # -- merging -------------------------------------------------------------------------------------------------------------
 
 
+#: Mergeable, but no adapter made from their leaves undoes it: DoRA's depends on W, and 1 / (1 + A^T B) is not of low rank.
+NOT_UNDONE = {"dora", "hira"}
+
+
 def inverse(adapter: Adapter) -> Adapter:
-    """The adapter that undoes it: IA3's vectors inverted, LoRA's B and every other change negated."""
+    """The adapter that undoes it: IA3's vectors inverted, one factor of a product and every other change negated."""
 
     def undo(site: Any, leaf: str, value: np.ndarray) -> np.ndarray:
         if leaf.startswith("l_"):
             return np.asarray(1.0 / value, np.float32)
-        return value if leaf == "a" else -value
+        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "p", "q") else -value
 
     return mapped(adapter, undo)
 
@@ -256,8 +268,9 @@ def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: 
     np.testing.assert_allclose(
         out.pooled if head == "pooled" else out.tokens, logits(backbone, adapter, inputs), atol=near(adapter)
     )
-    back = merge(whole, inverse(adapter))[0].arrays()
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), back, backbone.arrays())
+    if not NOT_UNDONE & {method.name for method in adapter.methods}:
+        back = merge(whole, inverse(adapter))[0].arrays()
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), back, backbone.arrays())
     assert digest(backbone) == before
 
 
@@ -305,6 +318,20 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
         LoRA(r=3, alpha=7.5, dropout=0.1, targets=("query",), rank_pattern={"query": 2}, alpha_pattern={"query": 5.0}),
         LoRA(r=3, alpha=7.0, targets=("query", "value")),
         LoRA(r=3, alpha=7.0, targets=r".*layer\.2\..*dense"),
+        DoRA(r=3, alpha=7.0, rslora=True, targets=("query", "word_embeddings"), rank_pattern={"query": 2}),
+        LoHa(r=3, alpha=7.5, targets=("query",), rank_pattern={"query": 2}, alpha_pattern={"query": 5.0}),
+        LoKr(r=3, alpha=7.5, targets=("query", "dense"), rank_pattern={"query": 9}, decompose_both=True, decompose_factor=4),
+        VeRA(r=7, d_initial=0.2, dropout=0.1, projection_prng_key=5, targets=("query", "dense")),
+        MiSS(r=5, dropout=0.1, targets=("query",)),
+        MiSS(r=8, mini_r=16, targets=r".*key"),
+        HiRA(r=3, targets=("query",)),
+        AdaLoRA(
+            init_r=3,
+            alpha=7.5,
+            dropout=0.1,
+            targets=("query",),
+            rank_pattern={f"bert.encoder.layer.{i}.attention.self.query.lora_E": [i > 0, False, i == 2] for i in range(3)},
+        ),
         IA3(targets=("key", "output.dense"), feedforward=("output.dense",)),
         IA3(targets=r".*key"),
         Bottleneck(width=3, activation="silu", place="pfeiffer"),
@@ -380,9 +407,9 @@ def test_wrong_tensor_is_named(name: str, which: int, fault: str, backbone_of: G
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("lora", {"use_dora": True}, "use_dora=True"),
+        ("lora", {"use_dora": True}, "missing .*lora_magnitude_vector"),
         ("lora", {"brand_new_switch": 3}, "brand_new_switch=3"),
-        ("lora", {"peft_type": "VERA"}, "'VERA' is not supported; supported are LORA, IA3, PREFIX_TUNING"),
+        ("lora", {"peft_type": "POLY"}, "'POLY' is not supported; supported are LORA, .*IA3, .*PREFIX_TUNING"),
         ("lora", {"peft_type": None}, "None is not supported"),
         ("lora", {"target_modules": ["no_such"]}, "matches no site. Sites there are: .*attention.self.query"),
         ("lora", {"target_modules": None}, "target_modules"),
@@ -464,6 +491,11 @@ def test_golden(name: str) -> None:
     "methods",
     [
         (LoRA(r=3, alpha=7.0), LoRA(r=8, alpha=2.0, rslora=True), LoRA(r=1, alpha=9.0)),
+        (LoHa(r=3, alpha=7.0), LoHa(r=5, alpha=2.0), LoHa(r=1, alpha=9.0)),
+        (LoKr(r=3, alpha=7.0), LoKr(r=5, alpha=2.0), LoKr(r=1, alpha=9.0, decompose_both=True)),
+        (VeRA(r=3), VeRA(r=5, projection_prng_key=1), VeRA(r=1)),
+        (HiRA(r=3), HiRA(r=5), HiRA(r=1)),
+        (AdaLoRA(init_r=3, alpha=7.0), AdaLoRA(init_r=5, alpha=2.0), AdaLoRA(init_r=1, alpha=9.0)),
         (Bottleneck(width=3), Bottleneck(width=7), Bottleneck(width=1)),
         (Compacter(width=4), Compacter(width=20), Compacter(width=8)),
         (Prefix(tokens=2), Prefix(tokens=6), Prefix(tokens=1)),

@@ -77,7 +77,10 @@ def rows(backbone: Backbone) -> Inputs:
 
 # -- ours, read by PEFT ----------------------------------------------------------------------------------------------------
 
-IN_PEFT = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets", "prefix", "prompt")
+IN_PEFT: tuple[str, ...] = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets")
+IN_PEFT += ("prefix", "prompt")
+IN_PEFT += ("dora", "dora-everywhere", "loha", "loha-whole", "lokr", "lokr-both")
+IN_PEFT += ("vera", "vera-dense", "miss", "miss-mini", "hira", "adalora")
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
 FAST_WRITTEN = {("bert", name, "pooled") for name in IN_PEFT}
@@ -174,6 +177,28 @@ def peft_config(name: str, family: str, head: str) -> Any:
             return lora(target_modules=[query, wide], layers_to_transform=[0, 2], exclude_modules=[f"1.attention.self.{query}"])
         case "embedding":
             return lora(target_modules=["word_embeddings", value])
+        case "dora":
+            return lora(use_dora=True, target_modules=["word_embeddings", value, wide])
+        case "loha":
+            patterns = {"rank_pattern": {query: 5}, "alpha_pattern": {value: 2}}
+            return peft.LoHaConfig(task_type=TASKS[head][1], r=3, alpha=7, target_modules=[query, value, wide], **patterns)
+        case "lokr":
+            return peft.LoKrConfig(task_type=TASKS[head][1], r=3, alpha=7, target_modules=[query, value, wide])
+        case "lokr-both":
+            cut = {"decompose_both": True, "decompose_factor": 8, "init_weights": "lycoris"}
+            return peft.LoKrConfig(task_type=TASKS[head][1], r=2, alpha=5, target_modules=[query, out], **cut)
+        case "vera":
+            return peft.VeraConfig(task_type=TASKS[head][1], r=5, target_modules=[query, value, wide])
+        case "miss":
+            return peft.MissConfig(task_type=TASKS[head][1], r=6, target_modules=[query, value, wide])
+        case "miss-mini":
+            return peft.MissConfig(task_type=TASKS[head][1], r=8, mini_r=4, init_weights="mini", target_modules=[query, wide])
+        case "hira":
+            return peft.HiraConfig(task_type=TASKS[head][1], r=3, target_modules=[query, value, wide])
+        case "adalora":
+            return peft.AdaLoraConfig(
+                task_type=TASKS[head][1], init_r=5, target_r=2, lora_alpha=7, total_step=9, target_modules=[query, value, wide]
+            )
         case "ia3":
             return peft.IA3Config(task_type=TASKS[head][1], target_modules=[query, value, out], feedforward_modules=[out])
         case "prompt":
@@ -184,7 +209,8 @@ def peft_config(name: str, family: str, head: str) -> Any:
             return peft.PrefixTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4)
 
 
-KINDS = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
+KINDS: tuple[str, ...] = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
+KINDS += ("dora", "loha", "lokr", "lokr-both", "vera", "miss", "miss-mini", "hira", "adalora")
 READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
 PEFT_CANNOT = {("distilbert", "prefix"), ("albert", "prefix"), ("albert", "layers"), ("distilbert", "all-linear")}
@@ -208,6 +234,39 @@ def test_we_read_pefts_files(family: str, kind: str, head: str, pairs: Pairs, tm
     for key, tensor in load_file(path / "adapter_model.safetensors").items():
         if not key.endswith("base_layer.weight"):
             np.testing.assert_array_equal(back[key], tensor, err_msg=key)
+
+
+def test_adalora_that_peft_has_pruned(pairs: Pairs, tmp_path: Path) -> None:
+    """11: the singular values that PEFT's schedule has left, one site without any, and the scale of the first rank."""
+    pair, config = pairs("bert"), peft_config("adalora", "bert", "pooled")
+    stem, random = "bert.encoder.layer.{}.attention.self.{}.lora_E", np.random.default_rng(0)
+    left = {stem.format(i, name): (random.random(5) < 0.5).tolist() for i in range(3) for name in ("query", "value")}
+    left[stem.format(1, "query")] = [False] * 5
+    config.target_modules, config.rank_pattern = {"query", "value"}, left
+    _, path = make(pair, tmp_path, config)
+    adapter = load_adapter(path, pair.backbone)
+    assert {f"{s.path}.lora_E": len(at["e"]) for s, (at, _) in adapter.states["adalora"].items()} == {
+        key: sum(kept) for key, kept in left.items()
+    }
+    theirs = peft.PeftModel.from_pretrained(pair.model(), path).eval()
+    ours = logits(pair.backbone, adapter, rows(pair.backbone))
+    np.testing.assert_allclose(ours, torch_logits(theirs, rows(pair.backbone)), atol=1e-4)
+    back = save_adapter(adapter, tmp_path / "back", pair.backbone)
+    np.testing.assert_allclose(read_by_peft(pair, back), ours, atol=1e-4)
+
+
+def test_vera_without_its_projections(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("bert")
+    _, path = make(pair, tmp_path, peft.VeraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], save_projection=False))
+    with pytest.raises(GraftaxError, match=r"save_projection=false.*cannot be reproduced"):
+        load_adapter(path, pair.backbone)
+
+
+def test_miss_of_the_third_kind(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("bert")
+    _, path = make(pair, tmp_path, peft.MissConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], init_weights="bat"))
+    with pytest.raises(GraftaxError, match="init_weights='bat'"):
+        load_adapter(path, pair.backbone)
 
 
 MINIMAL = {"peft_type": "LORA", "target_modules": ["query"], "r": 2, "lora_alpha": 8}
@@ -315,15 +374,15 @@ def test_same_ranks_and_scales_as_peft(case: str, pairs: Pairs, tmp_path: Path) 
 # -- refusals --------------------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "dora": ({"use_dora": True}, "use_dora=True"),
+    "dora": ({"use_dora": True}, "missing .*lora_magnitude_vector"),  # the switch alone
     "alora": ({"alora_invocation_tokens": [1, 2]}, r"alora_invocation_tokens=\[1, 2\]"),
     "lora-bias": ({"lora_bias": True}, "lora_bias=True"),
     "bias": ({"bias": "all"}, "bias='all'"),
     "lora-only-bias": ({"bias": "lora_only"}, "bias='lora_only'"),
     "replication": ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication"),
     "unknown": ({"tomorrows_switch": {"on": 1}}, "tomorrows_switch"),
-    "several": ({"use_dora": True, "use_qalora": True}, "use_dora=True, use_qalora=True"),
-    "method": ({"peft_type": "OFT"}, "'OFT' is not supported; supported are LORA, IA3, PREFIX_TUNING"),
+    "several": ({"lora_bias": True, "use_qalora": True}, "lora_bias=True, use_qalora=True"),
+    "method": ({"peft_type": "POLY"}, "'POLY' is not supported; supported are LORA, .*IA3, .*PREFIX_TUNING"),
 }
 
 
@@ -360,7 +419,7 @@ def test_task_without_a_head_tensor(lora_of_peft: tuple[Backbone, Path]) -> None
         load_adapter(path, backbone)
 
 
-@pytest.mark.parametrize("options", [{"use_dora": True}, {"bias": "all"}, {"lora_bias": True}], ids=lambda o: next(iter(o)))
+@pytest.mark.parametrize("options", [{"bias": "all"}, {"lora_bias": True}], ids=lambda o: next(iter(o)))
 def test_refused_as_peft_writes_it(options: dict[str, Any], pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs("bert")
     _, path = make(pair, tmp_path, peft.LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=5, target_modules=["query"], **options))
