@@ -34,6 +34,7 @@ class AdaLoRA(Method):
 
     name: ClassVar[str] = "adalora"
     summary: ClassVar[str] = "update by singular vectors and values, at fixed ranks"
+    count: ClassVar[str] = "r (in + out + 1)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"p": 0, "e": 0, "q": 0}
     mergeable: ClassVar[bool] = True

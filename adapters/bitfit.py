@@ -22,6 +22,7 @@ class BitFit(Method):
 
     name: ClassVar[str] = "bitfit"
     summary: ClassVar[str] = "trains the biases alone"
+    count: ClassVar[str] = "out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm")
     mergeable: ClassVar[bool] = True
 

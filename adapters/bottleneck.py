@@ -44,6 +44,7 @@ class Bottleneck(Method):
 
     name: ClassVar[str] = "bottleneck"
     summary: ClassVar[str] = "small two-layer network in each residual branch (Houlsby, Pfeiffer, parallel, AdapterPlus)"
+    count: ClassVar[str] = "2dm + m + d"
     acts_on: ClassVar[tuple[str, ...]] = ("branch",)
     # act(0) = 0 for each activation above, and W_up's rows are zero in the pad: a padded width changes nothing
     padded: ClassVar[dict[str, int]] = {"down": 1, "down_bias": 0, "up": 0}

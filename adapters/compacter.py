@@ -37,6 +37,7 @@ class Compacter(Method):
 
     name: ClassVar[str] = "compacter"
     summary: ClassVar[str] = "bottleneck adapters made of Kronecker products, in each residual branch"
+    count: ClassVar[str] = "n^3 + 3d + 3m"
     acts_on: ClassVar[tuple[str, ...]] = ("branch",)
     # the bottleneck is [n, m/n] and grows in its last axis; neutral for the reason `bottleneck.py` gives
     padded: ClassVar[dict[str, int]] = {"down_v": 1, "down_bias": 1, "up_u": 1}

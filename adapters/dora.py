@@ -39,6 +39,7 @@ class DoRA(LoRA):
 
     name: ClassVar[str] = "dora"
     summary: ClassVar[str] = "LoRA with a learned length for each column of the weights"
+    count: ClassVar[str] = "r (in + out) + out"
     fresh_within: ClassVar[float | None] = 1e-5  # |W| is summed in one order at the start and in another in a step
 
     def init(self, key: jax.Array, site: Site) -> Leaves:

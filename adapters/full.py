@@ -28,6 +28,7 @@ class Full(Method):
 
     name: ClassVar[str] = "full"
     summary: ClassVar[str] = "every weight is trained; the yardstick"
+    count: ClassVar[str] = "all of it"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm", "embedding")
     through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
     mergeable: ClassVar[bool] = True

@@ -31,6 +31,7 @@ class Head(Method):
 
     name: ClassVar[str] = "head"
     summary: ClassVar[str] = "classifier alone over frozen features (linear probe)"
+    count: ClassVar[str] = "labels (d + 1)"
     acts_on: ClassVar[tuple[str, ...]] = ("head",)
     padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
     traced: ClassVar[tuple[str, ...]] = ("hidden",)

@@ -34,6 +34,7 @@ class HiRA(Method):
 
     name: ClassVar[str] = "hira"
     summary: ClassVar[str] = "low-rank rescaling of every single weight, W * (1 + A^T B)"
+    count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}

@@ -26,6 +26,7 @@ class IA3(Method):
 
     name: ClassVar[str] = "ia3"
     summary: ClassVar[str] = "learned vectors rescale keys, values and feed-forward activations"
+    count: ClassVar[str] = "out; in at the feed-forward"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "IA3"

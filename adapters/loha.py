@@ -31,6 +31,7 @@ class LoHa(Lycoris):
 
     name: ClassVar[str] = "loha"
     summary: ClassVar[str] = "elementwise product of two low-rank updates, of rank up to r^2"
+    count: ClassVar[str] = "2r (in + out)"
     # in every factor: the pad of one would be trained through what is not zero in the others
     padded: ClassVar[dict[str, int]] = {"w1_a": 0, "w1_b": 0, "w2_a": 0, "w2_b": 0}
     peft_type: ClassVar[str] = "LOHA"

@@ -34,6 +34,7 @@ class LoKr(Lycoris):
 
     name: ClassVar[str] = "lokr"
     summary: ClassVar[str] = "Kronecker product of two small matrices"
+    count: ClassVar[str] = "l m + r (k + n), with l k = out, m n = in"
     padded: ClassVar[dict[str, int]] = {"w1_a": 1, "w1_b": 0, "w2_a": 1, "w2_b": 0}
     traced: ClassVar[tuple[str, ...]] = ("decompose_factor",)  # shapes follow from it
     peft_type: ClassVar[str] = "LOKR"

@@ -36,6 +36,7 @@ class LoRA(Method):
 
     name: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank update of the weights, y += s x A^T B"
+    count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "embedding")
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     fast: ClassVar[tuple[str, ...]] = ("b",)

@@ -37,6 +37,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    count: ClassVar[str]  # trainable parameters at a site, in words of its in, out or d
     acts_on: ClassVar[tuple[str, ...]]  # kinds of site
     padded: ClassVar[dict[str, int]] = {}  # leaf -> the axis along which zeros may be added without changing the result
     fast: ClassVar[tuple[str, ...]] = ()  # leaves that LoRA+ (the recipe's `lora_plus`) speeds up

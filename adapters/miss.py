@@ -33,6 +33,7 @@ class MiSS(Method):
 
     name: ClassVar[str] = "miss"
     summary: ClassVar[str] = "shards of the weights share one trained block"
+    count: ClassVar[str] = "r out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     traced: ClassVar[tuple[str, ...]] = ("r", "mini_r")
     mergeable: ClassVar[bool] = True

@@ -28,6 +28,7 @@ class Prefix(Method):
 
     name: ClassVar[str] = "prefix"
     summary: ClassVar[str] = "trained keys and values in front of every layer's attention"
+    count: ClassVar[str] = "2 n d"
     acts_on: ClassVar[tuple[str, ...]] = ("attention", "input")
     padded: ClassVar[dict[str, int]] = {"key": 0, "value": 0, "mask": 0}
     fresh_within: ClassVar[float | None] = None

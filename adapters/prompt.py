@@ -33,6 +33,7 @@ class PromptTuning(Method):
 
     name: ClassVar[str] = "prompt"
     summary: ClassVar[str] = "trained word embeddings in front of the text"
+    count: ClassVar[str] = "n e"
     acts_on: ClassVar[tuple[str, ...]] = ("input",)
     padded: ClassVar[dict[str, int]] = {"prompt": 0, "mask": 0}
     fresh_within: ClassVar[float | None] = None

@@ -34,6 +34,7 @@ class DiReFT(Method):
 
     name: ClassVar[str] = "direft"
     summary: ClassVar[str] = "low-rank change of each layer's output"
+    count: ClassVar[str] = "2rd + r"
     acts_on: ClassVar[tuple[str, ...]] = ("norm",)
     padded: ClassVar[dict[str, int]] = {"r": 0, "w": 0, "b": 0}
 
@@ -67,6 +68,7 @@ class LoReFT(DiReFT):
 
     name: ClassVar[str] = "loreft"
     summary: ClassVar[str] = "each layer's output rewritten within a small subspace"
+    count: ClassVar[str] = "2rd + r"
     padded: ClassVar[dict[str, int]] = {"r": 0, "w": 0, "b": 0, "own": 0}
     fresh_within: ClassVar[float | None] = 1e-5  # W h - R h is zero to rounding
 

@@ -37,6 +37,7 @@ class VeRA(Method):
 
     name: ClassVar[str] = "vera"
     summary: ClassVar[str] = "shared random projections, of which two vectors a site are trained"
+    count: ClassVar[str] = "r + out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"lambda_d": 0, "a": 0, "b": 0}
     mergeable: ClassVar[bool] = True

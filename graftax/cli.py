@@ -297,11 +297,17 @@ def inspect(directory: Annotated[Path, typer.Argument(help="Adapter directory, g
 
 
 @app.command()
-def methods() -> None:
+def methods(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole table, as in docs/methods.md.")] = False,
+) -> None:
     """List the adapter methods."""
     from .adapters.registry import METHODS
+    from .adapters.table import markdown as table
     from .adapters.unions import UNIONS
 
+    if markdown:
+        print(table(), end="")
+        return
     for name, cls in METHODS.items():
         if name != "head":
             can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))

@@ -62,6 +62,8 @@ from graftax import (
     save_adapter,
 )
 from graftax.adapters.adapter import Layout
+from graftax.adapters.registry import METHODS as ALL_METHODS
+from graftax.adapters.table import markdown
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone
 from graftax.models.tokens import Tokenizer, Tokens
@@ -158,6 +160,12 @@ def test_shared_layers_count_once(backbone_of: GetBackbone) -> None:
     """6: ALBERT's one layer is adapted once, however often it is applied."""
     assert fresh(backbone_of("albert"), "lora").parameters == 2 * 3 * (D + D) + HEAD
     assert fresh(backbone_of("albert"), "houlsby").parameters == 2 * (2 * D * 5 + 5 + D) + HEAD
+
+
+def test_the_table_of_methods() -> None:
+    """docs/methods.md is what the methods say of themselves, and every method is in the cases of this suite."""
+    assert Path(__file__).parent.with_name("docs").joinpath("methods.md").read_text("utf-8") == markdown()
+    assert {m.name for methods in METHODS.values() for m in methods} | {"head"} == set(ALL_METHODS)
 
 
 # -- training ------------------------------------------------------------------------------------------------------------

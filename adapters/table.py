@@ -1,0 +1,36 @@
+"""The table of methods in docs/methods.md, from what the methods say of themselves."""
+
+from __future__ import annotations
+
+from .registry import METHODS
+
+_HEADER = """# Methods
+
+Written by `graftax methods --markdown`; a test compares. Every method here trains alone and in packs, with the others in one
+run and in one adapter; is saved, loaded and hot-swapped; and answers its rows of a mixed batch beside rows of the other
+methods. `pytest tests/test_contract.py -k NAME -m ""` runs all of that for one of them, on every family of backbones.
+
+- *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like.
+- *Fresh*: a fresh adapter gives the base's logits bitwise, to the tolerance named, or starts elsewhere.
+- *Merge*: it can be folded into the weights, and combined with others where it changes kernels alone (`graftax combine`).
+- *Sizes share a program*: adapters of other sizes swap without compiling, in buckets of powers of two.
+- *PEFT*: files are PEFT's, both ways, under this name; tested in `tests/test_peft.py`. The others' are graftax's own.
+- *Within*: how far two programs for one result may lie apart in float32, packed, mixed or merged.
+
+| method | what it does | acts on | at a site | fresh | merge | sizes share a program | PEFT | within |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def markdown() -> str:
+    """The whole page."""
+    rows = []
+    for name, cls in METHODS.items():
+        within = cls.fresh_within
+        fresh = "elsewhere" if within is None else f"{within:.0e}" if within else "bitwise"
+        marks = ["yes" if flag else "" for flag in (cls.mergeable, cls.padded)]
+        title = f"`{name}`" if name != "head" else "`probe`"
+        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, cls.peft_type or ""]
+        cells.append(f"{cls.tolerance:.0e}")
+        rows.append("| " + " | ".join(cells) + " |")
+    return _HEADER + "\n".join(rows) + "\n"
