@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from harness import MINILM, Work, Worker, duel, report, row
 
@@ -27,7 +28,7 @@ def _config(shape: str) -> dict:
     }
 
 
-def ours(shape: str, tokens: bool) -> Work:
+def ours(shape: str, tokens: bool, method: str = "lora", settings: dict[str, Any] | None = None) -> Work:
     from graftax.heap import keep_heap
 
     keep_heap()
@@ -36,7 +37,7 @@ def ours(shape: str, tokens: bool) -> Work:
 
     import graftax
     from graftax.adapters.adapter import Adapter, Layout
-    from graftax.adapters.lora import LoRA
+    from graftax.adapters.registry import method_class
     from graftax.models.encoder import Inputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone
@@ -47,11 +48,12 @@ def ours(shape: str, tokens: bool) -> Work:
     rows, length, *_ = SHAPES[shape]
     backbone = load_backbone(MINILM) if shape == "minilm" else random_backbone(_config(shape))
     task = task_named("tag" if tokens else "classify")
-    adapter = Adapter.create((LoRA(r=8), backbone.head(8, tokens=tokens)), backbone.sites)
+    body = method_class(method)(**settings or {})
+    adapter = Adapter.create((body, backbone.head(8, tokens=tokens)), backbone.sites)
     layout = Layout.of([adapter], backbone.sites)
-    settings = hyper(lr=1e-3, weight_decay=0.0, clip=1.0, warmup=0.1, total=100, schedule="linear", classes=8, seed=0)
+    rates_of = hyper(lr=1e-3, weight_decay=0.0, clip=1.0, warmup=0.1, total=100, schedule="linear", classes=8, seed=0)
     stacked = layout.stack(adapter, backbone.sites)
-    state = start(stacked, rates(graftax.Recipe(), stacked, layout, backbone.sites, 1), settings, "adamw")
+    state = start(stacked, rates(graftax.Recipe(), stacked, layout, backbone.sites, 1), rates_of, "adamw")
     random = np.random.default_rng(0)
     inputs = Inputs(
         random.integers(5, 30000, (rows, length)).astype(np.int32),
@@ -71,12 +73,12 @@ def ours(shape: str, tokens: bool) -> Work:
         yield {"seconds": time.perf_counter() - began}
 
 
-def peft(shape: str, tokens: bool) -> Work:
+def peft(shape: str, tokens: bool, config: str = "LoraConfig", settings: dict[str, Any] | None = None) -> Work:
     from graftax.heap import keep_heap
 
     keep_heap()  # torch gains from it too: the same for both
+    import peft
     import torch
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, BertConfig
 
     rows, length, *_ = SHAPES[shape]
@@ -86,8 +88,9 @@ def peft(shape: str, tokens: bool) -> Work:
         model = auto.from_pretrained(MINILM, dtype=torch.float32, **off)
     else:
         model = auto.from_config(BertConfig(**_config(shape), **off))
-    config = LoraConfig(r=8, target_modules=["query", "value"], task_type="TOKEN_CLS" if tokens else "SEQ_CLS")
-    model = get_peft_model(model, config).train()
+    settings = settings or {"r": 8, "target_modules": ["query", "value"]}
+    made = getattr(peft, config)(task_type="TOKEN_CLS" if tokens else "SEQ_CLS", **settings)
+    model = peft.get_peft_model(model, made).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-3)
     ids = torch.randint(5, 30000, (rows, length))
