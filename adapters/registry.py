@@ -10,11 +10,26 @@ from .bottleneck import Bottleneck
 from .full import Full
 from .head import Head
 from .ia3 import IA3
+from .ln_tuning import LayerNormTuning
 from .lora import LoRA
 from .method import Method
+from .oft import OFT
 from .prefix import Prefix
 
-METHODS: dict[str, type[Method]] = {cls.name: cls for cls in (LoRA, IA3, Bottleneck, BitFit, Prefix, Full, Head)}
+METHODS: dict[str, type[Method]] = {
+    cls.name: cls
+    for cls in (
+        LoRA,
+        IA3,
+        Bottleneck,
+        BitFit,
+        Prefix,
+        LayerNormTuning,
+        OFT,
+        Full,
+        Head,
+    )
+}
 
 
 @functools.cache

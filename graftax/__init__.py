@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from .adapters import (
         IA3,
         METHODS,
+        OFT,
         Adapter,
         BitFit,
         Bottleneck,
         Full,
         Head,
+        LayerNormTuning,
         LoRA,
         Method,
         Prefix,
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "adapters": "IA3 METHODS Adapter BitFit Bottleneck Full Head LoRA Method Prefix Site load_adapter merge save_adapter",
+    "adapters": (
+        "IA3 METHODS Adapter BitFit Bottleneck Full Head LayerNormTuning LoRA Method Prefix OFT Site "
+        "load_adapter merge save_adapter"
+    ),
     "errors": "GraftaxError",
     "models": "Backbone load_backbone",
     "serve": "Prediction Predictor",
@@ -44,6 +49,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "IA3",
     "METHODS",
+    "OFT",
     "Adapter",
     "Backbone",
     "BitFit",
@@ -53,6 +59,7 @@ __all__ = [
     "GraftaxError",
     "Head",
     "Interrupted",
+    "LayerNormTuning",
     "LoRA",
     "Method",
     "Prediction",

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from graftax import IA3, Adapter, BitFit, Bottleneck, Full, Head, LoRA, Method, Prefix
+from graftax import IA3, OFT, Adapter, BitFit, Bottleneck, Full, Head, LayerNormTuning, LoRA, Method, Prefix
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
 from graftax.models.encoder import Inputs
@@ -39,10 +39,15 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "pfeiffer": (Bottleneck(width=6, activation="gelu", place="pfeiffer"),),
     "bitfit": (BitFit(),),
     "prefix": (Prefix(tokens=4),),
+    "ln_tuning": (LayerNormTuning(),),
+    "oft": (OFT(oft_block_size=4),),
+    "oft-cayley": (OFT(r=3, oft_block_size=0, block_share=True, use_cayley_neumann=False, targets=("query", "q_lin", *DENSE)),),
     "full": (Full(),),
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
 }
+#: Files of these hold frozen weights with the change added: what is read back is rounded, by less than this.
+ROUNDED = {"ln_tuning": 1e-6}
 MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
 
 
@@ -63,6 +68,9 @@ COUNTS = {
     "pfeiffer": 3 * (2 * D * 6 + 6 + D),
     "bitfit": 3 * BIASES + D + D,
     "prefix": 3 * 2 * 4 * D,
+    "ln_tuning": 3 * NORMS * 2 + 2 * D,
+    "oft": 3 * 2 * D * 3 // 2,
+    "oft-cayley": 3 * (3 * 16 * 15 // 2 + 32 * 31 // 2) + 16 * 15 // 2,  # three blocks become two, the nearest that divide
     "full": 3 * (KERNELS + BIASES + NORMS) + (V + N + T) * D + 2 * D + D * D + D,
     "probe": 0,
 }

@@ -21,6 +21,7 @@ from cases import (
     LABELS,
     MERGEABLE,
     METHODS,
+    ROUNDED,
     D,
     W,
     compiled,
@@ -37,12 +38,14 @@ from safetensors.numpy import load_file, save_file
 
 from graftax import (
     IA3,
+    OFT,
     Adapter,
     BitFit,
     Bottleneck,
     Full,
     GraftaxError,
     Head,
+    LayerNormTuning,
     LoRA,
     Prefix,
     load_adapter,
@@ -87,13 +90,14 @@ def digest(backbone: Backbone) -> str:
     return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(backbone.params))).hexdigest()
 
 
-def assert_same_states(one: Adapter, other: Adapter) -> None:
-    """Every site, leaf and bit."""
+def assert_same_states(one: Adapter, other: Adapter, within: float = 0.0) -> None:
+    """Every site and leaf, to the bit unless told otherwise."""
     assert one.states.keys() == other.states.keys()
     for key, at in one.states.items():
         assert at.keys() == other.states[key].keys()
         for site, leaves in at.items():
-            jax.tree.map(np.testing.assert_array_equal, leaves, other.states[key][site])
+            same = functools.partial(np.testing.assert_allclose, rtol=0.0, atol=within)
+            jax.tree.map(same, leaves, other.states[key][site])
 
 
 # -- predictions ---------------------------------------------------------------------------------------------------------
@@ -223,6 +227,10 @@ def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: G
 # -- merging -------------------------------------------------------------------------------------------------------------
 
 
+#: Merging these is undone by no adapter of their kind.
+ONE_WAY = {"oft"}  # its series is no exact rotation, so that of -Q is not its inverse
+
+
 def inverse(adapter: Adapter) -> Adapter:
     """The adapter that undoes it: IA3's vectors inverted, LoRA's B and every other change negated."""
 
@@ -247,8 +255,9 @@ def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: 
     np.testing.assert_allclose(
         out.pooled if head == "pooled" else out.tokens, logits(backbone, adapter, inputs), atol=near(adapter)
     )
-    back = merge(whole, inverse(adapter))[0].arrays()
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), back, backbone.arrays())
+    if name not in ONE_WAY:
+        back = merge(whole, inverse(adapter))[0].arrays()
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), back, backbone.arrays())
     assert digest(backbone) == before
 
 
@@ -280,14 +289,16 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
     before = digest(backbone)
     adapter = dataclasses.replace(random_adapter(backbone, name, head == "tokens"), metrics={"f1": 0.5}, recipe={"lr": 1e-3})
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
-    assert_same_states(loaded, adapter)
+    within = ROUNDED.get(name, 0.0)
+    assert_same_states(loaded, adapter, within)
     for field in dataclasses.fields(Adapter):
         if field.name != "states":
             assert getattr(loaded, field.name) == getattr(adapter, field.name)
     assert digest(backbone) == before
     if (family, name, head) in FAST:
         inputs = some_inputs(backbone)
-        np.testing.assert_array_equal(logits(backbone, loaded, inputs), logits(backbone, adapter, inputs))
+        ours, theirs = logits(backbone, loaded, inputs), logits(backbone, adapter, inputs)
+        np.testing.assert_allclose(ours, theirs, rtol=0.0, atol=10 * within)
 
 
 @pytest.mark.parametrize(
@@ -302,6 +313,8 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
         BitFit(targets=("LayerNorm",)),
         Full(targets=("word_embeddings", "query")),
         Prefix(tokens=3),
+        LayerNormTuning(targets=("output.LayerNorm",)),
+        OFT(r=4, oft_block_size=0, targets=("query",), block_share=True, num_cayley_neumann_terms=6),
     ],
     ids=lambda method: method.name,
 )
@@ -541,7 +554,7 @@ def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, ba
     assert rough.fingerprint == exact.fingerprint
     adapter = random_adapter(exact, name)
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", rough), rough)
-    assert_same_states(loaded, adapter)
+    assert_same_states(loaded, adapter, 1e-2 if name in ROUNDED else 0.0)  # whole weights, less the frozen ones in bfloat16
     layout = Layout.of([loaded], rough.sites)
     near = logits(rough, loaded, some_inputs(rough), layout)
     assert near.dtype == np.float32

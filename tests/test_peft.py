@@ -17,7 +17,7 @@ import peft
 import pytest
 import torch
 import transformers
-from cases import LABELS, METHODS, logits, random_adapter
+from cases import LABELS, METHODS, ROUNDED, logits, random_adapter
 from conftest import MINILM, SHARED, needs_assets, some_inputs
 from reference import saved, torch_logits, torch_model
 from safetensors.numpy import load_file
@@ -77,7 +77,19 @@ def rows(backbone: Backbone) -> Inputs:
 
 # -- ours, read by PEFT ----------------------------------------------------------------------------------------------------
 
-IN_PEFT = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets", "prefix")
+IN_PEFT = (
+    "lora",
+    "rslora",
+    "lora-dense",
+    "lora-regex",
+    "lora-embedding",
+    "ia3",
+    "ia3-targets",
+    "prefix",
+    "ln_tuning",
+    "oft",
+    "oft-cayley",
+)
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
 FAST_WRITTEN = {("bert", name, "pooled") for name in IN_PEFT}
@@ -174,11 +186,45 @@ def peft_config(name: str, family: str, head: str) -> Any:
             return lora(target_modules=["word_embeddings", value])
         case "ia3":
             return peft.IA3Config(task_type=TASKS[head][1], target_modules=[query, value, out], feedforward_modules=[out])
+        case "ln_tuning":
+            return peft.LNTuningConfig(
+                task_type=TASKS[head][1],
+                target_modules=["LayerNorm", "sa_layer_norm"],
+                exclude_modules=["embeddings.LayerNorm"],
+            )
+        case "oft":
+            return peft.OFTConfig(task_type=TASKS[head][1], target_modules=[query, out], oft_block_size=6)
+        case "oft-terms":
+            return peft.OFTConfig(
+                task_type=TASKS[head][1], target_modules=[value], r=8, oft_block_size=0, num_cayley_neumann_terms=3
+            )
+        case "oft-cayley":
+            return peft.OFTConfig(
+                task_type=TASKS[head][1],
+                target_modules=["dense", "out_lin", wide],
+                oft_block_size=8,
+                block_share=True,
+                use_cayley_neumann=False,
+            )
         case _:
             return peft.PrefixTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4)
 
 
-KINDS = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix")
+KINDS = (
+    "lora",
+    "rslora",
+    "regex",
+    "dense",
+    "all-linear",
+    "layers",
+    "embedding",
+    "ia3",
+    "prefix",
+    "ln_tuning",
+    "oft",
+    "oft-terms",
+    "oft-cayley",
+)
 READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
 PEFT_CANNOT = {("distilbert", "prefix"), ("albert", "prefix"), ("albert", "layers"), ("distilbert", "all-linear")}
@@ -200,7 +246,7 @@ def test_we_read_pefts_files(family: str, kind: str, head: str, pairs: Pairs, tm
     back = load_file(save_adapter(adapter, tmp_path / "back", pair.backbone) / "adapter_model.safetensors")
     for key, tensor in load_file(path / "adapter_model.safetensors").items():
         if not key.endswith("base_layer.weight"):
-            np.testing.assert_array_equal(back[key], tensor, err_msg=key)
+            np.testing.assert_allclose(back[key], tensor, rtol=0.0, atol=ROUNDED.get(kind, 0.0), err_msg=key)
 
 
 MINIMAL = {"peft_type": "LORA", "target_modules": ["query"], "r": 2, "lora_alpha": 8}
@@ -316,8 +362,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "replication": ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication"),
     "unknown": ({"tomorrows_switch": {"on": 1}}, "tomorrows_switch"),
     "several": ({"use_dora": True, "use_qalora": True}, "use_dora=True, use_qalora=True"),
-    "method": ({"peft_type": "OFT"}, "'OFT' is not supported; supported are LORA, IA3, PREFIX_TUNING"),
+    "method": ({"peft_type": "XLORA"}, "'XLORA' is not supported; supported are LORA, IA3, PREFIX_TUNING"),
 }
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("oft", {"coft": True}, "coft=True"),
+        ("oft", {"peft_version": "0.17.1"}, "0.17.1"),
+        ("oft", {"oft_block_size": 4, "r": 4}, "one of r and oft_block_size"),
+    ],
+)
+def test_refused_by_method(kind: str, changes: dict[str, Any], message: str, pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("bert")
+    _, path = make(pair, tmp_path, peft_config(kind, "bert", "pooled"))
+    file = path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(GraftaxError, match=message):
+        load_adapter(path, pair.backbone)
 
 
 @pytest.fixture
