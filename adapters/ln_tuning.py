@@ -39,7 +39,7 @@ class LayerNormTuning(Method):
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         scale, bias = self.merge(site.weights(), leaves)
-        return {"ln_tuning_layers.weight": scale, "ln_tuning_layers.bias": bias}
+        return {"ln_tuning_layers.weight": np.asarray(scale), "ln_tuning_layers.bias": np.asarray(bias)}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         scale, bias = site.weights()

@@ -185,7 +185,7 @@ class Method(ABC):
         """A config with the traced fields (str, int or bool) of a key: enough for `pre`, `apply`, `merge` and `identity`."""
         _, *values = key.split(":")
         kinds = {field.name: type(field.default) for field in dataclasses.fields(cls)}
-        read = {str: str, int: int, bool: lambda value: value == "True"}
+        read: dict[Any, Any] = {str: str, int: int, bool: lambda value: value == "True"}
         return cls(**{name: read[kinds[name]](value) for name, value in zip(cls.traced, values, strict=True)})
 
 

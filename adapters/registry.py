@@ -6,15 +6,20 @@ import functools
 
 from ..errors import GraftaxError
 from .bitfit import BitFit
+from .boft import BOFT
 from .bottleneck import Bottleneck
+from .fourierft import FourierFT
 from .full import Full
 from .head import Head
+from .hra import HRA
 from .ia3 import IA3
 from .ln_tuning import LayerNormTuning
 from .lora import LoRA
 from .method import Method
 from .oft import OFT
 from .prefix import Prefix
+from .road import RoAd
+from .shira import SHiRA
 
 METHODS: dict[str, type[Method]] = {
     cls.name: cls
@@ -26,6 +31,11 @@ METHODS: dict[str, type[Method]] = {
         Prefix,
         LayerNormTuning,
         OFT,
+        HRA,
+        RoAd,
+        FourierFT,
+        SHiRA,
+        BOFT,
         Full,
         Head,
     )

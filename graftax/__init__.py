@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .adapters import (
+        BOFT,
+        HRA,
         IA3,
         METHODS,
         OFT,
         Adapter,
         BitFit,
         Bottleneck,
+        FourierFT,
         Full,
         Head,
         LayerNormTuning,
         LoRA,
         Method,
         Prefix,
+        RoAd,
+        SHiRA,
         Site,
         load_adapter,
         merge,
@@ -36,8 +41,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "adapters": (
-        "IA3 METHODS Adapter BitFit Bottleneck Full Head LayerNormTuning LoRA Method Prefix OFT Site "
-        "load_adapter merge save_adapter"
+        "BOFT HRA IA3 METHODS OFT Adapter BitFit Bottleneck FourierFT Full Head LayerNormTuning LoRA Method Prefix RoAd SHiRA "
+        "Site load_adapter merge save_adapter"
     ),
     "errors": "GraftaxError",
     "models": "Backbone load_backbone",
@@ -47,6 +52,8 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "BOFT",
+    "HRA",
     "IA3",
     "METHODS",
     "OFT",
@@ -55,6 +62,7 @@ __all__ = [
     "BitFit",
     "Bottleneck",
     "Columns",
+    "FourierFT",
     "Full",
     "GraftaxError",
     "Head",
@@ -67,6 +75,8 @@ __all__ = [
     "Prefix",
     "Recipe",
     "Result",
+    "RoAd",
+    "SHiRA",
     "Site",
     "load_adapter",
     "load_backbone",

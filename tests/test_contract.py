@@ -37,17 +37,22 @@ from make_golden import GOLDEN, golden_backbone
 from safetensors.numpy import load_file, save_file
 
 from graftax import (
+    BOFT,
+    HRA,
     IA3,
     OFT,
     Adapter,
     BitFit,
     Bottleneck,
+    FourierFT,
     Full,
     GraftaxError,
     Head,
     LayerNormTuning,
     LoRA,
     Prefix,
+    RoAd,
+    SHiRA,
     load_adapter,
     merge,
     save_adapter,
@@ -119,6 +124,15 @@ def test_fresh_is_nothing_and_random_is_something(family: str, name: str, head: 
         assert np.abs(logits(backbone, grown, inputs, layout) - base).max() > 1e-3
     np.testing.assert_array_equal(logits(backbone, only_head(new), inputs, layout), base)
     assert digest(backbone) == before
+
+
+def test_reflections_start_in_pairs(backbone_of: GetBackbone) -> None:
+    """1: HRA of an even rank starts by undoing what it does."""
+    backbone = backbone_of("bert")
+    adapter, inputs = fresh(backbone, (HRA(r=6),)), some_inputs(backbone)
+    layout = Layout.of([adapter], backbone.sites)
+    mine, base = (logits(backbone, a, inputs, layout) for a in (adapter, only_head(adapter)))
+    np.testing.assert_allclose(mine, base, atol=1e-6)
 
 
 @cross(FAST)
@@ -228,15 +242,17 @@ def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: G
 
 
 #: Merging these is undone by no adapter of their kind.
-ONE_WAY = {"oft"}  # its series is no exact rotation, so that of -Q is not its inverse
+ONE_WAY = {"oft", "road_2", "road_4", "boft"}  # no exact rotation, no rotation, factors in another order
 
 
 def inverse(adapter: Adapter) -> Adapter:
-    """The adapter that undoes it: IA3's vectors inverted, LoRA's B and every other change negated."""
+    """The adapter that undoes it: factors inverted, reflections in the other order, LoRA's B and every other change negated."""
 
     def undo(site: Any, leaf: str, value: np.ndarray) -> np.ndarray:
-        if leaf.startswith("l_"):
+        if leaf.startswith("l_") or leaf in ("alpha", "s"):
             return np.asarray(1.0 / value, np.float32)
+        if leaf == "u":
+            return value[:, ::-1]
         return value if leaf == "a" else -value
 
     return mapped(adapter, undo)
@@ -315,6 +331,11 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
         Prefix(tokens=3),
         LayerNormTuning(targets=("output.LayerNorm",)),
         OFT(r=4, oft_block_size=0, targets=("query",), block_share=True, num_cayley_neumann_terms=6),
+        HRA(r=3, apply_GS=True, targets=("query",)),
+        RoAd(variant="road_4", group_size=8, targets=("query",)),
+        FourierFT(n_frequency=7, scaling=3.0, random_loc_seed=1, init_weights=True, targets=("query",)),
+        SHiRA(r=2, random_seed=4, targets=("query",)),
+        BOFT(boft_block_size=0, boft_block_num=4, boft_n_butterfly_factor=2, targets=("query",)),
     ],
     ids=lambda method: method.name,
 )
@@ -360,7 +381,7 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], 
 
 @pytest.mark.parametrize("fault", TENSOR_FAULTS)
 @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
-@pytest.mark.parametrize("name", ["rslora", "lora-embedding", "ia3", "houlsby", "bitfit", "full", "prefix", "probe"])
+@pytest.mark.parametrize("name", ["rslora", "lora-embedding", "ia3", "houlsby", "bitfit", "shira", "full", "prefix", "probe"])
 def test_wrong_tensor_is_named(name: str, which: int, fault: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
     """13: one missing, extra, misshapen or wrong-dtype tensor."""
     change, message = TENSOR_FAULTS[fault]
@@ -373,6 +394,25 @@ def test_wrong_tensor_is_named(name: str, which: int, fault: str, backbone_of: G
     short = re.escape(key.replace("base_model.model.", "").replace("base_model.", ""))
     with pytest.raises(GraftaxError, match=message.replace("KEY", rf"\S*{short}")):
         load_adapter(spoilt(path, lambda tensors: change(tensors, key)), backbone)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda indices: indices.astype(np.float32), r"shira_indices \(F32\), expected I32"),
+        (lambda indices: indices + 32, "point outside"),
+        (lambda indices: -indices, "point outside"),
+        (lambda indices: indices.astype(bool), r"shira_indices \(BOOL\)"),
+    ],
+    ids=["float", "high", "negative", "bool"],
+)
+def test_wrong_indices_are_refused(change: Any, message: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """13: integers are read where a method has them, and checked."""
+    backbone = backbone_of("bert")
+    path = save_adapter(random_adapter(backbone, "shira"), tmp_path / "a", backbone)
+    changed = spoilt(path, lambda tensors: {k: change(t) if k.endswith("indices") else t for k, t in tensors.items()})
+    with pytest.raises(GraftaxError, match=message):
+        load_adapter(changed, backbone)
 
 
 @pytest.mark.parametrize(
@@ -464,6 +504,10 @@ def test_golden(name: str) -> None:
         (LoRA(r=3, alpha=7.0), LoRA(r=8, alpha=2.0, rslora=True), LoRA(r=1, alpha=9.0)),
         (Bottleneck(width=3), Bottleneck(width=7), Bottleneck(width=1)),
         (Prefix(tokens=2), Prefix(tokens=6), Prefix(tokens=1)),
+        (HRA(r=2), HRA(r=6), HRA(r=1)),
+        (FourierFT(n_frequency=9), FourierFT(n_frequency=30, scaling=50.0), FourierFT(n_frequency=1)),
+        (SHiRA(r=2), SHiRA(r=5), SHiRA(r=1, random_seed=1)),
+        (HRA(r=2, apply_GS=True), HRA(r=6, apply_GS=True), HRA(r=1, apply_GS=True)),
     ],
     ids=lambda methods: methods[0].name,
 )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,15 @@ def make(pair: Pair, directory: Path, config: Any) -> tuple[Any, Path]:
     return model.eval(), directory
 
 
+@pytest.fixture(autouse=True)
+def butterflies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PEFT's CUDA extension for BOFT computes, without which it takes one factor for any number of them."""
+    blocks = SimpleNamespace(
+        forward=lambda factors: [torch.stack([torch.block_diag(*factor) for factor in factors])],
+    )
+    monkeypatch.setattr("peft.tuners.boft.layer._FBD_CUDA", blocks)
+
+
 def rows(backbone: Backbone) -> Inputs:
     return some_inputs(backbone, seed=5)
 
@@ -89,6 +99,15 @@ IN_PEFT = (
     "ln_tuning",
     "oft",
     "oft-cayley",
+    "hra",
+    "hra-gs",
+    "road",
+    "road_2",
+    "road_4",
+    "fourierft",
+    "shira",
+    "boft",
+    "boft-1",
 )
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
@@ -206,6 +225,23 @@ def peft_config(name: str, family: str, head: str) -> Any:
                 block_share=True,
                 use_cayley_neumann=False,
             )
+        case "hra":
+            return peft.HRAConfig(task_type=TASKS[head][1], target_modules=[query, out], r=4)
+        case "hra-gs":
+            return peft.HRAConfig(task_type=TASKS[head][1], target_modules=[query, wide], r=3, apply_GS=True)
+        case "road" | "road_2" | "road_4":
+            variant = "road_1" if name == "road" else name
+            return peft.RoadConfig(task_type=TASKS[head][1], target_modules=[query, wide], variant=variant, group_size=8)
+        case "fourierft":
+            return peft.FourierFTConfig(task_type=TASKS[head][1], target_modules=[query, wide], n_frequency=50, scaling=30.0)
+        case "shira":
+            return peft.ShiraConfig(task_type=TASKS[head][1], target_modules=[query, wide], r=4)
+        case "boft":
+            return peft.BOFTConfig(
+                task_type=TASKS[head][1], target_modules=[query, wide], boft_block_size=4, boft_n_butterfly_factor=3
+            )
+        case "boft-1":
+            return peft.BOFTConfig(task_type=TASKS[head][1], target_modules=[query, out], boft_block_size=0, boft_block_num=4)
         case _:
             return peft.PrefixTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4)
 
@@ -224,6 +260,15 @@ KINDS = (
     "oft",
     "oft-terms",
     "oft-cayley",
+    "hra",
+    "hra-gs",
+    "road",
+    "road_2",
+    "road_4",
+    "fourierft",
+    "shira",
+    "boft",
+    "boft-1",
 )
 READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
