@@ -3,33 +3,43 @@
 from .adalora import AdaLoRA
 from .adapter import Adapter, Layout
 from .bitfit import BitFit
+from .boft import BOFT
 from .bottleneck import Bottleneck
 from .combining import COMBINATIONS, combine, to_lora
 from .compacter import Compacter
 from .dora import DoRA
 from .files import load_adapter, save_adapter
+from .fourierft import FourierFT
 from .full import Full
 from .head import Head
 from .hira import HiRA
+from .hra import HRA
 from .ia3 import IA3
+from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
 from .merging import merge, merged_arrays
 from .method import Method
 from .miss import MiSS
+from .oft import OFT
 from .prefix import Prefix
 from .prompt import PromptTuning
 from .reft import DiReFT, LoReFT
 from .registry import METHODS
+from .road import RoAd
+from .shira import SHiRA
 from .sites import Site
 from .unions import mam
 from .vera import VeRA
 
 __all__ = [
+    "BOFT",
     "COMBINATIONS",
+    "HRA",
     "IA3",
     "METHODS",
+    "OFT",
     "AdaLoRA",
     "Adapter",
     "BitFit",
@@ -37,9 +47,11 @@ __all__ = [
     "Compacter",
     "DiReFT",
     "DoRA",
+    "FourierFT",
     "Full",
     "Head",
     "HiRA",
+    "LayerNormTuning",
     "Layout",
     "LoHa",
     "LoKr",
@@ -49,6 +61,8 @@ __all__ = [
     "MiSS",
     "Prefix",
     "PromptTuning",
+    "RoAd",
+    "SHiRA",
     "Site",
     "VeRA",
     "combine",

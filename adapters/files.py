@@ -187,22 +187,21 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def parse_tensors(data: bytes, directory: Path) -> dict[str, np.ndarray]:
-    """The tensors in the bytes of a weights file, as float32."""
+    """The tensors in the bytes of a weights file; floats as float32."""
     import ml_dtypes
     from safetensors import SafetensorError, deserialize
 
     floats = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+    dtypes = floats | {"I32": np.int32, "I64": np.int64}
     try:
         views = dict(deserialize(data))  # not safetensors.numpy.load, which has no bfloat16
     except (SafetensorError, ValueError) as error:
         raise GraftaxError(f"{directory / WEIGHTS}: corrupt or truncated safetensors file ({error}).") from error
-    wrong = [f"{key} ({view['dtype']})" for key, view in views.items() if view["dtype"] not in floats]
+    wrong = [f"{key} ({view['dtype']})" for key, view in views.items() if view["dtype"] not in dtypes]
     if wrong:
-        raise GraftaxError(f"{directory / WEIGHTS}: tensors that are not floats: {', '.join(wrong)}.")
-    return {
-        key: np.frombuffer(view["data"], floats[view["dtype"]]).reshape(view["shape"]).astype(np.float32)
-        for key, view in views.items()
-    }
+        raise GraftaxError(f"{directory / WEIGHTS}: tensors that are neither floats nor integers: {', '.join(wrong)}.")
+    tensors = {key: np.frombuffer(view["data"], dtypes[view["dtype"]]).reshape(view["shape"]) for key, view in views.items()}
+    return {key: tensor.astype(np.float32) if views[key]["dtype"] in floats else tensor for key, tensor in tensors.items()}
 
 
 def _methods(
@@ -262,18 +261,28 @@ def _peft_head(
     return (dataclasses.replace(head, labels=kernel.shape[0]),)
 
 
+def _kind(tensor: np.ndarray) -> str:
+    """A dtype in the words of safetensors: F32, I32, I64."""
+    return f"{tensor.dtype.kind.upper()}{8 * tensor.dtype.itemsize}"
+
+
 def _states(methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites: Sequence[Site], directory: Path) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once."""
     blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
-    expected: dict[str, tuple[int, ...]] = {}
+    expected: dict[str, np.ndarray] = {}
     for method in methods:
-        expected |= {key: tensor.shape for key, tensor in method.export(blank[method.key]).items()}
+        expected |= method.export(blank[method.key])
     problems = [f"missing {key}" for key in sorted(expected.keys() - tensors.keys())]
     problems += [f"unexpected {key}" for key in sorted(tensors.keys() - expected.keys())]
     problems += [
-        f"{key} has shape {tensors[key].shape}, expected {shape}"
-        for key, shape in expected.items()
-        if key in tensors and tensors[key].shape != shape
+        f"{key} has shape {tensors[key].shape}, expected {like.shape}"
+        for key, like in expected.items()
+        if key in tensors and tensors[key].shape != like.shape
+    ]
+    problems += [
+        f"{key} ({_kind(tensors[key])}), expected {_kind(like)}"
+        for key, like in expected.items()
+        if key in tensors and tensors[key].dtype.kind != like.dtype.kind
     ]
     if problems:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")

@@ -7,27 +7,34 @@ import functools
 from ..errors import GraftaxError
 from .adalora import AdaLoRA
 from .bitfit import BitFit
+from .boft import BOFT
 from .bottleneck import Bottleneck
 from .compacter import Compacter
 from .dora import DoRA
+from .fourierft import FourierFT
 from .full import Full
 from .head import Head
 from .hira import HiRA
+from .hra import HRA
 from .ia3 import IA3
+from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
 from .method import Method
 from .miss import MiSS
+from .oft import OFT
 from .prefix import Prefix
 from .prompt import PromptTuning
 from .reft import DiReFT, LoReFT
+from .road import RoAd
+from .shira import SHiRA
 from .vera import VeRA
 
 _ALL: tuple[type[Method], ...] = (
     *(LoRA, DoRA, VeRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
-    *(),
-    *(IA3, BitFit),
+    *(OFT, BOFT, HRA, FourierFT, RoAd),
+    *(IA3, BitFit, LayerNormTuning, SHiRA),
     *(Bottleneck, Compacter),
     *(Prefix, PromptTuning),
     *(LoReFT, DiReFT),

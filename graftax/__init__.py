@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .adapters import (
+        BOFT,
+        HRA,
         IA3,
         METHODS,
+        OFT,
         AdaLoRA,
         Adapter,
         BitFit,
@@ -19,9 +22,11 @@ if TYPE_CHECKING:
         Compacter,
         DiReFT,
         DoRA,
+        FourierFT,
         Full,
         Head,
         HiRA,
+        LayerNormTuning,
         LoHa,
         LoKr,
         LoRA,
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
         MiSS,
         Prefix,
         PromptTuning,
+        RoAd,
+        SHiRA,
         Site,
         VeRA,
         combine,
@@ -48,8 +55,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "adapters": (
-        "AdaLoRA Adapter BitFit Bottleneck Compacter DiReFT DoRA Full Head HiRA IA3 LoHa LoKr LoRA LoReFT METHODS "
-        "Method MiSS Prefix PromptTuning Site VeRA combine load_adapter mam merge save_adapter to_lora"
+        "AdaLoRA Adapter BOFT BitFit Bottleneck Compacter DiReFT DoRA FourierFT Full HRA Head HiRA IA3 "
+        "LayerNormTuning LoHa LoKr LoRA LoReFT METHODS Method MiSS OFT Prefix PromptTuning RoAd SHiRA Site VeRA "
+        "combine load_adapter mam merge save_adapter to_lora"
     ),
     "errors": "GraftaxError",
     "models": "Backbone load_backbone",
@@ -59,8 +67,11 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "BOFT",
+    "HRA",
     "IA3",
     "METHODS",
+    "OFT",
     "AdaLoRA",
     "Adapter",
     "Backbone",
@@ -70,11 +81,13 @@ __all__ = [
     "Compacter",
     "DiReFT",
     "DoRA",
+    "FourierFT",
     "Full",
     "GraftaxError",
     "Head",
     "HiRA",
     "Interrupted",
+    "LayerNormTuning",
     "LoHa",
     "LoKr",
     "LoRA",
@@ -87,6 +100,8 @@ __all__ = [
     "PromptTuning",
     "Recipe",
     "Result",
+    "RoAd",
+    "SHiRA",
     "Site",
     "VeRA",
     "combine",

@@ -11,7 +11,10 @@ import jax
 import numpy as np
 
 from graftax import (
+    BOFT,
+    HRA,
     IA3,
+    OFT,
     AdaLoRA,
     Adapter,
     BitFit,
@@ -19,9 +22,11 @@ from graftax import (
     Compacter,
     DiReFT,
     DoRA,
+    FourierFT,
     Full,
     Head,
     HiRA,
+    LayerNormTuning,
     LoHa,
     LoKr,
     LoRA,
@@ -30,6 +35,8 @@ from graftax import (
     MiSS,
     Prefix,
     PromptTuning,
+    RoAd,
+    SHiRA,
     VeRA,
     mam,
 )
@@ -82,10 +89,24 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "loreft": (LoReFT(r=3),),
     "direft": (DiReFT(r=2),),
     "mam": mam(tokens=3, width=4),
+    "ln_tuning": (LayerNormTuning(),),
+    "oft": (OFT(oft_block_size=4),),
+    "oft-cayley": (OFT(r=3, oft_block_size=0, block_share=True, use_cayley_neumann=False, targets=("query", "q_lin", *DENSE)),),
+    "hra": (HRA(r=3),),
+    "hra-gs": (HRA(r=4, apply_GS=True, targets=("query", "q_lin", *DENSE)),),
+    "road": (RoAd(group_size=8),),
+    "road_2": (RoAd(variant="road_2", group_size=16),),
+    "road_4": (RoAd(variant="road_4", group_size=4, targets=("query", "q_lin", *DENSE)),),
+    "fourierft": (FourierFT(n_frequency=40, scaling=20.0, random_loc_seed=5),),
+    "shira": (SHiRA(r=3),),
+    "boft": (BOFT(boft_n_butterfly_factor=3),),
+    "boft-1": (BOFT(boft_block_size=0, boft_block_num=8, targets=("query", "q_lin", *DENSE)),),
     "full": (Full(),),
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
 }
+#: Files of these hold frozen weights with the change added: what is read back is rounded, by less than this.
+ROUNDED = {"ln_tuning": 1e-6}
 MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
 
 
@@ -127,6 +148,18 @@ COUNTS = {
     "loreft": 3 * (2 * 3 * D + 3),
     "direft": 3 * (2 * 2 * D + 2),
     "mam": 3 * 2 * 3 * D + 3 * (2 * D * 4 + 4 + D),
+    "ln_tuning": 3 * NORMS * 2 + 2 * D,
+    "oft": 3 * 2 * D * 3 // 2,
+    "oft-cayley": 3 * (3 * 16 * 15 // 2 + 32 * 31 // 2) + 16 * 15 // 2,  # three blocks become two, the nearest that divide
+    "hra": 3 * 2 * 3 * D,
+    "hra-gs": 4 * (3 * (3 * D + W) + D),
+    "road": 3 * 2 * D,
+    "road_2": 3 * 2 * 2 * D,
+    "road_4": 4 * (3 * (3 * D + W) + D),
+    "fourierft": 3 * 2 * 40,
+    "shira": 3 * 2 * 3 * (D + D),
+    "boft": 3 * 2 * (3 * D * 4 + D),
+    "boft-1": 3 * (3 * D * D // 8 + W * W // 8 + 3 * D + W) + D * D // 8 + D,
     "full": 3 * (KERNELS + BIASES + NORMS) + (V + N + T) * D + 2 * D + D * D + D,
     "probe": 0,
 }
