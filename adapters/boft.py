@@ -33,7 +33,7 @@ class BOFT(Method):
 
     name: ClassVar[str] = "boft"
     summary: ClassVar[str] = "rotates what enters a layer by butterfly factors, and scales what leaves it"
-    count: ClassVar[str] = "m in b + out"
+    count: ClassVar[str] = "m in c + out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     traced: ClassVar[tuple[str, ...]] = ("boft_block_size", "boft_block_num", "boft_n_butterfly_factor")
     mergeable: ClassVar[bool] = True
