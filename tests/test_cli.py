@@ -88,7 +88,9 @@ def one_line(said: Said, code: int = 2) -> str:
 # -- what works -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "train", "eval", "predict", "merge", "inspect", "methods", "backbones", "demo"])
+@pytest.mark.parametrize(
+    "command", ["", "train", "eval", "predict", "merge", "combine", "inspect", "methods", "backbones", "demo"]
+)
 def test_help(graftax: Graftax, command: str) -> None:
     """Every command explains itself; nothing in brackets is swallowed as markup."""
     said = graftax(*command.split(), "--help")
@@ -310,6 +312,12 @@ BAD_USE = {
     "predict -b {b} -a x={r}/bank -i {t}/pair.jsonl": "must be texts",
     "predict -b {b} -a x={r}/bank -i {t}/blank.jsonl": "row 1 is empty",
     "predict -b {b} -a x={r}/bank -i {t}/half.jsonl": "no Unicode text",
+    "combine -b {b} -a {r}/bank -a {r}/air -o {t}/c --how mean": "combination 'mean' is none of linear, cat",
+    "combine -b {b} -a {r}/bank -a {r}/air -w 1 -o {t}/c": "2 adapters but 1 weights",
+    "combine -b {b} -a {r}/bank -o {t}/c --head 2": "--head 2: there are 1 adapters",
+    "combine -b {b} -a {r}/bank -o {r}/air": "exists already; choose another name or pass --overwrite",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --optimizer adamv": "optimizer 'adamv': optax has none of that name",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --layer-decay 0": "layer_decay must be positive",
     "merge -b {b} -a {r}/bank -o {r}": "exists already; choose another name or pass --overwrite",
     "merge -b {b} -a {r}/bank -o {t}/file --overwrite": "is not a directory",
     "merge -b {b} -a {r}/bank -o {t}/m --labels x": "1 label names for a head of 2",
@@ -346,6 +354,17 @@ def bad_things(folder: Folder, tmp_path: Path) -> dict[str, Path]:
     write_backbone(tmp_path / "other", seed=8)
     write_backbone(tmp_path / "wide", hidden_size=48)
     return {"b": folder.backbone, "d": folder.data, "r": folder.run, "t": tmp_path}
+
+
+def test_combine(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
+    """Two adapters become one LoRA with the head that was asked for; and it answers."""
+    bank, air, out = folder.run / "bank", folder.run / "air", tmp_path / "both"
+    said = graftax("combine", "-b", folder.backbone, "-a", bank, "-a", air, "-w", "1.5", "-w", "-0.5", "--head", "2", "-o", out)
+    assert said.code == 0, said
+    assert said.out == f"{out}: a LoRA of rank 16\n"
+    rows = json.dumps({"text": "a shop sells gold"}) + "\n"
+    said = graftax("predict", "-b", folder.backbone, "-a", f"both={out}", "-i", "-", stdin=rows)
+    assert json.loads(said.out)["label"] in ("fruit", "metal")
 
 
 @pytest.mark.parametrize("use", BAD_USE)
