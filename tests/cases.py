@@ -47,6 +47,8 @@ from graftax.models.encoder import Inputs
 LABELS = ("bad", "fair", "good")
 #: Dense layers by every family's names for them; a name that a family does not have matches nothing.
 DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output")
+#: Some of them and the queries, without DistilBERT's "ffn", which is no layer: PEFT's LoRA passes over it, the others fail.
+LINEAR = ("query", "q_lin", "dense", "out_lin", "lin1", "lin2", "ffn_output")
 
 METHODS: dict[str, tuple[Method, ...]] = {
     "lora": (LoRA(r=3, alpha=7.0),),
@@ -91,16 +93,16 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "mam": mam(tokens=3, width=4),
     "ln_tuning": (LayerNormTuning(),),
     "oft": (OFT(oft_block_size=4),),
-    "oft-cayley": (OFT(r=3, oft_block_size=0, block_share=True, use_cayley_neumann=False, targets=("query", "q_lin", *DENSE)),),
+    "oft-cayley": (OFT(r=3, oft_block_size=0, block_share=True, use_cayley_neumann=False, targets=LINEAR),),
     "hra": (HRA(r=3),),
-    "hra-gs": (HRA(r=4, apply_GS=True, targets=("query", "q_lin", *DENSE)),),
+    "hra-gs": (HRA(r=4, apply_GS=True, targets=LINEAR),),
     "road": (RoAd(group_size=8),),
     "road_2": (RoAd(variant="road_2", group_size=16),),
-    "road_4": (RoAd(variant="road_4", group_size=4, targets=("query", "q_lin", *DENSE)),),
+    "road_4": (RoAd(variant="road_4", group_size=4, targets=LINEAR),),
     "fourierft": (FourierFT(n_frequency=40, scaling=20.0, random_loc_seed=5),),
     "shira": (SHiRA(r=3),),
     "boft": (BOFT(boft_n_butterfly_factor=3),),
-    "boft-1": (BOFT(boft_block_size=0, boft_block_num=8, targets=("query", "q_lin", *DENSE)),),
+    "boft-1": (BOFT(boft_block_size=0, boft_block_num=8, targets=LINEAR),),
     "full": (Full(),),
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
