@@ -6,7 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "albert": {"model_type": "albert", **TINY, "embedding_size": 16, "num_hidden_groups": 1, "inner_group_num": 1},
 }
+
+
+@pytest.fixture(autouse=True)
+def few_programs() -> Iterator[None]:
+    """Drop compiled programs before they fill the process's table of memory maps (65,530 on Linux; a test makes about 200):
+    what would load the next one is a segmentation fault."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -85,14 +85,17 @@ GetBackbone = Callable[[str], Backbone]
 FAMILIES = tuple(CONFIGS)
 
 #: Pairs that run every time; the rest of the cross product is marked slow.
+MAIN = list({tuple(type(m) for m in methods): name for name, methods in reversed(METHODS.items())}.values())  # one per method
 FAST = {("bert", name, "pooled") for name in METHODS}
 FAST |= {("roberta", name, "pooled") for name in ("rslora", "lora-embedding", "prefix", "full")}
 FAST |= {("distilbert", name, "pooled") for name in ("lora-dense", "ia3-targets", "houlsby")}
 FAST |= {("albert", name, "pooled") for name in ("rslora", "ia3", "together")}
 FAST |= {("bert", "together", "tokens"), ("albert", "lora-dense", "tokens"), ("distilbert", "prefix", "tokens")}
 FAST |= {("bert", "probe", "tokens"), ("roberta", "bitfit", "tokens")}
+FAST |= {("roberta", "vera", "pooled"), ("distilbert", "oft", "tokens"), ("albert", "dora", "pooled")}
+FAST |= {("albert", "prompt", "tokens")}
 #: Of those, the ones whose training step is compiled every time.
-FAST_STEPS = {("bert", name, "pooled") for name in METHODS} | {("albert", "together", "tokens")}
+FAST_STEPS = {("bert", name, "pooled") for name in MAIN} | {("albert", "together", "tokens")}
 #: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned.
 OTHERS = [name for name in METHODS if name not in ("lora", "ia3")]
 MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8)]
@@ -150,7 +153,7 @@ def test_reflections_start_in_pairs(backbone_of: GetBackbone) -> None:
     np.testing.assert_allclose(mine, base, atol=1e-6)
 
 
-@cross(FAST)
+@cross({case for case in FAST if case[0] != "bert" or case[1] in MAIN})
 def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
     """17: texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
     if any(method.adds_tokens for method in METHODS[name]):
@@ -249,7 +252,7 @@ def test_gradient_has_the_adapters_structure(name: str, backbone_of: GetBackbone
     assert [leaf.shape for leaf in jax.tree.leaves(gradient)] == [leaf.shape for leaf in jax.tree.leaves(slot.trainable)]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in MAIN else pytest.mark.slow) for n in METHODS])
 def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: GetBackbone) -> None:
     """21: with or without jit, with layers unrolled (as in training) or scanned, to 1e-5."""
     backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
