@@ -7,6 +7,7 @@ gives what it gives there; training on goes without.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -45,9 +46,9 @@ class Lycoris(Method):
     def fixed(self, site: Site) -> Leaves:
         return {"scale": scalar(pattern_value(self.alpha_pattern, site.path, self.alpha) / self.rank(site))}
 
+    @abstractmethod
     def change(self, state: Leaves) -> jax.Array:
         """D, whole [in, out]."""
-        raise NotImplementedError
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         return frozen._replace(kernel=frozen.kernel + state["scale"] * self.change(state))

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 @functools.cache
 def optimizer_named(name: str) -> optax.GradientTransformation:
     """optax's optimizer of that name, at learning rate 1 and without weight decay."""
-    make = getattr(optax, name, None) if name.isidentifier() and not name.startswith("_") else None
+    make: Any = getattr(optax, name, None) if name.isidentifier() and not name.startswith("_") else None
     try:
-        taken = inspect.signature(make).parameters  # type: ignore[arg-type]
-        optimizer = make(learning_rate=1.0, **({"weight_decay": 0.0} if "weight_decay" in taken else {}))  # type: ignore[misc]
+        taken = inspect.signature(make).parameters
+        optimizer = make(learning_rate=1.0, **({"weight_decay": 0.0} if "weight_decay" in taken else {}))
         one = jax.ShapeDtypeStruct((2, 2), np.float32)
         with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
             jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), one)
