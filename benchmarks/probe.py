@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from unittest import mock
 
 from harness import MINILM, Work, Worker, clinc, duel, report, row
 
@@ -29,7 +30,7 @@ def epochs(count: int, kept: bool) -> Work:
     from graftax.train.tasks import task_named
 
     if not kept:
-        graftax.Backbone.has_frozen_layers = lambda self, adapted: False  # type: ignore[method-assign]
+        mock.patch.object(graftax.Backbone, "has_frozen_layers", return_value=False).start()
     backbone, task = graftax.load_backbone(MINILM), task_named("classify")
     rows = random.Random(0).sample(clinc("train"), count)
     recipe, tokenizer = graftax.Recipe(epochs=1), Tokenizer.of(backbone)

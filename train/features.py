@@ -34,8 +34,9 @@ class Features:
         shape = (int(self._ends[-1]), hidden)
         if math.prod(shape) * np.dtype(dtype).itemsize <= IN_MEMORY:
             self._array = np.empty(shape, dtype)
-        else:  # the file has no name: it is gone when this object is
-            self._array = np.memmap(tempfile.TemporaryFile(), dtype, "w+", shape=shape)  # noqa: SIM115
+        else:  # the file has no name, and its memory map outlives it: it is gone when this object is
+            with tempfile.TemporaryFile() as file:
+                self._array = np.memmap(file, dtype, "w+", shape=shape)
 
     def __getitem__(self, text: int) -> np.ndarray:
         return self._array[self._ends[text] : self._ends[text + 1]]
