@@ -36,6 +36,7 @@ class AdaLoRA(Method):
     summary: ClassVar[str] = "update by singular vectors and values, at fixed ranks"
     count: ClassVar[str] = "r (in + out + 1)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     padded: ClassVar[dict[str, int]] = {"p": 0, "e": 0, "q": 0}
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "ADALORA"
@@ -52,9 +53,6 @@ class AdaLoRA(Method):
             raise GraftaxError(f"adalora: alpha must be positive, got {self.alpha}.")
         if not 0.0 <= self.dropout < 1.0:
             raise GraftaxError(f"adalora: dropout must be in [0, 1), got {self.dropout}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def size(self, site: Site) -> int:
         left = self.rank_pattern.get(f"{site.path}.lora_E")

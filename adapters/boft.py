@@ -35,6 +35,7 @@ class BOFT(Method):
     summary: ClassVar[str] = "rotates what enters a layer by butterfly factors, and scales what leaves it"
     count: ClassVar[str] = "m in c + out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     traced: ClassVar[tuple[str, ...]] = ("boft_block_size", "boft_block_num", "boft_n_butterfly_factor")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "BOFT"
@@ -49,9 +50,6 @@ class BOFT(Method):
             raise GraftaxError(f"boft: one of boft_block_size and boft_block_num is 0, got {sizes[0]} and {sizes[1]}.")
         if self.boft_n_butterfly_factor < 1:
             raise GraftaxError(f"boft: boft_n_butterfly_factor must be at least 1, got {self.boft_n_butterfly_factor}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

@@ -36,6 +36,7 @@ class FourierFT(Method):
     summary: ClassVar[str] = "trains a few Fourier coefficients of the weights' change"
     count: ClassVar[str] = "n"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"spectrum": 0, "place": 0}
     mergeable: ClassVar[bool] = True
@@ -52,9 +53,6 @@ class FourierFT(Method):
             raise GraftaxError(f"fourierft: n_frequency must be at least 1, got {self.n_frequency}.")
         if not 0 <= self.random_loc_seed < 2**32:
             raise GraftaxError(f"fourierft: random_loc_seed must be in [0, 2^32), got {self.random_loc_seed}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

@@ -36,6 +36,7 @@ class HiRA(Method):
     summary: ClassVar[str] = "low-rank rescaling of every single weight, W * (1 + A^T B)"
     count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     mergeable: ClassVar[bool] = True
@@ -46,9 +47,6 @@ class HiRA(Method):
     def __post_init__(self) -> None:
         if self.r < 1:
             raise GraftaxError(f"hira: rank must be at least 1, got {self.r}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def size(self, site: Site) -> int:
         return self.r

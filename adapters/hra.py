@@ -36,6 +36,7 @@ class HRA(Method):
     summary: ClassVar[str] = "reflects what enters a layer, r times"
     count: ClassVar[str] = "r in"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     padded: ClassVar[dict[str, int]] = {"u": 1}  # a vector of zeros reflects nothing and has no gradient
     traced: ClassVar[tuple[str, ...]] = ("apply_GS",)
     mergeable: ClassVar[bool] = True
@@ -48,9 +49,6 @@ class HRA(Method):
     def __post_init__(self) -> None:
         if self.r < 1:
             raise GraftaxError(f"hra: r must be at least 1, got {self.r}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def size(self, site: Site) -> int:
         return self.r

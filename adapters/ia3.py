@@ -28,13 +28,11 @@ class IA3(Method):
     summary: ClassVar[str] = "learned vectors rescale keys, values and feed-forward activations"
     count: ClassVar[str] = "out; in at the feed-forward"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("key", "value", "ffn_out")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "IA3"
 
     feedforward: Targets = None  # which of the targets scale their input; None: the feed-forward's second matrix
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("key", "value", "ffn_out")
 
     def scales_input(self, site: Site) -> bool:
         if self.feedforward is None:

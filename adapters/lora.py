@@ -38,6 +38,7 @@ class LoRA(Method):
     summary: ClassVar[str] = "low-rank update of the weights, y += s x A^T B"
     count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "embedding")
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     fast: ClassVar[tuple[str, ...]] = ("b",)
     mergeable: ClassVar[bool] = True
@@ -56,9 +57,6 @@ class LoRA(Method):
                 raise GraftaxError(f"{self.name}: rank must be at least 1, got {rank}.")
         if not 0.0 <= self.dropout < 1.0:
             raise GraftaxError(f"{self.name}: dropout must be in [0, 1), got {self.dropout}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def size(self, site: Site) -> int:
         return pattern_value(self.rank_pattern, site.path, self.r)

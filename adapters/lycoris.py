@@ -25,6 +25,7 @@ class Lycoris(Method):
     """A change of `linear` sites, W + s D, by small factors of D; queries and values unless `targets` says otherwise."""
 
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     mergeable: ClassVar[bool] = True
 
     r: int = 8  # rank
@@ -36,9 +37,6 @@ class Lycoris(Method):
         for rank in (self.r, *self.rank_pattern.values()):
             if rank < 1:
                 raise GraftaxError(f"{self.name}: rank must be at least 1, got {rank}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def rank(self, site: Site) -> int:
         return pattern_value(self.rank_pattern, site.path, self.r)

@@ -39,6 +39,9 @@ class Method(ABC):
     summary: ClassVar[str]
     count: ClassVar[str]  # trainable parameters at a site, in words of its in, out or d
     acts_on: ClassVar[tuple[str, ...]]  # kinds of site
+    roles: ClassVar[tuple[str, ...] | None] = (
+        None  # where without `targets`, by `Site.role`, the same for every family; None: all
+    )
     padded: ClassVar[dict[str, int]] = {}  # leaf -> the axis along which zeros may be added without changing the result
     fast: ClassVar[tuple[str, ...]] = ()  # leaves that LoRA+ (the recipe's `lora_plus`) speeds up
     traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on
@@ -54,8 +57,8 @@ class Method(ABC):
     # -- where it acts ------------------------------------------------------------------------------------------------
 
     def default_roles(self) -> tuple[str, ...] | None:
-        """Where it acts without `targets`, as roles that every family shares (`Site.role`); None: everywhere it can."""
-        return None
+        """`roles`, unless the config chooses."""
+        return self.roles
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         """The sites this method acts on; an error that lists the sites there are when there is none."""

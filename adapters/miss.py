@@ -35,6 +35,7 @@ class MiSS(Method):
     summary: ClassVar[str] = "shards of the weights share one trained block"
     count: ClassVar[str] = "r out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     traced: ClassVar[tuple[str, ...]] = ("r", "mini_r")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "MISS"
@@ -48,9 +49,6 @@ class MiSS(Method):
             raise GraftaxError(f"miss: r must be at least 1 and mini_r not negative, got {self.r} and {self.mini_r}.")
         if not 0.0 <= self.dropout < 1.0:
             raise GraftaxError(f"miss: dropout must be in [0, 1), got {self.dropout}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

@@ -35,6 +35,7 @@ class OFT(Method):
     summary: ClassVar[str] = "rotates what enters a layer, block by block"
     count: ClassVar[str] = "in (b - 1) / 2"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     traced: ClassVar[tuple[str, ...]] = (
         "r",
         "oft_block_size",
@@ -56,9 +57,6 @@ class OFT(Method):
             raise GraftaxError(f"oft: one of r and oft_block_size is 0, got {self.r} and {self.oft_block_size}.")
         if self.num_cayley_neumann_terms < 2:
             raise GraftaxError(f"oft: num_cayley_neumann_terms must be at least 2, got {self.num_cayley_neumann_terms}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def blocks(self, site: Site) -> tuple[int, int]:
         """Number of blocks and their size."""

@@ -36,6 +36,7 @@ class DiReFT(Method):
     summary: ClassVar[str] = "low-rank change of each layer's output"
     count: ClassVar[str] = "2rd + r"
     acts_on: ClassVar[tuple[str, ...]] = ("norm",)
+    roles: ClassVar[tuple[str, ...] | None] = ("ffn_norm",)
     padded: ClassVar[dict[str, int]] = {"r": 0, "w": 0, "b": 0}
 
     r: int = 8  # rank
@@ -43,9 +44,6 @@ class DiReFT(Method):
     def __post_init__(self) -> None:
         if self.r < 1:
             raise GraftaxError(f"{self.name}: rank must be at least 1, got {self.r}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("ffn_norm",)
 
     def size(self, site: Site) -> int:
         return self.r

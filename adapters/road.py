@@ -35,6 +35,7 @@ class RoAd(Method):
     summary: ClassVar[str] = "rotates and scales what leaves a layer, in pairs"
     count: ClassVar[str] = "out, 2 out or 4 out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     traced: ClassVar[tuple[str, ...]] = ("variant", "group_size")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "ROAD"
@@ -47,9 +48,6 @@ class RoAd(Method):
             raise GraftaxError(f"road: variant {self.variant!r} is none of {', '.join(_PER_OUTPUT)}.")
         if self.group_size < 2 or self.group_size % 2:
             raise GraftaxError(f"road: group_size must be even and at least 2, got {self.group_size}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

@@ -33,6 +33,7 @@ class SHiRA(Method):
     summary: ClassVar[str] = "trains a few entries of the weights, at random places"
     count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"entries": 0, "place": 0}
     mergeable: ClassVar[bool] = True
@@ -46,9 +47,6 @@ class SHiRA(Method):
             raise GraftaxError(f"shira: r must be at least 1, got {self.r}.")
         if self.random_seed < 0:
             raise GraftaxError(f"shira: random_seed must not be negative, got {self.random_seed}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

@@ -39,6 +39,7 @@ class VeRA(Method):
     summary: ClassVar[str] = "shared random projections, of which two vectors a site are trained"
     count: ClassVar[str] = "r + out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
     padded: ClassVar[dict[str, int]] = {"lambda_d": 0, "a": 0, "b": 0}
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "VERA"
@@ -55,9 +56,6 @@ class VeRA(Method):
             raise GraftaxError(f"vera: dropout must be in [0, 1), got {self.dropout}.")
         if self.projection_prng_key < 0:
             raise GraftaxError(f"vera: projection_prng_key must not be negative, got {self.projection_prng_key}.")
-
-    def default_roles(self) -> tuple[str, ...]:
-        return ("query", "value")
 
     def size(self, site: Site) -> int:
         return self.r
