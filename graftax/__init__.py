@@ -53,19 +53,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "adapters": (
-        "AdaLoRA Adapter BOFT BitFit Bottleneck Compacter DiReFT DoRA FourierFT Full HRA Head HiRA IA3 "
-        "LayerNormTuning LoHa LoKr LoRA LoReFT METHODS Method MiSS OFT Prefix PromptTuning RoAd SHiRA Site VeRA "
-        "combine load_adapter mam merge save_adapter to_lora"
-    ),
-    "errors": "GraftaxError",
-    "models": "Backbone load_backbone",
-    "serve": "Prediction Predictor",
-    "train": "Columns Interrupted Recipe Result train_many",
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-
 __all__ = [
     "BOFT",
     "HRA",
@@ -113,6 +100,15 @@ __all__ = [
     "to_lora",
     "train_many",
 ]
+
+#: Where a name comes from; those not named here come from `adapters`.
+_HOMES = {
+    "errors": "GraftaxError",
+    "models": "Backbone load_backbone",
+    "serve": "Prediction Predictor",
+    "train": "Columns Interrupted Recipe Result train_many",
+}
+_HOME_OF = dict.fromkeys(__all__, "adapters") | {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

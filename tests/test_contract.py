@@ -98,6 +98,8 @@ FAST |= {("albert", "prompt", "tokens")}
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN} | {("albert", "together", "tokens")}
 #: The ones whose gradient is also taken without compiling, which takes a quarter of a minute each.
 PLAIN = ("lora", "ia3", "houlsby", "prefix", "full", "together")
+#: The ones that put no tokens in front of a text, which then needs a row of its own.
+SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_tokens for m in methods))
 #: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned.
 OTHERS = [name for name in METHODS if name not in ("lora", "ia3")]
 MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8)]
@@ -155,11 +157,9 @@ def test_reflections_start_in_pairs(backbone_of: GetBackbone) -> None:
     np.testing.assert_allclose(mine, base, atol=1e-6)
 
 
-@cross({case for case in FAST if case[0] != "bert" or case[1] in MAIN})
+@cross({case for case in FAST if case[0] != "bert" or case[1] in MAIN}, SHARING)
 def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
     """17: texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
-    if any(method.adds_tokens for method in METHODS[name]):
-        pytest.skip("puts tokens in front of each text, so its texts have rows of their own")
     backbone, tokens = backbone_of(family), head == "tokens"
     adapter, inputs = random_adapter(backbone, name, tokens), some_inputs(backbone, rows=5)
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
