@@ -195,6 +195,23 @@ def test_every_method_trains(tiny: Backbone, tmp_path: Path, name: str) -> None:
     assert any(not np.array_equal(one[key], three[key]) for key in one if "classifier" not in key) or name == "probe"
 
 
+#: Methods whose packs are trained every time; the others' are slow.
+PACKED = ("dora", "oft", "fourierft", "loreft")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in PACKED else pytest.mark.slow) for n in METHODS])
+def test_every_method_trains_in_a_pack(tiny: Backbone, tmp_path: Path, name: str) -> None:
+    """19: a pack of two is two runs of their own [1e-5]. With SGD: Adam makes whole steps of gradients at rounding level."""
+    method: Method | None = None if name == "head" else METHODS[name](**SMALLER.get(name, {}))
+    data, recipe = {n: DATA[n] for n in "ab"}, QUICK.replace(optimizer="sgd", lr=0.05)
+    for size in (1, 2):
+        run_many(tiny, data, tmp_path / str(size), method=method, recipe=recipe, pack_size=size)
+    for n in data:
+        packed, alone = tensors(tmp_path / "2" / n), tensors(tmp_path / "1" / n)
+        for key, tensor in alone.items():
+            np.testing.assert_allclose(packed[key], tensor, atol=1e-5, err_msg=f"{n} {key}")
+
+
 def test_methods_and_settings_may_differ_in_one_pack(tiny: Backbone, tmp_path: Path) -> None:
     """Method, rank, learning rate, epochs and seed of one adapter differ from its neighbours'; each file says its own."""
     each = {"a": {"method": METHODS["ia3"](), "lr": 1e-2}, "b": {"method": LoRA(r=3, alpha=5.0), "epochs": 1}, "c": {"seed": 5}}
