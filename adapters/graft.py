@@ -6,7 +6,8 @@ The same code runs in three modes. *Plain*: one adapter for the whole batch. *Pa
 *Mixed rows*: the leaves carry a slot axis after the layer axis, `slots [rows]` names the slot of every row, and each site
 gathers its rows' leaves and calls the methods once per row under `vmap`. The gather is per sequence, never one-hot (a NaN in an
 unused slot must not cross), and takes layer and slot at once (a slice of the layer would copy the whole bank). Frozen weights
-stay outside that `vmap`, so their matrix product is one product for the whole batch.
+stay outside that `vmap`, so their matrix product is one product for the whole batch. Where a row uses several adapters
+(`Mix`), a method is called once for each, and what they make of the site is averaged; see `serve/composition.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -35,64 +36,98 @@ class Module(Protocol):
     def compute(self, weights: Any, x: jax.Array) -> jax.Array: ...
 
 
+class Mix(NamedTuple):
+    """The adapters of every row, where a row may use several: stages, each a weighted mean of terms."""
+
+    slots: Any  # int32 [rows, stages, terms]
+    weights: Any  # float32 [rows, stages, terms], or [rows, stages, terms, tokens] where they differ by token
+    heads: Any  # int32 [rows]: the slot whose head answers
+
+
+#: Kinds of site whose output is no sum: of an average, the first term alone acts there.
+_SINGLE = ("attention", "input")
+
+
 @dataclass(frozen=True)
 class SiteCalls:
-    """What the adapters do at the sites of one layer (or outside the layers); `mixed`: leaves have a leading rows axis."""
+    """What the adapters do at the sites of one layer (or outside the layers).
+
+    `mixed`: leaves have a leading rows axis; with `weights` (`Mix.weights`) axes of rows, stages and terms.
+    """
 
     state: State
     mixed: bool = False
     key: jax.Array | None = None
+    weights: jax.Array | None = None
 
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
-        return self._weighted("linear", name, x, module)
+        return self._site("linear", name, module.weights(), module.compute, x)
 
     def norm(self, name: str, x: jax.Array, module: Module) -> jax.Array:
-        return self._weighted("norm", name, x, module)
+        return self._site("norm", name, module.weights(), module.compute, x)
 
     def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
-        return self._weighted("embedding", name, ids, module)
+        return self._site("embedding", name, module.weights(), module.compute, ids)
 
     def branch(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self._weightless(name, x, y)
+        return self._site("branch", name, None, _given, x, y)
 
     def attention(self, name: str, x: jax.Array, y: KeyValue) -> KeyValue:
-        return self._weightless(name, x, y)
+        return self._site("attention", name, None, _given, x, y)
 
     def input(self, name: str, ids: jax.Array, y: Entry) -> Entry:
-        return self._weightless(name, ids, y)
+        return self._site("input", name, None, _given, ids, y)
 
     def head(self, name: str, features: jax.Array) -> jax.Array | None:
         """Logits, or None where no adapter has a head of this name."""
-        return self._weightless(name, features, None) if name in self.state else None
+        return self._site("head", name, None, _given, features, None) if name in self.state else None
 
-    def _weighted(self, kind: str, name: str, x: jax.Array, module: Module) -> jax.Array:
-        frozen = module.weights()
-
-        def site(states: dict[str, Leaves], x: jax.Array) -> jax.Array:
-            weights, entering = frozen, x
-            for method, state in _resolve(states):
-                if kind in method.through_weights:
-                    weights = _in_float32(method.merge, weights, state, like=weights)
-                entering = _in_float32(method.pre, state, entering, like=entering)
-            y = module.compute(weights, entering)
-            for method, state in _resolve(states):
-                if kind not in method.through_weights:
-                    y = _in_float32(method.apply, state, x, y, frozen, self._key(name, method), like=y)
-            return y
-
-        return self._run(name, site, x)
-
-    def _weightless(self, name: str, x: jax.Array, y: Any) -> Any:
-        def site(states: dict[str, Leaves], x: jax.Array, y: Any) -> Any:
-            for method, state in _resolve(states):
-                y = _in_float32(method.apply, state, x, y, None, self._key(name, method), like=y)
-            return y
-
-        return self._run(name, site, x, y)
-
-    def _run(self, name: str, site: Callable, *args: Any) -> Any:
+    def _site(self, kind: str, name: str, frozen: Any, compute: Callable, *args: Any) -> Any:
+        """The site's output: what `compute(frozen, *args)` becomes through the methods held there."""
         states = self.state.get(name, {})
-        return jax.vmap(site)(states, *args) if states and self.mixed else site(states, *args)
+
+        def changed(states: dict[str, Leaves], inner: Callable) -> Callable:
+            """The site as `inner` computes it, with one adapter."""
+
+            def site(weights: Any, x: Any, *rest: Any) -> Any:
+                entering = x
+                for method, state in _resolve(states):
+                    if kind in method.through_weights:
+                        weights = _in_float32(method.merge, weights, state, like=weights)
+                    entering = _in_float32(method.pre, state, entering, like=entering)
+                y = inner(weights, entering, *rest)
+                for method, state in _resolve(states):
+                    if kind not in method.through_weights:
+                        y = _in_float32(method.apply, state, x, y, frozen, self._key(name, method), like=y)
+                return y
+
+            return site
+
+        def averaged(states: dict[str, Leaves], shares: jax.Array, inner: Callable) -> Callable:
+            """The site as `inner` computes it, with the mean of several adapters: y + sum_k share_k (y_k - y)."""
+
+            def site(weights: Any, *args: Any) -> Any:
+                y = inner(weights, *args)
+                each = jax.vmap(lambda state: changed(state, inner)(weights, *args))(states)
+                return y + jnp.sum(_by_token(shares, y) * (each - y), axis=0).astype(y.dtype)
+
+            return site
+
+        def row(states: dict[str, Leaves], shares: jax.Array, *args: Any) -> Any:
+            site = compute
+            for stage in range(len(shares)):
+                terms = jax.tree.map(lambda leaf, at=stage: leaf[at], states)
+                if kind in _SINGLE:
+                    site = changed(jax.tree.map(lambda leaf: leaf[0], terms), site)
+                else:
+                    site = averaged(terms, shares[stage], site)
+            return site(frozen, *args)
+
+        if not (states and self.mixed):
+            return changed(states, compute)(frozen, *args)
+        if self.weights is None or kind == "head":
+            return jax.vmap(lambda states, *args: changed(states, compute)(frozen, *args))(states, *args)
+        return jax.vmap(row)(states, self.weights, *args)
 
     def _key(self, name: str, method: Method) -> jax.Array | None:
         return None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(f"{name}/{method.key}".encode()))
@@ -102,11 +137,11 @@ class SiteCalls:
 class Grafts:
     """An adapter, a pack's member or a bank, as a forward pass sees it.
 
-    `state` as above; `slots [rows]` for a bank; `key` a PRNG key in training with dropout, else None.
+    `state` as above; `slots` for a bank: the slot of every row `[rows]`, or a `Mix`; `key` a PRNG key in training with dropout.
     """
 
     state: State
-    slots: jax.Array | None = None
+    slots: jax.Array | Mix | None = None
     key: jax.Array | None = None
 
     @property
@@ -115,12 +150,13 @@ class Grafts:
         leaves = jax.tree.leaves(self._stacked())
         return leaves[0].shape[0] if leaves else 0
 
+    @property
+    def by_token(self) -> bool:
+        """Whether the adapters of a row differ by token, which then all must be computed."""
+        return isinstance(self.slots, Mix) and self.slots.weights.ndim == 4
+
     def _stacked(self) -> State:
         return {name: states for name, states in self.state.items() if name.startswith(STACK)}
-
-    @property
-    def mixed(self) -> bool:
-        return self.slots is not None
 
     def unstacked(self) -> list[State]:
         """State of every adapted layer, for training; not of a bank. A split's derivative is one concatenation."""
@@ -130,22 +166,53 @@ class Grafts:
 
     def layer(self, index: jax.Array | int) -> State:
         """State of one adapted layer, of a bank that of every row."""
-        at = (index, self.slots) if self.mixed else index
+        at = index if self.slots is None else (index, self._used())
         return jax.tree.map(lambda leaf: leaf[at], self._stacked())
 
     def at(self, state: State, application: jax.Array | int) -> SiteCalls:
-        key = None if self.key is None else jax.random.fold_in(self.key, jnp.asarray(application, jnp.uint32))
-        return SiteCalls(state, self.mixed, key)
+        """The calls of one application of a layer."""
+        return self._calls(
+            state, None if self.key is None else jax.random.fold_in(self.key, jnp.asarray(application, jnp.uint32))
+        )
 
     def outside(self) -> SiteCalls:
+        """The calls outside the layers."""
+
         state = {name: states for name, states in self.state.items() if not name.startswith(STACK)}
-        if self.mixed:
-            state = jax.tree.map(lambda leaf: leaf[self.slots], state)
-        return SiteCalls(state, self.mixed, self.key)
+        if self.slots is not None:
+            state = {name: jax.tree.map(lambda leaf, at=self._used(name): leaf[at], states) for name, states in state.items()}
+        return self._calls(state, self.key)
+
+    def _used(self, name: str = "") -> Any:
+        """The slots that the rows use at a site; a head is one adapter's."""
+        if not isinstance(self.slots, Mix):
+            return self.slots
+        return self.slots.heads if name.startswith("head.") else self.slots.slots
+
+    def _calls(self, state: State, key: jax.Array | None) -> SiteCalls:
+        weights = self.slots.weights if isinstance(self.slots, Mix) else None
+        return SiteCalls(state, self.slots is not None, key, weights)
 
     @staticmethod
     def bare() -> SiteCalls:
         return SiteCalls({})
+
+
+def _given(_: Any, x: Any, y: Any) -> Any:
+    """The output of a site without weights: what the backbone made there."""
+    return y
+
+
+def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:
+    """`shares [terms]` or `[terms, tokens]` to multiply `[terms, tokens of y, dim]`.
+
+    Tokens that methods put in front go with the text's first; where the pooled position alone is computed, it is that too.
+    """
+    if shares.ndim == 1:
+        return shares[:, None, None]
+    tokens, there = shares.shape[1], y.shape[-2]
+    spread = shares[:, :there] if there < tokens else jnp.pad(shares, ((0, 0), (there - tokens, 0)), mode="edge")
+    return spread[..., None]
 
 
 def _resolve(states: dict[str, Leaves]) -> list[tuple[Method, Leaves]]:

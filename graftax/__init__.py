@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     )
     from .errors import GraftaxError
     from .models import Backbone, load_backbone
-    from .serve import Prediction, Predictor
+    from .serve import Average, Parallel, Prediction, Predictor, Split, Stack
     from .train import Columns, Interrupted, Recipe, Result, train_many
 
 __version__ = "0.1.0"
@@ -61,6 +61,7 @@ __all__ = [
     "OFT",
     "AdaLoRA",
     "Adapter",
+    "Average",
     "Backbone",
     "BitFit",
     "Bottleneck",
@@ -81,6 +82,7 @@ __all__ = [
     "LoReFT",
     "Method",
     "MiSS",
+    "Parallel",
     "Prediction",
     "Predictor",
     "Prefix",
@@ -90,6 +92,8 @@ __all__ = [
     "RoAd",
     "SHiRA",
     "Site",
+    "Split",
+    "Stack",
     "VeRA",
     "combine",
     "load_adapter",
@@ -105,7 +109,7 @@ __all__ = [
 _HOMES = {
     "errors": "GraftaxError",
     "models": "Backbone load_backbone",
-    "serve": "Prediction Predictor",
+    "serve": "Average Parallel Prediction Predictor Split Stack",
     "train": "Columns Interrupted Recipe Result train_many",
 }
 _HOME_OF = dict.fromkeys(__all__, "adapters") | {name: home for home, names in _HOMES.items() for name in names.split()}

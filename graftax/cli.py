@@ -205,9 +205,11 @@ def predict(
 ) -> None:
     """Answer rows, each with the adapter it names, as JSON lines in the same order.
 
-    A row may have "text_pair" too, and "adapter" may be left out where only one is loaded.
+    A row may have "text_pair" too, and "adapter" may be left out where only one is loaded. Several adapters in one row:
+    {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack.
     """
     from .models.load import load_backbone
+    from .serve.composition import from_json
     from .serve.predictor import Predictor
     from .train.data import read_rows
 
@@ -221,10 +223,10 @@ def predict(
     for i, row in enumerate(rows):
         if not isinstance(row.get("text"), str | list):
             raise GraftaxError(f'{input}: row {i + 1} has no "text".')
-        if not isinstance(row.get("text_pair"), str | None) or not isinstance(row.get("adapter"), str | None):
-            raise GraftaxError(f'{input}: row {i + 1}: "text_pair" and "adapter" must be texts.')
+        if not isinstance(row.get("text_pair"), str | None):
+            raise GraftaxError(f'{input}: row {i + 1}: "text_pair" must be a text.')
         texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
-    for answer in predictor.predict(texts, [row.get("adapter", only) for row in rows]):
+    for answer in predictor.predict(texts, [from_json(row.get("adapter", only)) for row in rows]):
         print(json.dumps({"adapter": answer.adapter, "label": answer.label, "score": answer.score}, ensure_ascii=False))
 
 

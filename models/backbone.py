@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..adapters.graft import Grafts, State
+from ..adapters.graft import Grafts, Mix, State
 from ..adapters.head import Head
 from ..adapters.sites import WEIGHTS, Site
 from .encoder import Encoder, EncoderConfig, Inputs
@@ -118,7 +118,7 @@ class Backbone:
             hidden, modules = "tanh", (layout.pooler, *modules)
         return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout)
 
-    def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | None = None, **options: Any) -> Any:
+    def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, **options: Any) -> Any:
         """The encoder's `Outputs` under an adapter; options as in `Encoder.__call__`."""
         return nnx.merge(self.graphdef, params)(inputs, Grafts(state, slots), **options)
 
@@ -135,18 +135,20 @@ class Backbone:
         params: Any,
         state: State,
         inputs: Inputs,
-        slots: jax.Array | None = None,
+        slots: jax.Array | Mix | None = None,
         key: jax.Array | None = None,
         layers: Sequence[Any] | None = None,
     ) -> Logits:
         """Logits of the heads in `state`. Pure; meant to be traced.
 
-        `state` is one adapter's tree, or a bank's with `slots [rows]` naming each row's slot. `key`: for dropout, in training.
-        `layers`: this backbone's, for training (`Encoder.__call__` says why).
-        Only the pooled position of the last layer is computed where no head reads the tokens.
+        `state` is one adapter's tree, or a bank's with `slots`: the slot of each row `[rows]`, or a `Mix`.
+        `key`: for dropout, in training. `layers`: this backbone's, for training (`Encoder.__call__` says why).
+        Only the pooled position of the last layer is computed, where no head reads the tokens and no row splits them.
         """
         grafts = Grafts(state, slots, key)
-        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state, layers=layers)
+        out = nnx.merge(self.graphdef, params)(
+            inputs, grafts, pooled=TOKENS not in state and not grafts.by_token, layers=layers
+        )
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         at = grafts.outside()
         return Logits(at.head(POOLED, features), at.head(TOKENS, out.hidden))

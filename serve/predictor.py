@@ -3,9 +3,11 @@
     predictor = Predictor(backbone)
     predictor.load("bank", "adapters/bank")
     predictor.predict(["my card is gone", "hello"], ["bank", None])
+    predictor.predict(["refund my flight"], [Average("bank", "airline", weights=(0.3, 0.7))])
 
 One compiled call answers a batch, whatever mixture of adapters its rows name. Programs are compiled per padded length, per
-number of rows (a power of two up to 64) and when the bank grows; a swap compiles nothing. `compilations` counts them.
+number of rows (a power of two up to 64) and when the bank grows; a swap compiles nothing. Batches in which a row uses several
+adapters (`serve/composition.py`) have programs of their own. `compilations` counts them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
+from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
 from ..models.backbone import TOKENS, Backbone, Logits
@@ -28,6 +31,7 @@ from ..models.encoder import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
 from ..train.tasks import Answer, Task, task_named
 from .bank import Bank
+from .composition import Composition, Parallel, Plan, Stage, Term, plan_of
 
 MOST_ROWS = 64  # per call
 
@@ -36,7 +40,7 @@ MOST_ROWS = 64  # per call
 class Prediction:
     """What is said about one row; label and score are None for a row without an adapter or an adapter without a head."""
 
-    adapter: str | None
+    adapter: str | None  # a composition as it prints
     label: Any
     score: Any
 
@@ -46,6 +50,16 @@ class _Loaded:
     task: Task
     labels: tuple[str, ...]
     max_length: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One row to be answered."""
+
+    what: str | None
+    plan: Plan
+    head: str | None  # the adapter whose head answers
+    tokens: Tokens
 
 
 class Predictor:
@@ -61,7 +75,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._forward = jax.jit(self._traced)
 
-    def _traced(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array) -> Logits:
+    def _traced(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> Logits:
         self.compilations += 1  # runs when the function is traced, not when it is called
         return self.backbone.forward(params, state, inputs, slots)
 
@@ -101,63 +115,107 @@ class Predictor:
         self.bank.slot(name)
         return self._loaded[name].task
 
-    def predict(self, rows: Sequence[Any], adapters: Sequence[str | None] | str | None = None) -> list[Prediction]:
+    def predict(
+        self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
+    ) -> list[Prediction]:
         """Answers for rows, in their order.
 
         Args:
             rows: a text each, a pair of texts (a tuple), or for a tagging adapter a text or list of words.
-            adapters: the adapter of each row, or one name for all; None: no adapter.
+            adapters: the adapter or composition of each row, or one for all; None: no adapter. The head, and with it the task
+                and labels, is that of a stack's last part that has one, and of the first in an average or a split. A row with
+                `Parallel` has an answer for each part, one after another in its place.
 
-        Raises GraftaxError for a name that is not loaded or a row that is empty.
+        Raises GraftaxError for a name that is not loaded, a row that is empty or a composition that cannot be computed.
         """
-        names = [adapters] * len(rows) if adapters is None or isinstance(adapters, str) else list(adapters)
-        if len(names) != len(rows):
-            raise GraftaxError(f"{len(rows)} rows but {len(names)} adapters.")
+        named: list[str | Composition | None] = (
+            [adapters] * len(rows) if adapters is None or isinstance(adapters, str | Composition) else list(adapters)
+        )
+        if len(named) != len(rows):
+            raise GraftaxError(f"{len(rows)} rows but {len(named)} adapters.")
         with self._lock:
-            slots = np.array([self.bank.slot(name) for name in names], np.int32)
-            tokens = [self._tokens(row, name, i) for i, (row, name) in enumerate(zip(rows, names, strict=True))]
-            order = sorted(range(len(rows)), key=lambda i: len(tokens[i]))
-            answers: list[Answer | None] = [None] * len(rows)
+            asked = [
+                self._asked(row, part, i)
+                for i, (row, what) in enumerate(zip(rows, named, strict=True))
+                for part in (what.parts if isinstance(what, Parallel) else (what,))
+            ]
+            order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))
+            answers: list[Answer | None] = [None] * len(asked)
             for begin in range(0, len(order), MOST_ROWS):
                 chunk = order[begin : begin + MOST_ROWS]
-                for i, answer in zip(chunk, self._batch(chunk, tokens, slots, names), strict=True):
+                for i, answer in zip(chunk, self._batch([asked[i] for i in chunk]), strict=True):
                     answers[i] = answer
         return [
-            Prediction(name, answer.label, answer.score) if answer else Prediction(name, None, None)
-            for name, answer in zip(names, answers, strict=True)
+            Prediction(one.what, answer.label, answer.score) if answer else Prediction(one.what, None, None)
+            for one, answer in zip(asked, answers, strict=True)
         ]
 
-    def _tokens(self, row: Any, name: str | None, index: int) -> Tokens:
-        loaded = self._loaded.get(name) if name is not None else None
-        length = loaded.max_length if loaded else self.max_length
-        words = bool(loaded and loaded.task.tokens)
+    def _asked(self, row: Any, what: str | Composition | None, index: int) -> _Asked:
+        """A row tokenized for the adapter that answers it."""
+        plan = plan_of(what)
+        for stage in plan:
+            for term in stage:
+                self._check(term, stage, what)
+        heads = [term.name for stage in reversed(plan) for term in stage if self._loaded[term.name].labels]
+        head = heads[0] if heads else None
+        known = [self._loaded[term.name].max_length for stage in plan for term in stage]
+        length = self._loaded[head].max_length if head else min(known, default=self.max_length)
+        words = bool(head and self._loaded[head].task.tokens)
         if words:
             row = row.split() if isinstance(row, str) else list(row)
-        elif isinstance(row, list) and name is not None:
-            raise GraftaxError(f"row {index + 1} is a list of words, but adapter {name!r} takes a text.")
+        elif isinstance(row, list) and what is not None:
+            raise GraftaxError(f"row {index + 1} is a list of words, but adapter {str(what)!r} takes a text.")
         elif isinstance(row, list):
             row = " ".join(row)
         pair = isinstance(row, tuple)
         if not row or any(not text.strip() for text in (row if pair else [row] if isinstance(row, str) else [])):
             raise GraftaxError(f"row {index + 1} is empty.")
-        return self.tokenizer([row[0]] if pair else [row], [row[1]] if pair else None, length, words=words)[0]
+        tokens = self.tokenizer([row[0]] if pair else [row], [row[1]] if pair else None, length, words=words)[0]
+        return _Asked(None if what is None else str(what), plan, head, tokens)
 
-    def _batch(self, chunk: list[int], tokens: list[Tokens], slots: np.ndarray, names: list[str | None]) -> list[Answer | None]:
-        count = 1 << (len(chunk) - 1).bit_length()
-        length = rung(max(len(tokens[i]) for i in chunk), self.backbone.config.max_tokens)
-        inputs = self.tokenizer.pad([tokens[i] for i in chunk], count, length)
-        rows = np.zeros(count, np.int32)
-        rows[: len(chunk)] = slots[chunk]
-        loaded = [self._loaded[name] if (name := names[i]) is not None else None for i in chunk]
+    def _check(self, term: Term, stage: Stage, what: Any) -> None:
+        """That an adapter is loaded, and that its methods can be averaged where they must be."""
+        self.bank.slot(term.name)
+        for method in self.bank.adapters[term.name].methods:
+            if method.virtual_tokens and (len(stage) > 1 or term.weight != 1.0):
+                raise GraftaxError(f"{what}: {term.name} ({method.name}) adds tokens, and those cannot be averaged or split.")
+
+    def _batch(self, rows: list[_Asked]) -> list[Answer | None]:
+        """Answers for at most `MOST_ROWS` rows, in one compiled call."""
+        count = 1 << (len(rows) - 1).bit_length()
+        length = rung(max(len(row.tokens) for row in rows), self.backbone.config.max_tokens)
+        inputs = self.tokenizer.pad([row.tokens for row in rows], count, length)
+        heads = [self._loaded[row.head] if row.head is not None else None for row in rows]
         state = self.bank.state
-        if not any(one and one.task.tokens for one in loaded):
+        if not any(head and head.task.tokens for head in heads):
             state = {name: tree for name, tree in state.items() if name != TOKENS}  # then only pooled positions are computed
-        logits = jax.device_get(self._forward(self.backbone.params, state, inputs, rows))
+        slots = self._slots([row.plan for row in rows], [row.head for row in rows], count, length)
+        logits = jax.device_get(self._forward(self.backbone.params, state, inputs, slots))
         answers: list[Answer | None] = []
-        for r, (i, one) in enumerate(zip(chunk, loaded, strict=True)):
-            if one is None or not one.labels:
+        for r, (row, head) in enumerate(zip(rows, heads, strict=True)):
+            if head is None:
                 answers.append(None)
                 continue
-            mine = logits.tokens[r] if one.task.tokens else logits.pooled[r]
-            answers.append(one.task.answer(mine[..., : len(one.labels)], one.labels, tokens[i]))
+            mine = logits.tokens[r] if head.task.tokens else logits.pooled[r]
+            answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.tokens))
         return answers
+
+    def _slots(self, plans: list[Plan], heads: list[str | None], rows: int, tokens: int) -> np.ndarray | Mix:
+        """What `Backbone.forward` takes as `slots`; the rows that fill up the batch use no adapter."""
+        slots = np.zeros(rows, np.int32)
+        names = [plan[0][0].name if plan else None for plan in plans]
+        if all(plan == plan_of(name) for plan, name in zip(plans, names, strict=True)):
+            slots[: len(names)] = [self.bank.slot(name) for name in names]
+            return slots
+        slots[: len(heads)] = [self.bank.slot(name) for name in heads]
+        stages = max(len(plan) for plan in plans)
+        most = max(len(stage) for plan in plans for stage in plan)
+        terms = 1 << (most - 1).bit_length()
+        used, shares = np.zeros((rows, stages, terms), np.int32), np.zeros((rows, stages, terms, tokens), np.float32)
+        for row, plan in enumerate(plans):
+            for s, stage in enumerate(plan):
+                for k, term in enumerate(stage):
+                    used[row, s, k] = self.bank.slot(term.name)
+                    shares[row, s, k, term.begin : term.end] = term.weight
+        split = any(term.begin or term.end is not None for plan in plans for stage in plan for term in stage)
+        return Mix(used, shares if split else shares[..., 0], slots)

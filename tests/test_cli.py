@@ -204,6 +204,9 @@ def test_predict_from_a_file_and_from_stdin(graftax: Graftax, folder: Folder, tm
     assert 0.5 <= answers[0]["score"] <= 1.0
     assert answers[1] == {"adapter": None, "label": None, "score": None}
     assert graftax(*command, "-", stdin=file.read_text()).out == said.out
+    several = [{"text": "iron", "adapter": {"bank": 0.5, "air": 0.5}}, {"text": "iron", "adapter": ["bank", {"air": 2}]}]
+    found = graftax(*command, "-", stdin="\n".join(map(json.dumps, several))).out.splitlines()
+    assert [json.loads(a)["adapter"] for a in found] == ["Average(bank: 0.5, air: 0.5)", "Stack(bank, Average(air: 2))"]
     assert graftax(*command, "-", stdin="").out == ""
 
 
@@ -309,7 +312,8 @@ BAD_USE = {
     "predict -b {b} -a x={r}/bank -i {t}/none.jsonl": "no such file",
     "predict -b {b} -a x={r}/bank -i {t}/rows.jsonl": "no adapter named 'y' is loaded; loaded are x",
     "predict -b {b} -a x={r}/bank -i {t}/nothing.jsonl": 'row 1 has no "text"',
-    "predict -b {b} -a x={r}/bank -i {t}/pair.jsonl": "must be texts",
+    "predict -b {b} -a x={r}/bank -i {t}/pair.jsonl": "must be a text",
+    "predict -b {b} -a x={r}/bank -i {t}/mix.jsonl": "is no adapter: a name, an object of names and weights",
     "predict -b {b} -a x={r}/bank -i {t}/blank.jsonl": "row 1 is empty",
     "predict -b {b} -a x={r}/bank -i {t}/half.jsonl": "no Unicode text",
     "combine -b {b} -a {r}/bank -a {r}/air -o {t}/c --how mean": "combination 'mean' is none of linear, cat",
@@ -341,6 +345,7 @@ def bad_things(folder: Folder, tmp_path: Path) -> dict[str, Path]:
         "rows.jsonl": '{"text": "x", "adapter": "y"}',
         "nothing.jsonl": '{"body": "x"}',
         "pair.jsonl": '{"text": "x", "text_pair": 5}',
+        "mix.jsonl": '{"text": "x", "adapter": {"x": "half"}}',
         "blank.jsonl": '{"text": " "}',
         "half.jsonl": '{"text": "\\ud800"}',
     }

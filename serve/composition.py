@@ -1,0 +1,147 @@
+"""Compositions: several resident adapters in one row of a batch (the algebra of Pfeiffer et al., 2020, arXiv:2007.07779).
+
+    "a"                                        one adapter
+    Average("a", "b", weights=(0.7, 0.3))      at every site y + sum_k w_k (y_k - y): the mean of what each makes of it
+    Stack("a", "b")                            b acts on the site as a has changed it
+    Split("a", "b", at=(16,))                  a on the first 16 tokens, b on the others, at every site
+    Parallel("a", "b")                         the row is answered once by each
+
+y is what a site gives without the adapters, y_k with the k-th. Where adapters change kernels, an average is exactly the merged
+sum of their changes (`adapters/combining.py: linear`), without making it; weights may be negative and need not sum to one.
+
+What a row asks for is data. It becomes *stages* of *terms* (slot, weight): a stage averages its terms, and acts on the site
+that the stages before it make; so only the number of stages and of terms, rounded up to a power of two, is compiled. A stack
+may hold averages and splits; an average or a split of stacks has no such form, and is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import GraftaxError
+
+MOST_TERMS = 4  # adapters in an average or a split
+MOST_STAGES = 4  # parts of a stack
+
+
+class Term(NamedTuple):
+    """One adapter's part in a stage."""
+
+    name: str
+    weight: float
+    begin: int = 0  # the tokens it acts on; the first of a text is [CLS]
+    end: int | None = None
+
+
+Stage = tuple[Term, ...]
+Plan = tuple[Stage, ...]
+
+
+@dataclass(frozen=True, init=False)
+class Composition:
+    """Several adapters, by name, in one row; parts may be compositions."""
+
+    parts: tuple[str | Composition, ...]
+
+    def __init__(self, *parts: str | Composition):
+        if not parts:
+            raise GraftaxError(f"{type(self).__name__} of no adapters.")
+        object.__setattr__(self, "parts", parts)
+
+    def plan(self) -> Plan:
+        """Its stages, the first the innermost."""
+        raise NotImplementedError
+
+    def _terms(self) -> list[Stage]:
+        """Each part as one stage."""
+        plans = [plan_of(part) for part in self.parts]
+        if any(len(plan) > 1 for plan in plans):
+            raise GraftaxError(f"{self}: {type(self).__name__} takes no Stack. A Stack may hold it instead.")
+        return [plan[0] for plan in plans]
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(str, self.parts))})"
+
+
+@dataclass(frozen=True, init=False)
+class Average(Composition):
+    """The weighted mean of what adapters make of every site; equal weights unless given."""
+
+    weights: tuple[float, ...]
+
+    def __init__(self, *parts: str | Composition, weights: Iterable[float] | None = None):
+        super().__init__(*parts)
+        given = (1.0 / len(parts),) * len(parts) if weights is None else tuple(float(w) for w in weights)
+        if len(given) != len(parts) or not all(map(math.isfinite, given)):
+            raise GraftaxError(f"Average of {len(parts)} adapters needs as many numbers as weights, got {given}.")
+        object.__setattr__(self, "weights", given)
+
+    def plan(self) -> Plan:
+        weighted = zip(self.weights, self._terms(), strict=True)
+        return (tuple(term._replace(weight=weight * term.weight) for weight, stage in weighted for term in stage),)
+
+    def __str__(self) -> str:
+        return f"Average({', '.join(f'{p}: {w:g}' for p, w in zip(self.parts, self.weights, strict=True))})"
+
+
+@dataclass(frozen=True, init=False)
+class Stack(Composition):
+    """Adapters one upon another, at every site; the first is innermost."""
+
+    def plan(self) -> Plan:
+        return tuple(stage for part in self.parts for stage in plan_of(part))
+
+
+@dataclass(frozen=True, init=False)
+class Split(Composition):
+    """Adapters side by side along the tokens: part i acts from token `at[i - 1]` up to token `at[i]`."""
+
+    at: tuple[int, ...]
+
+    def __init__(self, *parts: str | Composition, at: Iterable[int]):
+        super().__init__(*parts)
+        cuts = tuple(at)
+        if len(cuts) != len(parts) - 1 or list(cuts) != sorted({*cuts}) or any(cut < 1 for cut in cuts):
+            raise GraftaxError(f"Split of {len(parts)} adapters needs {len(parts) - 1} rising token numbers, got {cuts}.")
+        object.__setattr__(self, "at", cuts)
+
+    def plan(self) -> Plan:
+        spans = zip((0, *self.at), (*self.at, None), self._terms(), strict=True)
+        return (tuple(_within(term, begin, end) for begin, end, stage in spans for term in stage),)
+
+
+@dataclass(frozen=True, init=False)
+class Parallel(Composition):
+    """One row answered several times, once by each part."""
+
+    def plan(self) -> Plan:
+        raise GraftaxError(f"{self}: Parallel answers a row several times, so no other composition can hold it.")
+
+
+def plan_of(what: str | Composition | None) -> Plan:
+    """The stages of an adapter or composition; none for None."""
+    if what is None:
+        return ()
+    plan = ((Term(what, 1.0),),) if isinstance(what, str) else what.plan()
+    if len(plan) > MOST_STAGES or any(len(stage) > MOST_TERMS for stage in plan):
+        raise GraftaxError(f"{what}: at most {MOST_TERMS} adapters in an average or split, and {MOST_STAGES} parts in a stack.")
+    return plan
+
+
+def from_json(value: Any) -> str | Composition | None:
+    """A composition as JSON says it: a name or null, {"a": 0.7, "b": 0.3} for an average, ["a", "b"] for a stack."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return Stack(*(part for part in map(from_json, value) if part is not None))
+    if isinstance(value, dict) and all(isinstance(weight, int | float) for weight in value.values()):
+        return Average(*value, weights=value.values())
+    raise GraftaxError(f"{value!r} is no adapter: a name, an object of names and weights, or a list of these.")
+
+
+def _within(term: Term, begin: int, end: int | None) -> Term:
+    ends = [e for e in (term.end, end) if e is not None]
+    return term._replace(begin=max(begin, term.begin), end=min(ends) if ends else None)
