@@ -75,7 +75,7 @@ class BOFT(Method):
         return {"q": q, "s": np.ones(site.shape[1], np.float32)}, {}
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
-        turn = self._turn(state["q"])
+        turn = self._turn(state)
         for factor in reversed(range(turn.shape[0])):
             blocks = _together(x, factor, turn.shape[-1])
             turned = jnp.einsum("...nk,nkc->...nc", blocks, turn[factor])
@@ -87,14 +87,20 @@ class BOFT(Method):
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         # x B W = x (B W): the columns of W are turned by the transposed factors, in the other order
-        turn, rows = self._turn(state["q"]), frozen.kernel.T
+        turn, rows = self._turn(state), frozen.kernel.T
         for factor in range(turn.shape[0]):
             turned = jnp.einsum("...nc,nkc->...nk", _together(rows, factor, turn.shape[-1]), turn[factor])
             rows = rows + _apart(turned, factor)
         return frozen._replace(kernel=rows.T * state["s"])
 
-    def _turn(self, q: jax.Array) -> jax.Array:
-        """R - I of every block, so that no rotation is no change bitwise."""
+    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+        return {"turn": self._turn(state), "s": state["s"]}
+
+    def _turn(self, state: Leaves) -> jax.Array:
+        """R - I of every block [m, n, b, b], so that no rotation is no change bitwise."""
+        if "turn" in state:
+            return state["turn"]
+        q = state["q"]
         skew = 0.5 * (q - q.swapaxes(-1, -2))
         return -2.0 * jnp.linalg.solve(jnp.eye(q.shape[-1], dtype=q.dtype) + skew, skew)
 

@@ -54,6 +54,8 @@ class DoRA(LoRA):
 
     def excess(self, state: Leaves, weight: jax.Array) -> jax.Array:
         """m / |V| - 1 [out]: by how much each column is too short."""
+        if "excess" in state:
+            return state["excess"]
         a, b, scale = state["a"], state["b"], state["scale"]
         inner = jnp.sum((a @ weight) * b, axis=0)
         square = jnp.sum((a @ a.T @ b) * b, axis=0)
@@ -65,6 +67,10 @@ class DoRA(LoRA):
         turned = y + self.update(state, x, frozen, key)
         bias = frozen.bias if isinstance(frozen, LinearWeights) else 0.0
         return turned + self.excess(state, frozen[0]) * (turned - bias)
+
+    def prepare(self, state: Leaves, frozen: Any) -> Leaves:
+        rest = {name: leaf for name, leaf in state.items() if name not in ("m", "on")}
+        return rest | {"excess": self.excess(state, frozen[0])}
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
         weight, *bias = super().merge(frozen, state)

@@ -198,6 +198,20 @@ class Grafts:
         return SiteCalls({})
 
 
+def prepared(state: State, frozen: dict[str, Any]) -> State:
+    """What a bank holds of an adapter: its leaves as `Method.prepare` makes them, from the weights at each site."""
+
+    def at(name: str, key: str, leaves: Leaves) -> Leaves:
+        prepare, weights = method_of(key).prepare, frozen[name]
+        if not name.startswith(STACK):
+            return _in_float32(prepare, leaves, weights)
+        depth = len(jax.tree.leaves(leaves)[0])
+        last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state
+        return jax.vmap(lambda *args: _in_float32(prepare, *args))(leaves, last)
+
+    return {name: {key: at(name, key, leaves) for key, leaves in keys.items()} for name, keys in state.items()}
+
+
 def _given(_: Any, x: Any, y: Any) -> Any:
     """The output of a site without weights: what the backbone made there."""
     return y

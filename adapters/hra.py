@@ -64,15 +64,22 @@ class HRA(Method):
         return {"u": zeros(site.shape[0], size)}, {}
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
-        u, t = self._reflections(state["u"])
+        u, t = self._reflections(state)
         return x - 2.0 * ((x @ u) @ t)
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        u, t = self._reflections(state["u"])
+        u, t = self._reflections(state)
         return frozen._replace(kernel=frozen.kernel - 2.0 * (u @ (t @ frozen.kernel)))
 
-    def _reflections(self, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+        u, t = self._reflections(state)
+        return {"u": u, "t": t}
+
+    def _reflections(self, state: Leaves) -> tuple[jax.Array, jax.Array]:
         """U [in, r] and T U^T [r, in], with which all reflections together are I - 2 U T U^T."""
+        u = state["u"]
+        if "t" in state:
+            return u, state["t"]
         square = jnp.square(u).sum(-2, keepdims=True)
         u = u * jax.lax.rsqrt(jnp.where(square > 0.0, square, 1.0))
         below = jnp.tril(u.T @ u, -1)

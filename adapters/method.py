@@ -1,8 +1,9 @@
 """What an adapter method is: a frozen config and pure functions of arrays, written for one site at a time.
 
 A method says at which sites it acts (`select`), what it holds there (`init`, `identity`), and what it does: `pre` changes
-what enters a site, `apply` changes what leaves it, `merge` folds it into the site's weights. Stacking over layers, packs of
-adapters, banks, mixed batches, padding, files and merging are done around it, by code that knows no method.
+what enters a site, `apply` changes what leaves it, `merge` folds it into the site's weights, `prepare` computes ahead what they
+need. Stacking over layers, packs of adapters, banks, mixed batches, padding, files and merging are done around it, by code that
+knows no method.
 
 State at a site is two dicts of float32 arrays, the *trainable* leaves and the *fixed* ones (scales, buffers). Everything the
 compiled program depends on is in the arrays' shapes, the method's name and its `traced` fields; anything else in the config
@@ -129,6 +130,13 @@ class Method(ABC):
         """The site's weights with the method folded in."""
         raise GraftaxError(f"{self.name} cannot be merged into the weights: it is no change of them.")
 
+    def prepare(self, state: Leaves, frozen: Any) -> Leaves:
+        """Leaves to serve with: what each row of each batch would compute again, computed once when an adapter joins a bank.
+
+        `pre`, `apply` and `merge` take these leaves as well; they may look which are there.
+        """
+        return state
+
     def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
         """Gradients of the trainable leaves at one site, preconditioned, where the recipe asks for it."""
         return grads
@@ -166,8 +174,8 @@ class Method(ABC):
 
     def held(self, site: Site) -> Leaves:
         """What a file must hold of a site, at identity: the trainable leaves and the buffers."""
-        fixed = self.identity(site, self.size(site))[1]
-        return self.blank(site) | {name: fixed[name] for name in self.buffers(site)}
+        trainable, fixed = self.identity(site, self.size(site))
+        return {name: trainable[name] for name in self.trainable(site)} | {name: fixed[name] for name in self.buffers(site)}
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
         """This config in the words of PEFT's `adapter_config.json`; None where PEFT cannot say it."""

@@ -71,20 +71,25 @@ class OFT(Method):
         return {"skew": zeros(1 if self.block_share else count, width * (width - 1) // 2)}, {}
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
-        turn = self._turn(state["skew"])
+        turn = self._turn(state)
         x = x.reshape(*x.shape[:-1], -1, turn.shape[-1])
         turned = jnp.einsum("...k,kc->...c", x, turn[0]) if self.block_share else jnp.einsum("...nk,nkc->...nc", x, turn)
         return (x + turned).reshape(*x.shape[:-2], -1)
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        turn = self._turn(state["skew"])
+        turn = self._turn(state)
         kernel = frozen.kernel.reshape(-1, turn.shape[-1], frozen.kernel.shape[-1])
         turned = jnp.matmul(turn, kernel)  # [n or 1, b, b] [n, b, out]
         return frozen._replace(kernel=(kernel + turned).reshape(frozen.kernel.shape))
 
-    def _turn(self, entries: jax.Array) -> jax.Array:
+    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+        return {"turn": self._turn(state)}
+
+    def _turn(self, state: Leaves) -> jax.Array:
         """R - I of every block, [n, b, b] from [n, b (b - 1) / 2]."""
-        q = skew(entries)
+        if "turn" in state:
+            return state["turn"]
+        q = skew(state["skew"])
         if not self.use_cayley_neumann:
             return -2.0 * jnp.linalg.solve(jnp.eye(q.shape[-1], dtype=q.dtype) + q, q)
         if self.num_cayley_neumann_terms == 2:

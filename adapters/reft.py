@@ -84,8 +84,13 @@ class LoReFT(DiReFT):
         return super().identity(site, size)[0], {"own": zeros(size)}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        return super().apply(self.prepare(state, frozen), x, y, frozen, key)
+
+    def prepare(self, state: Leaves, frozen: Any) -> Leaves:
+        if "own" not in state:
+            return state
         r = orthonormal(state["r"], state["own"])
-        return y + (y @ (state["w"] - r).T + state["b"]) @ r
+        return {"r": r, "w": state["w"] - r, "b": state["b"]}
 
 
 def orthonormal(m: jax.Array, own: jax.Array) -> jax.Array:

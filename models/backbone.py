@@ -155,13 +155,14 @@ class Backbone:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, layers stacked."""
-        module = nnx.merge(self.graphdef, self.params)
+        names = dict.fromkeys(weight.name for weight in self.weights)
+        owners = {name: self.frozen_at(self.params, name.rpartition(".")[0]) for name in names}
+        return {name: np.asarray(getattr(owners[name], name.rpartition(".")[2])) for name in names}
+
+    def frozen_at(self, params: Any, name: str) -> Any:
+        """The frozen weights at a site, of all layers stacked; None where it has none."""
+        module = nnx.merge(self.graphdef, params)
         owners = {"word_embeddings": module.word, "position_embeddings": module.position, "embedding_norm": module.norm}
-        owners |= {"token_type_embeddings": module.token_type, "embedding_projection": module.project}
-        owners |= {"pooler": module.pooler}
-        found = {}
-        for name in dict.fromkeys(weight.name for weight in self.weights):
-            owner, _, leaf = name.rpartition(".")
-            part = getattr(module.layers, owner.removeprefix("layers.")) if owner.startswith("layers.") else owners[owner]
-            found[name] = np.asarray(getattr(part, leaf)[...])
-        return found
+        owners |= {"token_type_embeddings": module.token_type, "embedding_projection": module.project, "pooler": module.pooler}
+        part = getattr(module.layers, name.removeprefix("layers."), None) if name.startswith("layers.") else owners.get(name)
+        return None if part is None else part.weights()

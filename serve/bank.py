@@ -1,19 +1,22 @@
 """A bank: many adapters resident on the device, stacked so that each row of a batch can pick its own.
 
 Leaves are `[layer, slot, ...]` (or `[slot, ...]` outside the layers). Slot 0 changes nothing: rows without an adapter use it.
-Loading an adapter writes one slot in place; nothing is compiled unless the bank must grow: a method or site it has not seen, a
-rank beyond its bucket (powers of two from 8), more adapters than slots (doubled each time).
+A slot holds what its methods' `prepare` makes of an adapter's leaves, so that no batch computes that again. Loading an adapter
+writes one slot in place; nothing is compiled unless the bank must grow: a method or site it has not seen, a rank beyond its
+bucket (powers of two from 8), more adapters than slots (doubled each time).
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
-from ..adapters.graft import STACK, State
+from ..adapters.graft import STACK, State, prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 
@@ -30,6 +33,7 @@ class Bank:
         self.layout = Layout((), 0)
         self.state: State = {}
         self.growths = 0  # how often the shape changed: each means compiling what is called next
+        self._frozen: dict[str, Any] = {}  # weights of the sites in the layout
         self._put = jax.jit(_put, donate_argnums=0)
 
     def __len__(self) -> int:
@@ -59,8 +63,7 @@ class Bank:
             self.layout = layout
             self._rebuild()
         else:
-            one = self.layout.stack(adapter, self.backbone.sites).state
-            self.state = self._put(self.state, np.int32(self._slots[name]), one)
+            self._write(self._slots[name], adapter)
 
     def remove(self, name: str) -> None:
         """Forget an adapter; its slot is free, and what it holds is read by no row."""
@@ -68,31 +71,28 @@ class Bank:
         del self._slots[name], self.adapters[name]
 
     def _rebuild(self) -> None:
-        """Build every leaf anew on the host, at the present layout and capacity."""
-        sites = self.backbone.sites
-        blank = self.layout.stack(None, sites).state
+        """Build every leaf anew, at the present layout and capacity."""
+        self._frozen = {slot.name: self.backbone.frozen_at(self.backbone.params, slot.name) for slot in self.layout.slots}
+        shapes = jax.eval_shape(prepared, self.layout.stack(None, self.backbone.sites).state, self._frozen)
 
-        def room(name: str, leaf: np.ndarray) -> np.ndarray:
-            leaf = np.asarray(leaf)
+        def room(name: str, leaf: Any) -> jax.Array:
             axis = 1 if name.startswith(STACK) else 0
-            return np.repeat(np.expand_dims(leaf, axis), self._capacity, axis=axis)
+            return jnp.zeros((*leaf.shape[:axis], self._capacity, *leaf.shape[axis:]), leaf.dtype)
 
-        state: Any = {name: jax.tree.map(lambda leaf, n=name: room(n, leaf), tree) for name, tree in blank.items()}
-        for adapter_name, adapter in self.adapters.items():
-            slot, one = self._slots[adapter_name], self.layout.stack(adapter, sites).state
-            for name, tree in state.items():
-                at = (slice(None), slot) if name.startswith(STACK) else (slot,)
-                jax.tree.map(lambda leaf, own, at=at: leaf.__setitem__(at, own), tree, one[name])
-        self.state = jax.device_put(state)
+        self.state = {name: jax.tree.map(partial(room, name), tree) for name, tree in shapes.items()}
+        self._write(0, None)
+        for name, adapter in self.adapters.items():
+            self._write(self._slots[name], adapter)
         self.growths += 1
 
+    def _write(self, slot: int, adapter: Adapter | None) -> None:
+        one = self.layout.stack(adapter, self.backbone.sites).state
+        self.state = self._put(self.state, np.int32(slot), one, self._frozen)
 
-def _put(state: State, slot: jax.Array, one: State) -> State:
-    return {
-        name: jax.tree.map(
-            lambda leaf, own, n=name: leaf.at[:, slot].set(own) if n.startswith(STACK) else leaf.at[slot].set(own),
-            tree,
-            one[name],
-        )
-        for name, tree in state.items()
-    }
+
+def _put(state: State, slot: jax.Array, one: State, frozen: dict[str, Any]) -> State:
+    def put(name: str, leaf: jax.Array, own: jax.Array) -> jax.Array:
+        return leaf.at[:, slot].set(own) if name.startswith(STACK) else leaf.at[slot].set(own)
+
+    ready = prepared(one, frozen)
+    return {name: jax.tree.map(partial(put, name), tree, ready[name]) for name, tree in state.items()}
