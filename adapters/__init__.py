@@ -25,6 +25,7 @@ from .miss import MiSS
 from .oft import OFT
 from .prefix import Prefix
 from .prompt import PromptTuning
+from .randlora import RandLoRA
 from .reft import DiReFT, LoReFT
 from .registry import METHODS
 from .road import RoAd
@@ -61,6 +62,7 @@ __all__ = [
     "MiSS",
     "Prefix",
     "PromptTuning",
+    "RandLoRA",
     "RoAd",
     "SHiRA",
     "Site",

@@ -26,13 +26,14 @@ from .miss import MiSS
 from .oft import OFT
 from .prefix import Prefix
 from .prompt import PromptTuning
+from .randlora import RandLoRA
 from .reft import DiReFT, LoReFT
 from .road import RoAd
 from .shira import SHiRA
 from .vera import VeRA
 
 _ALL: tuple[type[Method], ...] = (
-    *(LoRA, DoRA, VeRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
+    *(LoRA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, SHiRA),
     *(Bottleneck, Compacter),

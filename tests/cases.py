@@ -35,6 +35,7 @@ from graftax import (
     MiSS,
     Prefix,
     PromptTuning,
+    RandLoRA,
     RoAd,
     SHiRA,
     VeRA,
@@ -72,6 +73,8 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "lokr-both": (LoKr(r=2, alpha=5.0, decompose_both=True, decompose_factor=8, targets=DENSE),),
     "vera": (VeRA(r=5),),
     "vera-dense": (VeRA(r=6, projection_prng_key=3, targets=DENSE),),  # projections of two widths
+    "randlora": (RandLoRA(r=5, alpha=0.5),),  # 5 does not divide 32: seven bases, the last not whole
+    "randlora-dense": (RandLoRA(r=8, alpha=0.7, projection_prng_key=3, targets=DENSE),),  # wider in, wider out and neither
     "miss": (MiSS(r=6, targets=("query", "q_lin", *DENSE)),),  # 6 divides neither 32 nor 64
     "miss-mini": (MiSS(r=8, mini_r=4),),
     "hira": (HiRA(r=3),),
@@ -131,6 +134,8 @@ COUNTS = {
     "lokr-both": 3 * (2 * 16 + 4 * 4 + 2 * (2 * 16 + 2 * (4 + 8))) + 2 * 16 + 4 * 4,  # 32 is 8 times 4, 64 is 8 times 8
     "vera": 3 * 2 * (D + 5),
     "vera-dense": 3 * ((D + 6) + (W + 6) + (D + 6)) + D + 6,
+    "randlora": 3 * 2 * 7 * (5 + D),
+    "randlora-dense": (3 * 3 + 1) * 4 * (8 + D),
     "miss": 3 * 6 * (D + D + W + D) + 6 * D,
     "miss-mini": 3 * 2 * 8 * 4,
     "hira": 3 * 2 * 3 * (D + D),

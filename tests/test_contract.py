@@ -61,6 +61,7 @@ from graftax import (
     MiSS,
     Prefix,
     PromptTuning,
+    RandLoRA,
     Recipe,
     RoAd,
     SHiRA,
@@ -286,7 +287,7 @@ def inverse(adapter: Adapter) -> Adapter:
             return value[:, ::-1]
         if leaf == "q" and value.ndim > 2:  # BOFT's blocks, and not AdaLoRA's factor
             return -value
-        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "p", "q") else -value
+        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "gamma", "p", "q") else -value
 
     return mapped(adapter, undo)
 
@@ -360,6 +361,7 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
         LoHa(r=3, alpha=7.5, targets=("query",), rank_pattern={"query": 2}, alpha_pattern={"query": 5.0}),
         LoKr(r=3, alpha=7.5, targets=("query", "dense"), rank_pattern={"query": 9}, decompose_both=True, decompose_factor=4),
         VeRA(r=7, d_initial=0.2, dropout=0.1, projection_prng_key=5, targets=("query", "dense")),
+        RandLoRA(r=6, alpha=9.0, dropout=0.1, projection_prng_key=5, targets=("query", "intermediate.dense")),
         MiSS(r=5, dropout=0.1, targets=("query",)),
         MiSS(r=8, mini_r=16, targets=r".*key"),
         HiRA(r=3, targets=("query",)),

@@ -90,7 +90,7 @@ def rows(backbone: Backbone) -> Inputs:
 IN_PEFT: tuple[str, ...] = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets")
 IN_PEFT += ("dora", "dora-everywhere", "vera", "vera-dense", "loha", "loha-whole", "lokr", "lokr-both", "miss", "miss-mini")
 IN_PEFT += ("hira", "adalora", "oft", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
-IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt")
+IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt", "randlora", "randlora-dense")
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
 #: "ffn", the name of a dense layer in ALBERT, is a whole module in DistilBERT, and PEFT refuses it.
@@ -203,6 +203,12 @@ def peft_config(name: str, family: str, head: str) -> Any:
             return peft.LoKrConfig(task_type=TASKS[head][1], r=2, alpha=5, target_modules=[query, out], **cut)
         case "vera":
             return peft.VeraConfig(task_type=TASKS[head][1], r=5, target_modules=[query, value, wide])
+        case "randlora":
+            bases = {"target_modules": [query, value, wide]}
+            return peft.RandLoraConfig(task_type=TASKS[head][1], r=5, randlora_alpha=2, **bases)
+        case "randlora-sparse":
+            bases = {"target_modules": [out], "sparse": True}
+            return peft.RandLoraConfig(task_type=TASKS[head][1], r=8, randlora_alpha=3, **bases)
         case "miss":
             return peft.MissConfig(task_type=TASKS[head][1], r=6, target_modules=[query, value, wide])
         case "miss-mini":
@@ -263,6 +269,7 @@ def peft_config(name: str, family: str, head: str) -> Any:
 KINDS: tuple[str, ...] = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
 KINDS += ("dora", "loha", "lokr", "lokr-both", "vera", "miss", "miss-mini", "hira", "adalora", "ln_tuning", "shira")
 KINDS += ("oft", "oft-terms", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
+KINDS += ("randlora", "randlora-sparse")
 READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
 PEFT_CANNOT = {("distilbert", "prefix"), ("albert", "prefix"), ("albert", "layers"), ("distilbert", "all-linear")}
@@ -310,6 +317,14 @@ def test_adalora_that_peft_has_pruned(pairs: Pairs, tmp_path: Path) -> None:
 def test_vera_without_its_projections(pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs("bert")
     _, path = make(pair, tmp_path, peft.VeraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], save_projection=False))
+    with pytest.raises(GraftaxError, match=r"save_projection=false.*cannot be reproduced"):
+        load_adapter(path, pair.backbone)
+
+
+def test_randlora_without_its_bases(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("bert")
+    settings = {"r": 4, "target_modules": ["query"], "save_projection": False}
+    _, path = make(pair, tmp_path, peft.RandLoraConfig(task_type="SEQ_CLS", **settings))
     with pytest.raises(GraftaxError, match=r"save_projection=false.*cannot be reproduced"):
         load_adapter(path, pair.backbone)
 
