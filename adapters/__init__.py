@@ -23,6 +23,7 @@ from .merging import merge, merged_arrays
 from .method import Method
 from .miss import MiSS
 from .oft import OFT
+from .p_tuning import PTuning
 from .prefix import Prefix
 from .prompt import PromptTuning
 from .randlora import RandLoRA
@@ -60,6 +61,7 @@ __all__ = [
     "LoReFT",
     "Method",
     "MiSS",
+    "PTuning",
     "Prefix",
     "PromptTuning",
     "RandLoRA",

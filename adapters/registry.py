@@ -24,6 +24,7 @@ from .lora import LoRA
 from .method import Method
 from .miss import MiSS
 from .oft import OFT
+from .p_tuning import PTuning
 from .prefix import Prefix
 from .prompt import PromptTuning
 from .randlora import RandLoRA
@@ -37,7 +38,7 @@ _ALL: tuple[type[Method], ...] = (
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, SHiRA),
     *(Bottleneck, Compacter),
-    *(Prefix, PromptTuning),
+    *(Prefix, PromptTuning, PTuning),
     *(LoReFT, DiReFT),
     *(Full, Head),
 )

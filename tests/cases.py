@@ -35,6 +35,7 @@ from graftax import (
     MiSS,
     Prefix,
     PromptTuning,
+    PTuning,
     RandLoRA,
     RoAd,
     SHiRA,
@@ -91,6 +92,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "bitfit": (BitFit(),),
     "prefix": (Prefix(tokens=4),),
     "prompt": (PromptTuning(tokens=4),),
+    "p_tuning": (PTuning(tokens=4, encoder_hidden_size=6),),
     "loreft": (LoReFT(r=3),),
     "direft": (DiReFT(r=2),),
     "mam": mam(tokens=3, width=4),
@@ -110,8 +112,9 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
 }
-#: Files of these hold frozen weights with the change added: what is read back is rounded, by less than this.
-ROUNDED = {"ln_tuning": 1e-6}
+#: Files of these hold frozen weights with the change added, or what a network makes: what is read back is rounded, by less than
+#: this.
+ROUNDED = {"ln_tuning": 1e-6, "p_tuning": 1e-6}
 MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
 
 
@@ -152,6 +155,7 @@ COUNTS = {
     "bitfit": 3 * BIASES + D + D,
     "prefix": 3 * 2 * 4 * D,
     "prompt": 4 * D,
+    "p_tuning": 4 * D + (D * 6 + 6) + (6 * 6 + 6) + (6 * D + D),
     "loreft": 3 * (2 * 3 * D + 3),
     "direft": 3 * (2 * 2 * D + 2),
     "mam": 3 * 2 * 3 * D + 3 * (2 * D * 4 + 4 + D),
@@ -208,6 +212,16 @@ def random_adapter(backbone: Backbone, name: str | tuple[Method, ...], tokens: b
     """An adapter as training leaves it: nothing in it is zero."""
     adapter = fresh(backbone, name, tokens, seed)
     return dataclasses.replace(adapter, states=randomised(adapter, seed).states | only_head(adapter).states)
+
+
+def as_saved(adapter: Adapter) -> Adapter:
+    """The adapter as its file has it: of P-tuning's network the prompt that it makes."""
+    states = dict(adapter.states)
+    for method in adapter.methods:
+        if isinstance(method, PTuning):
+            made = {s: {"prompt": np.asarray(method.rows(leaves))} for s, (leaves, _) in states[method.key].items()}
+            states[method.key] = {s: (made[s], fixed) for s, (_, fixed) in states[method.key].items()}
+    return dataclasses.replace(adapter, states=states)
 
 
 def only_head(adapter: Adapter) -> Adapter:

@@ -90,7 +90,7 @@ def rows(backbone: Backbone) -> Inputs:
 IN_PEFT: tuple[str, ...] = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets")
 IN_PEFT += ("dora", "dora-everywhere", "vera", "vera-dense", "loha", "loha-whole", "lokr", "lokr-both", "miss", "miss-mini")
 IN_PEFT += ("hira", "adalora", "oft", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
-IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt", "randlora", "randlora-dense")
+IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt", "p_tuning", "randlora", "randlora-dense")
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
 #: "ffn", the name of a dense layer in ALBERT, is a whole module in DistilBERT, and PEFT refuses it.
@@ -100,6 +100,7 @@ WRITTEN = [
 FAST_WRITTEN = {("bert", name, "pooled") for name in IN_PEFT}
 FAST_WRITTEN |= {("roberta", "lora-dense", "tokens"), ("roberta", "prefix", "tokens")}
 FAST_WRITTEN |= {("distilbert", "lora-embedding", "pooled"), ("albert", "rslora", "pooled"), ("bert", "lora-dense", "tokens")}
+FAST_WRITTEN |= {("roberta", "p_tuning", "tokens"), ("albert", "p_tuning", "pooled")}
 FAST_WRITTEN |= {("roberta", "prompt", "pooled"), ("distilbert", "prompt", "tokens"), ("albert", "prompt", "pooled")}
 FAST_WRITTEN |= {("roberta", "lora-dense", "pooled"), ("albert", "ia3-targets", "tokens"), ("distilbert", "ia3", "tokens")}
 
@@ -225,6 +226,10 @@ def peft_config(name: str, family: str, head: str) -> Any:
             # PEFT does not find them in DistilBERT's config, and takes ALBERT's hidden size for its embedding's
             sizes = {"num_layers": 3, "num_attention_heads": 4, "token_dim": 16 if family == "albert" else 32}
             return peft.PromptTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4, **sizes)
+        case "p_tuning" | "p_tuning-lstm":
+            sizes = {"num_layers": 3, "num_attention_heads": 4, "token_dim": 16 if family == "albert" else 32}
+            network = {"encoder_hidden_size": 6, "encoder_reparameterization_type": "MLP" if name == "p_tuning" else "LSTM"}
+            return peft.PromptEncoderConfig(task_type=TASKS[head][1], num_virtual_tokens=4, **network, **sizes)
         case "ln_tuning":
             return peft.LNTuningConfig(
                 task_type=TASKS[head][1],
@@ -269,7 +274,7 @@ def peft_config(name: str, family: str, head: str) -> Any:
 KINDS: tuple[str, ...] = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
 KINDS += ("dora", "loha", "lokr", "lokr-both", "vera", "miss", "miss-mini", "hira", "adalora", "ln_tuning", "shira")
 KINDS += ("oft", "oft-terms", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
-KINDS += ("randlora", "randlora-sparse")
+KINDS += ("randlora", "randlora-sparse", "p_tuning", "p_tuning-lstm")
 READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
 PEFT_CANNOT = {("distilbert", "prefix"), ("albert", "prefix"), ("albert", "layers"), ("distilbert", "all-linear")}
