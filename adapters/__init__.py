@@ -15,6 +15,7 @@ from .head import Head
 from .hira import HiRA
 from .hra import HRA
 from .ia3 import IA3
+from .invertible import Invertible
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
@@ -32,7 +33,7 @@ from .registry import METHODS
 from .road import RoAd
 from .shira import SHiRA
 from .sites import Site
-from .unions import mam
+from .unions import mad_x, mam
 from .vera import VeRA
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Full",
     "Head",
     "HiRA",
+    "Invertible",
     "LayerNormTuning",
     "Layout",
     "LoHa",
@@ -71,6 +73,7 @@ __all__ = [
     "VeRA",
     "combine",
     "load_adapter",
+    "mad_x",
     "mam",
     "merge",
     "merged_arrays",

@@ -17,6 +17,7 @@ from .head import Head
 from .hira import HiRA
 from .hra import HRA
 from .ia3 import IA3
+from .invertible import Invertible
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
@@ -37,7 +38,7 @@ _ALL: tuple[type[Method], ...] = (
     *(LoRA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, SHiRA),
-    *(Bottleneck, Compacter),
+    *(Bottleneck, Compacter, Invertible),
     *(Prefix, PromptTuning, PTuning),
     *(LoReFT, DiReFT),
     *(Full, Head),

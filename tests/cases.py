@@ -26,6 +26,7 @@ from graftax import (
     Full,
     Head,
     HiRA,
+    Invertible,
     LayerNormTuning,
     LoHa,
     LoKr,
@@ -40,6 +41,7 @@ from graftax import (
     RoAd,
     SHiRA,
     VeRA,
+    mad_x,
     mam,
 )
 from graftax.adapters.adapter import Layout
@@ -89,6 +91,8 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "adapterplus": (Bottleneck(width=6, activation="gelu", place="plus"),),
     "compacter": (Compacter(width=8, n=4),),
     "compacter++": (Compacter(width=6, n=2, activation="relu", place="pfeiffer"),),
+    "invertible": (Invertible(reduction=4, activation="gelu"),),
+    "mad_x": mad_x(width=4, reduction=2),
     "bitfit": (BitFit(),),
     "prefix": (Prefix(tokens=4),),
     "prompt": (PromptTuning(tokens=4),),
@@ -152,6 +156,8 @@ COUNTS = {
     "adapterplus": 3 * (2 * D * 6 + 6 + D + D),
     "compacter": 2 * 3 * (4**3 + 3 * D + 3 * 8),
     "compacter++": 3 * (2**3 + 3 * D + 3 * 6),
+    "invertible": 2 * (2 * 16 * 4 + 4 + 16),
+    "mad_x": 2 * (2 * 16 * 8 + 8 + 16) + 3 * (2 * D * 4 + 4 + D),
     "bitfit": 3 * BIASES + D + D,
     "prefix": 3 * 2 * 4 * D,
     "prompt": 4 * D,
