@@ -20,6 +20,7 @@ from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
+from .lora_fa import LoRAFA
 from .merging import merge, merged_arrays
 from .method import Method
 from .miss import MiSS
@@ -60,6 +61,7 @@ __all__ = [
     "LoHa",
     "LoKr",
     "LoRA",
+    "LoRAFA",
     "LoReFT",
     "Method",
     "MiSS",

@@ -88,7 +88,7 @@ class Method(ABC):
         return 0
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
-        """Trainable leaves at the start of training; at identity unless the method says otherwise."""
+        """Trainable leaves at the start of training, at identity unless the method says otherwise; `buffers` may be among them."""
         return self.blank(site)
 
     def fixed(self, site: Site) -> Leaves:

@@ -22,6 +22,7 @@ from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
+from .lora_fa import LoRAFA
 from .method import Method
 from .miss import MiSS
 from .oft import OFT
@@ -35,7 +36,7 @@ from .shira import SHiRA
 from .vera import VeRA
 
 _ALL: tuple[type[Method], ...] = (
-    *(LoRA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
+    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, SHiRA),
     *(Bottleneck, Compacter, Invertible),

@@ -31,6 +31,7 @@ from graftax import (
     LoHa,
     LoKr,
     LoRA,
+    LoRAFA,
     LoReFT,
     Method,
     MiSS,
@@ -68,6 +69,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "lora-dense": (LoRA(r=2, alpha=5.0, targets=DENSE),),
     "lora-regex": (LoRA(r=2, alpha=3.0, targets=r".*(layer\.[02]\.|albert_layers).*(value|v_lin)"),),
     "lora-embedding": (LoRA(r=4, alpha=6.0, targets=("word_embeddings", "key", "k_lin")),),
+    "lora_fa": (LoRAFA(r=3, alpha=7.0, rank_pattern={"query|q_lin": 5}),),
     "dora": (DoRA(r=3, alpha=7.0),),
     "dora-everywhere": (DoRA(r=2, alpha=5.0, targets=("word_embeddings", *DENSE)),),
     "loha": (LoHa(r=3, alpha=7.0, targets=("key", "k_lin", *DENSE)),),  # through r^2 ranks
@@ -133,6 +135,7 @@ COUNTS = {
     "lora-dense": 3 * 2 * ((D + D) + 2 * (D + W)) + 2 * (D + D),
     "lora-regex": 2 * 2 * (D + D),
     "lora-embedding": 4 * (V + D) + 3 * 4 * (D + D),
+    "lora_fa": 3 * (5 + 3) * D,
     "dora": 3 * 2 * (3 * (D + D) + D),
     "dora-everywhere": 3 * (2 * ((D + D) + 2 * (D + W)) + D + W + D) + 2 * (D + D) + D + 2 * (V + D) + D,
     "loha": 3 * 2 * 3 * (2 * (D + D) + 2 * (D + W)) + 2 * 3 * (D + D),

@@ -90,7 +90,7 @@ def rows(backbone: Backbone) -> Inputs:
 IN_PEFT: tuple[str, ...] = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets")
 IN_PEFT += ("dora", "dora-everywhere", "vera", "vera-dense", "loha", "loha-whole", "lokr", "lokr-both", "miss", "miss-mini")
 IN_PEFT += ("hira", "adalora", "oft", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
-IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt", "p_tuning", "randlora", "randlora-dense")
+IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt", "p_tuning", "lora_fa", "randlora", "randlora-dense")
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
 #: "ffn", the name of a dense layer in ALBERT, is a whole module in DistilBERT, and PEFT refuses it.
@@ -317,6 +317,22 @@ def test_adalora_that_peft_has_pruned(pairs: Pairs, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, torch_logits(theirs, rows(pair.backbone)), atol=1e-4)
     back = save_adapter(adapter, tmp_path / "back", pair.backbone)
     np.testing.assert_allclose(read_by_peft(pair, back), ours, atol=1e-4)
+
+
+def test_lora_fa_is_a_lora_to_others(pairs: Pairs, tmp_path: Path) -> None:
+    """Its directory is a LoRA's: without graftax.json it is one here too, and with it A stays frozen."""
+    backbone = pairs("bert").backbone
+    adapter = random_adapter(backbone, "lora_fa")
+    path = save_adapter(adapter, tmp_path / "a", backbone)
+    again = load_adapter(path, backbone)
+    assert again.methods == adapter.methods
+    assert [set(leaves) for leaves, _ in again.states["lora_fa"].values()] == [{"b"}] * 6
+    (path / "graftax.json").unlink()
+    lora = load_adapter(path, backbone)
+    assert isinstance(lora.method("lora"), LoRA)
+    assert [set(leaves) for leaves, _ in lora.states["lora"].values()] == [{"a", "b"}] * 6
+    ours = logits(backbone, adapter, rows(backbone))
+    np.testing.assert_allclose(logits(backbone, lora, rows(backbone)), ours, atol=1e-6)
 
 
 def test_vera_without_its_projections(pairs: Pairs, tmp_path: Path) -> None:
