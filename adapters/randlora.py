@@ -11,15 +11,16 @@ As in PEFT, whose numbers are followed, the scaled copies of A and the B_n are l
 one row beside each other there, the rows of one B_n here. So it is not quite the sum above: rows meet rows of other B_n. All of
 them being random, it is a sum of the same kind.
 
-A file holds one A and one B for all sites, as wide as the widest need, of which each site uses the beginning; what none uses is
-written as zeros. PEFT's files bring their own, which are kept; one without them (`save_projection=false`) is refused, because
-torch's generator cannot be reproduced. Drawn here they are, as PEFT's, uniform with variance 1 and rounded to bfloat16. In
-memory each site holds its part: about as many numbers as W has, which are not trained. `r` is compiled in.
+There is one A and one B for all sites, as wide as the widest need, of which each site uses the beginning; what none uses is
+written as zeros. A file holds them once for all and, as PEFT's do, once more for every site. PEFT's bring their own, which are
+kept; one without them (`save_projection=false`) is refused, because torch's generator cannot be reproduced. Drawn here they
+are, as PEFT's, uniform with variance 1 and rounded to bfloat16. In memory each site holds its part: about as many numbers as W
+has, which are not trained. `r` is compiled in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -30,10 +31,10 @@ import numpy as np
 from ..errors import GraftaxError
 from . import peft
 from .dropout import dropout
-from .method import Leaves, Method, scalar, zeros
+from .method import Leaves, Method, file_key, scalar, zeros
 from .sites import LinearWeights, Site
 
-_SHARED = {"a": "base_model.randlora_A", "b": "base_model.randlora_B"}
+_SHARED = {"a": "randlora_A", "b": "randlora_B"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class RandLoRA(Method):
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         return {f"randlora_{name}": np.asarray(leaf) for name, leaf in leaves.items() if name not in _SHARED}
 
-    # One A [r, 1, small] and one B [wide, n, r] in a file.
+    # One A [r, 1, small] and one B [wide, n, r], under the model's key and every site's.
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
         small, wide = sorted(max(site.shape[axis] for site in states) for axis in (0, 1))
@@ -112,15 +113,23 @@ class RandLoRA(Method):
             own_a, own_b = np.asarray(leaves["a"]), self._by_basis(np.asarray(leaves["b"]))
             a[:, 0, : own_a.shape[1]] = own_a
             b[: own_b.shape[0], : own_b.shape[1]] = own_b
-        return super().export(states) | {_SHARED["a"]: a, _SHARED["b"]: b}
+        keys = {name: self._keys(states, suffix) for name, suffix in _SHARED.items()}
+        return super().export(states) | dict.fromkeys(keys["a"], a) | dict.fromkeys(keys["b"], b)
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        a, b = tensors[_SHARED["a"]], tensors[_SHARED["b"]]
+        shared = {name: [tensors[key] for key in self._keys(like, suffix)] for name, suffix in _SHARED.items()}
+        if any(not np.array_equal(copy, copies[0]) for copies in shared.values() for copy in copies):
+            raise GraftaxError("randlora: the sites' copies of the random bases are not the same.")
+        a, b = shared["a"][0], shared["b"][0]
         states = super().restore(like, tensors)
         for site, leaves in states.items():
             small, wide = sorted(site.shape)
             leaves |= {"a": a[:, 0, :small], "b": _in_a_row(b[:wide, : self.bases(small)])}
         return states
+
+    @staticmethod
+    def _keys(states: Iterable[Site], suffix: str) -> list[str]:
+        return [f"base_model.{suffix}", *(file_key(site, suffix) for site in states)]
 
     def _by_basis(self, rows: np.ndarray) -> np.ndarray:
         """Inverse of `_in_a_row`."""

@@ -21,7 +21,7 @@ import transformers
 from cases import LABELS, METHODS, ROUNDED, logits, random_adapter
 from conftest import MINILM, SHARED, needs_assets, some_inputs
 from reference import saved, torch_logits, torch_model
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from graftax import IA3, GraftaxError, LoRA, Recipe, load_adapter, load_backbone, save_adapter
 from graftax.models.backbone import Backbone
@@ -350,6 +350,18 @@ def test_randlora_without_its_bases(pairs: Pairs, tmp_path: Path) -> None:
         load_adapter(path, pair.backbone)
 
 
+def test_randlora_with_two_kinds_of_bases(pairs: Pairs, tmp_path: Path) -> None:
+    """PEFT's files hold the shared bases many times over; they must say the same."""
+    pair = pairs("bert")
+    _, path = make(pair, tmp_path, peft_config("randlora", "bert", "pooled"))
+    file = path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors[next(key for key in tensors if key.endswith("1.attention.self.query.randlora_A"))] += 1.0
+    save_file(tensors, file)
+    with pytest.raises(GraftaxError, match="copies of the random bases are not the same"):
+        load_adapter(path, pair.backbone)
+
+
 def test_miss_of_the_third_kind(pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs("bert")
     _, path = make(pair, tmp_path, peft.MissConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], init_weights="bat"))
@@ -362,8 +374,6 @@ MINIMAL = {"peft_type": "LORA", "target_modules": ["query"], "r": 2, "lora_alpha
 
 def test_minimal_config(pairs: Pairs, tmp_path: Path) -> None:
     """Four keys, no head, no metadata, no graftax.json."""
-    from safetensors.numpy import save_file
-
     backbone, random = pairs("bert").backbone, np.random.default_rng(0)
     stem = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_{}.weight"
     shapes = {"A": (2, 32), "B": (32, 2)}
@@ -515,8 +525,6 @@ def test_pickle_is_never_read(lora_of_peft: tuple[Backbone, Path]) -> None:
 
 
 def test_task_without_a_head_tensor(lora_of_peft: tuple[Backbone, Path]) -> None:
-    from safetensors.numpy import save_file
-
     backbone, path = lora_of_peft
     file = path / "adapter_model.safetensors"
     save_file({key: t for key, t in load_file(file).items() if "classifier" not in key}, file)
