@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from .method import Leaves, Method
 from .registry import method_of
-from .sites import Entry, KeyValue
+from .sites import Entry, KeyValue, Place
 
 State = dict[str, dict[str, Leaves]]
 STACK = "layers."
@@ -46,8 +46,8 @@ class SiteCalls:
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._weighted("linear", name, x, module)
 
-    def norm(self, name: str, x: jax.Array, module: Module) -> jax.Array:
-        return self._weighted("norm", name, x, module)
+    def norm(self, name: str, x: jax.Array, module: Module, place: Place) -> jax.Array:
+        return self._weighted("norm", name, x, module, place)
 
     def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
         return self._weighted("embedding", name, ids, module)
@@ -65,10 +65,10 @@ class SiteCalls:
         """Logits, or None where no adapter has a head of this name."""
         return self._weightless(name, features, None) if name in self.state else None
 
-    def _weighted(self, kind: str, name: str, x: jax.Array, module: Module) -> jax.Array:
+    def _weighted(self, kind: str, name: str, x: jax.Array, module: Module, place: Place | None = None) -> jax.Array:
         frozen = module.weights()
 
-        def site(states: dict[str, Leaves], x: jax.Array) -> jax.Array:
+        def site(states: dict[str, Leaves], x: jax.Array, place: Place | None) -> jax.Array:
             weights, entering = frozen, x
             for method, state in _resolve(states):
                 if kind in method.through_weights:
@@ -77,10 +77,12 @@ class SiteCalls:
             y = module.compute(weights, entering)
             for method, state in _resolve(states):
                 if kind not in method.through_weights:
+                    if method.placed and place is not None:
+                        state = {**state, **place._asdict()}
                     y = _in_float32(method.apply, state, x, y, frozen, self._key(name, method), like=y)
             return y
 
-        return self._run(name, site, x)
+        return self._run(name, site, x, place)
 
     def _weightless(self, name: str, x: jax.Array, y: Any) -> Any:
         def site(states: dict[str, Leaves], x: jax.Array, y: Any) -> Any:
