@@ -61,7 +61,7 @@ class Invertible(Method):
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         first, second = site.shape[0] // 2, (site.shape[0] + 1) // 2
-        leaves = {}
+        leaves: Leaves = {}
         for half, reads, writes in (("f", second, first), ("g", first, second)):
             leaves |= {f"{half}_down": zeros(reads, size), f"{half}_down_bias": zeros(size)}
             leaves |= {f"{half}_up": zeros(size, writes), f"{half}_up_bias": zeros(writes)}
