@@ -15,22 +15,26 @@ from .head import Head
 from .hira import HiRA
 from .hra import HRA
 from .ia3 import IA3
+from .invertible import Invertible
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
+from .lora_fa import LoRAFA
 from .merging import merge, merged_arrays
 from .method import Method
 from .miss import MiSS
 from .oft import OFT
+from .p_tuning import PTuning
 from .prefix import Prefix
 from .prompt import PromptTuning
+from .randlora import RandLoRA
 from .reft import DiReFT, LoReFT
 from .registry import METHODS
 from .road import RoAd
 from .shira import SHiRA
 from .sites import Site
-from .unions import mam
+from .unions import mad_x, mam
 from .vera import VeRA
 
 __all__ = [
@@ -51,22 +55,27 @@ __all__ = [
     "Full",
     "Head",
     "HiRA",
+    "Invertible",
     "LayerNormTuning",
     "Layout",
     "LoHa",
     "LoKr",
     "LoRA",
+    "LoRAFA",
     "LoReFT",
     "Method",
     "MiSS",
+    "PTuning",
     "Prefix",
     "PromptTuning",
+    "RandLoRA",
     "RoAd",
     "SHiRA",
     "Site",
     "VeRA",
     "combine",
     "load_adapter",
+    "mad_x",
     "mam",
     "merge",
     "merged_arrays",

@@ -52,7 +52,9 @@ class Adapter:
             states[method.key] = {}
             for site in method.select(sites):
                 key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{method.name}/{site.name}/{site.path}".encode()))
-                states[method.key][site] = (jax.tree.map(np.asarray, method.init(key, site)), method.fixed(site))
+                begun, buffers = jax.tree.map(np.asarray, method.init(key, site)), method.buffers(site)
+                drawn = {name: begun.pop(name) for name in buffers if name in begun}
+                states[method.key][site] = (begun, method.fixed(site) | drawn)
         return cls(tuple(methods), states, **known)
 
     @property

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
 SCHEMA = 1
-_PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING")  # PEFT wraps these without the inner "model": the head's keys are shorter
+#: PEFT wraps these without the inner "model": the head's keys are shorter.
+_PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from .method import Leaves, Method
 from .registry import method_of
-from .sites import Entry, KeyValue
+from .sites import Entry, KeyValue, Place
 
 State = dict[str, dict[str, Leaves]]
 STACK = "layers."
@@ -63,8 +63,8 @@ class SiteCalls:
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._site("linear", name, module.weights(), module.compute, x)
 
-    def norm(self, name: str, x: jax.Array, module: Module) -> jax.Array:
-        return self._site("norm", name, module.weights(), module.compute, x)
+    def norm(self, name: str, x: jax.Array, module: Module, place: Place) -> jax.Array:
+        return self._site("norm", name, module.weights(), lambda weights, x, place: module.compute(weights, x), x, place)
 
     def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
         return self._site("embedding", name, module.weights(), module.compute, ids)
@@ -98,6 +98,8 @@ class SiteCalls:
                 y = inner(weights, entering, *rest)
                 for method, state in _resolve(states):
                     if kind not in method.through_weights:
+                        if method.placed:
+                            state = {**state, **rest[0]._asdict()}
                         y = _in_float32(method.apply, state, x, y, frozen, self._key(name, method), like=y)
                 return y
 

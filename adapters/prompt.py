@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +44,9 @@ class PromptTuning(Method):
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
-            raise GraftaxError(f"prompt: the number of virtual tokens must be at least 1, got {self.tokens}.")
+            raise GraftaxError(f"{self.name}: the number of virtual tokens must be at least 1, got {self.tokens}.")
         if self.targets is not None:
-            raise GraftaxError("prompt: acts on the input and takes no targets.")
+            raise GraftaxError(f"{self.name}: acts on the input and takes no targets.")
 
     @property
     def virtual_tokens(self) -> int:
@@ -64,6 +64,10 @@ class PromptTuning(Method):
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"prompt": zeros(size, *site.shape)}, {"mask": np.zeros(size, bool)}
 
+    def rows(self, state: Leaves) -> Any:
+        """The prompt [n, e]."""
+        return state["prompt"]
+
     def apply(self, state: Leaves, x: Any, y: Entry, frozen: Any, key: jax.Array | None) -> Entry:
         own, room = state["mask"], state["mask"].shape[-1]
         count = own.sum(dtype=jnp.int32)
@@ -74,7 +78,7 @@ class PromptTuning(Method):
 
         counted = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
         return Entry(
-            embeddings=before(state["prompt"], y.embeddings, -2),
+            embeddings=before(self.rows(state), y.embeddings, -2),
             types=before(jnp.zeros(room, y.types.dtype), y.types, -1),
             positions=jnp.concatenate([counted, y.positions + count], axis=-1),
             mask=before(own, y.mask, -1),
@@ -85,7 +89,7 @@ class PromptTuning(Method):
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
         (leaves,) = states.values()
-        return {"prompt_embeddings": np.asarray(leaves["prompt"])}
+        return {"prompt_embeddings": np.asarray(self.rows(leaves))}
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
         (site,) = like
@@ -103,7 +107,7 @@ class PromptTuning(Method):
         }
 
     @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> PromptTuning:
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
         for shape_only in ("num_layers", "token_dim", "num_transformer_submodules"):
             config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
         for start in ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"):

@@ -9,8 +9,8 @@ made orthonormal from the first to the last, at the cost of an [r, r] matrix. In
 on its diagonal, so R is zero there.
 
 W starts at R and b at zero in LoReFT, R at zero in DiReFT: a fresh adapter changes nothing. (The authors' code starts with a
-random W, which changes the output.) They also choose positions, the first and last few tokens; a site knows no text's ends, so
-here every token is changed. Trainable parameters at a site: 2rd + r.
+random W, which changes the output.) Every token is changed, or as in the paper the first few and the last few of each text
+(f7+l7 there is `prefix_positions=7, suffix_positions=7`), by the same R, W and b. Trainable parameters at a site: 2rd + r.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from .method import Leaves, Method, zeros
-from .sites import Site
+from .sites import FAR, Site
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,17 @@ class DiReFT(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("norm",)
     roles: ClassVar[tuple[str, ...] | None] = ("ffn_norm",)
     padded: ClassVar[dict[str, int]] = {"r": 0, "w": 0, "b": 0}
+    placed: ClassVar[bool] = True
 
     r: int = 8  # rank
+    prefix_positions: int = 0  # how many of a text's first tokens are changed, and
+    suffix_positions: int = 0  # of its last; both 0: every token
 
     def __post_init__(self) -> None:
         if self.r < 1:
             raise GraftaxError(f"{self.name}: rank must be at least 1, got {self.r}.")
+        if min(self.prefix_positions, self.suffix_positions) < 0:
+            raise GraftaxError(f"{self.name}: the numbers of positions must not be negative.")
 
     def size(self, site: Site) -> int:
         return self.r
@@ -52,12 +57,23 @@ class DiReFT(Method):
         (dim,) = site.shape
         return {**self.blank(site), "w": jax.random.normal(key, (self.r, dim)) / math.sqrt(dim)}
 
+    def fixed(self, site: Site) -> Leaves:
+        prefix, suffix = (min(n, FAR) for n in (self.prefix_positions, self.suffix_positions))
+        if not prefix and not suffix:
+            prefix = FAR + 1  # virtual tokens too
+        return {"prefix": np.asarray(prefix, np.int32), "suffix": np.asarray(suffix, np.int32)}
+
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         (dim,) = site.shape
-        return {"r": zeros(size, dim), "w": zeros(size, dim), "b": zeros(size)}, {}
+        nowhere = {"prefix": np.asarray(0, np.int32), "suffix": np.asarray(0, np.int32)}
+        return {"r": zeros(size, dim), "w": zeros(size, dim), "b": zeros(size)}, nowhere
+
+    def change(self, state: Leaves, y: jax.Array) -> jax.Array:
+        return (y @ state["w"].T + state["b"]) @ state["r"]
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        return y + (y @ state["w"].T + state["b"]) @ state["r"]
+        here = (state["before"] < state["prefix"]) | (state["behind"] < state["suffix"])
+        return y + jnp.where(here[..., None], self.change(state, y), 0.0)
 
 
 @dataclass(frozen=True)
@@ -78,19 +94,21 @@ class LoReFT(DiReFT):
         return {**self.blank(site), "r": rows, "w": rows}
 
     def fixed(self, site: Site) -> Leaves:
-        return {"own": np.ones(self.r, np.float32)}
+        return super().fixed(site) | {"own": np.ones(self.r, np.float32)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        return super().identity(site, size)[0], {"own": zeros(size)}
-
-    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        return super().apply(self.prepare(state, frozen), x, y, frozen, key)
+        trainable, nowhere = super().identity(site, size)
+        return trainable, {**nowhere, "own": zeros(size)}
 
     def prepare(self, state: Leaves, frozen: Any) -> Leaves:
         if "own" not in state:
             return state
         r = orthonormal(state["r"], state["own"])
-        return {"r": r, "w": state["w"] - r, "b": state["b"]}
+        rest = {name: leaf for name, leaf in state.items() if name != "own"}
+        return rest | {"r": r, "w": state["w"] - r}
+
+    def change(self, state: Leaves, y: jax.Array) -> jax.Array:
+        return super().change(self.prepare(state, None), y)
 
 
 def orthonormal(m: jax.Array, own: jax.Array) -> jax.Array:

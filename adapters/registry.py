@@ -17,26 +17,30 @@ from .head import Head
 from .hira import HiRA
 from .hra import HRA
 from .ia3 import IA3
+from .invertible import Invertible
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA
+from .lora_fa import LoRAFA
 from .method import Method
 from .miss import MiSS
 from .oft import OFT
+from .p_tuning import PTuning
 from .prefix import Prefix
 from .prompt import PromptTuning
+from .randlora import RandLoRA
 from .reft import DiReFT, LoReFT
 from .road import RoAd
 from .shira import SHiRA
 from .vera import VeRA
 
 _ALL: tuple[type[Method], ...] = (
-    *(LoRA, DoRA, VeRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
+    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, SHiRA),
-    *(Bottleneck, Compacter),
-    *(Prefix, PromptTuning),
+    *(Bottleneck, Compacter, Invertible),
+    *(Prefix, PromptTuning, PTuning),
     *(LoReFT, DiReFT),
     *(Full, Head),
 )

@@ -74,6 +74,16 @@ class KeyValue(NamedTuple):
     mask: jax.Array  # [..., 1 or queries, T], True where attention may look
 
 
+FAR = 1 << 30  # more tokens than any text has
+
+
+class Place(NamedTuple):
+    """Where tokens are in their text, as counted from its ends; FAR from both for padding and virtual tokens."""
+
+    before: jax.Array  # int32 [..., T]: how many tokens of the text lie before each
+    behind: jax.Array  # int32 [..., T]: and behind it
+
+
 class Entry(NamedTuple):
     """What enters the encoder, before positions and token types are embedded."""
 

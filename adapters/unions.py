@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .bottleneck import Bottleneck
+from .invertible import Invertible
 from .method import Method
 from .prefix import Prefix
 
@@ -21,4 +22,12 @@ def mam(tokens: int = 30, width: int = 192) -> tuple[Method, ...]:
     return (Prefix(tokens=tokens), Bottleneck(width=width, place="parallel"))
 
 
-UNIONS: dict[str, Callable[[], tuple[Method, ...]]] = {"mam": mam}
+def mad_x(width: int = 48, reduction: int = 2) -> tuple[Method, ...]:
+    """MAD-X: an invertible adapter on the embeddings, a Pfeiffer bottleneck in every layer.
+
+    Pfeiffer et al., 2020, arXiv:2005.00052. `width` is a sixteenth of the hidden size in AdapterHub's `adapters`.
+    """
+    return (Invertible(reduction=reduction), Bottleneck(width=width, place="pfeiffer"))
+
+
+UNIONS: dict[str, Callable[[], tuple[Method, ...]]] = {"mam": mam, "mad_x": mad_x}

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import Entry, KeyValue, LinearWeights, NormWeights, TableWeights
+from ..adapters.sites import FAR, Entry, KeyValue, LinearWeights, NormWeights, Place, TableWeights
 from .ops import attention, gelu, gelu_tanh, layer_norm
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -100,6 +100,7 @@ class View(NamedTuple):
     row: jax.Array  # int32 [texts]: each text's row
     pool: jax.Array  # int32 [texts]: its pooled position in that row
     packed: bool  # whether rows hold several texts; else text i is row i
+    place: Place  # [rows, tokens]: where each token is in its text
 
 
 class Outputs(NamedTuple):
@@ -107,6 +108,16 @@ class Outputs(NamedTuple):
     first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer
     pooled: jax.Array | None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
     layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
+
+
+def places(segments: jax.Array) -> Place:
+    """Where tokens are in their texts; `segments` as in `Texts`."""
+    edge = segments[:, 1:] != segments[:, :-1]
+    always = jnp.ones_like(edge, shape=(len(segments), 1))
+    index, last = jnp.arange(segments.shape[1], dtype=jnp.int32), segments.shape[1] - 1
+    begin = jax.lax.cummax(jnp.where(jnp.concatenate([always, edge], axis=1), index, 0), axis=1)
+    end = jax.lax.cummin(jnp.where(jnp.concatenate([edge, always], axis=1), index, last), axis=1, reverse=True)
+    return Place(*(jnp.where(segments > 0, distance, FAR) for distance in (index - begin, end - index)))
 
 
 class Linear(nnx.Module):
@@ -169,7 +180,9 @@ class Layer(nnx.Module):
 
     def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
-        x = h[view.row, view.pool][:, None] if pooled else h
+        x, place = h, view.place
+        if pooled:
+            x, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (x, place))
         query = at.linear("layers.query", x, self.query)
         pairs = KeyValue(at.linear("layers.key", h, self.key), at.linear("layers.value", h, self.value), view.mask)
         pairs = at.attention("layers.attention", h, pairs)
@@ -177,10 +190,10 @@ class Layer(nnx.Module):
             pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask, self.heads)
         mixed = at.linear("layers.attention_out", mixed, self.attention_out)
-        x = at.norm("layers.attention_norm", x + at.branch("layers.attention_branch", x, mixed), self.attention_norm)
+        x = at.norm("layers.attention_norm", x + at.branch("layers.attention_branch", x, mixed), self.attention_norm, place)
         wide = ACTIVATIONS[self.activation](at.linear("layers.ffn_in", x, self.ffn_in))
         narrow = at.linear("layers.ffn_out", wide, self.ffn_out)
-        return at.norm("layers.ffn_norm", x + at.branch("layers.ffn_branch", x, narrow), self.ffn_norm)
+        return at.norm("layers.ffn_norm", x + at.branch("layers.ffn_branch", x, narrow), self.ffn_norm, place)
 
 
 class Encoder(nnx.Module):
@@ -214,11 +227,10 @@ class Encoder(nnx.Module):
         """
         at, begin = grafts.outside(), 0
         if inputs.hidden is None:
-            h, entry = self.embed(inputs, at)
-            view = self.view(entry.mask, entry.pool, inputs.texts)
+            h, view = self.embed(inputs, at)
         else:
             h, begin = inputs.hidden, len(self.config.layer_of) - grafts.adapted
-            view = self.view(inputs.mask, self.first_position(inputs), inputs.texts)
+            view = self.view(inputs, inputs.mask, self.first_position(inputs))
         h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
@@ -232,13 +244,12 @@ class Encoder(nnx.Module):
 
         `[rows, tokens, hidden]`; with `adapted` 0 and `pooled` the pooled positions behind the last, `[texts, 1, hidden]`.
         """
-        h, entry = self.embed(inputs, Grafts.bare())
-        view = self.view(entry.mask, entry.pool, inputs.texts)
+        h, view = self.embed(inputs, Grafts.bare())
         if not adapted:
             return self.run_layers(h, view, Grafts({}), pooled=pooled)[0]
         return self.run_layers(h, view, Grafts({}), end=len(self.config.layer_of) - adapted)[0]
 
-    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Entry]:
+    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, View]:
         from_pad = self.config.positions_from_pad
         counted = (inputs.ids != self.config.pad_id).astype(jnp.int32) if from_pad else jnp.ones_like(inputs.ids)
         count = jnp.cumsum(counted, axis=1)
@@ -250,30 +261,34 @@ class Encoder(nnx.Module):
         words = at.embedding("word_embeddings", inputs.ids, self.word)
         entry = Entry(words, inputs.types, positions, inputs.mask, self.first_position(inputs))
         entry = at.input("input", inputs.ids, entry)
+        view = self.view(inputs, entry.mask, entry.pool)
         h = entry.embeddings
         if self.token_type is not None:
             h = h + at.embedding("token_type_embeddings", entry.types, self.token_type)
         h = h + at.embedding("position_embeddings", entry.positions, self.position)
-        h = at.norm("embedding_norm", h, self.norm)
+        h = at.norm("embedding_norm", h, self.norm, view.place)
         if self.project is not None:
             h = at.linear("embedding_projection", h, self.project)
-        return h, entry
+        return h, view
 
     @staticmethod
     def first_position(inputs: Inputs) -> jax.Array:
         return jnp.zeros(len(inputs.mask), jnp.int32)
 
     @staticmethod
-    def view(mask: jax.Array, pool: jax.Array, texts: Texts | None) -> View:
+    def view(inputs: Inputs, mask: jax.Array, pool: jax.Array) -> View:
+        """`mask` and `pool` as methods have left them: what they put in front of the text is in `mask`, not in `inputs`."""
         rows, tokens = mask.shape
+        texts, width = inputs.texts, inputs.mask.shape[1]
+        added = ((0, 0), (tokens - width, 0))
+        segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
+        place = places(segments)
         if texts is None:
-            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False)
-        # padding attends to padding: a softmax over nothing would be no number
-        width = texts.segments.shape[1]
-        added = tokens - width  # another adapter's prompt: empty here, as rows of several texts have none
-        segments = jnp.pad(texts.segments, ((0, 0), (added, 0)))
+            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, place=place)
+        # padding attends to padding: a softmax over nothing would be no number. What another adapter's prompt has added is
+        # empty here, as rows of several texts have none
         own = segments[:, :, None] == segments[:, None, :]
-        return View(own, texts.first // width, texts.first % width + added, packed=True)
+        return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, place=place)
 
     def run_layers(
         self,

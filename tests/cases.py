@@ -26,18 +26,23 @@ from graftax import (
     Full,
     Head,
     HiRA,
+    Invertible,
     LayerNormTuning,
     LoHa,
     LoKr,
     LoRA,
+    LoRAFA,
     LoReFT,
     Method,
     MiSS,
     Prefix,
     PromptTuning,
+    PTuning,
+    RandLoRA,
     RoAd,
     SHiRA,
     VeRA,
+    mad_x,
     mam,
 )
 from graftax.adapters.adapter import Layout
@@ -64,6 +69,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "lora-dense": (LoRA(r=2, alpha=5.0, targets=DENSE),),
     "lora-regex": (LoRA(r=2, alpha=3.0, targets=r".*(layer\.[02]\.|albert_layers).*(value|v_lin)"),),
     "lora-embedding": (LoRA(r=4, alpha=6.0, targets=("word_embeddings", "key", "k_lin")),),
+    "lora_fa": (LoRAFA(r=3, alpha=7.0, rank_pattern={"query|q_lin": 5}),),
     "dora": (DoRA(r=3, alpha=7.0),),
     "dora-everywhere": (DoRA(r=2, alpha=5.0, targets=("word_embeddings", *DENSE)),),
     "loha": (LoHa(r=3, alpha=7.0, targets=("key", "k_lin", *DENSE)),),  # through r^2 ranks
@@ -72,6 +78,8 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "lokr-both": (LoKr(r=2, alpha=5.0, decompose_both=True, decompose_factor=8, targets=DENSE),),
     "vera": (VeRA(r=5),),
     "vera-dense": (VeRA(r=6, projection_prng_key=3, targets=DENSE),),  # projections of two widths
+    "randlora": (RandLoRA(r=5, alpha=0.5),),  # 5 does not divide 32: seven bases, the last not whole
+    "randlora-dense": (RandLoRA(r=8, alpha=0.7, projection_prng_key=3, targets=DENSE),),  # wider in, wider out and neither
     "miss": (MiSS(r=6, targets=("query", "q_lin", *DENSE)),),  # 6 divides neither 32 nor 64
     "miss-mini": (MiSS(r=8, mini_r=4),),
     "hira": (HiRA(r=3),),
@@ -85,10 +93,14 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "adapterplus": (Bottleneck(width=6, activation="gelu", place="plus"),),
     "compacter": (Compacter(width=8, n=4),),
     "compacter++": (Compacter(width=6, n=2, activation="relu", place="pfeiffer"),),
+    "invertible": (Invertible(reduction=4, activation="gelu"),),
+    "mad_x": mad_x(width=4, reduction=2),
     "bitfit": (BitFit(),),
     "prefix": (Prefix(tokens=4),),
     "prompt": (PromptTuning(tokens=4),),
+    "p_tuning": (PTuning(tokens=4, encoder_hidden_size=6),),
     "loreft": (LoReFT(r=3),),
+    "loreft-ends": (LoReFT(r=2, prefix_positions=2, suffix_positions=1),),
     "direft": (DiReFT(r=2),),
     "mam": mam(tokens=3, width=4),
     "ln_tuning": (LayerNormTuning(),),
@@ -107,8 +119,9 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
 }
-#: Files of these hold frozen weights with the change added: what is read back is rounded, by less than this.
-ROUNDED = {"ln_tuning": 1e-6}
+#: Files of these hold frozen weights with the change added, or what a network makes: what is read back is rounded, by less than
+#: this.
+ROUNDED = {"ln_tuning": 1e-6, "p_tuning": 1e-6}
 MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
 
 
@@ -123,6 +136,7 @@ COUNTS = {
     "lora-dense": 3 * 2 * ((D + D) + 2 * (D + W)) + 2 * (D + D),
     "lora-regex": 2 * 2 * (D + D),
     "lora-embedding": 4 * (V + D) + 3 * 4 * (D + D),
+    "lora_fa": 3 * (5 + 3) * D,
     "dora": 3 * 2 * (3 * (D + D) + D),
     "dora-everywhere": 3 * (2 * ((D + D) + 2 * (D + W)) + D + W + D) + 2 * (D + D) + D + 2 * (V + D) + D,
     "loha": 3 * 2 * 3 * (2 * (D + D) + 2 * (D + W)) + 2 * 3 * (D + D),
@@ -131,6 +145,8 @@ COUNTS = {
     "lokr-both": 3 * (2 * 16 + 4 * 4 + 2 * (2 * 16 + 2 * (4 + 8))) + 2 * 16 + 4 * 4,  # 32 is 8 times 4, 64 is 8 times 8
     "vera": 3 * 2 * (D + 5),
     "vera-dense": 3 * ((D + 6) + (W + 6) + (D + 6)) + D + 6,
+    "randlora": 3 * 2 * 7 * (5 + D),
+    "randlora-dense": (3 * 3 + 1) * 4 * (8 + D),
     "miss": 3 * 6 * (D + D + W + D) + 6 * D,
     "miss-mini": 3 * 2 * 8 * 4,
     "hira": 3 * 2 * 3 * (D + D),
@@ -144,10 +160,14 @@ COUNTS = {
     "adapterplus": 3 * (2 * D * 6 + 6 + D + D),
     "compacter": 2 * 3 * (4**3 + 3 * D + 3 * 8),
     "compacter++": 3 * (2**3 + 3 * D + 3 * 6),
+    "invertible": 2 * (2 * 16 * 4 + 4 + 16),
+    "mad_x": 2 * (2 * 16 * 8 + 8 + 16) + 3 * (2 * D * 4 + 4 + D),
     "bitfit": 3 * BIASES + D + D,
     "prefix": 3 * 2 * 4 * D,
     "prompt": 4 * D,
+    "p_tuning": 4 * D + (D * 6 + 6) + (6 * 6 + 6) + (6 * D + D),
     "loreft": 3 * (2 * 3 * D + 3),
+    "loreft-ends": 3 * (2 * 2 * D + 2),
     "direft": 3 * (2 * 2 * D + 2),
     "mam": 3 * 2 * 3 * D + 3 * (2 * D * 4 + 4 + D),
     "ln_tuning": 3 * NORMS * 2 + 2 * D,
@@ -203,6 +223,16 @@ def random_adapter(backbone: Backbone, name: str | tuple[Method, ...], tokens: b
     """An adapter as training leaves it: nothing in it is zero."""
     adapter = fresh(backbone, name, tokens, seed)
     return dataclasses.replace(adapter, states=randomised(adapter, seed).states | only_head(adapter).states)
+
+
+def as_saved(adapter: Adapter) -> Adapter:
+    """The adapter as its file has it: of P-tuning's network the prompt that it makes."""
+    states = dict(adapter.states)
+    for method in adapter.methods:
+        if isinstance(method, PTuning):
+            made = {s: {"prompt": np.asarray(method.rows(leaves))} for s, (leaves, _) in states[method.key].items()}
+            states[method.key] = {s: (made[s], fixed) for s, (_, fixed) in states[method.key].items()}
+    return dataclasses.replace(adapter, states=states)
 
 
 def only_head(adapter: Adapter) -> Adapter:

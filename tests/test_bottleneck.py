@@ -1,4 +1,4 @@
-"""Bottleneck adapters, Compacter among them, against plain NumPy."""
+"""Bottleneck adapters, Compacter and invertible ones among them, against plain NumPy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from graftax import Bottleneck, Compacter, GraftaxError
+from graftax import Bottleneck, Compacter, GraftaxError, Invertible
 from graftax.adapters.registry import method_of
+from graftax.adapters.sites import Site
 from graftax.models.backbone import Backbone
 
 GetBackbone = Callable[[str], Backbone]
@@ -76,3 +77,35 @@ def test_compacter_refuses(settings: Any, message: str) -> None:
 def test_compacter_must_divide_the_channels(backbone_of: GetBackbone) -> None:
     with pytest.raises(GraftaxError, match="n = 5 does not divide the 32 channels"):
         Compacter(width=10, n=5).select(backbone_of("bert").sites)
+
+
+def test_invertible_is_its_formula_and_can_be_inverted(backbone_of: GetBackbone) -> None:
+    w, _, y, changed = at_a_branch(backbone_of("bert"), Invertible(reduction=4))
+
+    def network(half: str, z: np.ndarray) -> np.ndarray:
+        return np.maximum(z @ w[f"{half}_down"] + w[f"{half}_down_bias"], 0.0) @ w[f"{half}_up"] + w[f"{half}_up_bias"]
+
+    assert w["f_down"].shape == (16, 4)
+    first = y[..., :16] + network("f", y[..., 16:])
+    second = y[..., 16:] + network("g", first)
+    np.testing.assert_allclose(changed, np.concatenate([first, second], -1), rtol=1e-4, atol=1e-4)
+    back = changed[..., 16:] - network("g", changed[..., :16])
+    np.testing.assert_allclose(back, y[..., 16:], atol=1e-4)
+    np.testing.assert_allclose(changed[..., :16] - network("f", back), y[..., :16], atol=1e-3)
+
+
+def test_invertible_of_an_odd_width() -> None:
+    """The second half is the longer one."""
+    blank = Invertible(reduction=2).blank(Site("embedding_norm", "norm", "embeddings.LayerNorm", (7,)))
+    assert {name: leaf.shape for name, leaf in blank.items() if leaf.ndim == 2} == {
+        "f_down": (4, 1),
+        "f_up": (1, 3),
+        "g_down": (3, 1),
+        "g_up": (1, 4),
+    }
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"reduction": 0}, "at least 1"), ({"activation": "x"}, "none of relu")])
+def test_wrong_invertible_settings_are_refused(settings: Any, message: str) -> None:
+    with pytest.raises(GraftaxError, match=message):
+        Invertible(**settings)

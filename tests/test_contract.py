@@ -24,6 +24,7 @@ from cases import (
     ROUNDED,
     D,
     W,
+    as_saved,
     compiled,
     fresh,
     logits,
@@ -53,14 +54,18 @@ from graftax import (
     GraftaxError,
     Head,
     HiRA,
+    Invertible,
     LayerNormTuning,
     LoHa,
     LoKr,
     LoRA,
+    LoRAFA,
     LoReFT,
     MiSS,
     Prefix,
     PromptTuning,
+    PTuning,
+    RandLoRA,
     Recipe,
     RoAd,
     SHiRA,
@@ -93,7 +98,7 @@ FAST |= {("albert", name, "pooled") for name in ("rslora", "ia3", "together")}
 FAST |= {("bert", "together", "tokens"), ("albert", "lora-dense", "tokens"), ("distilbert", "prefix", "tokens")}
 FAST |= {("bert", "probe", "tokens"), ("roberta", "bitfit", "tokens")}
 FAST |= {("roberta", "vera", "pooled"), ("distilbert", "oft", "tokens"), ("albert", "dora", "pooled")}
-FAST |= {("albert", "prompt", "tokens")}
+FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
 #: Of those, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN} | {("albert", "together", "tokens")}
 #: The ones whose gradient is also taken without compiling, which takes a quarter of a minute each.
@@ -286,7 +291,7 @@ def inverse(adapter: Adapter) -> Adapter:
             return value[:, ::-1]
         if leaf == "q" and value.ndim > 2:  # BOFT's blocks, and not AdaLoRA's factor
             return -value
-        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "p", "q") else -value
+        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "gamma", "p", "q") else -value
 
     return mapped(adapter, undo)
 
@@ -339,7 +344,7 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
     adapter = dataclasses.replace(random_adapter(backbone, name, head == "tokens"), metrics={"f1": 0.5}, recipe={"lr": 1e-3})
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
     within = ROUNDED.get(name, 0.0)
-    assert_same_states(loaded, adapter, within)
+    assert_same_states(loaded, as_saved(adapter), within)
     for field in dataclasses.fields(Adapter):
         if field.name != "states":
             assert getattr(loaded, field.name) == getattr(adapter, field.name)
@@ -356,10 +361,12 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
         LoRA(r=3, alpha=7.5, dropout=0.1, targets=("query",), rank_pattern={"query": 2}, alpha_pattern={"query": 5.0}),
         LoRA(r=3, alpha=7.0, targets=("query", "value")),
         LoRA(r=3, alpha=7.0, targets=r".*layer\.2\..*dense"),
+        LoRAFA(r=3, alpha=7.0, dropout=0.1, targets=("query", "dense")),
         DoRA(r=3, alpha=7.0, rslora=True, targets=("query", "word_embeddings"), rank_pattern={"query": 2}),
         LoHa(r=3, alpha=7.5, targets=("query",), rank_pattern={"query": 2}, alpha_pattern={"query": 5.0}),
         LoKr(r=3, alpha=7.5, targets=("query", "dense"), rank_pattern={"query": 9}, decompose_both=True, decompose_factor=4),
         VeRA(r=7, d_initial=0.2, dropout=0.1, projection_prng_key=5, targets=("query", "dense")),
+        RandLoRA(r=6, alpha=9.0, dropout=0.1, projection_prng_key=5, targets=("query", "intermediate.dense")),
         MiSS(r=5, dropout=0.1, targets=("query",)),
         MiSS(r=8, mini_r=16, targets=r".*key"),
         HiRA(r=3, targets=("query",)),
@@ -376,12 +383,15 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
         Bottleneck(width=3, place="parallel", scaling="channel"),
         Bottleneck(width=3, place="plus", scaling=2.5),
         Compacter(width=8, n=2, activation="relu", place="pfeiffer"),
+        Invertible(reduction=4, activation="silu"),
         BitFit(targets=("LayerNorm",)),
         Full(targets=("word_embeddings", "query")),
         Prefix(tokens=3),
         PromptTuning(tokens=3),
+        PTuning(tokens=3),
+        PTuning(tokens=3, encoder_hidden_size=5),
         LoReFT(r=3, targets=("output.LayerNorm",)),
-        DiReFT(r=3),
+        DiReFT(r=3, prefix_positions=4, suffix_positions=2),
         LayerNormTuning(targets=("output.LayerNorm",)),
         OFT(r=4, oft_block_size=0, targets=("query",), block_share=True, num_cayley_neumann_terms=6),
         HRA(r=3, apply_GS=True, targets=("query",)),
@@ -399,7 +409,7 @@ def test_typed_config_survives(method: Any, backbone_of: GetBackbone, tmp_path: 
     adapter = Adapter.create((method, head), backbone.sites_for(head), labels=LABELS)
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
     assert loaded.methods == adapter.methods
-    assert_same_states(loaded, adapter)
+    assert_same_states(loaded, as_saved(adapter))
 
 
 def test_two_methods_never_share_a_key(backbone_of: GetBackbone, tmp_path: Path) -> None:
@@ -555,6 +565,7 @@ def test_golden(name: str) -> None:
     "methods",
     [
         (LoRA(r=3, alpha=7.0), LoRA(r=8, alpha=2.0, rslora=True), LoRA(r=1, alpha=9.0)),
+        (LoRAFA(r=3, alpha=7.0), LoRAFA(r=8, alpha=2.0), LoRAFA(r=1, alpha=9.0)),
         (LoHa(r=3, alpha=7.0), LoHa(r=5, alpha=2.0), LoHa(r=1, alpha=9.0)),
         (LoKr(r=3, alpha=7.0), LoKr(r=5, alpha=2.0), LoKr(r=1, alpha=9.0, decompose_both=True)),
         (VeRA(r=3), VeRA(r=5, projection_prng_key=1), VeRA(r=1)),
@@ -562,9 +573,11 @@ def test_golden(name: str) -> None:
         (AdaLoRA(init_r=3, alpha=7.0), AdaLoRA(init_r=5, alpha=2.0), AdaLoRA(init_r=1, alpha=9.0)),
         (Bottleneck(width=3), Bottleneck(width=7), Bottleneck(width=1)),
         (Compacter(width=4), Compacter(width=20), Compacter(width=8)),
+        (Invertible(reduction=2), Invertible(reduction=4), Invertible(reduction=16)),
         (Prefix(tokens=2), Prefix(tokens=6), Prefix(tokens=1)),
         (PromptTuning(tokens=2), PromptTuning(tokens=6), PromptTuning(tokens=1)),
-        (LoReFT(r=2), LoReFT(r=6), LoReFT(r=1)),
+        (PTuning(tokens=2), PTuning(tokens=6), PTuning(tokens=1)),
+        (LoReFT(r=2), LoReFT(r=6, prefix_positions=2), LoReFT(r=1, suffix_positions=3)),
         (DiReFT(r=2), DiReFT(r=6), DiReFT(r=1)),
         (HRA(r=2), HRA(r=6), HRA(r=1)),
         (FourierFT(n_frequency=9), FourierFT(n_frequency=30, scaling=50.0), FourierFT(n_frequency=1)),
@@ -660,7 +673,8 @@ def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, ba
     assert rough.fingerprint == exact.fingerprint
     adapter = random_adapter(exact, name)
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", rough), rough)
-    assert_same_states(loaded, adapter, 1e-2 if name in ROUNDED else 0.0)  # whole weights, less the frozen ones in bfloat16
+    whole = any(isinstance(m, LayerNormTuning) for m in adapter.methods)  # whole weights, less the frozen ones in bfloat16
+    assert_same_states(loaded, as_saved(adapter), 1e-2 if whole else 0.0)
     layout = Layout.of([loaded], rough.sites)
     near = logits(rough, loaded, some_inputs(rough), layout)
     assert near.dtype == np.float32

@@ -21,7 +21,7 @@ import transformers
 from cases import LABELS, METHODS, ROUNDED, logits, random_adapter
 from conftest import MINILM, SHARED, needs_assets, some_inputs
 from reference import saved, torch_logits, torch_model
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from graftax import IA3, GraftaxError, LoRA, Recipe, load_adapter, load_backbone, save_adapter
 from graftax.models.backbone import Backbone
@@ -90,7 +90,7 @@ def rows(backbone: Backbone) -> Inputs:
 IN_PEFT: tuple[str, ...] = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets")
 IN_PEFT += ("dora", "dora-everywhere", "vera", "vera-dense", "loha", "loha-whole", "lokr", "lokr-both", "miss", "miss-mini")
 IN_PEFT += ("hira", "adalora", "oft", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
-IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt")
+IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt", "p_tuning", "lora_fa", "randlora", "randlora-dense")
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]
 #: "ffn", the name of a dense layer in ALBERT, is a whole module in DistilBERT, and PEFT refuses it.
@@ -100,6 +100,7 @@ WRITTEN = [
 FAST_WRITTEN = {("bert", name, "pooled") for name in IN_PEFT}
 FAST_WRITTEN |= {("roberta", "lora-dense", "tokens"), ("roberta", "prefix", "tokens")}
 FAST_WRITTEN |= {("distilbert", "lora-embedding", "pooled"), ("albert", "rslora", "pooled"), ("bert", "lora-dense", "tokens")}
+FAST_WRITTEN |= {("roberta", "p_tuning", "tokens"), ("albert", "p_tuning", "pooled")}
 FAST_WRITTEN |= {("roberta", "prompt", "pooled"), ("distilbert", "prompt", "tokens"), ("albert", "prompt", "pooled")}
 FAST_WRITTEN |= {("roberta", "lora-dense", "pooled"), ("albert", "ia3-targets", "tokens"), ("distilbert", "ia3", "tokens")}
 
@@ -203,6 +204,12 @@ def peft_config(name: str, family: str, head: str) -> Any:
             return peft.LoKrConfig(task_type=TASKS[head][1], r=2, alpha=5, target_modules=[query, out], **cut)
         case "vera":
             return peft.VeraConfig(task_type=TASKS[head][1], r=5, target_modules=[query, value, wide])
+        case "randlora":
+            bases = {"target_modules": [query, value, wide]}
+            return peft.RandLoraConfig(task_type=TASKS[head][1], r=5, randlora_alpha=2, **bases)
+        case "randlora-sparse":
+            bases = {"target_modules": [out], "sparse": True}
+            return peft.RandLoraConfig(task_type=TASKS[head][1], r=8, randlora_alpha=3, **bases)
         case "miss":
             return peft.MissConfig(task_type=TASKS[head][1], r=6, target_modules=[query, value, wide])
         case "miss-mini":
@@ -219,6 +226,10 @@ def peft_config(name: str, family: str, head: str) -> Any:
             # PEFT does not find them in DistilBERT's config, and takes ALBERT's hidden size for its embedding's
             sizes = {"num_layers": 3, "num_attention_heads": 4, "token_dim": 16 if family == "albert" else 32}
             return peft.PromptTuningConfig(task_type=TASKS[head][1], num_virtual_tokens=4, **sizes)
+        case "p_tuning" | "p_tuning-lstm":
+            sizes = {"num_layers": 3, "num_attention_heads": 4, "token_dim": 16 if family == "albert" else 32}
+            network = {"encoder_hidden_size": 6, "encoder_reparameterization_type": "MLP" if name == "p_tuning" else "LSTM"}
+            return peft.PromptEncoderConfig(task_type=TASKS[head][1], num_virtual_tokens=4, **network, **sizes)
         case "ln_tuning":
             return peft.LNTuningConfig(
                 task_type=TASKS[head][1],
@@ -263,6 +274,7 @@ def peft_config(name: str, family: str, head: str) -> Any:
 KINDS: tuple[str, ...] = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
 KINDS += ("dora", "loha", "lokr", "lokr-both", "vera", "miss", "miss-mini", "hira", "adalora", "ln_tuning", "shira")
 KINDS += ("oft", "oft-terms", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
+KINDS += ("randlora", "randlora-sparse", "p_tuning", "p_tuning-lstm")
 READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
 PEFT_CANNOT = {("distilbert", "prefix"), ("albert", "prefix"), ("albert", "layers"), ("distilbert", "all-linear")}
@@ -307,10 +319,46 @@ def test_adalora_that_peft_has_pruned(pairs: Pairs, tmp_path: Path) -> None:
     np.testing.assert_allclose(read_by_peft(pair, back), ours, atol=1e-4)
 
 
+def test_lora_fa_is_a_lora_to_others(pairs: Pairs, tmp_path: Path) -> None:
+    """Its directory is a LoRA's: without graftax.json it is one here too, and with it A stays frozen."""
+    backbone = pairs("bert").backbone
+    adapter = random_adapter(backbone, "lora_fa")
+    path = save_adapter(adapter, tmp_path / "a", backbone)
+    again = load_adapter(path, backbone)
+    assert again.methods == adapter.methods
+    assert [set(leaves) for leaves, _ in again.states["lora_fa"].values()] == [{"b"}] * 6
+    (path / "graftax.json").unlink()
+    lora = load_adapter(path, backbone)
+    assert isinstance(lora.method("lora"), LoRA)
+    assert [set(leaves) for leaves, _ in lora.states["lora"].values()] == [{"a", "b"}] * 6
+    ours = logits(backbone, adapter, rows(backbone))
+    np.testing.assert_allclose(logits(backbone, lora, rows(backbone)), ours, atol=1e-6)
+
+
 def test_vera_without_its_projections(pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs("bert")
     _, path = make(pair, tmp_path, peft.VeraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], save_projection=False))
     with pytest.raises(GraftaxError, match=r"save_projection=false.*cannot be reproduced"):
+        load_adapter(path, pair.backbone)
+
+
+def test_randlora_without_its_bases(pairs: Pairs, tmp_path: Path) -> None:
+    pair = pairs("bert")
+    settings = {"r": 4, "target_modules": ["query"], "save_projection": False}
+    _, path = make(pair, tmp_path, peft.RandLoraConfig(task_type="SEQ_CLS", **settings))
+    with pytest.raises(GraftaxError, match=r"save_projection=false.*cannot be reproduced"):
+        load_adapter(path, pair.backbone)
+
+
+def test_randlora_with_two_kinds_of_bases(pairs: Pairs, tmp_path: Path) -> None:
+    """PEFT's files hold the shared bases many times over; they must say the same."""
+    pair = pairs("bert")
+    _, path = make(pair, tmp_path, peft_config("randlora", "bert", "pooled"))
+    file = path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors[next(key for key in tensors if key.endswith("1.attention.self.query.randlora_A"))] += 1.0
+    save_file(tensors, file)
+    with pytest.raises(GraftaxError, match="copies of the random bases are not the same"):
         load_adapter(path, pair.backbone)
 
 
@@ -326,8 +374,6 @@ MINIMAL = {"peft_type": "LORA", "target_modules": ["query"], "r": 2, "lora_alpha
 
 def test_minimal_config(pairs: Pairs, tmp_path: Path) -> None:
     """Four keys, no head, no metadata, no graftax.json."""
-    from safetensors.numpy import save_file
-
     backbone, random = pairs("bert").backbone, np.random.default_rng(0)
     stem = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_{}.weight"
     shapes = {"A": (2, 32), "B": (32, 2)}
@@ -479,8 +525,6 @@ def test_pickle_is_never_read(lora_of_peft: tuple[Backbone, Path]) -> None:
 
 
 def test_task_without_a_head_tensor(lora_of_peft: tuple[Backbone, Path]) -> None:
-    from safetensors.numpy import save_file
-
     backbone, path = lora_of_peft
     file = path / "adapter_model.safetensors"
     save_file({key: t for key, t in load_file(file).items() if "classifier" not in key}, file)
