@@ -1,4 +1,4 @@
-"""LoRA adapters for MiniLM as directories that both sides read; used by mixed.py, swap.py and cold_start.py."""
+"""Adapters for MiniLM, LoRA as directories that both sides read; used by mixed.py, swap.py and cold_start.py."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness import MINILM, Work
 LABELS = 16
 
 
-def adapter(backbone: Any, seed: int, head: bool = True) -> Any:
-    """r 8 on query and value and, with `head`, a classifier; no leaf at zero."""
+def adapter(backbone: Any, seed: int, head: bool = True, method: str = "lora") -> Any:
+    """By default r 8 on query and value and, with `head`, a classifier; no leaf at zero."""
     import numpy as np
 
     import graftax
 
-    methods = (graftax.LoRA(r=8), *([backbone.head(LABELS)] if head else []))
+    methods = (graftax.METHODS[method](), *([backbone.head(LABELS)] if head else []))
     names = tuple(f"label{i}" for i in range(LABELS if head else 0))
     fresh = graftax.Adapter.create(methods, backbone.sites, seed, labels=names, fingerprint=backbone.fingerprint)
     random = np.random.default_rng(seed)

@@ -3,8 +3,9 @@
     python benchmarks/mixed.py [--resident N] [--repeats N]
 
 The model call alone on tokenized arrays of 32 x 32, under 32 adapters, under one, and under none; then texts to labels
-(32 test rows of CLINC150); then graftax with 1,000 adapters resident against graftax with one. graftax runs one compiled
-program for all of these; PEFT takes `adapter_names=` for a mixture, `set_adapter` for one, `disable_adapter` for none.
+(32 test rows of CLINC150); then graftax with 1,000 adapters resident against graftax with one, with five methods in the rows
+against LoRA alone, and with the average of four adapters in every row against one. graftax runs one compiled program for each;
+PEFT takes `adapter_names=` for a mixture, `set_adapter` for one, `disable_adapter` for none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from adapters_on_disk import adapter, write
 from harness import MINILM, Work, Worker, clinc, duel, report, row
@@ -21,25 +23,33 @@ from harness import MINILM, Work, Worker, clinc, duel, report, row
 ROWS, LENGTH = 32, 32
 
 
-def ours(folder: str, adapters: int, resident: int, texts: bool) -> Work:
+FIVE = ("lora", "dora", "oft", "ia3", "bottleneck")
+
+
+def ours(folder: str, adapters: int, resident: int, texts: bool, methods: int = 1, terms: int = 1) -> Work:
     import jax
     import numpy as np
 
     import graftax
+    from graftax.adapters.graft import Mix
     from graftax.models.backbone import TOKENS
     from graftax.models.encoder import Inputs
 
     backbone = graftax.load_backbone(MINILM)
     predictor = graftax.Predictor(backbone)
     for i in range(resident):
-        predictor.load(str(i), Path(folder) / str(i) if i < ROWS else adapter(backbone, i))
+        on_disk = methods == 1 and i < ROWS
+        predictor.load(str(i), Path(folder) / str(i) if on_disk else adapter(backbone, i, method=FIVE[i % methods]))
     names = [str(i * max(1, resident // ROWS) % adapters) if adapters else None for i in range(ROWS)]
     if texts:
         rows = [row["text"] for row in clinc("test")[::100][:ROWS]]
     else:
         ids = np.random.default_rng(0).integers(5, 30000, (ROWS, LENGTH)).astype(np.int32)
         inputs = Inputs(ids, np.ones_like(ids, bool), np.zeros_like(ids))
-        slots = np.array([predictor.bank.slot(name) for name in names], np.int32)
+        slots: Any = np.array([predictor.bank.slot(name) for name in names], np.int32)
+        if terms > 1:
+            several = np.stack([np.roll(slots, k) for k in range(terms)], axis=1)[:, None]
+            slots = Mix(several, np.full(several.shape, 1.0 / terms, np.float32), slots)
         state = {name: tree for name, tree in predictor.bank.state.items() if name != TOKENS}
     yield {}
     while True:
@@ -92,6 +102,11 @@ if __name__ == "__main__":
             a = Worker(ours, folder=folder, adapters=adapters, resident=max(1, adapters), texts=texts)
             b = Worker(peft, folder=folder, adapters=adapters, texts=texts)
             report(row(what, duel(a, b, args.repeats)))
-        many, one = (Worker(ours, folder=folder, adapters=count, resident=count, texts=False) for count in (args.resident, 1))
-        what = f"forward {ROWS} x {LENGTH}, graftax with {args.resident} adapters resident, against graftax with one"
-        report(row(what, duel(many, one, args.repeats), "both columns graftax"))
+        one: dict[str, Any] = {"folder": folder, "adapters": ROWS, "resident": ROWS, "texts": False}
+        for what, a, b in (
+            (f"{args.resident} adapters resident, against one", {"adapters": args.resident, "resident": args.resident}, 1),
+            ("five methods in 32 rows, against LoRA alone", {"methods": len(FIVE)}, ROWS),
+            ("the average of four adapters in every row, against one adapter", {"terms": 4}, ROWS),
+        ):
+            left, right = Worker(ours, **{**one, **a}), Worker(ours, **{**one, "adapters": b, "resident": b})
+            report(row(f"forward {ROWS} x {LENGTH}, {what}", duel(left, right, args.repeats), "both columns graftax"))
