@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from .method import Leaves, Method
 from .registry import method_of
-from .sites import Entry, KeyValue
+from .sites import Entry, KeyValue, NextNorm
 
 State = dict[str, dict[str, Leaves]]
 STACK = "layers."
@@ -52,8 +52,8 @@ class SiteCalls:
     def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
         return self._weighted("embedding", name, ids, module)
 
-    def branch(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self._weightless(name, x, y)
+    def branch(self, name: str, x: jax.Array, y: jax.Array, norm: Module) -> jax.Array:
+        return self._weightless(name, x, y, NextNorm(norm.weights(), norm.compute))
 
     def attention(self, name: str, x: jax.Array, y: KeyValue) -> KeyValue:
         return self._weightless(name, x, y)
@@ -82,10 +82,10 @@ class SiteCalls:
 
         return self._run(name, site, x)
 
-    def _weightless(self, name: str, x: jax.Array, y: Any) -> Any:
+    def _weightless(self, name: str, x: jax.Array, y: Any, frozen: Any = None) -> Any:
         def site(states: dict[str, Leaves], x: jax.Array, y: Any) -> Any:
             for method, state in _resolve(states):
-                y = _in_float32(method.apply, state, x, y, None, self._key(name, method), like=y)
+                y = _in_float32(method.apply, state, x, y, frozen, self._key(name, method), like=y)
             return y
 
         return self._run(name, site, x, y)
