@@ -14,6 +14,7 @@ from .full import Full
 from .head import Head
 from .hira import HiRA
 from .hra import HRA
+from .hub import export_adapter
 from .ia3 import IA3
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
@@ -66,6 +67,7 @@ __all__ = [
     "Site",
     "VeRA",
     "combine",
+    "export_adapter",
     "load_adapter",
     "mam",
     "merge",
