@@ -1,7 +1,7 @@
 # make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
 # make test    the tests
 # make test-hub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
-# Both set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
+# They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
