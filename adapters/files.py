@@ -23,7 +23,7 @@ import numpy as np
 from .. import disk
 from ..errors import GraftaxError
 from .adapter import Adapter, SiteStates
-from .head import Head
+from .head import FIRST, Head
 from .method import MODEL_PREFIX, Leaves, Method
 from .peft import refuse_leftovers
 from .registry import METHODS, method_class
@@ -132,7 +132,7 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     """PEFT's config, where PEFT can express the adapter."""
     body = [m for m in adapter.methods if not isinstance(m, Head)]
     head = _head_of(adapter.methods)
-    if len(body) != 1 or body[0].peft_type is None:
+    if len(body) != 1 or body[0].peft_type is None or (head is not None and head.site == FIRST):
         return None
     fields = body[0].to_peft(list(adapter.states[body[0].key]), backbone.sites)
     if fields is None or (body[0].peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):

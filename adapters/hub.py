@@ -26,7 +26,7 @@ from .. import disk
 from ..errors import GraftaxError
 from .adapter import Adapter
 from .files import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_of
-from .head import Head
+from .head import FIRST, Head
 from .hub_methods import Place, Words, read_methods, words_of
 from .method import Leaves, Method
 from .sites import Site
@@ -120,9 +120,9 @@ def _read_head(directory: Path, backbone: Backbone) -> FoundHead | None:
         modules, fits = head.modules, {key.rpartition(".")[0] for key in tensors} == {*head.modules}
     else:
         kind = settings.get("head_type")
-        head = backbone.head(1, tokens=kind == "tagging")
+        fitting = [head for head in _heads(backbone, kind) if _shape(head, backbone).items() <= {**_SHAPE, **settings}.items()]
+        fits, head = bool(fitting), fitting[0] if fitting else backbone.head(1)
         modules = _numbered(head, envelope.get("name"))
-        fits = kind in _TASKS and all(settings.get(key, like) == like for key, like in _shape(head, backbone).items())
     if not fits:
         said = {key: settings[key] for key in sorted(settings.keys() - {"label2id", "dropout_prob"})} or sorted(tensors)
         _warn(directory, f"its head is none that graftax has on this backbone: {json.dumps(said)}")
@@ -144,12 +144,28 @@ def _numbered(head: Head, name: Any) -> tuple[str, ...]:
     return tuple(f"heads.{name}.{place}" for place in ((1,) if head.hidden == "none" else (1, 4)))
 
 
+_SHAPE = {"layers": 2, "activation_function": "tanh", "use_pooler": False, "bias": True}  # where a config does not say
+
+
+def _heads(backbone: Backbone, kind: Any) -> list[Head]:
+    """The heads there are here: transformers', and where that one reads the pooler those that do not."""
+    if kind not in _TASKS:
+        return []
+    own = backbone.head(1, tokens=kind == "tagging")
+    if kind == "tagging" or own.hidden != "none":
+        return [own]
+    return [own, *(Head(site=FIRST, hidden=hidden, modules=modules) for hidden, modules in _FIRST_HEADS.items())]
+
+
+_FIRST_HEADS = {"none": ("classifier",)} | dict.fromkeys(("tanh", "relu"), ("classifier.dense", "classifier.out_proj"))
+
+
 def _shape(head: Head, backbone: Backbone) -> dict[str, Any]:
-    """A head of this backbone as `adapters` says it; what a config leaves out is like this."""
+    """What a config says of such a head."""
     if head.site == "head.tokens":
         return {"layers": 1}
     hidden = head.hidden != "none"
-    pooled = backbone.family.head.features == "pooled" and not hidden
+    pooled = backbone.family.head.features == "pooled" and not hidden and head.site != FIRST
     return {"layers": 1 + hidden, "use_pooler": pooled, "bias": True} | ({"activation_function": head.hidden} if hidden else {})
 
 

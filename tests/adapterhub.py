@@ -41,6 +41,7 @@ CASES: dict[str, Callable[[], Any]] = {
         r=2, alpha=5, attn_matrices=["q", "k", "v"], intermediate_lora=True, output_lora=True, leave_out=[0]
     ),
     "ia3": lambda: adapters.IA3Config(),
+    "default-head": lambda: adapters.LoRAConfig(r=3, alpha=7),
     "mam": lambda: adapters.MAMConfig(
         adapters.PrefixTuningConfig(prefix_length=3, bottleneck_size=6), adapters.ParBnConfig(**SMALL)
     ),
@@ -75,7 +76,7 @@ def save(backbone: Path, rows: Any, out: Path) -> None:
         model = model_of(backbone, case)
         model.add_adapter("mine", config=config())
         pooled = model.config.model_type in ("bert", "albert")  # as graftax's head reads it
-        shape = {"layers": 1, "use_pooler": True} if pooled else {"layers": 2, "use_pooler": False}
+        shape = {"layers": 1, "use_pooler": True} if pooled and case != "default-head" else {"layers": 2, "use_pooler": False}
         model.add_classification_head("mine", num_labels=3, id2label={0: "bad", 1: "fair", 2: "good"}, **shape)
         model.set_active_adapters("mine")
         for key, parameter in model.named_parameters():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import LABELS, METHODS, logits, only_head, random_adapter
+from cases import LABELS, METHODS, compiled, logits, only_head, random_adapter, randomised
 from conftest import CONFIGS, some_inputs
 from reference import saved, torch_model
 from safetensors.numpy import load_file, save_file
@@ -34,8 +34,12 @@ from graftax import (
     load_backbone,
     save_adapter,
 )
+from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
+from graftax.models.encoder import Inputs
 from graftax.models.random import random_backbone
+from graftax.serve.bank import Bank
+from graftax.serve.export import export_merged
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv-hub" / "bin" / "python"
@@ -55,6 +59,8 @@ OURS: dict[str, tuple[Method, ...]] = {
     "mam": (Prefix(tokens=3, shifted=False), Bottleneck(width=4, place="parallel")),
 }
 LORA_SITES = [f"attention.self.{name}" for name in ("key", "query", "value")] + ["intermediate.dense", "output.dense"]
+#: Theirs by default, which on BERT is not transformers'.
+FIRST_HEAD = Head(site="head.first", labels=3, hidden="tanh", modules=("classifier.dense", "classifier.out_proj"))
 THEIRS: dict[str, tuple[Method, ...]] = {  # what the cases of adapterhub.py are here
     "double_seq_bn": (Bottleneck(width=8, activation="silu"),),
     "seq_bn": (Bottleneck(width=8, place="pfeiffer", normed=True),),
@@ -92,6 +98,7 @@ THEIRS: dict[str, tuple[Method, ...]] = {  # what the cases of adapterhub.py are
             targets=tuple(f"PREFIX.encoder.layer.{i}.{module}" for i in (1, 2) for module in LORA_SITES),
         ),
     ),
+    "default-head": (LoRA(r=3, alpha=7),),
     "ia3": (IA3(feedforward=(), targets=("attention.self.key", "attention.self.value", "intermediate.dense")),),
     "mam": (Prefix(tokens=3, shifted=False), Bottleneck(width=8, place="parallel")),
 }
@@ -306,7 +313,7 @@ def test_head_of_a_task_model(family: str, backbone_of: GetBackbone, tmp_path: P
 
 @pytest.mark.parametrize(
     "changes",
-    [{"use_pooler": False}, {"layers": 2}, {"head_type": "question_answering"}, {"bias": False}],
+    [{"layers": 3}, {"use_pooler": True, "layers": 2}, {"head_type": "question_answering"}, {"bias": False}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_another_head_is_left_out_and_said(changes: dict[str, Any], backbone_of: GetBackbone, tmp_path: Path) -> None:
@@ -317,6 +324,31 @@ def test_another_head_is_left_out_and_said(changes: dict[str, Any], backbone_of:
     (path / "head_config.json").write_text(json.dumps(content))
     with pytest.warns(UserWarning, match=f"without its head.*{next(iter(changes))}"):
         assert [m.name for m in load_adapter(path, backbone).methods] == ["lora"]
+
+
+@pytest.mark.parametrize("hidden", ["none", "tanh", "relu"])
+def test_heads_without_the_pooler(hidden: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """On BERT: in files of both kinds, merged into nothing, and in a batch beside adapters with the usual head."""
+    backbone = backbone_of("bert")
+    modules = ("classifier",) if hidden == "none" else FIRST_HEAD.modules
+    head = dataclasses.replace(FIRST_HEAD, labels=9, hidden=hidden, modules=modules)
+    made = Adapter.create((LoRA(r=3, alpha=7.0), head), backbone.sites_for(head), labels=tuple("abcdefghi"))
+    first, usual = randomised(made, seed=5), random_adapter(backbone, "rslora")
+    there = export_adapter(first, tmp_path / "there", backbone)
+    here = save_adapter(load_adapter(there, backbone), tmp_path / "here", backbone)
+    assert load_adapter(here, backbone).methods == first.methods
+    with pytest.raises(GraftaxError, match="without the pooler"):
+        export_merged(backbone, here, tmp_path / "merged")
+    bank, few = Bank(backbone, capacity=4), some_inputs(backbone)
+    for name, adapter in {"first": load_adapter(here, backbone), "usual": usual}.items():
+        bank.add(name, adapter)
+    inputs = Inputs(*(np.concatenate([leaf] * 3) for leaf in few[:3]))
+    slots = np.repeat([bank.slot(name) for name in (None, "first", "usual")], len(few.ids)).astype(np.int32)
+    none, of_first, of_usual = np.split(np.asarray(compiled(backbone)(backbone.params, bank.state, inputs, slots).pooled), 3)
+    alone = compiled(backbone)(backbone.params, Layout.of([first], backbone.sites).stack(first, backbone.sites).state, few)
+    assert not none.any()
+    np.testing.assert_allclose(of_first[:, :9], alone.pooled, atol=1e-5)
+    np.testing.assert_allclose(of_usual[:, : len(LABELS)], logits(backbone, usual, few), atol=1e-5)
 
 
 # -- with the library ------------------------------------------------------------------------------------------------------
@@ -377,7 +409,8 @@ def test_we_read_their_files(case: str, family: str, exchange: Exchange, tmp_pat
     assert {path.name for path in (at / "theirs").iterdir() if path.is_dir()} == THEIRS.keys()
     adapter = load_adapter(at / "theirs" / case, backbone)
     assert adapter.methods[:-1] == tuple(prefixed(method, family) for method in THEIRS[case])
-    assert (adapter.task, adapter.labels, adapter.method("head")) == ("classify", LABELS, backbone.head(3))
+    head = FIRST_HEAD if (case, family) == ("default-head", "bert") else backbone.head(3)
+    assert (adapter.task, adapter.labels, adapter.method("head")) == ("classify", LABELS, head)
     inputs, theirs = some_inputs(backbone, seed=5), np.load(at / "theirs" / f"{case}.npy")
     np.testing.assert_allclose(logits(backbone, adapter, inputs), theirs, atol=1e-4)
     assert np.abs(logits(backbone, only_head(adapter), inputs) - theirs).max() > 1e-2  # the method is felt
