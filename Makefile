@@ -1,22 +1,26 @@
 # make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
 # make test    the tests
-# Both set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
+# make test-hub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
+# They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint types smoke setup setup-test clean
+.PHONY: demo test test-all test-hub lint types smoke setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not hub"
 
 test-all: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-hub: $(VENV)/.ready-test .venv-hub/.ready
+	$(BIN)/python -m pytest -m hub
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -35,6 +39,11 @@ setup-test: $(VENV)/.ready-test
 # would otherwise build seqeval (a source distribution) in a way that fails where "wheel" is not installed.
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[$(if $(filter test,$*),plot$(comma)test$(comma)dev,$*)]'
+	@touch $@
+
+.venv-hub/.ready: tests/adapterhub.txt
+	$(PYTHON) -m venv .venv-hub
+	.venv-hub/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/adapterhub.txt
 	@touch $@
 
 $(VENV)/bin/python:

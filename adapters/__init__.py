@@ -14,6 +14,7 @@ from .full import Full
 from .head import Head
 from .hira import HiRA
 from .hra import HRA
+from .hub import export_adapter
 from .ia3 import IA3
 from .invertible import Invertible
 from .ln_tuning import LayerNormTuning
@@ -74,6 +75,7 @@ __all__ = [
     "Site",
     "VeRA",
     "combine",
+    "export_adapter",
     "load_adapter",
     "mad_x",
     "mam",

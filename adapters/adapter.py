@@ -19,6 +19,8 @@ import numpy as np
 from ..errors import GraftaxError
 from .graft import State
 from .method import Leaves, Method
+from .prefix import Prefix
+from .prompt import PromptTuning
 from .registry import method_of
 from .sites import Site, number_of_layers
 
@@ -44,7 +46,7 @@ class Adapter:
         keys = [method.key for method in methods]
         if len(set(keys)) < len(keys):
             raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")
-        virtual = [method.name for method in methods if method.virtual_tokens]
+        virtual = [method.name for method in methods if isinstance(method, Prefix | PromptTuning)]
         if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
             raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
         states: SiteStates = {}

@@ -5,7 +5,7 @@
 
 with (x) the Kronecker product, which is never built: with x as n pieces of d/n numbers, piece q of x W is
 sum_i (sum_p A_i[p, q] x_p . u_i) v_i. y is the output of a residual branch. Places as in `bottleneck.py`: after attention and
-the feed-forward (Compacter, "houlsby"), or the feed-forward alone (Compacter++, "pfeiffer").
+the feed-forward (Compacter, "houlsby"), or the feed-forward alone (Compacter++, "pfeiffer"); `normed` as there.
 
 Both weights at a site use the same A_i. The paper shares them over all layers as well; here every site has its own.
 Their n^3 numbers are few.
@@ -41,12 +41,13 @@ class Compacter(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("branch",)
     # the bottleneck is [n, m/n] and grows in its last axis; neutral for the reason `bottleneck.py` gives
     padded: ClassVar[dict[str, int]] = {"down_v": 1, "down_bias": 1, "up_u": 1}
-    traced: ClassVar[tuple[str, ...]] = ("activation", "n")
+    traced: ClassVar[tuple[str, ...]] = ("activation", "n", "normed")
 
     width: int = 24  # m
     n: int = 4  # products in a sum, and the side of each A_i
-    activation: str = "gelu"  # relu, gelu or silu
+    activation: str = "gelu"  # as in `bottleneck.py`
     place: str = "houlsby"  # houlsby or pfeiffer
+    normed: bool = False  # the network reads LN(x + y)
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -85,7 +86,8 @@ class Compacter(Method):
         return {"rule": zeros(n, n, n)} | down | up, {}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        pieces = y.reshape(*y.shape[:-1], self.n, -1)
+        h = frozen(x + y) if self.normed else y
+        pieces = h.reshape(*y.shape[:-1], self.n, -1)
         narrow = product(pieces, state["rule"], state["down_u"], state["down_v"]) + state["down_bias"]
         wide = product(ACTIVATIONS[self.activation](narrow), state["rule"], state["up_u"], state["up_v"])
         return y + wide.reshape(y.shape) + state["up_bias"]

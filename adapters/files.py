@@ -4,9 +4,9 @@
     adapter_model.safetensors  the trained tensors, at true size, under PEFT's keys
     graftax.json               what PEFT's files lack: task, label names, backbone fingerprint, metrics, recipe, checksum
 
-A directory without graftax.json is read as PEFT's own. Reading is strict: a missing, extra or misshapen tensor, a config key
-that would change the result, another backbone's fingerprint or a wrong checksum is an error that names it. Nothing is ever
-unpickled, and no name found in a file is imported or evaluated.
+A directory without graftax.json is read as PEFT's own, or as AdapterHub's (`hub.py`). Reading is strict: a missing, extra or
+misshapen tensor, a config key that would change the result, another backbone's fingerprint or a wrong checksum is an error that
+names it. Nothing is ever unpickled, and no name found in a file is imported or evaluated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from .. import disk
 from ..errors import GraftaxError
 from .adapter import Adapter, SiteStates
-from .head import Head
+from .head import FIRST, Head
 from .method import MODEL_PREFIX, Leaves, Method
 from .peft import refuse_leftovers
 from .registry import METHODS, method_class
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..models.backbone import Backbone
 
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
+HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub.py`), whose config has the same name
 SCHEMA = 1
 #: PEFT wraps these without the inner "model": the head's keys are shorter.
 _PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
@@ -71,13 +72,17 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     """
     directory = Path(directory)
     config, extra, data = read_directory(directory)
+    if from_hub(config):
+        from . import hub  # its files are made of what is in this one
+
+        return hub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
     trained_on = extra.get("backbone", {})
     if not any_backbone and trained_on.get("fingerprint") not in (None, backbone.fingerprint):
         raise GraftaxError(
             f"{directory}: made for another backbone ({trained_on.get('name')}, fingerprint "
             f"{trained_on['fingerprint'][:12]}; this one is {backbone.name}, {backbone.fingerprint[:12]})."
         )
-    tensors = parse_tensors(data, directory)
+    tensors = parse_tensors(data, directory / WEIGHTS)
     prompt = config.get("peft_type") in _PROMPT_TYPES
     tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
     if extra.get("methods") and extra.get("config_sha256") == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
@@ -86,7 +91,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
         methods = _methods(config, tensors, backbone, directory)
     return Adapter(
         methods=methods,
-        states=_states(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
+        states=states_of(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
         task=extra.get("task") or ("tag" if config.get("task_type") == "TOKEN_CLS" else "classify"),
         labels=tuple(extra.get("labels", ())),
         fingerprint=trained_on.get("fingerprint"),
@@ -99,18 +104,26 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
     """Config, extra facts (empty for PEFT's own directories) and the bytes of the weights, checksum verified."""
     if not directory.is_dir():
         raise GraftaxError(f"{directory}: no such adapter directory.")
-    config = _json(directory / CONFIG)
-    extra = _json(directory / EXTRA) if (directory / EXTRA).exists() else {}
+    config = read_json(directory / CONFIG)
+    extra = read_json(directory / EXTRA) if (directory / EXTRA).exists() else {}
     if extra.get("schema", SCHEMA) != SCHEMA:
         raise GraftaxError(f"{directory / EXTRA}: schema {extra['schema']} was written by a newer graftax; update it.")
-    if not (directory / WEIGHTS).is_file():
-        if (directory / "adapter_model.bin").exists():
-            raise GraftaxError(f"{directory}: its weights are a pickle (adapter_model.bin), which graftax never reads.")
-        raise GraftaxError(f"{directory}: no {WEIGHTS} there.")
-    data = (directory / WEIGHTS).read_bytes()
+    weights, pickle, advice = WEIGHTS, "adapter_model.bin", ""
+    if from_hub(config):
+        weights, pickle, advice = HUB_WEIGHTS, "pytorch_adapter.bin", "; docs/files.md says how to convert it"
+    if not (directory / weights).is_file():
+        if (directory / pickle).exists():
+            raise GraftaxError(f"{directory}: its weights are a pickle ({pickle}), which graftax never reads{advice}.")
+        raise GraftaxError(f"{directory}: no {weights} there.")
+    data = (directory / weights).read_bytes()
     if extra.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
         raise GraftaxError(f"{directory / WEIGHTS}: damaged, its checksum is not the one {EXTRA} records.")
     return config, extra, data
+
+
+def from_hub(config: Mapping[str, Any]) -> bool:
+    """Whether a config is one of AdapterHub's."""
+    return "config" in config and "peft_type" not in config
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -120,7 +133,7 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     """PEFT's config, where PEFT can express the adapter."""
     body = [m for m in adapter.methods if not isinstance(m, Head)]
     head = _head_of(adapter.methods)
-    if len(body) != 1 or body[0].peft_type is None:
+    if len(body) != 1 or body[0].peft_type is None or (head is not None and head.site == FIRST):
         return None
     fields = body[0].to_peft(list(adapter.states[body[0].key]), backbone.sites)
     if fields is None or (body[0].peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
@@ -175,7 +188,7 @@ def _dump(content: Any) -> str:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -187,7 +200,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse_tensors(data: bytes, directory: Path) -> dict[str, np.ndarray]:
+def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
     """The tensors in the bytes of a weights file; floats as float32."""
     import ml_dtypes
     from safetensors import SafetensorError, deserialize
@@ -197,10 +210,10 @@ def parse_tensors(data: bytes, directory: Path) -> dict[str, np.ndarray]:
     try:
         views = dict(deserialize(data))  # not safetensors.numpy.load, which has no bfloat16
     except (SafetensorError, ValueError) as error:
-        raise GraftaxError(f"{directory / WEIGHTS}: corrupt or truncated safetensors file ({error}).") from error
+        raise GraftaxError(f"{file}: corrupt or truncated safetensors file ({error}).") from error
     wrong = [f"{key} ({view['dtype']})" for key, view in views.items() if view["dtype"] not in dtypes]
     if wrong:
-        raise GraftaxError(f"{directory / WEIGHTS}: tensors that are neither floats nor integers: {', '.join(wrong)}.")
+        raise GraftaxError(f"{file}: tensors that are neither floats nor integers: {', '.join(wrong)}.")
     tensors = {key: np.frombuffer(view["data"], dtypes[view["dtype"]]).reshape(view["shape"]) for key, view in views.items()}
     return {key: tensor.astype(np.float32) if views[key]["dtype"] in floats else tensor for key, tensor in tensors.items()}
 
@@ -267,12 +280,22 @@ def _kind(tensor: np.ndarray) -> str:
     return f"{tensor.dtype.kind.upper()}{8 * tensor.dtype.itemsize}"
 
 
-def _states(methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites: Sequence[Site], directory: Path) -> SiteStates:
-    """Leaves at every site; what is missing, extra or misshapen is named, all at once."""
+def states_of(
+    methods: Sequence[Method],
+    tensors: Mapping[str, np.ndarray],
+    sites: Sequence[Site],
+    directory: Path,
+    words: Mapping[str, Any] | None = None,
+) -> SiteStates:
+    """Leaves at every site; what is missing, extra or misshapen is named, all at once.
+
+    `words`: by method key, what exports and restores in its place where the file is not in the method's own words.
+    """
+    words = words or {method.key: method for method in methods}
     blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
     expected: dict[str, np.ndarray] = {}
     for method in methods:
-        expected |= method.export(blank[method.key])
+        expected |= words[method.key].export(blank[method.key])
     problems = [f"missing {key}" for key in sorted(expected.keys() - tensors.keys())]
     problems += [f"unexpected {key}" for key in sorted(tensors.keys() - expected.keys())]
     problems += [
@@ -290,7 +313,7 @@ def _states(methods: Sequence[Method], tensors: Mapping[str, np.ndarray], sites:
         raise GraftaxError(f"{directory}: tensors do not fit this backbone and config: {shown}.")
     states: SiteStates = {}
     for method in methods:
-        restored: dict[Site, Leaves] = method.restore(blank[method.key], tensors)
+        restored: dict[Site, Leaves] = words[method.key].restore(blank[method.key], tensors)
         for site, leaves in restored.items():
             kept = method.buffers(site)
             trainable = {name: leaf for name, leaf in leaves.items() if name not in kept}

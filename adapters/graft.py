@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from .method import Leaves, Method
 from .registry import method_of
-from .sites import Entry, KeyValue, Place
+from .sites import Entry, KeyValue, NextNorm, Place
 
 State = dict[str, dict[str, Leaves]]
 STACK = "layers."
@@ -69,8 +69,8 @@ class SiteCalls:
     def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
         return self._site("embedding", name, module.weights(), module.compute, ids)
 
-    def branch(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self._site("branch", name, None, _given, x, y)
+    def branch(self, name: str, x: jax.Array, y: jax.Array, norm: Module) -> jax.Array:
+        return self._site("branch", name, NextNorm(norm.weights(), norm.compute), _given, x, y)
 
     def attention(self, name: str, x: jax.Array, y: KeyValue) -> KeyValue:
         return self._site("attention", name, None, _given, x, y)

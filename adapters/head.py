@@ -4,7 +4,8 @@
 
 Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: pre_classifier, ReLU, classifier; BERT and
 ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
-and what the modules are called (`Backbone.head`).
+and what the modules are called (`Backbone.head`). A head at FIRST reads the first position as it leaves the last layer even
+where that model reads the pooler, as AdapterHub's do.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .dropout import dropout
 from .method import Leaves, Method, scalar, zeros
 from .sites import Site
 
+FIRST = "head.first"  # of the sites; the others are named in models/backbone.py
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
@@ -36,7 +38,7 @@ class Head(Method):
     padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
     traced: ClassVar[tuple[str, ...]] = ("hidden",)
 
-    site: str = "head.pooled"  # or "head.tokens"
+    site: str = "head.pooled"  # or "head.first", "head.tokens"
     labels: int = 2
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's

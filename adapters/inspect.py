@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .files import CONFIG, EXTRA, WEIGHTS, parse_tensors, read_directory
+from .files import CONFIG, EXTRA, HUB_WEIGHTS, WEIGHTS, from_hub, parse_tensors, read_directory
 
 
 def describe(directory: str | Path) -> str:
     """A page about an adapter directory: method, task, labels, backbone, metrics, recipe, every tensor."""
     directory = Path(directory)
     config, extra, data = read_directory(directory)
-    tensors = parse_tensors(data, directory)
-    lines = [f"{directory}  ({'graftax' if extra else 'PEFT'}, {len(data) / 1024:.1f} KiB of weights)"]
+    weights, maker = (HUB_WEIGHTS, "AdapterHub") if from_hub(config) else (WEIGHTS, "graftax" if extra else "PEFT")
+    tensors = parse_tensors(data, directory / weights)
+    lines = [f"{directory}  ({maker}, {len(data) / 1024:.1f} KiB of weights)"]
 
     def section(title: str, content: dict) -> None:
         if content:
@@ -25,7 +26,7 @@ def describe(directory: str | Path) -> str:
     for key in ("backbone", "metrics", "recipe"):
         section(key, extra.get(key, {}))
     total = sum(tensor.size for tensor in tensors.values())
-    lines.append(f"\n{WEIGHTS}: {len(tensors)} tensors, {total:,} parameters")
+    lines.append(f"\n{weights}: {len(tensors)} tensors, {total:,} parameters")
     width = max((len(key) for key in tensors), default=0)
     lines.extend(f"  {key:{width}}  {'x'.join(map(str, tensor.shape))}" for key, tensor in sorted(tensors.items()))
     return "\n".join(lines)

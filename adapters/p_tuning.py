@@ -45,6 +45,8 @@ class PTuning(PromptTuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.post:
+            raise GraftaxError("p_tuning: its rows come before the norm of the embeddings, as PEFT's do.")
         if self.encoder_hidden_size < 0:
             raise GraftaxError(f"p_tuning: encoder_hidden_size must not be negative, got {self.encoder_hidden_size}.")
 

@@ -8,7 +8,7 @@ of the keys that say nothing about the result.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import GraftaxError
@@ -86,9 +86,9 @@ def _layer_index(path: str, patterns: str | list[str] | None) -> int | None:
     return None
 
 
-def refuse_leftovers(config: dict[str, Any], where: str) -> None:
+def refuse_leftovers(config: dict[str, Any], where: str, neutral: Collection[str] = _NEUTRAL) -> None:
     """Every key left in `config` must be off or neutral; raises an error that names all others at once."""
-    left = {key: value for key, value in config.items() if key not in _NEUTRAL and value and value != "none"}
+    left = {key: value for key, value in config.items() if key not in neutral and value and value != "none"}
     if left:
         named = ", ".join(f"{key}={value!r}" for key, value in sorted(left.items()))
         raise GraftaxError(f"{where}: not supported, and it would change the result: {named}.")

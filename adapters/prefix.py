@@ -35,6 +35,7 @@ class Prefix(Method):
     peft_type: ClassVar[str] = "PREFIX_TUNING"
 
     tokens: int = 16  # n
+    shifted: bool = True  # the real tokens' positions start after the virtual ones, as in PEFT; in `adapters` they do not
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -44,7 +45,7 @@ class Prefix(Method):
 
     @property
     def virtual_tokens(self) -> int:
-        return self.tokens
+        return self.tokens if self.shifted else 0
 
     def size(self, site: Site) -> int:
         return self.tokens if site.kind == "attention" else 0
@@ -57,7 +58,7 @@ class Prefix(Method):
 
     def fixed(self, site: Site) -> Leaves:
         if site.kind == "input":
-            return {"offset": np.asarray(self.tokens, np.int32)}
+            return {"offset": np.asarray(self.tokens if self.shifted else 0, np.int32)}
         return {"mask": np.ones(self.tokens, bool)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
@@ -90,6 +91,8 @@ class Prefix(Method):
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
         layers = [s for s in chosen if s.kind == "attention"]
+        if not self.shifted:
+            return None
         return {
             "num_virtual_tokens": self.tokens,
             "num_layers": len(layers),

@@ -8,6 +8,9 @@ prompt's first row. Logits of tokens are those of the text's own tokens; the enc
 In a layout with room for more rows than an adapter has, or for one without a prompt, the rows left over lie between prompt and
 text: masked off, and taking no position. A text with a prompt needs a row of its own, in training batches too (`adds_tokens`).
 
+With `post` the rows come behind the norm of the embeddings instead, without position and type, and the text's positions stay as
+they are: so the library `adapters` has it on these encoders. In an adapter's layout the rows are then held at that norm.
+
 A fresh prompt changes the output. It starts normal with deviation 0.02, as word embeddings are; PEFT's starts with 1.
 Trainable parameters: n e.
 """
@@ -34,13 +37,15 @@ class PromptTuning(Method):
     name: ClassVar[str] = "prompt"
     summary: ClassVar[str] = "trained word embeddings in front of the text"
     count: ClassVar[str] = "n e"
-    acts_on: ClassVar[tuple[str, ...]] = ("input",)
+    acts_on: ClassVar[tuple[str, ...]] = ("input", "norm")
     padded: ClassVar[dict[str, int]] = {"prompt": 0, "mask": 0}
     fresh_within: ClassVar[float | None] = None
+    traced: ClassVar[tuple[str, ...]] = ("post",)
     adds_tokens: ClassVar[bool] = True
     peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     tokens: int = 16  # n
+    post: bool = False  # the rows come behind the norm of the embeddings
 
     def __post_init__(self) -> None:
         if self.tokens < 1:
@@ -50,37 +55,49 @@ class PromptTuning(Method):
 
     @property
     def virtual_tokens(self) -> int:
-        return self.tokens
+        return 0 if self.post else self.tokens
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        names = ("input", "embedding_norm") if self.post else ("input",)
+        return super().select([site for site in sites if site.name in names])
+
+    def holds(self, site: Site) -> bool:
+        """Whether the rows are held at this site; at the other one only room is made for them."""
+        return self.post == (site.kind == "norm")
 
     def size(self, site: Site) -> int:
         return self.tokens
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
-        return {"prompt": 0.02 * jax.random.normal(key, (self.tokens, *site.shape))}
+        return {"prompt": 0.02 * jax.random.normal(key, (self.tokens, *site.shape))} if self.holds(site) else {}
 
     def fixed(self, site: Site) -> Leaves:
         return {"mask": np.ones(self.tokens, bool)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        return {"prompt": zeros(size, *site.shape)}, {"mask": np.zeros(size, bool)}
+        return {"prompt": zeros(size, *site.shape)} if self.holds(site) else {}, {"mask": np.zeros(size, bool)}
 
     def rows(self, state: Leaves) -> Any:
         """The prompt [n, e]."""
         return state["prompt"]
 
-    def apply(self, state: Leaves, x: Any, y: Entry, frozen: Any, key: jax.Array | None) -> Entry:
+    def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
         own, room = state["mask"], state["mask"].shape[-1]
+        if not isinstance(y, Entry):  # the room is in front: of all methods' keys that make some, this one's is the last
+            rows = jnp.where(own[:, None], self.rows(state), y[..., :room, :])
+            return jnp.concatenate([rows, y[..., room:, :]], axis=-2)
         count = own.sum(dtype=jnp.int32)
 
         def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
             shape = (*real.shape[:axis], *virtual.shape)
             return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
 
+        rows = jnp.zeros((room, y.embeddings.shape[-1]), y.embeddings.dtype) if self.post else self.rows(state)
         counted = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
         return Entry(
-            embeddings=before(self.rows(state), y.embeddings, -2),
+            embeddings=before(rows, y.embeddings, -2),
             types=before(jnp.zeros(room, y.types.dtype), y.types, -1),
-            positions=jnp.concatenate([counted, y.positions + count], axis=-1),
+            positions=jnp.concatenate([counted, y.positions if self.post else y.positions + count], axis=-1),
             mask=before(own, y.mask, -1),
             pool=jnp.where(count > 0, 0, y.pool + room),
         )
@@ -88,14 +105,15 @@ class PromptTuning(Method):
     # -- files: PEFT keeps one tensor [tokens, e], under no module's name ----------------------------------------------
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        (leaves,) = states.values()
-        return {"prompt_embeddings": np.asarray(self.rows(leaves))}
+        (prompt,) = (self.rows(leaves) for site, leaves in states.items() if self.holds(site))
+        return {"prompt_embeddings": np.asarray(prompt)}
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        (site,) = like
-        return {site: {"prompt": tensors["prompt_embeddings"]}}
+        return {site: {"prompt": tensors["prompt_embeddings"]} if self.holds(site) else {} for site in like}
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        if self.post:
+            return None
         (site,) = chosen
         return {
             "num_virtual_tokens": self.tokens,

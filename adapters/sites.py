@@ -8,7 +8,7 @@ a *kind*, and the kind fixes what a method is given there:
 | `linear`    | input `[..., T, in]`           | output `[..., T, out]`                   | `LinearWeights(kernel, bias)`|
 | `norm`      | input `[..., T, d]`            | output `[..., T, d]`                     | `NormWeights(scale, bias)`   |
 | `embedding` | ids `[..., T]`                 | looked-up rows `[..., T, d]`             | `TableWeights(table)`        |
-| `branch`    | the residual stream            | the branch's output, before it is added  | None                         |
+| `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
 | `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,6 +65,18 @@ class TableWeights(NamedTuple):
 
 #: What a method finds frozen at a site, by kind; the other kinds have no weights.
 WEIGHTS: dict[str, Any] = {"linear": LinearWeights, "norm": NormWeights, "embedding": TableWeights}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])
+@dataclass(frozen=True)
+class NextNorm:
+    """The frozen norm behind a branch: called with x + y it gives what the next part of the backbone reads."""
+
+    weights: NormWeights
+    compute: Callable[[NormWeights, jax.Array], jax.Array]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.compute(self.weights, x)
 
 
 class KeyValue(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .hub_methods import WORDS
 from .registry import METHODS
 
 _HEADER = """# Methods
@@ -15,22 +16,24 @@ methods. `pytest tests/test_contract.py -k NAME -m ""` runs all of that for one 
 - *Merge*: it can be folded into the weights, and combined with others where it changes kernels alone (`graftax combine`).
 - *Sizes share a program*: adapters of other sizes swap without compiling, in buckets of powers of two.
 - *PEFT*: files are PEFT's, both ways, under this name; tested in `tests/test_peft.py`. The others' are graftax's own.
+- *AdapterHub*: files of its library `adapters`, both ways, under this name (`docs/files.md`); tested by `make test-hub`.
 - *Within*: how far two programs for one result may lie apart in float32, packed, mixed or merged.
 
-| method | what it does | acts on | at a site | fresh | merge | sizes share a program | PEFT | within |
-|---|---|---|---|---|---|---|---|---|
+| method | what it does | acts on | at a site | fresh | merge | sizes share a program | PEFT | AdapterHub | within |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 
 def markdown() -> str:
     """The whole page."""
     rows = []
+    there = {cls: words.there for cls, words in WORDS.items()}
     for name, cls in METHODS.items():
         within = cls.fresh_within
         fresh = "elsewhere" if within is None else f"{within:.0e}" if within else "bitwise"
         marks = ["yes" if flag else "" for flag in (cls.mergeable, cls.padded)]
         title = f"`{name}`" if name != "head" else "`probe`"
-        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, cls.peft_type or ""]
+        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, cls.peft_type or "", there.get(cls, "")]
         cells.append(f"{cls.tolerance:.0e}")
         rows.append("| " + " | ".join(cells) + " |")
     return _HEADER + "\n".join(rows) + "\n"

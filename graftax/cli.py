@@ -32,6 +32,11 @@ class TaskName(StrEnum):
     tag = "tag"
 
 
+class FormatName(StrEnum):
+    adapters = "adapters"
+    graftax = "graftax"
+
+
 BackboneOption = Annotated[
     str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")
 ]
@@ -291,7 +296,32 @@ def combine(
 
 
 @app.command()
-def inspect(directory: Annotated[Path, typer.Argument(help="Adapter directory, graftax's or PEFT's.")]) -> None:
+def export(
+    backbone: BackboneOption,
+    adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory: graftax's, PEFT's or AdapterHub's.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    format: Annotated[FormatName, typer.Option(help="Of the files written; graftax's are PEFT's where PEFT has the method.")],
+    name: Annotated[Optional[str], typer.Option(help="The adapter's in `adapters`. Default: the directory's.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+) -> None:
+    """Write an adapter as another library's files: those of AdapterHub's `adapters`, or graftax's and PEFT's."""
+    from .adapters.files import load_adapter, save_adapter
+    from .adapters.hub import export_adapter
+    from .models.load import load_backbone
+
+    loaded = load_backbone(backbone, revision=revision)
+    read = load_adapter(adapter, loaded, any_backbone=any_backbone)
+    if format is FormatName.adapters:
+        export_adapter(read, out, loaded, name=name, overwrite=overwrite)
+    else:
+        save_adapter(read, out, loaded, overwrite=overwrite)
+    print(f"{out}: {'+'.join(method.name for method in read.methods)}, {read.parameters:,} parameters")
+
+
+@app.command()
+def inspect(directory: Annotated[Path, typer.Argument(help="Adapter directory: graftax's, PEFT's or AdapterHub's.")]) -> None:
     """Show what an adapter file holds; needs no backbone."""
     from .adapters.inspect import describe
 

@@ -18,19 +18,19 @@ import numpy as np
 from flax import nnx
 
 from ..adapters.graft import Grafts, Mix, State
-from ..adapters.head import Head
+from ..adapters.head import FIRST, Head
 from ..adapters.sites import WEIGHTS, Site
 from .encoder import Encoder, EncoderConfig, Inputs
 from .family import Family
 from .parts import Weight
 
-POOLED, TOKENS = "head.pooled", "head.tokens"  # names of the two head sites
+POOLED, TOKENS = "head.pooled", "head.tokens"  # names of head sites; the third is FIRST
 
 
 class Logits(NamedTuple):
     """What the heads say; None where no adapter in the state has such a head."""
 
-    pooled: jax.Array | None  # [rows, classes]
+    pooled: jax.Array | None  # [rows, classes], of a head over what the task model pools or over the first position
     tokens: jax.Array | None  # [rows, tokens, classes]
 
 
@@ -88,7 +88,7 @@ class Backbone:
                         weights=partial(self._frozen, part.kind, part.name, layer if part.stacked else ...),
                     )
                 )
-        heads = (Site(name, "head", "", (config.hidden_size,), within=name) for name in (POOLED, TOKENS))
+        heads = (Site(name, "head", "", (config.hidden_size,), within=name) for name in (POOLED, FIRST, TOKENS))
         return (*sites, *heads)
 
     def _frozen(self, kind: str, name: str, index: Any) -> Any:
@@ -151,7 +151,7 @@ class Backbone:
         )
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         at = grafts.outside()
-        return Logits(at.head(POOLED, features), at.head(TOKENS, out.hidden))
+        return Logits(_of_either(at.head(POOLED, features), at.head(FIRST, out.first)), at.head(TOKENS, out.hidden))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, layers stacked."""
@@ -166,3 +166,12 @@ class Backbone:
         owners |= {"token_type_embeddings": module.token_type, "embedding_projection": module.project, "pooler": module.pooler}
         part = getattr(module.layers, name.removeprefix("layers."), None) if name.startswith("layers.") else owners.get(name)
         return None if part is None else part.weights()
+
+
+def _of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
+    """Logits of two kinds of head where every row has at most one of them: the other's, of an empty slot, are zero."""
+    if a is None or b is None:
+        return a if b is None else b
+    wide = max(a.shape[-1], b.shape[-1])
+    a, b = (jnp.pad(logits, ((0, 0), (0, wide - logits.shape[-1]))) for logits in (a, b))
+    return a + b

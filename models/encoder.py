@@ -190,10 +190,12 @@ class Layer(nnx.Module):
             pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask, self.heads)
         mixed = at.linear("layers.attention_out", mixed, self.attention_out)
-        x = at.norm("layers.attention_norm", x + at.branch("layers.attention_branch", x, mixed), self.attention_norm, place)
+        mixed = at.branch("layers.attention_branch", x, mixed, self.attention_norm)
+        x = at.norm("layers.attention_norm", x + mixed, self.attention_norm, place)
         wide = ACTIVATIONS[self.activation](at.linear("layers.ffn_in", x, self.ffn_in))
         narrow = at.linear("layers.ffn_out", wide, self.ffn_out)
-        return at.norm("layers.ffn_norm", x + at.branch("layers.ffn_branch", x, narrow), self.ffn_norm, place)
+        narrow = at.branch("layers.ffn_branch", x, narrow, self.ffn_norm)
+        return at.norm("layers.ffn_norm", x + narrow, self.ffn_norm, place)
 
 
 class Encoder(nnx.Module):

@@ -13,7 +13,7 @@ import numpy as np
 from .. import disk
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import load_adapter
-from ..adapters.head import Head
+from ..adapters.head import FIRST, Head
 from ..adapters.merging import merge
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
@@ -38,8 +38,10 @@ def export_merged(
 
     if not isinstance(adapter, Adapter):
         adapter = load_adapter(adapter, backbone, any_backbone=any_backbone)
-    whole, rest = merge(backbone, adapter)
     head = next((m for m in adapter.methods if isinstance(m, Head)), None)
+    if head is not None and head.site == FIRST:
+        raise GraftaxError("its head reads the first position without the pooler, which transformers' task model cannot.")
+    whole, rest = merge(backbone, adapter)
     tensors = unstack_weights(whole, whole.arrays())
     config = dict(backbone.hf_config or {})
     for key in ("dtype", "torch_dtype", "problem_type"):

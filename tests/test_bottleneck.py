@@ -18,30 +18,35 @@ GetBackbone = Callable[[str], Backbone]
 
 
 def at_a_branch(backbone: Backbone, method: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """A method's leaves at its last site, nowhere zero; the branch's input and output; and what the method makes of them."""
+    """A method's leaves at its last site, nowhere zero; the branch's input and output; and what the method makes of them.
+
+    What stands for the norm behind the branch halves.
+    """
     random = np.random.default_rng(3)
     site = method.select(backbone.sites)[-1]
     trained = {k: (v + random.standard_normal(v.shape)).astype(np.float32) for k, v in method.blank(site).items()}
     x, y = random.standard_normal((2, 2, 5, *site.shape)).astype(np.float32)
     with jax.default_matmul_precision("highest"):
-        changed = method_of(method.key).apply({**trained, **method.fixed(site)}, x, y, None, None)
+        changed = method_of(method.key).apply({**trained, **method.fixed(site)}, x, y, lambda total: total / 2, None)
     return trained, x, y, np.asarray(changed)
 
 
 @pytest.mark.parametrize(
-    ("settings", "reads_input", "scale"),
+    ("settings", "reads", "scale"),
     [
-        ({"place": "pfeiffer"}, False, 1.0),
-        ({"place": "parallel"}, True, 4.0),
-        ({"place": "parallel", "scaling": 0.5}, True, 0.5),
-        ({"place": "parallel", "scaling": "learned"}, True, "learned"),
-        ({"place": "plus"}, False, "channel"),
+        ({"place": "pfeiffer"}, "y", 1.0),
+        ({"place": "pfeiffer", "normed": True}, "the norm of their sum", 1.0),
+        ({"place": "parallel"}, "x", 4.0),
+        ({"place": "parallel", "scaling": 0.5}, "x", 0.5),
+        ({"place": "parallel", "scaling": "learned"}, "x", "learned"),
+        ({"place": "plus"}, "y", "channel"),
+        ({"place": "post"}, "y", "channel"),
     ],
     ids=str,
 )
-def test_bottleneck_is_its_formula(settings: Any, reads_input: bool, scale: Any, backbone_of: GetBackbone) -> None:
+def test_bottleneck_is_its_formula(settings: Any, reads: str, scale: Any, backbone_of: GetBackbone) -> None:
     w, x, y, changed = at_a_branch(backbone_of("bert"), Bottleneck(width=3, **settings))
-    h = x if reads_input else y
+    h = {"x": x, "y": y}.get(reads, (x + y) / 2)
     network = np.maximum(h @ w["down"] + w["down_bias"], 0.0) @ w["up"] + w["up_bias"]
     np.testing.assert_allclose(changed, y + (w[scale] if isinstance(scale, str) else scale) * network, rtol=1e-4, atol=1e-4)
     assert {"learned", "channel"} & w.keys() == ({scale} if isinstance(scale, str) else set())

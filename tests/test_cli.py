@@ -89,7 +89,7 @@ def one_line(said: Said, code: int = 2) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "eval", "predict", "merge", "combine", "inspect", "methods", "backbones", "demo"]
+    "command", ["", "train", "eval", "predict", "merge", "combine", "export", "inspect", "methods", "backbones", "demo"]
 )
 def test_help(graftax: Graftax, command: str) -> None:
     """Every command explains itself; nothing in brackets is swallowed as markup."""
@@ -216,6 +216,24 @@ def test_inspect(graftax: Graftax, folder: Folder) -> None:
     assert said.code == 0
     for part in ("LORA", '["fruit", "metal"]', "fingerprint", "batch_size", "lora_A.weight", "8x32"):
         assert part in said.out
+
+
+def test_export_to_adapterhub_and_back(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
+    """The same tensors and settings, and the same answers from the files on the way."""
+    there, back, rows = tmp_path / "there", tmp_path / "back", '{"text": "the shop sells iron"}\n'
+    export = ["export", "-b", folder.backbone]
+    said = graftax(*export, "-a", folder.run / "bank", "--format", "adapters", "-o", there, "--name", "bank")
+    assert said.out.startswith(f"{there}: lora+head, ")
+    assert "AdapterHub" in graftax("inspect", there).out
+    assert graftax(*export, "-a", there, "--format", "graftax", "-o", back).code == 0
+    assert weights_of(back) == weights_of(folder.run / "bank")
+    answers = [
+        json.loads(graftax("predict", "-b", folder.backbone, "-a", f"x={path}", "-i", "-", stdin=rows).out)
+        for path in (folder.run / "bank", there, back)
+    ]
+    assert {answer["label"] for answer in answers} <= {"fruit", "metal"}
+    assert [answer["score"] for answer in answers] == pytest.approx([answers[0]["score"]] * 3, abs=1e-6)
+    assert "exists already" in one_line(graftax(*export, "-a", there, "--format", "graftax", "-o", back))
 
 
 @pytest.mark.parametrize("task", ["classify", "tag"])

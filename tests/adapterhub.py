@@ -1,0 +1,107 @@
+"""Run in an environment of its own (`make test-hub`): AdapterHub's `adapters`, which test_hub.py exchanges adapters with.
+
+    python adapterhub.py save BACKBONE ROWS OUT     every adapter of CASES, random and under a head: OUT/CASE, OUT/CASE.npy
+    python adapterhub.py load BACKBONE ROWS DIR     the adapters in DIR: DIR/NAME.npy, and DIR/loaded.json
+
+BACKBONE is a directory of transformers, ROWS an .npz with ids, mask and types, a .npy the logits of those rows. Nothing of
+graftax is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import adapters
+
+SMALL = {"reduction_factor": 4}
+#: A case's config, and how its head is made; `classifier` where it does not matter.
+CASES: dict[str, Callable[[], Any]] = {
+    "double_seq_bn": lambda: adapters.DoubleSeqBnConfig(**SMALL),
+    "seq_bn": lambda: adapters.SeqBnConfig(**SMALL),
+    "seq_bn-mh": lambda: adapters.SeqBnConfig(mh_adapter=True, output_adapter=False, non_linearity="tanh", **SMALL),
+    "seq_bn-left-out": lambda: adapters.SeqBnConfig(leave_out=[1], non_linearity="leakyrelu", **SMALL),
+    "par_bn": lambda: adapters.ParBnConfig(**SMALL),
+    "scaled_par_bn": lambda: adapters.ParBnConfig(scaling="learned", non_linearity="gelu_new", **SMALL),
+    "adapter_plus": lambda: adapters.AdapterPlusConfig(stochastic_depth=0.0, **SMALL),
+    "compacter": lambda: adapters.CompacterConfig(**SMALL),
+    "compacter++": lambda: adapters.CompacterPlusPlusConfig(**SMALL),
+    "prefix_tuning": lambda: adapters.PrefixTuningConfig(prefix_length=4, bottleneck_size=6),
+    "prefix_tuning_flat": lambda: adapters.PrefixTuningConfig(prefix_length=3, flat=True),
+    "prompt_tuning": lambda: adapters.PromptTuningConfig(prompt_length=4),
+    "lora": lambda: adapters.LoRAConfig(r=3, alpha=7, dropout=0.1),
+    "lora-everywhere": lambda: adapters.LoRAConfig(
+        r=2, alpha=5, attn_matrices=["q", "k", "v"], intermediate_lora=True, output_lora=True, leave_out=[0]
+    ),
+    "ia3": lambda: adapters.IA3Config(),
+    "default-head": lambda: adapters.LoRAConfig(r=3, alpha=7),
+    "mam": lambda: adapters.MAMConfig(
+        adapters.PrefixTuningConfig(prefix_length=3, bottleneck_size=6), adapters.ParBnConfig(**SMALL)
+    ),
+}
+
+
+def model_of(backbone: Path, case: str) -> Any:
+    """A new model. With torch's attention the rows of a prompt attend to padding there; without it they do not."""
+    how = "eager" if "prompt" in case else "sdpa"
+    return adapters.AutoAdapterModel.from_pretrained(backbone, dtype=torch.float32, attn_implementation=how).eval()
+
+
+@torch.no_grad()
+def logits(model: Any, rows: Any) -> np.ndarray:
+    given = {"input_ids": rows["ids"], "attention_mask": rows["mask"], "token_type_ids": rows["types"]}
+    if model.config.type_vocab_size < 1:
+        del given["token_type_ids"]
+    return model(**{name: torch.tensor(row.astype(np.int64)) for name, row in given.items()}).logits.numpy()
+
+
+def without_pickle(directory: Path, name: str) -> None:
+    """What docs/files.md tells to do where `adapters` cannot save as safetensors itself."""
+    for old, new in {"pytorch_adapter.bin": "adapter.safetensors", "pytorch_model_head.bin": "model_head.safetensors"}.items():
+        tensors = torch.load(directory / old, weights_only=True)
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, directory / new)
+        (directory / old).unlink()
+
+
+def save(backbone: Path, rows: Any, out: Path) -> None:
+    for seed, (case, config) in enumerate(CASES.items()):
+        torch.manual_seed(seed)
+        model = model_of(backbone, case)
+        model.add_adapter("mine", config=config())
+        pooled = model.config.model_type in ("bert", "albert")  # as graftax's head reads it
+        shape = {"layers": 1, "use_pooler": True} if pooled and case != "default-head" else {"layers": 2, "use_pooler": False}
+        model.add_classification_head("mine", num_labels=3, id2label={0: "bad", 1: "fair", 2: "good"}, **shape)
+        model.set_active_adapters("mine")
+        for key, parameter in model.named_parameters():
+            if ".mine." in key:
+                parameter.data.add_(0.3 * torch.randn_like(parameter))
+        model.eval()
+        pickled = case.startswith(("prefix", "mam"))
+        model.save_adapter(str(out / case), "mine", use_safetensors=not pickled)
+        if pickled:
+            without_pickle(out / case, "mine")
+        np.save(out / f"{case}.npy", logits(model, rows))
+
+
+def load(backbone: Path, rows: Any, directory: Path) -> None:
+    loaded = {}
+    for path in sorted(p for p in directory.iterdir() if p.is_dir()):
+        model, info = model_of(backbone, path.name), {}
+        name = model.load_adapter(str(path), use_safetensors=True, set_active=True, loading_info=info)
+        model.eval()
+        loaded[path.name] = {"name": name, **{key: list(keys) for key, keys in info.items()}}
+        np.save(directory / f"{path.name}.npy", logits(model, rows))
+    (directory / "loaded.json").write_text(json.dumps(loaded))
+
+
+if __name__ == "__main__":
+    command, backbone, rows, directory = sys.argv[1:]
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    {"save": save, "load": load}[command](Path(backbone), np.load(rows), Path(directory))
