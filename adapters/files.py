@@ -42,6 +42,7 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     """Write an adapter atomically; an existing directory is an error unless `overwrite`."""
     from safetensors.numpy import save
 
+    adapter = adapter.finished()
     config = _peft_config(adapter, backbone) or _own_config(adapter)
     data = save(_tensors(adapter, config["peft_type"]), metadata={"format": "pt"})
     extra = {
@@ -83,7 +84,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
         methods = _own_methods(extra["methods"], directory)
     else:
         methods = _methods(config, tensors, backbone, directory)
-    return Adapter(
+    adapter = Adapter(
         methods=methods,
         states=_states(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
         task=extra.get("task") or ("tag" if config.get("task_type") == "TOKEN_CLS" else "classify"),
@@ -92,6 +93,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
         metrics=extra.get("metrics", {}),
         recipe=extra.get("recipe", {}),
     )
+    return adapter.finished()
 
 
 def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
