@@ -30,7 +30,7 @@ from graftax.adapters.combining import deltas
 from graftax.models.backbone import Backbone
 from graftax.models.encoder import Inputs
 from graftax.models.tokens import Tokenizer, Tokens
-from graftax.train import train
+from graftax.train import Examples, train
 from graftax.train.batches import Shape
 from graftax.train.job import Rows
 from graftax.train.measure import Measure
@@ -446,7 +446,7 @@ def texts_of(backbone: Backbone, alone: bool) -> Measure:
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
     count = 1 if alone else len(texts)
     shape = Shape(count, count, inputs.ids.shape[1], shared=False)
-    held: Any = Rows(None, texts, [np.int32(0)] * len(texts))  # type: ignore[arg-type]
+    held = Rows(Examples((), None, None), texts, [np.int32(0)] * len(texts))
     head = backbone.head(len(LABELS))
     return Measure(backbone, task_named("classify"), Tokenizer.of(backbone), Recipe(), head, held, shape)
 
