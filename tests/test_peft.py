@@ -20,7 +20,6 @@ import torch
 import transformers
 from cases import LABELS, METHODS, ROUNDED, logits, random_adapter
 from conftest import MINILM, SHARED, needs_assets, some_inputs
-from peft.tuners.lora.corda import preprocess_corda
 from reference import saved, torch_logits, torch_model
 from safetensors.numpy import load_file
 
@@ -426,9 +425,9 @@ def began_in_peft(model: Any) -> dict[str, tuple[np.ndarray, ...]]:
     return found
 
 
-def assert_begins_as_in_peft(method: LoRA, model: Any, backbone: Backbone, measure: Any = None, within: float = 1e-5) -> None:
+def assert_begins_as_in_peft(method: LoRA, model: Any, backbone: Backbone, within: float = 1e-5) -> None:
     """The product of the factors, and the weights without it. Not the factors: their signs are anybody's."""
-    adapter, theirs = Adapter.create((method,), backbone.sites, rows=measure), began_in_peft(model)
+    adapter, theirs = Adapter.create((method,), backbone.sites), began_in_peft(model)
     (states,) = adapter.states.values()
     assert {site.path for site in states} == set(theirs)
     for site, (own, fixed) in states.items():
@@ -440,15 +439,13 @@ def assert_begins_as_in_peft(method: LoRA, model: Any, backbone: Backbone, measu
         np.testing.assert_allclose(np.linalg.norm(own["a"], axis=1), np.linalg.norm(a, axis=1), rtol=100 * within)
 
 
-def texts_of(backbone: Backbone, alone: bool) -> Measure:
-    """The rows of these tests as those of a job, all in one batch or each in its own."""
+def texts_of(backbone: Backbone) -> Measure:
+    """The rows of these tests as those of a job, all in one batch."""
     inputs = rows(backbone)
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
-    count = 1 if alone else len(texts)
-    shape = Shape(count, count, inputs.ids.shape[1], shared=False)
+    shape = Shape(len(texts), len(texts), inputs.ids.shape[1], shared=False)
     held = Rows(Examples((), None, None), texts, [np.int32(0)] * len(texts))
-    head = backbone.head(len(LABELS))
-    return Measure(backbone, task_named("classify"), Tokenizer.of(backbone), Recipe(), head, held, shape)
+    return Measure(backbone, task_named("classify"), Tokenizer.of(backbone), Recipe(), backbone.head(len(LABELS)), held, shape)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}])
@@ -457,22 +454,6 @@ def test_starts_from_weights_are_pefts(began: str, options: dict[str, Any], pair
     pair = pairs("bert")
     method = LoRA(r=4, alpha=7.0, start=began, targets=("query", "output.dense"), rslora=bool(options))
     assert_begins_as_in_peft(method, peft.get_peft_model(pair.model(), lora_from(began, **options)), pair.backbone)
-
-
-def test_corda_is_pefts(pairs: Pairs) -> None:
-    """Of texts each in a batch of its own, which is all that PEFT's takes."""
-    pair = pairs("bert")
-    model, measure = pair.model(), texts_of(pair.backbone, alone=True)
-    config = lora_from("corda", corda_config=peft.tuners.lora.config.CordaConfig(corda_method="ipm"))
-
-    def every_text() -> None:
-        for text in measure.rows.tokens:
-            ids, types = (torch.tensor(part[None].astype(np.int64)) for part in (text.ids, text.types))
-            model(input_ids=ids, token_type_ids=types)
-
-    preprocess_corda(model, config, run_model=every_text)
-    method = LoRA(r=4, alpha=7.0, start="corda", targets=("query", "output.dense"))
-    assert_begins_as_in_peft(method, peft.get_peft_model(model, config), pair.backbone, measure, within=1e-4)
 
 
 def test_lora_ga_is_pefts(pairs: Pairs) -> None:
@@ -502,7 +483,7 @@ def test_eva_is_pefts(pairs: Pairs) -> None:
     config = lora_from("eva", target_modules=targets, r=2)
     found = peft.get_eva_state_dict(pair.model(), loader, config, show_progress_bar=False)
     method = LoRA(r=2, alpha=7.0, start="eva", targets=tuple(targets))
-    adapter = Adapter.create((method,), pair.backbone.sites, rows=texts_of(pair.backbone, alone=False))
+    adapter = Adapter.create((method,), pair.backbone.sites, rows=texts_of(pair.backbone))
     (states,) = adapter.states.values()
     ranks = {site.path: len(own["a"]) for site, (own, _) in states.items()}
     assert ranks == {name: len(axes) for name, axes in found.items() if len(axes)}
