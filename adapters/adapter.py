@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ..errors import GraftaxError
 from .graft import State
-from .method import Leaves, Method
-from .prefix import Prefix
-from .prompt import PromptTuning
+from .method import Leaves, Method, States
+from .peft import PROMPT_TYPES
 from .registry import method_of
 from .sites import Site, number_of_layers
 
-#: method key -> site -> (trainable leaves, fixed leaves)
-SiteStates = dict[str, dict[Site, tuple[Leaves, Leaves]]]
+if TYPE_CHECKING:
+    from .starts import Rows
+
+SiteStates = dict[str, States]  # method key -> site -> (trainable leaves, fixed leaves)
 
 
 @dataclass(frozen=True)
@@ -41,23 +43,27 @@ class Adapter:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def create(cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, **known: Any) -> Adapter:
-        """A fresh adapter. The start of a site depends on the seed and the site's path alone."""
+    def create(
+        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, rows: Rows | None = None, **known: Any
+    ) -> Adapter:
+        """A fresh adapter. What is drawn at a site depends on the seed and its path alone; `rows`: see `Method.begin`."""
         keys = [method.key for method in methods]
         if len(set(keys)) < len(keys):
             raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")
-        virtual = [method.name for method in methods if isinstance(method, Prefix | PromptTuning)]
+        virtual = [method.name for method in methods if method.peft_type in PROMPT_TYPES]
         if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
             raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
-        states: SiteStates = {}
-        for method in methods:
-            states[method.key] = {}
-            for site in method.select(sites):
-                key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{method.name}/{site.name}/{site.path}".encode()))
-                begun, buffers = jax.tree.map(np.asarray, method.init(key, site)), method.buffers(site)
-                drawn = {name: begun.pop(name) for name in buffers if name in begun}
-                states[method.key][site] = (begun, method.fixed(site) | drawn)
-        return cls(tuple(methods), states, **known)
+
+        def key(name: str, site: Site) -> jax.Array:
+            return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{site.name}/{site.path}".encode()))
+
+        begun = [method.begin(sites, partial(key, method.name), rows) for method in methods]
+        return cls(tuple(method for method, _ in begun), {method.key: states for method, states in begun}, **known)
+
+    def finished(self) -> Adapter:
+        """What is saved of it (`Method.finished`)."""
+        made = [method.finished(self.states[method.key]) for method in self.methods]
+        return replace(self, methods=tuple(method for method, _ in made), states={method.key: own for method, own in made})
 
     @property
     def parameters(self) -> int:

@@ -29,6 +29,7 @@ import numpy as np
 from .lora import LoRA
 from .method import Leaves, scalar, zeros
 from .sites import LinearWeights, Site
+from .starts import DRAWN
 
 _MAGNITUDE = "lora_magnitude_vector"
 
@@ -40,6 +41,7 @@ class DoRA(LoRA):
     name: ClassVar[str] = "dora"
     summary: ClassVar[str] = "LoRA with a learned length for each column of the weights"
     count: ClassVar[str] = "r (in + out) + out"
+    allowed: ClassVar[tuple[str, ...]] = DRAWN
     fresh_within: ClassVar[float | None] = 1e-5  # |W| is summed in one order at the start and in another in a step
 
     def init(self, key: jax.Array, site: Site) -> Leaves:

@@ -25,7 +25,7 @@ from ..errors import GraftaxError
 from .adapter import Adapter, SiteStates
 from .head import FIRST, Head
 from .method import MODEL_PREFIX, Leaves, Method
-from .peft import refuse_leftovers
+from .peft import PROMPT_TYPES, refuse_leftovers
 from .registry import METHODS, method_class
 from .sites import Site
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
 HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub.py`), whose config has the same name
 SCHEMA = 1
-#: PEFT wraps these without the inner "model": the head's keys are shorter.
-_PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 
 
@@ -44,6 +42,7 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     """Write an adapter atomically; an existing directory is an error unless `overwrite`."""
     from safetensors.numpy import save
 
+    adapter = adapter.finished()
     config = _peft_config(adapter, backbone) or _own_config(adapter)
     data = save(_tensors(adapter, config["peft_type"]), metadata={"format": "pt"})
     extra = {
@@ -83,13 +82,13 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
             f"{trained_on['fingerprint'][:12]}; this one is {backbone.name}, {backbone.fingerprint[:12]})."
         )
     tensors = parse_tensors(data, directory / WEIGHTS)
-    prompt = config.get("peft_type") in _PROMPT_TYPES
+    prompt = config.get("peft_type") in PROMPT_TYPES
     tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
     if extra.get("methods") and extra.get("config_sha256") == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
         methods = _own_methods(extra["methods"], directory)
     else:
         methods = _methods(config, tensors, backbone, directory)
-    return Adapter(
+    adapter = Adapter(
         methods=methods,
         states=states_of(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
         task=extra.get("task") or ("tag" if config.get("task_type") == "TOKEN_CLS" else "classify"),
@@ -98,6 +97,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
         metrics=extra.get("metrics", {}),
         recipe=extra.get("recipe", {}),
     )
+    return adapter.finished()
 
 
 def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
@@ -171,7 +171,7 @@ def _tensors(adapter: Adapter, peft_type: str) -> dict[str, np.ndarray]:
     for method in adapter.methods:
         states = adapter.states[method.key].items()
         exported = method.export({s: own | {name: fixed[name] for name in method.buffers(s)} for s, (own, fixed) in states})
-        if isinstance(method, Head) and peft_type in _PROMPT_TYPES:
+        if isinstance(method, Head) and peft_type in PROMPT_TYPES:
             exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
         tensors |= exported
     return tensors

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from .lora import LoRA
 from .method import Leaves
 from .sites import Site
+from .starts import DRAWN
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class LoRAFA(LoRA):
     name: ClassVar[str] = "lora_fa"
     summary: ClassVar[str] = "LoRA of which the second factor alone is trained"
     count: ClassVar[str] = "r out"
+    allowed: ClassVar[tuple[str, ...]] = DRAWN
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)  # on an embedding A starts at zero, and frozen it would stay there
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:

@@ -17,8 +17,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
 
 import jax
 import numpy as np
@@ -26,10 +26,16 @@ import numpy as np
 from ..errors import GraftaxError
 from .sites import Site
 
+if TYPE_CHECKING:
+    from .starts import Rows
+
 MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
 Leaves = dict[str, Any]  # leaf name -> array
 T = TypeVar("T")
 Targets = str | tuple[str, ...] | None
+States = dict[Site, tuple[Leaves, Leaves]]  # of one method: trainable and fixed leaves at every site
+Begun = tuple["Method", States]
+Keys = Callable[[Site], jax.Array]  # the PRNG key of a site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +98,22 @@ class Method(ABC):
     def init(self, key: jax.Array, site: Site) -> Leaves:
         """Trainable leaves at the start of training, at identity unless the method says otherwise, and `buffers` it draws."""
         return self.blank(site)
+
+    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+        """The method that trains, itself unless its start needs another, and its leaves at every site before the first step.
+
+        `rows`: what is known of the rows to be trained on, for starts that follow from them; None outside training.
+        """
+        states: States = {}
+        for site in self.select(sites):
+            own = jax.tree.map(np.asarray, self.init(key(site), site))
+            drawn = {name: own.pop(name) for name in self.buffers(site) if name in own}
+            states[site] = (own, self.fixed(site) | drawn)
+        return self, states
+
+    def finished(self, states: States) -> Begun:
+        """What is saved of a method that has trained: itself, unless `begin` made it for training alone."""
+        return self, states
 
     def fixed(self, site: Site) -> Leaves:
         """Leaves that are not trained: a scale, a mask. They follow from the config, so files do not hold them."""

@@ -15,6 +15,9 @@ from ..errors import GraftaxError
 from .method import Targets, matches
 from .sites import Site
 
+#: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
+PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+
 #: Keys that say where an adapter comes from or how it is to be run, never what it computes.
 _NEUTRAL = {
     "peft_type",

@@ -21,10 +21,11 @@ from .invertible import Invertible
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
-from .lora import LoRA
+from .lora import LoRA, OnResidual
 from .lora_fa import LoRAFA
 from .method import Method
 from .miss import MiSS
+from .observer import Observer
 from .oft import OFT
 from .p_tuning import PTuning
 from .prefix import Prefix
@@ -45,12 +46,14 @@ _ALL: tuple[type[Method], ...] = (
     *(Full, Head),
 )
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}
+_INNER: dict[str, type[Method]] = {cls.name: cls for cls in (OnResidual, Observer)}  # nobody chooses or saves these
 
 
 @functools.cache
 def method_of(key: str) -> Method:
     """The method a key of an adapter tree stands for (`Method.key`)."""
-    return method_class(key.partition(":")[0]).from_key(key)
+    name = key.partition(":")[0]
+    return (_INNER.get(name) or method_class(name)).from_key(key)
 
 
 def method_class(name: str) -> type[Method]:

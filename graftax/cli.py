@@ -78,6 +78,9 @@ def train(
     ] = "lora",
     rank: Annotated[int, typer.Option(help="LoRA's rank.")] = 8,
     alpha: Annotated[float, typer.Option(help="LoRA's alpha: the update is scaled by alpha / rank.")] = 16.0,
+    start: Annotated[
+        str, typer.Option(help="LoRA's start: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga.")
+    ] = "default",
     target: Annotated[Optional[str], typer.Option(help="Regex over module paths: where the method acts.")] = None,
     option: Annotated[
         Optional[list[str]], typer.Option(help="Any other field of the method, as name=value (width=64, rslora=true).")
@@ -134,7 +137,8 @@ def train(
     from .train.run import train_many
 
     settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
-    chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "option": option or []}
+    chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
+    chosen["option"] = option or []
     each = read_config(config)[1] if config is not None else {}
     for table in each.values():
         own = {key: table.pop(key) for key in chosen if key in table}
@@ -374,7 +378,7 @@ def demo(
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
-def make_method(method: str, rank: int, alpha: float, target: str | None, option: list[str]) -> Any:
+def make_method(method: str, rank: int, alpha: float, target: str | None, option: list[str], start: str = "default") -> Any:
     """The method the options describe, a tuple of them for a union; None for `probe`."""
     from .adapters.registry import method_class
     from .adapters.unions import UNIONS
@@ -404,15 +408,15 @@ def make_method(method: str, rank: int, alpha: float, target: str | None, option
         ):
             raise GraftaxError(f"--option {text}: {key} is {type(like).__name__}, as in {key}={json.dumps(like)}.")
     try:
-        made = tuple(_configured(part, {"targets": target} | options, rank, alpha) for part in parts)
+        made = tuple(_configured(part, {"targets": target} | options, rank, alpha, start) for part in parts)
     except (TypeError, AttributeError) as error:
         raise GraftaxError(f"{method}: {error}.") from error
     return made if len(made) > 1 else made[0]
 
 
-def _configured(part: Any, options: dict[str, Any], rank: int, alpha: float) -> Any:
-    """A method with the options that it has a field for; `--rank` and `--alpha` are LoRA's."""
-    values = {"r": rank, "alpha": alpha} if part.name == "lora" else {}
+def _configured(part: Any, options: dict[str, Any], rank: int, alpha: float, start: str) -> Any:
+    """A method with the options that it has a field for; `--rank`, `--alpha` and `--start` are LoRA's."""
+    values = {"r": rank, "alpha": alpha, "start": start} if part.name == "lora" else {}
     own = {field.name for field in dataclasses.fields(part)}
     return dataclasses.replace(part, **{**values, **{key: value for key, value in options.items() if key in own}})
 

@@ -15,6 +15,7 @@ from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer, Tokens
 from .batches import Shape, number_of_batches, shape_alone, shape_for
 from .data import Columns, Examples, read_examples, split
+from .measure import Measure
 from .optimizer import rates
 from .recipe import Recipe
 from .step import Hyper, SlotState, hyper, start
@@ -115,16 +116,6 @@ def prepare(
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
-    adapter = Adapter.create(
-        methods,
-        backbone.sites_for(head),
-        seed=recipe.seed,
-        task=task.name,
-        labels=names,
-        fingerprint=backbone.fingerprint,
-        recipe={"method": "+".join(m.name for m in body) or "probe", **asdict(recipe)},
-    )
-
     rows = tokenize(examples, names, task, tokenizer, recipe.max_length)
     val_rows = None if held is None else tokenize(held, names, task, tokenizer, recipe.max_length)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
@@ -132,7 +123,23 @@ def prepare(
         shape = shape_alone(longest, recipe.batch_size)
     else:
         shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
+    adapter = Adapter.create(
+        methods,
+        backbone.sites_for(head),
+        seed=recipe.seed,
+        rows=Measure(backbone, task, tokenizer, recipe, head, rows, shape),
+        task=task.name,
+        labels=names,
+        fingerprint=backbone.fingerprint,
+        recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **asdict(recipe)},
+    )
     return Job(name, recipe, adapter, rows, val_rows, shape)
+
+
+def _start_of(methods: Sequence[Method]) -> dict[str, str]:
+    """How LoRA started, which plain LoRA's file does not say."""
+    found = [start for m in methods if (start := getattr(m, "start", "default")) != "default"]
+    return {"start": found[0]} if found else {}
 
 
 def select_overrides(overrides: Mapping[str, Any], names: list[str], what: str = "settings") -> None:

@@ -114,6 +114,18 @@ class Pack:
                 place.position += 1
         return live
 
+    def gradients(self, batches: int) -> Any:
+        """Mean gradient of the first slot's adapter as it is, over the first batches of its epoch."""
+        place = self.places[0]
+        assert place is not None
+        total, count = None, min(batches, len(self.plan(place)))
+        for place.position in range(count):
+            _, batch = self._next()
+            _, found = self.programs.gradient(self.backbone.params, self.backbone.layers, self.state, batch)
+            mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
+            total = mine if total is None else jax.tree.map(np.add, total, mine)
+        return jax.tree.map(lambda leaf: leaf / np.float32(count), total)
+
     def step_memory(self) -> int:
         """Bytes that XLA wants for the next step's temporary buffers and outputs."""
         _, batch = self._next()
