@@ -11,6 +11,7 @@ from .dora import DoRA
 from .files import load_adapter, save_adapter
 from .fourierft import FourierFT
 from .full import Full
+from .fusion import Fuse
 from .head import Head
 from .hira import HiRA
 from .hra import HRA
@@ -54,6 +55,7 @@ __all__ = [
     "DoRA",
     "FourierFT",
     "Full",
+    "Fuse",
     "Head",
     "HiRA",
     "Invertible",

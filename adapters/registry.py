@@ -13,6 +13,7 @@ from .compacter import Compacter
 from .dora import DoRA
 from .fourierft import FourierFT
 from .full import Full
+from .fusion import Fusion
 from .head import Head
 from .hira import HiRA
 from .hra import HRA
@@ -46,7 +47,8 @@ _ALL: tuple[type[Method], ...] = (
     *(Full, Head),
 )
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}
-_INNER: dict[str, type[Method]] = {cls.name: cls for cls in (OnResidual, Observer)}  # nobody chooses or saves these
+_MADE: dict[str, type[Method]] = {Fusion.name: Fusion}  # nobody chooses it: it is made of trained adapters
+_INNER: dict[str, type[Method]] = {cls.name: cls for cls in (OnResidual, Observer)}  # nor these, and nobody saves them
 
 
 @functools.cache
@@ -57,6 +59,7 @@ def method_of(key: str) -> Method:
 
 
 def method_class(name: str) -> type[Method]:
-    if name not in METHODS:
+    found = METHODS.get(name) or _MADE.get(name)
+    if found is None:
         raise GraftaxError(f"unknown method {name!r}; there are {', '.join(METHODS)}.")
-    return METHODS[name]
+    return found

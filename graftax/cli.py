@@ -81,6 +81,10 @@ def train(
     start: Annotated[
         str, typer.Option(help="LoRA's start: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga.")
     ] = "default",
+    fuse: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="Adapter directory, once for each: train AdapterFusion over these, in place of a method."),
+    ] = None,
     target: Annotated[Optional[str], typer.Option(help="Regex over module paths: where the method acts.")] = None,
     option: Annotated[
         Optional[list[str]], typer.Option(help="Any other field of the method, as name=value (width=64, rslora=true).")
@@ -131,6 +135,8 @@ def train(
 
         graftax train -b sentence-transformers/all-MiniLM-L6-v2 --data bank.csv airline.csv --out adapters --val 0.1
     """
+    from .adapters.files import load_adapter
+    from .adapters.fusion import Fuse
     from .models.load import load_backbone
     from .train.data import Columns
     from .train.recipe import Recipe
@@ -151,11 +157,13 @@ def train(
     for file in files:
         if not file.is_file():
             raise GraftaxError(f"{file}: no such file.")
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype)
+    fused = Fuse(trained=tuple(load_adapter(path, loaded) for path in fuse)) if fuse else None
     results = train_many(
-        load_backbone(backbone, revision=revision, dtype=dtype),
+        loaded,
         dict(zip(names, files, strict=True)),
         out,
-        method=make_method(**chosen),
+        method=fused or make_method(**chosen),
         task=task.value,
         recipe=Recipe().replace(**settings),
         each=each,

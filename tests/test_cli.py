@@ -210,6 +210,21 @@ def test_predict_from_a_file_and_from_stdin(graftax: Graftax, folder: Folder, tm
     assert graftax(*command, "-", stdin="").out == ""
 
 
+def test_fuse(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
+    """AdapterFusion over two adapters trained before; its directory needs neither of theirs."""
+    train = ["train", "-b", folder.backbone, *FAST]
+    data = [folder.data / "bank.csv", folder.data / "air.csv"]
+    assert graftax(*train, "-o", tmp_path / "a", "-d", *data, "--method", "bottleneck", "--option", "width=4").code == 0
+    fuse = [f"--fuse={tmp_path / 'a' / name}" for name in ("bank", "air")]
+    assert graftax(*train, "-o", tmp_path / "b", "-d", data[0], *fuse).code == 0
+    shutil.rmtree(tmp_path / "a")
+    assert graftax("eval", "-b", folder.backbone, "-a", tmp_path / "b" / "bank", "-d", data[0]).code == 0
+    refused = graftax(*train, "-o", tmp_path / "c", "-d", data[0], f"--fuse={folder.run / 'bank'}")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "two or more adapters" in refused.err
+    assert "made of trained adapters" in graftax(*train, "-o", tmp_path / "c", "-d", data[0], "--method", "fusion").err
+
+
 def test_inspect(graftax: Graftax, folder: Folder) -> None:
     """Method, labels, backbone, recipe and every tensor's shape, without a backbone."""
     said = graftax("inspect", folder.run / "bank")

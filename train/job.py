@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.method import Method
 from ..adapters.sites import Site
@@ -73,6 +75,10 @@ class Job:
     def digest(self) -> str:
         """Changes with anything that changes the result: rows, their tokens, labels, recipe, method."""
         d = hashlib.sha256(repr((self.name, asdict(self.recipe), self.adapter.methods, self.adapter.labels)).encode())
+        for method in self.adapter.methods:  # what its file holds and no config tells: a fusion's adapters, say
+            for site, (_, fixed) in self.adapter.states[method.key].items():
+                for name in method.buffers(site):
+                    d.update(np.ascontiguousarray(fixed[name]).tobytes())
         for rows in (self.train, self.val) if self.val else (self.train,):
             d.update(repr((rows.examples.texts, rows.examples.pairs, rows.examples.labels)).encode())
             for row in rows.tokens:

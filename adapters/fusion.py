@@ -1,0 +1,134 @@
+"""AdapterFusion: attention over several trained adapters, at every residual branch (Pfeiffer et al., 2021, arXiv:2005.00247).
+
+    o = y + sum_n p_n z_n V          p = softmax_n((y Q + q) . (z_n K + k))          Q, K, V [d, d], q, k [d]
+
+z_n is what the n-th of N frozen adapters adds to the branch's output y; the adapters are bottlenecks or Compacters of one kind.
+Trained are Q, K, V, q and k: from a token's y they learn which adapters help it. Q and K start normal (0.02), V at the identity
+(a fresh fusion is about the adapters' mean, and not the base). Trainable parameters at a site: 3 d^2 + 2 d.
+
+    train_many(backbone, data, out, method=Fuse(trained=(one, another)))
+
+`Fuse` begins as `Fusion`, which holds the adapters' leaves beside each other as buffers: its file needs none of theirs. The
+paper (and AdapterHub's library, with a weight of 0.01) also pulls V to the identity; that is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import GraftaxError
+from .head import Head
+from .method import Begun, Keys, Leaves, Method, zeros
+from .sites import Site, number_of_layers
+
+if TYPE_CHECKING:
+    from .adapter import Adapter
+    from .starts import Rows
+
+_OF = "of_"  # begins the names of the adapters' leaves
+
+
+@dataclass(frozen=True)
+class Fusion(Method):
+    """Attention over the frozen adapters it holds; made by `Fuse`."""
+
+    name: ClassVar[str] = "fusion"
+    summary: ClassVar[str] = "attention over several frozen bottleneck adapters (AdapterFusion)"
+    count: ClassVar[str] = "3 d^2 + 2 d"
+    acts_on: ClassVar[tuple[str, ...]] = ("branch",)
+    traced: ClassVar[tuple[str, ...]] = ("member", "adapters", "width")
+    fresh_within: ClassVar[float | None] = None
+
+    member: str = "bottleneck/relu/False"  # the adapters' `Method.key`, with "/" for ":"
+    adapters: int = 2  # N
+    width: int = 48  # the widest adapter's
+
+    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+        raise GraftaxError(
+            "fusion: is made of trained adapters: method=Fuse(trained=(one, another)), or --fuse DIR --fuse DIR."
+        )
+
+    def _member(self) -> Method:
+        from .registry import method_of  # which lists this method too
+
+        return method_of(self.member.replace("/", ":"))
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        (d,) = site.shape
+        keys = zip(("query", "key"), jax.random.split(key), strict=True)
+        return self.blank(site) | {n: 0.02 * jax.random.normal(k, (d, d)) for n, k in keys} | {"value": jnp.eye(d)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        (d,) = site.shape
+        square: Leaves = {name: zeros(d, d) for name in ("query", "key", "value")}
+        trainable, fixed = self._member().identity(site, self.width)
+        held = {_OF + name: np.stack([_number(leaf)] * self.adapters) for name, leaf in (trainable | fixed).items()}
+        return square | {"query_bias": zeros(d), "key_bias": zeros(d)}, held
+
+    def buffers(self, site: Site) -> tuple[str, ...]:
+        return tuple(self.identity(site, 0)[1])
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        members = {name.removeprefix(_OF): leaf for name, leaf in state.items() if name.startswith(_OF)}
+
+        def added(own: Leaves) -> jax.Array:
+            own = {name: leaf != 0 if leaf.dtype == jnp.int32 else leaf for name, leaf in own.items()}
+            return self._member().apply(own, x, y, frozen, None) - y
+
+        z = jax.vmap(added)(members)
+        query, keys = y @ state["query"] + state["query_bias"], z @ state["key"] + state["key_bias"]
+        share = jax.nn.softmax(jnp.sum(query * keys, axis=-1), axis=0)
+        return y + jnp.sum(share[..., None] * z, axis=0) @ state["value"]
+
+
+@dataclass(frozen=True)
+class Fuse(Fusion):
+    """A fusion of these adapters, to be trained; their heads are not used."""
+
+    trained: tuple[Adapter, ...] = field(default=(), repr=False)
+
+    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+        from .adapter import Layout, Slot
+
+        bodies = [[m for m in adapter.methods if not isinstance(m, Head)] for adapter in self.trained]
+        kinds = sorted({"+".join(m.key for m in body) for body in bodies})
+        if len(bodies) < 2 or len(kinds) > 1 or len(bodies[0]) > 1:
+            raise GraftaxError(f"fusion: takes two or more adapters of one method, got {' and '.join(kinds) or 'none'}.")
+        if "branch" not in bodies[0][0].acts_on:
+            raise GraftaxError(
+                f"fusion: {bodies[0][0].name} does not act on residual branches, as bottleneck and compacter do."
+            )
+        plain = [replace(one, methods=tuple(body)) for one, body in zip(self.trained, bodies, strict=True)]
+        slots = Layout.of(plain, sites).slots
+        method = Fusion(
+            member=kinds[0].replace(":", "/"),
+            adapters=len(plain),
+            width=max(slot.size for slot in slots),
+            targets=tuple(dict.fromkeys(site.path for one in plain for site in one.states[kinds[0]])),
+        )
+        chosen = method.select(sites)
+        names = {site.name: bodies[0][0].identity(site, method.width) for site in chosen}
+        layout = Layout(
+            tuple(Slot(name, kinds[0], method.width, tuple(own), tuple(fixed)) for name, (own, fixed) in names.items()),
+            depth=number_of_layers(sites),
+        )
+        stacked = [layout.stack(one, sites).state for one in plain]
+        _, states = Method.begin(method, sites, key)
+
+        def held(site: Site, leaf: str) -> np.ndarray:
+            each = (tree[site.name][kinds[0]][leaf.removeprefix(_OF)] for tree in stacked)
+            return np.stack([_number(leaf if site.layer is None else leaf[site.layer]) for leaf in each])
+
+        return method, {site: (own, {leaf: held(site, leaf) for leaf in fixed}) for site, (own, fixed) in states.items()}
+
+
+def _number(leaf: np.ndarray) -> np.ndarray:
+    """Truth values as int32: files have none."""
+    leaf = np.asarray(leaf)
+    return leaf.astype(np.int32) if leaf.dtype == bool else leaf
