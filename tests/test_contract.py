@@ -102,7 +102,7 @@ FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
 #: Of those, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN} | {("albert", "together", "tokens")}
 #: The ones whose gradient is also taken without compiling, which takes a quarter of a minute each.
-PLAIN = ("lora", "ia3", "houlsby", "prefix", "full", "together")
+PLAIN = ("lora", "houlsby", "prefix")
 #: The ones that put no tokens in front of a text, which then needs a row of its own.
 SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_tokens for m in methods))
 #: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned.

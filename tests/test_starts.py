@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import signal
 from collections.abc import Callable
@@ -160,13 +161,21 @@ def measured(backbone: Backbone, task: str = "classify", count: int = 40, **chan
 
 def seen(measure: Measure, layer: int) -> np.ndarray:
     """What enters a layer, every text of the measured batches by itself: [tokens of all, hidden]."""
-    rows: Rows = measure.rows
-    found = []
-    for planned in measure.plan():
-        for i in planned.examples:
-            inputs = measure.tokenizer.pad([rows.tokens[i]], 1, len(rows.tokens[i]))
-            found.append(measure.backbone.encode(measure.backbone.params, {}, inputs, intermediates=True).layers[layer][0])
+    found = [seen_alone(measure, i, layer) for planned in measure.plan() for i in planned.examples]
     return np.concatenate(found).astype(np.float64)
+
+
+def seen_alone(measure: Measure, i: int, layer: int) -> np.ndarray:
+    """What enters a layer of one text."""
+    rows: Rows = measure.rows
+    inputs = measure.tokenizer.pad([rows.tokens[i]], 1, RECIPE.max_length)
+    return np.asarray(layers_of(measure.backbone)(measure.backbone.params, inputs)[layer, 0, : len(rows.tokens[i])])
+
+
+@functools.cache
+def layers_of(backbone: Backbone) -> Callable[..., jax.Array]:
+    """Compiled: what enters each layer."""
+    return jax.jit(lambda params, inputs: backbone.encode(params, {}, inputs, intermediates=True).layers)
 
 
 def begin(measure: Measure, method: LoRA, sites: Any = None) -> Any:
@@ -246,11 +255,6 @@ def test_corda(tiny: Backbone) -> None:
 
 def _taken(rows: Rows, chosen: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
     return [rows.tokens[i] for i in chosen], [rows.labels[i] for i in chosen]
-
-
-def seen_alone(measure: Measure, i: int, layer: int) -> np.ndarray:
-    inputs = measure.tokenizer.pad([measure.rows.tokens[i]], 1, len(measure.rows.tokens[i]))
-    return np.asarray(measure.backbone.encode(measure.backbone.params, {}, inputs, intermediates=True).layers[layer][0])
 
 
 @pytest.mark.parametrize("task", ["classify", "tag"])
