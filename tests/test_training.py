@@ -235,7 +235,7 @@ def test_a_union_trains_as_one_adapter(tiny: Backbone, tmp_path: Path) -> None:
         assert all(not np.array_equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("task", ["classify", pytest.param("tag", marks=pytest.mark.slow)])
 def test_a_prompt_trains_beside_another_method(tiny: Backbone, tmp_path: Path, task: str) -> None:
     """A prompt's texts have rows of their own, a LoRA's share them; in one pack each becomes what it does in a run of its
     own, to rounding, and answers as it was measured."""
