@@ -1,6 +1,6 @@
 """One epoch of CLINC150 (15,100 rows at their own lengths, 151 labels), from a cold process to a saved LoRA adapter.
 
-    python benchmarks/epoch.py [--rows N] [--grouped]
+    python benchmarks/epoch.py [--rows N] [--grouped] [--seed N]
 
 LoRA r 8 on query and value, batch 32, AdamW 1e-3, linear schedule with 6% warm-up, clip 1, float32, no dropout. Everything is
 in the time: imports, loading, tokenizing and compiling (there is no compilation cache). Accuracy, measured afterwards, is of
@@ -30,11 +30,11 @@ def test_rows(count: int | None) -> list[dict[str, str]]:
     return found if count is None else random.Random(0).sample(found, min(count, len(found)))
 
 
-def ours(count: int | None, out: str) -> Work:
+def ours(count: int | None, out: str, seed: int) -> Work:
     import graftax
 
     backbone = graftax.load_backbone(MINILM)
-    recipe = graftax.Recipe(epochs=1, lr=LR)
+    recipe = graftax.Recipe(epochs=1, lr=LR, seed=seed)
     graftax.train_many(backbone, {"clinc": rows(count)}, out, recipe=recipe, progress=False)
     yield {}
 
@@ -45,13 +45,13 @@ def ours(count: int | None, out: str) -> Work:
     yield {"accuracy": sum(p.label == row["label"] for p, row in zip(said, test, strict=True)) / len(test)}
 
 
-def peft(count: int | None, out: str, grouped: bool) -> Work:
+def peft(count: int | None, out: str, grouped: bool, seed: int) -> Work:
     from peft import get_peft_model
     from torch_loop import accuracy, base_model, fit, lora
 
     train = rows(count)
     names = sorted({row["label"] for row in train})
-    model, tokenizer = base_model(len(names))
+    model, tokenizer = base_model(len(names), seed)
     model = get_peft_model(model, lora())
     labels = [names.index(row["label"]) for row in train]
     fit(model, tokenizer, [row["text"] for row in train], labels, epochs=1, lr=LR, grouped=grouped)
@@ -67,14 +67,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int)
     parser.add_argument("--grouped", action="store_true", help="PEFT's batches by length too")
+    parser.add_argument("--seed", type=int, default=0, help="of the start and the order of the rows, on both sides")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as out:
-        a = Worker(ours, count=args.rows, out=f"{out}/graftax")
+        a = Worker(ours, count=args.rows, out=f"{out}/graftax", seed=args.seed)
         right_a = a.step()["accuracy"]
         a.close()
-        b = Worker(peft, count=args.rows, out=f"{out}/peft", grouped=args.grouped)
+        b = Worker(peft, count=args.rows, out=f"{out}/peft", grouped=args.grouped, seed=args.seed)
         right_b = b.step()["accuracy"]
         b.close()
     what = f"one epoch of CLINC150, {args.rows or 15100} rows, cold process to saved adapter"
-    note = f"accuracy {right_a:.1%} / {right_b:.1%}; PEFT's batches {'by length' if args.grouped else 'random'}; one run"
+    note = f"accuracy {right_a:.1%} / {right_b:.1%}; PEFT's batches {'by length' if args.grouped else 'random'}; seed {args.seed}; one run"
     report(row(what, summary([(a.ready, b.ready)]), note))

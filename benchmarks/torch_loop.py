@@ -8,13 +8,13 @@ from typing import Any
 WARMUP, CLIP, BATCH = 0.06, 1.0, 32
 
 
-def base_model(labels: int) -> tuple[Any, Any]:
+def base_model(labels: int, seed: int = 0) -> tuple[Any, Any]:
     """MiniLM with a fresh classifier and no dropout in the backbone, and its tokenizer."""
     import torch
     from harness import MINILM
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = AutoModelForSequenceClassification.from_pretrained(MINILM, num_labels=labels, dtype=torch.float32, **off)
     return model, AutoTokenizer.from_pretrained(MINILM)
