@@ -77,5 +77,6 @@ if __name__ == "__main__":
         right_b = b.step()["accuracy"]
         b.close()
     what = f"one epoch of CLINC150, {args.rows or 15100} rows, cold process to saved adapter"
-    note = f"accuracy {right_a:.1%} / {right_b:.1%}; PEFT's batches {'by length' if args.grouped else 'random'}; seed {args.seed}; one run"
+    order = "by length" if args.grouped else "random"
+    note = f"accuracy {right_a:.1%} / {right_b:.1%}; PEFT's batches {order}; seed {args.seed}; one run"
     report(row(what, summary([(a.ready, b.ready)]), note))
