@@ -42,7 +42,7 @@ Plan = tuple[Stage, ...]
 
 @dataclass(frozen=True, init=False)
 class Composition:
-    """Several adapters, by name, in one row; parts may be compositions."""
+    """Several adapters, by name, in one row; parts may be compositions. What cannot be computed is refused when it is made."""
 
     parts: tuple[str | Composition, ...]
 
@@ -78,6 +78,7 @@ class Average(Composition):
         if len(given) != len(parts) or not all(map(math.isfinite, given)):
             raise GraftaxError(f"Average of {len(parts)} adapters needs as many numbers as weights, got {given}.")
         object.__setattr__(self, "weights", given)
+        plan_of(self)
 
     def plan(self) -> Plan:
         weighted = zip(self.weights, self._terms(), strict=True)
@@ -90,6 +91,10 @@ class Average(Composition):
 @dataclass(frozen=True, init=False)
 class Stack(Composition):
     """Adapters one upon another, at every site; the first is innermost."""
+
+    def __init__(self, *parts: str | Composition):
+        super().__init__(*parts)
+        plan_of(self)
 
     def plan(self) -> Plan:
         return tuple(stage for part in self.parts for stage in plan_of(part))
@@ -107,6 +112,7 @@ class Split(Composition):
         if len(cuts) != len(parts) - 1 or list(cuts) != sorted({*cuts}) or any(cut < 1 for cut in cuts):
             raise GraftaxError(f"Split of {len(parts)} adapters needs {len(parts) - 1} rising token numbers, got {cuts}.")
         object.__setattr__(self, "at", cuts)
+        plan_of(self)
 
     def plan(self) -> Plan:
         spans = zip((0, *self.at), (*self.at, None), self._terms(), strict=True)
@@ -116,6 +122,11 @@ class Split(Composition):
 @dataclass(frozen=True, init=False)
 class Parallel(Composition):
     """One row answered several times, once by each part."""
+
+    def __init__(self, *parts: str | Composition):
+        super().__init__(*parts)
+        for part in parts:
+            plan_of(part)
 
     def plan(self) -> Plan:
         raise GraftaxError(f"{self}: Parallel answers a row several times, so no other composition can hold it.")

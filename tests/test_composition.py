@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_serving import TEXTS, ZOO, adapter_of, assert_close
 
-from graftax import Adapter, Average, GraftaxError, LoRA, Parallel, Predictor, PromptTuning, Split, Stack, combine
+from graftax import Adapter, Average, Bottleneck, GraftaxError, LoRA, Parallel, Predictor, PromptTuning, Split, Stack, combine
+from graftax.adapters.graft import SiteCalls
 from graftax.models.backbone import Backbone
 from graftax.serve.composition import Composition, Term, plan_of
 
@@ -64,16 +67,52 @@ def test_what_a_composition_resolves_to() -> None:
         (lambda: Average("a", weights=(float("nan"),)), "as many numbers as weights"),
         (lambda: Split("a", "b", at=(0,)), "1 rising token numbers"),
         (lambda: Split("a", "b", "c", at=(5, 5)), "2 rising token numbers"),
-        (lambda: plan_of(Average(*"abcde")), "at most 4 adapters"),
-        (lambda: plan_of(Stack(*"abcde")), "4 parts in a stack"),
-        (lambda: plan_of(Average("a", Stack("b", "c"))), "takes no Stack"),
-        (lambda: plan_of(Stack("a", Parallel("b", "c"))), "no other composition can hold it"),
+        (lambda: Average(*"abcde"), "at most 4 adapters"),
+        (lambda: Stack(*"abcde"), "4 parts in a stack"),
+        (lambda: Average("a", Stack("b", "c")), "takes no Stack"),
+        (lambda: Split(Stack("b", "c"), "a", at=(3,)), "takes no Stack"),
+        (lambda: Stack("a", Parallel("b", "c")), "no other composition can hold it"),
+        (lambda: Parallel("a", Parallel("b", "c")), "no other composition can hold it"),
     ],
 )
 def test_what_has_no_meaning_is_refused(make: Any, words: str) -> None:
-    """One line that names it."""
+    """One line that names it, when it is made."""
     with pytest.raises(GraftaxError, match=words):
         make()
+
+
+def test_the_formula_at_a_site() -> None:
+    """29, in NumPy: rows of a stack of averages of bottlenecks, one row with weights by token."""
+    random = np.random.default_rng(0)
+    rows, stages, terms, tokens, dim, width = 2, 2, 2, 5, 8, 3
+    shapes = {"down": (dim, width), "down_bias": (width,), "up": (width, dim), "up_bias": (dim,)}
+    key, lead = Bottleneck().key, (rows, stages, terms)
+    state = {name: random.standard_normal((*lead, *shape)).astype(np.float32) for name, shape in shapes.items()}
+    state |= {"scale": np.ones(lead, np.float32), "parallel": np.zeros(lead, bool)}
+    shares = random.standard_normal((*lead, tokens)).astype(np.float32)
+    x, y = (random.standard_normal((rows, tokens, dim)).astype(np.float32) for _ in "xy")
+    expected = y.copy()
+    for row in range(rows):
+        for stage in range(stages):
+            inner = expected[row].copy()
+            for term in range(terms):
+                own = {name: state[name][row, stage, term] for name in shapes}
+                change = np.maximum(inner @ own["down"] + own["down_bias"], 0) @ own["up"] + own["up_bias"]
+                expected[row] += shares[row, stage, term][:, None] * change
+    calls = SiteCalls({"site": {key: jax.tree.map(jnp.asarray, state)}}, mixed=True, weights=jnp.asarray(shares))
+    found = calls.branch("site", jnp.asarray(x), jnp.asarray(y), NoNorm())
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+class NoNorm:
+    """What stands behind a branch that no norm follows."""
+
+    def weights(self) -> None:
+        """None."""
+
+    def compute(self, weights: Any, x: jax.Array) -> jax.Array:
+        """Nothing happens."""
+        return x
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "wide", "b")])
