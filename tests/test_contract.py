@@ -162,7 +162,7 @@ def test_reflections_start_in_pairs(backbone_of: GetBackbone) -> None:
     np.testing.assert_allclose(mine, base, atol=1e-6)
 
 
-@cross({case for case in FAST if case[0] != "bert" or case[1] in MAIN}, SHARING)
+@cross({case for case in FAST_STEPS if case[1] in SHARING}, SHARING)
 def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
     """17: texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
     backbone, tokens = backbone_of(family), head == "tokens"
@@ -336,7 +336,7 @@ def test_what_is_no_change_of_weights_is_not_merged(name: str, backbone_of: GetB
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 
-@cross({(f, m, h) for f in FAMILIES for m in METHODS for h in ("pooled", "tokens")})
+@cross(FAST)
 def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
     """4, 10: every tensor bitwise, the config as a typed object, and what is known about the adapter."""
     backbone = backbone_of(family)

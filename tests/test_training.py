@@ -183,7 +183,12 @@ def test_every_task_learns(tiny: Backbone, tmp_path: Path, task: str, least: flo
 SMALLER: dict[str, dict[str, Any]] = {"miss": {"r": 6}, "road": {"group_size": 8}, "shira": {"r": 4}}
 
 
-@pytest.mark.parametrize("name", [*(n for n in METHODS if n != "head"), "probe"])
+#: One method at each kind of site, trained every time; a compiled step of every method is in the contract suite.
+ONE_OF_EACH = ("lora", "ia3", "bottleneck", "prefix", "prompt", "ln_tuning", "full", "probe")
+EVERY = [*(n for n in METHODS if n != "head"), "probe"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in ONE_OF_EACH else pytest.mark.slow) for n in EVERY])
 def test_every_method_trains(tiny: Backbone, tmp_path: Path, name: str) -> None:
     """One epoch of every method, twice: all its tensors are finite, moved by training, and the same bits each time."""
     method: Method | None = None if name == "probe" else METHODS[name](**SMALLER.get(name, {}))
