@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
 import os
 import sys
@@ -13,6 +11,7 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
+from .arguments import make_method, parse_adapter, read_config, read_stdin, read_val, split_names
 from .errors import GraftaxError
 
 app = typer.Typer(
@@ -381,109 +380,6 @@ def demo(
     from .demo import run
 
     run(backbone, out)
-
-
-# -- arguments --------------------------------------------------------------------------------------------------------
-
-
-def make_method(method: str, rank: int, alpha: float, target: str | None, option: list[str], start: str = "default") -> Any:
-    """The method the options describe, a tuple of them for a union; None for `probe`."""
-    from .adapters.registry import method_class
-    from .adapters.unions import UNIONS
-
-    if method in ("probe", "head", "linear_probe"):
-        return None
-    parts: list[Any] = []
-    for name in method.split("+"):
-        if name == "head":
-            raise GraftaxError(f"--method {method}: every adapter has a head; name the other methods alone.")
-        parts.extend(UNIONS[name]() if name in UNIONS else [method_class(name)()])
-    fields = {field.name: field for part in parts for field in dataclasses.fields(part)}
-    options: dict[str, Any] = {}  # each goes to every part that has the field
-    for text in option:
-        key, equals, value = text.partition("=")
-        if not equals or key not in fields:
-            known = ", ".join(field for field in fields if field != "targets")
-            raise GraftaxError(f"--option {text}: expected name=value with a field of {method}: {known or 'it has none'}.")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-        like = fields[key].default
-        fits = isinstance(options[key], int | float if isinstance(like, float) else type(like))
-        if isinstance(like, bool | int | float | str) and (
-            not fits or isinstance(options[key], bool) != isinstance(like, bool)
-        ):
-            raise GraftaxError(f"--option {text}: {key} is {type(like).__name__}, as in {key}={json.dumps(like)}.")
-    try:
-        made = tuple(_configured(part, {"targets": target} | options, rank, alpha, start) for part in parts)
-    except (TypeError, AttributeError) as error:
-        raise GraftaxError(f"{method}: {error}.") from error
-    return made if len(made) > 1 else made[0]
-
-
-def _configured(part: Any, options: dict[str, Any], rank: int, alpha: float, start: str) -> Any:
-    """A method with the options that it has a field for; `--rank`, `--alpha` and `--start` are LoRA's."""
-    values = {"r": rank, "alpha": alpha, "start": start} if part.name == "lora" else {}
-    own = {field.name for field in dataclasses.fields(part)}
-    return dataclasses.replace(part, **{**values, **{key: value for key, value in options.items() if key in own}})
-
-
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """General settings of a TOML file, and those of single adapters."""
-    import tomllib
-
-    if not path.is_file():
-        raise GraftaxError(f"{path}: no such file.")
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GraftaxError(f"{path}: not valid TOML ({error}).") from error
-    each = content.pop("adapters", {})
-    if not isinstance(each, dict) or not all(isinstance(table, dict) for table in each.values()):
-        raise GraftaxError(f"{path}: [adapters.NAME] must be tables.")
-
-    def plain(table: dict[str, Any]) -> dict[str, Any]:
-        return {key.replace("-", "_"): value for key, value in table.items()}
-
-    return plain(content), {name: plain(table) for name, table in each.items()}
-
-
-def read_val(val: str | None, files: list[Path]) -> Any:
-    """A fraction, or the validation file of each data file."""
-    if val is None:
-        return None
-    try:
-        return float(val)
-    except ValueError:
-        path = Path(val)
-    if path.is_dir():
-        return {file.stem: path / file.name for file in files}
-    if len(files) > 1:
-        raise GraftaxError(f"--val {val}: with several data files give a fraction or a directory with a file for each.")
-    return {files[0].stem: path}
-
-
-def read_stdin() -> list[dict[str, Any]]:
-    from .train.data import parse_json_lines
-
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
-    try:
-        return parse_json_lines(sys.stdin, "standard input")
-    except UnicodeDecodeError as error:
-        raise GraftaxError(f"standard input: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-
-
-def parse_adapter(text: str) -> tuple[str, str]:
-    name, equals, directory = text.partition("=")
-    if not equals or not name or not directory:
-        raise GraftaxError(f"--adapter {text}: expected NAME=DIR.")
-    return name, directory
-
-
-def split_names(labels: str | None) -> list[str] | None:
-    return [name.strip() for name in labels.split(",")] if labels else None
 
 
 # -- running ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ may hold averages and splits; an average or a split of stacks has no such form, 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ Plan = tuple[Stage, ...]
 
 
 @dataclass(frozen=True, init=False)
-class Composition:
+class Composition(ABC):
     """Several adapters, by name, in one row; parts may be compositions. What cannot be computed is refused when it is made."""
 
     parts: tuple[str | Composition, ...]
@@ -51,9 +52,9 @@ class Composition:
             raise GraftaxError(f"{type(self).__name__} of no adapters.")
         object.__setattr__(self, "parts", parts)
 
+    @abstractmethod
     def plan(self) -> Plan:
         """Its stages, the first the innermost."""
-        raise NotImplementedError
 
     def _terms(self) -> list[Stage]:
         """Each part as one stage."""

@@ -23,7 +23,7 @@ from graftax.adapters import starts
 from graftax.adapters.adapter import Layout
 from graftax.adapters.lora import OnResidual
 from graftax.adapters.sites import Site
-from graftax.cli import make_method
+from graftax.arguments import make_method
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.train import Interrupted, train_many
