@@ -201,7 +201,7 @@ def test_every_method_trains(tiny: Backbone, tmp_path: Path, name: str) -> None:
 
 
 #: Methods whose packs are trained every time; the others' are slow.
-PACKED = ("dora", "oft", "fourierft", "loreft")
+PACKED = ("dora", "loreft")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in PACKED else pytest.mark.slow) for n in METHODS])
@@ -544,7 +544,8 @@ def test_resume_after_sigkill_each(
     assert_same(tmp_path / "out", uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow  # SIGKILL, which is always tested, saves nothing at all; Ctrl-C is in the command line's tests
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_resume_after_a_polite_signal(
     command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
