@@ -544,7 +544,7 @@ def test_resume_after_sigkill_each(
     assert_same(tmp_path / "out", uninterrupted)
 
 
-@pytest.mark.slow  # SIGKILL, which is always tested, saves nothing at all; Ctrl-C is in the command line's tests
+@pytest.mark.slow  # resuming after SIGKILL and in one process is always tested
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_resume_after_a_polite_signal(
     command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path, number: signal.Signals
