@@ -45,7 +45,7 @@ class Mix(NamedTuple):
 
 
 #: Kinds of site whose output is no sum: of an average, the first term alone acts there.
-_SINGLE = ("attention", "input")
+SINGLE = ("attention", "input")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class SiteCalls:
             site = compute
             for stage in range(len(shares)):
                 terms = jax.tree.map(lambda leaf, at=stage: leaf[at], states)
-                if kind in _SINGLE:
+                if kind in SINGLE:
                     site = changed(jax.tree.map(lambda leaf: leaf[0], terms), site)
                 else:
                     site = averaged(terms, shares[stage], site)

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
-from ..adapters.graft import Mix
+from ..adapters.graft import SINGLE, Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
 from ..models.backbone import TOKENS, Backbone, Logits
@@ -176,9 +176,12 @@ class Predictor:
     def _check(self, term: Term, stage: Stage, what: Any) -> None:
         """That an adapter is loaded, and that its methods can be averaged where they must be."""
         self.bank.slot(term.name)
-        for method in self.bank.adapters[term.name].methods:
-            if method.virtual_tokens and (len(stage) > 1 or term.weight != 1.0):
-                raise GraftaxError(f"{what}: {term.name} ({method.name}) adds tokens, and those cannot be averaged or split.")
+        if stage == (Term(term.name, 1.0),):
+            return
+        for key, states in self.bank.adapters[term.name].states.items():
+            if any(site.kind in SINGLE for site in states):
+                name = key.partition(":")[0]
+                raise GraftaxError(f"{what}: {term.name} ({name}) adds tokens, and those cannot be averaged or split.")
 
     def _batch(self, rows: list[_Asked]) -> list[Answer | None]:
         """Answers for at most `MOST_ROWS` rows, in one compiled call."""

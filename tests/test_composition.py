@@ -10,7 +10,21 @@ import numpy as np
 import pytest
 from test_serving import TEXTS, ZOO, adapter_of, assert_close
 
-from graftax import Adapter, Average, Bottleneck, GraftaxError, LoRA, Parallel, Predictor, PromptTuning, Split, Stack, combine
+from graftax import (
+    Adapter,
+    Average,
+    Bottleneck,
+    GraftaxError,
+    LoRA,
+    Method,
+    Parallel,
+    Predictor,
+    Prefix,
+    PromptTuning,
+    Split,
+    Stack,
+    combine,
+)
 from graftax.adapters.graft import SiteCalls
 from graftax.models.backbone import Backbone
 from graftax.serve.composition import Composition, Term, plan_of
@@ -217,6 +231,16 @@ def test_parallel_answers_once_for_each(predictor: Predictor) -> None:
     found = predictor.predict(TEXTS[:2], [Parallel("a", Average("a", "b")), "b"])
     assert [p.adapter for p in found] == ["a", "Average(a: 0.5, b: 0.5)", "b"]
     assert_close(found[:1], predictor.predict(TEXTS[:1], "a"))
+
+
+@pytest.mark.parametrize("method", [Prefix(tokens=2, shifted=False), PromptTuning(tokens=2, post=True), PromptTuning(tokens=2)])
+def test_no_kind_of_virtual_tokens_is_averaged(tiny: Backbone, method: Method) -> None:
+    """Whether or not they take positions from the text."""
+    predictor = Predictor(tiny)
+    predictor.load("a", adapter_of(tiny, "lora", 1))
+    predictor.load("tokens", Adapter.create((method, tiny.head(2)), tiny.sites, labels=("x", "y")))
+    with pytest.raises(GraftaxError, match="adds tokens"):
+        predictor.predict(["iron"], Average("tokens", "a"))
 
 
 def test_what_cannot_be_averaged_is_refused(predictor: Predictor) -> None:
