@@ -16,7 +16,7 @@ demo: $(VENV)/.ready-plot
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not hub"
 
-test-all: $(VENV)/.ready-test
+test-all: $(VENV)/.ready-test .venv-hub/.ready
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 test-hub: $(VENV)/.ready-test .venv-hub/.ready

@@ -179,7 +179,6 @@ class Grafts:
 
     def outside(self) -> SiteCalls:
         """The calls outside the layers."""
-
         state = {name: states for name, states in self.state.items() if not name.startswith(STACK)}
         if self.slots is not None:
             state = {name: jax.tree.map(lambda leaf, at=self._used(name): leaf[at], states) for name, states in state.items()}

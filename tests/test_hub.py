@@ -355,8 +355,7 @@ def test_heads_without_the_pooler(hidden: str, backbone_of: GetBackbone, tmp_pat
 
 
 def in_their_environment(command: str, backbone: Path, rows: Path, directory: Path) -> None:
-    if not PYTHON.exists():
-        pytest.skip("there is no .venv-hub; make test-hub sets it up")
+    assert PYTHON.exists(), "there is no .venv-hub; make test-hub sets it up"
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     script = Path(__file__).with_name("adapterhub.py")
     done = subprocess.run(
