@@ -89,6 +89,15 @@ def _layer_index(path: str, patterns: str | list[str] | None) -> int | None:
     return None
 
 
+def need_drawn(config: dict[str, Any], method: str) -> None:
+    """Pop `save_projection`; an error where a file lacks what was drawn."""
+    if not config.pop("save_projection", True):
+        raise GraftaxError(
+            f"{method}: saved without its random projections (save_projection=false), and torch's generator, which made them, "
+            "cannot be reproduced. Save it again with save_projection=true."
+        )
+
+
 def refuse_leftovers(config: dict[str, Any], where: str, neutral: Collection[str] = _NEUTRAL) -> None:
     """Every key left in `config` must be off or neutral; raises an error that names all others at once."""
     left = {key: value for key, value in config.items() if key not in neutral and value and value != "none"}

@@ -152,11 +152,7 @@ class RandLoRA(Method):
     def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
         for start in ("init_weights", "sparse", "very_sparse"):
             config.pop(start, None)  # how weights and bases began; the file holds both
-        if not config.pop("save_projection", True):
-            raise GraftaxError(
-                "randlora: saved without its random bases (save_projection=false), and torch's generator, which made them, "
-                "cannot be reproduced. Save it again with save_projection=true."
-            )
+        peft.need_drawn(config, "randlora")
         return cls(
             r=config.pop("r", 32),
             alpha=config.pop("randlora_alpha", 640),

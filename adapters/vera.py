@@ -117,11 +117,7 @@ class VeRA(Method):
     @classmethod
     def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
         config.pop("init_weights", None)  # how the weights began, not what they do
-        if not config.pop("save_projection", True):
-            raise GraftaxError(
-                "vera: saved without its random projections (save_projection=false), and torch's generator, which made them, "
-                "cannot be reproduced. Save it again with save_projection=true."
-            )
+        peft.need_drawn(config, "vera")
         return cls(
             r=config.pop("r", 256),
             d_initial=config.pop("d_initial", 0.1),
