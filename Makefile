@@ -14,10 +14,10 @@ demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not hub"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not hub"
 
 test-all: $(VENV)/.ready-test .venv-hub/.ready
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-hub: $(VENV)/.ready-test .venv-hub/.ready
 	$(BIN)/python -m pytest -m hub

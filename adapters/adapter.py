@@ -133,7 +133,7 @@ class Layout:
                         )
                     if site.layer is not None:
                         depth = max(depth, layers if site.shared else layers - site.layer)
-                    elif site.kind != "head" and site.name != "pooler":
+                    elif not site.above:
                         depth = layers  # what changes below the layers is felt in all of them
         return cls(tuple(found[k] for k in sorted(found)), depth)
 

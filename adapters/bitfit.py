@@ -7,6 +7,7 @@ d is the change of the bias, so it starts at zero and an empty slot is zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,6 +26,9 @@ class BitFit(Method):
     count: ClassVar[str] = "out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm")
     mergeable: ClassVar[bool] = True
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        return super().select([site for site in sites if site.biased])
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"bias": zeros(site.shape[-1])}, {}

@@ -33,7 +33,7 @@ class Full(Method):
     through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
     mergeable: ClassVar[bool] = True
 
-    last: int = 0  # train this many of the last layers and the pooler alone; 0: everything
+    last: int = 0  # train this many of the last layers and what lies above them alone; 0: everything
 
     def __post_init__(self) -> None:
         if self.last < 0:
@@ -41,18 +41,17 @@ class Full(Method):
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen, first = super().select(sites), number_of_layers(sites) - self.last
-        return [s for s in chosen if not self.last or s.name == "pooler" or (s.layer is not None and s.layer >= first)]
+        return [s for s in chosen if not self.last or s.above or (s.layer is not None and s.layer >= first)]
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        if site.kind == "linear":
-            return {"kernel": zeros(*site.shape), "bias": zeros(site.shape[1])}, {}
-        if site.kind == "norm":
-            return {"scale": zeros(*site.shape), "bias": zeros(*site.shape)}, {}
-        return {"table": zeros(*site.shape)}, {}
+        if site.kind == "embedding":
+            return {"table": zeros(*site.shape)}, {}
+        weight = {"kernel" if site.kind == "linear" else "scale": zeros(*site.shape)}
+        return weight | ({"bias": zeros(site.shape[-1])} if site.biased else {}), {}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         # Only embeddings come here: looking up the change is cheaper than adding it to the whole table.
         return y + jnp.take(state["table"], x, axis=0, mode="clip")
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
-        return type(frozen)(**{name: weight + state[name] for name, weight in frozen._asdict().items()})
+        return type(frozen)(**{name: weight + state.get(name, 0.0) for name, weight in frozen._asdict().items()})

@@ -63,14 +63,19 @@ class SiteCalls:
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._site("linear", name, module.weights(), module.compute, x)
 
-    def norm(self, name: str, x: jax.Array, module: Module, place: Place) -> jax.Array:
-        return self._site("norm", name, module.weights(), lambda weights, x, place: module.compute(weights, x), x, place)
+    def norm(self, name: str, x: jax.Array, module: Module) -> jax.Array:
+        return self._site("norm", name, module.weights(), module.compute, x)
 
     def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
         return self._site("embedding", name, module.weights(), module.compute, ids)
 
-    def branch(self, name: str, x: jax.Array, y: jax.Array, norm: Module) -> jax.Array:
-        return self._site("branch", name, NextNorm(norm.weights(), norm.compute), _given, x, y)
+    def branch(self, name: str, x: jax.Array, y: jax.Array, norm: Module | None = None) -> jax.Array:
+        """`norm`: where one is behind the residual sum."""
+        frozen = NextNorm(None, _given) if norm is None else NextNorm(norm.weights(), norm.compute)
+        return self._site("branch", name, frozen, _given, x, y)
+
+    def stream(self, name: str, h: jax.Array, place: Place) -> jax.Array:
+        return self._site("stream", name, None, lambda _, h, place: h, h, place)
 
     def attention(self, name: str, x: jax.Array, y: KeyValue) -> KeyValue:
         return self._site("attention", name, None, _given, x, y)
@@ -213,9 +218,9 @@ def prepared(state: State, frozen: dict[str, Any]) -> State:
     return {name: {key: at(name, key, leaves) for key, leaves in keys.items()} for name, keys in state.items()}
 
 
-def _given(_: Any, x: Any, y: Any) -> Any:
-    """The output of a site without weights: what the backbone made there."""
-    return y
+def _given(_: Any, *made: Any) -> Any:
+    """The output of a site without weights: what the backbone made there, the last of the arguments."""
+    return made[-1]
 
 
 def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:

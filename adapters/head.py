@@ -43,6 +43,7 @@ class Head(Method):
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
     dropout: float = 0.0
+    biased: bool = True  # whether the classifier has a bias
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         return [site for site in sites if site.name == self.site]
@@ -50,9 +51,14 @@ class Head(Method):
     def size(self, site: Site) -> int:
         return self.labels
 
+    def trainable(self, site: Site) -> tuple[str, ...]:
+        return tuple(name for name in super().trainable(site) if self.biased or name != "bias")
+
     def init(self, key: jax.Array, site: Site) -> Leaves:
         (dim,), (k1, k2) = site.shape, jax.random.split(key)
-        leaves = {"kernel": 0.02 * jax.random.normal(k1, (self.labels, dim)), "bias": zeros(self.labels)}
+        leaves: Leaves = {"kernel": 0.02 * jax.random.normal(k1, (self.labels, dim))}
+        if self.biased:
+            leaves["bias"] = zeros(self.labels)
         if self.hidden != "none":
             leaves |= {"hidden": jax.random.normal(k2, (dim, dim)) / math.sqrt(dim), "hidden_bias": zeros(dim)}
         return leaves
@@ -78,7 +84,9 @@ class Head(Method):
     # -- files: the modules of Hugging Face's task model, so that PEFT's `modules_to_save` finds them ------------------
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        named = {f"{self.modules[-1]}.weight": leaves["kernel"], f"{self.modules[-1]}.bias": leaves["bias"]}
+        named = {f"{self.modules[-1]}.weight": leaves["kernel"]}
+        if self.biased:
+            named[f"{self.modules[-1]}.bias"] = leaves["bias"]
         if self.hidden != "none":
             named[f"{self.modules[0]}.weight"] = leaves["hidden"].T
             named[f"{self.modules[0]}.bias"] = leaves["hidden_bias"]
@@ -86,7 +94,9 @@ class Head(Method):
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         last = self.modules[-1]
-        leaves = {"kernel": tensors[f"{last}.weight"], "bias": tensors[f"{last}.bias"]}
+        leaves = {"kernel": tensors[f"{last}.weight"]}
+        if self.biased:
+            leaves["bias"] = tensors[f"{last}.bias"]
         if self.hidden != "none":
             first = self.modules[0]
             leaves |= {"hidden": tensors[f"{first}.weight"].T, "hidden_bias": tensors[f"{first}.bias"]}

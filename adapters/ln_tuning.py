@@ -4,7 +4,7 @@
 
 Both changes start at zero, so a fresh adapter changes nothing and an empty slot is zero. PEFT's file holds the whole new scale
 and bias, the frozen ones included: writing adds those of the backbone, reading subtracts them (each rounds once).
-Trainable parameters at a site: 2d.
+Trainable parameters at a site: 2d, or d at an RMS norm, which has no bias.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from . import peft
 from .method import Leaves, Method, zeros
 from .sites import NormWeights, Site
+
+_KEYS = {"scale": "weight", "bias": "bias"}
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,18 @@ class LayerNormTuning(Method):
     peft_type: ClassVar[str] = "LN_TUNING"
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        return {"scale": zeros(*site.shape), "bias": zeros(*site.shape)}, {}
+        return {"scale": zeros(*site.shape)} | ({"bias": zeros(*site.shape)} if site.biased else {}), {}
 
     def merge(self, frozen: NormWeights, state: Leaves) -> NormWeights:
-        return NormWeights(frozen.scale + state["scale"], frozen.bias + state["bias"])
+        return NormWeights(*(weight + state.get(name, 0.0) for name, weight in frozen._asdict().items()))
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        scale, bias = self.merge(site.weights(), leaves)
-        return {"ln_tuning_layers.weight": np.asarray(scale), "ln_tuning_layers.bias": np.asarray(bias)}
+        merged = self.merge(site.weights(), leaves)._asdict()
+        return {f"ln_tuning_layers.{_KEYS[name]}": np.asarray(merged[name]) for name in leaves}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        scale, bias = site.weights()
-        return {"scale": tensors["ln_tuning_layers.weight"] - scale, "bias": tensors["ln_tuning_layers.bias"] - bias}
+        frozen, keys = site.weights()._asdict(), {key.rpartition(".")[2]: tensor for key, tensor in tensors.items()}
+        return {name: keys[key] - frozen[name] for name, key in _KEYS.items() if key in keys}
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return {"target_modules": peft.targets_of(self.targets, chosen, sites)}

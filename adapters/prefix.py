@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from .method import Leaves, Method, zeros
-from .sites import Entry, KeyValue, Site
+from .sites import Entry, KeyValue, Site, split_heads
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,12 @@ class Prefix(Method):
             return y._replace(positions=y.positions + state["offset"])
 
         def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
-            shape = (*real.shape[:axis], *virtual.shape)
+            shape = (*real.shape[: real.ndim - virtual.ndim], *virtual.shape)
             return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
 
-        return KeyValue(before(state["key"], y.key, -2), before(state["value"], y.value, -2), before(state["mask"], y.mask, -1))
+        heads = y.key.shape[-3]
+        key, value = (before(split_heads(state[name], heads), real, -2) for name, real in (("key", y.key), ("value", y.value)))
+        return KeyValue(key, value, before(state["mask"], y.mask, -1))
 
     # PEFT keeps one tensor [tokens, layers * 2 * hidden]: key and value of layer 0, of layer 1, ...
 

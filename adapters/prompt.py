@@ -99,7 +99,7 @@ class PromptTuning(Method):
             types=before(jnp.zeros(room, y.types.dtype), y.types, -1),
             positions=jnp.concatenate([counted, y.positions if self.post else y.positions + count], axis=-1),
             mask=before(own, y.mask, -1),
-            pool=jnp.where(count > 0, 0, y.pool + room),
+            pool=None if y.pool is None else jnp.where(count > 0, 0, y.pool + room),
         )
 
     # -- files: PEFT keeps one tensor [tokens, e], under no module's name ----------------------------------------------

@@ -3,7 +3,7 @@
     LoReFT    h = h + R^T (W h + b - R h)       R [r, d] with orthonormal rows, W [r, d], b [r]
     DiReFT    h = h + R^T (W h + b)             R and W free
 
-h is a layer's output, that of its second norm. Of h's part in the subspace that R spans LoReFT makes W h + b; DiReFT adds.
+h is a layer's output. Of h's part in the subspace that R spans LoReFT makes W h + b; DiReFT adds.
 Rows stay orthonormal because what is trained is a free matrix M, with R = L^-1 M where M M^T = L L^T (Cholesky): the rows of M
 made orthonormal from the first to the last, at the cost of an [r, r] matrix. In a rank's pad M is zero and M M^T is given ones
 on its diagonal, so R is zero there.
@@ -35,8 +35,7 @@ class DiReFT(Method):
     name: ClassVar[str] = "direft"
     summary: ClassVar[str] = "low-rank change of each layer's output"
     count: ClassVar[str] = "2rd + r"
-    acts_on: ClassVar[tuple[str, ...]] = ("norm",)
-    roles: ClassVar[tuple[str, ...] | None] = ("ffn_norm",)
+    acts_on: ClassVar[tuple[str, ...]] = ("stream",)
     padded: ClassVar[dict[str, int]] = {"r": 0, "w": 0, "b": 0}
     placed: ClassVar[bool] = True
 

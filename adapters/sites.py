@@ -9,7 +9,8 @@ a *kind*, and the kind fixes what a method is given there:
 | `norm`      | input `[..., T, d]`            | output `[..., T, d]`                     | `NormWeights(scale, bias)`   |
 | `embedding` | ids `[..., T]`                 | looked-up rows `[..., T, d]`             | `TableWeights(table)`        |
 | `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
-| `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
+| `stream`    | a layer's output `[..., T, d]` | the same                                 | None                         |
+| `attention` | the layer's input              | `KeyValue(key, value, mask)`, by heads   | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
 
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-KINDS = ("linear", "norm", "embedding", "branch", "attention", "input", "head")
+KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input", "head")
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class Site:
     name: str  # "layers.query": the backbone's name, a key in adapter trees
     kind: str
     path: str  # "bert.encoder.layer.3.attention.self.query": the module in Hugging Face's task model
-    shape: tuple[int, ...]  # linear (in, out); embedding (rows, dim); every other kind (dim,)
+    shape: tuple[int, ...]  # linear (in, out); embedding (rows, dim); every other kind (dim,), of keys at `attention`
     layer: int | None = None  # index in the stack of layers, None outside it
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
+    biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
+    above: bool = False  # above the layers: what is changed here is not felt in them
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
     weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)
@@ -70,10 +73,13 @@ WEIGHTS: dict[str, Any] = {"linear": LinearWeights, "norm": NormWeights, "embedd
 @partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])
 @dataclass(frozen=True)
 class NextNorm:
-    """The frozen norm behind a branch: called with x + y it gives what the next part of the backbone reads."""
+    """The frozen norm behind a branch: called with x + y it gives what the next part of the backbone reads.
 
-    weights: NormWeights
-    compute: Callable[[NormWeights, jax.Array], jax.Array]
+    In pre-norm backbones, whose residual stream is not normed, that is x + y itself.
+    """
+
+    weights: NormWeights | None
+    compute: Callable[..., jax.Array]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.compute(self.weights, x)
@@ -82,9 +88,14 @@ class NextNorm:
 class KeyValue(NamedTuple):
     """What a layer's queries attend to; a method may add entries along the token axis."""
 
-    key: jax.Array  # [..., T, hidden]
-    value: jax.Array  # [..., T, hidden]
+    key: jax.Array  # [..., heads, T, size]
+    value: jax.Array  # [..., heads, T, size]
     mask: jax.Array  # [..., 1 or queries, T], True where attention may look
+
+
+def split_heads(x: jax.Array, heads: int) -> jax.Array:
+    """`[..., tokens, heads * size]` to `[..., heads, tokens, size]`."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
 
 
 FAR = 1 << 30  # more tokens than any text has
@@ -98,13 +109,13 @@ class Place(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What enters the encoder, before positions and token types are embedded."""
+    """What enters the first layer, before positions and token types are embedded."""
 
     embeddings: jax.Array  # [..., T, dim]
     types: jax.Array  # [..., T]
     positions: jax.Array  # [..., T]
     mask: jax.Array  # [..., T]
-    pool: jax.Array  # [...]: the position that is pooled
+    pool: jax.Array | None  # [...]: the position that is pooled; None where that is the text's last
 
 
 def number_of_layers(sites: Sequence[Site]) -> int:

@@ -33,7 +33,7 @@ def ours(folder: str, adapters: int, resident: int, texts: bool, methods: int = 
     import graftax
     from graftax.adapters.graft import Mix
     from graftax.models.backbone import TOKENS
-    from graftax.models.encoder import Inputs
+    from graftax.models.inputs import Inputs
 
     backbone = graftax.load_backbone(MINILM)
     predictor = graftax.Predictor(backbone)

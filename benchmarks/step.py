@@ -38,7 +38,7 @@ def ours(shape: str, tokens: bool, method: str = "lora", settings: dict[str, Any
     import graftax
     from graftax.adapters.adapter import Adapter, Layout
     from graftax.adapters.registry import method_class
-    from graftax.models.encoder import Inputs
+    from graftax.models.inputs import Inputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone
     from graftax.train.optimizer import rates

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..adapters.graft import Grafts, Mix, State
+from ..adapters.graft import STACK, Grafts, Mix, State
 from ..adapters.head import FIRST, Head
 from ..adapters.sites import WEIGHTS, Site
-from .encoder import Encoder, EncoderConfig, Inputs
 from .family import Family
+from .inputs import Inputs
 from .parts import Weight
 
 POOLED, TOKENS = "head.pooled", "head.tokens"  # names of head sites; the third is FIRST
@@ -36,10 +36,10 @@ class Logits(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A loaded, frozen encoder. Make one with `load_backbone`."""
+    """A loaded, frozen backbone. Make one with `load_backbone`."""
 
     family: Family
-    config: EncoderConfig
+    config: Any  # `family.config`'s
     graphdef: nnx.GraphDef
     params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed
     fingerprint: str  # sha256 of every weight as float32, whatever dtype it was stored or loaded in
@@ -49,9 +49,9 @@ class Backbone:
     programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
     @classmethod
-    def build(cls, family: Family, config: EncoderConfig, arrays: Mapping[str, Any], **known: Any) -> Backbone:
+    def build(cls, family: Family, config: Any, arrays: Mapping[str, Any], **known: Any) -> Backbone:
         """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them."""
-        graphdef, params = nnx.split(Encoder(config, {name: jnp.asarray(array) for name, array in arrays.items()}))
+        graphdef, params = nnx.split(family.module(config, {name: jnp.asarray(array) for name, array in arrays.items()}))
         return cls(family, config, graphdef, params, **known)
 
     @property
@@ -80,23 +80,27 @@ class Backbone:
                     Site(
                         name=part.name,
                         kind=part.kind,
-                        path=f"{family.prefix}.{path}",
+                        path=path if part.task else f"{family.prefix}.{path}",
                         shape=part.shape,
                         layer=layer if part.stacked else None,
                         shared=bool(part.stacked and config.groups),
+                        biased=part.bias,
+                        above=part.above,
                         within=part.path,
                         weights=partial(self._frozen, part.kind, part.name, layer if part.stacked else ...),
                     )
                 )
-        heads = (Site(name, "head", "", (config.hidden_size,), within=name) for name in (POOLED, FIRST, TOKENS))
+        heads = (Site(name, "head", "", (config.hidden_size,), above=True, within=name) for name in (POOLED, FIRST, TOKENS))
         return (*sites, *heads)
 
     def _frozen(self, kind: str, name: str, index: Any) -> Any:
         """The frozen weights at a site, float32 on the host; None where it has none."""
         if kind not in WEIGHTS:
             return None
-        leaves = (self._host[f"{name}.{leaf}"][index] for leaf in WEIGHTS[kind]._fields)
-        return WEIGHTS[kind](*(np.asarray(leaf, np.float32) for leaf in leaves))
+        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in WEIGHTS[kind]._fields}
+        there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
+        width = next(iter(there.values())).shape[-1]
+        return WEIGHTS[kind](*(there.get(leaf, np.zeros(width, np.float32)) for leaf in found))
 
     @cached_property
     def _host(self) -> dict[str, np.ndarray]:
@@ -116,14 +120,14 @@ class Backbone:
         hidden, modules = layout.hidden, layout.modules
         if layout.features == "pooled" and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
             hidden, modules = "tanh", (layout.pooler, *modules)
-        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout)
+        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=layout.bias)
 
     def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, **options: Any) -> Any:
-        """The encoder's `Outputs` under an adapter; options as in `Encoder.__call__`."""
+        """The backbone's `Outputs` under an adapter; options as in `Encoder.__call__`."""
         return nnx.merge(self.graphdef, params)(inputs, Grafts(state, slots), **options)
 
     def frozen(self, params: Any, inputs: Inputs, adapted: int, *, pooled: bool) -> jax.Array:
-        """What the layers below the last `adapted` ones make of inputs, where no adapter acts there (`Encoder.frozen`)."""
+        """What the layers below the last `adapted` ones make of inputs, where no adapter acts there (`Stack.frozen`)."""
         return nnx.merge(self.graphdef, params).frozen(inputs, adapted, pooled=pooled)
 
     def has_frozen_layers(self, adapted: int) -> bool:
@@ -153,6 +157,22 @@ class Backbone:
         at = grafts.outside()
         return Logits(_of_either(at.head(POOLED, features), at.head(FIRST, out.first)), at.head(TOKENS, out.hidden))
 
+    def next_token(self, params: Any, state: State, hidden: jax.Array, slots: jax.Array | Mix | None = None) -> jax.Array:
+        """A language model's logits of the token behind each, `[rows, tokens, vocabulary]`, from `encode(...).hidden`."""
+        return nnx.merge(self.graphdef, params).logits(hidden, Grafts(state, slots).outside())
+
+    def prefill(
+        self, params: Any, layers: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, *, columns: int
+    ) -> tuple[jax.Array, Any]:
+        """`Decoder.prefill`: logits behind each row's last token, and a cache with room for `columns` tokens."""
+        return nnx.merge(self.graphdef, params).prefill(inputs, Grafts(state, slots), layers, columns)
+
+    def step(
+        self, params: Any, layers: Any, state: State, ids: jax.Array, cache: Any, slots: jax.Array | Mix | None = None
+    ) -> tuple[jax.Array, Any]:
+        """`Decoder.step`: logits behind one more token of each row, and the cache with it."""
+        return nnx.merge(self.graphdef, params).step(ids, cache, Grafts(state, slots), layers)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, layers stacked."""
         names = dict.fromkeys(weight.name for weight in self.weights)
@@ -162,10 +182,9 @@ class Backbone:
     def frozen_at(self, params: Any, name: str) -> Any:
         """The frozen weights at a site, of all layers stacked; None where it has none."""
         module = nnx.merge(self.graphdef, params)
-        owners = {"word_embeddings": module.word, "position_embeddings": module.position, "embedding_norm": module.norm}
-        owners |= {"token_type_embeddings": module.token_type, "embedding_projection": module.project, "pooler": module.pooler}
-        part = getattr(module.layers, name.removeprefix("layers."), None) if name.startswith("layers.") else owners.get(name)
-        return None if part is None else part.weights()
+        owner, part = (module.layers, name.removeprefix(STACK)) if name.startswith(STACK) else (module, name)
+        found = getattr(owner, part, None)
+        return None if found is None else found.weights()
 
 
 def _of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:

@@ -5,15 +5,17 @@ Adding one: a file like `bert.py` with a `Family`, and a line in `registry.py` (
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import GraftaxError
-from .encoder import ACTIVATIONS, EncoderConfig
+from .encoder import Encoder, EncoderConfig
+from .layers import ACTIVATIONS
 from .parts import Part
 
-#: Keys of Hugging Face configs that say nothing about the forward pass of a frozen encoder.
+#: Keys of Hugging Face configs that say nothing about the forward pass of a frozen backbone.
 IGNORED = frozenset(
     [
         "_name_or_path",
@@ -66,10 +68,13 @@ IGNORED = frozenset(
         "attention_dropout",
         "is_encoder_decoder",
         "sinusoidal_pos_embds",
+        "pretraining_tp",
+        "cache_implementation",
+        "unsloth_version",
     ]
 )
 
-#: Keys that must have one value here.
+#: Keys that must have one value in an encoder.
 _REQUIRED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
 
@@ -77,10 +82,15 @@ _REQUIRED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cr
 class HeadLayout:
     """The sequence classification head of the family's Hugging Face task model."""
 
-    features: str  # "pooled" (tanh pooler) or "first" (the first position as it is)
+    features: str  # "pooled" (tanh pooler), "first" (the first position as it is) or "last" (the last one of the text)
     hidden: str  # activation of the head's own hidden layer, "none" where it has none
     modules: tuple[str, ...]  # its paths: (hidden layer, classifier) or (classifier,)
     pooler: str = ""  # path of the pretrained pooler, which is trained with the head where a checkpoint lacks it
+    bias: bool = True  # of the classifier
+
+
+def _nothing(raw: dict[str, Any]) -> dict[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -90,49 +100,58 @@ class Family:
     model_types: tuple[str, ...]
     summary: str
     task_model: str  # transformers' class names are this + "ForSequenceClassification" and so on
-    prefix: str  # module of the encoder in task models: "bert" in bert.encoder.layer.0...
-    fields: Mapping[str, str]  # Hugging Face config key -> field of EncoderConfig
-    defaults: Mapping[str, Any]  # of EncoderConfig, where the config does not say
-    layer_path: Callable[[EncoderConfig, int], str]  # module path of stacked layer i
-    parts: Callable[[EncoderConfig], tuple[Part, ...]]
+    prefix: str  # module of the backbone in task models: "bert" in bert.encoder.layer.0...
+    fields: Mapping[str, str]  # Hugging Face config key -> field of the config
+    defaults: Mapping[str, Any]  # of the config, where config.json does not say
+    layer_path: Callable[[Any, int], str]  # module path of stacked layer i
+    parts: Callable[[Any], tuple[Part, ...]]
     head: HeadLayout
+    config: type = EncoderConfig
+    module: type = Encoder
+    required: Mapping[str, Any] = field(default_factory=lambda: _REQUIRED)
+    read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # fields that take more than one key; it pops those it knows
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
-    default_eps: float = 1e-12
 
-    def configure(self, raw: Mapping[str, Any]) -> EncoderConfig:
+    @property
+    def generates(self) -> bool:
+        """Whether it is a language model."""
+        return hasattr(self.module, "prefill")
+
+    def configure(self, raw: Mapping[str, Any]) -> Any:
         """Typed config from config.json; an unknown key, or a value not supported, is an error that names it."""
-        wrong = [f"{k}={raw[k]!r}" for k, v in _REQUIRED.items() if k in raw and raw[k] not in (v, None)]
-        wrong += [f"{k}={raw[k]!r}" for k, field in self.fields.items() if k in raw and not _sound(field, raw[k])]
-        wrong += [f"{k}={raw[k]!r}" for k in ("pad_token_id",) if raw.get(k) is not None and not _sound("pad_id", raw[k])]
-        known = {*self.fields, *IGNORED, *_REQUIRED, "pad_token_id"}
-        unknown = [k for k in raw if k not in known]
+        rest = dict(raw)
+        own = self.read(rest)
+        wrong = [f"{k}={rest[k]!r}" for k, v in self.required.items() if k in rest and rest[k] not in (v, None)]
+        named = {**self.fields, "pad_token_id": "pad_id"}
+        said = {field: rest[key] for key, field in named.items() if rest.get(key) is not None}
+        wrong += [f"{k}={rest[k]!r}" for k, f in named.items() if f in said and k in rest and not self._sound(f, rest[k])]
+        unknown = [k for k in rest if k not in {*named, *IGNORED, *self.required}]
         if wrong or unknown:
-            named = ", ".join([*wrong, *unknown])
-            raise GraftaxError(f"config.json of model_type {self.model_types[0]!r}: not supported: {named}.")
-        missing = [k for k, field in self.fields.items() if k not in raw and field in _NEEDED]
+            listed = ", ".join([*wrong, *unknown])
+            raise GraftaxError(f"config.json of model_type {self.model_types[0]!r}: not supported: {listed}.")
+        values = {**self.defaults, **said, **own}
+        needed = [f.name for f in dataclasses.fields(self.config) if f.default is dataclasses.MISSING]
+        missing = [key for key, field in self.fields.items() if field in needed and field not in values]
         if missing:
             raise GraftaxError(f"config.json lacks {', '.join(missing)}.")
-        values: dict[str, Any] = {"norm_eps": self.default_eps, "pad_id": raw.get("pad_token_id") or 0, **self.defaults}
-        values |= {field: raw[key] for key, field in self.fields.items() if key in raw}
-        config = EncoderConfig(**values)
-        if config.hidden_size % config.num_heads:
+        config = self.config(**values)
+        if config.hidden_size % config.num_heads and not getattr(config, "head_dim", 0):
             raise GraftaxError(f"config.json: hidden size {config.hidden_size} is not a multiple of {config.num_heads} heads.")
         return config
 
-    def layer_paths(self, config: EncoderConfig) -> tuple[str, ...]:
+    def _sound(self, field: str, value: Any) -> bool:
+        """Whether a field of the config can have this value, read from JSON."""
+        (default, kind) = next((f.default, f.type) for f in dataclasses.fields(self.config) if f.name == field)
+        if field == "activation":
+            return isinstance(value, str) and value in ACTIVATIONS
+        if kind == "bool":
+            return isinstance(value, bool)
+        if kind == "float":
+            return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        return isinstance(value, int) and not isinstance(value, bool) and value >= (0 if default == 0 else 1)
+
+    def layer_paths(self, config: Any) -> tuple[str, ...]:
         return tuple(self.layer_path(config, i) for i in range(config.stacked))
-
-
-def _sound(field: str, value: Any) -> bool:
-    """Whether a field of EncoderConfig can have this value, read from JSON."""
-    if field == "activation":
-        return isinstance(value, str) and value in ACTIVATIONS
-    if field == "norm_eps":
-        return isinstance(value, int | float) and value > 0
-    return isinstance(value, int) and value >= (0 if field in ("pad_id", "type_vocab_size") else 1)
-
-
-_NEEDED = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions")
 
 
 def transformer_parts(c: EncoderConfig, names: Mapping[str, str]) -> tuple[Part, ...]:
@@ -150,7 +169,9 @@ def transformer_parts(c: EncoderConfig, names: Mapping[str, str]) -> tuple[Part,
         "ffn_out": ("linear", (wide, d)),
         "ffn_branch": ("branch", (d,)),
         "ffn_norm": ("norm", (d,)),
+        "output": ("stream", (d,)),
     }
+    names = {**names, "output": ""}
     return tuple(Part(kind, f"layers.{name}", names[name], shape) for name, (kind, shape) in shapes.items())
 
 
@@ -169,4 +190,4 @@ def embedding_parts(c: EncoderConfig) -> tuple[Part, ...]:
 
 
 def pooler_parts(c: EncoderConfig, path: str) -> tuple[Part, ...]:
-    return (Part("linear", "pooler", path, (c.hidden_size, c.hidden_size)),) if c.pooler else ()
+    return (Part("linear", "pooler", path, (c.hidden_size, c.hidden_size), above=True),) if c.pooler else ()

@@ -18,7 +18,6 @@ import numpy as np
 from ..errors import GraftaxError
 from ..heap import keep_heap
 from .backbone import Backbone
-from .encoder import EncoderConfig
 from .family import Family
 from .parts import Weight
 from .registry import family_of
@@ -131,30 +130,32 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
         raise GraftaxError(f"{file}: corrupt or truncated safetensors file ({error}).") from error
 
 
-def adjust(family: Family, config: EncoderConfig, tensors: Mapping[str, np.ndarray]) -> EncoderConfig:
+def adjust(family: Family, config: Any, tensors: Mapping[str, np.ndarray]) -> Any:
     """The config with `pooler` as the checkpoint has it."""
     from dataclasses import replace
 
-    if not config.pooler:
+    if not getattr(config, "pooler", False):
         return config
     keys = {w.key for part in family.parts(config) if part.name == "pooler" for w in part.weights(())}
     return replace(config, pooler=all(k in tensors or f"{family.prefix}.{k}" in tensors for k in keys))
 
 
 def stack_weights(
-    family: Family, config: EncoderConfig, tensors: Mapping[str, np.ndarray], dtype: str
+    family: Family, config: Any, tensors: Mapping[str, np.ndarray], dtype: str
 ) -> tuple[dict[str, np.ndarray], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
     prefix = f"{family.prefix}."
     prefixed = any(key.startswith(prefix) for key in tensors)
+    weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
+    beside = {weight.key for weight in weights if weight.task}
     found = {}
     for key, tensor in tensors.items():
-        if prefixed and not key.startswith(prefix):
+        if prefixed and not key.startswith(prefix) and key not in beside:
             continue  # a head of the checkpoint's own task
         found[key.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias")] = tensor
-    found = {key: tensor for key, tensor in found.items() if not key.endswith(("position_ids", "token_type_ids"))}
+    buffers = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
+    found = {key: tensor for key, tensor in found.items() if not key.endswith(buffers)}
 
-    weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
     wanted = {weight.key for weight in weights}
     roots = {key.partition(".")[0] for key in wanted}
     problems = [f"missing {key}" for key in sorted(wanted - found.keys())]
@@ -198,5 +199,7 @@ def unstack_weights(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> dic
     for weight in backbone.weights:
         array = arrays[weight.name] if weight.layer is None else arrays[weight.name][weight.layer]
         tensor = array.T if weight.transposed else array
-        tensors[f"{backbone.family.prefix}.{weight.key}"] = np.ascontiguousarray(tensor, np.float32)
+        tensors[weight.key if weight.task else f"{backbone.family.prefix}.{weight.key}"] = np.ascontiguousarray(
+            tensor, np.float32
+        )
     return tensors

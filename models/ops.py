@@ -1,10 +1,10 @@
-"""The operations of an encoder that deserve care, with hand-written derivatives: attention, GELU, layer norm.
+"""The operations of a Transformer that deserve care, with hand-written derivatives: attention, GELU, layer norm, RMS norm.
 
-Autodiff of these three keeps many intermediate arrays between the forward and the backward pass, and on a CPU the memory
+Autodiff of these keeps many intermediate arrays between the forward and the backward pass, and on a CPU the memory
 traffic, not the arithmetic, is the cost. Each derivative here keeps what it needs and no more:
 
     gelu         its input                         attention    q, k, v by heads, and the weights
-    layer_norm   the normalised input, 1 / sigma
+    norms        the normalised input, 1 / sigma
 
 XLA on CPU fuses element-wise work into all its readers, again and again, and a matrix product alone stops it, if no reshape
 stands between: with `[rows, tokens, hidden]` between the layers, the backward pass of unrolled layers computes the gradient of
@@ -82,18 +82,51 @@ def _layer_norm_backward(eps: float, kept: Any, dy: jax.Array) -> tuple[jax.Arra
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, heads: int) -> jax.Array:
-    """softmax(q k^T / sqrt(head)) v over the keys that `mask` allows.
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """scale x / sqrt(mean(x^2) + eps) over the last axis, in float32 (Zhang & Sennrich, arXiv:1910.07467)."""
+    return _rms_norm_forward(x, scale, eps)[0]
 
-    `query [rows, q, hidden]`, `key` and `value` `[rows, k, hidden]`, `mask [rows, 1 or q, k]` (True: may be attended to);
-    returns `[rows, q, hidden]`. The softmax is taken in float32.
+
+def _rms_norm_forward(x: jax.Array, scale: jax.Array, eps: float) -> tuple[jax.Array, Any]:
+    x32 = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + eps)
+    normed = x32 * inverse
+    return (normed * scale.astype(jnp.float32)).astype(x.dtype).reshape(x.shape), (normed, inverse, scale)
+
+
+def _rms_norm_backward(eps: float, kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    normed, inverse, scale = kept
+    dy32 = dy.reshape(normed.shape).astype(jnp.float32)
+    g = dy32 * scale.astype(jnp.float32)
+    dx = g * inverse - normed * ((g * normed).mean(-1, keepdims=True) * inverse)
+    return dx.astype(dy.dtype).reshape(dy.shape), (dy32 * normed).sum(0).astype(scale.dtype)
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, scale: float | None = None, cap: float | None = None
+) -> jax.Array:
+    """softmax(scale q k^T) v over the keys that `mask` allows; `scale` is 1 / sqrt(size) unless given.
+
+    `query [rows, heads, q, size]`, `key` and `value` `[rows, groups, k, size]` with groups a divisor of heads (each group of
+    query heads shares one: grouped-query attention, Ainslie et al., arXiv:2305.13245), `mask [rows, 1 or q, k]` (True: may be
+    attended to); returns `[rows, q, heads * size]`. The softmax is taken in float32. With `cap` c the
+    scores are c tanh(score / c) (Gemma 2).
     """
-
-    def split(x: jax.Array) -> jax.Array:
-        return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(1, 2)
-
-    mixed = _attend(split(query), split(key), split(value), jnp.where(mask, 0.0, -1e30)[:, None])
-    return mixed.swapaxes(1, 2).reshape(query.shape)
+    rows, heads, tokens, size = query.shape
+    groups = key.shape[1]
+    bias = jnp.where(mask, 0.0, -1e30)[:, None]
+    if scale is not None:
+        query = query * (scale * math.sqrt(size))
+    if groups < heads:  # the queries of a group as further queries of its key
+        query = query.reshape(rows, groups, heads // groups * tokens, size)
+        bias = bias if bias.shape[2] == 1 else jnp.tile(bias, (1, 1, heads // groups, 1))
+    mixed = _attend(query, key, value, bias) if cap is None else _attend_capped(query, key, value, bias, cap)
+    mixed = mixed.reshape(rows, heads, tokens, size)
+    return mixed.swapaxes(1, 2).reshape(rows, tokens, heads * size)
 
 
 @jax.custom_vjp
@@ -119,3 +152,9 @@ def _attend_backward(kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _attend_capped(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, cap: float) -> jax.Array:
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k).astype(jnp.float32) * (1.0 / math.sqrt(q.shape[-1]))
+    weights = jax.nn.softmax(cap * jnp.tanh(scores / cap) + bias, axis=-1)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), v)

@@ -32,16 +32,20 @@ class Weight:
     shape: tuple[int, ...]  # of one layer, as stored here
     transposed: bool
     layer: int | None  # None: not stacked
+    task: bool = False  # the key never has the family's prefix
 
 
 @dataclass(frozen=True)
 class Part:
-    """One module, or (kinds `branch`, `attention`, `input`) one weightless place where a method may act."""
+    """One module, or (kinds `branch`, `stream`, `attention`, `input`) one weightless place where a method may act."""
 
     kind: str
     name: str  # ours; "layers.query" is stacked, "word_embeddings" is not
-    path: str  # Hugging Face module path, relative to the layer when stacked
-    shape: tuple[int, ...]  # linear (in, out); norm, branch, attention, input (dim,); embedding (rows, dim)
+    path: str  # Hugging Face module path, relative to the layer when stacked; empty: the layer itself
+    shape: tuple[int, ...]  # linear (in, out); norm, branch, stream, attention, input (dim,); embedding (rows, dim)
+    bias: bool = True  # of a linear layer or norm
+    above: bool = False  # above the layers
+    task: bool = False  # a module of the task model beside the backbone, like `lm_head`: its path takes no prefix
 
     @property
     def stacked(self) -> bool:
@@ -50,12 +54,15 @@ class Part:
     def weights(self, layer_paths: tuple[str, ...]) -> Iterator[Weight]:
         """The arrays of this part, layer by layer. `layer_paths[i]` is the module path of layer i."""
         for leaf, key, transposed in _LEAVES.get(self.kind, ()):
+            if leaf == "bias" and not self.bias:
+                continue
             shape = self.shape[1:] if (self.kind, leaf) == ("linear", "bias") else self.shape
             for layer, path in enumerate(self.paths(layer_paths)):
-                yield Weight(f"{self.name}.{leaf}", f"{path}.{key}", shape, transposed, layer if self.stacked else None)
+                at = layer if self.stacked else None
+                yield Weight(f"{self.name}.{leaf}", f"{path}.{key}", shape, transposed, at, self.task)
 
     def paths(self, layer_paths: tuple[str, ...]) -> tuple[str, ...]:
         """Module paths: one per layer when stacked, else one."""
         if not self.stacked:
             return (self.path,)
-        return tuple(f"{prefix}.{self.path}" for prefix in layer_paths)
+        return tuple(f"{prefix}.{self.path}" if self.path else prefix for prefix in layer_paths)

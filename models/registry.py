@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ..errors import GraftaxError
-from . import albert, bert, distilbert, roberta
+from . import albert, bert, distilbert, llama, roberta
 from .family import Family
 
 FAMILIES: dict[str, Family] = {
-    model_type: module.FAMILY for module in (bert, roberta, distilbert, albert) for model_type in module.FAMILY.model_types
+    model_type: family
+    for family in (bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, albert.FAMILY, *llama.FAMILIES)
+    for model_type in family.model_types
 }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraftaxError
-from .encoder import Inputs, Texts
+from .inputs import Inputs, Texts
 
 if TYPE_CHECKING:
     from ..train.batches import Shape

@@ -17,7 +17,7 @@ from ..adapters.head import FIRST, Head
 from ..adapters.merging import merge
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.encoder import Inputs
+from ..models.inputs import Inputs
 from ..models.load import unstack_weights
 
 _PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}

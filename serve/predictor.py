@@ -27,7 +27,7 @@ from ..adapters.graft import SINGLE, Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
 from ..models.backbone import TOKENS, Backbone, Logits
-from ..models.encoder import Inputs
+from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
 from ..train.tasks import Answer, Task, task_named
 from .bank import Bank

@@ -47,7 +47,7 @@ from graftax import (
 )
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
-from graftax.models.encoder import Inputs
+from graftax.models.inputs import Inputs
 
 LABELS = ("bad", "fair", "good")
 #: Dense layers by every family's names for them; a name that a family does not have matches nothing.

@@ -26,7 +26,7 @@ import pytest
 from tiny import write_backbone
 
 from graftax.models.backbone import Backbone
-from graftax.models.encoder import Inputs
+from graftax.models.inputs import Inputs
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
 

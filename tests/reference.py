@@ -10,7 +10,7 @@ import torch
 import transformers
 from conftest import CONFIGS
 
-from graftax.models.encoder import Inputs
+from graftax.models.inputs import Inputs
 
 transformers.logging.set_verbosity_error()
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import graftax
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.models.encoder import Inputs
+from graftax.models.inputs import Inputs
 from graftax.models.random import random_backbone
 
 CONFIG = {

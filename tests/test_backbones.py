@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from graftax import GraftaxError, load_backbone
 from graftax.models.backbone import Backbone
-from graftax.models.encoder import Inputs, Outputs
+from graftax.models.inputs import Inputs, Outputs
 from graftax.models.random import random_backbone, random_tensors
 
 Tensors = dict[str, np.ndarray]

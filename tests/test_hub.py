@@ -36,7 +36,7 @@ from graftax import (
 )
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
-from graftax.models.encoder import Inputs
+from graftax.models.inputs import Inputs
 from graftax.models.random import random_backbone
 from graftax.serve.bank import Bank
 from graftax.serve.export import export_merged

@@ -27,7 +27,7 @@ from graftax import IA3, Adapter, GraftaxError, LoRA, Recipe, load_adapter, load
 from graftax.adapters import starts
 from graftax.adapters.combining import deltas
 from graftax.models.backbone import Backbone
-from graftax.models.encoder import Inputs
+from graftax.models.inputs import Inputs
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.train import Examples, train
 from graftax.train.batches import Shape

@@ -18,7 +18,7 @@ from graftax.adapters.reft import orthonormal
 from graftax.adapters.registry import method_of
 from graftax.adapters.sites import FAR
 from graftax.models.backbone import Backbone
-from graftax.models.encoder import places
+from graftax.models.inputs import places
 
 GetBackbone = Callable[[str], Backbone]
 
@@ -61,7 +61,7 @@ def test_places() -> None:
 def test_a_prompt_is_no_part_of_the_text(backbone_of: GetBackbone) -> None:
     """The text's own first token is changed, and no other, whatever stands in front of it."""
     backbone = backbone_of("bert")
-    prompt, reft = PromptTuning(tokens=2), LoReFT(r=3, prefix_positions=1, targets=r".*layer\.2\.output\.LayerNorm")
+    prompt, reft = PromptTuning(tokens=2), LoReFT(r=3, prefix_positions=1, targets=r".*layer\.2")
     both = random_adapter(backbone, (prompt, reft), tokens=True)
     one = dataclasses.replace(both, methods=(prompt, *both.methods[2:]))
     changed = np.abs(logits(backbone, both, some_inputs(backbone)) - logits(backbone, one, some_inputs(backbone))).max((0, 2))

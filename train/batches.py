@@ -1,7 +1,7 @@
 """Which rows are trained together, and where their tokens lie.
 
 A batch is an array of one shape for the whole of a job, so a job needs one compiled program, and little of it is padding:
-several texts lie in one row of the array, behind one another, and each attends to its own tokens only (`models.encoder.Texts`).
+several texts lie in one row of the array, behind one another, and each attends to its own tokens only (`models.inputs.Texts`).
 A batch's texts are drawn from all lengths: rows are sorted by length and cut into strata of as many rows as there are batches,
 and every batch gets one row of each stratum at random. So all batches have nearly the same number of tokens, and the shape that
 holds the largest is seldom much too large for the others.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..models.backbone import Backbone
-from ..models.encoder import Inputs
+from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all
 from .job import Job, Rows

@@ -53,7 +53,7 @@ def optimizer_named(name: str) -> optax.GradientTransformation:
 
 def rates(recipe: Recipe, stacked: Stacked, layout: Layout, sites: Sequence[Site], epoch: int) -> tuple[State, State]:
     """Rate and first step of every leaf, shaped like the mask of `stacked`; the rate of filling is 0. `epoch`: its steps."""
-    heads = {site.name for site in sites if site.kind == "head"} | {"pooler"}
+    heads = {site.name for site in sites if site.above}
     layered = {site.name for site in sites if site.layer is not None}
 
     def below(name: str, mask: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from ..adapters.adapter import Adapter, Layout
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.encoder import Inputs
+from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all, plan_epoch
 from .features import FeatureStore

@@ -24,7 +24,7 @@ from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.encoder import Inputs
+from ..models.inputs import Inputs
 from .optimizer import optimizer_named, precondition
 from .tasks import Task
 

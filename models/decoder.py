@@ -1,0 +1,409 @@
+"""The pre-norm Transformer decoder that the Llama line, GPT-2 and GPT-NeoX share (Radford et al., 2019; Touvron et al., 2023).
+
+    h0 = word (+ position)                                       Gemma: times sqrt(hidden)
+    a  = h + W_o attention(N(h))                                 causal; queries and keys turned by their positions
+    h  = a + W_2 (act(W_g N(a)) * W_1 N(a))                      not gated: W_2 act(W_1 N(a))
+    logits = W_lm N(h)                                           W_lm is the word embeddings' table where they are tied
+
+`DecoderConfig` holds what the families differ in. The forward is pure and knows sites and no adapter method; `stack.py` says
+how the layers are run. For generation (`prefill`, `step`) every layer keeps its keys and values in a `Cache` of fixed size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..adapters.graft import Grafts, SiteCalls
+from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
+from .inputs import Inputs, Outputs, count_within, places
+from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm, RMSNorm
+from .ops import attention
+from .rope import Angles, Rope, turn
+from .stack import Stack
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """What the forward pass needs to know; each family fills it from its Hugging Face config."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    max_positions: int
+    num_kv_heads: int = 0  # 0: num_heads
+    head_dim: int = 0  # 0: hidden_size / num_heads
+    activation: str = "silu"
+    gated: bool = True
+    norm: str = "rms"  # or "layer"
+    norm_eps: float = 1e-6
+    norm_offset: bool = False  # an RMS norm's scale is 1 + its weight
+    rope: Rope | None = None  # None: a table of learned positions
+    local_rope: Rope | None = None  # of the layers with a window, where it differs
+    window: int = 0  # tokens that a windowed layer looks back at, its own included; 0: none has a window
+    windowed: tuple[bool, ...] = ()  # by layer; empty: all of them
+    qkv_bias: bool = False
+    out_bias: bool = False
+    ffn_bias: bool = False
+    fused: bool = False  # one projection for query, key and value, and one for both of a gated feed-forward's
+    qk_norm: bool = False  # each head's query and key are normed
+    post_norms: bool = False  # and each branch's output
+    parallel: bool = False  # the feed-forward reads the layer's input, beside the attention
+    query_scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
+    attention_cap: float = 0.0  # c tanh(score / c); 0: none
+    logit_cap: float = 0.0
+    embedding_scale: float = 1.0
+    tied: bool = False
+    pad_id: int = 0
+    eos_ids: tuple[int, ...] = ()
+
+    type_vocab_size = 0  # what every backbone's config says
+    groups = 0
+
+    @property
+    def layer_of(self) -> tuple[int, ...]:
+        """Which stacked weights each application of a layer uses."""
+        return tuple(range(self.num_layers))
+
+    @property
+    def stacked(self) -> int:
+        return self.num_layers
+
+    @property
+    def max_tokens(self) -> int:
+        return self.max_positions
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def size(self) -> int:
+        """Channels of a head."""
+        return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def kinds(self) -> tuple[bool, ...]:
+        """Whether each layer has a window."""
+        return self.windowed or (bool(self.window),) * self.num_layers
+
+
+class Sight(NamedTuple):
+    """What the tokens of one kind of layer look at."""
+
+    mask: jax.Array  # bool [rows, queries, keys]
+    angles: Angles | None  # of the queries and the new keys
+
+
+class LayerView(NamedTuple):
+    """What one application of a layer sees."""
+
+    sight: Sight
+    row: jax.Array  # int32 [texts]: each text's row
+    pool: jax.Array  # int32 [texts]: its last position in that row
+    packed: bool  # whether rows hold several texts; else text i is row i
+    place: Place
+
+
+class View(NamedTuple):
+    """What the layers see, without a window and with one."""
+
+    sights: tuple[Sight, Sight | None]
+    kinds: tuple[bool, ...]  # by layer: whether it has a window
+    row: jax.Array
+    pool: jax.Array
+    packed: bool
+    place: Place
+
+    @property
+    def mask(self) -> jax.Array:
+        return self.sights[0].mask
+
+    def at(self, application: Any) -> LayerView:
+        full, windowed = self.sights
+        if windowed is None or not any(self.kinds):
+            sight = full
+        elif all(self.kinds):
+            sight = windowed
+        else:
+            has = jnp.asarray(self.kinds)[application]
+            sight = jax.tree.map(lambda a, b: jnp.where(has, b, a), full, windowed)
+        return LayerView(sight, self.row, self.pool, self.packed, self.place)
+
+
+class Cache(NamedTuple):
+    """Keys and values of every layer, in columns that the rows fill together; a row's padding leaves masked columns."""
+
+    keys: tuple[jax.Array, ...]  # by layer [rows, kv heads, columns, size]
+    values: tuple[jax.Array, ...]
+    mask: jax.Array  # bool [rows, columns]: filled
+    positions: jax.Array  # int32 [rows, columns]
+    column: jax.Array  # int32: the next to be filled
+    ends: jax.Array  # int32 [rows]: the next position of each row
+
+
+class Past(NamedTuple):
+    """One layer's keys and values so far, and the column the new ones go to."""
+
+    key: jax.Array
+    value: jax.Array
+    column: jax.Array
+
+
+class Layer(nnx.Module):
+    """One decoder layer (or all of them, stacked)."""
+
+    def __init__(self, config: DecoderConfig, arrays: Arrays):
+        self.config = config
+        if config.fused:
+            self.qkv = Linear(arrays, "layers.qkv")
+        else:
+            self.query = Linear(arrays, "layers.query")
+            self.key = Linear(arrays, "layers.key")
+            self.value = Linear(arrays, "layers.value")
+        self.attention_out = Linear(arrays, "layers.attention_out")
+        if config.gated and not config.fused:
+            self.ffn_gate = Linear(arrays, "layers.ffn_gate")
+        self.ffn_in = Linear(arrays, "layers.ffn_in")
+        self.ffn_out = Linear(arrays, "layers.ffn_out")
+        self.attention_norm = norm_of(config, arrays, "layers.attention_norm")
+        self.ffn_norm = norm_of(config, arrays, "layers.ffn_norm")
+        if config.qk_norm:
+            self.query_norm = norm_of(config, arrays, "layers.query_norm")
+            self.key_norm = norm_of(config, arrays, "layers.key_norm")
+        if config.post_norms:
+            self.attention_post_norm = norm_of(config, arrays, "layers.attention_post_norm")
+            self.ffn_post_norm = norm_of(config, arrays, "layers.ffn_post_norm")
+
+    def __call__(self, h: jax.Array, view: LayerView, at: SiteCalls, pooled: bool = False) -> jax.Array:
+        """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
+        return self.run(h, view, at, pooled)[0]
+
+    def run(
+        self, h: jax.Array, view: LayerView, at: SiteCalls, pooled: bool = False, past: Past | None = None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
+        c = self.config
+        x = at.norm("layers.attention_norm", h, self.attention_norm)
+        query, key, value = self.project(x, view, at, pooled)
+        if past is not None:
+            key, value = (
+                jax.lax.dynamic_update_slice_in_dim(old, new, past.column, axis=2)
+                for old, new in ((past.key, key), (past.value, value))
+            )
+        kept = (key, value)
+        pairs = at.attention("layers.attention", x, KeyValue(key, value, view.sight.mask))
+        place = view.place
+        if pooled:
+            h, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (h, place))
+            key, value = (pairs.key[view.row], pairs.value[view.row]) if view.packed else (pairs.key, pairs.value)
+            pairs = KeyValue(key, value, pairs.mask[view.row, view.pool][:, None])
+        mixed = attention(query, pairs.key, pairs.value, pairs.mask, c.query_scale or None, c.attention_cap or None)
+        mixed = at.linear("layers.attention_out", mixed, self.attention_out)
+        if c.post_norms:
+            mixed = at.norm("layers.attention_post_norm", mixed, self.attention_post_norm)
+        mixed = at.branch("layers.attention_branch", h, mixed)
+        beside = h + mixed
+        x = at.norm("layers.ffn_norm", h if c.parallel else beside, self.ffn_norm)
+        narrow = at.linear("layers.ffn_out", self.widen(x, at), self.ffn_out)
+        if c.post_norms:
+            narrow = at.norm("layers.ffn_post_norm", narrow, self.ffn_post_norm)
+        narrow = at.branch("layers.ffn_branch", beside, narrow)
+        return at.stream("layers.output", beside + narrow, place), kept
+
+    def project(self, x: jax.Array, view: LayerView, at: SiteCalls, pooled: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries of the computed tokens, keys and values of all, by heads, turned by their positions."""
+        c, angles = self.config, view.sight.angles
+
+        def those(of_tokens: jax.Array) -> jax.Array:
+            return of_tokens[view.row, view.pool][:, None] if pooled else of_tokens
+
+        if c.fused:
+            sizes = (c.num_heads * c.size, c.kv_heads * c.size)
+            both = at.linear("layers.qkv", x, self.qkv)
+            query, key, value = jnp.split(both, (sizes[0], sizes[0] + sizes[1]), axis=-1)
+            query = those(query)
+        else:
+            query = at.linear("layers.query", those(x), self.query)
+            key, value = at.linear("layers.key", x, self.key), at.linear("layers.value", x, self.value)
+        query, key, value = (
+            split_heads(y, heads) for y, heads in ((query, c.num_heads), (key, c.kv_heads), (value, c.kv_heads))
+        )
+        if c.qk_norm:
+            query = at.norm("layers.query_norm", query, self.query_norm)
+            key = at.norm("layers.key_norm", key, self.key_norm)
+        if angles is not None:
+            query, key = turn(query, jax.tree.map(those, angles)), turn(key, angles)
+        return query, key, value
+
+    def widen(self, x: jax.Array, at: SiteCalls) -> jax.Array:
+        """The feed-forward's inner channels."""
+        c, act = self.config, ACTIVATIONS[self.config.activation]
+        wide = at.linear("layers.ffn_in", x, self.ffn_in)
+        if not c.gated:
+            return act(wide)
+        if c.fused:
+            gate, wide = jnp.split(wide, 2, axis=-1)
+        else:
+            gate = at.linear("layers.ffn_gate", x, self.ffn_gate)
+        return act(gate) * wide
+
+
+def norm_of(config: DecoderConfig, arrays: Arrays, name: str) -> Norm | RMSNorm:
+    if config.norm == "layer":
+        return Norm(arrays, name, config.norm_eps)
+    return RMSNorm(arrays, name, config.norm_eps, config.norm_offset)
+
+
+class Decoder(Stack):
+    """Embeddings, stacked layers, a last norm and the projection to the vocabulary."""
+
+    def __init__(self, config: DecoderConfig, arrays: Arrays):
+        self.config = config
+        self.word_embeddings = Embedding(arrays, "word_embeddings")
+        self.position_embeddings = Embedding(arrays, "position_embeddings") if config.rope is None else None
+        self.layers = Layer(config, arrays)
+        self.final_norm = norm_of(config, arrays, "final_norm")
+        self.lm_head = None if config.tied else Linear(arrays, "lm_head")
+
+    def __call__(
+        self,
+        inputs: Inputs,
+        grafts: Grafts,
+        *,
+        pooled: bool = False,
+        intermediates: bool = False,
+        layers: Sequence[Any] | None = None,
+    ) -> Outputs:
+        """Run the decoder; options as of `Encoder.__call__`. The pooled position is a text's last.
+
+        With `intermediates` the states are those that enter each layer, and at last the normed output, as in transformers.
+        """
+        at, begin = grafts.outside(), 0
+        if inputs.hidden is None:
+            h, view = self.embed(inputs, at)
+        else:
+            h, begin = inputs.hidden, self.config.num_layers - grafts.adapted
+            view = self.view(inputs, inputs.mask, self.positions(inputs))
+        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
+        h = at.norm("final_norm", h, self.final_norm)
+        first = h[:, 0] if pooled else h[view.row, view.pool]
+        added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
+        if states is not None:
+            states = jnp.concatenate([states[:-1], h[None]])[:, :, added:]
+        return Outputs(h if pooled else h[:, added:], first, None, states)
+
+    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, View]:
+        words = self.words(inputs.ids, at)
+        entry = Entry(words, jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
+        entry = at.input("input", inputs.ids, entry)
+        return self.placed(entry.embeddings, entry.positions, at), self.view(inputs, entry.mask, entry.positions)
+
+    def words(self, ids: jax.Array, at: SiteCalls) -> jax.Array:
+        words = at.embedding("word_embeddings", ids, self.word_embeddings)
+        return words if self.config.embedding_scale == 1.0 else words * jnp.asarray(self.config.embedding_scale, words.dtype)
+
+    def placed(self, h: jax.Array, positions: jax.Array, at: SiteCalls) -> jax.Array:
+        """With the learned positions, where there are any."""
+        if self.position_embeddings is None:
+            return h
+        return h + at.embedding("position_embeddings", positions, self.position_embeddings)
+
+    @staticmethod
+    def positions(inputs: Inputs) -> jax.Array:
+        """Real tokens before each; 0 on the left's padding."""
+        return jnp.maximum(count_within(inputs.mask.astype(jnp.int32), inputs.texts) - 1, 0)
+
+    def view(self, inputs: Inputs, mask: jax.Array, positions: jax.Array) -> View:
+        """`mask` and `positions` as methods have left them: what they put in front of the text is in them, not in `inputs`."""
+        rows, tokens = mask.shape
+        texts, width = inputs.texts, inputs.mask.shape[1]
+        own = mask[:, None, :] & (positions[:, None, :] <= positions[:, :, None])
+        segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, ((0, 0), (tokens - width, 0)))
+        if texts is None:
+            row = jnp.arange(rows, dtype=jnp.int32)
+            last = tokens - 1 - jnp.argmax(mask[:, ::-1], axis=1).astype(jnp.int32)
+        else:
+            own &= segments[:, :, None] == segments[:, None, :]
+            row, first = texts.first // width, texts.first % width + tokens - width
+            ends = jnp.sum(segments[row] == segments[row, first][:, None], axis=1, dtype=jnp.int32)
+            last = jnp.minimum(first + ends - 1, tokens - 1)
+        sights = self.sights(own, positions, positions)
+        return View(sights, self.config.kinds, row, last, texts is not None, places(segments))
+
+    def sights(self, own: jax.Array, queries: jax.Array, keys: jax.Array) -> tuple[Sight, Sight | None]:
+        """With every token of `own` in sight, and with those of the window alone."""
+        c = self.config
+        full = Sight(own, None if c.rope is None else c.rope.angles(queries))
+        if not c.window:
+            return full, None
+        near = own & (queries[:, :, None] - keys[:, None, :] < c.window)
+        return full, Sight(near, full.angles if c.local_rope is None else c.local_rope.angles(queries))
+
+    def logits(self, hidden: jax.Array, at: SiteCalls) -> jax.Array:
+        """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`."""
+        if self.lm_head is None:
+            out = jnp.matmul(hidden, self.word_embeddings.table[...].T)
+        else:
+            out = at.linear("lm_head", hidden, self.lm_head)
+        out, cap = out.astype(jnp.float32), self.config.logit_cap
+        return cap * jnp.tanh(out / cap) if cap else out
+
+    # -- generation -----------------------------------------------------------------------------------------------------
+
+    def prefill(self, inputs: Inputs, grafts: Grafts, layers: Sequence[Any], columns: int) -> tuple[jax.Array, Cache]:
+        """Logits `[rows, vocabulary]` behind each row's last token, and the cache with room for `columns` tokens."""
+        at = grafts.outside()
+        entry = Entry(self.words(inputs.ids, at), jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
+        entry = at.input("input", inputs.ids, entry)
+        view = self.view(inputs, entry.mask, entry.positions)
+        h, used = self.placed(entry.embeddings, entry.positions, at), entry.mask.shape[1]
+        keys, values = [], []
+        for index, layer in enumerate(layers):
+            module = nnx.merge(nnx.graphdef(self.layers), layer)
+            calls = grafts.at(self.state_of(grafts, index), index)
+            h, (key, value) = module.run(h, view.at(index), calls, pooled=index == len(layers) - 1)
+            room = ((0, 0), (0, 0), (0, columns - used), (0, 0))
+            keys.append(jnp.pad(key, room))
+            values.append(jnp.pad(value, room))
+        h = at.norm("final_norm", h, self.final_norm)
+        wide = ((0, 0), (0, columns - used))
+        ends = jnp.max(jnp.where(entry.mask, entry.positions, -1), axis=1) + 1
+        cache = Cache(
+            tuple(keys), tuple(values), jnp.pad(entry.mask, wide), jnp.pad(entry.positions, wide), jnp.int32(used), ends
+        )
+        return self.logits(h, at)[:, 0], cache
+
+    def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Sequence[Any]) -> tuple[jax.Array, Cache]:
+        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
+        at, positions = grafts.outside(), cache.ends[:, None]
+        put = jax.lax.dynamic_update_slice_in_dim
+        mask = put(cache.mask, jnp.ones_like(positions, bool), cache.column, axis=1)
+        filled = put(cache.positions, positions, cache.column, axis=1)
+        h = self.placed(self.words(ids[:, None], at), positions, at)
+        row, zero = jnp.arange(len(ids), dtype=jnp.int32), jnp.zeros(len(ids), jnp.int32)
+        place = Place(positions, jnp.full_like(positions, FAR))
+        view = View(self.sights(mask[:, None], positions, filled), self.config.kinds, row, zero, False, place)
+        keys, values = [], []
+        for index, layer in enumerate(layers):
+            module = nnx.merge(nnx.graphdef(self.layers), layer)
+            past = Past(cache.keys[index], cache.values[index], cache.column)
+            calls = grafts.at(self.state_of(grafts, index), index)
+            h, (key, value) = module.run(h, view.at(index), calls, past=past)
+            keys.append(key)
+            values.append(value)
+        h = at.norm("final_norm", h, self.final_norm)
+        cache = Cache(tuple(keys), tuple(values), mask, filled, cache.column + 1, cache.ends + 1)
+        return self.logits(h, at)[:, 0], cache
+
+    def state_of(self, grafts: Grafts, index: int) -> Any:
+        """The adapters' state at a layer; none below the first adapted one."""
+        first = self.config.num_layers - grafts.adapted
+        return {} if index < first else grafts.layer(index - first)

@@ -1,0 +1,54 @@
+"""What a backbone is given and what it gives back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..adapters.sites import FAR, Place
+
+
+class Texts(NamedTuple):
+    """Where several texts lie in one row, behind one another; each attends to its own tokens only."""
+
+    segments: Any  # int32 [rows, tokens]: the text's number, from 1; 0 on padding
+    first: Any  # int32 [texts]: where each text begins in the rows laid end to end
+
+
+class Inputs(NamedTuple):
+    """A batch of token ids, each `[rows, tokens]`, as NumPy arrays outside a traced function."""
+
+    ids: Any  # int32
+    mask: Any  # bool, True on real tokens
+    types: Any  # int32
+    texts: Texts | None = None  # None: a row is a text
+    hidden: Any = None  # what enters the first adapted layer (`Stack.frozen`), where that is known; else computed from ids
+
+
+class Outputs(NamedTuple):
+    hidden: jax.Array  # [rows, tokens, hidden], of the inputs' tokens; [texts, 1, hidden] where only the pooled was asked for
+    first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer
+    pooled: jax.Array | None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
+    layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
+
+
+def places(segments: jax.Array) -> Place:
+    """Where tokens are in their texts; `segments` as in `Texts`."""
+    edge = segments[:, 1:] != segments[:, :-1]
+    always = jnp.ones_like(edge, shape=(len(segments), 1))
+    index, last = jnp.arange(segments.shape[1], dtype=jnp.int32), segments.shape[1] - 1
+    begin = jax.lax.cummax(jnp.where(jnp.concatenate([always, edge], axis=1), index, 0), axis=1)
+    end = jax.lax.cummin(jnp.where(jnp.concatenate([edge, always], axis=1), index, last), axis=1, reverse=True)
+    return Place(*(jnp.where(segments > 0, distance, FAR) for distance in (index - begin, end - index)))
+
+
+def count_within(counted: jax.Array, texts: Texts | None) -> jax.Array:
+    """Running count of `counted [rows, tokens]`, each token's own included, begun anew with every text."""
+    count = jnp.cumsum(counted, axis=1)
+    if texts is None:
+        return count
+    s = texts.segments
+    begins = jnp.concatenate([jnp.ones_like(s[:, :1]), (s[:, 1:] != s[:, :-1]).astype(jnp.int32)], axis=1)
+    return count - jax.lax.cummax((count - counted) * begins, axis=1)

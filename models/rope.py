@@ -1,0 +1,121 @@
+"""Rotary positions: queries and keys are turned by angles that grow with their position (Su et al., 2021, arXiv:2104.09864).
+
+    (x1, x2) -> (x1 cos a - x2 sin a, x2 cos a + x1 sin a)        a = position * theta^(-2i / dim), pair i
+
+x1 is the first half of a head's first `dim` channels and x2 the second (Hugging Face's layout); other channels stay.
+Checkpoints made for longer texts change the frequencies: `linear` divides them all by a factor, `llama3` the low ones alone,
+`yarn` by how often a channel turns within the original length (Peng et al., 2023, arXiv:2309.00071).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import GraftaxError
+
+Angles = tuple[jax.Array, jax.Array]  # cos and sin [rows, tokens, dim / 2]
+
+#: Settings a kind needs beside its base, and those it may have.
+_NEEDS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("factor", "original_max_position_embeddings"),
+}
+_MAY = {"yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")}
+
+
+@dataclass(frozen=True)
+class Rope:
+    """How a head's channels are turned."""
+
+    dim: int  # channels of a head that are turned
+    theta: float = 10_000.0
+    kind: str = "default"
+    settings: tuple[tuple[str, Any], ...] = ()  # of the kind, by Hugging Face's names
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], head_dim: int, theta: float = 10_000.0) -> Rope:
+        """From `rope_parameters` of a config, or `rope_scaling` of an older one; an unknown kind or setting is an error."""
+        rest = dict(raw)
+        kind = rest.pop("rope_type", rest.pop("type", "default"))
+        rest.pop("type", None)
+        if kind not in _NEEDS:
+            raise GraftaxError(f"config.json: rope_type {kind!r} is not supported; supported are {', '.join(_NEEDS)}.")
+        theta = rest.pop("rope_theta", theta)
+        share = rest.pop("partial_rotary_factor", 1.0)
+        wrong = [name for name in _NEEDS[kind] if name not in rest]
+        if wrong:
+            raise GraftaxError(f"config.json: rope_type {kind!r} lacks {', '.join(wrong)}.")
+        wrong = [name for name in rest if name not in (*_NEEDS[kind], *_MAY.get(kind, ()))]
+        if wrong and kind != "default":
+            raise GraftaxError(f"config.json: rope_type {kind!r} with {', '.join(wrong)} is not supported.")
+        settings = tuple(sorted((name, value) for name, value in rest.items() if value is not None and kind != "default"))
+        return cls(int(head_dim * share), float(theta), kind, settings)
+
+    def frequencies(self) -> tuple[np.ndarray, float]:
+        """Angle per position `[dim / 2]`, and the factor of cosine and sine."""
+        inverse = 1.0 / self.theta ** (np.arange(0, self.dim, 2, dtype=np.float32) / np.float32(self.dim))
+        settings = dict(self.settings)
+        match self.kind:
+            case "linear":
+                return inverse / np.float32(settings["factor"]), 1.0
+            case "llama3":
+                return _llama3(inverse, settings), 1.0
+            case "yarn":
+                return _yarn(inverse, self.dim, self.theta, settings)
+        return inverse, 1.0
+
+    def angles(self, positions: jax.Array) -> Angles:
+        """Of tokens at these positions `[rows, tokens]`."""
+        inverse, factor = self.frequencies()
+        turned = positions[..., None].astype(jnp.float32) * jnp.asarray(inverse, jnp.float32)
+        return jnp.cos(turned) * jnp.float32(factor), jnp.sin(turned) * jnp.float32(factor)
+
+
+def turn(x: jax.Array, angles: Angles) -> jax.Array:
+    """`x [rows, heads, tokens, size]` turned by `angles`, in float32."""
+    cos, sin = (angle[:, None] for angle in angles)
+    half = cos.shape[-1]
+    one, two = x[..., :half].astype(jnp.float32), x[..., half : 2 * half].astype(jnp.float32)
+    turned = [one * cos - two * sin, two * cos + one * sin]
+    return jnp.concatenate([*(part.astype(x.dtype) for part in turned), x[..., 2 * half :]], axis=-1)
+
+
+def _llama3(inverse: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Long waves divided by the factor, short ones as they are, a ramp between."""
+    factor, low, high = (np.float32(settings[name]) for name in ("factor", "low_freq_factor", "high_freq_factor"))
+    turns = settings["original_max_position_embeddings"] * inverse / np.float32(2 * math.pi)  # within the original length
+    ramp = np.clip((turns - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    return (1 - ramp) * inverse / factor + ramp * inverse
+
+
+def _yarn(inverse: np.ndarray, dim: int, theta: float, settings: Mapping[str, Any]) -> tuple[np.ndarray, float]:
+    factor, length = settings["factor"], settings["original_max_position_embeddings"]
+
+    def channel(turns: float) -> float:
+        """The channel that turns so often within the original length."""
+        return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = channel(settings.get("beta_fast", 32)), channel(settings.get("beta_slow", 1))
+    if settings.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    ramp = np.clip((np.arange(dim // 2, dtype=np.float32) - low) / max(high - low, 0.001), 0.0, 1.0)
+    scaled = (1 - ramp) * inverse + ramp * inverse / np.float32(factor)
+
+    def mscale(weight: float) -> float:
+        return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    attention = settings.get("attention_factor")
+    if attention is None:
+        one, all_dim = settings.get("mscale"), settings.get("mscale_all_dim")
+        attention = mscale(one) / mscale(all_dim) if one and all_dim else mscale(1.0)
+    return scaled.astype(np.float32), float(attention)

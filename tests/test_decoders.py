@@ -1,0 +1,182 @@
+"""Decoders against transformers' torch models: layer by layer, padded on either side, several texts in a row, step by step."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import SHARED, needs_assets
+
+from graftax import GraftaxError, load_backbone
+from graftax.models.backbone import Backbone
+from graftax.models.inputs import Inputs, Texts
+
+TINY = {"vocab_size": 97, "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+TINY |= {"intermediate_size": 64, "max_position_embeddings": 64, "eos_token_id": 2, "pad_token_id": 0}
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+LOCAL = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}
+LOCAL |= {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+
+#: What the families differ in, with a window shorter than the rows.
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "llama-biased": {"model_type": "llama", "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "llama-3": {"model_type": "llama", "rope_parameters": {"rope_type": "llama3", "rope_theta": 500_000.0, **LLAMA3}},
+    "llama-linear": {"model_type": "llama", "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
+    "llama-yarn": {"model_type": "llama", "rope_parameters": YARN},
+    "llama-wide-heads": {"model_type": "llama", "head_dim": 16, "num_key_value_heads": 4},
+    "mistral": {"model_type": "mistral", "sliding_window": 5},
+    "mistral-whole": {"model_type": "mistral", "sliding_window": None},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen2-window": {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 2},
+    "qwen3": {"model_type": "qwen3", "head_dim": 16},
+    "gemma": {"model_type": "gemma", "head_dim": 16},
+    "gemma2": {"model_type": "gemma2", "head_dim": 16, "sliding_window": 5, "query_pre_attn_scalar": 24},
+    "gemma3": {"model_type": "gemma3_text", "head_dim": 16, "sliding_window": 5, "rope_parameters": LOCAL},
+    "phi3": {"model_type": "phi3", "sliding_window": 6},
+    "phi3-partial": {"model_type": "phi3", "partial_rotary_factor": 0.5},
+}
+SHAPES = {name: {**TINY, **shape} for name, shape in SHAPES.items()}
+
+
+def torch_model(shape: str, seed: int = 0) -> Any:
+    """transformers' language model of a shape; no weight is left at zero or one."""
+    raw = dict(SHAPES[shape])
+    config = transformers.AutoConfig.for_model(raw.pop("model_type"), **raw)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def pair(shape: str, directory: Path) -> tuple[Backbone, Any]:
+    model = torch_model(shape)
+    model.save_pretrained(directory)
+    return load_backbone(directory), model
+
+
+def rows(backbone: Backbone, left: bool, count: int = 3, tokens: int = 12) -> Inputs:
+    """Random rows, all but the first padded."""
+    random = np.random.default_rng(0)
+    ids = random.integers(3, backbone.config.vocab_size, (count, tokens)).astype(np.int32)
+    mask = np.arange(tokens) < np.array([tokens, tokens - 4, 3])[:count, None]
+    mask = mask[:, ::-1] if left else mask
+    ids[~mask] = 0
+    return Inputs(ids, mask, np.zeros_like(ids))
+
+
+def logits(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Next-token logits of every token, and the states of every layer."""
+
+    def run(params: Any, inputs: Inputs) -> Any:
+        out = backbone.encode(params, {}, inputs, intermediates=True)
+        return backbone.next_token(params, {}, out.hidden), out.layers
+
+    return jax.tree.map(np.asarray, jax.jit(run)(backbone.params, inputs))
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_transformers(shape: str, left: bool, tmp_path: Path) -> None:
+    backbone, model = pair(shape, tmp_path)
+    inputs = rows(backbone, left)
+    ids, mask = (torch.tensor(np.asarray(x, np.int64)) for x in (inputs.ids, inputs.mask))
+    positions = (mask.cumsum(1) - 1).clamp(min=0)  # as `generate` has them
+    with torch.no_grad():
+        theirs = model(input_ids=ids, attention_mask=mask, position_ids=positions, output_hidden_states=True)
+    ours, states = logits(backbone, inputs)
+    assert len(states) == len(theirs.hidden_states)
+    for mine, one in zip(states, theirs.hidden_states, strict=True):
+        np.testing.assert_allclose(mine[inputs.mask], one.numpy()[inputs.mask], atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(ours[inputs.mask], theirs.logits.numpy()[inputs.mask], atol=1e-4, rtol=1e-4)
+    assert np.abs(ours).max() > 0.5
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma3"])
+def test_texts_of_one_row_do_not_meet(shape: str, tmp_path: Path) -> None:
+    backbone, _ = pair(shape, tmp_path)
+    inputs = rows(backbone, left=False)
+    lengths = inputs.mask.sum(1)
+    packed = np.zeros((1, 32), np.int32)
+    segments, first, begin = np.zeros((1, 32), np.int32), [], 1
+    for i, length in enumerate(lengths):
+        packed[0, begin : begin + length], segments[0, begin : begin + length] = inputs.ids[i, :length], i + 1
+        first.append(begin)
+        begin += length
+    together = Inputs(packed, segments > 0, np.zeros_like(packed), Texts(segments, np.array(first, np.int32)))
+    alone, _ = logits(backbone, inputs)
+    found, _ = logits(backbone, together)
+    for i, length in enumerate(lengths):
+        np.testing.assert_allclose(found[0, first[i] : first[i] + length], alone[i, :length], atol=1e-5)
+    for one, both in zip(*(ends(backbone, batch) for batch in (inputs, together)), strict=True):
+        np.testing.assert_allclose(both, one, atol=1e-5)
+
+
+def ends(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Each text's last position, from all tokens and computed alone."""
+
+    def run(params: Any, inputs: Inputs) -> Any:
+        return tuple(backbone.encode(params, {}, inputs, pooled=pooled).first for pooled in (False, True))
+
+    whole, cut = jax.tree.map(np.asarray, jax.jit(run)(backbone.params, inputs))
+    np.testing.assert_allclose(cut, whole, atol=1e-5)
+    return whole, cut
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("shape", ["llama-biased", "mistral", "gemma2", "gemma3", "phi3-partial"])
+def test_cache_step_by_step(shape: str, left: bool, tmp_path: Path) -> None:
+    """Tokens fed one by one behind a prefill give the logits of the whole rows; rows end where they end."""
+    backbone, _ = pair(shape, tmp_path)
+    inputs, more = rows(backbone, left), np.random.default_rng(1).integers(3, 97, (3, 6)).astype(np.int32)
+    prefill = jax.jit(partial(backbone.prefill, columns=inputs.ids.shape[1] + 6))
+    step = jax.jit(backbone.step)
+    found, cache = prefill(backbone.params, backbone.layers, {}, inputs)
+    said = [found]
+    for column in range(6):
+        found, cache = step(backbone.params, backbone.layers, {}, jnp.asarray(more[:, column]), cache)
+        said.append(found)
+    for row in range(3):
+        ids = np.concatenate([inputs.ids[row][inputs.mask[row]], more[row]])[None]
+        whole, _ = logits(backbone, Inputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
+        for i, found in enumerate(said):
+            np.testing.assert_allclose(found[row], whole[0, i - 7], atol=1e-4, rtol=1e-4)
+
+
+@needs_assets
+def test_stories_equal_transformers() -> None:
+    path = SHARED / "backbones" / "stories260K"
+    backbone = load_backbone(path)
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    ids = np.random.default_rng(0).integers(3, 512, (2, 40)).astype(np.int32)
+    with torch.no_grad():
+        theirs = model(input_ids=torch.tensor(ids.astype(np.int64))).logits.numpy()
+    ours, _ = logits(backbone, Inputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rope_parameters": {"rope_type": "ours", "rope_theta": 1e4}}, "rope_type 'ours' is not supported"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "lacks factor"),
+        ({"hidden_act": "swoosh"}, "hidden_act='swoosh'"),
+        ({"new_key": 1}, "new_key"),
+        ({"num_attention_heads": None}, "num_attention_heads"),
+    ],
+)
+def test_configs_that_are_refused(change: dict[str, Any], said: str) -> None:
+    from graftax.models.random import random_backbone
+
+    with pytest.raises(GraftaxError, match=said):
+        random_backbone({**SHAPES["llama"], **change})
