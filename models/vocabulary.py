@@ -72,7 +72,7 @@ def _kept_forward(project: Project, weights: Any, hidden: jax.Array, targets: ja
     chosen = jnp.take_along_axis(wide, targets[..., None], axis=-1)[..., 0]
     hit = jnp.argmax(wide, axis=-1) == targets
     onehot = jnp.arange(wide.shape[-1], dtype=targets.dtype) == targets[..., None]
-    (slope,) = back((onehot - raised / total).astype(logits.dtype))
+    (slope,) = back((onehot.astype(jnp.float32) - raised / total).astype(logits.dtype))
     found = chosen - (jnp.log(total) + top)[..., 0], hit.astype(jnp.float32)
     return found, (weights, hidden, targets, slope)
 

@@ -213,7 +213,7 @@ class Generator:
             i, at, drawn = carry
             ids = choose(kind, at.logits, settings, at.seen, at.number)
             drawn = drawn.at[i].set(jnp.where(at.done, -1, ids))
-            number = at.number + ~at.done
+            number = jnp.where(at.done, at.number, at.number + 1)
             done = at.done | (ids[:, None] == eos).any(1) | (number >= at.most)
             seen = at.seen.at[jnp.arange(len(ids), dtype=jnp.int32), ids].set(True) if kind.penalises else at.seen
             logits, cache = step(ids, at.cache, slots)
