@@ -194,25 +194,37 @@ def train(
 def evaluate(
     backbone: BackboneOption,
     adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory.")],
-    data: Annotated[Path, typer.Option("--data", "-d", help="Labelled rows: CSV, JSONL or Parquet.")],
+    data: Annotated[Path, typer.Option("--data", "-d", help="Rows as for training: CSV, JSONL or Parquet, for lm also TXT.")],
     text_column: TextOption = "text",
     text_pair_column: PairOption = None,
     label_column: LabelOption = "label",
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    messages_column: MessagesOption = "messages",
     labels: LabelsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object, last.")] = False,
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
 ) -> None:
-    """Measure an adapter on labelled rows."""
+    """Measure an adapter on rows of its task."""
+    from .adapters.files import load_adapter
     from .models.load import load_backbone
     from .serve.evaluate import evaluate as measure
+    from .serve.evaluate import evaluate_language
     from .serve.predictor import Predictor
     from .train.data import Columns
+    from .train.tasks import task_named
 
-    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype))
-    predictor.load(adapter.name, adapter, labels=split_names(labels), any_backbone=any_backbone)
-    numbers = measure(predictor, adapter.name, data, columns=Columns(text_column, text_pair_column, label_column))
+    columns = Columns(text_column, text_pair_column, label_column, prompt_column, completion_column, messages_column)
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype)
+    read = load_adapter(adapter, loaded, any_backbone=any_backbone)
+    if task_named(read.task).headless:
+        numbers = evaluate_language(loaded, read, data, columns=columns)
+    else:
+        predictor = Predictor(loaded)
+        predictor.load(adapter.name, read, labels=split_names(labels))
+        numbers = measure(predictor, adapter.name, data, columns=columns)
     if as_json:
         print(json.dumps(numbers))
     else:

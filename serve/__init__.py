@@ -2,7 +2,7 @@
 
 from .bank import Bank
 from .composition import Average, Composition, Parallel, Split, Stack
-from .evaluate import evaluate
+from .evaluate import evaluate, evaluate_language
 from .export import export_merged
 from .generator import Continuation, Generator
 from .predictor import Prediction, Predictor
@@ -21,5 +21,6 @@ __all__ = [
     "Split",
     "Stack",
     "evaluate",
+    "evaluate_language",
     "export_merged",
 ]

@@ -14,11 +14,12 @@ import pytest
 from cases import randomised
 from tiny import write_decoder
 
-from graftax import Columns, GraftaxError, LoRA, Recipe, load_adapter, load_backbone, train_many
+from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, load_backbone, train_many
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.models import vocabulary
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
+from graftax.serve import evaluate_language
 from graftax.train.batches import Shape, place
 from graftax.train.data import read_examples
 from graftax.train.rows import Rows
@@ -203,3 +204,14 @@ def test_a_pack_learns(task: str, teller: Backbone, tmp_path: Path) -> None:
     assert loaded.task == task
     assert not loaded.labels
     assert json.loads((tmp_path / "one" / "graftax.json").read_text())["task"] == task
+
+
+@pytest.mark.parametrize("method", [LoRA(r=2, alpha=3.0, targets=("q_proj",)), PromptTuning(tokens=2)])
+def test_measuring_is_validating(method: Any, teller: Backbone, tmp_path: Path) -> None:
+    """What a run says of its validation rows, `evaluate_language` says of the saved adapter."""
+    data = [{"text": text} for text in TEXTS]
+    recipe = Recipe(epochs=1, lr=1e-2, batch_size=2, max_length=32)
+    settings: dict[str, Any] = {"task": "lm", "method": method, "recipe": recipe, "progress": False}
+    result = train_many(teller, {"one": data}, tmp_path, val={"one": data}, **settings)["one"]
+    found = evaluate_language(teller, load_adapter(tmp_path / "one", teller), data)
+    assert found == pytest.approx({name: result.metrics[f"val_{name}"] for name in found}, rel=1e-5)
