@@ -35,12 +35,13 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be merged into the weights: it is no change of them.")
         for site, (trainable, fixed) in adapter.states[method.key].items():
-            kind = WEIGHTS[site.kind]
-            index = ... if site.layer is None else site.layer
-            frozen = kind(*(arrays[f"{site.name}.{leaf}"][index] for leaf in kind._fields))
+            kind, index = WEIGHTS[site.kind], ... if site.layer is None else site.layer
+            there = {leaf: f"{site.name}.{leaf}" for leaf in kind._fields if f"{site.name}.{leaf}" in arrays}
+            absent = {leaf: np.zeros(site.shape[-1], np.float32) for leaf in kind._fields if leaf not in there}  # a bias
+            frozen = kind(**{leaf: arrays[name][index] for leaf, name in there.items()}, **absent)
             merged = jax.tree.map(np.asarray, method.merge(frozen, {**trainable, **fixed}))
-            for leaf, array in merged._asdict().items():
-                arrays[f"{site.name}.{leaf}"][index] = array
+            for leaf, name in there.items():
+                arrays[name][index] = getattr(merged, leaf)
     return dict(arrays)
 
 
