@@ -46,6 +46,16 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 SHAPES = {name: {**TINY, **shape} for name, shape in SHAPES.items()}
 
+GPT2 = {"model_type": "gpt2", "vocab_size": 97, "n_layer": 4, "n_embd": 32, "n_head": 4, "n_positions": 64, "eos_token_id": 2}
+NEOX = {name: value for name, value in TINY.items() if name != "num_key_value_heads"} | {"model_type": "gpt_neox"}
+SHAPES |= {
+    "gpt2": {**GPT2, "pad_token_id": 0},
+    "gpt2-untied": {**GPT2, "n_inner": 48, "activation_function": "relu", "tie_word_embeddings": False, "pad_token_id": 0},
+    "neox": NEOX,
+    "neox-behind": {**NEOX, "use_parallel_residual": False, "tie_word_embeddings": True, "attention_bias": False},
+    "neox-whole": {**NEOX, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 1.0}},
+}
+
 
 def torch_model(shape: str, seed: int = 0) -> Any:
     """transformers' language model of a shape; no weight is left at zero or one."""
@@ -102,7 +112,7 @@ def test_equals_transformers(shape: str, left: bool, tmp_path: Path) -> None:
     assert np.abs(ours).max() > 0.5
 
 
-@pytest.mark.parametrize("shape", ["llama", "gemma3"])
+@pytest.mark.parametrize("shape", ["llama", "gemma3", "gpt2", "neox"])
 def test_texts_of_one_row_do_not_meet(shape: str, tmp_path: Path) -> None:
     backbone, _ = pair(shape, tmp_path)
     inputs = rows(backbone, left=False)
@@ -134,7 +144,7 @@ def ends(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("shape", ["llama-biased", "mistral", "gemma2", "gemma3", "phi3-partial"])
+@pytest.mark.parametrize("shape", ["llama-biased", "mistral", "gemma2", "gemma3", "phi3-partial", "gpt2", "neox"])
 def test_cache_step_by_step(shape: str, left: bool, tmp_path: Path) -> None:
     """Tokens fed one by one behind a prefill give the logits of the whole rows; rows end where they end."""
     backbone, _ = pair(shape, tmp_path)
