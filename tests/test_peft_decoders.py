@@ -39,6 +39,7 @@ from graftax import (
     VeRA,
     load_adapter,
     load_backbone,
+    merge,
     save_adapter,
 )
 from graftax.adapters.adapter import Layout
@@ -228,6 +229,15 @@ def test_what_peft_does_not_do_to_a_conv1d(pairs: Pairs, tmp_path: Path) -> None
     config = json.loads((path / "adapter_config.json").read_text())
     assert (config["peft_type"], config["task_type"]) == ("GRAFTAX", "CAUSAL_LM")
     assert load_adapter(path, backbone).methods == adapter.methods
+
+
+def test_a_tied_table_is_not_merged(pairs: Pairs) -> None:
+    """An adapter of the words changes what is looked up, and not the projection to the vocabulary; with a head there is none."""
+    backbone = pairs("gpt2", "CAUSAL_LM").backbone
+    with pytest.raises(GraftaxError, match=r"transformer\.wte cannot be merged"):
+        merge(backbone, random_adapter(backbone, KINDS["lora-embedding"][0], "CAUSAL_LM"))
+    merge(backbone, random_adapter(backbone, KINDS["lora-embedding"][0], "SEQ_CLS"))
+    merge(backbone, random_adapter(backbone, KINDS["lora"][0], "CAUSAL_LM"))
 
 
 def test_embeddings_that_were_changed_are_refused(pairs: Pairs, tmp_path: Path) -> None:
