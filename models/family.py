@@ -20,6 +20,7 @@ IGNORED = frozenset(
     [
         "_name_or_path",
         "_attn_implementation_autoset",
+        "_num_labels",
         "architectures",
         "attn_implementation",
         "auto_map",

@@ -232,7 +232,7 @@ def test_what_peft_does_not_do_to_a_conv1d(pairs: Pairs, tmp_path: Path) -> None
 
 
 def test_a_tied_table_is_not_merged(pairs: Pairs) -> None:
-    """An adapter of the words changes what is looked up, and not the projection to the vocabulary; with a head there is none."""
+    """An adapter of the words changes what is looked up, and not the projection to the vocabulary; a head knows none."""
     backbone = pairs("gpt2", "CAUSAL_LM").backbone
     with pytest.raises(GraftaxError, match=r"transformer\.wte cannot be merged"):
         merge(backbone, random_adapter(backbone, KINDS["lora-embedding"][0], "CAUSAL_LM"))
