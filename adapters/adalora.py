@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import GraftaxError
 from . import peft
 from .dropout import dropout
-from .method import Leaves, Method, scalar, zeros
+from .method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from .sites import LinearWeights, Site
 
 #: How PEFT's schedule went, which the tensors and `rank_pattern` show; `r` is not read there.
@@ -36,7 +36,7 @@ class AdaLoRA(Method):
     summary: ClassVar[str] = "update by singular vectors and values, at fixed ranks"
     count: ClassVar[str] = "r (in + out + 1)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     padded: ClassVar[dict[str, int]] = {"p": 0, "e": 0, "q": 0}
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "ADALORA"

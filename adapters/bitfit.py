@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax
 
+from ..errors import GraftaxError
 from .method import Leaves, Method, zeros
 from .sites import Site
 
@@ -28,7 +29,10 @@ class BitFit(Method):
     mergeable: ClassVar[bool] = True
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
-        return super().select([site for site in sites if site.biased])
+        biased = [site for site in sites if site.kind in self.acts_on and site.biased]
+        if not biased:
+            raise GraftaxError("bitfit trains biases, and this backbone has none.")
+        return super().select(biased)
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"bias": zeros(site.shape[-1])}, {}

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, zeros
+from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
 
 
@@ -35,7 +35,7 @@ class BOFT(Method):
     summary: ClassVar[str] = "rotates what enters a layer by butterfly factors, and scales what leaves it"
     count: ClassVar[str] = "m in c + out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("boft_block_size", "boft_block_num", "boft_n_butterfly_factor")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "BOFT"

@@ -24,8 +24,8 @@ from .. import disk
 from ..errors import GraftaxError
 from .adapter import Adapter, SiteStates
 from .head import FIRST, Head
-from .method import MODEL_PREFIX, Leaves, Method
-from .peft import PROMPT_TYPES, refuse_leftovers
+from .method import MODEL_PREFIX, Leaves, Method, file_key
+from .peft import CONV1D_TYPES, PROMPT_TYPES, refuse_leftovers
 from .registry import METHODS, method_class
 from .sites import Site
 
@@ -36,6 +36,8 @@ CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "gr
 HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub.py`), whose config has the same name
 SCHEMA = 1
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
+_TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM"}
+_TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm"}  # what a PEFT directory is for; else classify
 
 
 def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *, overwrite: bool = False) -> Path:
@@ -84,6 +86,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     tensors = parse_tensors(data, directory / WEIGHTS)
     prompt = config.get("peft_type") in PROMPT_TYPES
     tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
+    tensors = _without_base(tensors, backbone, directory)
     if extra.get("methods") and extra.get("config_sha256") == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
         methods = _own_methods(extra["methods"], directory)
     else:
@@ -91,7 +94,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     adapter = Adapter(
         methods=methods,
         states=states_of(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
-        task=extra.get("task") or ("tag" if config.get("task_type") == "TOKEN_CLS" else "classify"),
+        task=extra.get("task") or _TASKS.get(str(config.get("task_type")), "classify"),
         labels=tuple(extra.get("labels", ())),
         fingerprint=trained_on.get("fingerprint"),
         metrics=extra.get("metrics", {}),
@@ -135,23 +138,28 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     head = _head_of(adapter.methods)
     if len(body) != 1 or body[0].peft_type is None or (head is not None and head.site == FIRST):
         return None
-    fields = body[0].to_peft(list(adapter.states[body[0].key]), backbone.sites)
+    chosen = list(adapter.states[body[0].key])
+    fields, conv1d = body[0].to_peft(chosen, backbone.sites), any(site.conv1d for site in chosen)
+    if conv1d and body[0].peft_type not in CONV1D_TYPES:
+        return None
     if fields is None or (body[0].peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
         return None
+    kind = _TASK_TYPES[adapter.task]
     return {
         "peft_type": body[0].peft_type,
-        "task_type": _TASK_TYPES[adapter.task] if head else "FEATURE_EXTRACTION",
+        "task_type": kind if head or kind == "CAUSAL_LM" else "FEATURE_EXTRACTION",
         "base_model_name_or_path": backbone.name,
         "inference_mode": True,
         **({"modules_to_save": sorted({_top(module) for module in head.modules})} if head else {}),
         **fields,
+        **({"fan_in_fan_out": True} if conv1d else {}),
     }
 
 
 def _top(module: str) -> str:
     """The module PEFT saves whole: "classifier" for RoBERTa's classifier.dense, bert.pooler for its dense layer."""
-    first, _, rest = module.partition(".")
-    return first if first in ("classifier", "pre_classifier") else ".".join([first, rest.partition(".")[0]])
+    first, *rest = module.split(".")
+    return first if first in ("classifier", "pre_classifier") else ".".join([first, *rest[:1]])
 
 
 def _own_config(adapter: Adapter) -> dict[str, Any]:
@@ -216,6 +224,19 @@ def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
         raise GraftaxError(f"{file}: tensors that are neither floats nor integers: {', '.join(wrong)}.")
     tensors = {key: np.frombuffer(view["data"], dtypes[view["dtype"]]).reshape(view["shape"]) for key, view in views.items()}
     return {key: tensor.astype(np.float32) if views[key]["dtype"] in floats else tensor for key, tensor in tensors.items()}
+
+
+def _without_base(tensors: dict[str, np.ndarray], backbone: Backbone, directory: Path) -> dict[str, np.ndarray]:
+    """Less the frozen weights that PEFT saves beside an adapter of a language model's embeddings; they must be this one's."""
+    kept = dict(tensors)
+    for site in backbone.sites:
+        key = file_key(site, "base_layer.weight")
+        if key in kept and site.kind in ("linear", "embedding"):
+            frozen, tensor = site.weights()[0], kept.pop(key)
+            like = frozen.T if site.kind == "linear" and not site.conv1d else frozen
+            if tensor.shape != like.shape or not np.allclose(tensor, like, rtol=2**-8, atol=1e-7):  # bfloat16 rounds by less
+                raise GraftaxError(f"{directory}: {key} is not this backbone's weight: it was trained or resized.")
+    return kept
 
 
 def _methods(

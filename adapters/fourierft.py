@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, scalar, zeros
+from .method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from .sites import LinearWeights, Site
 from .sparse import places, spread
 
@@ -36,7 +36,7 @@ class FourierFT(Method):
     summary: ClassVar[str] = "trains a few Fourier coefficients of the weights' change"
     count: ClassVar[str] = "n"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"spectrum": 0, "place": 0}
     mergeable: ClassVar[bool] = True

@@ -79,7 +79,8 @@ class Head(Method):
         if self.hidden != "none":
             x = _ACTIVATIONS[self.hidden](x @ state["hidden"] + state["hidden_bias"])
             x = dropout(x, state["dropout"], keys[1])
-        return x @ state["kernel"].T + state["bias"]
+        logits = x @ state["kernel"].T
+        return logits + state["bias"] if "bias" in state else logits
 
     # -- files: the modules of Hugging Face's task model, so that PEFT's `modules_to_save` finds them ------------------
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, zeros
+from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
 
 
@@ -36,7 +36,7 @@ class HiRA(Method):
     summary: ClassVar[str] = "low-rank rescaling of every single weight, W * (1 + A^T B)"
     count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     mergeable: ClassVar[bool] = True

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, zeros
+from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
 
 
@@ -36,7 +36,7 @@ class HRA(Method):
     summary: ClassVar[str] = "reflects what enters a layer, r times"
     count: ClassVar[str] = "r in"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     padded: ClassVar[dict[str, int]] = {"u": 1}  # a vector of zeros reflects nothing and has no gradient
     traced: ClassVar[tuple[str, ...]] = ("apply_GS",)
     mergeable: ClassVar[bool] = True

@@ -22,13 +22,16 @@ from .sites import LinearWeights, Site
 
 @dataclass(frozen=True)
 class IA3(Method):
-    """Rescaling of `linear` sites: keys, values and the feed-forward's second matrix unless `targets` says otherwise."""
+    """Rescaling of `linear` sites: keys, values and the feed-forward's second matrix unless `targets` says otherwise.
+
+    Where a backbone has one projection for queries, keys and values, that whole one by default, as in PEFT.
+    """
 
     name: ClassVar[str] = "ia3"
     summary: ClassVar[str] = "learned vectors rescale keys, values and feed-forward activations"
     count: ClassVar[str] = "out; in at the feed-forward"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("key", "value", "ffn_out")
+    roles: ClassVar[tuple[str, ...] | None] = ("key", "value", "qkv", "ffn_out")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "IA3"
 

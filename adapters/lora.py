@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import GraftaxError
 from . import peft, starts
 from .dropout import dropout
-from .method import Begun, Keys, Leaves, Method, States, pattern_value, scalar, zeros
+from .method import QUERY_VALUE, Begun, Keys, Leaves, Method, States, pattern_value, scalar, zeros
 from .sites import Site, TableWeights
 
 _DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
@@ -39,7 +39,7 @@ class LoRA(Method):
     summary: ClassVar[str] = "low-rank update of the weights, y += s x A^T B"
     count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "embedding")
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     fast: ClassVar[tuple[str, ...]] = ("b",)
     mergeable: ClassVar[bool] = True

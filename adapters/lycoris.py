@@ -16,7 +16,7 @@ import jax
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, pattern_value, scalar
+from .method import QUERY_VALUE, Leaves, Method, pattern_value, scalar
 from .sites import LinearWeights, Site
 
 
@@ -25,7 +25,7 @@ class Lycoris(Method):
     """A change of `linear` sites, W + s D, by small factors of D; queries and values unless `targets` says otherwise."""
 
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     mergeable: ClassVar[bool] = True
 
     r: int = 8  # rank

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
     """The backbone's arrays by weight name (`Backbone.arrays`), as float32, with the adapter folded in.
 
-    Raises GraftaxError for a method that is no change of the weights (bottleneck adapters, prefixes).
+    Raises GraftaxError for a method that is no change of the weights (bottleneck adapters, prefixes), and for one that changes
+    what a language model reads of a table but not what it says with it.
     """
+    tied = getattr(backbone.config, "tied", False) and not any(isinstance(m, Head) for m in adapter.methods)
     arrays: Mapping[str, np.ndarray] = {name: np.array(a, np.float32) for name, a in backbone.arrays().items()}
     for method in adapter.methods:
         if isinstance(method, Head):
@@ -35,12 +37,17 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be merged into the weights: it is no change of them.")
         for site, (trainable, fixed) in adapter.states[method.key].items():
-            kind = WEIGHTS[site.kind]
-            index = ... if site.layer is None else site.layer
-            frozen = kind(*(arrays[f"{site.name}.{leaf}"][index] for leaf in kind._fields))
+            if tied and site.name == "word_embeddings":
+                raise GraftaxError(
+                    f"{method.name} at {site.path} cannot be merged: the same table makes the next token's logits."
+                )
+            kind, index = WEIGHTS[site.kind], ... if site.layer is None else site.layer
+            there = {leaf: f"{site.name}.{leaf}" for leaf in kind._fields if f"{site.name}.{leaf}" in arrays}
+            absent = {leaf: np.zeros(site.shape[-1], np.float32) for leaf in kind._fields if leaf not in there}  # a bias
+            frozen = kind(**{leaf: arrays[name][index] for leaf, name in there.items()}, **absent)
             merged = jax.tree.map(np.asarray, method.merge(frozen, {**trainable, **fixed}))
-            for leaf, array in merged._asdict().items():
-                arrays[f"{site.name}.{leaf}"][index] = array
+            for leaf, name in there.items():
+                arrays[name][index] = getattr(merged, leaf)
     return dict(arrays)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .starts import Rows
 
 MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
+QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qkv: one projection for query, key and value
 Leaves = dict[str, Any]  # leaf name -> array
 T = TypeVar("T")
 Targets = str | tuple[str, ...] | None

@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import GraftaxError
 from . import peft
 from .dropout import dropout
-from .method import Leaves, Method, scalar, zeros
+from .method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from .sites import LinearWeights, Site
 
 
@@ -35,7 +35,7 @@ class MiSS(Method):
     summary: ClassVar[str] = "shards of the weights share one trained block"
     count: ClassVar[str] = "r out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("r", "mini_r")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "MISS"

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, zeros
+from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
 
 
@@ -35,7 +35,7 @@ class OFT(Method):
     summary: ClassVar[str] = "rotates what enters a layer, block by block"
     count: ClassVar[str] = "in (b - 1) / 2"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = (
         "r",
         "oft_block_size",

@@ -13,10 +13,13 @@ from typing import Any
 
 from ..errors import GraftaxError
 from .method import Targets, matches
-from .sites import Site
+from .sites import LM_HEAD, Site
 
 #: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
 PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+
+#: Its types that act on a Conv1D.
+CONV1D_TYPES = ("LORA", "ADALORA", "IA3", "VERA", "FOURIERFT", "RANDLORA", "HIRA")
 
 #: Keys that say where an adapter comes from or how it is to be run, never what it computes.
 _NEUTRAL = {
@@ -58,7 +61,7 @@ def read_targets(config: dict[str, Any], sites: Sequence[Site]) -> Targets:
     if not isinstance(wanted, str) and not (isinstance(wanted, list) and all(isinstance(t, str) for t in wanted)):
         raise GraftaxError(f"adapter_config.json: target_modules {wanted!r} is neither a regex nor a list of names.")
     if wanted == "all-linear":
-        wanted = [s.path for s in sites if s.kind == "linear"]
+        wanted = [s.path for s in sites if s.kind == "linear" and s.name != LM_HEAD]
     targets = wanted if isinstance(wanted, str) else tuple(wanted)
     by_layer = layers is not None and layers != [] and not isinstance(targets, str)
     if not excluded and not by_layer:

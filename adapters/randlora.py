@@ -31,7 +31,7 @@ import numpy as np
 from ..errors import GraftaxError
 from . import peft
 from .dropout import dropout
-from .method import Leaves, Method, file_key, scalar, zeros
+from .method import QUERY_VALUE, Leaves, Method, file_key, scalar, zeros
 from .sites import LinearWeights, Site
 
 _SHARED = {"a": "randlora_A", "b": "randlora_B"}
@@ -45,7 +45,7 @@ class RandLoRA(Method):
     summary: ClassVar[str] = "full-rank update: random low-rank ones, of which the weights are trained"
     count: ClassVar[str] = "d / r (r + d), d the lesser of in and out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("r",)  # another r is another number of bases: no padding makes one of the other
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "RANDLORA"

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, zeros
+from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
 
 _PER_OUTPUT = {"road_1": 0.5, "road_2": 1, "road_4": 2}  # angles, and as many scales
@@ -35,7 +35,7 @@ class RoAd(Method):
     summary: ClassVar[str] = "rotates and scales what leaves a layer, in pairs"
     count: ClassVar[str] = "out, 2 out or 4 out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("variant", "group_size")
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "ROAD"

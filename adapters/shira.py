@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from . import peft
-from .method import Leaves, Method, zeros
+from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
 from .sparse import places, spread
 
@@ -33,7 +33,7 @@ class SHiRA(Method):
     summary: ClassVar[str] = "trains a few entries of the weights, at random places"
     count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"entries": 0, "place": 0}
     mergeable: ClassVar[bool] = True

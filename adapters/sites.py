@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
 KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input", "head")
 
 
@@ -41,6 +42,7 @@ class Site:
     layer: int | None = None  # index in the stack of layers, None outside it
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
+    conv1d: bool = False  # a linear layer whose module in Hugging Face's model is a Conv1D
     above: bool = False  # above the layers: what is changed here is not felt in them
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none

@@ -24,7 +24,7 @@ import numpy as np
 from ..errors import GraftaxError
 from . import peft
 from .dropout import dropout
-from .method import Leaves, Method, scalar, zeros
+from .method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from .sites import LinearWeights, Site
 
 _SHARED = {"a": "base_model.vera_A", "b": "base_model.vera_B"}
@@ -39,7 +39,7 @@ class VeRA(Method):
     summary: ClassVar[str] = "shared random projections, of which two vectors a site are trained"
     count: ClassVar[str] = "r + out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("query", "value")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     padded: ClassVar[dict[str, int]] = {"lambda_d": 0, "a": 0, "b": 0}
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "VERA"

@@ -19,7 +19,7 @@ from flax import nnx
 
 from ..adapters.graft import STACK, Grafts, Mix, State
 from ..adapters.head import FIRST, Head
-from ..adapters.sites import WEIGHTS, Site
+from ..adapters.sites import LM_HEAD, WEIGHTS, Site
 from .family import Family
 from .inputs import Inputs
 from .parts import Weight
@@ -85,6 +85,7 @@ class Backbone:
                         layer=layer if part.stacked else None,
                         shared=bool(part.stacked and config.groups),
                         biased=part.bias,
+                        conv1d=part.conv1d,
                         above=part.above,
                         within=part.path,
                         weights=partial(self._frozen, part.kind, part.name, layer if part.stacked else ...),
@@ -107,15 +108,18 @@ class Backbone:
         return self.arrays()
 
     def sites_for(self, head: Head | None = None) -> tuple[Site, ...]:
-        """Sites of the task model that a head belongs to: as in Hugging Face's, no pooler where the head does not read it."""
-        if head is None or (head.site == POOLED and self.family.head.features == "pooled"):
+        """Sites of the task model that a head belongs to: as in Hugging Face's, no pooler where the head does not read it, and
+        beside a head no projection to the vocabulary."""
+        if head is None:
             return self.sites
-        return tuple(site for site in self.sites if site.name != "pooler")
+        reads_pooler = head.site == POOLED and self.family.head.features == "pooled"
+        absent = (LM_HEAD,) if reads_pooler else (LM_HEAD, "pooler")
+        return tuple(site for site in self.sites if site.name not in absent)
 
     def head(self, labels: int, tokens: bool = False, dropout: float = 0.0) -> Head:
         """The head that Hugging Face's task model of this family has, for pooled features or for every token."""
         if tokens:
-            return Head(site=TOKENS, labels=labels, dropout=dropout)
+            return Head(site=TOKENS, labels=labels, modules=(self.family.head.tokens,), dropout=dropout)
         layout = self.family.head
         hidden, modules = layout.hidden, layout.modules
         if layout.features == "pooled" and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head

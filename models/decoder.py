@@ -54,6 +54,7 @@ class DecoderConfig:
     out_bias: bool = False
     ffn_bias: bool = False
     fused: bool = False  # one projection for query, key and value, and one for both of a gated feed-forward's
+    interleaved: bool = False  # of which the first makes each head's three in turn
     qk_norm: bool = False  # each head's query and key are normed
     post_norms: bool = False  # and each branch's output
     parallel: bool = False  # the feed-forward reads the layer's input, beside the attention
@@ -229,6 +230,8 @@ class Layer(nnx.Module):
         if c.fused:
             sizes = (c.num_heads * c.size, c.kv_heads * c.size)
             both = at.linear("layers.qkv", x, self.qkv)
+            if c.interleaved:
+                both = both.reshape(*both.shape[:-1], c.num_heads, 3, c.size).swapaxes(-3, -2).reshape(both.shape)
             query, key, value = jnp.split(both, (sizes[0], sizes[0] + sizes[1]), axis=-1)
             query = those(query)
         else:

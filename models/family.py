@@ -20,6 +20,7 @@ IGNORED = frozenset(
     [
         "_name_or_path",
         "_attn_implementation_autoset",
+        "_num_labels",
         "architectures",
         "attn_implementation",
         "auto_map",
@@ -66,6 +67,17 @@ IGNORED = frozenset(
         "attention_probs_dropout_prob",
         "dropout",
         "attention_dropout",
+        "attn_pdrop",
+        "embd_pdrop",
+        "hidden_dropout",
+        "resid_pdrop",
+        "n_ctx",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+        "task_specific_params",
         "is_encoder_decoder",
         "sinusoidal_pos_embds",
         "pretraining_tp",
@@ -87,6 +99,7 @@ class HeadLayout:
     modules: tuple[str, ...]  # its paths: (hidden layer, classifier) or (classifier,)
     pooler: str = ""  # path of the pretrained pooler, which is trained with the head where a checkpoint lacks it
     bias: bool = True  # of the classifier
+    tokens: str = "classifier"  # path of the token classification model's classifier
 
 
 def _nothing(raw: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +123,7 @@ class Family:
     module: type = Encoder
     required: Mapping[str, Any] = field(default_factory=lambda: _REQUIRED)
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # fields that take more than one key; it pops those it knows
+    renamed: Mapping[str, str] = field(default_factory=dict)  # keys of checkpoints -> those that `parts` gives
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
     @property

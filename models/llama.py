@@ -135,8 +135,7 @@ def read_gemma3(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_phi3(raw: dict[str, Any]) -> dict[str, Any]:
-    for other in ("embd_pdrop", "resid_pdrop", "original_max_position_embeddings"):  # of training, of rope kinds not read
-        raw.pop(other, None)
+    raw.pop("original_max_position_embeddings", None)  # of kinds of rope that are not read
     return read_mistral(raw)
 
 
@@ -196,7 +195,7 @@ def _family(model_type: str, summary: str, task_model: str, read: Any, **default
         defaults={"max_positions": 2048, **defaults},
         layer_path=lambda config, index: f"layers.{index}",
         parts=parts,
-        head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False),
+        head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False, tokens="score"),
         config=DecoderConfig,
         module=Decoder,
         required={"use_bidirectional_attention": False},

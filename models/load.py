@@ -39,6 +39,11 @@ _FILES = [
 ]
 
 
+#: Of checkpoints from before transformers left them out: no weights.
+_BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
+_BUFFERS += (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+
+
 def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: str = "float32") -> Backbone:
     """Load a frozen backbone.
 
@@ -150,11 +155,11 @@ def stack_weights(
     beside = {weight.key for weight in weights if weight.task}
     found = {}
     for key, tensor in tensors.items():
+        key = family.renamed.get(key, key)
         if prefixed and not key.startswith(prefix) and key not in beside:
             continue  # a head of the checkpoint's own task
         found[key.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias")] = tensor
-    buffers = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
-    found = {key: tensor for key, tensor in found.items() if not key.endswith(buffers)}
+    found = {key: tensor for key, tensor in found.items() if not key.endswith(_BUFFERS)}
 
     wanted = {weight.key for weight in weights}
     roots = {key.partition(".")[0] for key in wanted}

@@ -5,7 +5,7 @@ in a Hugging Face checkpoint, and its shape. Loading, saving, random weights, th
 adapter methods act are all derived from that list, so a fact about a checkpoint stands in one place.
 
 Layers are stacked: a part called `layers.query` holds the weights of all layers with a leading layer axis, and the encoder
-scans over it. Kernels are stored `[in, out]` (Flax), checkpoints have `[out, in]` (torch).
+scans over it. Kernels are stored `[in, out]` (Flax), checkpoints have `[out, in]` (torch), unless the part is a `conv1d`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Part:
     bias: bool = True  # of a linear layer or norm
     above: bool = False  # above the layers
     task: bool = False  # a module of the task model beside the backbone, like `lm_head`: its path takes no prefix
+    conv1d: bool = False  # a linear layer that checkpoints hold as it is here, [in, out] (GPT-2)
 
     @property
     def stacked(self) -> bool:
@@ -59,7 +60,7 @@ class Part:
             shape = self.shape[1:] if (self.kind, leaf) == ("linear", "bias") else self.shape
             for layer, path in enumerate(self.paths(layer_paths)):
                 at = layer if self.stacked else None
-                yield Weight(f"{self.name}.{leaf}", f"{path}.{key}", shape, transposed, at, self.task)
+                yield Weight(f"{self.name}.{leaf}", f"{path}.{key}", shape, transposed and not self.conv1d, at, self.task)
 
     def paths(self, layer_paths: tuple[str, ...]) -> tuple[str, ...]:
         """Module paths: one per layer when stacked, else one."""

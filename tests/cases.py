@@ -51,9 +51,11 @@ from graftax.models.inputs import Inputs
 
 LABELS = ("bad", "fair", "good")
 #: Dense layers by every family's names for them; a name that a family does not have matches nothing.
-DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output")
+DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output", "o_proj", "up_proj", "down_proj")
 #: Some of them and the queries, without DistilBERT's "ffn", which is no layer: PEFT's LoRA passes over it, the others fail.
-LINEAR = ("query", "q_lin", "dense", "out_lin", "lin1", "lin2", "ffn_output")
+LINEAR = ("query", "q_lin", "q_proj", *(name for name in DENSE if name != "ffn"))
+#: Likewise, as regexes.
+QUERY, VALUE = "query|q_(lin|proj)", "value|v_(lin|proj)"
 
 METHODS: dict[str, tuple[Method, ...]] = {
     "lora": (LoRA(r=3, alpha=7.0),),
@@ -62,30 +64,30 @@ METHODS: dict[str, tuple[Method, ...]] = {
             r=3,
             alpha=7.0,
             rslora=True,
-            rank_pattern={"query|q_lin": 5, r"layer\.1\..*": 2},  # the first that matches wins: in this order, not sorted
-            alpha_pattern={"value|v_lin": 11.0},
+            rank_pattern={QUERY: 5, r"layers?\.1\..*": 2},  # the first that matches wins: in this order, not sorted
+            alpha_pattern={VALUE: 11.0},
         ),
     ),
     "lora-dense": (LoRA(r=2, alpha=5.0, targets=DENSE),),
-    "lora-regex": (LoRA(r=2, alpha=3.0, targets=r".*(layer\.[02]\.|albert_layers).*(value|v_lin)"),),
-    "lora-embedding": (LoRA(r=4, alpha=6.0, targets=("word_embeddings", "key", "k_lin")),),
-    "lora_fa": (LoRAFA(r=3, alpha=7.0, rank_pattern={"query|q_lin": 5}),),
+    "lora-regex": (LoRA(r=2, alpha=3.0, targets=r".*(layers?\.[02]\.|albert_layers).*(value|v_(lin|proj))"),),
+    "lora-embedding": (LoRA(r=4, alpha=6.0, targets=("word_embeddings", "embed_tokens", "key", "k_lin", "k_proj")),),
+    "lora_fa": (LoRAFA(r=3, alpha=7.0, rank_pattern={QUERY: 5}),),
     "dora": (DoRA(r=3, alpha=7.0),),
-    "dora-everywhere": (DoRA(r=2, alpha=5.0, targets=("word_embeddings", *DENSE)),),
-    "loha": (LoHa(r=3, alpha=7.0, targets=("key", "k_lin", *DENSE)),),  # through r^2 ranks
-    "loha-whole": (LoHa(r=6, alpha=4.0, rank_pattern={"value|v_lin": 7}, alpha_pattern={"value|v_lin": 9.0}),),  # through D
-    "lokr": (LoKr(r=3, alpha=7.0, rank_pattern={"value|v_lin": 5}),),  # C2 in two, and whole
+    "dora-everywhere": (DoRA(r=2, alpha=5.0, targets=("word_embeddings", "embed_tokens", *DENSE)),),
+    "loha": (LoHa(r=3, alpha=7.0, targets=("key", "k_lin", "k_proj", *DENSE)),),  # through r^2 ranks
+    "loha-whole": (LoHa(r=6, alpha=4.0, rank_pattern={VALUE: 7}, alpha_pattern={VALUE: 9.0}),),  # through D
+    "lokr": (LoKr(r=3, alpha=7.0, rank_pattern={VALUE: 5}),),  # C2 in two, and whole
     "lokr-both": (LoKr(r=2, alpha=5.0, decompose_both=True, decompose_factor=8, targets=DENSE),),
     "vera": (VeRA(r=5),),
     "vera-dense": (VeRA(r=6, projection_prng_key=3, targets=DENSE),),  # projections of two widths
     "randlora": (RandLoRA(r=5, alpha=0.5),),  # 5 does not divide 32: seven bases, the last not whole
     "randlora-dense": (RandLoRA(r=8, alpha=0.7, projection_prng_key=3, targets=DENSE),),  # wider in, wider out and neither
-    "miss": (MiSS(r=6, targets=("query", "q_lin", *DENSE)),),  # 6 divides neither 32 nor 64
+    "miss": (MiSS(r=6, targets=("query", "q_lin", "q_proj", *DENSE)),),  # 6 divides neither 32 nor 64
     "miss-mini": (MiSS(r=8, mini_r=4),),
     "hira": (HiRA(r=3),),
     "adalora": (AdaLoRA(init_r=3, alpha=7.0),),
     "ia3": (IA3(),),
-    "ia3-targets": (IA3(targets=("query", "q_lin", *DENSE), feedforward=DENSE),),
+    "ia3-targets": (IA3(targets=("query", "q_lin", "q_proj", *DENSE), feedforward=DENSE),),
     "houlsby": (Bottleneck(width=5),),
     "pfeiffer": (Bottleneck(width=6, activation="gelu", place="pfeiffer"),),
     "parallel": (Bottleneck(width=5, place="parallel"),),

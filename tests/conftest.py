@@ -40,8 +40,8 @@ needs_assets = pytest.mark.skipif(not MINILM.is_dir(), reason="the shared assets
 TINY = {"vocab_size": 97, "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
 TINY |= {"max_position_embeddings": 48, "type_vocab_size": 2}
 
-#: Hugging Face configs of one tiny backbone per family.
-CONFIGS: dict[str, dict[str, Any]] = {
+#: Hugging Face configs of one tiny backbone per family: encoders,
+ENCODERS: dict[str, dict[str, Any]] = {
     "bert": {"model_type": "bert", **TINY},
     "roberta": {"model_type": "roberta", **TINY, "type_vocab_size": 1, "pad_token_id": 1},
     "distilbert": {
@@ -55,6 +55,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "albert": {"model_type": "albert", **TINY, "embedding_size": 16, "num_hidden_groups": 1, "inner_group_num": 1},
 }
+#: and a decoder, whose layers have no biases and whose queries share keys and values in pairs.
+DECODERS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "model_type": "llama",
+        "vocab_size": 97,
+        "num_hidden_layers": 3,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 48,
+        "pad_token_id": 0,
+    },
+}
+CONFIGS = ENCODERS | DECODERS
 
 
 @pytest.fixture(autouse=True)

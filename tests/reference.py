@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from conftest import CONFIGS
+from conftest import CONFIGS, DECODERS
 
 from graftax.models.inputs import Inputs
 
@@ -22,6 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "bert-relu": {**CONFIGS["bert"], "hidden_act": "relu", "layer_norm_eps": 1e-5},
     "albert-groups": {**CONFIGS["albert"], "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
 }
+ENCODER_SHAPES = tuple(shape for shape in SHAPES if shape not in DECODERS)
 
 
 def torch_model(shape: str, task: str = "", seed: int = 0, pooler: bool | None = None, **changes: Any) -> Any:

@@ -16,7 +16,7 @@ import pytest
 import torch
 import transformers
 from conftest import CONFIGS, MINILM, needs_assets, some_inputs
-from reference import SHAPES, saved, torch_inputs, torch_model
+from reference import ENCODER_SHAPES, SHAPES, saved, torch_inputs, torch_model
 from safetensors.numpy import save_file
 
 from graftax import GraftaxError, load_backbone
@@ -49,7 +49,7 @@ def assert_parity(backbone: Backbone, model: Any, inputs: Inputs) -> None:
         np.testing.assert_allclose(ours.pooled, pooled.numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ENCODER_SHAPES)
 def test_hidden_states_equal_transformers(shape: str, tmp_path: Path) -> None:
     """Padding, token types, RoBERTa's position offset, shared layers; DistilBERT has no pooler."""
     model = torch_model(shape)
@@ -204,7 +204,7 @@ def test_wrong_tensor_is_named(fault: str, tmp_path: Path) -> None:
 
 
 CONFIG_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "unsupported": ({"model_type": "t5"}, "'t5' is not .*supported are albert, bert, distilbert, .*roberta, xlm-roberta"),
+    "unsupported": ({"model_type": "t5"}, "'t5' is not .*supported are albert, bert, .*gpt2, gpt_neox, llama, .*xlm-roberta"),
     "no-type": ({"model_type": None}, "supported are albert"),
     "unknown-key": ({"rotary_base": 10_000}, "not supported: rotary_base"),
     "relative-positions": ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),

@@ -88,6 +88,14 @@ from graftax.train.tasks import task_named
 
 GetBackbone = Callable[[str], Backbone]
 FAMILIES = tuple(CONFIGS)
+#: What a family has no sites for, and what an adapter of that kind is told.
+LACKS = {
+    ("llama", "bitfit"): "this backbone has none",
+    ("llama", "together"): "bitfit trains biases, and this backbone has none",
+    ("llama", "invertible"): "target .*embedding_norm.* matches no site",
+    ("llama", "mad_x"): "target .*embedding_norm.* matches no site",
+    ("llama", "prompt-post"): "this backbone has none there",
+}
 
 #: What runs every time: one config of each method on BERT, and some pairs; the rest of the cross product is marked slow.
 MAIN = list({tuple(type(m) for m in methods): name for name, methods in reversed(METHODS.items())}.values())  # one per method
@@ -99,8 +107,11 @@ FAST |= {("bert", "together", "tokens"), ("albert", "lora-dense", "tokens"), ("d
 FAST |= {("bert", "probe", "tokens"), ("roberta", "bitfit", "tokens")}
 FAST |= {("roberta", "vera", "pooled"), ("distilbert", "oft", "tokens"), ("albert", "dora", "pooled")}
 FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
+FAST |= {("llama", name, "pooled") for name in ("lora", "dora", "prefix", "prompt", "houlsby", "loreft", "ia3")}
+FAST |= {("llama", "lora-dense", "tokens")}
 #: Of those, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN} | {("albert", "together", "tokens")}
+FAST_STEPS |= {("llama", "lora-dense", "tokens")}
 #: The ones whose gradient is also taken without compiling, which takes a quarter of a minute each.
 PLAIN = ("together",)
 #: The ones that put no tokens in front of a text, which then needs a row of its own.
@@ -108,12 +119,13 @@ SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_toke
 #: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned. First those of one config per method.
 OTHERS = [*(name for name in MAIN if name not in ("lora", "ia3")), *(name for name in METHODS if name not in MAIN)]
 MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8)]
-FAST_MIXTURES = [mixture for mixture in MIXTURES if any(name in MAIN for name in mixture[2:])]
+FAST_MIXTURES = [("bert", mixture) for mixture in MIXTURES if any(name in MAIN for name in mixture[2:])]
+FAST_MIXTURES.append(("llama", ("lora", "ia3", "dora", "prefix", "prompt", "houlsby", "loreft")))
 
 
 def cross(fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS)) -> pytest.MarkDecorator:
     """Every method on every backbone under both kinds of head."""
-    every = [(f, m, h) for f in FAMILIES for m in methods for h in ("pooled", "tokens")]
+    every = [(f, m, h) for f in FAMILIES for m in methods for h in ("pooled", "tokens") if (f, m) not in LACKS]
     params = [pytest.param(*c, id="-".join(c), marks=() if c in fast else pytest.mark.slow) for c in every]
     return pytest.mark.parametrize(("family", "name", "head"), params)
 
@@ -317,7 +329,7 @@ def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("others", [("lora", "lora-dense"), ("rslora", "bitfit"), ("lora-embedding", "full")])
+@pytest.mark.parametrize("others", [("lora", "lora-dense"), ("rslora", "ln_tuning"), ("lora-embedding", "full")])
 def test_merge_order_does_not_matter(family: str, others: tuple[str, str], backbone_of: GetBackbone) -> None:
     """9: merging two adapters is merging them in the other order."""
     backbone = backbone_of(family)
@@ -326,6 +338,12 @@ def test_merge_order_does_not_matter(family: str, others: tuple[str, str], backb
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), there, back)
     alone = merge(backbone, one)[0].arrays()
     assert any(np.abs(there[name] - alone[name]).max() > 1e-3 for name in there)
+
+
+@pytest.mark.parametrize(("family", "name"), LACKS)
+def test_a_method_without_a_site_is_refused(family: str, name: str, backbone_of: GetBackbone) -> None:
+    with pytest.raises(GraftaxError, match=LACKS[family, name]):
+        fresh(backbone_of(family), name)
 
 
 @pytest.mark.parametrize("name", ["houlsby", "prefix", "together"])
@@ -614,10 +632,15 @@ def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_o
     assert_same_states(dataclasses.replace(adapters[0], states=restored), adapters[0])
 
 
-@pytest.mark.parametrize("family", [pytest.param(f, marks=() if f == "bert" else pytest.mark.slow) for f in FAMILIES])
-@pytest.mark.parametrize(
-    "mixture", [pytest.param(m, marks=() if m in FAST_MIXTURES else pytest.mark.slow) for m in MIXTURES], ids="-".join
-)
+def every_mixture() -> list[Any]:
+    """Of the methods that a family has sites for."""
+    every = [(f, tuple(n for n in m if (f, n) not in LACKS)) for f in FAMILIES for m in MIXTURES]
+    slow = [case for case in every if case not in FAST_MIXTURES]
+    marked = [(case, ()) for case in FAST_MIXTURES] + [(case, pytest.mark.slow) for case in slow]
+    return [pytest.param(f, m, id="-".join((f, *m)), marks=marks) for (f, m), marks in marked]
+
+
+@pytest.mark.parametrize(("family", "mixture"), every_mixture())
 def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackbone) -> None:
     """17: a row of a mixed batch is that row alone, base rows included, in any order; a NaN stays in its own rows."""
     backbone = backbone_of(family)

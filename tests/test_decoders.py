@@ -13,10 +13,13 @@ import pytest
 import torch
 import transformers
 from conftest import SHARED, needs_assets
+from safetensors.numpy import save_file
 
 from graftax import GraftaxError, load_backbone
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs, Texts
+from graftax.models.registry import family_of
+from graftax.models.rope import Rope
 
 TINY = {"vocab_size": 97, "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
 TINY |= {"intermediate_size": 64, "max_position_embeddings": 64, "eos_token_id": 2, "pad_token_id": 0}
@@ -45,6 +48,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "phi3-partial": {"model_type": "phi3", "partial_rotary_factor": 0.5},
 }
 SHAPES = {name: {**TINY, **shape} for name, shape in SHAPES.items()}
+
+GPT2 = {"model_type": "gpt2", "vocab_size": 97, "n_layer": 4, "n_embd": 32, "n_head": 4, "n_positions": 64, "eos_token_id": 2}
+NEOX = {name: value for name, value in TINY.items() if name != "num_key_value_heads"} | {"model_type": "gpt_neox"}
+SHAPES |= {
+    "gpt2": {**GPT2, "pad_token_id": 0},
+    "gpt2-untied": {**GPT2, "n_inner": 48, "activation_function": "relu", "tie_word_embeddings": False, "pad_token_id": 0},
+    "neox": NEOX,
+    "neox-behind": {**NEOX, "use_parallel_residual": False, "tie_word_embeddings": True, "attention_bias": False},
+    "neox-whole": {**NEOX, "rope_parameters": {"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 1.0}},
+}
 
 
 def torch_model(shape: str, seed: int = 0) -> Any:
@@ -102,7 +115,7 @@ def test_equals_transformers(shape: str, left: bool, tmp_path: Path) -> None:
     assert np.abs(ours).max() > 0.5
 
 
-@pytest.mark.parametrize("shape", ["llama", "gemma3"])
+@pytest.mark.parametrize("shape", ["llama", "gemma3", "gpt2", "neox"])
 def test_texts_of_one_row_do_not_meet(shape: str, tmp_path: Path) -> None:
     backbone, _ = pair(shape, tmp_path)
     inputs = rows(backbone, left=False)
@@ -134,7 +147,7 @@ def ends(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("shape", ["llama-biased", "mistral", "gemma2", "gemma3", "phi3-partial"])
+@pytest.mark.parametrize("shape", ["llama-biased", "mistral", "gemma2", "gemma3", "phi3-partial", "gpt2", "neox"])
 def test_cache_step_by_step(shape: str, left: bool, tmp_path: Path) -> None:
     """Tokens fed one by one behind a prefill give the logits of the whole rows; rows end where they end."""
     backbone, _ = pair(shape, tmp_path)
@@ -151,6 +164,44 @@ def test_cache_step_by_step(shape: str, left: bool, tmp_path: Path) -> None:
         whole, _ = logits(backbone, Inputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
         for i, found in enumerate(said):
             np.testing.assert_allclose(found[row], whole[0, i - 7], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "neox"])
+def test_older_checkpoints(shape: str, tmp_path: Path) -> None:
+    """With the causal mask among the weights, GPT-2's without a prefix, GPT-NeoX's with the head's older name."""
+    backbone, model = pair(shape, tmp_path / "new")
+    tensors = {key: np.ascontiguousarray(tensor) for key, tensor in model.state_dict().items()}
+    if shape == "gpt2":
+        tensors = {key.removeprefix("transformer."): tensor for key, tensor in tensors.items() if key != "lm_head.weight"}
+        tensors |= {f"h.{i}.attn.bias": np.tril(np.ones((1, 1, 64, 64), np.float32)) for i in range(4)}
+    else:
+        tensors["embed_out.weight"] = tensors.pop("lm_head.weight")
+        tensors |= {f"gpt_neox.layers.{i}.attention.bias": np.ones((1, 1, 64, 64), bool) for i in range(4)}
+        tensors |= {f"gpt_neox.layers.{i}.attention.masked_bias": np.array(-1e9, np.float32) for i in range(4)}
+    (tmp_path / "old").mkdir()
+    save_file(tensors, tmp_path / "old" / "model.safetensors")
+    (tmp_path / "old" / "config.json").write_text((tmp_path / "new" / "config.json").read_text())
+    assert load_backbone(tmp_path / "old").fingerprint == backbone.fingerprint
+
+
+#: config.json as published, less what says nothing here.
+GPT2_SMALL = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-05, "n_ctx": 1024, "n_embd": 768, "n_head": 12}
+GPT2_SMALL |= {"n_layer": 12, "n_positions": 1024, "summary_type": "cls_index", "vocab_size": 50257, "_num_labels": 1}
+PYTHIA = {"hidden_act": "gelu", "hidden_size": 512, "intermediate_size": 2048, "layer_norm_eps": 1e-05, "vocab_size": 50304}
+PYTHIA |= {"max_position_embeddings": 2048, "num_attention_heads": 8, "num_hidden_layers": 6, "rotary_emb_base": 10000}
+PYTHIA |= {"rotary_pct": 0.25, "tie_word_embeddings": False, "use_parallel_residual": True, "eos_token_id": 0}
+
+
+def test_configs_as_published() -> None:
+    gpt2, pythia = family_of("gpt2").configure(GPT2_SMALL), family_of("gpt_neox").configure(PYTHIA)
+    assert (gpt2.intermediate_size, gpt2.norm_eps, gpt2.tied, gpt2.rope) == (3072, 1e-5, True, None)
+    assert (pythia.parallel, pythia.tied, pythia.eos_ids, pythia.size) == (True, False, (0,), 64)
+    assert pythia.rope == Rope.read({"partial_rotary_factor": 0.25}, 64, 10_000.0)
+    for switch in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"):
+        with pytest.raises(GraftaxError, match=f"{switch}=True"):
+            family_of("gpt2").configure({**GPT2_SMALL, switch: True})
+    with pytest.raises(GraftaxError, match="lacks n_embd"):
+        family_of("gpt2").configure({key: value for key, value in GPT2_SMALL.items() if key != "n_embd"})
 
 
 @needs_assets

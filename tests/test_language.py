@@ -203,7 +203,7 @@ def test_a_pack_learns(task: str, teller: Backbone, tmp_path: Path) -> None:
     loaded = load_adapter(tmp_path / "one", teller)
     assert loaded.task == task
     assert not loaded.labels
-    assert json.loads((tmp_path / "one" / "graftax.json").read_text())["task"] == task
+    assert json.loads((tmp_path / "one" / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
 
 
 @pytest.mark.parametrize("method", [LoRA(r=2, alpha=3.0, targets=("q_proj",)), PromptTuning(tokens=2)])

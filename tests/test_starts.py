@@ -36,8 +36,9 @@ from graftax.train.rows import Rows
 from graftax.train.tasks import TASKS
 
 GetBackbone = Callable[[str], Backbone]
-DENSE = ("query", "q_lin", "attention.output.dense", "out_lin", "lin2", "ffn_output")
-PATTERNS: dict[str, Any] = {"rank_pattern": {"query|q_lin": 4}, "alpha_pattern": {"out_lin|output.dense": 9.0}}
+DENSE = ("query", "q_lin", "attention.output.dense", "out_lin", "lin2", "ffn_output", "q_proj", "o_proj", "down_proj")
+EMBEDDING = ("word_embeddings", "embed_tokens")
+PATTERNS: dict[str, Any] = {"rank_pattern": {"query|q_(lin|proj)": 4}, "alpha_pattern": {"out_lin|output.dense|o_proj": 9.0}}
 FAMILIES = [pytest.param(f, marks=() if f == "bert" else pytest.mark.slow) for f in CONFIGS]
 RECIPE = Recipe(epochs=2, lr=5e-3, batch_size=8, max_length=16)
 
@@ -74,7 +75,7 @@ def test_fresh_is_nothing(start: str, family: str, backbone_of: GetBackbone) -> 
     """1: a fresh adapter is the base, with rank and alpha patterns, and an embedding beside the linear layers."""
     backbone, inputs = backbone_of(family), some_inputs(backbone_of(family))
     patterns = {"rslora": True, **PATTERNS} if family == "bert" else {}
-    adapter = fresh(backbone, (lora(start, targets=("word_embeddings", *DENSE), **patterns),))
+    adapter = fresh(backbone, (lora(start, targets=(*EMBEDDING, *DENSE), **patterns),))
     layout = Layout.of([adapter], backbone.sites, bucket=True)
     base, mine = (logits(backbone, a, inputs, layout) for a in (only_head(adapter), adapter))
     np.testing.assert_allclose(mine, base, atol=1e-5)
@@ -115,7 +116,7 @@ def grown(backbone: Backbone, method: LoRA, seed: int = 1) -> Adapter:
 def test_what_is_saved_is_the_trained_model(start: str, family: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
     """25: plain LoRA of twice the rank on the untouched base gives the logits of training, and its merged weights."""
     backbone, inputs = backbone_of(family), some_inputs(backbone_of(family))
-    method = lora(start, rslora=family == "bert", targets=("word_embeddings", *DENSE), **PATTERNS)
+    method = lora(start, rslora=family == "bert", targets=(*EMBEDDING, *DENSE), **PATTERNS)
     adapter = grown(backbone, method)
     assert adapter.methods[0] == OnResidual(**dataclasses.asdict(method))
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
