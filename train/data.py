@@ -196,10 +196,15 @@ def _number(value: Any, row: int, source: str) -> float:
     return number
 
 
-def split(examples: Examples, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Which rows are for training and which for validation, at random; stratified where rows have one label each."""
+def check_fraction(fraction: float) -> None:
+    """An error where it is no share of rows to hold out."""
     if not 0.0 < fraction < 1.0:
         raise GraftaxError(f"the validation fraction must be between 0 and 1, got {fraction}.")
+
+
+def split(examples: Examples, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Which rows are for training and which for validation, at random; stratified where rows have one label each."""
+    check_fraction(fraction)
     count = len(examples)
     order = np.random.default_rng(seed).permutation(count)
     labels = examples.labels or ()

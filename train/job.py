@@ -16,7 +16,7 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from .batches import Shape, number_of_batches, shape_alone, shape_for
-from .data import Columns, read_examples, split
+from .data import Columns, check_fraction, read_examples, split
 from .measure import Measure
 from .optimizer import rates
 from .recipe import Recipe
@@ -90,6 +90,9 @@ def prepare(
     names = task.label_names(examples)  # of all rows: a rare label may be held out whole
     if val is None and recipe.patience is not None:
         raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
+    if isinstance(val, float):
+        check_fraction(val)
+    held = None if val is None or isinstance(val, float) else read_examples(val, columns, task.name)
     if task.headless and not backbone.family.generates:
         raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
     head = None if task.headless else backbone.head(len(names), tokens=task.tokens)
@@ -104,8 +107,8 @@ def prepare(
     rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length), None
     if isinstance(val, float):
         rows, val_rows = (rows.take(part) for part in split(rows.examples, val, recipe.seed))
-    elif val is not None:
-        val_rows = task.rows(read_examples(val, columns, task.name), names, tokenizer, recipe.max_length)
+    elif held is not None:
+        val_rows = task.rows(held, names, tokenizer, recipe.max_length)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
     if any(m.adds_tokens for m in methods):
         shape = shape_alone(longest, recipe.batch_size)
