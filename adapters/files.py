@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
 HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub.py`), whose config has the same name
 SCHEMA = 1
-_TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS", "lm": "CAUSAL_LM"}
+_TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
+_TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM"}  # without a head
 _TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm"}  # what a PEFT directory is for; else classify
 
 
@@ -143,9 +144,10 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
         return None
     if fields is None or (body[0].peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
         return None
+    kind = _TASK_TYPES[adapter.task]
     return {
         "peft_type": body[0].peft_type,
-        "task_type": _TASK_TYPES[adapter.task] if head or adapter.task == "lm" else "FEATURE_EXTRACTION",
+        "task_type": kind if head or kind == "CAUSAL_LM" else "FEATURE_EXTRACTION",
         "base_model_name_or_path": backbone.name,
         "inference_mode": True,
         **({"modules_to_save": sorted({_top(module) for module in head.modules})} if head else {}),

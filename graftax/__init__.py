@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from .errors import GraftaxError
     from .models import Backbone, load_backbone
-    from .serve import Average, Parallel, Prediction, Predictor, Split, Stack
+    from .serve import Average, Continuation, Generator, Parallel, Prediction, Predictor, Sampling, Split, Stack
     from .train import Columns, Interrupted, Recipe, Result, train_many
 
 __version__ = "0.1.0"
@@ -74,11 +74,13 @@ __all__ = [
     "Bottleneck",
     "Columns",
     "Compacter",
+    "Continuation",
     "DiReFT",
     "DoRA",
     "FourierFT",
     "Full",
     "Fuse",
+    "Generator",
     "GraftaxError",
     "Head",
     "HiRA",
@@ -103,6 +105,7 @@ __all__ = [
     "Result",
     "RoAd",
     "SHiRA",
+    "Sampling",
     "Site",
     "Split",
     "Stack",
@@ -123,7 +126,7 @@ __all__ = [
 _HOMES = {
     "errors": "GraftaxError",
     "models": "Backbone load_backbone",
-    "serve": "Average Parallel Prediction Predictor Split Stack",
+    "serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack",
     "train": "Columns Interrupted Recipe Result train_many",
 }
 _HOME_OF = dict.fromkeys(__all__, "adapters") | {name: home for home, names in _HOMES.items() for name in names.split()}

@@ -113,3 +113,20 @@ def parse_adapter(text: str) -> tuple[str, str]:
 def split_names(labels: str | None) -> list[str] | None:
     """Label names from a text with commas."""
     return [name.strip() for name in labels.split(",")] if labels else None
+
+
+def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) -> list[tuple[str, Any]]:
+    """Prompts and what continues each: every adapter every prompt, or as the lines of a file say."""
+    from .serve.composition import from_json
+    from .train.data import read_rows
+
+    if bool(prompts) == (file is not None):
+        raise GraftaxError("give --prompt, once or more, or --input.")
+    if file is None:
+        each: list[str | None] = list(names) if names else [None]
+        return [(prompt, name) for name in each for prompt in prompts]
+    rows, only = read_stdin() if str(file) == "-" else read_rows(file), names[0] if len(names) == 1 else None
+    for i, row in enumerate(rows):
+        if not isinstance(row.get("prompt"), str):
+            raise GraftaxError(f'{file}: row {i + 1} has no "prompt".')
+    return [(row["prompt"], from_json(row.get("adapter", only))) for row in rows]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 
-from .arguments import make_method, parse_adapter, read_config, read_stdin, read_val, split_names
+from .arguments import make_method, parse_adapter, read_config, read_stdin, read_val, rows_to_continue, split_names
 from .errors import GraftaxError
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ class TaskName(StrEnum):
     multilabel = "multilabel"
     regress = "regress"
     tag = "tag"
+    lm = "lm"
+    sft = "sft"
 
 
 class FormatName(StrEnum):
@@ -44,6 +46,11 @@ DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory:
 TextOption = Annotated[str, typer.Option(help="Column with the text.")]
 PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
 LabelOption = Annotated[str, typer.Option(help="Column with the label.")]
+PromptOption = Annotated[str, typer.Option(help="Column with the prompt, of task sft.")]
+CompletionOption = Annotated[str, typer.Option(help="Column with the response to it.")]
+MessagesOption = Annotated[
+    str, typer.Option(help="Column with a chat, a list of {role, content}; where there is one, it is used.")
+]
 LabelsOption = Annotated[
     Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")
 ]
@@ -67,10 +74,13 @@ def train(
     backbone: BackboneOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the run: one adapter per data file, DIR/NAME.")],
     data: Annotated[
-        list[Path], typer.Option("--data", "-d", help="CSV, JSONL or Parquet files, one adapter each, named after it.")
+        list[Path],
+        typer.Option("--data", "-d", help="CSV, JSONL, Parquet or (lm) TXT files, one adapter each, named after it."),
     ],
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE]...", help="More data files.")] = None,
-    task: Annotated[TaskName, typer.Option(help="What the labels are.")] = TaskName.classify,
+    task: Annotated[
+        TaskName, typer.Option(help="What the labels are; of a language model lm (plain text) or sft (prompts and responses).")
+    ] = TaskName.classify,
     method: Annotated[
         str,
         typer.Option(help="Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone."),
@@ -107,6 +117,9 @@ def train(
     text_column: TextOption = "text",
     text_pair_column: PairOption = None,
     label_column: LabelOption = "label",
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    messages_column: MessagesOption = "messages",
     val: Annotated[
         Optional[str],
         typer.Option(
@@ -167,7 +180,7 @@ def train(
         recipe=Recipe().replace(**settings),
         each=each,
         val=read_val(val, files),
-        columns=Columns(text_column, text_pair_column, label_column),
+        columns=Columns(text_column, text_pair_column, label_column, prompt_column, completion_column, messages_column),
         pack_size=pack_size,
         overwrite=overwrite,
         save_every=save_every,
@@ -181,25 +194,37 @@ def train(
 def evaluate(
     backbone: BackboneOption,
     adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory.")],
-    data: Annotated[Path, typer.Option("--data", "-d", help="Labelled rows: CSV, JSONL or Parquet.")],
+    data: Annotated[Path, typer.Option("--data", "-d", help="Rows as for training: CSV, JSONL or Parquet, for lm also TXT.")],
     text_column: TextOption = "text",
     text_pair_column: PairOption = None,
     label_column: LabelOption = "label",
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    messages_column: MessagesOption = "messages",
     labels: LabelsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object, last.")] = False,
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
 ) -> None:
-    """Measure an adapter on labelled rows."""
+    """Measure an adapter on rows of its task."""
+    from .adapters.files import load_adapter
     from .models.load import load_backbone
     from .serve.evaluate import evaluate as measure
+    from .serve.evaluate import evaluate_language
     from .serve.predictor import Predictor
     from .train.data import Columns
+    from .train.tasks import task_named
 
-    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype))
-    predictor.load(adapter.name, adapter, labels=split_names(labels), any_backbone=any_backbone)
-    numbers = measure(predictor, adapter.name, data, columns=Columns(text_column, text_pair_column, label_column))
+    columns = Columns(text_column, text_pair_column, label_column, prompt_column, completion_column, messages_column)
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype)
+    read = load_adapter(adapter, loaded, any_backbone=any_backbone)
+    if task_named(read.task).headless:
+        numbers = evaluate_language(loaded, read, data, columns=columns)
+    else:
+        predictor = Predictor(loaded)
+        predictor.load(adapter.name, read, labels=split_names(labels))
+        numbers = measure(predictor, adapter.name, data, columns=columns)
     if as_json:
         print(json.dumps(numbers))
     else:
@@ -244,6 +269,57 @@ def predict(
         texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
     for answer in predictor.predict(texts, [from_json(row.get("adapter", only)) for row in rows]):
         print(json.dumps({"adapter": answer.adapter, "label": answer.label, "score": answer.score}, ensure_ascii=False))
+
+
+@app.command()
+def generate(
+    backbone: BackboneOption,
+    prompt: Annotated[Optional[list[str]], typer.Option("--prompt", "-p", help="Text to continue; once per text.")] = None,
+    adapter: Annotated[
+        Optional[list[str]], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter. Each continues every prompt.")
+    ] = None,
+    input: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--input", "-i", help='JSON lines {"prompt": ..., "adapter": NAME or null} instead; - reads them from stdin.'
+        ),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token, always.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Draw from this many of the likeliest tokens; 0: from all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the fewest tokens that together have this probability.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Draw from tokens at least this times as likely as the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens that are there already become unlikelier.")] = 1.0,
+    stop: Annotated[Optional[list[str]], typer.Option(help="End before this text; once per text.")] = None,
+    seed: Annotated[int, typer.Option(help="Row i draws from seed + i.")] = 0,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print as it is generated; several rows as lines of NAME: text.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines with adapter, text, tokens and how it finished.")] = False,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+) -> None:
+    """Continue texts with a language model, each row with its own adapter, all rows in one batch.
+
+    In --input, "adapter" may also be {"a": 0.7, "b": 0.3}, a weighted average, or ["a", "b"], a stack.
+
+        graftax generate -b stories260K --adapter sea=adapters/sea --prompt "One day," --temperature 0.8 --stream
+    """
+    from .console import Printer
+    from .models.load import load_backbone
+    from .serve.generator import Generator
+    from .serve.sampling import Sampling
+
+    named = [parse_adapter(text) for text in adapter or []]
+    rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed)
+    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype))
+    for name, directory in named:
+        generator.load(name, directory, any_backbone=any_backbone)
+    printer = Printer(rows, stream, as_json)
+    for row, text, end in generator.stream([prompt for prompt, _ in rows], [what for _, what in rows], sampling):
+        printer.hear(row, text, end)
 
 
 @app.command()

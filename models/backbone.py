@@ -165,6 +165,23 @@ class Backbone:
         """A language model's logits of the token behind each, `[rows, tokens, vocabulary]`, from `encode(...).hidden`."""
         return nnx.merge(self.graphdef, params).logits(hidden, Grafts(state, slots).outside())
 
+    def likelihood(
+        self,
+        params: Any,
+        state: State,
+        inputs: Inputs,
+        targets: jax.Array,
+        slots: jax.Array | Mix | None = None,
+        key: jax.Array | None = None,
+        layers: Sequence[Any] | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Log-likelihood of the token behind each, `targets [rows, tokens]`, and whether it was the likeliest.
+
+        Both float32 `[rows, tokens]`; arguments as of `forward`.
+        """
+        module, grafts = nnx.merge(self.graphdef, params), Grafts(state, slots, key)
+        return module.likelihood(module(inputs, grafts, layers=layers).hidden, targets, grafts.outside())
+
     def prefill(
         self, params: Any, layers: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, *, columns: int
     ) -> tuple[jax.Array, Any]:

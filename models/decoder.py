@@ -26,6 +26,7 @@ from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
 from .rope import Angles, Rope, turn
 from .stack import Stack
+from .vocabulary import likelihood
 
 
 @dataclass(frozen=True)
@@ -352,22 +353,34 @@ class Decoder(Stack):
 
     def logits(self, hidden: jax.Array, at: SiteCalls) -> jax.Array:
         """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`."""
-        if self.lm_head is None:
-            out = jnp.matmul(hidden, self.word_embeddings.table[...].T)
-        else:
-            out = at.linear("lm_head", hidden, self.lm_head)
+        return self.project_with(self.lm_head or self.word_embeddings, hidden, at)
+
+    def project_with(self, head: Linear | Embedding, hidden: jax.Array, at: SiteCalls) -> jax.Array:
+        out = hidden @ head.table[...].T if isinstance(head, Embedding) else at.linear("lm_head", hidden, head)
         out, cap = out.astype(jnp.float32), self.config.logit_cap
         return cap * jnp.tanh(out / cap) if cap else out
+
+    def likelihood(self, hidden: jax.Array, targets: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
+        """Log-likelihood of each token's successor `targets [rows, tokens]`, and whether it was the likeliest."""
+        frozen = "lm_head" not in at.state
+        head = self.word_embeddings if self.lm_head is None else self.lm_head
+        graphdef, weights = nnx.split(head)
+
+        def project(weights: Any, hidden: jax.Array) -> jax.Array:
+            return self.project_with(nnx.merge(graphdef, weights), hidden, at)
+
+        return likelihood(project, weights, hidden, targets, frozen)
 
     # -- generation -----------------------------------------------------------------------------------------------------
 
     def prefill(self, inputs: Inputs, grafts: Grafts, layers: Sequence[Any], columns: int) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind each row's last token, and the cache with room for `columns` tokens."""
+        """Logits `[rows, vocabulary]` behind each row's last token, and a cache for `columns` tokens and what methods add."""
         at = grafts.outside()
         entry = Entry(self.words(inputs.ids, at), jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
         entry = at.input("input", inputs.ids, entry)
         view = self.view(inputs, entry.mask, entry.positions)
         h, used = self.placed(entry.embeddings, entry.positions, at), entry.mask.shape[1]
+        columns += used - inputs.mask.shape[1]
         keys, values = [], []
         for index, layer in enumerate(layers):
             module = nnx.merge(nnx.graphdef(self.layers), layer)

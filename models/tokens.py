@@ -6,7 +6,7 @@ conversion (more than a second).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,13 +47,23 @@ class Tokenizer:
     `max_tokens`, the longest row the backbone's positions allow, bounds every `max_length`.
     """
 
-    def __init__(self, directory: str | None, max_tokens: int, pad_id: int, type_vocab_size: int):
+    def __init__(
+        self,
+        directory: str | None,
+        max_tokens: int,
+        pad_id: int,
+        type_vocab_size: int,
+        vocab_size: int,
+        eos_id: int | None = None,
+    ):
         self.directory, self.max_tokens, self.pad_id, self.types = directory, max_tokens, pad_id, type_vocab_size > 1
+        self.vocab_size, self.eos_id = vocab_size, eos_id
 
     @classmethod
     def of(cls, backbone: Backbone) -> Tokenizer:
         config = backbone.config
-        return cls(backbone.directory, config.max_tokens, config.pad_id, config.type_vocab_size)
+        eos = next(iter(getattr(config, "eos_ids", ())), None)
+        return cls(backbone.directory, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos)
 
     @cached_property
     def backend(self) -> Any:
@@ -72,7 +82,38 @@ class Tokenizer:
             except Exception as error:  # whatever transformers raises here means the same to the user
                 raise GraftaxError(f"{self.directory}: no tokenizer there that can be loaded ({error}).") from error
         backend.no_padding()
+        if backend.get_vocab_size() > self.vocab_size:
+            both = f"its tokenizer has {backend.get_vocab_size()} tokens, and the backbone embeds {self.vocab_size}"
+            raise GraftaxError(f"{self.directory}: {both}.")
         return backend
+
+    def ids(self, texts: Sequence[str], special: bool = True) -> list[np.ndarray]:
+        """Token ids of whole texts, int32, with the tokenizer's own special tokens or without."""
+        self.backend.no_truncation()
+        try:
+            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=special)
+        except TypeError as error:
+            raise GraftaxError("a row holds what is no Unicode text.") from error
+        return [np.asarray(e.ids, np.int32) for e in encoded]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What token ids say, without special tokens."""
+        return str(self.backend.decode(list(map(int, ids)), skip_special_tokens=True))
+
+    @cached_property
+    def _templated(self) -> Any:
+        """transformers' tokenizer, for its chat template."""
+        from transformers import AutoTokenizer
+
+        made = AutoTokenizer.from_pretrained(self.directory)
+        if not made.chat_template:
+            raise GraftaxError(f"{self.directory}: its tokenizer has no chat template; give prompts and completions.")
+        return made
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], answer: bool = False) -> np.ndarray:
+        """Token ids of a chat by the tokenizer's template; with `answer` up to where the assistant is to speak."""
+        text = self._templated.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
+        return self.ids([text], special=False)[0]
 
     def __call__(
         self,

@@ -18,11 +18,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from ..adapters.graft import SINGLE, Mix
 from ..errors import GraftaxError
+
+if TYPE_CHECKING:
+    from .bank import Bank
 
 MOST_TERMS = 4  # adapters in an average or a split
 MOST_STAGES = 4  # parts of a stack
@@ -157,3 +163,37 @@ def from_json(value: Any) -> str | Composition | None:
 def _within(term: Term, begin: int, end: int | None) -> Term:
     ends = [e for e in (term.end, end) if e is not None]
     return term._replace(begin=max(begin, term.begin), end=min(ends) if ends else None)
+
+
+def refuse_tokens(what: Any, plan: Plan, name: str, bank: Bank) -> None:
+    """An error where an adapter of a row's plan is not loaded, or adds tokens and would have to be averaged or split."""
+    bank.slot(name)
+    if all(stage == (Term(name, 1.0),) for stage in plan if any(term.name == name for term in stage)):
+        return
+    for key, states in bank.adapters[name].states.items():
+        if any(site.kind in SINGLE for site in states):
+            method = key.partition(":")[0]
+            raise GraftaxError(f"{what}: {name} ({method}) adds tokens, and those cannot be averaged or split.")
+
+
+def laid(
+    plans: Sequence[Plan], heads: Sequence[str | None], slot: Callable[[str | None], int], rows: int, tokens: int
+) -> np.ndarray | Mix:
+    """What `Backbone.forward` takes as `slots` for these rows; those that fill up the batch use no adapter."""
+    slots = np.zeros(rows, np.int32)
+    names = [plan[0][0].name if plan else None for plan in plans]
+    if all(plan == plan_of(name) for plan, name in zip(plans, names, strict=True)):
+        slots[: len(names)] = [slot(name) for name in names]
+        return slots
+    slots[: len(heads)] = [slot(name) for name in heads]
+    stages = max(len(plan) for plan in plans)
+    most = max(len(stage) for plan in plans for stage in plan)
+    terms = 1 << (most - 1).bit_length()
+    used, shares = np.zeros((rows, stages, terms), np.int32), np.zeros((rows, stages, terms, tokens), np.float32)
+    for row, plan in enumerate(plans):
+        for s, stage in enumerate(plan):
+            for k, term in enumerate(stage):
+                used[row, s, k] = slot(term.name)
+                shares[row, s, k, term.begin : term.end] = term.weight
+    split = any(term.begin or term.end is not None for plan in plans for stage in plan for term in stage)
+    return Mix(used, shares if split else shares[..., 0], slots)

@@ -1,17 +1,26 @@
-"""Measuring resident adapters on labelled rows."""
+"""Measuring adapters on rows they were not trained on."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
+import numpy as np
+
+from ..adapters.adapter import Adapter, Layout
 from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.tokens import Tokenizer
+from ..train.batches import Shape, plan_all, shape_alone
 from ..train.data import Columns, read_examples
-from ..train.tasks import Answer
+from ..train.tasks import Answer, task_named
 from .predictor import Predictor
+
+_ROWS = 8  # of a batch of a language model's
 
 
 def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
-    """Metrics of a loaded adapter's task (`train/metrics.py`) on rows it was not trained on.
+    """Metrics of a loaded adapter's task (`train/metrics.py`) on labelled rows.
 
     Args:
         predictor: with the adapter loaded; measuring several with one predictor compiles nothing again.
@@ -28,3 +37,30 @@ def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = C
     rows = list(zip(examples.texts, examples.pairs, strict=True)) if examples.pairs else list(examples.texts)
     said = [Answer(p.label, p.score) for p in predictor.predict(rows, name)]
     return task.score(examples, said, names)
+
+
+def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
+    """Perplexity and token accuracy of a language model's adapter (tasks "lm" and "sft"); `data` as for `train_many`."""
+    task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone)
+    room = backbone.config.max_tokens - sum(method.virtual_tokens for method in adapter.methods)
+    length = min(adapter.recipe.get("max_length", room), room)
+    rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
+    longest = max(rows.lengths)
+    alone = any(method.adds_tokens for method in adapter.methods)
+    shape = shape_alone(longest, _ROWS) if alone else Shape(len(rows.tokens), _ROWS, longest)
+    state = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
+
+    @jax.jit
+    def outputs(params: Any, state: Any, inputs: Any, labels: Any) -> jax.Array:
+        return task.outputs(backbone, params, state, inputs, labels)
+
+    answers = []
+    for planned in plan_all(rows.lengths, shape):
+        labels = task.blank(shape, 0)
+        for i, (row, begin) in zip(*planned, strict=True):
+            labels[row, begin : begin + len(rows.labels[i])] = rows.labels[i]
+        inputs = tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
+        found = np.asarray(outputs(backbone.params, state, inputs, labels))
+        for i, (row, begin) in zip(*planned, strict=True):
+            answers.append(task.answer(found[row, begin : begin + len(rows.labels[i])], (), rows.tokens[i]))
+    return task.score(rows.examples, answers, ())

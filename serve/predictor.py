@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
-from ..adapters.graft import SINGLE, Mix
+from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
 from ..models.backbone import TOKENS, Backbone, Logits
@@ -31,7 +30,7 @@ from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
 from ..train.tasks import Answer, Task, task_named
 from .bank import Bank
-from .composition import Composition, Parallel, Plan, Stage, Term, plan_of
+from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
 
 MOST_ROWS = 64  # per call
 
@@ -155,7 +154,7 @@ class Predictor:
         plan = plan_of(what)
         for stage in plan:
             for term in stage:
-                self._check(term, stage, what)
+                refuse_tokens(what, plan, term.name, self.bank)
         heads = [term.name for stage in reversed(plan) for term in stage if self._loaded[term.name].labels]
         head = heads[0] if heads else None
         known = [self._loaded[term.name].max_length for stage in plan for term in stage]
@@ -173,16 +172,6 @@ class Predictor:
         tokens = self.tokenizer([row[0]] if pair else [row], [row[1]] if pair else None, length, words=words)[0]
         return _Asked(None if what is None else str(what), plan, head, tokens)
 
-    def _check(self, term: Term, stage: Stage, what: Any) -> None:
-        """That an adapter is loaded, and that its methods can be averaged where they must be."""
-        self.bank.slot(term.name)
-        if stage == (Term(term.name, 1.0),):
-            return
-        for key, states in self.bank.adapters[term.name].states.items():
-            if any(site.kind in SINGLE for site in states):
-                name = key.partition(":")[0]
-                raise GraftaxError(f"{what}: {term.name} ({name}) adds tokens, and those cannot be averaged or split.")
-
     def _batch(self, rows: list[_Asked]) -> list[Answer | None]:
         """Answers for at most `MOST_ROWS` rows, in one compiled call."""
         count = 1 << (len(rows) - 1).bit_length()
@@ -192,7 +181,7 @@ class Predictor:
         state = self.bank.state
         if not any(head and head.task.tokens for head in heads):
             state = {name: tree for name, tree in state.items() if name != TOKENS}  # then only pooled positions are computed
-        slots = self._slots([row.plan for row in rows], [row.head for row in rows], count, length)
+        slots = laid([row.plan for row in rows], [row.head for row in rows], self.bank.slot, count, length)
         logits = jax.device_get(self._forward(self.backbone.params, state, inputs, slots))
         answers: list[Answer | None] = []
         for r, (row, head) in enumerate(zip(rows, heads, strict=True)):
@@ -202,23 +191,3 @@ class Predictor:
             mine = logits.tokens[r] if head.task.tokens else logits.pooled[r]
             answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.tokens))
         return answers
-
-    def _slots(self, plans: list[Plan], heads: list[str | None], rows: int, tokens: int) -> np.ndarray | Mix:
-        """What `Backbone.forward` takes as `slots`; the rows that fill up the batch use no adapter."""
-        slots = np.zeros(rows, np.int32)
-        names = [plan[0][0].name if plan else None for plan in plans]
-        if all(plan == plan_of(name) for plan, name in zip(plans, names, strict=True)):
-            slots[: len(names)] = [self.bank.slot(name) for name in names]
-            return slots
-        slots[: len(heads)] = [self.bank.slot(name) for name in heads]
-        stages = max(len(plan) for plan in plans)
-        most = max(len(stage) for plan in plans for stage in plan)
-        terms = 1 << (most - 1).bit_length()
-        used, shares = np.zeros((rows, stages, terms), np.int32), np.zeros((rows, stages, terms, tokens), np.float32)
-        for row, plan in enumerate(plans):
-            for s, stage in enumerate(plan):
-                for k, term in enumerate(stage):
-                    used[row, s, k] = self.bank.slot(term.name)
-                    shares[row, s, k, term.begin : term.end] = term.weight
-        split = any(term.begin or term.end is not None for plan in plans for stage in plan for term in stage)
-        return Mix(used, shares if split else shares[..., 0], slots)

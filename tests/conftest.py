@@ -23,7 +23,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # programs are compiled once 
 import jax
 import numpy as np
 import pytest
-from tiny import write_backbone
+from tiny import write_backbone, write_decoder
 
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
@@ -105,6 +105,18 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(tiny_dir: Path) -> Backbone:
     """The same, loaded."""
     return load_backbone(tiny_dir)
+
+
+@pytest.fixture(scope="session")
+def teller_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete tiny language model's directory (tests/tiny.py)."""
+    return write_decoder(tmp_path_factory.mktemp("teller") / "backbone")
+
+
+@pytest.fixture(scope="session")
+def teller(teller_dir: Path) -> Backbone:
+    """The same, loaded."""
+    return load_backbone(teller_dir)
 
 
 def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> Inputs:

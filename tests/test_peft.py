@@ -31,8 +31,8 @@ from graftax.models.inputs import Inputs
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.train import Examples, train
 from graftax.train.batches import Shape
-from graftax.train.job import Rows
 from graftax.train.measure import Measure
+from graftax.train.rows import Rows
 from graftax.train.tasks import task_named
 
 TASKS = {"pooled": ("SequenceClassification", "SEQ_CLS"), "tokens": ("TokenClassification", "TOKEN_CLS")}

@@ -29,9 +29,10 @@ from graftax.models.tokens import Tokenizer
 from graftax.train import Interrupted, train_many
 from graftax.train.batches import plan_epoch, shape_for
 from graftax.train.data import Columns, read_examples
-from graftax.train.job import Rows, prepare, tokenize
+from graftax.train.job import prepare
 from graftax.train.measure import BATCHES, Measure
 from graftax.train.pack import Pack
+from graftax.train.rows import Rows
 from graftax.train.tasks import TASKS
 
 GetBackbone = Callable[[str], Backbone]
@@ -154,7 +155,7 @@ def test_ordinary_lora_pays_nothing(backbone_of: GetBackbone) -> None:
 def measured(backbone: Backbone, task: str = "classify", count: int = 40, **changes: Any) -> Measure:
     examples, kind = read_examples(toy_rows(task, count), Columns(), task), TASKS[task]
     names, tokenizer = kind.label_names(examples), Tokenizer.of(backbone)
-    rows = tokenize(examples, names, kind, tokenizer, RECIPE.max_length)
+    rows = kind.rows(examples, names, tokenizer, RECIPE.max_length)
     shape = shape_for(rows.lengths, max(rows.lengths), RECIPE.batch_size, RECIPE.seed, RECIPE.epochs)
     head = backbone.head(len(names), tokens=kind.tokens)
     return dataclasses.replace(Measure(backbone, kind, tokenizer, RECIPE, head, rows, shape), **changes)
@@ -242,7 +243,7 @@ def test_corda(tiny: Backbone) -> None:
     for site, (own, fixed) in states.items():
         grams = []
         for planned in measure.plan():
-            one = dataclasses.replace(measure, rows=Rows(measure.rows.examples, *_taken(measure.rows, planned.examples)))
+            one = dataclasses.replace(measure, rows=measure.rows.take(planned.examples))
             x = np.concatenate([seen_alone(one, i, site.layer or 0) for i in range(len(planned.examples))])
             grams.append(x.T @ x / x.max() ** 2)
         c = np.mean(grams, axis=0)
@@ -252,10 +253,6 @@ def test_corda(tiny: Backbone) -> None:
         np.testing.assert_allclose(method.scale(site) * product(own["a"], own["b"]), wanted, atol=1e-3 * np.abs(wanted).max())
         np.testing.assert_allclose(np.linalg.norm(own["b"], axis=1) ** 2, s[:3] / method.scale(site), rtol=1e-3)
         np.testing.assert_array_equal(own["a"], fixed["a0"])
-
-
-def _taken(rows: Rows, chosen: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
-    return [rows.tokens[i] for i in chosen], [rows.labels[i] for i in chosen]
 
 
 @pytest.mark.parametrize("task", ["classify", "tag"])

@@ -257,7 +257,7 @@ def test_a_prompt_trains_beside_another_method(tiny: Backbone, tmp_path: Path, t
         assert np.quantile(off, 0.99) < 1e-4, name
         predictor.load(name, tmp_path / "pack" / name)
         examples = read_examples(data[name], Columns(), task)
-        held = split(examples, 0.25, 0)[1]
+        held = examples.take(split(examples, 0.25, 0)[1])
         said = [Answer(p.label, p.score) for p in predictor.predict(list(held.texts), name)]
         labels = predictor.labels(name)
         assert (

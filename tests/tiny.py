@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from graftax.models.random import random_tensors
 
@@ -56,6 +56,46 @@ def write_backbone(directory: Path, seed: int = 7, **changes: Any) -> Path:
     (directory / "tokenizer.json").write_text(tokenizer_json())
     # weights ten times the usual start: outputs then depend on the text strongly enough to be learnt from
     tensors = {key: 10 * t if "LayerNorm" not in key else t for key, t in random_tensors(config, seed).items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+#: A tiny decoder; its tokenizer knows bytes alone.
+DECODER: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 272,
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 96,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "tie_word_embeddings": True,
+}
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
+CHAT += "{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+def write_decoder(directory: Path, seed: int = 7, chat: str | None = CHAT, **changes: Any) -> Path:
+    """A language model with random weights, and a tokenizer with bytes for tokens, as Hugging Face stores them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = DECODER | changes
+    (directory / "config.json").write_text(json.dumps(config))
+    special = ["<pad>", "<s>", "</s>"]
+    vocabulary = {piece: i for i, piece in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.add_special_tokens(special)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(said | ({"chat_template": chat} if chat else {})))
+    tensors = {key: 10 * t if "norm" not in key else t for key, t in random_tensors(config, seed).items()}
+    tensors = {key if key == "lm_head.weight" else f"model.{key}": t for key, t in tensors.items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 

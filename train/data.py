@@ -22,14 +22,17 @@ class Columns:
     text: str = "text"
     pair: str | None = None  # second text, for tasks on two
     label: str = "label"
+    prompt: str = "prompt"  # of rows with a response, which stands in the next column, unless they have a column of chats
+    completion: str = "completion"
+    messages: str = "messages"
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled rows. `texts` are strings, or lists of words for tagging; `labels` as the task has them, or None."""
+    """Rows as read. `texts` are strings, for tagging lists of words, for chats messages; `labels` as the task has them."""
 
     texts: tuple[Any, ...]
-    pairs: tuple[str, ...] | None
+    pairs: tuple[str, ...] | None  # second texts, or responses
     labels: tuple[Any, ...] | None
     source: str = "data"  # for error messages
 
@@ -94,9 +97,16 @@ def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = Tr
     if isinstance(data, Examples):
         return data
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
+    if task == "lm" and source.endswith(".txt"):
+        return Examples((read_text(Path(source)),), None, None, source)
     rows = read_rows(data) if isinstance(data, str | Path) else [dict(row) for row in data]
     if not rows:
         raise GraftaxError(f"{source}: no rows in it.")
+    if task == "sft" and columns.messages in rows[0]:
+        return Examples(tuple(_chat(row, columns.messages, i, source) for i, row in enumerate(rows)), None, None, source)
+    if task == "sft":
+        columns, labelled = replace(columns, text=columns.prompt, pair=columns.completion), False
+    labelled &= task != "lm"
     wanted = [columns.text, *([columns.pair] if columns.pair else []), *([columns.label] if labelled else [])]
     missing = [column for column in wanted if column not in rows[0]]
     if missing:
@@ -136,6 +146,29 @@ def _column(rows: Iterable[Mapping[str, Any]], column: str, source: str, blank: 
     return values
 
 
+def read_text(path: Path) -> str:
+    """A file of plain text."""
+    if not path.is_file():
+        raise GraftaxError(f"{path}: no such file.")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    if not text.strip():
+        raise GraftaxError(f"{path}: no text in it.")
+    return text
+
+
+def _chat(row: Mapping[str, Any], column: str, index: int, source: str) -> tuple[dict[str, Any], ...]:
+    messages = row.get(column)
+    if not isinstance(messages, list | tuple) or not messages:
+        raise GraftaxError(f"{source}: row {index + 1} has no list of messages in column {column!r}.")
+    for message in messages:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+            raise GraftaxError(f"{source}: row {index + 1}: a message is not an object with role and content.")
+    return tuple(dict(message) for message in messages)
+
+
 def _words(value: Any, row: int, source: str) -> list[str]:
     return value.split() if isinstance(value, str) else [str(word) for word in _list(value, row, source)]
 
@@ -163,8 +196,8 @@ def _number(value: Any, row: int, source: str) -> float:
     return number
 
 
-def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """Training and validation rows, at random; stratified where rows have one label each."""
+def split(examples: Examples, fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Which rows are for training and which for validation, at random; stratified where rows have one label each."""
     if not 0.0 < fraction < 1.0:
         raise GraftaxError(f"the validation fraction must be between 0 and 1, got {fraction}.")
     count = len(examples)
@@ -184,4 +217,4 @@ def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Exa
     held = max(1, round(count * fraction))
     if held >= count:
         raise GraftaxError(f"{examples.source}: {count} rows are too few to hold {fraction:g} of them out for validation.")
-    return examples.take(sorted(order[held:].tolist())), examples.take(sorted(order[:held].tolist()))
+    return sorted(order[held:].tolist()), sorted(order[:held].tolist())

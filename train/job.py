@@ -14,28 +14,15 @@ from ..adapters.method import Method
 from ..adapters.sites import Site
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.tokens import Tokenizer, Tokens
+from ..models.tokens import Tokenizer
 from .batches import Shape, number_of_batches, shape_alone, shape_for
-from .data import Columns, Examples, read_examples, split
+from .data import Columns, read_examples, split
 from .measure import Measure
 from .optimizer import rates
 from .recipe import Recipe
+from .rows import Rows
 from .step import Hyper, SlotState, hyper, start
 from .tasks import Task
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Examples, tokenized, with labels as arrays."""
-
-    examples: Examples
-    tokens: list[Tokens]
-    labels: list[Any]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each row."""
-        return [len(row) for row in self.tokens]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +73,6 @@ class Job:
         return d.hexdigest()
 
 
-def tokenize(examples: Examples, names: tuple[str, ...], task: Task, tokenizer: Tokenizer, max_length: int) -> Rows:
-    """Rows ready to be batched; an unknown label is an error."""
-    tokens = tokenizer(examples.texts, examples.pairs, max_length, words=task.tokens)
-    labels = task.encode(examples, names, tokens) if examples.labels is not None else []
-    return Rows(examples, tokens, labels)
-
-
 def prepare(
     name: str,
     data: Any,
@@ -108,22 +88,24 @@ def prepare(
     """Read and check the data of one adapter and make its fresh state. `method`: one, a union, or None: the head alone."""
     examples = read_examples(data, columns, task.name)
     names = task.label_names(examples)  # of all rows: a rare label may be held out whole
-    held: Examples | None = None
     if val is None and recipe.patience is not None:
         raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
-    if isinstance(val, float):
-        examples, held = split(examples, val, recipe.seed)
-    elif val is not None:
-        held = read_examples(val, columns, task.name)
-    head = backbone.head(len(names), tokens=task.tokens)
+    if task.headless and not backbone.family.generates:
+        raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
+    head = None if task.headless else backbone.head(len(names), tokens=task.tokens)
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
-    methods = (*body, head)
+    methods = (*body, *([head] if head else []))
+    if not methods:
+        raise GraftaxError(f"task {task.name!r} has no head to train: it needs a method.")
     virtual = sum(m.virtual_tokens for m in methods)
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
-    rows = tokenize(examples, names, task, tokenizer, recipe.max_length)
-    val_rows = None if held is None else tokenize(held, names, task, tokenizer, recipe.max_length)
+    rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length), None
+    if isinstance(val, float):
+        rows, val_rows = (rows.take(part) for part in split(rows.examples, val, recipe.seed))
+    elif val is not None:
+        val_rows = task.rows(read_examples(val, columns, task.name), names, tokenizer, recipe.max_length)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
     if any(m.adds_tokens for m in methods):
         shape = shape_alone(longest, recipe.batch_size)

@@ -38,7 +38,7 @@ class Measure:
     task: Task
     tokenizer: Tokenizer
     recipe: Recipe
-    head: Head
+    head: Head | None
     rows: Any  # train.job.Rows
     shape: Shape
 
@@ -86,8 +86,9 @@ class Measure:
 
         method = Full(targets=tuple(site.path for site in sites))
         every = self.backbone.sites_for(self.head)
-        labels = ("",) * self.head.labels
-        adapter = Adapter.create((method, self.head), every, seed=self.recipe.seed, task=self.task.name, labels=labels)
+        heads = (self.head,) if self.head else ()
+        labels = ("",) * sum(head.labels for head in heads)
+        adapter = Adapter.create((method, *heads), every, seed=self.recipe.seed, task=self.task.name, labels=labels)
         recipe = self.recipe.replace(optimizer="sgd", preconditioned=False)  # it keeps no moments
         pack = Pack(self.backbone, self.task, [Job("", recipe, adapter, self.rows, None, self.shape)], 1, self.tokenizer)
         pack.admit(0, 0)

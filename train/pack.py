@@ -23,7 +23,8 @@ from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all, plan_epoch
 from .features import FeatureStore
-from .job import Job, Rows
+from .job import Job
+from .rows import Rows
 from .step import Batch, Programs, SlotState
 from .tasks import Answer, Task
 
@@ -58,7 +59,7 @@ class Pack:
     def __init__(self, backbone: Backbone, task: Task, jobs: Sequence[Job], slots: int, tokenizer: Tokenizer):
         self.backbone, self.task, self.jobs, self.tokenizer = backbone, task, jobs, tokenizer
         self.layout = Layout.of([job.adapter for job in jobs], backbone.sites, bucket=True)
-        self.room = next(slot.size for slot in self.layout.slots if slot.key.startswith("head"))
+        self.room = next((slot.size for slot in self.layout.slots if slot.key.startswith("head")), 0)
         dropout = any(getattr(m, "dropout", 0.0) > 0 for job in jobs for m in job.adapter.methods)
         self.programs = Programs.of(backbone, task, slots, dropout, *optimizer_of(jobs))
         idle = jobs[0].start(self.layout, backbone.sites)
@@ -139,14 +140,17 @@ class Pack:
         counts = Counter(shape for shape in shapes if shape is not None)
         shape = min(counts, key=lambda s: (-counts[s], s))
         live = [k for k, own in enumerate(shapes) if own == shape]
-        batches = [self._batch(self.places[k] if k in live else None, shape) for k in range(len(self.places))]
+        batches = [self._due(self.places[k] if k in live else None, shape) for k in range(len(self.places))]
         return live, jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
-    def _batch(self, place: Place | None, shape: Shape) -> Batch:
-        labels, weight = self.task.blank(shape, self.room), np.zeros(shape.texts, np.float32)
+    def _due(self, place: Place | None, shape: Shape) -> Batch:
+        """The next batch of a slot; an empty one of a slot that waits."""
         if place is None:
-            return Batch(self._inputs(self.jobs[0].train, Planned((), ()), shape), labels, weight, np.bool_(False))
-        rows, planned = self.jobs[place.job].train, self.plan(place)[place.position]
+            return self._batch(self.jobs[0].train, Planned((), ()), shape)._replace(live=np.bool_(False))
+        return self._batch(self.jobs[place.job].train, self.plan(place)[place.position], shape)
+
+    def _batch(self, rows: Rows, planned: Planned, shape: Shape) -> Batch:
+        labels, weight = self.task.blank(shape, self.room), np.zeros(shape.texts, np.float32)
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
             own = rows.labels[i]
             if self.task.tokens:
@@ -192,10 +196,11 @@ class Pack:
         """Predictions of a slot's adapter for rows, in their order; None where a logit is not finite."""
         names, answers = job.adapter.labels, dict[int, Answer]()
         for planned in plan_all(rows.lengths, job.shape):
-            inputs = self._inputs(rows, planned, self._shape(job))
-            logits = np.asarray(self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs))[
-                ..., : len(names)
-            ]
+            batch = self._batch(rows, planned, self._shape(job))
+            inputs, labels = batch.inputs, batch.labels
+            logits = np.asarray(self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs, labels))
+            if not self.task.headless:
+                logits = logits[..., : len(names)]
             for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
                 mine = logits[row, begin : begin + len(rows.tokens[i])] if self.task.tokens else logits[k]
                 if not np.isfinite(mine).all():

@@ -81,10 +81,10 @@ def train_many(
 
     Args:
         backbone: frozen; not changed.
-        data: name -> path of a .csv, .jsonl or .parquet file, or a `datasets.Dataset`, or an iterable of dicts.
+        data: name -> path of a .csv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, or dicts.
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
-        task: "classify", "multilabel", "regress" or "tag".
+        task: "classify", "multilabel", "regress" or "tag"; of a language model "lm" or "sft".
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.
         val: a fraction of the rows to hold out, or name -> data. With validation rows the best epoch is kept, else the last.
@@ -286,7 +286,7 @@ class Run:
         numbers: dict[str, float] = {"loss": loss}
         if job.val is not None:
             numbers |= {f"val_{name}": value for name, value in scores.items()}
-            main = scores[self.task.main_metric]
+            main = scores[self.task.main_metric] * (-1.0 if self.task.lower_is_better else 1.0)
             if place.best is None or main > place.best:
                 place.best, place.best_epoch, place.waited = main, place.epoch + 1, 0
                 self.pack.keep_best(slot)

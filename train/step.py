@@ -123,10 +123,9 @@ class Programs:
         if self.dropout:
             # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
             key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
-        logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key, layers=layers)
-        mine = logits.tokens if self.task.tokens else logits.pooled
-        assert mine is not None
-        return self.task.loss(mine, batch.labels, slot.hyper.classes, batch.weight)
+        state = join(trainable, slot.fixed)
+        outputs = self.task.outputs(self.backbone, params, state, batch.inputs, batch.labels, key=key, layers=layers)
+        return self.task.loss(outputs, batch.labels, slot.hyper.classes, batch.weight)
 
     def gradient_one(self, params: Any, layers: Any, slot: SlotState, batch: Batch) -> tuple[jax.Array, State]:
         """Loss and gradient of one adapter."""
@@ -181,17 +180,14 @@ class Programs:
         return single
 
     @cached_property
-    def predict(self) -> Callable[[Any, SlotState, Any, Inputs], jax.Array]:
-        """`predict(params, pack, slot, inputs) -> logits` of one slot's adapter, compiled per input shape."""
+    def predict(self) -> Callable[[Any, SlotState, Any, Inputs, Any], jax.Array]:
+        """`predict(params, pack, slot, inputs, labels) -> outputs` (`Task.outputs`) of one slot, compiled per shape."""
 
-        def logits(params: Any, pack: SlotState, slot: jax.Array, inputs: Inputs) -> jax.Array:
+        def outputs(params: Any, pack: SlotState, slot: jax.Array, inputs: Inputs, labels: jax.Array) -> jax.Array:
             trainable, fixed = jax.tree.map(lambda leaf: leaf[slot], (pack.trainable, pack.fixed))
-            out = self.backbone.forward(params, join(trainable, fixed), inputs)
-            mine = out.tokens if self.task.tokens else out.pooled
-            assert mine is not None
-            return mine
+            return self.task.outputs(self.backbone, params, join(trainable, fixed), inputs, labels)
 
-        return jax.jit(logits)
+        return jax.jit(outputs)
 
     @cached_property
     def frozen(self) -> Callable[..., jax.Array]:

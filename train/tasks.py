@@ -1,15 +1,9 @@
-"""What a task is: how labels become numbers, the loss, how logits become answers, which metrics are taken.
-
-Losses are written for one adapter and one batch. Classes beyond an adapter's own (it shares a program with adapters that have
-more) are masked *before* the loss: a mask after it would leak NaN through 0 * inf.
-"""
+"""Tasks on labelled rows (a label, labels, a number, a label per word), and the tasks there are by name."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,65 +14,8 @@ from ..models.tokens import Tokens
 from . import metrics
 from .batches import Shape
 from .data import Examples
-
-IGNORE = -1  # a token without a tag of its own, in label arrays
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is predicted for one row: a label and its score, or lists of them (tagging, multi-label), or a number."""
-
-    label: Any
-    score: Any
-
-
-class Task(ABC):
-    """Base of the tasks; `name` is what `--task` takes."""
-
-    name: ClassVar[str]
-    tokens: ClassVar[bool] = False  # logits for every token, not for the row
-    main_metric: ClassVar[str]
-
-    @abstractmethod
-    def label_names(self, examples: Examples) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-
-    @abstractmethod
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
-        """Label arrays, one per row; an unknown label is an error that names it."""
-
-    def check(self, examples: Examples, names: Sequence[str]) -> None:
-        """An error that names the first label the adapter does not know."""
-        for i, label in enumerate(examples.labels or ()):
-            for name in (label,) if isinstance(label, str) else label:
-                _index(names, name, i, examples.source)
-
-    @abstractmethod
-    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
-        """Mean loss over the texts with weight 1, of logits `[texts, room]` or, by token, `[rows, tokens, room]`.
-
-        `classes` of the logits are real.
-        """
-
-    @abstractmethod
-    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
-        """From one row's logits, cut to its classes (and its tokens)."""
-
-    @abstractmethod
-    def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
-        """Metrics by name."""
-
-    def blank(self, shape: Shape, room: int) -> np.ndarray:
-        """A batch of labels to fill in, with room for so many classes."""
-        return np.zeros(shape.texts, np.int32)
-
-
-def _index(names: Sequence[str], label: str, row: int, source: str) -> int:
-    try:
-        return names.index(label)
-    except ValueError:
-        known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise GraftaxError(f"{source}: row {row + 1} has label {label!r}, which the adapter does not know ({known}).") from None
+from .language import LanguageModel, SupervisedFineTuning
+from .task import IGNORE, Answer, Task, index_of
 
 
 def _masked(logits: jax.Array, classes: jax.Array) -> jax.Array:
@@ -103,7 +40,7 @@ class Classify(Task):
         return tuple(names)
 
     def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
-        return [np.int32(_index(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]
+        return [np.int32(index_of(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]
 
     def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
         logs = jax.nn.log_softmax(_masked(logits, classes))
@@ -133,7 +70,7 @@ class MultiLabel(Task):
         arrays = []
         for i, labels in enumerate(examples.labels or ()):
             array = np.zeros(len(names), np.float32)
-            array[[_index(names, label, i, examples.source) for label in labels]] = 1.0
+            array[[index_of(names, label, i, examples.source) for label in labels]] = 1.0
             arrays.append(array)
         return arrays
 
@@ -199,7 +136,7 @@ class Tag(Task):
     def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
         arrays = []
         for i, (tags, row) in enumerate(zip(examples.labels or (), rows, strict=True)):
-            known = [_index(names, tag, i, examples.source) for tag in tags]
+            known = [index_of(names, tag, i, examples.source) for tag in tags]
             array = np.full(len(row), IGNORE, np.int32)
             assert row.words is not None
             for token in first_tokens(row):
@@ -238,7 +175,9 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classify(), MultiLabel(), Regress(), Tag())}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (Classify(), MultiLabel(), Regress(), Tag(), LanguageModel(), SupervisedFineTuning())
+}
 
 
 def task_named(name: str) -> Task:

@@ -1,0 +1,88 @@
+"""How likely each token's successor was, without the logits of all tokens at once.
+
+    likelihood(t) = z[target] - log sum exp z,    z = W h_t          W [hidden, vocabulary]
+
+A vocabulary of 150,000 and 4,096 tokens would be 2.5 GB of logits, and as much again for their gradient. So the tokens are
+taken in chunks, of which one's logits are held at a time. The gradient that reaches h_t is known as soon as its logits are,
+    d likelihood / d h_t = W (onehot(target) - softmax z),
+and is kept in their place: the backward pass multiplies it by a number per token, and no product with W is computed twice
+(Hsu et al., 2024, arXiv:2410.10989, take the gradient in the forward pass too). That is for a frozen projection. Where an
+adapter acts on it, its chunks are computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_NUMBERS = 1 << 24  # logits held at a time
+
+Project = Callable[[Any, jax.Array], jax.Array]  # weights, hidden [rows, tokens, d] -> logits [rows, tokens, vocabulary]
+
+
+def likelihood(
+    project: Project, weights: Any, hidden: jax.Array, targets: jax.Array, frozen: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Log-likelihood of `targets [rows, tokens]` and whether each was the likeliest token, both float32 `[rows, tokens]`.
+
+    `frozen`: nothing acts on the projection but its weights, which may be differentiated all the same.
+    """
+    rows, tokens, _ = hidden.shape
+    vocabulary = jax.eval_shape(project, weights, hidden).shape[-1]
+    chunk = max(1, min(tokens, _NUMBERS // (rows * vocabulary)))
+    chunks = -(-tokens // chunk)
+    room = ((0, 0), (0, chunks * chunk - tokens))
+
+    def cut(of_tokens: jax.Array) -> jax.Array:
+        """`[rows, tokens, ...]` to `[chunks, rows, chunk, ...]`."""
+        padded = jnp.pad(of_tokens, room + ((0, 0),) * (of_tokens.ndim - 2))
+        return jnp.moveaxis(padded.reshape(rows, chunks, chunk, *of_tokens.shape[2:]), 1, 0)
+
+    def whole(of_chunks: jax.Array) -> jax.Array:
+        joined = jnp.moveaxis(of_chunks, 0, 1)
+        return joined.reshape(rows, chunks * chunk, *joined.shape[3:])[:, :tokens]
+
+    one = partial(_kept, project) if frozen else jax.checkpoint(partial(_likelihood, project))
+    found = jax.lax.map(lambda at: one(weights, *at), (cut(hidden), cut(targets)))
+    return whole(found[0]), whole(found[1])
+
+
+def _likelihood(project: Project, weights: Any, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    logits = project(weights, hidden).astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    hit = jnp.argmax(logits, axis=-1) == targets
+    return chosen - jax.nn.logsumexp(logits, axis=-1), hit.astype(jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _kept(project: Project, weights: Any, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _likelihood(project, weights, hidden, targets)
+
+
+def _kept_forward(project: Project, weights: Any, hidden: jax.Array, targets: jax.Array) -> tuple[Any, Any]:
+    logits, back = jax.vjp(partial(project, weights), hidden)
+    wide = logits.astype(jnp.float32)
+    top = jnp.max(wide, axis=-1, keepdims=True)
+    raised = jnp.exp(wide - top)
+    total = jnp.sum(raised, axis=-1, keepdims=True)
+    chosen = jnp.take_along_axis(wide, targets[..., None], axis=-1)[..., 0]
+    hit = jnp.argmax(wide, axis=-1) == targets
+    onehot = jnp.arange(wide.shape[-1], dtype=targets.dtype) == targets[..., None]
+    (slope,) = back((onehot.astype(jnp.float32) - raised / total).astype(logits.dtype))
+    found = chosen - (jnp.log(total) + top)[..., 0], hit.astype(jnp.float32)
+    return found, (weights, hidden, targets, slope)
+
+
+def _kept_backward(project: Project, kept: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array, None]:
+    weights, hidden, targets, slope = kept
+    pull = cotangents[0]
+    # that of the weights is computed anew, and dropped by XLA where nobody asks for it
+    _, back = jax.vjp(lambda own: _likelihood(project, own, hidden, targets)[0], weights)
+    return back(pull)[0], (slope * pull[..., None]).astype(hidden.dtype), None
+
+
+_kept.defvjp(_kept_forward, _kept_backward)

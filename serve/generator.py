@@ -1,0 +1,259 @@
+"""Continuing texts with many adapters resident: a different adapter in every row of a batch.
+
+    generator = Generator(backbone)
+    generator.load("pirate", "adapters/pirate")
+    generator.generate(["Once upon a time", "Hello"], ["pirate", None], Sampling(temperature=0.8, top_p=0.95))
+
+A batch is prefilled in one compiled call and then decoded on the device, `BURST` tokens a call, into a cache of fixed size:
+what the rows ask for (adapters, seeds, temperatures) is data. Programs are compiled per padded prompt length, per length of the
+cache, per number of rows (a power of two up to 64) and when the bank grows. `compilations` counts them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..adapters.adapter import Adapter
+from ..adapters.files import load_adapter
+from ..adapters.graft import Mix, State
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.inputs import Inputs
+from ..models.tokens import Tokenizer, rung
+from .bank import Bank
+from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
+from .sampling import Kind, Sampling, Settings, choose
+
+MOST_ROWS = 64  # per call
+BURST = 16  # tokens per call of the decoding program
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What was generated behind one prompt."""
+
+    adapter: str | None  # a composition as it prints
+    text: str
+    tokens: tuple[int, ...]  # the one that ended it included
+    finished: str  # "stop" (a stop text), "eos" or "length"
+
+
+class _Rows(NamedTuple):
+    """Where a batch is, on the device."""
+
+    logits: jax.Array  # [rows, vocabulary] of the next token
+    cache: Any
+    seen: jax.Array  # bool [rows, vocabulary]: tokens in the prompt or the continuation
+    done: jax.Array  # bool [rows]
+    number: jax.Array  # int32 [rows]: tokens drawn
+    most: jax.Array  # int32 [rows]: tokens wanted
+
+
+class Generator:
+    """A frozen language model and a bank of adapters over it. Calls may come from several threads."""
+
+    def __init__(self, backbone: Backbone):
+        if not backbone.family.generates:
+            raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
+        self.backbone = backbone
+        self.bank = Bank(backbone)
+        self.tokenizer = Tokenizer.of(backbone)
+        self.compilations = 0
+        self._lock = threading.Lock()
+        self._prefill = jax.jit(self._prefilled, static_argnames="columns")
+        self._decode = jax.jit(self._decoded, static_argnames="kind", donate_argnames="rows")
+
+    def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
+        """Make an adapter resident under a name, replacing one of that name."""
+        if not isinstance(adapter, Adapter):
+            adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
+        with self._lock:
+            self.bank.add(name, adapter)
+
+    def unload(self, name: str) -> None:
+        with self._lock:
+            self.bank.remove(name)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        adapters: Sequence[str | Composition | None] | str | Composition | None = None,
+        sampling: Sampling | Sequence[Sampling] = Sampling(),
+    ) -> list[Continuation]:
+        """A continuation of every prompt, in their order.
+
+        Args:
+            prompts: texts; they are tokenized as the tokenizer has it, a beginning-of-text token included.
+            adapters: the adapter, average or stack of each row, or one for all; None: no adapter.
+            sampling: of each row, or one for all, in which case row i draws from seed + i.
+
+        Raises GraftaxError for a name that is not loaded, an empty prompt, or one that leaves no room in the context.
+        """
+        made: list[Continuation | None] = [None] * len(prompts)
+        for row, _, end in self.stream(prompts, adapters, sampling):
+            if end is not None:
+                made[row] = end
+        return [one for one in made if one is not None]
+
+    def stream(
+        self,
+        prompts: Sequence[str],
+        adapters: Sequence[str | Composition | None] | str | Composition | None = None,
+        sampling: Sampling | Sequence[Sampling] = Sampling(),
+    ) -> Iterator[tuple[int, str, Continuation | None]]:
+        """The same as it is made: (row, further text, None), and at each row's end (row, further text, its continuation)."""
+        count = len(prompts)
+        named = [adapters] * count if adapters is None or isinstance(adapters, str | Composition) else list(adapters)
+        if isinstance(sampling, Sampling):
+            sampling = [replace(sampling, seed=(sampling.seed + i) % 2**32) for i in range(count)]
+        if len(named) != count or len(sampling) != count:
+            raise GraftaxError(f"{count} prompts but {len(named)} adapters and {len(sampling)} samplings.")
+        ids = [self._ids(prompt, i) for i, prompt in enumerate(prompts)]
+        for own, how in zip(ids, sampling, strict=True):
+            if len(own) + how.max_new_tokens > self.backbone.config.max_tokens:
+                both = f"a prompt of {len(own)} tokens and {how.max_new_tokens} new ones"
+                raise GraftaxError(f"{both} are more than the {self.backbone.config.max_tokens} of the context.")
+        order = sorted(range(count), key=lambda i: len(ids[i]))
+        for begin in range(0, count, MOST_ROWS):
+            chunk = order[begin : begin + MOST_ROWS]
+            with self._lock:
+                rows = [ids[i] for i in chunk], [named[i] for i in chunk], [sampling[i] for i in chunk]
+                for k, text, end in self._batch(*rows):
+                    yield chunk[k], text, end
+
+    def _ids(self, prompt: str, index: int) -> np.ndarray:
+        if not prompt.strip():
+            raise GraftaxError(f"prompt {index + 1} is empty.")
+        return self.tokenizer.ids([prompt])[0]
+
+    def _batch(
+        self, ids: list[np.ndarray], named: list[Any], sampling: list[Sampling]
+    ) -> Iterator[tuple[int, str, Continuation | None]]:
+        """At most `MOST_ROWS` rows."""
+        rows = 1 << (len(ids) - 1).bit_length()
+        most = self.backbone.config.max_tokens
+        length = rung(max(map(len, ids)), most)
+        columns = rung(max(len(own) + s.max_new_tokens for own, s in zip(ids, sampling, strict=True)) + length, 2 * most)
+        slots, state = self._slots(named, rows), {k: v for k, v in self.bank.state.items() if not k.startswith("head.")}
+        wanted = np.zeros(rows, np.int32)
+        wanted[: len(ids)] = [s.max_new_tokens for s in sampling]
+        known = (self.backbone.params, self.backbone.layers, state, slots)
+        at = self._prefill(*known, self._laid(ids, rows, length), wanted, columns=columns)
+        kind, settings = Kind.of(sampling), Settings.of(sampling, rows)
+        tellers = [_Teller(self.tokenizer, own, s.stop) for own, s in zip(ids, sampling, strict=True)]
+        eos, left = {*self.backbone.config.eos_ids}, {*range(len(ids))}
+        while left:
+            at, drawn = self._decode(*known, at, settings, kind=kind)
+            drawn = np.asarray(drawn)
+            stopped = np.zeros(rows, bool)
+            for k in sorted(left):
+                text, finished = tellers[k].hear(drawn[:, k].tolist(), eos, sampling[k].max_new_tokens)
+                name = None if named[k] is None else str(named[k])
+                end = Continuation(name, tellers[k].said, tuple(tellers[k].tokens), finished) if finished else None
+                if finished:
+                    left.discard(k)
+                    stopped[k] = True
+                if text or end:
+                    yield k, text, end
+            at = at._replace(done=at.done | stopped)
+
+    def _laid(self, ids: list[np.ndarray], rows: int, length: int) -> Inputs:
+        laid, mask = np.full((rows, length), self.tokenizer.pad_id, np.int32), np.zeros((rows, length), bool)
+        for row, own in enumerate(ids):
+            laid[row, : len(own)], mask[row, : len(own)] = own, True
+        mask[len(ids) :, 0] = True
+        return Inputs(laid, mask, np.zeros_like(laid))
+
+    def _slots(self, named: list[Any], rows: int) -> np.ndarray | Mix:
+        for what in named:
+            if isinstance(what, Parallel):
+                raise GraftaxError(f"{what}: generate each part's continuation in a row of its own.")
+        plans = [plan_of(what) for what in named]
+        for what, plan in zip(named, plans, strict=True):
+            for term in (term for stage in plan for term in stage):
+                if term.begin or term.end is not None:
+                    raise GraftaxError(f"{what}: a split by tokens cannot be continued.")
+                refuse_tokens(what, plan, term.name, self.bank)
+        return laid(plans, [None] * len(plans), self.bank.slot, rows, 1)
+
+    # -- the compiled programs ------------------------------------------------------------------------------------------
+
+    def _prefilled(
+        self, params: Any, layers: Any, state: State, slots: Any, inputs: Inputs, most: jax.Array, columns: int
+    ) -> _Rows:
+        self.compilations += 1  # runs when the function is traced, not when it is called
+        logits, cache = self.backbone.prefill(params, layers, state, inputs, slots, columns=columns)
+        count = len(inputs.ids)
+        seen = jnp.zeros((count, logits.shape[-1]), bool)
+        seen = seen.at[jnp.arange(count, dtype=jnp.int32)[:, None], inputs.ids].max(inputs.mask)
+        return _Rows(logits, cache, seen, most == 0, jnp.zeros(count, jnp.int32), jnp.asarray(most))
+
+    def _decoded(
+        self, params: Any, layers: Any, state: State, slots: Any, rows: _Rows, settings: Settings, kind: Kind
+    ) -> tuple[_Rows, jax.Array]:
+        """Up to `BURST` more tokens of every row, `[BURST, rows]`; -1 behind a row's end."""
+        self.compilations += 1
+        eos = jnp.asarray(self.backbone.config.eos_ids or (-1,), jnp.int32)
+        step = partial(self.backbone.step, params, layers, state)
+
+        def more(carry: tuple[jax.Array, _Rows, jax.Array]) -> jax.Array:
+            i, at, _ = carry
+            return (i < BURST) & ~at.done.all()
+
+        def one(carry: tuple[jax.Array, _Rows, jax.Array]) -> tuple[jax.Array, _Rows, jax.Array]:
+            i, at, drawn = carry
+            ids = choose(kind, at.logits, settings, at.seen, at.number)
+            drawn = drawn.at[i].set(jnp.where(at.done, -1, ids))
+            number = jnp.where(at.done, at.number, at.number + 1)
+            done = at.done | (ids[:, None] == eos).any(1) | (number >= at.most)
+            seen = at.seen.at[jnp.arange(len(ids), dtype=jnp.int32), ids].set(True) if kind.penalises else at.seen
+            logits, cache = step(ids, at.cache, slots)
+            return i + 1, _Rows(logits, cache, seen, done, number, at.most), drawn
+
+        drawn = jnp.full((BURST, len(rows.done)), -1, jnp.int32)
+        _, rows, drawn = jax.lax.while_loop(more, one, (jnp.int32(0), rows, drawn))
+        return rows, drawn
+
+
+class _Teller:
+    """What one row has said, as text: nothing that a further token or a stop text could take back."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: np.ndarray, stop: Sequence[str]):
+        self.tokenizer, self.stop = tokenizer, stop
+        self.context = prompt[-4:].tolist()  # decoded with the rest: tokenizers drop a text's first space
+        self.before = tokenizer.text(self.context)
+        self.tokens: list[int] = []
+        self.said = ""
+
+    def hear(self, drawn: Sequence[int], eos: set[int], most: int) -> tuple[str, str]:
+        """Further text, and how the row has finished ("" if it has not)."""
+        finished = ""
+        for token in drawn:
+            if token < 0 or finished:
+                break
+            self.tokens.append(token)
+            finished = "eos" if token in eos else "length" if len(self.tokens) == most else ""
+        told = [*self.context, *(t for t in self.tokens if t not in eos)]
+        whole = self.tokenizer.text(told)[len(self.before) :]
+        found = [at for at in (whole.find(text) for text in self.stop) if at >= 0]
+        if found:
+            whole, finished = whole[: min(found)], "stop"
+        if not finished:  # half a character, or what may become a stop text
+            whole = whole.rstrip("\N{REPLACEMENT CHARACTER}")
+            whole = whole[: len(whole) - max((_overlap(whole, text) for text in self.stop), default=0)]
+        further, self.said = whole[len(self.said) :], whole if len(whole) > len(self.said) else self.said
+        return further, finished
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many of the text's last characters begin the stop text."""
+    return max((n for n in range(1, min(len(text), len(stop)) + 1) if text.endswith(stop[:n])), default=0)

@@ -1,0 +1,133 @@
+"""Language modelling tasks: every token predicts the next one.
+
+    loss = - sum over the counted tokens of log p(next token) / their number
+
+`lm` counts all tokens of plain text, `sft` (supervised fine-tuning) those of the responses alone. Texts share rows as in every
+task, each attending to its own tokens (`train/batches.py`). An adapter for them has no head: the backbone has one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import GraftaxError
+from ..models.tokens import Tokenizer, Tokens
+from .batches import Shape
+from .data import Examples
+from .rows import Rows
+from .task import IGNORE, Answer, Task
+
+
+class LanguageModel(Task):
+    """Causal language modelling: every text ends with the token that ends texts, and a long one is cut into rows."""
+
+    name = "lm"
+    tokens = True
+    headless = True
+    main_metric = "perplexity"
+    lower_is_better = True
+
+    def label_names(self, examples: Examples) -> tuple[str, ...]:
+        return ()
+
+    def rows(self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Rows:
+        """Each text's tokens in rows of at most `max_length`; a row begins with the last token of the one before."""
+        tokens, labels, owner = [], [], []
+        for i, ids in enumerate(tokenizer.ids(examples.texts)):
+            ids = np.append(ids, tokenizer.eos_id).astype(np.int32) if tokenizer.eos_id is not None else ids
+            for begin in range(0, max(1, len(ids) - 1), max_length - 1):
+                own = ids[begin : begin + max_length]
+                tokens.append(Tokens(own, np.zeros_like(own), None))
+                labels.append(successors(own))
+                owner.append(i)
+        if not any(len(row) > 1 for row in tokens):
+            raise GraftaxError(f"{examples.source}: no text in it has two tokens.")
+        return Rows(examples.take(owner), tokens, labels)
+
+    def outputs(
+        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
+    ) -> jax.Array:
+        """`[rows, tokens, 3]`: the next token's log-likelihood, whether it was the likeliest, whether it counts."""
+        found, hit = backbone.likelihood(params, state, inputs, jnp.maximum(labels, 0), key=key, layers=layers)
+        counts = labels != IGNORE
+        return jnp.where(counts[..., None], jnp.stack([found, hit, counts.astype(found.dtype)], axis=-1), 0.0)
+
+    def loss(self, outputs: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+        return -outputs[..., 0].sum() / jnp.maximum(outputs[..., 2].sum(), 1.0)
+
+    def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+        return Answer(None, tuple(outputs.astype(np.float64).sum(0).tolist()))
+
+    def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
+        """Perplexity and accuracy over all counted tokens."""
+        total, hits, count = np.sum([a.score for a in answers], axis=0)
+        return {"perplexity": math.exp(min(-total / count, 700.0)), "token_accuracy": float(hits / count)}
+
+    def blank(self, shape: Shape, room: int) -> np.ndarray:
+        return np.full((shape.rows, shape.tokens), IGNORE, np.int32)
+
+
+class SupervisedFineTuning(LanguageModel):
+    """Prompts and responses, or chats: the loss is on the responses alone."""
+
+    name = "sft"
+
+    def rows(self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Rows:
+        made = self._chats(examples, tokenizer) if examples.pairs is None else self._pairs(examples, tokenizer)
+        tokens, labels = [], []
+        for i, (ids, counted) in enumerate(made):
+            if len(ids) > max_length:
+                raise GraftaxError(
+                    f"{examples.source}: row {i + 1} has {len(ids)} tokens, more than the {max_length} a row may have; "
+                    "raise max_length or shorten it."
+                )
+            tokens.append(Tokens(ids, np.zeros_like(ids), None))
+            labels.append(np.where(counted, successors(ids), IGNORE).astype(np.int32))
+        return Rows(examples, tokens, labels)
+
+    @staticmethod
+    def _pairs(examples: Examples, tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids of prompt and response, and the tokens whose successor belongs to the response (or ends it)."""
+        assert examples.pairs is not None
+        prompts = tokenizer.ids(examples.texts)
+        both = tokenizer.ids([text + response for text, response in zip(examples.texts, examples.pairs, strict=True)])
+        alone = tokenizer.ids(examples.pairs, special=False)
+        made = []
+        for prompt, joined, response in zip(prompts, both, alone, strict=True):
+            # a prompt is tokenized by itself when it is answered: its last token must not have grown together with the response
+            ids = joined if np.array_equal(joined[: len(prompt)], prompt) else np.concatenate([prompt, response])
+            ids = np.append(ids, tokenizer.eos_id).astype(np.int32) if tokenizer.eos_id is not None else ids
+            made.append((ids, np.arange(len(ids)) >= len(prompt) - 1))
+        return made
+
+    @staticmethod
+    def _chats(examples: Examples, tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Ids of a chat by the tokenizer's template, and the tokens whose successor the assistant says."""
+        made = []
+        for i, messages in enumerate(examples.texts):
+            ids = tokenizer.chat(messages)
+            counted = np.zeros(len(ids), bool)
+            for turn, message in enumerate(messages):
+                if message.get("role") != "assistant":
+                    continue
+                begin, end = tokenizer.chat(messages[:turn], answer=True), tokenizer.chat(messages[: turn + 1])
+                if not np.array_equal(ids[: len(begin)], begin) or not np.array_equal(ids[: len(end)], end):
+                    raise GraftaxError(
+                        f"{examples.source}: row {i + 1}: the chat template rewrites what it said of earlier turns."
+                    )
+                counted[len(begin) - 1 : len(end) - 1] = True
+            if not counted.any():
+                raise GraftaxError(f"{examples.source}: row {i + 1} has no message of the assistant.")
+            made.append((ids, counted))
+        return made
+
+
+def successors(ids: np.ndarray) -> np.ndarray:
+    """Each token's next one; none behind the last."""
+    return np.append(ids[1:], IGNORE).astype(np.int32)
