@@ -36,7 +36,7 @@ CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "gr
 HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub.py`), whose config has the same name
 SCHEMA = 1
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
-_TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM"}
+_TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM"}  # without a head
 _TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm"}  # what a PEFT directory is for; else classify
 
 
