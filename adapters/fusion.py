@@ -104,6 +104,8 @@ class Fuse(Fusion):
             raise GraftaxError(
                 f"fusion: {bodies[0][0].name} does not act on residual branches, as bottleneck and compacter do."
             )
+        if bodies[0][0].placed:
+            raise GraftaxError(f"fusion: {bodies[0][0].name} must know where a token is in its text, and here it would not.")
         plain = [replace(one, methods=tuple(body)) for one, body in zip(self.trained, bodies, strict=True)]
         slots = Layout.of(plain, sites).slots
         method = Fusion(

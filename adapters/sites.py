@@ -42,6 +42,7 @@ class Site:
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
     above: bool = False  # above the layers: what is changed here is not felt in them
+    hidden: int = 0  # channels of the residual stream
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
     weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)

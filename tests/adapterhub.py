@@ -45,7 +45,13 @@ CASES: dict[str, Callable[[], Any]] = {
     "mam": lambda: adapters.MAMConfig(
         adapters.PrefixTuningConfig(prefix_length=3, bottleneck_size=6), adapters.ParBnConfig(**SMALL)
     ),
+    "unipelt": lambda: adapters.UniPELTConfig(
+        adapters.PrefixTuningConfig(prefix_length=3, bottleneck_size=6),
+        adapters.SeqBnConfig(**SMALL),
+        adapters.LoRAConfig(r=5, alpha=2),
+    ),
 }
+GATED = ("unipelt", "gated")  # the mean that a gate is runs over padding here, so they are compared where there is none
 
 
 def model_of(backbone: Path, case: str) -> Any:
@@ -55,8 +61,10 @@ def model_of(backbone: Path, case: str) -> Any:
 
 
 @torch.no_grad()
-def logits(model: Any, rows: Any) -> np.ndarray:
+def logits(model: Any, rows: Any, case: str) -> np.ndarray:
     given = {"input_ids": rows["ids"], "attention_mask": rows["mask"], "token_type_ids": rows["types"]}
+    if case in GATED:
+        given = {name: part[rows["mask"].all(axis=1)] for name, part in given.items()}
     if model.config.type_vocab_size < 1:
         del given["token_type_ids"]
     return model(**{name: torch.tensor(row.astype(np.int64)) for name, row in given.items()}).logits.numpy()
@@ -83,11 +91,11 @@ def save(backbone: Path, rows: Any, out: Path) -> None:
             if ".mine." in key:
                 parameter.data.add_(0.3 * torch.randn_like(parameter))
         model.eval()
-        pickled = case.startswith(("prefix", "mam"))
+        pickled = case.startswith(("prefix", "mam", "unipelt"))
         model.save_adapter(str(out / case), "mine", use_safetensors=not pickled)
         if pickled:
             without_pickle(out / case, "mine")
-        np.save(out / f"{case}.npy", logits(model, rows))
+        np.save(out / f"{case}.npy", logits(model, rows, case))
 
 
 def load(backbone: Path, rows: Any, directory: Path) -> None:
@@ -97,7 +105,7 @@ def load(backbone: Path, rows: Any, directory: Path) -> None:
         name = model.load_adapter(str(path), use_safetensors=True, set_active=True, loading_info=info)
         model.eval()
         loaded[path.name] = {"name": name, **{key: list(keys) for key, keys in info.items()}}
-        np.save(directory / f"{path.name}.npy", logits(model, rows))
+        np.save(directory / f"{path.name}.npy", logits(model, rows, path.name))
     (directory / "loaded.json").write_text(json.dumps(loaded))
 
 

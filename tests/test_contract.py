@@ -103,8 +103,8 @@ FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN} | {("albert", "together", "tokens")}
 #: The ones whose gradient is also taken without compiling, which takes a quarter of a minute each.
 PLAIN = ("together",)
-#: The ones that put no tokens in front of a text, which then needs a row of its own.
-SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_tokens for m in methods))
+#: The ones that neither put tokens in front of a text nor read it as a whole, for which it needs a row of its own.
+SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_tokens or m.whole_text for m in methods))
 #: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned. First those of one config per method.
 OTHERS = [*(name for name in MAIN if name not in ("lora", "ia3")), *(name for name in METHODS if name not in MAIN)]
 MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8)]

@@ -125,7 +125,7 @@ def prepare(
     rows = tokenize(examples, names, task, tokenizer, recipe.max_length)
     val_rows = None if held is None else tokenize(held, names, task, tokenizer, recipe.max_length)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
-    if any(m.adds_tokens for m in methods):
+    if any(m.adds_tokens or m.whole_text for m in methods):
         shape = shape_alone(longest, recipe.batch_size)
     else:
         shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
