@@ -50,8 +50,9 @@ class Gated(Method):
     def init(self, key: jax.Array, site: Site) -> Leaves:
         return super().init(key, site) | self._gate(site, jax.random.fold_in(key, 1))
 
-    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        trainable, fixed = super().identity(site, size)
+    def beside(self, site: Site, identity: tuple[Leaves, Leaves]) -> tuple[Leaves, Leaves]:
+        """The plain method's identity, and the gate's."""
+        trainable, fixed = identity
         return trainable | self._gate(site), fixed
 
     def trainable(self, site: Site) -> tuple[str, ...]:
@@ -72,9 +73,6 @@ class Gated(Method):
         tokens = jnp.maximum(jnp.sum(own, axis=-1, keepdims=True), 1)
         return (jnp.sum(score, axis=-1, keepdims=True) / tokens.astype(score.dtype))[..., None]
 
-    def merge(self, frozen: Any, state: Leaves) -> Any:
-        return Method.merge(self, frozen, state)
-
     # one tensor for each leaf, where the plain methods' files have PEFT's form
     export, restore, tensors, leaves = Method.export, Method.restore, Method.tensors, Method.leaves
 
@@ -89,6 +87,9 @@ class GatedLoRA(Gated, LoRA):
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     allowed: ClassVar[tuple[str, ...]] = (*DRAWN, "eva")
 
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        return self.beside(site, super().identity(site, size))
+
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         return y + self.gate(state, x) * self.update(state, x, frozen, key)
 
@@ -100,6 +101,9 @@ class GatedBottleneck(Gated, Bottleneck):
     name: ClassVar[str] = "gated_bottleneck"
     summary: ClassVar[str] = "bottleneck network behind a gate that the text opens (UniPELT)"
     count: ClassVar[str] = "2dm + m + 2d + 1"
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        return self.beside(site, super().identity(site, size))
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         h = self.entering(state, x, y, frozen)
@@ -113,6 +117,9 @@ class GatedPrefix(Gated, Prefix):
     name: ClassVar[str] = "gated_prefix"
     summary: ClassVar[str] = "prefix behind a gate that the text opens (UniPELT)"
     count: ClassVar[str] = "2 n d + d + 1"
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        return self.beside(site, super().identity(site, size))
 
     def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
         if not isinstance(y, Entry):
