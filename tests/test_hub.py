@@ -23,6 +23,7 @@ from graftax import (
     Adapter,
     Bottleneck,
     Compacter,
+    Fuse,
     GatedBottleneck,
     GatedLoRA,
     GatedPrefix,
@@ -39,6 +40,7 @@ from graftax import (
     unipelt,
 )
 from graftax.adapters.adapter import Layout
+from graftax.adapters.fusion import Fusion
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.random import random_backbone
@@ -111,6 +113,13 @@ THEIRS: dict[str, tuple[Method, ...]] = {  # what the cases of adapterhub.py are
     "ia3": (IA3(feedforward=(), targets=("attention.self.key", "attention.self.value", "intermediate.dense")),),
     "mam": (Prefix(tokens=3, shifted=False), Bottleneck(width=8, place="parallel")),
     "unipelt": unipelt(tokens=3, width=8, r=5),
+}
+#: And its fusions: what they fuse, and whether their queries are made of the norm of the sum.
+THEIR_FUSIONS = {
+    "fused": ("bottleneck/relu/True", True),
+    "fused-static": ("bottleneck/silu/False", False),
+    "fused-before-ln": ("bottleneck/relu/True", False),
+    "fused-compacter": ("compacter/gelu/4/True", True),
 }
 
 
@@ -394,6 +403,103 @@ def comparable(inputs: Inputs, case: str) -> Inputs:
     return Inputs(*(part[full] for part in inputs[:3]))
 
 
+def fused(backbone: Backbone, case: str) -> Adapter:
+    """A random fusion: of bottlenecks in two places and of two scales, of those that read behind the norm, of Compacters."""
+    methods: tuple[tuple[Method, ...], ...] = {
+        "fused": (METHODS["houlsby"], (Bottleneck(width=3, place="pfeiffer", scaling=0.7),)),
+        "fused-normed": (METHODS["pfeiffer-normed"],) * 2 + ((Bottleneck(width=2, activation="tanh", normed=True),),),
+        "fused-compacter": (METHODS["compacter"], METHODS["compacter"]),
+    }[case]
+    trained = tuple(random_adapter(backbone, body, seed=seed) for seed, body in enumerate(methods, 3))
+    return random_adapter(backbone, (Fuse(trained=trained, query_normed=case == "fused-normed"),))
+
+
+FUSIONS = ("fused", "fused-normed", "fused-compacter")
+
+
+@pytest.mark.parametrize("case", FUSIONS)
+def test_fusions_are_several_directories(case: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """The same logits read from the whole or among its adapters, and the same files the second time."""
+    backbone = backbone_of("bert")
+    adapter, inputs = fused(backbone, case), some_inputs(backbone)
+    path = export_adapter(adapter, tmp_path / "first", backbone, name="mine")
+    again = load_adapter(path, backbone)
+    assert (again.labels, again.methods[0].key) == (LABELS, adapter.methods[0].key)
+    np.testing.assert_allclose(logits(backbone, again, inputs), logits(backbone, adapter, inputs), atol=1e-5)
+    second = export_adapter(again, tmp_path / "second", backbone, name="mine")
+    files = {file.relative_to(path) for file in path.rglob("*") if file.is_file()}
+    members = "mine_0,mine_1,mine_2" if case == "fused-normed" else "mine_0,mine_1"
+    assert {file.parts[0] for file in files} == {"adapter_setup.json", "mine", members, *members.split(",")}
+    for file in files:
+        assert (second / file).read_bytes() == (path / file).read_bytes()
+    for file in (path / "mine").iterdir():
+        file.rename(path / members / file.name)
+    (path / "adapter_setup.json").unlink()
+    np.testing.assert_array_equal(
+        logits(backbone, load_adapter(path / members, backbone), inputs), logits(backbone, again, inputs)
+    )
+
+
+REFUSED_FUSIONS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "queries": ("config", {"query": False}, "not supported: query=False"),
+    "residual": ("config", {"residual_before": True}, "residual_before=True"),
+    "temperature": ("config", {"temperature": True}, "temperature=True"),
+    "unknown": ("config", {"tomorrows_switch": 3}, "tomorrows_switch=3"),
+    "no-values": ("config", {"value": False}, r"unexpected .*adapter_fusion_layer\.mine_0,mine_1\.value\.weight"),
+    "elsewhere": ("", {"adapter_names": ["mine_0", "../mine_1"]}, "expected the settings of a fusion"),
+    "one": ("", {"adapter_names": ["mine_0"]}, "two or more adapters"),
+    "backbone": ("", {"model_type": "roberta"}, "made for roberta"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_FUSIONS)
+def test_fusions_refused_by_name(case: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    (part, changes, message), backbone = REFUSED_FUSIONS[case], backbone_of("bert")
+    path = export_adapter(fused(backbone, "fused"), tmp_path / "a", backbone, name="mine")
+    file = path / "mine_0,mine_1" / "adapter_fusion_config.json"
+    content = json.loads(file.read_text())
+    (content[part] if part else content).update(changes)
+    file.write_text(json.dumps(content))
+    with pytest.raises(GraftaxError, match=message):
+        load_adapter(path, backbone)
+
+
+def test_setups_that_are_no_fusion(backbone_of: GetBackbone, tmp_path: Path) -> None:
+    backbone = backbone_of("bert")
+    path = export_adapter(fused(backbone, "fused"), tmp_path / "a", backbone, name="mine")
+    single = {"type": "single", "children": ["mine_0"]}
+    for setup in (
+        {"type": "Stack", "children": [single]},
+        {"type": "Fuse", "children": [{"type": "Stack", "children": [single]}]},
+    ):
+        (path / "adapter_setup.json").write_text(json.dumps({"adapter_setup": setup, "head_setup": None}))
+        with pytest.raises(GraftaxError, match="not a Fuse of single adapters"):
+            load_adapter(path, backbone)
+    (path / "adapter_setup.json").unlink()
+    weights = path / "mine_0,mine_1" / "model_adapter_fusion.safetensors"
+    weights.rename(weights.with_name("pytorch_model_adapter_fusion.bin"))
+    with pytest.raises(GraftaxError, match=r"no model_adapter_fusion\.safetensors there; .* is a pickle"):
+        load_adapter(weights.parent, backbone)
+
+
+@pytest.mark.parametrize(
+    ("members", "normed", "message"),
+    [
+        (Bottleneck(width=3, place="parallel"), False, "adds the residual stream once more"),
+        (Bottleneck(width=3, targets=r".*layer\.[02]\.output"), False, "acts in every layer"),
+        (Bottleneck(width=3), True, "only where the adapters read it"),
+    ],
+)
+def test_fusions_the_library_cannot_hold(
+    members: Method, normed: bool, message: str, backbone_of: GetBackbone, tmp_path: Path
+) -> None:
+    backbone = backbone_of("bert")
+    trained = tuple(random_adapter(backbone, (members,), seed=seed) for seed in (3, 4))
+    fusion = random_adapter(backbone, (Fuse(trained=trained, query_normed=normed),))
+    with pytest.raises(GraftaxError, match=message):
+        export_adapter(fusion, tmp_path / "a", backbone, name="mine")
+
+
 Exchange = Callable[[str], tuple[Backbone, Path]]
 
 
@@ -412,6 +518,8 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Exchange:
             export_adapter(random_adapter(backbone, methods), at / "ours" / name, backbone)
         for name in ("lora", "houlsby"):
             export_adapter(random_adapter(backbone, OURS[name], tokens=True), at / "ours" / f"{name}-tokens", backbone)
+        for case in FUSIONS:
+            export_adapter(fused(backbone, case), at / "ours" / case, backbone)
         in_their_environment("load", at / "backbone", at / "rows.npz", at / "ours")
         return backbone, at
 
@@ -431,7 +539,7 @@ def prefixed(method: Method, prefix: str) -> Method:
 def test_we_read_their_files(case: str, family: str, exchange: Exchange, tmp_path: Path) -> None:
     """Adapters made and saved by `adapters` give its logits here, and go back as they came."""
     backbone, at = exchange(family)
-    assert {path.name for path in (at / "theirs").iterdir() if path.is_dir()} == THEIRS.keys()
+    assert {path.name for path in (at / "theirs").iterdir() if path.is_dir()} == {*THEIRS, *THEIR_FUSIONS}
     adapter = load_adapter(at / "theirs" / case, backbone)
     assert adapter.methods[:-1] == tuple(prefixed(method, family) for method in THEIRS[case])
     head = FIRST_HEAD if (case, family) == ("default-head", "bert") else backbone.head(3)
@@ -464,3 +572,27 @@ def test_they_read_our_files(name: str, family: str, exchange: Exchange) -> None
     if theirs.ndim == 3:
         ours, theirs = ours[inputs.mask], theirs[inputs.mask]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("case", THEIR_FUSIONS)
+def test_we_read_their_fusions(case: str, family: str, exchange: Exchange) -> None:
+    """A setup made and saved by `adapters` gives its logits here."""
+    backbone, at = exchange(family)
+    adapter = load_adapter(at / "theirs" / case, backbone)
+    method = adapter.methods[0]
+    assert isinstance(method, Fusion)
+    assert (method.member, method.query_normed, method.adapters) == (*THEIR_FUSIONS[case], 2)
+    inputs, theirs = some_inputs(backbone, seed=5), np.load(at / "theirs" / f"{case}.npy")
+    np.testing.assert_allclose(logits(backbone, adapter, inputs), theirs, atol=1e-4)
+    assert np.abs(logits(backbone, only_head(adapter), inputs) - theirs).max() > 1e-2
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("case", FUSIONS)
+def test_they_read_our_fusions(case: str, family: str, exchange: Exchange) -> None:
+    backbone, at = exchange(family)
+    ours = logits(backbone, fused(backbone, case), some_inputs(backbone, seed=5))
+    np.testing.assert_allclose(ours, np.load(at / "ours" / f"{case}.npy"), atol=1e-4)
