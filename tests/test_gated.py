@@ -108,6 +108,7 @@ def test_padding_is_not_in_the_mean(backbone_of: GetBackbone) -> None:
     np.testing.assert_allclose(logits(backbone, adapter, longer), logits(backbone, adapter, short), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_padding_on_either_side_of_a_decoder() -> None:
     """The same where keys are narrower than the residual stream; and the gates are felt in what leaves the last layer."""
     backbone = random_backbone(SHAPES["llama"], seed=7)
@@ -141,7 +142,7 @@ def test_an_open_gate_is_no_gate(methods: tuple[Method, Method], backbone_of: Ge
     bare = dataclasses.replace(adapter, methods=(plain, *adapter.methods[1:]), states=adapter.states | states)
     expected = logits(backbone, bare, inputs)
     np.testing.assert_allclose(logits(backbone, at(100.0), inputs), expected, atol=1e-5)
-    assert np.abs(logits(backbone, at(-3.0), inputs) - expected).max() > 1e-2
+    assert np.abs(logits(backbone, at(-3.0), inputs) - expected).max() > 1e-3
 
 
 def test_what_gates_cannot(backbone_of: GetBackbone) -> None:
