@@ -12,6 +12,7 @@ from .files import load_adapter, save_adapter
 from .fourierft import FourierFT
 from .full import Full
 from .fusion import Fuse
+from .gated import GatedBottleneck, GatedLoRA, GatedPrefix
 from .head import Head
 from .hira import HiRA
 from .hra import HRA
@@ -36,7 +37,7 @@ from .registry import METHODS
 from .road import RoAd
 from .shira import SHiRA
 from .sites import Site
-from .unions import mad_x, mam
+from .unions import mad_x, mam, unipelt
 from .vera import VeRA
 
 __all__ = [
@@ -56,6 +57,9 @@ __all__ = [
     "FourierFT",
     "Full",
     "Fuse",
+    "GatedBottleneck",
+    "GatedLoRA",
+    "GatedPrefix",
     "Head",
     "HiRA",
     "Invertible",
@@ -85,4 +89,5 @@ __all__ = [
     "merged_arrays",
     "save_adapter",
     "to_lora",
+    "unipelt",
 ]

@@ -115,11 +115,17 @@ class Bottleneck(Method):
         scales = {"learned": np.ones(1, np.float32), "channel": np.ones(dim, np.float32)}
         return network | scales, {"scale": scalar(1.0), "parallel": np.asarray(False)}
 
-    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        h = frozen(x + y) if self.normed else jnp.where(state["parallel"], x, y)
+    def entering(self, state: Leaves, x: Any, y: jax.Array, frozen: Any) -> jax.Array:
+        """What the network reads."""
+        return frozen(x + y) if self.normed else jnp.where(state["parallel"], x, y)
+
+    def change(self, state: Leaves, h: jax.Array) -> jax.Array:
         narrow = ACTIVATIONS[self.activation](h @ state["down"] + state["down_bias"])
         change = state["scale"] * (narrow @ state["up"] + state["up_bias"])
         for scale in ("learned", "channel"):
             if scale in state:
                 change = change * state[scale]
-        return y + change
+        return change
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        return y + self.change(state, self.entering(state, x, y, frozen))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
 HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub.py`), whose config has the same name
+HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub_fusion.py`)
 SCHEMA = 1
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 _TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM"}  # without a head
@@ -72,6 +73,10 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     `any_backbone=True` skips the fingerprint's comparison; names and shapes must fit all the same.
     """
     directory = Path(directory)
+    if any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION)):
+        from . import hub_fusion
+
+        return hub_fusion.read_fusion(directory, backbone)
     config, extra, data = read_directory(directory)
     if from_hub(config):
         from . import hub  # its files are made of what is in this one

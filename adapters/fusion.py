@@ -1,9 +1,10 @@
 """AdapterFusion: attention over several trained adapters, at every residual branch (Pfeiffer et al., 2021, arXiv:2005.00247).
 
-    o = y + sum_n p_n z_n V          p = softmax_n((y Q + q) . (z_n K + k))          Q, K, V [d, d], q, k [d]
+    o = y + sum_n p_n z_n V          p = softmax_n((u Q + q) . (z_n K + k))          Q, K, V [d, d], q, k [d]
 
 z_n is what the n-th of N frozen adapters adds to the branch's output y; the adapters are bottlenecks or Compacters of one kind.
-Trained are Q, K, V, q and k: from a token's y they learn which adapters help it. Q and K start normal (0.02), V at the identity
+u is y, or with `query_normed` LN(x + y), what y and the residual stream x become behind the norm that follows.
+Trained are Q, K, V, q and k: from a token's u they learn which adapters help it. Q and K start normal (0.02), V at the identity
 (a fresh fusion is about the adapters' mean, and not the base). Trainable parameters at a site: 3 d^2 + 2 d.
 
     train_many(backbone, data, out, method=Fuse(trained=(one, another)))
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .adapter import Adapter
     from .starts import Rows
 
-_OF = "of_"  # begins the names of the adapters' leaves
+OF = "of_"  # begins the names of the adapters' leaves
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,21 @@ class Fusion(Method):
     summary: ClassVar[str] = "attention over several frozen bottleneck adapters (AdapterFusion)"
     count: ClassVar[str] = "3 d^2 + 2 d"
     acts_on: ClassVar[tuple[str, ...]] = ("branch",)
-    traced: ClassVar[tuple[str, ...]] = ("member", "adapters", "width")
+    traced: ClassVar[tuple[str, ...]] = ("member", "adapters", "width", "query_normed")
     fresh_within: ClassVar[float | None] = None
 
     member: str = "bottleneck/relu/False"  # the adapters' `Method.key`, with "/" for ":"
     adapters: int = 2  # N
     width: int = 48  # the widest adapter's
+    query_normed: bool = False  # queries are made of LN(x + y)
 
     def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
         raise GraftaxError(
             "fusion: is made of trained adapters: method=Fuse(trained=(one, another)), or --fuse DIR --fuse DIR."
         )
 
-    def _member(self) -> Method:
+    def config(self) -> Method:
+        """What is the same in all of the adapters."""
         from .registry import method_of  # which lists this method too
 
         return method_of(self.member.replace("/", ":"))
@@ -67,22 +70,23 @@ class Fusion(Method):
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         (d,) = site.shape
         square: Leaves = {name: zeros(d, d) for name in ("query", "key", "value")}
-        trainable, fixed = self._member().identity(site, self.width)
-        held = {_OF + name: np.stack([_number(leaf)] * self.adapters) for name, leaf in (trainable | fixed).items()}
+        trainable, fixed = self.config().identity(site, self.width)
+        held = {OF + name: np.stack([_number(leaf)] * self.adapters) for name, leaf in (trainable | fixed).items()}
         return square | {"query_bias": zeros(d), "key_bias": zeros(d)}, held
 
     def buffers(self, site: Site) -> tuple[str, ...]:
         return tuple(self.identity(site, 0)[1])
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        members = {name.removeprefix(_OF): leaf for name, leaf in state.items() if name.startswith(_OF)}
+        members = {name.removeprefix(OF): leaf for name, leaf in state.items() if name.startswith(OF)}
 
         def added(own: Leaves) -> jax.Array:
             own = {name: leaf != 0 if leaf.dtype == jnp.int32 else leaf for name, leaf in own.items()}
-            return self._member().apply(own, x, y, frozen, None) - y
+            return self.config().apply(own, x, y, frozen, None) - y
 
         z = jax.vmap(added)(members)
-        query, keys = y @ state["query"] + state["query_bias"], z @ state["key"] + state["key_bias"]
+        asking = frozen(x + y) if self.query_normed else y
+        query, keys = asking @ state["query"] + state["query_bias"], z @ state["key"] + state["key_bias"]
         share = jax.nn.softmax(jnp.sum(query * keys, axis=-1), axis=0)
         return y + jnp.sum(share[..., None] * z, axis=0) @ state["value"]
 
@@ -94,6 +98,12 @@ class Fuse(Fusion):
     trained: tuple[Adapter, ...] = field(default=(), repr=False)
 
     def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+        method, held = self.joined(sites)
+        _, states = Method.begin(method, sites, key)
+        return method, {site: (own, held[site]) for site, (own, _) in states.items()}
+
+    def joined(self, sites: Sequence[Site]) -> tuple[Fusion, dict[Site, Leaves]]:
+        """The fusion that holds these adapters, and their leaves beside each other at every site."""
         from .adapter import Layout, Slot
 
         bodies = [[m for m in adapter.methods if not isinstance(m, Head)] for adapter in self.trained]
@@ -104,12 +114,15 @@ class Fuse(Fusion):
             raise GraftaxError(
                 f"fusion: {bodies[0][0].name} does not act on residual branches, as bottleneck and compacter do."
             )
+        if bodies[0][0].placed:
+            raise GraftaxError(f"fusion: {bodies[0][0].name} must know where a token is in its text, and here it would not.")
         plain = [replace(one, methods=tuple(body)) for one, body in zip(self.trained, bodies, strict=True)]
         slots = Layout.of(plain, sites).slots
         method = Fusion(
             member=kinds[0].replace(":", "/"),
             adapters=len(plain),
             width=max(slot.size for slot in slots),
+            query_normed=self.query_normed,
             targets=tuple(dict.fromkeys(site.path for one in plain for site in one.states[kinds[0]])),
         )
         chosen = method.select(sites)
@@ -119,13 +132,12 @@ class Fuse(Fusion):
             depth=number_of_layers(sites),
         )
         stacked = [layout.stack(one, sites).state for one in plain]
-        _, states = Method.begin(method, sites, key)
 
         def held(site: Site, leaf: str) -> np.ndarray:
-            each = (tree[site.name][kinds[0]][leaf.removeprefix(_OF)] for tree in stacked)
+            each = (tree[site.name][kinds[0]][leaf.removeprefix(OF)] for tree in stacked)
             return np.stack([_number(leaf if site.layer is None else leaf[site.layer]) for leaf in each])
 
-        return method, {site: (own, {leaf: held(site, leaf) for leaf in fixed}) for site, (own, fixed) in states.items()}
+        return method, {site: {leaf: held(site, leaf) for leaf in method.buffers(site)} for site in chosen}
 
 
 def _number(leaf: np.ndarray) -> np.ndarray:

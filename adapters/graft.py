@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -53,12 +53,18 @@ class SiteCalls:
     """What the adapters do at the sites of one layer (or outside the layers).
 
     `mixed`: leaves have a leading rows axis; with `weights` (`Mix.weights`) axes of rows, stages and terms.
+    `place`: where the tokens are that a layer is given, for methods that are `placed`.
     """
 
     state: State
     mixed: bool = False
     key: jax.Array | None = None
     weights: jax.Array | None = None
+    place: Place | None = None
+
+    def over(self, place: Place) -> SiteCalls:
+        """The same for the tokens at these places."""
+        return replace(self, place=place)
 
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._site("linear", name, module.weights(), module.compute, x)
@@ -74,8 +80,8 @@ class SiteCalls:
         frozen = NextNorm(None, _given) if norm is None else NextNorm(norm.weights(), norm.compute)
         return self._site("branch", name, frozen, _given, x, y)
 
-    def stream(self, name: str, h: jax.Array, place: Place) -> jax.Array:
-        return self._site("stream", name, None, lambda _, h, place: h, h, place)
+    def stream(self, name: str, h: jax.Array) -> jax.Array:
+        return self._site("stream", name, None, _given, h)
 
     def attention(self, name: str, x: jax.Array, y: KeyValue) -> KeyValue:
         return self._site("attention", name, None, _given, x, y)
@@ -91,7 +97,7 @@ class SiteCalls:
         """The site's output: what `compute(frozen, *args)` becomes through the methods held there."""
         states = self.state.get(name, {})
 
-        def changed(states: dict[str, Leaves], inner: Callable) -> Callable:
+        def changed(states: dict[str, Leaves], place: Place | None, inner: Callable) -> Callable:
             """The site as `inner` computes it, with one adapter."""
 
             def site(weights: Any, x: Any, *rest: Any) -> Any:
@@ -103,38 +109,40 @@ class SiteCalls:
                 y = inner(weights, entering, *rest)
                 for method, state in _resolve(states):
                     if kind not in method.through_weights:
-                        if method.placed:
-                            state = {**state, **rest[0]._asdict()}
+                        if method.placed and place is not None:
+                            state = {**state, **place._asdict()}
                         y = _in_float32(method.apply, state, x, y, frozen, self._key(name, method), like=y)
                 return y
 
             return site
 
-        def averaged(states: dict[str, Leaves], shares: jax.Array, inner: Callable) -> Callable:
+        def averaged(states: dict[str, Leaves], place: Place | None, shares: jax.Array, inner: Callable) -> Callable:
             """The site as `inner` computes it, with the mean of several adapters: y + sum_k share_k (y_k - y)."""
 
             def site(weights: Any, *args: Any) -> Any:
                 y = inner(weights, *args)
-                each = jax.vmap(lambda state: changed(state, inner)(weights, *args))(states)
+                each = jax.vmap(lambda state: changed(state, place, inner)(weights, *args))(states)
                 return y + jnp.sum(_by_token(shares, y) * (each - y), axis=0).astype(y.dtype)
 
             return site
 
-        def row(states: dict[str, Leaves], shares: jax.Array, *args: Any) -> Any:
+        def row(states: dict[str, Leaves], place: Place | None, shares: jax.Array, *args: Any) -> Any:
             site = compute
             for stage in range(len(shares)):
                 terms = jax.tree.map(lambda leaf, at=stage: leaf[at], states)
                 if kind in SINGLE:
-                    site = changed(jax.tree.map(lambda leaf: leaf[0], terms), site)
+                    site = changed(jax.tree.map(lambda leaf: leaf[0], terms), place, site)
                 else:
-                    site = averaged(terms, shares[stage], site)
+                    site = averaged(terms, place, shares[stage], site)
             return site(frozen, *args)
 
         if not (states and self.mixed):
-            return changed(states, compute)(frozen, *args)
+            return changed(states, self.place, compute)(frozen, *args)
         if self.weights is None or kind == "head":
-            return jax.vmap(lambda states, *args: changed(states, compute)(frozen, *args))(states, *args)
-        return jax.vmap(row)(states, self.weights, *args)
+            return jax.vmap(lambda states, place, *args: changed(states, place, compute)(frozen, *args))(
+                states, self.place, *args
+            )
+        return jax.vmap(row)(states, self.place, self.weights, *args)
 
     def _key(self, name: str, method: Method) -> jax.Array | None:
         return None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(f"{name}/{method.key}".encode()))
@@ -161,6 +169,11 @@ class Grafts:
     def by_token(self) -> bool:
         """Whether the adapters of a row differ by token, which then all must be computed."""
         return isinstance(self.slots, Mix) and self.slots.weights.ndim == 4
+
+    @property
+    def whole(self) -> bool:
+        """Whether a method reads whole texts, all of whose tokens the last layer must compute."""
+        return self.by_token or any(method_of(key).whole_text for states in self._stacked().values() for key in states)
 
     def _stacked(self) -> State:
         return {name: states for name, states in self.state.items() if name.startswith(STACK)}

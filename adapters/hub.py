@@ -5,10 +5,10 @@
     head_config.json        {config: {head_type, layers, use_pooler, label2id, ...}, ...}, where there is a head
     model_head.safetensors
 
-`hub_methods.py` says each method in that library's words. Reading is as strict as with PEFT's files (`files.py`): a missing,
-extra or misshapen tensor, or a setting that would change the result, is an error that names it. A head of another shape than
-this backbone's is left out, and a warning says so. Both ways go for the model types in `FAMILIES`, whose modules have the names
-that transformers gives them there.
+`hub_methods.py` says each method in that library's words; a fusion is several such directories (`hub_fusion.py`). Reading is as
+strict as with PEFT's files (`files.py`): a missing, extra or misshapen tensor, or a setting that would change the result, is an
+error that names it. A head of another shape than this backbone's is left out, and a warning says so. Both ways go for the model
+types in `FAMILIES`, whose modules have the names that transformers gives them there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,9 +26,10 @@ from .. import disk
 from ..errors import GraftaxError
 from .adapter import Adapter
 from .files import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_of
+from .fusion import Fusion
 from .head import FIRST, Head
 from .hub_methods import Place, Words, read_methods, words_of
-from .method import Leaves, Method
+from .method import Leaves, Method, States
 from .sites import Site
 
 if TYPE_CHECKING:
@@ -48,11 +49,8 @@ def read_adapter(config: Mapping[str, Any], tensors: dict[str, np.ndarray], dire
     where, settings, name = f"{directory / CONFIG}", config.get("config"), config.get("name")
     if not isinstance(settings, dict) or not isinstance(name, str):
         raise GraftaxError(f"{where}: expected the settings of an adapter under config, and its name.")
-    _fits(config, backbone, where)
-    prefix = backbone.family.prefix + "."
-    if not any(key.startswith(prefix) for key in tensors):  # saved from the encoder alone
-        tensors = {prefix + key: tensor for key, tensor in tensors.items()}
-    found = _read_head(directory, backbone)
+    check_backbone(config, backbone, where)
+    tensors, found = of_task_model(tensors, backbone), read_head(directory, backbone)
     place = Place(backbone.sites_for(found.head if found else None), backbone.family.prefix, name, where)
     try:
         words = read_methods(dict(settings), place, _faulty_scale(config.get("version")))
@@ -64,14 +62,34 @@ def read_adapter(config: Mapping[str, Any], tensors: dict[str, np.ndarray], dire
     methods: tuple[Method, ...] = tuple(part.method for part in words)
     if len(spoken) < len(words):
         raise GraftaxError(f"{where}: two parts of a union are one method here ({', '.join(m.name for m in methods)}).")
+    return with_head(methods, spoken, tensors, found, place.sites, directory)
+
+
+def with_head(
+    methods: tuple[Method, ...],
+    spoken: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    found: FoundHead | None,
+    sites: Sequence[Site],
+    directory: Path,
+) -> Adapter:
+    """The adapter of these methods and the head that was found; `spoken`: words by method key."""
     if found is None:
-        return Adapter(methods, states_of(methods, tensors, place.sites, directory, spoken))
-    spoken[found.head.key] = HeadWords(found.head, found.modules)
-    states = states_of((*methods, found.head), tensors | found.tensors, place.sites, directory, spoken)
+        return Adapter(methods, states_of(methods, tensors, sites, directory, spoken))
+    spoken = {**spoken, found.head.key: HeadWords(found.head, found.modules)}
+    states = states_of((*methods, found.head), {**tensors, **found.tensors}, sites, directory, spoken)
     return Adapter((*methods, found.head), states, task=found.task, labels=found.labels)
 
 
-def _fits(config: Mapping[str, Any], backbone: Backbone, where: str) -> None:
+def of_task_model(tensors: dict[str, np.ndarray], backbone: Backbone) -> dict[str, np.ndarray]:
+    """Under the keys of a task model, also where the encoder alone was saved."""
+    prefix = backbone.family.prefix + "."
+    if any(key.startswith(prefix) for key in tensors):
+        return tensors
+    return {prefix + key: tensor for key, tensor in tensors.items()}
+
+
+def check_backbone(config: Mapping[str, Any], backbone: Backbone, where: str) -> None:
     _known(backbone)
     kind, size = config.get("model_type"), config.get("hidden_size")
     if kind not in backbone.family.model_types or size not in (None, backbone.config.hidden_size):
@@ -103,7 +121,7 @@ class FoundHead(NamedTuple):
     task: str
 
 
-def _read_head(directory: Path, backbone: Backbone) -> FoundHead | None:
+def read_head(directory: Path, backbone: Backbone) -> FoundHead | None:
     """The head, where there is one and it is one of this backbone's."""
     file = directory / HEAD_WEIGHTS
     if not (directory / HEAD_CONFIG).is_file():
@@ -195,18 +213,53 @@ def export_adapter(
     adapter: Adapter, directory: str | Path, backbone: Backbone, *, name: str | None = None, overwrite: bool = False
 ) -> Path:
     """Write an adapter as `adapters` saves it; what that library cannot say is an error. `name`: default the directory's."""
-    from safetensors.numpy import save
+    from . import hub_fusion  # which is made of what is in this file
 
-    kind, directory = _known(backbone), Path(directory)
+    _known(backbone)
+    directory = Path(directory)
     name = name or directory.name
     if not name or "." in name:
         raise GraftaxError(f"{name!r} is no name for an adapter there: it is part of a module's path, which has dots.")
     head = next((m for m in adapter.methods if isinstance(m, Head)), None)
-    body = [m for m in adapter.methods if not isinstance(m, Head)]
-    place = Place(backbone.sites_for(head), backbone.family.prefix, name, "`adapters`")
-    words = [words_of(method, adapter.states[method.key], place) for method in body]
-    settings = _joined([(part, part.config(list(adapter.states[part.method.key]))) for part in words])
-    envelope = {
+    body = [(m, adapter.states[m.key]) for m in adapter.methods if not isinstance(m, Head)]
+    if len(body) == 1 and isinstance(fusion := body[0][0], Fusion):
+        files, at = hub_fusion.fusion_files(fusion, body[0][1], name, head is not None, backbone), f"{name}/"
+    else:
+        files, at = method_files(body, name, backbone), ""
+    if head is not None:
+        files |= {f"{at}{file}": content for file, content in _head_files(adapter, head, name, backbone).items()}
+    with disk.new_directory(directory, overwrite) as draft:
+        for file, content in files.items():
+            (draft / file).parent.mkdir(exist_ok=True)
+            (draft / file).write_bytes(content)
+    return directory
+
+
+def method_files(parts: Sequence[tuple[Method, States]], name: str, backbone: Backbone) -> dict[str, bytes]:
+    """The files of these methods as one adapter."""
+    place = Place(backbone.sites, backbone.family.prefix, name, "`adapters`")
+    words = [words_of(method, states, place) for method, states in parts]
+    settings = _joined([(part, part.config(list(states))) for part, (_, states) in zip(words, parts, strict=True)])
+    tensors: dict[str, np.ndarray] = {}
+    for part, (_, states) in zip(words, parts, strict=True):
+        tensors |= part.export(_trained(states))
+    return {HUB_WEIGHTS: packed(tensors), CONFIG: dumped(envelope(name, backbone) | {"config": settings})}
+
+
+def _head_files(adapter: Adapter, head: Head, name: str, backbone: Backbone) -> dict[str, bytes]:
+    exported = HeadWords(head, _numbered(head, name)).export(_trained(adapter.states[head.key]))
+    shape = _shape(head, backbone)
+    head_type = {task: there for there, task in _TASKS.items()}.get(adapter.task, "classification")
+    labels = adapter.labels if len(adapter.labels) == head.labels else tuple(f"LABEL_{i}" for i in range(head.labels))
+    shape |= {"head_type": head_type, "num_labels": head.labels, "label2id": {label: i for i, label in enumerate(labels)}}
+    settings = {"activation_function": "tanh", "dropout_prob": None, **shape}
+    return {HEAD_WEIGHTS: packed(exported), HEAD_CONFIG: dumped(envelope(name, backbone) | {"config": settings})}
+
+
+def envelope(name: str, backbone: Backbone) -> dict[str, Any]:
+    """What that library writes around every config."""
+    kind = _known(backbone)
+    return {
         "model_type": kind,
         "hidden_size": backbone.config.hidden_size,
         "model_name": backbone.name,
@@ -214,26 +267,10 @@ def export_adapter(
         "name": name,
         "version": VERSION,
     }
-    tensors: dict[str, np.ndarray] = {}
-    for part in words:
-        tensors |= part.export(_trained(adapter, part.method))
-    files = {HUB_WEIGHTS: save(tensors, metadata={"format": "pt"}), CONFIG: _dump(envelope | {"config": settings})}
-    if head is not None:
-        exported = HeadWords(head, _numbered(head, name)).export(_trained(adapter, head))
-        shape = _shape(head, backbone)
-        head_type = {task: there for there, task in _TASKS.items()}.get(adapter.task, "classification")
-        labels = adapter.labels if len(adapter.labels) == head.labels else tuple(f"LABEL_{i}" for i in range(head.labels))
-        shape |= {"head_type": head_type, "num_labels": head.labels, "label2id": {label: i for i, label in enumerate(labels)}}
-        files |= {HEAD_WEIGHTS: save(exported, metadata={"format": "pt"})}
-        files |= {HEAD_CONFIG: _dump(envelope | {"config": {"activation_function": "tanh", "dropout_prob": None, **shape}})}
-    with disk.new_directory(directory, overwrite) as draft:
-        for file, content in files.items():
-            (draft / file).write_bytes(content)
-    return directory
 
 
-def _trained(adapter: Adapter, method: Method) -> dict[Site, Leaves]:
-    return {site: own for site, (own, _) in adapter.states[method.key].items()}
+def _trained(states: States) -> dict[Site, Leaves]:
+    return {site: own for site, (own, _) in states.items()}
 
 
 def _joined(parts: list[tuple[Words, dict[str, Any]]]) -> dict[str, Any]:
@@ -247,5 +284,11 @@ def _joined(parts: list[tuple[Words, dict[str, Any]]]) -> dict[str, Any]:
     return parts[0][1] if len(parts) == 1 else {"architecture": "union", "configs": [settings for _, settings in parts]}
 
 
-def _dump(content: Mapping[str, Any]) -> bytes:
+def packed(tensors: dict[str, np.ndarray]) -> bytes:
+    from safetensors.numpy import save
+
+    return save(tensors, metadata={"format": "pt"})
+
+
+def dumped(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

@@ -43,7 +43,7 @@ class LoRA(Method):
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     fast: ClassVar[tuple[str, ...]] = ("b",)
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "LORA"
+    peft_type: ClassVar[str | None] = "LORA"
     allowed: ClassVar[tuple[str, ...]] = starts.STARTS  # values of `start`
 
     r: int = 8  # rank

@@ -56,7 +56,8 @@ class Method(ABC):
     through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `apply`
     mergeable: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a row of its own
-    placed: ClassVar[bool] = False  # `apply` finds the leaves of a `Place` in its state; for methods that act on `stream` alone
+    placed: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `Place` in its state
+    whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a row of its own
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
     tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
     peft_type: ClassVar[str | None] = None  # PEFT's name for it, where PEFT has it

@@ -32,7 +32,7 @@ class Prefix(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("attention", "input")
     padded: ClassVar[dict[str, int]] = {"key": 0, "value": 0, "mask": 0}
     fresh_within: ClassVar[float | None] = None
-    peft_type: ClassVar[str] = "PREFIX_TUNING"
+    peft_type: ClassVar[str | None] = "PREFIX_TUNING"
 
     tokens: int = 16  # n
     shifted: bool = True  # the real tokens' positions start after the virtual ones, as in PEFT; in `adapters` they do not

@@ -14,6 +14,7 @@ from .dora import DoRA
 from .fourierft import FourierFT
 from .full import Full
 from .fusion import Fusion
+from .gated import GatedBottleneck, GatedLoRA, GatedPrefix
 from .head import Head
 from .hira import HiRA
 from .hra import HRA
@@ -44,6 +45,7 @@ _ALL: tuple[type[Method], ...] = (
     *(Bottleneck, Compacter, Invertible),
     *(Prefix, PromptTuning, PTuning),
     *(LoReFT, DiReFT),
+    *(GatedLoRA, GatedBottleneck, GatedPrefix),
     *(Full, Head),
 )
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}

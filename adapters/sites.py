@@ -44,6 +44,7 @@ class Site:
     biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
     conv1d: bool = False  # a linear layer whose module in Hugging Face's model is a Conv1D
     above: bool = False  # above the layers: what is changed here is not felt in them
+    hidden: int = 0  # channels of the residual stream
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
     weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)

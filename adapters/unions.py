@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .bottleneck import Bottleneck
+from .gated import GatedBottleneck, GatedLoRA, GatedPrefix
 from .invertible import Invertible
 from .method import Method
 from .prefix import Prefix
@@ -30,4 +31,13 @@ def mad_x(width: int = 48, reduction: int = 2) -> tuple[Method, ...]:
     return (Invertible(reduction=reduction), Bottleneck(width=width, place="pfeiffer"))
 
 
-UNIONS: dict[str, Callable[[], tuple[Method, ...]]] = {"mam": mam, "mad_x": mad_x}
+def unipelt(tokens: int = 10, width: int = 48, r: int = 8) -> tuple[Method, ...]:
+    """UniPELT: prefix tuning, a Pfeiffer bottleneck and LoRA, each behind a gate of its own at every site.
+
+    Mao et al., 2021, arXiv:2110.07577, as AdapterHub's `adapters` has it, where `width` is a sixteenth of the hidden size.
+    """
+    bottleneck = GatedBottleneck(width=width, place="pfeiffer", normed=True)
+    return (GatedPrefix(tokens=tokens, shifted=False), bottleneck, GatedLoRA(r=r, alpha=float(r)))
+
+
+UNIONS: dict[str, Callable[[], tuple[Method, ...]]] = {"mam": mam, "mad_x": mad_x, "unipelt": unipelt}

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         FourierFT,
         Full,
         Fuse,
+        GatedBottleneck,
+        GatedLoRA,
+        GatedPrefix,
         Head,
         HiRA,
         Invertible,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
         merge,
         save_adapter,
         to_lora,
+        unipelt,
     )
     from .errors import GraftaxError
     from .models import Backbone, load_backbone
@@ -80,6 +84,9 @@ __all__ = [
     "FourierFT",
     "Full",
     "Fuse",
+    "GatedBottleneck",
+    "GatedLoRA",
+    "GatedPrefix",
     "Generator",
     "GraftaxError",
     "Head",
@@ -120,6 +127,7 @@ __all__ = [
     "save_adapter",
     "to_lora",
     "train_many",
+    "unipelt",
 ]
 
 #: Where a name comes from; those not named here come from `adapters`.

@@ -29,7 +29,7 @@ def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         with full_disk(path):
             yield draft
-            for file in draft.iterdir():
+            for file in draft.rglob("*"):
                 _sync(file)
             _sync(draft)
             draft.chmod(0o755)

@@ -88,6 +88,7 @@ class Backbone:
                         conv1d=part.conv1d,
                         above=part.above,
                         within=part.path,
+                        hidden=config.hidden_size,
                         weights=partial(self._frozen, part.kind, part.name, layer if part.stacked else ...),
                     )
                 )
@@ -151,12 +152,10 @@ class Backbone:
 
         `state` is one adapter's tree, or a bank's with `slots`: the slot of each row `[rows]`, or a `Mix`.
         `key`: for dropout, in training. `layers`: this backbone's, for training (`Encoder.__call__` says why).
-        Only the pooled position of the last layer is computed, where no head reads the tokens and no row splits them.
+        Only the pooled position of the last layer is computed, where neither a head nor a method reads the others.
         """
         grafts = Grafts(state, slots, key)
-        out = nnx.merge(self.graphdef, params)(
-            inputs, grafts, pooled=TOKENS not in state and not grafts.by_token, layers=layers
-        )
+        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state and not grafts.whole, layers=layers)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         at = grafts.outside()
         return Logits(_of_either(at.head(POOLED, features), at.head(FIRST, out.first)), at.head(TOKENS, out.hidden))

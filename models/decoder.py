@@ -21,6 +21,7 @@ from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
+from ..errors import GraftaxError
 from .inputs import Inputs, Outputs, count_within, places
 from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
@@ -192,7 +193,7 @@ class Layer(nnx.Module):
         self, h: jax.Array, view: LayerView, at: SiteCalls, pooled: bool = False, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
-        c = self.config
+        c, at = self.config, at.over(view.place)
         x = at.norm("layers.attention_norm", h, self.attention_norm)
         query, key, value = self.project(x, view, at, pooled)
         if past is not None:
@@ -202,9 +203,9 @@ class Layer(nnx.Module):
             )
         kept = (key, value)
         pairs = at.attention("layers.attention", x, KeyValue(key, value, view.sight.mask))
-        place = view.place
         if pooled:
-            h, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (h, place))
+            h, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (h, view.place))
+            at = at.over(place)
             key, value = (pairs.key[view.row], pairs.value[view.row]) if view.packed else (pairs.key, pairs.value)
             pairs = KeyValue(key, value, pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask, c.query_scale or None, c.attention_cap or None)
@@ -218,7 +219,7 @@ class Layer(nnx.Module):
         if c.post_norms:
             narrow = at.norm("layers.ffn_post_norm", narrow, self.ffn_post_norm)
         narrow = at.branch("layers.ffn_branch", beside, narrow)
-        return at.stream("layers.output", beside + narrow, place), kept
+        return at.stream("layers.output", beside + narrow), kept
 
     def project(self, x: jax.Array, view: LayerView, at: SiteCalls, pooled: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries of the computed tokens, keys and values of all, by heads, turned by their positions."""
@@ -375,6 +376,8 @@ class Decoder(Stack):
 
     def prefill(self, inputs: Inputs, grafts: Grafts, layers: Sequence[Any], columns: int) -> tuple[jax.Array, Cache]:
         """Logits `[rows, vocabulary]` behind each row's last token, and a cache for `columns` tokens and what methods add."""
+        if grafts.whole:
+            raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
         at = grafts.outside()
         entry = Entry(self.words(inputs.ids, at), jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
         entry = at.input("input", inputs.ids, entry)

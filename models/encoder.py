@@ -95,13 +95,15 @@ class Layer(nnx.Module):
 
     def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
-        x, place = h, view.place
+        every = at.over(view.place)
+        x, at = h, every
         if pooled:
-            x, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (x, place))
+            x, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (h, view.place))
+            at = at.over(place)
         query = split_heads(at.linear("layers.query", x, self.query), self.heads)
-        key = split_heads(at.linear("layers.key", h, self.key), self.heads)
-        value = split_heads(at.linear("layers.value", h, self.value), self.heads)
-        pairs = at.attention("layers.attention", h, KeyValue(key, value, view.mask))
+        key = split_heads(every.linear("layers.key", h, self.key), self.heads)
+        value = split_heads(every.linear("layers.value", h, self.value), self.heads)
+        pairs = every.attention("layers.attention", h, KeyValue(key, value, view.mask))
         if pooled and view.packed:
             pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask)
@@ -111,7 +113,7 @@ class Layer(nnx.Module):
         wide = ACTIVATIONS[self.activation](at.linear("layers.ffn_in", x, self.ffn_in))
         narrow = at.linear("layers.ffn_out", wide, self.ffn_out)
         narrow = at.branch("layers.ffn_branch", x, narrow, self.ffn_norm)
-        return at.stream("layers.output", at.norm("layers.ffn_norm", x + narrow, self.ffn_norm), place)
+        return at.stream("layers.output", at.norm("layers.ffn_norm", x + narrow, self.ffn_norm))
 
 
 class Encoder(Stack):

@@ -45,7 +45,23 @@ CASES: dict[str, Callable[[], Any]] = {
     "mam": lambda: adapters.MAMConfig(
         adapters.PrefixTuningConfig(prefix_length=3, bottleneck_size=6), adapters.ParBnConfig(**SMALL)
     ),
+    "unipelt": lambda: adapters.UniPELTConfig(
+        adapters.PrefixTuningConfig(prefix_length=3, bottleneck_size=6),
+        adapters.SeqBnConfig(**SMALL),
+        adapters.LoRAConfig(r=5, alpha=2),
+    ),
 }
+#: Fusions of two adapters: their config, and the fusion's.
+FUSED: dict[str, tuple[Callable[[], Any], Any]] = {
+    "fused": (lambda: adapters.SeqBnConfig(**SMALL), adapters.DynamicAdapterFusionConfig()),
+    "fused-static": (lambda: adapters.DoubleSeqBnConfig(scaling=1.7, **SMALL), adapters.StaticAdapterFusionConfig()),
+    "fused-before-ln": (
+        lambda: adapters.SeqBnConfig(**SMALL),
+        adapters.DynamicAdapterFusionConfig(query_before_ln=True, value_before_softmax=False),
+    ),
+    "fused-compacter": (lambda: adapters.CompacterPlusPlusConfig(**SMALL), adapters.DynamicAdapterFusionConfig()),
+}
+GATED = ("unipelt", "gated")  # the mean that a gate is runs over padding here, so they are compared where there is none
 
 
 def model_of(backbone: Path, case: str) -> Any:
@@ -55,8 +71,10 @@ def model_of(backbone: Path, case: str) -> Any:
 
 
 @torch.no_grad()
-def logits(model: Any, rows: Any) -> np.ndarray:
+def logits(model: Any, rows: Any, case: str) -> np.ndarray:
     given = {"input_ids": rows["ids"], "attention_mask": rows["mask"], "token_type_ids": rows["types"]}
+    if case in GATED:
+        given = {name: part[rows["mask"].all(axis=1)] for name, part in given.items()}
     if model.config.type_vocab_size < 1:
         del given["token_type_ids"]
     return model(**{name: torch.tensor(row.astype(np.int64)) for name, row in given.items()}).logits.numpy()
@@ -71,33 +89,48 @@ def without_pickle(directory: Path, name: str) -> None:
 
 
 def save(backbone: Path, rows: Any, out: Path) -> None:
-    for seed, (case, config) in enumerate(CASES.items()):
+    out.mkdir(exist_ok=True)
+    for seed, case in enumerate([*CASES, *FUSED]):
         torch.manual_seed(seed)
         model = model_of(backbone, case)
-        model.add_adapter("mine", config=config())
+        setup: Any = "mine"
+        if case in FUSED:
+            setup, (config, fusion) = adapters.composition.Fuse("one", "two"), FUSED[case]
+            for name in ("one", "two"):
+                model.add_adapter(name, config=config())
+            model.add_adapter_fusion(setup, config=fusion)
+        else:
+            model.add_adapter("mine", config=CASES[case]())
         pooled = model.config.model_type in ("bert", "albert")  # as graftax's head reads it
         shape = {"layers": 1, "use_pooler": True} if pooled and case != "default-head" else {"layers": 2, "use_pooler": False}
         model.add_classification_head("mine", num_labels=3, id2label={0: "bad", 1: "fair", 2: "good"}, **shape)
-        model.set_active_adapters("mine")
+        model.set_active_adapters(setup)
+        model.active_head = "mine"
         for key, parameter in model.named_parameters():
-            if ".mine." in key:
+            if any(f".{name}." in key for name in ("mine", "one", "two", "one,two")):
                 parameter.data.add_(0.3 * torch.randn_like(parameter))
         model.eval()
-        pickled = case.startswith(("prefix", "mam"))
+        np.save(out / f"{case}.npy", logits(model, rows, case))
+        if case in FUSED:
+            model.save_adapter_setup(str(out / case), setup, head_setup="mine", use_safetensors=True)
+            continue
+        pickled = case.startswith(("prefix", "mam", "unipelt"))
         model.save_adapter(str(out / case), "mine", use_safetensors=not pickled)
         if pickled:
             without_pickle(out / case, "mine")
-        np.save(out / f"{case}.npy", logits(model, rows))
 
 
 def load(backbone: Path, rows: Any, directory: Path) -> None:
     loaded = {}
     for path in sorted(p for p in directory.iterdir() if p.is_dir()):
         model, info = model_of(backbone, path.name), {}
-        name = model.load_adapter(str(path), use_safetensors=True, set_active=True, loading_info=info)
+        if (path / "adapter_setup.json").exists():
+            name = model.load_adapter_setup(str(path), use_safetensors=True, set_active=True)[0].name
+        else:
+            name = model.load_adapter(str(path), use_safetensors=True, set_active=True, loading_info=info)
         model.eval()
         loaded[path.name] = {"name": name, **{key: list(keys) for key, keys in info.items()}}
-        np.save(directory / f"{path.name}.npy", logits(model, rows))
+        np.save(directory / f"{path.name}.npy", logits(model, rows, path.name))
     (directory / "loaded.json").write_text(json.dumps(loaded))
 
 

@@ -24,6 +24,9 @@ from graftax import (
     DoRA,
     FourierFT,
     Full,
+    GatedBottleneck,
+    GatedLoRA,
+    GatedPrefix,
     Head,
     HiRA,
     Invertible,
@@ -44,6 +47,7 @@ from graftax import (
     VeRA,
     mad_x,
     mam,
+    unipelt,
 )
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
@@ -122,6 +126,11 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "shira": (SHiRA(r=3),),
     "boft": (BOFT(boft_n_butterfly_factor=3),),
     "boft-1": (BOFT(boft_block_size=0, boft_block_num=8, targets=LINEAR),),
+    "gated_lora": (GatedLoRA(r=3, alpha=7.0, rslora=True, targets=("query", "q_lin", *DENSE)),),
+    "gated_bottleneck": (GatedBottleneck(width=5, scaling="learned"),),
+    "gated_bottleneck-parallel": (GatedBottleneck(width=4, activation="gelu", place="parallel"),),
+    "gated_prefix": (GatedPrefix(tokens=4),),
+    "unipelt": unipelt(tokens=3, width=4, r=2),
     "full": (Full(),),
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),
@@ -194,6 +203,11 @@ COUNTS = {
     "shira": 3 * 2 * 3 * (D + D),
     "boft": 3 * 2 * (3 * D * 4 + D),
     "boft-1": 3 * (3 * D * D // 8 + W * W // 8 + 3 * D + W) + D * D // 8 + D,
+    "gated_lora": 3 * (2 * (3 * (D + D) + D + 1) + (3 * (D + W) + D + 1) + (3 * (W + D) + W + 1)),
+    "gated_bottleneck": 2 * 3 * (2 * D * 5 + 5 + D + 1 + D + 1),
+    "gated_bottleneck-parallel": 3 * (2 * D * 4 + 4 + D + D + 1),
+    "gated_prefix": 3 * (2 * 4 * D + D + 1),
+    "unipelt": 3 * ((2 * 3 * D + D + 1) + (2 * D * 4 + 4 + D + D + 1) + 2 * (2 * (D + D) + D + 1)),
     "full": 3 * (KERNELS + BIASES + NORMS) + (V + N + T) * D + 2 * D + D * D + D,
     "probe": 0,
 }

@@ -23,6 +23,10 @@ from graftax import (
     Adapter,
     Bottleneck,
     Compacter,
+    Fuse,
+    GatedBottleneck,
+    GatedLoRA,
+    GatedPrefix,
     GraftaxError,
     Head,
     LoRA,
@@ -33,8 +37,10 @@ from graftax import (
     load_adapter,
     load_backbone,
     save_adapter,
+    unipelt,
 )
 from graftax.adapters.adapter import Layout
+from graftax.adapters.fusion import Fusion
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.random import random_backbone
@@ -57,6 +63,11 @@ OURS: dict[str, tuple[Method, ...]] = {
     "ia3": (IA3(targets=("key", "value", "intermediate.dense"), feedforward=()),),
     "some-layers": (Bottleneck(width=7, activation="silu", targets=r".*layer\.[02]\.attention\.output"),),
     "mam": (Prefix(tokens=3, shifted=False), Bottleneck(width=4, place="parallel")),
+    "unipelt": METHODS["unipelt"],
+    "gated": (
+        GatedLoRA(r=4, alpha=2.0, rslora=True, targets=("query", "intermediate.dense")),
+        GatedBottleneck(width=5, activation="gelu", place="parallel"),
+    ),
 }
 LORA_SITES = [f"attention.self.{name}" for name in ("key", "query", "value")] + ["intermediate.dense", "output.dense"]
 #: Theirs by default, which on BERT is not transformers'.
@@ -101,6 +112,14 @@ THEIRS: dict[str, tuple[Method, ...]] = {  # what the cases of adapterhub.py are
     "default-head": (LoRA(r=3, alpha=7),),
     "ia3": (IA3(feedforward=(), targets=("attention.self.key", "attention.self.value", "intermediate.dense")),),
     "mam": (Prefix(tokens=3, shifted=False), Bottleneck(width=8, place="parallel")),
+    "unipelt": unipelt(tokens=3, width=8, r=5),
+}
+#: And its fusions: what they fuse, and whether their queries are made of the norm of the sum.
+THEIR_FUSIONS = {
+    "fused": ("bottleneck/relu/True", True),
+    "fused-static": ("bottleneck/silu/False", False),
+    "fused-before-ln": ("bottleneck/relu/True", False),
+    "fused-compacter": ("compacter/gelu/4/True", True),
 }
 
 
@@ -177,6 +196,8 @@ CANNOT: dict[str, tuple[tuple[Method, ...], str]] = {
     "ranks": (METHODS["rslora"], "one rank and one alpha"),
     "behind-the-attention": ((LoRA(targets=("attention.output.dense",)),), "no LoRA or IA3 there at attention_out"),
     "uneven": ((LoRA(targets=r".*layer\.0.*query|.*layer\.1.*value"),), "same places in every layer"),
+    "scaled-gate": ((GatedLoRA(r=3, alpha=7.0),), "a gated LoRA has the scale 1 there"),
+    "gated-shifted": ((GatedPrefix(tokens=3),), "shifted=false"),
     "twice": ((LoRA(), OURS["ia3"][0]), "two of them are one architecture"),
     "probe": ((), "a head alone"),
 }
@@ -206,7 +227,13 @@ def test_names_and_families(backbone_of: GetBackbone, tmp_path: Path) -> None:
 
 SIDE = {"reduction_factor": 4, "non_linearity": "relu"}
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "gating": ("houlsby", {"use_gating": True}, "use_gating=True"),
+    "gated-compacter": ("compacter", {"use_gating": True}, "use_gating=True with compacter"),
+    "gated-ia3": ("ia3", {"use_gating": True}, "use_gating=True with ia3"),
+    "no-gates": (
+        "houlsby",
+        {"use_gating": True},
+        r"missing .*layer\.0\.attention\.output\.adapters\.mine\.gate\.bias",
+    ),
     "norm-before": ("houlsby", {"ln_before": True}, "ln_before=True"),
     "norm-after": ("houlsby", {"ln_after": True}, "ln_after=True"),
     "invertible": ("houlsby", {"inv_adapter": "nice", "inv_adapter_reduction_factor": 2}, "inv_adapter='nice'.$"),
@@ -219,7 +246,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "shared-weights": ("compacter++-normed", {"shared_W_phm": True, "phm_rank": 2}, "phm_rank=2, shared_W_phm=True"),
     "whole-weights": ("compacter++-normed", {"factorized_phm_W": False}, "factorized_phm_W=False"),
     "after-bos": ("prompt-post", {"combine": "prefix_after_bos"}, "prefix_after_bos"),
-    "gated-prefix": ("prefix-unshifted", {"use_gating": True}, "use_gating=True"),
+    "two-gates": ("prefix-unshifted", {"use_gating": True, "shared_gating": False}, "shared_gating=False"),
     "prefix-left-out": ("prefix-unshifted", {"leave_out": [1]}, r"leave_out=\[1\]"),
     "dora": ("lora", {"use_dora": True}, "use_dora=True"),
     "vera": ("lora", {"vera_d": 0.1, "vera_b": 0.0}, "vera_d=0.1, vera_b=0.0"),
@@ -368,6 +395,111 @@ def in_their_environment(command: str, backbone: Path, rows: Path, directory: Pa
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def comparable(inputs: Inputs, case: str) -> Inputs:
+    """The rows on which both agree: those without padding where gates are a mean over it there."""
+    if case not in ("unipelt", "gated"):
+        return inputs
+    full = inputs.mask.all(axis=1)
+    return Inputs(*(part[full] for part in inputs[:3]))
+
+
+def fused(backbone: Backbone, case: str) -> Adapter:
+    """A random fusion: of bottlenecks in two places and of two scales, of those that read behind the norm, of Compacters."""
+    methods: tuple[tuple[Method, ...], ...] = {
+        "fused": (METHODS["houlsby"], (Bottleneck(width=3, place="pfeiffer", scaling=0.7),)),
+        "fused-normed": (METHODS["pfeiffer-normed"],) * 2 + ((Bottleneck(width=2, activation="tanh", normed=True),),),
+        "fused-compacter": (METHODS["compacter"], METHODS["compacter"]),
+    }[case]
+    trained = tuple(random_adapter(backbone, body, seed=seed) for seed, body in enumerate(methods, 3))
+    return random_adapter(backbone, (Fuse(trained=trained, query_normed=case == "fused-normed"),))
+
+
+FUSIONS = ("fused", "fused-normed", "fused-compacter")
+
+
+@pytest.mark.parametrize("case", FUSIONS)
+def test_fusions_are_several_directories(case: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """The same logits read from the whole or among its adapters, and the same files the second time."""
+    backbone = backbone_of("bert")
+    adapter, inputs = fused(backbone, case), some_inputs(backbone)
+    path = export_adapter(adapter, tmp_path / "first", backbone, name="mine")
+    again = load_adapter(path, backbone)
+    assert (again.labels, again.methods[0].key) == (LABELS, adapter.methods[0].key)
+    np.testing.assert_allclose(logits(backbone, again, inputs), logits(backbone, adapter, inputs), atol=1e-5)
+    second = export_adapter(again, tmp_path / "second", backbone, name="mine")
+    files = {file.relative_to(path) for file in path.rglob("*") if file.is_file()}
+    members = "mine_0,mine_1,mine_2" if case == "fused-normed" else "mine_0,mine_1"
+    assert {file.parts[0] for file in files} == {"adapter_setup.json", "mine", members, *members.split(",")}
+    for file in files:
+        assert (second / file).read_bytes() == (path / file).read_bytes()
+    for file in (path / "mine").iterdir():
+        file.rename(path / members / file.name)
+    (path / "adapter_setup.json").unlink()
+    np.testing.assert_array_equal(
+        logits(backbone, load_adapter(path / members, backbone), inputs), logits(backbone, again, inputs)
+    )
+
+
+REFUSED_FUSIONS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "queries": ("config", {"query": False}, "not supported: query=False"),
+    "residual": ("config", {"residual_before": True}, "residual_before=True"),
+    "temperature": ("config", {"temperature": True}, "temperature=True"),
+    "unknown": ("config", {"tomorrows_switch": 3}, "tomorrows_switch=3"),
+    "no-values": ("config", {"value": False}, r"unexpected .*adapter_fusion_layer\.mine_0,mine_1\.value\.weight"),
+    "elsewhere": ("", {"adapter_names": ["mine_0", "../mine_1"]}, "expected the settings of a fusion"),
+    "one": ("", {"adapter_names": ["mine_0"]}, "two or more adapters"),
+    "backbone": ("", {"model_type": "roberta"}, "made for roberta"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_FUSIONS)
+def test_fusions_refused_by_name(case: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
+    (part, changes, message), backbone = REFUSED_FUSIONS[case], backbone_of("bert")
+    path = export_adapter(fused(backbone, "fused"), tmp_path / "a", backbone, name="mine")
+    file = path / "mine_0,mine_1" / "adapter_fusion_config.json"
+    content = json.loads(file.read_text())
+    (content[part] if part else content).update(changes)
+    file.write_text(json.dumps(content))
+    with pytest.raises(GraftaxError, match=message):
+        load_adapter(path, backbone)
+
+
+def test_setups_that_are_no_fusion(backbone_of: GetBackbone, tmp_path: Path) -> None:
+    backbone = backbone_of("bert")
+    path = export_adapter(fused(backbone, "fused"), tmp_path / "a", backbone, name="mine")
+    single = {"type": "single", "children": ["mine_0"]}
+    for setup in (
+        {"type": "Stack", "children": [single]},
+        {"type": "Fuse", "children": [{"type": "Stack", "children": [single]}]},
+    ):
+        (path / "adapter_setup.json").write_text(json.dumps({"adapter_setup": setup, "head_setup": None}))
+        with pytest.raises(GraftaxError, match="not a Fuse of single adapters"):
+            load_adapter(path, backbone)
+    (path / "adapter_setup.json").unlink()
+    weights = path / "mine_0,mine_1" / "model_adapter_fusion.safetensors"
+    weights.rename(weights.with_name("pytorch_model_adapter_fusion.bin"))
+    with pytest.raises(GraftaxError, match=r"no model_adapter_fusion\.safetensors there; .* is a pickle"):
+        load_adapter(weights.parent, backbone)
+
+
+@pytest.mark.parametrize(
+    ("members", "normed", "message"),
+    [
+        (Bottleneck(width=3, place="parallel"), False, "adds the residual stream once more"),
+        (Bottleneck(width=3, targets=r".*layer\.[02]\.output"), False, "acts in every layer"),
+        (Bottleneck(width=3), True, "only where the adapters read it"),
+    ],
+)
+def test_fusions_the_library_cannot_hold(
+    members: Method, normed: bool, message: str, backbone_of: GetBackbone, tmp_path: Path
+) -> None:
+    backbone = backbone_of("bert")
+    trained = tuple(random_adapter(backbone, (members,), seed=seed) for seed in (3, 4))
+    fusion = random_adapter(backbone, (Fuse(trained=trained, query_normed=normed),))
+    with pytest.raises(GraftaxError, match=message):
+        export_adapter(fusion, tmp_path / "a", backbone, name="mine")
+
+
 Exchange = Callable[[str], tuple[Backbone, Path]]
 
 
@@ -386,6 +518,8 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Exchange:
             export_adapter(random_adapter(backbone, methods), at / "ours" / name, backbone)
         for name in ("lora", "houlsby"):
             export_adapter(random_adapter(backbone, OURS[name], tokens=True), at / "ours" / f"{name}-tokens", backbone)
+        for case in FUSIONS:
+            export_adapter(fused(backbone, case), at / "ours" / case, backbone)
         in_their_environment("load", at / "backbone", at / "rows.npz", at / "ours")
         return backbone, at
 
@@ -405,12 +539,12 @@ def prefixed(method: Method, prefix: str) -> Method:
 def test_we_read_their_files(case: str, family: str, exchange: Exchange, tmp_path: Path) -> None:
     """Adapters made and saved by `adapters` give its logits here, and go back as they came."""
     backbone, at = exchange(family)
-    assert {path.name for path in (at / "theirs").iterdir() if path.is_dir()} == THEIRS.keys()
+    assert {path.name for path in (at / "theirs").iterdir() if path.is_dir()} == {*THEIRS, *THEIR_FUSIONS}
     adapter = load_adapter(at / "theirs" / case, backbone)
     assert adapter.methods[:-1] == tuple(prefixed(method, family) for method in THEIRS[case])
     head = FIRST_HEAD if (case, family) == ("default-head", "bert") else backbone.head(3)
     assert (adapter.task, adapter.labels, adapter.method("head")) == ("classify", LABELS, head)
-    inputs, theirs = some_inputs(backbone, seed=5), np.load(at / "theirs" / f"{case}.npy")
+    inputs, theirs = comparable(some_inputs(backbone, seed=5), case), np.load(at / "theirs" / f"{case}.npy")
     np.testing.assert_allclose(logits(backbone, adapter, inputs), theirs, atol=1e-4)
     assert np.abs(logits(backbone, only_head(adapter), inputs) - theirs).max() > 1e-2  # the method is felt
     back = export_adapter(adapter, tmp_path / "back", backbone, name="mine")
@@ -419,7 +553,7 @@ def test_we_read_their_files(case: str, family: str, exchange: Exchange, tmp_pat
         for key, tensor in goes.items():
             if "control_trans" not in key or key in came:  # a prefix's network is run and left behind
                 np.testing.assert_array_equal(came[key], tensor)
-        assert case in ("prefix_tuning", "mam", "prefix_tuning_flat") or came.keys() == goes.keys()
+        assert case in ("prefix_tuning", "mam", "unipelt", "prefix_tuning_flat") or came.keys() == goes.keys()
 
 
 @pytest.mark.hub
@@ -433,8 +567,32 @@ def test_they_read_our_files(name: str, family: str, exchange: Exchange) -> None
     assert not said["unexpected_keys"]
     assert all(".prefix_tuning.pool." in key for key in said["missing_keys"])  # copies, of one parameter
     adapter = random_adapter(backbone, OURS[name.removesuffix("-tokens")], tokens=name.endswith("-tokens"))
-    inputs, theirs = some_inputs(backbone, seed=5), np.load(at / "ours" / f"{name}.npy")
+    inputs, theirs = comparable(some_inputs(backbone, seed=5), name), np.load(at / "ours" / f"{name}.npy")
     ours = logits(backbone, adapter, inputs)
     if theirs.ndim == 3:
         ours, theirs = ours[inputs.mask], theirs[inputs.mask]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("case", THEIR_FUSIONS)
+def test_we_read_their_fusions(case: str, family: str, exchange: Exchange) -> None:
+    """A setup made and saved by `adapters` gives its logits here."""
+    backbone, at = exchange(family)
+    adapter = load_adapter(at / "theirs" / case, backbone)
+    method = adapter.methods[0]
+    assert isinstance(method, Fusion)
+    assert (method.member, method.query_normed, method.adapters) == (*THEIR_FUSIONS[case], 2)
+    inputs, theirs = some_inputs(backbone, seed=5), np.load(at / "theirs" / f"{case}.npy")
+    np.testing.assert_allclose(logits(backbone, adapter, inputs), theirs, atol=1e-4)
+    assert np.abs(logits(backbone, only_head(adapter), inputs) - theirs).max() > 1e-2
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("case", FUSIONS)
+def test_they_read_our_fusions(case: str, family: str, exchange: Exchange) -> None:
+    backbone, at = exchange(family)
+    ours = logits(backbone, fused(backbone, case), some_inputs(backbone, seed=5))
+    np.testing.assert_allclose(ours, np.load(at / "ours" / f"{case}.npy"), atol=1e-4)

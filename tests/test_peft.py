@@ -185,7 +185,8 @@ def peft_config(name: str, family: str, head: str) -> Any:
     lora = functools.partial(peft.LoraConfig, task_type=TASKS[head][1], r=3, lora_alpha=7)
     match name:
         case "lora":
-            return lora(lora_dropout=0.1)
+            known = family in ("bert", "roberta")  # where PEFT has targets of its own
+            return lora(lora_dropout=0.1, target_modules=None if known else [query, value])
         case "rslora":
             return lora(use_rslora=True, target_modules=[query, value], rank_pattern={query: 5}, alpha_pattern={value: 2})
         case "regex":

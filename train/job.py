@@ -110,7 +110,7 @@ def prepare(
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
-    if any(m.adds_tokens for m in methods):
+    if any(m.adds_tokens or m.whole_text for m in methods):
         shape = shape_alone(longest, recipe.batch_size)
     else:
         shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
