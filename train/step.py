@@ -25,6 +25,7 @@ from ..adapters.graft import State
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
+from .methods import objective, revised, settled
 from .optimizer import optimizer_named, precondition
 from .tasks import Task
 
@@ -48,7 +49,7 @@ class SlotState(NamedTuple):
     """An adapter in training."""
 
     trainable: State
-    fixed: State
+    fixed: State  # changed by `Method.revise` alone
     rate: State  # multiple of the learning rate, 0 where a leaf is filling, and
     begins: State  # the step at which a leaf begins to train (`train/optimizer.py`)
     moments: Any  # the optimizer's state
@@ -126,7 +127,7 @@ class Programs:
         logits = self.backbone.forward(params, join(trainable, slot.fixed), batch.inputs, key=key, layers=layers)
         mine = logits.tokens if self.task.tokens else logits.pooled
         assert mine is not None
-        return self.task.loss(mine, batch.labels, slot.hyper.classes, batch.weight)
+        return objective(self.task.loss(mine, batch.labels, slot.hyper.classes, batch.weight), trainable, slot.fixed)
 
     def gradient_one(self, params: Any, layers: Any, slot: SlotState, batch: Batch) -> tuple[jax.Array, State]:
         """Loss and gradient of one adapter."""
@@ -148,8 +149,9 @@ class Programs:
             return p + lr * rate * jnp.where(trains, u - slot.hyper.weight_decay * p, 0.0)
 
         trainable = jax.tree.map(moved, slot.trainable, updates, slot.rate, slot.begins)
+        trainable, fixed = revised(trainable, slot.fixed, grads, slot.step)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after = slot._replace(trainable=trainable, moments=moments, step=slot.step + 1, loss=slot.loss + loss)
+        after = slot._replace(trainable=trainable, fixed=fixed, moments=moments, step=slot.step + 1, loss=slot.loss + loss)
         takes = live & finite & ~slot.failed
         kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), after, slot)
         return kept._replace(failed=slot.failed | (live & ~finite))
@@ -186,7 +188,7 @@ class Programs:
 
         def logits(params: Any, pack: SlotState, slot: jax.Array, inputs: Inputs) -> jax.Array:
             trainable, fixed = jax.tree.map(lambda leaf: leaf[slot], (pack.trainable, pack.fixed))
-            out = self.backbone.forward(params, join(trainable, fixed), inputs)
+            out = self.backbone.forward(params, join(settled(trainable, fixed), fixed), inputs)
             mine = out.tokens if self.task.tokens else out.pooled
             assert mine is not None
             return mine
