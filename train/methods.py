@@ -36,7 +36,7 @@ def revised(trainable: State, fixed: State, grads: State, step: jax.Array) -> tu
     """Both kinds of leaves after the optimizer's step, as methods revise them (`Method.revise`)."""
     trees: tuple[State, State] = ({}, {})
     for key, method in each_method(trainable):
-        made = method.revise(*(at_sites(tree, key) for tree in (trainable, fixed, grads)), step)
+        made = method.revise(at_sites(trainable, key), at_sites(fixed, key), at_sites(grads, key), step)
         for tree, sites in zip(trees, made, strict=True):
             for name, leaves in sites.items():
                 tree.setdefault(name, {})[key] = leaves
