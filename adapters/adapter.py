@@ -160,19 +160,21 @@ class Layout:
                 tree.setdefault(slot.name, {})[slot.key] = leaves
         return trees
 
-    def unstack(self, adapter: Adapter, trainable: State, sites: Sequence[Site]) -> SiteStates:
-        """The states of `adapter` with its trainable leaves taken from a tree in this layout, cut back to true size."""
+    def unstack(self, adapter: Adapter, state: State, sites: Sequence[Site]) -> SiteStates:
+        """The states of `adapter` with the leaves that a tree in this layout holds taken from it, cut back to true size."""
         first = number_of_layers(sites) - self.depth
+
+        def cut(array: Any, site: Site, like: np.ndarray) -> np.ndarray:
+            mine = np.asarray(array if site.layer is None else array[site.layer - first])
+            return np.asarray(mine[tuple(slice(0, n) for n in like.shape)], order="C")
+
         states: SiteStates = {}
         for method in adapter.methods:
             states[method.key] = {}
-            for site, (own, fixed) in adapter.states[method.key].items():
-                tree = trainable[site.name][method.key]
-                cut = {}
-                for leaf, like in own.items():
-                    array = np.asarray(tree[leaf] if site.layer is None else tree[leaf][site.layer - first])
-                    cut[leaf] = np.asarray(array[tuple(slice(0, n) for n in like.shape)], order="C")
-                states[method.key][site] = (cut, fixed)
+            for site, parts in adapter.states[method.key].items():
+                tree = state[site.name][method.key]
+                own, fixed = ({n: cut(tree[n], site, like) if n in tree else like for n, like in p.items()} for p in parts)
+                states[method.key][site] = (own, fixed)
         return states
 
 

@@ -34,6 +34,7 @@ QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qk
 Leaves = dict[str, Any]  # leaf name -> array
 T = TypeVar("T")
 Targets = str | tuple[str, ...] | None
+AtSites = Mapping[str, Leaves]  # of one method: leaves by the name of the site, those of its layers stacked
 States = dict[Site, tuple[Leaves, Leaves]]  # of one method: trainable and fixed leaves at every site
 Begun = tuple["Method", States]
 Keys = Callable[[Site], jax.Array]  # the PRNG key of a site
@@ -162,9 +163,23 @@ class Method(ABC):
         """
         return state
 
+    # -- what it does in training alone -------------------------------------------------------------------------------
+
     def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
         """Gradients of the trainable leaves at one site, preconditioned, where the recipe asks for it."""
         return grads
+
+    def objective(self, loss: jax.Array, trainable: AtSites, fixed: AtSites) -> jax.Array:
+        """What is minimised: the task's loss, and what the method adds to it. Leaves of layers have a leading layer axis."""
+        return loss
+
+    def revise(self, trainable: AtSites, fixed: AtSites, grads: AtSites, step: jax.Array) -> tuple[AtSites, AtSites]:
+        """The leaves of all sites after the optimizer's step, number `step` from 0; the one place where fixed leaves change."""
+        return trainable, fixed
+
+    def settled(self, trainable: Leaves, fixed: Leaves) -> Leaves:
+        """What of an adapter in training answers, and is saved: its trainable leaves, and fixed ones that `revise` changed."""
+        return trainable
 
     # -- what its files hold ------------------------------------------------------------------------------------------
 

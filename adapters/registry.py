@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from ..errors import GraftaxError
-from .adalora import AdaLoRA
+from .adalora import AdaLoRA, Budgeted
 from .bitfit import BitFit
 from .boft import BOFT
 from .bottleneck import Bottleneck
@@ -50,7 +50,9 @@ _ALL: tuple[type[Method], ...] = (
 )
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}
 _MADE: dict[str, type[Method]] = {Fusion.name: Fusion}  # nobody chooses it: it is made of trained adapters
-_INNER: dict[str, type[Method]] = {cls.name: cls for cls in (OnResidual, Observer)}  # nor these, and nobody saves them
+_INNER: dict[str, type[Method]] = {
+    cls.name: cls for cls in (OnResidual, Budgeted, Observer)
+}  # nor these, and nobody saves them
 
 
 @functools.cache

@@ -54,6 +54,10 @@ class Moments(NamedTuple):
 class Rows(Protocol):
     """What a start may ask of the rows that are to be trained on (`train/measure.py`)."""
 
+    @property
+    def steps(self) -> int:
+        """How many the run will take."""
+
     def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
         """Of the inputs; `unit`: with each batch divided by its largest entry, as CorDA takes them."""
 

@@ -89,7 +89,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "miss": (MiSS(r=6, targets=("query", "q_lin", "q_proj", *DENSE)),),  # 6 divides neither 32 nor 64
     "miss-mini": (MiSS(r=8, mini_r=4),),
     "hira": (HiRA(r=3),),
-    "adalora": (AdaLoRA(init_r=3, alpha=7.0),),
+    "adalora": (AdaLoRA(init_r=3, target_r=2, alpha=7.0),),
     "ia3": (IA3(),),
     "ia3-targets": (IA3(targets=("query", "q_lin", "q_proj", *DENSE), feedforward=DENSE),),
     "houlsby": (Bottleneck(width=5),),

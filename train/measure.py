@@ -23,7 +23,7 @@ from ..adapters.sites import Site
 from ..adapters.starts import Moments
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
-from .batches import Planned, Shape, plan_epoch
+from .batches import Planned, Shape, number_of_batches, plan_epoch
 from .recipe import Recipe
 from .tasks import Task
 
@@ -41,6 +41,10 @@ class Measure:
     head: Head | None
     rows: Any  # train.job.Rows
     shape: Shape
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.epochs * number_of_batches(len(self.rows.tokens), self.recipe.batch_size)
 
     def plan(self) -> list[Planned]:
         return plan_epoch(self.rows.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]

@@ -24,6 +24,7 @@ from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all, plan_epoch
 from .features import FeatureStore
 from .job import Job
+from .methods import settled
 from .rows import Rows
 from .step import Batch, Programs, SlotState
 from .tasks import Answer, Task
@@ -52,7 +53,7 @@ def optimizer_of(jobs: Sequence[Job]) -> tuple[str, bool]:
 class Pack:
     """The device state of a run and the compiled functions over it.
 
-    `state` holds every slot's adapter and optimizer, `best` the trainable leaves of each slot's best epoch; memory is
+    `state` holds every slot's adapter and optimizer, `best` the settled leaves of each slot's best epoch; memory is
     O(slots), however long the queue.
     """
 
@@ -64,7 +65,7 @@ class Pack:
         self.programs = Programs.of(backbone, task, slots, dropout, *optimizer_of(jobs))
         idle = jobs[0].start(self.layout, backbone.sites)
         self.state: SlotState = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
-        self.best = jax.tree.map(lambda leaf: leaf.copy(), self.state.trainable)
+        self.best = jax.tree.map(lambda leaf: leaf.copy(), self._settled())
         self.places: list[Place | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
         self.features: FeatureStore | None = None
@@ -208,8 +209,11 @@ class Pack:
                 answers[i] = self.task.answer(mine, names, rows.tokens[i])
         return [answers[i] for i in range(len(answers))]
 
+    def _settled(self) -> Any:
+        return settled(self.state.trainable, self.state.fixed)
+
     def keep_best(self, slot: int) -> None:
-        own = jax.tree.map(lambda leaf: leaf[slot], self.state.trainable)
+        own = jax.tree.map(lambda leaf: leaf[slot], self._settled())
         self.best = self.programs.put(self.best, np.int32(slot), own)
 
     def result(self, slot: int, metrics: dict[str, float]) -> Adapter:
@@ -217,7 +221,7 @@ class Pack:
         place = self.places[slot]
         assert place is not None
         job = self.jobs[place.job]
-        tree = self.best if job.val is not None else self.state.trainable
+        tree = self.best if job.val is not None else self._settled()
         own = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), tree)
         states = self.layout.unstack(job.adapter, own, self.backbone.sites)
         return replace(job.adapter, states=states, metrics=metrics)

@@ -25,6 +25,7 @@ from ..adapters.graft import State
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
+from .methods import objective, revised, settled
 from .optimizer import optimizer_named, precondition
 from .tasks import Task
 
@@ -48,7 +49,7 @@ class SlotState(NamedTuple):
     """An adapter in training."""
 
     trainable: State
-    fixed: State
+    fixed: State  # changed by `Method.revise` alone
     rate: State  # multiple of the learning rate, 0 where a leaf is filling, and
     begins: State  # the step at which a leaf begins to train (`train/optimizer.py`)
     moments: Any  # the optimizer's state
@@ -125,7 +126,8 @@ class Programs:
             key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
         state = join(trainable, slot.fixed)
         outputs = self.task.outputs(self.backbone, params, state, batch.inputs, batch.labels, key=key, layers=layers)
-        return self.task.loss(outputs, batch.labels, slot.hyper.classes, batch.weight)
+        loss = self.task.loss(outputs, batch.labels, slot.hyper.classes, batch.weight)
+        return objective(loss, trainable, slot.fixed)
 
     def gradient_one(self, params: Any, layers: Any, slot: SlotState, batch: Batch) -> tuple[jax.Array, State]:
         """Loss and gradient of one adapter."""
@@ -147,8 +149,9 @@ class Programs:
             return p + lr * rate * jnp.where(trains, u - slot.hyper.weight_decay * p, 0.0)
 
         trainable = jax.tree.map(moved, slot.trainable, updates, slot.rate, slot.begins)
+        trainable, fixed = revised(trainable, slot.fixed, grads, slot.step)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after = slot._replace(trainable=trainable, moments=moments, step=slot.step + 1, loss=slot.loss + loss)
+        after = slot._replace(trainable=trainable, fixed=fixed, moments=moments, step=slot.step + 1, loss=slot.loss + loss)
         takes = live & finite & ~slot.failed
         kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), after, slot)
         return kept._replace(failed=slot.failed | (live & ~finite))
@@ -185,7 +188,8 @@ class Programs:
 
         def outputs(params: Any, pack: SlotState, slot: jax.Array, inputs: Inputs, labels: jax.Array) -> jax.Array:
             trainable, fixed = jax.tree.map(lambda leaf: leaf[slot], (pack.trainable, pack.fixed))
-            return self.task.outputs(self.backbone, params, join(trainable, fixed), inputs, labels)
+            state = join(settled(trainable, fixed), fixed)
+            return self.task.outputs(self.backbone, params, state, inputs, labels)
 
         return jax.jit(outputs)
 
