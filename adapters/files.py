@@ -94,7 +94,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     adapter = Adapter(
         methods=methods,
         states=states_of(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
-        task=extra.get("task") or _TASKS.get(config.get("task_type"), "classify"),
+        task=extra.get("task") or _TASKS.get(str(config.get("task_type")), "classify"),
         labels=tuple(extra.get("labels", ())),
         fingerprint=trained_on.get("fingerprint"),
         metrics=extra.get("metrics", {}),

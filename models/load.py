@@ -40,7 +40,7 @@ _FILES = [
 
 
 #: Of checkpoints from before transformers left them out: no weights.
-_BUFFERS = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
+_BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
 _BUFFERS += (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
 
 
