@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from ..train.batches import Shape
     from .backbone import Backbone
 
-#: A program is compiled per length, so rows are padded to one of these: at most 1.5 times their own length from 8 on.
-LADDER = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-
 
 def rung(length: int, limit: int) -> int:
-    """The shortest padded length that holds `length` tokens, at most `limit`."""
-    return min(next((step for step in LADDER if step >= length), limit), limit)
+    """The shortest padded length that holds `length` tokens, at most `limit`.
+
+    A program is compiled per length, so rows are padded to 8, 12, 16, 24, 32, 48, ...: at most 1.5 times their own from 8 on.
+    """
+    double = max(8, 1 << (length - 1).bit_length())
+    between = double * 3 // 4
+    return min(between if length <= between and between > 8 else double, limit)
 
 
 class Tokens:

@@ -46,7 +46,9 @@ def export_merged(
     config = dict(backbone.hf_config or {})
     for key in ("dtype", "torch_dtype", "problem_type"):
         config.pop(key, None)
-    if head is None:
+    if head is None and backbone.family.generates:
+        config.setdefault("architectures", [f"{backbone.family.task_model}ForCausalLM"])
+    elif head is None:
         config["architectures"] = [f"{backbone.family.task_model}Model"]
         tensors = {key.removeprefix(f"{backbone.family.prefix}."): tensor for key, tensor in tensors.items()}
     else:

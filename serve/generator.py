@@ -142,7 +142,7 @@ class Generator:
         rows = 1 << (len(ids) - 1).bit_length()
         most = self.backbone.config.max_tokens
         length = rung(max(map(len, ids)), most)
-        columns = rung(max(len(own) + s.max_new_tokens for own, s in zip(ids, sampling, strict=True)) + length, 2 * most)
+        columns = rung(length + max(s.max_new_tokens for s in sampling), 2 * most)
         slots, state = self._slots(named, rows), {k: v for k, v in self.bank.state.items() if not k.startswith("head.")}
         wanted = np.zeros(rows, np.int32)
         wanted[: len(ids)] = [s.max_new_tokens for s in sampling]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,14 @@ SHAPES |= {
 }
 
 
+#: Compared every time; the others differ from these in a switch of the same code.
+MAIN = ("llama-3", "llama-yarn", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "neox")
+
+
+def some_slow(shapes: Iterable[str], fast: Container[str]) -> list[Any]:
+    return [pytest.param(shape, marks=() if shape in fast else pytest.mark.slow) for shape in shapes]
+
+
 def torch_model(shape: str, seed: int = 0) -> Any:
     """transformers' language model of a shape; no weight is left at zero or one."""
     raw = dict(SHAPES[shape])
@@ -105,7 +114,7 @@ def logits(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     return jax.tree.map(np.asarray, jax.jit(run)(backbone.params, inputs))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", some_slow(SHAPES, MAIN))
 def test_equals_transformers(shape: str, tmp_path: Path) -> None:
     backbone, model = pair(shape, tmp_path)
     inputs = rows(backbone)
@@ -121,7 +130,7 @@ def test_equals_transformers(shape: str, tmp_path: Path) -> None:
     assert np.abs(ours).max() > 0.5
 
 
-@pytest.mark.parametrize("shape", ["llama", "gemma3", "gpt2", "neox"])
+@pytest.mark.parametrize("shape", some_slow(["llama", "gemma3", "gpt2", "neox"], ["gemma3"]))
 def test_texts_of_one_row_do_not_meet(shape: str, tmp_path: Path) -> None:
     backbone, _ = pair(shape, tmp_path)
     inputs = jax.tree.map(lambda both: both[:3], rows(backbone))
@@ -152,7 +161,9 @@ def ends(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     return whole, cut
 
 
-@pytest.mark.parametrize("shape", ["llama-biased", "mistral", "gemma2", "gemma3", "phi3-partial", "gpt2", "neox"])
+@pytest.mark.parametrize(
+    "shape", some_slow(["llama-biased", "mistral", "gemma2", "gemma3", "phi3-partial", "gpt2", "neox"], ["gemma3", "gpt2"])
+)
 def test_cache_step_by_step(shape: str, tmp_path: Path) -> None:
     """Tokens fed one by one behind a prefill give the logits of the whole rows; rows end where they end."""
     backbone, _ = pair(shape, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+import transformers
 from cases import randomised
+from conftest import SHARED, needs_assets
 from tiny import write_decoder
 
 from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, load_backbone, train_many
@@ -19,7 +23,7 @@ from graftax.adapters.adapter import Adapter, Layout
 from graftax.models import vocabulary
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.serve import evaluate_language
+from graftax.serve import evaluate_language, export_merged
 from graftax.train.batches import Shape, place
 from graftax.train.data import read_examples
 from graftax.train.rows import Rows
@@ -151,7 +155,7 @@ def test_only_the_assistant_is_said(teller: Backbone) -> None:
     [
         ("sft", {"prompt": "a", "completion": " "}, "row 1 has nothing in column 'completion'"),
         ("sft", {"prompt": "a"}, "no column 'completion'"),
-        ("sft", {"prompt": "a" * 60, "completion": "b"}, "row 1 has 63 tokens, more than the 32 a row may have"),
+        ("sft", {"prompt": "a" * 60, "completion": "b"}, "row 1 has 63 tokens, more than the 32 of max_length"),
         ("sft", {"messages": []}, "no list of messages"),
         ("sft", {"messages": [{"role": "user"}]}, "not an object with role and content"),
         ("sft", {"messages": [{"role": "user", "content": "a"}]}, "row 1 has no message of the assistant"),
@@ -161,6 +165,16 @@ def test_only_the_assistant_is_said(teller: Backbone) -> None:
 def test_rows_that_are_refused(task: str, row: dict[str, Any], message: str, teller: Backbone) -> None:
     with pytest.raises(GraftaxError, match=message):
         rows_of(teller, task, [row], max_length=32)
+
+
+def test_truncation_is_asked_for(teller: Backbone) -> None:
+    examples = read_examples([{"prompt": "ab", "completion": "c" * 40}], Columns(), "sft")
+    rows = TASKS["sft"].rows(examples, (), Tokenizer.of(teller), 16, truncate=True)
+    assert rows.lengths == [16]
+    assert said(teller, rows, 0) == "c" * 13
+    examples = read_examples([{"prompt": "a" * 20, "completion": "c"}], Columns(), "sft")
+    with pytest.raises(GraftaxError, match="nothing of its response is within 16 tokens"):
+        TASKS["sft"].rows(examples, (), Tokenizer.of(teller), 16, truncate=True)
 
 
 def test_a_chat_needs_a_template(tmp_path: Path) -> None:
@@ -185,7 +199,7 @@ def test_language_tasks_need_a_language_model_and_a_method(tiny: Backbone, telle
         train_many(teller, {"a": [{"text": "a"}]}, tmp_path, task="lm", method=None)
 
 
-@pytest.mark.parametrize("task", ["lm", "sft"])
+@pytest.mark.parametrize("task", ["lm", pytest.param("sft", marks=pytest.mark.slow)])
 def test_a_pack_learns(task: str, teller: Backbone, tmp_path: Path) -> None:
     """Two adapters in one pack; each is the better one on its own text, and the kept epoch has the lowest perplexity."""
     one, two = ["abcabcabcabcabc"] * 12, ["xyzzyxyzzyxyzzy"] * 12
@@ -215,3 +229,27 @@ def test_measuring_is_validating(method: Any, teller: Backbone, tmp_path: Path) 
     result = train_many(teller, {"one": data}, tmp_path, val={"one": data}, **settings)["one"]
     found = evaluate_language(teller, load_adapter(tmp_path / "one", teller), data)
     assert found == pytest.approx({name: result.metrics[f"val_{name}"] for name in found}, rel=1e-5)
+
+
+def test_merged_into_a_language_model_that_transformers_loads(teller: Backbone, tmp_path: Path) -> None:
+    adapter = dataclasses.replace(an_adapter(teller), fingerprint=teller.fingerprint)
+    assert export_merged(teller, adapter, tmp_path / "merged") < 1e-4
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
+    ids = np.random.default_rng(0).integers(3, 259, (2, 9)).astype(np.int32)
+    inputs = Tokenizer.of(teller).pad([], 2, 9)._replace(ids=ids, mask=np.ones((2, 9), bool))
+    state = Layout.of([adapter], teller.sites).stack(adapter, teller.sites).state
+    mine = jax.jit(lambda state: teller.next_token(teller.params, state, teller.encode(teller.params, state, inputs).hidden))
+    with torch.no_grad():
+        theirs = model(input_ids=torch.tensor(ids.astype(np.int64))).logits
+    np.testing.assert_allclose(mine(state), theirs, atol=1e-4)
+
+
+@needs_assets
+def test_stories_loss_is_the_stated_one() -> None:
+    """On the first 600 characters of tinyshakespeare's test text: 5.48 per token, in a row of its own."""
+    backbone = load_backbone(SHARED / "backbones" / "stories260K")
+    text = (SHARED / "data" / "tinyshakespeare" / "test.txt").read_text("utf-8")[:600]
+    (ids,) = Tokenizer.of(backbone).ids([text])
+    inputs = Tokenizer.of(backbone).pad([], 1, len(ids))._replace(ids=ids[None], mask=np.ones((1, len(ids)), bool))
+    found = jax.jit(lambda params, inputs: backbone.likelihood(params, {}, inputs, np.roll(inputs.ids, -1, axis=1))[0])
+    assert -np.asarray(found(backbone.params, inputs))[0, :-1].mean() == pytest.approx(5.48, abs=0.005)

@@ -297,6 +297,7 @@ def run(tiny: Backbone, out: Path, names: tuple[str, ...] = starts.STARTS, **set
     train_many(tiny, data, out, each=each, **{"recipe": RECIPE, "progress": False, "pack_size": 3, **settings})
 
 
+@pytest.mark.slow
 def test_a_pack_of_all_starts(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """25: every start trains beside the others; what is saved is what was trained; each is what it is in a run of its own."""
     trained: list[Adapter] = []

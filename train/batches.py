@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..models.tokens import LADDER, rung
+from ..models.tokens import rung
 
 _NARROWEST = 64  # tokens of a row: so many short texts fill it well, and attention over them costs little
 _ATTENTION = 512  # tokens of a row at which attention costs as much as all else (MiniLM: an eighth of a step at 64)
@@ -121,7 +121,7 @@ def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, 
 
 def shape_alone(longest: int, batch_size: int) -> Shape:
     """A row for every text, for methods that put tokens in front of one."""
-    return Shape(batch_size, batch_size, rung(longest, max(longest, LADDER[-1])), shared=False)
+    return Shape(batch_size, batch_size, rung(longest, 2 * longest), shared=False)
 
 
 def _step_up(count: int) -> int:

@@ -104,11 +104,11 @@ def prepare(
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
-    rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length), None
+    rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length, recipe.truncate), None
     if isinstance(val, float):
         rows, val_rows = (rows.take(part) for part in split(rows.examples, val, recipe.seed))
     elif held is not None:
-        val_rows = task.rows(held, names, tokenizer, recipe.max_length)
+        val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
     if any(m.adds_tokens or m.whole_text for m in methods):
         shape = shape_alone(longest, recipe.batch_size)

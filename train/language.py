@@ -36,7 +36,9 @@ class LanguageModel(Task):
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         return ()
 
-    def rows(self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Rows:
+    def rows(
+        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Rows:
         """Each text's tokens in rows of at most `max_length`; a row begins with the last token of the one before."""
         tokens, labels, owner = [], [], []
         for i, ids in enumerate(tokenizer.ids(examples.texts)):
@@ -78,15 +80,18 @@ class SupervisedFineTuning(LanguageModel):
 
     name = "sft"
 
-    def rows(self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Rows:
+    def rows(
+        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Rows:
         made = self._chats(examples, tokenizer) if examples.pairs is None else self._pairs(examples, tokenizer)
         tokens, labels = [], []
         for i, (ids, counted) in enumerate(made):
-            if len(ids) > max_length:
-                raise GraftaxError(
-                    f"{examples.source}: row {i + 1} has {len(ids)} tokens, more than the {max_length} a row may have; "
-                    "raise max_length or shorten it."
-                )
+            if len(ids) > max_length and not truncate:
+                much = f"row {i + 1} has {len(ids)} tokens, more than the {max_length} of max_length"
+                raise GraftaxError(f"{examples.source}: {much}; raise that, or truncate rows.")
+            ids, counted = ids[:max_length], counted[:max_length]
+            if not counted[: len(ids) - 1].any():
+                raise GraftaxError(f"{examples.source}: row {i + 1}: nothing of its response is within {max_length} tokens.")
             tokens.append(Tokens(ids, np.zeros_like(ids), None))
             labels.append(np.where(counted, successors(ids), IGNORE).astype(np.int32))
         return Rows(examples, tokens, labels)

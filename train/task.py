@@ -44,8 +44,10 @@ class Task(ABC):
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
 
-    def rows(self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int) -> Rows:
-        """Examples tokenized, with label arrays."""
+    def rows(
+        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Rows:
+        """Examples tokenized, with label arrays, in rows of at most `max_length` tokens; `truncate`: see `Recipe`."""
         tokens = tokenizer(examples.texts, examples.pairs, max_length, words=self.tokens)
         return Rows(examples, tokens, self.encode(examples, names, tokens))
 
