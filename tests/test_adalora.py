@@ -215,6 +215,7 @@ def test_a_pack_is_runs_of_their_own(tiny: Backbone, tmp_path: Path) -> None:
     assert (sum(kept["a"]), sum(kept["b"])) == (4 * 2, 4 * 4)
 
 
+@pytest.mark.slow
 def test_resume(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped between two prunings, with a best epoch behind it: the bits of an uninterrupted run."""
     method, data = AdaLoRA(init_r=5, target_r=2, alpha=7.0, deltaT=3, tfinal=2), {"a": ROWS, "b": ROWS[::-1]}

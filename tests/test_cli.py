@@ -141,7 +141,10 @@ def test_config_file(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "options", "named"),
-    [("lora+prefix", ("tokens=2", "dropout=0.25"), ["lora", "prefix"]), ("mam", ("tokens=2",), ["prefix", "bottleneck"])],
+    [
+        ("lora+prefix", ("tokens=2", "dropout=0.25"), ["lora", "prefix"]),
+        pytest.param("mam", ("tokens=2",), ["prefix", "bottleneck"], marks=pytest.mark.slow),
+    ],
 )
 def test_unions(graftax: Graftax, folder: Folder, tmp_path: Path, method: str, options: Any, named: list[str]) -> None:
     """Several methods form one adapter; an option goes to those that have it."""
@@ -161,7 +164,11 @@ def test_unions(graftax: Graftax, folder: Folder, tmp_path: Path, method: str, o
 
 @pytest.mark.parametrize(
     ("task", "file", "metric"),
-    [("tag", "tags.jsonl", "f1"), ("multilabel", "many.jsonl", "micro_f1"), ("regress", "numbers.csv", "mse")],
+    [
+        ("tag", "tags.jsonl", "f1"),
+        pytest.param("multilabel", "many.jsonl", "micro_f1", marks=pytest.mark.slow),
+        ("regress", "numbers.csv", "mse"),
+    ],
 )
 def test_other_tasks(graftax: Graftax, folder: Folder, tmp_path: Path, task: str, file: str, metric: str) -> None:
     """Train, measure and ask an adapter of every task."""
@@ -210,6 +217,7 @@ def test_predict_from_a_file_and_from_stdin(graftax: Graftax, folder: Folder, tm
     assert graftax(*command, "-", stdin="").out == ""
 
 
+@pytest.mark.slow
 def test_fuse(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
     """AdapterFusion over two adapters trained before; its directory needs neither of theirs."""
     train = ["train", "-b", folder.backbone, *FAST]

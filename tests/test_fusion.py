@@ -81,6 +81,7 @@ def test_compacters_fuse_too(backbone_of: GetBackbone) -> None:
     assert adapter.methods[0].key.startswith("fusion:compacter/")
 
 
+@pytest.mark.slow
 def test_in_a_mixed_batch(tiny: Backbone) -> None:
     """17: beside its own members and a LoRA, each row as with its own alone."""
     adapters = {"fused": fused(tiny), "lora": random_adapter(tiny, (LoRA(r=3, alpha=7.0),)), "wide": members(tiny)[0]}

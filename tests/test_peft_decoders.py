@@ -132,7 +132,7 @@ KINDS: dict[str, tuple[Method, Any, dict[str, Any]]] = {
     "vera": (VeRA(r=5), peft.VeraConfig, {"r": 5, "target_modules": PLACES}),
     "oft": (OFT(oft_block_size=4), peft.OFTConfig, {"oft_block_size": 8, "target_modules": PLACES}),
     "loha": (LoHa(**SMALL), peft.LoHaConfig, {"r": 3, "alpha": 7, "target_modules": PLACES}),
-    "adalora": (AdaLoRA(init_r=3, alpha=7.0), peft.AdaLoraConfig, {"init_r": 5, "lora_alpha": 7, "total_step": 9}),
+    "adalora": (AdaLoRA(init_r=3, target_r=3, alpha=7.0), peft.AdaLoraConfig, {"init_r": 5, "lora_alpha": 7, "total_step": 9}),
     "hira": (HiRA(r=3), peft.HiraConfig, {"r": 3, "target_modules": PLACES}),
     "fourierft": (FourierFT(n_frequency=40, scaling=20.0), peft.FourierFTConfig, {"n_frequency": 50, "scaling": 30.0}),
     "ln_tuning": (LayerNormTuning(), peft.LNTuningConfig, {}),

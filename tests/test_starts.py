@@ -326,6 +326,7 @@ def test_a_pack_of_all_starts(tiny: Backbone, tmp_path: Path, monkeypatch: pytes
         np.testing.assert_allclose(logits(tiny, packed, inputs), logits(tiny, alone, inputs), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_resume(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """20: an interrupted run of starts ends with the bits of one that was not; another start is another run."""
     names = ("pissa", "eva", "corda", "lora_ga")

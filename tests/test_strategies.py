@@ -153,7 +153,7 @@ def run(tiny: Backbone, out: Path, case: str, **settings: Any) -> dict[str, byte
     return {name: weights_of(out / name) for name in data}
 
 
-@pytest.mark.parametrize("case", FROZEN)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c != "last-lora" else pytest.mark.slow) for c in FROZEN])
 def test_kept_features_train_the_same(case: str, tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To 1e-5 of the run that computes them anew in every step; on disk bit for bit as in memory. (SGD: where a gradient is
     nothing but rounding, as that of a key's bias, Adam would make whole steps of it.)"""

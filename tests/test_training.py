@@ -228,6 +228,7 @@ def test_methods_and_settings_may_differ_in_one_pack(tiny: Backbone, tmp_path: P
     assert json.loads((tmp_path / "c" / "graftax.json").read_text())["recipe"]["seed"] == 5
 
 
+@pytest.mark.slow
 def test_a_union_trains_as_one_adapter(tiny: Backbone, tmp_path: Path) -> None:
     """Several methods in one adapter, beside one of another kind: all of it moves, and the recipe names them."""
     each = {"b": {"method": (METHODS["ia3"](), METHODS["prompt"](tokens=2))}}
@@ -240,7 +241,8 @@ def test_a_union_trains_as_one_adapter(tiny: Backbone, tmp_path: Path) -> None:
         assert all(not np.array_equal(one[key], two[key]) for key in one)
 
 
-@pytest.mark.parametrize("task", ["classify", pytest.param("tag", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["classify", "tag"])
 def test_a_prompt_trains_beside_another_method(tiny: Backbone, tmp_path: Path, task: str) -> None:
     """A prompt's texts have rows of their own, a LoRA's share them; in one pack each becomes what it does in a run of its
     own, to rounding, and answers as it was measured."""
