@@ -125,10 +125,9 @@ class Generator:
         order = sorted(range(count), key=lambda i: len(ids[i]))
         for begin in range(0, count, MOST_ROWS):
             chunk = order[begin : begin + MOST_ROWS]
-            with self._lock:
-                rows = [ids[i] for i in chunk], [named[i] for i in chunk], [sampling[i] for i in chunk]
-                for k, text, end in self._batch(*rows):
-                    yield chunk[k], text, end
+            rows = [ids[i] for i in chunk], [named[i] for i in chunk], [sampling[i] for i in chunk]
+            for k, text, end in self._batch(*rows):
+                yield chunk[k], text, end
 
     def _ids(self, prompt: str, index: int) -> np.ndarray:
         if not prompt.strip():
@@ -143,17 +142,17 @@ class Generator:
         most = self.backbone.config.max_tokens
         length = rung(max(map(len, ids)), most)
         columns = rung(length + max(s.max_new_tokens for s in sampling), 2 * most)
-        slots, state = self._slots(named, rows), {k: v for k, v in self.bank.state.items() if not k.startswith("head.")}
         wanted = np.zeros(rows, np.int32)
         wanted[: len(ids)] = [s.max_new_tokens for s in sampling]
-        known = (self.backbone.params, self.backbone.layers, state, slots)
-        at = self._prefill(*known, self._laid(ids, rows, length), wanted, columns=columns)
+        with self._lock:
+            at = self._prefill(*self._known(named, rows), self._laid(ids, rows, length), wanted, columns=columns)
         kind, settings = Kind.of(sampling), Settings.of(sampling, rows)
         tellers = [_Teller(self.tokenizer, own, s.stop) for own, s in zip(ids, sampling, strict=True)]
         eos, left = {*self.backbone.config.eos_ids}, {*range(len(ids))}
         while left:
-            at, drawn = self._decode(*known, at, settings, kind=kind)
-            drawn = np.asarray(drawn)
+            with self._lock:  # not while a caller looks at what there is: it may call again
+                at, drawn = self._decode(*self._known(named, rows), at, settings, kind=kind)
+                drawn = np.asarray(drawn)
             stopped = np.zeros(rows, bool)
             for k in sorted(left):
                 text, finished = tellers[k].hear(drawn[:, k].tolist(), eos, sampling[k].max_new_tokens)
@@ -172,6 +171,11 @@ class Generator:
             laid[row, : len(own)], mask[row, : len(own)] = own, True
         mask[len(ids) :, 0] = True
         return Inputs(laid, mask, np.zeros_like(laid))
+
+    def _known(self, named: list[Any], rows: int) -> tuple[Any, ...]:
+        """What every program takes: an adapter that is replaced while it is used changes what follows."""
+        state = {name: tree for name, tree in self.bank.state.items() if not name.startswith("head.")}
+        return self.backbone.params, self.backbone.layers, state, self._slots(named, rows)
 
     def _slots(self, named: list[Any], rows: int) -> np.ndarray | Mix:
         for what in named:

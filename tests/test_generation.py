@@ -239,6 +239,19 @@ def test_stop_texts_and_streams(generator: Generator) -> None:
     assert ends[0].finished == "stop"
 
 
+def test_a_caller_may_call_again_while_it_listens(generator: Generator) -> None:
+    """And what it loads meanwhile leaves the rows that are under way as they are."""
+    free = generator.generate(PROMPTS, ["a", "b", None], Sampling(max_new_tokens=40))
+    inner, ends = [], {}
+    for row, _, end in generator.stream(PROMPTS, ["a", "b", None], Sampling(max_new_tokens=40)):
+        if not inner:
+            inner = generator.generate(PROMPTS, ["a", "b", None], Sampling(max_new_tokens=40))
+            generator.load("a", generator.bank.adapters["a"])
+        if end:
+            ends[row] = end
+    assert inner == free == [ends[row] for row in range(3)]
+
+
 def test_prompts_that_are_refused(generator: Generator, tiny: Backbone) -> None:
     with pytest.raises(GraftaxError, match="prompt 2 is empty"):
         generator.generate(["a", " \n"])
