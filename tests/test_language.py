@@ -245,11 +245,17 @@ def test_merged_into_a_language_model_that_transformers_loads(teller: Backbone, 
 
 
 @needs_assets
-def test_stories_loss_is_the_stated_one() -> None:
-    """On the first 600 characters of tinyshakespeare's test text: 5.48 per token, in a row of its own."""
-    backbone = load_backbone(SHARED / "backbones" / "stories260K")
+def test_likelihood_on_real_weights_equals_transformers() -> None:
+    """stories260K on the first 600 characters of tinyshakespeare's test text, a row of its own."""
+    directory = SHARED / "backbones" / "stories260K"
     text = (SHARED / "data" / "tinyshakespeare" / "test.txt").read_text("utf-8")[:600]
-    (ids,) = Tokenizer.of(backbone).ids([text])
-    inputs = Tokenizer.of(backbone).pad([], 1, len(ids))._replace(ids=ids[None], mask=np.ones((1, len(ids)), bool))
-    found = jax.jit(lambda params, inputs: backbone.likelihood(params, {}, inputs, np.roll(inputs.ids, -1, axis=1))[0])
-    assert -np.asarray(found(backbone.params, inputs))[0, :-1].mean() == pytest.approx(5.48, abs=0.005)
+    backbone = load_backbone(directory)
+    tokenizer = Tokenizer.of(backbone)
+    (ids,) = tokenizer.ids([text])
+    inputs = tokenizer.pad([], 1, len(ids))._replace(ids=ids[None], mask=np.ones((1, len(ids)), bool))
+    found = jax.jit(lambda params, targets: backbone.likelihood(params, {}, inputs, targets)[0])
+    mine = -np.asarray(found(backbone.params, np.roll(inputs.ids, -1, axis=1)))[0, :-1].mean()
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    row = torch.tensor(ids[None].astype(np.int64))
+    with torch.no_grad():
+        assert mine == pytest.approx(model(input_ids=row, labels=row).loss.item(), rel=1e-5)
