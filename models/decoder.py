@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .inputs import Inputs, Outputs, count_within, places
 from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm, RMSNorm
@@ -105,40 +105,26 @@ class Sight(NamedTuple):
     angles: Angles | None  # of the queries and the new keys
 
 
-class LayerView(NamedTuple):
-    """What one application of a layer sees."""
+class View(NamedTuple):
+    """What the layers see; with `sight` chosen, what one application of a layer does."""
 
-    sight: Sight
+    sight: Sight  # of layers without a window
+    windowed: Sight | None  # of those with one; None: there are none
+    kinds: tuple[bool, ...]  # by layer: whether it has a window
+    real: jax.Array  # bool [rows, tokens]: no padding; virtual tokens are real
+    positions: jax.Array  # int32 [rows, tokens]
     row: jax.Array  # int32 [texts]: each text's row
     pool: jax.Array  # int32 [texts]: its last position in that row
     packed: bool  # whether rows hold several texts; else text i is row i
     place: Place
 
-
-class View(NamedTuple):
-    """What the layers see, without a window and with one."""
-
-    sights: tuple[Sight, Sight | None]
-    kinds: tuple[bool, ...]  # by layer: whether it has a window
-    row: jax.Array
-    pool: jax.Array
-    packed: bool
-    place: Place
-
-    @property
-    def mask(self) -> jax.Array:
-        return self.sights[0].mask
-
-    def at(self, application: Any) -> LayerView:
-        full, windowed = self.sights
-        if windowed is None or not any(self.kinds):
-            sight = full
-        elif all(self.kinds):
-            sight = windowed
-        else:
-            has = jnp.asarray(self.kinds)[application]
-            sight = jax.tree.map(lambda a, b: jnp.where(has, b, a), full, windowed)
-        return LayerView(sight, self.row, self.pool, self.packed, self.place)
+    def at(self, application: Any) -> View:
+        if self.windowed is None or not any(self.kinds):
+            return self
+        if all(self.kinds):
+            return self._replace(sight=self.windowed)
+        has = jnp.asarray(self.kinds)[application]
+        return self._replace(sight=jax.tree.map(lambda a, b: jnp.where(has, b, a), self.sight, self.windowed))
 
 
 class Cache(NamedTuple):
@@ -185,12 +171,12 @@ class Layer(nnx.Module):
             self.attention_post_norm = norm_of(config, arrays, "layers.attention_post_norm")
             self.ffn_post_norm = norm_of(config, arrays, "layers.ffn_post_norm")
 
-    def __call__(self, h: jax.Array, view: LayerView, at: SiteCalls, pooled: bool = False) -> jax.Array:
+    def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
         return self.run(h, view, at, pooled)[0]
 
     def run(
-        self, h: jax.Array, view: LayerView, at: SiteCalls, pooled: bool = False, past: Past | None = None
+        self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
         c, at = self.config, at.over(view.place)
@@ -221,7 +207,7 @@ class Layer(nnx.Module):
         narrow = at.branch("layers.ffn_branch", beside, narrow)
         return at.stream("layers.output", beside + narrow), kept
 
-    def project(self, x: jax.Array, view: LayerView, at: SiteCalls, pooled: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(self, x: jax.Array, view: View, at: SiteCalls, pooled: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries of the computed tokens, keys and values of all, by heads, turned by their positions."""
         c, angles = self.config, view.sight.angles
 
@@ -291,16 +277,11 @@ class Decoder(Stack):
 
         With `intermediates` the states are those that enter each layer, and at last the normed output, as in transformers.
         """
-        at, begin = grafts.outside(), 0
-        if inputs.hidden is None:
-            h, view = self.embed(inputs, at)
-        else:
-            h, begin = inputs.hidden, self.config.num_layers - grafts.adapted
-            view = self.view(inputs, inputs.mask, self.positions(inputs))
-        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
+        at = grafts.outside()
+        h, states, view = self.through(inputs, grafts, at, pooled, intermediates, layers)
         h = at.norm("final_norm", h, self.final_norm)
         first = h[:, 0] if pooled else h[view.row, view.pool]
-        added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
+        added = view.real.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
         if states is not None:
             states = jnp.concatenate([states[:-1], h[None]])[:, :, added:]
         return Outputs(h if pooled else h[:, added:], first, None, states)
@@ -310,6 +291,9 @@ class Decoder(Stack):
         entry = Entry(words, jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
         entry = at.input("input", inputs.ids, entry)
         return self.placed(entry.embeddings, entry.positions, at), self.view(inputs, entry.mask, entry.positions)
+
+    def seen(self, inputs: Inputs) -> View:
+        return self.view(inputs, inputs.mask, self.positions(inputs))
 
     def words(self, ids: jax.Array, at: SiteCalls) -> jax.Array:
         words = at.embedding("word_embeddings", ids, self.word_embeddings)
@@ -341,7 +325,7 @@ class Decoder(Stack):
             ends = jnp.sum(segments[row] == segments[row, first][:, None], axis=1, dtype=jnp.int32)
             last = jnp.minimum(first + ends - 1, tokens - 1)
         sights = self.sights(own, positions, positions)
-        return View(sights, self.config.kinds, row, last, texts is not None, places(segments))
+        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, places(segments))
 
     def sights(self, own: jax.Array, queries: jax.Array, keys: jax.Array) -> tuple[Sight, Sight | None]:
         """With every token of `own` in sight, and with those of the window alone."""
@@ -352,25 +336,26 @@ class Decoder(Stack):
         near = own & (queries[:, :, None] - keys[:, None, :] < c.window)
         return full, Sight(near, full.angles if c.local_rope is None else c.local_rope.angles(queries))
 
-    def logits(self, hidden: jax.Array, at: SiteCalls) -> jax.Array:
-        """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`."""
-        return self.project_with(self.lm_head or self.word_embeddings, hidden, at)
+    @property
+    def head(self) -> Linear | Embedding:
+        """What projects to the vocabulary: the table of the words where they are tied."""
+        return self.word_embeddings if self.lm_head is None else self.lm_head
 
-    def project_with(self, head: Linear | Embedding, hidden: jax.Array, at: SiteCalls) -> jax.Array:
+    def logits(self, hidden: jax.Array, at: SiteCalls, head: Linear | Embedding | None = None) -> jax.Array:
+        """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`; `head`: for its own."""
+        head = head or self.head
         out = hidden @ head.table[...].T if isinstance(head, Embedding) else at.linear("lm_head", hidden, head)
         out, cap = out.astype(jnp.float32), self.config.logit_cap
         return cap * jnp.tanh(out / cap) if cap else out
 
     def likelihood(self, hidden: jax.Array, targets: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
         """Log-likelihood of each token's successor `targets [rows, tokens]`, and whether it was the likeliest."""
-        frozen = "lm_head" not in at.state
-        head = self.word_embeddings if self.lm_head is None else self.lm_head
-        graphdef, weights = nnx.split(head)
+        graphdef, weights = nnx.split(self.head)
 
         def project(weights: Any, hidden: jax.Array) -> jax.Array:
-            return self.project_with(nnx.merge(graphdef, weights), hidden, at)
+            return self.logits(hidden, at, nnx.merge(graphdef, weights))
 
-        return likelihood(project, weights, hidden, targets, frozen)
+        return likelihood(project, weights, hidden, targets, frozen=LM_HEAD not in at.state)
 
     # -- generation -----------------------------------------------------------------------------------------------------
 
@@ -379,26 +364,17 @@ class Decoder(Stack):
         if grafts.whole:
             raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
         at = grafts.outside()
-        entry = Entry(self.words(inputs.ids, at), jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
-        entry = at.input("input", inputs.ids, entry)
-        view = self.view(inputs, entry.mask, entry.positions)
-        h, used = self.placed(entry.embeddings, entry.positions, at), entry.mask.shape[1]
-        columns += used - inputs.mask.shape[1]
-        keys, values = [], []
-        for index, layer in enumerate(layers):
-            module = nnx.merge(nnx.graphdef(self.layers), layer)
-            calls = grafts.at(self.state_of(grafts, index), index)
-            h, (key, value) = module.run(h, view.at(index), calls, pooled=index == len(layers) - 1)
-            room = ((0, 0), (0, 0), (0, columns - used), (0, 0))
-            keys.append(jnp.pad(key, room))
-            values.append(jnp.pad(value, room))
-        h = at.norm("final_norm", h, self.final_norm)
-        wide = ((0, 0), (0, columns - used))
-        ends = jnp.max(jnp.where(entry.mask, entry.positions, -1), axis=1) + 1
-        cache = Cache(
-            tuple(keys), tuple(values), jnp.pad(entry.mask, wide), jnp.pad(entry.positions, wide), jnp.int32(used), ends
-        )
-        return self.logits(h, at)[:, 0], cache
+        h, view = self.embed(inputs, at)
+        used, width = view.real.shape[1], inputs.mask.shape[1]
+        h, kept = self.one_by_one(h, view, grafts, layers, pooled=True)
+
+        def with_room(array: jax.Array, axis: int) -> jax.Array:
+            return jnp.pad(array, [(0, columns - width if i == axis else 0) for i in range(array.ndim)])
+
+        keys, values = (tuple(with_room(of_layer, 2) for of_layer in each) for each in zip(*kept, strict=True))
+        ends = jnp.max(jnp.where(view.real, view.positions, -1), axis=1) + 1
+        cache = Cache(keys, values, with_room(view.real, 1), with_room(view.positions, 1), jnp.int32(used), ends)
+        return self.logits(at.norm("final_norm", h, self.final_norm), at)[:, 0], cache
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Sequence[Any]) -> tuple[jax.Array, Cache]:
         """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
@@ -406,23 +382,32 @@ class Decoder(Stack):
         put = jax.lax.dynamic_update_slice_in_dim
         mask = put(cache.mask, jnp.ones_like(positions, bool), cache.column, axis=1)
         filled = put(cache.positions, positions, cache.column, axis=1)
-        h = self.placed(self.words(ids[:, None], at), positions, at)
-        row, zero = jnp.arange(len(ids), dtype=jnp.int32), jnp.zeros(len(ids), jnp.int32)
+        row, last = jnp.arange(len(ids), dtype=jnp.int32), jnp.zeros(len(ids), jnp.int32)
         place = Place(positions, jnp.full_like(positions, FAR))
-        view = View(self.sights(mask[:, None], positions, filled), self.config.kinds, row, zero, False, place)
-        keys, values = [], []
+        sights = self.sights(mask[:, None], positions, filled)
+        view = View(*sights, self.config.kinds, mask, positions, row, last, packed=False, place=place)
+        pasts = [Past(key, value, cache.column) for key, value in zip(cache.keys, cache.values, strict=True)]
+        h = self.placed(self.words(ids[:, None], at), positions, at)
+        h, kept = self.one_by_one(h, view, grafts, layers, pasts)
+        keys, values = zip(*kept, strict=True)
+        cache = Cache(keys, values, mask, filled, cache.column + 1, cache.ends + 1)
+        return self.logits(at.norm("final_norm", h, self.final_norm), at)[:, 0], cache
+
+    def one_by_one(
+        self,
+        h: jax.Array,
+        view: View,
+        grafts: Grafts,
+        layers: Sequence[Any],
+        pasts: Sequence[Past] | None = None,
+        pooled: bool = False,
+    ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
+        """What leaves the last layer, with `pooled` at the texts' ends alone, and each layer's keys and values."""
+        kept, first = [], self.config.num_layers - grafts.adapted
         for index, layer in enumerate(layers):
             module = nnx.merge(nnx.graphdef(self.layers), layer)
-            past = Past(cache.keys[index], cache.values[index], cache.column)
-            calls = grafts.at(self.state_of(grafts, index), index)
-            h, (key, value) = module.run(h, view.at(index), calls, past=past)
-            keys.append(key)
-            values.append(value)
-        h = at.norm("final_norm", h, self.final_norm)
-        cache = Cache(tuple(keys), tuple(values), mask, filled, cache.column + 1, cache.ends + 1)
-        return self.logits(h, at)[:, 0], cache
-
-    def state_of(self, grafts: Grafts, index: int) -> Any:
-        """The adapters' state at a layer; none below the first adapted one."""
-        first = self.config.num_layers - grafts.adapted
-        return {} if index < first else grafts.layer(index - first)
+            calls = grafts.at(grafts.layer(index - first) if index >= first else {}, index)
+            ends_alone = pooled and index == len(layers) - 1
+            h, pair = module.run(h, view.at(index), calls, ends_alone, pasts[index] if pasts else None)
+            kept.append(pair)
+        return h, kept

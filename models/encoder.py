@@ -145,13 +145,8 @@ class Encoder(Stack):
         layers one after another instead of as a loop: for training, where a loop must copy what each layer keeps for the
         backward pass into one stacked array and out again; a prediction gains little and would compile longer.
         """
-        at, begin = grafts.outside(), 0
-        if inputs.hidden is None:
-            h, view = self.embed(inputs, at)
-        else:
-            h, begin = inputs.hidden, len(self.config.layer_of) - grafts.adapted
-            view = self.view(inputs, inputs.mask, self.first_position(inputs))
-        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
+        at = grafts.outside()
+        h, states, view = self.through(inputs, grafts, at, pooled, intermediates, layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
         h = h if pooled else h[:, added:]
@@ -177,6 +172,9 @@ class Encoder(Stack):
         if self.embedding_projection is not None:
             h = at.linear("embedding_projection", h, self.embedding_projection)
         return h, view
+
+    def seen(self, inputs: Inputs) -> View:
+        return self.view(inputs, inputs.mask, self.first_position(inputs))
 
     @staticmethod
     def first_position(inputs: Inputs) -> jax.Array:

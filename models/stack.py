@@ -9,6 +9,7 @@ from being done in vain:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,9 +27,25 @@ class Stack(nnx.Module):
     config: Any
     layers: Any  # called as layers(h, view, at, pooled); all layers' parameters stacked
 
+    @abstractmethod
     def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Any]:
         """What enters the first layer, and the view of the layers."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def seen(self, inputs: Inputs) -> Any:
+        """The view of the layers where nothing is put in front of the text."""
+
+    def through(
+        self, inputs: Inputs, grafts: Grafts, at: SiteCalls, pooled: bool, intermediates: bool, layers: Sequence[Any] | None
+    ) -> tuple[jax.Array, jax.Array | None, Any]:
+        """What leaves the last layer, every layer's output with `intermediates`, and the view; from token ids or `hidden`."""
+        begin = 0
+        if inputs.hidden is None:
+            h, view = self.embed(inputs, at)
+        else:
+            h, view, begin = inputs.hidden, self.seen(inputs), len(self.config.layer_of) - grafts.adapted
+        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
+        return h, states, view
 
     def frozen(self, inputs: Inputs, adapted: int, *, pooled: bool) -> jax.Array:
         """What enters the first of the last `adapted` layers where nothing acts below them, for `Inputs.hidden`.
