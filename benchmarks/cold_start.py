@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from adapters_on_disk import write
-from harness import MINILM, Work, Worker, report, row, summary
+from harness import MINILM, Work, Worker, report, row, summary, torch_device
 
 PARTS = ("imports", "backbone", "adapter", "predict")
 TEXT = "how do i say hello in french"
@@ -47,9 +47,9 @@ def peft(folder: str) -> Work:
 
     model = AutoModelForSequenceClassification.from_pretrained(MINILM, num_labels=16, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(MINILM)
-    model = PeftModel.from_pretrained(model, f"{folder}/0").eval()
+    model = PeftModel.from_pretrained(model.to(torch_device()), f"{folder}/0").eval()
     with torch.no_grad():
-        model(**tokenizer([TEXT], return_tensors="pt")).logits.softmax(-1).max(-1)
+        model(**tokenizer([TEXT], return_tensors="pt").to(model.device)).logits.softmax(-1).max(-1)[0].item()
     yield {}
 
 

@@ -6,6 +6,8 @@ the ratio of each pair. Where the whole process is what is measured, `Worker.rea
 first yield.
 
     python benchmarks/step.py            runs the duel and prints a row for RESULTS.md
+
+Where JAX sees a GPU, both sides compute there (`torch_device`), and the memory is the GPU's that each has asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import platform
 import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -32,12 +35,41 @@ Work = Iterator[dict[str, float]]
 
 for _name in ("JAX_COMPILATION_CACHE_DIR", "GRAFTAX_CACHE"):  # a worker that wants a compilation cache says so
     os.environ.pop(_name, None)
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several programs share the GPU
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def torch_device() -> str:
+    """Where torch is to compute: on the GPU where there is one, with TF32 for float32 products, which is JAX's way there."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    torch.set_float32_matmul_precision("high")
+    return "cuda"
+
+
+def torch_ready() -> None:
+    """Wait for what torch has begun on the GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def peak_mb() -> float:
+    """Of the GPU's memory where one is used, else the process's largest resident set."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
+    if jax is not None and jax.default_backend() != "cpu":
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"] / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def _serve(pipe: Any, work: Callable[..., Work], arguments: dict[str, Any]) -> None:
     for numbers in work(**arguments):
-        pipe.send({**numbers, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3})
+        pipe.send({**numbers, "peak_mb": peak_mb()})
         if not pipe.recv():
             break
 

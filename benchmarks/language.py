@@ -6,8 +6,8 @@ Weights are random, of a 135 M Llama shape (SmolLM's: 30 layers of 576, 9 heads,
 not depend on them. Texts are prompts and responses of code_alpaca, tokenized by a BPE of 16,000 pieces made of them here.
 
 step: 16 texts, LoRA r 8 on queries and values, AdamW. graftax lays them behind one another (`train/batches.py`), PEFT gets them
-padded to the longest. decode: 32 rows of 32 tokens continued by 32 tokens, greedily, a different adapter in every row (PEFT's
-`generate(adapter_names=...)`), under one adapter, and under 32 of 256 resident.
+padded to the longest. decode: 32 prompts of 32 tokens continued by 32 tokens, greedily, with a different adapter in every row
+(PEFT's `generate(adapter_names=...)`), under one adapter, and under 32 of 256 resident.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import DATA, Work, Worker, duel, report, row
+from harness import DATA, Work, Worker, duel, report, row, torch_device, torch_ready
 
 CONFIG: dict[str, Any] = {
     "model_type": "llama",
@@ -64,6 +64,15 @@ def write_backbone(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
     (folder / "config.json").write_text(json.dumps(CONFIG))
     save_file({f"model.{k}": t for k, t in random_tensors(CONFIG).items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def prompts(folder: str) -> list[str]:
+    """Beginnings of texts, `PROMPT` tokens each."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    cut = (tokenizer.decode(tokenizer.encode(r["prompt"] + r["completion"]).ids[:PROMPT]) for r in pairs())
+    return [text for text in cut if len(tokenizer.encode(text).ids) == PROMPT][:ROWS]
 
 
 def our_step(folder: str) -> Work:
@@ -111,7 +120,8 @@ def their_step(folder: str) -> Work:
         read_examples(pairs(), Columns(), "sft"), (), Tokenizer.of(graftax.load_backbone(folder)), 512
     )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=["q_proj", "v_proj"])).train()
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=["q_proj", "v_proj"])
+    model = peft.get_peft_model(model.to(torch_device()), config).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-3)
     order = np.random.default_rng(0).permutation(len(rows.tokens))
@@ -126,15 +136,15 @@ def their_step(folder: str) -> Work:
             labels[k, 1 : len(own)] = np.where(counted, own[1:], -100)
         began = time.perf_counter()
         optimizer.zero_grad()
-        model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask), labels=torch.tensor(labels)).loss.backward()
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        model(**{name: torch.tensor(array, device=model.device) for name, array in batch.items()}).loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        torch_ready()
         yield {"seconds": time.perf_counter() - began}
 
 
 def our_decode(folder: str, adapters: int, resident: int, new: int = NEW) -> Work:
-    import numpy as np
-
     import graftax
     from graftax.adapters.adapter import Adapter
 
@@ -142,15 +152,14 @@ def our_decode(folder: str, adapters: int, resident: int, new: int = NEW) -> Wor
     generator = graftax.Generator(backbone)
     for i in range(resident):
         generator.load(str(i), noisy(Adapter.create((graftax.LoRA(r=8, alpha=16.0),), backbone.sites, seed=i, task="lm")))
-    ids = np.random.default_rng(0).integers(3, 16_000, (ROWS, PROMPT)).astype(np.int32)
-    generator.tokenizer.ids = lambda prompts, special=True: [ids[int(p)] for p in prompts]  # type: ignore[method-assign]
     names = [str(i * max(1, resident // ROWS) % adapters) for i in range(ROWS)]
-    how = graftax.Sampling(max_new_tokens=new)
+    texts, how = prompts(folder), graftax.Sampling(max_new_tokens=new)
     yield {}
     while True:
         began = time.perf_counter()
-        generator.generate([str(i) for i in range(ROWS)], names, how)
+        made = generator.generate(texts, names, how)
         yield {"seconds": time.perf_counter() - began}
+        assert all(len(one.tokens) == new for one in made), "a row has ended early"
 
 
 def noisy(adapter: Any) -> Any:
@@ -173,15 +182,16 @@ def noisy(adapter: Any) -> Any:
 def their_decode(folder: str, adapters: int, new: int = NEW) -> Work:
     import peft
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(torch_device())
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    model = peft.get_peft_model(model, config, adapter_name="0").eval()
+    model = peft.get_peft_model(model, config, adapter_name="0")
     for i in range(1, adapters):
         model.add_adapter(str(i), config)
     model.eval()
-    ids = torch.randint(3, 16_000, (ROWS, PROMPT))
+    texts = prompts(folder)
     options: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
     if adapters > 1:
         options["adapter_names"] = [str(i % adapters) for i in range(ROWS)]
@@ -189,7 +199,9 @@ def their_decode(folder: str, adapters: int, new: int = NEW) -> Work:
     while True:
         began = time.perf_counter()
         with torch.no_grad():
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+            batch = tokenizer(texts, return_tensors="pt").to(model.device)
+            made = model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], **options)
+            tokenizer.batch_decode(made[:, PROMPT:].cpu(), skip_special_tokens=True)
         yield {"seconds": time.perf_counter() - began}
 
 

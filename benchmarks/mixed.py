@@ -75,14 +75,16 @@ def peft(folder: str, adapters: int, texts: bool) -> Work:
     mixture = {"adapter_names": [str(i) for i in range(ROWS)]} if adapters > 1 else {}
     rows = [row["text"] for row in clinc("test")[::100][:ROWS]]
     ids = torch.randint(5, 30000, (ROWS, LENGTH))
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     yield {}
     with torch.no_grad(), nullcontext() if adapters else model.disable_adapter():
         while True:
             began = time.perf_counter()
             if texts:
                 batch = tokenizer(rows, padding=True, truncation=True, max_length=128, return_tensors="pt")
-            logits = model(**batch, **mixture).logits
+            else:
+                batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            logits = model(**batch, **mixture).logits.cpu()
             if texts:
                 scores, labels = torch.softmax(logits, -1).max(-1)
                 list(zip(labels.tolist(), scores.tolist(), strict=True))

@@ -1,15 +1,15 @@
-"""One LoRA training step (r 8 on query and value, no dropout, float32), graftax against PEFT on torch.
+"""One LoRA training step (r 8 on query and value, no dropout), graftax against PEFT on torch.
 
-python benchmarks/step.py [minilm|base]
+python benchmarks/step.py [minilm|base] [--rows N] [--dtype float32|bfloat16]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from typing import Any
 
-from harness import MINILM, Work, Worker, duel, report, row
+from harness import MINILM, Work, Worker, duel, report, row, torch_device, torch_ready
 
 SHAPES = {"minilm": (32, 64, 6, 384, 12, 1536), "base": (8, 128, 12, 768, 12, 3072)}
 
@@ -28,7 +28,14 @@ def _config(shape: str) -> dict:
     }
 
 
-def ours(shape: str, tokens: bool, method: str = "lora", settings: dict[str, Any] | None = None) -> Work:
+def ours(
+    shape: str,
+    tokens: bool,
+    rows: int | None = None,
+    dtype: str = "float32",
+    method: str = "lora",
+    settings: dict[str, Any] | None = None,
+) -> Work:
     from graftax.heap import keep_heap
 
     keep_heap()
@@ -45,8 +52,8 @@ def ours(shape: str, tokens: bool, method: str = "lora", settings: dict[str, Any
     from graftax.train.step import Batch, Programs, hyper, start
     from graftax.train.tasks import task_named
 
-    rows, length, *_ = SHAPES[shape]
-    backbone = load_backbone(MINILM) if shape == "minilm" else random_backbone(_config(shape))
+    rows, length = rows or SHAPES[shape][0], SHAPES[shape][1]
+    backbone = load_backbone(MINILM, dtype=dtype) if shape == "minilm" else random_backbone(_config(shape), dtype=dtype)
     task = task_named("tag" if tokens else "classify")
     body = method_class(method)(**settings or {})
     adapter = Adapter.create((body, backbone.head(8, tokens=tokens)), backbone.sites)
@@ -73,7 +80,14 @@ def ours(shape: str, tokens: bool, method: str = "lora", settings: dict[str, Any
         yield {"seconds": time.perf_counter() - began}
 
 
-def peft(shape: str, tokens: bool, config: str = "LoraConfig", settings: dict[str, Any] | None = None) -> Work:
+def peft(
+    shape: str,
+    tokens: bool,
+    rows: int | None = None,
+    dtype: str = "float32",
+    config: str = "LoraConfig",
+    settings: dict[str, Any] | None = None,
+) -> Work:
     from graftax.heap import keep_heap
 
     keep_heap()  # torch gains from it too: the same for both
@@ -81,16 +95,16 @@ def peft(shape: str, tokens: bool, config: str = "LoraConfig", settings: dict[st
     import torch
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, BertConfig
 
-    rows, length, *_ = SHAPES[shape]
+    rows, length = rows or SHAPES[shape][0], SHAPES[shape][1]
     auto = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
     off = {"num_labels": 8, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     if shape == "minilm":
-        model = auto.from_pretrained(MINILM, dtype=torch.float32, **off)
+        model = auto.from_pretrained(MINILM, dtype=getattr(torch, dtype), **off)
     else:
-        model = auto.from_config(BertConfig(**_config(shape), **off))
+        model = auto.from_config(BertConfig(**_config(shape), **off), dtype=getattr(torch, dtype))
     settings = settings or {"r": 8, "target_modules": ["query", "value"]}
     made = getattr(peft, config)(task_type="TOKEN_CLS" if tokens else "SEQ_CLS", **settings)
-    model = peft.get_peft_model(model, made).train()
+    model = peft.get_peft_model(model.to(torch_device()), made).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-3)
     ids = torch.randint(5, 30000, (rows, length))
@@ -100,16 +114,25 @@ def peft(shape: str, tokens: bool, config: str = "LoraConfig", settings: dict[st
     while True:
         began = time.perf_counter()
         optimizer.zero_grad()
-        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        torch_ready()
         yield {"seconds": time.perf_counter() - began}
 
 
 if __name__ == "__main__":
-    for shape in sys.argv[1:] or SHAPES:
-        rows, length, *_ = SHAPES[shape]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("shapes", nargs="*", default=list(SHAPES))
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    args = parser.parse_args()
+    for shape in args.shapes:
         for tokens in (False, True):
-            what = f"LoRA step, {shape} {rows} x {length}, {'every token read' if tokens else 'pooled position read'}"
-            pair = Worker(ours, shape=shape, tokens=tokens), Worker(peft, shape=shape, tokens=tokens)
-            report(row(what, duel(*pair, repeats=10), "heap kept on both sides"))
+            what = f"LoRA step, {shape} {args.rows or SHAPES[shape][0]} x {SHAPES[shape][1]}"
+            what += f", {'every token read' if tokens else 'pooled position read'}"
+            how = {"shape": shape, "tokens": tokens, "rows": args.rows, "dtype": args.dtype}
+            report(
+                row(what, duel(Worker(ours, **how), Worker(peft, **how), repeats=10), f"{args.dtype}; heap kept on both sides")
+            )

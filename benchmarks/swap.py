@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from adapters_on_disk import write
-from harness import MINILM, Work, Worker, duel, report, row
+from harness import MINILM, Work, Worker, duel, report, row, torch_device, torch_ready
 
 ADAPTERS = 8
 TEXT = ["how do i say hello in french"]
@@ -62,9 +62,10 @@ def peft(folder: str, hot: bool) -> Work:
         swap += 1
         began = time.perf_counter()
         if hot:
-            hotswap_adapter(model, f"{folder}/{swap % ADAPTERS}", adapter_name="0", torch_device="cpu")
+            hotswap_adapter(model, f"{folder}/{swap % ADAPTERS}", adapter_name="0", torch_device=torch_device())
         else:
             model.load_adapter(f"{folder}/{swap % ADAPTERS}", adapter_name=str(swap))
+        torch_ready()
         numbers = {"seconds": time.perf_counter() - began}
         if not hot:
             model.delete_adapter(str(swap - 1))

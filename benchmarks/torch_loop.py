@@ -11,12 +11,13 @@ WARMUP, CLIP, BATCH = 0.06, 1.0, 32
 def base_model(labels: int, seed: int = 0) -> tuple[Any, Any]:
     """MiniLM with a fresh classifier and no dropout in the backbone, and its tokenizer."""
     import torch
-    from harness import MINILM
+    from harness import MINILM, torch_device
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(seed)
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = AutoModelForSequenceClassification.from_pretrained(MINILM, num_labels=labels, dtype=torch.float32, **off)
+    model = model.to(torch_device())
     return model, AutoTokenizer.from_pretrained(MINILM)
 
 
@@ -49,8 +50,9 @@ def fit(
         for begin in range(0, len(order), BATCH):
             chunk = order[begin : begin + BATCH]
             batch = tokenizer.pad({"input_ids": [rows[i] for i in chunk]}, return_tensors="pt")
+            batch["labels"] = torch.tensor([labels[i] for i in chunk])
             optimizer.zero_grad()
-            model(**batch, labels=torch.tensor([labels[i] for i in chunk])).loss.backward()
+            model(**batch.to(model.device)).loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, CLIP)
             optimizer.step()
             schedule.step()
@@ -66,6 +68,6 @@ def accuracy(model: Any, tokenizer: Any, texts: Sequence[str], labels: Sequence[
         for begin in range(0, len(order), 64):
             chunk = order[begin : begin + 64]
             batch = tokenizer([texts[i] for i in chunk], padding=True, truncation=True, max_length=128, return_tensors="pt")
-            said = model(**batch).logits.argmax(-1)
+            said = model(**batch.to(model.device)).logits.argmax(-1)
             right += sum(int(said[k]) == labels[i] for k, i in enumerate(chunk))
     return right / len(texts)
