@@ -56,11 +56,7 @@ def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, column
 
     answers = []
     for planned in plan_all(rows.lengths, shape):
-        labels = task.blank(shape, 0)
-        for i, (row, begin) in zip(*planned, strict=True):
-            labels[row, begin : begin + len(rows.labels[i])] = rows.labels[i]
         inputs = tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
-        found = np.asarray(outputs(backbone.params, state, inputs, labels))
-        for i, (row, begin) in zip(*planned, strict=True):
-            answers.append(task.answer(found[row, begin : begin + len(rows.labels[i])], (), rows.tokens[i]))
+        found = np.asarray(outputs(backbone.params, state, inputs, task.lay(rows, planned, shape, 0)))
+        answers += [task.answer(mine, (), rows.tokens[i]) for i, mine in task.each(found, rows, planned)]
     return task.score(rows.examples, answers, ())

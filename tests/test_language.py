@@ -45,12 +45,12 @@ def an_adapter(backbone: Backbone, *targets: str, seed: int = 0) -> Adapter:
 # -- the likelihood ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("target", ["q_proj", "lm_head", "embed_tokens"])
+@pytest.mark.parametrize(
+    ("target", "tied"),
+    [("q_proj", True), ("q_proj", False), ("embed_tokens", True), ("embed_tokens", False), ("lm_head", False)],
+)
 def test_likelihood_is_the_softmax(target: str, tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and gradients in chunks are those of all logits at once, with a frozen projection and an adapted one."""
-    if tied and target == "lm_head":
-        pytest.skip("there is no such module")
     backbone = load_backbone(write_decoder(tmp_path, tie_word_embeddings=tied))
     monkeypatch.setattr(vocabulary, "_NUMBERS", 3 * 272 * 2)  # chunks of two tokens, of five and a filling one
     random = np.random.default_rng(0)

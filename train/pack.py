@@ -151,14 +151,8 @@ class Pack:
         return self._batch(self.jobs[place.job].train, self.plan(place)[place.position], shape)
 
     def _batch(self, rows: Rows, planned: Planned, shape: Shape) -> Batch:
-        labels, weight = self.task.blank(shape, self.room), np.zeros(shape.texts, np.float32)
-        for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-            own = rows.labels[i]
-            if self.task.tokens:
-                labels[row, begin : begin + len(own)] = own
-            else:
-                labels[(k, slice(0, len(own))) if own.ndim else k] = own
-        weight[: len(planned.examples)] = 1.0
+        labels = self.task.lay(rows, planned, shape, self.room)
+        weight = (np.arange(shape.texts) < len(planned.examples)).astype(np.float32)
         return Batch(self._inputs(rows, planned, shape), labels, weight, np.bool_(True))
 
     def _shape(self, job: Job) -> Shape:
@@ -202,8 +196,7 @@ class Pack:
             logits = np.asarray(self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs, labels))
             if not self.task.headless:
                 logits = logits[..., : len(names)]
-            for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-                mine = logits[row, begin : begin + len(rows.tokens[i])] if self.task.tokens else logits[k]
+            for i, mine in self.task.each(logits, rows, planned):
                 if not np.isfinite(mine).all():
                     return None
                 answers[i] = self.task.answer(mine, names, rows.tokens[i])

@@ -7,7 +7,7 @@ more) are masked *before* the loss: a mask after it would leak NaN through 0 * i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..models.tokens import Tokenizer, Tokens
-from .batches import Shape
+from .batches import Planned, Shape
 from .data import Examples
 from .rows import Rows
 
@@ -44,25 +44,17 @@ class Task(ABC):
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
 
+    @abstractmethod
     def rows(
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
         """Examples tokenized, with label arrays, in rows of at most `max_length` tokens; `truncate`: see `Recipe`."""
-        tokens = tokenizer(examples.texts, examples.pairs, max_length, words=self.tokens)
-        return Rows(examples, tokens, self.encode(examples, names, tokens))
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
-        """Label arrays, one per row; an unknown label is an error that names it."""
-        raise NotImplementedError
-
+    @abstractmethod
     def outputs(
         self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
     ) -> jax.Array:
-        """What `loss` and `answer` read: the logits of the adapter's head. Arguments as of `Backbone.forward`."""
-        logits = backbone.forward(params, state, inputs, key=key, layers=layers)
-        mine: jax.Array | None = logits.tokens if self.tokens else logits.pooled
-        assert mine is not None
-        return mine
+        """What `loss` and `answer` read. Arguments as of `Backbone.forward`."""
 
     def check(self, examples: Examples, names: Sequence[str]) -> None:
         """An error that names the first label the adapter does not know."""
@@ -71,15 +63,15 @@ class Task(ABC):
                 index_of(names, name, i, examples.source)
 
     @abstractmethod
-    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
-        """Mean loss over the texts with weight 1, of logits `[texts, room]` or, by token, `[rows, tokens, room]`.
+    def loss(self, outputs: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+        """Mean loss over the texts with weight 1, of outputs `[texts, room]` or, by token, `[rows, tokens, room]`.
 
-        `classes` of the logits are real.
+        Of a head's logits `classes` are real.
         """
 
     @abstractmethod
-    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
-        """From one row's logits, cut to its classes (and its tokens)."""
+    def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+        """From one row's outputs, cut to its classes (and its tokens)."""
 
     @abstractmethod
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
@@ -88,6 +80,22 @@ class Task(ABC):
     def blank(self, shape: Shape, room: int) -> np.ndarray:
         """A batch of labels to fill in, with room for so many classes."""
         return np.zeros(shape.texts, np.int32)
+
+    def lay(self, rows: Rows, planned: Planned, shape: Shape, room: int) -> np.ndarray:
+        """The labels of a batch, where its texts are laid."""
+        laid = self.blank(shape, room)
+        for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
+            own = rows.labels[i]
+            if self.tokens:
+                laid[row, begin : begin + len(own)] = own
+            else:
+                laid[(k, slice(0, len(own))) if own.ndim else k] = own
+        return laid
+
+    def each(self, outputs: np.ndarray, rows: Rows, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
+        """The texts of a batch, and what is theirs of its outputs."""
+        for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
+            yield i, outputs[row, begin : begin + len(rows.tokens[i])] if self.tokens else outputs[k]
 
 
 def index_of(names: Sequence[str], label: str, row: int, source: str) -> int:

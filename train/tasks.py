@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
-from ..models.tokens import Tokens
+from ..models.tokens import Tokenizer, Tokens
 from . import metrics
 from .batches import Shape
 from .data import Examples
 from .language import LanguageModel, SupervisedFineTuning
+from .rows import Rows
 from .task import IGNORE, Answer, Task, index_of
 
 
@@ -27,7 +29,30 @@ def _mean(losses: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weight > 0, losses, 0.0)) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
-class Classify(Task):
+class Labelled(Task):
+    """Base of those whose labels a head of the adapter gives."""
+
+    @abstractmethod
+    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
+        """Label arrays, one per row; an unknown label is an error that names it."""
+
+    def rows(
+        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Rows:
+        tokens = tokenizer(examples.texts, examples.pairs, max_length, words=self.tokens)
+        return Rows(examples, tokens, self.encode(examples, names, tokens))
+
+    def outputs(
+        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
+    ) -> jax.Array:
+        """The head's logits."""
+        logits = backbone.forward(params, state, inputs, key=key, layers=layers)
+        mine: jax.Array | None = logits.tokens if self.tokens else logits.pooled
+        assert mine is not None
+        return mine
+
+
+class Classify(Labelled):
     """One label per row: softmax cross-entropy."""
 
     name = "classify"
@@ -54,7 +79,7 @@ class Classify(Task):
         return metrics.classification(list(examples.labels or ()), [a.label for a in answers])
 
 
-class MultiLabel(Task):
+class MultiLabel(Labelled):
     """Any number of labels per row: a sigmoid and binary cross-entropy for each; a label is given above 0.5."""
 
     name = "multilabel"
@@ -92,7 +117,7 @@ class MultiLabel(Task):
         return np.zeros((shape.texts, room), np.float32)
 
 
-class Regress(Task):
+class Regress(Labelled):
     """One number per row: squared error."""
 
     name = "regress"
@@ -120,7 +145,7 @@ class Regress(Task):
         return np.zeros(shape.texts, np.float32)
 
 
-class Tag(Task):
+class Tag(Labelled):
     """One label per word, read at the word's first token."""
 
     name = "tag"
