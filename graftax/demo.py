@@ -98,7 +98,7 @@ def _lora() -> Any:
 
 def answer(directory: str, adapters: Path) -> None:
     """The new process: load, predict, swap."""
-    from .cli import use_compilation_cache
+    from .cache import use_compilation_cache
 
     use_compilation_cache()
     from .models.load import load_backbone
