@@ -27,9 +27,9 @@ import numpy as np
 
 from ..errors import GraftaxError
 from .lora import LoRA
-from .method import Leaves
+from .method import Begun, Keys, Leaves
 from .sites import FAR, Place, Site
-from .starts import DRAWN
+from .starts import DRAWN, Rows
 
 _WORD = "alora_invocation_tokens"
 
@@ -72,6 +72,18 @@ class ALoRA(LoRA):
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
         return {} if site.kind == "text" else super().init(key, site)
+
+    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+        if rows is not None and not any(self.calls(ids) for ids in rows.ids):
+            raise GraftaxError(
+                f"alora: the invocation {list(self.invocation)} is in none of the {len(rows.ids)} texts to be trained on."
+            )
+        return super().begin(sites, key, rows)
+
+    def calls(self, ids: np.ndarray) -> bool:
+        """Whether the invocation is in a text of these ids `[tokens]`."""
+        first = np.flatnonzero(ids == self.invocation[0])
+        return any(tuple(ids[i : i + len(self.invocation)]) == self.invocation for i in first)
 
     def fixed(self, site: Site) -> Leaves:
         if site.kind == "text":

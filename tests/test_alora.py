@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,25 @@ import transformers
 from cases import compiled, logits, randomised
 from conftest import some_inputs
 
-from graftax import Adapter, ALoRA, Average, Generator, GraftaxError, LoRA, Sampling, Stack, load_adapter, save_adapter
+from graftax import (
+    Adapter,
+    ALoRA,
+    Average,
+    Generator,
+    GraftaxError,
+    LoRA,
+    Recipe,
+    Sampling,
+    Stack,
+    load_adapter,
+    save_adapter,
+    train_many,
+)
 from graftax.adapters.adapter import Layout
 from graftax.adapters.alora import called
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs, places
+from graftax.models.tokens import Tokenizer
 from graftax.serve.bank import Bank
 from graftax.serve.composition import laid, plan_of
 
@@ -174,6 +189,22 @@ def test_other_tasks_files_are_our_own(backbone_of: GetBackbone, tmp_path: Path)
     path = save_adapter(classifier(backbone, ALoRA(invocation=(5,))), tmp_path / "a", backbone)
     assert '"GRAFTAX"' in (path / "adapter_config.json").read_text()
     assert load_adapter(path, backbone).methods[0] == ALoRA(invocation=(5,))
+
+
+def test_it_is_trained(teller: Backbone, tmp_path: Path) -> None:
+    """Several texts to a row, from the response's first word on; never called it would learn nothing, and is refused."""
+    rows = [
+        {"prompt": f"{'so ' * i}is it {word}", "completion": f"!! {word}"} for i, word in enumerate(["red", "old", "new"] * 4)
+    ]
+    (call,) = Tokenizer.of(teller).ids(["!!"], special=False)
+    method = ALoRA(invocation=tuple(call.tolist()), targets=PLACES)
+    recipe = Recipe(epochs=4, lr=2e-2, batch_size=4, max_length=64)
+    (result,) = train_many(teller, {"a": rows}, tmp_path / "out", task="sft", method=method, recipe=recipe).values()
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.9 * losses[0]
+    assert load_adapter(result.directory, teller).methods == (method,)
+    with pytest.raises(GraftaxError, match=r"the invocation \[9, 9, 9\] is in none of the 12 texts"):
+        train_many(teller, {"a": rows}, tmp_path / "b", task="sft", method=ALoRA(invocation=(9, 9, 9)), recipe=recipe)
 
 
 @pytest.mark.parametrize(
