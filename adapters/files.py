@@ -73,7 +73,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     `any_backbone=True` skips the fingerprint's comparison; names and shapes must fit all the same.
     """
     directory = Path(directory)
-    if any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION)):
+    if is_fusion(directory):
         from . import hub  # which is made of what is in this file
 
         return hub.read_fusion(directory, backbone)
@@ -127,6 +127,11 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
     if extra.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
         raise GraftaxError(f"{directory / WEIGHTS}: damaged, its checksum is not the one {EXTRA} records.")
     return config, extra, data
+
+
+def is_fusion(directory: Path) -> bool:
+    """Whether a directory is AdapterHub's AdapterFusion, or the setup of one."""
+    return any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION))
 
 
 def from_hub(config: Mapping[str, Any]) -> bool:

@@ -140,11 +140,12 @@ class SiteCalls:
         def row(states: dict[str, Leaves], places: Place | None, shares: jax.Array, *args: Any) -> Any:
             site = compute
             for stage in range(len(shares)):
-                terms = jax.tree.map(lambda leaf, at=stage: leaf[at], (states, places))
+                terms, here = jax.tree.map(lambda leaf, at=stage: leaf[at], (states, places))
                 if kind in SINGLE:
-                    site = changed(*jax.tree.map(lambda leaf: leaf[0], terms), site)
+                    first, place = jax.tree.map(lambda leaf: leaf[0], (terms, here))
+                    site = changed(first, place, site)
                 else:
-                    site = averaged(*terms, shares[stage], site)
+                    site = averaged(terms, here, shares[stage], site)
             return site(frozen, *args)
 
         if not (states and self.mixed):
