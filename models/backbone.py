@@ -109,7 +109,8 @@ class Backbone:
                     )
                 )
         heads = (Site(name, "head", "", (config.hidden_size,), above=True, within=name) for name in (POOLED, FIRST, TOKENS))
-        return (*sites, *heads)
+        text = Site("text", "text", "", (config.hidden_size,), above=True, within="text")
+        return (*sites, text, *heads)
 
     def _frozen(self, kind: str, name: str, index: Any) -> Any:
         """The frozen weights at a site, float32 on the host; None where it has none."""

@@ -40,7 +40,7 @@ class Stack(nnx.Module):
         """What enters the first layer, and the view of the layers."""
 
     @abstractmethod
-    def seen(self, inputs: Inputs) -> Any:
+    def seen(self, inputs: Inputs, at: SiteCalls) -> Any:
         """The view of the layers where nothing is put in front of the text."""
 
     def through(
@@ -51,7 +51,7 @@ class Stack(nnx.Module):
         if inputs.hidden is None:
             h, view = self.embed(inputs, at)
         else:
-            h, view, begin = inputs.hidden, self.seen(inputs), len(self.config.layer_of) - grafts.adapted
+            h, view, begin = inputs.hidden, self.seen(inputs, at), len(self.config.layer_of) - grafts.adapted
         h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
         return h, states, view
 
