@@ -30,6 +30,7 @@ from .options import (
     MessagesOption,
     PairOption,
     PromptOption,
+    QuantizeOption,
     RevisionOption,
     TaskName,
     TextOption,
@@ -117,6 +118,11 @@ def train(
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+    remat: Annotated[
+        Optional[str],
+        typer.Option(help="Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
+    ] = None,
 ) -> None:
     """Train one adapter per data file, all in one run.
 
@@ -146,7 +152,7 @@ def train(
     for file in files:
         if not file.is_file():
             raise GraftaxError(f"{file}: no such file.")
-    loaded = load_backbone(backbone, revision=revision, dtype=dtype)
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
     fused = Fuse(trained=tuple(load_adapter(path, loaded) for path in fuse)) if fuse else None
     results = train_many(
         loaded,
@@ -183,6 +189,7 @@ def evaluate(
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
 ) -> None:
     """Measure an adapter on rows of its task."""
     from .adapters.files import load_adapter
@@ -194,7 +201,7 @@ def evaluate(
     from .train.tasks import task_named
 
     columns = Columns(text_column, text_pair_column, label_column, prompt_column, completion_column, messages_column)
-    loaded = load_backbone(backbone, revision=revision, dtype=dtype)
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
     read = load_adapter(adapter, loaded, any_backbone=any_backbone)
     if task_named(read.task).headless:
         numbers = evaluate_language(loaded, read, data, columns=columns)
@@ -220,6 +227,7 @@ def predict(
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
 ) -> None:
     """Answer rows, each with the adapter it names, as JSON lines in the same order.
 
@@ -233,7 +241,7 @@ def predict(
 
     named = [parse_adapter(text) for text in adapter]
     rows = read_stdin() if str(input) == "-" else read_rows(input)
-    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype))
+    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     for name, directory in named:
         predictor.load(name, directory, labels=split_names(labels), any_backbone=any_backbone)
     only = named[0][0] if len(named) == 1 else None
@@ -276,6 +284,7 @@ def generate(
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
 ) -> None:
     """Continue texts with a language model, each row with its own adapter, all rows in one batch.
 
@@ -291,7 +300,7 @@ def generate(
     named = [parse_adapter(text) for text in adapter or []]
     rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed)
-    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype))
+    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     for name, directory in named:
         generator.load(name, directory, any_backbone=any_backbone)
     printer = Printer(rows, stream, as_json)

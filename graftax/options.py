@@ -27,6 +27,9 @@ BackboneOption = Annotated[
 ]
 RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub id.")]
 DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
+QuantizeOption = Annotated[
+    Optional[str], typer.Option(help="Hold the layers' weights as int8 or nf4 (needs qwix: pip install 'graftax[quantize]').")
+]
 TextOption = Annotated[str, typer.Option(help="Column with the text.")]
 PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
 LabelOption = Annotated[str, typer.Option(help="Column with the label.")]

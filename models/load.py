@@ -22,7 +22,9 @@ from .backbone import Backbone
 from .checkpoint import Stored, find_directory, read_json, stored_tensors
 from .family import Family
 from .parts import Weight
+from .quantised import QTYPES, quantiser
 from .registry import family_of
+from .stack import REMAT
 
 #: Of checkpoints from before transformers left them out: no weights.
 _BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
@@ -31,7 +33,14 @@ _ALIGNMENT = 64  # bytes
 _NUMBERS = 1 << 22  # that are held as float32 on their way
 
 
-def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: str = "float32") -> Backbone:
+def load_backbone(
+    path_or_hub_id: str | Path,
+    *,
+    revision: str = "main",
+    dtype: str = "float32",
+    quantize: str | None = None,
+    remat: str | None = None,
+) -> Backbone:
     """Load a frozen backbone.
 
     Args:
@@ -39,6 +48,9 @@ def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: 
             read through the local Hub cache; `HF_HUB_OFFLINE=1` is honoured.
         revision: of the Hub repository: a branch, a tag, or (pinned) a commit.
         dtype: of the parameters in memory, "float32" or "bfloat16"; files may have any float dtype.
+        quantize: hold the layers' kernels as "int8" or "nf4" (`quantised.py`). Adapters and their files are the same.
+        remat: what training computes a second time rather than keep: "none", "products" (all but the results of matrix
+            products) or "layers" (all but what enters each layer). Default: "layers" where kernels are quantised, else "none".
 
     Raises:
         GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
@@ -47,15 +59,19 @@ def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: 
     keep_heap()
     if dtype not in ("float32", "bfloat16"):
         raise GraftaxError(f"dtype {dtype!r} is not supported; use float32 or bfloat16.")
+    if quantize not in (None, *QTYPES):
+        raise GraftaxError(f"quantize {quantize!r} is not supported; use {' or '.join(QTYPES)}.")
+    remat = remat or ("layers" if quantize else "none")
+    if remat not in REMAT:
+        raise GraftaxError(f"remat {remat!r} is not supported; use {', '.join(REMAT)}.")
     directory = find_directory(path_or_hub_id, revision)
     raw = read_json(directory / "config.json", missing=f"{path_or_hub_id}: no backbone there, it has no config.json.")
     family = family_of(raw.get("model_type"))
     tensors = stored_tensors(directory)
     config = adjust(family, family.configure(raw), tensors)
-    arrays, fingerprint = stack_weights(family, config, tensors, dtype)
-    return Backbone.build(
-        family, config, arrays, fingerprint=fingerprint, name=str(path_or_hub_id), directory=str(directory), hf_config=raw
-    )
+    arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
+    known = {"fingerprint": fingerprint, "name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
+    return Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)
 
 
 def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
@@ -69,8 +85,8 @@ def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
 
 
 def stack_weights(
-    family: Family, config: Any, tensors: Mapping[str, np.ndarray | Stored], dtype: str
-) -> tuple[dict[str, jax.Array], str]:
+    family: Family, config: Any, tensors: Mapping[str, np.ndarray | Stored], dtype: str, quantize: str | None = None
+) -> tuple[dict[str, Any], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
     prefix = f"{family.prefix}."
     prefixed = any(key.startswith(prefix) for key in tensors)
@@ -99,21 +115,41 @@ def stack_weights(
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise GraftaxError(f"the weights do not fit the config: {shown}.")
 
-    digest, arrays = hashlib.sha256(), {}
+    digest = hashlib.sha256()
+    arrays: dict[str, Any] = {}
+
+    def read(weight: Weight, dtype: Any) -> np.ndarray:
+        tensor, array = np.asarray(found[weight.key]), _aligned(weight.shape, dtype)
+        digest.update(f"{weight.key}{tensor.shape}".encode())
+        step = max(1, _NUMBERS * len(tensor) // max(1, tensor.size))
+        for begin in range(0, len(tensor), step):
+            piece = np.ascontiguousarray(tensor[begin : begin + step], np.float32)
+            digest.update(piece.data)
+            (array.T if weight.transposed else array)[begin : begin + step] = piece
+        return array
+
     target = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
     for name, group in _by_name(weights):
-        stacked = _aligned((len(group), *group[0].shape), target)
-        for layer, weight in zip(stacked, group, strict=True):
-            tensor = np.asarray(found[weight.key])
-            digest.update(f"{weight.key}{tensor.shape}".encode())
-            step = max(1, _NUMBERS * len(tensor) // max(1, tensor.size))
-            for begin in range(0, len(tensor), step):
-                piece = np.ascontiguousarray(tensor[begin : begin + step], np.float32)
-                digest.update(piece.data)
-                (layer.T if weight.transposed else layer)[begin : begin + step] = piece
+        if group[0].layer is None:
+            array: Any = read(group[0], target)
+        elif quantize and name.endswith(".kernel"):
+            array = _stacked((quantiser(quantize, target)(read(weight, np.float32)) for weight in group), len(group))
+        else:
+            array = _stacked((read(weight, target) for weight in group), len(group))
         # not `jnp.asarray`, which compiles a program per shape; on a CPU nothing is copied
-        arrays[name] = jax.device_put(stacked if group[0].layer is not None else stacked[0], may_alias=True)
+        arrays[name] = jax.device_put(array, may_alias=True)
     return arrays, digest.hexdigest()
+
+
+def _stacked(layers: Iterator[Any], count: int) -> Any:
+    """Arrays, or trees of them, stacked as they come."""
+    stack: Any = None
+    for index, layer in enumerate(layers):
+        if stack is None:
+            stack = jax.tree.map(lambda one: _aligned((count, *one.shape), one.dtype), layer)
+        for room, one in zip(jax.tree.leaves(stack), jax.tree.leaves(layer), strict=True):
+            room[index] = one
+    return stack
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
