@@ -37,7 +37,7 @@ HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), 
 HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
 SCHEMA = 1
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
-_TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM"}  # without a head
+_TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM"}  # without a head
 _TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm"}  # what a PEFT directory is for; else classify
 
 

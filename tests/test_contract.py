@@ -219,9 +219,7 @@ def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotSt
     """An adapter in training and a batch for it."""
     inputs = some_inputs(backbone)
     rows, length = inputs.ids.shape
-    settings = hyper(
-        lr=1e-2, weight_decay=0.0, clip=1.0, warmup=0.0, total=10, schedule="constant", classes=len(LABELS), seed=0
-    )
+    settings = hyper(Recipe(lr=1e-2, warmup=0.0, schedule="constant"), 10, len(LABELS))
     stacked = layout.stack(adapter, backbone.sites)
     slot = start(stacked, rates(Recipe(), stacked, layout, backbone.sites, 1), settings, "adamw")
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)

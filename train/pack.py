@@ -69,7 +69,7 @@ class Pack:
         self.places: list[Place | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
         self.features: FeatureStore | None = None
-        if backbone.has_frozen_layers(depth := self.layout.depth):
+        if not task.compares and backbone.has_frozen_layers(depth := self.layout.depth):
             compute = partial(self.programs.frozen, backbone.params, adapted=depth)
             self.features = FeatureStore(backbone, tokenizer, compute, per_token=task.tokens or depth > 0)
 
@@ -152,7 +152,7 @@ class Pack:
 
     def _batch(self, rows: Rows, planned: Planned, shape: Shape) -> Batch:
         labels = self.task.lay(rows, planned, shape, self.room)
-        weight = (np.arange(shape.texts) < len(planned.examples)).astype(np.float32)
+        weight = (np.arange(shape.texts) < len(planned.texts)).astype(np.float32)
         return Batch(self._inputs(rows, planned, shape), labels, weight, np.bool_(True))
 
     def _shape(self, job: Job) -> Shape:
@@ -161,7 +161,7 @@ class Pack:
     def _inputs(self, rows: Rows, planned: Planned, shape: Shape) -> Inputs:
         if self.features:
             return self.features.inputs(rows, planned, shape)
-        return self.tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
+        return self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
 
     def epoch_done(self, slot: int) -> bool:
         place = self.places[slot]
