@@ -19,7 +19,7 @@ import torch
 from tiny import command_line, toy_rows, weights_of, write_backbone, write_csv, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
-from graftax import cli
+from graftax.__main__ import main
 from graftax.adapters import METHODS
 from graftax.adapters.unions import UNIONS
 from graftax.models.registry import FAMILIES
@@ -45,7 +45,7 @@ def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         if stdin is not None:
             monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main()
         said = capsys.readouterr()
         assert isinstance(stop.value.code, int)
         return Said(stop.value.code, said.out, said.err)
@@ -426,7 +426,7 @@ def test_debug_gives_the_traceback(graftax: Graftax, folder: Folder, monkeypatch
     """--debug, anywhere, lets the exception through."""
     monkeypatch.setattr(sys, "argv", ["graftax", "inspect", str(tmp_path), "--debug"])
     with pytest.raises(Exception, match="no adapter there"):
-        cli.main()
+        main()
 
 
 @pytest.mark.parametrize(
