@@ -19,7 +19,7 @@ import torch
 from tiny import command_line, toy_rows, weights_of, write_backbone, write_csv, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
-from graftax import cli
+from graftax.__main__ import main
 from graftax.adapters import METHODS
 from graftax.adapters.unions import UNIONS
 from graftax.models.registry import FAMILIES
@@ -45,7 +45,7 @@ def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         if stdin is not None:
             monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main()
         said = capsys.readouterr()
         assert isinstance(stop.value.code, int)
         return Said(stop.value.code, said.out, said.err)
@@ -192,6 +192,23 @@ def test_eval(graftax: Graftax, folder: Folder) -> None:
     numbers = json.loads(graftax(*command, "--json").out.splitlines()[-1])
     assert numbers.keys() >= {"accuracy", "macro_f1"}
     assert f"accuracy     {numbers['accuracy']:.4f}" in graftax(*command).out.splitlines()
+
+
+def test_preferences_and_generated_answers(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None:
+    """Trained by dpo; measured by its pairs, and by what it and the backbone alone generate."""
+    pairs = [{"question": f"{i}: ", "good": "ab", "bad": "xyz", "completion": "ab"} for i in range(6)]
+    data = write_jsonl(tmp_path / "taste.jsonl", pairs)
+    columns = ["--prompt-column", "question", "--chosen-column", "good", "--rejected-column", "bad"]
+    run = ["train", "-b", teller_dir, "--data", data, "--out", tmp_path / "run", "--task", "dpo", "--beta", "0.3", *columns]
+    assert graftax(*run, *FAST).code == 0
+    measure = ["eval", "-b", teller_dir, "--data", data, *columns, "--json"]
+    adapter = ["--adapter", tmp_path / "run" / "taste"]
+    assert json.loads(graftax(*measure, *adapter).out).keys() == {"reward_accuracy", "margin"}
+    generate = [*measure, "--generate", "--max-new-tokens", "4"]
+    found = json.loads(graftax(*generate, *adapter).out)
+    assert found.keys() == {"exact_match", "cer", "bleu", "chrf", "rouge1", "rouge2", "rougeL"}
+    assert graftax(*generate, "--score", "gsm8k").out == '{"accuracy": 0.0}\n'
+    assert "the backbone alone is measured with --generate" in graftax(*measure).err
 
 
 def test_predict_from_a_file_and_from_stdin(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
@@ -426,7 +443,7 @@ def test_debug_gives_the_traceback(graftax: Graftax, folder: Folder, monkeypatch
     """--debug, anywhere, lets the exception through."""
     monkeypatch.setattr(sys, "argv", ["graftax", "inspect", str(tmp_path), "--debug"])
     with pytest.raises(Exception, match="no adapter there"):
-        cli.main()
+        main()
 
 
 @pytest.mark.parametrize(
