@@ -76,7 +76,7 @@ def ours(
     yield {}
     while True:
         began = time.perf_counter()
-        pack = jax.block_until_ready(step(backbone.params, backbone.layers, pack, batch))
+        pack = jax.block_until_ready(step(backbone.params, backbone.unrolled, pack, batch))
         yield {"seconds": time.perf_counter() - began}
 
 

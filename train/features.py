@@ -88,6 +88,6 @@ class FeatureStore:
             else:
                 hidden[k] = self._kept[rows][i]
         if not self.per_token:
-            return Inputs(None, np.ones(size, bool), None, hidden=hidden)  # rows of one token
+            return Inputs(np.zeros(size, np.int32), np.ones(size, bool), None, hidden=hidden)  # rows of one token
         laid = self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
-        return laid._replace(ids=None, types=None, hidden=hidden)
+        return laid._replace(types=None, hidden=hidden)

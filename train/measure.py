@@ -46,6 +46,10 @@ class Measure:
     def steps(self) -> int:
         return self.recipe.epochs * number_of_batches(len(self.rows), self.recipe.batch_size)
 
+    @property
+    def ids(self) -> list[np.ndarray]:
+        return [row.ids for row in self.rows.tokens]
+
     def plan(self) -> list[Planned]:
         return plan_epoch(self.rows.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]
 

@@ -110,7 +110,7 @@ class Pack:
             return []
         live, stacked = self._next()
         jax.block_until_ready(self.state.step)  # at most one step ahead: a signal is answered within a step
-        self.state = self.programs.step(self.backbone.params, self.backbone.layers, self.state, stacked)
+        self.state = self.programs.step(self.backbone.params, self.backbone.unrolled, self.state, stacked)
         for k in live:
             if (place := self.places[k]) is not None:
                 place.position += 1
@@ -123,7 +123,7 @@ class Pack:
         total, count = None, min(batches, len(self.plan(place)))
         for place.position in range(count):
             _, batch = self._next()
-            _, found = self.programs.gradient(self.backbone.params, self.backbone.layers, self.state, batch)
+            _, found = self.programs.gradient(self.backbone.params, self.backbone.unrolled, self.state, batch)
             mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
             total = mine if total is None else jax.tree.map(np.add, total, mine)
         return jax.tree.map(lambda leaf: leaf / np.float32(count), total)
@@ -131,7 +131,7 @@ class Pack:
     def step_memory(self) -> int:
         """Bytes that XLA wants for the next step's temporary buffers and outputs."""
         _, batch = self._next()
-        program = self.programs.gradient.lower(self.backbone.params, self.backbone.layers, self.state, batch).compile()
+        program = self.programs.gradient.lower(self.backbone.params, self.backbone.unrolled, self.state, batch).compile()
         memory = program.memory_analysis()
         return memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0
 
