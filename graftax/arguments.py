@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,14 @@ def read_stdin() -> list[dict[str, Any]]:
         return parse_json_lines(sys.stdin, "standard input")
     except UnicodeDecodeError as error:
         raise GraftaxError(f"standard input: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def columns_of(options: Mapping[str, Any]) -> Any:
+    """The columns that the options of a command name."""
+    from .train.data import Columns
+
+    options = {**options, "pair_column": options["text_pair_column"]}
+    return Columns(**{field.name: options[f"{field.name}_column"] for field in dataclasses.fields(Columns)})
 
 
 def parse_adapter(text: str) -> tuple[str, str]:

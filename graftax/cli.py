@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from .arguments import (
+    columns_of,
     make_method,
     parse_adapter,
     read_config,
@@ -22,18 +23,29 @@ from .errors import GraftaxError
 from .options import (
     AnyBackboneOption,
     BackboneOption,
+    ChosenOption,
     CompletionOption,
+    DrawOption,
     DtypeOption,
     FormatName,
     LabelOption,
     LabelsOption,
+    MaxNewTokensOption,
     MessagesOption,
+    MinPOption,
     PairOption,
+    PenaltyOption,
     PromptOption,
     QuantizeOption,
+    RejectedOption,
     RevisionOption,
+    ScoreName,
+    StopOption,
     TaskName,
+    TemperatureOption,
     TextOption,
+    TopKOption,
+    TopPOption,
 )
 
 app = typer.Typer(
@@ -56,7 +68,10 @@ def train(
     ],
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE]...", help="More data files.")] = None,
     task: Annotated[
-        TaskName, typer.Option(help="What the labels are; of a language model lm (plain text) or sft (prompts and responses).")
+        TaskName,
+        typer.Option(
+            help="What the labels are; of a language model lm (plain text), sft (prompts and responses) or dpo (preferences)."
+        ),
     ] = TaskName.classify,
     method: Annotated[
         str,
@@ -87,6 +102,7 @@ def train(
     preconditioned: Annotated[bool, typer.Option(help="Riemannian preconditioning of low-rank gradients.")] = False,
     lora_plus: Annotated[float, typer.Option(help="LoRA+: B's learning rate as a multiple of A's.")] = 1.0,
     layer_decay: Annotated[float, typer.Option(help="A layer's learning rate as a multiple of the next one's above.")] = 1.0,
+    beta: Annotated[float, typer.Option(help="Of task dpo: how firmly the adapter is held to what the backbone says.")] = 0.1,
     unfreeze: Annotated[float, typer.Option(help="Epochs until the next layer below begins to train; 0: all at once.")] = 0.0,
     clip: Annotated[float, typer.Option(help="Clip the gradient's norm to this, per adapter.")] = 1.0,
     patience: Annotated[
@@ -98,6 +114,8 @@ def train(
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     messages_column: MessagesOption = "messages",
+    chosen_column: ChosenOption = "chosen",
+    rejected_column: RejectedOption = "rejected",
     val: Annotated[
         Optional[str],
         typer.Option(
@@ -133,11 +151,11 @@ def train(
     from .adapters.files import load_adapter
     from .adapters.fusion import Fuse
     from .models.load import load_backbone
-    from .train.data import Columns
     from .train.recipe import Recipe
     from .train.run import train_many
 
     settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
+    columns = columns_of(locals())
     chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
     chosen["option"] = option or []
     each = read_config(config)[1] if config is not None else {}
@@ -163,7 +181,7 @@ def train(
         recipe=Recipe().replace(**settings),
         each=each,
         val=read_val(val, files),
-        columns=Columns(text_column, text_pair_column, label_column, prompt_column, completion_column, messages_column),
+        columns=columns,
         pack_size=pack_size,
         overwrite=overwrite,
         save_every=save_every,
@@ -176,14 +194,30 @@ def train(
 @app.command(name="eval")
 def evaluate(
     backbone: BackboneOption,
-    adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory.")],
     data: Annotated[Path, typer.Option("--data", "-d", help="Rows as for training: CSV, JSONL or Parquet, for lm also TXT.")],
+    adapter: Annotated[Optional[Path], typer.Option("--adapter", "-a", help="Adapter directory.")] = None,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Answer every prompt, and compare the answer with its completion.")
+    ] = False,
+    score: Annotated[
+        ScoreName, typer.Option(help="Of what is generated: as text, or (gsm8k) the number behind ####, else the last one.")
+    ] = ScoreName.text,
+    max_new_tokens: MaxNewTokensOption = 64,
+    temperature: TemperatureOption = 0.0,
+    top_k: TopKOption = 0,
+    top_p: TopPOption = 1.0,
+    min_p: MinPOption = 0.0,
+    repetition_penalty: PenaltyOption = 1.0,
+    stop: StopOption = None,
+    seed: DrawOption = 0,
     text_column: TextOption = "text",
     text_pair_column: PairOption = None,
     label_column: LabelOption = "label",
     prompt_column: PromptOption = "prompt",
     completion_column: CompletionOption = "completion",
     messages_column: MessagesOption = "messages",
+    chosen_column: ChosenOption = "chosen",
+    rejected_column: RejectedOption = "rejected",
     labels: LabelsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object, last.")] = False,
     any_backbone: AnyBackboneOption = False,
@@ -191,19 +225,30 @@ def evaluate(
     dtype: DtypeOption = "float32",
     quantize: QuantizeOption = None,
 ) -> None:
-    """Measure an adapter on rows of its task."""
+    """Measure an adapter on rows of its task.
+
+    With --generate a language model is measured by what it says behind the prompts, without --adapter the backbone alone.
+    """
     from .adapters.files import load_adapter
     from .models.load import load_backbone
     from .serve.evaluate import evaluate as measure
-    from .serve.evaluate import evaluate_language
+    from .serve.evaluate import evaluate_generation, evaluate_language
+    from .serve.generator import Generator
     from .serve.predictor import Predictor
-    from .train.data import Columns
+    from .serve.sampling import Sampling
     from .train.tasks import task_named
 
-    columns = Columns(text_column, text_pair_column, label_column, prompt_column, completion_column, messages_column)
+    columns = columns_of(locals())
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed)
+    if adapter is None and not generate:
+        raise GraftaxError("give --adapter; the backbone alone is measured with --generate.")
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
-    read = load_adapter(adapter, loaded, any_backbone=any_backbone)
-    if task_named(read.task).headless:
+    if generate or adapter is None:
+        generator, name = Generator(loaded), None if adapter is None else adapter.name
+        if adapter is not None:
+            generator.load(adapter.name, adapter, any_backbone=any_backbone)
+        numbers = evaluate_generation(generator, name, data, score=score.value, sampling=sampling, columns=columns)
+    elif task_named((read := load_adapter(adapter, loaded, any_backbone=any_backbone)).task).headless:
         numbers = evaluate_language(loaded, read, data, columns=columns)
     else:
         predictor = Predictor(loaded)
@@ -269,14 +314,14 @@ def generate(
             "--input", "-i", help='JSON lines {"prompt": ..., "adapter": NAME or null} instead; - reads them from stdin.'
         ),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate at most.")] = 64,
-    temperature: Annotated[float, typer.Option(help="0: the likeliest token, always.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Draw from this many of the likeliest tokens; 0: from all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Draw from the fewest tokens that together have this probability.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Draw from tokens at least this times as likely as the likeliest.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens that are there already become unlikelier.")] = 1.0,
-    stop: Annotated[Optional[list[str]], typer.Option(help="End before this text; once per text.")] = None,
-    seed: Annotated[int, typer.Option(help="Row i draws from seed + i.")] = 0,
+    max_new_tokens: MaxNewTokensOption = 64,
+    temperature: TemperatureOption = 0.0,
+    top_k: TopKOption = 0,
+    top_p: TopPOption = 1.0,
+    min_p: MinPOption = 0.0,
+    repetition_penalty: PenaltyOption = 1.0,
+    stop: StopOption = None,
+    seed: DrawOption = 0,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print as it is generated; several rows as lines of NAME: text.")
     ] = False,

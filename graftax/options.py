@@ -15,6 +15,12 @@ class TaskName(StrEnum):
     tag = "tag"
     lm = "lm"
     sft = "sft"
+    dpo = "dpo"
+
+
+class ScoreName(StrEnum):
+    text = "text"
+    gsm8k = "gsm8k"
 
 
 class FormatName(StrEnum):
@@ -33,11 +39,21 @@ QuantizeOption = Annotated[
 TextOption = Annotated[str, typer.Option(help="Column with the text.")]
 PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
 LabelOption = Annotated[str, typer.Option(help="Column with the label.")]
-PromptOption = Annotated[str, typer.Option(help="Column with the prompt, of task sft.")]
+PromptOption = Annotated[str, typer.Option(help="Column with the prompt, of tasks sft and dpo.")]
 CompletionOption = Annotated[str, typer.Option(help="Column with the response to it.")]
 MessagesOption = Annotated[
     str, typer.Option(help="Column with a chat, a list of {role, content}; where there is one, it is used.")
 ]
+ChosenOption = Annotated[str, typer.Option(help="Column with the better response of task dpo, or a chat that ends in it.")]
+RejectedOption = Annotated[str, typer.Option(help="Column with the worse one.")]
+MaxNewTokensOption = Annotated[int, typer.Option(help="Tokens to generate at most.")]
+TemperatureOption = Annotated[float, typer.Option(help="0: the likeliest token, always.")]
+TopKOption = Annotated[int, typer.Option(help="Draw from this many of the likeliest tokens; 0: from all.")]
+TopPOption = Annotated[float, typer.Option(help="Draw from the fewest tokens that together have this probability.")]
+MinPOption = Annotated[float, typer.Option(help="Draw from tokens at least this times as likely as the likeliest.")]
+PenaltyOption = Annotated[float, typer.Option(help="Above 1: tokens that are there already become unlikelier.")]
+StopOption = Annotated[Optional[list[str]], typer.Option(help="End before this text; once per text.")]
+DrawOption = Annotated[int, typer.Option(help="Row i draws from seed + i.")]
 LabelsOption = Annotated[
     Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")
 ]

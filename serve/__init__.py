@@ -2,7 +2,7 @@
 
 from .bank import Bank
 from .composition import Average, Composition, Parallel, Split, Stack
-from .evaluate import evaluate, evaluate_language
+from .evaluate import evaluate, evaluate_generation, evaluate_language
 from .export import export_merged
 from .generator import Continuation, Generator
 from .predictor import Prediction, Predictor
@@ -21,6 +21,7 @@ __all__ = [
     "Split",
     "Stack",
     "evaluate",
+    "evaluate_generation",
     "evaluate_language",
     "export_merged",
 ]

@@ -1,4 +1,4 @@
-"""Measuring adapters on rows they were not trained on."""
+"""Measuring adapters on rows they were not trained on: by what they answer, how likely they find it, what they generate."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from ..train.batches import Shape, plan_all, shape_alone
-from ..train.data import Columns, read_examples
+from ..train.data import Columns, Examples, read_examples
 from ..train.tasks import Answer, task_named
+from ..train.text_metrics import SCORES
+from .composition import Composition
+from .generator import Generator, Prompt
 from .predictor import Predictor
+from .sampling import Sampling
 
 _ROWS = 8  # of a batch of a language model's
 
@@ -61,3 +65,43 @@ def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, column
         found = np.asarray(outputs(backbone.params, state, inputs, task.lay(rows, planned, shape, 0)))
         answers += [task.answer(mine, (), rows.tokens[i]) for i, mine in task.each(found, rows, planned)]
     return task.score(rows.examples, answers, ())
+
+
+def evaluate_generation(
+    generator: Generator,
+    name: str | Composition | None,
+    data: Any,
+    *,
+    score: str = "text",
+    sampling: Sampling = Sampling(),
+    columns: Columns = Columns(),
+) -> dict[str, float]:
+    """What is generated behind every prompt, against what is wanted there (`train/text_metrics.py`).
+
+    Args:
+        generator: with the adapter loaded.
+        name: of the adapter; None: the backbone alone.
+        data: rows as of task "sft"; of a chat the assistant's last message is wanted behind those before it.
+        score: "text", or "gsm8k": the number that the answer comes to.
+
+    Raises GraftaxError for an unknown score, a chat without the assistant, or a prompt that leaves no room in the context.
+    """
+    if score not in SCORES:
+        raise GraftaxError(f"unknown score {score!r}; there are {', '.join(SCORES)}.")
+    examples = read_examples(data, columns, "sft")
+    prompts, wanted = (examples.texts, examples.pairs) if examples.pairs else _questions(examples)
+    said = [continuation.text for continuation in generator.generate(prompts, name, sampling)]
+    return SCORES[score](said, wanted)
+
+
+def _questions(chats: Examples) -> tuple[list[Prompt], list[str]]:
+    """Each chat up to the assistant's last message, and that message."""
+    prompts: list[Prompt] = []
+    wanted = []
+    for i, messages in enumerate(chats.texts):
+        turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+        if not turns:
+            raise GraftaxError(f"{chats.source}: row {i + 1} has no message of the assistant.")
+        prompts.append(messages[: turns[-1]])
+        wanted.append(str(messages[turns[-1]]["content"]))
+    return prompts, wanted

@@ -12,7 +12,7 @@ cache, per number of rows (a power of two up to 64) and when the bank grows. `co
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from .sampling import Kind, Sampling, Settings, choose
 
 MOST_ROWS = 64  # per call
 BURST = 16  # tokens per call of the decoding program
+
+Prompt = str | Sequence[Mapping[str, Any]]  # a text, or the messages of a chat
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,15 @@ class Generator:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         adapters: Sequence[str | Composition | None] | str | Composition | None = None,
         sampling: Sampling | Sequence[Sampling] = Sampling(),
     ) -> list[Continuation]:
         """A continuation of every prompt, in their order.
 
         Args:
-            prompts: texts; they are tokenized as the tokenizer has it, a beginning-of-text token included.
+            prompts: texts; they are tokenized as the tokenizer has it, a beginning-of-text token included. Or chats that the
+                assistant is to answer, lists of {role, content}, by the tokenizer's template.
             adapters: the adapter, average or stack of each row, or one for all; None: no adapter.
             sampling: of each row, or one for all, in which case row i draws from seed + i.
 
@@ -106,7 +109,7 @@ class Generator:
 
     def stream(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         adapters: Sequence[str | Composition | None] | str | Composition | None = None,
         sampling: Sampling | Sequence[Sampling] = Sampling(),
     ) -> Iterator[tuple[int, str, Continuation | None]]:
@@ -129,10 +132,10 @@ class Generator:
             for k, text, end in self._batch(*rows):
                 yield chunk[k], text, end
 
-    def _ids(self, prompt: str, index: int) -> np.ndarray:
-        if not prompt.strip():
+    def _ids(self, prompt: Prompt, index: int) -> np.ndarray:
+        if not (prompt.strip() if isinstance(prompt, str) else prompt):
             raise GraftaxError(f"prompt {index + 1} is empty.")
-        return self.tokenizer.ids([prompt])[0]
+        return self.tokenizer.ids([prompt])[0] if isinstance(prompt, str) else self.tokenizer.chat(prompt, answer=True)
 
     def _batch(
         self, ids: list[np.ndarray], named: list[Any], sampling: list[Sampling]

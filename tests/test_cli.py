@@ -194,6 +194,23 @@ def test_eval(graftax: Graftax, folder: Folder) -> None:
     assert f"accuracy     {numbers['accuracy']:.4f}" in graftax(*command).out.splitlines()
 
 
+def test_preferences_and_generated_answers(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None:
+    """Trained by dpo; measured by its pairs, and by what it and the backbone alone generate."""
+    pairs = [{"question": f"{i}: ", "good": "ab", "bad": "xyz", "completion": "ab"} for i in range(6)]
+    data = write_jsonl(tmp_path / "taste.jsonl", pairs)
+    columns = ["--prompt-column", "question", "--chosen-column", "good", "--rejected-column", "bad"]
+    run = ["train", "-b", teller_dir, "--data", data, "--out", tmp_path / "run", "--task", "dpo", "--beta", "0.3", *columns]
+    assert graftax(*run, *FAST).code == 0
+    measure = ["eval", "-b", teller_dir, "--data", data, *columns, "--json"]
+    adapter = ["--adapter", tmp_path / "run" / "taste"]
+    assert json.loads(graftax(*measure, *adapter).out).keys() == {"reward_accuracy", "margin"}
+    generate = [*measure, "--generate", "--max-new-tokens", "4"]
+    found = json.loads(graftax(*generate, *adapter).out)
+    assert found.keys() == {"exact_match", "cer", "bleu", "chrf", "rouge1", "rouge2", "rougeL"}
+    assert graftax(*generate, "--score", "gsm8k").out == '{"accuracy": 0.0}\n'
+    assert "the backbone alone is measured with --generate" in graftax(*measure).err
+
+
 def test_predict_from_a_file_and_from_stdin(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
     """One JSON object per row, in order, each from the adapter it names; `-` reads the same rows from standard input."""
     rows = [

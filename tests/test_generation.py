@@ -32,6 +32,7 @@ from graftax import (
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
+from graftax.serve import evaluate_generation
 from graftax.serve.sampling import Kind, Settings, choose
 
 STORIES = SHARED / "backbones" / "stories260K"
@@ -261,3 +262,28 @@ def test_prompts_that_are_refused(generator: Generator, tiny: Backbone) -> None:
         generator.generate(["a", "b"], ["a"])
     with pytest.raises(GraftaxError, match="no language model"):
         Generator(tiny)
+
+
+def test_measured_by_what_is_generated(generator: Generator) -> None:
+    """Against its own continuations an adapter is perfect, the backbone is not, and a chat is answered by the template."""
+    how = Sampling(max_new_tokens=8)
+    said = generator.generate(PROMPTS, "a", how)
+    rows = [{"prompt": prompt, "completion": own.text} for prompt, own in zip(PROMPTS, said, strict=True)]
+    found = evaluate_generation(generator, "a", rows, sampling=how)
+    assert (found["exact_match"], found["cer"]) == (1.0, 0.0)
+    assert evaluate_generation(generator, None, rows, sampling=how)["cer"] > 0.5
+    assert evaluate_generation(generator, "a", rows, score="gsm8k", sampling=how).keys() == {"accuracy"}
+    question = {"role": "user", "content": "a? b? c?"}
+    answer, other, _ = generator.generate([[question], "a? b? c?", PROMPTS[2]], "a", how)
+    assert answer.text != other.text
+    chat = [question, {"role": "assistant", "content": answer.text}, {"role": "user", "content": "b"}]
+    assert evaluate_generation(generator, "a", [{"messages": chat}] * 3, sampling=how)["exact_match"] == 1.0
+
+
+def test_what_cannot_be_measured(generator: Generator) -> None:
+    with pytest.raises(GraftaxError, match="unknown score 'taste'; there are text, gsm8k"):
+        evaluate_generation(generator, None, [{"prompt": "a", "completion": "b"}], score="taste")
+    with pytest.raises(GraftaxError, match="row 1 has no message of the assistant"):
+        evaluate_generation(generator, None, [{"messages": [{"role": "user", "content": "a"}]}])
+    with pytest.raises(GraftaxError, match="prompt 1 is empty"):
+        evaluate_generation(generator, None, [{"messages": [{"role": "assistant", "content": "a"}]}])

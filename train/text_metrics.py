@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -89,3 +89,10 @@ def final_number(text: str) -> Decimal | None:
     marked = text.rpartition("####")[2].replace(",", "").replace("$", "")
     found = re.findall(r"(?:(?<!\w)-)?(?:\d+(?:\.\d+)?|\.\d+)", marked)
     return Decimal(found[0 if "####" in text else -1]) if found else None
+
+
+#: By what a set of answers may be scored.
+SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], dict[str, float]]] = {
+    "text": text_scores,
+    "gsm8k": final_number_accuracy,
+}
