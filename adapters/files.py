@@ -292,6 +292,8 @@ def _peft_head(
     tensors: Mapping[str, np.ndarray], task_type: str | None, backbone: Backbone, directory: Path
 ) -> tuple[Head, ...]:
     """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
+    if not backbone.family.head.modules and task_type not in ("SEQ_CLS", "TOKEN_CLS"):
+        return ()
     head = backbone.head(labels=1, tokens=task_type == "TOKEN_CLS")
     kernel = tensors.get(f"{MODEL_PREFIX}{head.modules[-1]}.weight")
     if kernel is None:

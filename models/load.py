@@ -141,7 +141,7 @@ def adjust(family: Family, config: Any, tensors: Mapping[str, np.ndarray]) -> An
 
     if not getattr(config, "pooler", False):
         return config
-    keys = {w.key for part in family.parts(config) if part.name == "pooler" for w in part.weights(())}
+    keys = {w.key for part in family.parts(config) if part.name == "pooler" for w in part.weights({})}
     return replace(config, pooler=all(k in tensors or f"{family.prefix}.{k}" in tensors for k in keys))
 
 
@@ -149,8 +149,8 @@ def stack_weights(
     family: Family, config: Any, tensors: Mapping[str, np.ndarray], dtype: str
 ) -> tuple[dict[str, np.ndarray], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
-    prefix = f"{family.prefix}."
-    prefixed = any(key.startswith(prefix) for key in tensors)
+    prefix = family.task_path("")
+    prefixed = bool(prefix) and any(key.startswith(prefix) for key in tensors)
     weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
     beside = {weight.key for weight in weights if weight.task}
     found = {}
@@ -162,8 +162,13 @@ def stack_weights(
     found = {key: tensor for key, tensor in found.items() if not key.endswith(_BUFFERS)}
 
     wanted = {weight.key for weight in weights}
+    copies = [copy for copy in family.copies if copy not in wanted]
+    unequal = [f"{copy} is not {family.copies[copy]}" for copy in copies if not _merge(found, copy, family.copies[copy])]
+    for weight in weights:
+        if weight.key not in found and (made := family.absent(config, weight)) is not None:
+            found[weight.key] = made
     roots = {key.partition(".")[0] for key in wanted}
-    problems = [f"missing {key}" for key in sorted(wanted - found.keys())]
+    problems = unequal + [f"missing {key}" for key in sorted(wanted - found.keys())]
     problems += [f"unexpected {k}" for k in sorted(found.keys() - wanted) if k.partition(".")[0] in roots - {"pooler"}]
     for weight in weights:
         if weight.key in found:
@@ -191,6 +196,14 @@ def stack_weights(
     return arrays, digest.hexdigest()
 
 
+def _merge(found: dict[str, np.ndarray], copy: str, key: str) -> bool:
+    """Take the tensor at `copy` for the one at `key`; False where there are both, and they differ."""
+    if copy not in found:
+        return True
+    tensor = found.pop(copy)
+    return np.array_equal(found.setdefault(key, tensor), tensor)
+
+
 def _by_name(weights: list[Weight]) -> Iterator[tuple[str, list[Weight]]]:
     groups: dict[str, list[Weight]] = {}
     for weight in weights:
@@ -204,7 +217,6 @@ def unstack_weights(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> dic
     for weight in backbone.weights:
         array = arrays[weight.name] if weight.layer is None else arrays[weight.name][weight.layer]
         tensor = array.T if weight.transposed else array
-        tensors[weight.key if weight.task else f"{backbone.family.prefix}.{weight.key}"] = np.ascontiguousarray(
-            tensor, np.float32
-        )
+        key = weight.key if weight.task else backbone.family.task_path(weight.key)
+        tensors[key] = np.ascontiguousarray(tensor, np.float32)
     return tensors
