@@ -4,7 +4,7 @@
     adapter_model.safetensors  the trained tensors, at true size, under PEFT's keys
     graftax.json               what PEFT's files lack: task, label names, backbone fingerprint, metrics, recipe, checksum
 
-A directory without graftax.json is read as PEFT's own, or as AdapterHub's (`hub.py`). Reading is strict: a missing, extra or
+A directory without graftax.json is read as PEFT's own, or as AdapterHub's (`hub/`). Reading is strict: a missing, extra or
 misshapen tensor, a config key that would change the result, another backbone's fingerprint or a wrong checksum is an error that
 names it. Nothing is ever unpickled, and no name found in a file is imported or evaluated.
 """
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from ..models.backbone import Backbone
 
 CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
-HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub.py`), whose config has the same name
-HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub_fusion.py`)
+HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), whose config has the same name
+HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
 SCHEMA = 1
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 _TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM"}  # without a head
@@ -74,12 +74,12 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     """
     directory = Path(directory)
     if any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION)):
-        from . import hub_fusion
+        from . import hub  # which is made of what is in this file
 
-        return hub_fusion.read_fusion(directory, backbone)
+        return hub.read_fusion(directory, backbone)
     config, extra, data = read_directory(directory)
     if from_hub(config):
-        from . import hub  # its files are made of what is in this one
+        from . import hub
 
         return hub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
     trained_on = extra.get("backbone", {})

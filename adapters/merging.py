@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
     """The backbone's arrays by weight name (`Backbone.arrays`), as float32, with the adapter folded in.
 
-    Raises GraftaxError for a method that is no change of the weights (bottleneck adapters, prefixes), and for one that changes
-    what a language model reads of a table but not what it says with it.
+    Raises GraftaxError for a method that is no change of the weights (bottleneck adapters, prefixes), for one that changes what
+    a language model reads of a table but not what it says with it, and for a quantised backbone.
     """
+    if backbone.quantize:
+        raise GraftaxError(
+            f"{backbone.name} is held as {backbone.quantize}, rounded: load it without quantize to merge into it."
+        )
     tied = getattr(backbone.config, "tied", False) and not any(isinstance(m, Head) for m in adapter.methods)
     arrays: Mapping[str, np.ndarray] = {name: np.array(a, np.float32) for name, a in backbone.arrays().items()}
     for method in adapter.methods:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .hub_methods import WORDS
+from .hub.methods import WORDS
 from .registry import METHODS
 
 _HEADER = """# Methods

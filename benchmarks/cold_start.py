@@ -24,7 +24,7 @@ TEXT = "how do i say hello in french"
 def ours(folder: str) -> Work:
     times = [time.perf_counter()]
     os.environ["GRAFTAX_CACHE"] = f"{folder}/cache"
-    from graftax.cli import use_compilation_cache
+    from graftax.cache import use_compilation_cache
 
     use_compilation_cache()
     from graftax import Predictor, load_backbone

@@ -78,7 +78,7 @@ def accuracies(right: dict[tuple[str, int], float], seeds: int) -> dict[str, flo
 
 def ours(count: int, sets: bool, epochs: int, seeds: int, out: str, cache: str) -> Work:
     os.environ["GRAFTAX_CACHE"] = cache
-    from graftax.cli import use_compilation_cache
+    from graftax.cache import use_compilation_cache
 
     use_compilation_cache()
     import graftax

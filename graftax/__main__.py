@@ -1,5 +1,57 @@
-"""`python -m graftax` is the command `graftax`."""
+"""The command `graftax`, also as `python -m graftax`. Errors are one line and exit code 2, a traceback only with --debug."""
 
-from .cli import main
+from __future__ import annotations
 
-main()
+import sys
+from typing import NoReturn
+
+import typer
+
+from .cache import use_compilation_cache
+from .cli import app
+from .errors import GraftaxError
+
+
+def main() -> NoReturn:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    use_compilation_cache()
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except GraftaxError as error:
+        if debug:
+            raise
+        print(f"graftax: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(130 if type(error).__name__ == "Interrupted" else 2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("graftax: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if debug:
+            raise
+        print(f"graftax: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        if debug:
+            raise
+        usage = getattr(error, "format_message", None)  # click's own errors: a wrong option, a missing argument
+        if usage is None:
+            print(
+                f"graftax: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+        if usage():  # empty: there were no arguments, and the help was shown
+            print(f"graftax: {usage()} Try --help.", file=sys.stderr)
+        sys.exit(2)
+    if code == 130:  # typer's way to say that Ctrl-C was pressed
+        print("graftax: interrupted", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

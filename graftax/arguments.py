@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from .errors import GraftaxError
 
 
@@ -73,6 +75,18 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         return {key.replace("-", "_"): value for key, value in table.items()}
 
     return plain(content), {name: plain(table) for name, table in each.items()}
+
+
+def use_config(context: typer.Context, path: Path | None) -> Path | None:
+    """The settings of a TOML file become the defaults of the options: what the command line says wins."""
+    if path is not None:
+        general, _ = read_config(path)
+        known = [p.name for p in context.command.params if p.name not in ("config", "help", "more_data")]
+        unknown = [key for key in general if key not in known]
+        if unknown:
+            raise GraftaxError(f"{path}: no such setting: {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
+        context.default_map = general
+    return path
 
 
 def read_val(val: str | None, files: list[Path]) -> Any:

@@ -1,18 +1,40 @@
-"""The command line. `graftax COMMAND --help` teaches; errors are one line and exit code 2, a traceback only with --debug."""
+"""The commands. `graftax COMMAND --help` teaches; `__main__.py` runs them and turns errors into one line."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
-from .arguments import make_method, parse_adapter, read_config, read_stdin, read_val, rows_to_continue, split_names
+from .arguments import (
+    make_method,
+    parse_adapter,
+    read_config,
+    read_stdin,
+    read_val,
+    rows_to_continue,
+    split_names,
+    use_config,
+)
 from .errors import GraftaxError
+from .options import (
+    AnyBackboneOption,
+    BackboneOption,
+    CompletionOption,
+    DtypeOption,
+    FormatName,
+    LabelOption,
+    LabelsOption,
+    MessagesOption,
+    PairOption,
+    PromptOption,
+    QuantizeOption,
+    RevisionOption,
+    TaskName,
+    TextOption,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,51 +44,6 @@ app = typer.Typer(
     help="Train many small adapters on one frozen backbone, and use a different one in every row of a batch.",
     epilog="Start with:  graftax demo",
 )
-
-
-class TaskName(StrEnum):
-    classify = "classify"
-    multilabel = "multilabel"
-    regress = "regress"
-    tag = "tag"
-    lm = "lm"
-    sft = "sft"
-
-
-class FormatName(StrEnum):
-    adapters = "adapters"
-    graftax = "graftax"
-
-
-BackboneOption = Annotated[
-    str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")
-]
-RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub id.")]
-DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
-TextOption = Annotated[str, typer.Option(help="Column with the text.")]
-PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
-LabelOption = Annotated[str, typer.Option(help="Column with the label.")]
-PromptOption = Annotated[str, typer.Option(help="Column with the prompt, of task sft.")]
-CompletionOption = Annotated[str, typer.Option(help="Column with the response to it.")]
-MessagesOption = Annotated[
-    str, typer.Option(help="Column with a chat, a list of {role, content}; where there is one, it is used.")
-]
-LabelsOption = Annotated[
-    Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")
-]
-AnyBackboneOption = Annotated[bool, typer.Option(help="Use the adapter although it was made for another backbone.")]
-
-
-def use_config(context: typer.Context, path: Optional[Path]) -> Optional[Path]:
-    """The settings of a TOML file become the defaults of the options: what the command line says wins."""
-    if path is not None:
-        general, _ = read_config(path)
-        known = [p.name for p in context.command.params if p.name not in ("config", "help", "more_data")]
-        unknown = [key for key in general if key not in known]
-        if unknown:
-            raise GraftaxError(f"{path}: no such setting: {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
-        context.default_map = general
-    return path
 
 
 @app.command()
@@ -141,6 +118,11 @@ def train(
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+    remat: Annotated[
+        Optional[str],
+        typer.Option(help="Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
+    ] = None,
 ) -> None:
     """Train one adapter per data file, all in one run.
 
@@ -170,7 +152,7 @@ def train(
     for file in files:
         if not file.is_file():
             raise GraftaxError(f"{file}: no such file.")
-    loaded = load_backbone(backbone, revision=revision, dtype=dtype)
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
     fused = Fuse(trained=tuple(load_adapter(path, loaded) for path in fuse)) if fuse else None
     results = train_many(
         loaded,
@@ -207,6 +189,7 @@ def evaluate(
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
 ) -> None:
     """Measure an adapter on rows of its task."""
     from .adapters.files import load_adapter
@@ -218,7 +201,7 @@ def evaluate(
     from .train.tasks import task_named
 
     columns = Columns(text_column, text_pair_column, label_column, prompt_column, completion_column, messages_column)
-    loaded = load_backbone(backbone, revision=revision, dtype=dtype)
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
     read = load_adapter(adapter, loaded, any_backbone=any_backbone)
     if task_named(read.task).headless:
         numbers = evaluate_language(loaded, read, data, columns=columns)
@@ -244,6 +227,7 @@ def predict(
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
 ) -> None:
     """Answer rows, each with the adapter it names, as JSON lines in the same order.
 
@@ -257,7 +241,7 @@ def predict(
 
     named = [parse_adapter(text) for text in adapter]
     rows = read_stdin() if str(input) == "-" else read_rows(input)
-    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype))
+    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     for name, directory in named:
         predictor.load(name, directory, labels=split_names(labels), any_backbone=any_backbone)
     only = named[0][0] if len(named) == 1 else None
@@ -300,6 +284,7 @@ def generate(
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
 ) -> None:
     """Continue texts with a language model, each row with its own adapter, all rows in one batch.
 
@@ -315,7 +300,7 @@ def generate(
     named = [parse_adapter(text) for text in adapter or []]
     rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed)
-    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype))
+    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     for name, directory in named:
         generator.load(name, directory, any_backbone=any_backbone)
     printer = Printer(rows, stream, as_json)
@@ -457,59 +442,3 @@ def demo(
     from .demo import run
 
     run(backbone, out)
-
-
-# -- running ----------------------------------------------------------------------------------------------------------
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between processes; GRAFTAX_CACHE names the folder, empty switches it off."""
-    folder = os.environ.get("GRAFTAX_CACHE", str(Path.home() / ".cache" / "graftax" / "xla"))
-    if folder:
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
-
-def main() -> NoReturn:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
-    use_compilation_cache()
-    try:
-        code = app(args=arguments, standalone_mode=False)
-    except GraftaxError as error:
-        if debug:
-            raise
-        print(f"graftax: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(130 if type(error).__name__ == "Interrupted" else 2)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("graftax: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
-    except OSError as error:
-        if debug:
-            raise
-        print(f"graftax: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Exception as error:
-        if debug:
-            raise
-        usage = getattr(error, "format_message", None)  # click's own errors: a wrong option, a missing argument
-        if usage is None:
-            print(
-                f"graftax: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)",
-                file=sys.stderr,
-            )
-            sys.exit(1)
-        if usage():  # empty: there were no arguments, and the help was shown
-            print(f"graftax: {usage()} Try --help.", file=sys.stderr)
-        sys.exit(2)
-    if code == 130:  # typer's way to say that Ctrl-C was pressed
-        print("graftax: interrupted", file=sys.stderr)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-if __name__ == "__main__":
-    main()

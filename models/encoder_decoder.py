@@ -362,6 +362,10 @@ class EncoderDecoder(Speaker):
         self.lm_head = Linear(arrays, "lm_head") if config.own_head else None
         self.logits_bias = Constant(arrays, "logits_bias") if config.logits_bias else None
 
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        return self.encoder, self.decoder
+
     def __call__(
         self, inputs: Inputs, grafts: Grafts, *, intermediates: bool = False, layers: Mapping[str, Any] | None = None
     ) -> Outputs:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from ..adapters.sites import LinearWeights, NormWeights, TableWeights
 from .ops import gelu, gelu_tanh, layer_norm, rms_norm
+from .quantised import dense
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
@@ -26,9 +27,9 @@ Arrays = Mapping[str, jax.Array]
 
 
 class Linear(nnx.Module):
-    """`x @ kernel + bias`; kernel `[in, out]`. Rows and tokens are one axis in the product, for the reason `ops` gives.
+    """`x @ kernel + bias`; kernel `[in, out]`, perhaps quantised (`quantised.py`).
 
-    A layer without a bias shows methods one of zeros.
+    Rows and tokens are one axis in the product, for the reason `ops` gives. A layer without a bias shows methods one of zeros.
     """
 
     def __init__(self, arrays: Arrays, name: str):
@@ -36,7 +37,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(arrays[f"{name}.bias"]) if f"{name}.bias" in arrays else None
 
     def weights(self) -> LinearWeights:
-        kernel = self.kernel[...]
+        kernel = dense(self.kernel[...])
         if self.bias is None:
             return LinearWeights(kernel, jnp.zeros((*kernel.shape[:-2], kernel.shape[-1]), kernel.dtype))
         return LinearWeights(kernel, self.bias[...])

@@ -1,50 +1,46 @@
-"""Loading a backbone from a Hugging Face directory or Hub id.
+"""Loading a backbone: a Hugging Face checkpoint (`checkpoint.py`) in any float dtype, with or without the task model's prefix.
 
-`config.json` and safetensors, single or sharded, in any float dtype, with or without the task model's prefix. Weights only
-as a pickle (`pytorch_model.bin`) are refused: a pickle can run code, and converting is one line with transformers.
+Every tensor goes from its file to its place in a stacked array of the dtype wanted, one after the other: the most memory that
+is held at once is the weights' own and one tensor's, as it is in the file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from ..errors import GraftaxError
 from ..heap import keep_heap
 from .backbone import Backbone
+from .checkpoint import Stored, find_directory, read_json, stored_tensors
 from .family import Family
 from .parts import Weight
+from .quantised import QTYPES, quantiser
 from .registry import family_of
-
-_CONVERT = (
-    "{0} holds its weights only as pytorch_model.bin, a pickle, which graftax never reads. Convert it once, with torch and "
-    "transformers installed: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{0}')"
-    ".save_pretrained('converted')\""
-)
-_FILES = [
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "vocab*",
-    "*.model",
-    "merges.txt",
-    "special_tokens_map.json",
-]
-
+from .stack import REMAT
 
 #: Of checkpoints from before transformers left them out: no weights.
 _BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
 _BUFFERS += (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+_ALIGNMENT = 64  # bytes
+_NUMBERS = 1 << 22  # that are held as float32 on their way
 
 
-def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: str = "float32") -> Backbone:
+def load_backbone(
+    path_or_hub_id: str | Path,
+    *,
+    revision: str = "main",
+    dtype: str = "float32",
+    quantize: str | None = None,
+    remat: str | None = None,
+) -> Backbone:
     """Load a frozen backbone.
 
     Args:
@@ -52,6 +48,9 @@ def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: 
             read through the local Hub cache; `HF_HUB_OFFLINE=1` is honoured.
         revision: of the Hub repository: a branch, a tag, or (pinned) a commit.
         dtype: of the parameters in memory, "float32" or "bfloat16"; files may have any float dtype.
+        quantize: hold the layers' kernels as "int8" or "nf4" (`quantised.py`). Adapters and their files are the same.
+        remat: what training computes a second time rather than keep: "none", "products" (all but the results of matrix
+            products) or "layers" (all but what enters each layer). Default: "layers" where kernels are quantised, else "none".
 
     Raises:
         GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
@@ -60,82 +59,22 @@ def load_backbone(path_or_hub_id: str | Path, *, revision: str = "main", dtype: 
     keep_heap()
     if dtype not in ("float32", "bfloat16"):
         raise GraftaxError(f"dtype {dtype!r} is not supported; use float32 or bfloat16.")
+    if quantize not in (None, *QTYPES):
+        raise GraftaxError(f"quantize {quantize!r} is not supported; use {' or '.join(QTYPES)}.")
+    remat = remat or ("layers" if quantize else "none")
+    if remat not in REMAT:
+        raise GraftaxError(f"remat {remat!r} is not supported; use {', '.join(REMAT)}.")
     directory = find_directory(path_or_hub_id, revision)
     raw = read_json(directory / "config.json", missing=f"{path_or_hub_id}: no backbone there, it has no config.json.")
     family = family_of(raw.get("model_type"))
-    tensors = read_tensors(directory)
+    tensors = stored_tensors(directory)
     config = adjust(family, family.configure(raw), tensors)
-    arrays, fingerprint = stack_weights(family, config, tensors, dtype)
-    arrays = jax.device_put(arrays)  # not `jnp.asarray`, which compiles a program per shape
-    return Backbone.build(
-        family, config, arrays, fingerprint=fingerprint, name=str(path_or_hub_id), directory=str(directory), hf_config=raw
-    )
+    arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
+    known = {"fingerprint": fingerprint, "name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
+    return Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)
 
 
-def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
-    """The local directory of a backbone, fetched from the Hub (or found in its cache) when the argument is an id."""
-    path = Path(path_or_hub_id).expanduser()
-    if path.is_dir():
-        return path
-    text = str(path_or_hub_id)
-    if path.exists() or text.count("/") > 1 or text.startswith((".", "/", "~")):
-        raise GraftaxError(f"{text}: no such directory.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(text, revision=revision, allow_patterns=_FILES))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise GraftaxError(f"{text}: neither a directory nor a Hub id that can be reached or is cached ({reason})") from error
-
-
-def read_json(path: Path, missing: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise GraftaxError(missing)
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise GraftaxError(f"{path}: expected a JSON object.")
-    return content
-
-
-def read_tensors(directory: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a single or sharded safetensors checkpoint."""
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        shards = read_json(index, "").get("weight_map")
-        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
-            raise GraftaxError(f"{index}: its weight_map names no files.")
-        files = [directory / name for name in sorted(set(shards.values()))]
-        if any(file.parent != directory for file in files):
-            raise GraftaxError(f"{index}: names a file outside its directory.")
-    else:
-        files = [directory / "model.safetensors"]
-    if not files[0].is_file() and next(directory.glob("pytorch_model*.bin"), None):
-        raise GraftaxError(_CONVERT.format(directory))
-    tensors: dict[str, np.ndarray] = {}
-    for file in files:
-        tensors |= read_safetensors(file)
-    return tensors
-
-
-def read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """The tensors of one file; any fault in it is one clear error."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not file.is_file():
-        raise GraftaxError(f"{file}: no such file.")
-    try:
-        return load_file(file)
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise GraftaxError(f"{file}: corrupt or truncated safetensors file ({error}).") from error
-
-
-def adjust(family: Family, config: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
     """The config with `pooler` as the checkpoint has it."""
     from dataclasses import replace
 
@@ -146,14 +85,14 @@ def adjust(family: Family, config: Any, tensors: Mapping[str, np.ndarray]) -> An
 
 
 def stack_weights(
-    family: Family, config: Any, tensors: Mapping[str, np.ndarray], dtype: str
-) -> tuple[dict[str, np.ndarray], str]:
+    family: Family, config: Any, tensors: Mapping[str, np.ndarray | Stored], dtype: str, quantize: str | None = None
+) -> tuple[dict[str, Any], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
     prefix = family.task_path("")
     prefixed = bool(prefix) and any(key.startswith(prefix) for key in tensors)
     weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
     beside = {weight.key for weight in weights if weight.task}
-    found = {}
+    found: dict[str, Any] = {}
     for key, tensor in tensors.items():
         key = family.renamed.get(key, key)
         if prefixed and not key.startswith(prefix) and key not in beside:
@@ -181,27 +120,58 @@ def stack_weights(
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise GraftaxError(f"the weights do not fit the config: {shown}.")
 
-    import ml_dtypes
+    digest = hashlib.sha256()
+    arrays: dict[str, Any] = {}
 
-    digest, arrays = hashlib.sha256(), {}
+    def read(weight: Weight, dtype: Any) -> np.ndarray:
+        tensor, array = np.asarray(found[weight.key]), _aligned(weight.shape, dtype)
+        digest.update(f"{weight.key}{tensor.shape}".encode())
+        step = max(1, _NUMBERS * len(tensor) // max(1, tensor.size))
+        for begin in range(0, len(tensor), step):
+            piece = np.ascontiguousarray(tensor[begin : begin + step], np.float32)
+            digest.update(piece.data)
+            (array.T if weight.transposed else array)[begin : begin + step] = piece
+        return array
+
     target = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
     for name, group in _by_name(weights):
-        stacked = np.empty((len(group), *group[0].shape), target)
-        for layer, weight in zip(stacked, group, strict=True):
-            tensor = np.ascontiguousarray(found[weight.key], np.float32)
-            digest.update(f"{weight.key}{tensor.shape}".encode())
-            digest.update(tensor.data)
-            layer[...] = tensor.T if weight.transposed else tensor
-        arrays[name] = stacked if group[0].layer is not None else stacked[0]
+        if group[0].layer is None:
+            array: Any = read(group[0], target)
+        elif quantize and name.endswith(".kernel"):
+            array = _stacked((quantiser(quantize, target)(read(weight, np.float32)) for weight in group), len(group))
+        else:
+            array = _stacked((read(weight, target) for weight in group), len(group))
+        # not `jnp.asarray`, which compiles a program per shape; on a CPU nothing is copied
+        arrays[name] = jax.device_put(array, may_alias=True)
     return arrays, digest.hexdigest()
 
 
-def _merge(found: dict[str, np.ndarray], copy: str, key: str) -> bool:
+def _merge(found: dict[str, Any], copy: str, key: str) -> bool:
     """Take the tensor at `copy` for the one at `key`; False where there are both, and they differ."""
     if copy not in found:
         return True
     tensor = found.pop(copy)
-    return np.array_equal(found.setdefault(key, tensor), tensor)
+    kept = found.setdefault(key, tensor)
+    return kept is tensor or np.array_equal(kept, tensor)
+
+
+def _stacked(layers: Iterator[Any], count: int) -> Any:
+    """Arrays, or trees of them, stacked as they come."""
+    stack: Any = None
+    for index, layer in enumerate(layers):
+        if stack is None:
+            stack = jax.tree.map(lambda one: _aligned((count, *one.shape), one.dtype), layer)
+        for room, one in zip(jax.tree.leaves(stack), jax.tree.leaves(layer), strict=True):
+            room[index] = one
+    return stack
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An empty array that begins where XLA's may begin, so that it can be one of them."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -room.ctypes.data % _ALIGNMENT
+    return room[begin : begin + size].view(dtype).reshape(shape)
 
 
 def _by_name(weights: list[Weight]) -> Iterator[tuple[str, list[Weight]]]:

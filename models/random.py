@@ -26,11 +26,12 @@ def random_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.nda
     return tensors
 
 
-def random_backbone(config: Mapping[str, Any], seed: int = 0, dtype: str = "float32") -> Backbone:
-    """A backbone of the given Hugging Face config with `random_tensors`."""
+def random_backbone(
+    config: Mapping[str, Any], seed: int = 0, dtype: str = "float32", quantize: str | None = None, remat: str = "none"
+) -> Backbone:
+    """A backbone of the given Hugging Face config with `random_tensors`; the rest as of `load_backbone`."""
     family = family_of(config.get("model_type"))
     typed = family.configure(config)
-    arrays, fingerprint = stack_weights(family, typed, random_tensors(config, seed), dtype)
-    return Backbone.build(
-        family, typed, arrays, fingerprint=fingerprint, name=f"random-{config['model_type']}", hf_config=dict(config)
-    )
+    arrays, fingerprint = stack_weights(family, typed, random_tensors(config, seed), dtype, quantize)
+    known = {"fingerprint": fingerprint, "name": f"random-{config['model_type']}", "hf_config": dict(config)}
+    return Backbone.build(family, typed, arrays, quantize=quantize, remat=remat, **known)

@@ -5,6 +5,10 @@ from being done in vain:
 - layers below the first adapted one run in a scan of their own that is never differentiated;
 - when only one position of the output is read (`pooled=True`), the last layer computes only that position;
 - ALBERT applies one set of weights many times: the scan runs over *applications*, each naming the layer whose weights it uses.
+
+`remat` says what of an adapted layer is kept for its gradient, and so what is computed a second time: "none" keeps all that the
+gradient reads, "products" the results of matrix products, "layers" what enters each layer alone. The layers then run in the
+scan even where they were given one by one: unrolled, XLA on a CPU computes everything again at once, before it is needed.
 """
 
 from __future__ import annotations
@@ -20,12 +24,21 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from .inputs import Inputs
 
+_POLICIES: dict[str, Any] = {"products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layers": None}
+REMAT = ("none", *_POLICIES)
+
 
 class Stack(nnx.Module):
     """A module with `layers` and a `config` that says which of them each application uses (`layer_of`)."""
 
     config: Any
     layers: Any  # called as layers(h, view, at, pooled); all layers' parameters stacked
+    remat: str = "none"
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """What a backbone's module is made of: itself."""
+        return (self,)
 
     @abstractmethod
     def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Any]:
@@ -79,6 +92,8 @@ class Stack(nnx.Module):
         first = len(layer_of) - adapted if not shared else (0 if adapted else len(layer_of))
         last = len(layer_of) - 1 if pooled else len(layer_of)
         states = [h[None]] if intermediates else None
+        if self.remat != "none":
+            layers = None
         parts = [] if layers is None else grafts.unstacked()
 
         def stacked(index: Any) -> Any:
@@ -91,8 +106,11 @@ class Stack(nnx.Module):
             return stacked(index)(h, view.at(application), grafts.bare(), pooled)
 
         def looped(h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
-            state = grafts.layer(slot(index, application))
-            return stacked(index)(h, view.at(application), grafts.at(state, application), pooled)
+            def layer(h: jax.Array) -> jax.Array:
+                state = grafts.layer(slot(index, application))
+                return stacked(index)(h, view.at(application), grafts.at(state, application), pooled)
+
+            return (layer if self.remat == "none" else jax.checkpoint(layer, policy=_POLICIES[self.remat]))(h)
 
         def unrolled(h: jax.Array, index: int, application: int, pooled: bool = False) -> jax.Array:
             assert layers is not None

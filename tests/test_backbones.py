@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from reference import ENCODER_SHAPES, SHAPES, saved, torch_inputs, torch_model
 from safetensors.numpy import save_file
 
 from graftax import GraftaxError, load_backbone
+from graftax.models import load
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs, Outputs
 from graftax.models.random import random_backbone, random_tensors
@@ -204,7 +206,10 @@ def test_wrong_tensor_is_named(fault: str, tmp_path: Path) -> None:
 
 
 CONFIG_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "unsupported": ({"model_type": "vit"}, "'vit' is not .*supported are albert, bart, bert, .*gpt2, gpt_neox, llama, .*xlm-roberta"),
+    "unsupported": (
+        {"model_type": "vit"},
+        "'vit' is not .*supported are albert, bart, bert, .*gpt2, gpt_neox, llama, .*xlm-roberta",
+    ),
     "no-type": ({"model_type": None}, "supported are albert"),
     "unknown-key": ({"rotary_base": 10_000}, "not supported: rotary_base"),
     "relative-positions": ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
@@ -259,6 +264,22 @@ def test_pickle_is_never_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(GraftaxError, match=r"pytorch_model\.bin, a pickle.*save_pretrained"):
         load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_holds_little_more_than_the_weights(dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its peak at most 1.3 times what stays (on a CPU, where XLA's arrays are NumPy's)."""
+    monkeypatch.setattr(load, "_NUMBERS", 1 << 12)
+    config = {**BERT, "vocab_size": 4000, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 6}
+    write(tmp_path, random_tensors(config), config)
+    tracemalloc.start()
+    try:
+        backbone = load_backbone(tmp_path, dtype=dtype)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(backbone.params))
+    assert weights < peak < 1.3 * weights
 
 
 @pytest.mark.parametrize(

@@ -192,11 +192,11 @@ class Run:
     # -- what is in the directory already -------------------------------------------------------------------------------
 
     def _digest(self) -> str:
-        # the fingerprint leaves the dtype out
+        # the fingerprint leaves out what the weights are held as
         facts = [
             jax.__version__,
             self.backbone.fingerprint,
-            self.backbone.dtype.name,
+            f"{self.backbone.dtype.name} {self.backbone.quantize}",
             self.task.name,
             *(job.digest() for job in self.jobs),
         ]

@@ -5,10 +5,10 @@
     head_config.json        {config: {head_type, layers, use_pooler, label2id, ...}, ...}, where there is a head
     model_head.safetensors
 
-`hub_methods.py` says each method in that library's words; a fusion is several such directories (`hub_fusion.py`). Reading is as
-strict as with PEFT's files (`files.py`): a missing, extra or misshapen tensor, or a setting that would change the result, is an
-error that names it. A head of another shape than this backbone's is left out, and a warning says so. Both ways go for the model
-types in `FAMILIES`, whose modules have the names that transformers gives them there.
+`methods.py` says each method in that library's words; a fusion is several such directories (`fusion.py`). Reading is as strict
+as with PEFT's files (`adapters/files.py`): a missing, extra or misshapen tensor, or a setting that would change the result, is
+an error that names it. A head of another shape than this backbone's is left out, and a warning says so. Both ways go for the
+model types in `FAMILIES`, whose modules have the names that transformers gives them there.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import disk
-from ..errors import GraftaxError
-from .adapter import Adapter
-from .files import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_of
-from .fusion import Fusion
-from .head import FIRST, Head
-from .hub_methods import Place, Words, read_methods, words_of
-from .method import Leaves, Method, States
-from .sites import Site
+from ...errors import GraftaxError
+from ..adapter import Adapter
+from ..files import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_of
+from ..head import FIRST, Head
+from ..method import Leaves, Method, States
+from ..sites import Site
+from .methods import read_methods, words_of
+from .words import Place, Words
 
 if TYPE_CHECKING:
-    from ..models.backbone import Backbone
+    from ...models.backbone import Backbone
 
 HEAD_CONFIG, HEAD_WEIGHTS = "head_config.json", "model_head.safetensors"
 FAMILIES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}  # model type -> how its classes' names begin
@@ -90,14 +89,14 @@ def of_task_model(tensors: dict[str, np.ndarray], backbone: Backbone) -> dict[st
 
 
 def check_backbone(config: Mapping[str, Any], backbone: Backbone, where: str) -> None:
-    _known(backbone)
+    known(backbone)
     kind, size = config.get("model_type"), config.get("hidden_size")
     if kind not in backbone.family.model_types or size not in (None, backbone.config.hidden_size):
-        own = f"{_known(backbone)} of hidden size {backbone.config.hidden_size}"
+        own = f"{known(backbone)} of hidden size {backbone.config.hidden_size}"
         raise GraftaxError(f"{where}: made for {kind} of hidden size {size}; this backbone is {own}.")
 
 
-def _known(backbone: Backbone) -> str:
+def known(backbone: Backbone) -> str:
     """The backbone's model type; an error where its modules' names in that library are not known here."""
     kind = (backbone.hf_config or {}).get("model_type", backbone.family.model_types[0])
     if kind not in FAMILIES:
@@ -209,32 +208,6 @@ class HeadWords:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def export_adapter(
-    adapter: Adapter, directory: str | Path, backbone: Backbone, *, name: str | None = None, overwrite: bool = False
-) -> Path:
-    """Write an adapter as `adapters` saves it; what that library cannot say is an error. `name`: default the directory's."""
-    from . import hub_fusion  # which is made of what is in this file
-
-    _known(backbone)
-    directory = Path(directory)
-    name = name or directory.name
-    if not name or "." in name:
-        raise GraftaxError(f"{name!r} is no name for an adapter there: it is part of a module's path, which has dots.")
-    head = next((m for m in adapter.methods if isinstance(m, Head)), None)
-    body = [(m, adapter.states[m.key]) for m in adapter.methods if not isinstance(m, Head)]
-    if len(body) == 1 and isinstance(fusion := body[0][0], Fusion):
-        files, at = hub_fusion.fusion_files(fusion, body[0][1], name, head is not None, backbone), f"{name}/"
-    else:
-        files, at = method_files(body, name, backbone), ""
-    if head is not None:
-        files |= {f"{at}{file}": content for file, content in _head_files(adapter, head, name, backbone).items()}
-    with disk.new_directory(directory, overwrite) as draft:
-        for file, content in files.items():
-            (draft / file).parent.mkdir(exist_ok=True)
-            (draft / file).write_bytes(content)
-    return directory
-
-
 def method_files(parts: Sequence[tuple[Method, States]], name: str, backbone: Backbone) -> dict[str, bytes]:
     """The files of these methods as one adapter."""
     place = Place(backbone.sites, backbone.family.prefix, name, "`adapters`")
@@ -246,7 +219,7 @@ def method_files(parts: Sequence[tuple[Method, States]], name: str, backbone: Ba
     return {HUB_WEIGHTS: packed(tensors), CONFIG: dumped(envelope(name, backbone) | {"config": settings})}
 
 
-def _head_files(adapter: Adapter, head: Head, name: str, backbone: Backbone) -> dict[str, bytes]:
+def head_files(adapter: Adapter, head: Head, name: str, backbone: Backbone) -> dict[str, bytes]:
     exported = HeadWords(head, _numbered(head, name)).export(_trained(adapter.states[head.key]))
     shape = _shape(head, backbone)
     head_type = {task: there for there, task in _TASKS.items()}.get(adapter.task, "classification")
@@ -258,7 +231,7 @@ def _head_files(adapter: Adapter, head: Head, name: str, backbone: Backbone) -> 
 
 def envelope(name: str, backbone: Backbone) -> dict[str, Any]:
     """What that library writes around every config."""
-    kind = _known(backbone)
+    kind = known(backbone)
     return {
         "model_type": kind,
         "hidden_size": backbone.config.hidden_size,

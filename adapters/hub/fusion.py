@@ -1,7 +1,7 @@
 """AdapterFusion in the files of AdapterHub's `adapters`: several directories beside each other, as its setups are saved.
 
     adapter_setup.json                      {adapter_setup: a Fuse of single adapters, head_setup: the head's directory}
-    ONE/, ANOTHER/                          the adapters that are fused, as `hub.py` has them
+    ONE/, ANOTHER/                          the adapters that are fused, as `files.py` has them
     ONE,ANOTHER/adapter_fusion_config.json  {config: the fusion's settings, name, adapter_names, ...}
     ONE,ANOTHER/model_adapter_fusion.safetensors
     HEAD/                                   head_config.json and model_head.safetensors, where there is a head
@@ -24,20 +24,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import GraftaxError
-from . import hub
-from .adapter import Adapter
-from .bottleneck import Bottleneck
-from .compacter import Compacter
-from .files import HUB_FUSION, HUB_SETUP, load_adapter, parse_tensors, read_json
-from .fusion import OF, Fuse, Fusion
-from .hub_methods import Place
-from .method import Leaves, Method, States
-from .peft import refuse_leftovers
-from .sites import Site
+from ...errors import GraftaxError
+from ..adapter import Adapter
+from ..bottleneck import Bottleneck
+from ..compacter import Compacter
+from ..files import HUB_FUSION, HUB_SETUP, load_adapter, parse_tensors, read_json
+from ..fusion import OF, Fuse, Fusion
+from ..method import Leaves, Method, States
+from ..peft import refuse_leftovers
+from ..sites import Site
+from .files import (
+    VERSION,
+    check_backbone,
+    dumped,
+    envelope,
+    method_files,
+    of_task_model,
+    packed,
+    read_head,
+    with_head,
+)
+from .words import Place
 
 if TYPE_CHECKING:
-    from ..models.backbone import Backbone
+    from ...models.backbone import Backbone
 
 WEIGHTS, PICKLE = "model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"
 #: Settings that say how a fusion began or is trained; values may be projected before the mean or after it.
@@ -87,17 +97,17 @@ def read_fusion(directory: Path, backbone: Backbone) -> Adapter:
     names = names.split(",") if isinstance(names, str) else names
     if not isinstance(settings, dict) or not isinstance(name, str) or not isinstance(names, list) or not _are_names(names):
         raise GraftaxError(f"{where}: expected the settings of a fusion under config, its name and adapter_names.")
-    hub.check_backbone(config, backbone, where)
+    check_backbone(config, backbone, where)
     if not (directory / WEIGHTS).is_file():
         pickle = f"; {PICKLE} is a pickle, which graftax never reads" if (directory / PICKLE).exists() else ""
         raise GraftaxError(f"{directory}: no {WEIGHTS} there{pickle}.")
-    tensors = hub.of_task_model(parse_tensors((directory / WEIGHTS).read_bytes(), directory / WEIGHTS), backbone)
+    tensors = of_task_model(parse_tensors((directory / WEIGHTS).read_bytes(), directory / WEIGHTS), backbone)
     trained = tuple(load_adapter(directory.parent / member, backbone) for member in names)
-    found = hub.read_head(head_directory, backbone)
+    found = read_head(head_directory, backbone)
     sites = backbone.sites_for(found.head if found else None)
     method, held = Fuse(trained=trained).joined(sites)
     words = _words(dict(settings), method, name, held, where)
-    return hub.with_head((words.method,), {words.method.key: words}, tensors, found, sites, directory)
+    return with_head((words.method,), {words.method.key: words}, tensors, found, sites, directory)
 
 
 def _located(directory: Path) -> tuple[Path, Path]:
@@ -154,19 +164,19 @@ def fusion_files(method: Fusion, states: States, name: str, head: bool, backbone
     files: dict[str, bytes] = {}
     for n, member in enumerate(names):
         one, own = _member(method, {site: _of(fixed, n) for site, (_, fixed) in states.items()}, place)
-        written = hub.method_files([(one, {site: (at, {}) for site, at in own.items()})], member, backbone)
+        written = method_files([(one, {site: (at, {}) for site, at in own.items()})], member, backbone)
         files |= {f"{member}/{file}": content for file, content in written.items()}
     fusion = ",".join(names)
     words = FusionWords(method, fusion, {})
     settings: dict[str, Any] = {"query": True, "key": True, "value": True, "query_before_ln": not method.query_normed}
     settings |= {"regularization": True, "residual_before": False, "temperature": False, "value_before_softmax": True}
     settings |= {"value_initialized": True, "dropout_prob": None}
-    config = hub.envelope(fusion, backbone) | {"config": settings, "adapter_names": names}
-    files[f"{fusion}/{HUB_FUSION}"] = hub.dumped(config)
-    files[f"{fusion}/{WEIGHTS}"] = hub.packed(words.export({site: own for site, (own, _) in states.items()}))
+    config = envelope(fusion, backbone) | {"config": settings, "adapter_names": names}
+    files[f"{fusion}/{HUB_FUSION}"] = dumped(config)
+    files[f"{fusion}/{WEIGHTS}"] = packed(words.export({site: own for site, (own, _) in states.items()}))
     children = [{"type": "single", "children": [member]} for member in names]
     setup = {"adapter_setup": {"type": "Fuse", "children": children}, "head_setup": name if head else None}
-    return files | {HUB_SETUP: hub.dumped(setup | {"version": hub.VERSION})}
+    return files | {HUB_SETUP: dumped(setup | {"version": VERSION})}
 
 
 def _of(fixed: Leaves, n: int) -> Leaves:

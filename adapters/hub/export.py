@@ -1,0 +1,41 @@
+"""Writing an adapter as AdapterHub's `adapters` saves it: one directory, or a fusion's several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ... import disk
+from ...errors import GraftaxError
+from ..adapter import Adapter
+from ..fusion import Fusion
+from ..head import Head
+from .files import head_files, known, method_files
+from .fusion import fusion_files
+
+if TYPE_CHECKING:
+    from ...models.backbone import Backbone
+
+
+def export_adapter(
+    adapter: Adapter, directory: str | Path, backbone: Backbone, *, name: str | None = None, overwrite: bool = False
+) -> Path:
+    """Write an adapter as `adapters` saves it; what that library cannot say is an error. `name`: default the directory's."""
+    known(backbone)
+    directory = Path(directory)
+    name = name or directory.name
+    if not name or "." in name:
+        raise GraftaxError(f"{name!r} is no name for an adapter there: it is part of a module's path, which has dots.")
+    head = next((m for m in adapter.methods if isinstance(m, Head)), None)
+    body = [(m, adapter.states[m.key]) for m in adapter.methods if not isinstance(m, Head)]
+    if len(body) == 1 and isinstance(fusion := body[0][0], Fusion):
+        files, at = fusion_files(fusion, body[0][1], name, head is not None, backbone), f"{name}/"
+    else:
+        files, at = method_files(body, name, backbone), ""
+    if head is not None:
+        files |= {f"{at}{file}": content for file, content in head_files(adapter, head, name, backbone).items()}
+    with disk.new_directory(directory, overwrite) as draft:
+        for file, content in files.items():
+            (draft / file).parent.mkdir(exist_ok=True)
+            (draft / file).write_bytes(content)
+    return directory

@@ -1,0 +1,44 @@
+"""Options that several commands share, and the names that some of them take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Optional
+
+import typer
+
+
+class TaskName(StrEnum):
+    classify = "classify"
+    multilabel = "multilabel"
+    regress = "regress"
+    tag = "tag"
+    lm = "lm"
+    sft = "sft"
+
+
+class FormatName(StrEnum):
+    adapters = "adapters"
+    graftax = "graftax"
+
+
+BackboneOption = Annotated[
+    str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")
+]
+RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub id.")]
+DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
+QuantizeOption = Annotated[
+    Optional[str], typer.Option(help="Hold the layers' weights as int8 or nf4 (needs qwix: pip install 'graftax[quantize]').")
+]
+TextOption = Annotated[str, typer.Option(help="Column with the text.")]
+PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
+LabelOption = Annotated[str, typer.Option(help="Column with the label.")]
+PromptOption = Annotated[str, typer.Option(help="Column with the prompt, of task sft.")]
+CompletionOption = Annotated[str, typer.Option(help="Column with the response to it.")]
+MessagesOption = Annotated[
+    str, typer.Option(help="Column with a chat, a list of {role, content}; where there is one, it is used.")
+]
+LabelsOption = Annotated[
+    Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")
+]
+AnyBackboneOption = Annotated[bool, typer.Option(help="Use the adapter although it was made for another backbone.")]

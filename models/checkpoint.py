@@ -1,0 +1,121 @@
+"""A checkpoint as Hugging Face lays it out: a directory or a Hub id, its `config.json`, its safetensors, single or sharded.
+
+A tensor is read when it is wanted, and its file closed behind it: what has been read of a mapped file would count as memory
+until then. Weights only as a pickle (`pytorch_model.bin`) are refused: a pickle can run code, and converting is one line with
+transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..errors import GraftaxError
+
+_CONVERT = (
+    "{0} holds its weights only as pytorch_model.bin, a pickle, which graftax never reads. Convert it once, with torch and "
+    "transformers installed: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{0}')"
+    ".save_pretrained('converted')\""
+)
+_FILES = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "vocab*",
+    "*.model",
+    "merges.txt",
+    "special_tokens_map.json",
+]
+
+#: safetensors' names of types, but for those that no backbone is stored in.
+_DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+_DTYPES |= {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+
+
+def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
+    """The local directory of a backbone, fetched from the Hub (or found in its cache) when the argument is an id."""
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        return path
+    text = str(path_or_hub_id)
+    if path.exists() or text.count("/") > 1 or text.startswith((".", "/", "~")):
+        raise GraftaxError(f"{text}: no such directory.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(text, revision=revision, allow_patterns=_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise GraftaxError(f"{text}: neither a directory nor a Hub id that can be reached or is cached ({reason})") from error
+
+
+def read_json(path: Path, missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise GraftaxError(missing)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise GraftaxError(f"{path}: expected a JSON object.")
+    return content
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a safetensors file, which is read when an array is made of it."""
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        with _opened(self.file) as file:
+            tensor: np.ndarray = file.get_tensor(self.key)
+        return tensor if dtype is None else tensor.astype(dtype, copy=False)
+
+
+def stored_tensors(directory: Path) -> dict[str, Stored]:
+    """Every tensor of a single or sharded safetensors checkpoint; any fault in its files is one clear error."""
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        shards = read_json(index, "").get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+            raise GraftaxError(f"{index}: its weight_map names no files.")
+        files = [directory / name for name in sorted(set(shards.values()))]
+        if any(file.parent != directory for file in files):
+            raise GraftaxError(f"{index}: names a file outside its directory.")
+    else:
+        files = [directory / "model.safetensors"]
+    if not files[0].is_file() and next(directory.glob("pytorch_model*.bin"), None):
+        raise GraftaxError(_CONVERT.format(directory))
+    tensors: dict[str, Stored] = {}
+    for path in files:
+        with _opened(path) as file:
+            for key in file.offset_keys():
+                there = file.get_slice(key)
+                tensors[key] = Stored(path, key, tuple(there.get_shape()), np.dtype(_DTYPES.get(there.get_dtype(), object)))
+    return tensors
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise GraftaxError(f"{path}: no such file.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise GraftaxError(f"{path}: corrupt or truncated safetensors file ({error}).") from error

@@ -1,0 +1,128 @@
+"""Backbones with kernels of 8 or 4 bits: the same sites, files and results as the floats they stand for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import CONFIGS, some_inputs
+
+from graftax import Generator, GraftaxError, LoRA, Recipe, Sampling, load_adapter, load_backbone, train_many
+from graftax.adapters.adapter import Adapter, Layout
+from graftax.adapters.merging import merged_arrays
+from graftax.models.backbone import Backbone
+from graftax.models.quantised import QTYPES, dense, quantiser
+from graftax.models.random import random_backbone
+from graftax.models.stack import REMAT
+
+LLAMA = {**CONFIGS["llama"], "hidden_size": 64, "intermediate_size": 128}
+#: How far a normal kernel may be from what it is held as, relative to its length.
+ERROR = {"int8": 0.01, "nf4": 0.1}
+
+
+def unrounded(backbone: Backbone) -> Backbone:
+    """The float backbone with the kernels that this one stands for."""
+    arrays, like = backbone.arrays(), {"fingerprint": backbone.fingerprint, "name": backbone.name}
+    return Backbone.build(backbone.family, backbone.config, arrays, **like, hf_config=backbone.hf_config)
+
+
+def a_state(backbone: Backbone) -> Any:
+    lora = LoRA(r=3, alpha=7.0, targets=r".*(q_proj|query|down_proj|ffn)")
+    adapter = Adapter.create((lora, backbone.head(4)), backbone.sites)
+    random = np.random.default_rng(0)
+    for at in adapter.states.values():
+        for own, _ in at.values():
+            for name in own:
+                own[name] = random.normal(0.0, 0.1, own[name].shape).astype(np.float32)
+    return Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
+
+
+@pytest.mark.parametrize("qtype", QTYPES)
+def test_a_kernel_is_near(qtype: str) -> None:
+    """Also where 64 inputs do not go into them; and they take the bits they say."""
+    kernel = np.random.default_rng(0).standard_normal((96, 40)).astype(np.float32)
+    held = quantiser(qtype, np.float32)(kernel)
+    error = np.linalg.norm(dense(held) - kernel) / np.linalg.norm(kernel)
+    assert ERROR[qtype] / 10 < error < ERROR[qtype]
+    size = jax.jit(dense).lower(held).compile().memory_analysis().argument_size_in_bytes
+    assert size < kernel.nbytes / (3.5 if qtype == "int8" else 6)
+
+
+PAIRS = [pytest.param(f, q, marks=() if (f, q) == ("llama", "nf4") else pytest.mark.slow) for f in CONFIGS for q in QTYPES]
+
+
+@pytest.mark.parametrize(("family", "qtype"), PAIRS)
+def test_forward_and_gradient_are_those_of_the_floats(family: str, qtype: str) -> None:
+    config = LLAMA if family == "llama" else CONFIGS[family]
+    held = random_backbone(config, quantize=qtype)
+    plain, inputs, state = unrounded(held), some_inputs(held), a_state(held)
+    assert held.fingerprint == random_backbone(config).fingerprint
+
+    def results(backbone: Backbone, layers: Any) -> Any:
+        def loss(state: Any, params: Any, layers: Any) -> jax.Array:
+            logits = backbone.forward(params, state, inputs, layers=layers).pooled
+            assert logits is not None
+            return (logits**2).sum()
+
+        return jax.jit(jax.value_and_grad(loss))(state, backbone.params, layers)
+
+    found, wanted = results(held, held.layers), results(plain, plain.layers)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), found, wanted)
+
+
+def test_recomputing_changes_no_gradient_and_keeps_less() -> None:
+    config = {**CONFIGS["bert"], "num_hidden_layers": 8}
+
+    def run(how: str) -> tuple[Any, int]:
+        backbone = random_backbone(config, remat=how)
+        inputs, state = some_inputs(backbone, rows=16, tokens=32), a_state(backbone)
+
+        def loss(state: Any, params: Any, layers: Any) -> jax.Array:
+            logits = backbone.forward(params, state, inputs, layers=layers).pooled
+            assert logits is not None
+            return (logits**2).sum()
+
+        compiled = jax.jit(jax.value_and_grad(loss)).lower(state, backbone.params, backbone.layers).compile()
+        return compiled(state, backbone.params, backbone.layers), compiled.memory_analysis().temp_size_in_bytes
+
+    (wanted, most), *others = (run(how) for how in REMAT)
+    for found, _ in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), found, wanted)
+    (_, products), (_, layers) = others
+    assert layers < 0.7 * products < 0.6 * most
+
+
+@pytest.mark.parametrize("qtype", [pytest.param("int8", marks=pytest.mark.slow), "nf4"])
+def test_trains_generates_and_its_files_are_the_floats_own(qtype: str, teller_dir: Path, tmp_path: Path) -> None:
+    held, floats = load_backbone(teller_dir, quantize=qtype), load_backbone(teller_dir)
+    data = [{"text": text} for text in ("the boat is on the sea", "a boat, a sea, a sail")] * 4
+    recipe = Recipe(epochs=6, lr=2e-2, batch_size=4, max_length=32)
+    settings: dict[str, Any] = {"task": "lm", "recipe": recipe, "progress": False}
+    result = train_many(held, {"sea": data}, tmp_path, val={"sea": data}, **settings)["sea"]
+    assert result.metrics["val_perplexity"] < 150  # of 259 tokens
+    generator = Generator(held)
+    generator.load("sea", tmp_path / "sea")
+    (said,) = generator.generate(["the boat"], "sea", Sampling(max_new_tokens=8))
+    assert len(said.tokens) > 0
+    load_adapter(tmp_path / "sea", floats)  # of the same fingerprint
+
+
+def test_merging_into_rounded_weights_is_refused() -> None:
+    backbone = random_backbone(CONFIGS["bert"], quantize="int8")
+    with pytest.raises(GraftaxError, match="held as int8, rounded: load it without quantize"):
+        merged_arrays(backbone, Adapter.create((LoRA(),), backbone.sites))
+
+
+def test_wrong_settings_are_one_line(tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GraftaxError, match="quantize 'int4' is not supported; use int8 or nf4"):
+        load_backbone(tiny_dir, quantize="int4")
+    with pytest.raises(GraftaxError, match="remat 'all' is not supported; use none, products, layers"):
+        load_backbone(tiny_dir, remat="all")
+    monkeypatch.setitem(sys.modules, "qwix", None)
+    quantiser.cache_clear()
+    with pytest.raises(GraftaxError, match=r"pip install 'graftax\[quantize\]'"):
+        load_backbone(tiny_dir, quantize="nf4")
