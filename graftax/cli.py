@@ -56,7 +56,10 @@ def train(
     ],
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="[FILE]...", help="More data files.")] = None,
     task: Annotated[
-        TaskName, typer.Option(help="What the labels are; of a language model lm (plain text) or sft (prompts and responses).")
+        TaskName,
+        typer.Option(
+            help="What the labels are; of a language model lm (plain text) or sft (prompts and responses), or seq2seq."
+        ),
     ] = TaskName.classify,
     method: Annotated[
         str,
@@ -78,7 +81,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 3,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 32,
-    max_length: Annotated[int, typer.Option(help="Tokens per row; longer rows are cut, by sft refused.")] = 128,
+    max_length: Annotated[int, typer.Option(help="Tokens per row; longer rows are cut, by sft and seq2seq refused.")] = 128,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut rows with a response, too.")] = False,
     schedule: Annotated[str, typer.Option(help="After the warm-up: linear, cosine or constant.")] = "linear",
     warmup: Annotated[float, typer.Option(help="Share of the steps with a rising learning rate.")] = 0.06,

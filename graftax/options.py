@@ -15,6 +15,7 @@ class TaskName(StrEnum):
     tag = "tag"
     lm = "lm"
     sft = "sft"
+    seq2seq = "seq2seq"
 
 
 class FormatName(StrEnum):
@@ -33,8 +34,8 @@ QuantizeOption = Annotated[
 TextOption = Annotated[str, typer.Option(help="Column with the text.")]
 PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
 LabelOption = Annotated[str, typer.Option(help="Column with the label.")]
-PromptOption = Annotated[str, typer.Option(help="Column with the prompt, of task sft.")]
-CompletionOption = Annotated[str, typer.Option(help="Column with the response to it.")]
+PromptOption = Annotated[str, typer.Option(help="Column with the prompt, or source, of tasks sft and seq2seq.")]
+CompletionOption = Annotated[str, typer.Option(help="Column with the response to it, or target.")]
 MessagesOption = Annotated[
     str, typer.Option(help="Column with a chat, a list of {role, content}; where there is one, it is used.")
 ]

@@ -69,6 +69,7 @@ class DecoderConfig:
 
     type_vocab_size = 0  # what every backbone's config says
     groups = 0
+    first_id = last_id = -1  # no token is forced
 
     @property
     def layer_of(self) -> tuple[int, ...]:

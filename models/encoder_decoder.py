@@ -66,6 +66,8 @@ class EncoderDecoderConfig:
     own_head: bool = False  # the projection to the vocabulary is not that table
     logits_bias: bool = False
     start_id: int = 0  # what the decoder reads before the first token of the target
+    first_id: int = -1  # what every text that is generated begins with, and
+    last_id: int = -1  # ends with where its length ends it; -1: whatever it may be
     pad_id: int = 0
     eos_ids: tuple[int, ...] = ()
 

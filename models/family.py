@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from .encoder import Encoder, EncoderConfig
+from .encoder_decoder import EncoderDecoder
 from .layers import ACTIVATIONS
 from .parts import LayerPaths, Part, Weight
 
@@ -144,6 +145,11 @@ class Family:
     def generates(self) -> bool:
         """Whether it is a language model."""
         return hasattr(self.module, "prefill")
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder-decoder: what it writes answers another text."""
+        return self.module is EncoderDecoder
 
     def configure(self, raw: Mapping[str, Any]) -> Any:
         """Typed config from config.json; an unknown key, or a value not supported, is an error that names it."""

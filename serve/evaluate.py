@@ -40,14 +40,14 @@ def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = C
 
 
 def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
-    """Perplexity and token accuracy of a language model's adapter (tasks "lm" and "sft"); `data` as for `train_many`."""
+    """Perplexity and token accuracy of an adapter whose task is "lm", "sft" or "seq2seq"; `data` as for `train_many`."""
     task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone)
     room = backbone.config.max_tokens - sum(method.virtual_tokens for method in adapter.methods)
     length = min(adapter.recipe.get("max_length", room), room)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
     longest = max(rows.lengths)
-    alone = any(method.adds_tokens for method in adapter.methods)
-    shape = shape_alone(longest, _ROWS) if alone else Shape(len(rows.tokens), _ROWS, longest)
+    alone = task.targets or any(method.adds_tokens for method in adapter.methods)
+    shape = shape_alone(longest, _ROWS, rows.longest_target) if alone else Shape(len(rows.tokens), _ROWS, longest)
     state = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
 
     @jax.jit

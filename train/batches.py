@@ -29,6 +29,7 @@ class Shape(NamedTuple):
     rows: int
     tokens: int
     shared: bool = True  # whether texts may share a row; else text i is row i
+    target: int = 0  # tokens of a row's target; 0: there is none
 
 
 class Planned(NamedTuple):
@@ -119,9 +120,9 @@ def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, 
     return min(shapes, key=lambda shape: shape.rows * shape.tokens * (1 + shape.tokens / _ATTENTION))
 
 
-def shape_alone(longest: int, batch_size: int) -> Shape:
-    """A row for every text, for methods that put tokens in front of one."""
-    return Shape(batch_size, batch_size, rung(longest, 2 * longest), shared=False)
+def shape_alone(longest: int, batch_size: int, target: int = 0) -> Shape:
+    """A row for every text, for methods that put tokens in front of one, and for texts with a target."""
+    return Shape(batch_size, batch_size, rung(longest, 2 * longest), shared=False, target=target and rung(target, 2 * target))
 
 
 def _step_up(count: int) -> int:

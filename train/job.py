@@ -69,7 +69,7 @@ class Job:
         for rows in (self.train, self.val) if self.val else (self.train,):
             d.update(repr((rows.examples.texts, rows.examples.pairs, rows.examples.labels)).encode())
             for row in rows.tokens:
-                d.update(row.ids.tobytes())
+                d.update(row.ids.tobytes() if row.target is None else row.ids.tobytes() + row.target.tobytes())
         return d.hexdigest()
 
 
@@ -95,6 +95,9 @@ def prepare(
     held = None if val is None or isinstance(val, float) else read_examples(val, columns, task.name)
     if task.headless and not backbone.family.generates:
         raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
+    if task.targets != backbone.family.encodes:
+        other = "an encoder-decoder, for task 'seq2seq' alone" if backbone.family.encodes else "no encoder-decoder"
+        raise GraftaxError(f"task {task.name!r}: {backbone.name} is {other}.")
     head = None if task.headless else backbone.head(len(names), tokens=task.tokens)
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
     methods = (*body, *([head] if head else []))
@@ -110,8 +113,8 @@ def prepare(
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
     longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
-    if any(m.adds_tokens or m.whole_text for m in methods):
-        shape = shape_alone(longest, recipe.batch_size)
+    if task.targets or any(m.adds_tokens or m.whole_text for m in methods):
+        shape = shape_alone(longest, recipe.batch_size, max(own.longest_target for own in (rows, val_rows) if own))
     else:
         shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
     adapter = Adapter.create(

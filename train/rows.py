@@ -23,5 +23,10 @@ class Rows:
         """Tokens of each row."""
         return [len(row) for row in self.tokens]
 
+    @property
+    def longest_target(self) -> int:
+        """Tokens of the longest target; 0 where rows have none."""
+        return max((len(row.target) for row in self.tokens if row.target is not None), default=0)
+
     def take(self, rows: Sequence[int]) -> Rows:
         return Rows(self.examples.take(rows), [self.tokens[i] for i in rows], [self.labels[i] for i in rows])
