@@ -342,7 +342,7 @@ class Decoder(Stack, Speaker):
     def head(self) -> Linear | Embedding:
         return self.word_embeddings if self.lm_head is None else self.lm_head
 
-    def logits(self, hidden: jax.Array, at: SiteCalls, head: Linear | Embedding | None = None) -> jax.Array:
+    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
         head = head or self.head
         out = hidden @ head.table[...].T if isinstance(head, Embedding) else at.linear("lm_head", hidden, head)
         out, cap = out.astype(jnp.float32), self.config.logit_cap

@@ -58,7 +58,6 @@ class EncoderDecoderConfig:
     norm_eps: float = 1e-5
     pre_norm: bool = False
     embedding_norm: bool = False
-    biased: bool = True  # linear layers have biases
     query_scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
     embedding_scale: float = 1.0
     output_scale: float = 1.0  # of what is projected to the vocabulary
@@ -393,15 +392,15 @@ class EncoderDecoder(Speaker):
         )
 
     @property
-    def head(self) -> Linear | Embedding:
-        return self.decoder.word_embeddings if self.lm_head is None else self.lm_head
+    def head(self) -> tuple[Linear | Embedding, Constant | None]:
+        return self.lm_head or self.decoder.word_embeddings, self.logits_bias
 
-    def logits(self, hidden: jax.Array, at: SiteCalls, head: Linear | Embedding | None = None) -> jax.Array:
-        head, scale = head or self.head, self.config.output_scale
+    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
+        (kernel, bias), scale = head or self.head, self.config.output_scale
         hidden = hidden if scale == 1.0 else hidden * jnp.asarray(scale, hidden.dtype)
-        out = hidden @ head.table[...].T if isinstance(head, Embedding) else at.linear("lm_head", hidden, head)
+        out = hidden @ kernel.table[...].T if isinstance(kernel, Embedding) else at.linear("lm_head", hidden, kernel)
         out = out.astype(jnp.float32)
-        return out if self.logits_bias is None else out + self.logits_bias.value[...].astype(jnp.float32)
+        return out if bias is None else out + bias.value[...].astype(jnp.float32)
 
     # -- generation -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Adding one: a file like `bert.py` with a `Family`, and a line in `registry.py` (
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,6 +113,10 @@ def _nothing(raw: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _as_said(config: Any, keys: Container[str]) -> Any:
+    return config
+
+
 def _nowhere(config: Any, weight: Weight) -> np.ndarray | None:
     return None
 
@@ -139,6 +143,7 @@ class Family:
     renamed: Mapping[str, str] = field(default_factory=dict)  # keys of checkpoints -> those that `parts` gives
     copies: Mapping[str, str] = field(default_factory=dict)  # keys that checkpoints may have again -> what they repeat
     absent: Callable[[Any, Weight], np.ndarray | None] = _nowhere  # a weight that a checkpoint may lack; None: it may not
+    fitted: Callable[[Any, Container[str]], Any] = _as_said  # the config as the keys of a checkpoint have it
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
     @property

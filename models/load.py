@@ -28,7 +28,13 @@ from .stack import REMAT
 
 #: Of checkpoints from before transformers left them out: no weights.
 _BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
-_BUFFERS += (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+_BUFFERS += (
+    "EncDecAttention.relative_attention_bias.weight",
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+)
 _ALIGNMENT = 64  # bytes
 _NUMBERS = 1 << 22  # that are held as float32 on their way
 
@@ -75,9 +81,10 @@ def load_backbone(
 
 
 def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
-    """The config with `pooler` as the checkpoint has it."""
+    """The config as the checkpoint has it: whether there is a pooler, and what the family asks."""
     from dataclasses import replace
 
+    config = family.fitted(config, tensors)
     if not getattr(config, "pooler", False):
         return config
     keys = {w.key for part in family.parts(config) if part.name == "pooler" for w in part.weights({})}

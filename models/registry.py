@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import GraftaxError
-from . import albert, bart, bert, distilbert, gpt2, gpt_neox, llama, roberta
+from . import albert, bart, bert, distilbert, gpt2, gpt_neox, llama, roberta, t5
 from .family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -11,7 +11,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, albert.FAMILY),
         *(gpt2.FAMILY, gpt_neox.FAMILY, *llama.FAMILIES),
-        *bart.FAMILIES,
+        *(*bart.FAMILIES, *t5.FAMILIES),
     )
     for model_type in family.model_types
 }

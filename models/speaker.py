@@ -10,7 +10,6 @@ from flax import nnx
 
 from ..adapters.graft import SiteCalls
 from ..adapters.sites import LM_HEAD
-from .layers import Embedding, Linear
 from .vocabulary import likelihood
 
 
@@ -19,11 +18,11 @@ class Speaker(nnx.Module):
 
     @property
     @abstractmethod
-    def head(self) -> Linear | Embedding:
-        """What projects to the vocabulary: a layer of its own, or the table of the words."""
+    def head(self) -> Any:
+        """What projects to the vocabulary, all its weights: a layer of its own, or the table of the words."""
 
     @abstractmethod
-    def logits(self, hidden: jax.Array, at: SiteCalls, head: Linear | Embedding | None = None) -> jax.Array:
+    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
         """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`; `head`: for its own."""
 
     def likelihood(self, hidden: jax.Array, targets: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:

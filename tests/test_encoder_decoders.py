@@ -32,6 +32,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "pegasus-untied": {"model_type": "pegasus", **TINY, "tie_word_embeddings": False, "activation_function": "relu"},
 }
 
+T5 = {"vocab_size": 97, "d_model": 32, "d_kv": 6, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
+T5 |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 9, "pad_token_id": 0, "eos_token_id": 1}
+T5 |= {"decoder_start_token_id": 0}
+SHAPES |= {
+    "t5": {"model_type": "t5", **T5},
+    "t5-1.1": {"model_type": "t5", **T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "mt5": {"model_type": "mt5", **T5, "tie_word_embeddings": False},
+}
+OWN_HEAD = ("t5-1.1", "mt5")  # as checkpoints have it, whatever configs say
+
 
 def torch_model(shape: str, seed: int = 0) -> Any:
     """transformers' model of a shape; no weight is left at zero or one."""
@@ -39,6 +49,8 @@ def torch_model(shape: str, seed: int = 0) -> Any:
     config = transformers.AutoConfig.for_model(raw.pop("model_type"), **raw)
     torch.manual_seed(seed)
     model = transformers.AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
+    if shape in OWN_HEAD:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -98,7 +110,7 @@ def test_equals_transformers(shape: str, tmp_path: Path) -> None:
     assert np.abs(ours).max() > 0.5
 
 
-@pytest.mark.parametrize("shape", ["bart", "pegasus"])
+@pytest.mark.parametrize("shape", ["bart", "pegasus", "t5-1.1"])
 def test_cache_step_by_step(shape: str, tmp_path: Path) -> None:
     """Tokens fed one by one behind a prefill give the logits of the whole target."""
     backbone, _ = pair(shape, tmp_path)
@@ -113,7 +125,7 @@ def test_cache_step_by_step(shape: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, whole[:, column], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shape", ["bart", "pegasus"])
+@pytest.mark.parametrize("shape", ["bart", "pegasus", "t5"])
 def test_older_checkpoints(shape: str, tmp_path: Path) -> None:
     """With the shared table at every place, without what transformers makes itself; copies that differ are refused."""
     backbone, model = pair(shape, tmp_path / "new")
@@ -124,11 +136,12 @@ def test_older_checkpoints(shape: str, tmp_path: Path) -> None:
     tensors = load_file(file)
     made = [key for key in tensors if shape == "pegasus" and key.endswith("embed_positions.weight")]
     tensors = {key: t for key, t in tensors.items() if key not in [*made, "final_logits_bias"]}
-    copies = {f"model.{tower}.embed_tokens.weight": tensors["model.shared.weight"] for tower in ("encoder", "decoder")}
+    prefix = "" if shape == "t5" else "model."
+    copies = {f"{prefix}{tower}.embed_tokens.weight": tensors[f"{prefix}shared.weight"] for tower in ("encoder", "decoder")}
     save_file({**tensors, **copies}, file)
     theirs = of_torch(transformers.AutoModelForSeq2SeqLM.from_pretrained(directory).eval(), inputs).logits
     np.testing.assert_allclose(run(load_backbone(directory), inputs)[0], theirs.numpy(), atol=1e-4, rtol=1e-4)
-    key = "model.decoder.embed_tokens.weight"
+    key = f"{prefix}decoder.embed_tokens.weight"
     save_file({**tensors, **copies, key: copies[key] + 1.0}, file)
     with pytest.raises(GraftaxError, match=r"decoder\.embed_tokens\.weight is not shared\.weight"):
         load_backbone(directory)
@@ -142,6 +155,7 @@ def test_older_checkpoints(shape: str, tmp_path: Path) -> None:
         ("bart", {"activation_function": "swoosh"}, "activation_function='swoosh'"),
         ("bart", {"rope_theta": 1.0}, "rope_theta"),
         ("bart", {"decoder_attention_heads": 5}, "not a multiple of 5 heads"),
+        ("t5", {"feed_forward_proj": "gated-swoosh"}, "feed_forward_proj='gated-swoosh'"),
     ],
 )
 def test_configs_that_are_refused(shape: str, change: dict[str, Any], message: str) -> None:
