@@ -36,7 +36,7 @@ setup: $(VENV)/.ready-plot
 setup-test: $(VENV)/.ready-test
 
 # One stamp per set of extras: the second call of any target installs nothing. PEP 517, because the pip of older Pythons
-# would otherwise build seqeval (a source distribution) in a way that fails where "wheel" is not installed.
+# would otherwise build seqeval and rouge-score (source distributions) in a way that fails where "wheel" is not installed.
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[$(if $(filter test,$*),plot$(comma)test$(comma)dev,$*)]'
 	@touch $@

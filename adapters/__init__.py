@@ -2,6 +2,7 @@
 
 from .adalora import AdaLoRA
 from .adapter import Adapter, Layout
+from .alora import ALoRA
 from .bitfit import BitFit
 from .boft import BOFT
 from .bottleneck import Bottleneck
@@ -47,6 +48,7 @@ __all__ = [
     "IA3",
     "METHODS",
     "OFT",
+    "ALoRA",
     "AdaLoRA",
     "Adapter",
     "BitFit",

@@ -89,7 +89,7 @@ class DoRA(LoRA):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> bool:
-        return config.get("peft_type") == cls.peft_type and bool(config.get("use_dora"))
+        return super().reads(config) and bool(config.get("use_dora"))
 
     @classmethod
     def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:

@@ -37,7 +37,7 @@ HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), 
 HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
 SCHEMA = 1
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
-_LANGUAGE = {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}  # without a head
+_LANGUAGE = {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}  # without a head
 _TASK_TYPES |= _LANGUAGE
 _TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm", "SEQ_2_SEQ_LM": "seq2seq"}  # what a PEFT directory is for; else classify
 
@@ -74,7 +74,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: boo
     `any_backbone=True` skips the fingerprint's comparison; names and shapes must fit all the same.
     """
     directory = Path(directory)
-    if any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION)):
+    if is_fusion(directory):
         from . import hub  # which is made of what is in this file
 
         return hub.read_fusion(directory, backbone)
@@ -130,6 +130,11 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
     return config, extra, data
 
 
+def is_fusion(directory: Path) -> bool:
+    """Whether a directory is AdapterHub's AdapterFusion, or the setup of one."""
+    return any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION))
+
+
 def from_hub(config: Mapping[str, Any]) -> bool:
     """Whether a config is one of AdapterHub's."""
     return "config" in config and "peft_type" not in config
@@ -145,12 +150,14 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     if len(body) != 1 or body[0].peft_type is None or (head is not None and head.site == FIRST):
         return None
     chosen = list(adapter.states[body[0].key])
+    kind = _TASK_TYPES[adapter.task]
+    if body[0].peft_task not in (None, kind):
+        return None
     fields, conv1d = body[0].to_peft(chosen, backbone.sites), any(site.conv1d for site in chosen)
     if conv1d and body[0].peft_type not in CONV1D_TYPES:
         return None
     if fields is None or (body[0].peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
         return None
-    kind = _TASK_TYPES[adapter.task]
     return {
         "peft_type": body[0].peft_type,
         "task_type": kind if head or adapter.task in _LANGUAGE else "FEATURE_EXTRACTION",
@@ -252,10 +259,11 @@ def _methods(
     peft_type = config.get("peft_type")
     if peft_type == "GRAFTAX":
         return _own_methods(config.get("methods"), directory)
-    cls = next((m for m in METHODS.values() if m.reads(config)), None)
-    if cls is None:
+    readers = [m for m in METHODS.values() if m.reads(config)]
+    if not readers:
         known = ", ".join(dict.fromkeys(m.peft_type for m in METHODS.values() if m.peft_type))
         raise GraftaxError(f"{directory}: peft_type {peft_type!r} is not supported; supported are {known}.")
+    cls = max(readers, key=lambda m: len(m.__mro__))  # the most special: a DoRA's config is a LoRA's too
     config.pop("modules_to_save", None)  # the tensors say what was saved
     head = _peft_head(tensors, config.get("task_type"), backbone, directory)
     sites = [s for s in backbone.sites_for(*head) if s.kind in cls.acts_on]

@@ -52,7 +52,7 @@ class SiteCalls:
     """What the adapters do at the sites of one layer (or outside the layers).
 
     `mixed`: leaves have a leading rows axis; with `weights` (`Mix.weights`) axes of rows, stages and terms.
-    `place`: where the tokens are that a layer is given, for methods that are `placed`.
+    `place`: where the tokens are that a layer is given, for methods that are `placed`; with `weights` by adapter too.
     """
 
     state: State
@@ -62,7 +62,11 @@ class SiteCalls:
     place: Place | None = None
 
     def over(self, place: Place) -> SiteCalls:
-        """The same for the tokens at these places."""
+        """The same for the tokens at these places, `[rows, tokens]` or as `text` gives them."""
+        if self.weights is not None:
+            lead = self.weights.shape[:3]
+            spread = (array if array.ndim > 2 else array[:, None, None] for array in place)
+            place = Place(*(jnp.broadcast_to(array, (*lead, array.shape[-1])) for array in spread))
         return replace(self, place=place)
 
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
@@ -87,6 +91,10 @@ class SiteCalls:
 
     def input(self, name: str, ids: jax.Array, y: Entry) -> Entry:
         return self._site("input", name, None, _given, ids, y)
+
+    def text(self, name: str, ids: jax.Array, y: Place) -> Place:
+        """With `weights` what each of a row's adapters makes of it: `[rows, stages, terms, tokens]`."""
+        return self._site("text", name, None, _given, ids, y)
 
     def head(self, name: str, features: jax.Array) -> jax.Array | None:
         """Logits, or None where no adapter has a head of this name."""
@@ -115,32 +123,37 @@ class SiteCalls:
 
             return site
 
-        def averaged(states: dict[str, Leaves], place: Place | None, shares: jax.Array, inner: Callable) -> Callable:
+        def averaged(states: dict[str, Leaves], places: Place | None, shares: jax.Array, inner: Callable) -> Callable:
             """The site as `inner` computes it, with the mean of several adapters: y + sum_k share_k (y_k - y)."""
 
             def site(weights: Any, *args: Any) -> Any:
                 y = inner(weights, *args)
-                each = jax.vmap(lambda state: changed(state, place, inner)(weights, *args))(states)
+                each = jax.vmap(lambda state, place: changed(state, place, inner)(weights, *args))(states, places)
                 return y + jnp.sum(_by_token(shares, y) * (each - y), axis=0).astype(y.dtype)
 
             return site
 
-        def row(states: dict[str, Leaves], place: Place | None, shares: jax.Array, *args: Any) -> Any:
+        def alone(states: dict[str, Leaves], place: Place | None, *args: Any) -> Any:
+            return changed(states, place, compute)(frozen, *args)
+
+        def row(states: dict[str, Leaves], places: Place | None, shares: jax.Array, *args: Any) -> Any:
             site = compute
             for stage in range(len(shares)):
-                terms = jax.tree.map(lambda leaf, at=stage: leaf[at], states)
+                terms, here = jax.tree.map(lambda leaf, at=stage: leaf[at], (states, places))
                 if kind in SINGLE:
-                    site = changed(jax.tree.map(lambda leaf: leaf[0], terms), place, site)
+                    first, place = jax.tree.map(lambda leaf: leaf[0], (terms, here))
+                    site = changed(first, place, site)
                 else:
-                    site = averaged(terms, place, shares[stage], site)
+                    site = averaged(terms, here, shares[stage], site)
             return site(frozen, *args)
 
         if not (states and self.mixed):
-            return changed(states, self.place, compute)(frozen, *args)
+            return alone(states, self.place, *args)
         if self.weights is None or kind == "head":
-            return jax.vmap(lambda states, place, *args: changed(states, place, compute)(frozen, *args))(
-                states, self.place, *args
-            )
+            return jax.vmap(alone)(states, self.place, *args)
+        if kind == "text":  # what one adapter makes of it is none of the others' business
+            each = jax.vmap(jax.vmap(alone, (0, None, None, None)), (0, None, None, None))
+            return jax.vmap(each)(states, self.place, *args)
         return jax.vmap(row)(states, self.place, self.weights, *args)
 
     def _key(self, name: str, method: Method) -> jax.Array | None:

@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from .files import CONFIG, EXTRA, HUB_WEIGHTS, WEIGHTS, from_hub, parse_tensors, read_directory
+import numpy as np
+
+from .files import CONFIG, EXTRA, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
 
 
 def describe(directory: str | Path) -> str:
-    """A page about an adapter directory: method, task, labels, backbone, metrics, recipe, every tensor."""
+    """A page about an adapter directory: method, task, labels, backbone, metrics, recipe, every tensor; of a fusion a page for
+    each of its adapters too."""
     directory = Path(directory)
+    return _fusion(directory) if is_fusion(directory) else _adapter(directory)
+
+
+def _adapter(directory: Path) -> str:
     config, extra, data = read_directory(directory)
     weights, maker = (HUB_WEIGHTS, "AdapterHub") if from_hub(config) else (WEIGHTS, "graftax" if extra else "PEFT")
-    tensors = parse_tensors(data, directory / weights)
     lines = [f"{directory}  ({maker}, {len(data) / 1024:.1f} KiB of weights)"]
-
-    def section(title: str, content: dict) -> None:
-        if content:
-            lines.append(f"\n{title}")
-            lines.extend(f"  {key:28} {json.dumps(value, ensure_ascii=False)}" for key, value in content.items())
-
-    section(CONFIG, {k: v for k, v in config.items() if v not in (None, False, [], {})})
-    section(EXTRA, {k: v for k, v in extra.items() if not isinstance(v, dict)})
+    lines += _section(CONFIG, {k: v for k, v in config.items() if v not in (None, False, [], {})})
+    lines += _section(EXTRA, {k: v for k, v in extra.items() if not isinstance(v, dict)})
     for key in ("backbone", "metrics", "recipe"):
-        section(key, extra.get(key, {}))
+        lines += _section(key, extra.get(key, {}))
+    return "\n".join(lines + _listed(weights, parse_tensors(data, directory / weights)))
+
+
+def _fusion(directory: Path) -> str:
+    from .hub import fusion
+
+    files = fusion.open_fusion(directory)
+    lines = [f"{files.directory}  (AdapterHub, a fusion of {len(files.members)} adapters)"]
+    lines += _section(HUB_FUSION, files.config) + _listed(fusion.WEIGHTS, files.tensors)
+    return "\n\n".join(["\n".join(lines), *map(_adapter, files.members)])
+
+
+def _section(title: str, content: Mapping[str, Any]) -> list[str]:
+    said = [f"  {key:28} {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+    return [f"\n{title}", *said] if said else []
+
+
+def _listed(title: str, tensors: Mapping[str, np.ndarray]) -> list[str]:
+    width = max(map(len, tensors), default=0)
     total = sum(tensor.size for tensor in tensors.values())
-    lines.append(f"\n{weights}: {len(tensors)} tensors, {total:,} parameters")
-    width = max((len(key) for key in tensors), default=0)
-    lines.extend(f"  {key:{width}}  {'x'.join(map(str, tensor.shape))}" for key, tensor in sorted(tensors.items()))
-    return "\n".join(lines)
+    said = [f"  {key:{width}}  {'x'.join(map(str, tensor.shape))}" for key, tensor in sorted(tensors.items())]
+    return [f"\n{title}: {len(tensors)} tensors, {total:,} parameters", *said]

@@ -169,10 +169,6 @@ class LoRA(Method):
         }
 
     @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
-        return super().reads(config) and not config.get("use_dora")
-
-    @classmethod
     def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
         start = _read_start(config)
         if start != "default" and start not in cls.allowed:

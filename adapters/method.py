@@ -62,6 +62,7 @@ class Method(ABC):
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
     tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
     peft_type: ClassVar[str | None] = None  # PEFT's name for it, where PEFT has it
+    peft_task: ClassVar[str | None] = None  # the only `task_type` that PEFT has it for; None: any
 
     targets: Targets = None  # regex over the whole module path, or tuple of suffixes, as in PEFT; None: `default_roles`
 

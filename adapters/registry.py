@@ -6,6 +6,7 @@ import functools
 
 from ..errors import GraftaxError
 from .adalora import AdaLoRA, Budgeted
+from .alora import ALoRA
 from .bitfit import BitFit
 from .boft import BOFT
 from .bottleneck import Bottleneck
@@ -39,7 +40,7 @@ from .shira import SHiRA
 from .vera import VeRA
 
 _ALL: tuple[type[Method], ...] = (
-    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA),
+    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, SHiRA),
     *(Bottleneck, Compacter, Invertible),

@@ -12,10 +12,12 @@ a *kind*, and the kind fixes what a method is given there:
 | `stream`    | a layer's output `[..., T, d]` | the same                                 | None                         |
 | `attention` | the layer's input              | `KeyValue(key, value, mask)`, by heads   | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
+| `text`      | ids `[..., T]`                 | `Place`: what the layers know of tokens  | None                         |
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
 
 A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
-end. Every weight's bias belongs to its `linear` or `norm` site.
+end. At `text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear` or `norm`
+site.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 
 LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
-KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input", "head")
+KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Site:
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
     conv1d: bool = False  # a linear layer whose module in Hugging Face's model is a Conv1D
-    above: bool = False  # above the layers: what is changed here is not felt in them
+    above: bool = False  # above the layers, or heard by those layers alone that carry state themselves (`text`)
     hidden: int = 0  # channels of the residual stream
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
@@ -113,6 +115,11 @@ class Place(NamedTuple):
 
     before: jax.Array  # int32 [..., T]: how many tokens of the text lie before each
     behind: jax.Array  # int32 [..., T]: and behind it
+    called: jax.Array  # bool [..., T]: whether the adapter has been called by then, where it waits for that; see `alora.py`
+
+    def of(self, row: jax.Array, token: jax.Array) -> Place:
+        """Of one token of each of some rows: `[texts, ..., 1]`."""
+        return Place(*(array[row, ..., token][..., None] for array in self))
 
 
 class Entry(NamedTuple):

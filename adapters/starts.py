@@ -58,6 +58,10 @@ class Rows(Protocol):
     def steps(self) -> int:
         """How many the run will take."""
 
+    @property
+    def ids(self) -> list[np.ndarray]:
+        """The token ids of every text."""
+
     def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
         """Of the inputs; `unit`: with each batch divided by its largest entry, as CorDA takes them."""
 

@@ -15,7 +15,7 @@ methods. `pytest tests/test_contract.py -k NAME -m ""` runs all of that for one 
 - *Fresh*: a fresh adapter gives the base's logits bitwise, to the tolerance named, or starts elsewhere.
 - *Merge*: it can be folded into the weights, and combined with others where it changes kernels alone (`graftax combine`).
 - *Sizes share a program*: adapters of other sizes swap without compiling, in buckets of powers of two.
-- *PEFT*: files are PEFT's, both ways, under this name; tested in `tests/test_peft.py`. The others' are graftax's own.
+- *PEFT*: files are PEFT's, both ways, under this name; tested in `tests/test_peft*.py`. The others' are graftax's own.
 - *AdapterHub*: files of its library `adapters`, both ways, under this name (`docs/files.md`); tested by `make test-hub`.
 - *Within*: how far two programs for one result may lie apart in float32, packed, mixed or merged.
 

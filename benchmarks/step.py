@@ -58,7 +58,7 @@ def ours(
     body = method_class(method)(**settings or {})
     adapter = Adapter.create((body, backbone.head(8, tokens=tokens)), backbone.sites)
     layout = Layout.of([adapter], backbone.sites)
-    rates_of = hyper(lr=1e-3, weight_decay=0.0, clip=1.0, warmup=0.1, total=100, schedule="linear", classes=8, seed=0)
+    rates_of = hyper(graftax.Recipe(lr=1e-3, warmup=0.1), total=100, classes=8)
     stacked = layout.stack(adapter, backbone.sites)
     state = start(stacked, rates(graftax.Recipe(), stacked, layout, backbone.sites, 1), rates_of, "adamw")
     random = np.random.default_rng(0)
@@ -76,7 +76,7 @@ def ours(
     yield {}
     while True:
         began = time.perf_counter()
-        pack = jax.block_until_ready(step(backbone.params, backbone.layers, pack, batch))
+        pack = jax.block_until_ready(step(backbone.params, backbone.unrolled, pack, batch))
         yield {"seconds": time.perf_counter() - began}
 
 

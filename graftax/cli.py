@@ -416,13 +416,15 @@ def methods(
     if markdown:
         print(table(), end="")
         return
+    said: dict[str, str] = {}
     for name, cls in METHODS.items():
-        if name != "head":
-            can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))
-            print(f"{name:12} {cls.summary}" + (f"  [{can}]" if can else ""))
-    for name, union in UNIONS.items():
-        print(f"{name:12} {'+'.join(method.name for method in union())} in one adapter")
-    print(f"{'probe':12} no method: {METHODS['head'].summary}")
+        can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))
+        said[name] = cls.summary + (f"  [{can}]" if can else "")
+    said |= {name: f"{'+'.join(method.name for method in union())} in one adapter" for name, union in UNIONS.items()}
+    said["probe"] = f"no method: {said.pop('head')}"
+    width = max(map(len, said))
+    for name, summary in said.items():
+        print(f"{name:{width}}  {summary}")
 
 
 @app.command()

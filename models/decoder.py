@@ -138,6 +138,7 @@ class Cache(NamedTuple):
     positions: jax.Array  # int32 [rows, columns]
     column: jax.Array  # int32: the next to be filled
     ends: jax.Array  # int32 [rows]: the next position of each row
+    called: jax.Array  # bool [rows, ..., 1]: `Place.called` at the prompt's end, which goes for all that follows
 
 
 class Past(NamedTuple):
@@ -181,19 +182,19 @@ class Layer(nnx.Module):
         self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
-        c, at = self.config, at.over(view.place)
-        x = at.norm("layers.attention_norm", h, self.attention_norm)
-        query, key, value = self.project(x, view, at, pooled)
+        c, every = self.config, at.over(view.place)
+        at = at.over(view.place.of(view.row, view.pool)) if pooled else every
+        x = every.norm("layers.attention_norm", h, self.attention_norm)
+        query, key, value = self.project(x, view, every, at, pooled)
         if past is not None:
             key, value = (
                 jax.lax.dynamic_update_slice_in_dim(old, new, past.column, axis=2)
                 for old, new in ((past.key, key), (past.value, value))
             )
         kept = (key, value)
-        pairs = at.attention("layers.attention", x, KeyValue(key, value, view.sight.mask))
+        pairs = every.attention("layers.attention", x, KeyValue(key, value, view.sight.mask))
         if pooled:
-            h, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (h, view.place))
-            at = at.over(place)
+            h = h[view.row, view.pool][:, None]
             key, value = (pairs.key[view.row], pairs.value[view.row]) if view.packed else (pairs.key, pairs.value)
             pairs = KeyValue(key, value, pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask, c.query_scale or None, c.attention_cap or None)
@@ -209,8 +210,13 @@ class Layer(nnx.Module):
         narrow = at.branch("layers.ffn_branch", beside, narrow)
         return at.stream("layers.output", beside + narrow), kept
 
-    def project(self, x: jax.Array, view: View, at: SiteCalls, pooled: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries of the computed tokens, keys and values of all, by heads, turned by their positions."""
+    def project(
+        self, x: jax.Array, view: View, every: SiteCalls, at: SiteCalls, pooled: bool
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries of the computed tokens, keys and values of all, by heads, turned by their positions.
+
+        `every` and `at`: the calls for all tokens, and for those computed.
+        """
         c, angles = self.config, view.sight.angles
 
         def those(of_tokens: jax.Array) -> jax.Array:
@@ -218,20 +224,20 @@ class Layer(nnx.Module):
 
         if c.fused:
             sizes = (c.num_heads * c.size, c.kv_heads * c.size)
-            both = at.linear("layers.qkv", x, self.qkv)
+            both = every.linear("layers.qkv", x, self.qkv)
             if c.interleaved:
                 both = both.reshape(*both.shape[:-1], c.num_heads, 3, c.size).swapaxes(-3, -2).reshape(both.shape)
             query, key, value = jnp.split(both, (sizes[0], sizes[0] + sizes[1]), axis=-1)
             query = those(query)
         else:
             query = at.linear("layers.query", those(x), self.query)
-            key, value = at.linear("layers.key", x, self.key), at.linear("layers.value", x, self.value)
+            key, value = every.linear("layers.key", x, self.key), every.linear("layers.value", x, self.value)
         query, key, value = (
             split_heads(y, heads) for y, heads in ((query, c.num_heads), (key, c.kv_heads), (value, c.kv_heads))
         )
         if c.qk_norm:
             query = at.norm("layers.query_norm", query, self.query_norm)
-            key = at.norm("layers.key_norm", key, self.key_norm)
+            key = every.norm("layers.key_norm", key, self.key_norm)
         if angles is not None:
             query, key = turn(query, jax.tree.map(those, angles)), turn(key, angles)
         return query, key, value
@@ -292,10 +298,10 @@ class Decoder(Stack, Speaker):
         words = self.words(inputs.ids, at)
         entry = Entry(words, jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
         entry = at.input("input", inputs.ids, entry)
-        return self.placed(entry.embeddings, entry.positions, at), self.view(inputs, entry.mask, entry.positions)
+        return self.placed(entry.embeddings, entry.positions, at), self.view(inputs, at, entry.mask, entry.positions)
 
-    def seen(self, inputs: Inputs) -> View:
-        return self.view(inputs, inputs.mask, self.positions(inputs))
+    def seen(self, inputs: Inputs, at: SiteCalls) -> View:
+        return self.view(inputs, at, inputs.mask, self.positions(inputs))
 
     def words(self, ids: jax.Array, at: SiteCalls) -> jax.Array:
         words = at.embedding("word_embeddings", ids, self.word_embeddings)
@@ -312,12 +318,14 @@ class Decoder(Stack, Speaker):
         """Real tokens before each; 0 on the left's padding."""
         return jnp.maximum(count_within(inputs.mask.astype(jnp.int32), inputs.texts) - 1, 0)
 
-    def view(self, inputs: Inputs, mask: jax.Array, positions: jax.Array) -> View:
+    def view(self, inputs: Inputs, at: SiteCalls, mask: jax.Array, positions: jax.Array) -> View:
         """`mask` and `positions` as methods have left them: what they put in front of the text is in them, not in `inputs`."""
         rows, tokens = mask.shape
         texts, width = inputs.texts, inputs.mask.shape[1]
+        added = ((0, 0), (tokens - width, 0))
         own = mask[:, None, :] & (positions[:, None, :] <= positions[:, :, None])
-        segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, ((0, 0), (tokens - width, 0)))
+        segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
+        place = at.text("text", jnp.pad(inputs.ids, added, constant_values=-1), places(segments))
         if texts is None:
             row = jnp.arange(rows, dtype=jnp.int32)
             last = tokens - 1 - jnp.argmax(mask[:, ::-1], axis=1).astype(jnp.int32)
@@ -327,7 +335,7 @@ class Decoder(Stack, Speaker):
             ends = jnp.sum(segments[row] == segments[row, first][:, None], axis=1, dtype=jnp.int32)
             last = jnp.minimum(first + ends - 1, tokens - 1)
         sights = self.sights(own, positions, positions)
-        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, places(segments))
+        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, place)
 
     def sights(self, own: jax.Array, queries: jax.Array, keys: jax.Array) -> tuple[Sight, Sight | None]:
         """With every token of `own` in sight, and with those of the window alone."""
@@ -364,7 +372,8 @@ class Decoder(Stack, Speaker):
 
         keys, values = (tuple(with_room(of_layer, 2) for of_layer in each) for each in zip(*kept, strict=True))
         ends = jnp.max(jnp.where(view.real, view.positions, -1), axis=1) + 1
-        cache = Cache(keys, values, with_room(view.real, 1), with_room(view.positions, 1), jnp.int32(used), ends)
+        called = view.place.of(view.row, view.pool).called
+        cache = Cache(keys, values, with_room(view.real, 1), with_room(view.positions, 1), jnp.int32(used), ends, called)
         return self.logits(at.norm("final_norm", h, self.final_norm), at)[:, 0], cache
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Sequence[Any]) -> tuple[jax.Array, Cache]:
@@ -374,14 +383,14 @@ class Decoder(Stack, Speaker):
         mask = put(cache.mask, jnp.ones_like(positions, bool), cache.column, axis=1)
         filled = put(cache.positions, positions, cache.column, axis=1)
         row, last = jnp.arange(len(ids), dtype=jnp.int32), jnp.zeros(len(ids), jnp.int32)
-        place = Place(positions, jnp.full_like(positions, FAR))
+        place = Place(positions, jnp.full_like(positions, FAR), cache.called)
         sights = self.sights(mask[:, None], positions, filled)
         view = View(*sights, self.config.kinds, mask, positions, row, last, packed=False, place=place)
         pasts = [Past(key, value, cache.column) for key, value in zip(cache.keys, cache.values, strict=True)]
         h = self.placed(self.words(ids[:, None], at), positions, at)
         h, kept = self.one_by_one(h, view, grafts, layers, pasts)
         keys, values = zip(*kept, strict=True)
-        cache = Cache(keys, values, mask, filled, cache.column + 1, cache.ends + 1)
+        cache = Cache(keys, values, mask, filled, cache.column + 1, cache.ends + 1, cache.called)
         return self.logits(at.norm("final_norm", h, self.final_norm), at)[:, 0], cache
 
     def one_by_one(

@@ -71,7 +71,7 @@ class View(NamedTuple):
     row: jax.Array  # int32 [texts]: each text's row
     pool: jax.Array  # int32 [texts]: its pooled position in that row
     packed: bool  # whether rows hold several texts; else text i is row i
-    place: Place  # [rows, tokens]: where each token is in its text
+    place: Place  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
 
     def at(self, application: Any) -> View:
         """What one application of a layer sees: the same in all."""
@@ -98,8 +98,7 @@ class Layer(nnx.Module):
         every = at.over(view.place)
         x, at = h, every
         if pooled:
-            x, place = jax.tree.map(lambda of_tokens: of_tokens[view.row, view.pool][:, None], (h, view.place))
-            at = at.over(place)
+            x, at = h[view.row, view.pool][:, None], at.over(view.place.of(view.row, view.pool))
         query = split_heads(at.linear("layers.query", x, self.query), self.heads)
         key = split_heads(every.linear("layers.key", h, self.key), self.heads)
         value = split_heads(every.linear("layers.value", h, self.value), self.heads)
@@ -163,7 +162,7 @@ class Encoder(Stack):
         entry = Entry(words, inputs.types, positions, inputs.mask, self.first_position(inputs))
         entry = at.input("input", inputs.ids, entry)
         assert entry.pool is not None
-        view = self.view(inputs, entry.mask, entry.pool)
+        view = self.view(inputs, at, entry.mask, entry.pool)
         h = entry.embeddings
         if self.token_type_embeddings is not None:
             h = h + at.embedding("token_type_embeddings", entry.types, self.token_type_embeddings)
@@ -173,21 +172,21 @@ class Encoder(Stack):
             h = at.linear("embedding_projection", h, self.embedding_projection)
         return h, view
 
-    def seen(self, inputs: Inputs) -> View:
-        return self.view(inputs, inputs.mask, self.first_position(inputs))
+    def seen(self, inputs: Inputs, at: SiteCalls) -> View:
+        return self.view(inputs, at, inputs.mask, self.first_position(inputs))
 
     @staticmethod
     def first_position(inputs: Inputs) -> jax.Array:
         return jnp.zeros(len(inputs.mask), jnp.int32)
 
     @staticmethod
-    def view(inputs: Inputs, mask: jax.Array, pool: jax.Array) -> View:
+    def view(inputs: Inputs, at: SiteCalls, mask: jax.Array, pool: jax.Array) -> View:
         """`mask` and `pool` as methods have left them: what they put in front of the text is in `mask`, not in `inputs`."""
         rows, tokens = mask.shape
         texts, width = inputs.texts, inputs.mask.shape[1]
         added = ((0, 0), (tokens - width, 0))
         segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
-        place = places(segments)
+        place = at.text("text", jnp.pad(inputs.ids, added, constant_values=-1), places(segments))
         if texts is None:
             return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, place=place)
         # padding attends to padding: a softmax over nothing would be no number. What another adapter's prompt has added is

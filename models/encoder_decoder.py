@@ -312,8 +312,8 @@ class Tower(Stack):
         view = View(sight, self.distances(positions, positions, at), places(jnp.pad(inputs.mask.astype(jnp.int32), added)))
         return self.entered(entry.embeddings, positions, at), view
 
-    def seen(self, inputs: Inputs) -> View:
-        return self.embed(inputs, Grafts.bare())[1]
+    def seen(self, inputs: Inputs, at: SiteCalls) -> View:
+        return self.embed(inputs, at)[1]
 
     def words(self, ids: jax.Array, at: SiteCalls) -> jax.Array:
         words, scale = at.embedding("word_embeddings", ids, self.word_embeddings), self.config.whole.embedding_scale
@@ -424,7 +424,7 @@ class EncoderDecoder(Speaker):
         position = jnp.broadcast_to(cache.column, (len(ids), 1))
         mask = jnp.broadcast_to(columns <= cache.column, (len(ids), 1, len(columns)))
         added = self.decoder.distances(position, jnp.broadcast_to(columns, (len(ids), len(columns))), at)
-        view = View(mask, added, Place(position, jnp.full_like(position, FAR)), cache.source)
+        view = View(mask, added, Place(position, jnp.full_like(position, FAR), jnp.zeros_like(position, bool)), cache.source)
         h = self.decoder.entered(self.decoder.words(ids[:, None], at), position, at)
         kept = []
         pasts = zip(cache.keys, cache.values, cache.source_keys, cache.source_values, strict=True)

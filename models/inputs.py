@@ -43,7 +43,8 @@ def places(segments: jax.Array) -> Place:
     index, last = jnp.arange(segments.shape[1], dtype=jnp.int32), segments.shape[1] - 1
     begin = jax.lax.cummax(jnp.where(jnp.concatenate([always, edge], axis=1), index, 0), axis=1)
     end = jax.lax.cummin(jnp.where(jnp.concatenate([edge, always], axis=1), index, last), axis=1, reverse=True)
-    return Place(*(jnp.where(segments > 0, distance, FAR) for distance in (index - begin, end - index)))
+    before, behind = (jnp.where(segments > 0, distance, FAR) for distance in (index - begin, end - index))
+    return Place(before, behind, jnp.zeros_like(segments, bool))
 
 
 def count_within(counted: jax.Array, texts: Texts | None) -> jax.Array:

@@ -7,8 +7,8 @@ from being done in vain:
 - ALBERT applies one set of weights many times: the scan runs over *applications*, each naming the layer whose weights it uses.
 
 `remat` says what of an adapted layer is kept for its gradient, and so what is computed a second time: "none" keeps all that the
-gradient reads, "products" the results of matrix products, "layers" what enters each layer alone. The layers then run in the
-scan even where they were given one by one: unrolled, XLA on a CPU computes everything again at once, before it is needed.
+gradient reads, "products" the results of matrix products, "layers" what enters each layer alone. That is for the
+scan: of layers compiled one after another, XLA on a CPU would compute everything again at once, before it is needed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Stack(nnx.Module):
         """What enters the first layer, and the view of the layers."""
 
     @abstractmethod
-    def seen(self, inputs: Inputs) -> Any:
+    def seen(self, inputs: Inputs, at: SiteCalls) -> Any:
         """The view of the layers where nothing is put in front of the text."""
 
     def through(
@@ -56,7 +56,7 @@ class Stack(nnx.Module):
         if inputs.hidden is None:
             h, view = self.embed(inputs, at)
         else:
-            h, view, begin = inputs.hidden, self.seen(inputs), len(self.config.layer_of) - grafts.adapted
+            h, view, begin = inputs.hidden, self.seen(inputs, at), len(self.config.layer_of) - grafts.adapted
         h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
         return h, states, view
 
@@ -92,8 +92,6 @@ class Stack(nnx.Module):
         first = len(layer_of) - adapted if not shared else (0 if adapted else len(layer_of))
         last = len(layer_of) - 1 if pooled else len(layer_of)
         states = [h[None]] if intermediates else None
-        if self.remat != "none":
-            layers = None
         parts = [] if layers is None else grafts.unstacked()
 
         def stacked(index: Any) -> Any:

@@ -40,14 +40,15 @@ def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = C
 
 
 def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
-    """Perplexity and token accuracy of an adapter whose task is "lm", "sft" or "seq2seq"; `data` as for `train_many`."""
+    """Metrics of an adapter without a head on rows of its task ("lm", "sft", "dpo", "seq2seq"); `data` as for `train_many`."""
     task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone)
     room = backbone.config.max_tokens - sum(method.virtual_tokens for method in adapter.methods)
     length = min(adapter.recipe.get("max_length", room), room)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
-    longest = max(rows.lengths)
-    alone = task.targets or any(method.adds_tokens for method in adapter.methods)
-    shape = shape_alone(longest, _ROWS, rows.longest_target) if alone else Shape(len(rows.tokens), _ROWS, longest)
+    if task.targets or any(method.adds_tokens or method.whole_text for method in adapter.methods):
+        shape = shape_alone(max(rows.lengths), _ROWS, rows.together, rows.longest_target)
+    else:
+        shape = Shape(len(rows.tokens), _ROWS, max(rows.wholes), together=rows.together)
     state = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
 
     @jax.jit
@@ -56,7 +57,7 @@ def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, column
 
     answers = []
     for planned in plan_all(rows.lengths, shape):
-        inputs = tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
+        inputs = tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
         found = np.asarray(outputs(backbone.params, state, inputs, task.lay(rows, planned, shape, 0)))
         answers += [task.answer(mine, (), rows.tokens[i]) for i, mine in task.each(found, rows, planned)]
     return task.score(rows.examples, answers, ())

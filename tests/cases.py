@@ -17,6 +17,7 @@ from graftax import (
     OFT,
     AdaLoRA,
     Adapter,
+    ALoRA,
     BitFit,
     Bottleneck,
     Compacter,
@@ -58,6 +59,8 @@ LABELS = ("bad", "fair", "good")
 DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output", "o_proj", "up_proj", "down_proj")
 #: Some of them and the queries, without DistilBERT's "ffn", which is no layer: PEFT's LoRA passes over it, the others fail.
 LINEAR = ("query", "q_lin", "q_proj", *(name for name in DENSE if name != "ffn"))
+#: Likewise keys and values: of a classifier's last query none is behind the first token.
+KEYS = ("key", "k_lin", "k_proj", "value", "v_lin", "v_proj")
 #: Likewise, as regexes.
 QUERY, VALUE = "query|q_(lin|proj)", "value|v_(lin|proj)"
 
@@ -90,6 +93,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "miss-mini": (MiSS(r=8, mini_r=4),),
     "hira": (HiRA(r=3),),
     "adalora": (AdaLoRA(init_r=3, target_r=2, alpha=7.0),),
+    "alora": (ALoRA(r=3, alpha=7.0, invocation=(52, 29), targets=KEYS),),  # `some_inputs` has it amid its first row
     "ia3": (IA3(),),
     "ia3-targets": (IA3(targets=("query", "q_lin", "q_proj", *DENSE), feedforward=DENSE),),
     "houlsby": (Bottleneck(width=5),),
@@ -167,6 +171,7 @@ COUNTS = {
     "miss-mini": 3 * 2 * 8 * 4,
     "hira": 3 * 2 * 3 * (D + D),
     "adalora": 3 * 2 * 3 * (D + 1 + D),
+    "alora": 3 * 2 * 3 * (D + D),
     "ia3": 3 * (D + D + W),
     "ia3-targets": 3 * (D + D + D + W) + D,
     "houlsby": 2 * 3 * (2 * D * 5 + 5 + D),

@@ -50,7 +50,7 @@ def tick(pack: Pack) -> tuple[int, ...]:
     """A step; the rows it took."""
     place = pack.places[0]
     assert place is not None
-    examples = pack.plan(place)[place.position].examples
+    examples = pack.plan(place)[place.position].texts
     pack.tick()
     if pack.epoch_done(0):
         place.epoch, place.position = place.epoch + 1, 0

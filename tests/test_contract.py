@@ -44,6 +44,7 @@ from graftax import (
     OFT,
     AdaLoRA,
     Adapter,
+    ALoRA,
     BitFit,
     Bottleneck,
     Compacter,
@@ -109,13 +110,13 @@ FAST |= {("bert", "probe", "tokens"), ("roberta", "bitfit", "tokens")}
 FAST |= {("roberta", "vera", "pooled"), ("distilbert", "oft", "tokens"), ("albert", "dora", "pooled")}
 FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
 FAST |= {("llama", name, "pooled") for name in ("dora", "prefix", "prompt", "loreft")}
-FAST |= {("llama", "lora-dense", "tokens")}
+FAST |= {("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
 #: Of those, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN}
 FAST_STEPS |= {("llama", "lora-dense", "tokens")}
 #: And the ones whose texts share a row every time: one method at each kind of site.
 FAST_SHARED = {("bert", name, "pooled") for name in ("lora", "compacter", "loreft", "oft", "full")}
-FAST_SHARED |= {("albert", "together", "tokens"), ("llama", "lora-dense", "tokens")}
+FAST_SHARED |= {("albert", "together", "tokens"), ("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
 #: The ones that neither put tokens in front of a text nor read it as a whole, for which it needs a row of its own.
 SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_tokens or m.whole_text for m in methods))
 #: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned. First those of one config per method.
@@ -218,9 +219,7 @@ def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotSt
     """An adapter in training and a batch for it."""
     inputs = some_inputs(backbone)
     rows, length = inputs.ids.shape
-    settings = hyper(
-        lr=1e-2, weight_decay=0.0, clip=1.0, warmup=0.0, total=10, schedule="constant", classes=len(LABELS), seed=0
-    )
+    settings = hyper(Recipe(lr=1e-2, warmup=0.0, schedule="constant"), 10, len(LABELS))
     stacked = layout.stack(adapter, backbone.sites)
     slot = start(stacked, rates(Recipe(), stacked, layout, backbone.sites, 1), settings, "adamw")
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)
@@ -348,7 +347,7 @@ def test_a_method_without_a_site_is_refused(family: str, name: str, backbone_of:
         fresh(backbone_of(family), name)
 
 
-@pytest.mark.parametrize("name", ["houlsby", "prefix", "together"])
+@pytest.mark.parametrize("name", ["houlsby", "prefix", "alora", "together"])
 def test_what_is_no_change_of_weights_is_not_merged(name: str, backbone_of: GetBackbone) -> None:
     with pytest.raises(GraftaxError, match="cannot be merged"):
         merge(backbone_of("bert"), random_adapter(backbone_of("bert"), name))
@@ -406,6 +405,7 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
             targets=("query",),
             rank_pattern={f"bert.encoder.layer.{i}.attention.self.query.lora_E": [i > 0, False, i == 2] for i in range(3)},
         ),
+        ALoRA(r=3, alpha=7.5, targets=("query",), rank_pattern={"query": 2}, invocation=(5, 6)),
         IA3(targets=("key", "output.dense"), feedforward=("output.dense",)),
         IA3(targets=r".*key"),
         Bottleneck(width=3, activation="silu", place="pfeiffer"),
@@ -608,6 +608,11 @@ def test_golden(name: str) -> None:
             AdaLoRA(init_r=3, target_r=2, alpha=7.0),
             AdaLoRA(init_r=5, target_r=1, alpha=2.0),
             AdaLoRA(init_r=1, target_r=1, alpha=9.0),
+        ),
+        (
+            ALoRA(r=3, alpha=7.0, invocation=(52, 29)),
+            ALoRA(r=5, alpha=2.0, invocation=(52,)),
+            ALoRA(r=1, alpha=9.0, invocation=(63, 52, 29, 33)),
         ),
         (Bottleneck(width=3), Bottleneck(width=7), Bottleneck(width=1)),
         (Compacter(width=4), Compacter(width=20), Compacter(width=8)),

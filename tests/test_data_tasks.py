@@ -25,6 +25,7 @@ from graftax.train import Columns, Examples, Recipe
 from graftax.train.batches import number_of_batches, plan_all, plan_epoch, shape_alone, shape_for
 from graftax.train.data import read_examples, split
 from graftax.train.metrics import classification, multilabel, regression, spans, tagging
+from graftax.train.step import hyper
 from graftax.train.tasks import IGNORE, TASKS, first_tokens
 
 TASK_NAMES = sorted(name for name, task in TASKS.items() if not task.headless)
@@ -217,18 +218,18 @@ def test_an_epoch_has_every_row_once(rows: int, batch_size: int, shared: bool, s
     assert shape.texts == batch_size
     plan = plan_epoch(lengths, shape, seed, 1)
     assert len(plan) == number_of_batches(rows, batch_size) == -(-rows // batch_size)
-    sizes = [len(planned.examples) for planned in plan]
+    sizes = [len(planned.texts) for planned in plan]
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= batch_size
     for found in (plan, plan_all(lengths, shape)):
-        assert sorted(i for planned in found for i in planned.examples) == list(range(rows))
+        assert sorted(i for planned in found for i in planned.texts) == list(range(rows))
         for planned in found:
             taken = np.zeros((shape.rows, shape.tokens), int)
-            for i, (row, begin) in zip(planned.examples, planned.places, strict=True):
+            for i, (row, begin) in zip(planned.texts, planned.places, strict=True):
                 assert begin + lengths[i] <= shape.tokens
                 taken[row, begin : begin + lengths[i]] += 1
             assert taken.max() == 1
-            assert shared or planned.places == tuple((row, 0) for row in range(len(planned.examples)))
+            assert shared or planned.places == tuple((row, 0) for row in range(len(planned.texts)))
     assert plan == plan_epoch(lengths, shape, seed, 1)
     if rows >= 50:
         assert plan != plan_epoch(lengths, shape, seed, 2)
@@ -298,7 +299,7 @@ def test_losses_equal_the_formulas(task: str) -> None:
     logits, labels, weight = batch(task, 6, classes, room)
 
     def loss(x: jax.Array) -> jax.Array:
-        return TASKS[task].loss(x, jnp.asarray(labels), jnp.int32(classes), jnp.asarray(weight))
+        return TASKS[task].loss(x, jnp.asarray(labels), hyper(Recipe(), 1, classes), jnp.asarray(weight))
 
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(logits))
     assert float(value) == pytest.approx(by_hand(task, logits[:-1], labels[:-1], classes), rel=1e-5)
@@ -318,7 +319,7 @@ def test_loss_of_no_rows_is_zero(task: str) -> None:
     if task == "tag":
         labels[:] = IGNORE
     value, gradient = jax.value_and_grad(
-        lambda x: TASKS[task].loss(x, jnp.asarray(labels), jnp.int32(3), jnp.zeros_like(jnp.asarray(weight)))
+        lambda x: TASKS[task].loss(x, jnp.asarray(labels), hyper(Recipe(), 1, 3), jnp.zeros_like(jnp.asarray(weight)))
     )(jnp.asarray(logits))
     assert float(value) == 0.0
     assert not np.asarray(gradient).any()

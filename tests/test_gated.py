@@ -39,7 +39,7 @@ GetBackbone = Callable[[str], Backbone]
 ROWS, TOKENS, D = 2, 6, 32
 #: Which tokens are a text's own: behind two virtual ones, and before padding.
 OWN = np.array([[False, False, True, True, True, True], [False, False, True, True, False, False]])
-PLACE = Place(*(jnp.where(jnp.asarray(OWN), 0, FAR).astype(jnp.int32) for _ in range(2)))
+PLACE = Place(*(jnp.where(jnp.asarray(OWN), 0, FAR).astype(jnp.int32) for _ in range(2)), called=jnp.zeros_like(OWN))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,6 +41,7 @@ from graftax import (
 )
 from graftax.adapters.adapter import Layout
 from graftax.adapters.fusion import Fusion
+from graftax.adapters.inspect import describe
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.random import random_backbone
@@ -438,6 +439,18 @@ def test_fusions_are_several_directories(case: str, backbone_of: GetBackbone, tm
     np.testing.assert_array_equal(
         logits(backbone, load_adapter(path / members, backbone), inputs), logits(backbone, again, inputs)
     )
+
+
+def test_a_fusion_is_described(backbone_of: GetBackbone, tmp_path: Path) -> None:
+    """With its adapters, from the setup or from the fusion's own directory."""
+    path = export_adapter(fused(backbone_of("bert"), "fused"), tmp_path / "a", backbone_of("bert"), name="mine")
+    page = describe(path)
+    for part in ("a fusion of 2 adapters", "query_before_ln", "adapter_fusion_layer", "mine_0  (AdapterHub, ", "adapter_down"):
+        assert part in page
+    assert describe(path / "mine_0,mine_1") == page
+    (path / "mine_1" / "adapter.safetensors").unlink()
+    with pytest.raises(GraftaxError, match=r"mine_1: no adapter\.safetensors there"):
+        describe(path)
 
 
 REFUSED_FUSIONS: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -27,6 +27,7 @@ from graftax.serve import evaluate_language, export_merged
 from graftax.train.batches import Shape, place
 from graftax.train.data import read_examples
 from graftax.train.rows import Rows
+from graftax.train.step import hyper
 from graftax.train.tasks import IGNORE, TASKS
 
 TEXTS = ["a stitch in time", "saves nine", "the early bird catches the worm, they say"]
@@ -102,7 +103,7 @@ def test_shared_rows_have_the_same_loss(teller: Backbone) -> None:
 
     def loss(state: Any, inputs: Any, labels: Any) -> jax.Array:
         outputs = task.outputs(teller, teller.params, state, inputs, labels)
-        return task.loss(outputs, labels, jnp.int32(0), jnp.ones(3))
+        return task.loss(outputs, labels, hyper(Recipe(), 1, 0), jnp.ones(3))
 
     found = []
     for places, shape in (

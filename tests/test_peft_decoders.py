@@ -26,6 +26,7 @@ from graftax import (
     OFT,
     AdaLoRA,
     Adapter,
+    ALoRA,
     DoRA,
     FourierFT,
     GraftaxError,
@@ -128,6 +129,11 @@ KINDS: dict[str, tuple[Method, Any, dict[str, Any]]] = {
         peft.LoraConfig,
         {"r": 3, "lora_alpha": 7, "use_dora": True, "target_modules": PLACES},
     ),
+    "alora": (  # its one token is in the first row twice
+        ALoRA(**SMALL, targets=ALL, invocation=(79,)),
+        peft.LoraConfig,
+        {"r": 3, "lora_alpha": 7, "alora_invocation_tokens": [79], "target_modules": PLACES},
+    ),
     "ia3": (IA3(), peft.IA3Config, {}),
     "vera": (VeRA(r=5), peft.VeraConfig, {"r": 5, "target_modules": PLACES}),
     "oft": (OFT(oft_block_size=4), peft.OFTConfig, {"oft_block_size": 8, "target_modules": PLACES}),
@@ -142,10 +148,13 @@ KINDS: dict[str, tuple[Method, Any, dict[str, Any]]] = {
 #: Those whose default sites are PEFT's.
 DEFAULTS = ("lora", "ia3", "ln_tuning")
 CASES = [(shape, kind, task) for shape in ("llama", "gpt2", "neox") for kind in KINDS for task in AUTO]
-#: The task has no lm_head, the model none of its own, PEFT's method acts on no Conv1D or has no default for the family.
+#: The model has no lm_head of its own, PEFT's method acts on no Conv1D or has no default for the family.
 WITHOUT = {("gpt2", kind) for kind in ("lora-lm_head", "oft", "loha")} | {("neox", "ln_tuning")}
-CASES = [(s, k, t) for s, k, t in CASES if (s, k) not in WITHOUT and (k, t) != ("lora-lm_head", "SEQ_CLS")]
-EVERY_TIME = [("llama", kind, "CAUSAL_LM") for kind in ("lora-embedding", "prefix")] + [("llama", "lora-all", "SEQ_CLS")]
+#: The task has no lm_head, or PEFT has the method for language models alone.
+WITHOUT_HEAD = ("lora-lm_head", "alora")
+CASES = [(s, k, t) for s, k, t in CASES if (s, k) not in WITHOUT and (k not in WITHOUT_HEAD or t == "CAUSAL_LM")]
+EVERY_TIME = [("llama", kind, "CAUSAL_LM") for kind in ("lora-embedding", "alora", "prefix")]
+EVERY_TIME += [("llama", "lora-all", "SEQ_CLS")]
 EVERY_TIME += [("gpt2", "lora", "CAUSAL_LM"), ("neox", "ia3", "CAUSAL_LM")]
 MARKED = [pytest.param(*c, id="-".join(c), marks=() if c in EVERY_TIME else pytest.mark.slow) for c in CASES]
 

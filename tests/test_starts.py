@@ -163,7 +163,7 @@ def measured(backbone: Backbone, task: str = "classify", count: int = 40, **chan
 
 def seen(measure: Measure, layer: int) -> np.ndarray:
     """What enters a layer, every text of the measured batches by itself: [tokens of all, hidden]."""
-    found = [seen_alone(measure, i, layer) for planned in measure.plan() for i in planned.examples]
+    found = [seen_alone(measure, i, layer) for planned in measure.plan() for i in planned.texts]
     return np.concatenate(found).astype(np.float64)
 
 
@@ -243,8 +243,8 @@ def test_corda(tiny: Backbone) -> None:
     for site, (own, fixed) in states.items():
         grams = []
         for planned in measure.plan():
-            one = dataclasses.replace(measure, rows=measure.rows.take(planned.examples))
-            x = np.concatenate([seen_alone(one, i, site.layer or 0) for i in range(len(planned.examples))])
+            one = dataclasses.replace(measure, rows=measure.rows.take(planned.texts))
+            x = np.concatenate([seen_alone(one, i, site.layer or 0) for i in range(len(planned.texts))])
             grams.append(x.T @ x / x.max() ** 2)
         c = np.mean(grams, axis=0)
         c += 0.01 * np.diag(c).mean() * np.eye(len(c))

@@ -29,13 +29,14 @@ class Shape(NamedTuple):
     rows: int
     tokens: int
     shared: bool = True  # whether texts may share a row; else text i is row i
-    target: int = 0  # tokens of a row's target; 0: there is none
+    together: int = 1  # texts of an example: one batch has all of them, behind one another
+    target: int = 0  # tokens of a text's target; 0: there is none
 
 
 class Planned(NamedTuple):
-    """One batch: which examples, and the row and first token of each."""
+    """One batch: which texts, and the row and first token of each."""
 
-    examples: tuple[int, ...]
+    texts: tuple[int, ...]
     places: tuple[tuple[int, int], ...]
 
 
@@ -43,8 +44,13 @@ def number_of_batches(rows: int, batch_size: int) -> int:
     return -(-rows // batch_size)
 
 
+def wholes(lengths: Sequence[int], together: int) -> list[int]:
+    """Tokens of each example, from those of its texts."""
+    return [sum(lengths[begin : begin + together]) for begin in range(0, len(lengths), together)]
+
+
 def draw_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Every row once, in `number_of_batches` batches whose sizes differ by one at most."""
+    """Every example once, in `number_of_batches` batches whose sizes differ by one at most."""
     random = np.random.default_rng([seed, epoch])
     count = number_of_batches(len(lengths), batch_size)
     order = np.lexsort((random.random(len(lengths)), -np.asarray(lengths)))  # the longest first, ties in random order
@@ -80,49 +86,73 @@ def _first_fit(used: Sequence[int], length: int, tokens: int) -> int:
 
 def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> list[Planned]:
     """The batches of one epoch."""
-    drawn = draw_epoch(lengths, shape.texts, seed, epoch)
+    whole = wholes(lengths, shape.together)
+    drawn = draw_epoch(whole, shape.texts // shape.together, seed, epoch)
     if not shape.shared:
-        return [_alone(batch) for batch in drawn]
-    return [Planned(tuple(batch), tuple(place([lengths[i] for i in batch], shape.tokens))) for batch in drawn]
+        return [_alone(batch, shape) for batch in drawn]
+    return [_laid(batch, place([whole[i] for i in batch], shape.tokens), lengths, shape) for batch in drawn]
 
 
 def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
-    """Every row once, the longest first, a new batch where one is full: for predicting."""
+    """Every example once, the longest first, a new batch where one is full: for predicting."""
+    whole, most = wholes(lengths, shape.together), shape.texts // shape.together
+    order = _longest_first(whole)
     if not shape.shared:
-        order = _longest_first(lengths)
-        return [_alone(order[begin : begin + shape.texts]) for begin in range(0, len(order), shape.texts)]
+        return [_alone(order[begin : begin + most], shape) for begin in range(0, len(order), most)]
     batches: list[dict[int, tuple[int, int]]] = []
     used: list[int] = []
-    for i in _longest_first(lengths):
-        row = _first_fit(used, lengths[i], shape.tokens)
-        if row == len(used) or len(batches[-1]) == shape.texts:
+    for i in order:
+        row = _first_fit(used, whole[i], shape.tokens)
+        if row == len(used) or len(batches[-1]) == most:
             batches.append({})
             used, row = [0] * shape.rows, 0
         batches[-1][i] = (row, used[row])
-        used[row] += lengths[i]
-    return [Planned(tuple(batch), tuple(batch.values())) for batch in batches]
+        used[row] += whole[i]
+    return [_laid([*batch], [*batch.values()], lengths, shape) for batch in batches]
 
 
-def _alone(batch: Sequence[int]) -> Planned:
+def _texts_of(examples: Sequence[int], together: int) -> list[int]:
+    return [text for i in examples for text in range(i * together, (i + 1) * together)]
+
+
+def _alone(examples: Sequence[int], shape: Shape) -> Planned:
     """A batch with a row for every text."""
-    return Planned(tuple(batch), tuple((row, 0) for row in range(len(batch))))
+    texts = _texts_of(examples, shape.together)
+    return Planned(tuple(texts), tuple((row, 0) for row in range(len(texts))))
 
 
-def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, epochs: int) -> Shape:
-    """The cheapest shape that holds every batch of every epoch, and a text of `longest` tokens."""
-    drawn = [[[lengths[i] for i in batch] for batch in draw_epoch(lengths, batch_size, seed, e)] for e in range(epochs)]
+def _laid(examples: Sequence[int], places: Sequence[tuple[int, int]], lengths: Sequence[int], shape: Shape) -> Planned:
+    """A batch of the texts of examples, each example beginning at its place."""
+    found = []
+    for i, (row, begin) in zip(examples, places, strict=True):
+        for text in _texts_of([i], shape.together):
+            found.append((row, begin))
+            begin += lengths[text]
+    return Planned(tuple(_texts_of(examples, shape.together)), tuple(found))
+
+
+def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, epochs: int, together: int = 1) -> Shape:
+    """The cheapest shape that holds every batch of every epoch, and an example of `longest` tokens.
+
+    `lengths` are of texts, of which each example has `together`; `batch_size` counts examples.
+    """
+    whole = wholes(lengths, together)
+    drawn = [[[whole[i] for i in batch] for batch in draw_epoch(whole, batch_size, seed, e)] for e in range(epochs)]
 
     def rows(tokens: int) -> int:
         return _step_up(max(1 + max(row for row, _ in place(batch, tokens)) for epoch in drawn for batch in epoch))
 
     narrow = max(_NARROWEST, 1 << (longest - 1).bit_length())
-    shapes = [Shape(batch_size, rows(tokens), tokens) for tokens in (narrow, 2 * narrow)]
+    texts = batch_size * together
+    shapes = [Shape(texts, rows(tokens), tokens, together=together) for tokens in (narrow, 2 * narrow)]
     return min(shapes, key=lambda shape: shape.rows * shape.tokens * (1 + shape.tokens / _ATTENTION))
 
 
-def shape_alone(longest: int, batch_size: int, target: int = 0) -> Shape:
-    """A row for every text, for methods that put tokens in front of one, and for texts with a target."""
-    return Shape(batch_size, batch_size, rung(longest, 2 * longest), shared=False, target=target and rung(target, 2 * target))
+def shape_alone(longest: int, batch_size: int, together: int = 1, target: int = 0) -> Shape:
+    """A row for every text of at most `longest` tokens, for methods that put tokens in front of one, and for those with a
+    target, of at most `target`."""
+    texts, room = batch_size * together, target and rung(target, 2 * target)
+    return Shape(texts, texts, rung(longest, 2 * longest), shared=False, together=together, target=room)
 
 
 def _step_up(count: int) -> int:

@@ -25,14 +25,19 @@ class Columns:
     prompt: str = "prompt"  # of rows with a response or target, which stands in the next column, unless there are chats
     completion: str = "completion"
     messages: str = "messages"
+    chosen: str = "chosen"  # the better response to a prompt, or a chat that ends in it
+    rejected: str = "rejected"  # the worse
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows as read. `texts` are strings, for tagging lists of words, for chats messages; `labels` as the task has them."""
+    """Rows as read. `texts` are strings, for tagging lists of words, for chats messages; `labels` as the task has them.
+
+    For dpo `pairs` are a chosen and a rejected response each, and chats such pairs, too.
+    """
 
     texts: tuple[Any, ...]
-    pairs: tuple[str, ...] | None  # second texts, or responses
+    pairs: tuple[Any, ...] | None  # second texts, or responses
     labels: tuple[Any, ...] | None
     source: str = "data"  # for error messages
 
@@ -104,13 +109,13 @@ def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = Tr
         raise GraftaxError(f"{source}: no rows in it.")
     if task == "sft" and columns.messages in rows[0]:
         return Examples(tuple(_chat(row, columns.messages, i, source) for i, row in enumerate(rows)), None, None, source)
+    if task == "dpo":
+        return _preferences(rows, columns, source)
     if task in ("sft", "seq2seq"):
         columns, labelled = replace(columns, text=columns.prompt, pair=columns.completion), False
     labelled &= task != "lm"
     wanted = [columns.text, *([columns.pair] if columns.pair else []), *([columns.label] if labelled else [])]
-    missing = [column for column in wanted if column not in rows[0]]
-    if missing:
-        raise GraftaxError(f"{source}: no column {', '.join(map(repr, missing))}; it has {', '.join(rows[0])}.")
+    _require(wanted, rows[0], source)
 
     texts = _column(rows, columns.text, source)
     pairs = _column(rows, columns.pair, source) if columns.pair else None
@@ -132,6 +137,12 @@ def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = Tr
     if labels is not None and task == "classify":
         labels = [str(label) for label in labels]
     return Examples(tuple(texts), None if pairs is None else tuple(pairs), None if labels is None else tuple(labels), source)
+
+
+def _require(columns: Sequence[str], row: Mapping[str, Any], source: str) -> None:
+    missing = [column for column in columns if column not in row]
+    if missing:
+        raise GraftaxError(f"{source}: no column {', '.join(map(repr, missing))}; it has {', '.join(row)}.")
 
 
 def _column(rows: Iterable[Mapping[str, Any]], column: str, source: str, blank: bool = False) -> list[Any]:
@@ -167,6 +178,28 @@ def _chat(row: Mapping[str, Any], column: str, index: int, source: str) -> tuple
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
             raise GraftaxError(f"{source}: row {index + 1}: a message is not an object with role and content.")
     return tuple(dict(message) for message in messages)
+
+
+def _preferences(rows: Sequence[Mapping[str, Any]], columns: Columns, source: str) -> Examples:
+    """Prompts with two responses each, or, where those are lists of messages, pairs of chats."""
+    both = columns.chosen, columns.rejected
+    _require(both, rows[0], source)
+    if any(isinstance(row.get(column), list | tuple) for row in rows for column in both):
+        chats = tuple(tuple(_answered(row, columns, column, i, source) for column in both) for i, row in enumerate(rows))
+        return Examples(chats, None, None, source)
+    _require([columns.prompt], rows[0], source)
+    prompts, chosen, rejected = (map(str, _column(rows, column, source)) for column in (columns.prompt, *both))
+    return Examples(tuple(prompts), tuple(zip(chosen, rejected, strict=True)), None, source)
+
+
+def _answered(row: Mapping[str, Any], columns: Columns, column: str, index: int, source: str) -> tuple[dict[str, Any], ...]:
+    """A chat; where it begins with the assistant's answer, behind the prompt, which is a message or a list of them."""
+    messages = _chat(row, column, index, source)
+    if messages[0]["role"] != "assistant":
+        return messages
+    if isinstance(prompt := row.get(columns.prompt), str):
+        return ({"role": "user", "content": prompt}, *messages)
+    return (*_chat(row, columns.prompt, index, source), *messages)
 
 
 def _words(value: Any, row: int, source: str) -> list[str]:

@@ -69,7 +69,7 @@ class FeatureStore:
         if not self._unknown:
             return False
         rows, planned, shape = self._unknown.pop(0)
-        hidden = np.asarray(self.compute(self.tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)))
+        hidden = np.asarray(self.compute(self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)))
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
             self._kept[rows][i] = hidden[row, begin : begin + len(rows.tokens[i])] if self.per_token else hidden[k]
         return True
@@ -88,6 +88,6 @@ class FeatureStore:
             else:
                 hidden[k] = self._kept[rows][i]
         if not self.per_token:
-            return Inputs(None, np.ones(size, bool), None, hidden=hidden)  # rows of one token
-        laid = self.tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
-        return laid._replace(ids=None, types=None, hidden=hidden)
+            return Inputs(np.zeros(size, np.int32), np.ones(size, bool), None, hidden=hidden)  # rows of one token
+        laid = self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
+        return laid._replace(types=None, hidden=hidden)

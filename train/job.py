@@ -38,20 +38,10 @@ class Job:
 
     @property
     def steps_per_epoch(self) -> int:
-        return number_of_batches(len(self.train.tokens), self.recipe.batch_size)
+        return number_of_batches(len(self.train), self.recipe.batch_size)
 
     def hyper(self) -> Hyper:
-        r = self.recipe
-        return hyper(
-            lr=r.lr,
-            weight_decay=r.weight_decay,
-            clip=r.clip,
-            warmup=r.warmup,
-            total=r.epochs * self.steps_per_epoch,
-            schedule=r.schedule,
-            classes=len(self.adapter.labels),
-            seed=r.seed,
-        )
+        return hyper(self.recipe, self.recipe.epochs * self.steps_per_epoch, len(self.adapter.labels))
 
     def start(self, layout: Layout, sites: Sequence[Site]) -> SlotState:
         """Its state before the first step."""
@@ -112,11 +102,13 @@ def prepare(
         rows, val_rows = (rows.take(part) for part in split(rows.examples, val, recipe.seed))
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
-    longest = max([*rows.lengths, *(val_rows.lengths if val_rows else ())])
+    parts = [rows, val_rows] if val_rows else [rows]
     if task.targets or any(m.adds_tokens or m.whole_text for m in methods):
-        shape = shape_alone(longest, recipe.batch_size, max(own.longest_target for own in (rows, val_rows) if own))
+        longest = max(length for part in parts for length in part.lengths)
+        shape = shape_alone(longest, recipe.batch_size, rows.together, max(part.longest_target for part in parts))
     else:
-        shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs)
+        longest = max(length for part in parts for length in part.wholes)
+        shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs, rows.together)
     adapter = Adapter.create(
         methods,
         backbone.sites_for(head),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,9 @@ from .batches import Shape
 from .data import Examples
 from .rows import Rows
 from .task import IGNORE, Answer, Task
+
+if TYPE_CHECKING:
+    from .step import Hyper
 
 
 class LanguageModel(Task):
@@ -62,7 +65,7 @@ class LanguageModel(Task):
         counts = labels != IGNORE
         return jnp.where(counts[..., None], jnp.stack([found, hit, counts.astype(found.dtype)], axis=-1), 0.0)
 
-    def loss(self, outputs: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+    def loss(self, outputs: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
         return -outputs[..., 0].sum() / jnp.maximum(outputs[..., 2].sum(), 1.0)
 
     def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:

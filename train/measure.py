@@ -44,7 +44,11 @@ class Measure:
 
     @property
     def steps(self) -> int:
-        return self.recipe.epochs * number_of_batches(len(self.rows.tokens), self.recipe.batch_size)
+        return self.recipe.epochs * number_of_batches(len(self.rows), self.recipe.batch_size)
+
+    @property
+    def ids(self) -> list[np.ndarray]:
+        return [row.ids for row in self.rows.tokens]
 
     def plan(self) -> list[Planned]:
         return plan_epoch(self.rows.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]
@@ -59,7 +63,7 @@ class Measure:
         stacked, total = layout.stack(adapter, every), None
         program = self.backbone.programs.setdefault(Observer, jax.jit(jax.grad(partial(_objective, self.backbone))))
         for planned in self.plan():
-            inputs = self.tokenizer.lay([self.rows.tokens[i] for i in planned.examples], planned.places, self.shape)
+            inputs = self.tokenizer.lay([self.rows.tokens[i] for i in planned.texts], planned.places, self.shape)
             fixed = {
                 name: {method.key: {"mask": self._mask(planned, name, len(leaves[method.key]["count"].reshape(-1)))}}
                 for name, leaves in stacked.trainable.items()
@@ -76,7 +80,7 @@ class Measure:
     def _mask(self, planned: Planned, name: str, layers: int) -> np.ndarray:
         """1 on the tokens of texts: what an observer at a site of this name reads."""
         if name == "pooler":  # it reads the first token of each text
-            return (np.arange(self.shape.texts) < len(planned.examples)).astype(np.float32)[:, None]
+            return (np.arange(self.shape.texts) < len(planned.texts)).astype(np.float32)[:, None]
         mask = np.zeros((self.shape.rows, self.shape.tokens), np.float32)
         for i, (row, begin) in zip(*planned, strict=True):
             mask[row, begin : begin + len(self.rows.tokens[i])] = 1.0

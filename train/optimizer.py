@@ -84,6 +84,8 @@ def precondition(trainable: State, grads: State) -> State:
     """Every method's gradients as it preconditions them (`Method.precondition`), layer by layer."""
 
     def at(name: str, key: str) -> Any:
+        if not trainable[name][key]:
+            return {}
         method = method_of(key)
         each = jax.vmap(method.precondition) if stack_of(name) else method.precondition
         return each(trainable[name][key], grads[name][key])

@@ -69,7 +69,7 @@ class Pack:
         self.places: list[Place | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
         self.features: FeatureStore | None = None
-        if backbone.has_frozen_layers(depth := self.layout.depth):
+        if not task.compares and backbone.has_frozen_layers(depth := self.layout.depth):
             compute = partial(self.programs.frozen, backbone.params, adapted=depth)
             self.features = FeatureStore(backbone, tokenizer, compute, per_token=task.tokens or depth > 0)
 
@@ -110,7 +110,7 @@ class Pack:
             return []
         live, stacked = self._next()
         jax.block_until_ready(self.state.step)  # at most one step ahead: a signal is answered within a step
-        self.state = self.programs.step(self.backbone.params, self.backbone.layers, self.state, stacked)
+        self.state = self.programs.step(self.backbone.params, self.backbone.unrolled, self.state, stacked)
         for k in live:
             if (place := self.places[k]) is not None:
                 place.position += 1
@@ -123,7 +123,7 @@ class Pack:
         total, count = None, min(batches, len(self.plan(place)))
         for place.position in range(count):
             _, batch = self._next()
-            _, found = self.programs.gradient(self.backbone.params, self.backbone.layers, self.state, batch)
+            _, found = self.programs.gradient(self.backbone.params, self.backbone.unrolled, self.state, batch)
             mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
             total = mine if total is None else jax.tree.map(np.add, total, mine)
         return jax.tree.map(lambda leaf: leaf / np.float32(count), total)
@@ -131,7 +131,7 @@ class Pack:
     def step_memory(self) -> int:
         """Bytes that XLA wants for the next step's temporary buffers and outputs."""
         _, batch = self._next()
-        program = self.programs.gradient.lower(self.backbone.params, self.backbone.layers, self.state, batch).compile()
+        program = self.programs.gradient.lower(self.backbone.params, self.backbone.unrolled, self.state, batch).compile()
         memory = program.memory_analysis()
         return memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0
 
@@ -152,7 +152,7 @@ class Pack:
 
     def _batch(self, rows: Rows, planned: Planned, shape: Shape) -> Batch:
         labels = self.task.lay(rows, planned, shape, self.room)
-        weight = (np.arange(shape.texts) < len(planned.examples)).astype(np.float32)
+        weight = (np.arange(shape.texts) < len(planned.texts)).astype(np.float32)
         return Batch(self._inputs(rows, planned, shape), labels, weight, np.bool_(True))
 
     def _shape(self, job: Job) -> Shape:
@@ -161,7 +161,7 @@ class Pack:
     def _inputs(self, rows: Rows, planned: Planned, shape: Shape) -> Inputs:
         if self.features:
             return self.features.inputs(rows, planned, shape)
-        return self.tokenizer.lay([rows.tokens[i] for i in planned.examples], planned.places, shape)
+        return self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
 
     def epoch_done(self, slot: int) -> bool:
         place = self.places[slot]

@@ -29,6 +29,7 @@ class Recipe:
     preconditioned: bool = False  # low-rank gradients scaled by the other factor's inverse Gram matrix; likewise
     lora_plus: float = 1.0  # learning rate of LoRA's B, as a multiple of A's
     layer_decay: float = 1.0  # learning rate of a layer, as a multiple of that of the layer above
+    beta: float = 0.1  # of task dpo: how much a likelihood away from the backbone's counts
     unfreeze: float = 0.0  # epochs until the next layer below begins to train, from the head down; 0: all train from the start
     seed: int = 0
     patience: int | None = None  # epochs without improvement on the validation rows before stopping early
@@ -40,7 +41,7 @@ class Recipe:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise GraftaxError(f"{name} must be a whole number, at least {least}; got {value!r}.")
-        for name in ("lr", "warmup", "weight_decay", "clip", "lora_plus", "layer_decay", "unfreeze"):
+        for name in ("lr", "warmup", "weight_decay", "clip", "lora_plus", "layer_decay", "beta", "unfreeze"):
             value = getattr(self, name)
             if not isinstance(value, int | float) and not (name == "clip" and value is None):
                 raise GraftaxError(f"{name} must be a number, got {value!r}.")
@@ -52,7 +53,7 @@ class Recipe:
             raise GraftaxError(f"weight_decay must not be negative, got {self.weight_decay}.")
         if self.clip is not None and not self.clip > 0:
             raise GraftaxError(f"clip must be positive, got {self.clip}.")
-        for name in ("lora_plus", "layer_decay"):
+        for name in ("lora_plus", "layer_decay", "beta"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise GraftaxError(f"{name} must be positive, got {getattr(self, name)}.")
         if not (math.isfinite(self.unfreeze) and self.unfreeze >= 0):

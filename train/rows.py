@@ -7,26 +7,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..models.tokens import Tokens
+from .batches import wholes
 from .data import Examples
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Examples, tokenized, with labels as arrays."""
+    """Examples, tokenized, with labels as arrays: of each text, of which an example may have several, one behind another."""
 
     examples: Examples
     tokens: list[Tokens]
     labels: list[Any]
+    together: int = 1  # texts of an example
+
+    def __len__(self) -> int:
+        return len(self.tokens) // self.together
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """Tokens of each text."""
         return [len(row) for row in self.tokens]
 
     @property
+    def wholes(self) -> list[int]:
+        """Tokens of each example."""
+        return wholes(self.lengths, self.together)
+
+    @property
     def longest_target(self) -> int:
-        """Tokens of the longest target; 0 where rows have none."""
+        """Tokens of the longest target; 0 where texts have none."""
         return max((len(row.target) for row in self.tokens if row.target is not None), default=0)
 
-    def take(self, rows: Sequence[int]) -> Rows:
-        return Rows(self.examples.take(rows), [self.tokens[i] for i in rows], [self.labels[i] for i in rows])
+    def take(self, examples: Sequence[int]) -> Rows:
+        texts = [i * self.together + k for i in examples for k in range(self.together)]
+        taken = [self.tokens[i] for i in texts], [self.labels[i] for i in texts]
+        return Rows(self.examples.take(examples), *taken, self.together)

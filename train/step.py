@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,14 @@ import optax
 
 from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
-from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from .methods import objective, revised, settled
 from .optimizer import optimizer_named, precondition
 from .tasks import Task
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 SCHEDULES = ("linear", "cosine", "constant")
 
@@ -41,6 +43,7 @@ class Hyper(NamedTuple):
     warmup: Any  # steps of linear rise
     total: Any  # steps until the schedule reaches zero
     schedule: Any  # index in SCHEDULES
+    beta: Any  # of preferences (`train/preference.py`)
     classes: Any  # real classes of the head
     seed: Any
 
@@ -74,21 +77,18 @@ def start(stacked: Stacked, rates: tuple[State, State], hyper: Hyper, optimizer:
     return SlotState(stacked.trainable, stacked.fixed, *rates, moments, hyper, np.int32(0), np.float32(0), np.bool_(False))
 
 
-def hyper(
-    *, lr: float, weight_decay: float, clip: float | None, warmup: float, total: int, schedule: str, classes: int, seed: int
-) -> Hyper:
-    """Strongly typed hyperparameters (a Python scalar would be weakly typed and compile again)."""
-    if schedule not in SCHEDULES:
-        raise GraftaxError(f"schedule {schedule!r} is none of {', '.join(SCHEDULES)}.")
+def hyper(recipe: Recipe, total: int, classes: int) -> Hyper:
+    """Strongly typed hyperparameters (a Python scalar would be weakly typed and compile again) of a run of `total` steps."""
     return Hyper(
-        np.float32(lr),
-        np.float32(weight_decay),
-        np.float32(np.inf if clip is None else clip),
-        np.float32(round(warmup * total)),
+        np.float32(recipe.lr),
+        np.float32(recipe.weight_decay),
+        np.float32(np.inf if recipe.clip is None else recipe.clip),
+        np.float32(round(recipe.warmup * total)),
         np.float32(total),
-        np.int32(SCHEDULES.index(schedule)),
+        np.int32(SCHEDULES.index(recipe.schedule)),
+        np.float32(recipe.beta),
         np.int32(classes),
-        np.uint32(seed),
+        np.uint32(recipe.seed),
     )
 
 
@@ -126,7 +126,7 @@ class Programs:
             key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
         state = join(trainable, slot.fixed)
         outputs = self.task.outputs(self.backbone, params, state, batch.inputs, batch.labels, key=key, layers=layers)
-        loss = self.task.loss(outputs, batch.labels, slot.hyper.classes, batch.weight)
+        loss = self.task.loss(outputs, batch.labels, slot.hyper, batch.weight)
         return objective(loss, trainable, slot.fixed)
 
     def gradient_one(self, params: Any, layers: Any, slot: SlotState, batch: Batch) -> tuple[jax.Array, State]:

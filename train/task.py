@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
@@ -19,6 +20,9 @@ from ..models.tokens import Tokenizer, Tokens
 from .batches import Planned, Shape
 from .data import Examples
 from .rows import Rows
+
+if TYPE_CHECKING:
+    from .step import Hyper
 
 IGNORE = -1  # a token without a tag of its own, in label arrays
 
@@ -37,6 +41,7 @@ class Task(ABC):
     name: ClassVar[str]
     tokens: ClassVar[bool] = False  # logits for every token, not for the row
     headless: ClassVar[bool] = False  # the backbone answers, not a head of the adapter's
+    compares: ClassVar[bool] = False  # `outputs` runs the backbone without the adapter, too, and needs all of the layers
     targets: ClassVar[bool] = False  # it reads one text and writes another: for encoder-decoders
     main_metric: ClassVar[str]
     lower_is_better: ClassVar[bool] = False
@@ -64,10 +69,10 @@ class Task(ABC):
                 index_of(names, name, i, examples.source)
 
     @abstractmethod
-    def loss(self, outputs: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
+    def loss(self, outputs: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
         """Mean loss over the texts with weight 1, of outputs `[texts, room]` or, by token, `[rows, tokens, room]`.
 
-        Of a head's logits `classes` are real.
+        Of a head's logits `hyper.classes` are real.
         """
 
     @abstractmethod
@@ -97,6 +102,11 @@ class Task(ABC):
         """The texts of a batch, and what is theirs of its outputs."""
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
             yield i, outputs[row, begin : begin + len(rows.labels[i])] if self.tokens else outputs[k]
+
+
+def mean_of(losses: jax.Array, weight: jax.Array) -> jax.Array:
+    """The mean where the weight is 1, not 0; 0 where it nowhere is."""
+    return jnp.sum(jnp.where(weight > 0, losses, 0.0)) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
 def index_of(names: Sequence[str], label: str, row: int, source: str) -> int:

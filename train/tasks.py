@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +16,17 @@ from . import metrics
 from .batches import Shape
 from .data import Examples
 from .language import LanguageModel, SequenceToSequence, SupervisedFineTuning
+from .preference import DirectPreference
 from .rows import Rows
-from .task import IGNORE, Answer, Task, index_of
+from .task import IGNORE, Answer, Task, index_of, mean_of
+
+if TYPE_CHECKING:
+    from .step import Hyper
 
 
 def _masked(logits: jax.Array, classes: jax.Array) -> jax.Array:
     """Logits with the classes beyond an adapter's own at -1e9: a softmax gives them zero, and zero gradient."""
     return jnp.where(jnp.arange(logits.shape[-1]) < classes, logits, -1e9)
-
-
-def _mean(losses: jax.Array, weight: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.where(weight > 0, losses, 0.0)) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
 class Labelled(Task):
@@ -67,9 +67,9 @@ class Classify(Labelled):
     def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
         return [np.int32(index_of(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
-        logs = jax.nn.log_softmax(_masked(logits, classes))
-        return _mean(-jnp.take_along_axis(logs, labels[:, None], axis=-1)[:, 0], weight)
+    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(_masked(logits, hyper.classes))
+        return mean_of(-jnp.take_along_axis(logs, labels[:, None], axis=-1)[:, 0], weight)
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         best = int(logits.argmax())
@@ -99,11 +99,11 @@ class MultiLabel(Labelled):
             arrays.append(array)
         return arrays
 
-    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
-        own = jnp.arange(logits.shape[-1]) < classes
+    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
+        own = jnp.arange(logits.shape[-1]) < hyper.classes
         logits = jnp.where(own, logits, 0.0)
         each = jax.nn.softplus(logits) - labels * logits
-        return _mean(jnp.sum(jnp.where(own, each, 0.0), axis=-1) / classes.astype(logits.dtype), weight)
+        return mean_of(jnp.sum(jnp.where(own, each, 0.0), axis=-1) / hyper.classes.astype(logits.dtype), weight)
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         chances = 1.0 / (1.0 + np.exp(-logits))
@@ -132,8 +132,8 @@ class Regress(Labelled):
     def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
         return [np.float32(value) for value in examples.labels or ()]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
-        return _mean(jnp.square(logits[:, 0] - labels), weight)
+    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
+        return mean_of(jnp.square(logits[:, 0] - labels), weight)
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         return Answer(float(logits[0]), None)
@@ -169,10 +169,10 @@ class Tag(Labelled):
             arrays.append(array)
         return arrays
 
-    def loss(self, logits: jax.Array, labels: jax.Array, classes: jax.Array, weight: jax.Array) -> jax.Array:
-        logs = jax.nn.log_softmax(_masked(logits, classes))
+    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(_masked(logits, hyper.classes))
         each = -jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
-        return _mean(each, (labels != IGNORE).astype(each.dtype))  # a text that is not there has no label
+        return mean_of(each, (labels != IGNORE).astype(each.dtype))  # a text that is not there has no label
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         heads = logits[first_tokens(row)]
@@ -204,7 +204,7 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         *(Classify(), MultiLabel(), Regress(), Tag()),
-        *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence()),
+        *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence(), DirectPreference()),
     )
 }
 

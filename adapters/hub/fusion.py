@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -88,26 +88,44 @@ class FusionWords:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_fusion(directory: Path, backbone: Backbone) -> Adapter:
-    """The fusion of a directory that holds a setup, or of its own."""
-    directory, head_directory = _located(directory)
+class FusionFiles(NamedTuple):
+    """What a fusion's directory holds, and where the rest of it is."""
+
+    directory: Path
+    config: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    members: tuple[Path, ...]  # of the adapters that are fused
+    head: Path
+
+
+def open_fusion(directory: Path) -> FusionFiles:
+    """The files of the fusion that a setup names, or of a fusion's own directory."""
+    directory, head = _located(directory)
     where, config = f"{directory / HUB_FUSION}", read_json(directory / HUB_FUSION)
     settings, name = config.get("config"), config.get("name")
     names = config.get("adapter_names") or name
     names = names.split(",") if isinstance(names, str) else names
     if not isinstance(settings, dict) or not isinstance(name, str) or not isinstance(names, list) or not _are_names(names):
         raise GraftaxError(f"{where}: expected the settings of a fusion under config, its name and adapter_names.")
-    check_backbone(config, backbone, where)
     if not (directory / WEIGHTS).is_file():
         pickle = f"; {PICKLE} is a pickle, which graftax never reads" if (directory / PICKLE).exists() else ""
         raise GraftaxError(f"{directory}: no {WEIGHTS} there{pickle}.")
-    tensors = of_task_model(parse_tensors((directory / WEIGHTS).read_bytes(), directory / WEIGHTS), backbone)
-    trained = tuple(load_adapter(directory.parent / member, backbone) for member in names)
-    found = read_head(head_directory, backbone)
+    tensors = parse_tensors((directory / WEIGHTS).read_bytes(), directory / WEIGHTS)
+    return FusionFiles(directory, config, tensors, tuple(directory.parent / member for member in names), head)
+
+
+def read_fusion(directory: Path, backbone: Backbone) -> Adapter:
+    """The fusion of a directory that holds a setup, or of its own."""
+    files = open_fusion(directory)
+    where = f"{files.directory / HUB_FUSION}"
+    check_backbone(files.config, backbone, where)
+    trained = tuple(load_adapter(member, backbone) for member in files.members)
+    found = read_head(files.head, backbone)
     sites = backbone.sites_for(found.head if found else None)
     method, held = Fuse(trained=trained).joined(sites)
-    words = _words(dict(settings), method, name, held, where)
-    return with_head((words.method,), {words.method.key: words}, tensors, found, sites, directory)
+    words = _words(dict(files.config["config"]), method, files.config["name"], held, where)
+    tensors = of_task_model(files.tensors, backbone)
+    return with_head((words.method,), {words.method.key: words}, tensors, found, sites, files.directory)
 
 
 def _located(directory: Path) -> tuple[Path, Path]:
