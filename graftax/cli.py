@@ -70,7 +70,7 @@ def train(
     task: Annotated[
         TaskName,
         typer.Option(
-            help="What the labels are; for language models lm (plain text), sft (prompts, responses), dpo (preferences), seq2seq."
+            help="What the labels are; for language models lm (plain text), sft (prompts and responses), dpo, or seq2seq."
         ),
     ] = TaskName.classify,
     method: Annotated[
