@@ -16,6 +16,7 @@ import torch
 import transformers
 from cases import compiled, logits, randomised
 from conftest import some_inputs
+from test_encoder_decoders import SHAPES
 
 from graftax import (
     Adapter,
@@ -35,6 +36,7 @@ from graftax.adapters.adapter import Layout
 from graftax.adapters.alora import called
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs, places
+from graftax.models.random import random_backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve.bank import Bank
 from graftax.serve.composition import laid, plan_of
@@ -221,3 +223,9 @@ def test_it_is_trained(teller: Backbone, tmp_path: Path) -> None:
 def test_what_cannot_be(settings: dict[str, Any], message: str, backbone_of: GetBackbone) -> None:
     with pytest.raises(GraftaxError, match=message):
         Adapter.create((ALoRA(**settings),), backbone_of("bert").sites)
+
+
+def test_a_backbone_of_two_texts_is_refused() -> None:
+    backbone = random_backbone(SHAPES["bart"], seed=7)
+    with pytest.raises(GraftaxError, match="and this one reads two"):
+        Adapter.create((ALoRA(invocation=(3,), targets=("q_proj",)),), backbone.sites)

@@ -625,7 +625,7 @@ def test_same_ranks_and_scales_as_peft(case: str, pairs: Pairs, tmp_path: Path) 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "dora": ({"use_dora": True}, "missing .*lora_magnitude_vector"),  # the switch alone
-    "alora": ({"alora_invocation_tokens": [1, 2]}, r"alora_invocation_tokens=\[1, 2\]"),
+    "dora-alora": ({"use_dora": True, "alora_invocation_tokens": [1, 2]}, r"alora_invocation_tokens=\[1, 2\]"),
     "lora-bias": ({"lora_bias": True}, "lora_bias=True"),
     "bias": ({"bias": "all"}, "bias='all'"),
     "lora-only-bias": ({"bias": "lora_only"}, "bias='lora_only'"),
