@@ -22,7 +22,7 @@ from .graft import State
 from .method import Leaves, Method, States
 from .peft import PROMPT_TYPES
 from .registry import method_of
-from .sites import Site, number_of_layers
+from .sites import Site, layers_of
 
 if TYPE_CHECKING:
     from .starts import Rows
@@ -107,14 +107,13 @@ class Layout:
     """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
 
     slots: tuple[Slot, ...]
-    depth: int  # how many of the last layers carry state
+    depth: int  # how many of the last layers, of each stack, carry state
 
     @classmethod
     def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:
         """The smallest layout that holds the adapters (and `grow`); `bucket` rounds sizes up to powers of two from 8."""
         found = {(slot.name, slot.key): slot for slot in grow.slots} if grow else {}
-        depth = grow.depth if grow else 0
-        layers = number_of_layers(sites)
+        depth, layers = grow.depth if grow else 0, layers_of(sites)
         for adapter in adapters:
             for method in adapter.methods:
                 key = method.key
@@ -132,20 +131,24 @@ class Layout:
                             tuple(sorted({*fixed, *old.fixed})),
                         )
                     if site.layer is not None:
-                        depth = max(depth, layers if site.shared else layers - site.layer)
+                        depth = max(depth, layers[site.stack] - (0 if site.shared else site.layer))
                     elif not site.above:
-                        depth = layers  # what changes below the layers is felt in all of them
+                        depth = max(layers.values(), default=0)  # what changes below the layers is felt in all of them
         return cls(tuple(found[k] for k in sorted(found)), depth)
+
+    def first(self, sites: Sequence[Site]) -> dict[str, int]:
+        """The first layer that carries state, by stack."""
+        return {stack: max(0, layers - self.depth) for stack, layers in layers_of(sites).items()}
 
     def stack(self, adapter: Adapter | None, sites: Sequence[Site]) -> Stacked:
         """The adapter (None: one that changes nothing) in this layout, as NumPy arrays."""
-        first = number_of_layers(sites) - self.depth
+        first = self.first(sites)
         methods = {method.key: method for method in adapter.methods} if adapter else {}
         trees = Stacked({}, {}, {})
         for slot in self.slots:
             method = methods.get(slot.key) or method_of(slot.key)
             own = adapter.states[slot.key] if adapter and slot.key in methods else {}
-            here = [s for s in sites if s.name == slot.name and (s.layer is None or s.layer >= first)]
+            here = [s for s in sites if s.name == slot.name and (s.layer is None or s.layer >= first[s.stack])]
             filled = [_fill(method, site, slot, own.get(site)) for site in here]
             layered = here[0].layer is not None
             trainable, fixed = (
@@ -162,10 +165,10 @@ class Layout:
 
     def unstack(self, adapter: Adapter, state: State, sites: Sequence[Site]) -> SiteStates:
         """The states of `adapter` with the leaves that a tree in this layout holds taken from it, cut back to true size."""
-        first = number_of_layers(sites) - self.depth
+        first = self.first(sites)
 
         def cut(array: Any, site: Site, like: np.ndarray) -> np.ndarray:
-            mine = np.asarray(array if site.layer is None else array[site.layer - first])
+            mine = np.asarray(array if site.layer is None else array[site.layer - first[site.stack]])
             return np.asarray(mine[tuple(slice(0, n) for n in like.shape)], order="C")
 
         states: SiteStates = {}

@@ -65,7 +65,10 @@ class ALoRA(LoRA):
         outside = ", ".join(site.path for site in chosen if site.layer is None)
         if outside:
             raise GraftaxError(f"alora acts within the layers, and cannot at {outside}: leave that out of its targets.")
-        return [*chosen, *(site for site in sites if site.kind == "text")]
+        text = [site for site in sites if site.kind == "text"]
+        if not text:
+            raise GraftaxError("alora is called by the one text that a backbone reads, and this one reads two.")
+        return [*chosen, *text]
 
     def size(self, site: Site) -> int:
         return len(self.invocation) if site.kind == "text" else super().size(site)

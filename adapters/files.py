@@ -37,8 +37,9 @@ HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), 
 HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
 SCHEMA = 1
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
-_TASK_TYPES |= {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM"}  # without a head
-_TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm"}  # what a PEFT directory is for; else classify
+_LANGUAGE = {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}  # without a head
+_TASK_TYPES |= _LANGUAGE
+_TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm", "SEQ_2_SEQ_LM": "seq2seq"}  # what a PEFT directory is for; else classify
 
 
 def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *, overwrite: bool = False) -> Path:
@@ -159,7 +160,7 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
         return None
     return {
         "peft_type": body[0].peft_type,
-        "task_type": kind if head or kind == "CAUSAL_LM" else "FEATURE_EXTRACTION",
+        "task_type": kind if head or adapter.task in _LANGUAGE else "FEATURE_EXTRACTION",
         "base_model_name_or_path": backbone.name,
         "inference_mode": True,
         **({"modules_to_save": sorted({_top(module) for module in head.modules})} if head else {}),
@@ -300,6 +301,8 @@ def _peft_head(
     tensors: Mapping[str, np.ndarray], task_type: str | None, backbone: Backbone, directory: Path
 ) -> tuple[Head, ...]:
     """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
+    if not backbone.family.head.modules and task_type not in ("SEQ_CLS", "TOKEN_CLS"):
+        return ()
     head = backbone.head(labels=1, tokens=task_type == "TOKEN_CLS")
     kernel = tensors.get(f"{MODEL_PREFIX}{head.modules[-1]}.weight")
     if kernel is None:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from ..errors import GraftaxError
 from .method import Leaves, Method, zeros
-from .sites import Site, number_of_layers
+from .sites import Site, layers_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,11 @@ class Full(Method):
             raise GraftaxError(f"full: the number of last layers must not be negative, got {self.last}.")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
-        chosen, first = super().select(sites), number_of_layers(sites) - self.last
-        return [s for s in chosen if not self.last or s.above or (s.layer is not None and s.layer >= first)]
+        chosen = super().select(sites)
+        layers = layers_of(sites)
+        return [
+            s for s in chosen if not self.last or s.above or (s.layer is not None and s.layer >= layers[s.stack] - self.last)
+        ]
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         if site.kind == "embedding":

@@ -1,6 +1,6 @@
 """How an adapter acts in a forward pass: the object a backbone asks at every site.
 
-    state[site name][method key][leaf]      leaves of a stacked site have a leading layer axis
+    state[site name][method key][leaf]      leaves of a site in a stack of layers have a leading layer axis
 
 The same code runs in three modes. *Plain*: one adapter for the whole batch. *Packed*: plain, under `vmap` over adapters.
 *Mixed rows*: the leaves carry a slot axis after the layer axis, `slots [rows]` names the slot of every row, and each site
@@ -22,10 +22,9 @@ import jax.numpy as jnp
 
 from .method import Leaves, Method
 from .registry import method_of
-from .sites import Entry, KeyValue, NextNorm, Place
+from .sites import Entry, KeyValue, NextNorm, Place, stack_of
 
 State = dict[str, dict[str, Leaves]]
-STACK = "layers."
 
 
 class Module(Protocol):
@@ -172,9 +171,15 @@ class Grafts:
     slots: jax.Array | Mix | None = None
     key: jax.Array | None = None
 
+    def within(self, tower: str) -> Grafts:
+        """What acts in one tower of an encoder-decoder ("encoder."), by the sites' names within it."""
+        state = {name.removeprefix(tower): states for name, states in self.state.items() if name.startswith(tower)}
+        key = None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(tower.encode()))
+        return Grafts(state, self.slots, key)
+
     @property
     def adapted(self) -> int:
-        """How many layers carry state: the last ones. Static, so the frozen ones below are never differentiated."""
+        """How many layers of the one stack carry state, the last ones. Static, so that those below are never differentiated."""
         leaves = jax.tree.leaves(self._stacked())
         return leaves[0].shape[0] if leaves else 0
 
@@ -189,7 +194,7 @@ class Grafts:
         return self.by_token or any(method_of(key).whole_text for states in self._stacked().values() for key in states)
 
     def _stacked(self) -> State:
-        return {name: states for name, states in self.state.items() if name.startswith(STACK)}
+        return {name: states for name, states in self.state.items() if stack_of(name)}
 
     def unstacked(self) -> list[State]:
         """State of every adapted layer, for training; not of a bank. A split's derivative is one concatenation."""
@@ -210,7 +215,7 @@ class Grafts:
 
     def outside(self) -> SiteCalls:
         """The calls outside the layers."""
-        state = {name: states for name, states in self.state.items() if not name.startswith(STACK)}
+        state = {name: states for name, states in self.state.items() if not stack_of(name)}
         if self.slots is not None:
             state = {name: jax.tree.map(lambda leaf, at=self._used(name): leaf[at], states) for name, states in state.items()}
         return self._calls(state, self.key)
@@ -235,7 +240,7 @@ def prepared(state: State, frozen: dict[str, Any]) -> State:
 
     def at(name: str, key: str, leaves: Leaves) -> Leaves:
         prepare, weights = method_of(key).prepare, frozen[name]
-        if not name.startswith(STACK):
+        if not stack_of(name):
             return _in_float32(prepare, leaves, weights)
         depth = len(jax.tree.leaves(leaves)[0])
         last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state

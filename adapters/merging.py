@@ -41,9 +41,9 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be merged into the weights: it is no change of them.")
         for site, (trainable, fixed) in adapter.states[method.key].items():
-            if tied and site.name == "word_embeddings":
+            if tied and site.role == "word_embeddings":
                 raise GraftaxError(
-                    f"{method.name} at {site.path} cannot be merged: the same table makes the next token's logits."
+                    f"{method.name} at {site.path} cannot be merged: the same table is used elsewhere, unchanged."
                 )
             kind, index = WEIGHTS[site.kind], ... if site.layer is None else site.layer
             there = {leaf: f"{site.name}.{leaf}" for leaf in kind._fields if f"{site.name}.{leaf}" in arrays}

@@ -37,7 +37,7 @@ KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input"
 class Site:
     """One concrete site. Sites of different layers with one `name` share a stacked leaf in the adapter's tree."""
 
-    name: str  # "layers.query": the backbone's name, a key in adapter trees
+    name: str  # "layers.query", "decoder.layers.query": the backbone's name, a key in adapter trees
     kind: str
     path: str  # "bert.encoder.layer.3.attention.self.query": the module in Hugging Face's task model
     shape: tuple[int, ...]  # linear (in, out); embedding (rows, dim); every other kind (dim,), of keys at `attention`
@@ -55,6 +55,10 @@ class Site:
     def role(self) -> str:
         """The part's name without its stack: "query", the same for every family."""
         return self.name.rpartition(".")[2]
+
+    @property
+    def stack(self) -> str:
+        return stack_of(self.name)
 
 
 class LinearWeights(NamedTuple):
@@ -128,6 +132,25 @@ class Entry(NamedTuple):
     pool: jax.Array | None  # [...]: the position that is pooled; None where that is the text's last
 
 
+def stack_of(name: str) -> str:
+    """The stack of layers that a site is in, as its name begins; "" outside.
+
+    "layers." of "layers.query"; of an encoder-decoder's two "encoder.layers." and, of "decoder.layers.cross.key",
+    "decoder.layers.".
+    """
+    before, found, _ = name.partition("layers.")
+    return before + found if found else ""
+
+
+def layers_of(sites: Sequence[Site]) -> dict[str, int]:
+    """Layers that have weights of their own, by stack."""
+    found: dict[str, int] = {}
+    for site in sites:
+        if site.layer is not None:
+            found[site.stack] = max(found.get(site.stack, 0), site.layer + 1)
+    return found
+
+
 def number_of_layers(sites: Sequence[Site]) -> int:
-    """Layers that have weights of their own."""
-    return 1 + max((s.layer for s in sites if s.layer is not None), default=-1)
+    """Those of the largest stack."""
+    return max(layers_of(sites).values(), default=0)

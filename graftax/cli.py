@@ -70,7 +70,7 @@ def train(
     task: Annotated[
         TaskName,
         typer.Option(
-            help="What the labels are; of a language model lm (plain text), sft (prompts and responses) or dpo (preferences)."
+            help="What the labels are; for language models lm (plain text), sft (prompts and responses), dpo, or seq2seq."
         ),
     ] = TaskName.classify,
     method: Annotated[
@@ -93,7 +93,7 @@ def train(
     epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 3,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 32,
-    max_length: Annotated[int, typer.Option(help="Tokens per row; longer rows are cut, by sft refused.")] = 128,
+    max_length: Annotated[int, typer.Option(help="Tokens per row; longer rows are cut, by sft and seq2seq refused.")] = 128,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut rows with a response, too.")] = False,
     schedule: Annotated[str, typer.Option(help="After the warm-up: linear, cosine or constant.")] = "linear",
     warmup: Annotated[float, typer.Option(help="Share of the steps with a rising learning rate.")] = 0.06,

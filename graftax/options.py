@@ -16,6 +16,7 @@ class TaskName(StrEnum):
     lm = "lm"
     sft = "sft"
     dpo = "dpo"
+    seq2seq = "seq2seq"
 
 
 class ScoreName(StrEnum):
@@ -39,8 +40,8 @@ QuantizeOption = Annotated[
 TextOption = Annotated[str, typer.Option(help="Column with the text.")]
 PairOption = Annotated[Optional[str], typer.Option(help="Column with a second text, for tasks on two.")]
 LabelOption = Annotated[str, typer.Option(help="Column with the label.")]
-PromptOption = Annotated[str, typer.Option(help="Column with the prompt, of tasks sft and dpo.")]
-CompletionOption = Annotated[str, typer.Option(help="Column with the response to it.")]
+PromptOption = Annotated[str, typer.Option(help="Column with the prompt, or source, of tasks sft, dpo and seq2seq.")]
+CompletionOption = Annotated[str, typer.Option(help="Column with the response to it, or target.")]
 MessagesOption = Annotated[
     str, typer.Option(help="Column with a chat, a list of {role, content}; where there is one, it is used.")
 ]

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ..adapters.graft import STACK, Grafts, Mix, State
+from ..adapters.graft import Grafts, Mix, State
 from ..adapters.head import FIRST, Head
-from ..adapters.sites import LM_HEAD, WEIGHTS, Site
+from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
+from ..errors import GraftaxError
 from .family import Family
 from .inputs import Inputs
 from .parts import Weight
@@ -57,7 +58,8 @@ class Backbone:
     def build(cls, family: Family, config: Any, arrays: Mapping[str, Any], *, remat: str = "none", **known: Any) -> Backbone:
         """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them; `remat`: see `Stack`."""
         module = family.module(config, jax.tree.map(jnp.asarray, dict(arrays)))
-        module.remat = remat
+        for stack in module.stacks:
+            stack.remat = remat
         graphdef, params = nnx.split(module)
         return cls(family, config, graphdef, params, remat=remat, **known)
 
@@ -67,11 +69,12 @@ class Backbone:
         return next(leaf.dtype for leaf in jax.tree.leaves(self.params) if jnp.issubdtype(leaf.dtype, jnp.floating))
 
     @cached_property
-    def layers(self) -> tuple[Any, ...]:
-        """Parameters of each layer by itself; on a CPU they share the memory of the stacked ones."""
-        leaves, treedef = jax.tree.flatten(self.params["layers"])
-        alone = zip(*(jax.device_put(list(np.asarray(leaf)), may_alias=True) for leaf in leaves), strict=True)
-        return tuple(jax.tree.unflatten(treedef, layer) for layer in alone)
+    def layers(self) -> Any:
+        """Parameters of each layer by itself, a tuple, of an encoder-decoder two by tower; on a CPU they share the memory of
+        the stacked ones."""
+        if "layers" in self.params:
+            return _apart(self.params["layers"])
+        return {stack.partition(".")[0]: _apart(self.params[stack.partition(".")[0]]["layers"]) for stack in self.config.stacks}
 
     @property
     def unrolled(self) -> tuple[Any, ...] | None:
@@ -90,24 +93,26 @@ class Backbone:
     def sites(self) -> tuple[Site, ...]:
         """Every site an adapter method may act at, the heads' included."""
         config, family, sites = self.config, self.family, []
-        for part in family.parts(config):
+        for part in (part for part in family.parts(config) if part.kind in KINDS):
             for layer, path in enumerate(part.paths(family.layer_paths(config))):
                 sites.append(
                     Site(
                         name=part.name,
                         kind=part.kind,
-                        path=path if part.task else f"{family.prefix}.{path}",
+                        path=path if part.task else family.task_path(path),
                         shape=part.shape,
-                        layer=layer if part.stacked else None,
-                        shared=bool(part.stacked and config.groups),
+                        layer=layer if part.stack else None,
+                        shared=bool(part.stack and config.groups),
                         biased=part.bias,
                         conv1d=part.conv1d,
                         above=part.above,
                         within=part.path,
                         hidden=config.hidden_size,
-                        weights=partial(self._frozen, part.kind, part.name, layer if part.stacked else ...),
+                        weights=partial(self._frozen, part.kind, part.tied or part.name, layer if part.stack else ...),
                     )
                 )
+        if not family.head.modules:
+            return tuple(sites)
         heads = (Site(name, "head", "", (config.hidden_size,), above=True, within=name) for name in (POOLED, FIRST, TOKENS))
         text = Site("text", "text", "", (config.hidden_size,), above=True, within="text")
         return (*sites, text, *heads)
@@ -135,7 +140,12 @@ class Backbone:
         return tuple(site for site in self.sites if site.name not in absent)
 
     def head(self, labels: int, tokens: bool = False, dropout: float = 0.0) -> Head:
-        """The head that Hugging Face's task model of this family has, for pooled features or for every token."""
+        """The head that Hugging Face's task model of this family has, for pooled features or for every token.
+
+        Raises GraftaxError for a family on which adapters have none.
+        """
+        if not self.family.head.modules:
+            raise GraftaxError(f"adapters have no head on a backbone of type {self.family.model_types[0]}.")
         if tokens:
             return Head(site=TOKENS, labels=labels, modules=(self.family.head.tokens,), dropout=dropout)
         layout = self.family.head
@@ -154,6 +164,8 @@ class Backbone:
 
     def has_frozen_layers(self, adapted: int) -> bool:
         """Whether some layers lie below the last `adapted` ones; where layers share weights, only below none of them."""
+        if len(self.config.stacks) > 1:  # what the upper one reads of the lower one is not kept
+            return False
         return adapted == 0 if self.config.groups else adapted < self.config.num_layers
 
     def forward(
@@ -218,10 +230,17 @@ class Backbone:
 
     def frozen_at(self, params: Any, name: str) -> Any:
         """The frozen weights at a site, of all layers stacked; None where it has none."""
-        module = nnx.merge(self.graphdef, params)
-        owner, part = (module.layers, name.removeprefix(STACK)) if name.startswith(STACK) else (module, name)
-        found = getattr(owner, part, None)
+        found = nnx.merge(self.graphdef, params)
+        for part in name.split("."):
+            found = getattr(found, part, None)
         return None if found is None else found.weights()
+
+
+def _apart(stacked: Any) -> tuple[Any, ...]:
+    """Each layer's parameters of those with a leading layer axis."""
+    leaves, treedef = jax.tree.flatten(stacked)
+    alone = zip(*(jax.device_put(list(np.asarray(leaf)), may_alias=True) for leaf in leaves), strict=True)
+    return tuple(jax.tree.unflatten(treedef, layer) for layer in alone)
 
 
 def _of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:

@@ -20,14 +20,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .inputs import Inputs, Outputs, count_within, places
 from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
 from .rope import Angles, Rope, turn
+from .speaker import Speaker
 from .stack import Stack
-from .vocabulary import likelihood
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ class DecoderConfig:
 
     type_vocab_size = 0  # what every backbone's config says
     groups = 0
+    first_id = last_id = -1  # no token is forced
 
     @property
     def layer_of(self) -> tuple[int, ...]:
@@ -76,8 +77,9 @@ class DecoderConfig:
         return tuple(range(self.num_layers))
 
     @property
-    def stacked(self) -> int:
-        return self.num_layers
+    def stacks(self) -> dict[str, int]:
+        """Number of layers, by stack."""
+        return {"layers.": self.num_layers}
 
     @property
     def max_tokens(self) -> int:
@@ -259,7 +261,7 @@ def norm_of(config: DecoderConfig, arrays: Arrays, name: str) -> Norm | RMSNorm:
     return RMSNorm(arrays, name, config.norm_eps, config.norm_offset)
 
 
-class Decoder(Stack):
+class Decoder(Stack, Speaker):
     """Embeddings, stacked layers, a last norm and the projection to the vocabulary."""
 
     def __init__(self, config: DecoderConfig, arrays: Arrays):
@@ -346,24 +348,13 @@ class Decoder(Stack):
 
     @property
     def head(self) -> Linear | Embedding:
-        """What projects to the vocabulary: the table of the words where they are tied."""
         return self.word_embeddings if self.lm_head is None else self.lm_head
 
-    def logits(self, hidden: jax.Array, at: SiteCalls, head: Linear | Embedding | None = None) -> jax.Array:
-        """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`; `head`: for its own."""
+    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
         head = head or self.head
         out = hidden @ head.table[...].T if isinstance(head, Embedding) else at.linear("lm_head", hidden, head)
         out, cap = out.astype(jnp.float32), self.config.logit_cap
         return cap * jnp.tanh(out / cap) if cap else out
-
-    def likelihood(self, hidden: jax.Array, targets: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
-        """Log-likelihood of each token's successor `targets [rows, tokens]`, and whether it was the likeliest."""
-        graphdef, weights = nnx.split(self.head)
-
-        def project(weights: Any, hidden: jax.Array) -> jax.Array:
-            return self.logits(hidden, at, nnx.merge(graphdef, weights))
-
-        return likelihood(project, weights, hidden, targets, frozen=LM_HEAD not in at.state)
 
     # -- generation -----------------------------------------------------------------------------------------------------
 

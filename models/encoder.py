@@ -55,9 +55,9 @@ class EncoderConfig:
         return tuple(g * self.inner + i for g in group for i in range(self.inner))
 
     @property
-    def stacked(self) -> int:
-        """Number of layers that have weights of their own."""
-        return self.groups * self.inner if self.groups else self.num_layers
+    def stacks(self) -> dict[str, int]:
+        """Number of layers that have weights of their own, by stack."""
+        return {"layers.": self.groups * self.inner if self.groups else self.num_layers}
 
     @property
     def max_tokens(self) -> int:

@@ -6,14 +6,17 @@ Adding one: a file like `bert.py` with a `Family`, and a line in `registry.py` (
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..errors import GraftaxError
 from .encoder import Encoder, EncoderConfig
+from .encoder_decoder import EncoderDecoder
 from .layers import ACTIVATIONS
-from .parts import Part
+from .parts import LayerPaths, Part, Weight
 
 #: Keys of Hugging Face configs that say nothing about the forward pass of a frozen backbone.
 IGNORED = frozenset(
@@ -102,8 +105,20 @@ class HeadLayout:
     tokens: str = "classifier"  # path of the token classification model's classifier
 
 
+#: Of a family on which adapters have no head.
+HEADLESS = HeadLayout(features="none", hidden="none", modules=())
+
+
 def _nothing(raw: dict[str, Any]) -> dict[str, Any]:
     return {}
+
+
+def _as_said(config: Any, keys: Container[str]) -> Any:
+    return config
+
+
+def _nowhere(config: Any, weight: Weight) -> np.ndarray | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -113,10 +128,12 @@ class Family:
     model_types: tuple[str, ...]
     summary: str
     task_model: str  # transformers' class names are this + "ForSequenceClassification" and so on
-    prefix: str  # module of the backbone in task models: "bert" in bert.encoder.layer.0...
+    prefix: (
+        str  # module of the backbone in task models: "bert" in bert.encoder.layer.0...; "": they hold its modules themselves
+    )
     fields: Mapping[str, str]  # Hugging Face config key -> field of the config
     defaults: Mapping[str, Any]  # of the config, where config.json does not say
-    layer_path: Callable[[Any, int], str]  # module path of stacked layer i
+    layer_path: Callable[[Any, int], str]  # module path of stacked layer i, of an encoder-decoder within its tower
     parts: Callable[[Any], tuple[Part, ...]]
     head: HeadLayout
     config: type = EncoderConfig
@@ -124,12 +141,20 @@ class Family:
     required: Mapping[str, Any] = field(default_factory=lambda: _REQUIRED)
     read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # fields that take more than one key; it pops those it knows
     renamed: Mapping[str, str] = field(default_factory=dict)  # keys of checkpoints -> those that `parts` gives
+    copies: Mapping[str, str] = field(default_factory=dict)  # keys that checkpoints may have again -> what they repeat
+    absent: Callable[[Any, Weight], np.ndarray | None] = _nowhere  # a weight that a checkpoint may lack; None: it may not
+    fitted: Callable[[Any, Container[str]], Any] = _as_said  # the config as the keys of a checkpoint have it
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
     @property
     def generates(self) -> bool:
         """Whether it is a language model."""
         return hasattr(self.module, "prefill")
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is an encoder-decoder: what it writes answers another text."""
+        return self.module is EncoderDecoder
 
     def configure(self, raw: Mapping[str, Any]) -> Any:
         """Typed config from config.json; an unknown key, or a value not supported, is an error that names it."""
@@ -164,8 +189,16 @@ class Family:
             return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
         return isinstance(value, int) and not isinstance(value, bool) and value >= (0 if default == 0 else 1)
 
-    def layer_paths(self, config: Any) -> tuple[str, ...]:
-        return tuple(self.layer_path(config, i) for i in range(config.stacked))
+    def layer_paths(self, config: Any) -> LayerPaths:
+        """By stack; "encoder." is the name of a tower here and in Hugging Face's models."""
+        return {
+            stack: tuple(stack.removesuffix("layers.") + self.layer_path(config, i) for i in range(layers))
+            for stack, layers in config.stacks.items()
+        }
+
+    def task_path(self, path: str) -> str:
+        """A path within the backbone as it is in the task model."""
+        return f"{self.prefix}.{path}" if self.prefix else path
 
 
 def transformer_parts(c: EncoderConfig, names: Mapping[str, str]) -> tuple[Part, ...]:

@@ -25,6 +25,7 @@ class Inputs(NamedTuple):
     types: Any  # int32
     texts: Texts | None = None  # None: a row is a text
     hidden: Any = None  # what enters the first adapted layer (`Stack.frozen`), where that is known; else computed from ids
+    target: Inputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
 
 
 class Outputs(NamedTuple):
@@ -32,6 +33,7 @@ class Outputs(NamedTuple):
     first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer
     pooled: jax.Array | None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
     layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
+    encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
 
 
 def places(segments: jax.Array) -> Place:

@@ -88,3 +88,13 @@ class Embedding(nnx.Module):
 
     def compute(self, weights: TableWeights, x: jax.Array) -> jax.Array:
         return jnp.take(weights.table, x, axis=0, mode="clip")
+
+
+class Constant(nnx.Module):
+    """Numbers at which no method acts."""
+
+    def __init__(self, arrays: Arrays, name: str):
+        self.value = nnx.Param(arrays[f"{name}.value"])
+
+    def weights(self) -> Constant:
+        return self

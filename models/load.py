@@ -28,7 +28,13 @@ from .stack import REMAT
 
 #: Of checkpoints from before transformers left them out: no weights.
 _BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
-_BUFFERS += (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+_BUFFERS += (
+    "EncDecAttention.relative_attention_bias.weight",
+    ".attn.bias",
+    ".attn.masked_bias",
+    ".attention.bias",
+    ".attention.masked_bias",
+)
 _ALIGNMENT = 64  # bytes
 _NUMBERS = 1 << 22  # that are held as float32 on their way
 
@@ -75,12 +81,13 @@ def load_backbone(
 
 
 def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
-    """The config with `pooler` as the checkpoint has it."""
+    """The config as the checkpoint has it: whether there is a pooler, and what the family asks."""
     from dataclasses import replace
 
+    config = family.fitted(config, tensors)
     if not getattr(config, "pooler", False):
         return config
-    keys = {w.key for part in family.parts(config) if part.name == "pooler" for w in part.weights(())}
+    keys = {w.key for part in family.parts(config) if part.name == "pooler" for w in part.weights({})}
     return replace(config, pooler=all(k in tensors or f"{family.prefix}.{k}" in tensors for k in keys))
 
 
@@ -88,11 +95,11 @@ def stack_weights(
     family: Family, config: Any, tensors: Mapping[str, np.ndarray | Stored], dtype: str, quantize: str | None = None
 ) -> tuple[dict[str, Any], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
-    prefix = f"{family.prefix}."
-    prefixed = any(key.startswith(prefix) for key in tensors)
+    prefix = family.task_path("")
+    prefixed = bool(prefix) and any(key.startswith(prefix) for key in tensors)
     weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
     beside = {weight.key for weight in weights if weight.task}
-    found = {}
+    found: dict[str, Any] = {}
     for key, tensor in tensors.items():
         key = family.renamed.get(key, key)
         if prefixed and not key.startswith(prefix) and key not in beside:
@@ -101,8 +108,13 @@ def stack_weights(
     found = {key: tensor for key, tensor in found.items() if not key.endswith(_BUFFERS)}
 
     wanted = {weight.key for weight in weights}
+    copies = [copy for copy in family.copies if copy not in wanted]
+    unequal = [f"{copy} is not {family.copies[copy]}" for copy in copies if not _merge(found, copy, family.copies[copy])]
+    for weight in weights:
+        if weight.key not in found and (made := family.absent(config, weight)) is not None:
+            found[weight.key] = made
     roots = {key.partition(".")[0] for key in wanted}
-    problems = [f"missing {key}" for key in sorted(wanted - found.keys())]
+    problems = unequal + [f"missing {key}" for key in sorted(wanted - found.keys())]
     problems += [f"unexpected {k}" for k in sorted(found.keys() - wanted) if k.partition(".")[0] in roots - {"pooler"}]
     for weight in weights:
         if weight.key in found:
@@ -141,6 +153,15 @@ def stack_weights(
     return arrays, digest.hexdigest()
 
 
+def _merge(found: dict[str, Any], copy: str, key: str) -> bool:
+    """Take the tensor at `copy` for the one at `key`; False where there are both, and they differ."""
+    if copy not in found:
+        return True
+    tensor = found.pop(copy)
+    kept = found.setdefault(key, tensor)
+    return kept is tensor or np.array_equal(kept, tensor)
+
+
 def _stacked(layers: Iterator[Any], count: int) -> Any:
     """Arrays, or trees of them, stacked as they come."""
     stack: Any = None
@@ -173,7 +194,6 @@ def unstack_weights(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> dic
     for weight in backbone.weights:
         array = arrays[weight.name] if weight.layer is None else arrays[weight.name][weight.layer]
         tensor = array.T if weight.transposed else array
-        tensors[weight.key if weight.task else f"{backbone.family.prefix}.{weight.key}"] = np.ascontiguousarray(
-            tensor, np.float32
-        )
+        key = weight.key if weight.task else backbone.family.task_path(weight.key)
+        tensors[key] = np.ascontiguousarray(tensor, np.float32)
     return tensors

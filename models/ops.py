@@ -107,18 +107,26 @@ rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, scale: float | None = None, cap: float | None = None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    scale: float | None = None,
+    cap: float | None = None,
+    added: jax.Array | None = None,
 ) -> jax.Array:
     """softmax(scale q k^T) v over the keys that `mask` allows; `scale` is 1 / sqrt(size) unless given.
 
     `query [rows, heads, q, size]`, `key` and `value` `[rows, groups, k, size]` with groups a divisor of heads (each group of
     query heads shares one: grouped-query attention, Ainslie et al., arXiv:2305.13245), `mask [rows, 1 or q, k]` (True: may be
     attended to); returns `[rows, q, heads * size]`. The softmax is taken in float32. With `cap` c the
-    scores are c tanh(score / c) (Gemma 2).
+    scores are c tanh(score / c) (Gemma 2). `added [rows, heads, q, k]` is added to the scores, of as many heads as groups (T5).
     """
     rows, heads, tokens, size = query.shape
     groups = key.shape[1]
     bias = jnp.where(mask, 0.0, -1e30)[:, None]
+    if added is not None:
+        bias = bias + added.astype(bias.dtype)
     if scale is not None:
         query = query * (scale * math.sqrt(size))
     if groups < heads:  # the queries of a group as further queries of its key
@@ -148,7 +156,8 @@ def _attend_backward(kept: Any, dy: jax.Array) -> tuple[jax.Array, jax.Array, ja
     scaled = (ds * (1.0 / math.sqrt(q.shape[-1]))).astype(q.dtype)
     dq = jnp.einsum("bhqk,bhkd->bhqd", scaled, k)
     dk = jnp.einsum("bhqk,bhqd->bhkd", scaled, q)
-    return dq, dk, dv, ds.sum((1, 2) if bias.shape[2] == 1 else 1, keepdims=True).astype(bias.dtype)
+    shared = tuple(axis for axis in (1, 2) if bias.shape[axis] == 1)
+    return dq, dk, dv, ds.sum(shared, keepdims=True).astype(bias.dtype)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

@@ -5,21 +5,25 @@ in a Hugging Face checkpoint, and its shape. Loading, saving, random weights, th
 adapter methods act are all derived from that list, so a fact about a checkpoint stands in one place.
 
 Layers are stacked: a part called `layers.query` holds the weights of all layers with a leading layer axis, and the encoder
-scans over it. Kernels are stored `[in, out]` (Flax), checkpoints have `[out, in]` (torch), unless the part is a `conv1d`.
+scans over it. An encoder-decoder has two stacks, `encoder.layers` and `decoder.layers`. Kernels are stored `[in, out]` (Flax),
+checkpoints have `[out, in]` (torch), unless the part is a `conv1d`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-STACK = "layers."
+from ..adapters.sites import stack_of
 
-#: kind -> (leaf, name in the checkpoint, transposed?)
+LayerPaths = Mapping[str, tuple[str, ...]]  # by stack: module path of each of its layers
+
+#: kind -> (leaf, name in the checkpoint, transposed?). A constant is no site.
 _LEAVES: dict[str, tuple[tuple[str, str, bool], ...]] = {
     "linear": (("kernel", "weight", True), ("bias", "bias", False)),
     "norm": (("scale", "weight", False), ("bias", "bias", False)),
     "embedding": (("table", "weight", False),),
+    "constant": (("value", "", False),),
 }
 
 
@@ -42,28 +46,30 @@ class Part:
     kind: str
     name: str  # ours; "layers.query" is stacked, "word_embeddings" is not
     path: str  # Hugging Face module path, relative to the layer when stacked; empty: the layer itself
-    shape: tuple[int, ...]  # linear (in, out); norm, branch, stream, attention, input (dim,); embedding (rows, dim)
+    shape: tuple[int, ...]  # linear (in, out); norm, branch, stream, attention, input (dim,); embedding (rows, dim); constant
     bias: bool = True  # of a linear layer or norm
     above: bool = False  # above the layers
     task: bool = False  # a module of the task model beside the backbone, like `lm_head`: its path takes no prefix
     conv1d: bool = False  # a linear layer that checkpoints hold as it is here, [in, out] (GPT-2)
+    stored: str = ""  # where checkpoints hold its weights, if not at `path`
+    tied: str = ""  # the part whose weights it uses, having none of its own
 
     @property
-    def stacked(self) -> bool:
-        return self.name.startswith(STACK)
+    def stack(self) -> str:
+        return stack_of(self.name)
 
-    def weights(self, layer_paths: tuple[str, ...]) -> Iterator[Weight]:
-        """The arrays of this part, layer by layer. `layer_paths[i]` is the module path of layer i."""
+    def weights(self, layer_paths: LayerPaths) -> Iterator[Weight]:
+        """The arrays of this part, layer by layer."""
         for leaf, key, transposed in _LEAVES.get(self.kind, ()):
-            if leaf == "bias" and not self.bias:
+            if self.tied or (leaf == "bias" and not self.bias):
                 continue
             shape = self.shape[1:] if (self.kind, leaf) == ("linear", "bias") else self.shape
-            for layer, path in enumerate(self.paths(layer_paths)):
-                at = layer if self.stacked else None
-                yield Weight(f"{self.name}.{leaf}", f"{path}.{key}", shape, transposed and not self.conv1d, at, self.task)
+            for layer, path in enumerate((self.stored,) if self.stored else self.paths(layer_paths)):
+                at, name = layer if self.stack else None, f"{path}.{key}" if key else path
+                yield Weight(f"{self.name}.{leaf}", name, shape, transposed and not self.conv1d, at, self.task)
 
-    def paths(self, layer_paths: tuple[str, ...]) -> tuple[str, ...]:
-        """Module paths: one per layer when stacked, else one."""
-        if not self.stacked:
+    def paths(self, layer_paths: LayerPaths) -> tuple[str, ...]:
+        """Module paths: one per layer in a stack, else one."""
+        if not self.stack:
             return (self.path,)
-        return tuple(f"{prefix}.{self.path}" if self.path else prefix for prefix in layer_paths)
+        return tuple(f"{prefix}.{self.path}" if self.path else prefix for prefix in layer_paths[self.stack])

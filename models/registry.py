@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from ..errors import GraftaxError
-from . import albert, bert, distilbert, gpt2, gpt_neox, llama, roberta
+from . import albert, bart, bert, distilbert, gpt2, gpt_neox, llama, roberta, t5
 from .family import Family
 
 FAMILIES: dict[str, Family] = {
     model_type: family
-    for family in (bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, albert.FAMILY, gpt2.FAMILY, gpt_neox.FAMILY, *llama.FAMILIES)
+    for family in (
+        *(bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, albert.FAMILY),
+        *(gpt2.FAMILY, gpt_neox.FAMILY, *llama.FAMILIES),
+        *(*bart.FAMILIES, *t5.FAMILIES),
+    )
     for model_type in family.model_types
 }
 

@@ -35,6 +35,11 @@ class Stack(nnx.Module):
     layers: Any  # called as layers(h, view, at, pooled); all layers' parameters stacked
     remat: str = "none"
 
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        """What a backbone's module is made of: itself."""
+        return (self,)
+
     @abstractmethod
     def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Any]:
         """What enters the first layer, and the view of the layers."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraftaxError
+from .characters import read_pair
 from .inputs import Inputs, Texts
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ def rung(length: int, limit: int) -> int:
 
 
 class Tokens:
-    """One tokenized row: `ids` and `types [tokens]`; `words [tokens]` is the index of the word, -1 for special tokens."""
+    """One tokenized row: `ids` and `types [tokens]`; `words [tokens]` is the index of the word, -1 for special tokens.
 
-    __slots__ = ("ids", "types", "words")
+    `target [tokens]`: what a decoder reads beside the row.
+    """
 
-    def __init__(self, ids: np.ndarray, types: np.ndarray, words: np.ndarray | None):
-        self.ids, self.types, self.words = ids, types, words
+    __slots__ = ("ids", "target", "types", "words")
+
+    def __init__(self, ids: np.ndarray, types: np.ndarray, words: np.ndarray | None, target: np.ndarray | None = None):
+        self.ids, self.types, self.words, self.target = ids, types, words, target
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,50 +61,60 @@ class Tokenizer:
         type_vocab_size: int,
         vocab_size: int,
         eos_id: int | None = None,
+        start_id: int = 0,
     ):
         self.directory, self.max_tokens, self.pad_id, self.types = directory, max_tokens, pad_id, type_vocab_size > 1
-        self.vocab_size, self.eos_id = vocab_size, eos_id
+        self.vocab_size, self.eos_id, self.start_id = vocab_size, eos_id, start_id
 
     @classmethod
     def of(cls, backbone: Backbone) -> Tokenizer:
         config = backbone.config
-        eos = next(iter(getattr(config, "eos_ids", ())), None)
-        return cls(backbone.directory, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos)
+        eos, start = next(iter(getattr(config, "eos_ids", ())), None), getattr(config, "start_id", 0)
+        return cls(backbone.directory, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos, start)
+
+    @property
+    def backend(self) -> Any:
+        return self._backends[0]
 
     @cached_property
-    def backend(self) -> Any:
+    def _backends(self) -> tuple[Any, Any]:
+        """Of what is read and of what is written: mostly one."""
         from tokenizers import Tokenizer as Backend
 
         if self.directory is None:
             raise GraftaxError("this backbone was made without a directory, so it has no tokenizer.")
         file = Path(self.directory) / "tokenizer.json"
         if file.is_file():
-            backend = Backend.from_file(str(file))
+            backends = (Backend.from_file(str(file)),) * 2
+        elif (found := read_pair(Path(self.directory), self.eos_id)) is not None:
+            backends = found
         else:
             from transformers import AutoTokenizer
 
             try:
-                backend = AutoTokenizer.from_pretrained(self.directory).backend_tokenizer
+                backends = (AutoTokenizer.from_pretrained(self.directory).backend_tokenizer,) * 2
             except Exception as error:  # whatever transformers raises here means the same to the user
                 raise GraftaxError(f"{self.directory}: no tokenizer there that can be loaded ({error}).") from error
-        backend.no_padding()
-        if backend.get_vocab_size() > self.vocab_size:
-            both = f"its tokenizer has {backend.get_vocab_size()} tokens, and the backbone embeds {self.vocab_size}"
-            raise GraftaxError(f"{self.directory}: {both}.")
-        return backend
+        for backend in backends:
+            backend.no_padding()
+            if backend.get_vocab_size() > self.vocab_size:
+                both = f"its tokenizer has {backend.get_vocab_size()} tokens, and the backbone embeds {self.vocab_size}"
+                raise GraftaxError(f"{self.directory}: {both}.")
+        return backends
 
-    def ids(self, texts: Sequence[str], special: bool = True) -> list[np.ndarray]:
-        """Token ids of whole texts, int32, with the tokenizer's own special tokens or without."""
-        self.backend.no_truncation()
+    def ids(self, texts: Sequence[str], special: bool = True, written: bool = False) -> list[np.ndarray]:
+        """Token ids of whole texts, int32, with the tokenizer's own special tokens or without; `written`: of targets."""
+        backend = self._backends[written]
+        backend.no_truncation()
         try:
-            encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=special)
+            encoded = backend.encode_batch_fast(list(texts), add_special_tokens=special)
         except TypeError as error:
             raise GraftaxError("a row holds what is no Unicode text.") from error
         return [np.asarray(e.ids, np.int32) for e in encoded]
 
     def text(self, ids: Sequence[int]) -> str:
         """What token ids say, without special tokens."""
-        return str(self.backend.decode(list(map(int, ids)), skip_special_tokens=True))
+        return str(self._backends[1].decode(list(map(int, ids)), skip_special_tokens=True))
 
     @cached_property
     def _templated(self) -> Any:
@@ -143,8 +157,11 @@ class Tokenizer:
             for e in encoded
         ]
 
-    def pad(self, rows: Sequence[Tokens], count: int, length: int) -> Inputs:
-        """Rows in a batch of `[count, length]`; a filling row has one visible pad token, so its attention is defined."""
+    def pad(self, rows: Sequence[Tokens], count: int, length: int, target: int = 0) -> Inputs:
+        """Rows in a batch of `[count, length]`, and their targets in `[count, target]`.
+
+        A filling row has one visible pad token, so that its attention is defined.
+        """
         ids = np.full((count, length), self.pad_id, np.int32)
         types = np.zeros((count, length), np.int32)
         mask = np.zeros((count, length), bool)
@@ -153,12 +170,15 @@ class Tokenizer:
             types[i, : len(row)] = row.types
             mask[i, : len(row)] = True
         mask[len(rows) :, 0] = True
-        return Inputs(ids, mask, types)
+        if not target:
+            return Inputs(ids, mask, types)
+        read = [Tokens(row.target, np.zeros_like(row.target), None) for row in rows if row.target is not None]
+        return Inputs(ids, mask, types, target=self.pad(read, count, target))
 
     def lay(self, texts: Sequence[Tokens], places: Sequence[tuple[int, int]], shape: Shape) -> Inputs:
         """Texts in a batch of a shape, each at its row and first token; missing texts begin at 0."""
         if not shape.shared:
-            return self.pad(texts, shape.rows, shape.tokens)
+            return self.pad(texts, shape.rows, shape.tokens, shape.target)
         size = (shape.rows, shape.tokens)
         ids = np.full(size, self.pad_id, np.int32)
         types, segments = np.zeros(size, np.int32), np.zeros(size, np.int32)

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
-from ..adapters.graft import STACK, State, prepared
+from ..adapters.graft import State, prepared
+from ..adapters.sites import stack_of
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 
@@ -76,7 +77,7 @@ class Bank:
         shapes = jax.eval_shape(prepared, self.layout.stack(None, self.backbone.sites).state, self._frozen)
 
         def room(name: str, leaf: Any) -> jax.Array:
-            axis = 1 if name.startswith(STACK) else 0
+            axis = 1 if stack_of(name) else 0
             return jnp.zeros((*leaf.shape[:axis], self._capacity, *leaf.shape[axis:]), leaf.dtype)
 
         self.state = {name: jax.tree.map(partial(room, name), tree) for name, tree in shapes.items()}
@@ -92,7 +93,7 @@ class Bank:
 
 def _put(state: State, slot: jax.Array, one: State, frozen: dict[str, Any]) -> State:
     def put(name: str, leaf: jax.Array, own: jax.Array) -> jax.Array:
-        return leaf.at[:, slot].set(own) if name.startswith(STACK) else leaf.at[slot].set(own)
+        return leaf.at[:, slot].set(own) if stack_of(name) else leaf.at[slot].set(own)
 
     ready = prepared(one, frozen)
     return {name: jax.tree.map(partial(put, name), tree, ready[name]) for name, tree in state.items()}

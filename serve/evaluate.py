@@ -44,13 +44,13 @@ def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = C
 
 
 def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
-    """Metrics of a language model's adapter on rows of its task ("lm", "sft", "dpo"); `data` as for `train_many`."""
+    """Metrics of an adapter without a head on rows of its task ("lm", "sft", "dpo", "seq2seq"); `data` as for `train_many`."""
     task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone)
     room = backbone.config.max_tokens - sum(method.virtual_tokens for method in adapter.methods)
     length = min(adapter.recipe.get("max_length", room), room)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
-    if any(method.adds_tokens or method.whole_text for method in adapter.methods):
-        shape = shape_alone(max(rows.lengths), _ROWS, rows.together)
+    if task.targets or any(method.adds_tokens or method.whole_text for method in adapter.methods):
+        shape = shape_alone(max(rows.lengths), _ROWS, rows.together, rows.longest_target)
     else:
         shape = Shape(len(rows.tokens), _ROWS, max(rows.wholes), together=rows.together)
     state = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state

@@ -5,8 +5,9 @@
     generator.generate(["Once upon a time", "Hello"], ["pirate", None], Sampling(temperature=0.8, top_p=0.95))
 
 A batch is prefilled in one compiled call and then decoded on the device, `BURST` tokens a call, into a cache of fixed size:
-what the rows ask for (adapters, seeds, temperatures) is data. Programs are compiled per padded prompt length, per length of the
-cache, per number of rows (a power of two up to 64) and when the bank grows. `compilations` counts them.
+what the rows ask for (adapters, seeds, temperatures) is data. An encoder-decoder reads the prompt and writes an answer of its
+own. Programs are compiled per padded prompt length, per length of the cache, per number of rows (a power of two up to 64) and
+when the bank grows. `compilations` counts them.
 """
 
 from __future__ import annotations
@@ -122,9 +123,11 @@ class Generator:
             raise GraftaxError(f"{count} prompts but {len(named)} adapters and {len(sampling)} samplings.")
         ids = [self._ids(prompt, i) for i, prompt in enumerate(prompts)]
         for own, how in zip(ids, sampling, strict=True):
-            if len(own) + how.max_new_tokens > self.backbone.config.max_tokens:
-                both = f"a prompt of {len(own)} tokens and {how.max_new_tokens} new ones"
-                raise GraftaxError(f"{both} are more than the {self.backbone.config.max_tokens} of the context.")
+            most, both = self.backbone.config.max_tokens, f"a prompt of {len(own)} tokens and {how.max_new_tokens} new ones"
+            if self.backbone.family.encodes and max(len(own), how.max_new_tokens) > most:
+                raise GraftaxError(f"{both}: this backbone reads {most}, and writes as many.")
+            if not self.backbone.family.encodes and len(own) + how.max_new_tokens > most:
+                raise GraftaxError(f"{both} are more than the {most} of the context.")
         order = sorted(range(count), key=lambda i: len(ids[i]))
         for begin in range(0, count, MOST_ROWS):
             chunk = order[begin : begin + MOST_ROWS]
@@ -144,13 +147,15 @@ class Generator:
         rows = 1 << (len(ids) - 1).bit_length()
         most = self.backbone.config.max_tokens
         length = rung(max(map(len, ids)), most)
-        columns = rung(length + max(s.max_new_tokens for s in sampling), 2 * most)
+        new = max(s.max_new_tokens for s in sampling)
+        columns = rung(1 + new, 2 * most) if self.backbone.family.encodes else rung(length + new, 2 * most)
         wanted = np.zeros(rows, np.int32)
         wanted[: len(ids)] = [s.max_new_tokens for s in sampling]
         with self._lock:
             at = self._prefill(*self._known(named, rows), self._laid(ids, rows, length), wanted, columns=columns)
         kind, settings = Kind.of(sampling), Settings.of(sampling, rows)
-        tellers = [_Teller(self.tokenizer, own, s.stop) for own, s in zip(ids, sampling, strict=True)]
+        before = [own[:0] for own in ids] if self.backbone.family.encodes else ids
+        tellers = [_Teller(self.tokenizer, own, s.stop) for own, s in zip(before, sampling, strict=True)]
         eos, left = {*self.backbone.config.eos_ids}, {*range(len(ids))}
         while left:
             with self._lock:  # not while a caller looks at what there is: it may call again
@@ -201,7 +206,10 @@ class Generator:
         logits, cache = self.backbone.prefill(params, layers, state, inputs, slots, columns=columns)
         count = len(inputs.ids)
         seen = jnp.zeros((count, logits.shape[-1]), bool)
-        seen = seen.at[jnp.arange(count, dtype=jnp.int32)[:, None], inputs.ids].max(inputs.mask)
+        if self.backbone.family.encodes:
+            seen = seen.at[:, self.backbone.config.start_id].set(True)
+        else:
+            seen = seen.at[jnp.arange(count, dtype=jnp.int32)[:, None], inputs.ids].max(inputs.mask)
         return _Rows(logits, cache, seen, most == 0, jnp.zeros(count, jnp.int32), jnp.asarray(most))
 
     def _decoded(
@@ -218,7 +226,7 @@ class Generator:
 
         def one(carry: tuple[jax.Array, _Rows, jax.Array]) -> tuple[jax.Array, _Rows, jax.Array]:
             i, at, drawn = carry
-            ids = choose(kind, at.logits, settings, at.seen, at.number)
+            ids = self._forced(choose(kind, at.logits, settings, at.seen, at.number), at)
             drawn = drawn.at[i].set(jnp.where(at.done, -1, ids))
             number = jnp.where(at.done, at.number, at.number + 1)
             done = at.done | (ids[:, None] == eos).any(1) | (number >= at.most)
@@ -229,6 +237,13 @@ class Generator:
         drawn = jnp.full((BURST, len(rows.done)), -1, jnp.int32)
         _, rows, drawn = jax.lax.while_loop(more, one, (jnp.int32(0), rows, drawn))
         return rows, drawn
+
+    def _forced(self, ids: jax.Array, at: _Rows) -> jax.Array:
+        """The tokens chosen, or those that the backbone's config has a text begin and end with."""
+        config = self.backbone.config
+        for token, there in ((config.first_id, at.number == 0), (config.last_id, at.number == at.most - 1)):
+            ids = jnp.where(there, jnp.int32(token), ids) if token >= 0 else ids
+        return ids
 
 
 class _Teller:

@@ -206,7 +206,10 @@ def test_wrong_tensor_is_named(fault: str, tmp_path: Path) -> None:
 
 
 CONFIG_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "unsupported": ({"model_type": "t5"}, "'t5' is not .*supported are albert, bert, .*gpt2, gpt_neox, llama, .*xlm-roberta"),
+    "unsupported": (
+        {"model_type": "vit"},
+        "'vit' is not .*supported are albert, bart, bert, .*gpt2, gpt_neox, llama, .*xlm-roberta",
+    ),
     "no-type": ({"model_type": None}, "supported are albert"),
     "unknown-key": ({"rotary_base": 10_000}, "not supported: rotary_base"),
     "relative-positions": ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),

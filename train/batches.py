@@ -30,6 +30,7 @@ class Shape(NamedTuple):
     tokens: int
     shared: bool = True  # whether texts may share a row; else text i is row i
     together: int = 1  # texts of an example: one batch has all of them, behind one another
+    target: int = 0  # tokens of a text's target; 0: there is none
 
 
 class Planned(NamedTuple):
@@ -147,10 +148,11 @@ def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, 
     return min(shapes, key=lambda shape: shape.rows * shape.tokens * (1 + shape.tokens / _ATTENTION))
 
 
-def shape_alone(longest: int, batch_size: int, together: int = 1) -> Shape:
-    """A row for every text of at most `longest` tokens, for methods that put tokens in front of one."""
-    texts = batch_size * together
-    return Shape(texts, texts, rung(longest, 2 * longest), shared=False, together=together)
+def shape_alone(longest: int, batch_size: int, together: int = 1, target: int = 0) -> Shape:
+    """A row for every text of at most `longest` tokens, for methods that put tokens in front of one, and for those with a
+    target, of at most `target`."""
+    texts, room = batch_size * together, target and rung(target, 2 * target)
+    return Shape(texts, texts, rung(longest, 2 * longest), shared=False, together=together, target=room)
 
 
 def _step_up(count: int) -> int:

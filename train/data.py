@@ -22,7 +22,7 @@ class Columns:
     text: str = "text"
     pair: str | None = None  # second text, for tasks on two
     label: str = "label"
-    prompt: str = "prompt"  # of rows with a response, which stands in the next column, unless they have a column of chats
+    prompt: str = "prompt"  # of rows with a response or target, which stands in the next column, unless there are chats
     completion: str = "completion"
     messages: str = "messages"
     chosen: str = "chosen"  # the better response to a prompt, or a chat that ends in it
@@ -111,7 +111,7 @@ def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = Tr
         return Examples(tuple(_chat(row, columns.messages, i, source) for i, row in enumerate(rows)), None, None, source)
     if task == "dpo":
         return _preferences(rows, columns, source)
-    if task == "sft":
+    if task in ("sft", "seq2seq"):
         columns, labelled = replace(columns, text=columns.prompt, pair=columns.completion), False
     labelled &= task != "lm"
     wanted = [columns.text, *([columns.pair] if columns.pair else []), *([columns.label] if labelled else [])]

@@ -59,7 +59,7 @@ class Job:
         for rows in (self.train, self.val) if self.val else (self.train,):
             d.update(repr((rows.examples.texts, rows.examples.pairs, rows.examples.labels)).encode())
             for row in rows.tokens:
-                d.update(row.ids.tobytes())
+                d.update(row.ids.tobytes() if row.target is None else row.ids.tobytes() + row.target.tobytes())
         return d.hexdigest()
 
 
@@ -85,6 +85,9 @@ def prepare(
     held = None if val is None or isinstance(val, float) else read_examples(val, columns, task.name)
     if task.headless and not backbone.family.generates:
         raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
+    if task.targets != backbone.family.encodes:
+        other = "an encoder-decoder, for task 'seq2seq' alone" if backbone.family.encodes else "no encoder-decoder"
+        raise GraftaxError(f"task {task.name!r}: {backbone.name} is {other}.")
     head = None if task.headless else backbone.head(len(names), tokens=task.tokens)
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
     methods = (*body, *([head] if head else []))
@@ -100,9 +103,9 @@ def prepare(
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
     parts = [rows, val_rows] if val_rows else [rows]
-    if any(m.adds_tokens or m.whole_text for m in methods):
+    if task.targets or any(m.adds_tokens or m.whole_text for m in methods):
         longest = max(length for part in parts for length in part.lengths)
-        shape = shape_alone(longest, recipe.batch_size, rows.together)
+        shape = shape_alone(longest, recipe.batch_size, rows.together, max(part.longest_target for part in parts))
     else:
         longest = max(length for part in parts for length in part.wholes)
         shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs, rows.together)

@@ -3,7 +3,9 @@
     loss = - sum over the counted tokens of log p(next token) / their number
 
 `lm` counts all tokens of plain text, `sft` (supervised fine-tuning) those of the responses alone. Texts share rows as in every
-task, each attending to its own tokens (`train/batches.py`). An adapter for them has no head: the backbone has one.
+task, each attending to its own tokens (`train/batches.py`). `seq2seq` is for encoder-decoders: the encoder reads the source,
+the decoder a start token and the target, all of whose tokens count; each pair has a row of its own. An adapter for these tasks
+has no head: the backbone has one.
 """
 
 from __future__ import annotations
@@ -134,6 +136,35 @@ class SupervisedFineTuning(LanguageModel):
                 raise GraftaxError(f"{examples.source}: row {i + 1} has no message of the assistant.")
             made.append((ids, counted))
         return made
+
+
+class SequenceToSequence(LanguageModel):
+    """Sources and targets, for encoder-decoders."""
+
+    name = "seq2seq"
+    targets = True
+
+    def rows(
+        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Rows:
+        assert examples.pairs is not None
+        tokens, labels = [], []
+        both = tokenizer.ids(examples.texts), tokenizer.ids(examples.pairs, written=True)
+        for i, (source, target) in enumerate(zip(*both, strict=True)):
+            if tokenizer.eos_id is not None and (not len(target) or target[-1] != tokenizer.eos_id):
+                target = np.append(target, tokenizer.eos_id).astype(np.int32)
+            for ids, which in ((source, "source"), (target, "target")):
+                if len(ids) > max_length and not truncate:
+                    much = f"the {which} of row {i + 1} has {len(ids)} tokens, more than the {max_length} of max_length"
+                    raise GraftaxError(f"{examples.source}: {much}; raise that, or truncate rows.")
+            source, target = source[:max_length], target[:max_length]
+            read = np.insert(target[:-1], 0, tokenizer.start_id).astype(np.int32)
+            tokens.append(Tokens(source, np.zeros_like(source), None, read))
+            labels.append(target)
+        return Rows(examples, tokens, labels)
+
+    def blank(self, shape: Shape, room: int) -> np.ndarray:
+        return np.full((shape.rows, shape.target), IGNORE, np.int32)
 
 
 def successors(ids: np.ndarray) -> np.ndarray:

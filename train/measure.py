@@ -19,7 +19,7 @@ from ..adapters.adapter import Adapter, Layout, join
 from ..adapters.full import Full
 from ..adapters.head import Head
 from ..adapters.observer import Observer
-from ..adapters.sites import Site
+from ..adapters.sites import Site, stack_of
 from ..adapters.starts import Moments
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
@@ -84,7 +84,7 @@ class Measure:
         mask = np.zeros((self.shape.rows, self.shape.tokens), np.float32)
         for i, (row, begin) in zip(*planned, strict=True):
             mask[row, begin : begin + len(self.rows.tokens[i])] = 1.0
-        return np.broadcast_to(mask, (layers, *mask.shape)) if name.startswith("layers.") else mask
+        return np.broadcast_to(mask, (layers, *mask.shape)) if stack_of(name) else mask
 
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
         if not sites:

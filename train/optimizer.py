@@ -27,7 +27,7 @@ import optax
 from ..adapters.adapter import Layout, Stacked
 from ..adapters.graft import State
 from ..adapters.registry import method_of
-from ..adapters.sites import Site, number_of_layers
+from ..adapters.sites import Site, number_of_layers, stack_of
 from ..errors import GraftaxError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def precondition(trainable: State, grads: State) -> State:
         if not trainable[name][key]:
             return {}
         method = method_of(key)
-        each = jax.vmap(method.precondition) if name.startswith("layers.") else method.precondition
+        each = jax.vmap(method.precondition) if stack_of(name) else method.precondition
         return each(trainable[name][key], grads[name][key])
 
     return {name: {key: at(name, key) for key in keys} for name, keys in trainable.items()}

@@ -33,6 +33,11 @@ class Rows:
         """Tokens of each example."""
         return wholes(self.lengths, self.together)
 
+    @property
+    def longest_target(self) -> int:
+        """Tokens of the longest target; 0 where texts have none."""
+        return max((len(row.target) for row in self.tokens if row.target is not None), default=0)
+
     def take(self, examples: Sequence[int]) -> Rows:
         texts = [i * self.together + k for i in examples for k in range(self.together)]
         taken = [self.tokens[i] for i in texts], [self.labels[i] for i in texts]

@@ -42,6 +42,7 @@ class Task(ABC):
     tokens: ClassVar[bool] = False  # logits for every token, not for the row
     headless: ClassVar[bool] = False  # the backbone answers, not a head of the adapter's
     compares: ClassVar[bool] = False  # `outputs` runs the backbone without the adapter, too, and needs all of the layers
+    targets: ClassVar[bool] = False  # it reads one text and writes another: for encoder-decoders
     main_metric: ClassVar[str]
     lower_is_better: ClassVar[bool] = False
 
@@ -100,7 +101,7 @@ class Task(ABC):
     def each(self, outputs: np.ndarray, rows: Rows, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
         """The texts of a batch, and what is theirs of its outputs."""
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-            yield i, outputs[row, begin : begin + len(rows.tokens[i])] if self.tokens else outputs[k]
+            yield i, outputs[row, begin : begin + len(rows.labels[i])] if self.tokens else outputs[k]
 
 
 def mean_of(losses: jax.Array, weight: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from ..models.tokens import Tokenizer, Tokens
 from . import metrics
 from .batches import Shape
 from .data import Examples
-from .language import LanguageModel, SupervisedFineTuning
+from .language import LanguageModel, SequenceToSequence, SupervisedFineTuning
 from .preference import DirectPreference
 from .rows import Rows
 from .task import IGNORE, Answer, Task, index_of, mean_of
@@ -202,7 +202,10 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (Classify(), MultiLabel(), Regress(), Tag(), LanguageModel(), SupervisedFineTuning(), DirectPreference())
+    for task in (
+        *(Classify(), MultiLabel(), Regress(), Tag()),
+        *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence(), DirectPreference()),
+    )
 }
 
 

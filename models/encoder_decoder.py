@@ -1,0 +1,449 @@
+"""The Transformer of two towers that BART, Pegasus and T5 share (Vaswani et al., 2017, arXiv:1706.03762).
+
+    s  = encoder(source)                                         every token in sight of every other
+    a  = h + W_o attention(N(h))                                 decoder: causal
+    c  = a + W_o' attention(N'(a), s)                            decoder: queries of the target, keys and values of the source
+    h  = c + W_2 act(W_1 N''(c))                                 gated: W_2 (act(W_g x) * W_1 x)
+    logits = W_lm h + b                                          W_lm is the words' table where it has no weights of its own
+
+That is pre-norm, with a norm behind each tower's last layer; post-norm is h = N(h + attention(h)), and so on. Positions are
+those of a table, or an amount added to the scores for each distance between two tokens (T5). Both towers are a `Stack` of one
+kind of `Layer`, in the decoder with a second attention; their sites are the same under `encoder.` and `decoder.`. For
+generation the decoder's layers keep their keys and values in a `Cache`, and the source's are computed once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ..adapters.graft import Grafts, SiteCalls
+from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
+from ..errors import GraftaxError
+from .inputs import Inputs, Outputs, places
+from .layers import ACTIVATIONS, Arrays, Constant, Embedding, Linear, Norm, RMSNorm
+from .ops import attention
+from .speaker import Speaker
+from .stack import Stack
+
+UNBOUNDED = 1 << 20  # tokens, where positions are distances
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig:
+    """What the forward pass needs to know; each family fills it from its Hugging Face config."""
+
+    vocab_size: int
+    hidden_size: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_heads: int
+    decoder_heads: int
+    encoder_wide: int  # channels within the feed-forward
+    decoder_wide: int
+    max_positions: int = 0  # tokens of a text that have a position in the table; 0: there is none
+    position_offset: int = 0  # rows of the table before the first position's
+    buckets: int = 0  # of distances between tokens, for the amounts added to scores; 0: nothing is added
+    far: int = 128  # the distance from which on all are in one bucket
+    head_dim: int = 0  # 0: hidden_size / heads
+    activation: str = "gelu"
+    gated: bool = False
+    norm: str = "layer"  # or "rms"
+    norm_eps: float = 1e-5
+    pre_norm: bool = False
+    embedding_norm: bool = False
+    query_scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
+    embedding_scale: float = 1.0
+    output_scale: float = 1.0  # of what is projected to the vocabulary
+    tied: bool = True  # both towers' words have one table
+    own_head: bool = False  # the projection to the vocabulary is not that table
+    logits_bias: bool = False
+    start_id: int = 0  # what the decoder reads before the first token of the target
+    first_id: int = -1  # what every text that is generated begins with, and
+    last_id: int = -1  # ends with where its length ends it; -1: whatever it may be
+    pad_id: int = 0
+    eos_ids: tuple[int, ...] = ()
+
+    type_vocab_size = 0  # what every backbone's config says
+    groups = 0
+
+    def __post_init__(self) -> None:
+        for heads in (self.encoder_heads, self.decoder_heads):
+            if not self.head_dim and self.hidden_size % heads:
+                raise GraftaxError(f"config.json: hidden size {self.hidden_size} is not a multiple of {heads} heads.")
+
+    @property
+    def stacks(self) -> dict[str, int]:
+        """Number of layers, by stack."""
+        return {"encoder.layers.": self.encoder_layers, "decoder.layers.": self.decoder_layers}
+
+    @property
+    def num_layers(self) -> int:
+        """Of both towers."""
+        return self.encoder_layers + self.decoder_layers
+
+    @property
+    def num_heads(self) -> int:
+        return self.encoder_heads
+
+    @property
+    def intermediate_size(self) -> int:
+        return max(self.encoder_wide, self.decoder_wide)
+
+    @property
+    def max_tokens(self) -> int:
+        """Of the source, and of the target."""
+        return self.max_positions or UNBOUNDED
+
+    @property
+    def encoder(self) -> TowerConfig:
+        return TowerConfig(self, False, self.encoder_layers, self.encoder_heads, self.encoder_wide)
+
+    @property
+    def decoder(self) -> TowerConfig:
+        return TowerConfig(self, True, self.decoder_layers, self.decoder_heads, self.decoder_wide)
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """One of the two."""
+
+    whole: EncoderDecoderConfig
+    decodes: bool
+    num_layers: int
+    num_heads: int
+    wide: int
+
+    groups = 0
+
+    @property
+    def layer_of(self) -> tuple[int, ...]:
+        """Which stacked weights each application of a layer uses."""
+        return tuple(range(self.num_layers))
+
+    @property
+    def size(self) -> int:
+        """Channels of a head."""
+        return self.whole.head_dim or self.whole.hidden_size // self.num_heads
+
+
+class Source(NamedTuple):
+    """What a decoder is told of the source."""
+
+    hidden: jax.Array | None  # [rows, tokens, hidden]: what leaves the encoder; None where a cache has its keys and values
+    mask: jax.Array  # bool [rows, 1, tokens]
+    place: Place  # [rows, tokens]
+
+
+class View(NamedTuple):
+    """What a tower's layers see."""
+
+    mask: jax.Array  # bool [rows, 1 or tokens, keys]
+    added: jax.Array | None  # [rows, heads, tokens, keys] to the scores
+    place: Place  # [rows, tokens]
+    source: Source | None = None  # of a decoder
+
+    def at(self, application: Any) -> View:
+        """What one application of a layer sees: the same in all."""
+        return self
+
+
+class Cache(NamedTuple):
+    """Keys and values of the decoder's layers: the source's, and those so far in columns that all rows fill together."""
+
+    keys: tuple[jax.Array, ...]  # by layer [rows, heads, columns, size]
+    values: tuple[jax.Array, ...]
+    source_keys: tuple[jax.Array, ...]  # by layer [rows, heads, source tokens, size]
+    source_values: tuple[jax.Array, ...]
+    source: Source
+    column: jax.Array  # int32: the next to be filled
+
+
+class Past(NamedTuple):
+    """One layer's part of a cache."""
+
+    key: jax.Array
+    value: jax.Array
+    source_key: jax.Array
+    source_value: jax.Array
+    column: jax.Array
+
+
+def norm_of(config: EncoderDecoderConfig, arrays: Arrays, name: str) -> Norm | RMSNorm:
+    return Norm(arrays, name, config.norm_eps) if config.norm == "layer" else RMSNorm(arrays, name, config.norm_eps)
+
+
+class Attention(nnx.Module):
+    """Queries of one text to the keys and values of it, or of another; `name` is that of its sites."""
+
+    def __init__(self, config: TowerConfig, arrays: Arrays, name: str):
+        self.config, self.name = config, name
+        self.query = Linear(arrays, f"{name}.query")
+        self.key = Linear(arrays, f"{name}.key")
+        self.value = Linear(arrays, f"{name}.value")
+        self.attention_out = Linear(arrays, f"{name}.attention_out")
+        self.attention_norm = norm_of(config.whole, arrays, f"{name}.attention_norm")
+
+    def pair(self, x: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of `x [rows, keys, hidden]`, `[rows, heads, keys, size]`."""
+        made = at.linear(f"{self.name}.key", x, self.key), at.linear(f"{self.name}.value", x, self.value)
+        return split_heads(made[0], self.config.num_heads), split_heads(made[1], self.config.num_heads)
+
+    def entering(self, h: jax.Array, at: SiteCalls) -> jax.Array:
+        return at.norm(f"{self.name}.attention_norm", h, self.attention_norm) if self.config.whole.pre_norm else h
+
+    def attend(
+        self, h: jax.Array, x: jax.Array, pair: tuple[jax.Array, jax.Array], mask: jax.Array, added: Any, at: SiteCalls
+    ) -> jax.Array:
+        """The residual stream behind it, from `h` before it and `x`, what enters it of h."""
+        name, scale = self.name, self.config.whole.query_scale or None
+        query = split_heads(at.linear(f"{name}.query", x, self.query), self.config.num_heads)
+        pairs = at.attention(f"{name}.attention", x, KeyValue(*pair, mask))
+        if added is not None:  # nothing for the keys that methods put in front
+            added = jnp.pad(added, ((0, 0), (0, 0), (0, 0), (pairs.key.shape[-2] - added.shape[-1], 0)))
+        mixed = attention(query, pairs.key, pairs.value, pairs.mask, scale, added=added)
+        mixed = at.linear(f"{name}.attention_out", mixed, self.attention_out)
+        return joined(self.config.whole, f"{name}.attention", h, mixed, self.attention_norm, at)
+
+
+def joined(
+    config: EncoderDecoderConfig, name: str, h: jax.Array, made: jax.Array, norm: Norm | RMSNorm, at: SiteCalls
+) -> jax.Array:
+    """The residual stream with what a branch has made, in post-norm towers normed."""
+    if config.pre_norm:
+        return h + at.branch(f"{name}_branch", h, made)
+    return at.norm(f"{name}_norm", h + at.branch(f"{name}_branch", h, made, norm), norm)
+
+
+class Layer(Attention):
+    """One layer (or all of a tower, stacked): attention, in a decoder `cross` attention to the source, feed-forward."""
+
+    def __init__(self, config: TowerConfig, arrays: Arrays):
+        super().__init__(config, arrays, "layers")
+        self.cross = Attention(config, arrays, "layers.cross") if config.decodes else None
+        self.ffn_gate = Linear(arrays, "layers.ffn_gate") if config.whole.gated else None
+        self.ffn_in = Linear(arrays, "layers.ffn_in")
+        self.ffn_out = Linear(arrays, "layers.ffn_out")
+        self.ffn_norm = norm_of(config.whole, arrays, "layers.ffn_norm")
+
+    def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
+        """`h [rows, tokens, hidden]` to the same; nothing is `pooled` of an encoder-decoder."""
+        return self.run(h, view, at)[0]
+
+    def run(
+        self, h: jax.Array, view: View, at: SiteCalls, past: Past | None = None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The same, and the layer's keys and values `[rows, heads, keys, size]`: of the new tokens, with a past of all."""
+        c, every = self.config.whole, at
+        at = at.over(view.place)
+        x = self.entering(h, at)
+        own = self.pair(x, at)
+        if past is not None:
+            put = jax.lax.dynamic_update_slice_in_dim
+            own = put(past.key, own[0], past.column, axis=2), put(past.value, own[1], past.column, axis=2)
+        h = self.attend(h, x, own, view.mask, view.added, at)
+        if self.cross is not None:
+            assert view.source is not None
+            pair = self.of_source(view.source, every) if past is None else (past.source_key, past.source_value)
+            h = self.cross.attend(h, self.cross.entering(h, at), pair, view.source.mask, None, at)
+        x = at.norm("layers.ffn_norm", h, self.ffn_norm) if c.pre_norm else h
+        wide = at.linear("layers.ffn_in", x, self.ffn_in)
+        if self.ffn_gate is None:
+            wide = ACTIVATIONS[c.activation](wide)
+        else:
+            wide = ACTIVATIONS[c.activation](at.linear("layers.ffn_gate", x, self.ffn_gate)) * wide
+        narrow = at.linear("layers.ffn_out", wide, self.ffn_out)
+        return at.stream("layers.output", joined(c, "layers.ffn", h, narrow, self.ffn_norm, at)), own
+
+    def of_source(self, source: Source, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of the source."""
+        assert self.cross is not None
+        assert source.hidden is not None
+        return self.cross.pair(source.hidden, at.over(source.place))
+
+
+class Tower(Stack):
+    """Embeddings and stacked layers, the encoder's or the decoder's; `words`: the other tower's table, where they are tied."""
+
+    def __init__(self, config: TowerConfig, arrays: Arrays, words: Embedding | None = None):
+        self.config, c = config, config.whole
+        self.word_embeddings = words or Embedding(arrays, "word_embeddings")
+        self.position_embeddings = Embedding(arrays, "position_embeddings") if c.max_positions else None
+        self.relative_positions = Embedding(arrays, "relative_positions") if c.buckets else None
+        self.embedding_norm = norm_of(c, arrays, "embedding_norm") if c.embedding_norm else None
+        self.layers = Layer(config, arrays)
+        self.final_norm = norm_of(c, arrays, "final_norm") if c.pre_norm else None
+
+    def __call__(
+        self,
+        inputs: Inputs,
+        grafts: Grafts,
+        source: Source | None = None,
+        intermediates: bool = False,
+        layers: Sequence[Any] | None = None,
+    ) -> tuple[jax.Array, jax.Array | None, View]:
+        """What leaves the tower `[rows, tokens, hidden]`, all states with `intermediates`, and the view.
+
+        The states are those that enter each layer and at last what leaves the tower, as in transformers.
+        """
+        at = grafts.outside()
+        h, view = self.embed(inputs, at)
+        view = view._replace(source=source)
+        h, states = self.run_layers(h, view, grafts, intermediates=intermediates, layers=layers)
+        h = self.left(h, at)
+        return h, None if states is None else jnp.concatenate([states[:-1], h[None]]), view
+
+    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, View]:
+        positions = jnp.broadcast_to(jnp.arange(inputs.ids.shape[1], dtype=jnp.int32), inputs.ids.shape)
+        entry = Entry(self.words(inputs.ids, at), jnp.zeros_like(inputs.ids), positions, inputs.mask, None)
+        if not self.config.decodes:  # what is put in front is put in front of the source
+            entry = at.input("input", inputs.ids, entry)
+        mask, positions = entry.mask, entry.positions
+        added = ((0, 0), (mask.shape[1] - inputs.mask.shape[1], 0))
+        sight = mask[:, None]
+        if self.config.decodes:
+            sight = sight & (positions[:, None] <= positions[:, :, None])
+        view = View(sight, self.distances(positions, positions, at), places(jnp.pad(inputs.mask.astype(jnp.int32), added)))
+        return self.entered(entry.embeddings, positions, at), view
+
+    def seen(self, inputs: Inputs, at: SiteCalls) -> View:
+        return self.embed(inputs, at)[1]
+
+    def words(self, ids: jax.Array, at: SiteCalls) -> jax.Array:
+        words, scale = at.embedding("word_embeddings", ids, self.word_embeddings), self.config.whole.embedding_scale
+        return words if scale == 1.0 else words * jnp.asarray(scale, words.dtype)
+
+    def entered(self, h: jax.Array, positions: jax.Array, at: SiteCalls) -> jax.Array:
+        """What enters the first layer."""
+        if self.position_embeddings is not None:
+            rows = positions + self.config.whole.position_offset
+            h = h + at.embedding("position_embeddings", rows, self.position_embeddings)
+        return h if self.embedding_norm is None else at.norm("embedding_norm", h, self.embedding_norm)
+
+    def left(self, h: jax.Array, at: SiteCalls) -> jax.Array:
+        return h if self.final_norm is None else at.norm("final_norm", h, self.final_norm)
+
+    def distances(self, queries: jax.Array, keys: jax.Array, at: SiteCalls) -> jax.Array | None:
+        """What is added to the scores, `[rows, heads, queries, keys]`, from positions `[rows, tokens]`."""
+        if self.relative_positions is None:
+            return None
+        bucket = self.bucket(keys[:, None, :] - queries[:, :, None])
+        flat = at.embedding("relative_positions", bucket.reshape(len(bucket), -1), self.relative_positions)
+        return jnp.moveaxis(flat.reshape(*bucket.shape, -1), -1, 1)
+
+    def bucket(self, ahead: jax.Array) -> jax.Array:
+        """The bucket of how many tokens a key lies ahead of the query: one for each small distance, then ever wider ones."""
+        c, first = self.config.whole, jnp.zeros_like(ahead)
+        count = c.buckets
+        if self.config.decodes:
+            distance = jnp.maximum(-ahead, 0)
+        else:
+            count //= 2
+            first, distance = jnp.where(ahead > 0, count, 0), jnp.abs(ahead)
+        exact = count // 2
+        share = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(c.far / exact)
+        wide = jnp.minimum(exact + (share * (count - exact)).astype(jnp.int32), count - 1)
+        return first + jnp.where(distance < exact, distance, wide)
+
+
+class EncoderDecoder(Speaker):
+    """Both towers and the projection to the vocabulary."""
+
+    def __init__(self, config: EncoderDecoderConfig, arrays: Arrays):
+        self.config = config
+        self.encoder = Tower(config.encoder, _within(arrays, "encoder."))
+        words = self.encoder.word_embeddings if config.tied else None
+        self.decoder = Tower(config.decoder, _within(arrays, "decoder."), words)
+        self.lm_head = Linear(arrays, "lm_head") if config.own_head else None
+        self.logits_bias = Constant(arrays, "logits_bias") if config.logits_bias else None
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        return self.encoder, self.decoder
+
+    def __call__(
+        self, inputs: Inputs, grafts: Grafts, *, intermediates: bool = False, layers: Mapping[str, Any] | None = None
+    ) -> Outputs:
+        """Run both; options as of `Encoder.__call__`. The pooled position is the last of the target."""
+        if inputs.target is None:
+            raise GraftaxError("an encoder-decoder reads two texts, and there is no target.")
+        source, encoder = self.encode(inputs, grafts, intermediates, layers)
+        own, target = grafts.within("decoder."), inputs.target
+        unrolled = layers["decoder"] if layers else None
+        h, states, _ = self.decoder(target, own, source, intermediates, unrolled)
+        last = jnp.maximum(target.mask.sum(1, dtype=jnp.int32) - 1, 0)
+        return Outputs(h, h[jnp.arange(len(h), dtype=jnp.int32), last], None, states, encoder)
+
+    def encode(
+        self, inputs: Inputs, grafts: Grafts, intermediates: bool = False, layers: Mapping[str, Any] | None = None
+    ) -> tuple[Source, Outputs]:
+        """What the decoder is told of the source, and the encoder's outputs."""
+        unrolled = layers["encoder"] if layers else None
+        h, states, view = self.encoder(inputs, grafts.within("encoder."), None, intermediates, unrolled)
+        added = h.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
+        return Source(h, view.mask, view.place), Outputs(
+            h[:, added:], h[:, added], None, None if states is None else states[:, :, added:]
+        )
+
+    @property
+    def head(self) -> tuple[Linear | Embedding, Constant | None]:
+        return self.lm_head or self.decoder.word_embeddings, self.logits_bias
+
+    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
+        (kernel, bias), scale = head or self.head, self.config.output_scale
+        hidden = hidden if scale == 1.0 else hidden * jnp.asarray(scale, hidden.dtype)
+        out = hidden @ kernel.table[...].T if isinstance(kernel, Embedding) else at.linear("lm_head", hidden, kernel)
+        out = out.astype(jnp.float32)
+        return out if bias is None else out + bias.value[...].astype(jnp.float32)
+
+    # -- generation -----------------------------------------------------------------------------------------------------
+
+    def prefill(self, inputs: Inputs, grafts: Grafts, layers: Any, columns: int) -> tuple[jax.Array, Cache]:
+        """Logits `[rows, vocabulary]` of each target's first token, and a cache for a target of `columns` tokens."""
+        own, config = grafts.within("decoder."), self.decoder.config
+        if own.whole:
+            raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
+        source, _ = self.encode(inputs, grafts)
+        rows = len(inputs.ids)
+        pairs = [module.of_source(source, calls) for module, calls in self.one_by_one(own, layers)]
+        keys, values = zip(*pairs, strict=True)
+        rooms = (jnp.zeros((rows, config.num_heads, columns, config.size), keys[0].dtype),) * config.num_layers
+        cache = Cache(rooms, rooms, keys, values, source._replace(hidden=None), jnp.int32(0))
+        return self.step(jnp.full(rows, self.config.start_id, jnp.int32), cache, grafts, layers)
+
+    def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Any) -> tuple[jax.Array, Cache]:
+        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
+        own = grafts.within("decoder.")
+        at, columns = own.outside(), jnp.arange(cache.keys[0].shape[2], dtype=jnp.int32)
+        position = jnp.broadcast_to(cache.column, (len(ids), 1))
+        mask = jnp.broadcast_to(columns <= cache.column, (len(ids), 1, len(columns)))
+        added = self.decoder.distances(position, jnp.broadcast_to(columns, (len(ids), len(columns))), at)
+        view = View(mask, added, Place(position, jnp.full_like(position, FAR), jnp.zeros_like(position, bool)), cache.source)
+        h = self.decoder.entered(self.decoder.words(ids[:, None], at), position, at)
+        kept = []
+        pasts = zip(cache.keys, cache.values, cache.source_keys, cache.source_values, strict=True)
+        for (module, calls), past in zip(self.one_by_one(own, layers), pasts, strict=True):
+            h, pair = module.run(h, view, calls, Past(*past, cache.column))
+            kept.append(pair)
+        keys, values = zip(*kept, strict=True)
+        cache = cache._replace(keys=keys, values=values, column=cache.column + 1)
+        return self.logits(self.decoder.left(h, at), grafts.outside())[:, 0], cache
+
+    def one_by_one(self, own: Grafts, layers: Any) -> list[tuple[Layer, SiteCalls]]:
+        """The decoder's layers, each with what acts there."""
+        first, graphdef = self.config.decoder_layers - own.adapted, nnx.graphdef(self.decoder.layers)
+        return [
+            (nnx.merge(graphdef, layer), own.at(own.layer(index - first) if index >= first else {}, index))
+            for index, layer in enumerate(layers["decoder"])
+        ]
+
+
+def _within(arrays: Arrays, tower: str) -> Arrays:
+    """A tower's arrays, by their names within it."""
+    return {name.removeprefix(tower): array for name, array in arrays.items() if name.startswith(tower)}
