@@ -84,7 +84,7 @@ def train_many(
         data: name -> path of a .csv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, or dicts.
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
-        task: "classify", "multilabel", "regress" or "tag"; of a language model "lm" or "sft".
+        task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo".
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.
         val: a fraction of the rows to hold out, or name -> data. With validation rows the best epoch is kept, else the last.
