@@ -280,6 +280,9 @@ def generate(
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: tokens that are there already become unlikelier.")] = 1.0,
     stop: Annotated[Optional[list[str]], typer.Option(help="End before this text; once per text.")] = None,
     seed: Annotated[int, typer.Option(help="Row i draws from seed + i.")] = 0,
+    num_beams: Annotated[int, typer.Option(help="Above 1: beam search, of so many texts at once.")] = 1,
+    length_penalty: Annotated[float, typer.Option(help="Of beams: scores are divided by the length to this power.")] = 1.0,
+    early_stopping: Annotated[bool, typer.Option(help="Of beams: end with the first that are finished.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print as it is generated; several rows as lines of NAME: text.")
     ] = False,
@@ -302,7 +305,10 @@ def generate(
 
     named = [parse_adapter(text) for text in adapter or []]
     rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed)
+    sampling = Sampling(
+        *(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed),
+        *(num_beams, length_penalty, early_stopping),
+    )
     generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     for name, directory in named:
         generator.load(name, directory, any_backbone=any_backbone)

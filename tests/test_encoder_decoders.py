@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,13 +12,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
+from cases import randomised
 from conftest import SHARED, needs_assets
 from safetensors.numpy import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from graftax import GraftaxError, load_backbone
+from graftax import (
+    IA3,
+    ALoRA,
+    DoRA,
+    Generator,
+    GraftaxError,
+    LoRA,
+    Sampling,
+    load_adapter,
+    load_backbone,
+    merge,
+    save_adapter,
+    train_many,
+)
+from graftax.adapters.adapter import Adapter, Layout
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.registry import family_of
@@ -40,12 +60,14 @@ SHAPES |= {
     "t5-1.1": {"model_type": "t5", **T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
     "mt5": {"model_type": "mt5", **T5, "tie_word_embeddings": False},
 }
+#: What texts begin and end with, which is no matter of the forward pass.
+FORCED = {"bart-forced": {**SHAPES["bart"], "forced_bos_token_id": 7, "forced_eos_token_id": 2}}
 OWN_HEAD = ("t5-1.1", "mt5")  # as checkpoints have it, whatever configs say
 
 
 def torch_model(shape: str, seed: int = 0) -> Any:
     """transformers' model of a shape; no weight is left at zero or one."""
-    raw = dict(SHAPES[shape])
+    raw = dict((SHAPES | FORCED)[shape])
     config = transformers.AutoConfig.for_model(raw.pop("model_type"), **raw)
     torch.manual_seed(seed)
     model = transformers.AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
@@ -169,3 +191,169 @@ def test_transliteration_equals_transformers() -> None:
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(TRANSLITERATION).eval()
     inputs = rows(backbone)
     np.testing.assert_allclose(run(backbone, inputs)[0], of_torch(model, inputs).logits.numpy(), atol=1e-3, rtol=1e-5)
+
+
+# -- generation ----------------------------------------------------------------------------------------------------------
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz "
+
+
+@pytest.fixture(scope="module")
+def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Generator, Any]]:
+    """A generator over a tiny model whose tokenizer knows letters, and transformers' model, by shape."""
+    made: dict[str, tuple[Generator, Any]] = {}
+
+    def get(shape: str) -> tuple[Generator, Any]:
+        if shape not in made:
+            directory = tmp_path_factory.mktemp("writer")
+            _, model = pair(shape, directory)
+            vocabulary = {letter: 5 + i for i, letter in enumerate(ALPHABET)} | {"<unk>": 3}
+            tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+            tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+            tokenizer.decoder = decoders.Fuse()
+            tokenizer.save(str(directory / "tokenizer.json"))
+            made[shape] = Generator(load_backbone(directory)), model
+        return made[shape]
+
+    return get
+
+
+def theirs(generator: Generator, model: Any, prompts: list[str], count: int, **options: Any) -> list[list[int]]:
+    """What transformers' `generate` writes."""
+    ids = generator.tokenizer.ids(prompts)
+    width = max(map(len, ids))
+    laid = torch.tensor([[*map(int, own), *[model.config.pad_token_id] * (width - len(own))] for own in ids])
+    mask = torch.tensor([[1] * len(own) + [0] * (width - len(own)) for own in ids])
+    with torch.no_grad():
+        out = model.generate(input_ids=laid, attention_mask=mask, max_new_tokens=count, do_sample=False, **options)
+    eos = model.config.eos_token_id
+    new = [row[1:].tolist() for row in out]
+    return [row[: row.index(eos) + 1] if eos in row else row for row in new]
+
+
+PROMPTS = ["the early bird", "a", "one two three"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ("bart", {}),
+        ("t5", {"repetition_penalty": 1.5}),
+        ("bart", {"num_beams": 3}),
+        ("pegasus", {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "repetition_penalty": 1.3}),
+        ("t5", {"num_beams": 2, "length_penalty": 0.0}),
+        ("bart-forced", {"num_beams": 2}),
+    ],
+)
+def test_writes_as_transformers(shape: str, options: dict[str, Any], writers: Any) -> None:
+    generator, model = writers(shape)
+    found = generator.generate(PROMPTS, sampling=Sampling(max_new_tokens=12, **options))
+    assert [list(one.tokens) for one in found] == theirs(generator, model, PROMPTS, 12, **options)
+
+
+def test_rows_have_adapters_of_their_own(writers: Any) -> None:
+    """In one batch each row writes what it writes alone, by beams too."""
+    generator, _ = writers("pegasus")
+    for seed, name in enumerate("ab"):
+        method = LoRA(r=2 + seed, alpha=7.0, targets=("q_proj", "v_proj", "fc1"))
+        adapter = Adapter.create((method,), generator.backbone.sites, task="seq2seq")
+        generator.load(name, randomised(adapter, seed))
+    named = ["a", None, "b", "a"]
+    prompts = [PROMPTS[0], PROMPTS[1], PROMPTS[1], PROMPTS[2]]
+    for how in (Sampling(max_new_tokens=8), Sampling(max_new_tokens=8, num_beams=2)):
+        found = generator.generate(prompts, named, how)
+        for name, prompt, one in zip(named, prompts, found, strict=True):
+            assert generator.generate([prompt], name, how)[0] == one
+        assert found[1].tokens != found[2].tokens
+
+
+# -- adapter files -------------------------------------------------------------------------------------------------------
+
+
+def adapted(backbone: Backbone, adapter: Adapter, inputs: Inputs) -> np.ndarray:
+    """Logits of every token of the target."""
+
+    def forward(params: Any, state: Any, inputs: Inputs) -> Any:
+        return backbone.next_token(params, state, backbone.encode(params, state, inputs).hidden)
+
+    state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
+    return np.asarray(jax.jit(forward)(backbone.params, state, inputs))
+
+
+#: PEFT's LoRA at its own default places, and elsewhere in both towers.
+KINDS: dict[str, tuple[str, Any, Any]] = {
+    "t5": ("t5", LoRA(r=3, alpha=7.0), peft.LoraConfig(r=3, lora_alpha=7)),
+    "t5-wide": (
+        "t5-1.1",
+        DoRA(r=2, alpha=5.0, targets=("k", "wi_0", "wo", "lm_head")),
+        peft.LoraConfig(r=2, lora_alpha=5, use_dora=True, target_modules=["k", "wi_0", "wo", "lm_head"]),
+    ),
+    "t5-distances": (
+        "t5",
+        LoRA(r=2, alpha=5.0, targets=("relative_attention_bias", "embed_tokens")),
+        peft.LoraConfig(r=2, lora_alpha=5, target_modules=["relative_attention_bias", "embed_tokens"]),
+    ),
+    "bart": ("bart", LoRA(r=3, alpha=7.0), peft.LoraConfig(r=3, lora_alpha=7)),
+    "bart-cross": (
+        "bart",
+        LoRA(r=2, alpha=5.0, targets=("encoder_attn.k_proj", "encoder_attn.out_proj", "fc2")),
+        peft.LoraConfig(r=2, lora_alpha=5, target_modules=["encoder_attn.k_proj", "encoder_attn.out_proj", "fc2"]),
+    ),
+    "bart-ia3": ("bart", IA3(), peft.IA3Config()),
+}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in ("t5", "bart-cross") else pytest.mark.slow) for k in KINDS])
+def test_files_go_both_ways(kind: str, tmp_path: Path) -> None:
+    """11: PEFT reads our file and we read its, with the same logits and the same tensors."""
+    shape, method, config = KINDS[kind]
+    backbone, model = pair(shape, tmp_path / "backbone")
+    inputs = rows(backbone)
+    adapter = randomised(Adapter.create((method,), backbone.sites, task="seq2seq"), 1)
+    path = save_adapter(adapter, tmp_path / "ours", backbone)
+    ours = adapted(backbone, adapter, inputs)
+    assert np.abs(ours - run(backbone, inputs)[0]).max() > 1e-2
+    read = peft.PeftModel.from_pretrained(copy.deepcopy(model), path).eval()
+    assert read.peft_config["default"].task_type == "SEQ_2_SEQ_LM"
+    np.testing.assert_allclose(ours, of_torch(read, inputs).logits.numpy(), atol=1e-4, rtol=1e-4)
+
+    made = peft.get_peft_model(copy.deepcopy(model), dataclasses.replace(config, task_type="SEQ_2_SEQ_LM")).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if any(word in name for word in ("lora", "ia3")):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    made.save_pretrained(tmp_path / "theirs")
+    loaded = load_adapter(tmp_path / "theirs", backbone)
+    assert loaded.task == "seq2seq"
+    np.testing.assert_allclose(adapted(backbone, loaded, inputs), of_torch(made, inputs).logits.numpy(), atol=1e-4, rtol=1e-4)
+    assert {s.path for s in loaded.states[method.key]} == {s.path for s in adapter.states[method.key]}
+
+
+def test_a_shared_table_is_not_merged(tmp_path: Path) -> None:
+    backbone, _ = pair("bart", tmp_path)
+    embedding = Adapter.create((LoRA(targets=("encoder.embed_tokens",)),), backbone.sites, task="seq2seq")
+    with pytest.raises(GraftaxError, match=r"encoder\.embed_tokens cannot be merged"):
+        merge(backbone, embedding)
+    inputs = rows(backbone)
+    adapter = randomised(Adapter.create((LoRA(r=2),), backbone.sites, task="seq2seq"), 1)
+    whole, _ = merge(backbone, adapter)
+    np.testing.assert_allclose(run(whole, inputs)[0], adapted(backbone, adapter, inputs), atol=1e-5, rtol=1e-5)
+
+
+# -- what does not go ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "method", "message"),
+    [
+        ("classify", LoRA(), "an encoder-decoder, for task 'seq2seq' alone"),
+        ("sft", LoRA(), "an encoder-decoder, for task 'seq2seq' alone"),
+        ("seq2seq", ALoRA(invocation=(7,)), "this one reads two"),
+        ("seq2seq", LoRA(start="eva"), "made of the rows' moments"),
+    ],
+)
+def test_what_is_refused(task: str, method: Any, message: str, writers: Any, tmp_path: Path) -> None:
+    data = [{"prompt": "abc", "completion": "cba", "text": "abc", "label": str(i % 2)} for i in range(4)]
+    with pytest.raises(GraftaxError, match=message):
+        train_many(writers("bart")[0].backbone, {"a": data}, tmp_path, task=task, method=method, progress=False)
