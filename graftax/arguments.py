@@ -125,6 +125,14 @@ def columns_of(options: Mapping[str, Any]) -> Any:
     return Columns(**{field.name: options[f"{field.name}_column"] for field in dataclasses.fields(Columns)})
 
 
+def sampling_of(options: dict[str, Any]) -> Any:
+    """How to generate, of a command's options."""
+    from .serve.sampling import Sampling
+
+    given = {name: options[name] for name in Sampling.__dataclass_fields__}
+    return Sampling(**given | {"stop": tuple(given["stop"] or ())})
+
+
 def parse_adapter(text: str) -> tuple[str, str]:
     """NAME=DIR."""
     name, equals, directory = text.partition("=")

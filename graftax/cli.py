@@ -16,6 +16,7 @@ from .arguments import (
     read_stdin,
     read_val,
     rows_to_continue,
+    sampling_of,
     split_names,
     use_config,
 )
@@ -27,12 +28,15 @@ from .options import (
     CompletionOption,
     DrawOption,
     DtypeOption,
+    EarlyStoppingOption,
     FormatName,
     LabelOption,
     LabelsOption,
+    LengthPenaltyOption,
     MaxNewTokensOption,
     MessagesOption,
     MinPOption,
+    NumBeamsOption,
     PairOption,
     PenaltyOption,
     PromptOption,
@@ -210,6 +214,9 @@ def evaluate(
     repetition_penalty: PenaltyOption = 1.0,
     stop: StopOption = None,
     seed: DrawOption = 0,
+    num_beams: NumBeamsOption = 1,
+    length_penalty: LengthPenaltyOption = 1.0,
+    early_stopping: EarlyStoppingOption = False,
     text_column: TextOption = "text",
     text_pair_column: PairOption = None,
     label_column: LabelOption = "label",
@@ -235,11 +242,10 @@ def evaluate(
     from .serve.evaluate import evaluate_generation, evaluate_language
     from .serve.generator import Generator
     from .serve.predictor import Predictor
-    from .serve.sampling import Sampling
     from .train.tasks import task_named
 
     columns = columns_of(locals())
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed)
+    sampling = sampling_of(locals())
     if adapter is None and not generate:
         raise GraftaxError("give --adapter; the backbone alone is measured with --generate.")
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
@@ -322,6 +328,9 @@ def generate(
     repetition_penalty: PenaltyOption = 1.0,
     stop: StopOption = None,
     seed: DrawOption = 0,
+    num_beams: NumBeamsOption = 1,
+    length_penalty: LengthPenaltyOption = 1.0,
+    early_stopping: EarlyStoppingOption = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print as it is generated; several rows as lines of NAME: text.")
     ] = False,
@@ -340,11 +349,10 @@ def generate(
     from .console import Printer
     from .models.load import load_backbone
     from .serve.generator import Generator
-    from .serve.sampling import Sampling
 
     named = [parse_adapter(text) for text in adapter or []]
     rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, tuple(stop or ()), seed)
+    sampling = sampling_of(locals())
     generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     for name, directory in named:
         generator.load(name, directory, any_backbone=any_backbone)

@@ -54,6 +54,9 @@ TopPOption = Annotated[float, typer.Option(help="Draw from the fewest tokens tha
 MinPOption = Annotated[float, typer.Option(help="Draw from tokens at least this times as likely as the likeliest.")]
 PenaltyOption = Annotated[float, typer.Option(help="Above 1: tokens that are there already become unlikelier.")]
 StopOption = Annotated[Optional[list[str]], typer.Option(help="End before this text; once per text.")]
+NumBeamsOption = Annotated[int, typer.Option(help="Above 1: beam search, of so many texts at once.")]
+LengthPenaltyOption = Annotated[float, typer.Option(help="Of beams: scores are divided by the length to this power.")]
+EarlyStoppingOption = Annotated[bool, typer.Option("--early-stopping", help="Of beams: end with the first that are finished.")]
 DrawOption = Annotated[int, typer.Option(help="Row i draws from seed + i.")]
 LabelsOption = Annotated[
     Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")

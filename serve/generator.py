@@ -31,6 +31,7 @@ from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, rung
 from .bank import Bank
+from .beams import search
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
 from .sampling import Kind, Sampling, Settings, choose
 
@@ -74,6 +75,7 @@ class Generator:
         self._lock = threading.Lock()
         self._prefill = jax.jit(self._prefilled, static_argnames="columns")
         self._decode = jax.jit(self._decoded, static_argnames="kind", donate_argnames="rows")
+        self._search = jax.jit(self._searched, static_argnames=("kind", "beams", "limit"))
 
     def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
         """Make an adapter resident under a name, replacing one of that name."""
@@ -128,9 +130,13 @@ class Generator:
                 raise GraftaxError(f"{both}: this backbone reads {most}, and writes as many.")
             if not self.backbone.family.encodes and len(own) + how.max_new_tokens > most:
                 raise GraftaxError(f"{both} are more than the {most} of the context.")
+        beams = {how.num_beams for how in sampling}
+        if len(beams) > 1:
+            raise GraftaxError(f"rows of one call share num_beams, got {', '.join(map(str, sorted(beams)))}.")
         order = sorted(range(count), key=lambda i: len(ids[i]))
-        for begin in range(0, count, MOST_ROWS):
-            chunk = order[begin : begin + MOST_ROWS]
+        most_rows = max(1, MOST_ROWS // max(beams, default=1))
+        for begin in range(0, count, most_rows):
+            chunk = order[begin : begin + most_rows]
             rows = [ids[i] for i in chunk], [named[i] for i in chunk], [sampling[i] for i in chunk]
             for k, text, end in self._batch(*rows):
                 yield chunk[k], text, end
@@ -157,6 +163,13 @@ class Generator:
         before = [own[:0] for own in ids] if self.backbone.family.encodes else ids
         tellers = [_Teller(self.tokenizer, own, s.stop) for own, s in zip(before, sampling, strict=True)]
         eos, left = {*self.backbone.config.eos_ids}, {*range(len(ids))}
+        if (beams := sampling[0].num_beams) > 1:
+            with self._lock:
+                found = np.asarray(self._search(*self._known(named, rows), at, settings, kind=kind, beams=beams, limit=new))
+            for k, teller in enumerate(tellers):
+                text, finished = teller.hear(found[k].tolist(), eos, sampling[k].max_new_tokens)
+                yield k, text, Continuation(_name(named[k]), teller.said, tuple(teller.tokens), finished)
+            return
         while left:
             with self._lock:  # not while a caller looks at what there is: it may call again
                 at, drawn = self._decode(*self._known(named, rows), at, settings, kind=kind)
@@ -164,8 +177,7 @@ class Generator:
             stopped = np.zeros(rows, bool)
             for k in sorted(left):
                 text, finished = tellers[k].hear(drawn[:, k].tolist(), eos, sampling[k].max_new_tokens)
-                name = None if named[k] is None else str(named[k])
-                end = Continuation(name, tellers[k].said, tuple(tellers[k].tokens), finished) if finished else None
+                end = Continuation(_name(named[k]), tellers[k].said, tuple(tellers[k].tokens), finished) if finished else None
                 if finished:
                     left.discard(k)
                     stopped[k] = True
@@ -238,12 +250,47 @@ class Generator:
         _, rows, drawn = jax.lax.while_loop(more, one, (jnp.int32(0), rows, drawn))
         return rows, drawn
 
+    def _searched(
+        self,
+        params: Any,
+        layers: Any,
+        state: State,
+        slots: Any,
+        rows: _Rows,
+        settings: Settings,
+        kind: Kind,
+        beams: int,
+        limit: int,
+    ) -> jax.Array:
+        """The best continuation of every row, `[rows, limit]`; -1 behind its end."""
+        self.compilations += 1
+        wide = jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), beams, axis=0), slots)
+        eos = jnp.asarray(self.backbone.config.eos_ids or (-1,), jnp.int32)
+
+        def step(ids: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+            return self.backbone.step(params, layers, state, ids, cache, wide)
+
+        def forced(chances: jax.Array, number: jax.Array) -> jax.Array:
+            config, token = self.backbone.config, jnp.arange(chances.shape[-1], dtype=jnp.int32)
+            last = (number == rows.most - 1)[:, None, None]
+            for only, there in ((config.first_id, number == 0), (config.last_id, last)):
+                if only >= 0:
+                    chances = jnp.where(there, jnp.where(token == only, 0.0, -jnp.inf), chances)
+            return chances
+
+        start = rows.logits, rows.cache, rows.seen
+        return search(step, forced, start, rows.most, settings, eos, beams=beams, limit=limit, penalises=kind.penalises)
+
     def _forced(self, ids: jax.Array, at: _Rows) -> jax.Array:
         """The tokens chosen, or those that the backbone's config has a text begin and end with."""
         config = self.backbone.config
         for token, there in ((config.first_id, at.number == 0), (config.last_id, at.number == at.most - 1)):
             ids = jnp.where(there, jnp.int32(token), ids) if token >= 0 else ids
         return ids
+
+
+def _name(what: Any) -> str | None:
+    return None if what is None else str(what)
 
 
 class _Teller:

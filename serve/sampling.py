@@ -33,6 +33,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()  # the continuation ends before the first of these
     seed: int = 0
+    num_beams: int = 1  # above 1: beam search (`beams.py`), the same for all rows of a call
+    length_penalty: float = 1.0  # of beams: above 0 longer texts score more
+    early_stopping: bool = False  # of beams
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -47,6 +50,10 @@ class Sampling:
             raise GraftaxError(f"repetition_penalty must be positive, got {self.repetition_penalty}.")
         if not 0 <= self.seed < 2**32:
             raise GraftaxError(f"seed must be at least 0 and less than 2**32, got {self.seed}.")
+        if self.num_beams < 1:
+            raise GraftaxError(f"num_beams must be at least 1, got {self.num_beams}.")
+        if self.num_beams > 1 and (self.temperature > 0 or self.stop):
+            raise GraftaxError("beam search draws nothing and knows no stop texts: num_beams goes with temperature 0 alone.")
         if isinstance(self.stop, str) or not all(self.stop):
             raise GraftaxError("stop is a tuple of texts, none of them empty.")
 
@@ -60,6 +67,8 @@ class Settings(NamedTuple):
     min_p: Any
     penalty: Any
     seed: Any
+    length_penalty: Any
+    early_stopping: Any
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], count: int) -> Settings:
@@ -72,6 +81,8 @@ class Settings(NamedTuple):
             np.array([s.min_p for s in filled], np.float32),
             np.array([s.repetition_penalty for s in filled], np.float32),
             np.array([s.seed for s in filled], np.uint32),
+            np.array([s.length_penalty for s in filled], np.float32),
+            np.array([s.early_stopping for s in filled], bool),
         )
 
 
@@ -95,8 +106,7 @@ def choose(kind: Kind, logits: jax.Array, settings: Settings, seen: jax.Array, n
     `logits [rows, vocabulary]` float32; `seen` of that shape: the tokens a row holds; `number [rows]`: how many it has drawn.
     """
     if kind.penalises:
-        penalty = settings.penalty[:, None]
-        logits = jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+        logits = penalised(logits, seen, settings.penalty)
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if not kind.draws:
         return likeliest
@@ -110,6 +120,12 @@ def choose(kind: Kind, logits: jax.Array, settings: Settings, seen: jax.Array, n
 
     drawn = jax.vmap(draw)(settings.seed, number, scaled)
     return jnp.where(settings.temperature > 0, drawn, likeliest)
+
+
+def penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+    """With the tokens that are there already unlikelier; `penalty [rows]`."""
+    penalty = penalty[:, None]
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def _kept(logits: jax.Array, settings: Settings) -> jax.Array:

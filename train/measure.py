@@ -21,6 +21,7 @@ from ..adapters.head import Head
 from ..adapters.observer import Observer
 from ..adapters.sites import Site, stack_of
 from ..adapters.starts import Moments
+from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, number_of_batches, plan_epoch
@@ -56,6 +57,8 @@ class Measure:
     def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
         if not sites:
             return {}
+        if self.task.targets:
+            raise GraftaxError("a start that is made of the rows' moments needs a backbone that reads one text; use another.")
         every = self.backbone.sites
         method = Observer(targets=tuple(site.path for site in sites), unit=unit)
         adapter = Adapter.create((method,), every)
