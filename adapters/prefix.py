@@ -93,7 +93,7 @@ class Prefix(Method):
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
         layers = [s for s in chosen if s.kind == "attention"]
-        if not self.shifted:
+        if not self.shifted or len({s.stack for s in layers}) > 1:  # PEFT gives an encoder none, and a decoder one for both
             return None
         return {
             "num_virtual_tokens": self.tokens,

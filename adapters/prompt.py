@@ -59,7 +59,7 @@ class PromptTuning(Method):
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         names = ("input", "embedding_norm") if self.post else ("input",)
-        chosen = super().select([site for site in sites if site.name in names])
+        chosen = super().select([site for site in sites if site.role in names])
         if not any(self.holds(site) for site in chosen):
             raise GraftaxError(f"{self.name}: post puts rows behind the embeddings' norm, and this backbone has none there.")
         return chosen

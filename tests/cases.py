@@ -56,7 +56,7 @@ from graftax.models.inputs import Inputs
 
 LABELS = ("bad", "fair", "good")
 #: Dense layers by every family's names for them; a name that a family does not have matches nothing.
-DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output", "o_proj", "up_proj", "down_proj")
+DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output", "o_proj", "up_proj", "down_proj", "fc1", "fc2")
 #: Some of them and the queries, without DistilBERT's "ffn", which is no layer: PEFT's LoRA passes over it, the others fail.
 LINEAR = ("query", "q_lin", "q_proj", *(name for name in DENSE if name != "ffn"))
 #: Likewise keys and values: of a classifier's last query none is behind the first token.

@@ -16,7 +16,7 @@ import peft
 import pytest
 import torch
 import transformers
-from cases import randomised
+from cases import METHODS, randomised
 from conftest import SHARED, needs_assets
 from safetensors.numpy import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -283,6 +283,39 @@ def adapted(backbone: Backbone, adapter: Adapter, inputs: Inputs) -> np.ndarray:
 
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
     return np.asarray(jax.jit(forward)(backbone.params, state, inputs))
+
+
+#: Every time; the other methods of the contract suite are slow.
+ACTS = ("lora-dense", "ia3", "houlsby", "prefix", "prompt")
+LACKS = {
+    "invertible": "matches no site",
+    "mad_x": "matches no site",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in ACTS else pytest.mark.slow) for n in METHODS if METHODS[n]])
+def test_methods_act(name: str, backbone_of_writers: Backbone, tmp_path: Path) -> None:
+    """1, 2, 10: a fresh adapter is nothing, a random one is something, and its file brings it back."""
+    backbone, methods = backbone_of_writers, METHODS[name]
+    if name in LACKS:
+        with pytest.raises(GraftaxError, match=LACKS[name]):
+            Adapter.create(methods, backbone.sites, task="seq2seq")
+        return
+    inputs = rows(backbone)
+    fresh = Adapter.create(methods, backbone.sites, task="seq2seq", fingerprint=backbone.fingerprint)
+    base = run(backbone, inputs)[0]
+    if all(method.fresh_within is not None for method in methods):
+        np.testing.assert_allclose(adapted(backbone, fresh, inputs), base, atol=1e-5, rtol=1e-5)
+    grown = randomised(fresh, 1)
+    found = adapted(backbone, grown, inputs)
+    assert np.abs(found - base).max() > 1e-3
+    again = load_adapter(save_adapter(grown, tmp_path / "a", backbone), backbone)
+    np.testing.assert_allclose(adapted(backbone, again, inputs), found, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def backbone_of_writers(writers: Any) -> Backbone:
+    return writers("bart")[0].backbone
 
 
 #: PEFT's LoRA at its own default places, and elsewhere in both towers.
