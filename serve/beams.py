@@ -97,9 +97,18 @@ def search(
         def unless_stopped(new: jax.Array, old: jax.Array) -> jax.Array:
             return jnp.where(at.stopped.reshape(-1, *(1,) * (new.ndim - 1)), old, new)
 
-        mine = texts[index, onward], scores, finished, finals, there
-        theirs = at.texts, at.scores, at.finished, at.finals, at.there
-        return Beams(logits, cache, seen, *map(unless_stopped, mine, theirs), stopped, at.number + 1)
+        return Beams(
+            logits,
+            cache,
+            seen,
+            unless_stopped(texts[index, onward], at.texts),
+            unless_stopped(scores, at.scores),
+            unless_stopped(finished, at.finished),
+            unless_stopped(finals, at.finals),
+            unless_stopped(there, at.there),
+            stopped,
+            at.number + 1,
+        )
 
     logits, cache, seen = jax.tree.map(wide, start)
     empty = jnp.full((rows, beams, limit), -1, jnp.int32)
