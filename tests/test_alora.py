@@ -116,7 +116,7 @@ def test_features_of_frozen_layers_serve_it(backbone_of: GetBackbone) -> None:
     np.testing.assert_allclose(found, logits(backbone, adapter, inputs), atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize("family", ["llama", pytest.param("bert", marks=pytest.mark.slow)])
 def test_each_of_a_rows_adapters_has_an_invocation_of_its_own(family: str, backbone_of: GetBackbone) -> None:
     """In an average one that is not called has no part; in a stack neither, whatever stands before it."""
     backbone, inputs = backbone_of(family), some_inputs(backbone_of(family))
@@ -143,6 +143,7 @@ def test_each_of_a_rows_adapters_has_an_invocation_of_its_own(family: str, backb
     assert np.abs(both - half).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_continuations_are_pefts(teller_dir: Path, teller: Backbone, tmp_path: Path) -> None:
     """Greedy, in one batch: called once and twice, not called, and by what is generated, which calls nothing."""
     generator, how = Generator(teller), Sampling(max_new_tokens=12)
@@ -193,6 +194,7 @@ def test_other_tasks_files_are_our_own(backbone_of: GetBackbone, tmp_path: Path)
     assert load_adapter(path, backbone).methods[0] == ALoRA(invocation=(5,))
 
 
+@pytest.mark.slow
 def test_it_is_trained(teller: Backbone, tmp_path: Path) -> None:
     """Several texts to a row, from the response's first word on; never called it would learn nothing, and is refused."""
     rows = [

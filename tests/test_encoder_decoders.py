@@ -246,8 +246,8 @@ PROMPTS = ["the early bird", "a", "one two three"]
         ("t5", {"repetition_penalty": 1.5}),
         ("bart", {"num_beams": 3}),
         ("pegasus", {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "repetition_penalty": 1.3}),
-        ("t5", {"num_beams": 2, "length_penalty": 0.0}),
-        ("bart-forced", {"num_beams": 2}),
+        pytest.param("t5", {"num_beams": 2, "length_penalty": 0.0}, marks=pytest.mark.slow),
+        pytest.param("bart-forced", {"num_beams": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_writes_as_transformers(shape: str, options: dict[str, Any], writers: Any) -> None:
@@ -382,6 +382,7 @@ def test_a_shared_table_is_not_merged(tmp_path: Path) -> None:
 # -- training ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_learns_to_copy(writers: Any, tmp_path: Path) -> None:
     """The loss before is transformers'; two adapters in one pack learn; what they are measured to say they say."""
     generator, model = writers("bart")

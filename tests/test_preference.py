@@ -142,7 +142,9 @@ def by_torch(directory: Path, adapter: Path, rows: Rows, beta: float) -> tuple[f
     return loss.item(), grads
 
 
-@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), LAST], ids=["everywhere", "last layer"])
+@pytest.mark.parametrize(
+    "targets", [("q_proj", "v_proj"), pytest.param(LAST, marks=pytest.mark.slow)], ids=["everywhere", "last layer"]
+)
 def test_loss_and_gradient_equal_torch(targets: tuple[str, ...], teller: Backbone, teller_dir: Path, tmp_path: Path) -> None:
     """[1e-4] also where the layers below the adapter are frozen, which the reference runs through all the same."""
     job = a_job(teller, targets, beta=0.3)
@@ -179,6 +181,7 @@ TASTES = {
 }
 
 
+@pytest.mark.slow
 def test_a_pack_learns(teller: Backbone, tmp_path: Path) -> None:
     """Two adapters of opposite tastes in one pack learn theirs; each prefers the other's the less."""
     recipe = Recipe(epochs=4, lr=1e-2, batch_size=4, max_length=32)
