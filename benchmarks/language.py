@@ -1,6 +1,6 @@
 """Language models: a LoRA training step on real short texts, and decoding under many adapters, graftax against PEFT on torch.
 
-    python benchmarks/language.py [step] [decode] [prefill] [--repeats N]
+    python benchmarks/language.py [step] [decode] [resident] [prefill] [--repeats N]
 
 Weights are random, of a 135 M Llama shape (SmolLM's: 30 layers of 576, 9 heads, 3 of keys and values), float32; the work does
 not depend on them. Texts are prompts and responses of code_alpaca, tokenized by a BPE of 16,000 pieces made of them here.
@@ -207,7 +207,7 @@ def their_decode(folder: str, adapters: int, new: int = NEW) -> Work:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("what", nargs="*", default=["step", "decode"])
+    arguments.add_argument("what", nargs="*", default=["step", "decode", "resident"])
     arguments.add_argument("--repeats", type=int, default=5)
     asked = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -216,15 +216,17 @@ if __name__ == "__main__":
             pair = Worker(our_step, folder=folder), Worker(their_step, folder=folder)
             what = f"LoRA step of {TEXTS} real texts, 135 M Llama shape: laid behind one another / padded"
             report(row(what, duel(*pair, repeats=2 * asked.repeats), "other texts in every step"))
+        size = f"{ROWS} rows, {PROMPT} tokens and {NEW} new ones"
         if "decode" in asked.what:
-            size = f"{ROWS} rows, {PROMPT} tokens and {NEW} new ones"
             for adapters in (ROWS, 1):
                 ours = Worker(our_decode, folder=folder, adapters=adapters, resident=adapters)
                 pair = ours, Worker(their_decode, folder=folder, adapters=adapters)
                 report(row(f"generate, {size}, {adapters} adapters", duel(*pair, repeats=asked.repeats)))
-            many = Worker(our_decode, folder=folder, adapters=ROWS, resident=256)
+        if "resident" in asked.what:
             few = Worker(our_decode, folder=folder, adapters=1, resident=1)
-            report(row(f"generate, {size}: one resident adapter / 32 of 256", duel(few, many, repeats=asked.repeats)))
+            many = Worker(our_decode, folder=folder, adapters=ROWS, resident=256)
+            what = f"generate, {size}: one resident adapter / {ROWS} of 256"
+            report(row(what, duel(few, many, repeats=asked.repeats), "both columns graftax"))
         if "prefill" in asked.what:
             pair = (
                 Worker(our_decode, folder=folder, adapters=1, resident=1, new=1),

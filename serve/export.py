@@ -47,7 +47,8 @@ def export_merged(
     for key in ("dtype", "torch_dtype", "problem_type"):
         config.pop(key, None)
     if head is None and backbone.family.generates:
-        config.setdefault("architectures", [f"{backbone.family.task_model}ForCausalLM"])
+        kind = "ConditionalGeneration" if backbone.family.encodes else "CausalLM"
+        config["architectures"] = [f"{backbone.family.task_model}For{kind}"]
     elif head is None:
         config["architectures"] = [f"{backbone.family.task_model}Model"]
         tensors = {key.removeprefix(f"{backbone.family.prefix}."): tensor for key, tensor in tensors.items()}
@@ -79,9 +80,13 @@ def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter)
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (8, min(32, config.max_tokens))).astype(np.int32)
     ids[ids == config.pad_id] = (config.pad_id + 1) % config.vocab_size
     inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
+    if backbone.family.encodes:
+        inputs = inputs._replace(target=inputs)
 
     def outputs(backbone: Backbone, adapter: Adapter) -> np.ndarray:
         state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
+        if backbone.family.encodes:
+            return np.asarray(jax.jit(backbone.encode)(backbone.params, state, inputs).hidden)
         found = jax.jit(backbone.forward)(backbone.params, state, inputs)
         logits = found.pooled if found.pooled is not None else found.tokens
         return np.asarray(logits if logits is not None else jax.jit(backbone.encode)(backbone.params, state, inputs).hidden)

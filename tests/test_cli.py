@@ -194,6 +194,7 @@ def test_eval(graftax: Graftax, folder: Folder) -> None:
     assert f"accuracy     {numbers['accuracy']:.4f}" in graftax(*command).out.splitlines()
 
 
+@pytest.mark.slow
 def test_preferences_and_generated_answers(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None:
     """Trained by dpo; measured by its pairs, and by what it and the backbone alone generate."""
     pairs = [{"question": f"{i}: ", "good": "ab", "bad": "xyz", "completion": "ab"} for i in range(6)]

@@ -76,6 +76,19 @@ def test_greedy_equals_transformers(penalty: float, teller_dir: Path, generator:
     assert [list(one.tokens) for one in found] == expected
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 3},
+        pytest.param({"num_beams": 2, "length_penalty": 0.5, "early_stopping": True}, marks=pytest.mark.slow),
+        pytest.param({"num_beams": 4, "repetition_penalty": 1.4}, marks=pytest.mark.slow),
+    ],
+)
+def test_beams_equal_transformers(options: dict[str, Any], teller_dir: Path, generator: Generator) -> None:
+    found = generator.generate(PROMPTS, sampling=Sampling(max_new_tokens=12, **options))
+    assert [list(one.tokens) for one in found] == theirs(teller_dir, PROMPTS, 12, do_sample=False, **options)
+
+
 @needs_assets
 def test_stories_reference_text() -> None:
     generator = Generator(load_backbone(STORIES))

@@ -195,7 +195,8 @@ def test_a_pack_learns(teller: Backbone, tmp_path: Path) -> None:
     assert evaluate_language(teller, one, TASTES["two"])["reward_accuracy"] == 0.0
 
 
-@pytest.mark.parametrize("method", [LORA, pytest.param(PromptTuning(tokens=2), marks=pytest.mark.slow)], ids=["lora", "prompt"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [LORA, PromptTuning(tokens=2)], ids=["lora", "prompt"])
 def test_measuring_is_validating(method: Any, teller: Backbone, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"task": "dpo", "method": method, "progress": False, "val": {"a": ROWS}}
     recipe = Recipe(epochs=1, lr=1e-2, batch_size=2, max_length=48)

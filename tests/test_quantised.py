@@ -74,6 +74,7 @@ def test_forward_and_gradient_are_those_of_the_floats(family: str, qtype: str) -
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), found, wanted)
 
 
+@pytest.mark.slow
 def test_recomputing_changes_no_gradient_and_keeps_less() -> None:
     config = {**CONFIGS["bert"], "num_hidden_layers": 8}
 
@@ -96,7 +97,8 @@ def test_recomputing_changes_no_gradient_and_keeps_less() -> None:
     assert layers < 0.7 * products < 0.6 * most
 
 
-@pytest.mark.parametrize("qtype", [pytest.param("int8", marks=pytest.mark.slow), "nf4"])
+@pytest.mark.slow
+@pytest.mark.parametrize("qtype", QTYPES)
 def test_trains_generates_and_its_files_are_the_floats_own(qtype: str, teller_dir: Path, tmp_path: Path) -> None:
     held, floats = load_backbone(teller_dir, quantize=qtype), load_backbone(teller_dir)
     data = [{"text": text} for text in ("the boat is on the sea", "a boat, a sea, a sail")] * 4
