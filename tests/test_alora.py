@@ -104,6 +104,7 @@ def test_called_by_the_first_token_it_is_a_lora(backbone_of: GetBackbone) -> Non
     np.testing.assert_allclose(logits(backbone, one, inputs), logits(backbone, other, inputs), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_features_of_frozen_layers_serve_it(backbone_of: GetBackbone) -> None:
     """An adapter of the last layer alone reads the ids, though what enters that layer is known."""
     backbone, inputs = backbone_of("bert"), some_inputs(backbone_of("bert"))

@@ -244,9 +244,13 @@ PROMPTS = ["the early bird", "a", "one two three"]
     ("shape", "options"),
     [
         ("bart", {}),
-        ("t5", {"repetition_penalty": 1.5}),
+        pytest.param("t5", {"repetition_penalty": 1.5}, marks=pytest.mark.slow),
         ("bart", {"num_beams": 3}),
-        ("pegasus", {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "repetition_penalty": 1.3}),
+        pytest.param(
+            "pegasus",
+            {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "repetition_penalty": 1.3},
+            marks=pytest.mark.slow,
+        ),
         pytest.param("t5", {"num_beams": 2, "length_penalty": 0.0}, marks=pytest.mark.slow),
         pytest.param("bart-forced", {"num_beams": 2}, marks=pytest.mark.slow),
     ],
@@ -340,7 +344,7 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in ("t5", "bart-cross") else pytest.mark.slow) for k in KINDS])
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "t5" else pytest.mark.slow) for k in KINDS])
 def test_files_go_both_ways(kind: str, tmp_path: Path) -> None:
     """11: PEFT reads our file and we read its, with the same logits and the same tensors."""
     shape, method, config = KINDS[kind]

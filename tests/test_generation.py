@@ -136,6 +136,7 @@ def whole(backbone: Backbone) -> Any:
     return jax.jit(run)
 
 
+@pytest.mark.slow
 def test_compositions(generator: Generator) -> None:
     """An average with all its weight on one adapter is that adapter; a stack and a true average are neither."""
     whole = Average("a", "b", weights=(1.0, 0.0))

@@ -130,6 +130,7 @@ def test_what_is_saved_is_the_trained_model(start: str, family: str, backbone_of
     assert max(np.abs(ours[name] - array).max() for name, array in backbone.arrays().items()) > 1e-2
 
 
+@pytest.mark.slow
 def test_in_training(backbone_of: GetBackbone) -> None:
     """4, 5, 17, 21: only the factors train, in a layout that is wider; texts share rows; merging is what it computes."""
     method: Any = (lora("pissa", r=5, targets=DENSE),)
@@ -218,7 +219,7 @@ def test_eva_may_leave_a_site_bare(tiny: Backbone, tmp_path: Path) -> None:
     test_contract.assert_same_states(loaded, adapter)
 
 
-@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("task", ["classify", pytest.param("tag", marks=pytest.mark.slow)])
 def test_moments_of_every_linear_site(task: str, tiny: Backbone) -> None:
     """The pooler's inputs are the first tokens alone, and a layer's feed-forward is reached as its attention is."""
     measure = measured(tiny, task)
@@ -255,7 +256,7 @@ def test_corda(tiny: Backbone) -> None:
         np.testing.assert_array_equal(own["a"], fixed["a0"])
 
 
-@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("task", ["classify", pytest.param("tag", marks=pytest.mark.slow)])
 def test_lora_ga(task: str, tiny: Backbone) -> None:
     """A and B are the gradient's triples; and that is the gradient of training: B's, from zero, is s A times it."""
     measure, method = measured(tiny, task), lora("lora_ga")

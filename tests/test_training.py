@@ -184,7 +184,7 @@ SMALLER: dict[str, dict[str, Any]] = {"miss": {"r": 6}, "road": {"group_size": 8
 
 
 #: Methods trained every time; a compiled step of every method is in the contract suite.
-ONE_OF_EACH = ("lora", "bottleneck", "prefix", "ln_tuning", "probe")
+ONE_OF_EACH = ("lora", "bottleneck", "prefix", "probe")
 EVERY = [*(n for n in METHODS if n != "head"), "probe"]
 
 
@@ -385,7 +385,9 @@ def interrupt(run: Run) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("ticks", "dropout"), [(1, 0.2), (3, 0.2), (6, 0.2)])
+@pytest.mark.parametrize(
+    ("ticks", "dropout"), [pytest.param(1, 0.2, marks=pytest.mark.slow), (3, 0.2), pytest.param(6, 0.2, marks=pytest.mark.slow)]
+)
 def test_resume_in_process(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int, dropout: float) -> None:
     """Stopped at any tick (in an epoch, between jobs) and called again: the bits and metrics of an uninterrupted run."""
     recipe = QUICK.replace(epochs=4)
