@@ -1,0 +1,141 @@
+"""What a benchmark writes: a line of `results.jsonl` for every cell measured, and what was said about each example.
+
+A *cell* is one training: a method on a task and backbone, with one learning rate, schedule, length and seed. Measured on the
+validation rows it is a step of the search, on the test rows a result; either is a `Record`. What was said about each example
+lies beside it (`Predictions`), because the intervals and tests of `statistics.py` draw examples anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import disk
+from ..errors import GraftaxError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training. Equal cells have equal ids, whoever runs them and when."""
+
+    backbone: str
+    task: str  # name in the suite
+    method: str  # label in the suite
+    size: int | None  # training rows per class (of a language task: rows); None: all
+    lr: float
+    schedule: str
+    epochs: int
+    seed: int
+    library: str = "graftax"  # or the peer: "peft", "adapters"
+
+    @property
+    def id(self) -> str:
+        """A directory name: readable, and distinct for distinct cells."""
+        digest = hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:8]
+        return f"{self.task}-{self.method}-{self.lr:g}-{self.seed}-{digest}".replace("/", "_").replace("+", "_")
+
+
+@dataclass(frozen=True)
+class Record(Cell):
+    """A cell as measured. Costs are of its training; None: not measured, or (`error`) not to be had."""
+
+    suite: str = ""
+    stage: str = "final"  # "search": compared with other rates on validation rows; "final": measured on test rows
+    split: str = "test"
+    metric: str = ""  # main metric of the task
+    value: float | None = None  # its value
+    metrics: dict[str, float] = field(default_factory=dict)  # all that were taken
+    ece: float | None = None  # expected calibration error, 15 bins of equal width
+    brier: float | None = None  # mean squared distance of the probabilities from the truth
+    worst_slice: float | None = None  # the main metric of the worst slice of at least 10 examples
+    worst_slice_name: str | None = None
+    forgetting: float | None = None  # change on the suite's general task, negative where the adapter does harm
+    interference: float | None = None  # change of `value` when trained in a pack with others instead of alone
+    rows: int | None = None  # trained on
+    steps: int | None = None
+    parameters: int | None = None  # trainable, with the head
+    head_parameters: int | None = None
+    file_bytes: int | None = None  # of the adapter's directory
+    seconds: float | None = None  # wall clock of all steps, without compiling
+    step_seconds: float | None = None  # median
+    compile_seconds: float | None = None  # of the programs of this cell's method and shape, shared with its like
+    process_seconds: float | None = None  # of a peer's process, from its start to its end
+    memory_bytes: int | None = None  # arguments, temporaries and outputs of the step's program
+    flops: float | None = None  # of all steps, by the compiled program
+    energy_joules: float | None = None
+    energy_source: str | None = None  # "rapl", "nvml" or "flops" (an estimate)
+    predictions: str | None = None  # file, relative to the results
+    data: str = ""  # sha256 of the task's files
+    commit: str = ""
+    device: str = ""
+    date: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Cell)})
+
+
+_FIELDS = {f.name for f in dataclasses.fields(Record)}
+
+
+def append(folder: Path, record: Record, name: str = "results.jsonl") -> None:
+    """Add a line; it is on the disk when this returns."""
+    with disk.full_disk(folder), (folder / name).open("ab") as file:
+        file.write((json.dumps(asdict(record)) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(folder: Path) -> list[Record]:
+    """All records of a benchmark's directory, of every shard; a last line cut short by a crash is dropped."""
+    return [Record(**row) for file in sorted(folder.glob("results*.jsonl")) for row in _lines(file)]
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    lines = file.read_bytes().split(b"\n")
+    for i, line in enumerate(lines[:-1]):  # what follows the last newline was not written whole
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise GraftaxError(f"{file}: line {i + 1} is not valid JSON ({error}).") from error
+        if not isinstance(row, dict) or not row.keys() <= _FIELDS:
+            raise GraftaxError(f"{file}: line {i + 1} is no result of this version of graftax.")
+        yield row
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was said about each of n test examples.
+
+    `top / bottom`, summed before they are divided, is the task's ratio metric: right answers over examples (accuracy), the sum
+    of the tokens' losses over tokens (perplexity's logarithm), wrong characters over characters. Of classifications `gold` and
+    `said` are class indices and `confidence` is the probability of what was said.
+    """
+
+    top: np.ndarray  # [n] float64
+    bottom: np.ndarray  # [n] float64
+    gold: np.ndarray | None = None  # [n] int32
+    said: np.ndarray | None = None
+    confidence: np.ndarray | None = None  # [n] float32
+
+    def save(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f".{file.name}")
+        with disk.full_disk(file), draft.open("wb") as out:
+            np.savez(out, **{name: value for name, value in vars(self).items() if value is not None})
+        os.replace(draft, file)
+
+    @classmethod
+    def load(cls, file: Path) -> Predictions:
+        with np.load(file, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in arrays.files})
