@@ -85,20 +85,27 @@ class Record(Cell):
         return Cell(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Cell)})
 
 
+FILE = "results.jsonl"
 _FIELDS = {f.name for f in dataclasses.fields(Record)}
 
 
-def append(folder: Path, record: Record, name: str = "results.jsonl") -> None:
+def append(folder: Path, record: Record) -> None:
     """Add a line; it is on the disk when this returns."""
-    with disk.full_disk(folder), (folder / name).open("ab") as file:
+    with disk.full_disk(folder), (folder / FILE).open("ab") as file:
         file.write((json.dumps(asdict(record)) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def read(folder: Path) -> list[Record]:
-    """All records of a benchmark's directory, of every shard; a last line cut short by a crash is dropped."""
-    return [Record(**row) for file in sorted(folder.glob("results*.jsonl")) for row in _lines(file)]
+    """All records of a benchmark's directory and of its shards'; a last line cut short by a crash is dropped."""
+    records = []
+    for file in (folder / FILE, *sorted(folder.glob(f"shard-*/{FILE}"))):
+        for row in _lines(file) if file.is_file() else ():
+            if row["predictions"] is not None:
+                row["predictions"] = str(file.parent.relative_to(folder) / row["predictions"])
+            records.append(Record(**row))
+    return records
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from ..train.batches import Shape, plan_all, shape_alone
 from ..train.data import Columns, Examples, read_examples
+from ..train.rows import Rows
 from ..train.tasks import Answer, task_named
 from ..train.text_metrics import SCORES
 from .composition import Composition
@@ -20,7 +21,10 @@ from .generator import Generator, Prompt
 from .predictor import Predictor
 from .sampling import Sampling
 
-_ROWS = 8  # of a batch of a language model's
+_TOKENS = 2048  # of a batch; but
+_ROWS = 8  # at least
+_NARROWEST = 64  # tokens of a row that texts share
+_SHORTEST = 4  # tokens of a text, for the room a batch has for texts
 
 
 def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
@@ -49,22 +53,58 @@ def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, column
     room = backbone.config.max_tokens - sum(method.virtual_tokens for method in adapter.methods)
     length = min(adapter.recipe.get("max_length", room), room)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
-    if task.targets or any(method.adds_tokens or method.whole_text for method in adapter.methods):
-        shape = shape_alone(max(rows.lengths), _ROWS, rows.together, rows.longest_target)
-    else:
-        shape = Shape(len(rows.tokens), _ROWS, max(rows.wholes), together=rows.together)
-    state = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
+    found = outputs_of(backbone, adapter, rows)
+    return task.score(rows.examples, [task.answer(mine, (), rows.tokens[i]) for i, mine in found.items()], ())
 
-    @jax.jit
+
+def outputs_of(backbone: Backbone, adapter: Adapter, rows: Rows) -> dict[int, np.ndarray]:
+    """What `Task.answer` reads of each text, an adapter's own task and classes: text -> outputs, in the order computed.
+
+    Adapters of one method and like sizes share a program.
+    """
+    task, classes = task_named(adapter.task), len(adapter.labels)
+
     def outputs(params: Any, state: Any, inputs: Any, labels: Any) -> jax.Array:
         return task.outputs(backbone, params, state, inputs, labels)
 
-    answers = []
+    program = backbone.programs.setdefault((outputs_of, task.name), jax.jit(outputs))
+    layout, tokenizer = Layout.of([adapter], backbone.sites, bucket=True), Tokenizer.of(backbone)
+    state = jax.device_put(layout.stack(adapter, backbone.sites).state)
+    shape, found = _shape_of(rows, adapter), dict[int, np.ndarray]()
     for planned in plan_all(rows.lengths, shape):
         inputs = tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
-        found = np.asarray(outputs(backbone.params, state, inputs, task.lay(rows, planned, shape, 0)))
-        answers += [task.answer(mine, (), rows.tokens[i]) for i, mine in task.each(found, rows, planned)]
-    return task.score(rows.examples, answers, ())
+        outs = np.asarray(program(backbone.params, state, inputs, task.lay(rows, planned, shape, classes)))
+        found |= {i: mine if task.headless else mine[..., :classes] for i, mine in task.each(outs, rows, planned)}
+    return found
+
+
+def pooled_of(backbone: Backbone, adapter: Adapter | None, rows: Rows) -> np.ndarray:
+    """The features that a classifier reads, `[texts, hidden]`, under an adapter without its head; None: of the backbone."""
+
+    def features(params: Any, state: Any, inputs: Any) -> jax.Array:
+        out = backbone.encode(params, state, inputs)
+        return out.pooled if backbone.family.head.features == "pooled" and out.pooled is not None else out.first
+
+    program = backbone.programs.setdefault((pooled_of,), jax.jit(features))
+    tokenizer, state = Tokenizer.of(backbone), {}
+    if adapter is not None:
+        whole = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
+        state = {name: tree for name, tree in whole.items() if not name.startswith("head.")}
+    shape, found = _shape_of(rows, adapter), dict[int, np.ndarray]()
+    for planned in plan_all(rows.lengths, shape):
+        inputs = tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
+        found |= dict(zip(planned.texts, np.asarray(program(backbone.params, state, inputs)), strict=False))
+    return np.stack([found[i] for i in range(len(rows))])
+
+
+def _shape_of(rows: Rows, adapter: Adapter | None) -> Shape:
+    """Of the batches in which rows are measured."""
+    methods = adapter.methods if adapter else ()
+    if rows.longest_target or any(method.adds_tokens or method.whole_text for method in methods):
+        return shape_alone(max(rows.lengths), _ROWS, rows.together, rows.longest_target)
+    tokens = max(_NARROWEST, 1 << (max(rows.wholes) - 1).bit_length())
+    count = max(_ROWS, _TOKENS // tokens)
+    return Shape(count * tokens // _SHORTEST, count, tokens, together=rows.together)
 
 
 def evaluate_generation(

@@ -109,12 +109,16 @@ class Pack:
         if self.features and self.features.step():
             return []
         live, stacked = self._next()
-        jax.block_until_ready(self.state.step)  # at most one step ahead: a signal is answered within a step
+        self.wait()  # at most one step ahead: a signal is answered within a step
         self.state = self.programs.step(self.backbone.params, self.backbone.unrolled, self.state, stacked)
         for k in live:
             if (place := self.places[k]) is not None:
                 place.position += 1
         return live
+
+    def wait(self) -> None:
+        """Until the last step is computed."""
+        jax.block_until_ready(self.state.step)
 
     def gradients(self, batches: int) -> Any:
         """Mean gradient of the first slot's adapter as it is, over the first batches of its epoch."""
@@ -128,12 +132,10 @@ class Pack:
             total = mine if total is None else jax.tree.map(np.add, total, mine)
         return jax.tree.map(lambda leaf: leaf / np.float32(count), total)
 
-    def step_memory(self) -> int:
-        """Bytes that XLA wants for the next step's temporary buffers and outputs."""
+    def step_program(self) -> Any:
+        """The next step's gradient program, compiled: for what XLA knows of it."""
         _, batch = self._next()
-        program = self.programs.gradient.lower(self.backbone.params, self.backbone.unrolled, self.state, batch).compile()
-        memory = program.memory_analysis()
-        return memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0
+        return self.programs.gradient.lower(self.backbone.params, self.backbone.unrolled, self.state, batch).compile()
 
     def _next(self) -> tuple[list[int], Batch]:
         """The slots that take part in the next tick, those of the shape that most of them have, and their batches."""

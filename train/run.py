@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from .. import disk
 from ..adapters.adapter import Adapter
@@ -48,6 +49,7 @@ class Result:
     name: str
     directory: Path
     metrics: dict[str, float]  # of the validation rows at the kept epoch, and the loss
+    step_seconds: float | None = None  # wall clock of a step, shared by the slots that took it: median of the epochs' means
     history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl about this adapter
 
 
@@ -135,6 +137,26 @@ def train_many(
             return run.go()
 
 
+@dataclass
+class Timer:
+    """Of one job's steps, those of this process. A step returns before it is computed, so that epochs are what can be timed."""
+
+    seconds: float = 0.0  # of this epoch
+    steps: int = 0
+    means: list[float] = field(default_factory=list)  # of the epochs before
+
+    def step(self, seconds: float) -> None:
+        self.seconds, self.steps = self.seconds + seconds, self.steps + 1
+
+    def end_epoch(self) -> None:
+        self.means.append(self.seconds / self.steps)
+        self.seconds, self.steps = 0.0, 0
+
+    @property
+    def step_seconds(self) -> float:
+        return float(np.median(self.means))
+
+
 class Run:
     """One call of `train_many`, new or resumed."""
 
@@ -155,6 +177,7 @@ class Run:
         self.stopped: int | None = None  # the signal that arrived
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []
+        self.timers: dict[int, Timer] = {}  # of the jobs in the slots
         self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
 
         if pack_size is not None:
@@ -173,7 +196,7 @@ class Run:
             self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
             self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
             self.history, offset = facts["history"], facts["offset"]
-            self.results = {n: Result(n, out / n, m, self.history[n]) for n, m in facts["done"].items()}
+            self.results = {n: Result(n, out / n, **known, history=self.history[n]) for n, known in facts["done"].items()}
         self.metrics = Metrics(out / "metrics.jsonl", offset, [job.name for job in jobs])
         total = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs)
         left = [*self.waiting, *(place.job for place in self.pack.places if place)]
@@ -245,9 +268,15 @@ class Run:
         saved = time.monotonic()
         self._fill()
         while self.pack.busy:
-            for slot in self.pack.tick():
+            began = time.perf_counter()
+            ticked = self.pack.tick()
+            if any(self.pack.epoch_done(slot) for slot in ticked):
+                self.pack.wait()  # it would soon, for the loss: so that its last steps are in this epoch's time
+            seconds = (time.perf_counter() - began) / max(1, len(ticked))
+            for slot in ticked:
                 place = self.pack.places[slot]
                 assert place is not None
+                self.timers.setdefault(place.job, Timer()).step(seconds)
                 self.progress.advance(self.jobs[place.job].name)
                 if self.pack.epoch_done(slot):
                     self._end_epoch(slot)
@@ -275,6 +304,7 @@ class Run:
         assert place is not None
         job = self.jobs[place.job]
         step = (place.epoch + 1) * job.steps_per_epoch
+        self.timers[place.job].end_epoch()
         loss, failed = self.pack.take_loss(slot)
         scores = self.pack.evaluate(slot) if job.val is not None and not failed else {}
         if failed or scores is None:
@@ -310,7 +340,8 @@ class Run:
         numbers = {key: value for key, value in line.items() if isinstance(value, float)}
         adapter: Adapter = self.pack.result(slot, {**numbers, "epoch": kept})
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
-        self.results[job.name] = Result(job.name, self.out / job.name, numbers, self.history[job.name])
+        taken = self.timers[place.job].step_seconds
+        self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name])
         self.progress.end(job.name, skipped=(job.recipe.epochs - place.epoch) * job.steps_per_epoch)
         self.pack.release(slot)
 
@@ -322,7 +353,7 @@ class Run:
             "ticks": self.ticks,
             "history": self.history,
             "offset": self.metrics.offset,
-            "done": {name: result.metrics for name, result in self.results.items()},
+            "done": {name: {"metrics": r.metrics, "step_seconds": r.step_seconds} for name, r in self.results.items()},
         }
         self.checkpoints.save(self.ticks, self.pack.arrays(), facts)
 

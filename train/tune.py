@@ -75,7 +75,8 @@ def _seconds_per_adapter(pack: Pack) -> float | None:
 
 def _fits(pack: Pack) -> bool:
     """Whether the step's buffers, as XLA counts them, leave a third of the free memory."""
-    needed = pack.step_memory()
+    memory = pack.step_program().memory_analysis()
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0
     if jax.default_backend() == "cpu":
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:

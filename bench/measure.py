@@ -1,0 +1,92 @@
+"""What an adapter says about rows, and how good it is: the main metric, calibration, the worst slice, what it forgot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..adapters.adapter import Adapter
+from ..models.backbone import Backbone
+from ..serve.evaluate import outputs_of, pooled_of
+from ..train.rows import Rows
+from ..train.tasks import task_named
+from .metrics import metric_named
+from .results import Predictions
+
+_BINS = 15
+_SLICE = 10  # examples of the smallest slice that is looked at
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The fields of a `Record` that rows give."""
+
+    predictions: Predictions
+    fields: dict[str, Any]
+
+
+def measure(backbone: Backbone, adapter: Adapter, rows: Rows, metric: str) -> Measured:
+    """An adapter's answers to labelled rows of its own task."""
+    found = outputs_of(backbone, adapter, rows)
+    logits = np.stack([found[i] for i in range(len(rows))])
+    return judged(logits, np.array(rows.labels, np.int32), rows.lengths, metric)
+
+
+def judged(logits: np.ndarray, gold: np.ndarray, lengths: Sequence[int], metric: str) -> Measured:
+    """Of logits `[n, classes]` and the right classes `[n]`; `lengths` in tokens, for the slices."""
+    logs = np.asarray(jax.nn.log_softmax(logits.astype(np.float64)), np.float64)
+    chances, said = np.exp(logs), logits.argmax(-1).astype(np.int32)
+    confidence, right = chances.max(-1), (said == gold).astype(np.float64)
+    predictions = Predictions(right, np.ones_like(right), gold, said, confidence.astype(np.float32))
+    metrics = {name: float(metric_named(name)(predictions)[0]) for name in ("accuracy", "macro_f1", "matthews")}
+    metrics["nll"] = float(-logs[np.arange(len(gold)), gold].mean())
+    name, worst = worst_slice(right, gold, np.asarray(lengths))
+    fields = {
+        "metric": metric,
+        "value": metrics[metric],
+        "metrics": metrics,
+        "ece": calibration_error(confidence, right),
+        "brier": float(((chances - np.eye(chances.shape[1])[gold]) ** 2).sum(-1).mean()),
+        "worst_slice": worst,
+        "worst_slice_name": name,
+    }
+    return Measured(predictions, fields)
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 3): |accuracy - confidence| in 15 bins, weighted by their examples."""
+    which = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gaps = [abs(right[which == b].sum() - confidence[which == b].sum()) for b in range(_BINS)]
+    return float(sum(gaps) / len(right))
+
+
+def worst_slice(right: np.ndarray, gold: np.ndarray, lengths: np.ndarray) -> tuple[str | None, float | None]:
+    """The slice, a label or a third of the texts by length, with the smallest share right; None where all are too small."""
+    slices = {f"label {label}": gold == label for label in np.unique(gold).tolist()}
+    low, high = np.quantile(lengths, [1 / 3, 2 / 3])
+    slices |= {"short texts": lengths <= low, "middling texts": (lengths > low) & (lengths <= high), "long texts": lengths > high}
+    shares = {name: float(right[of].mean()) for name, of in slices.items() if of.sum() >= _SLICE}
+    worst = min(shares, key=lambda name: shares[name], default=None)
+    return worst, None if worst is None else shares[worst]
+
+
+def general_score(backbone: Backbone, adapter: Adapter | None, train: Rows, test: Rows) -> float:
+    """How well the pooled features still tell the classes of a task that the adapter was not trained on: accuracy of the nearest
+    class mean (by cosine), of means over `train`."""
+    known, asked = (_unit(pooled_of(backbone, adapter, rows)) for rows in (train, test))
+    labels = np.array(train.labels)
+    means = _unit(np.stack([known[labels == label].mean(0) for label in np.unique(labels)]))
+    return float((np.unique(labels)[(asked @ means.T).argmax(-1)] == np.array(test.labels)).mean())
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def task_rows(task: str, examples: Any, labels: Sequence[str], tokenizer: Any, max_length: int) -> Rows:
+    """Examples tokenized for measuring."""
+    return task_named(task).rows(examples, labels, tokenizer, max_length)

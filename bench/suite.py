@@ -1,0 +1,209 @@
+"""A suite: which methods on which tasks and backbones, and how much tuning each gets. A TOML file:
+
+    name = "mine"
+    backbones = ["sentence-transformers/all-MiniLM-L6-v2"]     # directories or Hub ids
+    data = "$GRAFTAX_DATA"                                     # folder of the tasks' files; relative: to this file
+    sizes = [16, 64, "all"]                                    # training rows per class; a learning curve over the data
+    seeds = 5                                                  # trainings at the best setting, measured on the test rows
+    lrs = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]                       # searched on the validation rows, for every method as many
+    schedules = ["linear"]
+    epochs = 10
+
+    [tasks.sst2]
+    train = "sst2/train.csv"
+    val = "sst2/dev.csv"                                       # or a share of the training rows: val = 0.2
+    test = "sst2/test.csv"
+    test_rows = 500                                            # at most, drawn once
+
+    [methods.lora-32]
+    method = "lora"                                            # as `graftax train --method`; without it, the table's name
+    rank = 32
+    lrs = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]                       # its own rates: as many as the others have
+
+    [general]                                                  # a task nobody trains on: what do adapters forget of it?
+    train = "clinc150/train.csv"
+    test = "clinc150/test.csv"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..arguments import make_method
+from ..errors import GraftaxError
+from ..train.data import Columns
+from ..train.recipe import Recipe
+from .metrics import metric_named
+
+FOLDER = Path(__file__).resolve().parent.parent / "suites"
+#: task of `train_many` -> main metric of a benchmark of it
+KINDS = {"classify": "accuracy"}
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Where a task's rows are, and what they are measured by."""
+
+    train: str
+    test: str | float = 0.25  # a file, or a share of the training rows
+    val: str | float = 0.2
+    kind: str = "classify"
+    metric: str | None = None  # of `bench/metrics.py`; None: the kind's own
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"
+    val_rows: int = 500  # at most
+    test_rows: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise GraftaxError(f"a benchmark's task cannot be of kind {self.kind!r}; there are {', '.join(KINDS)}.")
+        metric_named(self.main_metric)
+
+    @property
+    def main_metric(self) -> str:
+        return self.metric or KINDS[self.kind]
+
+    @property
+    def columns(self) -> Columns:
+        return Columns(text=self.text, pair=self.pair, label=self.label)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with its settings, and its own search grid where it has one."""
+
+    method: str
+    rank: int = 8
+    alpha: float = 16.0
+    start: str = "default"
+    target: str | None = None
+    options: tuple[str, ...] = ()  # name=value, as `graftax train --option`
+    lrs: tuple[float, ...] | None = None
+
+    @cached_property
+    def made(self) -> Any:
+        """What `train_many` takes as `method`."""
+        return make_method(self.method, self.rank, self.alpha, self.target, list(self.options), self.start)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as its file says it."""
+
+    name: str
+    backbones: tuple[str, ...]
+    tasks: Mapping[str, TaskSpec]
+    methods: Mapping[str, MethodSpec]
+    lrs: tuple[float, ...]
+    description: str = ""
+    published: str = ""  # the figure of others that this suite is to reproduce
+    data: str = "$GRAFTAX_DATA"
+    general: TaskSpec | None = None
+    sizes: tuple[int | None, ...] = (None,)
+    seeds: int = 5
+    schedules: tuple[str, ...] = ("linear",)
+    keep: float = 0.5  # share of the settings that each round of the search keeps
+    epochs: int = 10
+    batch_size: int = 32
+    max_length: int = 128
+    weight_decay: float = 0.0
+    pack_size: int | None = 1  # adapters trained at once; None: measured
+    interference: bool = False  # train the seeds of each setting in one pack, too, and compare
+
+    def __post_init__(self) -> None:
+        if not self.backbones or not self.tasks or not self.methods or not self.lrs:
+            raise GraftaxError(f"suite {self.name}: it needs backbones, [tasks.NAME], [methods.NAME] and lrs.")
+        if self.seeds < 1 or not 0 < self.keep < 1:
+            raise GraftaxError(f"suite {self.name}: seeds is at least 1, and keep lies between 0 and 1.")
+        for label, spec in self.methods.items():
+            if spec.lrs is not None and len(spec.lrs) != len(self.lrs):
+                raise GraftaxError(
+                    f"suite {self.name}: {label} searches {len(spec.lrs)} rates and the others {len(self.lrs)}; every method "
+                    "gets the same budget."
+                )
+            spec.made  # noqa: B018  an unknown method or option is refused before anything runs
+        for lr in {*self.lrs, *(lr for spec in self.methods.values() for lr in spec.lrs or ())}:
+            for schedule in self.schedules:
+                self.recipe(lr, schedule, self.epochs, 0)
+
+    def recipe(self, lr: float, schedule: str, epochs: int, seed: int) -> Recipe:
+        fixed = {"batch_size": self.batch_size, "max_length": self.max_length, "weight_decay": self.weight_decay}
+        return Recipe(lr=lr, schedule=schedule, epochs=epochs, seed=seed, **fixed)  # type: ignore[arg-type]
+
+    def settings(self, label: str) -> list[tuple[float, str]]:
+        """The grid of a method: (learning rate, schedule)."""
+        return [(lr, schedule) for lr in self.methods[label].lrs or self.lrs for schedule in self.schedules]
+
+    def path(self, name: str) -> Path:
+        """A task's file."""
+        folder = os.path.expandvars(self.data)
+        if "$" in folder and not Path(name).is_absolute():
+            raise GraftaxError(
+                f"suite {self.name}: its files are in {self.data}, which is not set; set it, pass --data-dir, or run "
+                "--suite domains, whose rows come with graftax."
+            )
+        return FOLDER.resolve() / Path(folder).expanduser() / name
+
+    @property
+    def digest(self) -> str:
+        """Changes with whatever changes the cells or what they are compared by."""
+        return hashlib.sha256(repr(dataclasses.replace(self, description="", published="", data="")).encode()).hexdigest()
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by its name (`benchmarks/suites/NAME.toml`) or file.
+
+    Raises GraftaxError for a file that is not there or not TOML, and for a key that is none of a suite's.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
+        raise GraftaxError(f"no suite {name!r}; there are {there}, or give a .toml file.")
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise GraftaxError(f"{path}: not valid TOML ({error}).") from error
+    tables: dict[str, dict[str, Any]] = {}
+    for key in ("tasks", "methods"):
+        found = content.get(key)
+        if not isinstance(found, dict) or not found or not all(isinstance(table, dict) for table in found.values()):
+            raise GraftaxError(f"{path}: it needs tables [{key}.NAME].")
+        tables[key] = found
+    content["tasks"] = {label: _made(TaskSpec, table, f"{path}: [tasks.{label}]") for label, table in tables["tasks"].items()}
+    content["methods"] = {
+        label: _made(MethodSpec, {"method": label, **table}, f"{path}: [methods.{label}]")
+        for label, table in tables["methods"].items()
+    }
+    if "general" in content:
+        content["general"] = _made(TaskSpec, content["general"], f"{path}: [general]")
+    content["sizes"] = [None if size == "all" else size for size in content.get("sizes", ["all"])]
+    return _made(Suite, {"name": path.stem, **content}, str(path))
+
+
+def _made(kind: Any, table: Any, where: str) -> Any:
+    """A dataclass from a TOML table, its keys and types checked."""
+    if not isinstance(table, dict):
+        raise GraftaxError(f"{where}: expected a table.")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = [key for key in table if key not in fields]
+    if unknown:
+        raise GraftaxError(f"{where}: no such setting: {', '.join(unknown)}; there are {', '.join(fields)}.")
+    missing = [f.name for f in fields.values() if f.default is dataclasses.MISSING and f.name not in table]
+    if missing:
+        raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    for key, value in values.items():
+        like = fields[key].default
+        if isinstance(like, bool | int | str) and type(value) is not type(like):
+            if not (key in ("val", "test") and isinstance(value, str | float)):
+                raise GraftaxError(f"{where}: {key} is {type(like).__name__}, as in {key} = {like!r}; got {value!r}.")
+    return kind(**values)

@@ -1,0 +1,130 @@
+"""`graftax bench`: run a suite, report on it, compare two."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from .errors import GraftaxError
+from .options import LabelOption, PairOption, TextOption
+
+app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    suite: Annotated[str, typer.Option(help="Name of a suite (quick, domains, text, language, ...), or a TOML file.")] = "quick",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the results, the adapters and the report.")] = Path(
+        "bench-output"
+    ),
+    data: Annotated[
+        Optional[list[Path]],
+        typer.Option("--data", "-d", help="Your own labelled rows, once for each file: replaces the suite's tasks."),
+    ] = None,
+    test: Annotated[
+        Optional[Path], typer.Option(help="Test rows of --data. Default: a quarter of the rows is held out.")
+    ] = None,
+    backbone: Annotated[
+        Optional[list[str]], typer.Option("--backbone", "-b", help="Replaces the suite's; once for each.")
+    ] = None,
+    data_dir: Annotated[Optional[Path], typer.Option(help="Folder of the suite's files. Default: $GRAFTAX_DATA.")] = None,
+    method: Annotated[
+        Optional[list[str]], typer.Option("--method", "-m", help="Of the suite's methods only these; once for each.")
+    ] = None,
+    seeds: Annotated[Optional[int], typer.Option(help="Trainings at each method's best setting.")] = None,
+    peer: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Run the final cells through this library, too: peft or adapters, in an environment of its own."),
+    ] = None,
+    shard: Annotated[Optional[str], typer.Option(metavar="I/N", help="Run the I-th of N parts; all into one --out.")] = None,
+    text_column: TextOption = "text",
+    text_pair_column: PairOption = None,
+    label_column: LabelOption = "label",
+) -> None:
+    """Compare fine-tuning methods: which wins where, at what cost, and what cannot be told apart.
+
+    Every method's learning rate is searched on validation rows with the same budget; then several seeds are measured on test
+    rows. Interrupt it, or kill it: the same command goes on.
+
+        graftax bench --suite quick --out results
+        graftax bench --data mine.csv --out mine
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from .bench.peers import LIBRARIES
+    from .bench.report import write_report
+    from .bench.runner import Shard, run_suite
+    from .bench.suite import TaskSpec, load_suite
+
+    chosen = load_suite(suite)
+    if data_dir is not None:
+        chosen = replace(chosen, data=str(data_dir.resolve()))
+    if data:
+        rows: dict[str, Any] = {"text": text_column, "pair": text_pair_column, "label": label_column}
+        if test is not None:
+            if len(data) > 1:
+                raise GraftaxError("--test is for one data file; with several a quarter of each is held out.")
+            rows["test"] = str(test.resolve())
+        tasks = {file.stem: TaskSpec(train=str(file.resolve()), **rows) for file in data}
+        if len(tasks) < len(data):
+            raise GraftaxError(f"two data files have the same name: {', '.join(file.stem for file in data)}.")
+        chosen = replace(chosen, name="+".join(tasks), description="", tasks=tasks, sizes=(None,), general=None)
+    if backbone:
+        chosen = replace(chosen, backbones=tuple(backbone))
+    if method:
+        unknown = [name for name in method if name not in chosen.methods]
+        if unknown:
+            raise GraftaxError(f"no method {', '.join(unknown)} in suite {chosen.name}; it has {', '.join(chosen.methods)}.")
+        chosen = replace(chosen, methods={name: spec for name, spec in chosen.methods.items() if name in method})
+    if seeds is not None:
+        chosen = replace(chosen, seeds=seeds)
+    for name in peer or []:
+        if name not in LIBRARIES:
+            raise GraftaxError(f"--peer {name}: there are {', '.join(LIBRARIES)}.")
+    records = run_suite(chosen, out, shard=_shard(shard, Shard), load=_load, peers=tuple(peer or ()))
+    answer = write_report(out)
+    print(f"\n{answer}\n\n{out / 'report.html'}")
+    failed = [record for record in records if record.error]
+    if failed:
+        raise GraftaxError(f"{len(failed)} of {len(records)} cells failed, {failed[0].method} first: {failed[0].error}")
+
+
+@app.command()
+def report(directory: Annotated[Path, typer.Argument(help="Directory of a benchmark, all its shards in it.")]) -> None:
+    """Write the report of a directory anew: report.html, report.md, plots and results.parquet."""
+    from .bench.report import write_report
+
+    print(write_report(directory))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Directory of a benchmark.")],
+    b: Annotated[Path, typer.Argument(help="Another's.")],
+) -> None:
+    """Two benchmarks side by side: what got better, worse, faster, slower."""
+    from .bench.compare import compare as compared
+
+    print(compared(a, b))
+
+
+def _shard(text: str | None, kind: Any) -> Any:
+    if text is None:
+        return kind()
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise GraftaxError(f"--shard {text}: expected I/N, as in 1/4.")
+    return kind(int(found[1]) - 1, int(found[2]))
+
+
+def _load(name: str) -> Any:
+    """A backbone; MiniLM, which the suites that come with graftax use, as the demo finds it."""
+    from .demo import HUB_ID, find_minilm
+    from .models.load import load_backbone
+
+    return load_backbone(str(find_minilm()) if name == HUB_ID else name)
