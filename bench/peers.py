@@ -151,7 +151,7 @@ def _facts(backbone: Backbone, job: Job, test: Rows) -> dict[str, Any]:
         "seed": recipe.seed,
         "weight_decay": recipe.weight_decay,
         "clip": recipe.clip,
-        "rates": np.asarray(learning_rate(job.hyper(), np.arange(len(batches)))).tolist(),
+        "rates": np.asarray(learning_rate(job.hyper(), jax.numpy.arange(len(batches)))).tolist(),
         "batches": batches,
         "train": _rows(job.train, typed),
         "test": _rows(test, typed),
@@ -160,8 +160,8 @@ def _facts(backbone: Backbone, job: Job, test: Rows) -> dict[str, Any]:
 
 def _rows(rows: Rows, typed: bool) -> dict[str, list[Any]]:
     """Token ids and labels of rows, and token types where the backbone has several."""
-    types = {"types": [row.types.tolist() for row in rows.tokens]} if typed else {}
-    return {"ids": [row.ids.tolist() for row in rows.tokens], "labels": [np.asarray(one).tolist() for one in rows.labels], **types}
+    lists = {"ids": [row.ids.tolist() for row in rows.tokens], "labels": [np.asarray(one).tolist() for one in rows.labels]}
+    return lists | ({"types": [row.types.tolist() for row in rows.tokens]} if typed else {})
 
 
 def _run(library: str, interpreter: str, folder: Path) -> float:
@@ -181,7 +181,8 @@ def _run(library: str, interpreter: str, folder: Path) -> float:
         raise GraftaxError(f"the peer {library}: {interpreter} cannot be run ({error.strerror}).") from error
     seconds = time.perf_counter() - begun
     if done.returncode != 0:
+        if done.returncode < 0:
+            raise GraftaxError(f"the peer {library} was ended by signal {-done.returncode}.")
         said = [line for line in done.stderr.splitlines() if line.strip()]
-        end = f"was ended by signal {-done.returncode}" if done.returncode < 0 else f"failed: {said[-1] if said else 'no word'}"
-        raise GraftaxError(f"the peer {library} {end}")
+        raise GraftaxError(f"the peer {library} failed: {said[-1] if said else 'it says nothing.'}")
     return seconds

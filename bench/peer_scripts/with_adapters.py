@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import adapters
 import torch
 from loop import Job, config_of, run
+
+import adapters
 
 
 def load(job: Job, adapter: Path) -> Any:

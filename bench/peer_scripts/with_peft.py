@@ -25,7 +25,7 @@ def load(job: Job, adapter: Path) -> Any:
     config.inference_mode = False
     # not PeftModel.from_pretrained(is_trainable=True), which refuses prefixes and prompts
     model = peft.get_peft_model(base, config)
-    unknown = peft.set_peft_model_state_dict(model, tensors).unexpected_keys
+    unknown = {*peft.set_peft_model_state_dict(model, tensors).unexpected_keys} - {"prompt_embeddings"}  # it has read these
     if unknown:
         sys.exit(f"PEFT has no place for {', '.join(unknown)}.")
     return model
