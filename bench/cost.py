@@ -27,10 +27,10 @@ _RAPL = Path("/sys/class/powercap")
 _saved = 0.0  # seconds of compiling that the cache on disk has spared this process
 
 
-def _heard(event: str, seconds: float, **_: Any) -> None:
+def _heard(event: str, duration_secs: float, **_: str | int) -> None:
     global _saved
     if event == "/jax/compilation_cache/compile_time_saved_sec":
-        _saved += seconds
+        _saved += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_heard)
@@ -59,29 +59,40 @@ def step_cost(backbone: Backbone, task: Task, job: Job, tokenizer: Tokenizer) ->
     seconds = time.perf_counter() - began + _saved - before
     memory, counted = program.memory_analysis(), program.cost_analysis()
     used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
-    return StepCost(float(counted.get("flops", 0.0)), int(used), seconds, float(np.median(times)) * len(times) if times else 0.0)
+    once = float(np.median(times)) * len(times) if times else 0.0  # the first was compiled, too
+    return StepCost(float(counted.get("flops", 0.0)), int(used), seconds, once)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Energy:
-    """Joules of a stretch of the run; `source` says who counted."""
+    """Joules; `source` says who counted: "rapl", "nvml" or, of an estimate, "flops"."""
 
     joules: float | None = None
     source: str | None = None
 
 
+@dataclass
+class Meter:
+    """A stretch of the run, to be read when it is over."""
+
+    used: Energy = Energy()
+
+    def share(self, part: float) -> Energy:
+        return Energy(None if self.used.joules is None else self.used.joules * part, self.used.source)
+
+
 @contextmanager
-def energy() -> Iterator[Energy]:
+def metered() -> Iterator[Meter]:
     """Energy of the block, as NVML counts it (a GPU) or RAPL (the processor's packages); empty where neither can be read.
 
     RAPL's counters wrap after some minutes to hours: a block in which one did has no reading.
     """
     read, source = (_nvml, "nvml") if jax.default_backend() == "gpu" else (_rapl, "rapl")
-    found, before = Energy(), read()
-    yield found
+    meter, before = Meter(), read()
+    yield meter
     after = read()
     if before is not None and after is not None and after > before:
-        found.joules, found.source = after - before, source
+        meter.used = Energy(after - before, source)
 
 
 def _rapl() -> float | None:

@@ -13,7 +13,6 @@ from ..adapters.adapter import Adapter
 from ..models.backbone import Backbone
 from ..serve.evaluate import outputs_of, pooled_of
 from ..train.rows import Rows
-from ..train.tasks import task_named
 from .metrics import metric_named
 from .results import Predictions
 
@@ -68,15 +67,21 @@ def worst_slice(right: np.ndarray, gold: np.ndarray, lengths: np.ndarray) -> tup
     """The slice, a label or a third of the texts by length, with the smallest share right; None where all are too small."""
     slices = {f"label {label}": gold == label for label in np.unique(gold).tolist()}
     low, high = np.quantile(lengths, [1 / 3, 2 / 3])
-    slices |= {"short texts": lengths <= low, "middling texts": (lengths > low) & (lengths <= high), "long texts": lengths > high}
+    slices |= {
+        "short texts": lengths <= low,
+        "middling texts": (lengths > low) & (lengths <= high),
+        "long texts": lengths > high,
+    }
     shares = {name: float(right[of].mean()) for name, of in slices.items() if of.sum() >= _SLICE}
     worst = min(shares, key=lambda name: shares[name], default=None)
     return worst, None if worst is None else shares[worst]
 
 
 def general_score(backbone: Backbone, adapter: Adapter | None, train: Rows, test: Rows) -> float:
-    """How well the pooled features still tell the classes of a task that the adapter was not trained on: accuracy of the nearest
-    class mean (by cosine), of means over `train`."""
+    """How well the pooled features still tell the classes of a task that the adapter was not trained on.
+
+    Accuracy of the nearest class mean (by cosine), of means over `train`.
+    """
     known, asked = (_unit(pooled_of(backbone, adapter, rows)) for rows in (train, test))
     labels = np.array(train.labels)
     means = _unit(np.stack([known[labels == label].mean(0) for label in np.unique(labels)]))
@@ -85,8 +90,3 @@ def general_score(backbone: Backbone, adapter: Adapter | None, train: Rows, test
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
-def task_rows(task: str, examples: Any, labels: Sequence[str], tokenizer: Any, max_length: int) -> Rows:
-    """Examples tokenized for measuring."""
-    return task_named(task).rows(examples, labels, tokenizer, max_length)

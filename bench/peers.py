@@ -41,7 +41,7 @@ from ..train.recipe import Recipe
 from ..train.rows import Rows
 from ..train.step import learning_rate
 
-_INSTALL = {"peft": "torch peft", "adapters": "torch adapters safetensors"}
+LIBRARIES = {"peft": "torch peft", "adapters": "torch adapters safetensors"}
 #: Tasks a peer can train, and what transformers calls their loss.
 _LOSSES = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
 _ADAMW_ALONE = ("optimizer", "preconditioned", "lora_plus", "layer_decay", "unfreeze", "patience")
@@ -70,8 +70,8 @@ def run_peer(library: str, backbone: Backbone, job: Job, test: Rows, *, python: 
 
     Raises GraftaxError where the peer lacks the method or cannot train so, is not installed, or fails.
     """
-    if library not in _INSTALL:
-        raise GraftaxError(f"unknown peer {library!r}; there are {', '.join(_INSTALL)}.")
+    if library not in LIBRARIES:
+        raise GraftaxError(f"unknown peer {library!r}; there are {', '.join(LIBRARIES)}.")
     _check(library, backbone, job)
     interpreter = python or _interpreter(library)
     with tempfile.TemporaryDirectory(prefix="graftax-peer-") as directory:
@@ -111,7 +111,7 @@ def _interpreter(library: str) -> str:
         metadata.version(library)  # of the installed package: a folder that happens to have its name is none
     except metadata.PackageNotFoundError:
         raise GraftaxError(
-            f"no Python with the peer {library}: make an environment of its own, `pip install {_INSTALL[library]}` there, and "
+            f"no Python with the peer {library}: make an environment of its own, `pip install {LIBRARIES[library]}` there, and "
             f"set {variable} to its python."
         ) from None
     return sys.executable

@@ -55,7 +55,7 @@ class Record(Cell):
     metrics: dict[str, float] = field(default_factory=dict)  # all that were taken
     ece: float | None = None  # expected calibration error, 15 bins of equal width
     brier: float | None = None  # mean squared distance of the probabilities from the truth
-    worst_slice: float | None = None  # the main metric of the worst slice of at least 10 examples
+    worst_slice: float | None = None  # share right in the worst slice (a label, or texts of like length) of 10 examples or more
     worst_slice_name: str | None = None
     forgetting: float | None = None  # change on the suite's general task, negative where the adapter does harm
     interference: float | None = None  # change of `value` when trained in a pack with others instead of alone
@@ -67,7 +67,8 @@ class Record(Cell):
     seconds: float | None = None  # wall clock of all steps, without compiling
     step_seconds: float | None = None  # median
     compile_seconds: float | None = None  # of the programs of this cell's method and shape, shared with its like
-    process_seconds: float | None = None  # of a peer's process, from its start to its end
+    process_seconds: float | None = None  # of a peer's process, which trains one cell, from its start to its end
+    process_bytes: int | None = None  # its most memory
     memory_bytes: int | None = None  # arguments, temporaries and outputs of the step's program
     flops: float | None = None  # of all steps, by the compiled program
     energy_joules: float | None = None

@@ -1,8 +1,8 @@
 """The search for a method's setting: successive halving (Jamieson & Talwalkar, arXiv:1502.07943).
 
-All settings of the grid are trained for a short run, the better part (`keep`) of them again for a longer one, and so on; the last
-round has full length. A run of each round is complete, with a learning rate that falls to zero at its own end: settings are
-compared at the end of a schedule and never in the middle of one. What is kept depends on the validation rows alone.
+All settings of the grid are trained for a short run, the better part (`keep`) of them again for a longer one, and so on; the
+last round has full length. A run of each round is complete, with a learning rate that falls to zero at its own end: settings
+are compared at the end of a schedule and never in the middle of one. What is kept depends on the validation rows alone.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ def rounds(suite: Suite, label: str) -> list[tuple[int, int]]:
     return list(zip(counts, lengths, strict=True))
 
 
-def best(records: Sequence[Record], count: int) -> list[tuple[float, str]]:
-    """The best settings (learning rate, schedule) by their value on the validation rows; by their likelihood where values tie."""
+def best(records: Sequence[Record]) -> list[tuple[float, str]]:
+    """Settings (learning rate, schedule), the best on the validation rows first, by likelihood where values tie.
+
+    Those that failed are left out.
+    """
 
     def merit(record: Record) -> tuple[float, float, float]:
         assert record.value is not None
         return (-metric_named(record.metric).better * record.value, record.metrics.get("nll", 0.0), record.lr)
 
     ranked = sorted((record for record in records if record.error is None), key=merit)
-    return [(record.lr, record.schedule) for record in ranked[:count]]
+    return [(record.lr, record.schedule) for record in ranked]

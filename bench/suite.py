@@ -1,28 +1,28 @@
 """A suite: which methods on which tasks and backbones, and how much tuning each gets. A TOML file:
 
-    name = "mine"
-    backbones = ["sentence-transformers/all-MiniLM-L6-v2"]     # directories or Hub ids
-    data = "$GRAFTAX_DATA"                                     # folder of the tasks' files; relative: to this file
-    sizes = [16, 64, "all"]                                    # training rows per class; a learning curve over the data
-    seeds = 5                                                  # trainings at the best setting, measured on the test rows
-    lrs = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]                       # searched on the validation rows, for every method as many
-    schedules = ["linear"]
-    epochs = 10
+name = "mine"
+backbones = ["sentence-transformers/all-MiniLM-L6-v2"]     # directories or Hub ids
+data = "$GRAFTAX_DATA"                                     # folder of the tasks' files; relative: to this file
+sizes = [16, 64, "all"]                                    # training rows per class; a learning curve over the data
+seeds = 5                                                  # trainings at the best setting, measured on the test rows
+lrs = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]                       # searched on the validation rows, for every method as many
+schedules = ["linear"]
+epochs = 10
 
-    [tasks.sst2]
-    train = "sst2/train.csv"
-    val = "sst2/dev.csv"                                       # or a share of the training rows: val = 0.2
-    test = "sst2/test.csv"
-    test_rows = 500                                            # at most, drawn once
+[tasks.sst2]
+train = "sst2/train.csv"
+val = "sst2/dev.csv"                                       # or a share of the training rows: val = 0.2
+test = "sst2/test.csv"
+test_rows = 500                                            # at most, drawn once
 
-    [methods.lora-32]
-    method = "lora"                                            # as `graftax train --method`; without it, the table's name
-    rank = 32
-    lrs = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]                       # its own rates: as many as the others have
+[methods.lora-32]
+method = "lora"                                            # as `graftax train --method`; without it, the table's name
+rank = 32
+lrs = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3]                       # its own rates: as many as the others have
 
-    [general]                                                  # a task nobody trains on: what do adapters forget of it?
-    train = "clinc150/train.csv"
-    test = "clinc150/test.csv"
+[general]                                                  # a task nobody trains on: what do adapters forget of it?
+train = "clinc150/train.csv"
+test = "clinc150/test.csv"
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _made(kind: Any, table: Any, where: str) -> Any:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     for key, value in values.items():
         like = fields[key].default
-        if isinstance(like, bool | int | str) and type(value) is not type(like):
-            if not (key in ("val", "test") and isinstance(value, str | float)):
-                raise GraftaxError(f"{where}: {key} is {type(like).__name__}, as in {key} = {like!r}; got {value!r}.")
+        either = key in ("val", "test") and isinstance(value, str | float)
+        if isinstance(like, bool | int | str) and type(value) is not type(like) and not either:
+            raise GraftaxError(f"{where}: {key} is {type(like).__name__}, as in {key} = {like!r}; got {value!r}.")
     return kind(**values)

@@ -18,7 +18,9 @@ app = typer.Typer(add_completion=False, context_settings={"help_option_names": [
 @app.callback(invoke_without_command=True)
 def bench(
     context: typer.Context,
-    suite: Annotated[str, typer.Option(help="Name of a suite (quick, domains, text, language, ...), or a TOML file.")] = "quick",
+    suite: Annotated[
+        str, typer.Option(help="Name of a suite (quick, domains, text, language, ...), or a TOML file.")
+    ] = "quick",
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the results, the adapters and the report.")] = Path(
         "bench-output"
     ),

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from . import benching
 from .arguments import (
     columns_of,
     make_method,
@@ -60,6 +61,9 @@ app = typer.Typer(
     help="Train many small adapters on one frozen backbone, and use a different one in every row of a batch.",
     epilog="Start with:  graftax demo",
 )
+
+
+app.add_typer(benching.app, name="bench")
 
 
 @app.command()
