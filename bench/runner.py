@@ -206,9 +206,10 @@ class Bench:
             self.clock.tell(what, len(missing))
         for kind in dict.fromkeys(self.tasks[cell.task].spec.kind for cell in missing):
             of_kind = [cell for cell in missing if self.tasks[cell.task].spec.kind == kind]
+            fresh = [cell for cell in of_kind if not self.trainer.has(cell)]
             for cell, outcome in self.trainer.train(of_kind, self.suite.pack_size).items():
                 self._keep(self._record(cell, split, outcome))
-            self.clock.add(of_kind)
+            self.clock.add(fresh)
 
     def _run_peer(self, library: str, cells: Sequence[Cell]) -> None:
         """The same cells trained by another library, each in a process of its own."""

@@ -1,0 +1,180 @@
+"""The plots of a report, as data: `draw.py` makes an interactive figure and a picture for papers of each.
+
+A method has one colour in all plots of a report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from . import wording as say
+from .analysis import COSTS, Analysis
+from .blocks import Block, named, where
+from .metrics import metric_named
+from .statistics import Ranks, score
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together. `low` and `high` are the ends of their intervals, along the chart's `interval` axis."""
+
+    name: str
+    x: Sequence[float | str]
+    y: Sequence[float | str]
+    kind: Literal["points", "line", "curve", "bars", "label"] = "points"  # "curve": a line with its points
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    notes: Sequence[str] = ()  # shown where a reader points at one
+    colour: int | None = None  # of the palette; None: the ink of the page
+    right: bool = False  # a label that ends at its point instead of beginning there
+
+
+@dataclass(frozen=True)
+class Chart:
+    name: str  # of its file
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    interval: Literal["x", "y"] = "y"
+    log_x: bool = False
+    log_y: bool = False
+    bare: bool = False  # no vertical axis
+    rows: int | None = None  # lines of text down its height; None: an ordinary plot
+
+
+def colours(a: Analysis) -> dict[str, int]:
+    return {name: i for i, name in enumerate(dict.fromkeys([*a.methods, *(named(r) for r in a.records)]))}
+
+
+def _unit(block: Block) -> str:
+    return block.metric.name.replace("_", " ") + (", %" if say.unit(block.metric) == 100 else "")
+
+
+def values(a: Analysis, block: Block) -> Chart:
+    """Every entry's value with its interval, the best at the top."""
+    known = {e.name: v for e in block.entries if (v := block.value(e.name)) is not None}
+    order = sorted(known, key=lambda name: float(score(block.metric, np.array(known[name].value))))
+    scale, colour = say.unit(block.metric), colours(a)
+    series = tuple(
+        Series(
+            name,
+            [scale * known[name].value],
+            [name],
+            low=[scale * known[name].low],
+            high=[scale * known[name].high],
+            notes=[say.value(block.metric, known[name])],
+            colour=colour[name],
+        )
+        for name in order
+    )
+    return Chart("values", where(block.key, a.keys), _unit(block), "", series, interval="x", rows=len(order))
+
+
+def searches(a: Analysis) -> list[Chart]:
+    """Validation value by learning rate, a chart per block."""
+    colour, charts = colours(a), []
+    for key in dict.fromkeys(curve.key for curve in a.curves):
+        curves = [curve for curve in a.curves if curve.key == key]
+        metric = metric_named(curves[0].metric)
+        series = tuple(
+            Series(c.method, c.rates, [say.unit(metric) * v for v in c.values], "curve", colour=colour[c.method])
+            for c in curves
+        )
+        unit = metric.name.replace("_", " ") + (", %" if say.unit(metric) == 100 else "")
+        charts.append(Chart("search", f"Search on {where(key, a.keys)}", "learning rate", unit, series, log_x=True))
+    return charts
+
+
+def efficiency(a: Analysis) -> list[Chart]:
+    """Value by number of training rows, where a task has several sizes."""
+    colour, charts = colours(a), []
+    for backbone, task in dict.fromkeys(block.key[:2] for block in a.blocks):
+        blocks = [block for block in a.blocks if block.key[:2] == (backbone, task)]
+        if len(blocks) < 2:
+            continue
+        series = []
+        for name in dict.fromkeys(entry.name for block in blocks for entry in block.entries):
+            points = []
+            for block in blocks:
+                entry, value = block.entry(name), block.value(name)
+                if entry is not None and value is not None and (rows := entry.mean("rows")) is not None:
+                    points.append((rows, *(say.unit(block.metric) * v for v in (value.value, value.low, value.high))))
+            if points:
+                x, y, low, high = zip(*sorted(points), strict=True)
+                series.append(Series(name, x, y, "curve", low, high, colour=colour[name]))
+        several = len({block.key[0] for block in a.blocks}) > 1
+        title = f"{task}, {backbone}" if several else task
+        charts.append(Chart("rows", f"Training rows of {title}", "training rows", _unit(blocks[0]), tuple(series), log_x=True))
+    return charts
+
+
+def fronts(a: Analysis) -> list[Chart]:
+    """Mean value against each cost; a line joins the methods that no other beats in both."""
+    colour, charts = colours(a), []
+    metric = a.one_metric
+    for field, cost in COSTS.items():
+        known = [m for m in a.methods if (a.cost(m, field) or 0) > 0]
+        if len(known) < 2:
+            continue
+        if metric is None:  # no mean value: the mean rank, upwards
+            height = {m: -a.ranks.mean[m] for m in known}
+            unit = "minus the mean rank"
+        else:
+            height = {m: say.unit(metric) * mean.value for m in known if (mean := a.mean(m)) is not None}
+            unit = "value, %" if len({b.metric.name for b in a.compared}) > 1 else _unit(a.compared[0])
+            unit = f"mean {unit}" if len(a.compared) > 1 else unit
+        places = {m: (a.cost(m, field) or 0.0, height[m]) for m in known}
+        front = sorted(places[m] for m in a.front(field) if m in places)
+        series = [Series("front", [x for x, _ in front], [y for _, y in front], "line")]
+        series += [Series(m, [x], [y], colour=colour[m]) for m, (x, y) in places.items()]
+        charts.append(Chart(f"front-{field.replace('_', '-')}", f"Value and {cost}", cost, unit, tuple(series), log_x=True))
+    return charts
+
+
+def costs(a: Analysis) -> Chart | None:
+    """What each method costs, as a multiple of the cheapest."""
+    series = []
+    for i, (field, cost) in enumerate([*COSTS.items(), ("step_seconds", "seconds of a step")]):
+        known = {m: c for m in a.methods if (c := a.cost(m, field))}
+        if len(known) > 1:
+            least = min(known.values())
+            notes = [f"{say.scaled(c, '') if c >= 100 else f'{c:.3g}'} {cost}" for c in known.values()]
+            series.append(Series(cost, [c / least for c in known.values()], list(known), "bars", notes=notes, colour=i))
+    if not series:
+        return None
+    rows = len(series) * len(a.methods)
+    return Chart("costs", "Costs", "times the cheapest method", "", tuple(series), log_x=True, rows=rows)
+
+
+def critical_difference(a: Analysis) -> Chart | None:
+    """Demšar's diagram: methods on the axis of mean ranks, the best at the left; a bar joins those not told apart."""
+    r: Ranks = a.ranks
+    if r.critical is None:
+        return None
+    names = list(r.mean)
+    colour = colours(a)
+    first, last = 1.0, float(len(names))
+    series = [Series("critical difference", [first, first + r.critical], [0.8, 0.8], "line")]
+    series.append(Series(f"critical difference {r.critical:.2f}", [first], [0.9], "label"))
+    for i, group in enumerate(r.groups):
+        ends = [r.mean[group[0]] - 0.04, r.mean[group[-1]] + 0.04]
+        series.append(Series(f"not told apart: {say.listed(group)}", ends, [-0.35 * (i + 1)] * 2, "curve"))
+    below, half = -0.35 * (len(r.groups) + 1), (len(names) + 1) // 2
+    room = 0.15 * len(names)  # so that a label stands clear of the best and of the worst
+    for i, name in enumerate(names):
+        left = i < half
+        depth = below - 0.9 * (i + 1 if left else len(names) - i)
+        edge = first - room if left else last + room
+        at = r.mean[name]
+        series.append(
+            Series(name, [at, at, edge], [0, depth, depth], "line", notes=[f"mean rank {at:.2f}"] * 3, colour=colour[name])
+        )
+        series.append(Series(f"{name} {at:.2f}", [edge], [depth], "label", colour=colour[name], right=not left))
+    series.append(Series("axis", [first, last], [0, 0], "line"))
+    title = f"Mean ranks over {r.blocks} tasks"
+    return Chart("ranks", title, "mean rank (1 is best)", "", tuple(series), bare=True, rows=half + len(r.groups) + 2)

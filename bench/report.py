@@ -1,0 +1,158 @@
+"""The report of a benchmark: one page that opens without a network, the same in Markdown, pictures for papers, the data.
+
+`write_report(folder)` reads what the benchmark wrote there and adds
+
+    report.html       everything, with plots to point at; plotly.js is in the page
+    report.md         the answer and the tables
+    plots/*.png       the plots, 200 dpi
+    results.parquet   every record; dictionaries as JSON
+
+Page and Markdown show the same sections. All text of results is escaped in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import disk
+from ..errors import GraftaxError
+from . import charts, tables, wording
+from .analysis import Analysis, analyse
+from .blocks import where
+from .charts import Chart
+from .draw import figure, picture, plotly_js
+from .results import Record, read
+from .tables import Table, escaped
+
+_PROTOCOL = (
+    "Every cell is a training of one method on one task with one learning rate, schedule, length and seed. Rates are searched "
+    "on validation rows; the best one is trained anew with every seed and measured once on the test rows.",
+    "Intervals hold 95% of a bootstrap that draws seeds and test examples anew, the same examples for all methods and seeds. "
+    "Differences are paired: of two methods in the same replicate. p is adjusted by Holm's procedure over a table's pairs.",
+    "Over several tasks, gains are averaged: of shares in points, of perplexities as differences of logarithms, which is about "
+    "per cent. Ranks are tested by Friedman's test and Nemenyi's critical difference (Demšar 2006).",
+    "Forgetting is the change on the suite's general task, in points. The worst slice has at least 10 examples. Memory is that "
+    "of the step's program. Energy is read from the machine (rapl, nvml) or estimated (flops), as its source says.",
+    "The whole protocol is in docs/benchmark.md of graftax's sources.",
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    words: tuple[str, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+def write_report(folder: Path) -> None:
+    """Write the four parts into a benchmark's directory; raises `GraftaxError` where there are no results."""
+    try:
+        from jinja2 import Environment, FileSystemLoader
+    except ImportError as error:
+        raise GraftaxError("the report needs jinja2; pip install 'graftax[bench]'.") from error
+    script = plotly_js()
+    analysis = analyse(folder)
+    content = sections(analysis)
+    title = f"Benchmark {', '.join(sorted({r.suite for r in analysis.records if r.suite})) or folder.name}"
+    _write_parquet(folder / "results.parquet", read(folder))
+    with disk.new_directory(folder / "plots", overwrite=True) as plots:
+        for name, chart in _named(content):
+            (plots / name).write_bytes(picture(chart))
+    disk.write_text(folder / "report.md", markdown(title, content))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("report.html.jinja")
+    disk.write_text(folder / "report.html", page.render(title=title, sections=content, figure=figure, plotly_js=script))
+
+
+def sections(a: Analysis) -> list[Section]:
+    """The report in its order; sections with nothing to show are left out."""
+    methods, folded = len(a.methods), []
+    for block in a.compared:
+        if len(block.methods) > 1 and len(a.compared) > 1:
+            folded.append(tables.pair_table(f"Pairs on {where(block.key, a.keys)}", block.differences))
+    apart = Section("What can be told apart", (wording.told_apart(), _ranks(a)))
+    if methods > 1:
+        matrix = tables.matrix("All pairs over all tasks", a.methods, a.pairs)
+        ranks = tuple(chart for chart in [charts.critical_difference(a)] if chart)
+        apart = dataclasses.replace(
+            apart, charts=ranks, tables=(matrix, tables.pair_table("Pairs with intervals", a.pairs), *folded)
+        )
+    searches = tuple(charts.searches(a))
+    costs = [*charts.fronts(a), charts.costs(a)]
+    found = [
+        Section("Answer", (*wording.answer(a), *wording.caveats(a))),
+        Section(
+            "Results",
+            charts=tuple(charts.values(a, block) for block in a.blocks if any(e.runs for e in block.entries)),
+            tables=(tables.main_table(a), *(tables.block_table(a, block) for block in a.blocks)),
+        ),
+        apart,
+        Section("Costs", _costs(a), tuple(chart for chart in costs if chart)),
+        Section("Training rows", charts=tuple(charts.efficiency(a))),
+        Section("Learning rates", ("Mean over seeds on validation rows.",) if searches else (), searches),
+        Section("Peers", tables=(tables.peer_table(a),) if a.peers else ()),
+        Section("Errors", tables=(tables.error_table(a),) if a.failed else ()),
+        Section("How it was measured", _PROTOCOL, tables=(tables.provenance(a),)),
+    ]
+    return [section for section in found if section.words or section.charts or section.tables]
+
+
+def _ranks(a: Analysis) -> str:
+    r = a.ranks
+    if r.why_not is not None or r.critical is None or r.p is None:
+        return f"No critical difference: {r.why_not}."
+    said = f"Friedman's test over {r.blocks} tasks: chi-square {r.friedman:.2f}, p {wording.p_value(r.p)}. "
+    said += f"Mean ranks less than {r.critical:.2f} apart are not told apart"
+    groups = "; ".join(wording.listed(group) for group in r.groups)
+    return f"{said}: {groups}." if groups else f"{said}; here all are further apart."
+
+
+def _costs(a: Analysis) -> tuple[str, ...]:
+    """Who is on the front of each cost."""
+    if len(a.methods) < 2:
+        return ()
+    fronts = {cost: a.front(field) for field, cost in charts.COSTS.items()}
+    return tuple(
+        f"Best for their {cost}, beaten by none in both: {wording.listed(front)}." for cost, front in fronts.items() if front
+    )
+
+
+def _named(content: list[Section]) -> list[tuple[str, Chart]]:
+    """File names of the plots: charts of one kind are numbered."""
+    shown = [chart for section in content for chart in section.charts]
+    kinds = [chart.name for chart in shown]
+    return [
+        (f"{c.name}.png" if kinds.count(c.name) == 1 else f"{c.name}-{kinds[:i].count(c.name) + 1}.png", c)
+        for i, c in enumerate(shown)
+    ]
+
+
+def markdown(title: str, content: list[Section]) -> str:
+    files = {id(chart): name for name, chart in _named(content)}
+    parts = [f"# {escaped(title)}"]
+    for section in content:
+        parts += [f"## {section.title}", *(escaped(words) for words in section.words)]
+        parts += [table.markdown() for table in section.tables]
+        parts += [f"![{escaped(chart.title)}](plots/{files[id(chart)]})" for chart in section.charts]
+    return "\n\n".join(parts) + "\n"
+
+
+def _write_parquet(file: Path, records: list[Record]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [
+        {name: json.dumps(value) if isinstance(value, dict) else value for name, value in dataclasses.asdict(record).items()}
+        for record in records
+    ]
+    draft = file.with_name(f".{file.name}")
+    with disk.full_disk(file):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), draft)
+        os.replace(draft, file)

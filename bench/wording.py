@@ -1,0 +1,173 @@
+"""Numbers as a report shows them, and the answer of a benchmark in sentences."""
+
+from __future__ import annotations
+
+import math
+
+from .analysis import Analysis, Recommendation
+from .blocks import Block, named, where
+from .metrics import Metric
+from .statistics import ALPHA, Difference, Interval
+
+NOTHING = "\N{EN DASH}"
+
+
+def unit(metric: Metric) -> float:
+    """Shares are shown in per cent, perplexities as they are."""
+    return 1.0 if metric.name == "perplexity" else 100.0
+
+
+def value(metric: Metric, interval: Interval | None) -> str:
+    """`91.2 [90.1, 92.0]`; an interval that is not known is left away."""
+    if interval is None:
+        return NOTHING
+    mean, low, high = (f"{unit(metric) * x:.{2 if metric.name == 'perplexity' else 1}f}" for x in vars(interval).values())
+    return mean if math.isnan(interval.low) else f"{mean} [{low}, {high}]"
+
+
+def gain(interval: Interval | None) -> str:
+    """`+0.4 [-0.2, 0.9]`, in hundredths: points of shares, about per cent of perplexities."""
+    if interval is None:
+        return NOTHING
+    return f"{100 * interval.value:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def points(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def per_cent(share: float | None) -> str:
+    return NOTHING if share is None else f"{100 * share:.1f}"
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:,.0f}"
+
+
+def seconds(number: float | None) -> str:
+    return NOTHING if number is None else f"{number:,.{0 if number >= 100 else 1 if number >= 10 else 2}f}"
+
+
+def milliseconds(number: float | None) -> str:
+    return seconds(None if number is None else 1000 * number)
+
+
+def times(ratio: float | None) -> str:
+    return NOTHING if ratio is None else f"{ratio:.2f}\N{MULTIPLICATION SIGN}"
+
+
+def scaled(number: float | None, unit: str) -> str:
+    """`1.2 MB`, `340 kJ`: three digits and a prefix."""
+    if number is None:
+        return NOTHING
+    prefixes = ["", "k", "M", "G", "T", "P", "E"]
+    step = min(int(math.log10(number) // 3), len(prefixes) - 1) if number >= 1 else 0
+    return f"{number / 1000**step:.3g} {prefixes[step]}{unit}".rstrip()
+
+
+def listed(names: list[str] | tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def answer(analysis: Analysis) -> list[str]:
+    """Which method to take, over all blocks and on each, and what cannot be said."""
+    blocks = analysis.compared
+    lines = []
+    found = analysis.recommend()
+    if found is None:
+        lines.append("No method came through on every task, so none can be recommended over all of them.")
+    elif len(blocks) > 1:
+        lines.append(_over_all(analysis, found))
+    for block in blocks:
+        if (best := analysis.recommend(block)) is not None:
+            lines.append(_on(analysis, block, best))
+    return lines
+
+
+def _over_all(analysis: Analysis, found: Recommendation) -> str:
+    mean = analysis.mean(found.best)
+    rank = analysis.ranks.mean[found.best]
+    how = f"mean rank {rank:.1f} of {len(analysis.methods)}"
+    if mean is not None and analysis.one_metric is not None:
+        names = {block.metric.name.replace("_", " ") for block in analysis.compared}
+        how = f"mean {'value' if len(names) > 1 else names.pop()} {value(analysis.one_metric, mean)}, {how}"
+    costs = (
+        {m: analysis.cost(m, "parameters") for m in analysis.methods},
+        {m: analysis.cost(m, "seconds") for m in analysis.methods},
+    )
+    return _verdict(f"Over {len(analysis.compared)} tasks", how, found, len(analysis.methods), *costs)
+
+
+def _on(analysis: Analysis, block: Block, found: Recommendation) -> str:
+    how = f"{block.metric.name.replace('_', ' ')} {value(block.metric, block.value(found.best))}"
+    entries = [entry for entry in block.entries if entry.name in block.methods]
+    costs = {e.name: e.mean("parameters") for e in entries}, {e.name: e.mean("seconds") for e in entries}
+    return _verdict(f"On {where(block.key, analysis.keys)}", how, found, len(block.methods), *costs)
+
+
+def _verdict(
+    place: str,
+    how: str,
+    found: Recommendation,
+    methods: int,
+    parameters: dict[str, float | None],
+    duration: dict[str, float | None],
+) -> str:
+    said = f"{place}, {found.best} has the best result ({how})."
+    if methods == 1:
+        return f"{said} It is the only method."
+    if len(found.alike) == 1:
+        return f"{said} Each of the other {methods - 1} is told apart from it as worse: take {found.best}."
+    others = [m for m in found.alike if m != found.best]
+    said += f" Not told apart from it: {listed(others)}."
+    if found.loss is None:
+        return f"{said} None of these is cheaper: take {found.best}."
+    cheap = f"{count(parameters[found.choice])} parameters against {count(parameters[found.best])}"
+    if duration[found.choice] is not None and duration[found.best] is not None:
+        cheap += f", {seconds(duration[found.choice])} s of training against {seconds(duration[found.best])} s"
+    return f"{said} Of these {found.choice} is the cheapest ({cheap}): take {found.choice}. {evidence(found.loss)}"
+
+
+def evidence(difference: Difference) -> str:
+    return (
+        f"{difference.first} gains {gain(difference.gain)} points over {difference.second}, "
+        f"adjusted p {p_value(difference.adjusted)}."
+    )
+
+
+def caveats(analysis: Analysis) -> list[str]:
+    """What weakens the answer: searches that ended at an edge, single seeds, what is missing."""
+    said = []
+    keys = analysis.keys
+    edges: dict[str, list[str]] = {}
+    for curve in analysis.curves:
+        if curve.edge:
+            edges.setdefault(f"{curve.method}: {curve.edge} rate tried, {curve.best:g}", []).append(where(curve.key, keys))
+    for what, places in edges.items():
+        said.append(f"The best learning rate is at the edge of those tried ({what}, on {listed(places)}); search further out.")
+    if single := [where(b.key, keys) for b in analysis.compared if b.resampled.values.shape[1] == 1]:
+        said.append(f"One seed only on {listed(single)}: intervals and tests there are of the test examples alone.")
+    if few := [where(b.key, keys) for b in analysis.compared if b.resampled.values.shape[1] in (2, 3)]:
+        said.append(f"Two or three seeds on {listed(few)}: where seeds differ much, intervals are too narrow.")
+    for method, reason in analysis.left_out.items():
+        said.append(f"{method} is in no comparison over tasks: {reason}.")
+    if silent := [where(b.key, keys) for b in analysis.blocks if not b.methods]:
+        said.append(f"No method came through on {listed(silent)}; it is in no comparison.")
+    for what, field in (("commits", "commit"), ("devices", "device")):
+        if len(several := sorted({getattr(r, field) for r in analysis.records} - {""})) > 1:
+            said.append(f"The results come from several {what}: {listed(several)}.")
+    if failed := analysis.failed:
+        methods = sorted({named(r) for r in failed})
+        said.append(f"{len(failed)} runs failed ({listed(methods)}); they are listed under Errors.")
+    return said
+
+
+def told_apart() -> str:
+    return (
+        f"Two methods are told apart where p, adjusted for all pairs by Holm's procedure, is below {ALPHA:g}. "
+        "Not told apart does not mean equal: the interval says how much may lie between them."
+    )
