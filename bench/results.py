@@ -92,7 +92,12 @@ _FIELDS = {f.name for f in dataclasses.fields(Record)}
 
 def append(folder: Path, record: Record) -> None:
     """Add a line; it is on the disk when this returns."""
-    with disk.full_disk(folder), (folder / FILE).open("ab") as file:
+    with disk.full_disk(folder), (folder / FILE).open("a+b") as file:
+        if end := file.tell():
+            file.seek(end - 1)
+            if file.read(1) != b"\n":  # a crash has cut the last line short
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
         file.write((json.dumps(asdict(record)) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())

@@ -34,6 +34,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from ..train.data import Columns
 from ..train.recipe import Recipe
 from .metrics import metric_named
 
-FOLDER = Path(__file__).resolve().parent.parent / "suites"
+FOLDER = Path(str(files("graftax"))) / "suites"
 #: task of `train_many` -> main metric of a benchmark of it
 KINDS = {"classify": "accuracy"}
 

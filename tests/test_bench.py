@@ -1,0 +1,333 @@
+"""The benchmark's runner: what a suite's file may say, the search, what is measured, and that no cell is run twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, matthews_corrcoef
+from tiny import command_line, toy_rows, write_csv
+
+from graftax.bench import runner, search, trainer
+from graftax.bench.measure import calibration_error, judged, worst_slice
+from graftax.bench.metrics import METRICS
+from graftax.bench.results import Cell, Predictions, Record, append, read
+from graftax.bench.rows import read_task
+from graftax.bench.runner import Shard, run_suite
+from graftax.bench.suite import FOLDER, Suite, load_suite
+from graftax.errors import GraftaxError
+from graftax.models.backbone import Backbone
+from graftax.train.run import Interrupted, train_many
+
+SUITE = """
+backbones = ["{backbone}"]
+data = "{data}"
+sizes = [6]
+seeds = 2
+lrs = [1e-4, 1e-2]
+epochs = 2
+batch_size = 4
+max_length = 24
+{more}
+
+[tasks.toy]
+train = "toy.csv"
+test = "test.csv"
+val = 0.3
+
+[methods.probe]
+[methods.lora]
+rank = 4
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_csv(tmp_path / "toy.csv", toy_rows(count=40))
+    write_csv(tmp_path / "test.csv", toy_rows(count=24, seed=1))
+    return tmp_path
+
+
+@pytest.fixture
+def suite(folder: Path, tiny_dir: Path) -> Callable[..., Suite]:
+    def make(more: str = "", **changes: object) -> Suite:
+        (folder / "suite.toml").write_text(SUITE.format(backbone=tiny_dir, data=folder, more=more))
+        return dataclasses.replace(load_suite(str(folder / "suite.toml")), **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def bench(tiny: Backbone) -> Callable[..., list[Record]]:
+    def run(suite: Suite, out: Path, **options: object) -> list[Record]:
+        return run_suite(suite, out, load=lambda name: tiny, say=lambda line: None, **options)  # type: ignore[arg-type]
+
+    return run
+
+
+def test_every_suite_that_comes_along_can_be_read() -> None:
+    found = sorted(FOLDER.glob("*.toml"))
+    assert {"quick", "domains"} <= {file.stem for file in found}
+    for file in found:
+        suite = load_suite(file.stem)
+        assert suite.name == file.stem
+        assert search.rounds(suite, next(iter(suite.methods)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("rank = 4", "rnak = 4", r"\[methods.lora\]: no such setting: rnak; there are method, rank"),
+        ("rank = 4", "rank = 'four'", "rank is int, as in rank = 8; got 'four'"),
+        ("rank = 4", "lrs = [1e-3]", "lora searches 1 rates and the others 2"),
+        ("[methods.probe]", "[methods.lroa]", "unknown method 'lroa'"),
+        ("seeds = 2", "seeds = 0", "seeds is at least 1"),
+        ("[tasks.toy]", "[tsaks.toy]", r"needs tables \[tasks.NAME\]"),
+        ("lrs = [1e-4, 1e-2]", "lrs = [-1e-4, 1e-2]", "the learning rate must be positive"),
+        ('test = "test.csv"', 'kind = "juggle"', "cannot be of kind 'juggle'"),
+        ('test = "test.csv"', 'metric = "charm"', "unknown metric 'charm'"),
+        ("seeds = 2", "seeds = 2 2", "not valid TOML"),
+    ],
+)
+def test_a_slip_in_a_suite_is_named(suite: Callable[..., Suite], folder: Path, old: str, new: str, said: str) -> None:
+    suite()
+    file = folder / "suite.toml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(GraftaxError, match=said):
+        load_suite(str(file))
+
+
+def test_data_that_are_not_there_are_named(suite: Callable[..., Suite], folder: Path) -> None:
+    with pytest.raises(GraftaxError, match=r"no suite .qiuck.; there are .*quick"):
+        load_suite("qiuck")
+    one = suite(data="$NOT_SET_ANYWHERE")
+    with pytest.raises(GraftaxError, match=r"\$NOT_SET_ANYWHERE, which is not set"):
+        read_task(one, "toy", one.tasks["toy"])
+    write_csv(folder / "test.csv", [{"text": "iron", "label": "wood"}])
+    with pytest.raises(GraftaxError, match="label 'wood' is on none of the training rows of task toy"):
+        read_task(suite(), "toy", one.tasks["toy"])
+
+
+def test_rounds_of_the_search(suite: Callable[..., Suite]) -> None:
+    def rounds(settings: int, epochs: int) -> list[tuple[int, int]]:
+        return search.rounds(suite(lrs=(1e-3,) * settings, epochs=epochs), "probe")
+
+    assert rounds(1, 8) == []
+    assert rounds(2, 8) == [(2, 8)]
+    assert rounds(4, 8) == [(4, 4), (2, 8)]
+    assert rounds(5, 8) == [(5, 2), (3, 4), (2, 8)]
+    assert rounds(16, 8) == [(16, 1), (8, 2), (4, 4), (2, 8)]
+    assert rounds(16, 2) == [(16, 1), (8, 1), (4, 1), (2, 2)]
+
+
+def test_the_best_setting_is_the_likelier_of_two_that_tie_and_none_that_failed() -> None:
+    def record(lr: float, value: float | None, nll: float = 1.0, metric: str = "accuracy") -> Record:
+        error = "not finite" if value is None else None
+        known = {"metric": metric, "value": value, "metrics": {"nll": nll}, "error": error}
+        return Record("b", "t", "m", None, lr, "linear", 1, 0, **known)  # type: ignore[arg-type]
+
+    tied = [record(0.1, 0.8, 0.7), record(0.2, 0.8, 0.5), record(0.3, 0.7, 0.1), record(0.4, None)]
+    assert [lr for lr, _ in search.best(tied)] == [0.2, 0.1, 0.3]
+    worse = [record(0.1, 5.0, metric="perplexity"), record(0.2, 3.0, metric="perplexity")]
+    assert [lr for lr, _ in search.best(worse)] == [0.2, 0.1]
+
+
+def test_draws_have_so_many_rows_of_each_label_and_differ_by_seed(suite: Callable[..., Suite]) -> None:
+    one = suite()
+    rows = read_task(one, "toy", one.tasks["toy"])
+    assert len(rows.train) == 28
+    assert len(rows.val) == 12
+    drawn = rows.draw(6, 0)
+    assert sorted(drawn.labels or ()).count("fruit") == 6
+    assert len(drawn) == 12
+    assert drawn.texts == rows.draw(6, 0).texts
+    assert drawn.texts != rows.draw(6, 1).texts
+    assert rows.draw(None, 3) is rows.train
+
+
+def test_metrics_of_resamples_are_those_of_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    gold, said = random.integers(0, 4, 60), random.integers(0, 4, 60)
+    right = (gold == said).astype(float)
+    predictions = Predictions(right, np.ones(60), gold, said, np.ones(60, np.float32))
+    weights = np.stack([np.ones(60), random.integers(0, 3, 60)]).astype(float)
+    repeated = np.repeat(np.arange(60), weights[1].astype(int))
+    for name, of in (
+        ("accuracy", lambda g, s: (g == s).mean()),
+        ("matthews", matthews_corrcoef),
+        ("macro_f1", lambda g, s: f1_score(g, s, average="macro")),
+    ):
+        found = METRICS[name](predictions, weights)
+        np.testing.assert_allclose(found, [of(gold, said), of(gold[repeated], said[repeated])], rtol=1e-12)
+    losses = Predictions(np.array([2.0, 4.0]), np.array([4.0, 2.0]))
+    np.testing.assert_allclose(METRICS["perplexity"](losses), math.e, rtol=1e-12)
+
+
+def test_calibration_and_slices_by_hand() -> None:
+    assert calibration_error(np.array([0.9, 0.9, 0.9, 0.9]), np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(0.15)
+    assert calibration_error(np.array([0.2, 1.0]), np.array([0.0, 1.0])) == pytest.approx(0.1)
+    gold, lengths = np.repeat([0, 1], 15), np.tile([3, 5, 9], 10)
+    right = np.where((gold == 1) & (lengths == 9), 0.0, 1.0)
+    assert worst_slice(right, gold, lengths) == ("long texts", pytest.approx(0.5))
+    assert worst_slice(np.where(gold == 1, 0.4, 1.0), gold, lengths) == ("label 1", pytest.approx(0.4))
+    assert worst_slice(right[:5], gold[:5], lengths[:5]) == (None, None)
+    logits = np.log(np.array([[0.7, 0.3], [0.4, 0.6]], np.float32))
+    fields = judged(logits, np.array([0, 0], np.int32), [3, 4], "accuracy").fields
+    assert fields["value"] == 0.5
+    assert fields["brier"] == pytest.approx((2 * 0.3**2 + 2 * 0.6**2) / 2, abs=1e-6)
+    assert fields["metrics"]["nll"] == pytest.approx(-math.log(0.7 * 0.4) / 2, abs=1e-6)
+
+
+@pytest.fixture
+def whole(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> tuple[Suite, Path]:
+    """A finished benchmark."""
+    one = suite('[general]\ntrain = "toy.csv"\ntest = "test.csv"')
+    bench(one, folder / "out")
+    return one, folder / "out"
+
+
+def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> None:
+    out = whole[1]
+    records = read(out)
+    found = [(r.method, r.split, r.lr, r.seed) for r in records]
+    assert len(set(found)) == len(found) == 2 * (2 + 2)
+    for method in ("probe", "lora"):
+        searched = [r for r in records if r.method == method and r.split == "val"]
+        final = [r for r in records if r.method == method and r.split == "test"]
+        best = search.best(searched)[0]
+        assert {(r.lr, r.schedule) for r in final} == {best}
+        assert [r.seed for r in final] == [0, 1]
+        for record in final:
+            assert record.predictions is not None
+            said = Predictions.load(out / record.predictions)
+            assert record.value == pytest.approx(said.top.mean())
+            assert len(said.top) == 24
+            assert (out / "adapters" / record.cell.id / "adapter_model.safetensors").is_file()
+            assert record.rows == 12
+            assert record.steps == 6
+            assert (record.flops or 0) > 0
+            assert (record.seconds or 0) > 0
+            assert (record.memory_bytes or 0) > 0
+            assert record.energy_source in ("flops", "rapl", "nvml")
+            assert record.forgetting is not None
+    kept = {r.cell.id for r in records if r.split == "test"}
+    assert {path.name for path in (out / "adapters").iterdir() if path.is_dir()} == kept
+    probe, lora = (next(r for r in records if r.method == m and r.split == "test") for m in ("probe", "lora"))
+    assert probe.parameters == probe.head_parameters
+    assert (lora.flops or 0) > (probe.flops or 0)
+    assert probe.forgetting == 0.0  # it changes nothing below the head
+
+
+def test_nothing_is_run_twice(
+    whole: tuple[Suite, Path], bench: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, out = whole
+    before = (out / "results.jsonl").read_bytes()
+    monkeypatch.setattr(trainer, "train_many", lambda *args, **options: pytest.fail("trained again"))
+    bench(suite, out)
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_a_killed_run_goes_on_to_the_same_results(
+    suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench(suite(), folder / "whole")
+    trained: list[str] = []
+
+    def stops(backbone: Backbone, data: dict, *args: object, **options: object) -> object:
+        results = train_many(backbone, data, *args, **options)  # type: ignore[arg-type]
+        trained.extend(data)
+        if len(trained) in (2, 3):
+            raise Interrupted("killed")
+        return results
+
+    def cut(home: Path, record: Record) -> None:
+        append(home, record)
+        if len(trained) == 6 and record.split == "test":
+            raise KeyboardInterrupt  # before the other seed is measured
+
+    monkeypatch.setattr(trainer, "train_many", stops)
+    for _ in range(3):
+        with pytest.raises((Interrupted, KeyboardInterrupt)):
+            bench(suite(), folder / "cut")
+        monkeypatch.setattr(runner, "append", cut)
+    with (folder / "cut" / "results.jsonl").open("a") as file:
+        file.write('{"backbone": "half a li')
+    monkeypatch.setattr(runner, "append", append)
+    bench(suite(), folder / "cut")
+    assert len(trained) == len(set(trained)) == 6  # the search's winner is the first seed
+
+    def told(out: Path) -> list[tuple]:
+        return sorted((r.cell.id, r.split, r.value, r.metrics["nll"]) for r in read(folder / out))
+
+    assert told(folder / "cut") == told(folder / "whole")
+
+
+def test_other_data_or_another_suite_are_refused(
+    whole: tuple[Suite, Path], bench: Callable[..., list[Record]], folder: Path
+) -> None:
+    suite, out = whole
+    with pytest.raises(GraftaxError, match="was begun with another suite or another form"):
+        bench(dataclasses.replace(suite, epochs=3), out)
+    write_csv(folder / "test.csv", toy_rows(count=24, seed=2))
+    with pytest.raises(GraftaxError, match="the data of toy have changed"):
+        bench(suite, out)
+
+
+def test_a_method_that_fails_is_a_row(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
+    one = suite()
+    broken = dataclasses.replace(one.methods["lora"], target="no_such_layer")
+    records = bench(dataclasses.replace(one, methods={"broken": broken, **one.methods}), folder / "out")
+    failed = [r for r in records if r.error]
+    assert [(r.method, r.split) for r in failed] == [("broken", "val")] * 2
+    assert "no_such_layer" in (failed[0].error or "")
+    assert len([r for r in records if r.split == "test"]) == 4
+
+
+def test_shards_together_are_the_whole(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
+    one = suite(sizes=(2, 6))
+    bench(one, folder / "whole")
+    for index in range(2):
+        bench(one, folder / "parts", shard=Shard(index, 2))
+    parts = read(folder / "parts")
+    assert {(r.cell, r.split, r.value) for r in parts} == {(r.cell, r.split, r.value) for r in read(folder / "whole")}
+    assert {path.name for path in (folder / "parts").iterdir()} == {"shard-1-of-2", "shard-2-of-2"}
+    assert all((folder / "parts" / r.predictions).is_file() for r in parts if r.predictions)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record = Record("b", "t", "m", 4, 1e-3, "linear", 2, 0, value=0.5, metrics={"accuracy": 0.5}, versions={"jax": "1"})
+    append(tmp_path, record)
+    assert read(tmp_path) == [record]
+    assert record.cell == Cell("b", "t", "m", 4, 1e-3, "linear", 2, 0)
+    (tmp_path / "results.jsonl").write_text(json.dumps({"surprise": 1}) + "\n")
+    with pytest.raises(GraftaxError, match="line 1 is no result of this version"):
+        read(tmp_path)
+
+
+def test_from_the_command_line_with_rows_of_ones_own(folder: Path, tiny_dir: Path) -> None:
+    def graftax(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command_line("bench", *arguments), capture_output=True, text=True, check=False)
+
+    write_csv(folder / "mine.csv", toy_rows(count=60))
+    (folder / "suite.toml").write_text(SUITE.format(backbone="nowhere", data="nowhere", more=""))
+    mine = ["--suite", folder / "suite.toml", "--data", folder / "mine.csv", "--backbone", tiny_dir, "--out", folder / "out"]
+    said = graftax(*mine, "--seeds", "1")
+    assert said.returncode == 0, said.stderr
+    assert (folder / "out" / "report.html").is_file()
+    assert "probe" in said.stdout
+    assert {r.task for r in read(folder / "out")} == {"mine"}
+    said = graftax("compare", folder / "out", folder / "out")
+    assert said.returncode == 0, said.stderr
+    assert "mine" in said.stdout
+    said = graftax(*mine, "--method", "lroa")
+    assert said.returncode == 2
+    assert "no method lroa in suite mine; it has probe, lora" in said.stderr
