@@ -150,12 +150,14 @@ def named(record: Record) -> str:
 
 
 def where(key: Key, among: Iterable[Key] = ()) -> str:
-    """A block in words. Of `among`, the blocks it is told from, what all have in common is left out."""
+    """A block in words: no more of them than tell it from `among`."""
     backbone, task, size = key
     keys = list(among)
-    words = task
-    if not keys or len({k[2] for k in keys}) > 1:
-        words += f", size {size}" if size is not None else ", all rows"
-    if not keys or len({k[0] for k in keys}) > 1:
-        words += f", {backbone}"
-    return words
+    words = [task]
+    if size is not None:
+        words.append(f"size {size}")
+    elif any(k[1] == task and k[2] is not None for k in keys):
+        words.append("all rows")
+    if len({k[0] for k in keys}) != 1:
+        words.append(backbone)
+    return ", ".join(words)

@@ -30,7 +30,8 @@ class Series:
     high: Sequence[float] | None = None
     notes: Sequence[str] = ()  # shown where a reader points at one
     colour: int | None = None  # of the palette; None: the ink of the page
-    right: bool = False  # a label that ends at its point instead of beginning there
+    width: float = 2  # of a line, in pixels
+    align: Literal["left", "center", "right"] = "left"  # of a label: which part of it is at its point
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Chart:
     interval: Literal["x", "y"] = "y"
     log_x: bool = False
     log_y: bool = False
-    bare: bool = False  # no vertical axis
+    bare: bool = False  # without axes
     rows: int | None = None  # lines of text down its height; None: an ordinary plot
 
 
@@ -140,14 +141,14 @@ def costs(a: Analysis) -> Chart | None:
     """What each method costs, as a multiple of the cheapest."""
     series = []
     for i, (field, cost) in enumerate([*COSTS.items(), ("step_seconds", "seconds of a step")]):
-        known = {m: c for m in a.methods if (c := a.cost(m, field))}
+        known = {m: c for m in reversed(a.methods) if (c := a.cost(m, field))}  # from the bottom up
         if len(known) > 1:
             least = min(known.values())
             notes = [f"{say.scaled(c, '') if c >= 100 else f'{c:.3g}'} {cost}" for c in known.values()]
             series.append(Series(cost, [c / least for c in known.values()], list(known), "bars", notes=notes, colour=i))
     if not series:
         return None
-    rows = len(series) * len(a.methods)
+    rows = len(series) * len(a.methods) // 2
     return Chart("costs", "Costs", "times the cheapest method", "", tuple(series), log_x=True, rows=rows)
 
 
@@ -156,25 +157,25 @@ def critical_difference(a: Analysis) -> Chart | None:
     r: Ranks = a.ranks
     if r.critical is None:
         return None
-    names = list(r.mean)
-    colour = colours(a)
+    names, colour = list(r.mean), colours(a)
     first, last = 1.0, float(len(names))
-    series = [Series("critical difference", [first, first + r.critical], [0.8, 0.8], "line")]
-    series.append(Series(f"critical difference {r.critical:.2f}", [first], [0.9], "label"))
+    series = [Series("mean rank", [first, last], [0, 0], "line")]
+    for rank in range(1, len(names) + 1):
+        series.append(Series("tick", [rank, rank], [0, 0.12], "line"))
+        series.append(Series(str(rank), [rank], [0.15], "label", align="center"))
+    series.append(Series("critical difference", [first, first + r.critical], [1.1, 1.1], "line"))
+    series.append(Series(f"critical difference {r.critical:.2f}", [first], [1.1], "label"))
     for i, group in enumerate(r.groups):
         ends = [r.mean[group[0]] - 0.04, r.mean[group[-1]] + 0.04]
-        series.append(Series(f"not told apart: {say.listed(group)}", ends, [-0.35 * (i + 1)] * 2, "curve"))
+        series.append(Series(f"not told apart: {say.listed(group)}", ends, [-0.35 * (i + 1)] * 2, "line", width=5))
     below, half = -0.35 * (len(r.groups) + 1), (len(names) + 1) // 2
-    room = 0.15 * len(names)  # so that a label stands clear of the best and of the worst
+    room = 0.3 * len(names)  # for the labels to stand clear of the best and of the worst
     for i, name in enumerate(names):
-        left = i < half
+        left, at = i < half, r.mean[name]
         depth = below - 0.9 * (i + 1 if left else len(names) - i)
         edge = first - room if left else last + room
-        at = r.mean[name]
-        series.append(
-            Series(name, [at, at, edge], [0, depth, depth], "line", notes=[f"mean rank {at:.2f}"] * 3, colour=colour[name])
-        )
-        series.append(Series(f"{name} {at:.2f}", [edge], [depth], "label", colour=colour[name], right=not left))
-    series.append(Series("axis", [first, last], [0, 0], "line"))
-    title = f"Mean ranks over {r.blocks} tasks"
-    return Chart("ranks", title, "mean rank (1 is best)", "", tuple(series), bare=True, rows=half + len(r.groups) + 2)
+        notes = [f"mean rank {at:.2f}"] * 3
+        series.append(Series(name, [at, at, edge], [0, depth, depth], "line", notes=notes, colour=colour[name]))
+        series.append(Series(f"{name} {at:.2f}", [edge], [depth], "label", align="left" if left else "right"))
+    title = f"Mean ranks over {say.places(a)}, 1 is best"
+    return Chart("ranks", title, "", "", tuple(series), bare=True, rows=half + len(r.groups) + 3)

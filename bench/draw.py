@@ -61,26 +61,35 @@ def figure(chart: Chart) -> str:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "system-ui, sans-serif", "size": 13},
         "hovermode": "closest",
+        "dragmode": False,  # on a telephone a finger scrolls the page
         "barmode": "group",
         "showlegend": _legend(chart),
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
-        "xaxis": _axis(chart.x, chart.log_x),
-        "yaxis": _axis(chart.y, chart.log_y) | {"automargin": True, "visible": not chart.bare},
+        "xaxis": _axis(chart, chart.x, chart.log_x),
+        "yaxis": _axis(chart, chart.y, chart.log_y),
     }
     traces = [_trace(chart, series) for series in chart.series]
     return to_html(
         Figure({"data": traces, "layout": layout}),
         full_html=False,
         include_plotlyjs=False,
-        config={"displaylogo": False, "responsive": True},
+        config={"displayModeBar": False, "responsive": True},
         default_width="100%",
         default_height=f"{layout['height']}px",
     )
 
 
-def _axis(title: str, log: bool) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": html.escape(title)}, "zeroline": False, "automargin": True}
-    return axis | ({"type": "log", "exponentformat": "power", "nticks": 6} if log else {})
+def _axis(chart: Chart, title: str, log: bool) -> dict[str, Any]:
+    axis: dict[str, Any] = {
+        "title": {"text": html.escape(title)},
+        "zeroline": False,
+        "automargin": True,
+        "visible": not chart.bare,
+    }
+    small = any(
+        isinstance(x, float) and x < 1 for series in chart.series for x in series.x
+    )  # 0.0001 is better read than 100 micro
+    return axis | ({"type": "log", "exponentformat": "power" if small else "SI", "nticks": 6} if log else {})
 
 
 def _trace(chart: Chart, series: Series) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def _trace(chart: Chart, series: Series) -> dict[str, Any]:
     if series.kind == "bars":
         return trace | {"type": "bar", "orientation": "h", "marker": {"color": colour}}
     if series.kind == "label":
-        side = "top left" if series.right else "top right"
+        side = {"left": "top right", "center": "top center", "right": "top left"}[series.align]
         return trace | {
             "type": "scatter",
             "mode": "text",
@@ -106,7 +115,7 @@ def _trace(chart: Chart, series: Series) -> dict[str, Any]:
         "type": "scatter",
         "mode": {"points": "markers+text" if labelled else "markers", "line": "lines", "curve": "lines+markers"}[series.kind],
         "marker": {"color": colour, "size": 9, "symbol": _mark(series)[0]},
-        "line": {"color": colour, "width": 2},
+        "line": {"color": colour, "width": series.width},
     }
     if labelled:
         trace |= {"text": [name], "textposition": "top center", "cliponaxis": False}
@@ -140,8 +149,7 @@ def picture(chart: Chart) -> bytes:
         if chart.log_y:
             axes.set_yscale("log")
         if chart.bare:
-            axes.yaxis.set_visible(False)
-            axes.spines["left"].set_visible(False)
+            axes.axis("off")
         bars = [series for series in chart.series if series.kind == "bars"]
         for series in chart.series:
             if series.kind == "bars":
@@ -158,7 +166,7 @@ def picture(chart: Chart) -> bytes:
 def _plot(axes: Axes, chart: Chart, series: Series) -> None:
     colour, x, y = _colour(series), list(series.x), list(series.y)
     if series.kind == "label":
-        axes.annotate(series.name, (x[0], y[0]), ha="right" if series.right else "left", va="bottom")
+        axes.annotate(series.name, (x[0], y[0]), ha=series.align, va="bottom")
         return
     styles = {"points": ("", _mark(series)[1]), "line": ("-", ""), "curve": ("-", _mark(series)[1])}
     line, mark = styles[series.kind]
@@ -166,7 +174,9 @@ def _plot(axes: Axes, chart: Chart, series: Series) -> None:
     if series.low is not None and series.high is not None:
         middle = series.x if chart.interval == "x" else series.y
         errors[f"{chart.interval}err"] = [_gaps(middle, series.low), _gaps(series.high, middle)]
-    axes.errorbar(x, y, color=colour, linestyle=line, marker=mark, capsize=2, label=series.name, **errors)
+    axes.errorbar(
+        x, y, color=colour, linestyle=line, linewidth=0.75 * series.width, marker=mark, capsize=2, label=series.name, **errors
+    )
     if series.kind == "points" and not any(isinstance(v, str) for v in y):
         axes.annotate(series.name, (x[0], y[0]), xytext=(0, 6), textcoords="offset points", ha="center")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from ..errors import GraftaxError
 from .results import Predictions
@@ -39,8 +40,10 @@ def _margins(p: Predictions, weights: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """`[b, classes]`: how many are of each class and said to be, how many are, how many are said to be."""
     assert p.gold is not None
     assert p.said is not None
-    one = np.eye(int(max(p.gold.max(), p.said.max())) + 1)
-    return weights @ (one[p.gold] * (p.gold == p.said)[:, None]), weights @ one[p.gold], weights @ one[p.said]
+    n, classes = len(p.gold), int(max(p.gold.max(), p.said.max())) + 1
+    # sparse: a dense product would take as many times longer as there are classes
+    gold, said = (csr_array((np.ones(n), c, np.arange(n + 1)), shape=(n, classes)) for c in (p.gold, p.said))
+    return (weights * (p.gold == p.said)) @ gold, weights @ gold, weights @ said
 
 
 def _matthews(p: Predictions, weights: np.ndarray) -> np.ndarray:

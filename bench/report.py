@@ -44,7 +44,8 @@ _PROTOCOL = (
 @dataclass(frozen=True)
 class Section:
     title: str
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # paragraphs
+    points: tuple[str, ...] = ()  # of a list
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
 
@@ -84,31 +85,32 @@ def sections(a: Analysis) -> list[Section]:
         apart = dataclasses.replace(
             apart, charts=ranks, tables=(matrix, tables.pair_table("Pairs with intervals", a.pairs), *folded)
         )
-    searches = tuple(charts.searches(a))
+    answer, searches = wording.answer(a), tuple(charts.searches(a))
     costs = [*charts.fronts(a), charts.costs(a)]
     found = [
-        Section("Answer", (*wording.answer(a), *wording.caveats(a))),
+        Section("Answer", tuple(answer[:1]), tuple(answer[1:])),
+        Section("Caveats", points=tuple(wording.caveats(a))),
         Section(
             "Results",
             charts=tuple(charts.values(a, block) for block in a.blocks if any(e.runs for e in block.entries)),
             tables=(tables.main_table(a), *(tables.block_table(a, block) for block in a.blocks)),
         ),
         apart,
-        Section("Costs", _costs(a), tuple(chart for chart in costs if chart)),
+        Section("Costs", points=_costs(a), charts=tuple(chart for chart in costs if chart)),
         Section("Training rows", charts=tuple(charts.efficiency(a))),
-        Section("Learning rates", ("Mean over seeds on validation rows.",) if searches else (), searches),
+        Section("Learning rates", ("Mean over seeds on validation rows.",) if searches else (), charts=searches),
         Section("Peers", tables=(tables.peer_table(a),) if a.peers else ()),
         Section("Errors", tables=(tables.error_table(a),) if a.failed else ()),
         Section("How it was measured", _PROTOCOL, tables=(tables.provenance(a),)),
     ]
-    return [section for section in found if section.words or section.charts or section.tables]
+    return [section for section in found if section.words or section.points or section.charts or section.tables]
 
 
 def _ranks(a: Analysis) -> str:
     r = a.ranks
     if r.why_not is not None or r.critical is None or r.p is None:
         return f"No critical difference: {r.why_not}."
-    said = f"Friedman's test over {r.blocks} tasks: chi-square {r.friedman:.2f}, p {wording.p_value(r.p)}. "
+    said = f"Friedman's test over {wording.places(a)}: chi-square {r.friedman:.2f}, p {wording.p_value(r.p)}. "
     said += f"Mean ranks less than {r.critical:.2f} apart are not told apart"
     groups = "; ".join(wording.listed(group) for group in r.groups)
     return f"{said}: {groups}." if groups else f"{said}; here all are further apart."
@@ -120,7 +122,7 @@ def _costs(a: Analysis) -> tuple[str, ...]:
         return ()
     fronts = {cost: a.front(field) for field, cost in charts.COSTS.items()}
     return tuple(
-        f"Best for their {cost}, beaten by none in both: {wording.listed(front)}." for cost, front in fronts.items() if front
+        f"Beaten by none in both value and {cost}: {wording.listed(front)}." for cost, front in fronts.items() if front
     )
 
 
@@ -139,6 +141,7 @@ def markdown(title: str, content: list[Section]) -> str:
     parts = [f"# {escaped(title)}"]
     for section in content:
         parts += [f"## {section.title}", *(escaped(words) for words in section.words)]
+        parts += ["\n".join(f"- {escaped(point)}" for point in section.points)] if section.points else []
         parts += [table.markdown() for table in section.tables]
         parts += [f"![{escaped(chart.title)}](plots/{files[id(chart)]})" for chart in section.charts]
     return "\n\n".join(parts) + "\n"

@@ -41,7 +41,7 @@ from .results import Predictions
 #: Below this, an adjusted p is taken to tell two methods apart.
 ALPHA = 0.05
 _SEED = 20060101  # of every resampling, so that a report made twice is the same
-_CHUNK = 4_000_000  # weights in memory at a time
+_CHUNK = 250_000  # weights at a time: they stay in the cache, and products are too small to wait for other threads
 
 
 @dataclass(frozen=True)

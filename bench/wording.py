@@ -7,7 +7,7 @@ import math
 from .analysis import Analysis, Recommendation
 from .blocks import Block, named, where
 from .metrics import Metric
-from .statistics import ALPHA, Difference, Interval
+from .statistics import ALPHA, Interval
 
 NOTHING = "\N{EN DASH}"
 
@@ -29,11 +29,15 @@ def gain(interval: Interval | None) -> str:
     """`+0.4 [-0.2, 0.9]`, in hundredths: points of shares, about per cent of perplexities."""
     if interval is None:
         return NOTHING
-    return f"{100 * interval.value:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]".replace("-", "\N{MINUS SIGN}")
+    return f"{points(interval.value)} [{_tenths(interval.low)}, {_tenths(interval.high)}]"
 
 
 def points(share: float | None) -> str:
-    return NOTHING if share is None else f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return NOTHING if share is None else _tenths(share, "+")
+
+
+def _tenths(share: float, sign: str = "") -> str:
+    return f"{round(100 * share, 1) + 0.0:{sign}.1f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: there is no minus zero
 
 
 def per_cent(share: float | None) -> str:
@@ -99,7 +103,14 @@ def _over_all(analysis: Analysis, found: Recommendation) -> str:
         {m: analysis.cost(m, "parameters") for m in analysis.methods},
         {m: analysis.cost(m, "seconds") for m in analysis.methods},
     )
-    return _verdict(f"Over {len(analysis.compared)} tasks", how, found, len(analysis.methods), *costs)
+    return _verdict(f"Over {places(analysis)}", how, found, len(analysis.methods), *costs)
+
+
+def places(analysis: Analysis) -> str:
+    """`4 tasks`, or what else the blocks are."""
+    blocks = analysis.compared
+    tasks = len({block.key[1] for block in blocks})
+    return f"{tasks} tasks" if tasks == len(blocks) else f"{len(blocks)} settings (task, size and backbone)"
 
 
 def _on(analysis: Analysis, block: Block, found: Recommendation) -> str:
@@ -117,11 +128,11 @@ def _verdict(
     parameters: dict[str, float | None],
     duration: dict[str, float | None],
 ) -> str:
-    said = f"{place}, {found.best} has the best result ({how})."
+    said = f"{place}, {found.best} is best: {how}."
     if methods == 1:
         return f"{said} It is the only method."
     if len(found.alike) == 1:
-        return f"{said} Each of the other {methods - 1} is told apart from it as worse: take {found.best}."
+        return f"{said} The other {methods - 1} are told apart from it: take {found.best}."
     others = [m for m in found.alike if m != found.best]
     said += f" Not told apart from it: {listed(others)}."
     if found.loss is None:
@@ -129,14 +140,8 @@ def _verdict(
     cheap = f"{count(parameters[found.choice])} parameters against {count(parameters[found.best])}"
     if duration[found.choice] is not None and duration[found.best] is not None:
         cheap += f", {seconds(duration[found.choice])} s of training against {seconds(duration[found.best])} s"
-    return f"{said} Of these {found.choice} is the cheapest ({cheap}): take {found.choice}. {evidence(found.loss)}"
-
-
-def evidence(difference: Difference) -> str:
-    return (
-        f"{difference.first} gains {gain(difference.gain)} points over {difference.second}, "
-        f"adjusted p {p_value(difference.adjusted)}."
-    )
+    lost = f"{found.best} gains {gain(found.loss.gain)} points over it, adjusted p {p_value(found.loss.adjusted)}"
+    return f"{said} Take {found.choice}, the cheapest of these ({cheap}); {lost}."
 
 
 def caveats(analysis: Analysis) -> list[str]:
@@ -169,5 +174,6 @@ def caveats(analysis: Analysis) -> list[str]:
 def told_apart() -> str:
     return (
         f"Two methods are told apart where p, adjusted for all pairs by Holm's procedure, is below {ALPHA:g}. "
-        "Not told apart does not mean equal: the interval says how much may lie between them."
+        "Not told apart does not mean equal: the interval, which is of one pair and not adjusted, says how much may lie "
+        "between them."
     )
