@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,17 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
+from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..serve.evaluate import outputs_of, pooled_of
+from ..serve.generator import Generator
+from ..serve.sampling import Sampling
 from ..train.rows import Rows
+from ..train.tasks import task_named
+from ..train.text_metrics import edit_distance, final_number
 from .metrics import metric_named
 from .results import Predictions
+from .suite import TaskSpec
 
 _BINS = 15
 _SLICE = 10  # examples of the smallest slice that is looked at
@@ -28,11 +35,41 @@ class Measured:
     fields: dict[str, Any]
 
 
-def measure(backbone: Backbone, adapter: Adapter, rows: Rows, metric: str) -> Measured:
-    """An adapter's answers to labelled rows of its own task."""
+def measure(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -> Measured:
+    """An adapter's answers to rows of its own task."""
     found = outputs_of(backbone, adapter, rows)
-    logits = np.stack([found[i] for i in range(len(rows))])
-    return judged(logits, np.array(rows.labels, np.int32), rows.lengths, metric)
+    outputs = [found[i] for i in range(len(rows.tokens))]
+    if not task_named(spec.kind).headless:
+        return judged(np.stack(outputs), np.array(rows.labels, np.int32), rows.lengths, spec.main_metric)
+    likelihood = np.stack([of.astype(np.float64).sum(0) for of in outputs])  # [texts, 3]: see `LanguageModel.outputs`
+    predictions = Predictions(-likelihood[:, 0], likelihood[:, 2])
+    metrics = {"perplexity": float(metric_named("perplexity")(predictions)[0])}
+    metrics |= {"nll": math.log(metrics["perplexity"]), "token_accuracy": likelihood[:, 1].sum() / likelihood[:, 2].sum()}
+    if spec.main_metric != "perplexity":
+        predictions = _written(backbone, adapter, rows, spec)
+        metrics[spec.main_metric] = float(metric_named(spec.main_metric)(predictions)[0])
+    return Measured(predictions, {"metric": spec.main_metric, "value": metrics[spec.main_metric], "metrics": metrics})
+
+
+def _written(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -> Predictions:
+    """Of what is generated, greedily, behind the prompts."""
+    examples = rows.examples
+    if examples.pairs is None:
+        raise GraftaxError(f"{examples.source}: {spec.main_metric} needs prompts and completions, and there are chats.")
+    generator = backbone.programs.setdefault(Generator, Generator(backbone))
+    generator.load("measured", adapter)
+    said = generator.generate(examples.texts, "measured", Sampling(max_new_tokens=spec.max_new_tokens))
+    scored = [_SCORES[spec.main_metric](one.text, wanted) for one, wanted in zip(said, examples.pairs, strict=True)]
+    top, bottom = np.array(scored, np.float64).T
+    return Predictions(top, bottom)
+
+
+#: One example's part of a metric of generated text: what is summed above, and below, the line.
+_SCORES: dict[str, Callable[[str, str], tuple[float, float]]] = {
+    "cer": lambda said, wanted: (edit_distance(said, wanted), len(wanted)),
+    "exact_match": lambda said, wanted: (said.strip() == wanted.strip(), 1),
+    "final_number": lambda said, wanted: (final_number(said) is not None and final_number(said) == final_number(wanted), 1),
+}
 
 
 def judged(logits: np.ndarray, gold: np.ndarray, lengths: Sequence[int], metric: str) -> Measured:

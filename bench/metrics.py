@@ -71,6 +71,7 @@ METRICS = {
         Metric("perplexity", _perplexity, better=-1),
         Metric("exact_match", _ratio),
         Metric("cer", _ratio, better=-1),
+        Metric("final_number", _ratio),
     )
 }
 

@@ -50,8 +50,8 @@ class Section:
     tables: tuple[Table, ...] = ()
 
 
-def write_report(folder: Path) -> None:
-    """Write the four parts into a benchmark's directory; raises `GraftaxError` where there are no results."""
+def write_report(folder: Path) -> str:
+    """Write the four parts into a benchmark's directory and return the answer; `GraftaxError` where there are no results."""
     try:
         from jinja2 import Environment, FileSystemLoader
     except ImportError as error:
@@ -70,6 +70,7 @@ def write_report(folder: Path) -> None:
     )
     page = environment.get_template("report.html.jinja")
     disk.write_text(folder / "report.html", page.render(title=title, sections=content, figure=figure, plotly_js=script))
+    return "\n".join(content[0].words)
 
 
 def sections(a: Analysis) -> list[Section]:

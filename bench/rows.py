@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,15 @@ class TaskRows:
     digest: str
 
     def draw(self, size: int | None, seed: int) -> Examples:
-        """At most `size` training rows of each label, drawn by `seed`: what seeds differ by, beside the start and the order."""
+        """At most `size` training rows of each label, of rows without labels so many in all.
+
+        They are drawn by `seed`: what seeds differ by, beside the start and the order.
+        """
         if size is None:
             return self.train
-        by_label: dict[Any, list[int]] = {}
+        labels, by_label = self.train.labels, dict[Any, list[int]]()
         for i in np.random.default_rng([_DRAW, seed]).permutation(len(self.train)).tolist():
-            by_label.setdefault((self.train.labels or ())[i], []).append(i)
+            by_label.setdefault(labels[i] if labels else None, []).append(i)
         return self.train.take(sorted(i for rows in by_label.values() for i in rows[:size]))
 
 
@@ -53,6 +56,8 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
         return read_examples(suite.path(file), spec.columns, spec.kind)
 
     def held_out(rows: Examples, share: float) -> tuple[Examples, Examples]:
+        if rows.labels is None and rows.pairs is None and len(rows) == 1:
+            return _cut(rows, share)
         left, held = split(rows, share, _DRAW)
         return rows.take(left), rows.take(held)
 
@@ -65,6 +70,15 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
         if unknown:
             raise GraftaxError(f"{rows.source}: label {unknown[0]!r} is on none of the training rows of task {name}.")
     return TaskRows(name, spec, train, _some(val, spec.val_rows), _some(test, spec.test_rows), digest.hexdigest())
+
+
+def _cut(rows: Examples, share: float) -> tuple[Examples, Examples]:
+    """A file of plain text in two, at the end of a line."""
+    text = rows.texts[0]
+    at = text.find("\n", int(len(text) * (1 - share))) + 1
+    if not 0 < at < len(text):
+        raise GraftaxError(f"{rows.source}: the text has too few lines to hold {share:g} of it out.")
+    return replace(rows, texts=(text[:at],)), replace(rows, texts=(text[at:],))
 
 
 def _some(rows: Examples, most: int) -> Examples:

@@ -53,7 +53,7 @@ PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` (from 0) of `count`: of the pairs of task and size every `count`-th."""
+    """Part `index` (from 0) of `count`: of the triples of backbone, task and size every `count`-th."""
 
     index: int = 0
     count: int = 1
@@ -93,13 +93,16 @@ def run_suite(
         tasks = {name: read_task(suite, name, spec) for name, spec in suite.tasks.items()}
         general = read_task(suite, "general", suite.general) if suite.general else None
         _settle(suite, home, {name: rows.digest for name, rows in tasks.items()})
-        pairs = [(name, size) for name in tasks for size in suite.sizes]
-        own = [pair for i, pair in enumerate(pairs) if shard.has(i)]
-        clock = Clock(suite, tasks, own, {record.cell for record in read(home)}, say)
+        every = [(path, *pair) for path in suite.backbones for pair in suite.pairs(path)]
+        own = [one for number, one in enumerate(every) if shard.has(number)]
+        clock = Clock(suite, tasks, [(name, size) for _, name, size in own], {record.cell for record in read(home)}, say)
         for path in suite.backbones:
-            bench = Bench(suite, load(path), Path(path).name, tasks, general, home, clock, peers)
-            for label in suite.methods:
-                bench.method(label, own)
+            pairs = [(name, size) for of, name, size in own if of == path]
+            if pairs:
+                backbone = load(suite.expanded(path, "pass --backbone"))
+                bench = Bench(suite, backbone, Path(path).name, tasks, general, home, clock, peers)
+                for label in suite.methods:
+                    bench.method(label, pairs)
     return read(out)
 
 
@@ -125,7 +128,7 @@ class Clock:
     ):
         self.say, self.began = say, time.monotonic()
         self.rows = {(name, size): len(tasks[name].draw(size, 0)) for name, size in own}
-        each = sum(self.rows.values()) * len(suite.backbones)
+        each = sum(self.rows[pair] for pair in own)
         self.total = 0.0
         for label in suite.methods:
             plan = search.rounds(suite, label)
@@ -259,7 +262,8 @@ class Bench:
             return replace(blank, error=outcome.error)
         directory = self.trainer.folder / cell.id
         adapter = load_adapter(directory, self.backbone)
-        found = measure(self.backbone, adapter, self._rows_of(cell.task, split, adapter.labels), blank.metric)
+        rows = self._rows_of(cell.task, split, adapter.labels)
+        found = measure(self.backbone, adapter, rows, self.tasks[cell.task].spec)
         head = next((m for m in adapter.methods if isinstance(m, Head)), None)
         known: dict[str, Any] = {
             "parameters": adapter.parameters,
@@ -285,12 +289,13 @@ class Bench:
             task = self.tasks[name]
             examples = task.val if split == "val" else task.test
             kind = task_named(task.spec.kind)
-            self._rows[name, split] = kind.rows(examples, labels, self.trainer.tokenizer, self.suite.max_length)
+            rows = kind.rows(examples, labels, self.trainer.tokenizer, self.suite.max_length, truncate=True)
+            self._rows[name, split] = rows
         return self._rows[name, split]
 
     def _forgotten(self, adapter: Adapter) -> float | None:
         """Change on the general task."""
-        if self.general is None:
+        if self.general is None or not self.backbone.family.head.modules:
             return None
         task, names = task_named("classify"), tuple(sorted({*(self.general.train.labels or ())}))
         for split, examples in (("train", self.general.draw(_GENERAL_ROWS, 0)), ("test", self.general.test)):

@@ -1,7 +1,7 @@
 """A suite: which methods on which tasks and backbones, and how much tuning each gets. A TOML file:
 
 name = "mine"
-backbones = ["sentence-transformers/all-MiniLM-L6-v2"]     # directories or Hub ids
+backbones = ["sentence-transformers/all-MiniLM-L6-v2"]     # directories or Hub ids; may name $VARIABLES
 data = "$GRAFTAX_DATA"                                     # folder of the tasks' files; relative: to this file
 sizes = [16, 64, "all"]                                    # training rows per class; a learning curve over the data
 seeds = 5                                                  # trainings at the best setting, measured on the test rows
@@ -42,11 +42,15 @@ from ..arguments import make_method
 from ..errors import GraftaxError
 from ..train.data import Columns
 from ..train.recipe import Recipe
-from .metrics import metric_named
 
 FOLDER = Path(str(files("graftax"))) / "suites"
-#: task of `train_many` -> main metric of a benchmark of it
-KINDS = {"classify": "accuracy"}
+#: task of `train_many` -> metrics a benchmark of it may compare by; the first is its own
+KINDS = {
+    "classify": ("accuracy", "matthews", "macro_f1"),
+    "lm": ("perplexity",),
+    "sft": ("perplexity", "exact_match", "cer", "final_number"),
+    "seq2seq": ("cer", "exact_match", "perplexity"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,28 @@ class TaskSpec:
     text: str = "text"
     pair: str | None = None
     label: str = "label"
+    prompt: str = "prompt"  # of kinds sft and seq2seq
+    completion: str = "completion"
+    backbones: tuple[str, ...] = ()  # of the suite's only these, by the last part of their name; empty: all
     val_rows: int = 500  # at most
     test_rows: int = 2000
+    max_new_tokens: int = 64  # of a generated answer
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise GraftaxError(f"a benchmark's task cannot be of kind {self.kind!r}; there are {', '.join(KINDS)}.")
-        metric_named(self.main_metric)
+        if self.main_metric not in KINDS[self.kind]:
+            there = ", ".join(KINDS[self.kind])
+            raise GraftaxError(f"a task of kind {self.kind!r} is not measured by {self.metric!r}; there are {there}.")
 
     @property
     def main_metric(self) -> str:
-        return self.metric or KINDS[self.kind]
+        return self.metric or KINDS[self.kind][0]
 
     @property
     def columns(self) -> Columns:
-        return Columns(text=self.text, pair=self.pair, label=self.label)
+        named = {"prompt": self.prompt, "completion": self.completion}
+        return Columns(text=self.text, pair=self.pair, label=self.label, **named)
 
 
 @dataclass(frozen=True)
@@ -137,8 +148,21 @@ class Suite:
                 self.recipe(lr, schedule, self.epochs, 0)
 
     def recipe(self, lr: float, schedule: str, epochs: int, seed: int) -> Recipe:
-        fixed = {"batch_size": self.batch_size, "max_length": self.max_length, "weight_decay": self.weight_decay}
-        return Recipe(lr=lr, schedule=schedule, epochs=epochs, seed=seed, **fixed)  # type: ignore[arg-type]
+        return Recipe(
+            lr=lr,
+            schedule=schedule,
+            epochs=epochs,
+            seed=seed,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            truncate=True,
+            weight_decay=self.weight_decay,
+        )
+
+    def pairs(self, backbone: str) -> list[tuple[str, int | None]]:
+        """What is trained on a backbone: (task, size)."""
+        here = [name for name, task in self.tasks.items() if not task.backbones or Path(backbone).name in task.backbones]
+        return [(name, size) for name in here for size in self.sizes]
 
     def settings(self, label: str) -> list[tuple[float, str]]:
         """The grid of a method: (learning rate, schedule)."""
@@ -146,13 +170,19 @@ class Suite:
 
     def path(self, name: str) -> Path:
         """A task's file."""
-        folder = os.path.expandvars(self.data)
-        if "$" in folder and not Path(name).is_absolute():
+        if Path(name).is_absolute():
+            return Path(name)
+        return FOLDER.resolve() / Path(self.expanded(self.data, "pass --data-dir")).expanduser() / name
+
+    def expanded(self, text: str, instead: str) -> str:
+        """With environment variables filled in."""
+        found = os.path.expandvars(text)
+        if "$" in found:
             raise GraftaxError(
-                f"suite {self.name}: its files are in {self.data}, which is not set; set it, pass --data-dir, or run "
-                "--suite domains, whose rows come with graftax."
+                f"suite {self.name} wants {text}, and that variable is not set; set it, {instead}, or run --suite domains, "
+                "whose rows come with graftax."
             )
-        return FOLDER.resolve() / Path(folder).expanduser() / name
+        return found
 
     @property
     def digest(self) -> str:

@@ -91,7 +91,7 @@ def test_every_suite_that_comes_along_can_be_read() -> None:
         ("[tasks.toy]", "[tsaks.toy]", r"needs tables \[tasks.NAME\]"),
         ("lrs = [1e-4, 1e-2]", "lrs = [-1e-4, 1e-2]", "the learning rate must be positive"),
         ('test = "test.csv"', 'kind = "juggle"', "cannot be of kind 'juggle'"),
-        ('test = "test.csv"', 'metric = "charm"', "unknown metric 'charm'"),
+        ('test = "test.csv"', 'metric = "charm"', "is not measured by 'charm'; there are accuracy"),
         ("seeds = 2", "seeds = 2 2", "not valid TOML"),
     ],
 )
@@ -109,7 +109,7 @@ def test_data_that_are_not_there_are_named(suite: Callable[..., Suite], folder: 
     with pytest.raises(GraftaxError, match=r"no suite .qiuck.; there are .*quick"):
         load_suite("qiuck")
     one = suite(data="$NOT_SET_ANYWHERE")
-    with pytest.raises(GraftaxError, match=r"\$NOT_SET_ANYWHERE, which is not set"):
+    with pytest.raises(GraftaxError, match=r"wants \$NOT_SET_ANYWHERE, and that variable is not set"):
         read_task(one, "toy", one.tasks["toy"])
     write_csv(folder / "test.csv", [{"text": "iron", "label": "wood"}])
     with pytest.raises(GraftaxError, match="label 'wood' is on none of the training rows of task toy"):
