@@ -342,3 +342,17 @@ def test_bad_directories_are_refused_in_a_line(tmp_path: Path) -> None:
     results.append(tmp_path, dataclasses.replace(record, predictions="../secret.npz"))
     with pytest.raises(GraftaxError, match="outside of this directory"):
         write_report(tmp_path)
+
+
+def test_a_value_beyond_all_numbers_is_a_failure_and_missing_seeds_are_said(tmp_path: Path) -> None:
+    write_results(tmp_path, {"x": "perplexity"}, {"a": 2.0, "b": 1.0, "c": 0.0})
+    kept = [r for r in results.read(tmp_path) if (r.method, r.seed) != ("b", 2)]
+    (tmp_path / "results.jsonl").unlink()
+    for record in kept:
+        diverged = record.method == "c" and record.seed == 0
+        results.append(tmp_path, dataclasses.replace(record, value=float("inf")) if diverged else record)
+    analysis = analyse(tmp_path)
+    assert analysis.left_out == {"c": "1 of 3 runs failed (x)"}
+    assert [r.seed for r in analysis.failed] == [0]
+    assert any("Fewer seeds than the 3 of others on x: b (2)" in line for line in caveats(analysis))
+    assert "the value is inf" in markdown("made-up", sections(analysis))
