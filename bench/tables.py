@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,15 +31,18 @@ class Table:
         return dataclasses.replace(self, columns=tuple(self.columns[i] for i in full), rows=rows)
 
     def markdown(self) -> str:
-        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        rows = "\n".join(f"| {' | '.join(cell if cell == '---' else escaped(cell) for cell in line)} |" for line in lines)
+        """Padded, so that it is a table on a console too."""
+        cells = [[escaped(cell) for cell in row] for row in (self.columns, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+        lines.insert(1, ["-" * width for width in widths])
+        rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"**{escaped(self.title)}**\n\n{rows}" + (f"\n\n{escaped(self.note)}" if self.note else "")
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    for mark in "\\`*_|[]":
-        text = text.replace(mark, f"\\{mark}")
+    """Text that Markdown shows as it is, on one line: no markup, links, cells or tags come out of it."""
+    text = re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])[(\[]", r"\\\g<0>", text)
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
 
 

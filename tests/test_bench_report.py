@@ -18,6 +18,7 @@ from graftax.bench.metrics import METRICS
 from graftax.bench.report import markdown, sections, write_report
 from graftax.bench.results import Predictions, Record
 from graftax.bench.statistics import Interval, Resampled, critical_difference, holm, in_unit, pairs, pareto, ranks, two_sided
+from graftax.bench.tables import Table, escaped
 from graftax.bench.wording import answer, caveats
 
 ACCURACY = METRICS["accuracy"]
@@ -314,7 +315,7 @@ def test_compare_says_what_changed(tmp_path: Path) -> None:
     text = compare(a, b)
     assert "B is better in 1, worse in 0" in text
     assert "Different commit: A abc; B def." in text
-    assert "| 2.00\N{MULTIPLICATION SIGN} |" in text
+    assert "| 2.00\N{MULTIPLICATION SIGN} " in text
     assert "Only in A: ia3 on sst2." in text
     assert "Only in B: dora on sst2." in text
     write_results(c, {"sst2": "accuracy"}, {"lora": 2.0}, data="e" * 64)
@@ -342,6 +343,19 @@ def test_bad_directories_are_refused_in_a_line(tmp_path: Path) -> None:
     results.append(tmp_path, dataclasses.replace(record, predictions="../secret.npz"))
     with pytest.raises(GraftaxError, match="outside of this directory"):
         write_report(tmp_path)
+
+
+def test_names_cannot_write_markdown() -> None:
+    assert escaped("a_b [0.1, 0.2]") == "a_b [0.1, 0.2]"
+    assert escaped("_a_ [x](http://y) |\n<b>*`") == r"\_a\_ [x]\(http://y) \| &lt;b>\*\`"
+    table = Table("t", ("a", "long"), (("x", "y"), ("wide", "\N{EN DASH}")))
+    assert table.markdown().splitlines()[2:] == [
+        "| a    | long |",
+        "| ---- | ---- |",
+        "| x    | y    |",
+        "| wide | \N{EN DASH}    |",
+    ]
+    assert table.pruned() == table
 
 
 def test_a_value_beyond_all_numbers_is_a_failure_and_missing_seeds_are_said(tmp_path: Path) -> None:
