@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GraftaxError
-from .blocks import Block, Key, blocks_of, key_of, latest, mean_of, named, paired_gain, where
+from .blocks import Block, Key, blocks_of, came_through, key_of, latest, mean_of, named, paired_gain, where
 from .metrics import Metric, metric_named
 from .results import Record, read
 from .statistics import Difference, Interval, Ranks, in_unit, pairs, pareto, ranks
@@ -88,7 +88,7 @@ class Analysis:
 
     @property
     def failed(self) -> list[Record]:
-        return [record for record in self.records if record.error is not None]
+        return [record for record in self.records if not came_through(record)]
 
     def pair(self, first: str, second: str) -> Difference | None:
         """The difference of two methods over all blocks, seen from `first`."""
@@ -210,7 +210,7 @@ def _curves(records: Sequence[Record]) -> list[Curve]:
         found = {
             rate: float(np.mean([r.value for r in runs if r.value is not None]))
             for rate, runs in sorted(of_rates.items())
-            if all(r.value is not None and r.error is None for r in runs)
+            if all(map(came_through, runs))
         }
         if not found:
             continue
@@ -227,7 +227,7 @@ def _curves(records: Sequence[Record]) -> list[Curve]:
 
 def _peers(records: Sequence[Record], folder: Path) -> list[Peer]:
     """Each peer's method on each block, over the cells that graftax has too."""
-    finals = [r for r in records if r.stage == "final" and r.value is not None and r.error is None]
+    finals = [r for r in records if r.stage == "final" and came_through(r)]
     own = {r.cell: r for r in finals if r.library == "graftax"}
     matched: dict[tuple[Key, str], list[tuple[Record, Record]]] = {}
     for r in finals:

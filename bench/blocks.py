@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,13 +79,13 @@ def blocks_of(records: Iterable[Record], folder: Path) -> list[Block]:
 
 
 def _block(key: Key, records: list[Record], folder: Path, replicates: int) -> Block:
-    metrics = {record.metric for record in records if record.value is not None}
+    metrics = {record.metric for record in records if came_through(record)}
     if len(metrics) > 1:
         raise GraftaxError(
             f"{where(key)} was measured by {', '.join(sorted(metrics))}; run the benchmark into a fresh directory."
         )
     metric = metric_named(metrics.pop()) if metrics else metric_named("accuracy")
-    data = next((r.data for r in reversed(records) if r.value is not None), "")
+    data = next((r.data for r in reversed(records) if came_through(r)), "")
     by_name: dict[str, list[Record]] = {}
     for record in records:
         by_name.setdefault(named(record), []).append(record)
@@ -98,8 +99,8 @@ def _block(key: Key, records: list[Record], folder: Path, replicates: int) -> Bl
 
 
 def _entry(name: str, records: list[Record], data: str, predictions: dict[tuple[str, int], Predictions]) -> Entry:
-    runs = {r.seed: r for r in records if r.value is not None and r.error is None}
-    failed = [r for r in records if (r.error is not None or r.value is None) and r.seed not in runs]
+    runs = {r.seed: r for r in records if came_through(r)}
+    failed = [r for r in records if not came_through(r) and r.seed not in runs]
     trouble = None
     if failed:
         trouble = f"{len(failed)} of {len(failed) + len(runs)} runs failed"
@@ -111,7 +112,7 @@ def _entry(name: str, records: list[Record], data: str, predictions: dict[tuple[
 
 
 def _predictions(record: Record, folder: Path) -> Predictions | None:
-    if record.value is None or record.error is not None or record.predictions is None:
+    if not came_through(record) or record.predictions is None:
         return None
     file = folder / record.predictions
     if not file.resolve().is_relative_to(folder.resolve()):
@@ -139,6 +140,11 @@ def mean_of(records: Iterable[Record], field: str) -> float | None:
     """Mean of a number over the records that have it; None: none has."""
     values = [value for record in records if (value := getattr(record, field)) is not None]
     return float(np.mean(values)) if values else None
+
+
+def came_through(record: Record) -> bool:
+    """A perplexity beyond all numbers is no result that could be averaged."""
+    return record.error is None and record.value is not None and math.isfinite(record.value)
 
 
 def key_of(record: Record) -> Key:

@@ -5,7 +5,8 @@ A method has one colour in all plots of a report.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,10 +43,21 @@ class Chart:
     y: str
     series: tuple[Series, ...]
     interval: Literal["x", "y"] = "y"
-    log_x: bool = False
-    log_y: bool = False
+    ticks: tuple[float, ...] = ()  # of a logarithmic horizontal axis; none: it is linear
     bare: bool = False  # without axes
     rows: int | None = None  # lines of text down its height; None: an ordinary plot
+
+
+def ticks(values: Iterable[float]) -> tuple[float, ...]:
+    """At most seven on a logarithmic axis: 1, 2 and 5 of every decade, or fewer; in a narrow range the values themselves."""
+    known = sorted(set(values))
+    low, high = known[0], known[-1]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        found = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
+        if 2 <= len(found) <= 7:
+            return tuple(found)
+    return (low, high) if len(found) < 2 else tuple(found[:: math.ceil(len(found) / 7)])
 
 
 def colours(a: Analysis) -> dict[str, int]:
@@ -87,7 +99,9 @@ def searches(a: Analysis) -> list[Chart]:
             for c in curves
         )
         unit = metric.name.replace("_", " ") + (", %" if say.unit(metric) == 100 else "")
-        charts.append(Chart("search", f"Search on {where(key, a.keys)}", "learning rate", unit, series, log_x=True))
+        tried = {rate for curve in curves for rate in curve.rates}
+        rates = tuple(sorted(tried)) if len(tried) <= 6 else ticks(tried)
+        charts.append(Chart("search", f"Search on {where(key, a.keys)}", "learning rate", unit, series, ticks=rates))
     return charts
 
 
@@ -108,9 +122,12 @@ def efficiency(a: Analysis) -> list[Chart]:
             if points:
                 x, y, low, high = zip(*sorted(points), strict=True)
                 series.append(Series(name, x, y, "curve", low, high, colour=colour[name]))
+        counts = [float(x) for line in series for x in line.x]
         several = len({block.key[0] for block in a.blocks}) > 1
         title = f"{task}, {backbone}" if several else task
-        charts.append(Chart("rows", f"Training rows of {title}", "training rows", _unit(blocks[0]), tuple(series), log_x=True))
+        charts.append(
+            Chart("rows", f"Training rows of {title}", "training rows", _unit(blocks[0]), tuple(series), ticks=ticks(counts))
+        )
     return charts
 
 
@@ -133,7 +150,16 @@ def fronts(a: Analysis) -> list[Chart]:
         front = sorted(places[m] for m in a.front(field) if m in places)
         series = [Series("front", [x for x, _ in front], [y for _, y in front], "line")]
         series += [Series(m, [x], [y], colour=colour[m]) for m, (x, y) in places.items()]
-        charts.append(Chart(f"front-{field.replace('_', '-')}", f"Value and {cost}", cost, unit, tuple(series), log_x=True))
+        charts.append(
+            Chart(
+                f"front-{field.replace('_', '-')}",
+                f"Value and {cost}",
+                cost,
+                unit,
+                tuple(series),
+                ticks=ticks(x for x, _ in places.values()),
+            )
+        )
     return charts
 
 
@@ -149,7 +175,15 @@ def costs(a: Analysis) -> Chart | None:
     if not series:
         return None
     rows = len(series) * len(a.methods) // 2
-    return Chart("costs", "Costs", "times the cheapest method", "", tuple(series), log_x=True, rows=rows)
+    return Chart(
+        "costs",
+        "Costs",
+        "times the cheapest method",
+        "",
+        tuple(series),
+        ticks=ticks(float(x) for bars in series for x in bars.x),
+        rows=rows,
+    )
 
 
 def critical_difference(a: Analysis) -> Chart | None:
@@ -177,5 +211,4 @@ def critical_difference(a: Analysis) -> Chart | None:
         notes = [f"mean rank {at:.2f}"] * 3
         series.append(Series(name, [at, at, edge], [0, depth, depth], "line", notes=notes, colour=colour[name]))
         series.append(Series(f"{name} {at:.2f}", [edge], [depth], "label", align="left" if left else "right"))
-    title = f"Mean ranks over {say.places(a)}, 1 is best"
-    return Chart("ranks", title, "", "", tuple(series), bare=True, rows=half + len(r.groups) + 3)
+    return Chart("ranks", "Mean ranks, 1 is best", "", "", tuple(series), bare=True, rows=half + len(r.groups) + 3)

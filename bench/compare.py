@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import wording as say
 from .analysis import ratio, results_of
-from .blocks import Key, key_of, mean_of, named, paired_gain, where
+from .blocks import Key, came_through, key_of, mean_of, named, paired_gain, where
 from .metrics import metric_named
 from .results import Record
 from .statistics import Interval
@@ -45,7 +45,7 @@ def compare(a: Path, b: Path) -> str:
 def _finals(records: Sequence[Record]) -> Final:
     found: Final = {}
     for record in records:
-        if record.stage == "final" and record.value is not None and record.error is None:
+        if record.stage == "final" and came_through(record):
             found.setdefault((key_of(record), named(record)), []).append(record)
     return found
 

@@ -6,11 +6,13 @@ Both show the same series in the same colours. The page's styles colour text and
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GraftaxError
 from .charts import Chart, Series
+from .wording import scaled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,8 +67,8 @@ def figure(chart: Chart) -> str:
         "barmode": "group",
         "showlegend": _legend(chart),
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
-        "xaxis": _axis(chart, chart.x, chart.log_x),
-        "yaxis": _axis(chart, chart.y, chart.log_y),
+        "xaxis": _axis(chart, chart.x, chart.ticks),
+        "yaxis": _axis(chart, chart.y),
     }
     traces = [_trace(chart, series) for series in chart.series]
     return to_html(
@@ -79,17 +81,18 @@ def figure(chart: Chart) -> str:
     )
 
 
-def _axis(chart: Chart, title: str, log: bool) -> dict[str, Any]:
+def _axis(chart: Chart, title: str, ticks: Sequence[float] = ()) -> dict[str, Any]:
     axis: dict[str, Any] = {
         "title": {"text": html.escape(title)},
         "zeroline": False,
         "automargin": True,
         "visible": not chart.bare,
     }
-    small = any(
-        isinstance(x, float) and x < 1 for series in chart.series for x in series.x
-    )  # 0.0001 is better read than 100 micro
-    return axis | ({"type": "log", "exponentformat": "power" if small else "SI", "nticks": 6} if log else {})
+    return axis | ({"type": "log", "tickvals": ticks, "ticktext": _texts(ticks)} if ticks else {})
+
+
+def _texts(ticks: Sequence[float]) -> list[str]:
+    return [scaled(tick, "") if tick >= 1000 else f"{tick:.3g}" for tick in ticks]
 
 
 def _trace(chart: Chart, series: Series) -> dict[str, Any]:
@@ -136,6 +139,7 @@ def picture(chart: Chart) -> bytes:
     try:
         import matplotlib
         from matplotlib.figure import Figure as Page
+        from matplotlib.ticker import NullLocator
     except ImportError as error:
         raise GraftaxError("the report needs matplotlib; pip install 'graftax[bench]'.") from error
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
@@ -144,10 +148,10 @@ def picture(chart: Chart) -> bytes:
         axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-        if chart.log_x:
+        if chart.ticks:
             axes.set_xscale("log")
-        if chart.log_y:
-            axes.set_yscale("log")
+            axes.set_xticks(chart.ticks, _texts(chart.ticks))
+            axes.xaxis.set_minor_locator(NullLocator())
         if chart.bare:
             axes.axis("off")
         bars = [series for series in chart.series if series.kind == "bars"]

@@ -35,7 +35,8 @@ _PROTOCOL = (
     "Differences are paired: of two methods in the same replicate. p is adjusted by Holm's procedure over a table's pairs.",
     "Over several tasks, gains are averaged: of shares in points, of perplexities as differences of logarithms, which is about "
     "per cent. Ranks are tested by Friedman's test and Nemenyi's critical difference (Demšar 2006).",
-    "Forgetting is the change on the suite's general task, in points. The worst slice has at least 10 examples. Memory is that "
+    "Forgetting is the change on the suite's general task, in points. The worst slice has at least 10 examples. "
+    "The change in a pack is that of the value when trained among others instead of alone. Memory is that "
     "of the step's program. Energy is read from the machine (rapl, nvml) or estimated (flops), as its source says.",
     "The whole protocol is in docs/benchmark.md of graftax's sources.",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,16 +24,25 @@ class Table:
     folded: bool = False  # the page shows it on demand
     wordy: bool = False  # sentences, not figures
 
+    def pruned(self) -> Table:
+        """Without the columns in which nothing stands."""
+        full = [i for i in range(len(self.columns)) if any(row[i] != say.NOTHING for row in self.rows)]
+        rows = tuple(tuple(row[i] for i in full) for row in self.rows)
+        return dataclasses.replace(self, columns=tuple(self.columns[i] for i in full), rows=rows)
+
     def markdown(self) -> str:
-        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        rows = "\n".join(f"| {' | '.join(cell if cell == '---' else escaped(cell) for cell in line)} |" for line in lines)
+        """Padded, so that it is a table on a console too."""
+        cells = [[escaped(cell) for cell in row] for row in (self.columns, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+        lines.insert(1, ["-" * width for width in widths])
+        rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         return f"**{escaped(self.title)}**\n\n{rows}" + (f"\n\n{escaped(self.note)}" if self.note else "")
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    for mark in "\\`*_|[]":
-        text = text.replace(mark, f"\\{mark}")
+    """Text that Markdown shows as it is, on one line: no markup, links, cells or tags come out of it."""
+    text = re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])[(\[]", r"\\\g<0>", text)
     return " ".join(text.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
@@ -71,13 +82,20 @@ def main_table(a: Analysis) -> Table:
     note = "Values with 95% intervals, in per cent but for perplexities. Costs and checks are means over the tasks."
     if a.left_out:
         note += " † some runs failed or are missing: in no comparison."
-    return Table("Methods and tasks", tuple(columns), tuple(rows), note)
+    return Table("Methods and tasks", tuple(columns), tuple(rows), note).pruned()
 
 
 def block_table(a: Analysis, block: Block) -> Table:
     """Everything that was measured on a block, peers included."""
     columns = ("method", metric_name(block), "seeds", "learning rate", "rows", "steps", *(title for _, title, _ in _COSTS))
-    columns += ("of it the head", "energy, J", *(title for _, title, _ in _CHECKS), "Brier", "worst slice", "in a pack")
+    columns += (
+        "head's parameters",
+        "energy, J",
+        *(title for _, title, _ in _CHECKS),
+        "Brier",
+        "worst slice",
+        "change in a pack",
+    )
     rows = []
     for entry in block.entries:
         if not entry.runs:
@@ -101,8 +119,7 @@ def block_table(a: Analysis, block: Block) -> Table:
                 say.points(entry.mean("interference")),
             )
         )
-    note = "“In a pack”: the change of the value when trained among others instead of alone." if rows else ""
-    return Table(f"All of {where(block.key, a.keys)}", columns, tuple(rows), note, folded=True)
+    return Table(f"All of {where(block.key, a.keys)}", columns, tuple(rows), folded=True).pruned()
 
 
 def metric_name(block: Block) -> str:
@@ -177,7 +194,10 @@ def peer_table(a: Analysis) -> Table:
 
 
 def error_table(a: Analysis) -> Table:
-    rows = tuple((where(key_of(r), a.keys), named(r), r.stage, f"{r.lr:g}", str(r.seed), r.error or "") for r in a.failed)
+    rows = tuple(
+        (where(key_of(r), a.keys), named(r), r.stage, f"{r.lr:g}", str(r.seed), r.error or f"the value is {r.value}")
+        for r in a.failed
+    )
     return Table("Runs that failed", ("task", "method", "stage", "learning rate", "seed", "error"), rows, wordy=True)
 
 

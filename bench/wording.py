@@ -158,6 +158,12 @@ def caveats(analysis: Analysis) -> list[str]:
         said.append(f"One seed only on {listed(single)}: intervals and tests there are of the test examples alone.")
     if few := [where(b.key, keys) for b in analysis.compared if b.resampled.values.shape[1] in (2, 3)]:
         said.append(f"Two or three seeds on {listed(few)}: where seeds differ much, intervals are too narrow.")
+    for block in analysis.compared:
+        most = max(len(e.runs) for e in block.entries if e.name in block.methods)
+        if fewer := [f"{e.name} ({len(e.runs)})" for e in block.entries if e.name in block.methods and len(e.runs) < most]:
+            said.append(
+                f"Fewer seeds than the {most} of others on {where(block.key, keys)}: {listed(fewer)}; pairs share seeds."
+            )
     for method, reason in analysis.left_out.items():
         said.append(f"{method} is in no comparison over tasks: {reason}.")
     if silent := [where(b.key, keys) for b in analysis.blocks if not b.methods]:

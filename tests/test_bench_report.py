@@ -18,6 +18,7 @@ from graftax.bench.metrics import METRICS
 from graftax.bench.report import markdown, sections, write_report
 from graftax.bench.results import Predictions, Record
 from graftax.bench.statistics import Interval, Resampled, critical_difference, holm, in_unit, pairs, pareto, ranks, two_sided
+from graftax.bench.tables import Table, escaped
 from graftax.bench.wording import answer, caveats
 
 ACCURACY = METRICS["accuracy"]
@@ -314,7 +315,7 @@ def test_compare_says_what_changed(tmp_path: Path) -> None:
     text = compare(a, b)
     assert "B is better in 1, worse in 0" in text
     assert "Different commit: A abc; B def." in text
-    assert "| 2.00\N{MULTIPLICATION SIGN} |" in text
+    assert "| 2.00\N{MULTIPLICATION SIGN} " in text
     assert "Only in A: ia3 on sst2." in text
     assert "Only in B: dora on sst2." in text
     write_results(c, {"sst2": "accuracy"}, {"lora": 2.0}, data="e" * 64)
@@ -342,3 +343,30 @@ def test_bad_directories_are_refused_in_a_line(tmp_path: Path) -> None:
     results.append(tmp_path, dataclasses.replace(record, predictions="../secret.npz"))
     with pytest.raises(GraftaxError, match="outside of this directory"):
         write_report(tmp_path)
+
+
+def test_names_cannot_write_markdown() -> None:
+    assert escaped("a_b [0.1, 0.2]") == "a_b [0.1, 0.2]"
+    assert escaped("_a_ [x](http://y) |\n<b>*`") == r"\_a\_ [x]\(http://y) \| &lt;b>\*\`"
+    table = Table("t", ("a", "long"), (("x", "y"), ("wide", "\N{EN DASH}")))
+    assert table.markdown().splitlines()[2:] == [
+        "| a    | long |",
+        "| ---- | ---- |",
+        "| x    | y    |",
+        "| wide | \N{EN DASH}    |",
+    ]
+    assert table.pruned() == table
+
+
+def test_a_value_beyond_all_numbers_is_a_failure_and_missing_seeds_are_said(tmp_path: Path) -> None:
+    write_results(tmp_path, {"x": "perplexity"}, {"a": 2.0, "b": 1.0, "c": 0.0})
+    kept = [r for r in results.read(tmp_path) if (r.method, r.seed) != ("b", 2)]
+    (tmp_path / "results.jsonl").unlink()
+    for record in kept:
+        diverged = record.method == "c" and record.seed == 0
+        results.append(tmp_path, dataclasses.replace(record, value=float("inf")) if diverged else record)
+    analysis = analyse(tmp_path)
+    assert analysis.left_out == {"c": "1 of 3 runs failed (x)"}
+    assert [r.seed for r in analysis.failed] == [0]
+    assert any("Fewer seeds than the 3 of others on x: b (2)" in line for line in caveats(analysis))
+    assert "the value is inf" in markdown("made-up", sections(analysis))
