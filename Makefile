@@ -1,4 +1,5 @@
 # make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
+# make bench   the benchmark suite `quick`: methods compared; a quarter of an hour (another: make bench SUITE=domains)
 # make test    the tests
 # make test-hub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
@@ -8,10 +9,19 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test test-all test-hub lint types smoke setup setup-test clean
+SUITE ?= quick
+OUT ?= bench-output
+# where the suites' data sets lie; `domains` needs none
+export GRAFTAX_DATA ?= $(abspath $(wildcard ../shared/assets/data))
+export GRAFTAX_BACKBONES ?= $(abspath $(wildcard ../shared/assets/backbones))
+
+.PHONY: demo bench test test-all test-hub lint types smoke setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
+
+bench: $(VENV)/.ready-bench
+	$(BIN)/graftax bench --suite $(SUITE) --out $(OUT)
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not hub"
@@ -33,7 +43,10 @@ smoke: $(VENV)/.ready-plot
 
 setup: $(VENV)/.ready-plot
 
-setup-test: $(VENV)/.ready-test
+setup-bench: $(VENV)/.ready-bench
+	$(BIN)/graftax bench --suite $(SUITE) --out $(OUT)
+
+test: $(VENV)/.ready-test
 
 # One stamp per set of extras: the second call of any target installs nothing. PEP 517, because the pip of older Pythons
 # would otherwise build seqeval and rouge-score (source distributions) in a way that fails where "wheel" is not installed.

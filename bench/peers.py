@@ -59,6 +59,10 @@ class PeerResult:
     versions: dict[str, str]  # of python, torch, transformers and the library
 
 
+class Unsupported(GraftaxError):
+    """What a peer does not have, and so cannot be compared by."""
+
+
 def run_peer(library: str, backbone: Backbone, job: Job, test: Rows, *, python: str | None = None) -> PeerResult:
     """Train `job` from its fresh adapter with a peer, to its last step, and answer the test rows.
 
@@ -68,15 +72,20 @@ def run_peer(library: str, backbone: Backbone, job: Job, test: Rows, *, python: 
         job: of the task "classify", "multilabel" or "regress". Its validation rows are not looked at.
         python: the peer's interpreter; see the module's docstring for where it is looked for.
 
-    Raises GraftaxError where the peer lacks the method or cannot train so, is not installed, or fails.
+    Raises:
+        Unsupported: the peer lacks the method, or cannot train so.
+        GraftaxError: it is not installed, or fails.
     """
     if library not in LIBRARIES:
         raise GraftaxError(f"unknown peer {library!r}; there are {', '.join(LIBRARIES)}.")
-    _check(library, backbone, job)
     interpreter = python or _interpreter(library)
     with tempfile.TemporaryDirectory(prefix="graftax-peer-") as directory:
         folder = Path(directory)
-        _write_adapter(library, job, folder / "adapter", backbone)
+        try:
+            _check(library, backbone, job)
+            _write_adapter(library, job, folder / "adapter", backbone)
+        except GraftaxError as error:
+            raise Unsupported(str(error)) from error
         (folder / "job.json").write_text(json.dumps(_facts(backbone, job, test)), "utf-8")
         seconds = _run(library, interpreter, folder)
         found = json.loads((folder / "result.json").read_text("utf-8"))

@@ -40,7 +40,7 @@ from ..train.rows import Rows
 from ..train.tasks import task_named
 from . import search
 from .measure import Measured, general_score, judged, measure
-from .peers import run_peer
+from .peers import Unsupported, run_peer
 from .results import Cell, Record, append, read
 from .rows import TaskRows, read_task
 from .suite import Suite
@@ -165,6 +165,7 @@ class Bench:
         self.suite, self.backbone, self.name, self.tasks, self.general = suite, backbone, name, tasks, general
         self.home, self.clock, self.peers = home, clock, peers
         self.trainer = Trainer(suite, backbone, tasks, home / "adapters")
+        self.packed = Trainer(suite, backbone, tasks, home / "packed")  # the same in one pack, where interference is measured
         self.records = {(record.cell, record.split): record for record in read(home)}
         self.provenance: dict[str, Any] = {
             "suite": suite.name,
@@ -210,8 +211,12 @@ class Bench:
         for kind in dict.fromkeys(self.tasks[cell.task].spec.kind for cell in missing):
             of_kind = [cell for cell in missing if self.tasks[cell.task].spec.kind == kind]
             fresh = [cell for cell in of_kind if not self.trainer.has(cell)]
-            for cell, outcome in self.trainer.train(of_kind, self.suite.pack_size).items():
+            outcomes = self.trainer.train(of_kind, self.suite.pack_size)
+            if split == "test" and self.suite.interference:
+                self.packed.train([cell for cell in of_kind if self.trainer.has(cell)], self.suite.seeds)
+            for cell, outcome in outcomes.items():
                 self._keep(self._record(cell, split, outcome))
+            shutil.rmtree(self.packed.folder, ignore_errors=True)
             self.clock.add(fresh)
 
     def _run_peer(self, library: str, cells: Sequence[Cell]) -> None:
@@ -225,6 +230,9 @@ class Bench:
                 job = self.trainer.job(cell)
                 test = self._rows_of(cell.task, "test", job.adapter.labels)
                 found = run_peer(library, self.backbone, job, test)
+            except Unsupported as error:
+                self.clock.say(str(error))
+                return
             except GraftaxError as error:
                 self._keep(replace(blank, error=str(error)))
                 continue
@@ -273,6 +281,10 @@ class Bench:
         }
         if split == "test":
             known |= {"forgetting": self._forgotten(adapter), "predictions": self._said(blank, found)}
+            if self.packed.has(cell):
+                other = load_adapter(self.packed.folder / cell.id, self.backbone)
+                among = measure(self.backbone, other, rows, self.tasks[cell.task].spec)
+                known["interference"] = among.fields["value"] - found.fields["value"]
         searched = self.records.get((cell, "val"))  # the first seed is the search's last round
         if searched is not None and outcome.result is None:
             known |= {"seconds": searched.seconds, "step_seconds": searched.step_seconds}

@@ -30,6 +30,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -172,17 +173,17 @@ class Suite:
         """A task's file."""
         if Path(name).is_absolute():
             return Path(name)
-        return FOLDER.resolve() / Path(self.expanded(self.data, "pass --data-dir")).expanduser() / name
+        folder = Path(self.expanded(self.data, "pass --data-dir")).expanduser()
+        return (Path() if "$" in self.data else FOLDER.resolve()) / folder / name
 
     def expanded(self, text: str, instead: str) -> str:
         """With environment variables filled in."""
-        found = os.path.expandvars(text)
-        if "$" in found:
+        if not all(os.environ.get(variable) for variable in re.findall(r"\$\{?(\w+)", text)):
             raise GraftaxError(
                 f"suite {self.name} wants {text}, and that variable is not set; set it, {instead}, or run --suite domains, "
                 "whose rows come with graftax."
             )
-        return found
+        return os.path.expandvars(text)
 
     @property
     def digest(self) -> str:

@@ -226,6 +226,13 @@ def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> 
     assert probe.forgetting == 0.0  # it changes nothing below the head
 
 
+def test_interference_in_a_pack_is_none(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
+    records = bench(suite("interference = true"), folder / "out")
+    assert [r.interference for r in records if r.split == "test"] == [0.0] * 4
+    assert {r.interference for r in records if r.split == "val"} == {None}
+    assert not (folder / "out" / "packed").exists()
+
+
 def test_nothing_is_run_twice(
     whole: tuple[Suite, Path], bench: Callable[..., list[Record]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
