@@ -59,6 +59,7 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            os.chmod(draft, 0o644)  # mkstemp's files are for their owner alone
             os.replace(draft, path)
         finally:
             Path(draft).unlink(missing_ok=True)
