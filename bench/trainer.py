@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import disk
+from ..adapters.adapter import Layout
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
@@ -37,6 +38,7 @@ class Trainer:
         self.suite, self.backbone, self.tasks, self.folder = suite, backbone, tasks, folder
         self.tokenizer = Tokenizer.of(backbone)
         self._costs: dict[tuple[str, str, int | None], StepCost] = {}
+        self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
 
     def train(self, cells: Sequence[Cell], pack_size: int | None) -> dict[Cell, Outcome]:
         """Train those cells of one method and kind of task whose adapters are not there; an unfinished run of them goes on."""
@@ -100,8 +102,11 @@ class Trainer:
         """Of the first seed's job: other seeds draw other rows, of nearly the same lengths."""
         key = cell.method, cell.task, cell.size
         if key not in self._costs:
-            task = task_named(self.tasks[cell.task].spec.kind)
-            self._costs[key] = step_cost(self.backbone, task, self.job(replace(cell, seed=0, epochs=1)), self.tokenizer)
+            task, job = task_named(self.tasks[cell.task].spec.kind), self.job(replace(cell, seed=0, epochs=1))
+            cost = step_cost(self.backbone, task, job, self.tokenizer)
+            layout = Layout.of([job.adapter], self.backbone.sites, bucket=True)
+            first = self._compiling.setdefault((layout, task.name, job.shape), cost.compile_seconds)
+            self._costs[key] = replace(cost, compile_seconds=first)
         return self._costs[key]
 
     def steps(self, cell: Cell) -> tuple[int, int]:

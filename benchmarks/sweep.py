@@ -41,5 +41,5 @@ if __name__ == "__main__":
     size = {"rates": args.rates, "batch": args.batch, "epochs": args.epochs}
     for pack in args.packs:
         both = Worker(sweep, **size, pack=pack), Worker(sweep, **size, pack=1)
-        what = f"{args.rates} rates of LoRA, 64 rows, batches of {args.batch}, {args.epochs} epochs: in packs of {pack} / one by one"
-        report(row(what, duel(*both, repeats=args.repeats, warmup=1), "both columns graftax"))
+        what = f"{args.rates} rates of LoRA, 64 rows, batches of {args.batch}, {args.epochs} epochs"
+        report(row(f"{what}: in packs of {pack} / one by one", duel(*both, repeats=args.repeats, warmup=1), "both columns graftax"))
