@@ -42,4 +42,6 @@ if __name__ == "__main__":
     for pack in args.packs:
         both = Worker(sweep, **size, pack=pack), Worker(sweep, **size, pack=1)
         what = f"{args.rates} rates of LoRA, 64 rows, batches of {args.batch}, {args.epochs} epochs"
-        report(row(f"{what}: in packs of {pack} / one by one", duel(*both, repeats=args.repeats, warmup=1), "both columns graftax"))
+        report(
+            row(f"{what}: in packs of {pack} / one by one", duel(*both, repeats=args.repeats, warmup=1), "both columns graftax")
+        )

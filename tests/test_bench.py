@@ -12,17 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
-from tiny import command_line, toy_rows, write_csv
+from tiny import command_line, toy_rows, write_csv, write_jsonl
 
+from graftax.adapters.files import load_adapter
 from graftax.bench import runner, search, trainer
 from graftax.bench.measure import calibration_error, judged, worst_slice
 from graftax.bench.metrics import METRICS
+from graftax.bench.peers import PeerResult, Unsupported
 from graftax.bench.results import Cell, Predictions, Record, append, read
 from graftax.bench.rows import read_task
 from graftax.bench.runner import Shard, run_suite
-from graftax.bench.suite import FOLDER, Suite, load_suite
+from graftax.bench.suite import FOLDER, MethodSpec, Suite, TaskSpec, load_suite
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
+from graftax.serve import Generator, Sampling
+from graftax.serve.evaluate import evaluate_generation, evaluate_language
+from graftax.train.job import Job
+from graftax.train.rows import Rows
 from graftax.train.run import Interrupted, train_many
 
 SUITE = """
@@ -297,6 +303,70 @@ def test_a_method_that_fails_is_a_row(suite: Callable[..., Suite], bench: Callab
     assert [(r.method, r.split) for r in failed] == [("broken", "val")] * 2
     assert "no_such_layer" in (failed[0].error or "")
     assert len([r for r in records if r.split == "test"]) == 4
+
+
+def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
+    suite: Callable[..., Suite], teller: Backbone, folder: Path
+) -> None:
+    (folder / "tale.txt").write_text("".join(f"{i} sheep jump. They are {'white' if i % 2 else 'black'}.\n" for i in range(40)))
+    sums = [{"prompt": f"{i}+1=", "completion": str(i + 1)} for i in range(30)]
+    write_jsonl(folder / "sums.jsonl", sums)
+    tasks = {
+        "tale": TaskSpec(train="tale.txt", test=0.2, val=0.2, kind="lm"),
+        "sums": TaskSpec(train="sums.jsonl", kind="sft", metric="final_number", max_new_tokens=4),
+    }
+    one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=(None,))
+    rows = read_task(one, "tale", tasks["tale"])
+    assert (rows.train.texts[0] + rows.val.texts[0] + rows.test.texts[0]) == (folder / "tale.txt").read_text()
+    assert all(part.texts[0].endswith(".\n") for part in (rows.train, rows.val, rows.test))
+
+    records = run_suite(one, folder / "out", load=lambda name: teller, say=lambda line: None)
+    assert not [r.error for r in records if r.error]
+    final = {r.task: r for r in records if r.split == "test" and r.seed == 0}
+    adapter = load_adapter(folder / "out" / "adapters" / final["tale"].cell.id, teller)
+    expected = evaluate_language(teller, adapter, rows.test)
+    assert final["tale"].value == pytest.approx(expected["perplexity"], rel=1e-6)
+    assert final["tale"].metrics["token_accuracy"] == pytest.approx(expected["token_accuracy"])
+    assert final["tale"].parameters
+
+    generator = Generator(teller)
+    generator.load("sums", folder / "out" / "adapters" / final["sums"].cell.id)
+    asked = read_task(one, "sums", tasks["sums"]).test
+    scored = evaluate_generation(
+        generator,
+        "sums",
+        [{"prompt": p, "completion": c} for p, c in zip(asked.texts, asked.pairs or (), strict=True)],
+        score="gsm8k",
+        sampling=Sampling(max_new_tokens=4),
+    )
+    assert final["sums"].value == pytest.approx(scored["accuracy"])
+
+
+def test_peers_train_the_final_cells_and_lack_what_they_lack(
+    suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answers(library: str, backbone: Backbone, job: Job, test: Rows) -> PeerResult:
+        if job.adapter.recipe["method"] == "probe":
+            raise Unsupported("no probe there")
+        asked.append(job.name)
+        if job.recipe.seed:
+            raise GraftaxError("it crashed")
+        logits = np.eye(2, dtype=np.float32)[np.array(test.labels)] * 4.0
+        return PeerResult(logits, (1.0,), (0.5, 0.1, 0.3), 7.0, 9, {"torch": "2"})
+
+    monkeypatch.setattr(runner, "run_peer", answers)
+    for _ in range(2):
+        records = [r for r in bench(suite(), folder / "out", peers=["peft"]) if r.library == "peft"]
+    assert len(asked) == len(records) == 2
+    right, crashed = records
+    ours = next(r for r in read(folder / "out") if r.method == "lora" and r.split == "test" and r.seed == 0)
+    assert right.cell == dataclasses.replace(ours.cell, library="peft")
+    assert (right.value, right.step_seconds, right.process_seconds) == (1.0, 0.3, 7.0)
+    assert right.seconds == pytest.approx(0.9)
+    assert right.predictions != ours.predictions
+    assert crashed.error == "it crashed"
 
 
 def test_shards_together_are_the_whole(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
