@@ -21,7 +21,7 @@ from .generator import Generator, Prompt
 from .predictor import Predictor
 from .sampling import Sampling
 
-_TOKENS = 2048  # of a batch; but
+_TOKENS = 1024  # of a batch; but
 _ROWS = 8  # at least
 _NARROWEST = 64  # tokens of a row that texts share
 _SHORTEST = 4  # tokens of a text, for the room a batch has for texts
