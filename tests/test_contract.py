@@ -25,6 +25,7 @@ from cases import (
     D,
     W,
     as_saved,
+    at_head,
     compiled,
     fresh,
     logits,
@@ -33,7 +34,7 @@ from cases import (
     only_head,
     random_adapter,
 )
-from conftest import CONFIGS, some_inputs
+from conftest import CONFIGS, ENCODER_DECODERS, some_inputs
 from make_golden import GOLDEN, golden_backbone
 from safetensors.numpy import load_file, save_file
 
@@ -89,7 +90,7 @@ from graftax.train.step import Batch, Programs, SlotState, hyper, start
 from graftax.train.tasks import task_named
 
 GetBackbone = Callable[[str], Backbone]
-FAMILIES = tuple(CONFIGS)
+FAMILIES = (*CONFIGS, *ENCODER_DECODERS)
 #: What a family has no sites for, and what an adapter of that kind is told.
 LACKS = {
     ("llama", "bitfit"): "this backbone has none",
@@ -97,6 +98,7 @@ LACKS = {
     ("llama", "invertible"): "target .*embedding_norm.* matches no site",
     ("llama", "mad_x"): "target .*embedding_norm.* matches no site",
     ("llama", "prompt-post"): "this backbone has none there",
+    ("bart", "alora"): "this one reads two",
 }
 
 #: What runs every time: one config of each method on BERT, and some pairs; the rest of the cross product is marked slow.
@@ -112,9 +114,10 @@ FAST |= {("roberta", "vera", "pooled"), ("distilbert", "oft", "tokens"), ("alber
 FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
 FAST |= {("llama", name, "pooled") for name in ("dora", "prefix", "prompt", "loreft")}
 FAST |= {("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
+FAST |= {("bart", name, "said") for name in ("lora-dense", "houlsby", "prefix")}
 #: Of those, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN}
-FAST_STEPS |= {("llama", "lora-dense", "tokens")}
+FAST_STEPS |= {("llama", "lora-dense", "tokens"), ("bart", "lora-dense", "said")}
 #: And the ones whose texts share a row every time: one method at each kind of site.
 FAST_SHARED = {("bert", name, "pooled") for name in ("lora", "compacter", "loreft", "oft", "full")}
 FAST_SHARED |= {("albert", "together", "tokens"), ("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
@@ -125,11 +128,16 @@ OTHERS = [*(name for name in MAIN if name not in ("lora", "ia3")), *(name for na
 MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8)]
 FAST_MIXTURES = [("bert", mixture) for mixture in MIXTURES[:2]]
 FAST_MIXTURES.append(("llama", ("lora", "ia3", "dora", "prefix", "prompt", "houlsby", "loreft")))
+FAST_MIXTURES.append(("bart", ("lora", "ia3", "prefix")))
 
 
-def cross(fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS)) -> pytest.MarkDecorator:
-    """Every method on every backbone under both kinds of head."""
-    every = [(f, m, h) for f in FAMILIES for m in methods for h in ("pooled", "tokens") if (f, m) not in LACKS]
+def cross(
+    fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS), families: tuple[str, ...] = FAMILIES
+) -> pytest.MarkDecorator:
+    """Every method on every backbone under both kinds of head, on encoder-decoders without any."""
+    heads = {family: ("said",) if family in ENCODER_DECODERS else ("pooled", "tokens") for family in families}
+    every = [(f, m, h) for f in families for m in methods for h in heads[f] if (f, m) not in LACKS]
+    every = [(f, m, h) for f, m, h in every if METHODS[m] or h != "said"]  # a probe is a head alone
     params = [pytest.param(*c, id="-".join(c), marks=() if c in fast else pytest.mark.slow) for c in every]
     return pytest.mark.parametrize(("family", "name", "head"), params)
 
@@ -179,7 +187,7 @@ def test_reflections_start_in_pairs(backbone_of: GetBackbone) -> None:
     np.testing.assert_allclose(mine, base, atol=1e-6)
 
 
-@cross(FAST_SHARED, SHARING)
+@cross(FAST_SHARED, SHARING, tuple(CONFIGS))
 def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
     """17: texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
     backbone, tokens = backbone_of(family), head == "tokens"
@@ -226,6 +234,8 @@ def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotSt
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)
     if adapter.task == "tag":
         labels = np.broadcast_to(labels[:, None], (rows, length))
+    if inputs.target is not None:
+        labels = np.roll(inputs.target.ids, -1, axis=1)
     return slot, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))
 
 
@@ -318,11 +328,10 @@ def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: 
     backbone = backbone_of(family)
     adapter, inputs, before = random_adapter(backbone, name, head == "tokens"), some_inputs(backbone), digest(backbone)
     whole, rest = merge(backbone, adapter)
-    assert [type(m) for m in rest.methods] == [Head]
-    merged = whole.forward if whole.graphdef != backbone.graphdef else compiled(backbone)
+    assert [type(m) for m in rest.methods] == ([] if head == "said" else [Head])
+    merged = compiled(whole if whole.graphdef != backbone.graphdef else backbone)
     state = Layout.of([rest], backbone.sites).stack(rest, backbone.sites).state
-    out = merged(whole.params, state, inputs)
-    found = out.pooled if head == "pooled" else out.tokens
+    found = at_head(merged(whole.params, state, inputs), head)
     np.testing.assert_allclose(found, logits(backbone, adapter, inputs), rtol=1e-5, atol=near(adapter))
     if name not in ONE_WAY:
         back = merge(whole, inverse(adapter))[0].arrays()
@@ -656,7 +665,9 @@ def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_o
 
 def every_mixture() -> list[Any]:
     """Of the methods that a family has sites for."""
-    every = [(f, tuple(n for n in m if (f, n) not in LACKS)) for f in FAMILIES for m in MIXTURES]
+    every = [
+        (f, tuple(n for n in m if (f, n) not in LACKS and (METHODS[n] or f in CONFIGS))) for f in FAMILIES for m in MIXTURES
+    ]
     slow = [case for case in every if case not in FAST_MIXTURES]
     marked = [(case, ()) for case in FAST_MIXTURES] + [(case, pytest.mark.slow) for case in slow]
     return [pytest.param(f, m, id="-".join((f, *m)), marks=marks) for (f, m), marks in marked]
@@ -667,7 +678,7 @@ def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackb
     """17: a row of a mixed batch is that row alone, base rows included, in any order; a NaN stays in its own rows."""
     backbone = backbone_of(family)
     alone = {name: random_adapter(backbone, name, seed=i) for i, name in enumerate(mixture)}
-    bank = Bank(backbone, capacity=len(mixture) + 2)
+    bank, head = Bank(backbone, capacity=len(mixture) + 2), "said" if family in ENCODER_DECODERS else "pooled"
     for name, adapter in alone.items():
         bank.add(name, adapter)
     few = some_inputs(backbone)
@@ -680,13 +691,16 @@ def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackb
     @jax.jit
     def run(params: Any, state: Any, inputs: Any, slots: jax.Array) -> jax.Array:
         traces.append(1)
-        return backbone.forward(params, state, inputs, slots).pooled
+        return at_head(compiled(backbone)(params, state, inputs, slots), head)
 
     mixed = np.asarray(run(backbone.params, bank.state, inputs, slots))
-    assert not mixed[:rows].any()  # no adapter, no head; "probe" is the base under a head
+    if head == "said":
+        np.testing.assert_allclose(mixed[:rows], compiled(backbone)(backbone.params, {}, few).tokens, atol=1e-5)
+    else:
+        assert not mixed[:rows].any()  # no adapter, no head; "probe" is the base under a head
     for name, own in zip(alone, np.split(mixed, len(names))[1:], strict=True):
         mine = logits(backbone, alone[name], few)
-        np.testing.assert_allclose(own[:, : len(LABELS)], mine, atol=near(alone[name]), err_msg=name)
+        np.testing.assert_allclose(own, mine, atol=near(alone[name]), err_msg=name)
 
     order = np.random.default_rng(0).permutation(len(slots))
     again = run(backbone.params, bank.state, jax.tree.map(lambda leaf: leaf[order], inputs), slots[order])
