@@ -38,6 +38,7 @@ from .registry import METHODS
 from .road import RoAd
 from .shira import SHiRA
 from .sites import Site
+from .trainable_tokens import TrainableTokens
 from .unions import mad_x, mam, unipelt
 from .vera import VeRA
 
@@ -81,6 +82,7 @@ __all__ = [
     "RoAd",
     "SHiRA",
     "Site",
+    "TrainableTokens",
     "VeRA",
     "combine",
     "export_adapter",

@@ -27,7 +27,8 @@ from .head import FIRST, Head
 from .method import MODEL_PREFIX, Leaves, Method, file_key
 from .peft import CONV1D_TYPES, PROMPT_TYPES, refuse_leftovers
 from .registry import METHODS, method_class
-from .sites import Site
+from .sites import LM_HEAD, Site
+from .trainable_tokens import ROWS
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -240,8 +241,13 @@ def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
 
 
 def _without_base(tensors: dict[str, np.ndarray], backbone: Backbone, directory: Path) -> dict[str, np.ndarray]:
-    """Less the frozen weights that PEFT saves beside an adapter of a language model's embeddings; they must be this one's."""
+    """Less what PEFT saves beside an adapter of a language model's embeddings.
+
+    That is the frozen weights, which must be this one's, and trained rows again at a projection that is the words' table.
+    """
     kept = dict(tensors)
+    if getattr(backbone.config, "tied", False):
+        kept.pop(f"{MODEL_PREFIX}{LM_HEAD}.{ROWS}", None)
     for site in backbone.sites:
         key = file_key(site, "base_layer.weight")
         if key in kept and site.kind in ("linear", "embedding"):

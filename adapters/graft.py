@@ -78,6 +78,14 @@ class SiteCalls:
     def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
         return self._site("embedding", name, module.weights(), module.compute, ids)
 
+    def projects(self, name: str) -> bool:
+        """Whether a method acts where the table of this `embedding` site projects to the vocabulary."""
+        return any(method_of(key).projects for key in self.state.get(name, {}))
+
+    def projection(self, name: str, x: jax.Array, y: jax.Array, module: Module) -> jax.Array:
+        """Logits that the table of an `embedding` site makes of hidden states x, where it projects to the vocabulary too."""
+        return self._site("projection", name, module.weights(), _given, x, y) if self.projects(name) else y
+
     def branch(self, name: str, x: jax.Array, y: jax.Array, norm: Module | None = None) -> jax.Array:
         """`norm`: where one is behind the residual sum."""
         frozen = NextNorm(None, _given) if norm is None else NextNorm(norm.weights(), norm.compute)
@@ -118,7 +126,8 @@ class SiteCalls:
                     if kind not in method.through_weights:
                         if method.placed and place is not None:
                             state = {**state, **place._asdict()}
-                        y = _in_float32(method.apply, state, x, y, frozen, self._key(name, method), like=y)
+                        act = method.project if kind == "projection" else method.apply
+                        y = _in_float32(act, state, x, y, frozen, self._key(name, method), like=y)
                 return y
 
             return site

@@ -41,7 +41,7 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be merged into the weights: it is no change of them.")
         for site, (trainable, fixed) in adapter.states[method.key].items():
-            if tied and site.role == "word_embeddings":
+            if tied and site.role == "word_embeddings" and (backbone.family.encodes or not method.projects):
                 raise GraftaxError(
                     f"{method.name} at {site.path} cannot be merged: the same table is used elsewhere, unchanged."
                 )

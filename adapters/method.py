@@ -58,6 +58,7 @@ class Method(ABC):
     mergeable: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a row of its own
     placed: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `Place` in its state
+    projects: ClassVar[bool] = False  # where an embedding's table projects to the vocabulary too, `project` changes the logits
     whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a row of its own
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
     tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
@@ -151,6 +152,10 @@ class Method(ABC):
 
     def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
         """The site's output y, changed. `key` is given in training only, for dropout."""
+        return y
+
+    def project(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
+        """The logits y `[..., T, rows]` that an `embedding` site's table makes of hidden states x, changed (`projects`)."""
         return y
 
     def merge(self, frozen: Any, state: Leaves) -> Any:

@@ -37,12 +37,13 @@ from .randlora import RandLoRA
 from .reft import DiReFT, LoReFT
 from .road import RoAd
 from .shira import SHiRA
+from .trainable_tokens import TrainableTokens
 from .vera import VeRA
 
 _ALL: tuple[type[Method], ...] = (
     *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
-    *(IA3, BitFit, LayerNormTuning, SHiRA),
+    *(IA3, BitFit, LayerNormTuning, SHiRA, TrainableTokens),
     *(Bottleneck, Compacter, Invertible),
     *(Prefix, PromptTuning, PTuning),
     *(LoReFT, DiReFT),

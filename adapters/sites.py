@@ -17,7 +17,7 @@ a *kind*, and the kind fixes what a method is given there:
 
 A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
 end. At `text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear` or `norm`
-site.
+site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits.
 """
 
 from __future__ import annotations

@@ -146,10 +146,13 @@ def split_names(labels: str | None) -> list[str] | None:
     return [name.strip() for name in labels.split(",")] if labels else None
 
 
-def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) -> list[tuple[str, Any]]:
-    """Prompts and what continues each: every adapter every prompt, or as the lines of a file say."""
+def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) -> list[tuple[Any, Any]]:
+    """Prompts and what continues each: every adapter every prompt, or as the lines of a file say.
+
+    A prompt is a text, or a chat; of one that ends with the assistant's message, what comes before that.
+    """
     from .serve.composition import from_json
-    from .train.data import read_rows
+    from .train.data import chat_of, read_rows
 
     if bool(prompts) == (file is not None):
         raise GraftaxError("give --prompt, once or more, or --input.")
@@ -157,7 +160,13 @@ def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) ->
         each: list[str | None] = list(names) if names else [None]
         return [(prompt, name) for name in each for prompt in prompts]
     rows, only = read_stdin() if str(file) == "-" else read_rows(file), names[0] if len(names) == 1 else None
+    asked: list[Any] = []
     for i, row in enumerate(rows):
-        if not isinstance(row.get("prompt"), str):
-            raise GraftaxError(f'{file}: row {i + 1} has no "prompt".')
-    return [(row["prompt"], from_json(row.get("adapter", only))) for row in rows]
+        if "messages" in row:
+            messages = chat_of(row, "messages", i, str(file))
+            asked.append(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
+        elif isinstance(row.get("prompt"), str):
+            asked.append(row["prompt"])
+        else:
+            raise GraftaxError(f'{file}: row {i + 1} has neither "prompt" nor "messages".')
+    return [(prompt, from_json(row.get("adapter", only))) for prompt, row in zip(asked, rows, strict=True)]

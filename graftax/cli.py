@@ -321,7 +321,7 @@ def generate(
     input: Annotated[
         Optional[Path],
         typer.Option(
-            "--input", "-i", help='JSON lines {"prompt": ..., "adapter": NAME or null} instead; - reads them from stdin.'
+            "--input", "-i", help='JSON lines {"prompt" or "messages": ..., "adapter": NAME or null} instead; - reads stdin.'
         ),
     ] = None,
     max_new_tokens: MaxNewTokensOption = 64,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Printer:
     """Prints rows `(prompt, adapter)` as they are continued if `stream`, else each when those before it are done."""
 
-    def __init__(self, rows: Sequence[tuple[str, Any]], stream: bool, as_json: bool):
+    def __init__(self, rows: Sequence[tuple[Any, Any]], stream: bool, as_json: bool):
         self.stream, self.as_json, self.single = stream, as_json, len(rows) == 1
         self.labels = ["base" if what is None else str(what) for _, what in rows]
         self.lines = [""] * len(rows)  # begun and not printed yet

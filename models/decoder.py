@@ -352,7 +352,10 @@ class Decoder(Stack, Speaker):
 
     def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
         head = head or self.head
-        out = hidden @ head.table[...].T if isinstance(head, Embedding) else at.linear("lm_head", hidden, head)
+        if isinstance(head, Embedding):
+            out = at.projection(self.table, hidden, hidden @ head.table[...].T, head)
+        else:
+            out = at.linear("lm_head", hidden, head)
         out, cap = out.astype(jnp.float32), self.config.logit_cap
         return cap * jnp.tanh(out / cap) if cap else out
 

@@ -355,6 +355,8 @@ class Tower(Stack):
 class EncoderDecoder(Speaker):
     """Both towers and the projection to the vocabulary."""
 
+    table = "decoder.word_embeddings"
+
     def __init__(self, config: EncoderDecoderConfig, arrays: Arrays):
         self.config = config
         self.encoder = Tower(config.encoder, _within(arrays, "encoder."))
@@ -398,7 +400,10 @@ class EncoderDecoder(Speaker):
     def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
         (kernel, bias), scale = head or self.head, self.config.output_scale
         hidden = hidden if scale == 1.0 else hidden * jnp.asarray(scale, hidden.dtype)
-        out = hidden @ kernel.table[...].T if isinstance(kernel, Embedding) else at.linear("lm_head", hidden, kernel)
+        if isinstance(kernel, Embedding):
+            out = at.projection(self.table, hidden, hidden @ kernel.table[...].T, kernel)
+        else:
+            out = at.linear("lm_head", hidden, kernel)
         out = out.astype(jnp.float32)
         return out if bias is None else out + bias.value[...].astype(jnp.float32)
 

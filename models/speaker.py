@@ -16,6 +16,9 @@ from .vocabulary import likelihood
 class Speaker(nnx.Module):
     """A module with a projection to the vocabulary."""
 
+    lm_head: Any  # the projection where it has weights of its own, else None
+    table = "word_embeddings"  # the site of the table that projects where it has none
+
     @property
     @abstractmethod
     def head(self) -> Any:
@@ -32,4 +35,5 @@ class Speaker(nnx.Module):
         def project(weights: Any, hidden: jax.Array) -> jax.Array:
             return self.logits(hidden, at, nnx.merge(graphdef, weights))
 
-        return likelihood(project, weights, hidden, targets, frozen=LM_HEAD not in at.state)
+        acted_on = at.projects(self.table) if self.lm_head is None else LM_HEAD in at.state
+        return likelihood(project, weights, hidden, targets, frozen=not acted_on)

@@ -99,7 +99,9 @@ class Tokenizer:
             backend.no_padding()
             if backend.get_vocab_size() > self.vocab_size:
                 both = f"its tokenizer has {backend.get_vocab_size()} tokens, and the backbone embeds {self.vocab_size}"
-                raise GraftaxError(f"{self.directory}: {both}.")
+                raise GraftaxError(
+                    f"{self.directory}: {both}. For tokens that were added, resize the backbone (docs/training.md)."
+                )
         return backends
 
     def ids(self, texts: Sequence[str], special: bool = True, written: bool = False) -> list[np.ndarray]:

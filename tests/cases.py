@@ -45,13 +45,14 @@ from graftax import (
     RandLoRA,
     RoAd,
     SHiRA,
+    TrainableTokens,
     VeRA,
     mad_x,
     mam,
     unipelt,
 )
 from graftax.adapters.adapter import Layout
-from graftax.models.backbone import Backbone
+from graftax.models.backbone import Backbone, Logits
 from graftax.models.inputs import Inputs
 
 LABELS = ("bad", "fair", "good")
@@ -128,6 +129,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "road_4": (RoAd(variant="road_4", group_size=4, targets=LINEAR),),
     "fourierft": (FourierFT(n_frequency=40, scaling=20.0, random_loc_seed=5),),
     "shira": (SHiRA(r=3),),
+    "trainable_tokens": (TrainableTokens(ids=(52, 90, 83, 64, 63, 56, 79)),),
     "boft": (BOFT(boft_n_butterfly_factor=3),),
     "boft-1": (BOFT(boft_block_size=0, boft_block_num=8, targets=LINEAR),),
     "gated_lora": (GatedLoRA(r=3, alpha=7.0, rslora=True, targets=("query", "q_lin", *DENSE)),),
@@ -206,6 +208,7 @@ COUNTS = {
     "road_4": 4 * (3 * (3 * D + W) + D),
     "fourierft": 3 * 2 * 40,
     "shira": 3 * 2 * 3 * (D + D),
+    "trainable_tokens": 7 * D,
     "boft": 3 * 2 * (3 * D * 4 + D),
     "boft-1": 3 * (3 * D * D // 8 + W * W // 8 + 3 * D + W) + D * D // 8 + D,
     "gated_lora": 3 * (2 * (3 * (D + D) + D + 1) + (3 * (D + W) + D + 1) + (3 * (W + D) + W + 1)),
@@ -241,8 +244,14 @@ def mapped(adapter: Adapter, change: Callable[[Any, str, np.ndarray], np.ndarray
 
 
 def fresh(backbone: Backbone, name: str | tuple[Method, ...], tokens: bool = False, seed: int = 1, **known: Any) -> Adapter:
-    """An adapter as training starts it, with a random head; `name` of METHODS, or the methods themselves."""
+    """An adapter as training starts it, with a random head; `name` of METHODS, or the methods themselves.
+
+    Of an encoder-decoder it has no head.
+    """
     methods = METHODS[name] if isinstance(name, str) else name
+    if backbone.family.encodes:
+        known = {"task": "seq2seq", "fingerprint": backbone.fingerprint} | known
+        return Adapter.create(methods, backbone.sites, seed=seed, **known)
     head = backbone.head(len(LABELS), tokens)
     known = {"task": "tag" if tokens else "classify", "labels": LABELS, "fingerprint": backbone.fingerprint} | known
     adapter = Adapter.create((*methods, head), backbone.sites_for(head), seed=seed, **known)
@@ -279,11 +288,28 @@ def near(adapter: Adapter) -> float:
 
 @functools.cache
 def compiled(backbone: Backbone) -> Any:
-    return jax.jit(backbone.forward)
+    """Logits of the heads, as of `Backbone.forward`; of an encoder-decoder at each token of the target those of the next."""
+
+    def said(params: Any, state: Any, inputs: Inputs, slots: Any = None) -> Logits:
+        hidden = backbone.encode(params, state, inputs, slots).hidden
+        return Logits(None, backbone.next_token(params, state, hidden, slots))
+
+    return jax.jit(said if backbone.family.encodes else backbone.forward)
+
+
+def at_head(out: Logits, head: str) -> Any:
+    """Logits of the adapter's own classes, "pooled" or at "tokens", or of the vocabulary, "said"."""
+    if head == "said":
+        return out.tokens
+    found = out.tokens if head == "tokens" else out.pooled
+    return found[..., : len(LABELS)]
+
+
+HEADS = {"tag": "tokens", "seq2seq": "said"}  # by task; the others' is "pooled"
 
 
 def logits(backbone: Backbone, adapter: Adapter, inputs: Inputs, layout: Layout | None = None) -> np.ndarray:
     """Logits at the adapter's own classes, in its own layout or another one's program."""
     layout = layout or Layout.of([adapter], backbone.sites)
     out = compiled(backbone)(backbone.params, layout.stack(adapter, backbone.sites).state, inputs)
-    return np.asarray(out.tokens if adapter.task == "tag" else out.pooled)[..., : len(LABELS)]
+    return np.asarray(at_head(out, HEADS.get(adapter.task, "pooled")))

@@ -70,6 +70,24 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
 }
 CONFIGS = ENCODERS | DECODERS
+#: An encoder-decoder, on which adapters have no head; towers and projection have weights of their own, so that all can merge.
+ENCODER_DECODERS: dict[str, dict[str, Any]] = {
+    "bart": {
+        "model_type": "bart",
+        "vocab_size": 97,
+        "d_model": 32,
+        "encoder_layers": 3,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "max_position_embeddings": 48,
+        "tie_word_embeddings": False,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +107,7 @@ def backbone_of() -> Callable[[str], Backbone]:
 
     def get(family: str) -> Backbone:
         if family not in made:
-            made[family] = random_backbone(CONFIGS[family], seed=7)
+            made[family] = random_backbone((CONFIGS | ENCODER_DECODERS)[family], seed=7)
         return made[family]
 
     return get
@@ -120,7 +138,7 @@ def teller(teller_dir: Path) -> Backbone:
 
 
 def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> Inputs:
-    """Random rows; all but the first end in padding."""
+    """Random rows; all but the first end in padding. Of an encoder-decoder with a target each."""
     random = np.random.default_rng(seed)
     ids = random.integers(5, backbone.config.vocab_size, (rows, tokens)).astype(np.int32)
     mask = np.arange(tokens) < np.array([tokens] + [int(n) for n in random.integers(3, tokens, rows - 1)])[:, None]
@@ -128,4 +146,8 @@ def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 
     types = np.zeros_like(ids)
     if backbone.config.type_vocab_size > 1:
         types[:, tokens // 2 :] = 1
-    return Inputs(ids, mask, types)
+    if not backbone.family.encodes:
+        return Inputs(ids, mask, types)
+    target = random.integers(5, backbone.config.vocab_size, (rows, 7)).astype(np.int32)
+    target[:, 0] = backbone.config.start_id
+    return Inputs(ids, mask, types, target=Inputs(target, np.ones_like(target, bool), np.zeros_like(target)))

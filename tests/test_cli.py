@@ -19,6 +19,7 @@ import torch
 from tiny import command_line, toy_rows, weights_of, write_backbone, write_csv, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
+from graftax import Generator, Sampling, load_backbone
 from graftax.__main__ import main
 from graftax.adapters import METHODS
 from graftax.adapters.unions import UNIONS
@@ -210,6 +211,27 @@ def test_preferences_and_generated_answers(graftax: Graftax, teller_dir: Path, t
     assert found.keys() == {"exact_match", "cer", "bleu", "chrf", "rouge1", "rouge2", "rougeL"}
     assert graftax(*generate, "--score", "gsm8k").out == '{"accuracy": 0.0}\n'
     assert "the backbone alone is measured with --generate" in graftax(*measure).err
+
+
+def test_generate_answers_chats(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None:
+    """A chat is what the tokenizer's template makes of it, up to the assistant's last message; texts may stand beside chats."""
+    asked = [{"role": "user", "content": "apple"}]
+    answered = [*asked, {"role": "assistant", "content": "pear"}]
+    prompt = "<user>apple</s><assistant>"  # the tokenizer begins it with its own <s>, which the template does not
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"messages": asked}, {"messages": answered}, {"prompt": prompt}])
+    said = graftax("generate", "-b", teller_dir, "-i", rows, "--max-new-tokens", 4, "--json")
+    assert said.code == 0, said.err
+    one, other, third = map(json.loads, said.out.splitlines())
+    assert one == other
+    assert third["tokens"] > 0
+    (own,) = Generator(load_backbone(teller_dir)).generate([asked], sampling=Sampling(max_new_tokens=4))
+    assert one["text"] == own.text
+    for row, message in (
+        ({"messages": []}, "row 1 has no list of messages in column 'messages'"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "prompt 1 is empty"),
+        ({"text": "x"}, 'row 1 has neither "prompt" nor "messages"'),
+    ):
+        assert message in one_line(graftax("generate", "-b", teller_dir, "-i", write_jsonl(rows, [row])))
 
 
 def test_predict_from_a_file_and_from_stdin(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:

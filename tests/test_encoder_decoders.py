@@ -16,9 +16,11 @@ import peft
 import pytest
 import torch
 import transformers
-from cases import METHODS, randomised
+from cases import randomised
 from conftest import SHARED, needs_assets
 from safetensors.numpy import load_file, save_file
+from test_training import interrupt, stop_after
+from tiny import weights_of
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from graftax import (
@@ -43,6 +45,7 @@ from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
 from graftax.serve.evaluate import evaluate_language
 from graftax.serve.export import export_merged
+from graftax.train import Interrupted
 from graftax.train.data import Columns, read_examples
 from graftax.train.tasks import task_named
 
@@ -291,36 +294,6 @@ def adapted(backbone: Backbone, adapter: Adapter, inputs: Inputs) -> np.ndarray:
     return np.asarray(jax.jit(forward)(backbone.params, state, inputs))
 
 
-#: Every time; the other methods of the contract suite are slow.
-ACTS = ("lora-dense", "houlsby", "prefix")
-LACKS = {"alora": "this one reads two"}
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in ACTS else pytest.mark.slow) for n in METHODS if METHODS[n]])
-def test_methods_act(name: str, backbone_of_writers: Backbone, tmp_path: Path) -> None:
-    """1, 2, 10: a fresh adapter is nothing, a random one is something, and its file brings it back."""
-    backbone, methods = backbone_of_writers, METHODS[name]
-    if name in LACKS:
-        with pytest.raises(GraftaxError, match=LACKS[name]):
-            Adapter.create(methods, backbone.sites, task="seq2seq")
-        return
-    inputs = rows(backbone)
-    fresh = Adapter.create(methods, backbone.sites, task="seq2seq", fingerprint=backbone.fingerprint)
-    base = run(backbone, inputs)[0]
-    if all(method.fresh_within is not None for method in methods):
-        np.testing.assert_allclose(adapted(backbone, fresh, inputs), base, atol=1e-5, rtol=1e-5)
-    grown = randomised(fresh, 1)
-    found = adapted(backbone, grown, inputs)
-    assert np.abs(found - base).max() > 1e-3
-    again = load_adapter(save_adapter(grown, tmp_path / "a", backbone), backbone)
-    np.testing.assert_allclose(adapted(backbone, again, inputs), found, atol=1e-5, rtol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def backbone_of_writers(writers: Any) -> Backbone:
-    return writers("bart")[0].backbone
-
-
 #: PEFT's LoRA at its own default places, and elsewhere in both towers.
 KINDS: dict[str, tuple[str, Any, Any]] = {
     "t5": ("t5", LoRA(r=3, alpha=7.0), peft.LoraConfig(r=3, lora_alpha=7)),
@@ -426,6 +399,26 @@ def test_learns_to_copy(writers: Any, tmp_path: Path) -> None:
         assert min(found) < 0.5 * measured["perplexity"]
     again = evaluate_language(backbone, load_adapter(results["a"].directory, backbone), data)
     assert again["token_accuracy"] > measured["token_accuracy"] + 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ticks", [1, 7])  # of six for each adapter
+def test_resumes_to_the_same_bits(writers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
+    """15: a queue longer than its pack, interrupted within an epoch and behind the first adapters' ends, and called again."""
+    backbone = writers("bart")[0].backbone
+    data = {
+        name: [{"prompt": word * n, "completion": word} for n in range(1, 6)] for name, word in zip("xyz", "abc", strict=True)
+    }
+    recipe = Recipe(epochs=2, lr=1e-2, batch_size=2, max_length=12)
+    settings: dict[str, Any] = {"task": "seq2seq", "method": LoRA(r=2, dropout=0.2), "recipe": recipe, "pack_size": 2}
+    train_many(backbone, data, tmp_path / "whole", progress=False, **settings)
+    with monkeypatch.context() as patch:
+        stop_after(patch, ticks, interrupt)
+        with pytest.raises(Interrupted):
+            train_many(backbone, data, tmp_path / "again", progress=False, **settings)
+    train_many(backbone, data, tmp_path / "again", progress=False, **settings)
+    for name in data:
+        assert weights_of(tmp_path / "again" / name) == weights_of(tmp_path / "whole" / name)
 
 
 def test_rows_that_are_too_long(writers: Any) -> None:

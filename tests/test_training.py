@@ -181,6 +181,7 @@ def test_every_task_learns(tiny: Backbone, tmp_path: Path, task: str, least: flo
 
 #: Methods whose default size is too large for the tiny backbone.
 SMALLER: dict[str, dict[str, Any]] = {"miss": {"r": 6}, "road": {"group_size": 8}, "shira": {"r": 4}}
+SMALLER |= {"alora": {"invocation": (2,)}, "trainable_tokens": {"ids": (5, 11)}}  # and those that must be told of tokens
 
 
 #: Methods trained every time; a compiled step of every method is in the contract suite.

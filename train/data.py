@@ -108,7 +108,7 @@ def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = Tr
     if not rows:
         raise GraftaxError(f"{source}: no rows in it.")
     if task == "sft" and columns.messages in rows[0]:
-        return Examples(tuple(_chat(row, columns.messages, i, source) for i, row in enumerate(rows)), None, None, source)
+        return Examples(tuple(chat_of(row, columns.messages, i, source) for i, row in enumerate(rows)), None, None, source)
     if task == "dpo":
         return _preferences(rows, columns, source)
     if task in ("sft", "seq2seq"):
@@ -170,7 +170,8 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _chat(row: Mapping[str, Any], column: str, index: int, source: str) -> tuple[dict[str, Any], ...]:
+def chat_of(row: Mapping[str, Any], column: str, index: int, source: str) -> tuple[dict[str, Any], ...]:
+    """The messages in a column of row `index`, checked."""
     messages = row.get(column)
     if not isinstance(messages, list | tuple) or not messages:
         raise GraftaxError(f"{source}: row {index + 1} has no list of messages in column {column!r}.")
@@ -194,12 +195,12 @@ def _preferences(rows: Sequence[Mapping[str, Any]], columns: Columns, source: st
 
 def _answered(row: Mapping[str, Any], columns: Columns, column: str, index: int, source: str) -> tuple[dict[str, Any], ...]:
     """A chat; where it begins with the assistant's answer, behind the prompt, which is a message or a list of them."""
-    messages = _chat(row, column, index, source)
+    messages = chat_of(row, column, index, source)
     if messages[0]["role"] != "assistant":
         return messages
     if isinstance(prompt := row.get(columns.prompt), str):
         return ({"role": "user", "content": prompt}, *messages)
-    return (*_chat(row, columns.prompt, index, source), *messages)
+    return (*chat_of(row, columns.prompt, index, source), *messages)
 
 
 def _words(value: Any, row: int, source: str) -> list[str]:
