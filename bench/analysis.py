@@ -7,6 +7,7 @@ with the reason. Peers stand in a table of their own, next to the cells of graft
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +31,14 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's search for a learning rate on a block, on validation rows."""
+    """A method's search for a learning rate on a block, on validation rows: its first round, which has all rates."""
 
     key: Key
     method: str
     metric: str
     rates: tuple[float, ...]  # ascending, of the runs that have a value
     values: tuple[float, ...]  # mean over seeds
-    best: float
+    best: float  # in its last round; NaN: that failed
     edge: str | None  # "lowest" or "highest": the best rate tried is the last one on that side
 
 
@@ -205,7 +206,9 @@ def _curves(records: Sequence[Record]) -> list[Curve]:
         if r.stage == "search":
             tried.setdefault((key_of(r), named(r)), {}).setdefault(r.lr, []).append(r)
     curves = []
-    for (key, method), of_rates in tried.items():
+    for (key, method), of_all in tried.items():
+        lengths = [r.epochs for runs in of_all.values() for r in runs]
+        of_rates = {rate: [r for r in runs if r.epochs == min(lengths)] for rate, runs in of_all.items()}
         # a rate at which some seed failed has no mean to be compared, but it is a rate tried: the one below is not at the edge
         found = {
             rate: float(np.mean([r.value for r in runs if r.value is not None]))
@@ -215,13 +218,13 @@ def _curves(records: Sequence[Record]) -> list[Curve]:
         if not found:
             continue
         metric = next(r.metric for runs in of_rates.values() for r in runs if r.value is not None)
-        better = metric_named(metric).better
-        top = max(better * value for value in found.values())
-        best = [rate for rate, value in found.items() if better * value == top]
+        better, longest = metric_named(metric).better, [r for runs in of_all.values() for r in runs if r.epochs == max(lengths)]
+        last = {r.lr: better * r.value for r in longest if r.value is not None and came_through(r)}
+        best = [rate for rate, value in last.items() if value == max(last.values())]
         edge = None
         if len(of_rates) > 1 and len(best) == 1:
             edge = "lowest" if best[0] == min(of_rates) else "highest" if best[0] == max(of_rates) else None
-        curves.append(Curve(key, method, metric, tuple(found), tuple(found.values()), best[0], edge))
+        curves.append(Curve(key, method, metric, tuple(found), tuple(found.values()), best[0] if best else math.nan, edge))
     return curves
 
 
