@@ -43,10 +43,7 @@ smoke: $(VENV)/.ready-plot
 
 setup: $(VENV)/.ready-plot
 
-setup-bench: $(VENV)/.ready-bench
-	$(BIN)/graftax bench --suite $(SUITE) --out $(OUT)
-
-test: $(VENV)/.ready-test
+setup-test: $(VENV)/.ready-test
 
 # One stamp per set of extras: the second call of any target installs nothing. PEP 517, because the pip of older Pythons
 # would otherwise build seqeval and rouge-score (source distributions) in a way that fails where "wheel" is not installed.
