@@ -39,6 +39,9 @@ def bench(
         Optional[list[str]], typer.Option("--method", "-m", help="Of the suite's methods only these; once for each.")
     ] = None,
     seeds: Annotated[Optional[int], typer.Option(help="Trainings at each method's best setting.")] = None,
+    max_length: Annotated[
+        Optional[int], typer.Option(help="Tokens of a text; longer ones are cut. Default: the suite's, with --data 128.")
+    ] = None,
     peer: Annotated[
         Optional[list[str]],
         typer.Option(help="Run the final cells through this library, too: peft or adapters, in an environment of its own."),
@@ -84,8 +87,8 @@ def bench(
         if unknown:
             raise GraftaxError(f"no method {', '.join(unknown)} in suite {chosen.name}; it has {', '.join(chosen.methods)}.")
         chosen = replace(chosen, methods={name: spec for name, spec in chosen.methods.items() if name in method})
-    if seeds is not None:
-        chosen = replace(chosen, seeds=seeds)
+    given: dict[str, Any] = {"seeds": seeds, "max_length": max_length}
+    chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     for name in peer or []:
         if name not in LIBRARIES:
             raise GraftaxError(f"--peer {name}: there are {', '.join(LIBRARIES)}.")

@@ -397,7 +397,7 @@ def test_from_the_command_line_with_rows_of_ones_own(folder: Path, tiny_dir: Pat
     write_csv(folder / "mine.csv", toy_rows(count=60))
     (folder / "suite.toml").write_text(SUITE.format(backbone="nowhere", data="nowhere", more=""))
     mine = ["--suite", folder / "suite.toml", "--data", folder / "mine.csv", "--backbone", tiny_dir, "--out", folder / "out"]
-    said = graftax(*mine, "--seeds", "1")
+    said = graftax(*mine, "--seeds", "1", "--max-length", "24")
     assert said.returncode == 0, said.stderr
     assert (folder / "out" / "report.html").is_file()
     assert "probe" in said.stdout
