@@ -18,7 +18,7 @@ from ..serve.generator import Generator
 from ..serve.sampling import Sampling
 from ..train.rows import Rows
 from ..train.tasks import task_named
-from ..train.text_metrics import edit_distance, final_number
+from ..train.text_metrics import edit_distance, final_number, word_matches
 from .metrics import metric_named
 from .results import Predictions
 from .suite import TaskSpec
@@ -52,19 +52,27 @@ def measure(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) ->
 
 
 def _written(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -> Predictions:
-    """Of what is generated, greedily, behind the prompts."""
+    """Of what is generated behind the prompts."""
     examples = rows.examples
     if examples.pairs is None:
         raise GraftaxError(f"{examples.source}: {spec.main_metric} needs prompts and completions, and there are chats.")
+    prompts, several = examples.texts, dict[str, list[str]]()
+    if spec.main_metric == "bleu":  # which knows several right answers: rows with one prompt are one example
+        for prompt, wanted in zip(examples.texts, examples.pairs, strict=True):
+            several.setdefault(prompt, []).append(wanted)
+        prompts = tuple(several)
     generator = backbone.programs.setdefault(Generator, Generator(backbone))
     generator.load("measured", adapter)
-    said = generator.generate(examples.texts, "measured", Sampling(max_new_tokens=spec.max_new_tokens))
-    scored = [_SCORES[spec.main_metric](one.text, wanted) for one, wanted in zip(said, examples.pairs, strict=True)]
+    sampling = Sampling(max_new_tokens=spec.max_new_tokens, num_beams=spec.num_beams)
+    said = [one.text for one in generator.generate(prompts, "measured", sampling)]
+    if several:
+        return Predictions(*word_matches(said, list(several.values())))
+    scored = [_SCORES[spec.main_metric](*both) for both in zip(said, examples.pairs, strict=True)]
     top, bottom = np.array(scored, np.float64).T
     return Predictions(top, bottom)
 
 
-#: One example's part of a metric of generated text: what is summed above, and below, the line.
+#: One example's part of a metric of generated text: what is summed above, and below, the line. BLEU has parts of its own.
 _SCORES: dict[str, Callable[[str, str], tuple[float, float]]] = {
     "cer": lambda said, wanted: (edit_distance(said, wanted), len(wanted)),
     "exact_match": lambda said, wanted: (said.strip() == wanted.strip(), 1),

@@ -62,6 +62,19 @@ def _macro_f1(p: Predictions, weights: np.ndarray) -> np.ndarray:
     return f1.sum(1) / np.maximum((gold + said > 0).sum(1), 1)
 
 
+def _bleu(p: Predictions, weights: np.ndarray) -> np.ndarray:
+    """BLEU of the corpus as a share, by sacreBLEU (Post, arXiv:1804.08771): clipped matches of 1 to 4 words, and lengths."""
+    from sacrebleu import BLEU  # takes a while, and few suites have it
+
+    top, bottom = ((weights @ sums).astype(int).tolist() for sums in (p.top, p.bottom))
+    return np.array(
+        [
+            BLEU.compute_bleu(matched, there, said, wanted, smooth_method="exp").score / 100
+            for (*matched, said), (*there, wanted) in zip(top, bottom, strict=True)
+        ]
+    )
+
+
 METRICS = {
     metric.name: metric
     for metric in (
@@ -72,6 +85,7 @@ METRICS = {
         Metric("exact_match", _ratio),
         Metric("cer", _ratio, better=-1),
         Metric("final_number", _ratio),
+        Metric("bleu", _bleu),
     )
 }
 

@@ -131,12 +131,13 @@ class Predictions:
     """What was said about each of n test examples.
 
     `top / bottom`, summed before they are divided, is the task's ratio metric: right answers over examples (accuracy), the sum
-    of the tokens' losses over tokens (perplexity's logarithm), wrong characters over characters. Of classifications `gold` and
+    of the tokens' losses over tokens (perplexity's logarithm), wrong characters over characters. BLEU is made of five such
+    sums: matches of 1 to 4 words over as many words said, the length said over the length wanted. Of classifications `gold` and
     `said` are class indices and `confidence` is the probability of what was said.
     """
 
-    top: np.ndarray  # [n] float64
-    bottom: np.ndarray  # [n] float64
+    top: np.ndarray  # [n] float64, of BLEU [n, 5]
+    bottom: np.ndarray  # likewise
     gold: np.ndarray | None = None  # [n] int32
     said: np.ndarray | None = None
     confidence: np.ndarray | None = None  # [n] float32

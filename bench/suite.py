@@ -49,8 +49,8 @@ FOLDER = Path(str(files("graftax"))) / "suites"
 KINDS = {
     "classify": ("accuracy", "matthews", "macro_f1"),
     "lm": ("perplexity",),
-    "sft": ("perplexity", "exact_match", "cer", "final_number"),
-    "seq2seq": ("cer", "exact_match", "perplexity"),
+    "sft": ("perplexity", "exact_match", "cer", "bleu", "final_number"),
+    "seq2seq": ("cer", "exact_match", "bleu", "perplexity"),
 }
 
 
@@ -72,6 +72,7 @@ class TaskSpec:
     val_rows: int = 500  # at most
     test_rows: int = 2000
     max_new_tokens: int = 64  # of a generated answer
+    num_beams: int = 1  # it is generated with; 1: greedily
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

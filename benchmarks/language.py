@@ -1,13 +1,15 @@
 """Language models: a LoRA training step on real short texts, and decoding under many adapters, graftax against PEFT on torch.
 
-    python benchmarks/language.py [step] [decode] [resident] [prefill] [--repeats N]
+    python benchmarks/language.py [step] [decode] [resident] [prefill] [--shape llama|gpt2] [--repeats N]
 
-Weights are random, of a 135 M Llama shape (SmolLM's: 30 layers of 576, 9 heads, 3 of keys and values), float32; the work does
-not depend on them. Texts are prompts and responses of code_alpaca, tokenized by a BPE of 16,000 pieces made of them here.
+Weights are random, of a 135 M Llama shape (SmolLM's: 30 layers of 576, 9 heads, 3 of keys and values) or of the smallest
+GPT-2's (124 M), float32; the work does not depend on them. Texts are prompts and responses of code_alpaca, tokenized by a BPE
+of 16,000 pieces made of them here.
 
-step: 16 texts, LoRA r 8 on queries and values, AdamW. graftax lays them behind one another (`train/batches.py`), PEFT gets them
-padded to the longest. decode: 32 prompts of 32 tokens continued by 32 tokens, greedily, with a different adapter in every row
-(PEFT's `generate(adapter_names=...)`), under one adapter, and under 32 of 256 resident.
+step: 16 texts, LoRA r 8 on queries and values (GPT-2: on its one projection of both), AdamW, no dropout. graftax lays them
+behind one another (`train/batches.py`), PEFT gets them padded to the longest. decode: 32 prompts of 32 tokens continued by 32
+tokens, greedily, with a different adapter in every row (PEFT's `generate(adapter_names=...)`), under one adapter, and under 32
+of 256 resident.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 from harness import DATA, Work, Worker, duel, report, row, torch_device, torch_ready
 
-CONFIG: dict[str, Any] = {
+LLAMA: dict[str, Any] = {
     "model_type": "llama",
     "vocab_size": 49152,
     "hidden_size": 576,
@@ -37,6 +39,25 @@ CONFIG: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
+GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "vocab_size": 50257,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_positions": 1024,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "attn_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+}
+#: config, what its checkpoint puts before the names of tensors, and the projections that PEFT adapts
+SHAPES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
+    "llama": (LLAMA, "model.", ["q_proj", "v_proj"]),
+    "gpt2": (GPT2, "transformer.", ["c_attn"]),
+}
 TEXTS, ROWS, PROMPT, NEW = 16, 32, 32, 32
 
 
@@ -47,7 +68,7 @@ def pairs() -> list[dict[str, str]]:
     return [r for r in made if len(r["prompt"]) + len(r["completion"]) < 1200]
 
 
-def write_backbone(folder: Path) -> None:
+def write_backbone(folder: Path, config: dict[str, Any], prefix: str) -> None:
     """Random weights and the tokenizer, as Hugging Face stores them."""
     from safetensors.numpy import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -62,8 +83,8 @@ def write_backbone(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     said = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(said))
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    save_file({f"model.{k}": t for k, t in random_tensors(CONFIG).items()}, folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({f"{prefix}{k}": t for k, t in random_tensors(config).items()}, folder / "model.safetensors", {"format": "pt"})
 
 
 def prompts(folder: str) -> list[str]:
@@ -102,7 +123,7 @@ def our_step(folder: str) -> Work:
         yield {"seconds": time.perf_counter() - began}
 
 
-def their_step(folder: str) -> Work:
+def their_step(folder: str, targets: list[str]) -> Work:
     from graftax.heap import keep_heap
 
     keep_heap()  # torch gains from it too: the same for both
@@ -120,7 +141,7 @@ def their_step(folder: str) -> Work:
         read_examples(pairs(), Columns(), "sft"), (), Tokenizer.of(graftax.load_backbone(folder)), 512
     )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=["q_proj", "v_proj"])
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=targets)
     model = peft.get_peft_model(model.to(torch_device()), config).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-3)
@@ -179,14 +200,14 @@ def noisy(adapter: Any) -> Any:
     return dataclasses.replace(adapter, states=states)
 
 
-def their_decode(folder: str, adapters: int, new: int = NEW) -> Work:
+def their_decode(folder: str, targets: list[str], adapters: int, new: int = NEW) -> Work:
     import peft
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(torch_device())
-    config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=targets, init_lora_weights=False)
     model = peft.get_peft_model(model, config, adapter_name="0")
     for i in range(1, adapters):
         model.add_adapter(str(i), config)
@@ -208,28 +229,30 @@ def their_decode(folder: str, adapters: int, new: int = NEW) -> Work:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser()
     arguments.add_argument("what", nargs="*", default=["step", "decode", "resident"])
+    arguments.add_argument("--shape", choices=SHAPES, default="llama")
     arguments.add_argument("--repeats", type=int, default=5)
     asked = arguments.parse_args()
+    config, prefix, targets = SHAPES[asked.shape]
     with tempfile.TemporaryDirectory() as folder:
-        write_backbone(Path(folder))
+        write_backbone(Path(folder), config, prefix)
         if "step" in asked.what:
-            pair = Worker(our_step, folder=folder), Worker(their_step, folder=folder)
-            what = f"LoRA step of {TEXTS} real texts, 135 M Llama shape: laid behind one another / padded"
+            pair = Worker(our_step, folder=folder), Worker(their_step, folder=folder, targets=targets)
+            what = f"LoRA step of {TEXTS} real texts, {asked.shape} shape: laid behind one another / padded"
             report(row(what, duel(*pair, repeats=2 * asked.repeats), "other texts in every step"))
         size = f"{ROWS} rows, {PROMPT} tokens and {NEW} new ones"
         if "decode" in asked.what:
             for adapters in (ROWS, 1):
                 ours = Worker(our_decode, folder=folder, adapters=adapters, resident=adapters)
-                pair = ours, Worker(their_decode, folder=folder, adapters=adapters)
-                report(row(f"generate, {size}, {adapters} adapters", duel(*pair, repeats=asked.repeats)))
+                pair = ours, Worker(their_decode, folder=folder, targets=targets, adapters=adapters)
+                report(row(f"{asked.shape}: generate, {size}, {adapters} adapters", duel(*pair, repeats=asked.repeats)))
         if "resident" in asked.what:
             few = Worker(our_decode, folder=folder, adapters=1, resident=1)
             many = Worker(our_decode, folder=folder, adapters=ROWS, resident=256)
-            what = f"generate, {size}: one resident adapter / {ROWS} of 256"
+            what = f"{asked.shape}: generate, {size}: one resident adapter / {ROWS} of 256"
             report(row(what, duel(few, many, repeats=asked.repeats), "both columns graftax"))
         if "prefill" in asked.what:
             pair = (
                 Worker(our_decode, folder=folder, adapters=1, resident=1, new=1),
-                Worker(their_decode, folder=folder, adapters=1, new=1),
+                Worker(their_decode, folder=folder, targets=targets, adapters=1, new=1),
             )
-            report(row(f"one new token of {ROWS} rows of {PROMPT} tokens", duel(*pair, repeats=asked.repeats)))
+            report(row(f"{asked.shape}: one new token of {ROWS} rows of {PROMPT} tokens", duel(*pair, repeats=asked.repeats)))

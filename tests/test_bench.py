@@ -311,9 +311,11 @@ def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
     (folder / "tale.txt").write_text("".join(f"{i} sheep jump. They are {'white' if i % 2 else 'black'}.\n" for i in range(40)))
     sums = [{"prompt": f"{i}+1=", "completion": str(i + 1)} for i in range(30)]
     write_jsonl(folder / "sums.jsonl", sums)
+    write_jsonl(folder / "facts.jsonl", [{"prompt": f"{i % 3}+1=", "completion": f"{i} and {i}"} for i in range(9)])
     tasks = {
         "tale": TaskSpec(train="tale.txt", test=0.2, val=0.2, kind="lm"),
         "sums": TaskSpec(train="sums.jsonl", kind="sft", metric="final_number", max_new_tokens=4),
+        "facts": TaskSpec(train="sums.jsonl", test="facts.jsonl", kind="sft", metric="bleu", max_new_tokens=4, num_beams=2),
     }
     one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=(None,))
     rows = read_task(one, "tale", tasks["tale"])
@@ -340,6 +342,9 @@ def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
         sampling=Sampling(max_new_tokens=4),
     )
     assert final["sums"].value == pytest.approx(scored["accuracy"])
+    facts = final["facts"].predictions
+    assert facts
+    assert Predictions.load(folder / "out" / facts).top.shape == (3, 5)  # a prompt of three rows is one example
 
 
 def test_peers_train_the_final_cells_and_lack_what_they_lack(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sacrebleu import corpus_bleu
 
 from graftax.bench import results
 from graftax.bench.analysis import analyse
@@ -20,6 +21,7 @@ from graftax.bench.results import Predictions, Record
 from graftax.bench.statistics import Interval, Resampled, critical_difference, holm, in_unit, pairs, pareto, ranks, two_sided
 from graftax.bench.tables import Table, escaped
 from graftax.bench.wording import answer, caveats
+from graftax.train.text_metrics import word_matches
 
 ACCURACY = METRICS["accuracy"]
 
@@ -134,6 +136,22 @@ def test_lower_is_better_turns_gains_and_not_values() -> None:
     assert in_unit(METRICS["cer"], Interval(-0.2, -0.3, -0.1)) == Interval(0.2, 0.1, 0.3)
     with_errors = Resampled.of(runs, METRICS["cer"])
     assert pairs(["low", "high"], [with_errors])[0].gain.value == pytest.approx(0.1)
+
+
+def test_bleu_is_the_one_of_the_corpus_that_was_drawn() -> None:
+    said = ["the cat sat on the mat", "a pub near the river", "cheap food", ""]
+    wanted = [["the cat sat on a mat", "on the mat sat the cat"], ["a pub by the river"], ["cheap food", "food"], ["none"]]
+    found = Predictions(*word_matches(said, wanted))
+
+    def by_sacrebleu(drawn: list[int]) -> float:
+        most = max(map(len, wanted))
+        references = [[(wanted[i] + [None] * most)[n] for i in drawn] for n in range(most)]
+        return corpus_bleu([said[i] for i in drawn], references).score / 100
+
+    drawings = [[0, 1, 2, 3], [0, 0, 1, 3], [2, 2, 2, 3]]
+    weights = np.array([np.bincount(drawn, minlength=4) for drawn in drawings], float)
+    assert METRICS["bleu"](found, weights) == pytest.approx([by_sacrebleu(drawn) for drawn in drawings])
+    assert METRICS["bleu"](found)[0] == pytest.approx(by_sacrebleu([0, 1, 2, 3]))
 
 
 def test_two_sided_p() -> None:

@@ -56,6 +56,21 @@ def bleu(said: Sequence[str], wanted: Sequence[str]) -> float:
     return float(corpus_bleu(list(said), [list(wanted)]).score)
 
 
+def word_matches(said: Sequence[str], wanted: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """What BLEU is made of, per text, where each may have several right answers.
+
+    Returns float64 `[n, 5]` twice: clipped matches of 1 to 4 words and the words said; how many runs of 1 to 4 words there are
+    and the words of the right answer that is nearest in length. BLEU is computed of their sums over texts.
+    """
+    from sacrebleu import BLEU
+
+    scorer = BLEU(effective_order=True)  # silences its warning about single sentences; the counts are the same
+    scores = [scorer.sentence_score(one.strip(), list(right)) for one, right in zip(said, wanted, strict=True)]
+    above = [[*score.counts, score.sys_len] for score in scores]
+    below = [[*score.totals, score.ref_len] for score in scores]
+    return np.array(above, np.float64).reshape(-1, 5), np.array(below, np.float64).reshape(-1, 5)
+
+
 def chrf(said: Sequence[str], wanted: Sequence[str]) -> float:
     from sacrebleu import corpus_chrf
 
