@@ -19,7 +19,6 @@ import os
 import platform
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +38,7 @@ from ..models.load import load_backbone
 from ..train.rows import Rows
 from ..train.tasks import task_named
 from . import search
+from .clock import Clock, Key
 from .measure import Measured, general_score, judged, measure
 from .peers import Unsupported, run_peer
 from .results import Cell, Record, append, read
@@ -46,7 +46,6 @@ from .rows import TaskRows, read_task
 from .suite import Suite
 from .trainer import Outcome, Trainer
 
-Key = tuple[str, int | None]  # task and size
 _GENERAL_ROWS = 50  # of each class of the general task, for its mean
 PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
@@ -118,34 +117,6 @@ def _settle(suite: Suite, home: Path, digests: dict[str, str]) -> None:
         raise GraftaxError(f"the data of {', '.join(changed)} have changed since {home} was begun; choose another --out.")
     if there["digest"] != suite.digest:
         raise GraftaxError(f"{home} was begun with another suite or another form of {suite.name}; choose another --out.")
-
-
-class Clock:
-    """How much is done, and about how long the rest will take: by epochs times rows."""
-
-    def __init__(
-        self, suite: Suite, tasks: dict[str, TaskRows], own: Sequence[Key], done: set[Cell], say: Callable[[str], None]
-    ):
-        self.say, self.began = say, time.monotonic()
-        self.rows = {(name, size): len(tasks[name].draw(size, 0)) for name, size in own}
-        each = sum(self.rows[pair] for pair in own)
-        self.total = 0.0
-        for label in suite.methods:
-            plan = search.rounds(suite, label)
-            self.total += each * sum(count * epochs for count, epochs in plan)
-            self.total += each * suite.epochs * (suite.seeds - (1 if plan else 0))  # the first seed was the search's
-        self.before = self.done = sum(self.work(cell) for cell in done)
-
-    def work(self, cell: Cell) -> float:
-        return float(self.rows.get((cell.task, cell.size), 0) * cell.epochs)
-
-    def add(self, cells: Sequence[Cell]) -> None:
-        self.done += sum(map(self.work, cells))
-
-    def tell(self, what: str, cells: int) -> None:
-        spent, new = time.monotonic() - self.began, self.done - self.before
-        left = f"; about {spent * (self.total - self.done) / new / 60:.0f} min left" if new and self.done < self.total else ""
-        self.say(f"[{spent / 60:5.1f} min] {what}: {cells} cells, {min(1.0, self.done / self.total):.0%} done{left}")
 
 
 class Bench:
