@@ -45,9 +45,9 @@ def main() -> NoReturn:
                 file=sys.stderr,
             )
             sys.exit(1)
-        if said := " ".join(usage().split()).rstrip("."):  # empty: there were no arguments, and the help was shown
+        if said := " ".join(usage().split()):  # empty: there were no arguments, and the help was shown
             command = getattr(getattr(error, "ctx", None), "command_path", "graftax")
-            print(f"graftax: {said}. Try {command} --help.", file=sys.stderr)
+            print(f"graftax: {said}{'' if said[-1] in '.?' else '.'} Try {command} --help.", file=sys.stderr)
         sys.exit(2)
     if code == 130:  # typer's way to say that Ctrl-C was pressed
         print("graftax: interrupted", file=sys.stderr)

@@ -169,7 +169,7 @@ def test_unions(graftax: Graftax, folder: Folder, tmp_path: Path, method: str, o
     [
         ("tag", "tags.jsonl", "f1"),
         pytest.param("multilabel", "many.jsonl", "micro_f1", marks=pytest.mark.slow),
-        ("regress", "numbers.csv", "mse"),
+        pytest.param("regress", "numbers.csv", "mse", marks=pytest.mark.slow),
     ],
 )
 def test_other_tasks(graftax: Graftax, folder: Folder, tmp_path: Path, task: str, file: str, metric: str) -> None:
@@ -300,7 +300,7 @@ def test_export_to_adapterhub_and_back(graftax: Graftax, folder: Folder, tmp_pat
     assert "exists already" in one_line(graftax(*export, "-a", there, "--format", "graftax", "-o", back))
 
 
-@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("task", ["classify", pytest.param("tag", marks=pytest.mark.slow)])
 def test_merge_is_what_transformers_loads(graftax: Graftax, folder: Folder, tmp_path: Path, task: str) -> None:
     """transformers gives the adapter's logits [1e-4] from the merged directory alone, tokenizer and label names included."""
     file = folder.data / ("tags.jsonl" if task == "tag" else "bank.csv")
@@ -350,7 +350,7 @@ BAD_USE = {
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 8 --method prefix+prompt --option tokens=2": "virtual tokens: prefix",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method lora+prefix --option width=3": "a field of lora+prefix: r, alpha, ",
     "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "'translate' is not one of",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "No such option: --frobnicate. Try graftax train --help.",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "). Try graftax train --help.",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs many": "Invalid value for '--epochs'",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs 0": "epochs must be",
     "train -b {b} -d {d}/bank.csv -o {t}/o --lr nan": "learning rate must be positive",
@@ -409,7 +409,8 @@ BAD_USE = {
     "inspect {r}": "it has no adapter_config.json; there is one in ",
     "export -b {b} -a {r}/bank -o {t}/o": "Choose from: adapters, graftax. Try graftax export --help.",
     "inspect": "Missing argument",
-    "frobnicate": "No such command 'frobnicate'",
+    "frobnicate": "No such command 'frobnicate'. Try graftax --help.",
+    "trian": "Did you mean 'train'? Try graftax --help.",
 }
 
 
