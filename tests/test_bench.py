@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
-from tiny import command_line, toy_rows, write_csv, write_jsonl
+from tiny import toy_rows, write_csv, write_jsonl
 
+from graftax.__main__ import main
 from graftax.adapters.files import load_adapter
 from graftax.bench import runner, search, trainer
 from graftax.bench.measure import calibration_error, judged, worst_slice
@@ -53,20 +55,29 @@ rank = 4
 """
 
 
+def with_rows(folder: Path) -> Path:
+    write_csv(folder / "toy.csv", toy_rows(count=40))
+    write_csv(folder / "test.csv", toy_rows(count=24, seed=1))
+    return folder
+
+
+def suite_in(folder: Path, backbone: Path, more: str = "", **changes: object) -> Suite:
+    (folder / "suite.toml").write_text(SUITE.format(backbone=backbone, data=folder, more=more))
+    return dataclasses.replace(load_suite(str(folder / "suite.toml")), **changes)  # type: ignore[arg-type]
+
+
+def only(suite: Suite, method: str) -> Suite:
+    return dataclasses.replace(suite, methods={method: suite.methods[method]})
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_csv(tmp_path / "toy.csv", toy_rows(count=40))
-    write_csv(tmp_path / "test.csv", toy_rows(count=24, seed=1))
-    return tmp_path
+    return with_rows(tmp_path)
 
 
 @pytest.fixture
 def suite(folder: Path, tiny_dir: Path) -> Callable[..., Suite]:
-    def make(more: str = "", **changes: object) -> Suite:
-        (folder / "suite.toml").write_text(SUITE.format(backbone=tiny_dir, data=folder, more=more))
-        return dataclasses.replace(load_suite(str(folder / "suite.toml")), **changes)  # type: ignore[arg-type]
-
-    return make
+    return partial(suite_in, folder, tiny_dir)
 
 
 @pytest.fixture
@@ -192,11 +203,12 @@ def test_calibration_and_slices_by_hand() -> None:
     assert fields["metrics"]["nll"] == pytest.approx(-math.log(0.7 * 0.4) / 2, abs=1e-6)
 
 
-@pytest.fixture
-def whole(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> tuple[Suite, Path]:
-    """A finished benchmark."""
-    one = suite('[general]\ntrain = "toy.csv"\ntest = "test.csv"')
-    bench(one, folder / "out")
+@pytest.fixture(scope="module")
+def whole(tiny: Backbone, tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Suite, Path]:
+    """A finished benchmark; tests leave it as it is."""
+    folder = with_rows(tmp_path_factory.mktemp("whole"))
+    one = suite_in(folder, tiny_dir, '[general]\ntrain = "toy.csv"\ntest = "test.csv"')
+    run_suite(one, folder / "out", load=lambda name: tiny, say=lambda line: None)
     return one, folder / "out"
 
 
@@ -233,8 +245,8 @@ def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> 
 
 
 def test_interference_in_a_pack_is_none(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
-    records = bench(suite("interference = true"), folder / "out")
-    assert [r.interference for r in records if r.split == "test"] == [0.0] * 4
+    records = bench(only(suite("interference = true"), "lora"), folder / "out")
+    assert [r.interference for r in records if r.split == "test"] == [0.0] * 2
     assert {r.interference for r in records if r.split == "val"} == {None}
     assert not (folder / "out" / "packed").exists()
 
@@ -292,17 +304,17 @@ def test_other_data_or_another_suite_are_refused(
         bench(dataclasses.replace(suite, epochs=3), out)
     write_csv(folder / "test.csv", toy_rows(count=24, seed=2))
     with pytest.raises(GraftaxError, match="the data of toy have changed"):
-        bench(suite, out)
+        bench(dataclasses.replace(suite, data=str(folder)), out)
 
 
 def test_a_method_that_fails_is_a_row(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
     one = suite()
     broken = dataclasses.replace(one.methods["lora"], target="no_such_layer")
-    records = bench(dataclasses.replace(one, methods={"broken": broken, **one.methods}), folder / "out")
+    records = bench(dataclasses.replace(one, methods={"broken": broken, "probe": one.methods["probe"]}), folder / "out")
     failed = [r for r in records if r.error]
     assert [(r.method, r.split) for r in failed] == [("broken", "val")] * 2
     assert "no_such_layer" in (failed[0].error or "")
-    assert len([r for r in records if r.split == "test"]) == 4
+    assert len([r for r in records if r.split == "test"]) == 2
 
 
 def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
@@ -375,7 +387,7 @@ def test_peers_train_the_final_cells_and_lack_what_they_lack(
 
 
 def test_shards_together_are_the_whole(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
-    one = suite(sizes=(2, 6))
+    one = only(suite(sizes=(2, 6)), "probe")
     bench(one, folder / "whole")
     for index in range(2):
         bench(one, folder / "parts", shard=Shard(index, 2))
@@ -395,21 +407,26 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_from_the_command_line_with_rows_of_ones_own(folder: Path, tiny_dir: Path) -> None:
-    def graftax(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command_line("bench", *arguments), capture_output=True, text=True, check=False)
+def test_from_the_command_line_with_rows_of_ones_own(
+    folder: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def graftax(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["graftax", "bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0), *capsys.readouterr()
 
     write_csv(folder / "mine.csv", toy_rows(count=60))
     (folder / "suite.toml").write_text(SUITE.format(backbone="nowhere", data="nowhere", more=""))
     mine = ["--suite", folder / "suite.toml", "--data", folder / "mine.csv", "--backbone", tiny_dir, "--out", folder / "out"]
-    said = graftax(*mine, "--seeds", "1", "--max-length", "24")
-    assert said.returncode == 0, said.stderr
+    code, out, errors = graftax(*mine, "--seeds", "1", "--max-length", "24", "--method", "probe")
+    assert code == 0, errors
     assert (folder / "out" / "report.html").is_file()
-    assert "probe" in said.stdout
-    assert {r.task for r in read(folder / "out")} == {"mine"}
-    said = graftax("compare", folder / "out", folder / "out")
-    assert said.returncode == 0, said.stderr
-    assert "mine" in said.stdout
-    said = graftax(*mine, "--method", "lroa")
-    assert said.returncode == 2
-    assert "no method lroa in suite mine; it has probe, lora" in said.stderr
+    assert "probe" in out
+    assert {(r.task, r.method) for r in read(folder / "out")} == {("mine", "probe")}
+    code, out, errors = graftax("compare", folder / "out", folder / "out")
+    assert code == 0, errors
+    assert "mine" in out
+    code, _, errors = graftax(*mine, "--method", "lroa")
+    assert code == 2
+    assert "no method lroa in suite mine; it has probe, lora" in errors

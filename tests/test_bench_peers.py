@@ -63,10 +63,11 @@ def assert_same(peer: PeerResult, job: Job, mine: Mine, tolerance: float = 1e-4)
     assert peer.peak_bytes > 1 << 24
 
 
-SLOW = ("probe", "ia3", "dora", "oft", "prefix", "prompt", "adalora", "vera", "boft-1", "hra", "ln_tuning", "fourierft")
+METHODS_OF_PEFT = ("lora", "probe", "ia3", "dora", "oft", "prefix", "prompt", "adalora", "vera", "boft-1", "hra", "ln_tuning")
 
 
-@pytest.mark.parametrize("name", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.slow  # how a peer is run is always tested, and `make test-hub` trains with another one
+@pytest.mark.parametrize("name", [*METHODS_OF_PEFT, "fourierft"])
 def test_peft_trains_the_same(name: str, tiny: Backbone, tmp_path: Path) -> None:
     job = job_of(tiny, METHODS[name])
     test = rows_of(tiny, job)

@@ -274,17 +274,6 @@ def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backb
     assert own or bool(products(gradient, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_gradient_has_the_adapters_structure(name: str, backbone_of: GetBackbone) -> None:
-    """5."""
-    backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
-    slot, batch = a_slot(backbone, adapter, Layout.of([adapter], backbone.sites))
-    loss = Programs(backbone, task_named("classify"), 1, False).loss
-    gradient = jax.eval_shape(jax.grad(loss), slot.trainable, backbone.params, backbone.layers, slot, batch)
-    assert jax.tree.structure(gradient) == jax.tree.structure(slot.trainable)
-    assert [leaf.shape for leaf in jax.tree.leaves(gradient)] == [leaf.shape for leaf in jax.tree.leaves(slot.trainable)]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: GetBackbone) -> None:

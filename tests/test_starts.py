@@ -218,7 +218,8 @@ def test_eva_may_leave_a_site_bare(tiny: Backbone, tmp_path: Path) -> None:
     test_contract.assert_same_states(loaded, adapter)
 
 
-@pytest.mark.parametrize("task", ["classify", pytest.param("tag", marks=pytest.mark.slow)])
+@pytest.mark.slow  # those of the usual sites are tested with EVA and CorDA
+@pytest.mark.parametrize("task", ["classify", "tag"])
 def test_moments_of_every_linear_site(task: str, tiny: Backbone) -> None:
     """The pooler's inputs are the first tokens alone, and a layer's feed-forward is reached as its attention is."""
     measure = measured(tiny, task)
