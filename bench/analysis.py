@@ -61,7 +61,7 @@ class Peer:
 class Recommendation:
     """The cheapest of the methods that lie within one standard error of the best.
 
-    The one-standard-error rule (Breiman et al. 1984, section 3.4.3), with the error of the paired difference. Those that cannot
+    The one-standard-error rule (Breiman et al. 1984, section 3.4.3), with the error of the best one's score. Those that cannot
     be told from the best are often many more: that a few seeds do not prove a loss of ten points is no reason to take it.
     """
 
@@ -140,7 +140,9 @@ class Analysis:
         best = methods[0]
         over = {m: pair_of(differences, best, m) for m in methods[1:]}
         alike = [best, *(m for m, d in over.items() if d is None or not d.told_apart)]
-        close = [best, *(m for m, d in over.items() if d is not None and d.gain.value <= d.error)]
+        resampled = [block.resampled] if block else [of.resampled for of in self.compared]
+        error = np.mean([of.score(best)[1] for of in resampled], axis=0).std()
+        close = [best, *(m for m, d in over.items() if d is not None and d.gain.value <= error)]
 
         def cost(method: str) -> tuple[float, ...]:
             entry = block.entry(method) if block else None

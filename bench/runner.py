@@ -47,7 +47,7 @@ from .suite import Suite
 from .trainer import Outcome, Trainer
 
 Key = tuple[str, int | None]  # task and size
-_GENERAL_ROWS = 50  # of each class of the general task, for its mean
+_GENERAL_ROWS = 20  # of each class of the general task, for its mean
 PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
 

@@ -65,7 +65,6 @@ class Difference:
     first: str
     second: str
     gain: Interval
-    error: float  # standard error of the gain
     p: float  # two-sided
     adjusted: float  # p after Holm's procedure over the pairs that were compared together
 
@@ -177,7 +176,7 @@ def pairs(methods: Sequence[str], tasks: Sequence[Resampled]) -> list[Difference
         if gains and len(gains) == len(tasks):
             replicates = np.mean([of_task for _, of_task in gains], axis=0)
             mean = Interval.of(float(np.mean([value for value, _ in gains])), replicates)
-            found.append((first, second, mean, float(replicates.std()), two_sided(replicates)))
+            found.append((first, second, mean, two_sided(replicates)))
     adjusted = holm([p for *_, p in found])
     return [Difference(*pair, adjusted=float(a)) for pair, a in zip(found, adjusted, strict=True)]
 
