@@ -57,8 +57,9 @@ def combine(
         seed: of the entries that dare_* drops.
         head: the number of the adapter whose head and labels the result has; None: no head.
 
-    Raises GraftaxError for adapters of different backbones, methods that cannot be expressed as a change of kernels, and
-    settings out of range.
+    Raises:
+        GraftaxError: adapters of different backbones, methods that cannot be expressed as a change of kernels, settings out of
+            range.
     """
     if how not in COMBINATIONS:
         raise GraftaxError(f"combination {how!r} is none of {', '.join(COMBINATIONS)}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import CONFIG, EXTRA, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
+from .directory import CONFIG, EXTRA, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
 
 
 def describe(directory: str | Path) -> str:

@@ -8,6 +8,7 @@ is merging two adapters. The drift, how far the merged model's outputs are from 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -56,9 +57,10 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
 
 
 def merge(backbone: Backbone, adapter: Adapter) -> tuple[Backbone, Adapter]:
-    """A new backbone with the adapter folded in, and what is left of the adapter: its head, or nothing."""
-    import dataclasses
+    """A new backbone with the adapter folded in, and what is left of the adapter: its head, or nothing.
 
+    Both arguments stay as they are; the new weights are float32. Raises GraftaxError as `merged_arrays` does.
+    """
     arrays = merged_arrays(backbone, adapter)
     whole = type(backbone).build(
         backbone.family,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 
 from ..errors import GraftaxError
@@ -65,7 +66,10 @@ def method_of(key: str) -> Method:
 
 
 def method_class(name: str) -> type[Method]:
+    """The method of that name; an unknown one is an error that names the nearest and all there are."""
     found = METHODS.get(name) or _MADE.get(name)
     if found is None:
-        raise GraftaxError(f"unknown method {name!r}; there are {', '.join(METHODS)}.")
+        near = difflib.get_close_matches(name.lower(), METHODS, n=1)
+        meant = f": did you mean {near[0]}?" if near else "."
+        raise GraftaxError(f"unknown method {name!r}{meant} There are {', '.join(METHODS)}.")
     return found

@@ -29,7 +29,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..adapters.files import CONFIG, read_json, save_adapter
+from ..adapters.directory import CONFIG, read_json
+from ..adapters.files import save_adapter
 from ..adapters.head import Head
 from ..adapters.hub import export_adapter
 from ..adapters.p_tuning import PTuning

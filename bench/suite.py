@@ -39,7 +39,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..arguments import make_method
+from ..adapters.named import make_method
 from ..errors import GraftaxError
 from ..train.data import Columns
 from ..train.recipe import Recipe
@@ -106,7 +106,10 @@ class MethodSpec:
     @cached_property
     def made(self) -> Any:
         """What `train_many` takes as `method`."""
-        return make_method(self.method, self.rank, self.alpha, self.target, list(self.options), self.start)
+        given = {
+            name: value for name in ("rank", "alpha", "start") if (value := getattr(self, name)) != getattr(MethodSpec, name)
+        }
+        return make_method(self.method, target=self.target, option=self.options, **given)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def main() -> NoReturn:
     debug = len(arguments) < len(sys.argv) - 1
     use_compilation_cache()
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="graftax", standalone_mode=False)
     except GraftaxError as error:
         if debug:
             raise
@@ -45,8 +45,9 @@ def main() -> NoReturn:
                 file=sys.stderr,
             )
             sys.exit(1)
-        if usage():  # empty: there were no arguments, and the help was shown
-            print(f"graftax: {usage()} Try --help.", file=sys.stderr)
+        if said := " ".join(usage().split()).rstrip("."):  # empty: there were no arguments, and the help was shown
+            command = getattr(getattr(error, "ctx", None), "command_path", "graftax")
+            print(f"graftax: {said}. Try {command} --help.", file=sys.stderr)
         sys.exit(2)
     if code == 130:  # typer's way to say that Ctrl-C was pressed
         print("graftax: interrupted", file=sys.stderr)

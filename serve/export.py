@@ -33,7 +33,11 @@ def export_merged(
     overwrite: bool = False,
     any_backbone: bool = False,
 ) -> float:
-    """Write config.json, model.safetensors and the tokenizer; returns the largest difference to the unmerged logits."""
+    """Write config.json, model.safetensors and the tokenizer; returns the largest difference to the unmerged logits.
+
+    Arguments as of `Predictor.load` and `save_adapter`. Raises GraftaxError for what `merge` refuses, and for a head that
+    transformers' task model has not.
+    """
     from safetensors.numpy import save_file
 
     if not isinstance(adapter, Adapter):

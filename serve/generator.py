@@ -78,7 +78,7 @@ class Generator:
         self._search = jax.jit(self._searched, static_argnames=("kind", "beams", "limit"))
 
     def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
-        """Make an adapter resident under a name, replacing one of that name."""
+        """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""
         if not isinstance(adapter, Adapter):
             adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
         with self._lock:
@@ -102,7 +102,8 @@ class Generator:
             adapters: the adapter, average or stack of each row, or one for all; None: no adapter.
             sampling: of each row, or one for all, in which case row i draws from seed + i.
 
-        Raises GraftaxError for a name that is not loaded, an empty prompt, or one that leaves no room in the context.
+        Raises:
+            GraftaxError: a name that is not loaded, an empty prompt, or one that leaves no room in the context.
         """
         made: list[Continuation | None] = [None] * len(prompts)
         for row, _, end in self.stream(prompts, adapters, sampling):

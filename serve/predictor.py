@@ -37,7 +37,11 @@ MOST_ROWS = 64  # per call
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said about one row; label and score are None for a row without an adapter or an adapter without a head."""
+    """What is said about one row; label and score are None for a row without an adapter or an adapter without a head.
+
+    By task: "classify" a name and its probability; "multilabel" the names above a probability of a half, and these; "regress" a
+    number and None; "tag" a name and a probability for every word.
+    """
 
     adapter: str | None  # a composition as it prints
     label: Any
@@ -83,7 +87,14 @@ class Predictor:
     ) -> None:
         """Make an adapter resident under a name, replacing one of that name.
 
-        `labels` names the classes of a PEFT directory, which says only how many there are.
+        Args:
+            name: what rows call it by.
+            adapter: one in memory, or its directory: graftax's, PEFT's or AdapterHub's.
+            labels: names of the classes of a PEFT directory, which says only how many there are.
+            any_backbone: take one that was made for another backbone; names and shapes must fit all the same.
+
+        Raises:
+            GraftaxError: no adapter there, one that does not fit this backbone, or another number of labels than classes.
         """
         if not isinstance(adapter, Adapter):
             adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
@@ -125,7 +136,8 @@ class Predictor:
                 and labels, is that of a stack's last part that has one, and of the first in an average or a split. A row with
                 `Parallel` has an answer for each part, one after another in its place.
 
-        Raises GraftaxError for a name that is not loaded, a row that is empty or a composition that cannot be computed.
+        Raises:
+            GraftaxError: a name that is not loaded, a row that is empty, a composition that cannot be computed.
         """
         named: list[str | Composition | None] = (
             [adapters] * len(rows) if adapters is None or isinstance(adapters, str | Composition) else list(adapters)

@@ -90,7 +90,8 @@ def one_line(said: Said, code: int = 2) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "eval", "predict", "merge", "combine", "export", "inspect", "methods", "backbones", "demo"]
+    "command",
+    ["", "train", "eval", "predict", "merge", "combine", "export", "inspect", "methods", "backbones", "demo", "bench"],
 )
 def test_help(graftax: Graftax, command: str) -> None:
     """Every command explains itself; nothing in brackets is swallowed as markup."""
@@ -341,13 +342,15 @@ def test_broken_pipe_and_module(folder: Folder) -> None:
 #: Arguments -> part of the one line. {b}ackbone, {d}ata, {r}un, {t}mp.
 BAD_USE = {
     "train -b {b} -d {d}/bank.csv -o {t}/o --rank 0": "rank must be at least 1",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --method lara": "unknown method 'lara'; there are lora",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --method lara": "unknown method 'lara': did you mean lora? There are lora",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --method ia3 --rank 4": "rank is for LoRA and its kin; settings of ia3",
+    "train -b {b} -d {d} -o {t}/o": "a directory; give its files",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method lora+head": "every adapter has a head",
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 16 --method lora+lora": "may hold a method once: lora, lora",
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 8 --method prefix+prompt --option tokens=2": "virtual tokens: prefix",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method lora+prefix --option width=3": "a field of lora+prefix: r, alpha, ",
     "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "'translate' is not one of",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "No such option",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "No such option: --frobnicate. Try graftax train --help.",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs many": "Invalid value for '--epochs'",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs 0": "epochs must be",
     "train -b {b} -d {d}/bank.csv -o {t}/o --lr nan": "learning rate must be positive",
@@ -355,10 +358,6 @@ BAD_USE = {
     "train -b {b} -d {d}/bank.csv -o {t}/o --patience 2": "patience needs validation rows",
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 16 --target nothing.*": "matches no site. Sites there are: ",
     "train -b {b} -d {d}/bank.csv -o {t}/o --option width=3": "expected name=value with a field of lora: r, alpha",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --option r=abc": "r is int, as in r=8",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --option rslora=1": "rslora is bool",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --option rslora": "expected name=value",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --option rank_pattern=5": "lora: ",
     "train -b {b} -d {d}/none.csv -o {t}/o": "none.csv: no such file",
     "train -b {b} -d {d}/bank.csv -o {t}/o --val {d}/none.csv": "none.csv: no such file",
     "train -b {b} -d {d}/bank.csv -o {t}/o --val 1.5": "between 0 and 1",
@@ -389,7 +388,7 @@ BAD_USE = {
     "eval -b {t}/other -a {r}/bank -d {d}/bank.csv": "made for another backbone",
     "eval -b {t}/wide -a {r}/bank -d {d}/bank.csv --any-backbone": "has shape",
     "eval -b {b} -a {r}/bank -d {d}/bank.csv --labels x,y,z": "3 label names for a head of 2 classes",
-    "predict -b {b} -a {r}/bank -i {t}/rows.jsonl": "expected NAME=DIR",
+    "predict -b {b} -a {r}/bank -i {t}/rows.jsonl": "expected NAME=DIR, as in bank=",
     "predict -b {b} -a x={r}/bank -i {t}/none.jsonl": "no such file",
     "predict -b {b} -a x={r}/bank -i {t}/rows.jsonl": "no adapter named 'y' is loaded; loaded are x",
     "predict -b {b} -a x={r}/bank -i {t}/nothing.jsonl": 'row 1 has no "text"',
@@ -407,6 +406,8 @@ BAD_USE = {
     "merge -b {b} -a {r}/bank -o {t}/file --overwrite": "is not a directory",
     "merge -b {b} -a {r}/bank -o {t}/m --labels x": "1 label names for a head of 2",
     "inspect {t}": "no adapter there",
+    "inspect {r}": "it has no adapter_config.json; there is one in ",
+    "export -b {b} -a {r}/bank -o {t}/o": "Choose from: adapters, graftax. Try graftax export --help.",
     "inspect": "Missing argument",
     "frobnicate": "No such command 'frobnicate'",
 }

@@ -23,7 +23,6 @@ from graftax.adapters import starts
 from graftax.adapters.adapter import Layout
 from graftax.adapters.lora import OnResidual
 from graftax.adapters.sites import Site
-from graftax.arguments import make_method
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.train import Interrupted, train_many
@@ -385,9 +384,3 @@ def test_too_large_a_rank(start: str, r: int, tiny: Backbone) -> None:
         GraftaxError, match=rf"start '{start}' takes {34 if r == 17 else r} directions of .*query, which has 32"
     ):
         begin(measured(tiny), lora(start, r=r))
-
-
-def test_command_line() -> None:
-    assert make_method("lora", 4, 6.0, None, [], "olora") == LoRA(r=4, alpha=6.0, start="olora")
-    with pytest.raises(GraftaxError, match="start 'x' is none of"):
-        make_method("lora", 4, 6.0, None, [], "x")

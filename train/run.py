@@ -39,12 +39,10 @@ from .recipe import Recipe
 from .tasks import Task, task_named
 from .tune import choose_pack_size
 
-PROBE = None  # `method=PROBE`: no method, the head alone
-
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one job."""
+    """What became of one adapter."""
 
     name: str
     directory: Path
@@ -86,13 +84,19 @@ def train_many(
         data: name -> path of a .csv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, or dicts.
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
-        task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo".
+        task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo"; of an encoder-decoder
+            "seq2seq".
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.
         val: a fraction of the rows to hold out, or name -> data. With validation rows the best epoch is kept, else the last.
         columns: which columns hold texts and labels.
         pack_size: how many adapters are trained at once; None measures, once per run.
+        overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
+        progress: show bars, or a line per epoch, on standard error.
+
+    Returns:
+        name -> `Result`, in the order of `data`.
 
     Raises:
         GraftaxError: bad input, found before anything is trained; or adapters whose loss was not finite, after the rest.

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 def export_adapter(
     adapter: Adapter, directory: str | Path, backbone: Backbone, *, name: str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write an adapter as `adapters` saves it; what that library cannot say is an error. `name`: default the directory's."""
+    """Write an adapter as `adapters` saves it, whole or not at all, and return its directory.
+
+    Args:
+        adapter: of methods that library has, as docs/files.md lists them.
+        directory: to be made.
+        backbone: BERT, RoBERTa or XLM-R.
+        name: the adapter's there; default the directory's.
+        overwrite: replace the directory if it exists.
+
+    Raises:
+        GraftaxError: what that library cannot say; the directory exists and `overwrite` is not given.
+    """
     known(backbone)
     directory = Path(directory)
     name = name or directory.name

@@ -24,7 +24,7 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ..adapter import Adapter
-from ..files import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_of
+from ..directory import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_of
 from ..head import FIRST, Head
 from ..method import Leaves, Method, States
 from ..sites import Site

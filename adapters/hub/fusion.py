@@ -28,7 +28,8 @@ from ...errors import GraftaxError
 from ..adapter import Adapter
 from ..bottleneck import Bottleneck
 from ..compacter import Compacter
-from ..files import HUB_FUSION, HUB_SETUP, load_adapter, parse_tensors, read_json
+from ..directory import HUB_FUSION, HUB_SETUP, parse_tensors, read_json
+from ..files import load_adapter
 from ..fusion import OF, Fuse, Fusion
 from ..method import Leaves, Method, States
 from ..peft import refuse_leftovers

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .serve.generator import Continuation
+    from ..serve.generator import Continuation
 
 
 class Printer:

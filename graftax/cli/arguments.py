@@ -1,10 +1,9 @@
-"""What the command line's arguments mean: the method they describe, a TOML file, validation rows, rows on standard input."""
+"""What the command line's arguments mean: a TOML file, validation rows, rows on standard input."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,50 +11,7 @@ from typing import Any
 
 import typer
 
-from .errors import GraftaxError
-
-
-def make_method(method: str, rank: int, alpha: float, target: str | None, option: list[str], start: str = "default") -> Any:
-    """The method the options describe, a tuple of them for a union; None for `probe`."""
-    from .adapters.registry import method_class
-    from .adapters.unions import UNIONS
-
-    if method in ("probe", "head", "linear_probe"):
-        return None
-    parts: list[Any] = []
-    for name in method.split("+"):
-        if name == "head":
-            raise GraftaxError(f"--method {method}: every adapter has a head; name the other methods alone.")
-        parts.extend(UNIONS[name]() if name in UNIONS else [method_class(name)()])
-    fields = {field.name: field for part in parts for field in dataclasses.fields(part)}
-    options: dict[str, Any] = {}  # each goes to every part that has the field
-    for text in option:
-        key, equals, value = text.partition("=")
-        if not equals or key not in fields:
-            known = ", ".join(field for field in fields if field != "targets")
-            raise GraftaxError(f"--option {text}: expected name=value with a field of {method}: {known or 'it has none'}.")
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
-        like = fields[key].default
-        fits = isinstance(options[key], int | float if isinstance(like, float) else type(like))
-        if isinstance(like, bool | int | float | str) and (
-            not fits or isinstance(options[key], bool) != isinstance(like, bool)
-        ):
-            raise GraftaxError(f"--option {text}: {key} is {type(like).__name__}, as in {key}={json.dumps(like)}.")
-    try:
-        made = tuple(_configured(part, {"targets": target} | options, rank, alpha, start) for part in parts)
-    except (TypeError, AttributeError) as error:
-        raise GraftaxError(f"{method}: {error}.") from error
-    return made if len(made) > 1 else made[0]
-
-
-def _configured(part: Any, options: dict[str, Any], rank: int, alpha: float, start: str) -> Any:
-    """A method with the options that it has a field for; `--rank`, `--alpha` and `--start` are LoRA's."""
-    values = {"r": rank, "alpha": alpha, "start": start} if part.name == "lora" else {}
-    own = {field.name for field in dataclasses.fields(part)}
-    return dataclasses.replace(part, **{**values, **{key: value for key, value in options.items() if key in own}})
+from ..errors import GraftaxError
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -107,7 +63,7 @@ def read_val(val: str | None, files: list[Path]) -> Any:
 
 def read_stdin() -> list[dict[str, Any]]:
     """Rows as JSON lines on standard input."""
-    from .train.data import parse_json_lines
+    from ..train.data import parse_json_lines
 
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
@@ -119,7 +75,7 @@ def read_stdin() -> list[dict[str, Any]]:
 
 def columns_of(options: Mapping[str, Any]) -> Any:
     """The columns that the options of a command name."""
-    from .train.data import Columns
+    from ..train.data import Columns
 
     options = {**options, "pair_column": options["text_pair_column"]}
     return Columns(**{field.name: options[f"{field.name}_column"] for field in dataclasses.fields(Columns)})
@@ -127,7 +83,7 @@ def columns_of(options: Mapping[str, Any]) -> Any:
 
 def sampling_of(options: dict[str, Any]) -> Any:
     """How to generate, of a command's options."""
-    from .serve.sampling import Sampling
+    from ..serve.sampling import Sampling
 
     given = {name: options[name] for name in Sampling.__dataclass_fields__}
     return Sampling(**given | {"stop": tuple(given["stop"] or ())})
@@ -137,7 +93,7 @@ def parse_adapter(text: str) -> tuple[str, str]:
     """NAME=DIR."""
     name, equals, directory = text.partition("=")
     if not equals or not name or not directory:
-        raise GraftaxError(f"--adapter {text}: expected NAME=DIR.")
+        raise GraftaxError(f"--adapter {text}: expected NAME=DIR, as in {Path(text).name or 'NAME'}={text}.")
     return name, directory
 
 
@@ -151,8 +107,8 @@ def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) ->
 
     A prompt is a text, or a chat; of one that ends with the assistant's message, what comes before that.
     """
-    from .serve.composition import from_json
-    from .train.data import chat_of, read_rows
+    from ..serve.composition import from_json
+    from ..train.data import chat_of, read_rows
 
     if bool(prompts) == (file is not None):
         raise GraftaxError("give --prompt, once or more, or --input.")

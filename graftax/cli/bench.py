@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .errors import GraftaxError
+from ..errors import GraftaxError
 from .options import LabelOption, PairOption, TextOption
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,10 +61,10 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    from .bench.peers import LIBRARIES
-    from .bench.report import write_report
-    from .bench.runner import Shard, run_suite
-    from .bench.suite import TaskSpec, load_suite
+    from ..bench.peers import LIBRARIES
+    from ..bench.report import write_report
+    from ..bench.runner import Shard, run_suite
+    from ..bench.suite import TaskSpec, load_suite
 
     chosen = load_suite(suite)
     if data_dir is not None:
@@ -101,20 +101,22 @@ def bench(
 
 
 @app.command()
-def report(directory: Annotated[Path, typer.Argument(help="Directory of a benchmark, all its shards in it.")]) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a benchmark, all its shards in it.")],
+) -> None:
     """Write the report of a directory anew: report.html, report.md, plots and results.parquet."""
-    from .bench.report import write_report
+    from ..bench.report import write_report
 
     print(write_report(directory))
 
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="Directory of a benchmark.")],
-    b: Annotated[Path, typer.Argument(help="Another's.")],
+    a: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a benchmark.")],
+    b: Annotated[Path, typer.Argument(metavar="DIR", help="Another's.")],
 ) -> None:
     """Two benchmarks side by side: what got better, worse, faster, slower."""
-    from .bench.compare import compare as compared
+    from ..bench.compare import compare as compared
 
     print(compared(a, b))
 
@@ -130,7 +132,7 @@ def _shard(text: str | None, kind: Any) -> Any:
 
 def _load(name: str) -> Any:
     """A backbone; MiniLM, which the suites that come with graftax use, as the demo finds it."""
-    from .demo import HUB_ID, find_minilm
-    from .models.load import load_backbone
+    from ..demo import HUB_ID, find_minilm
+    from ..models.load import load_backbone
 
     return load_backbone(str(find_minilm()) if name == HUB_ID else name)

@@ -1,0 +1,135 @@
+"""What lies in an adapter's directory, and its tensors put in their places: the part of reading that every format shares.
+
+`files.py` reads graftax's and PEFT's directories with it, `hub/` AdapterHub's. Everything is checked before anything is used: a
+missing, extra or misshapen tensor, a wrong checksum or a damaged file is an error that names it. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import GraftaxError
+from .adapter import SiteStates
+from .method import Leaves, Method
+from .sites import Site
+
+CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
+HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), whose config has the same name
+HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
+SCHEMA = 1
+
+
+def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """Config, extra facts (empty for PEFT's own directories) and the bytes of the weights, checksum verified."""
+    if not directory.is_dir():
+        raise GraftaxError(f"{directory}: no such adapter directory.")
+    config = read_json(directory / CONFIG)
+    extra = read_json(directory / EXTRA) if (directory / EXTRA).exists() else {}
+    if extra.get("schema", SCHEMA) != SCHEMA:
+        raise GraftaxError(f"{directory / EXTRA}: schema {extra['schema']} was written by a newer graftax; update it.")
+    weights, pickle, advice = WEIGHTS, "adapter_model.bin", ""
+    if from_hub(config):
+        weights, pickle, advice = HUB_WEIGHTS, "pytorch_adapter.bin", "; docs/files.md says how to convert it"
+    if not (directory / weights).is_file():
+        if (directory / pickle).exists():
+            raise GraftaxError(f"{directory}: its weights are a pickle ({pickle}), which graftax never reads{advice}.")
+        raise GraftaxError(f"{directory}: no {weights} there.")
+    data = (directory / weights).read_bytes()
+    if extra.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
+        raise GraftaxError(f"{directory / WEIGHTS}: damaged, its checksum is not the one {EXTRA} records.")
+    return config, extra, data
+
+
+def is_fusion(directory: Path) -> bool:
+    """Whether a directory is AdapterHub's AdapterFusion, or the setup of one."""
+    return any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION))
+
+
+def from_hub(config: Mapping[str, Any]) -> bool:
+    """Whether a config is one of AdapterHub's."""
+    return "config" in config and "peft_type" not in config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        inside = ", ".join(sorted(str(file.parent) for file in path.parent.glob(f"*/{path.name}"))[:6])
+        advice = f"; there is one in {inside}" if inside else ""  # the directory of a run was given, say
+        raise GraftaxError(f"{path.parent}: no adapter there, it has no {path.name}{advice}.") from error
+    except ValueError as error:
+        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise GraftaxError(f"{path}: expected a JSON object.")
+    return content
+
+
+def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
+    """The tensors in the bytes of a weights file; floats as float32."""
+    import ml_dtypes
+    from safetensors import SafetensorError, deserialize
+
+    floats = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+    dtypes = floats | {"I32": np.int32, "I64": np.int64}
+    try:
+        views = dict(deserialize(data))  # not safetensors.numpy.load, which has no bfloat16
+    except (SafetensorError, ValueError) as error:
+        raise GraftaxError(f"{file}: corrupt or truncated safetensors file ({error}).") from error
+    wrong = [f"{key} ({view['dtype']})" for key, view in views.items() if view["dtype"] not in dtypes]
+    if wrong:
+        raise GraftaxError(f"{file}: tensors that are neither floats nor integers: {', '.join(wrong)}.")
+    tensors = {key: np.frombuffer(view["data"], dtypes[view["dtype"]]).reshape(view["shape"]) for key, view in views.items()}
+    return {key: tensor.astype(np.float32) if views[key]["dtype"] in floats else tensor for key, tensor in tensors.items()}
+
+
+def states_of(
+    methods: Sequence[Method],
+    tensors: Mapping[str, np.ndarray],
+    sites: Sequence[Site],
+    directory: Path,
+    words: Mapping[str, Any] | None = None,
+) -> SiteStates:
+    """Leaves at every site; what is missing, extra or misshapen is named, all at once.
+
+    `words`: by method key, what exports and restores in its place where the file is not in the method's own words.
+    """
+    words = words or {method.key: method for method in methods}
+    blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
+    expected: dict[str, np.ndarray] = {}
+    for method in methods:
+        expected |= words[method.key].export(blank[method.key])
+    problems = [f"missing {key}" for key in sorted(expected.keys() - tensors.keys())]
+    problems += [f"unexpected {key}" for key in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"{key} has shape {tensors[key].shape}, expected {like.shape}"
+        for key, like in expected.items()
+        if key in tensors and tensors[key].shape != like.shape
+    ]
+    problems += [
+        f"{key} ({_kind(tensors[key])}), expected {_kind(like)}"
+        for key, like in expected.items()
+        if key in tensors and tensors[key].dtype.kind != like.dtype.kind
+    ]
+    if problems:
+        shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
+        raise GraftaxError(f"{directory}: tensors do not fit this backbone and config: {shown}.")
+    states: SiteStates = {}
+    for method in methods:
+        restored: dict[Site, Leaves] = words[method.key].restore(blank[method.key], tensors)
+        for site, leaves in restored.items():
+            kept = method.buffers(site)
+            trainable = {name: leaf for name, leaf in leaves.items() if name not in kept}
+            fixed = method.fixed(site) | {name: leaves[name] for name in kept}
+            states.setdefault(method.key, {})[site] = (trainable, fixed)
+    return states
+
+
+def _kind(tensor: np.ndarray) -> str:
+    """A dtype in the words of safetensors: F32, I32, I64."""
+    return f"{tensor.dtype.kind.upper()}{8 * tensor.dtype.itemsize}"

@@ -1,0 +1,50 @@
+"""The commands that show what there is: `methods`, `backbones`, `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def methods(
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole table, as in docs/methods.md.")] = False,
+) -> None:
+    """List the adapter methods."""
+    from ..adapters.registry import METHODS
+    from ..adapters.table import markdown as table
+    from ..adapters.unions import UNIONS
+
+    if markdown:
+        print(table(), end="")
+        return
+    said: dict[str, str] = {}
+    for name, cls in METHODS.items():
+        can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))
+        said[name] = cls.summary + (f"  [{can}]" if can else "")
+    said |= {name: f"{'+'.join(method.name for method in union())} in one adapter" for name, union in UNIONS.items()}
+    said["probe"] = f"no method: {said.pop('head')}"
+    width = max(map(len, said))
+    for name, summary in said.items():
+        print(f"{name:{width}}  {summary}")
+
+
+def backbones() -> None:
+    """List the backbone families."""
+    from ..models.registry import FAMILIES
+
+    for model_type, family in FAMILIES.items():
+        print(f"{model_type:12} {family.summary}")
+
+
+def demo(
+    backbone: Annotated[
+        Optional[str], typer.Option("--backbone", "-b", help="Default: all-MiniLM-L6-v2, fetched if need be.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the adapters and the picture go.")] = Path("demo-output"),
+) -> None:
+    """Train eight domain adapters on one backbone, then use them all in one batch. About two minutes on two cores."""
+    from ..demo import run
+
+    run(backbone, out)

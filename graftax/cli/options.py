@@ -1,0 +1,69 @@
+"""Options that several commands share, and the names that some of them take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from typing import Annotated, Optional
+
+import typer
+
+
+class TaskName(StrEnum):
+    classify = "classify"
+    multilabel = "multilabel"
+    regress = "regress"
+    tag = "tag"
+    lm = "lm"
+    sft = "sft"
+    dpo = "dpo"
+    seq2seq = "seq2seq"
+
+
+class ScoreName(StrEnum):
+    text = "text"
+    gsm8k = "gsm8k"
+
+
+class FormatName(StrEnum):
+    adapters = "adapters"
+    graftax = "graftax"
+
+
+of_columns = partial(typer.Option, rich_help_panel="Columns of the data")  # panels of the help
+of_generation = partial(typer.Option, rich_help_panel="What is generated")
+
+BackboneOption = Annotated[
+    str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")
+]
+RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub id.")]
+DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
+QuantizeOption = Annotated[
+    Optional[str], typer.Option(help="Hold the layers' weights as int8 or nf4 (needs the package qwix).")
+]
+TextOption = Annotated[str, of_columns(help="Column with the text.")]
+PairOption = Annotated[Optional[str], of_columns(help="Column with a second text, for tasks on two.")]
+LabelOption = Annotated[str, of_columns(help="Column with the label.")]
+PromptOption = Annotated[str, of_columns(help="Column with the prompt, or source, of tasks sft, dpo and seq2seq.")]
+CompletionOption = Annotated[str, of_columns(help="Column with the response to it, or target.")]
+MessagesOption = Annotated[
+    str,
+    of_columns(help="Column with a chat, a list of {role, content}; where there is one, it is used."),
+]
+ChosenOption = Annotated[str, of_columns(help="Column with the better response of task dpo, or a chat that ends in it.")]
+RejectedOption = Annotated[str, of_columns(help="Column with the worse one.")]
+MaxNewTokensOption = Annotated[int, of_generation(help="Tokens to generate at most.")]
+TemperatureOption = Annotated[float, of_generation(help="0: the likeliest token, always.")]
+TopKOption = Annotated[int, of_generation(help="Draw from this many of the likeliest tokens; 0: from all.")]
+TopPOption = Annotated[float, of_generation(help="Draw from the fewest tokens that together have this probability.")]
+MinPOption = Annotated[float, of_generation(help="Draw from tokens at least this times as likely as the likeliest.")]
+PenaltyOption = Annotated[float, of_generation(help="Above 1: tokens that are there already become unlikelier.")]
+StopOption = Annotated[Optional[list[str]], of_generation(help="End before this text; once per text.")]
+NumBeamsOption = Annotated[int, of_generation(help="Above 1: beam search, of so many texts at once.")]
+LengthPenaltyOption = Annotated[float, of_generation(help="Of beams: scores are divided by the length to this power.")]
+EarlyStoppingOption = Annotated[bool, of_generation("--early-stopping", help="Of beams: end with the first that are finished.")]
+DrawOption = Annotated[int, of_generation(help="Row i draws from seed + i.")]
+LabelsOption = Annotated[
+    Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")
+]
+AnyBackboneOption = Annotated[bool, typer.Option(help="Use the adapter although it was made for another backbone.")]

@@ -1,0 +1,179 @@
+"""`graftax train`: one adapter per data file."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ..errors import GraftaxError
+from .arguments import columns_of, read_config, read_val, use_config
+from .options import (
+    BackboneOption,
+    ChosenOption,
+    CompletionOption,
+    DtypeOption,
+    LabelOption,
+    MessagesOption,
+    PairOption,
+    PromptOption,
+    QuantizeOption,
+    RejectedOption,
+    RevisionOption,
+    TaskName,
+    TextOption,
+)
+
+of_method = partial(typer.Option, rich_help_panel="The method")  # panels of the help
+of_recipe = partial(typer.Option, rich_help_panel="The recipe")
+
+
+def train(
+    backbone: BackboneOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the run: one adapter per data file, DIR/NAME.")],
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", "-d", help="CSV, JSONL, Parquet or (lm) TXT files, one adapter each, named after it."),
+    ],
+    more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="FILE", help="More data files.")] = None,
+    task: Annotated[
+        TaskName,
+        typer.Option(
+            metavar="NAME",
+            help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
+            "chats) or dpo (preferences); of encoder-decoders seq2seq.",
+        ),
+    ] = TaskName.classify,
+    method: Annotated[
+        str,
+        of_method(
+            help="Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone.",
+        ),
+    ] = "lora",
+    rank: Annotated[Optional[int], of_method(help="Rank of LoRA and its kin. Default: 8.")] = None,
+    alpha: Annotated[
+        Optional[float],
+        of_method(help="Of LoRA: the update is scaled by alpha / rank. Default: 16."),
+    ] = None,
+    start: Annotated[
+        Optional[str],
+        of_method(help="How LoRA begins: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga."),
+    ] = None,
+    fuse: Annotated[
+        Optional[list[Path]],
+        of_method(
+            help="Adapter directory, once for each: train AdapterFusion over these, in place of a method.",
+        ),
+    ] = None,
+    target: Annotated[Optional[str], of_method(help="Regex over module paths: where the method acts.")] = None,
+    option: Annotated[
+        Optional[list[str]],
+        of_method(help="Any other field of the method, as name=value (width=64, rslora=true)."),
+    ] = None,
+    epochs: Annotated[int, of_recipe(help="Passes over the rows.")] = 3,
+    lr: Annotated[float, of_recipe(help="Peak learning rate.")] = 1e-3,
+    batch_size: Annotated[int, of_recipe(help="Rows per step.")] = 32,
+    max_length: Annotated[int, of_recipe(help="Tokens per row; longer rows are cut, by sft and seq2seq refused.")] = 128,
+    truncate: Annotated[bool, of_recipe("--truncate", help="Cut rows with a response, too.")] = False,
+    schedule: Annotated[str, of_recipe(help="After the warm-up: linear, cosine or constant.")] = "linear",
+    warmup: Annotated[float, of_recipe(help="Share of the steps with a rising learning rate.")] = 0.06,
+    weight_decay: Annotated[float, of_recipe(help="Decoupled weight decay.")] = 0.0,
+    optimizer: Annotated[str, of_recipe(help="optax's name for it: adamw, lion, sgd, ...")] = "adamw",
+    preconditioned: Annotated[bool, of_recipe(help="Riemannian preconditioning of low-rank gradients.")] = False,
+    lora_plus: Annotated[float, of_recipe(help="LoRA+: B's learning rate as a multiple of A's.")] = 1.0,
+    layer_decay: Annotated[float, of_recipe(help="A layer's learning rate as a multiple of the next one's above.")] = 1.0,
+    beta: Annotated[
+        float,
+        of_recipe(help="Of task dpo: how firmly the adapter is held to what the backbone says."),
+    ] = 0.1,
+    unfreeze: Annotated[float, of_recipe(help="Epochs until the next layer below begins to train; 0: all at once.")] = 0.0,
+    clip: Annotated[float, of_recipe(help="Clip the gradient's norm to this, per adapter.")] = 1.0,
+    patience: Annotated[
+        Optional[int],
+        of_recipe(help="Stop after this many epochs without improvement (needs --val)."),
+    ] = None,
+    text_column: TextOption = "text",
+    text_pair_column: PairOption = None,
+    label_column: LabelOption = "label",
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    messages_column: MessagesOption = "messages",
+    chosen_column: ChosenOption = "chosen",
+    rejected_column: RejectedOption = "rejected",
+    val: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Validation rows: a fraction to hold out, a file, or a directory with a file of each data file's name."
+        ),
+    ] = None,
+    seed: Annotated[int, of_recipe(help="Of the start, the order of the rows and dropout.")] = 0,
+    config: Annotated[
+        Optional[Path],
+        typer.Option(
+            help=r"TOML with any of these settings; \[adapters.NAME] tables change them for one adapter.",
+            callback=use_config,
+            is_eager=True,
+        ),
+    ] = None,
+    pack_size: Annotated[Optional[int], typer.Option(help="Adapters trained at once. Default: measured.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace adapters that are there already.")] = False,
+    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+    remat: Annotated[
+        Optional[str],
+        typer.Option(help="Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
+    ] = None,
+) -> None:
+    """Train one adapter per data file, all in one run.
+
+    Interrupt it with Ctrl-C, or kill it: the same command goes on where it stopped, and ends with the same adapters.
+
+        graftax train -b sentence-transformers/all-MiniLM-L6-v2 --data bank.csv airline.csv --out adapters --val 0.1
+    """
+    from ..adapters.files import load_adapter
+    from ..adapters.fusion import Fuse
+    from ..adapters.named import is_lora, make_method
+    from ..models.load import load_backbone
+    from ..train.recipe import Recipe
+    from ..train.run import train_many
+
+    settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
+    columns = columns_of(locals())
+    chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
+    chosen["option"] = option or []
+    each = read_config(config)[1] if config is not None else {}
+    for table in each.values():
+        own = {key: table.pop(key) for key in chosen if key in table}
+        if own:
+            general = chosen if is_lora(own.get("method", method)) else chosen | {"rank": None, "alpha": None, "start": None}
+            table["method"] = make_method(**{**general, **own})
+    files = [*data, *(more_data or [])]
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
+    for file in files:
+        if not file.is_file():
+            raise GraftaxError(f"{file}: {'a directory; give its files' if file.is_dir() else 'no such file'}.")
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
+    fused = Fuse(trained=tuple(load_adapter(path, loaded) for path in fuse)) if fuse else None
+    results = train_many(
+        loaded,
+        dict(zip(names, files, strict=True)),
+        out,
+        method=fused or make_method(**chosen),
+        task=task.value,
+        recipe=Recipe().replace(**settings),
+        each=each,
+        val=read_val(val, files),
+        columns=columns,
+        pack_size=pack_size,
+        overwrite=overwrite,
+        save_every=save_every,
+    )
+    for result in results.values():
+        numbers = "  ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
+        print(f"{result.directory}  {numbers}")

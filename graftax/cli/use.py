@@ -1,0 +1,203 @@
+"""The commands that ask adapters: `eval`, `predict`, `generate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..errors import GraftaxError
+from .arguments import columns_of, parse_adapter, read_stdin, rows_to_continue, sampling_of, split_names
+from .options import (
+    AnyBackboneOption,
+    BackboneOption,
+    ChosenOption,
+    CompletionOption,
+    DrawOption,
+    DtypeOption,
+    EarlyStoppingOption,
+    LabelOption,
+    LabelsOption,
+    LengthPenaltyOption,
+    MaxNewTokensOption,
+    MessagesOption,
+    MinPOption,
+    NumBeamsOption,
+    PairOption,
+    PenaltyOption,
+    PromptOption,
+    QuantizeOption,
+    RejectedOption,
+    RevisionOption,
+    ScoreName,
+    StopOption,
+    TemperatureOption,
+    TextOption,
+    TopKOption,
+    TopPOption,
+)
+
+
+def evaluate(
+    backbone: BackboneOption,
+    data: Annotated[Path, typer.Option("--data", "-d", help="Rows as for training: CSV, JSONL or Parquet, for lm also TXT.")],
+    adapter: Annotated[Optional[Path], typer.Option("--adapter", "-a", help="Adapter directory.")] = None,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Answer every prompt, and compare the answer with its completion.")
+    ] = False,
+    score: Annotated[
+        ScoreName, typer.Option(help="Of what is generated: as text, or (gsm8k) the number behind ####, else the last one.")
+    ] = ScoreName.text,
+    max_new_tokens: MaxNewTokensOption = 64,
+    temperature: TemperatureOption = 0.0,
+    top_k: TopKOption = 0,
+    top_p: TopPOption = 1.0,
+    min_p: MinPOption = 0.0,
+    repetition_penalty: PenaltyOption = 1.0,
+    stop: StopOption = None,
+    seed: DrawOption = 0,
+    num_beams: NumBeamsOption = 1,
+    length_penalty: LengthPenaltyOption = 1.0,
+    early_stopping: EarlyStoppingOption = False,
+    text_column: TextOption = "text",
+    text_pair_column: PairOption = None,
+    label_column: LabelOption = "label",
+    prompt_column: PromptOption = "prompt",
+    completion_column: CompletionOption = "completion",
+    messages_column: MessagesOption = "messages",
+    chosen_column: ChosenOption = "chosen",
+    rejected_column: RejectedOption = "rejected",
+    labels: LabelsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object, last.")] = False,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+) -> None:
+    """Measure an adapter on rows of its task.
+
+    With --generate a language model is measured by what it says behind the prompts, without --adapter the backbone alone.
+    """
+    from ..adapters.files import load_adapter
+    from ..models.load import load_backbone
+    from ..serve.evaluate import evaluate as measure
+    from ..serve.evaluate import evaluate_generation, evaluate_language
+    from ..serve.generator import Generator
+    from ..serve.predictor import Predictor
+    from ..train.tasks import task_named
+
+    columns = columns_of(locals())
+    sampling = sampling_of(locals())
+    if adapter is None and not generate:
+        raise GraftaxError("give --adapter; the backbone alone is measured with --generate.")
+    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
+    if generate or adapter is None:
+        generator, name = Generator(loaded), None if adapter is None else adapter.name
+        if adapter is not None:
+            generator.load(adapter.name, adapter, any_backbone=any_backbone)
+        numbers = evaluate_generation(generator, name, data, score=score.value, sampling=sampling, columns=columns)
+    elif task_named((read := load_adapter(adapter, loaded, any_backbone=any_backbone)).task).headless:
+        numbers = evaluate_language(loaded, read, data, columns=columns)
+    else:
+        predictor = Predictor(loaded)
+        predictor.load(adapter.name, read, labels=split_names(labels))
+        numbers = measure(predictor, adapter.name, data, columns=columns)
+    if as_json:
+        print(json.dumps(numbers))
+    else:
+        for name, value in numbers.items():
+            print(f"{name:12} {value:.4f}")
+
+
+def predict(
+    backbone: BackboneOption,
+    adapter: Annotated[list[str], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter.")],
+    input: Annotated[
+        Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
+    ],
+    labels: LabelsOption = None,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+) -> None:
+    """Answer rows, each with the adapter it names, as JSON lines in the same order.
+
+    A row may have "text_pair" too, and "adapter" may be left out where only one is loaded. Several adapters in one row:
+    {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack.
+    """
+    from ..models.load import load_backbone
+    from ..serve.composition import from_json
+    from ..serve.predictor import Predictor
+    from ..train.data import read_rows
+
+    named = [parse_adapter(text) for text in adapter]
+    rows = read_stdin() if str(input) == "-" else read_rows(input)
+    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
+    for name, directory in named:
+        predictor.load(name, directory, labels=split_names(labels), any_backbone=any_backbone)
+    only = named[0][0] if len(named) == 1 else None
+    texts = []
+    for i, row in enumerate(rows):
+        if not isinstance(row.get("text"), str | list):
+            raise GraftaxError(f'{input}: row {i + 1} has no "text".')
+        if not isinstance(row.get("text_pair"), str | None):
+            raise GraftaxError(f'{input}: row {i + 1}: "text_pair" must be a text.')
+        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
+    for answer in predictor.predict(texts, [from_json(row.get("adapter", only)) for row in rows]):
+        print(json.dumps({"adapter": answer.adapter, "label": answer.label, "score": answer.score}, ensure_ascii=False))
+
+
+def generate(
+    backbone: BackboneOption,
+    prompt: Annotated[Optional[list[str]], typer.Option("--prompt", "-p", help="Text to continue; once per text.")] = None,
+    adapter: Annotated[
+        Optional[list[str]], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter. Each continues every prompt.")
+    ] = None,
+    input: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--input", "-i", help='JSON lines {"prompt" or "messages": ..., "adapter": NAME or null} instead; - reads stdin.'
+        ),
+    ] = None,
+    max_new_tokens: MaxNewTokensOption = 64,
+    temperature: TemperatureOption = 0.0,
+    top_k: TopKOption = 0,
+    top_p: TopPOption = 1.0,
+    min_p: MinPOption = 0.0,
+    repetition_penalty: PenaltyOption = 1.0,
+    stop: StopOption = None,
+    seed: DrawOption = 0,
+    num_beams: NumBeamsOption = 1,
+    length_penalty: LengthPenaltyOption = 1.0,
+    early_stopping: EarlyStoppingOption = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print as it is generated; several rows as lines of NAME: text.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines with adapter, text, tokens and how it finished.")] = False,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+) -> None:
+    """Continue texts with a language model, each row with its own adapter, all rows in one batch.
+
+    In --input, "adapter" may also be {"a": 0.7, "b": 0.3}, a weighted average, or ["a", "b"], a stack.
+
+        graftax generate -b stories260K --adapter sea=adapters/sea --prompt "One day," --temperature 0.8 --stream
+    """
+    from ..models.load import load_backbone
+    from ..serve.generator import Generator
+    from .console import Printer
+
+    named = [parse_adapter(text) for text in adapter or []]
+    rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
+    sampling = sampling_of(locals())
+    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
+    for name, directory in named:
+        generator.load(name, directory, any_backbone=any_backbone)
+    printer = Printer(rows, stream, as_json)
+    for row, text, end in generator.stream([prompt for prompt, _ in rows], [what for _, what in rows], sampling):
+        printer.hear(row, text, end)
