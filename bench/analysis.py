@@ -59,10 +59,15 @@ class Peer:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cheapest of the methods that cannot be told from the best one."""
+    """The cheapest of the methods that lie within one standard error of the best.
+
+    The one-standard-error rule (Breiman et al. 1984, section 3.4.3), with the error of the best one's score. Those that cannot
+    be told from the best are often many more: that a few seeds do not prove a loss of ten points is no reason to take it.
+    """
 
     best: str
-    alike: tuple[str, ...]  # with `best`, by score
+    alike: tuple[str, ...]  # with `best`, by score: not told apart from it
+    close: tuple[str, ...]  # with `best`, by score: within one standard error
     choice: str
     loss: Difference | None  # what the best gains over the choice; None: they are one
 
@@ -133,15 +138,19 @@ class Analysis:
         if block is not None:
             methods.sort(key=lambda m: block.resampled.score(m)[0], reverse=True)
         best = methods[0]
-        alike = [m for m in methods if m == best or not ((d := pair_of(differences, best, m)) and d.told_apart)]
+        over = {m: pair_of(differences, best, m) for m in methods[1:]}
+        alike = [best, *(m for m, d in over.items() if d is None or not d.told_apart)]
+        resampled = [block.resampled] if block else [of.resampled for of in self.compared]
+        error = np.mean([of.score(best)[1] for of in resampled], axis=0).std()
+        close = [best, *(m for m, d in over.items() if d is not None and d.gain.value <= error)]
 
         def cost(method: str) -> tuple[float, ...]:
             entry = block.entry(method) if block else None
             costs = [entry.mean(f) if entry else self.cost(method, f) for f in ("parameters", "seconds")]
             return tuple(float("inf") if c is None else c for c in costs)
 
-        choice = min(alike, key=cost)  # of equally cheap ones the better: the first
-        return Recommendation(best, tuple(alike), choice, pair_of(differences, best, choice))
+        choice = min(close, key=cost)  # of equally cheap ones the better: the first
+        return Recommendation(best, tuple(alike), tuple(close), choice, over.get(choice))
 
 
 def analyse(folder: Path) -> Analysis:

@@ -46,7 +46,7 @@ from .rows import TaskRows, read_task
 from .suite import Suite
 from .trainer import Outcome, Trainer
 
-_GENERAL_ROWS = 50  # of each class of the general task, for its mean
+_GENERAL_ROWS = 20  # of each class of the general task, for its mean
 PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
 

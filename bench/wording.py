@@ -132,16 +132,17 @@ def _verdict(
     if methods == 1:
         return f"{said} It is the only method."
     if len(found.alike) == 1:
-        return f"{said} The other {methods - 1} are told apart from it: take {found.best}."
-    others = [m for m in found.alike if m != found.best]
-    said += f" Not told apart from it: {listed(others)}."
+        said += f" The other {methods - 1} are told apart from it."
+    else:
+        said += f" Not told apart from it: {listed(found.alike[1:])}."
     if found.loss is None:
-        return f"{said} None of these is cheaper: take {found.best}."
+        near = "cheaper" if len(found.close) > 1 else "so near"
+        return f"{said} Take {found.best}: within one standard error of it none is {near}."
     cheap = f"{count(parameters[found.choice])} parameters against {count(parameters[found.best])}"
     if duration[found.choice] is not None and duration[found.best] is not None:
         cheap += f", {seconds(duration[found.choice])} s of training against {seconds(duration[found.best])} s"
     lost = f"{found.best} gains {gain(found.loss.gain)} points over it, adjusted p {p_value(found.loss.adjusted)}"
-    return f"{said} Take {found.choice}, the cheapest of these ({cheap}); {lost}."
+    return f"{said} Take {found.choice}, the cheapest within one standard error of it ({cheap}); {lost}."
 
 
 def caveats(analysis: Analysis) -> list[str]:

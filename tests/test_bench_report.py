@@ -208,12 +208,12 @@ def test_pareto() -> None:
     assert pareto([1, 2], [np.nan, 1]).tolist() == [False, True]
 
 
-def test_recommended_is_the_cheapest_that_is_not_told_apart(tmp_path: Path) -> None:
+def test_recommended_is_the_cheapest_within_one_standard_error(tmp_path: Path) -> None:
     write_results(tmp_path, {"sst2": "accuracy", "cola": "matthews"}, {"cheap": 2.0, "good": 2.02, "poor": -1.0}, examples=300)
     analysis = analyse(tmp_path)
     found = analysis.recommend()
     assert found is not None
-    assert set(found.alike) == {"cheap", "good"}
+    assert set(found.alike) == set(found.close) == {"cheap", "good"}
     assert found.choice == "cheap"
     poor = analysis.pair("poor", "good")
     assert poor is not None
@@ -221,6 +221,21 @@ def test_recommended_is_the_cheapest_that_is_not_told_apart(tmp_path: Path) -> N
     assert poor.gain.high < 0
     assert analysis.front("parameters")[-1] in ("cheap", "good")
     assert "poor" not in analysis.front("parameters")
+
+
+def test_what_few_examples_cannot_tell_apart_is_not_recommended_for_that(tmp_path: Path) -> None:
+    write_results(tmp_path, {"sst2": "accuracy"}, {"cheap": 1.4, "good": 2.0, "other": 1.9, "fourth": 1.9}, examples=60)
+    analysis = analyse(tmp_path)
+    found = analysis.recommend()
+    assert found is not None
+    assert "cheap" in found.alike
+    assert "cheap" not in found.close
+    assert found.choice != "cheap"
+    lost = analysis.pair(found.best, "cheap")
+    assert lost is not None
+    error = analysis.blocks[0].resampled.score(found.best)[1].std()
+    assert lost.gain.value > error > 0
+    assert f"Take {found.choice}" in answer(analysis)[-1]
 
 
 def test_a_method_that_failed_somewhere_is_left_out_and_said_so(tmp_path: Path) -> None:
