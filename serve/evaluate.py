@@ -35,7 +35,8 @@ def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = C
         name: of the adapter.
         data: a path, a `datasets.Dataset` or an iterable of dicts, as for `train_many`.
 
-    Raises GraftaxError for a label in the data that the adapter does not know.
+    Raises:
+        GraftaxError: a label in the data that the adapter does not know, or an adapter without a head.
     """
     names, task = predictor.labels(name), predictor.task(name)
     if not names:
@@ -124,7 +125,8 @@ def evaluate_generation(
         data: rows as of task "sft"; of a chat the assistant's last message is wanted behind those before it.
         score: "text", or "gsm8k": the number that the answer comes to.
 
-    Raises GraftaxError for an unknown score, a chat without the assistant, or a prompt that leaves no room in the context.
+    Raises:
+        GraftaxError: an unknown score, a chat without the assistant, or a prompt that leaves no room in the context.
     """
     if score not in SCORES:
         raise GraftaxError(f"unknown score {score!r}; there are {', '.join(SCORES)}.")
