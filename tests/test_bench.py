@@ -329,7 +329,7 @@ def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
         "sums": TaskSpec(train="sums.jsonl", kind="sft", metric="final_number", max_new_tokens=4),
         "facts": TaskSpec(train="sums.jsonl", test="facts.jsonl", kind="sft", metric="bleu", max_new_tokens=4, num_beams=2),
     }
-    one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=(None,))
+    one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=(None,), seeds=1)
     rows = read_task(one, "tale", tasks["tale"])
     assert (rows.train.texts[0] + rows.val.texts[0] + rows.test.texts[0]) == (folder / "tale.txt").read_text()
     assert all(part.texts[0].endswith(".\n") for part in (rows.train, rows.val, rows.test))
