@@ -11,13 +11,18 @@ Written by `graftax methods --markdown`; a test compares. Every method here trai
 run and in one adapter; is saved, loaded and hot-swapped; and answers its rows of a mixed batch beside rows of the other
 methods. `pytest tests/test_contract.py -k NAME -m ""` runs all of that for one of them, on every family of backbones.
 
-- *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like.
-- *Fresh*: a fresh adapter gives the base's logits bitwise, to the tolerance named, or starts elsewhere.
-- *Merge*: it can be folded into the weights, and combined with others where it changes kernels alone (`graftax combine`).
-- *Sizes share a program*: adapters of other sizes swap without compiling, in buckets of powers of two.
-- *PEFT*: files are PEFT's, both ways, under this name; tested in `tests/test_peft*.py`. The others' are graftax's own.
-- *AdapterHub*: files of its library `adapters`, both ways, under this name (`docs/files.md`); tested by `make test-hub`.
-- *Within*: how far two programs for one result may lie apart in float32, packed, mixed or merged.
+- *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like;
+  `test_trainable_count_is_the_formula`.
+- *Fresh*: a fresh adapter gives the base's logits bitwise, to the tolerance named, or starts elsewhere;
+  `test_fresh_is_nothing_and_random_is_something`.
+- *Merge*: it can be folded into the weights, and combined with others where it changes kernels alone (`graftax combine`);
+  `test_merged_equals_unmerged`.
+- *Sizes share a program*: adapters of other sizes swap without compiling, in buckets of powers of two;
+  `test_sizes_share_a_program`.
+- *PEFT*: files are PEFT's, both ways, under this name; `tests/test_peft*.py`. The others' are graftax's own.
+- *AdapterHub*: files of its library `adapters`, both ways, under this name (`docs/files.md`); `make test-hub`.
+- *Within*: how far two programs for one result may lie apart in float32, merged, in a mixed batch or with other texts in a row;
+  `test_merged_equals_unmerged`, `test_mixed_rows`, `test_texts_may_share_a_row`.
 
 | method | what it does | acts on | at a site | fresh | merge | sizes share a program | PEFT | AdapterHub | within |
 |---|---|---|---|---|---|---|---|---|---|

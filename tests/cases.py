@@ -136,7 +136,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "gated_bottleneck": (GatedBottleneck(width=5, scaling="learned"),),
     "gated_bottleneck-parallel": (GatedBottleneck(width=4, activation="gelu", place="parallel"),),
     "gated_prefix": (GatedPrefix(tokens=4),),
-    "unipelt": unipelt(tokens=3, width=4, r=2),
+    "unipelt": (*unipelt(tokens=3, width=4)[:2], GatedLoRA(r=2, alpha=5.0)),  # whose LoRA has alpha = r
     "full": (Full(),),
     "probe": (),
     "together": (LoRA(r=2, alpha=5.0), IA3(), Bottleneck(width=3, activation="silu"), BitFit(), Prefix(tokens=2)),

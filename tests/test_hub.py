@@ -64,7 +64,7 @@ OURS: dict[str, tuple[Method, ...]] = {
     "ia3": (IA3(targets=("key", "value", "intermediate.dense"), feedforward=()),),
     "some-layers": (Bottleneck(width=7, activation="silu", targets=r".*layer\.[02]\.attention\.output"),),
     "mam": (Prefix(tokens=3, shifted=False), Bottleneck(width=4, place="parallel")),
-    "unipelt": METHODS["unipelt"],
+    "unipelt": unipelt(tokens=3, width=4, r=2),
     "gated": (
         GatedLoRA(r=4, alpha=2.0, rslora=True, targets=("query", "intermediate.dense")),
         GatedBottleneck(width=5, activation="gelu", place="parallel"),

@@ -22,6 +22,8 @@ from safetensors.numpy import load_file, save_file
 from test_peft import Pair, at_tokens, make, read_by_peft, rows
 
 from graftax import (
+    BOFT,
+    HRA,
     IA3,
     OFT,
     AdaLoRA,
@@ -33,10 +35,16 @@ from graftax import (
     HiRA,
     LayerNormTuning,
     LoHa,
+    LoKr,
     LoRA,
     Method,
+    MiSS,
     Prefix,
     PromptTuning,
+    PTuning,
+    RandLoRA,
+    RoAd,
+    SHiRA,
     TrainableTokens,
     VeRA,
     load_adapter,
@@ -139,6 +147,17 @@ KINDS: dict[str, tuple[Method, Any, dict[str, Any]]] = {
     "vera": (VeRA(r=5), peft.VeraConfig, {"r": 5, "target_modules": PLACES}),
     "oft": (OFT(oft_block_size=4), peft.OFTConfig, {"oft_block_size": 8, "target_modules": PLACES}),
     "loha": (LoHa(**SMALL), peft.LoHaConfig, {"r": 3, "alpha": 7, "target_modules": PLACES}),
+    "lokr": (LoKr(**SMALL, targets=ALL), peft.LoKrConfig, {"r": 3, "alpha": 7, "target_modules": PLACES}),
+    "randlora": (  # at places that use all of the random bases: what none uses is written as zeros
+        RandLoRA(r=5, alpha=2.0),
+        peft.RandLoraConfig,
+        {"r": 5, "randlora_alpha": 2, "target_modules": ["q_proj", "v_proj", "down_proj", "c_attn", "query_key_value"]},
+    ),
+    "miss": (MiSS(r=6, targets=ALL), peft.MissConfig, {"r": 6, "target_modules": PLACES}),
+    "boft": (BOFT(), peft.BOFTConfig, {"boft_block_size": 8, "target_modules": PLACES}),
+    "hra": (HRA(r=3), peft.HRAConfig, {"r": 4, "target_modules": PLACES}),
+    "road": (RoAd(variant="road_2", group_size=8), peft.RoadConfig, {"group_size": 16, "target_modules": PLACES}),
+    "shira": (SHiRA(r=3), peft.ShiraConfig, {"r": 4, "target_modules": PLACES}),
     "adalora": (AdaLoRA(init_r=3, target_r=3, alpha=7.0), peft.AdaLoraConfig, {"init_r": 5, "lora_alpha": 7, "total_step": 9}),
     "hira": (HiRA(r=3), peft.HiraConfig, {"r": 3, "target_modules": PLACES}),
     "fourierft": (FourierFT(n_frequency=40, scaling=20.0), peft.FourierFTConfig, {"n_frequency": 50, "scaling": 30.0}),
@@ -151,14 +170,21 @@ KINDS: dict[str, tuple[Method, Any, dict[str, Any]]] = {
     ),
     "prefix": (Prefix(tokens=4), peft.PrefixTuningConfig, {"num_virtual_tokens": 4}),
     "prompt": (PromptTuning(tokens=4), peft.PromptTuningConfig, {"num_virtual_tokens": 4}),
+    "p_tuning": (
+        PTuning(tokens=4, encoder_hidden_size=6),
+        peft.PromptEncoderConfig,
+        {"num_virtual_tokens": 4, "encoder_hidden_size": 6},
+    ),
 }
-UNLIKE_LINEAR = (peft.LNTuningConfig, peft.PrefixTuningConfig, peft.PromptTuningConfig, peft.TrainableTokensConfig)
+UNLIKE_LINEAR = (peft.LNTuningConfig, peft.PrefixTuningConfig, peft.PromptTuningConfig, peft.PromptEncoderConfig)
+UNLIKE_LINEAR += (peft.TrainableTokensConfig,)
 AGAIN = "base_model.model.lm_head.trainable_tokens_delta"  # of a tied table PEFT has the rows twice
 #: Those whose default sites are PEFT's.
 DEFAULTS = ("lora", "ia3", "ln_tuning", "trainable_tokens")
 CASES = [(shape, kind, task) for shape in ("llama", "gpt2", "neox") for kind in KINDS for task in AUTO]
 #: The model has no lm_head of its own, PEFT's method acts on no Conv1D or has no default for the family.
 WITHOUT = {("gpt2", kind) for kind in ("lora-lm_head", "oft", "loha", "trainable_tokens-said")} | {("neox", "ln_tuning")}
+WITHOUT |= {("gpt2", kind) for kind in ("lokr", "miss", "boft", "hra", "road", "shira")}
 #: The task has no lm_head, or PEFT has the method for language models alone.
 WITHOUT_HEAD = ("lora-lm_head", "alora", "trainable_tokens", "trainable_tokens-said")
 CASES = [(s, k, t) for s, k, t in CASES if (s, k) not in WITHOUT and (k not in WITHOUT_HEAD or t == "CAUSAL_LM")]
@@ -171,7 +197,7 @@ MARKED = [pytest.param(*c, id="-".join(c), marks=() if c in EVERY_TIME else pyte
 
 def pools_padding(kind: str, task: str) -> bool:
     """Under a prompt transformers finds no padding, and pools the last position whatever is there."""
-    return (kind, task) == ("prompt", "SEQ_CLS")
+    return kind in ("prompt", "p_tuning") and task == "SEQ_CLS"
 
 
 @pytest.mark.parametrize(("shape", "kind", "task"), MARKED)
