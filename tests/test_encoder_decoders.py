@@ -313,7 +313,11 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
         LoRA(r=2, alpha=5.0, targets=("encoder_attn.k_proj", "encoder_attn.out_proj", "fc2")),
         peft.LoraConfig(r=2, lora_alpha=5, target_modules=["encoder_attn.k_proj", "encoder_attn.out_proj", "fc2"]),
     ),
-    "bart-ia3": ("bart", IA3(), peft.IA3Config()),
+    "bart-ia3": (  # PEFT's default on BART is the queries instead of the keys, which the paper scales
+        "bart",
+        IA3(),
+        peft.IA3Config(target_modules=["k_proj", "v_proj", "fc2"], feedforward_modules=["fc2"]),
+    ),
 }
 
 

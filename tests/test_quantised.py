@@ -31,7 +31,7 @@ def unrounded(backbone: Backbone) -> Backbone:
 
 
 def a_state(backbone: Backbone) -> Any:
-    lora = LoRA(r=3, alpha=7.0, targets=r".*(q_proj|query|down_proj|ffn)")
+    lora = LoRA(r=3, alpha=7.0, targets=r".*(q_proj|query|q_lin|down_proj|ffn|lin2)")
     adapter = Adapter.create((lora, backbone.head(4)), backbone.sites)
     random = np.random.default_rng(0)
     for at in adapter.states.values():
