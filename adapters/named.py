@@ -41,12 +41,15 @@ def make_method(
     if method in PROBE:
         return None
     parts = _parts(method)
-    of_lora = {key: value for key, value in (("r", rank), ("alpha", alpha), ("start", start)) if value is not None}
-    if of_lora and not is_lora(method):
-        given = ", ".join("rank" if key == "r" else key for key in of_lora)
+    given = {key: value for key, value in (("rank", rank), ("alpha", alpha), ("start", start)) if value is not None}
+    if given and not is_lora(method):
         raise GraftaxError(
-            f"{given} is for LoRA and its kin; settings of {method} are given as --option name=value: {_names(parts)}."
+            f"{', '.join(given)} is for LoRA and its kin; settings of {method} are given as --option name=value: "
+            f"{_names(parts)}."
         )
+    of_lora = {"r" if key == "rank" else key: value for key, value in given.items()}
+    for key, field in zip(given, of_lora, strict=True):
+        _check(method, key, given[key], getattr(LoRA, field))
     values = {"targets": target} | dict(_value(text, method, parts) for text in option)
     try:
         made = tuple(_with(part, of_lora if isinstance(part, LoRA) else {}, values) for part in parts)
@@ -90,8 +93,12 @@ def _value(text: str, method: str, parts: Sequence[Method]) -> tuple[str, Any]:
         value = json.loads(said)
     except ValueError:
         value = said
-    like = fields[key].default
+    _check(f"--option {text}", key, value, fields[key].default)
+    return key, value
+
+
+def _check(where: str, name: str, value: Any, like: Any) -> None:
+    """Refuse a value of another type than the default; a whole number is a float, too."""
     fits = isinstance(value, int | float if isinstance(like, float) else type(like))
     if isinstance(like, bool | int | float | str) and (not fits or isinstance(value, bool) != isinstance(like, bool)):
-        raise GraftaxError(f"--option {text}: {key} is {type(like).__name__}, as in {key}={json.dumps(like)}.")
-    return key, value
+        raise GraftaxError(f"{where}: {name} is {type(like).__name__}, as in {name}={json.dumps(like)}.")

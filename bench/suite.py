@@ -34,7 +34,6 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -96,20 +95,21 @@ class MethodSpec:
     """A method with its settings, and its own search grid where it has one."""
 
     method: str
-    rank: int = 8
-    alpha: float = 16.0
-    start: str = "default"
+    rank: int | None = None  # of LoRA and its kin, as are the next two; None: the method's own default
+    alpha: float | None = None
+    start: str | None = None
     target: str | None = None
     options: tuple[str, ...] = ()  # name=value, as `graftax train --option`
     lrs: tuple[float, ...] | None = None
 
-    @cached_property
-    def made(self) -> Any:
+    def __post_init__(self) -> None:
+        self.make()  # an unknown method or setting is refused before anything runs
+
+    def make(self) -> Any:
         """What `train_many` takes as `method`."""
-        given = {
-            name: value for name in ("rank", "alpha", "start") if (value := getattr(self, name)) != getattr(MethodSpec, name)
-        }
-        return make_method(self.method, target=self.target, option=self.options, **given)
+        return make_method(
+            self.method, rank=self.rank, alpha=self.alpha, start=self.start, target=self.target, option=self.options
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,6 @@ class Suite:
                     f"suite {self.name}: {label} searches {len(spec.lrs)} rates and the others {len(self.lrs)}; every method "
                     "gets the same budget."
                 )
-            spec.made  # noqa: B018  an unknown method or option is refused before anything runs
         for lr in {*self.lrs, *(lr for spec in self.methods.values() for lr in spec.lrs or ())}:
             for schedule in self.schedules:
                 self.recipe(lr, schedule, self.epochs, 0)

@@ -61,7 +61,7 @@ class Trainer:
                     self.backbone,
                     {cell.id: self.tasks[cell.task].draw(cell.size, cell.seed) for cell in cells},
                     self.folder,
-                    method=self.suite.methods[one.method].made,
+                    method=self.suite.methods[one.method].make(),
                     task=self.tasks[one.task].spec.kind,
                     recipe=self.suite.recipe(one.lr, one.schedule, one.epochs, one.seed),
                     each={
@@ -92,7 +92,7 @@ class Trainer:
             None,
             backbone=self.backbone,
             task=task_named(rows.spec.kind),
-            method=self.suite.methods[cell.method].made,
+            method=self.suite.methods[cell.method].make(),
             recipe=self.suite.recipe(cell.lr, cell.schedule, cell.epochs, cell.seed),
             columns=rows.spec.columns,
             tokenizer=self.tokenizer,
