@@ -56,18 +56,17 @@ def _written(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -
     examples = rows.examples
     if examples.pairs is None:
         raise GraftaxError(f"{examples.source}: {spec.main_metric} needs prompts and completions, and there are chats.")
-    prompts, several = examples.texts, dict[str, list[str]]()
-    if spec.main_metric == "bleu":  # which knows several right answers: rows with one prompt are one example
-        for prompt, wanted in zip(examples.texts, examples.pairs, strict=True):
-            several.setdefault(prompt, []).append(wanted)
-        prompts = tuple(several)
+    right: dict[str, list[str]] = {}  # a prompt's right answers: it may stand in several rows, and is answered once
+    for prompt, wanted in zip(examples.texts, examples.pairs, strict=True):
+        right.setdefault(prompt, []).append(wanted)
     generator = backbone.programs.setdefault(Generator, Generator(backbone))
     generator.load("measured", adapter)
     sampling = Sampling(max_new_tokens=spec.max_new_tokens, num_beams=spec.num_beams)
-    said = [one.text for one in generator.generate(prompts, "measured", sampling)]
-    if several:
-        return Predictions(*word_matches(said, list(several.values())))
-    scored = [_SCORES[spec.main_metric](*both) for both in zip(said, examples.pairs, strict=True)]
+    said = [one.text for one in generator.generate([*right], "measured", sampling)]
+    if spec.main_metric == "bleu":  # an example is a prompt with all that is right
+        return Predictions(*word_matches(said, [*right.values()]))
+    score, answers = _SCORES[spec.main_metric], dict(zip(right, said, strict=True))
+    scored = [score(answers[prompt], wanted) for prompt, wanted in zip(examples.texts, examples.pairs, strict=True)]
     top, bottom = np.array(scored, np.float64).T
     return Predictions(top, bottom)
 
