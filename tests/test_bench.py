@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,9 +62,9 @@ def with_rows(folder: Path) -> Path:
     return folder
 
 
-def suite_in(folder: Path, backbone: Path, more: str = "", **changes: object) -> Suite:
+def suite_in(folder: Path, backbone: Path, more: str = "", **changes: Any) -> Suite:
     (folder / "suite.toml").write_text(SUITE.format(backbone=backbone, data=folder, more=more))
-    return dataclasses.replace(load_suite(str(folder / "suite.toml")), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(load_suite(str(folder / "suite.toml")), **changes)
 
 
 def only(suite: Suite, method: str) -> Suite:
@@ -82,8 +83,8 @@ def suite(folder: Path, tiny_dir: Path) -> Callable[..., Suite]:
 
 @pytest.fixture
 def bench(tiny: Backbone) -> Callable[..., list[Record]]:
-    def run(suite: Suite, out: Path, **options: object) -> list[Record]:
-        return run_suite(suite, out, load=lambda name: tiny, say=lambda line: None, **options)  # type: ignore[arg-type]
+    def run(suite: Suite, out: Path, **options: Any) -> list[Record]:
+        return run_suite(suite, out, load=lambda name: tiny, say=lambda line: None, **options)
 
     return run
 
@@ -148,8 +149,8 @@ def test_rounds_of_the_search(suite: Callable[..., Suite]) -> None:
 def test_the_best_setting_is_the_likelier_of_two_that_tie_and_none_that_failed() -> None:
     def record(lr: float, value: float | None, nll: float = 1.0, metric: str = "accuracy") -> Record:
         error = "not finite" if value is None else None
-        known = {"metric": metric, "value": value, "metrics": {"nll": nll}, "error": error}
-        return Record("b", "t", "m", None, lr, "linear", 1, 0, **known)  # type: ignore[arg-type]
+        known: dict[str, Any] = {"metric": metric, "value": value, "metrics": {"nll": nll}, "error": error}
+        return Record("b", "t", "m", None, lr, "linear", 1, 0, **known)
 
     tied = [record(0.1, 0.8, 0.7), record(0.2, 0.8, 0.5), record(0.3, 0.7, 0.1), record(0.4, None)]
     assert [lr for lr, _ in search.best(tied)] == [0.2, 0.1, 0.3]
@@ -267,8 +268,8 @@ def test_a_killed_run_goes_on_to_the_same_results(
     bench(suite(), folder / "whole")
     trained: list[str] = []
 
-    def stops(backbone: Backbone, data: dict, *args: object, **options: object) -> object:
-        results = train_many(backbone, data, *args, **options)  # type: ignore[arg-type]
+    def stops(backbone: Backbone, data: dict, *args: Any, **options: Any) -> object:
+        results = train_many(backbone, data, *args, **options)
         trained.extend(data)
         if len(trained) in (2, 3):
             raise Interrupted("killed")
