@@ -7,7 +7,6 @@ missing, extra or misshapen tensor, a wrong checksum or a damaged file is an err
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraftaxError
+from ..json_files import read_object, refuse_pointer
 from .adapter import SiteStates
 from .method import Leaves, Method
 from .sites import Site
@@ -40,6 +40,7 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
         if (directory / pickle).exists():
             raise GraftaxError(f"{directory}: its weights are a pickle ({pickle}), which graftax never reads{advice}.")
         raise GraftaxError(f"{directory}: no {weights} there.")
+    refuse_pointer(directory / weights)
     data = (directory / weights).read_bytes()
     if extra.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
         raise GraftaxError(f"{directory / WEIGHTS}: damaged, its checksum is not the one {EXTRA} records.")
@@ -57,17 +58,10 @@ def from_hub(config: Mapping[str, Any]) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        inside = ", ".join(sorted(str(file.parent) for file in path.parent.glob(f"*/{path.name}"))[:6])
-        advice = f"; there is one in {inside}" if inside else ""  # the directory of a run was given, say
-        raise GraftaxError(f"{path.parent}: no adapter there, it has no {path.name}{advice}.") from error
-    except ValueError as error:
-        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise GraftaxError(f"{path}: expected a JSON object.")
-    return content
+    """The JSON object in a file of an adapter's directory; without the file there is no adapter."""
+    inside = ", ".join(sorted(str(file.parent) for file in path.parent.glob(f"*/{path.name}"))[:6])
+    advice = f"; there is one in {inside}" if inside else ""  # the directory of a run was given, say
+    return read_object(path, f"{path.parent}: no adapter there, it has no {path.name}{advice}.")
 
 
 def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:

@@ -33,6 +33,7 @@ from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
 from ..adapters.head import Head
 from ..errors import GraftaxError
+from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.load import load_backbone
 from ..train.rows import Rows
@@ -111,7 +112,7 @@ def _settle(suite: Suite, home: Path, digests: dict[str, str]) -> None:
     if not file.is_file():
         disk.write_json(file, facts | {"began": datetime.date.today().isoformat()})
         return
-    there = disk.read_json(file)
+    there = read_object(file)
     changed = [name for name, digest in digests.items() if there["data"].get(name, digest) != digest]
     if changed:
         raise GraftaxError(f"the data of {', '.join(changed)} have changed since {home} was begun; choose another --out.")

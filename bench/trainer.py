@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import disk
 from ..adapters.adapter import Layout
 from ..errors import GraftaxError
+from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from ..train.job import Job, prepare
@@ -43,7 +43,7 @@ class Trainer:
     def train(self, cells: Sequence[Cell], pack_size: int | None) -> dict[Cell, Outcome]:
         """Train those cells of one method and kind of task whose adapters are not there; an unfinished run of them goes on."""
         unfinished = self.folder / ".run" / "run.json"
-        begun = set(disk.read_json(unfinished)["jobs"]) if unfinished.is_file() else set()
+        begun = set(read_object(unfinished)["jobs"]) if unfinished.is_file() else set()
         todo = [cell for cell in cells if cell.id in begun or not self.has(cell)]
         there = {cell: Outcome() for cell in cells if cell not in todo}
         return there | (self._train(todo, pack_size) if todo else {})

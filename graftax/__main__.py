@@ -21,7 +21,7 @@ def main() -> NoReturn:
     except GraftaxError as error:
         if debug:
             raise
-        print(f"graftax: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"graftax: {error}", file=sys.stderr)
         sys.exit(130 if type(error).__name__ == "Interrupted" else 2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)

@@ -69,17 +69,6 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object that `write_json` wrote."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise GraftaxError(f"{path}: expected a JSON object.")
-    return content
-
-
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

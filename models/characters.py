@@ -8,11 +8,11 @@ and its index there. The last entry of each stands for what is not in it, and a 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import GraftaxError
+from ..json_files import read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -23,11 +23,8 @@ def read_pair(directory: Path, eos_id: int | None) -> tuple[Backend, Backend] | 
     file = directory / "vocab.json"
     if not file.is_file():
         return None
-    try:
-        said = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise GraftaxError(f"{file}: not valid JSON ({error}).") from error
-    if not isinstance(said, dict) or not {"source", "target"} <= said.keys() or isinstance(said["source"], int):
+    said = read_object(file)
+    if not {"source", "target"} <= said.keys() or isinstance(said["source"], int):
         return None
     sides = [said[side] for side in ("source", "target")]
     offsets = [said.get(f"{side}_offset", 0) for side in ("source", "target")]

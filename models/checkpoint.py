@@ -7,7 +7,6 @@ transformers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import GraftaxError
+from ..json_files import read_object, refuse_pointer
 
 _CONVERT = (
     "{0} holds its weights only as pytorch_model.bin, a pickle, which graftax never reads. Convert it once, with torch and "
@@ -58,18 +58,6 @@ def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
         raise GraftaxError(f"{text}: neither a directory nor a Hub id that can be reached or is cached ({reason})") from error
 
 
-def read_json(path: Path, missing: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise GraftaxError(missing)
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise GraftaxError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise GraftaxError(f"{path}: expected a JSON object.")
-    return content
-
-
 @dataclass(frozen=True)
 class Stored:
     """A tensor in a safetensors file, which is read when an array is made of it."""
@@ -89,7 +77,7 @@ def stored_tensors(directory: Path) -> dict[str, Stored]:
     """Every tensor of a single or sharded safetensors checkpoint; any fault in its files is one clear error."""
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        shards = read_json(index, "").get("weight_map")
+        shards = read_object(index).get("weight_map")
         if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
             raise GraftaxError(f"{index}: its weight_map names no files.")
         files = [directory / name for name in sorted(set(shards.values()))]
@@ -114,6 +102,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
     if not path.is_file():
         raise GraftaxError(f"{path}: no such file.")
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="numpy") as file:
             yield file

@@ -18,8 +18,9 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..heap import keep_heap
+from ..json_files import read_object
 from .backbone import Backbone
-from .checkpoint import Stored, find_directory, read_json, stored_tensors
+from .checkpoint import Stored, find_directory, stored_tensors
 from .family import Family
 from .parts import Weight
 from .quantised import QTYPES, quantiser
@@ -71,7 +72,7 @@ def load_backbone(
     if remat not in REMAT:
         raise GraftaxError(f"remat {remat!r} is not supported; use {', '.join(REMAT)}.")
     directory = find_directory(path_or_hub_id, revision)
-    raw = read_json(directory / "config.json", missing=f"{path_or_hub_id}: no backbone there, it has no config.json.")
+    raw = read_object(directory / "config.json", f"{path_or_hub_id}: no backbone there, it has no config.json.")
     family = family_of(raw.get("model_type"))
     tensors = stored_tensors(directory)
     config = adjust(family, family.configure(raw), tensors)

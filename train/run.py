@@ -28,6 +28,7 @@ from ..adapters.files import save_adapter
 from ..adapters.lora import LoRA
 from ..adapters.method import Method
 from ..errors import GraftaxError
+from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from .checkpoint import Checkpoints
@@ -210,7 +211,7 @@ class Run:
         if offset is not None:
             done = len(self.results)
             self.progress.say(f"resumed: {done} of {len(jobs)} adapters done, pack size {size}")
-            if disk.read_json(self.folder / "run.json").get("machine") != _machine():
+            if read_object(self.folder / "run.json").get("machine") != _machine():
                 self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
         for place in self.pack.places:
             if place is not None:
@@ -233,7 +234,7 @@ class Run:
         """The pack size of an unfinished run to go on with, or None to begin; refuses what would lose something."""
         file = self.folder / "run.json"
         if file.is_file():
-            facts = disk.read_json(file)
+            facts = read_object(file)
             same = facts["digest"] == self._digest() and pack_size in (None, facts["pack_size"])
             if same:
                 return int(facts["pack_size"])

@@ -1,0 +1,80 @@
+"""JSON objects in files that others wrote: `config.json`, `adapter_config.json`, `graftax.json`, `tokenizer_config.json`.
+
+`json.loads` alone lets pass, or ends in exceptions of many kinds for, what none of these files may hold. Everything that is not
+one sound object is one line here that names the file: no UTF-8, no JSON, nesting without end, integers of thousands of
+digits, `NaN`, `Infinity` and numbers that become infinite (1e999), a key that is there twice, half a surrogate pair, and the
+pointer that git leaves where Git LFS did not fetch the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import GraftaxError
+
+_MOST_BYTES = 1 << 28  # the largest tokenizers have some 40 MB
+_POINTER = b"version https://git-lfs.github.com/spec/"  # how every pointer begins, by Git LFS's specification
+
+
+def read_object(path: Path, missing: str | None = None) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        GraftaxError: `missing` (or a line that names it), where there is no such file; else what is wrong with it.
+    """
+    if not path.is_file():
+        raise GraftaxError(missing or f"{path}: no such file.")
+    refuse_pointer(path)
+    if path.stat().st_size > _MOST_BYTES:
+        raise GraftaxError(f"{path}: {path.stat().st_size:,} bytes are too many for a file of its kind.")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    content = parse_json(text, str(path))
+    if not isinstance(content, dict):
+        raise GraftaxError(f"{path}: expected a JSON object.")
+    return content
+
+
+def parse_json(text: str, source: str) -> Any:
+    """The value that a text of JSON stands for; GraftaxError, which names `source`, where it is not sound."""
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise GraftaxError(f"{source}: a string in it has half of a surrogate pair.") from error
+    except RecursionError as error:
+        raise GraftaxError(f"{source}: not valid JSON (nested too deep).") from error
+    except ValueError as error:
+        raise GraftaxError(f"{source}: not valid JSON ({error}).") from error
+    return content
+
+
+def refuse_pointer(path: Path) -> None:
+    """An error where a file is a Git LFS pointer: some 130 bytes in place of the content."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise GraftaxError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is too large a number")
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return content
