@@ -101,6 +101,27 @@ def test_neighbours_slots_and_queue_change_no_bit(tiny: Backbone, tmp_path: Path
     assert len(set(found.values())) == 1, {label: hash(weights) for label, weights in found.items()}
 
 
+@pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_neighbours_sizes_and_method_change_no_bit(tiny: Backbone, tmp_path: Path, size: int) -> None:
+    """At one pack size a neighbour with more labels, a larger rank, another method, dropout or optimizer is not felt, wherever
+    it stands in the queue."""
+    mine = {"mine": toy_rows(count=20), "alike": toy_rows(count=12, seed=1)}
+    many_labels = [{"text": f"word {i % 20}", "label": f"label {i % 20}"} for i in range(40)]
+    others: dict[str, tuple[Any, dict[str, Any]]] = {
+        "labels": (many_labels, {}),
+        "rank": (toy_rows(seed=2), {"method": LoRA(r=20, alpha=6.0)}),
+        "method": (toy_rows(seed=3), {"method": METHODS["ia3"]()}),
+        "dropout": (toy_rows(seed=4), {"method": LoRA(r=4, alpha=6.0, dropout=0.2)}),
+        "optimizer": (toy_rows(seed=5), {"optimizer": "lion"}),
+    }
+    settings: dict[str, Any] = {"pack_size": size, "method": LoRA(r=4, alpha=6.0), "recipe": QUICK.replace(epochs=1)}
+    neighbours, each = ({name: two[i] for name, two in others.items()} for i in (0, 1))
+    run_many(tiny, mine | {"third": toy_rows(seed=6)}, tmp_path / "alone", **settings)
+    run_many(tiny, neighbours | mine, tmp_path / "last", each=each, **settings)
+    for name in mine:
+        assert weights_of(tmp_path / "last" / name) == weights_of(tmp_path / "alone" / name), name
+
+
 def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
     """A slot whose job has another shape of batch, and an empty one, are the same bits after a tick."""
     jobs = []
@@ -384,6 +405,22 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, ticks: int, then: Callable[[Run]
 
 def interrupt(run: Run) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("ticks", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_run_of_several_kinds_resumes(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
+    """Stopped while the first kind of jobs trains, or the second: the bits of an uninterrupted run."""
+    data, each = {n: DATA[n] for n in "abd"}, {"b": {"method": LoRA(r=20, alpha=6.0)}}
+    settings: dict[str, Any] = {"pack_size": 1, "each": each, "recipe": QUICK.replace(epochs=1)}
+    run_many(tiny, data, tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch:
+        stop_after(patch, ticks, interrupt)
+        with pytest.raises(Interrupted):
+            run_many(tiny, data, tmp_path / "out", **settings)
+    results = run_many(tiny, data, tmp_path / "out", **settings)
+    assert list(results) == list(data)
+    for name in data:
+        assert weights_of(tmp_path / "out" / name) == weights_of(tmp_path / "whole" / name)
 
 
 @pytest.mark.parametrize(

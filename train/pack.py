@@ -1,4 +1,4 @@
-"""A pack: slots through which a queue of jobs flows, in programs that are compiled once.
+"""A pack: slots through which a queue of jobs of one kind (`kinds.py`) flows, in programs that are compiled once.
 
 Each *tick* runs the compiled step at one shape of batch. Slots whose job has that shape take a step; the others wait and keep
 every bit. So what an adapter becomes depends on its own rows and seed, and not on its neighbours, its slot or its
@@ -16,14 +16,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..adapters.adapter import Adapter, Layout
-from ..errors import GraftaxError
+from ..adapters.adapter import Adapter
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all, plan_epoch
 from .features import FeatureStore
 from .job import Job
+from .kinds import kind_of
 from .methods import settled
 from .rows import Rows
 from .step import Batch, Programs, SlotState
@@ -42,14 +42,6 @@ class Place:
     waited: int = 0  # epochs since
 
 
-def optimizer_of(jobs: Sequence[Job]) -> tuple[str, bool]:
-    """The optimizer of a run, a part of its program, and whether gradients are preconditioned."""
-    named = sorted({(job.recipe.optimizer, job.recipe.preconditioned) for job in jobs})
-    if len(named) > 1:
-        raise GraftaxError("adapters of one run share `optimizer` and `preconditioned`; train the others in another run.")
-    return named[0]
-
-
 class Pack:
     """The device state of a run and the compiled functions over it.
 
@@ -59,10 +51,10 @@ class Pack:
 
     def __init__(self, backbone: Backbone, task: Task, jobs: Sequence[Job], slots: int, tokenizer: Tokenizer):
         self.backbone, self.task, self.jobs, self.tokenizer = backbone, task, jobs, tokenizer
-        self.layout = Layout.of([job.adapter for job in jobs], backbone.sites, bucket=True)
+        (kind,) = {kind_of(job, backbone.sites) for job in jobs}
+        self.layout = kind.layout
         self.room = next((slot.size for slot in self.layout.slots if slot.key.startswith("head")), 0)
-        dropout = any(getattr(m, "dropout", 0.0) > 0 for job in jobs for m in job.adapter.methods)
-        self.programs = Programs.of(backbone, task, slots, dropout, *optimizer_of(jobs))
+        self.programs = Programs.of(backbone, task, slots, kind.dropout, kind.optimizer, kind.preconditioned)
         idle = jobs[0].start(self.layout, backbone.sites)
         self.state: SlotState = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
         self.best = jax.tree.map(lambda leaf: leaf.copy(), self._settled())

@@ -34,7 +34,8 @@ from ..models.tokens import Tokenizer
 from .checkpoint import Checkpoints
 from .data import Columns
 from .job import Job, prepare, select_overrides
-from .pack import Pack
+from .kinds import by_kind
+from .pack import Pack, Place
 from .progress import Metrics, Progress
 from .recipe import Recipe
 from .tasks import Task, task_named
@@ -178,44 +179,56 @@ class Run:
         progress: bool,
     ):
         self.backbone, self.task, self.jobs, self.out, self.save_every = backbone, task, jobs, out, save_every
+        self.tokenizer = tokenizer
         self.folder = out / ".run"
         self.stopped: int | None = None  # the signal that arrived
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []
-        self.timers: dict[int, Timer] = {}  # of the jobs in the slots
+        self.timers: dict[str, Timer] = {}  # of the jobs in the slots
         self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
 
+        self.kinds = by_kind(jobs, backbone.sites)
         if pack_size is not None:
             pack_size = min(pack_size, len(jobs))
         started = self._settle(overwrite, pack_size)
-        size = started or pack_size or choose_pack_size(backbone, task, jobs, tokenizer)
-        self.pack = Pack(backbone, task, jobs, size, tokenizer)
-        self.waiting = list(range(len(jobs)))
+        self.sizes = started or [pack_size or choose_pack_size(backbone, task, own, tokenizer) for own in self.kinds]
         self.ticks, offset = 0, None
         if started is None:
             shutil.rmtree(self.folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
-            what = {"digest": self._digest(), "pack_size": size, "jobs": [j.name for j in jobs], "machine": _machine()}
+            what = {"digest": self._digest(), "pack_sizes": self.sizes, "jobs": [j.name for j in jobs], "machine": _machine()}
             disk.write_json(self.folder / "run.json", what)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        if started is not None and (facts := self.checkpoints.facts()):
+        facts = self.checkpoints.facts() if started is not None else None
+        self._open(facts["kind"] if facts else 0)
+        if facts:
             self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
             self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
             self.history, offset = facts["history"], facts["offset"]
             self.results = {n: Result(n, out / n, **known, history=self.history[n]) for n, known in facts["done"].items()}
         self.metrics = Metrics(out / "metrics.jsonl", offset, [job.name for job in jobs])
         total = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs)
-        left = [*self.waiting, *(place.job for place in self.pack.places if place)]
-        done_steps = total - sum(jobs[j].recipe.epochs * jobs[j].steps_per_epoch for j in left)
-        done_steps += sum(p.epoch * jobs[p.job].steps_per_epoch + p.position for p in self.pack.places if p)
+        ended = {*self.results, *self.failures}
+        done_steps = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs if job.name in ended)
+        done_steps += sum(self._steps(place) for place in self.pack.places if place)
         self.progress = Progress(total, done_steps, progress)
         if offset is not None:
             done = len(self.results)
-            self.progress.say(f"resumed: {done} of {len(jobs)} adapters done, pack size {size}")
+            self.progress.say(f"resumed: {done} of {len(jobs)} adapters done, pack size {self.sizes[self.kind]}")
             if read_object(self.folder / "run.json").get("machine") != _machine():
                 self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
         for place in self.pack.places:
             if place is not None:
-                self._begin(place.job, place.epoch * jobs[place.job].steps_per_epoch + place.position)
+                self._begin(self.pack.jobs[place.job], self._steps(place))
+
+    def _open(self, kind: int) -> None:
+        """A pack for the jobs of one kind, which all wait."""
+        self.kind, mine = kind, self.kinds[kind]
+        self.pack = Pack(self.backbone, self.task, mine, self.sizes[kind], self.tokenizer)
+        self.waiting = list(range(len(mine)))
+
+    def _steps(self, place: Place) -> int:
+        """How many steps the job in a slot has taken."""
+        return place.epoch * self.pack.jobs[place.job].steps_per_epoch + place.position
 
     # -- what is in the directory already -------------------------------------------------------------------------------
 
@@ -230,14 +243,14 @@ class Run:
         ]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
-    def _settle(self, overwrite: bool, pack_size: int | None) -> int | None:
-        """The pack size of an unfinished run to go on with, or None to begin; refuses what would lose something."""
+    def _settle(self, overwrite: bool, pack_size: int | None) -> list[int] | None:
+        """The pack sizes, by kind, of an unfinished run to go on with, or None to begin; refuses what would lose something."""
         file = self.folder / "run.json"
         if file.is_file():
             facts = read_object(file)
-            same = facts["digest"] == self._digest() and pack_size in (None, facts["pack_size"])
-            if same:
-                return int(facts["pack_size"])
+            sizes = facts.get("pack_sizes")
+            if sizes and facts.get("digest") == self._digest() and pack_size in (None, *sizes):
+                return list(sizes)
             if not overwrite:
                 raise GraftaxError(
                     f"{self.out} holds an unfinished run with other settings or data; repeat its command to resume it, choose "
@@ -281,8 +294,9 @@ class Run:
             for slot in ticked:
                 place = self.pack.places[slot]
                 assert place is not None
-                self.timers.setdefault(place.job, Timer()).step(seconds)
-                self.progress.advance(self.jobs[place.job].name)
+                name = self.pack.jobs[place.job].name
+                self.timers.setdefault(name, Timer()).step(seconds)
+                self.progress.advance(name)
                 if self.pack.epoch_done(slot):
                     self._end_epoch(slot)
             self._fill()
@@ -295,21 +309,24 @@ class Run:
                 saved = time.monotonic()
 
     def _fill(self) -> None:
+        """Put waiting jobs in free slots; when all jobs of a kind are done, those of the next."""
+        if not self.waiting and not self.pack.busy and self.kind + 1 < len(self.kinds):
+            self._open(self.kind + 1)
         for slot, place in enumerate(self.pack.places):
             if place is None and self.waiting:
                 job = self.waiting.pop(0)
                 self.pack.admit(slot, job)
-                self._begin(job)
+                self._begin(self.pack.jobs[job])
 
-    def _begin(self, job: int, done: int = 0) -> None:
-        self.progress.begin(self.jobs[job].name, self.jobs[job].recipe.epochs * self.jobs[job].steps_per_epoch, done)
+    def _begin(self, job: Job, done: int = 0) -> None:
+        self.progress.begin(job.name, job.recipe.epochs * job.steps_per_epoch, done)
 
     def _end_epoch(self, slot: int) -> None:
         place = self.pack.places[slot]
         assert place is not None
-        job = self.jobs[place.job]
+        job = self.pack.jobs[place.job]
         step = (place.epoch + 1) * job.steps_per_epoch
-        self.timers[place.job].end_epoch()
+        self.timers[job.name].end_epoch()
         loss, failed = self.pack.take_loss(slot)
         scores = self.pack.evaluate(slot) if job.val is not None and not failed else {}
         if failed or scores is None:
@@ -339,19 +356,20 @@ class Run:
     def _finish(self, slot: int) -> None:
         place = self.pack.places[slot]
         assert place is not None
-        job = self.jobs[place.job]
+        job = self.pack.jobs[place.job]
         kept = place.best_epoch if job.val is not None else place.epoch
         line = self.history[job.name][kept - 1]
         numbers = {key: value for key, value in line.items() if isinstance(value, float)}
         adapter: Adapter = self.pack.result(slot, {**numbers, "epoch": kept})
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
-        taken = self.timers[place.job].step_seconds
+        taken = self.timers[job.name].step_seconds
         self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name])
         self.progress.end(job.name, skipped=(job.recipe.epochs - place.epoch) * job.steps_per_epoch)
         self.pack.release(slot)
 
     def _checkpoint(self) -> None:
         facts = {
+            "kind": self.kind,
             "places": self.pack.facts(),
             "waiting": self.waiting,
             "failures": self.failures,
