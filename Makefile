@@ -15,7 +15,7 @@ OUT ?= bench-output
 export GRAFTAX_DATA ?= $(abspath $(wildcard ../shared/assets/data))
 export GRAFTAX_BACKBONES ?= $(abspath $(wildcard ../shared/assets/backbones))
 
-.PHONY: demo bench test test-all test-hub lint types smoke setup setup-test clean
+.PHONY: demo bench test test-part test-all test-hub lint types smoke setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
@@ -26,6 +26,13 @@ bench: $(VENV)/.ready-bench
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not hub"
 
+# which of the parts: the day of the last commit, so that a commit always runs the same one and every day another
+PARTS ?= 40
+PART ?= $(shell git log -1 --format=%cd --date=format:%j)
+
+test-part: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not hub" --part $(PART)/$(PARTS)
+
 test-all: $(VENV)/.ready-test .venv-hub/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
@@ -33,7 +40,7 @@ test-hub: $(VENV)/.ready-test .venv-hub/.ready
 	$(BIN)/python -m pytest -m hub
 
 lint: $(VENV)/.ready-test
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
