@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from ..errors import GraftaxError
-from .arguments import columns_of, parse_adapter, read_stdin, rows_to_continue, sampling_of, split_names
+from .arguments import columns_of, parse_adapter, parse_adapters, read_stdin, rows_to_continue, sampling_of, split_names
 from .options import (
+    AdaptersOption,
     AnyBackboneOption,
     BackboneOption,
     ChosenOption,
@@ -25,6 +25,8 @@ from .options import (
     MessagesOption,
     MinPOption,
     NumBeamsOption,
+    OptionalAdapterOption,
+    OptionalAdaptersOption,
     PairOption,
     PenaltyOption,
     PromptOption,
@@ -38,12 +40,13 @@ from .options import (
     TopKOption,
     TopPOption,
 )
+from .output import print_json
 
 
 def evaluate(
     backbone: BackboneOption,
     data: Annotated[Path, typer.Option("--data", "-d", help="Rows as for training: CSV, JSONL or Parquet, for lm also TXT.")],
-    adapter: Annotated[Optional[Path], typer.Option("--adapter", "-a", help="Adapter directory.")] = None,
+    adapter: OptionalAdapterOption = None,
     generate: Annotated[
         bool, typer.Option("--generate", help="Answer every prompt, and compare the answer with its completion.")
     ] = False,
@@ -93,19 +96,20 @@ def evaluate(
     if adapter is None and not generate:
         raise GraftaxError("give --adapter; the backbone alone is measured with --generate.")
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
-    if generate or adapter is None:
-        generator, name = Generator(loaded), None if adapter is None else adapter.name
-        if adapter is not None:
-            generator.load(adapter.name, adapter, any_backbone=any_backbone)
+    named = parse_adapter(adapter) if adapter is not None else None
+    if generate or named is None:
+        generator, name = Generator(loaded), named.name if named else None
+        if named:
+            generator.load(named.name, named.place, any_backbone=any_backbone)
         numbers = evaluate_generation(generator, name, data, score=score.value, sampling=sampling, columns=columns)
-    elif task_named((read := load_adapter(adapter, loaded, any_backbone=any_backbone)).task).headless:
+    elif task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).headless:
         numbers = evaluate_language(loaded, read, data, columns=columns)
     else:
         predictor = Predictor(loaded)
-        predictor.load(adapter.name, read, labels=split_names(labels))
-        numbers = measure(predictor, adapter.name, data, columns=columns)
+        predictor.load(named.name, read, labels=split_names(labels))
+        numbers = measure(predictor, named.name, data, columns=columns)
     if as_json:
-        print(json.dumps(numbers))
+        print_json(numbers)
     else:
         for name, value in numbers.items():
             print(f"{name:12} {value:.4f}")
@@ -113,7 +117,7 @@ def evaluate(
 
 def predict(
     backbone: BackboneOption,
-    adapter: Annotated[list[str], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter.")],
+    adapter: AdaptersOption,
     input: Annotated[
         Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
     ],
@@ -133,7 +137,7 @@ def predict(
     from ..serve.predictor import Predictor
     from ..train.data import read_rows
 
-    named = [parse_adapter(text) for text in adapter]
+    named = parse_adapters(adapter)
     rows = read_stdin() if str(input) == "-" else read_rows(input)
     predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     for name, directory in named:
@@ -153,9 +157,7 @@ def predict(
 def generate(
     backbone: BackboneOption,
     prompt: Annotated[Optional[list[str]], typer.Option("--prompt", "-p", help="Text to continue; once per text.")] = None,
-    adapter: Annotated[
-        Optional[list[str]], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter. Each continues every prompt.")
-    ] = None,
+    adapter: OptionalAdaptersOption = None,
     input: Annotated[
         Optional[Path],
         typer.Option(
@@ -192,7 +194,7 @@ def generate(
     from ..serve.generator import Generator
     from .console import Printer
 
-    named = [parse_adapter(text) for text in adapter or []]
+    named = parse_adapters(adapter or [])
     rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
     sampling = sampling_of(locals())
     generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
