@@ -44,7 +44,9 @@ def install(wheel: Path, folder: Path) -> Path:
     commands = folder / ("Scripts" if sys.platform == "win32" else "bin")
     pip = [sys.executable, "-m", "pip", "--python", str(commands / "python"), "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
-    purelib = subprocess.check_output([commands / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
+    purelib = subprocess.check_output(
+        [commands / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
     Path(purelib.strip(), "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return commands
 

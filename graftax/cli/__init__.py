@@ -15,6 +15,7 @@ def say_version(wanted: bool) -> None:
         print(f"graftax {__version__}")
         raise typer.Exit
 
+
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -36,6 +37,7 @@ def graftax(
 app.command()(train.train)
 app.command(name="eval")(use.evaluate)
 app.command()(use.predict)
+app.command()(use.embed)
 app.command()(use.generate)
 app.command()(files.merge)
 app.command()(files.combine)

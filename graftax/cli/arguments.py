@@ -120,6 +120,23 @@ def split_names(labels: str | None) -> list[str] | None:
     return [name.strip() for name in labels.split(",")] if labels else None
 
 
+def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
+    """Texts of the lines of a file or standard input, and the adapter or composition of each."""
+    from ..serve.composition import from_json
+    from ..train.data import read_rows
+
+    rows = read_stdin() if str(file) == "-" else read_rows(file)
+    only = named[0].name if len(named) == 1 else None
+    texts: list[Any] = []
+    for i, row in enumerate(rows):
+        if not isinstance(row.get("text"), str | list):
+            raise GraftaxError(f'{file}: row {i + 1} has no "text".')
+        if not isinstance(row.get("text_pair"), str | None):
+            raise GraftaxError(f'{file}: row {i + 1}: "text_pair" must be a text.')
+        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
+    return texts, [from_json(row.get("adapter", only)) for row in rows]
+
+
 def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) -> list[tuple[Any, Any]]:
     """Prompts and what continues each: every adapter every prompt, or as the lines of a file say.
 

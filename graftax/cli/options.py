@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -43,6 +44,9 @@ AdapterOption = Annotated[str, _one_adapter]
 AdaptersOption = Annotated[list[str], _adapters]
 OptionalAdapterOption = Annotated[Optional[str], _one_adapter]
 OptionalAdaptersOption = Annotated[Optional[list[str]], _adapters]
+InputOption = Annotated[
+    Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
+]
 RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of the backbone's Hub id.")]
 DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
 QuantizeOption = Annotated[

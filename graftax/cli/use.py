@@ -1,4 +1,4 @@
-"""The commands that ask adapters: `eval`, `predict`, `generate`."""
+"""The commands that ask adapters: `eval`, `predict`, `embed`, `generate`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import GraftaxError
-from .arguments import columns_of, parse_adapter, parse_adapters, read_stdin, rows_to_continue, sampling_of, split_names
+from .arguments import columns_of, parse_adapter, parse_adapters, rows_to_continue, rows_to_read, sampling_of, split_names
 from .options import (
     AdaptersOption,
     AnyBackboneOption,
@@ -18,6 +18,7 @@ from .options import (
     DrawOption,
     DtypeOption,
     EarlyStoppingOption,
+    InputOption,
     LabelOption,
     LabelsOption,
     LengthPenaltyOption,
@@ -118,9 +119,10 @@ def evaluate(
 def predict(
     backbone: BackboneOption,
     adapter: AdaptersOption,
-    input: Annotated[
-        Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
-    ],
+    input: InputOption,
+    top_k: Annotated[
+        Optional[int], typer.Option(min=1, help="Say the probabilities of this many labels, the likeliest, in each line.")
+    ] = None,
     labels: LabelsOption = None,
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
@@ -133,25 +135,44 @@ def predict(
     {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack.
     """
     from ..models.load import load_backbone
-    from ..serve.composition import from_json
     from ..serve.predictor import Predictor
-    from ..train.data import read_rows
 
     named = parse_adapters(adapter)
-    rows = read_stdin() if str(input) == "-" else read_rows(input)
+    texts, wanted = rows_to_read(input, named)
     predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
-    for name, directory in named:
-        predictor.load(name, directory, labels=split_names(labels), any_backbone=any_backbone)
-    only = named[0][0] if len(named) == 1 else None
-    texts = []
-    for i, row in enumerate(rows):
-        if not isinstance(row.get("text"), str | list):
-            raise GraftaxError(f'{input}: row {i + 1} has no "text".')
-        if not isinstance(row.get("text_pair"), str | None):
-            raise GraftaxError(f'{input}: row {i + 1}: "text_pair" must be a text.')
-        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
-    for answer in predictor.predict(texts, [from_json(row.get("adapter", only)) for row in rows]):
-        print(json.dumps({"adapter": answer.adapter, "label": answer.label, "score": answer.score}, ensure_ascii=False))
+    for name, place in named:
+        predictor.load(name, place, labels=split_names(labels), any_backbone=any_backbone)
+    for answer in predictor.predict(texts, wanted, top_k=top_k):
+        told = {"probabilities": answer.probabilities} if top_k else {}
+        print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})
+
+
+def embed(
+    backbone: BackboneOption,
+    input: InputOption,
+    adapter: OptionalAdaptersOption = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text without an adapter; longer ones are cut.")] = 128,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+) -> None:
+    """Print a vector of each row, under the adapter it names or none, as JSON lines in the same order.
+
+    The mean of the last layer over the tokens, or what the directory of a sentence-transformers model says.
+
+        echo '{"text": "my card is gone"}' | graftax embed -b sentence-transformers/all-MiniLM-L6-v2 -i -
+    """
+    from ..models.load import load_backbone
+    from ..serve.predictor import Predictor
+
+    named = parse_adapters(adapter or [])
+    texts, wanted = rows_to_read(input, named)
+    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize), max_length=max_length)
+    for name, place in named:
+        predictor.load(name, place, any_backbone=any_backbone)
+    for what, vector in zip(wanted, predictor.embed(texts, wanted), strict=True):
+        print_json({"adapter": None if what is None else str(what), "vector": vector.tolist()})
 
 
 def generate(
@@ -195,11 +216,11 @@ def generate(
     from .console import Printer
 
     named = parse_adapters(adapter or [])
-    rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
+    rows = rows_to_continue(prompt or [], [one.name for one in named], input)
     sampling = sampling_of(locals())
     generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
-    for name, directory in named:
-        generator.load(name, directory, any_backbone=any_backbone)
+    for name, place in named:
+        generator.load(name, place, any_backbone=any_backbone)
     printer = Printer(rows, stream, as_json)
     for row, text, end in generator.stream([prompt for prompt, _ in rows], [what for _, what in rows], sampling):
         printer.hear(row, text, end)
