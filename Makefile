@@ -1,6 +1,7 @@
 # make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
 # make bench   the benchmark suite `quick`: methods compared; a quarter of an hour (another: make bench SUITE=domains)
 # make test    the tests
+# make package    wheel and sdist built, installed and tried in an empty folder
 # make test-hub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
 
@@ -15,7 +16,7 @@ OUT ?= bench-output
 export GRAFTAX_DATA ?= $(abspath $(wildcard ../shared/assets/data))
 export GRAFTAX_BACKBONES ?= $(abspath $(wildcard ../shared/assets/backbones))
 
-.PHONY: demo bench test test-part test-all test-hub lint types smoke setup setup-test clean
+.PHONY: demo bench test test-part test-all test-hub lint types smoke package setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
@@ -48,6 +49,9 @@ types: $(VENV)/.ready-test
 smoke: $(VENV)/.ready-plot
 	$(BIN)/python tests/smoke.py
 
+package: $(VENV)/.ready-test
+	$(BIN)/python tests/try_package.py
+
 setup: $(VENV)/.ready-plot
 
 setup-test: $(VENV)/.ready-test
@@ -70,4 +74,4 @@ $(VENV)/bin/python:
 comma := ,
 
 clean:
-	rm -rf $(VENV) .venv-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -36,6 +36,7 @@ from .directory import (
     states_of,
 )
 from .head import FIRST, Head
+from .located import find_adapter
 from .method import MODEL_PREFIX, Method, file_key
 from .peft import CONV1D_TYPES, PROMPT_TYPES, refuse_leftovers
 from .registry import METHODS, method_class
@@ -87,18 +88,21 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     return Path(directory)
 
 
-def load_adapter(directory: str | Path, backbone: Backbone, *, any_backbone: bool = False) -> Adapter:
+def load_adapter(
+    path_or_hub_id: str | Path, backbone: Backbone, *, revision: str = "main", any_backbone: bool = False
+) -> Adapter:
     """Read an adapter for a backbone, strictly (see the module's docstring); its arrays are float32 NumPy arrays on the host.
 
     Args:
-        directory: graftax's, PEFT's or AdapterHub's.
+        path_or_hub_id: a directory, graftax's, PEFT's or AdapterHub's, or a Hub id ("user/adapter"), as a text.
         backbone: the one it is for.
+        revision: of the Hub repository: a branch, a tag, or (pinned) a commit.
         any_backbone: do not compare fingerprints; names and shapes must fit all the same.
 
     Raises:
         GraftaxError: no adapter there, weights that are a pickle, damaged or unfit, a setting that graftax does not know.
     """
-    directory = Path(directory)
+    directory = find_adapter(path_or_hub_id, revision)
     if is_fusion(directory):
         from . import hub  # which is made of what is in this file
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from .directory import CONFIG, EXTRA, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
+from .located import find_adapter
 
 
-def describe(directory: str | Path) -> str:
-    """A page about an adapter directory: method, task, labels, backbone, metrics, recipe, every tensor; of a fusion a page for
+def describe(path_or_hub_id: str | Path) -> str:
+    """A page about an adapter, of a directory or a Hub id: method, task, labels, backbone, metrics, recipe, every tensor; of a fusion a page for
     each of its adapters too."""
-    directory = Path(directory)
+    directory = find_adapter(path_or_hub_id)
     return _fusion(directory) if is_fusion(directory) else _adapter(directory)
 
 

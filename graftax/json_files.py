@@ -25,6 +25,14 @@ def read_object(path: Path, missing: str | None = None) -> dict[str, Any]:
     Raises:
         GraftaxError: `missing` (or a line that names it), where there is no such file; else what is wrong with it.
     """
+    content = read_value(path, missing)
+    if not isinstance(content, dict):
+        raise GraftaxError(f"{path}: expected a JSON object.")
+    return content
+
+
+def read_value(path: Path, missing: str | None = None) -> Any:
+    """The JSON in a file, be it an object or not; errors as of `read_object`."""
     if not path.is_file():
         raise GraftaxError(missing or f"{path}: no such file.")
     refuse_pointer(path)
@@ -34,10 +42,7 @@ def read_object(path: Path, missing: str | None = None) -> dict[str, Any]:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    content = parse_json(text, str(path))
-    if not isinstance(content, dict):
-        raise GraftaxError(f"{path}: expected a JSON object.")
-    return content
+    return parse_json(text, str(path))
 
 
 def parse_json(text: str, source: str) -> Any:

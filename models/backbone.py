@@ -25,8 +25,8 @@ from .family import Family
 from .inputs import Inputs
 from .parts import Weight
 
-POOLED, TOKENS = "head.pooled", "head.tokens"  # names of head sites; the third is FIRST
-
+POOLED, TOKENS = "head.pooled", "head.tokens"
+HEADS = (POOLED, FIRST, TOKENS)  # names of the sites of heads
 
 _UNROLLED = 12  # layers at most
 
@@ -113,7 +113,7 @@ class Backbone:
                 )
         if not family.head.modules:
             return tuple(sites)
-        heads = (Site(name, "head", "", (config.hidden_size,), above=True, within=name) for name in (POOLED, FIRST, TOKENS))
+        heads = (Site(name, "head", "", (config.hidden_size,), above=True, within=name) for name in HEADS)
         text = Site("text", "text", "", (config.hidden_size,), above=True, within="text")
         return (*sites, text, *heads)
 

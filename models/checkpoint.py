@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import GraftaxError
+from ..fetch import snapshot
 from ..json_files import read_object, refuse_pointer
 
 _CONVERT = (
@@ -33,6 +34,8 @@ _FILES = [
     "*.model",
     "merges.txt",
     "special_tokens_map.json",
+    "modules.json",
+    "*_Pooling/config.json",
 ]
 
 #: safetensors' names of types, but for those that no backbone is stored in.
@@ -48,14 +51,7 @@ def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
     text = str(path_or_hub_id)
     if path.exists() or text.count("/") > 1 or text.startswith((".", "/", "~")):
         raise GraftaxError(f"{text}: no such directory.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(text, revision=revision, allow_patterns=_FILES))
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise GraftaxError(f"{text}: neither a directory nor a Hub id that can be reached or is cached ({reason})") from error
+    return snapshot(text, revision, _FILES)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class Bank:
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Make an adapter resident; one of the same name is replaced."""
+        if not isinstance(name, str) or not name:
+            raise GraftaxError(f"an adapter is loaded under a name, a text that is not empty; got {name!r}.")
         layout = Layout.of([adapter], self.backbone.sites, grow=self.layout, bucket=True)
         known = name in self._slots
         if not known and not self._free:

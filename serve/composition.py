@@ -56,6 +56,9 @@ class Composition(ABC):
     def __init__(self, *parts: str | Composition):
         if not parts:
             raise GraftaxError(f"{type(self).__name__} of no adapters.")
+        for part in parts:
+            if not isinstance(part, str | Composition):
+                raise GraftaxError(f"{type(self).__name__}: {part!r} is neither an adapter's name nor a composition.")
         object.__setattr__(self, "parts", parts)
 
     @abstractmethod

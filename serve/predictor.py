@@ -4,6 +4,7 @@
     predictor.load("bank", "adapters/bank")
     predictor.predict(["my card is gone", "hello"], ["bank", None])
     predictor.predict(["refund my flight"], [Average("bank", "airline", weights=(0.3, 0.7))])
+    predictor.embed(["my card is gone", "hello"])
 
 One compiled call answers a batch, whatever mixture of adapters its rows name. Programs are compiled per padded length, per
 number of rows (a power of two up to 64) and when the bank grows; a swap compiles nothing. Batches in which a row uses several
@@ -13,26 +14,32 @@ adapters (`serve/composition.py`) have programs of their own. `compilations` cou
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
 from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
-from ..models.backbone import TOKENS, Backbone, Logits
+from ..models.backbone import HEADS, TOKENS, Backbone, Logits
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
 from ..train.tasks import Answer, Task, task_named
 from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
+from .embedding import Pooling
+from .rows import listed, named, text_of
 
 MOST_ROWS = 64  # per call
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Prediction:
     adapter: str | None  # a composition as it prints
     label: Any
     score: Any
+    #: of "classify" and "multilabel": label -> probability, the likeliest first; all, or the `top_k` that were asked for
+    probabilities: Mapping[str, float] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,9 @@ class Predictor:
     """A frozen backbone and a bank of adapters over it. Calls may come from several threads."""
 
     def __init__(self, backbone: Backbone, *, max_length: int = 128):
+        """`max_length`: tokens of a text that no adapter answers, or one that does not say how many; longer ones are cut."""
+        if not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 1:
+            raise GraftaxError(f"max_length must be a whole number of tokens, at least 1; got {max_length!r}.")
         self.backbone = backbone
         self.bank = Bank(backbone)
         self.tokenizer = Tokenizer.of(backbone)
@@ -77,10 +89,22 @@ class Predictor:
         self._loaded: dict[str, _Loaded] = {}
         self._lock = threading.Lock()
         self._forward = jax.jit(self._traced)
+        self._embed = jax.jit(self._traced_vectors)
 
     def _traced(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> Logits:
         self.compilations += 1  # runs when the function is traced, not when it is called
         return self.backbone.forward(params, state, inputs, slots)
+
+    def _traced_vectors(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> jax.Array:
+        self.compilations += 1
+        return self.pooling(self.backbone.encode(params, state, inputs, slots).hidden, inputs.mask)
+
+    @cached_property
+    def pooling(self) -> Pooling:
+        """How `embed` makes a vector of the last layer; GraftaxError where it cannot."""
+        if self.backbone.family.encodes:
+            raise GraftaxError(f"{self.backbone.name} is an encoder-decoder, which has no layer that all of a text passes.")
+        return Pooling.of(self.backbone.directory)
 
     def load(
         self, name: str, adapter: str | Path | Adapter, *, labels: Sequence[str] | None = None, any_backbone: bool = False
@@ -126,7 +150,11 @@ class Predictor:
         return self._loaded[name].task
 
     def predict(
-        self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
+        self,
+        rows: Sequence[Any],
+        adapters: Sequence[str | Composition | None] | str | Composition | None = None,
+        *,
+        top_k: int | None = None,
     ) -> list[Prediction]:
         """Answers for rows, in their order.
 
@@ -135,31 +163,55 @@ class Predictor:
             adapters: the adapter or composition of each row, or one for all; None: no adapter. The head, and with it the task
                 and labels, is that of a stack's last part that has one, and of the first in an average or a split. A row with
                 `Parallel` has an answer for each part, one after another in its place.
+            top_k: of so many labels, the likeliest, the probabilities are told; None: of all.
 
         Raises:
-            GraftaxError: a name that is not loaded, a row that is empty, a composition that cannot be computed.
+            GraftaxError: a name that is not loaded, a row that is empty or no text, a composition that cannot be computed.
         """
-        named: list[str | Composition | None] = (
-            [adapters] * len(rows) if adapters is None or isinstance(adapters, str | Composition) else list(adapters)
-        )
-        if len(named) != len(rows):
-            raise GraftaxError(f"{len(rows)} rows but {len(named)} adapters.")
+        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
+            raise GraftaxError(f"top_k must be a whole number, at least 1; got {top_k!r}.")
+        asked, answers = self._each(rows, adapters, self._answers)
+        return [
+            Prediction(one.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k))
+            if answer
+            else Prediction(one.what, None, None)
+            for one, answer in zip(asked, answers, strict=True)
+        ]
+
+    def embed(
+        self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
+    ) -> np.ndarray:
+        """Vectors of rows, `[rows, size]` float32, in their order: the backbone's last layer, pooled over the tokens.
+
+        The mean, or what a directory of sentence-transformers says (`serve/embedding.py`). An adapter changes the layers; its
+        head is not asked.
+
+        Args:
+            rows, adapters: as of `predict`. A row with `Parallel` has a vector for each part.
+
+        Raises:
+            GraftaxError: as of `predict`; a pooling that is not supported; an encoder-decoder.
+        """
+        size = self.backbone.config.hidden_size * len(self.pooling.names)
+        _, vectors = self._each(rows, adapters, self._vectors)
+        return np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
+
+    def _each(self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]]) -> tuple[list[_Asked], list[T]]:
+        """What is asked, and what `compute` makes of each; it is given rows of like length, at most `MOST_ROWS`."""
+        texts = listed(rows)
+        wanted = named(adapters, len(texts))
         with self._lock:
             asked = [
                 self._asked(row, part, i)
-                for i, (row, what) in enumerate(zip(rows, named, strict=True))
+                for i, (row, what) in enumerate(zip(texts, wanted, strict=True))
                 for part in (what.parts if isinstance(what, Parallel) else (what,))
             ]
             order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))
-            answers: list[Answer | None] = [None] * len(asked)
+            made: dict[int, T] = {}
             for begin in range(0, len(order), MOST_ROWS):
                 chunk = order[begin : begin + MOST_ROWS]
-                for i, answer in zip(chunk, self._batch([asked[i] for i in chunk]), strict=True):
-                    answers[i] = answer
-        return [
-            Prediction(one.what, answer.label, answer.score) if answer else Prediction(one.what, None, None)
-            for one, answer in zip(asked, answers, strict=True)
-        ]
+                made |= zip(chunk, compute([asked[i] for i in chunk]), strict=True)
+        return asked, [made[i] for i in range(len(asked))]
 
     def _asked(self, row: Any, what: str | Composition | None, index: int) -> _Asked:
         """A row tokenized for the adapter that answers it."""
@@ -172,28 +224,25 @@ class Predictor:
         known = [self._loaded[term.name].max_length for stage in plan for term in stage]
         length = self._loaded[head].max_length if head else min(known, default=self.max_length)
         words = bool(head and self._loaded[head].task.tokens)
-        if words:
-            row = row.split() if isinstance(row, str) else list(row)
-        elif isinstance(row, list) and what is not None:
-            raise GraftaxError(f"row {index + 1} is a list of words, but adapter {str(what)!r} takes a text.")
-        elif isinstance(row, list):
-            row = " ".join(row)
-        pair = isinstance(row, tuple)
-        if not row or any(not text.strip() for text in (row if pair else [row] if isinstance(row, str) else [])):
-            raise GraftaxError(f"row {index + 1} is empty.")
-        tokens = self.tokenizer([row[0]] if pair else [row], [row[1]] if pair else None, length, words=words)[0]
+        text = text_of(row, index, what, words)
+        pair = isinstance(text, tuple)
+        tokens = self.tokenizer([text[0]] if pair else [text], [text[1]] if pair else None, length, words=words)[0]
         return _Asked(None if what is None else str(what), plan, head, tokens)
 
-    def _batch(self, rows: list[_Asked]) -> list[Answer | None]:
-        """Answers for at most `MOST_ROWS` rows, in one compiled call."""
+    def _laid(self, rows: list[_Asked]) -> tuple[Inputs, Any]:
+        """A batch of rows, and the slots that they use."""
         count = 1 << (len(rows) - 1).bit_length()
         length = rung(max(len(row.tokens) for row in rows), self.backbone.config.max_tokens)
         inputs = self.tokenizer.pad([row.tokens for row in rows], count, length)
+        return inputs, laid([row.plan for row in rows], [row.head for row in rows], self.bank.slot, count, length)
+
+    def _answers(self, rows: list[_Asked]) -> list[Answer | None]:
+        """In one compiled call."""
+        inputs, slots = self._laid(rows)
         heads = [self._loaded[row.head] if row.head is not None else None for row in rows]
         state = self.bank.state
         if not any(head and head.task.tokens for head in heads):
             state = {name: tree for name, tree in state.items() if name != TOKENS}  # then only pooled positions are computed
-        slots = laid([row.plan for row in rows], [row.head for row in rows], self.bank.slot, count, length)
         logits = jax.device_get(self._forward(self.backbone.params, state, inputs, slots))
         answers: list[Answer | None] = []
         for r, (row, head) in enumerate(zip(rows, heads, strict=True)):
@@ -203,3 +252,17 @@ class Predictor:
             mine = logits.tokens[r] if head.task.tokens else logits.pooled[r]
             answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.tokens))
         return answers
+
+    def _vectors(self, rows: list[_Asked]) -> np.ndarray:
+        """In one compiled call."""
+        inputs, slots = self._laid(rows)
+        state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
+        return np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(rows)]
+
+
+def _likeliest(probabilities: Mapping[str, float] | None, count: int | None) -> dict[str, float] | None:
+    """The first of them; all for None."""
+    if probabilities is None:
+        return None
+    ordered = sorted(probabilities.items(), key=lambda item: -item[1])
+    return dict(ordered[:count])

@@ -7,7 +7,7 @@ more) are masked *before* the loss: a mask after it would leak NaN through 0 * i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +33,7 @@ class Answer:
 
     label: Any
     score: Any
+    probabilities: Mapping[str, float] | None = None  # of every label, where a softmax or sigmoids over them answer
 
 
 class Task(ABC):

@@ -72,8 +72,8 @@ class Classify(Labelled):
         return mean_of(-jnp.take_along_axis(logs, labels[:, None], axis=-1)[:, 0], weight)
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
-        best = int(logits.argmax())
-        return Answer(names[best], float(_softmax(logits)[best]))
+        best, chances = int(logits.argmax()), _softmax(logits).tolist()
+        return Answer(names[best], chances[best], dict(zip(names, chances, strict=True)))
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.classification(list(examples.labels or ()), [a.label for a in answers])
@@ -108,7 +108,8 @@ class MultiLabel(Labelled):
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         chances = 1.0 / (1.0 + np.exp(-logits))
         chosen = np.flatnonzero(chances > 0.5)
-        return Answer([names[i] for i in chosen.tolist()], [float(chances[i]) for i in chosen])
+        said = [names[i] for i in chosen.tolist()], [float(chances[i]) for i in chosen]
+        return Answer(*said, dict(zip(names, chances.tolist(), strict=True)))
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.multilabel(list(examples.labels or ()), [a.label for a in answers], names)

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from .. import __version__
 from . import bench, files, lists, train, use
+
+
+def say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"graftax {__version__}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train many small adapters on one frozen backbone, and use a different one in every row of a batch.",
     epilog="Start with:  graftax demo",
 )
+
+
+@app.callback()
+def graftax(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say the version and exit.", callback=say_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What goes before a command."""
+
+
 app.command()(train.train)
 app.command(name="eval")(use.evaluate)
 app.command()(use.predict)
+app.command()(use.embed)
 app.command()(use.generate)
 app.command()(files.merge)
 app.command()(files.combine)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -89,17 +89,52 @@ def sampling_of(options: dict[str, Any]) -> Any:
     return Sampling(**given | {"stop": tuple(given["stop"] or ())})
 
 
-def parse_adapter(text: str) -> tuple[str, str]:
-    """NAME=DIR."""
-    name, equals, directory = text.partition("=")
-    if not equals or not name or not directory:
-        raise GraftaxError(f"--adapter {text}: expected NAME=DIR, as in {Path(text).name or 'NAME'}={text}.")
-    return name, directory
+class Named(NamedTuple):
+    """An adapter as the command line names it."""
+
+    name: str
+    place: str  # directory or Hub id
+
+
+def parse_adapter(text: str) -> Named:
+    """[NAME=]DIR, or a Hub id in place of DIR; without a name it is called by the last part of where it is."""
+    name, equals, place = text.partition("=")
+    if not equals or "/" in name or Path(text).is_dir():  # a path may hold a =
+        name, place = Path(text).resolve().name, text
+    if not name or not place:
+        raise GraftaxError(f"--adapter {text!r}: expected NAME=DIR or DIR.")
+    return Named(name, place)
+
+
+def parse_adapters(texts: Iterable[str]) -> list[Named]:
+    """Several, of different names."""
+    named = [parse_adapter(text) for text in texts]
+    twice = [one.name for i, one in enumerate(named) if one.name in [other.name for other in named[:i]]]
+    if twice:
+        raise GraftaxError(f"two adapters are called {twice[0]!r}; call one of them otherwise, with --adapter NAME=DIR.")
+    return named
 
 
 def split_names(labels: str | None) -> list[str] | None:
     """Label names from a text with commas."""
     return [name.strip() for name in labels.split(",")] if labels else None
+
+
+def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
+    """Texts of the lines of a file or standard input, and the adapter or composition of each."""
+    from ..serve.composition import from_json
+    from ..train.data import read_rows
+
+    rows = read_stdin() if str(file) == "-" else read_rows(file)
+    only = named[0].name if len(named) == 1 else None
+    texts: list[Any] = []
+    for i, row in enumerate(rows):
+        if not isinstance(row.get("text"), str | list):
+            raise GraftaxError(f'{file}: row {i + 1} has no "text".')
+        if not isinstance(row.get("text_pair"), str | None):
+            raise GraftaxError(f'{file}: row {i + 1}: "text_pair" must be a text.')
+        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
+    return texts, [from_json(row.get("adapter", only)) for row in rows]
 
 
 def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) -> list[tuple[Any, Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from .output import print_json
 
 if TYPE_CHECKING:
     from ..serve.generator import Continuation
@@ -28,7 +29,7 @@ class Printer:
         while self.next < len(self.ends) and (done := self.ends[self.next]) is not None:
             if self.as_json:
                 facts = {"adapter": done.adapter, "text": done.text, "tokens": len(done.tokens), "finished": done.finished}
-                print(json.dumps(facts, ensure_ascii=False), flush=True)
+                print_json(facts)
             else:
                 self._say(self.next, done.text, True)
             self.next += 1

@@ -8,13 +8,22 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from .arguments import split_names
-from .options import AnyBackboneOption, BackboneOption, FormatName, LabelsOption, RevisionOption
+from .arguments import parse_adapter, split_names
+from .options import (
+    AdapterOption,
+    AdaptersOption,
+    AnyBackboneOption,
+    BackboneOption,
+    FormatName,
+    LabelsOption,
+    RevisionOption,
+)
+from .output import print_page
 
 
 def merge(
     backbone: BackboneOption,
-    adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory.")],
+    adapter: AdapterOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
     labels: LabelsOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
@@ -27,7 +36,7 @@ def merge(
 
     drift = export_merged(
         load_backbone(backbone, revision=revision),
-        adapter,
+        parse_adapter(adapter).place,
         out,
         labels=split_names(labels),
         overwrite=overwrite,
@@ -38,7 +47,7 @@ def merge(
 
 def combine(
     backbone: BackboneOption,
-    adapter: Annotated[list[Path], typer.Option("--adapter", "-a", help="Adapter directory; once per adapter.")],
+    adapter: AdaptersOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
     weight: Annotated[
         Optional[list[float]],
@@ -62,7 +71,7 @@ def combine(
     if not 0 <= head <= len(adapter):
         raise GraftaxError(f"--head {head}: there are {len(adapter)} adapters.")
     loaded = load_backbone(backbone, revision=revision)
-    adapters = [load_adapter(path, loaded, any_backbone=any_backbone) for path in adapter]
+    adapters = [load_adapter(parse_adapter(text).place, loaded, any_backbone=any_backbone) for text in adapter]
     weights = weight or [1.0 / len(adapters)] * len(adapters)
     settings: dict[str, Any] = {"rank": rank, "energy": energy, "density": density, "seed": seed}
     made = combined(adapters, weights, how, head=head - 1 if head else None, **settings)
@@ -72,10 +81,10 @@ def combine(
 
 def export(
     backbone: BackboneOption,
-    adapter: Annotated[Path, typer.Option("--adapter", "-a", help="Adapter directory: graftax's, PEFT's or AdapterHub's.")],
+    adapter: AdapterOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
     format: Annotated[FormatName, typer.Option(help="Of the files written; graftax's are PEFT's where PEFT has the method.")],
-    name: Annotated[Optional[str], typer.Option(help="The adapter's in `adapters`. Default: the directory's.")] = None,
+    name: Annotated[Optional[str], typer.Option(help="The adapter's in `adapters`. Default: as --adapter.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
@@ -86,18 +95,21 @@ def export(
     from ..models.load import load_backbone
 
     loaded = load_backbone(backbone, revision=revision)
-    read = load_adapter(adapter, loaded, any_backbone=any_backbone)
+    named = parse_adapter(adapter)
+    read = load_adapter(named.place, loaded, any_backbone=any_backbone)
     if format is FormatName.adapters:
-        export_adapter(read, out, loaded, name=name, overwrite=overwrite)
+        export_adapter(read, out, loaded, name=name or named.name, overwrite=overwrite)
     else:
         save_adapter(read, out, loaded, overwrite=overwrite)
     print(f"{out}: {'+'.join(method.name for method in read.methods)}, {read.parameters:,} parameters")
 
 
 def inspect(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Adapter directory: graftax's, PEFT's or AdapterHub's.")],
+    adapter: Annotated[
+        str, typer.Argument(metavar="DIR", help="Adapter directory, graftax's, PEFT's or AdapterHub's, or a Hub id.")
+    ],
 ) -> None:
     """Show what an adapter file holds; needs no backbone."""
     from ..adapters.inspect import describe
 
-    print(describe(directory))
+    print_page(describe(adapter))

@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from .output import print_page
+
 
 def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="The whole table, as in docs/methods.md.")] = False,
@@ -26,16 +28,15 @@ def methods(
     said |= {name: f"{'+'.join(method.name for method in union())} in one adapter" for name, union in UNIONS.items()}
     said["probe"] = f"no method: {said.pop('head')}"
     width = max(map(len, said))
-    for name, summary in said.items():
-        print(f"{name:{width}}  {summary}")
+    print_page("\n".join(f"{name:{width}}  {summary}" for name, summary in said.items()))
 
 
 def backbones() -> None:
     """List the backbone families."""
     from ..models.registry import FAMILIES
 
-    for model_type, family in FAMILIES.items():
-        print(f"{model_type:12} {family.summary}")
+    width = max(map(len, FAMILIES))
+    print_page("\n".join(f"{model_type:{width}}  {family.summary}" for model_type, family in FAMILIES.items()))
 
 
 def demo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -36,7 +37,17 @@ of_generation = partial(typer.Option, rich_help_panel="What is generated")
 BackboneOption = Annotated[
     str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")
 ]
-RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a Hub id.")]
+_ADAPTER = "Adapter: a directory (graftax's, PEFT's, AdapterHub's) or a Hub id. What it is called, if not as that is: NAME=DIR"
+_one_adapter = typer.Option("--adapter", "-a", metavar="[NAME=]DIR", help=f"{_ADAPTER}.")
+_adapters = typer.Option("--adapter", "-a", metavar="[NAME=]DIR", help=f"{_ADAPTER}; once for each.")
+AdapterOption = Annotated[str, _one_adapter]
+AdaptersOption = Annotated[list[str], _adapters]
+OptionalAdapterOption = Annotated[Optional[str], _one_adapter]
+OptionalAdaptersOption = Annotated[Optional[list[str]], _adapters]
+InputOption = Annotated[
+    Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
+]
+RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of the backbone's Hub id.")]
 DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
 QuantizeOption = Annotated[
     Optional[str], typer.Option(help="Hold the layers' weights as int8 or nf4 (needs the package qwix).")

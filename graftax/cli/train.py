@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from .arguments import columns_of, read_config, read_val, use_config
+from .arguments import columns_of, parse_adapter, read_config, read_val, use_config
 from .options import (
     BackboneOption,
     ChosenOption,
@@ -62,9 +62,10 @@ def train(
         of_method(help="How LoRA begins: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga."),
     ] = None,
     fuse: Annotated[
-        Optional[list[Path]],
+        Optional[list[str]],
         of_method(
-            help="Adapter directory, once for each: train AdapterFusion over these, in place of a method.",
+            metavar="[NAME=]DIR",
+            help="An adapter, as --adapter elsewhere, once for each: train AdapterFusion over these, in place of a method.",
         ),
     ] = None,
     target: Annotated[Optional[str], of_method(help="Regex over module paths: where the method acts.")] = None,
@@ -159,7 +160,7 @@ def train(
         if not file.is_file():
             raise GraftaxError(f"{file}: {'a directory; give its files' if file.is_dir() else 'no such file'}.")
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
-    fused = Fuse(trained=tuple(load_adapter(path, loaded) for path in fuse)) if fuse else None
+    fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in fuse)) if fuse else None
     results = train_many(
         loaded,
         dict(zip(names, files, strict=True)),

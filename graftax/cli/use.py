@@ -1,16 +1,16 @@
-"""The commands that ask adapters: `eval`, `predict`, `generate`."""
+"""The commands that ask adapters: `eval`, `predict`, `embed`, `generate`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from ..errors import GraftaxError
-from .arguments import columns_of, parse_adapter, read_stdin, rows_to_continue, sampling_of, split_names
+from .arguments import columns_of, parse_adapter, parse_adapters, rows_to_continue, rows_to_read, sampling_of, split_names
 from .options import (
+    AdaptersOption,
     AnyBackboneOption,
     BackboneOption,
     ChosenOption,
@@ -18,6 +18,7 @@ from .options import (
     DrawOption,
     DtypeOption,
     EarlyStoppingOption,
+    InputOption,
     LabelOption,
     LabelsOption,
     LengthPenaltyOption,
@@ -25,6 +26,8 @@ from .options import (
     MessagesOption,
     MinPOption,
     NumBeamsOption,
+    OptionalAdapterOption,
+    OptionalAdaptersOption,
     PairOption,
     PenaltyOption,
     PromptOption,
@@ -38,12 +41,13 @@ from .options import (
     TopKOption,
     TopPOption,
 )
+from .output import print_json
 
 
 def evaluate(
     backbone: BackboneOption,
     data: Annotated[Path, typer.Option("--data", "-d", help="Rows as for training: CSV, JSONL or Parquet, for lm also TXT.")],
-    adapter: Annotated[Optional[Path], typer.Option("--adapter", "-a", help="Adapter directory.")] = None,
+    adapter: OptionalAdapterOption = None,
     generate: Annotated[
         bool, typer.Option("--generate", help="Answer every prompt, and compare the answer with its completion.")
     ] = False,
@@ -93,19 +97,20 @@ def evaluate(
     if adapter is None and not generate:
         raise GraftaxError("give --adapter; the backbone alone is measured with --generate.")
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
-    if generate or adapter is None:
-        generator, name = Generator(loaded), None if adapter is None else adapter.name
-        if adapter is not None:
-            generator.load(adapter.name, adapter, any_backbone=any_backbone)
+    named = parse_adapter(adapter) if adapter is not None else None
+    if generate or named is None:
+        generator, name = Generator(loaded), named.name if named else None
+        if named:
+            generator.load(named.name, named.place, any_backbone=any_backbone)
         numbers = evaluate_generation(generator, name, data, score=score.value, sampling=sampling, columns=columns)
-    elif task_named((read := load_adapter(adapter, loaded, any_backbone=any_backbone)).task).headless:
+    elif task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).headless:
         numbers = evaluate_language(loaded, read, data, columns=columns)
     else:
         predictor = Predictor(loaded)
-        predictor.load(adapter.name, read, labels=split_names(labels))
-        numbers = measure(predictor, adapter.name, data, columns=columns)
+        predictor.load(named.name, read, labels=split_names(labels))
+        numbers = measure(predictor, named.name, data, columns=columns)
     if as_json:
-        print(json.dumps(numbers))
+        print_json(numbers)
     else:
         for name, value in numbers.items():
             print(f"{name:12} {value:.4f}")
@@ -113,10 +118,11 @@ def evaluate(
 
 def predict(
     backbone: BackboneOption,
-    adapter: Annotated[list[str], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter.")],
-    input: Annotated[
-        Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
-    ],
+    adapter: AdaptersOption,
+    input: InputOption,
+    top_k: Annotated[
+        Optional[int], typer.Option(min=1, help="Say the probabilities of this many labels, the likeliest, in each line.")
+    ] = None,
     labels: LabelsOption = None,
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
@@ -129,33 +135,50 @@ def predict(
     {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack.
     """
     from ..models.load import load_backbone
-    from ..serve.composition import from_json
     from ..serve.predictor import Predictor
-    from ..train.data import read_rows
 
-    named = [parse_adapter(text) for text in adapter]
-    rows = read_stdin() if str(input) == "-" else read_rows(input)
+    named = parse_adapters(adapter)
+    texts, wanted = rows_to_read(input, named)
     predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
-    for name, directory in named:
-        predictor.load(name, directory, labels=split_names(labels), any_backbone=any_backbone)
-    only = named[0][0] if len(named) == 1 else None
-    texts = []
-    for i, row in enumerate(rows):
-        if not isinstance(row.get("text"), str | list):
-            raise GraftaxError(f'{input}: row {i + 1} has no "text".')
-        if not isinstance(row.get("text_pair"), str | None):
-            raise GraftaxError(f'{input}: row {i + 1}: "text_pair" must be a text.')
-        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
-    for answer in predictor.predict(texts, [from_json(row.get("adapter", only)) for row in rows]):
-        print(json.dumps({"adapter": answer.adapter, "label": answer.label, "score": answer.score}, ensure_ascii=False))
+    for name, place in named:
+        predictor.load(name, place, labels=split_names(labels), any_backbone=any_backbone)
+    for answer in predictor.predict(texts, wanted, top_k=top_k):
+        told = {"probabilities": answer.probabilities} if top_k else {}
+        print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})
+
+
+def embed(
+    backbone: BackboneOption,
+    input: InputOption,
+    adapter: OptionalAdaptersOption = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text without an adapter; longer ones are cut.")] = 128,
+    any_backbone: AnyBackboneOption = False,
+    revision: RevisionOption = "main",
+    dtype: DtypeOption = "float32",
+    quantize: QuantizeOption = None,
+) -> None:
+    """Print a vector of each row, under the adapter it names or none, as JSON lines in the same order.
+
+    The mean of the last layer over the tokens, or what the directory of a sentence-transformers model says.
+
+        echo '{"text": "my card is gone"}' | graftax embed -b sentence-transformers/all-MiniLM-L6-v2 -i -
+    """
+    from ..models.load import load_backbone
+    from ..serve.predictor import Predictor
+
+    named = parse_adapters(adapter or [])
+    texts, wanted = rows_to_read(input, named)
+    predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize), max_length=max_length)
+    for name, place in named:
+        predictor.load(name, place, any_backbone=any_backbone)
+    for what, vector in zip(wanted, predictor.embed(texts, wanted), strict=True):
+        print_json({"adapter": None if what is None else str(what), "vector": vector.tolist()})
 
 
 def generate(
     backbone: BackboneOption,
     prompt: Annotated[Optional[list[str]], typer.Option("--prompt", "-p", help="Text to continue; once per text.")] = None,
-    adapter: Annotated[
-        Optional[list[str]], typer.Option("--adapter", "-a", help="NAME=DIR; once per adapter. Each continues every prompt.")
-    ] = None,
+    adapter: OptionalAdaptersOption = None,
     input: Annotated[
         Optional[Path],
         typer.Option(
@@ -192,12 +215,12 @@ def generate(
     from ..serve.generator import Generator
     from .console import Printer
 
-    named = [parse_adapter(text) for text in adapter or []]
-    rows = rows_to_continue(prompt or [], [name for name, _ in named], input)
+    named = parse_adapters(adapter or [])
+    rows = rows_to_continue(prompt or [], [one.name for one in named], input)
     sampling = sampling_of(locals())
     generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
-    for name, directory in named:
-        generator.load(name, directory, any_backbone=any_backbone)
+    for name, place in named:
+        generator.load(name, place, any_backbone=any_backbone)
     printer = Printer(rows, stream, as_json)
     for row, text, end in generator.stream([prompt for prompt, _ in rows], [what for _, what in rows], sampling):
         printer.hear(row, text, end)
