@@ -62,15 +62,7 @@ def merge(backbone: Backbone, adapter: Adapter) -> tuple[Backbone, Adapter]:
     Both arguments stay as they are; the new weights are float32. Raises GraftaxError as `merged_arrays` does.
     """
     arrays = merged_arrays(backbone, adapter)
-    whole = type(backbone).build(
-        backbone.family,
-        backbone.config,
-        arrays,
-        fingerprint=f"merged-{backbone.fingerprint}",
-        name=f"{backbone.name} with an adapter",
-        directory=backbone.directory,
-        hf_config=backbone.hf_config,
-    )
+    whole = backbone.with_weights(arrays, f"{backbone.name} with an adapter")
     heads = tuple(m for m in adapter.methods if isinstance(m, Head))
     states = {head.key: adapter.states[head.key] for head in heads}
     return whole, dataclasses.replace(adapter, methods=heads, states=states, fingerprint=whole.fingerprint)

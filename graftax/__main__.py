@@ -10,12 +10,14 @@ import typer
 from .cache import use_compilation_cache
 from .cli import app
 from .errors import GraftaxError
+from .notes import print_notes
 
 
 def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     use_compilation_cache()
+    print_notes()
     try:
         code = app(args=arguments, prog_name="graftax", standalone_mode=False)
     except GraftaxError as error:

@@ -5,8 +5,10 @@ A site of a shared layer stands once and acts at every application of the layer,
 
 from __future__ import annotations
 
+from . import bert
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, pooler_parts, transformer_parts
+from .keys import activation, epsilon, layers, nullable, size, token, unread_all
 from .parts import Part
 
 LAYER = {
@@ -21,6 +23,26 @@ LAYER = {
     "ffn_out": "ffn_output",
     "ffn_branch": "ffn_output",
     "ffn_norm": "full_layer_layer_norm",
+}
+
+
+#: What AlbertConfig declares.
+KEYS = {
+    "vocab_size": size(30000, "vocab_size"),
+    "embedding_size": size(128, "embedding_size"),
+    "hidden_size": size(4096, "hidden_size"),
+    "num_hidden_layers": layers(12, "num_layers"),
+    "num_hidden_groups": layers(1, "groups"),
+    "num_attention_heads": size(64, "num_heads"),
+    "intermediate_size": size(16384, "intermediate_size"),
+    "inner_group_num": layers(1, "inner"),
+    "hidden_act": activation("gelu_new"),
+    "max_position_embeddings": size(512, "max_positions"),
+    "type_vocab_size": size(2, "type_vocab_size"),
+    "layer_norm_eps": epsilon(1e-12),
+    "pad_token_id": nullable(token(0, "pad_id")),
+    **unread_all(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout_prob=0.1),
+    **unread_all(initializer_range=0.02, bos_token_id=2, eos_token_id=3, tie_word_embeddings=True),
 }
 
 
@@ -44,21 +66,8 @@ FAMILY = Family(
     summary="ALBERT, IndicBERT: shared layers, factored embeddings",
     task_model="Albert",
     prefix="albert",
-    fields={
-        "vocab_size": "vocab_size",
-        "embedding_size": "embedding_size",
-        "hidden_size": "hidden_size",
-        "num_hidden_layers": "num_layers",
-        "num_hidden_groups": "groups",
-        "inner_group_num": "inner",
-        "num_attention_heads": "num_heads",
-        "intermediate_size": "intermediate_size",
-        "hidden_act": "activation",
-        "max_position_embeddings": "max_positions",
-        "type_vocab_size": "type_vocab_size",
-        "layer_norm_eps": "norm_eps",
-    },
-    defaults={"type_vocab_size": 2, "groups": 1, "activation": "gelu_new", "embedding_size": 128},
+    keys=KEYS,
+    older=bert.OLDER,
     layer_path=layer_path,
     parts=parts,
     past_key_values=False,

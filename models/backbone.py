@@ -17,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
 from ..adapters.head import FIRST, Head
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
 from ..errors import GraftaxError
 from .family import Family
+from .fingerprint import fingerprint_of
 from .inputs import Inputs
 from .parts import Weight
 
@@ -51,6 +53,7 @@ class Backbone:
     directory: str | None = None  # on disk, for the tokenizer; None for a random one
     hf_config: Mapping[str, Any] | None = None  # config.json as it was read
     quantize: str | None = None  # what the layers' kernels are held as (`quantised.py`); None: floats
+    own_head: Adapter | None = None  # the head that its checkpoint brings, as an adapter of a head alone (`own_head.py`)
     remat: str = "none"  # what training computes again (`stack.py`)
     programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
@@ -62,6 +65,20 @@ class Backbone:
             stack.remat = remat
         graphdef, params = nnx.split(module)
         return cls(family, config, graphdef, params, remat=remat, **known)
+
+    def with_weights(self, arrays: Mapping[str, np.ndarray], name: str) -> Backbone:
+        """The same with other weights (as of `arrays`, float32), without the checkpoint's head.
+
+        Raises GraftaxError where they are not finite.
+        """
+        known = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
+        fingerprint = fingerprint_of(self.weights, arrays)
+        return Backbone.build(self.family, self.config, arrays, remat=self.remat, fingerprint=fingerprint, **known)
+
+    @property
+    def generates(self) -> bool:
+        """Whether it is a language model."""
+        return self.family.generates and self.config.speaks
 
     @property
     def dtype(self) -> np.dtype:

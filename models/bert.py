@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, pooler_parts, transformer_parts
+from .keys import activation, epsilon, layers, nullable, only, size, token, unread_all
 from .parts import Part
 
 #: Our part names -> Hugging Face module paths within a layer; RoBERTa's are the same.
@@ -21,18 +22,25 @@ LAYER = {
     "ffn_norm": "output.LayerNorm",
 }
 
-#: Hugging Face config keys -> fields of EncoderConfig.
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_layers",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "intermediate_size",
-    "hidden_act": "activation",
-    "max_position_embeddings": "max_positions",
-    "type_vocab_size": "type_vocab_size",
-    "layer_norm_eps": "norm_eps",
+#: What BertConfig declares.
+KEYS = {
+    "vocab_size": size(30522, "vocab_size"),
+    "hidden_size": size(768, "hidden_size"),
+    "num_hidden_layers": layers(12, "num_layers"),
+    "num_attention_heads": size(12, "num_heads"),
+    "intermediate_size": size(3072, "intermediate_size"),
+    "hidden_act": activation("gelu"),
+    "max_position_embeddings": size(512, "max_positions"),
+    "type_vocab_size": size(2, "type_vocab_size"),
+    "layer_norm_eps": epsilon(1e-12),
+    "pad_token_id": nullable(token(0, "pad_id")),
+    "is_decoder": only(False),
+    "add_cross_attention": only(False),
+    **unread_all(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, classifier_dropout=None, initializer_range=0.02),
+    **unread_all(use_cache=True, bos_token_id=None, eos_token_id=None, tie_word_embeddings=True),
 }
+#: What transformers read of all encoders before version 5.
+OLDER = {"position_embedding_type": nullable(only("absolute"))}
 
 
 def parts(config: EncoderConfig) -> tuple[Part, ...]:
@@ -48,8 +56,8 @@ FAMILY = Family(
     summary="BERT, MiniLM, MuRIL and other encoders of this type",
     task_model="Bert",
     prefix="bert",
-    fields=FIELDS,
-    defaults={"type_vocab_size": 2},
+    keys=KEYS,
+    older=OLDER,
     layer_path=layer_path,
     parts=parts,
     head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), pooler="bert.pooler.dense"),

@@ -64,6 +64,7 @@ class DecoderConfig:
     logit_cap: float = 0.0
     embedding_scale: float = 1.0
     tied: bool = False
+    speaks: bool = True  # whether there is a projection to the vocabulary: classifiers may lack one that is not tied
     pad_id: int = 0
     eos_ids: tuple[int, ...] = ()
 
@@ -270,7 +271,7 @@ class Decoder(Stack, Speaker):
         self.position_embeddings = Embedding(arrays, "position_embeddings") if config.rope is None else None
         self.layers = Layer(config, arrays)
         self.final_norm = norm_of(config, arrays, "final_norm")
-        self.lm_head = None if config.tied else Linear(arrays, "lm_head")
+        self.lm_head = Linear(arrays, "lm_head") if config.speaks and not config.tied else None
 
     def __call__(
         self,

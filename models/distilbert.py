@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from . import bert
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, transformer_parts
+from .keys import activation, layers, nullable, size, token, unread_all
 from .parts import Part
 
 LAYER = {
@@ -21,6 +23,21 @@ LAYER = {
 }
 
 
+#: What DistilBertConfig declares. A checkpoint holds its table of positions, sines or not.
+KEYS = {
+    "vocab_size": size(30522, "vocab_size"),
+    "dim": size(768, "hidden_size"),
+    "n_layers": layers(6, "num_layers"),
+    "n_heads": size(12, "num_heads"),
+    "hidden_dim": size(3072, "intermediate_size"),
+    "activation": activation("gelu"),
+    "max_position_embeddings": size(512, "max_positions"),
+    "pad_token_id": nullable(token(0, "pad_id")),
+    **unread_all(sinusoidal_pos_embds=False, dropout=0.1, attention_dropout=0.1, qa_dropout=0.1, seq_classif_dropout=0.2),
+    **unread_all(initializer_range=0.02, bos_token_id=None, eos_token_id=None, tie_word_embeddings=True),
+}
+
+
 def parts(config: EncoderConfig) -> tuple[Part, ...]:
     return (*embedding_parts(config), *transformer_parts(config, LAYER))
 
@@ -34,15 +51,9 @@ FAMILY = Family(
     summary="DistilBERT: no token types, no pooler",
     task_model="DistilBert",
     prefix="distilbert",
-    fields={
-        "vocab_size": "vocab_size",
-        "dim": "hidden_size",
-        "n_layers": "num_layers",
-        "n_heads": "num_heads",
-        "hidden_dim": "intermediate_size",
-        "activation": "activation",
-        "max_position_embeddings": "max_positions",
-    },
+    keys=KEYS,
+    older=bert.OLDER,
+    aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     defaults={"pooler": False},
     layer_path=layer_path,
     parts=parts,

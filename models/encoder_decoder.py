@@ -72,6 +72,7 @@ class EncoderDecoderConfig:
 
     type_vocab_size = 0  # what every backbone's config says
     groups = 0
+    speaks = True
 
     def __post_init__(self) -> None:
         for heads in (self.encoder_heads, self.decoder_heads):

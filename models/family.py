@@ -5,7 +5,6 @@ Adding one: a file like `bert.py` with a `Family`, and a line in `registry.py` (
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,82 +14,22 @@ import numpy as np
 from ..errors import GraftaxError
 from .encoder import Encoder, EncoderConfig
 from .encoder_decoder import EncoderDecoder
-from .layers import ACTIVATIONS
+from .keys import Key
 from .parts import LayerPaths, Part, Weight
 
-#: Keys of Hugging Face configs that say nothing about the forward pass of a frozen backbone.
-IGNORED = frozenset(
+#: Keys that any config may have and no model reads: what transformers says of every model, and what it writes beside. Other
+#: keys that a family does not know are ignored too, and said (`Family.unread`).
+COMMON = frozenset(
     [
-        "_name_or_path",
-        "_attn_implementation_autoset",
-        "_num_labels",
-        "architectures",
-        "attn_implementation",
-        "auto_map",
-        "bos_token_id",
-        "chunk_size_feed_forward",
-        "classifier_dropout",
-        "classifier_dropout_prob",
-        "directionality",
-        "down_scale_factor",
-        "dtype",
-        "eos_token_id",
-        "finetuning_task",
-        "gap_size",
-        "gradient_checkpointing",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "language",
-        "layers_to_keep",
-        "model_type",
-        "net_structure_type",
-        "num_memory_blocks",
-        "num_labels",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "pooler_fc_size",
-        "pooler_num_attention_heads",
-        "pooler_num_fc_layers",
-        "pooler_size_per_head",
-        "pooler_type",
-        "problem_type",
-        "qa_dropout",
-        "return_dict",
-        "seq_classif_dropout",
-        "tie_weights_",
-        "tie_word_embeddings",
-        "tokenizer_class",
-        "torch_dtype",
-        "torchscript",
-        "transformers_version",
-        "use_cache",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "dropout",
-        "attention_dropout",
-        "attn_pdrop",
-        "embd_pdrop",
-        "hidden_dropout",
-        "resid_pdrop",
-        "n_ctx",
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
-        "task_specific_params",
-        "is_encoder_decoder",
-        "sinusoidal_pos_embds",
-        "pretraining_tp",
-        "cache_implementation",
-        "unsloth_version",
+        *("model_type", "architectures", "auto_map", "tokenizer_class", "transformers_version"),
+        *("_name_or_path", "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_num_labels"),
+        *("dtype", "torch_dtype", "torchscript", "chunk_size_feed_forward", "use_cache"),
+        *("output_attentions", "output_hidden_states", "return_dict", "is_encoder_decoder", "tie_encoder_decoder"),
+        *("output_past", "gradient_checkpointing"),
+        *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params"),
+        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tie_word_embeddings"),
     ]
 )
-
-#: Keys that must have one value in an encoder.
-_REQUIRED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
 
 @dataclass(frozen=True)
@@ -109,7 +48,7 @@ class HeadLayout:
 HEADLESS = HeadLayout(features="none", hidden="none", modules=())
 
 
-def _nothing(raw: dict[str, Any]) -> dict[str, Any]:
+def _nothing(values: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
@@ -117,7 +56,7 @@ def _as_said(config: Any, keys: Container[str]) -> Any:
     return config
 
 
-def _nowhere(config: Any, weight: Weight) -> np.ndarray | None:
+def _nowhere(config: Any, weight: Weight) -> Callable[[], np.ndarray] | None:
     return None
 
 
@@ -131,18 +70,19 @@ class Family:
     prefix: (
         str  # module of the backbone in task models: "bert" in bert.encoder.layer.0...; "": they hold its modules themselves
     )
-    fields: Mapping[str, str]  # Hugging Face config key -> field of the config
-    defaults: Mapping[str, Any]  # of the config, where config.json does not say
+    keys: Mapping[str, Key]  # of config.json that transformers' config class declares
     layer_path: Callable[[Any, int], str]  # module path of stacked layer i, of an encoder-decoder within its tower
     parts: Callable[[Any], tuple[Part, ...]]
     head: HeadLayout
     config: type = EncoderConfig
     module: type = Encoder
-    required: Mapping[str, Any] = field(default_factory=lambda: _REQUIRED)
-    read: Callable[[dict[str, Any]], dict[str, Any]] = _nothing  # fields that take more than one key; it pops those it knows
+    older: Mapping[str, Key] = field(default_factory=dict)  # and those that it or its model reads all the same
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names of keys -> those in `keys`
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # fields of the config that no key says
+    read: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing  # fields that follow from several keys, all of which it gets
     renamed: Mapping[str, str] = field(default_factory=dict)  # keys of checkpoints -> those that `parts` gives
     copies: Mapping[str, str] = field(default_factory=dict)  # keys that checkpoints may have again -> what they repeat
-    absent: Callable[[Any, Weight], np.ndarray | None] = _nowhere  # a weight that a checkpoint may lack; None: it may not
+    absent: Callable[[Any, Weight], Callable[[], np.ndarray] | None] = _nowhere  # what makes a weight that may be lacking
     fitted: Callable[[Any, Container[str]], Any] = _as_said  # the config as the keys of a checkpoint have it
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
@@ -157,37 +97,37 @@ class Family:
         return self.module is EncoderDecoder
 
     def configure(self, raw: Mapping[str, Any]) -> Any:
-        """Typed config from config.json; an unknown key, or a value not supported, is an error that names it."""
-        rest = dict(raw)
-        own = self.read(rest)
-        wrong = [f"{k}={rest[k]!r}" for k, v in self.required.items() if k in rest and rest[k] not in (v, None)]
-        named = {**self.fields, "pad_token_id": "pad_id"}
-        said = {field: rest[key] for key, field in named.items() if rest.get(key) is not None}
-        wrong += [f"{k}={rest[k]!r}" for k, f in named.items() if f in said and k in rest and not self._sound(f, rest[k])]
-        unknown = [k for k in rest if k not in {*named, *IGNORED, *self.required}]
-        if wrong or unknown:
-            listed = ", ".join([*wrong, *unknown])
-            raise GraftaxError(f"config.json of model_type {self.model_types[0]!r}: not supported: {listed}.")
-        values = {**self.defaults, **said, **own}
-        needed = [f.name for f in dataclasses.fields(self.config) if f.default is dataclasses.MISSING]
-        missing = [key for key, field in self.fields.items() if field in needed and field not in values]
-        if missing:
-            raise GraftaxError(f"config.json lacks {', '.join(missing)}.")
-        config = self.config(**values)
+        """Typed config from config.json; what it lacks is transformers' default.
+
+        Raises GraftaxError for values that are unsound or not supported, all of them at once, and for sizes that cannot be.
+        """
+        known = {**self.older, **self.keys}
+        said = {self.aliases.get(name, name): value for name, value in raw.items()}
+        wrong = [f"{name}={raw[name]!r} (not {own}={raw[own]!r})" for name, own in self._told_twice(raw)]
+        values = {name: said.get(name, key.default) for name, key in known.items()}
+        wrong += [f"{k}={said[k]!r} ({key.takes})" for k, key in known.items() if k in said and not key.allows(said[k])]
+        if wrong:
+            raise GraftaxError(f"config.json of model_type {self.model_types[0]!r}: not supported: {'; '.join(wrong)}.")
+        direct = {key.field: values[name] for name, key in known.items() if key.field and values[name] is not None}
+        config = self.config(**{**self.defaults, **direct, **self.read(values)})
         if config.hidden_size % config.num_heads and not getattr(config, "head_dim", 0):
             raise GraftaxError(f"config.json: hidden size {config.hidden_size} is not a multiple of {config.num_heads} heads.")
+        if config.num_heads % getattr(config, "kv_heads", 1):
+            raise GraftaxError(f"config.json: {config.num_heads} heads do not share {config.kv_heads} of keys and values.")
+        if config.max_tokens < 1:
+            raise GraftaxError(f"config.json: {config.max_positions} positions leave none for a token.")
+        for name, token in (("pad_token_id", config.pad_id), ("decoder_start_token_id", getattr(config, "start_id", 0))):
+            if token >= config.vocab_size:
+                raise GraftaxError(f"config.json: {name} is {token}, in a vocabulary of {config.vocab_size}.")
         return config
 
-    def _sound(self, field: str, value: Any) -> bool:
-        """Whether a field of the config can have this value, read from JSON."""
-        (default, kind) = next((f.default, f.type) for f in dataclasses.fields(self.config) if f.name == field)
-        if field == "activation":
-            return isinstance(value, str) and value in ACTIVATIONS
-        if kind == "bool":
-            return isinstance(value, bool)
-        if kind == "float":
-            return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
-        return isinstance(value, int) and not isinstance(value, bool) and value >= (0 if default == 0 else 1)
+    def _told_twice(self, raw: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Keys with two names in a config that says different things under them."""
+        return [(name, own) for name, own in self.aliases.items() if name in raw and own in raw and raw[name] != raw[own]]
+
+    def unread(self, raw: Mapping[str, Any]) -> list[str]:
+        """Keys of a config that no model of this family reads."""
+        return sorted(raw.keys() - self.keys.keys() - self.older.keys() - self.aliases.keys() - COMMON)
 
     def layer_paths(self, config: Any) -> LayerPaths:
         """By stack; "encoder." is the name of a tower here and in Hugging Face's models."""

@@ -10,7 +10,9 @@ from typing import Any
 
 from .decoder import Decoder, DecoderConfig
 from .family import Family, HeadLayout
-from .llama import eos_of
+from .keys import activation, epsilon, flag, layers, nullable, only, padding, size, tokens, unread_all
+from .llama import fitted, head_parts
+from .llama_config import special_of
 from .parts import Part
 
 LAYER = {
@@ -47,12 +49,6 @@ def layer_parts(c: DecoderConfig, names: Mapping[str, str], conv1d: bool = False
     return tuple(parts)
 
 
-def head_parts(c: DecoderConfig) -> tuple[Part, ...]:
-    """The projection to the vocabulary, where it is not the table of the words."""
-    shape = (c.hidden_size, c.vocab_size)
-    return () if c.tied else (Part("linear", "lm_head", "lm_head", shape, bias=False, above=True, task=True),)
-
-
 def parts(c: DecoderConfig) -> tuple[Part, ...]:
     d = c.hidden_size
     return (
@@ -65,9 +61,31 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
     )
 
 
-def read(raw: dict[str, Any]) -> dict[str, Any]:
-    wide = raw.pop("n_inner", None) or 4 * (raw.get("n_embd") or 0)
-    return {"eos_ids": eos_of(raw), "intermediate_size": wide}
+#: What GPT2Config declares.
+KEYS = {
+    "vocab_size": size(50257, "vocab_size"),
+    "n_positions": size(1024, "max_positions"),
+    "n_embd": size(768, "hidden_size"),
+    "n_layer": layers(12, "num_layers"),
+    "n_head": size(12, "num_heads"),
+    "n_inner": nullable(size(None)),
+    "activation_function": activation("gelu_new"),
+    "layer_norm_epsilon": epsilon(1e-5),
+    "tie_word_embeddings": flag(True, "tied"),
+    "pad_token_id": padding(None),
+    "eos_token_id": tokens(50256),
+    "scale_attn_weights": only(True),
+    "scale_attn_by_inverse_layer_idx": only(False),
+    "reorder_and_upcast_attn": only(False),
+    "add_cross_attention": only(False),
+    **unread_all(resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1, initializer_range=0.02, use_cache=True, bos_token_id=50256),
+    **unread_all(summary_type="cls_index", summary_use_proj=True, summary_activation=None, summary_proj_to_labels=True),
+    **unread_all(summary_first_dropout=0.1),
+}
+
+
+def read(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {**special_of(values), "intermediate_size": values["n_inner"] or 4 * values["n_embd"]}
 
 
 FAMILY = Family(
@@ -75,38 +93,20 @@ FAMILY = Family(
     summary="GPT-2, DistilGPT-2, DialoGPT: learned positions, one projection for query, key and value",
     task_model="GPT2",
     prefix="transformer",
-    fields={
-        "vocab_size": "vocab_size",
-        "n_embd": "hidden_size",
-        "n_layer": "num_layers",
-        "n_head": "num_heads",
-        "n_positions": "max_positions",
-        "activation_function": "activation",
-        "layer_norm_epsilon": "norm_eps",
-        "tie_word_embeddings": "tied",
+    keys=KEYS,
+    aliases={
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
     },
-    defaults={
-        "max_positions": 1024,
-        "activation": "gelu_new",
-        "norm_eps": 1e-5,
-        "tied": True,
-        "norm": "layer",
-        "gated": False,
-        "fused": True,
-        "qkv_bias": True,
-        "out_bias": True,
-        "ffn_bias": True,
-    },
+    defaults={"norm": "layer", "gated": False, "fused": True, "qkv_bias": True, "out_bias": True, "ffn_bias": True},
     layer_path=lambda config, index: f"h.{index}",
     parts=parts,
     head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False),
     config=DecoderConfig,
     module=Decoder,
-    required={
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "reorder_and_upcast_attn": False,
-        "add_cross_attention": False,
-    },
     read=read,
+    copies={"lm_head.weight": "wte.weight"},
+    fitted=fitted,
 )

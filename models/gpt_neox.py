@@ -7,12 +7,16 @@ One projection makes query, key and value of a head, then those of the next: its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ..errors import GraftaxError
 from .decoder import Decoder, DecoderConfig
 from .family import Family, HeadLayout
-from .gpt2 import head_parts, layer_parts
-from .llama import eos_of, head_dim_of, rope_of
+from .gpt2 import layer_parts
+from .keys import activation, epsilon, flag, layers, nullable, number, padding, settings, size, tokens, unread, unread_all
+from .llama import fitted, head_parts
+from .llama_config import biases_of, head_dim_of, rope_of, special_of
 from .parts import Part
 
 LAYER = {
@@ -40,17 +44,42 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
     )
 
 
-def read(raw: dict[str, Any]) -> dict[str, Any]:
-    share, theta = raw.pop("rotary_pct", None), raw.pop("rotary_emb_base", None)  # as older configs say them
-    raw.pop("is_decoder", None)  # it is one, whatever the config says
-    bias = raw.pop("attention_bias", True)
-    raw |= {"partial_rotary_factor": 0.25 if share is None else share, "rope_theta": theta or 10_000.0}
-    return {
-        **rope_of(raw, head_dim_of(raw)),
-        "eos_ids": eos_of(raw),
-        "qkv_bias": bool(bias),
-        "out_bias": bool(bias),
-    }
+#: What GPTNeoXConfig declares.
+KEYS = {
+    "vocab_size": size(50432, "vocab_size"),
+    "hidden_size": size(6144, "hidden_size"),
+    "num_hidden_layers": layers(44, "num_layers"),
+    "num_attention_heads": size(64, "num_heads"),
+    "intermediate_size": size(24576, "intermediate_size"),
+    "hidden_act": activation("gelu"),
+    "max_position_embeddings": size(2048, "max_positions"),
+    "layer_norm_eps": epsilon(1e-5),
+    "use_parallel_residual": flag(True, "parallel"),
+    "attention_bias": flag(True),
+    "tie_word_embeddings": flag(False, "tied"),
+    "rope_parameters": settings(),
+    "pad_token_id": padding(None),
+    "eos_token_id": tokens(2),
+    "is_decoder": unread(False),  # it is one, whatever the config says
+    **unread_all(attention_dropout=0.0, hidden_dropout=0.0, classifier_dropout=0.1, initializer_range=0.02),
+    **unread_all(use_cache=True, bos_token_id=0),
+}
+#: How it says its rotary positions otherwise.
+OLDER = {
+    "rotary_emb_base": number(10_000.0),
+    "rotary_pct": number(0.25),
+    "rope_scaling": settings(),
+    "original_max_position_embeddings": nullable(size(None)),
+    "head_dim": nullable(size(None)),
+}
+
+
+def read(values: Mapping[str, Any]) -> dict[str, Any]:
+    said = {**values, "rope_theta": values["rotary_emb_base"], "partial_rotary_factor": values["rotary_pct"]}
+    size = values["hidden_size"] // values["num_attention_heads"]
+    if head_dim_of(values) != size:
+        raise GraftaxError(f"config.json: head_dim={values['head_dim']} is not supported here; it is {size}.")
+    return {**special_of(values), **biases_of(values), "rope": rope_of(said, size, partial=True)}
 
 
 FAMILY = Family(
@@ -58,35 +87,16 @@ FAMILY = Family(
     summary="GPT-NeoX, Pythia: branches side by side, rotary positions on some channels",
     task_model="GPTNeoX",
     prefix="gpt_neox",
-    fields={
-        "vocab_size": "vocab_size",
-        "hidden_size": "hidden_size",
-        "num_hidden_layers": "num_layers",
-        "num_attention_heads": "num_heads",
-        "intermediate_size": "intermediate_size",
-        "max_position_embeddings": "max_positions",
-        "hidden_act": "activation",
-        "layer_norm_eps": "norm_eps",
-        "use_parallel_residual": "parallel",
-        "tie_word_embeddings": "tied",
-    },
-    defaults={
-        "max_positions": 2048,
-        "activation": "gelu",
-        "norm_eps": 1e-5,
-        "norm": "layer",
-        "gated": False,
-        "fused": True,
-        "interleaved": True,
-        "ffn_bias": True,
-        "parallel": True,
-    },
+    keys=KEYS,
+    older=OLDER,
+    defaults={"norm": "layer", "gated": False, "fused": True, "interleaved": True, "ffn_bias": True},
     layer_path=lambda config, index: f"layers.{index}",
     parts=parts,
     head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False),
     config=DecoderConfig,
     module=Decoder,
-    required={},
     read=read,
     renamed={"embed_out.weight": "lm_head.weight"},
+    copies={"lm_head.weight": "embed_in.weight"},
+    fitted=fitted,
 )

@@ -6,9 +6,9 @@ is held at once is the weights' own and one tensor's, as it is in the file.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ import numpy as np
 from ..errors import GraftaxError
 from ..heap import keep_heap
 from ..json_files import read_object
+from ..notes import note
 from .backbone import Backbone
 from .checkpoint import Stored, find_directory, stored_tensors
 from .family import Family
+from .fingerprint import Fingerprint, by_name
+from .own_head import head_of
 from .parts import Weight
 from .quantised import QTYPES, quantiser
 from .registry import family_of
@@ -37,7 +40,6 @@ _BUFFERS += (
     ".attention.masked_bias",
 )
 _ALIGNMENT = 64  # bytes
-_NUMBERS = 1 << 22  # that are held as float32 on their way
 
 
 def load_backbone(
@@ -74,17 +76,19 @@ def load_backbone(
     directory = find_directory(path_or_hub_id, revision)
     raw = read_object(directory / "config.json", f"{path_or_hub_id}: no backbone there, it has no config.json.")
     family = family_of(raw.get("model_type"))
+    config = family.configure(raw)
+    if unread := family.unread(raw):
+        note(f"{directory / 'config.json'}: ignored, for no {raw['model_type']} model reads them: {', '.join(unread)}.")
     tensors = stored_tensors(directory)
-    config = adjust(family, family.configure(raw), tensors)
+    config = adjust(family, config, tensors)
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
     known = {"fingerprint": fingerprint, "name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
-    return Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)
+    backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)
+    return replace(backbone, own_head=head_of(backbone, raw, tensors))
 
 
 def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
     """The config as the checkpoint has it: whether there is a pooler, and what the family asks."""
-    from dataclasses import replace
-
     config = family.fitted(config, tensors)
     if not getattr(config, "pooler", False):
         return config
@@ -96,10 +100,15 @@ def stack_weights(
     family: Family, config: Any, tensors: Mapping[str, np.ndarray | Stored], dtype: str, quantize: str | None = None
 ) -> tuple[dict[str, Any], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
+    count = sum(config.stacks.values())
+    if count > len(tensors):  # before anything is made for each of them
+        raise GraftaxError(
+            f"the weights do not fit the config: config.json says {count:,} layers, of {len(tensors):,} tensors."
+        )
     prefix = family.task_path("")
     prefixed = bool(prefix) and any(key.startswith(prefix) for key in tensors)
     weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
-    beside = {weight.key for weight in weights if weight.task}
+    beside = {weight.key for weight in weights if weight.task} | family.copies.keys()
     found: dict[str, Any] = {}
     for key, tensor in tensors.items():
         key = family.renamed.get(key, key)
@@ -111,11 +120,9 @@ def stack_weights(
     wanted = {weight.key for weight in weights}
     copies = [copy for copy in family.copies if copy not in wanted]
     unequal = [f"{copy} is not {family.copies[copy]}" for copy in copies if not _merge(found, copy, family.copies[copy])]
-    for weight in weights:
-        if weight.key not in found and (made := family.absent(config, weight)) is not None:
-            found[weight.key] = made
+    makers = {w.key: make for w in weights if w.key not in found and (make := family.absent(config, w)) is not None}
     roots = {key.partition(".")[0] for key in wanted}
-    problems = unequal + [f"missing {key}" for key in sorted(wanted - found.keys())]
+    problems = unequal + [f"missing {key}" for key in sorted(wanted - found.keys() - makers.keys())]
     problems += [f"unexpected {k}" for k in sorted(found.keys() - wanted) if k.partition(".")[0] in roots - {"pooler"}]
     for weight in weights:
         if weight.key in found:
@@ -127,22 +134,17 @@ def stack_weights(
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise GraftaxError(f"the weights do not fit the config: {shown}.")
-
-    digest = hashlib.sha256()
+    found |= {key: make() for key, make in makers.items()}
+    fingerprint = Fingerprint()
     arrays: dict[str, Any] = {}
 
     def read(weight: Weight, dtype: Any) -> np.ndarray:
-        tensor, array = np.asarray(found[weight.key]), _aligned(weight.shape, dtype)
-        digest.update(f"{weight.key}{tensor.shape}".encode())
-        step = max(1, _NUMBERS * len(tensor) // max(1, tensor.size))
-        for begin in range(0, len(tensor), step):
-            piece = np.ascontiguousarray(tensor[begin : begin + step], np.float32)
-            digest.update(piece.data)
-            (array.T if weight.transposed else array)[begin : begin + step] = piece
+        array = _aligned(weight.shape, dtype)
+        fingerprint.add(weight, np.asarray(found[weight.key]), array.T if weight.transposed else array)
         return array
 
     target = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
-    for name, group in _by_name(weights):
+    for name, group in by_name(weights):
         if group[0].layer is None:
             array: Any = read(group[0], target)
         elif quantize and name.endswith(".kernel"):
@@ -151,7 +153,7 @@ def stack_weights(
             array = _stacked((read(weight, target) for weight in group), len(group))
         # not `jnp.asarray`, which compiles a program per shape; on a CPU nothing is copied
         arrays[name] = jax.device_put(array, may_alias=True)
-    return arrays, digest.hexdigest()
+    return arrays, str(fingerprint)
 
 
 def _merge(found: dict[str, Any], copy: str, key: str) -> bool:
@@ -180,13 +182,6 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     room = np.empty(size + _ALIGNMENT, np.uint8)
     begin = -room.ctypes.data % _ALIGNMENT
     return room[begin : begin + size].view(dtype).reshape(shape)
-
-
-def _by_name(weights: list[Weight]) -> Iterator[tuple[str, list[Weight]]]:
-    groups: dict[str, list[Weight]] = {}
-    for weight in weights:
-        groups.setdefault(weight.name, []).append(weight)
-    yield from groups.items()
 
 
 def unstack_weights(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from .family import Family
 FAMILIES: dict[str, Family] = {
     model_type: family
     for family in (
-        *(bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, albert.FAMILY),
+        *(bert.FAMILY, *roberta.FAMILIES, distilbert.FAMILY, albert.FAMILY),
         *(gpt2.FAMILY, gpt_neox.FAMILY, *llama.FAMILIES),
         *(*bart.FAMILIES, *t5.FAMILIES),
     )

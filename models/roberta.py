@@ -5,17 +5,40 @@ Its classification head reads the first position as it leaves the last layer and
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import bert
 from .family import Family, HeadLayout
+from .keys import size, token, unread_all
 
-FAMILY = Family(
-    model_types=("roberta", "xlm-roberta"),
-    summary="RoBERTa and XLM-R: positions counted from the padding id",
+#: What RobertaConfig declares; a padding id it must have, for positions are counted from there.
+KEYS = {
+    **bert.KEYS,
+    "vocab_size": size(50265, "vocab_size"),
+    "pad_token_id": token(1, "pad_id"),
+    **unread_all(bos_token_id=0, eos_token_id=2),
+}
+
+ROBERTA = Family(
+    model_types=("roberta",),
+    summary="RoBERTa: positions counted from the padding id",
     task_model="Roberta",
     prefix="roberta",
-    fields=bert.FIELDS,
-    defaults={"type_vocab_size": 2, "positions_from_pad": True},
+    keys=KEYS,
+    older=bert.OLDER,
+    defaults={"positions_from_pad": True},
     layer_path=bert.layer_path,
     parts=bert.parts,
     head=HeadLayout(features="first", hidden="tanh", modules=("classifier.dense", "classifier.out_proj")),
+)
+
+FAMILIES = (
+    ROBERTA,
+    replace(
+        ROBERTA,
+        model_types=("xlm-roberta",),
+        summary="XLM-R: RoBERTa in many languages",
+        task_model="XLMRoberta",
+        keys={**KEYS, "vocab_size": size(30522, "vocab_size")},
+    ),
 )

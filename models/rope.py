@@ -22,12 +22,13 @@ from ..errors import GraftaxError
 
 Angles = tuple[jax.Array, jax.Array]  # cos and sin [rows, tokens, dim / 2]
 
+_ORIGINAL = "original_max_position_embeddings"
 #: Settings a kind needs beside its base, and those it may have.
 _NEEDS = {
     "default": (),
     "linear": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
-    "yarn": ("factor", "original_max_position_embeddings"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", _ORIGINAL),
+    "yarn": ("factor", _ORIGINAL),
 }
 _MAY = {"yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")}
 
@@ -42,23 +43,47 @@ class Rope:
     settings: tuple[tuple[str, Any], ...] = ()  # of the kind, by Hugging Face's names
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any], head_dim: int, theta: float = 10_000.0) -> Rope:
-        """From `rope_parameters` of a config, or `rope_scaling` of an older one; an unknown kind or setting is an error."""
+    def read(cls, raw: Mapping[str, Any], head_dim: int, longest: int) -> Rope:
+        """From `rope_parameters` of a config, or `rope_scaling` of an older one, with its `rope_theta`.
+
+        `longest`: the model's positions, which were those of its training where the config does not say.
+        Raises GraftaxError for an unknown kind or setting, and for what makes no angles.
+        """
         rest = dict(raw)
         kind = rest.pop("rope_type", rest.pop("type", "default"))
         rest.pop("type", None)
-        if kind not in _NEEDS:
+        if not isinstance(kind, str) or kind not in _NEEDS:
             raise GraftaxError(f"config.json: rope_type {kind!r} is not supported; supported are {', '.join(_NEEDS)}.")
-        theta = rest.pop("rope_theta", theta)
-        share = rest.pop("partial_rotary_factor", 1.0)
-        wrong = [name for name in _NEEDS[kind] if name not in rest]
+        theta, share = rest.pop("rope_theta"), rest.pop("partial_rotary_factor", 1.0)
+        numbers = {**rest, "rope_theta": theta, "partial_rotary_factor": share}
+        unsound = [name for name, value in numbers.items() if not _sound(value, null=name in rest)]
+        if unsound:
+            raise GraftaxError(f"config.json: rotary positions with {', '.join(unsound)} that are no numbers.")
+        if _ORIGINAL in _NEEDS[kind]:
+            rest.setdefault(_ORIGINAL, longest)
+        else:
+            rest.pop(_ORIGINAL, None)
+        wrong = [name for name in _NEEDS[kind] if rest.get(name) is None]
         if wrong:
             raise GraftaxError(f"config.json: rope_type {kind!r} lacks {', '.join(wrong)}.")
         wrong = [name for name in rest if name not in (*_NEEDS[kind], *_MAY.get(kind, ()))]
         if wrong and kind != "default":
             raise GraftaxError(f"config.json: rope_type {kind!r} with {', '.join(wrong)} is not supported.")
         settings = tuple(sorted((name, value) for name, value in rest.items() if value is not None and kind != "default"))
-        return cls(int(head_dim * share), float(theta), kind, settings)
+        return cls._checked(int(head_dim * share), float(theta), kind, settings, head_dim)
+
+    @classmethod
+    def _checked(cls, dim: int, theta: float, kind: str, settings: tuple[tuple[str, Any], ...], head_dim: int) -> Rope:
+        rope = cls(dim, theta, kind, settings)
+        try:
+            with np.errstate(all="ignore"):
+                inverse, factor = rope.frequencies()
+        except (ArithmeticError, ValueError):  # a division by zero, a logarithm of nothing
+            inverse, factor = np.asarray(np.nan), 1.0
+        if not 0 < 2 * len(np.atleast_1d(inverse)) <= head_dim or not np.isfinite(factor * inverse).all():
+            said = ", ".join(f"{name}={value!r}" for name, value in settings)
+            raise GraftaxError(f"config.json: {dim} of {head_dim} channels cannot be turned by {kind!r} of {theta} {said}.")
+        return rope
 
     def frequencies(self) -> tuple[np.ndarray, float]:
         """Angle per position `[dim / 2]`, and the factor of cosine and sine."""
@@ -78,6 +103,10 @@ class Rope:
         inverse, factor = self.frequencies()
         turned = positions[..., None].astype(jnp.float32) * jnp.asarray(inverse, jnp.float32)
         return jnp.cos(turned) * jnp.float32(factor), jnp.sin(turned) * jnp.float32(factor)
+
+
+def _sound(value: Any, null: bool) -> bool:
+    return null if value is None else (isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e30)
 
 
 def turn(x: jax.Array, angles: Angles) -> jax.Array:
@@ -104,7 +133,7 @@ def _yarn(inverse: np.ndarray, dim: int, theta: float, settings: Mapping[str, An
         """The channel that turns so often within the original length."""
         return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    low, high = channel(settings.get("beta_fast", 32)), channel(settings.get("beta_slow", 1))
+    low, high = channel(settings.get("beta_fast") or 32), channel(settings.get("beta_slow") or 1)
     if settings.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)

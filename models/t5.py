@@ -12,7 +12,7 @@ tower's distances gets what is a table in its first layer that all its layers us
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,26 +20,44 @@ from ..errors import GraftaxError
 from .bart import words
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .family import HEADLESS, Family
+from .keys import Key, activation, epsilon, flag, layers, nullable, only, padding, size, text, token, tokens, unread_all
 from .layers import ACTIVATIONS
-from .llama import eos_of
+from .llama_config import special_of
 from .parts import Part
 
-FIELDS = {
-    "vocab_size": "vocab_size",
-    "d_model": "hidden_size",
-    "num_layers": "encoder_layers",
-    "num_decoder_layers": "decoder_layers",
-    "num_heads": "encoder_heads",
-    "d_kv": "head_dim",
-    "d_ff": "encoder_wide",
-    "relative_attention_num_buckets": "buckets",
-    "relative_attention_max_distance": "far",
-    "layer_norm_epsilon": "norm_eps",
-    "decoder_start_token_id": "start_id",
+#: What T5Config and MT5Config declare.
+T5 = {
+    "vocab_size": size(32128, "vocab_size"),
+    "d_model": size(512, "hidden_size"),
+    "d_kv": size(64, "head_dim", most=1 << 16),
+    "d_ff": size(2048),
+    "num_layers": layers(6, "encoder_layers"),
+    "num_decoder_layers": nullable(layers(None)),
+    "num_heads": size(8),
+    "relative_attention_num_buckets": size(32, "buckets"),
+    "relative_attention_max_distance": size(128, "far"),
+    "layer_norm_epsilon": epsilon(1e-6),
+    "feed_forward_proj": text("relu"),
+    "pad_token_id": padding(0),
+    "eos_token_id": tokens(1),
+    "is_decoder": only(False),
+    **unread_all(dropout_rate=0.1, classifier_dropout=0.0, initializer_factor=1.0, use_cache=True, is_encoder_decoder=True),
 }
-
-#: Rates and starts of training, and what `feed_forward_proj` says too.
-_UNREAD = ("dropout_rate", "initializer_factor", "n_positions", "is_gated_act", "dense_act_fn")
+MT5 = {
+    **T5,
+    "vocab_size": size(250112, "vocab_size"),
+    "d_ff": size(1024),
+    "num_layers": layers(8, "encoder_layers"),
+    "num_heads": size(6),
+    "feed_forward_proj": text("gated-gelu"),
+    "decoder_start_token_id": nullable(token(0, "start_id")),
+    **unread_all(tie_word_embeddings=True, bos_token_id=None),
+}
+#: What `feed_forward_proj` says too, and the more exactly, and where the decoder begins.
+_OLDER = {"is_gated_act": nullable(flag(None)), "dense_act_fn": nullable(activation(None, field=""))}
+_OLDER |= {"decoder_start_token_id": nullable(token(0, "start_id"))}
+#: Whether what is projected to the vocabulary is scaled, as transformers 5 says it, for which all tie, and as before.
+_SCALED = {"scale_decoder_outputs": nullable(flag(None)), "tie_word_embeddings": nullable(flag(True))}
 
 ATTENTION = {"query": "q", "key": "k", "value": "v"}
 
@@ -87,32 +105,27 @@ def _tower(c: EncoderDecoderConfig, tower: str, heads: int, wide: int) -> list[P
     ]
 
 
-def read(raw: dict[str, Any]) -> dict[str, Any]:
-    for key in _UNREAD:
-        raw.pop(key, None)
-    said = raw.pop("tie_word_embeddings", None) is not False
-    scaled = raw.pop("scale_decoder_outputs", said)  # as transformers 5 says it, for which all tie
-    kind = raw.pop("feed_forward_proj", None) or "relu"
+def read(values: Mapping[str, Any]) -> dict[str, Any]:
+    kind = values["feed_forward_proj"]
     gate, _, activation = kind.rpartition("-")
-    activation = "gelu_new" if kind == "gated-gelu" else activation
+    activation = values["dense_act_fn"] or ("gelu_new" if kind == "gated-gelu" else activation)
     if gate not in ("", "gated") or activation not in ACTIVATIONS:
         raise GraftaxError(f"config.json: feed_forward_proj={kind!r}: not supported.")
-    width = raw.get("d_model")
     return {
-        "eos_ids": eos_of(raw),
-        "gated": bool(gate),
+        **special_of(values),
+        "gated": bool(gate) if values["is_gated_act"] is None else values["is_gated_act"],
         "activation": activation,
-        "decoder_layers": raw.pop("num_decoder_layers", None) or raw.get("num_layers"),
-        "decoder_heads": raw.get("num_heads"),
-        "decoder_wide": raw.get("d_ff"),
-        "output_scale": width**-0.5 if scaled and isinstance(width, int) else 1.0,
-        "own_head": not said,
+        "decoder_layers": values["num_decoder_layers"] or values["num_layers"],
+        **dict.fromkeys(("encoder_heads", "decoder_heads"), values["num_heads"]),
+        **dict.fromkeys(("encoder_wide", "decoder_wide"), values["d_ff"]),
     }
 
 
-def read_mt5(raw: dict[str, Any]) -> dict[str, Any]:
-    raw.setdefault("feed_forward_proj", "gated-gelu")
-    return {**read(raw), "output_scale": 1.0}
+def read_t5(values: Mapping[str, Any]) -> dict[str, Any]:
+    scaled = values["scale_decoder_outputs"]
+    if scaled is None:
+        scaled = values["tie_word_embeddings"] is not False
+    return {**read(values), "output_scale": values["d_model"] ** -0.5 if scaled else 1.0}
 
 
 def fitted(config: EncoderDecoderConfig, tensors: Container[str]) -> EncoderDecoderConfig:
@@ -120,28 +133,26 @@ def fitted(config: EncoderDecoderConfig, tensors: Container[str]) -> EncoderDeco
     return replace(config, own_head="lm_head.weight" in tensors)
 
 
-def _family(model_type: str, summary: str, task_model: str, read: Any) -> Family:
+_ALIASES = {"hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers", "head_dim": "d_kv"}
+
+
+def _family(
+    model_type: str, summary: str, task_model: str, keys: Mapping[str, Key], older: Mapping[str, Key], read: Any
+) -> Family:
     return Family(
         model_types=(model_type,),
         summary=summary,
         task_model=task_model,
         prefix="",
-        fields=FIELDS,
-        defaults={
-            "buckets": 32,
-            "head_dim": 64,
-            "norm": "rms",
-            "norm_eps": 1e-6,
-            "pre_norm": True,
-            "query_scale": 1.0,
-            "eos_ids": (1,),
-        },
+        keys=keys,
+        older=older,
+        aliases=_ALIASES,
+        defaults={"norm": "rms", "pre_norm": True, "query_scale": 1.0},
         layer_path=lambda config, index: f"block.{index}",
         parts=parts,
         head=HEADLESS,
         config=EncoderDecoderConfig,
         module=EncoderDecoder,
-        required={"is_decoder": False},
         read=read,
         copies={f"{tower}.embed_tokens.weight": "shared.weight" for tower in ("encoder", "decoder")},
         fitted=fitted,
@@ -149,6 +160,6 @@ def _family(model_type: str, summary: str, task_model: str, read: Any) -> Family
 
 
 FAMILIES = (
-    _family("t5", "T5, Flan-T5: encoder-decoders with distances for positions", "T5", read),
-    _family("mt5", "mT5: T5 in many languages", "MT5", read_mt5),
+    _family("t5", "T5, Flan-T5: encoder-decoders with distances for positions", "T5", T5, _OLDER | _SCALED, read_t5),
+    _family("mt5", "mT5: T5 in many languages", "MT5", MT5, _OLDER, read),
 )

@@ -27,12 +27,12 @@ _NARROWEST = 64  # tokens of a row that texts share
 _SHORTEST = 4  # tokens of a text, for the room a batch has for texts
 
 
-def evaluate(predictor: Predictor, name: str, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
+def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
     """Metrics of a loaded adapter's task (`train/metrics.py`) on labelled rows.
 
     Args:
         predictor: with the adapter loaded; measuring several with one predictor compiles nothing again.
-        name: of the adapter.
+        name: of the adapter; None: the head that the backbone's checkpoint brings.
         data: a path, a `datasets.Dataset` or an iterable of dicts, as for `train_many`.
 
     Raises:

@@ -50,7 +50,7 @@ def export_merged(
     config = dict(backbone.hf_config or {})
     for key in ("dtype", "torch_dtype", "problem_type"):
         config.pop(key, None)
-    if head is None and backbone.family.generates:
+    if head is None and backbone.generates:
         kind = "ConditionalGeneration" if backbone.family.encodes else "CausalLM"
         config["architectures"] = [f"{backbone.family.task_model}For{kind}"]
     elif head is None:

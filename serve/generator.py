@@ -66,7 +66,7 @@ class Generator:
     """A frozen language model and a bank of adapters over it. Calls may come from several threads."""
 
     def __init__(self, backbone: Backbone):
-        if not backbone.family.generates:
+        if not backbone.generates:
             raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
         self.backbone = backbone
         self.bank = Bank(backbone)

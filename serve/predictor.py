@@ -38,13 +38,15 @@ from .embedding import Pooling
 from .rows import listed, named, text_of
 
 MOST_ROWS = 64  # per call
+_OWN = ""  # name of the head that the checkpoint brings, which answers rows without an adapter
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said about one row; label and score are None for a row without an adapter or an adapter without a head.
+    """What is said about one row; label and score are None for an adapter without a head, and for a row without an adapter
+    where the backbone's checkpoint brings no head of its own.
 
     By task: "classify" a name and its probability; "multilabel" the names above a probability of a half, and these; "regress" a
     number and None; "tag" a name and a probability for every word.
@@ -90,6 +92,8 @@ class Predictor:
         self._lock = threading.Lock()
         self._forward = jax.jit(self._traced)
         self._embed = jax.jit(self._traced_vectors)
+        if backbone.own_head is not None:
+            self.load(_OWN, backbone.own_head)
 
     def _traced(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> Logits:
         self.compilations += 1  # runs when the function is traced, not when it is called
@@ -139,15 +143,20 @@ class Predictor:
             self.bank.remove(name)
             del self._loaded[name]
 
-    def labels(self, name: str) -> tuple[str, ...]:
-        """Label names of a loaded adapter; empty where it has no head."""
-        self.bank.slot(name)
-        return self._loaded[name].labels
+    def labels(self, name: str | None) -> tuple[str, ...]:
+        """Label names of a loaded adapter, or (None) of the checkpoint's own head; empty where there is no head."""
+        return self._known(name).labels
 
-    def task(self, name: str) -> Task:
-        """Task of a loaded adapter."""
+    def task(self, name: str | None) -> Task:
+        """Task of a loaded adapter, or (None) of the checkpoint's own head."""
+        return self._known(name).task
+
+    def _known(self, name: str | None) -> _Loaded:
+        if name is None and self.backbone.own_head is None:
+            raise GraftaxError(f"{self.backbone.name} brings no head of its own: name an adapter.")
+        name = _OWN if name is None else name
         self.bank.slot(name)
-        return self._loaded[name].task
+        return self._loaded[name]
 
     def predict(
         self,
@@ -160,7 +169,8 @@ class Predictor:
 
         Args:
             rows: a text each, a pair of texts (a tuple), or for a tagging adapter a text or list of words.
-            adapters: the adapter or composition of each row, or one for all; None: no adapter. The head, and with it the task
+            adapters: the adapter or composition of each row, or one for all; None: the backbone alone, which answers with the
+                head that its checkpoint brings, if any (`Backbone.own_head`). The head, and with it the task
                 and labels, is that of a stack's last part that has one, and of the first in an average or a split. A row with
                 `Parallel` has an answer for each part, one after another in its place.
             top_k: of so many labels, the likeliest, the probabilities are told; None: of all.
@@ -215,7 +225,7 @@ class Predictor:
 
     def _asked(self, row: Any, what: str | Composition | None, index: int) -> _Asked:
         """A row tokenized for the adapter that answers it."""
-        plan = plan_of(what)
+        plan = plan_of(_OWN if what is None and self.backbone.own_head is not None else what)
         for stage in plan:
             for term in stage:
                 refuse_tokens(what, plan, term.name, self.bank)

@@ -184,7 +184,6 @@ def test_older_checkpoints(shape: str, tmp_path: Path) -> None:
         ("bart", {"normalize_before": True}, "normalize_before=True"),
         ("pegasus", {"static_position_embeddings": False}, "static_position_embeddings=False"),
         ("bart", {"activation_function": "swoosh"}, "activation_function='swoosh'"),
-        ("bart", {"rope_theta": 1.0}, "rope_theta"),
         ("bart", {"decoder_attention_heads": 5}, "not a multiple of 5 heads"),
         ("t5", {"feed_forward_proj": "gated-swoosh"}, "feed_forward_proj='gated-swoosh'"),
     ],

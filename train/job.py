@@ -83,7 +83,7 @@ def prepare(
     if isinstance(val, float):
         check_fraction(val)
     held = None if val is None or isinstance(val, float) else read_examples(val, columns, task.name)
-    if task.headless and not backbone.family.generates:
+    if task.headless and not backbone.generates:
         raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
     if task.targets != backbone.family.encodes:
         other = "an encoder-decoder, for task 'seq2seq' alone" if backbone.family.encodes else "no encoder-decoder"

@@ -10,7 +10,6 @@ import typer
 from ..errors import GraftaxError
 from .arguments import columns_of, parse_adapter, parse_adapters, rows_to_continue, rows_to_read, sampling_of, split_names
 from .options import (
-    AdaptersOption,
     AnyBackboneOption,
     BackboneOption,
     ChosenOption,
@@ -80,7 +79,7 @@ def evaluate(
     dtype: DtypeOption = "float32",
     quantize: QuantizeOption = None,
 ) -> None:
-    """Measure an adapter on rows of its task.
+    """Measure an adapter on rows of its task, or without --adapter the head that the backbone's checkpoint brings.
 
     With --generate a language model is measured by what it says behind the prompts, without --adapter the backbone alone.
     """
@@ -94,15 +93,17 @@ def evaluate(
 
     columns = columns_of(locals())
     sampling = sampling_of(locals())
-    if adapter is None and not generate:
-        raise GraftaxError("give --adapter; the backbone alone is measured with --generate.")
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
     named = parse_adapter(adapter) if adapter is not None else None
-    if generate or named is None:
+    if named is None and not generate and loaded.own_head is None:
+        raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
+    if generate:
         generator, name = Generator(loaded), named.name if named else None
         if named:
             generator.load(named.name, named.place, any_backbone=any_backbone)
         numbers = evaluate_generation(generator, name, data, score=score.value, sampling=sampling, columns=columns)
+    elif named is None:
+        numbers = measure(Predictor(loaded), None, data, columns=columns)
     elif task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).headless:
         numbers = evaluate_language(loaded, read, data, columns=columns)
     else:
@@ -118,8 +119,8 @@ def evaluate(
 
 def predict(
     backbone: BackboneOption,
-    adapter: AdaptersOption,
     input: InputOption,
+    adapter: OptionalAdaptersOption = None,
     top_k: Annotated[
         Optional[int], typer.Option(min=1, help="Say the probabilities of this many labels, the likeliest, in each line.")
     ] = None,
@@ -132,14 +133,17 @@ def predict(
     """Answer rows, each with the adapter it names, as JSON lines in the same order.
 
     A row may have "text_pair" too, and "adapter" may be left out where only one is loaded. Several adapters in one row:
-    {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack.
+    {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack. Rows without an adapter are answered by the head that
+    the backbone's checkpoint brings, if any.
     """
     from ..models.load import load_backbone
     from ..serve.predictor import Predictor
 
-    named = parse_adapters(adapter)
+    named = parse_adapters(adapter or [])
     texts, wanted = rows_to_read(input, named)
     predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
+    if not named and predictor.backbone.own_head is None:
+        raise GraftaxError("give --adapter: this checkpoint brings no head of its own.")
     for name, place in named:
         predictor.load(name, place, labels=split_names(labels), any_backbone=any_backbone)
     for answer in predictor.predict(texts, wanted, top_k=top_k):

@@ -1,0 +1,33 @@
+"""What a user should know and need not act on: one line, a Python warning of a kind of its own.
+
+The command line prints it as a line on stderr (`graftax/__main__.py`); in Python the filters of `warnings` apply.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+from .errors import in_a_line
+
+
+class GraftaxNote(UserWarning):
+    """Something was ignored, or is not as the user may think, and the result is right all the same."""
+
+
+def note(text: str) -> None:
+    warnings.warn(GraftaxNote(in_a_line(text)), stacklevel=3)
+
+
+def print_notes() -> None:
+    """Show notes as lines on stderr from now on, and other warnings as before."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, GraftaxNote):
+            print(f"graftax: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show

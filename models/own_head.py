@@ -1,0 +1,85 @@
+"""The head that a checkpoint brings: of a fine-tuned classifier (`BertForSequenceClassification`) or tagger.
+
+It becomes an adapter of a head alone, so what answers with it is the code that answers with adapters. Its kind is what
+`architectures` in config.json says, its modules are those of the family's task model (`HeadLayout`), its labels `id2label`.
+A head that is not what its config says is left out, and a note says so: the backbone is a backbone all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..adapters.adapter import Adapter
+from ..errors import GraftaxError
+from ..notes import note
+from .checkpoint import Stored
+from .fingerprint import all_finite
+
+if TYPE_CHECKING:
+    from .backbone import Backbone
+
+_TASKS = {"single_label_classification": "classify", "multi_label_classification": "multilabel", "regression": "regress"}
+
+
+class _Unfit(Exception):
+    """Why a head is left out."""
+
+
+def head_of(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Adapter | None:
+    """The checkpoint's head, None where it has none; `raw`: its config.json.
+
+    Raises GraftaxError where the head's weights are not finite.
+    """
+    try:
+        return _found(backbone, raw, tensors)
+    except _Unfit as why:
+        note(f"{backbone.name}: read without its head: {why}.")
+        return None
+
+
+def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Adapter | None:
+    tags, classifies = (_is_for(raw, task) for task in ("TokenClassification", "SequenceClassification"))
+    if not backbone.family.head.modules or not (tags or classifies):
+        return None
+    weight = f"{backbone.head(1, tokens=tags).modules[-1]}.weight"
+    if weight not in tensors or not tensors[weight].shape:
+        raise _Unfit(f"it has no {weight}")
+    classes = tensors[weight].shape[0]
+    head = backbone.head(classes, tokens=tags)
+    site = head.select(backbone.sites)[0]
+    blank, fixed = head.identity(site, classes)
+    wanted = {key: like.shape for key, like in head.tensors(site, blank).items()}
+    for key, shape in wanted.items():
+        if key not in tensors or tensors[key].shape != shape:
+            raise _Unfit(f"it has no {key} of shape {shape}")
+    task = "tag" if tags else _TASKS.get(str(raw.get("problem_type")), "regress" if classes == 1 else "classify")
+    if (task, classes) == ("classify", 1) or (task == "regress" and classes > 1):
+        raise _Unfit(f"{raw['problem_type']} with {classes} classes is not supported")
+    labels = _labels(raw, classes)
+    read = {key: np.asarray(tensors[key]).astype(np.float32) for key in wanted}
+    for key, tensor in read.items():
+        if not all_finite(tensor):
+            raise GraftaxError(f"the weights are damaged: {key} holds NaN or infinite numbers.")
+    leaves = {leaf: np.ascontiguousarray(array) for leaf, array in head.leaves(site, read).items()}
+    states = {head.key: {site: (leaves, {leaf: np.asarray(array) for leaf, array in fixed.items()})}}
+    return Adapter((head,), states, task, () if task == "regress" else labels, backbone.fingerprint)
+
+
+def _is_for(raw: Mapping[str, Any], task: str) -> bool:
+    """Whether config.json says that the checkpoint is of that task model."""
+    said = raw.get("architectures")
+    return isinstance(said, list) and any(isinstance(name, str) and name.endswith(f"For{task}") for name in said)
+
+
+def _labels(raw: Mapping[str, Any], classes: int) -> tuple[str, ...]:
+    """Names of the classes, by index; those that transformers gives where the config has none."""
+    indices = [str(i) for i in range(classes)]
+    named = raw.get("id2label")
+    if named is None:
+        return tuple(f"LABEL_{i}" for i in indices)
+    if not isinstance(named, dict) or {*named} != {*indices}:
+        raise _Unfit(f"id2label in config.json does not name its {classes} classes")
+    return tuple(str(named[i]) for i in indices)

@@ -1,0 +1,207 @@
+"""The head that a checkpoint brings answers where no adapter is named; and what a merged backbone is known by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from configs import SIZES
+from conftest import some_inputs
+from refusals import refused
+from safetensors.numpy import load_file, save_file
+from tiny import tokenizer_json, toy_rows, write_csv
+
+from graftax import Generator, GraftaxError, LoRA, Predictor, load_adapter, load_backbone, merge, save_adapter
+from graftax.adapters.adapter import Adapter, Layout
+from graftax.models.registry import FAMILIES
+from graftax.notes import GraftaxNote
+from graftax.serve.evaluate import evaluate
+from graftax.serve.export import export_merged
+
+CLASSIFIERS = [name for name, family in FAMILIES.items() if family.head.modules]
+WORDS = ["iron shop", "the old apple", "a red plum and zinc", "gold"]
+
+
+def write_classifier(directory: Path, model_type: str, task: str, labels: int, **changes: Any) -> Any:
+    """A fine-tuned checkpoint as transformers writes it, with the tokenizer of tests/tiny.py; and transformers' model."""
+    raw = {**SIZES[model_type], "pad_token_id": 0, "eos_token_id": 5, **changes}
+    if model_type.endswith("roberta"):
+        raw["pad_token_id"] = 1
+    names = {i: f"name {i}" for i in range(labels)}
+    known = {"id2label": names, "label2id": {name: i for i, name in names.items()}, "vocab_size": 160}
+    config = transformers.AutoConfig.for_model(model_type, **{**raw, **known})
+    torch.manual_seed(0)
+    auto = getattr(transformers, f"AutoModelFor{task}")
+    model = auto.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(directory)
+    (directory / "tokenizer.json").write_text(tokenizer_json())
+    return model.eval()
+
+
+def own_logits(backbone: Any, inputs: Any) -> np.ndarray:
+    head = backbone.own_head
+    state = Layout.of([head], backbone.sites).stack(head, backbone.sites).state
+    found = jax.jit(backbone.forward)(backbone.params, state, inputs)
+    return np.asarray(found.tokens if head.task == "tag" else found.pooled)
+
+
+@pytest.mark.parametrize("task", ["SequenceClassification", "TokenClassification"])
+@pytest.mark.parametrize("model_type", CLASSIFIERS)
+def test_own_head_has_transformers_logits(model_type: str, task: str, tmp_path: Path) -> None:
+    """Of every family with heads: five classes, in its names."""
+    try:
+        model = write_classifier(tmp_path, model_type, task, 5)
+    except ValueError:
+        pytest.skip("transformers has no such task model")
+    backbone = load_backbone(tmp_path)
+    assert backbone.own_head is not None
+    assert backbone.own_head.task == ("tag" if task == "TokenClassification" else "classify")
+    assert backbone.own_head.labels == tuple(f"name {i}" for i in range(5))
+    inputs = some_inputs(backbone)
+    ids, mask = (torch.tensor(np.asarray(row, np.int64)) for row in (inputs.ids, inputs.mask))
+    with torch.no_grad():
+        theirs = model(input_ids=ids, attention_mask=mask).logits.numpy()
+    ours = own_logits(backbone, inputs._replace(types=np.zeros_like(inputs.types)))
+    at = np.asarray(inputs.mask) if task == "TokenClassification" else ...
+    np.testing.assert_allclose(ours[at], theirs[at], atol=1e-4)
+
+
+def test_rows_without_an_adapter_are_answered_by_the_checkpoint(tmp_path: Path) -> None:
+    """A 50-class BERT: with transformers' classes and probabilities, beside rows with an adapter, which are as ever."""
+    model = write_classifier(tmp_path, "bert", "SequenceClassification", 50)
+    backbone = load_backbone(tmp_path)
+    predictor = Predictor(backbone)
+    answers = predictor.predict(WORDS)
+    ids = [predictor.tokenizer([text], None, 40)[0].ids for text in WORDS]
+    with torch.no_grad():
+        theirs = [model(input_ids=torch.tensor(np.asarray(row, np.int64))[None]).logits[0].softmax(-1) for row in ids]
+    assert [(a.adapter, a.label) for a in answers] == [(None, f"name {int(t.argmax())}") for t in theirs]
+    np.testing.assert_allclose([a.score for a in answers], [float(t.max()) for t in theirs], atol=1e-4)
+    assert (predictor.labels(None), predictor.task(None).name) == (backbone.own_head.labels, "classify")
+
+    adapter = Adapter.create((LoRA(r=4), backbone.head(3)), backbone.sites, labels=("x", "y", "z"))
+    predictor.load("mine", adapter)
+    mixed = predictor.predict(WORDS, [None, "mine", None, "mine"])
+    assert [one.label for one in mixed[::2]] == [one.label for one in answers[::2]]
+    assert {one.label for one in mixed[1::2]} <= {"x", "y", "z"}
+
+
+def test_eval_and_predict_without_an_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from graftax.cli.use import evaluate as eval_command
+    from graftax.cli.use import predict as predict_command
+
+    write_classifier(tmp_path / "model", "bert", "SequenceClassification", 2)
+    rename = {"id2label": {"0": "fruit", "1": "metal"}}
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **rename}))
+    rows = write_csv(tmp_path / "rows.csv", toy_rows(count=12))
+    backbone = load_backbone(tmp_path / "model")
+    numbers = evaluate(Predictor(backbone), None, rows)
+    eval_command(str(tmp_path / "model"), rows, as_json=True)
+    assert json.loads(capsys.readouterr().out) == numbers
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in WORDS))
+    predict_command(str(tmp_path / "model"), texts)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["label"] for one in said] == [one.label for one in Predictor(backbone).predict(WORDS)]
+
+
+def test_without_a_head_there_is_nothing_to_answer_with(tiny_dir: Path, tmp_path: Path) -> None:
+    from graftax.cli.use import predict as predict_command
+
+    backbone = load_backbone(tiny_dir)
+    assert backbone.own_head is None
+    assert Predictor(backbone).predict(WORDS)[0].label is None
+    said = refused(lambda: Predictor(backbone).labels(None))
+    assert said is not None
+    assert "brings no head" in said
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "iron"}\n')
+    said = refused(lambda: predict_command(str(tiny_dir), texts))
+    assert said == "give --adapter: this checkpoint brings no head of its own."
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"id2label": {"0": "a"}}, "id2label"),
+        ({"id2label": ["a", "b", "c", "d", "e"]}, "id2label"),
+        ({"problem_type": "regression"}, "regression with 5 classes"),
+    ],
+)
+def test_a_head_that_does_not_fit_its_config_is_left_out(change: dict[str, Any], why: str, tmp_path: Path) -> None:
+    write_classifier(tmp_path, "bert", "SequenceClassification", 5)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.warns(GraftaxNote, match=f"read without its head: .*{why}"):
+        assert load_backbone(tmp_path).own_head is None
+
+
+def test_a_head_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    write_classifier(tmp_path, "bert", "SequenceClassification", 5)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["classifier.bias"][2] = np.nan
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(GraftaxError, match=r"classifier\.bias holds NaN"):
+        load_backbone(tmp_path)
+
+
+def test_regression_and_several_labels(tmp_path: Path) -> None:
+    for labels, problem, task in ((1, "regression", "regress"), (3, "multi_label_classification", "multilabel")):
+        write_classifier(tmp_path / task, "bert", "SequenceClassification", labels, problem_type=problem)
+        predictor = Predictor(load_backbone(tmp_path / task))
+        assert predictor.task(None).name == task
+        assert isinstance(predictor.predict(WORDS)[0].label, float if task == "regress" else list)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox"])
+def test_an_untied_classifier_has_no_projection(model_type: str, tmp_path: Path) -> None:
+    """It classifies, with its own head and with adapters, and is no language model."""
+    write_classifier(tmp_path, model_type, "SequenceClassification", 5, tie_word_embeddings=False)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    backbone = load_backbone(tmp_path)
+    assert Predictor(backbone).predict(WORDS)[0].label in backbone.own_head.labels
+    said = refused(lambda: Generator(backbone))
+    assert said is not None
+    assert "no language model" in said
+    whole, _ = merge(backbone, Adapter.create((LoRA(r=2), backbone.head(3)), backbone.sites))
+    assert whole.fingerprint == backbone.fingerprint  # a fresh adapter changes nothing
+
+
+# -- merged backbones ------------------------------------------------------------------------------------------------------
+
+
+def an_adapter(backbone: Any, seed: int) -> Adapter:
+    """LoRA with a head, nowhere zero."""
+    made = Adapter.create((LoRA(r=4), backbone.head(3)), backbone.sites, seed=seed, fingerprint=backbone.fingerprint)
+    random = np.random.default_rng(seed)
+    for own in made.states.values():
+        for trainable, _ in own.values():
+            trainable |= {
+                name: (leaf + 0.1 * random.standard_normal(leaf.shape)).astype(np.float32) for name, leaf in trainable.items()
+            }
+    return made
+
+
+def test_merged_backbones_have_fingerprints_of_their_own(tiny: Any, tmp_path: Path) -> None:
+    """That of their weights, in memory and after they are loaded; what was made for one is refused on the other."""
+    merged = [merge(tiny, an_adapter(tiny, seed))[0] for seed in (1, 2)]
+    assert len({tiny.fingerprint, *(one.fingerprint for one in merged)}) == 3
+    assert merge(tiny, an_adapter(tiny, 1))[0].fingerprint == merged[0].fingerprint
+    export_merged(tiny, an_adapter(tiny, 1), tmp_path / "merged")
+    assert load_backbone(tmp_path / "merged").fingerprint == merged[0].fingerprint
+    save_adapter(an_adapter(merged[0], 3), tmp_path / "adapter", merged[0])
+    load_adapter(tmp_path / "adapter", load_backbone(tmp_path / "merged"))
+    with pytest.raises(GraftaxError, match="made for another backbone"):
+        load_adapter(tmp_path / "adapter", merged[1])
