@@ -38,7 +38,7 @@ from .embedding import Pooling
 from .rows import listed, named, text_of
 
 MOST_ROWS = 64  # per call
-_OWN = ""  # name of the head that the checkpoint brings, which answers rows without an adapter
+_OWN = "the checkpoint's own head"  # name of the head that the checkpoint brings, which answers rows without an adapter
 
 T = TypeVar("T")
 
