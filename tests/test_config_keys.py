@@ -77,7 +77,7 @@ def test_sizes_alone(model_type: str, tmp_path: Path) -> None:
 
 #: Where transformers, too, has no model with its default beside the other keys.
 _REFUSED = {"phi3": {"pad_token_id": "pad_token_id is 32000, in a vocabulary of 97"}}
-_REFUSED |= dict.fromkeys(("qwen2", "qwen3"), {"use_sliding_window": r"layers with a window \(layer_types\)"})
+_REFUSED |= {key: {"use_sliding_window": r"layers with a window \(layer_types\)"} for key in ("qwen2", "qwen3")}
 
 FAST = {("gemma2", "attn_logit_softcapping"), ("gemma3_text", "rope_parameters"), ("gemma3_text", "sliding_window")}
 FAST |= {("t5", "feed_forward_proj"), ("bart", "scale_embedding"), ("gpt_neox", "attention_bias")}
