@@ -9,8 +9,9 @@ import typer
 
 from .cache import use_compilation_cache
 from .cli import app
-from .errors import GraftaxError
+from .errors import GraftaxError, in_a_line
 from .notes import print_notes
+from .signals import INTERRUPTED, leave
 
 
 def main() -> NoReturn:
@@ -23,36 +24,35 @@ def main() -> NoReturn:
     except GraftaxError as error:
         if debug:
             raise
+        if type(error).__name__ == "Interrupted":
+            leave(f"graftax: {error}")
         print(f"graftax: {error}", file=sys.stderr)
-        sys.exit(130 if type(error).__name__ == "Interrupted" else 2)
+        sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        print("graftax: interrupted", file=sys.stderr)
-        sys.exit(130)
+        leave("graftax: interrupted")
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
         if debug:
             raise
-        print(f"graftax: {error}", file=sys.stderr)
+        print(f"graftax: {in_a_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         if debug:
             raise
         usage = getattr(error, "format_message", None)  # click's own errors: a wrong option, a missing argument
         if usage is None:
-            print(
-                f"graftax: unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)",
-                file=sys.stderr,
-            )
+            said = in_a_line(f"unexpected {type(error).__name__}: {error}")
+            print(f"graftax: {said} (run again with --debug for the traceback)", file=sys.stderr)
             sys.exit(1)
         if said := " ".join(usage().split()):  # empty: there were no arguments, and the help was shown
             command = getattr(getattr(error, "ctx", None), "command_path", "graftax")
             print(f"graftax: {said}{'' if said[-1] in '.?' else '.'} Try {command} --help.", file=sys.stderr)
         sys.exit(2)
-    if code == 130:  # typer's way to say that Ctrl-C was pressed
-        print("graftax: interrupted", file=sys.stderr)
+    if code == INTERRUPTED:  # typer's way to say that Ctrl-C was pressed
+        leave("graftax: interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,4 +1,9 @@
-"""Writing to disk so that a crash at any moment leaves the old content or the new, never half of one."""
+"""Writing to disk so that a crash at any moment leaves the old content or the new, never half of one.
+
+What is being written lies in a *draft*, a hidden folder beside the place where it will be, and gets there in one rename. A
+process that is killed leaves its draft behind. While it lives it holds a lock on it, so that anyone may tell such a draft from
+one that is being written, and the next write into the same folder sweeps it away.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,15 @@ import errno
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import GraftaxError
+
+_DRAFT = ".graftax-draft-"  # how the names of drafts begin, and those of nothing else
 
 
 @contextmanager
@@ -23,50 +29,84 @@ def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
     if path.exists() and not path.is_dir():
         raise GraftaxError(f"{path} is not a directory.")
-    with full_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        with full_disk(path):
-            yield draft
-            for file in draft.rglob("*"):
-                _sync(file)
-            _sync(draft)
-            draft.chmod(0o755)
-            if path.exists():
-                old = draft.with_name(f"{draft.name}.old")
-                path.rename(old)
-                try:
-                    draft.rename(path)
-                except BaseException:
-                    old.rename(path)
-                    raise
-                shutil.rmtree(old)
-            else:
-                draft.rename(path)
-            _sync(path.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with full_disk(path), _draft_beside(path) as draft:
+        (new := draft / "new").mkdir()
+        yield new
+        for file in new.rglob("*"):
+            _sync(file)
+        _sync(new)
+        if path.exists():
+            old = draft / "old" / path.name
+            old.parent.mkdir()
+            path.rename(old)
+            try:
+                new.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+        else:
+            new.rename(path)
+        _sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content atomically."""
-    with full_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(draft, 0o644)  # mkstemp's files are for their owner alone
-            os.replace(draft, path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+    with full_disk(path), _draft_beside(path) as draft:
+        new = draft / "new"
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
 
 
 def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _draft_beside(path: Path) -> Iterator[Path]:
+    """A locked, empty folder on the disk of `path`, which is gone when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    while True:
+        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
+        handle = _lock(draft)
+        if draft.exists():  # else another process has swept it away before it was locked
+            break
+        os.close(handle)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(handle)
+
+
+def sweep(directory: Path) -> None:
+    """Remove the drafts of processes that are no more; what one of them had just moved away for its draft goes back."""
+    for draft in directory.glob(f"{_DRAFT}*"):
+        with suppress(OSError):  # it is being written, or another user's: then it stays
+            handle = _lock(draft, wait=False)
+            try:
+                for old in draft.glob("old/*"):
+                    if not (directory / old.name).exists():
+                        old.rename(directory / old.name)
+                shutil.rmtree(draft)
+            finally:
+                os.close(handle)
+
+
+def _lock(directory: Path, wait: bool = True) -> int:
+    """A handle that locks a directory until it is closed; BlockingIOError where another process holds it."""
+    import fcntl  # Windows has none, and reads all the same
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def _sync(path: Path) -> None:
@@ -78,8 +118,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """A full disk as one clear line, also where safetensors or orbax report it in an exception of their own."""
+def full_disk(path: Path, left: str = "nothing was changed there") -> Iterator[None]:
+    """A full disk as one line that says what is `left`, also where safetensors or orbax have an exception of their own."""
     try:
         yield
     except GraftaxError:
@@ -87,26 +127,35 @@ def full_disk(path: Path) -> Iterator[None]:
     except Exception as error:
         known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if known or any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
-            raise GraftaxError(f"{path}: no space left on the disk; nothing was changed there.") from error
+            raise GraftaxError(f"{path}: no space left on the disk; {left}.") from error
         raise
 
 
+class Locked:
+    """A directory that this process has locked."""
+
+    def __init__(self, directory: Path, handle: int):
+        self._directory, self._handle = directory, handle
+
+    def check(self) -> None:
+        """Refuse to go on in a directory that was removed meanwhile; what is there now under its name is not locked."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._directory), os.fstat(self._handle)):
+                return
+        raise GraftaxError(f"{self._directory} was removed while it was written to; run the same command again to begin anew.")
+
+
 @contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[Locked]:
     """Hold a directory (made if need be) against other processes; however this one ends, the lock ends with it."""
     with full_disk(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":  # it has no such locks
-        yield
-        return
-    import fcntl
-
-    handle = os.open(directory, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GraftaxError(f"another process is training into {directory}; wait for it or choose another.") from None
-        yield
+        handle = _lock(directory, wait=False)
+    except BlockingIOError:
+        raise GraftaxError(f"another process is training into {directory}; wait for it or choose another.") from None
+    try:
+        sweep(directory)
+        yield Locked(directory, handle)
     finally:
         os.close(handle)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,22 @@ import numpy as np
 
 
 class Checkpoints:
-    """Saves and restores `(arrays, facts)`; the newest two are kept."""
+    """Saves and restores `(arrays, facts)`; the newest two are kept. A `with` block waits at its end for the save under way."""
 
     def __init__(self, directory: Path):
         import orbax.checkpoint as ocp
 
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every step of its own at INFO and WARNING
+        # orbax reports every step of its own, and a failing save as some tracebacks before it is an exception here
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._ocp = ocp
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
-        """Start a save; it goes on in the background. Both are copied first: the next step changes them."""
+        """Start a save; it goes on in the background. Both are copied first: the next step changes them.
+
+        What a save before it failed of is raised here, or by `wait`.
+        """
         copied, facts = jax.tree.map(lambda leaf: np.array(leaf, copy=True), arrays), json.loads(json.dumps(facts))
         args = self._ocp.args
         self._manager.save(step, args=args.Composite(arrays=args.StandardSave(copied), facts=args.JsonSave(facts)), force=True)
@@ -46,7 +51,15 @@ class Checkpoints:
             return None
         return self._manager.restore(step, args=self._ocp.args.Composite(facts=self._ocp.args.JsonRestore()))["facts"]
 
-    def close(self) -> None:
-        """Wait for the save that is under way."""
+    def wait(self) -> None:
+        """Until the save that is under way is on the disk."""
         self._manager.wait_until_finished()
-        self._manager.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            return  # KeyboardInterrupt: at once
+        with suppress(Exception):  # `wait` has told, or the run ends for another reason, or no checkpoint is needed any more
+            self._manager.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,11 +18,13 @@ from ..models.tokens import Tokenizer
 from .batches import Shape, number_of_batches, shape_alone, shape_for
 from .data import Columns, check_fraction, read_examples, split
 from .measure import Measure
-from .optimizer import rates
+from .optimizer import check_rates, rates
 from .recipe import Recipe
 from .rows import Rows
 from .step import Hyper, SlotState, hyper, start
 from .tasks import Task
+
+MOST_STEPS = 2**24  # a schedule counts them in 32-bit floats, which hold no larger number exactly
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +42,12 @@ class Job:
     def steps_per_epoch(self) -> int:
         return number_of_batches(len(self.train), self.recipe.batch_size)
 
+    @property
+    def steps(self) -> int:
+        return self.recipe.epochs * self.steps_per_epoch
+
     def hyper(self) -> Hyper:
-        return hyper(self.recipe, self.recipe.epochs * self.steps_per_epoch, len(self.adapter.labels))
+        return hyper(self.recipe, self.steps, len(self.adapter.labels))
 
     def start(self, layout: Layout, sites: Sequence[Site]) -> SlotState:
         """Its state before the first step."""
@@ -103,12 +109,17 @@ def prepare(
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
     parts = [rows, val_rows] if val_rows else [rows]
+    most = max(map(len, parts))
+    batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())  # a batch needs no room for rows that there are not
+    if (steps := recipe.epochs * number_of_batches(len(rows), batch_size)) > MOST_STEPS:
+        raise GraftaxError(f"{name}: {recipe.epochs:,} epochs are {steps:,} steps; a run counts up to {MOST_STEPS:,}.")
+    check_rates(recipe, backbone.sites_for(head))
     if task.targets or any(m.adds_tokens or m.whole_text for m in methods):
         longest = max(length for part in parts for length in part.lengths)
-        shape = shape_alone(longest, recipe.batch_size, rows.together, max(part.longest_target for part in parts))
+        shape = shape_alone(longest, batch_size, rows.together, max(part.longest_target for part in parts))
     else:
         longest = max(length for part in parts for length in part.wholes)
-        shape = shape_for(rows.lengths, longest, recipe.batch_size, recipe.seed, recipe.epochs, rows.together)
+        shape = shape_for(rows.lengths, longest, batch_size, recipe.seed, recipe.epochs, rows.together)
     adapter = Adapter.create(
         methods,
         backbone.sites_for(head),
@@ -126,10 +137,3 @@ def _start_of(methods: Sequence[Method]) -> dict[str, str]:
     """How LoRA started, which plain LoRA's file does not say."""
     found = [start for m in methods if (start := getattr(m, "start", "default")) != "default"]
     return {"start": found[0]} if found else {}
-
-
-def select_overrides(overrides: Mapping[str, Any], names: list[str], what: str = "settings") -> None:
-    """Settings (or validation rows) of an adapter that is not trained are a slip of the pen."""
-    unknown = [name for name in overrides if name not in names]
-    if unknown:
-        raise GraftaxError(f"{what} for {', '.join(unknown)}, but the adapters are {', '.join(names)}.")

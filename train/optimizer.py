@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 
+_NEVER = np.iinfo(np.int32).max  # a step that no run takes
+
+
 @functools.cache
 def optimizer_named(name: str) -> optax.GradientTransformation:
     """optax's optimizer of that name, at learning rate 1 and without weight decay."""
@@ -75,9 +78,21 @@ def rates(recipe: Recipe, stacked: Stacked, layout: Layout, sites: Sequence[Site
         return np.asarray(mask * recipe.layer_decay**depth * ratio, np.float32)
 
     def first(key: str, leaf: str, mask: Any, depth: np.ndarray) -> np.ndarray:
-        return np.ceil(recipe.unfreeze * epoch * depth).astype(np.int32)
+        return np.minimum(np.ceil(recipe.unfreeze * epoch * depth.astype(np.float64)), _NEVER).astype(np.int32)
 
     return over_leaves(rate), over_leaves(first)
+
+
+def check_rates(recipe: Recipe, sites: Sequence[Site]) -> None:
+    """An error where a multiple of a multiple of the learning rate is no 32-bit float any more."""
+    layers = 1 + number_of_layers(sites)
+    with np.errstate(over="ignore"):
+        fastest = np.float32(recipe.lr * recipe.lora_plus * np.float64(recipe.layer_decay) ** layers)
+    if not np.isfinite(fastest):
+        raise GraftaxError(
+            f"lr {recipe.lr:g}, lora_plus {recipe.lora_plus:g} and layer_decay {recipe.layer_decay:g} over {layers} layers "
+            "multiply to no finite learning rate."
+        )
 
 
 def precondition(trainable: State, grads: State) -> State:

@@ -37,7 +37,7 @@ class Place:
     job: int
     epoch: int = 0
     position: int = 0  # batches of this epoch that are done
-    best: float | None = None  # main metric of the best epoch so far
+    best: list[float] | None = None  # main metric and loss of the best epoch so far, both as "more is better"
     best_epoch: int = 0
     waited: int = 0  # epochs since
 
@@ -173,28 +173,36 @@ class Pack:
     # -- validation and results -----------------------------------------------------------------------------------------
 
     def evaluate(self, slot: int) -> dict[str, float] | None:
-        """Metrics of a slot's adapter on its validation rows; None where it gives numbers that are not finite."""
+        """Loss and metrics of a slot's adapter on its validation rows; None where it gives numbers that are not finite."""
         place = self.places[slot]
         assert place is not None
         job = self.jobs[place.job]
         assert job.val is not None
-        answers = self._answers(slot, job, job.val)
-        return None if answers is None else self.task.score(job.val.examples, answers, job.adapter.labels)
+        if (found := self._answers(slot, job, job.val)) is None:
+            return None
+        answers, loss = found
+        return {"loss": loss, **self.task.score(job.val.examples, answers, job.adapter.labels)}
 
-    def _answers(self, slot: int, job: Job, rows: Rows) -> list[Answer] | None:
-        """Predictions of a slot's adapter for rows, in their order; None where a logit is not finite."""
-        names, answers = job.adapter.labels, dict[int, Answer]()
+    def _answers(self, slot: int, job: Job, rows: Rows) -> tuple[list[Answer], float] | None:
+        """Predictions of a slot's adapter for rows, in their order, and their mean loss; None where a logit is not finite.
+
+        The mean is over the batches', each as often as it has texts.
+        """
+        names, answers, losses = job.adapter.labels, dict[int, Answer](), 0.0
         for planned in plan_all(rows.lengths, job.shape):
             batch = self._batch(rows, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
-            logits = np.asarray(self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs, labels))
+            outputs = self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs, labels)
+            loss = self.programs.measured(self.state, np.int32(slot), outputs, labels, batch.weight)
+            losses += float(loss) * len(planned.texts)
+            logits = np.asarray(outputs)
             if not self.task.headless:
                 logits = logits[..., : len(names)]
             for i, mine in self.task.each(logits, rows, planned):
                 if not np.isfinite(mine).all():
                     return None
                 answers[i] = self.task.answer(mine, names, rows.tokens[i])
-        return [answers[i] for i in range(len(answers))]
+        return [answers[i] for i in range(len(answers))], losses / len(rows.tokens)
 
     def _settled(self) -> Any:
         return settled(self.state.trainable, self.state.fixed)

@@ -1,120 +1,128 @@
-"""What a person sees of a run: bars on a terminal, a line per epoch elsewhere; and the metrics as a stream of JSON lines."""
+"""What a person sees of a run on standard error: bars on a terminal, elsewhere a line per epoch and for whatever takes long."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from .. import disk
-
-
-class Metrics:
-    """`metrics.jsonl`, a line per epoch and adapter as it happens; TensorBoard too where tensorboardX is installed."""
-
-    def __init__(self, path: Path, offset: int | None, adapters: Sequence[str]):
-        """`offset`: where a resumed run goes on; None: a new one, which keeps what is there about other adapters."""
-        there = path.read_bytes() if path.exists() else b""
-        if offset is None:
-            there = b"".join(line for line in there.splitlines(keepends=True) if _adapter(line) not in (None, *adapters))
-        disk.write_text(path, there[:offset].decode())  # what was written after the checkpoint will be written again
-        self._file = path.open("ab")
-        self._board = _board(path.parent)
-
-    @property
-    def offset(self) -> int:
-        return self._file.tell()
-
-    def write(self, line: dict[str, Any]) -> None:
-        self._file.write((json.dumps(line) + "\n").encode())
-        self._file.flush()
-        if self._board is not None:
-            for key, value in line.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{line['adapter']}/{key}", value, line["step"])
-
-    def close(self) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def _adapter(line: bytes) -> str | None:
-    """Which adapter a line is about; None for a line that is none of ours."""
-    try:
-        return json.loads(line)["adapter"]
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _board(directory: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(directory / "tensorboard"))
+from ..compiling import PATIENCE, Compiling
+from ..errors import in_a_line
 
 
 class Progress:
-    """Bars for every task in a slot and for the whole run, or plain lines when nobody watches."""
+    """Bars or lines while its `with` block runs; silent unless `shown`."""
 
-    def __init__(self, total_steps: int, done: int, enabled: bool = True):
-        self._enabled = enabled
+    def __init__(self, shown: bool):
+        self._began, self._shown = time.monotonic(), shown
         self._live: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._began = time.monotonic()
-        if enabled and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bars
+        self._compiling = Compiling(long=self._compiles)
+        self._doing, self._since = "", self._began  # what is done that no bar shows, and since when
+        self._stopping = False
+        self._overall: Any = None
+        self._bars: dict[str, Any] = {}  # of the adapters in the slots
+        self._adapters, self._done = 0, 0
 
-            self._live = Bars(
-                TextColumn("{task.description:<24}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-            )
-            self._overall = self._live.add_task("all adapters", total=total_steps, completed=done, note="")
-            self._live.start()
+    def __enter__(self) -> Progress:
+        if self._shown:
+            self._compiling.__enter__()
+            if sys.stderr.isatty():
+                from rich.console import Console
+                from rich.live import Live
+
+                self._live = Live(self, console=Console(stderr=True), transient=True, redirect_stdout=False)
+                self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._shown:
+            self._compiling.__exit__()
+        if self._live:
+            self._live.stop()
+
+    # -- what is done ---------------------------------------------------------------------------------------------------
+
+    def doing(self, what: str) -> None:
+        """What is done until the next step; on a terminal alone."""
+        self._doing, self._since = what, time.monotonic()
+
+    def expect(self, adapters: int, done: int, total_steps: int, steps_done: int) -> None:
+        """How much there is to do in all, and how much of it is done."""
+        if self._live:
+            from .bars import Bar
+
+            self._adapters, self._done = adapters, done
+            self._overall, self._first, self._started = Bar("", total_steps, steps_done), steps_done, 0.0
 
     def begin(self, name: str, steps: int, done: int = 0) -> None:
         if self._live:
-            self._tasks[name] = self._live.add_task(name, total=steps, completed=done, note="")
+            from .bars import Bar
+
+            self._bars[name] = Bar(in_a_line(name), steps, done)
 
     def advance(self, name: str) -> None:
+        self._doing = ""
         if self._live:
-            self._live.advance(self._tasks[name])
-            self._live.advance(self._overall)
+            self._bars[name].done += 1
+            self._overall.done += 1
+            self._started = self._started or time.monotonic()
 
-    def epoch(self, name: str, epoch: int, epochs: int, numbers: dict[str, float]) -> None:
-        note = "  ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+    def epoch(self, name: str, epoch: int, epochs: int, numbers: dict[str, float], main: str) -> None:
+        """The numbers of an epoch, of which `main` is the one that counts."""
         if self._live:
-            self._live.update(self._tasks[name], note=note)
+            from .bars import notes_of
+
+            others = {key: value for key, value in numbers.items() if key != main}
+            self._bars[name].notes = notes_of(others | {main: numbers[main]})
         else:
-            self.say(f"{name}: epoch {epoch}/{epochs}  {note}")
+            said = "  ".join(f"{key} {value:.4f}" for key, value in numbers.items())
+            self.say(f"{name}: epoch {epoch}/{epochs}  {said}")
 
     def end(self, name: str, skipped: int = 0) -> None:
         if self._live:
-            self._live.remove_task(self._tasks.pop(name))
-            self._live.advance(self._overall, skipped)
+            del self._bars[name]
+            self._done += 1
+            self._overall.done += skipped
+
+    # -- lines ----------------------------------------------------------------------------------------------------------
 
     def say(self, line: str) -> None:
         if self._live:
-            self._live.console.print(line, highlight=False)
-        elif self._enabled:
-            print(f"[{time.monotonic() - self._began:7.1f} s] {line}", file=sys.stderr, flush=True)
+            self._live.console.print(in_a_line(line), highlight=False, markup=False)
+        elif self._shown:
+            print(f"[{time.monotonic() - self._began:7.1f} s] {in_a_line(line)}", file=sys.stderr, flush=True)
 
-    def interject(self, line: str) -> None:
-        """`say` from a signal handler, which may have interrupted a write: no lock, no buffer."""
-        if self._enabled:
-            os.write(2, f"{line}\n".encode())
+    def stopping(self) -> None:
+        """Say, from a signal handler, that the run will stop. It may have interrupted a write: no lock, no buffer."""
+        self._stopping = True
+        if self._shown and not self._live:
+            os.write(2, f"{_STOPPING}\n".encode())
 
-    def close(self) -> None:
-        if self._live:
-            self._live.stop()
+    def _compiles(self) -> None:
+        if not self._live:
+            self.say("compiling")
+
+    def __rich_console__(self, console: Any, options: Any) -> Any:
+        """The bars and, below them, what is done besides."""
+        from rich.text import Text
+
+        from .bars import drawn, duration
+
+        if self._overall is not None:
+            self._overall.name = f"{self._done} of {self._adapters} done"
+            if (fresh := self._overall.done - self._first) > 1:
+                left = (time.monotonic() - self._started) / (fresh - 1) * (self._overall.total - self._overall.done)
+                self._overall.notes = (*[f"{duration(left)} left"] * 3, duration(left))
+            bars = [self._overall, *list(self._bars.values())]
+            yield from drawn(bars, options.max_width, max(3, options.size.height - 2), options.ascii_only)
+        now = time.monotonic()
+        if self._stopping:
+            yield Text(_STOPPING)
+        elif (since := self._compiling.since) is not None and now - since > PATIENCE:
+            yield Text(f"compiling, {duration(now - since)}", "dim")
+        elif self._doing and now - self._since > PATIENCE:
+            yield Text(f"{self._doing}, {duration(now - self._since)}", "dim", no_wrap=True, overflow="ellipsis")
+
+
+_STOPPING = "stopping after this step; once more to stop at once"

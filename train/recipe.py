@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraftaxError
+from ..settings import check_flag, check_number, check_positive, check_whole
 from .optimizer import optimizer_named
 from .step import SCHEDULES
+
+_MOST_EPOCHS = 100_000
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyperparameters of one adapter's training."""
+    """Hyperparameters of one adapter's training.
+
+    Raises:
+        GraftaxError: a value of another type, not finite, or out of its range.
+    """
 
     epochs: int = 3
     lr: float = 1e-3  # peak learning rate of AdamW
@@ -24,7 +31,7 @@ class Recipe:
     schedule: str = "linear"  # after the warm-up: linear or cosine decay to zero, or constant
     warmup: float = 0.06  # share of the steps
     weight_decay: float = 0.0
-    clip: float | None = 1.0  # of the gradient's global norm
+    clip: float | None = 1.0  # of the gradient's global norm; None, or infinity, which becomes None: not at all
     optimizer: str = "adamw"  # any of optax's whose update is proportional to the learning rate; one for a whole run
     preconditioned: bool = False  # low-rank gradients scaled by the other factor's inverse Gram matrix; likewise
     lora_plus: float = 1.0  # learning rate of LoRA's B, as a multiple of A's
@@ -35,34 +42,28 @@ class Recipe:
     patience: int | None = None  # epochs without improvement on the validation rows before stopping early
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_length", "seed", "patience"):
-            value, least = getattr(self, name), 0 if name == "seed" else 1
-            if name == "patience" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise GraftaxError(f"{name} must be a whole number, at least {least}; got {value!r}.")
-        for name in ("lr", "warmup", "weight_decay", "clip", "lora_plus", "layer_decay", "beta", "unfreeze"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) and not (name == "clip" and value is None):
-                raise GraftaxError(f"{name} must be a number, got {value!r}.")
-        if self.seed >= 2**32:
-            raise GraftaxError(f"seed must be less than 2**32, got {self.seed}.")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise GraftaxError(f"the learning rate must be positive, got {self.lr}.")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise GraftaxError(f"weight_decay must not be negative, got {self.weight_decay}.")
-        if self.clip is not None and not self.clip > 0:
-            raise GraftaxError(f"clip must be positive, got {self.clip}.")
-        for name in ("lora_plus", "layer_decay", "beta"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise GraftaxError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not (math.isfinite(self.unfreeze) and self.unfreeze >= 0):
-            raise GraftaxError(f"unfreeze is a number of epochs, at least 0; got {self.unfreeze}.")
-        optimizer_named(self.optimizer)
+        check_whole("epochs", self.epochs, 1, _MOST_EPOCHS)
+        for name in ("batch_size", "max_length"):
+            check_whole(name, getattr(self, name), 1, 2**31 - 1)
+        check_whole("seed", self.seed, 0, 2**32 - 1)
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1, _MOST_EPOCHS)
+        if isinstance(self.clip, float) and self.clip == math.inf:
+            object.__setattr__(self, "clip", None)
+        if self.clip is not None:
+            check_positive("clip", self.clip)
+        for name in ("lr", "lora_plus", "layer_decay", "beta"):
+            check_positive(name, getattr(self, name))
+        check_number("weight_decay", self.weight_decay)
+        check_number("warmup, a share of the steps,", self.warmup, most=1 - 2**-24)
+        check_number("unfreeze, a number of epochs,", self.unfreeze, most=_MOST_EPOCHS)
+        for name in ("truncate", "preconditioned"):
+            check_flag(name, getattr(self, name))
         if self.schedule not in SCHEDULES:
             raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
-        if not 0.0 <= self.warmup < 1.0:
-            raise GraftaxError(f"warmup is a share of the steps, in [0, 1); got {self.warmup}.")
+        if not isinstance(self.optimizer, str):
+            raise GraftaxError(f"optimizer must be the name of one of optax's, got {self.optimizer!r}.")
+        optimizer_named(self.optimizer)
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with fields changed; an unknown field is an error that lists the fields."""

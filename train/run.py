@@ -7,36 +7,33 @@ an uninterrupted run, bit for bit.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from .. import disk
+from .. import disk, signals
 from ..adapters.adapter import Adapter
 from ..adapters.files import save_adapter
 from ..adapters.lora import LoRA
 from ..adapters.method import Method
 from ..errors import GraftaxError
-from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..settings import check_flag
+from .arguments import changed, check_arguments
+from .begun import Begun, digest_of, machine
 from .checkpoint import Checkpoints
 from .data import Columns
-from .job import Job, prepare, select_overrides
+from .job import Job, prepare
+from .journal import Metrics
 from .kinds import by_kind
 from .pack import Pack, Place
-from .progress import Metrics, Progress
+from .progress import Progress
 from .recipe import Recipe
 from .tasks import Task, task_named
 from .tune import choose_pack_size
@@ -104,43 +101,33 @@ def train_many(
         GraftaxError: bad input, found before anything is trained; or adapters whose loss was not finite, after the rest.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
-    out = Path(out)
-    each = each or {}
-    if not data:
-        raise GraftaxError("there is no data to train on.")
-    if pack_size is not None and pack_size < 1:
-        raise GraftaxError(f"the pack size must be at least 1, got {pack_size}.")
-    if out.exists() and not out.is_dir():
-        raise GraftaxError(f"{out} is not a directory.")
-    for name in data:
-        if not name or name.startswith(".") or "/" in name or name == "metrics.jsonl":
-            raise GraftaxError(f"an adapter cannot be named {name!r}: its files go to a directory of that name.")
-    select_overrides(each, list(data))
-    if isinstance(val, Mapping):
-        select_overrides(val, list(data), "validation rows")
-    tokenizer, kind = Tokenizer.of(backbone), task_named(task)
-    jobs = []
-    for name, rows in data.items():
-        changes = dict(each.get(name, {}))
-        own_method = changes.pop("method", method)
-        held = val.get(name) if isinstance(val, Mapping) else val
-        jobs.append(
-            prepare(
-                name,
-                rows,
-                held,
-                backbone=backbone,
-                task=kind,
-                method=own_method,
-                recipe=recipe.replace(**changes),
-                columns=columns,
-                tokenizer=tokenizer,
+    each = {} if each is None else each
+    check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
+    for name, value in {"overwrite": overwrite, "progress": progress}.items():
+        check_flag(name, value)
+    out, kind, tokenizer = Path(out), task_named(task), Tokenizer.of(backbone)
+    with Progress(progress) as shown:
+        jobs = []
+        for number, (name, rows) in enumerate(data.items(), 1):
+            shown.doing(f"reading {name}, {number} of {len(data)}")
+            changes = each.get(name, {})
+            jobs.append(
+                prepare(
+                    name,
+                    rows,
+                    val.get(name) if isinstance(val, Mapping) else val,
+                    backbone=backbone,
+                    task=kind,
+                    method=changes.get("method", method),
+                    recipe=changed(recipe, name, changes),
+                    columns=columns,
+                    tokenizer=tokenizer,
+                )
             )
-        )
-    with disk.locked(out):
-        run = Run(backbone, kind, jobs, out, tokenizer, pack_size, overwrite, save_every, progress)
-        with run.signals():
-            return run.go()
+        with disk.locked(out) as lock:
+            run = Run(backbone, kind, jobs, out, lock, tokenizer, pack_size, overwrite, save_every, shown)
+            with signals.remembered(shown.stopping) as run.stop:
+                return run.go()
 
 
 @dataclass
@@ -172,53 +159,53 @@ class Run:
         task: Task,
         jobs: list[Job],
         out: Path,
+        lock: disk.Locked,
         tokenizer: Tokenizer,
         pack_size: int | None,
         overwrite: bool,
         save_every: float,
-        progress: bool,
+        progress: Progress,
     ):
-        self.backbone, self.task, self.jobs, self.out, self.save_every = backbone, task, jobs, out, save_every
-        self.tokenizer = tokenizer
+        self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
+        self.tokenizer, self.save_every, self.progress = tokenizer, save_every, progress
         self.folder = out / ".run"
-        self.stopped: int | None = None  # the signal that arrived
+        self.stop = signals.Stop()
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []
         self.timers: dict[str, Timer] = {}  # of the jobs in the slots
         self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
 
         self.kinds = by_kind(jobs, backbone.sites)
-        if pack_size is not None:
-            pack_size = min(pack_size, len(jobs))
-        started = self._settle(overwrite, pack_size)
-        self.sizes = started or [pack_size or choose_pack_size(backbone, task, own, tokenizer) for own in self.kinds]
-        self.ticks, offset = 0, None
-        if started is None:
+        pack_size = None if pack_size is None else min(pack_size, len(jobs))
+        digest = digest_of(backbone, task, jobs)
+        begun = self._settle(digest, overwrite, pack_size)
+        if begun is None:
             shutil.rmtree(self.folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
-            what = {"digest": self._digest(), "pack_sizes": self.sizes, "jobs": [j.name for j in jobs], "machine": _machine()}
-            disk.write_json(self.folder / "run.json", what)
+            self.sizes = [pack_size or self._choose_pack_size(own) for own in self.kinds]
+            Begun(digest, self.sizes, [job.name for job in jobs]).write(self.folder / "run.json")
+        else:
+            self.sizes = begun.pack_sizes
+        progress.doing("getting ready")
+        self.ticks, offset = 0, None
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        facts = self.checkpoints.facts() if started is not None else None
+        facts = None if begun is None else self.checkpoints.facts()
         self._open(facts["kind"] if facts else 0)
-        if facts:
+        if begun and facts:
             self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
             self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
             self.history, offset = facts["history"], facts["offset"]
             self.results = {n: Result(n, out / n, **known, history=self.history[n]) for n, known in facts["done"].items()}
+            done = f"{len(self.results)} of {len(jobs)} adapters done"
+            progress.say(f"resumed: {done}, pack size {self.sizes[self.kind]}")
+            if begun.machine != machine():
+                progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
         self.metrics = Metrics(out / "metrics.jsonl", offset, [job.name for job in jobs])
-        total = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs)
+        places = [place for place in self.pack.places if place is not None]
         ended = {*self.results, *self.failures}
-        done_steps = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs if job.name in ended)
-        done_steps += sum(self._steps(place) for place in self.pack.places if place)
-        self.progress = Progress(total, done_steps, progress)
-        if offset is not None:
-            done = len(self.results)
-            self.progress.say(f"resumed: {done} of {len(jobs)} adapters done, pack size {self.sizes[self.kind]}")
-            if read_object(self.folder / "run.json").get("machine") != _machine():
-                self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
-        for place in self.pack.places:
-            if place is not None:
-                self._begin(self.pack.jobs[place.job], self._steps(place))
+        steps_done = sum(job.steps for job in jobs if job.name in ended) + sum(map(self._taken, places))
+        progress.expect(len(jobs), len(ended), sum(job.steps for job in jobs), steps_done)
+        for place in places:
+            self._begin(place)
 
     def _open(self, kind: int) -> None:
         """A pack for the jobs of one kind, which all wait."""
@@ -226,53 +213,43 @@ class Run:
         self.pack = Pack(self.backbone, self.task, mine, self.sizes[kind], self.tokenizer)
         self.waiting = list(range(len(mine)))
 
-    def _steps(self, place: Place) -> int:
+    def _taken(self, place: Place) -> int:
         """How many steps the job in a slot has taken."""
         return place.epoch * self.pack.jobs[place.job].steps_per_epoch + place.position
 
     # -- what is in the directory already -------------------------------------------------------------------------------
 
-    def _digest(self) -> str:
-        # the fingerprint leaves out what the weights are held as
-        facts = [
-            jax.__version__,
-            self.backbone.fingerprint,
-            f"{self.backbone.dtype.name} {self.backbone.quantize}",
-            self.task.name,
-            *(job.digest() for job in self.jobs),
-        ]
-        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
-    def _settle(self, overwrite: bool, pack_size: int | None) -> list[int] | None:
-        """The pack sizes, by kind, of an unfinished run to go on with, or None to begin; refuses what would lose something."""
+    def _settle(self, digest: str, overwrite: bool, pack_size: int | None) -> Begun | None:
+        """The unfinished run to go on with, or None to begin; refuses what would lose something."""
         file = self.folder / "run.json"
         if file.is_file():
-            facts = read_object(file)
-            sizes = facts.get("pack_sizes")
-            if sizes and facts.get("digest") == self._digest() and pack_size in (None, *sizes):
-                return list(sizes)
-            if not overwrite:
-                raise GraftaxError(
-                    f"{self.out} holds an unfinished run with other settings or data; repeat its command to resume it, choose "
-                    "another directory, or pass --overwrite."
-                )
-            shutil.rmtree(self.folder)
+            try:
+                begun = Begun.read(file)
+                begun.check(digest, pack_size, self.out)
+                return begun
+            except GraftaxError:
+                if not overwrite:
+                    raise
         there = [job.name for job in self.jobs if (self.out / job.name).exists()]
         if there and not overwrite:
             raise GraftaxError(f"{self.out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
         return None
 
+    def _choose_pack_size(self, jobs: list[Job]) -> int:
+        self.progress.doing("choosing the pack size")
+        size, why = choose_pack_size(self.backbone, self.task, jobs, self.tokenizer)
+        if len(jobs) > 1:
+            how = f"{size} at once" if size > 1 else "one after another"
+            self.progress.say(f"{len(jobs)} adapters, {how}: {why}")
+        return size
+
     # -- the loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> dict[str, Result]:
-        try:
-            with disk.full_disk(self.out):
-                self._loop()
-        finally:
-            self.metrics.close()
-            self.progress.close()
-            with disk.full_disk(self.folder):
-                self.checkpoints.close()
+        kept = "run the same command again when there is room, to go on from the newest state that was saved"
+        with disk.full_disk(self.out, left=kept), self.checkpoints, self.metrics:
+            self._loop()
+        self.lock.check()
         (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
         shutil.rmtree(self.folder)
         if self.failures:
@@ -285,6 +262,7 @@ class Run:
     def _loop(self) -> None:
         saved = time.monotonic()
         self._fill()
+        self.progress.doing("the first step")
         while self.pack.busy:
             began = time.perf_counter()
             ticked = self.pack.tick()
@@ -301,8 +279,9 @@ class Run:
                     self._end_epoch(slot)
             self._fill()
             self.ticks += 1
-            if self.stopped is not None:
+            if self.stop.asked:
                 self._checkpoint()
+                self.checkpoints.wait()
                 raise Interrupted(f"interrupted, state saved in {self.folder}; run the same command again to go on.")
             if time.monotonic() - saved > self.save_every:
                 self._checkpoint()
@@ -316,12 +295,14 @@ class Run:
             if place is None and self.waiting:
                 job = self.waiting.pop(0)
                 self.pack.admit(slot, job)
-                self._begin(self.pack.jobs[job])
+                self._begin(Place(job))
 
-    def _begin(self, job: Job, done: int = 0) -> None:
-        self.progress.begin(job.name, job.recipe.epochs * job.steps_per_epoch, done)
+    def _begin(self, place: Place) -> None:
+        job = self.pack.jobs[place.job]
+        self.progress.begin(job.name, job.steps, self._taken(place))
 
     def _end_epoch(self, slot: int) -> None:
+        self.lock.check()
         place = self.pack.places[slot]
         assert place is not None
         job = self.pack.jobs[place.job]
@@ -332,15 +313,16 @@ class Run:
         if failed or scores is None:
             self.failures.append(job.name)
             self.progress.say(f"{job.name}: stopped, its loss is not finite; a lower learning rate may help.")
-            self.progress.end(job.name)
+            self.progress.end(job.name, skipped=job.steps - step)
             self.pack.release(slot)
             return
         numbers: dict[str, float] = {"loss": loss}
         if job.val is not None:
             numbers |= {f"val_{name}": value for name, value in scores.items()}
             main = scores[self.task.main_metric] * (-1.0 if self.task.lower_is_better else 1.0)
-            if place.best is None or main > place.best:
-                place.best, place.best_epoch, place.waited = main, place.epoch + 1, 0
+            reached = [main, -scores["loss"]]  # where the main metric ties, the loss decides
+            if place.best is None or reached > place.best:
+                place.best, place.best_epoch, place.waited = reached, place.epoch + 1, 0
                 self.pack.keep_best(slot)
             else:
                 place.waited += 1
@@ -348,7 +330,8 @@ class Run:
         line = {"adapter": job.name, "epoch": place.epoch, "step": step, **numbers}
         self.history[job.name].append(line)
         self.metrics.write(line)
-        self.progress.epoch(job.name, place.epoch, job.recipe.epochs, numbers)
+        shown = "loss" if job.val is None else f"val_{self.task.main_metric}"
+        self.progress.epoch(job.name, place.epoch, job.recipe.epochs, numbers, shown)
         patience = job.recipe.patience
         if place.epoch == job.recipe.epochs or (patience is not None and place.waited >= patience):
             self._finish(slot)
@@ -364,10 +347,11 @@ class Run:
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
         self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name])
-        self.progress.end(job.name, skipped=(job.recipe.epochs - place.epoch) * job.steps_per_epoch)
+        self.progress.end(job.name, skipped=job.steps - place.epoch * job.steps_per_epoch)
         self.pack.release(slot)
 
     def _checkpoint(self) -> None:
+        self.lock.check()
         facts = {
             "kind": self.kind,
             "places": self.pack.facts(),
@@ -379,28 +363,3 @@ class Run:
             "done": {name: {"metrics": r.metrics, "step_seconds": r.step_seconds} for name, r in self.results.items()},
         }
         self.checkpoints.save(self.ticks, self.pack.arrays(), facts)
-
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Remember SIGINT and SIGTERM until the step is done; a second one acts at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def remember(number: int, frame: Any) -> None:
-            if self.stopped is not None:
-                raise KeyboardInterrupt
-            self.stopped = number
-            self.progress.interject("stopping after this step; once more to stop at once")
-
-        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _machine() -> dict[str, Any]:
-    """What the last bits of a run depend on, beside its settings."""
-    return {"cores": os.cpu_count(), "device": jax.devices()[0].device_kind}

@@ -194,6 +194,15 @@ class Programs:
         return jax.jit(outputs)
 
     @cached_property
+    def measured(self) -> Callable[[SlotState, Any, Any, Any, Any], jax.Array]:
+        """`measured(pack, slot, outputs, labels, weight) -> loss`, the mean of a batch that `predict` has answered."""
+
+        def mean(pack: SlotState, slot: jax.Array, outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+            return self.task.loss(outputs, labels, jax.tree.map(lambda leaf: leaf[slot], pack.hyper), weight)
+
+        return jax.jit(mean)
+
+    @cached_property
     def frozen(self) -> Callable[..., jax.Array]:
         """`frozen(params, inputs, adapted=) -> hidden`, what enters the first adapted layer (`Backbone.frozen`)."""
         return jax.jit(partial(self.backbone.frozen, pooled=not self.task.tokens), static_argnames="adapted")

@@ -26,22 +26,25 @@ _WAITING = 0.7  # share of the slots that take part in a tick when their lengths
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
 
 
-def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], tokenizer: Tokenizer) -> int:
-    """The number of slots that trains these jobs fastest; 1 where that cannot be told or does not matter."""
+def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], tokenizer: Tokenizer) -> tuple[int, str]:
+    """The number of slots that trains these jobs fastest, 1 where that cannot be told or does not matter; and why."""
     platform = jax.default_backend()
     sizes = [n for n in _SIZES.get(platform, ()) if n <= len(jobs)]
-    if len(jobs) == 1 or not sizes:
-        return 1
+    if not sizes:
+        return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
     if platform == "cpu" and _estimated_seconds(backbone, jobs) < _SHORT:
-        return 1
-    best, chosen = _seconds_per_adapter(Pack(backbone, task, jobs, 1, tokenizer)), 1
-    assert best is not None
+        return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
+    alone = _seconds_per_adapter(Pack(backbone, task, jobs, 1, tokenizer))
+    assert alone is not None
+    best, chosen = alone, 1
     for size in sizes:
         seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size, tokenizer))
-        if seconds is None or seconds / _WAITING > best / _WORTH:
-            break
+        if seconds is None:
+            return chosen, f"{size} at once do not fit in memory"
+        if seconds / _WAITING > best / _WORTH:
+            return chosen, f"{size} at once were measured, and are no faster"
         best, chosen = seconds / _WAITING, size
-    return chosen
+    return chosen, f"measured, {alone / best:.1f} times as fast as one after another"
 
 
 def _estimated_seconds(backbone: Backbone, jobs: Sequence[Job]) -> float:

@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..signals import heard_at_once
 from . import bench, files, lists, train, use
+from .waiting import waiting
+
+ASKING = ("eval", "predict", "embed", "generate")  # these compile, and have no bars to say it
+TRAINING = ("train", "bench", "demo")  # these save what they have when they are interrupted
 
 
 def say_version(wanted: bool) -> None:
@@ -27,11 +32,16 @@ app = typer.Typer(
 
 @app.callback()
 def graftax(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Say the version and exit.", callback=say_version, is_eager=True)
     ] = False,
 ) -> None:
     """What goes before a command."""
+    if context.invoked_subcommand in TRAINING:
+        context.with_resource(heard_at_once())
+    if context.invoked_subcommand in ("train", *ASKING):
+        context.with_resource(waiting(compiles=context.invoked_subcommand in ASKING))
 
 
 app.command()(train.train)

@@ -139,6 +139,7 @@ def train(
     from ..adapters.fusion import Fuse
     from ..adapters.named import is_lora, make_method
     from ..models.load import load_backbone
+    from ..train.arguments import check_arguments
     from ..train.recipe import Recipe
     from ..train.run import train_many
 
@@ -159,17 +160,22 @@ def train(
     for file in files:
         if not file.is_file():
             raise GraftaxError(f"{file}: {'a directory; give its files' if file.is_dir() else 'no such file'}.")
+    recipe, made, held = Recipe().replace(**settings), make_method(**chosen), read_val(val, files)
+    named = dict(zip(names, files, strict=True))
+    check_arguments(
+        named, out, made, task.value, recipe, each, held, columns, pack_size, save_every
+    )  # before anything is loaded
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
     fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in fuse)) if fuse else None
     results = train_many(
         loaded,
-        dict(zip(names, files, strict=True)),
+        named,
         out,
-        method=fused or make_method(**chosen),
+        method=fused or made,
         task=task.value,
-        recipe=Recipe().replace(**settings),
+        recipe=recipe,
         each=each,
-        val=read_val(val, files),
+        val=held,
         columns=columns,
         pack_size=pack_size,
         overwrite=overwrite,

@@ -1,0 +1,96 @@
+"""Checks of `train_many`'s arguments before any data are read: what is no mapping, name, number or method is said at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..adapters.method import Method
+from ..errors import GraftaxError
+from ..settings import check_number, check_whole
+from .data import Columns, check_fraction
+from .recipe import Recipe
+
+_DAYS = 1e7  # seconds, a hundred of them and more
+
+
+def check_arguments(
+    data: Any,
+    out: Any,
+    method: Any,
+    task: Any,
+    recipe: Any,
+    each: Any,
+    val: Any,
+    columns: Any,
+    pack_size: Any,
+    save_every: Any,
+) -> None:
+    """GraftaxError for the first argument that cannot be meant."""
+    if not isinstance(data, Mapping):
+        raise GraftaxError(f"data must be a mapping from names to rows, got {_kind(data)}.")
+    if not data:
+        raise GraftaxError("there is no data to train on.")
+    for name in data:
+        check_name(name)
+    if not isinstance(out, str | os.PathLike):
+        raise GraftaxError(f"out must be a path, got {_kind(out)}.")
+    if Path(out).exists() and not Path(out).is_dir():
+        raise GraftaxError(f"{out} is not a directory.")
+    check_method(method)
+    for argument, value, kind in (("task", task, str), ("recipe", recipe, Recipe), ("columns", columns, Columns)):
+        if not isinstance(value, kind):
+            raise GraftaxError(f"{argument} must be a {kind.__name__}, got {_kind(value)}.")
+    if pack_size is not None:
+        check_whole("the pack size", pack_size, 1, 2**31 - 1)
+    check_number("save_every, seconds between checkpoints,", save_every, most=_DAYS)
+    select_overrides(each, list(data), "settings")
+    for name, changes in each.items():
+        if not isinstance(changes, Mapping):
+            raise GraftaxError(f"settings for {name} must be a mapping from fields of a recipe, got {_kind(changes)}.")
+        check_method(changes.get("method"))
+        changed(recipe, name, changes)
+    if isinstance(val, Mapping):
+        select_overrides(val, list(data), "validation rows")
+    elif isinstance(val, int | float):
+        check_fraction(val)
+    elif val is not None:
+        raise GraftaxError(f"val must be a share of the rows or a mapping from names to rows, got {_kind(val)}.")
+
+
+def changed(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of one adapter, whose method may be among the changes; what is wrong with one is said with its name."""
+    try:
+        return recipe.replace(**{str(field): value for field, value in changes.items() if field != "method"})
+    except GraftaxError as error:
+        raise GraftaxError(f"{name}: {error}") from error
+
+
+def check_name(name: Any) -> None:
+    """A name that an adapter's directory can have."""
+    if not isinstance(name, str) or not name or name.startswith(".") or "/" in name or "\0" in name or name == "metrics.jsonl":
+        raise GraftaxError(f"an adapter cannot be named {name!r}: its files go to a directory of that name.")
+
+
+def check_method(method: Any) -> None:
+    """A method, several, or None."""
+    several = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
+    for one in several:
+        if one is not None and not isinstance(one, Method):
+            raise GraftaxError(f"method must be a method such as LoRA(), several of them, or None; got {_kind(one)}.")
+
+
+def select_overrides(overrides: Any, names: list[str], what: str) -> None:
+    """Settings (or validation rows) of an adapter that is not trained are a slip of the pen."""
+    if not isinstance(overrides, Mapping):
+        raise GraftaxError(f"{what} of single adapters must be a mapping from their names, got {_kind(overrides)}.")
+    unknown = [str(name) for name in overrides if name not in names]
+    if unknown:
+        raise GraftaxError(f"{what} for {', '.join(unknown)}, but the adapters are {', '.join(names)}.")
+
+
+def _kind(value: Any) -> str:
+    """A value as an error shows it: a text as it is, of others the type alone."""
+    return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"

@@ -1,0 +1,59 @@
+"""`metrics.jsonl`: a line of JSON per epoch and adapter, as it happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import disk
+
+
+class Metrics:
+    """`metrics.jsonl`, a line per epoch and adapter as it happens; TensorBoard too where tensorboardX is installed."""
+
+    def __init__(self, path: Path, offset: int | None, adapters: Sequence[str]):
+        """`offset`: where a resumed run goes on; None: a new one, which keeps what is there about other adapters."""
+        there = path.read_bytes() if path.exists() else b""
+        if offset is None:
+            there = b"".join(line for line in there.splitlines(keepends=True) if _adapter(line) not in (None, *adapters))
+        disk.write_text(path, there[:offset].decode())  # what was written after the checkpoint will be written again
+        self._file = path.open("ab")
+        self._board = _board(path.parent)
+
+    @property
+    def offset(self) -> int:
+        return self._file.tell()
+
+    def write(self, line: dict[str, Any]) -> None:
+        self._file.write((json.dumps(line) + "\n").encode())
+        self._file.flush()
+        if self._board is not None:
+            for key, value in line.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{line['adapter']}/{key}", value, line["step"])
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _adapter(line: bytes) -> str | None:
+    """Which adapter a line is about; None for a line that is none of ours."""
+    try:
+        return json.loads(line)["adapter"]
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _board(directory: Path) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(directory / "tensorboard"))
