@@ -1,4 +1,4 @@
-"""Vectors of texts: equal to transformers' last layer pooled by hand, under adapters, and as sentence-transformers' files say."""
+"""Vectors of texts: transformers' last layer pooled by hand, under adapters, and as sentence-transformers' files say."""
 
 from __future__ import annotations
 

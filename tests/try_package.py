@@ -1,7 +1,7 @@
 """What a stranger installs: the wheel and the sdist are built, and the wheel is tried in a new environment and an empty folder.
 
-The wheel of a clone, whose folders of code and data are symlinks, and the one that the sdist gives must hold the same files. The
-new environment borrows the dependencies of this one, so that nothing is fetched twice.
+The wheel of a clone, whose folders of code and data are symlinks, and the one that the sdist gives must hold the same files.
+The new environment borrows the dependencies of this one, so that nothing is fetched twice.
 """
 
 from __future__ import annotations

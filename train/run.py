@@ -31,6 +31,7 @@ from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..shown import Shown
 from .checkpoint import Checkpoints
 from .data import Columns
 from .job import Job, prepare, select_overrides
@@ -42,15 +43,18 @@ from .tasks import Task, task_named
 from .tune import choose_pack_size
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """What became of one adapter."""
 
-    name: str
-    directory: Path
+    name: str  # the adapter's
+    directory: Path  # where it was saved
     metrics: dict[str, float]  # of the validation rows at the kept epoch, and the loss
     step_seconds: float | None = None  # wall clock of a step, shared by the slots that took it: median of the epochs' means
     history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl about this adapter
+
+    def facts(self) -> dict[str, Any]:
+        return {"name": self.name, "directory": str(self.directory), "epochs": len(self.history), "metrics": self.metrics}
 
 
 class Interrupted(GraftaxError):
