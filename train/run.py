@@ -52,6 +52,7 @@ class Result(Shown):
     metrics: dict[str, float]  # of the validation rows at the kept epoch, and the loss
     step_seconds: float | None = None  # wall clock of a step, shared by the slots that took it: median of the epochs' means
     history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl about this adapter
+    pack_size: int = 1  # adapters that were trained at once, this one among them
 
     def facts(self) -> dict[str, Any]:
         return {"name": self.name, "directory": str(self.directory), "epochs": len(self.history), "metrics": self.metrics}
@@ -208,7 +209,11 @@ class Run:
             self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
             self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
             self.history, offset = facts["history"], facts["offset"]
-            self.results = {n: Result(n, out / n, **known, history=self.history[n]) for n, known in facts["done"].items()}
+            sizes = {job.name: size for own, size in zip(self.kinds, self.sizes, strict=True) for job in own}
+            self.results = {
+                name: Result(name, out / name, **known, history=self.history[name], pack_size=sizes[name])
+                for name, known in facts["done"].items()
+            }
         self.metrics = Metrics(out / "metrics.jsonl", offset, [job.name for job in jobs])
         total = sum(job.recipe.epochs * job.steps_per_epoch for job in jobs)
         ended = {*self.results, *self.failures}
@@ -367,7 +372,8 @@ class Run:
         adapter: Adapter = self.pack.result(slot, {**numbers, "epoch": kept})
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
-        self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name])
+        size = len(self.pack.places)
+        self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name], size)
         self.progress.end(job.name, skipped=(job.recipe.epochs - place.epoch) * job.steps_per_epoch)
         self.pack.release(slot)
 
