@@ -59,7 +59,7 @@ def main() -> None:
         assert held == held_by_sdist, f"the sdist's wheel differs: {sorted(held.keys() ^ held_by_sdist.keys())}"
         assert "graftax/py.typed" in held
 
-        backbone = str(write_backbone(folder / "backbone"))
+        backbone = str(write_backbone(folder / "backbone", max_position_embeddings=64))
         commands, empty = install(wheel, folder / "environment"), folder / "empty"
         empty.mkdir()
         variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GRAFTAX"))}
