@@ -267,11 +267,11 @@ class Predictor(Shown):
             answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.tokens))
         return answers
 
-    def _vectors(self, rows: list[_Asked]) -> np.ndarray:
+    def _vectors(self, rows: list[_Asked]) -> list[np.ndarray]:
         """In one compiled call."""
         inputs, slots = self._laid(rows)
         state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
-        return np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(rows)]
+        return list(np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(rows)])
 
 
 def _likeliest(probabilities: Mapping[str, float] | None, count: int | None) -> dict[str, float] | None:

@@ -74,7 +74,7 @@ def main() -> None:
         assert str(folder) in subprocess.check_output(where, cwd=empty, env=variables, text=True)
         run("--version")
         run("bench", "--backbone", backbone, *BENCH)
-        run("demo", "--backbone", backbone)
+        assert "(pack size " in run("demo", "--backbone", backbone)
     print("the wheel and the sdist hold what they need")
 
 
