@@ -64,13 +64,16 @@ def run(backbone_path: str | None, out: Path) -> None:
     loras = _trained(backbone, names, out / "lora", LoRA(r=8, alpha=16), Recipe(epochs=10, lr=6e-3, **common))
 
     predictor = Predictor(backbone)
-    for name in names:  # all before the first answer: what is compiled for it then serves them all
-        predictor.load(f"{name}, LoRA", loras[name].directory)
-        predictor.load(f"{name}, probe", probes[name].directory)
     print(f"{'domain':10} {'rows':>5} {'labels':>6} {'probe':>7} {'LoRA':>7} {'trained':>9} {'file':>9}")
     means = {"probe": 0.0, "LoRA": 0.0}
     for name in names:
-        scores = {kind: evaluate(predictor, f"{name}, {kind}", DOMAINS / "test" / f"{name}.csv")["accuracy"] for kind in means}
+        scores = {}
+        for kind, made in (
+            ("LoRA", loras),
+            ("probe", probes),
+        ):  # swapped in one after another: what the first compiles serves all
+            predictor.load("measured", made[name].directory)
+            scores[kind] = evaluate(predictor, "measured", DOMAINS / "test" / f"{name}.csv")["accuracy"]
         means = {kind: mean + scores[kind] / len(names) for kind, mean in means.items()}
         extra = read_object(loras[name].directory / "graftax.json")
         size = sum(file.stat().st_size for file in loras[name].directory.iterdir())
