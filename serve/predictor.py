@@ -121,7 +121,7 @@ class Predictor(Shown):
 
         Args:
             name: what rows call it by.
-            adapter: one in memory, or its directory: graftax's, PEFT's or AdapterHub's.
+            adapter: one in memory, its directory (graftax's, PEFT's or AdapterHub's) or Hub id.
             labels: names of the classes of a PEFT directory, which says only how many there are.
             any_backbone: take one that was made for another backbone; names and shapes must fit all the same.
 
