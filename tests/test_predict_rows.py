@@ -80,7 +80,7 @@ def test_any_row_is_answered_or_refused(predictor: Predictor, data: st.DataObjec
 
 @pytest.mark.parametrize("adapters", [[3], [b"classify"], [["classify"]], 5, ["classify", "classify"]])
 def test_adapters_that_are_none(predictor: Predictor, adapters: Any) -> None:
-    with pytest.raises(GraftaxError, match=r"its adapter is|rows must be a list|1 rows but 2 adapters"):
+    with pytest.raises(GraftaxError, match=r"its adapter is|adapters must be a list, got int|1 rows but 2 adapters"):
         predictor.predict(["plum"], adapters)
 
 
