@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
+from ..shown import Shown
 from .graft import State
 from .method import Leaves, Method, States
 from .peft import PROMPT_TYPES
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
 SiteStates = dict[str, States]  # method key -> site -> (trainable leaves, fixed leaves)
 
 
-@dataclass(frozen=True)
-class Adapter:
+@dataclass(frozen=True, repr=False)
+class Adapter(Shown):
     """One adapter: its methods, its arrays at true size, and what is known about it."""
 
-    methods: tuple[Method, ...]
-    states: SiteStates
-    task: str = "classify"
+    methods: tuple[Method, ...]  # its head among them, where it has one
+    states: SiteStates  # the arrays
+    task: str = "classify"  # what it was trained on, as `train_many` names it
     labels: tuple[str, ...] = ()  # empty: the adapter has no head, or names none (`LABEL_0`, ...)
     fingerprint: str | None = None  # of the backbone it was trained on; None: not recorded (PEFT's files)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of its training
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of the `Recipe`, and the method
 
     @classmethod
     def create(
@@ -64,6 +65,11 @@ class Adapter:
         """What is saved of it (`Method.finished`)."""
         made = [method.finished(self.states[method.key]) for method in self.methods]
         return replace(self, methods=tuple(method for method, _ in made), states={method.key: own for method, own in made})
+
+    def facts(self) -> dict[str, Any]:
+        body = "+".join(method.name for method in self.methods)
+        known = {"labels": self.labels, "metrics": self.metrics, "fingerprint": (self.fingerprint or "")[:12]}
+        return {"method": body, "task": self.task, "parameters": self.parameters} | {k: v for k, v in known.items() if v}
 
     @property
     def parameters(self) -> int:
@@ -102,12 +108,15 @@ class Slot:
     fixed: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Layout:
+@dataclass(frozen=True, repr=False)
+class Layout(Shown):
     """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
 
-    slots: tuple[Slot, ...]
+    slots: tuple[Slot, ...]  # a method at a site each
     depth: int  # how many of the last layers, of each stack, carry state
+
+    def facts(self) -> dict[str, Any]:
+        return {"methods": sorted({slot.key for slot in self.slots}), "slots": len(self.slots), "depth": self.depth}
 
     @classmethod
     def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:

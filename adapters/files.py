@@ -88,13 +88,11 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     return Path(directory)
 
 
-def load_adapter(
-    path_or_hub_id: str | Path, backbone: Backbone, *, revision: str = "main", any_backbone: bool = False
-) -> Adapter:
+def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "main", any_backbone: bool = False) -> Adapter:
     """Read an adapter for a backbone, strictly (see the module's docstring); its arrays are float32 NumPy arrays on the host.
 
     Args:
-        path_or_hub_id: a directory, graftax's, PEFT's or AdapterHub's, or a Hub id ("user/adapter"), as a text.
+        directory: graftax's, PEFT's or AdapterHub's, or as a text a Hub id ("user/adapter").
         backbone: the one it is for.
         revision: of the Hub repository: a branch, a tag, or (pinned) a commit.
         any_backbone: do not compare fingerprints; names and shapes must fit all the same.
@@ -102,7 +100,7 @@ def load_adapter(
     Raises:
         GraftaxError: no adapter there, weights that are a pickle, damaged or unfit, a setting that graftax does not know.
     """
-    directory = find_adapter(path_or_hub_id, revision)
+    directory = find_adapter(directory, revision)
     if is_fusion(directory):
         from . import hub  # which is made of what is in this file
 

@@ -95,7 +95,7 @@ class Fusion(Method):
 class Fuse(Fusion):
     """A fusion of these adapters, to be trained; their heads are not used."""
 
-    trained: tuple[Adapter, ...] = field(default=(), repr=False)
+    trained: tuple[Adapter, ...] = field(default=(), repr=False)  # what is fused
 
     def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
         method, held = self.joined(sites)

@@ -39,10 +39,10 @@ class Head(Method):
     traced: ClassVar[tuple[str, ...]] = ("hidden",)
 
     site: str = "head.pooled"  # or "head.first", "head.tokens"
-    labels: int = 2
+    labels: int = 2  # classes
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
-    dropout: float = 0.0
+    dropout: float = 0.0  # of the features, in training
     biased: bool = True  # whether the classifier has a bias
 
     def select(self, sites: Sequence[Site]) -> list[Site]:

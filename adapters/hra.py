@@ -44,7 +44,7 @@ class HRA(Method):
     peft_type: ClassVar[str] = "HRA"
 
     r: int = 8  # number of reflections, even for a start that changes nothing
-    apply_GS: bool = False
+    apply_GS: bool = False  # make the vectors orthogonal first
 
     def __post_init__(self) -> None:
         if self.r < 1:

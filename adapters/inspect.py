@@ -14,8 +14,8 @@ from .located import find_adapter
 
 
 def describe(path_or_hub_id: str | Path) -> str:
-    """A page about an adapter, of a directory or a Hub id: method, task, labels, backbone, metrics, recipe, every tensor; of a fusion a page for
-    each of its adapters too."""
+    """A page about an adapter, of a directory or a Hub id: method, task, labels, backbone, metrics, recipe, every tensor; of a
+    fusion a page for each of its adapters too."""
     directory = find_adapter(path_or_hub_id)
     return _fusion(directory) if is_fusion(directory) else _adapter(directory)
 

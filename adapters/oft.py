@@ -50,7 +50,7 @@ class OFT(Method):
     oft_block_size: int = 32  # b
     block_share: bool = False  # one rotation for all blocks
     use_cayley_neumann: bool = True  # the series
-    num_cayley_neumann_terms: int = 5
+    num_cayley_neumann_terms: int = 5  # of that series
 
     def __post_init__(self) -> None:
         if min(self.r, self.oft_block_size) != 0 or max(self.r, self.oft_block_size) < 1:

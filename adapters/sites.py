@@ -38,7 +38,7 @@ class Site:
     """One concrete site. Sites of different layers with one `name` share a stacked leaf in the adapter's tree."""
 
     name: str  # "layers.query", "decoder.layers.query": the backbone's name, a key in adapter trees
-    kind: str
+    kind: str  # one of `KINDS`
     path: str  # "bert.encoder.layer.3.attention.self.query": the module in Hugging Face's task model
     shape: tuple[int, ...]  # linear (in, out); embedding (rows, dim); every other kind (dim,), of keys at `attention`
     layer: int | None = None  # index in the stack of layers, None outside it

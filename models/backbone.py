@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from ..adapters.graft import Grafts, Mix, State
 from ..adapters.head import FIRST, Head
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
 from ..errors import GraftaxError
+from ..shown import Shown
 from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
@@ -40,13 +42,13 @@ class Logits(NamedTuple):
     tokens: jax.Array | None  # [rows, tokens, classes]
 
 
-@dataclass(frozen=True, eq=False)
-class Backbone:
+@dataclass(frozen=True, eq=False, repr=False)
+class Backbone(Shown):
     """A loaded, frozen backbone. Make one with `load_backbone`."""
 
-    family: Family
+    family: Family  # its architecture
     config: Any  # `family.config`'s
-    graphdef: nnx.GraphDef
+    graphdef: nnx.GraphDef  # the module without its parameters
     params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed
     fingerprint: str  # sha256 of every weight as float32, whatever dtype it was stored or loaded in
     name: str  # where it was loaded from, as the user said it
@@ -79,6 +81,16 @@ class Backbone:
     def generates(self) -> bool:
         """Whether it is a language model."""
         return self.family.generates and self.config.speaks
+
+    def facts(self) -> dict[str, Any]:
+        held = str(self.dtype) if self.quantize is None else f"{self.quantize} and {self.dtype}"
+        size = {"layers": self.config.num_layers, "hidden": self.config.hidden_size, "parameters": self.parameters}
+        return {"name": self.name, "family": self.family.model_types[0], **size, "weights": held}
+
+    @property
+    def parameters(self) -> int:
+        """Number of frozen weights."""
+        return sum(math.prod(weight.shape) for weight in self.weights)
 
     @property
     def dtype(self) -> np.dtype:

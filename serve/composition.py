@@ -51,7 +51,7 @@ Plan = tuple[Stage, ...]
 class Composition(ABC):
     """Several adapters, by name, in one row; parts may be compositions. What cannot be computed is refused when it is made."""
 
-    parts: tuple[str | Composition, ...]
+    parts: tuple[str | Composition, ...]  # names of adapters, or compositions of them
 
     def __init__(self, *parts: str | Composition):
         if not parts:
@@ -80,7 +80,7 @@ class Composition(ABC):
 class Average(Composition):
     """The weighted mean of what adapters make of every site; equal weights unless given."""
 
-    weights: tuple[float, ...]
+    weights: tuple[float, ...]  # one for each part
 
     def __init__(self, *parts: str | Composition, weights: Iterable[float] | None = None):
         super().__init__(*parts)
@@ -114,7 +114,7 @@ class Stack(Composition):
 class Split(Composition):
     """Adapters side by side along the tokens: part i acts from token `at[i - 1]` up to token `at[i]`."""
 
-    at: tuple[int, ...]
+    at: tuple[int, ...]  # the first tokens of the parts after the first
 
     def __init__(self, *parts: str | Composition, at: Iterable[int]):
         super().__init__(*parts)

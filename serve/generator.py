@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, rung
+from ..shown import Shown
 from .bank import Bank
 from .beams import search
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
@@ -46,8 +47,8 @@ class Continuation:
     """What was generated behind one prompt."""
 
     adapter: str | None  # a composition as it prints
-    text: str
-    tokens: tuple[int, ...]  # the one that ended it included
+    text: str  # without the stop text that ended it
+    tokens: tuple[int, ...] = field(repr=False)  # the one that ended it included
     finished: str  # "stop" (a stop text), "eos" or "length"
 
 
@@ -62,7 +63,7 @@ class _Rows(NamedTuple):
     most: jax.Array  # int32 [rows]: tokens wanted
 
 
-class Generator:
+class Generator(Shown):
     """A frozen language model and a bank of adapters over it. Calls may come from several threads."""
 
     def __init__(self, backbone: Backbone):
@@ -76,6 +77,9 @@ class Generator:
         self._prefill = jax.jit(self._prefilled, static_argnames="columns")
         self._decode = jax.jit(self._decoded, static_argnames="kind", donate_argnames="rows")
         self._search = jax.jit(self._searched, static_argnames=("kind", "beams", "limit"))
+
+    def facts(self) -> dict[str, Any]:
+        return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters)}
 
     def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
         """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""

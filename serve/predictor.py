@@ -31,6 +31,7 @@ from ..errors import GraftaxError
 from ..models.backbone import HEADS, TOKENS, Backbone, Logits
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
+from ..shown import Shown
 from ..train.tasks import Answer, Task, task_named
 from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
@@ -53,10 +54,10 @@ class Prediction:
     """
 
     adapter: str | None  # a composition as it prints
-    label: Any
-    score: Any
+    label: Any  # by task, see above
+    score: Any  # likewise
     #: of "classify" and "multilabel": label -> probability, the likeliest first; all, or the `top_k` that were asked for
-    probabilities: Mapping[str, float] | None = field(default=None, hash=False)
+    probabilities: Mapping[str, float] | None = field(default=None, hash=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class _Asked:
     tokens: Tokens
 
 
-class Predictor:
+class Predictor(Shown):
     """A frozen backbone and a bank of adapters over it. Calls may come from several threads."""
 
     def __init__(self, backbone: Backbone, *, max_length: int = 128):
@@ -110,6 +111,9 @@ class Predictor:
             raise GraftaxError(f"{self.backbone.name} is an encoder-decoder, which has no layer that all of a text passes.")
         return Pooling.of(self.backbone.directory)
 
+    def facts(self) -> dict[str, Any]:
+        return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters), "max_length": self.max_length}
+
     def load(
         self, name: str, adapter: str | Path | Adapter, *, labels: Sequence[str] | None = None, any_backbone: bool = False
     ) -> None:
@@ -117,7 +121,7 @@ class Predictor:
 
         Args:
             name: what rows call it by.
-            adapter: one in memory, or its directory: graftax's, PEFT's or AdapterHub's.
+            adapter: one in memory, its directory (graftax's, PEFT's or AdapterHub's) or Hub id.
             labels: names of the classes of a PEFT directory, which says only how many there are.
             any_backbone: take one that was made for another backbone; names and shapes must fit all the same.
 
@@ -263,11 +267,11 @@ class Predictor:
             answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.tokens))
         return answers
 
-    def _vectors(self, rows: list[_Asked]) -> np.ndarray:
+    def _vectors(self, rows: list[_Asked]) -> list[np.ndarray]:
         """In one compiled call."""
         inputs, slots = self._laid(rows)
         state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
-        return np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(rows)]
+        return list(np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(rows)])
 
 
 def _likeliest(probabilities: Mapping[str, float] | None, count: int | None) -> dict[str, float] | None:

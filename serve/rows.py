@@ -11,21 +11,21 @@ from .composition import Composition
 _A_ROW = "a row is a text, a pair of texts (a tuple) or, for a tagging adapter, a list of words"
 
 
-def listed(rows: Any) -> list[Any]:
+def listed(values: Any, what: str = "rows") -> list[Any]:
     """The rows of a call. A single text is refused: its letters would be the rows."""
-    if isinstance(rows, str | bytes | Mapping):
-        raise GraftaxError(f"rows must be a list, got a single {type(rows).__name__}; for one text give a list of it.")
+    if isinstance(values, str | bytes | Mapping):
+        raise GraftaxError(f"{what} must be a list, got a single {type(values).__name__}; for one text give a list of it.")
     try:
-        return list(rows)
+        return list(values)
     except TypeError:
-        raise GraftaxError(f"rows must be a list, got {type(rows).__name__}.") from None
+        raise GraftaxError(f"{what} must be a list, got {type(values).__name__}.") from None
 
 
 def named(adapters: Any, count: int) -> list[str | Composition | None]:
     """The adapter of each row, of one for all or one for each."""
     if adapters is None or isinstance(adapters, str | Composition):
         return [adapters] * count
-    each = listed(adapters)
+    each = listed(adapters, "adapters")
     for i, what in enumerate(each):
         if what is not None and not isinstance(what, str | Composition):
             raise GraftaxError(f"row {i + 1}: its adapter is {type(what).__name__}; give a name, a composition or None.")

@@ -25,17 +25,17 @@ from ..errors import GraftaxError
 class Sampling:
     """How one row's continuation is drawn."""
 
-    max_new_tokens: int = 64
+    max_new_tokens: int = 64  # at most
     temperature: float = 0.0  # 0: greedy
-    top_k: int = 0  # 0: all
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    top_k: int = 0  # draw from this many of the likeliest; 0: from all
+    top_p: float = 1.0  # draw from the fewest tokens that together have this probability
+    min_p: float = 0.0  # draw from tokens at least this times as likely as the likeliest
+    repetition_penalty: float = 1.0  # above 1 tokens that are there already become unlikelier
     stop: tuple[str, ...] = ()  # the continuation ends before the first of these
-    seed: int = 0
+    seed: int = 0  # of what is drawn; greedy search and beams draw nothing
     num_beams: int = 1  # above 1: beam search (`beams.py`), the same for all rows of a call
     length_penalty: float = 1.0  # of beams: above 0 longer texts score more
-    early_stopping: bool = False  # of beams
+    early_stopping: bool = False  # of beams: end with the first that are finished
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

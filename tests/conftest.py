@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,6 +28,7 @@ import numpy as np
 import pytest
 from tiny import write_backbone, write_decoder
 
+from graftax.__main__ import main
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.load import load_backbone
@@ -147,6 +150,32 @@ def teller_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teller(teller_dir: Path) -> Backbone:
     """The same, loaded."""
     return load_backbone(teller_dir)
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Graftax = Callable[..., Said]
+
+
+@pytest.fixture
+def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Graftax:
+    """The command, in this process."""
+
+    def call(*arguments: Any, stdin: str | None = None) -> Said:
+        monkeypatch.setattr(sys, "argv", ["graftax", *map(str, arguments)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return Said(stop.value.code, said.out, said.err)
+
+    return call
 
 
 def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> Inputs:

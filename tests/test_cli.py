@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from conftest import Graftax, Said
 from tiny import command_line, toy_rows, weights_of, write_backbone, write_csv, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
@@ -26,32 +25,6 @@ from graftax.adapters.unions import UNIONS
 from graftax.models.registry import FAMILIES
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--lr", "5e-3"]
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Graftax = Callable[..., Said]
-
-
-@pytest.fixture
-def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Graftax:
-    """The command, in this process."""
-
-    def call(*arguments: Any, stdin: str | None = None) -> Said:
-        monkeypatch.setattr(sys, "argv", ["graftax", *map(str, arguments)])
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        assert isinstance(stop.value.code, int)
-        return Said(stop.value.code, said.out, said.err)
-
-    return call
 
 
 class Folder(NamedTuple):
@@ -391,7 +364,12 @@ BAD_USE = {
     "eval -b {t}/other -a {r}/bank -d {d}/bank.csv": "made for another backbone",
     "eval -b {t}/wide -a {r}/bank -d {d}/bank.csv --any-backbone": "has shape",
     "eval -b {b} -a {r}/bank -d {d}/bank.csv --labels x,y,z": "3 label names for a head of 2 classes",
-    "predict -b {b} -a {r}/bank -i {t}/rows.jsonl": "expected NAME=DIR, as in bank=",
+    "predict -b {b} -a {r}/bank -i {t}/rows.jsonl": "no adapter named 'y' is loaded; loaded are bank",
+    "predict -b {b} -a {r}/bank -a bank={r}/air -i {t}/rows.jsonl": "two adapters are called 'bank'",
+    "predict -b {b} -a x= -i {t}/rows.jsonl": "expected NAME=DIR or DIR",
+    "predict -b {b} -a {r}/bank -i {t}/rows.jsonl --top-k 0": "Invalid value for '--top-k'",
+    "embed -b {b} -a {r}/bank -i {t}/rows.jsonl": "no adapter named 'y' is loaded; loaded are bank",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --fuse x={r}/none": "none: no such adapter directory",
     "predict -b {b} -a x={r}/bank -i {t}/none.jsonl": "no such file",
     "predict -b {b} -a x={r}/bank -i {t}/rows.jsonl": "no adapter named 'y' is loaded; loaded are x",
     "predict -b {b} -a x={r}/bank -i {t}/nothing.jsonl": 'row 1 has no "text"',

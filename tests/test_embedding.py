@@ -1,4 +1,4 @@
-"""Vectors of texts: equal to transformers' last layer pooled by hand, under adapters, and as sentence-transformers' files say."""
+"""Vectors of texts: transformers' last layer pooled by hand, under adapters, and as sentence-transformers' files say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from graftax import Adapter, Average, GraftaxError, LoRA, Parallel, Predictor, load_backbone
+from graftax import Adapter, Average, GraftaxError, LoRA, Parallel, Predictor, Prefix, PromptTuning, load_backbone
 from graftax.models.backbone import Backbone
 from graftax.serve.embedding import Pooling
 
@@ -131,6 +131,23 @@ def test_under_adapters(tiny: Backbone) -> None:
     compiled = predictor.compilations
     predictor.embed([text] * 3, ["b", "a", None])
     assert predictor.compilations == compiled
+
+
+def test_under_methods_that_add_tokens(tiny: Backbone) -> None:
+    """A prompt's tokens are none of the text's: the mean is over the same positions, in mixed rows as alone."""
+    predictor = Predictor(tiny)
+    for name, method in (("prompt", PromptTuning(tokens=3)), ("prefix", Prefix(tokens=3))):
+        made = Adapter.create((method,), tiny.sites, task="classify")
+        for trainable, _ in made.states[method.key].values():
+            for leaf, array in trainable.items():
+                trainable[leaf] = np.random.default_rng(1).standard_normal(array.shape).astype(np.float32)
+        predictor.load(name, made)
+    mixed = predictor.embed(TEXTS, ["prompt", None, "prefix"])
+    for vector, text, name in zip(mixed, TEXTS, ["prompt", None, "prefix"], strict=True):
+        alone = predictor.embed([text], name)[0]
+        assert np.allclose(vector, alone, atol=1e-5)
+        changed = np.abs(alone - Predictor(tiny).embed([text])[0]).max()
+        assert changed < 1e-4 if name is None else changed > 0.01
 
 
 def test_of_a_language_model(teller: Backbone, tmp_path: Path) -> None:

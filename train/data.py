@@ -13,24 +13,25 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraftaxError
+from ..shown import Shown
 
 
 @dataclass(frozen=True)
 class Columns:
     """Which columns hold what."""
 
-    text: str = "text"
+    text: str = "text"  # the text; of tagging its words
     pair: str | None = None  # second text, for tasks on two
-    label: str = "label"
+    label: str = "label"  # a name, a number, names or a tag for each word, by task
     prompt: str = "prompt"  # of rows with a response or target, which stands in the next column, unless there are chats
-    completion: str = "completion"
-    messages: str = "messages"
+    completion: str = "completion"  # the response to the prompt, or target
+    messages: str = "messages"  # a chat, a list of {role, content}
     chosen: str = "chosen"  # the better response to a prompt, or a chat that ends in it
     rejected: str = "rejected"  # the worse
 
 
-@dataclass(frozen=True)
-class Examples:
+@dataclass(frozen=True, repr=False)
+class Examples(Shown):
     """Rows as read. `texts` are strings, for tagging lists of words, for chats messages; `labels` as the task has them.
 
     For dpo `pairs` are a chosen and a rejected response each, and chats such pairs, too.
@@ -40,6 +41,9 @@ class Examples:
     pairs: tuple[Any, ...] | None  # second texts, or responses
     labels: tuple[Any, ...] | None
     source: str = "data"  # for error messages
+
+    def facts(self) -> dict[str, Any]:
+        return {"source": self.source, "rows": len(self)}
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -15,6 +15,7 @@ from ..adapters.sites import Site
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..shown import Shown
 from .batches import Shape, number_of_batches, shape_alone, shape_for
 from .data import Columns, check_fraction, read_examples, split
 from .measure import Measure
@@ -27,8 +28,8 @@ from .tasks import Task
 MOST_STEPS = 2**24  # a schedule counts them in 32-bit floats, which hold no larger number exactly
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
+@dataclass(frozen=True, eq=False, repr=False)
+class Job(Shown):
     """One adapter to be trained."""
 
     name: str
@@ -37,6 +38,9 @@ class Job:
     train: Rows
     val: Rows | None
     shape: Shape  # of every batch
+
+    def facts(self) -> dict[str, Any]:
+        return {"name": self.name, "rows": len(self.train), "epochs": self.recipe.epochs, "adapter": str(self.adapter)}
 
     @property
     def steps_per_epoch(self) -> int:

@@ -23,14 +23,14 @@ class Recipe:
         GraftaxError: a value of another type, not finite, or out of its range.
     """
 
-    epochs: int = 3
+    epochs: int = 3  # passes over the rows
     lr: float = 1e-3  # peak learning rate of AdamW
     batch_size: int = 32  # rows per step at most; an epoch's steps share its rows evenly
     max_length: int = 128  # tokens per row; longer rows are cut, but
     truncate: bool = False  # rows with a response (sft) only if this says so: else they are refused
     schedule: str = "linear"  # after the warm-up: linear or cosine decay to zero, or constant
     warmup: float = 0.06  # share of the steps
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # decoupled
     clip: float | None = 1.0  # of the gradient's global norm; None, or infinity, which becomes None: not at all
     optimizer: str = "adamw"  # any of optax's whose update is proportional to the learning rate; one for a whole run
     preconditioned: bool = False  # low-rank gradients scaled by the other factor's inverse Gram matrix; likewise
@@ -38,7 +38,7 @@ class Recipe:
     layer_decay: float = 1.0  # learning rate of a layer, as a multiple of that of the layer above
     beta: float = 0.1  # of task dpo: how much a likelihood away from the backbone's counts
     unfreeze: float = 0.0  # epochs until the next layer below begins to train, from the head down; 0: all train from the start
-    seed: int = 0
+    seed: int = 0  # of the start, the order of the rows and dropout
     patience: int | None = None  # epochs without improvement on the validation rows before stopping early
 
     def __post_init__(self) -> None:

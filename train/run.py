@@ -25,6 +25,7 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from ..settings import check_flag
+from ..shown import Shown
 from .arguments import changed, check_arguments
 from .begun import Begun, digest_of, machine
 from .checkpoint import Checkpoints
@@ -39,15 +40,19 @@ from .tasks import Task, task_named
 from .tune import choose_pack_size
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """What became of one adapter."""
 
-    name: str
-    directory: Path
+    name: str  # the adapter's
+    directory: Path  # where it was saved
     metrics: dict[str, float]  # of the validation rows at the kept epoch, and the loss
     step_seconds: float | None = None  # wall clock of a step, shared by the slots that took it: median of the epochs' means
     history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl about this adapter
+    pack_size: int = 1  # adapters that were trained at once, this one among them
+
+    def facts(self) -> dict[str, Any]:
+        return {"name": self.name, "directory": str(self.directory), "epochs": len(self.history), "metrics": self.metrics}
 
 
 class Interrupted(GraftaxError):
@@ -194,7 +199,11 @@ class Run:
             self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
             self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
             self.history, offset = facts["history"], facts["offset"]
-            self.results = {n: Result(n, out / n, **known, history=self.history[n]) for n, known in facts["done"].items()}
+            sizes = {job.name: size for own, size in zip(self.kinds, self.sizes, strict=True) for job in own}
+            self.results = {
+                name: Result(name, out / name, **known, history=self.history[name], pack_size=sizes[name])
+                for name, known in facts["done"].items()
+            }
             done = f"{len(self.results)} of {len(jobs)} adapters done"
             progress.say(f"resumed: {done}, pack size {self.sizes[self.kind]}")
             if begun.machine != machine():
@@ -346,7 +355,8 @@ class Run:
         adapter: Adapter = self.pack.result(slot, {**numbers, "epoch": kept})
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
-        self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name])
+        size = len(self.pack.places)
+        self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name], size)
         self.progress.end(job.name, skipped=job.steps - place.epoch * job.steps_per_epoch)
         self.pack.release(slot)
 

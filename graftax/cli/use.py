@@ -176,7 +176,9 @@ def embed(
     for name, place in named:
         predictor.load(name, place, any_backbone=any_backbone)
     for what, vector in zip(wanted, predictor.embed(texts, wanted), strict=True):
-        print_json({"adapter": None if what is None else str(what), "vector": vector.tolist()})
+        print_json(
+            {"adapter": None if what is None else str(what), "vector": [float(str(value)) for value in vector]}
+        )  # as short as a float32 can be said
 
 
 def generate(
