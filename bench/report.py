@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import disk
-from ..errors import GraftaxError
 from . import charts, tables, wording
 from .analysis import Analysis, analyse
 from .blocks import where
@@ -52,11 +51,9 @@ class Section:
 
 
 def write_report(folder: Path) -> str:
-    """Write the four parts into a benchmark's directory and return the answer; `GraftaxError` where there are no results."""
-    try:
-        from jinja2 import Environment, FileSystemLoader
-    except ImportError as error:
-        raise GraftaxError("the report needs jinja2; pip install 'graftax[bench]'.") from error
+    """Write the four parts into a benchmark's directory and return the answer; GraftaxError where there are no results."""
+    from jinja2 import Environment, FileSystemLoader
+
     script = plotly_js()
     analysis = analyse(folder)
     content = sections(analysis)

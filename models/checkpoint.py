@@ -25,18 +25,21 @@ _CONVERT = (
     "transformers installed: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{0}')"
     ".save_pretrained('converted')\""
 )
-_FILES = [
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
+#: Files of a tokenizer, and of what else is said of texts; as patterns of `glob`, which huggingface_hub reads alike.
+TEXT_FILES = (
     "tokenizer*",
     "vocab*",
     "*.model",
+    "*.tiktoken",
     "merges.txt",
     "special_tokens_map.json",
-    "modules.json",
-    "*_Pooling/config.json",
-]
+    "added_tokens.json",
+    "chat_template*",
+    "chat_templates/*",
+    "additional_chat_templates/*",
+    "generation_config.json",
+)
+_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "modules.json", "*_Pooling/config.json", *TEXT_FILES]
 
 #: safetensors' names of types, but for those that no backbone is stored in.
 _DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}

@@ -22,6 +22,7 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
+from .generation import Rules
 from .inputs import Inputs, Outputs, count_within, places
 from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
@@ -66,11 +67,13 @@ class DecoderConfig:
     tied: bool = False
     speaks: bool = True  # whether there is a projection to the vocabulary: classifiers may lack one that is not tied
     pad_id: int = 0
+    last_id: int = -1  # what a text that is generated ends with where its length ends it; -1: whatever it may be
     eos_ids: tuple[int, ...] = ()
+    rules: Rules = Rules()
 
     type_vocab_size = 0  # what every backbone's config says
     groups = 0
-    first_id = last_id = -1  # no token is forced
+    first_id = -1  # no first token is forced
 
     @property
     def layer_of(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
+from .generation import Rules
 from .inputs import Inputs, Outputs, places
 from .layers import ACTIVATIONS, Arrays, Constant, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
@@ -69,6 +70,7 @@ class EncoderDecoderConfig:
     last_id: int = -1  # ends with where its length ends it; -1: whatever it may be
     pad_id: int = 0
     eos_ids: tuple[int, ...] = ()
+    rules: Rules = Rules()
 
     type_vocab_size = 0  # what every backbone's config says
     groups = 0

@@ -24,6 +24,7 @@ from .backbone import Backbone
 from .checkpoint import Stored, find_directory, stored_tensors
 from .family import Family
 from .fingerprint import Fingerprint, by_name
+from .generation import with_generation
 from .own_head import head_of
 from .parts import Weight
 from .quantised import QTYPES, quantiser
@@ -81,6 +82,7 @@ def load_backbone(
         note(f"{directory / 'config.json'}: ignored, for no {raw['model_type']} model reads them: {', '.join(unread)}.")
     tensors = stored_tensors(directory)
     config = adjust(family, config, tensors)
+    config = with_generation(config, directory, raw) if family.generates else config
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
     known = {"fingerprint": fingerprint, "name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
     backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)

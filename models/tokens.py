@@ -1,21 +1,19 @@
-"""Text to token ids, with the backbone's own tokenizer, and the ladder of lengths that predictions are padded to.
-
-Reads `tokenizer.json` through `tokenizers` (30 ms to import); only a directory without one goes through transformers' slow
-conversion (more than a second).
-"""
+"""Text to token ids, with the backbone's own tokenizer (`tokenizer_files.py`), and the ladder of lengths that predictions are
+padded to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import GraftaxError
-from .characters import read_pair
+from .chat import TEMPLATES, render, template_of
 from .inputs import Inputs, Texts
+from .tokenizer_files import TokenizerFiles
 
 if TYPE_CHECKING:
     from ..train.batches import Shape
@@ -50,87 +48,113 @@ class Tokens:
 class Tokenizer:
     """The tokenizer in a backbone's directory.
 
-    `max_tokens`, the longest row the backbone's positions allow, bounds every `max_length`.
+    `max_tokens`, the longest row the backbone's positions allow, bounds every `max_length`. `files` is None for a backbone that
+    has no directory. Of its tokens the backbone may embed less than all: some that no text should hold are beyond its table.
     """
 
     def __init__(
         self,
-        directory: str | None,
+        files: TokenizerFiles | None,
         max_tokens: int,
         pad_id: int,
         type_vocab_size: int,
         vocab_size: int,
-        eos_id: int | None = None,
+        eos_ids: tuple[int, ...] = (),
         start_id: int = 0,
     ):
-        self.directory, self.max_tokens, self.pad_id, self.types = directory, max_tokens, pad_id, type_vocab_size > 1
-        self.vocab_size, self.eos_id, self.start_id = vocab_size, eos_id, start_id
+        self.files, self.max_tokens, self.pad_id, self.types = files, max_tokens, pad_id, type_vocab_size > 1
+        self.vocab_size, self.eos_ids, self.start_id = vocab_size, eos_ids, start_id
+        self.chat_template: str | None = None  # in place of the tokenizer's own
 
     @classmethod
-    def of(cls, backbone: Backbone) -> Tokenizer:
-        config = backbone.config
-        eos, start = next(iter(getattr(config, "eos_ids", ())), None), getattr(config, "start_id", 0)
-        return cls(backbone.directory, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos, start)
+    def of(cls, backbone: Backbone, chat_template: str | None = None) -> Tokenizer:
+        """`chat_template`: see `with_template`."""
+        config, files = backbone.config, None
+        eos, start = getattr(config, "eos_ids", ()), getattr(config, "start_id", 0)
+        if backbone.directory is not None:
+            files = TokenizerFiles(Path(backbone.directory), backbone.hf_config or {}, eos)
+        made = cls(files, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos, start)
+        return made.with_template(chat_template)
+
+    def with_template(self, given: str | None) -> Tokenizer:
+        """The same, with another template for chats: a name of `chat.TEMPLATES`, or a Jinja text; None: as it is."""
+        if given is None:
+            return self
+        other = copy.copy(self)
+        other.chat_template = template_of(given)
+        end = TEMPLATES[given][1] if given in TEMPLATES else ""
+        if end and self.backend.token_to_id(end) not in self.eos_ids:
+            what = f"chat template {given!r} ends a turn with {end}, which is not among the tokens that end a text here"
+            advice = "name it in eos_token_id of generation_config.json, or use the template 'plain' or one of your own"
+            raise GraftaxError(f"{self._files.directory}: {what}; {advice}.")
+        return other
+
+    @property
+    def _files(self) -> TokenizerFiles:
+        if self.files is None:
+            raise GraftaxError("this backbone was made without a directory, so it has no tokenizer.")
+        return self.files
 
     @property
     def backend(self) -> Any:
-        return self._backends[0]
+        return self._files.backends[0]
 
-    @cached_property
-    def _backends(self) -> tuple[Any, Any]:
-        """Of what is read and of what is written: mostly one."""
-        from tokenizers import Tokenizer as Backend
-
-        if self.directory is None:
-            raise GraftaxError("this backbone was made without a directory, so it has no tokenizer.")
-        file = Path(self.directory) / "tokenizer.json"
-        if file.is_file():
-            backends = (Backend.from_file(str(file)),) * 2
-        elif (found := read_pair(Path(self.directory), self.eos_id)) is not None:
-            backends = found
-        else:
-            from transformers import AutoTokenizer
-
-            try:
-                backends = (AutoTokenizer.from_pretrained(self.directory).backend_tokenizer,) * 2
-            except Exception as error:  # whatever transformers raises here means the same to the user
-                raise GraftaxError(f"{self.directory}: no tokenizer there that can be loaded ({error}).") from error
-        for backend in backends:
-            backend.no_padding()
-            if backend.get_vocab_size() > self.vocab_size:
-                both = f"its tokenizer has {backend.get_vocab_size()} tokens, and the backbone embeds {self.vocab_size}"
-                raise GraftaxError(
-                    f"{self.directory}: {both}. For tokens that were added, resize the backbone (docs/training.md)."
-                )
-        return backends
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text in training: the tokenizer's own where generation ends with it, else the first such."""
+        if self.files is not None and self.files.eos_id in self.eos_ids:
+            return self.files.eos_id
+        return next(iter(self.eos_ids), None)
 
     def ids(self, texts: Sequence[str], special: bool = True, written: bool = False) -> list[np.ndarray]:
         """Token ids of whole texts, int32, with the tokenizer's own special tokens or without; `written`: of targets."""
-        backend = self._backends[written]
+        return [self._array(e.ids) for e in self._encoded(texts, special, written)]
+
+    def prompts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of texts that are to go on: with what the tokenizer puts before a text, without what it puts behind."""
+        encoded = self._encoded(texts, special=True, written=False)
+        return [self._array(e.ids[: _end_of_text(e.special_tokens_mask)]) for e in encoded]
+
+    def ended(self, ids: np.ndarray) -> np.ndarray:
+        """Token ids and the one that ends a text behind them, unless such a one is there: some tokenizers put it there."""
+        if self.eos_id is None or (len(ids) and int(ids[-1]) in self.eos_ids):
+            return ids
+        return np.append(ids, self.eos_id).astype(np.int32)
+
+    def _encoded(self, texts: Sequence[str], special: bool, written: bool) -> list[Any]:
+        backend = self._files.backends[written]
         backend.no_truncation()
+        return self._tried(backend.encode_batch_fast, list(texts), add_special_tokens=special)
+
+    def _tried(self, encode: Callable[..., list[Any]], batch: list[Any], **options: Any) -> list[Any]:
         try:
-            encoded = backend.encode_batch_fast(list(texts), add_special_tokens=special)
-        except TypeError as error:
+            return encode(batch, **options)
+        except TypeError as error:  # half of a surrogate pair, say, which JSON can hold
             raise GraftaxError("a row holds what is no Unicode text.") from error
-        return [np.asarray(e.ids, np.int32) for e in encoded]
+        except Exception as error:  # of no narrower kind: a vocabulary that lacks the token for what is not in it, say
+            raise GraftaxError(f"{self._files.directory}: its tokenizer cannot read a row ({error}).") from error
+
+    def _array(self, ids: Sequence[int]) -> np.ndarray:
+        """Token ids, int32, all of them in the backbone's table."""
+        array = np.asarray(ids, np.int32)
+        if (largest := array.max(initial=-1)) >= self.vocab_size:
+            names = [backend.id_to_token(int(largest)) for backend in self._files.backends]
+            both = (
+                f"a row holds the token {names[0] or names[1]!r} with id {largest}, and the backbone embeds {self.vocab_size}"
+            )
+            raise GraftaxError(f"{self._files.directory}: {both}. For tokens that were added, resize it (docs/training.md).")
+        return array
 
     def text(self, ids: Sequence[int]) -> str:
         """What token ids say, without special tokens."""
-        return str(self._backends[1].decode(list(map(int, ids)), skip_special_tokens=True))
+        return str(self._files.backends[1].decode(list(map(int, ids)), skip_special_tokens=True))
 
-    @cached_property
-    def _templated(self) -> Any:
-        """transformers' tokenizer, for its chat template."""
-        from transformers import AutoTokenizer
+    def chat(self, messages: Sequence[Mapping[str, Any]], where: str, answer: bool = False) -> np.ndarray:
+        """Token ids of a chat by the template (`chat.py`); with `answer` up to where the assistant is to speak.
 
-        made = AutoTokenizer.from_pretrained(self.directory)
-        if not made.chat_template:
-            raise GraftaxError(f"{self.directory}: its tokenizer has no chat template; give prompts and completions.")
-        return made
-
-    def chat(self, messages: Sequence[Mapping[str, Any]], answer: bool = False) -> np.ndarray:
-        """Token ids of a chat by the tokenizer's template; with `answer` up to where the assistant is to speak."""
-        text = self._templated.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
+        `where` names the chat in errors.
+        """
+        text = render(self._files.by_transformers, messages, self.chat_template, answer, where)
         return self.ids([text], special=False)[0]
 
     def __call__(
@@ -146,13 +170,10 @@ class Tokenizer:
         self.backend.enable_truncation(max_length)
         batch: Any = list(zip(texts, pairs, strict=True)) if pairs is not None else list(texts)
         encode = self.backend.encode_batch if words else self.backend.encode_batch_fast  # the fast one forgets the words
-        try:
-            encoded = encode(batch, is_pretokenized=words)
-        except TypeError as error:  # half of a surrogate pair, say, which JSON can hold
-            raise GraftaxError("a row holds what is no Unicode text.") from error
+        encoded = self._tried(encode, batch, is_pretokenized=words)
         return [
             Tokens(
-                np.asarray(e.ids, np.int32),
+                self._array(e.ids),
                 np.asarray(e.type_ids, np.int32) if self.types else np.zeros(len(e.ids), np.int32),
                 np.asarray([-1 if w is None else w for w in e.word_ids], np.int32) if words else None,
             )
@@ -190,3 +211,11 @@ class Tokenizer:
             ids[at], types[at], segments[at] = text.ids, text.types, i + 1
             first[i] = row * size[1] + begin
         return Inputs(ids, segments > 0, types, Texts(segments, first))
+
+
+def _end_of_text(special: Sequence[int]) -> int:
+    """Where the tokens that a tokenizer puts behind a text begin; `special`: 1 for those that it puts anywhere."""
+    end = len(special)
+    while end and special[end - 1]:
+        end -= 1
+    return end

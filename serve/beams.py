@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .restraint import Written
 from .sampling import Settings, penalised
 
 _NEVER = -1e9  # the score of what is no text
@@ -27,7 +28,7 @@ class Beams(NamedTuple):
 
     logits: jax.Array  # [rows * beams, vocabulary] of the next token
     cache: Any
-    seen: jax.Array  # bool [rows * beams, vocabulary]: tokens that a text holds
+    written: Written  # of rows * beams
     texts: jax.Array  # int32 [rows, beams, limit]: those unfinished; -1 behind their ends
     scores: jax.Array  # float32 [rows, beams]: sums of log p
     finished: jax.Array  # int32 [rows, beams, limit]
@@ -39,8 +40,8 @@ class Beams(NamedTuple):
 
 def search(
     step: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
-    forced: Callable[[jax.Array, jax.Array], jax.Array],
-    start: tuple[jax.Array, Any, jax.Array],
+    allowed: Callable[[jax.Array, Written, jax.Array], jax.Array],
+    start: tuple[jax.Array, Any, Written],
     most: jax.Array,
     settings: Settings,
     eos: jax.Array,
@@ -53,8 +54,9 @@ def search(
 
     Args:
         step: from ids `[rows * beams]` and the cache to logits and the cache.
-        forced: log p `[rows, beams, vocabulary]` and the number of tokens so far, to those of the tokens that may come next.
-        start: logits, cache and tokens seen of every row, behind its prompt.
+        allowed: log p `[rows * beams, vocabulary]`, what is written and the number of tokens so far, to log p of those that may
+            come next.
+        start: logits, cache and what is written of every row, behind its prompt.
         most: int32 `[rows]`: tokens wanted.
         limit: of those, at most.
     """
@@ -71,8 +73,8 @@ def search(
     def one(at: Beams) -> Beams:
         chances = jax.nn.log_softmax(at.logits)
         if penalises:
-            chances = penalised(chances, at.seen, jnp.repeat(settings.penalty, beams))
-        chances = forced(chances.reshape(rows, beams, vocabulary), at.number) + at.scores[:, :, None]
+            chances = penalised(chances, at.written.seen(vocabulary), jnp.repeat(settings.penalty, beams))
+        chances = allowed(chances, at.written, at.number).reshape(rows, beams, vocabulary) + at.scores[:, :, None]
         sums, found = jax.lax.top_k(chances.reshape(rows, -1), kept)
         parent, token = found // vocabulary, found % vocabulary
         texts = at.texts[index, parent].at[:, :, at.number].set(token)
@@ -91,7 +93,7 @@ def search(
         into = (index * beams + parent[index, onward]).reshape(-1)
         ids = token[index, onward].reshape(-1)
         cache = jax.tree.map(lambda leaf: leaf[into] if leaf.ndim else leaf, at.cache)
-        seen = at.seen[into].at[jnp.arange(rows * beams, dtype=jnp.int32), ids].set(True) if penalises else at.seen
+        written = Written(*(leaf[into] for leaf in at.written)).add(ids)
         logits, cache = step(ids, cache)
 
         def unless_stopped(new: jax.Array, old: jax.Array) -> jax.Array:
@@ -99,15 +101,15 @@ def search(
 
         mine = {"texts": texts[index, onward], "scores": scores, "finished": finished, "finals": finals, "there": there}
         moved = {name: unless_stopped(new, getattr(at, name)) for name, new in mine.items()}
-        return at._replace(logits=logits, cache=cache, seen=seen, **moved, stopped=stopped, number=at.number + 1)
+        return at._replace(logits=logits, cache=cache, written=written, **moved, stopped=stopped, number=at.number + 1)
 
-    logits, cache, seen = jax.tree.map(wide, start)
+    logits, cache, written = jax.tree.map(wide, start)
     empty = jnp.full((rows, beams, limit), -1, jnp.int32)
     scores = jnp.where(jnp.arange(beams) == 0, 0.0, _NEVER)  # of beams that are all one text, one counts
     begin = Beams(
         logits,
         cache,
-        seen,
+        written,
         empty,
         jnp.broadcast_to(scores, (rows, beams)),
         empty,

@@ -48,9 +48,14 @@ def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Colu
     return task.score(examples, said, names)
 
 
-def evaluate_language(backbone: Backbone, adapter: Adapter, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
-    """Metrics of an adapter without a head on rows of its task ("lm", "sft", "dpo", "seq2seq"); `data` as for `train_many`."""
-    task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone)
+def evaluate_language(
+    backbone: Backbone, adapter: Adapter, data: Any, *, columns: Columns = Columns(), chat_template: str | None = None
+) -> dict[str, float]:
+    """Metrics of an adapter without a head on rows of its task ("lm", "sft", "dpo", "seq2seq"); `data` as for `train_many`.
+
+    `chat_template`: in place of the one with which the adapter was trained, a name or a Jinja text (`models/chat.py`).
+    """
+    task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone, chat_template or adapter.recipe.get("chat_template"))
     room = backbone.config.max_tokens - sum(method.virtual_tokens for method in adapter.methods)
     length = min(adapter.recipe.get("max_length", room), room)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)

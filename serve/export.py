@@ -17,11 +17,11 @@ from ..adapters.head import FIRST, Head
 from ..adapters.merging import merge
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.checkpoint import TEXT_FILES
 from ..models.inputs import Inputs
 from ..models.load import unstack_weights
 
 _PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
-_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "merges.txt", "special_tokens_map.json")
 
 
 def export_merged(
@@ -33,7 +33,7 @@ def export_merged(
     overwrite: bool = False,
     any_backbone: bool = False,
 ) -> float:
-    """Write config.json, model.safetensors and the tokenizer; returns the largest difference to the unmerged logits.
+    """Write config.json, model.safetensors and the files about texts; returns the largest difference to the unmerged logits.
 
     Arguments as of `Predictor.load` and `save_adapter`. Raises GraftaxError for what `merge` refuses, and for a head that
     transformers' task model has not.
@@ -72,10 +72,16 @@ def export_merged(
     with disk.new_directory(Path(out), overwrite) as draft:
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-        for pattern in _TOKENIZER_FILES if backbone.directory else ():
-            for file in Path(backbone.directory or "").glob(pattern):
-                shutil.copyfile(file, draft / file.name)
+        if backbone.directory is not None:
+            _copy_text_files(Path(backbone.directory), draft)
     return drift
+
+
+def _copy_text_files(source: Path, target: Path) -> None:
+    """The tokenizer's files, with chat templates, and `generation_config.json`."""
+    for file in (file for pattern in TEXT_FILES for file in source.glob(pattern) if file.is_file()):
+        (target / file.relative_to(source)).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target / file.relative_to(source))
 
 
 def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter) -> float:

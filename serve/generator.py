@@ -34,6 +34,9 @@ from ..shown import Shown
 from .bank import Bank
 from .beams import search
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
+from .restraint import Written, restrained
+from .rows import listed
+from .rows import named as adapters_of
 from .sampling import Kind, Sampling, Settings, choose
 
 MOST_ROWS = 64  # per call
@@ -57,7 +60,7 @@ class _Rows(NamedTuple):
 
     logits: jax.Array  # [rows, vocabulary] of the next token
     cache: Any
-    seen: jax.Array  # bool [rows, vocabulary]: tokens in the prompt or the continuation
+    written: Written  # prompt and continuation
     done: jax.Array  # bool [rows]
     number: jax.Array  # int32 [rows]: tokens drawn
     most: jax.Array  # int32 [rows]: tokens wanted
@@ -66,12 +69,17 @@ class _Rows(NamedTuple):
 class Generator(Shown):
     """A frozen language model and a bank of adapters over it. Calls may come from several threads."""
 
-    def __init__(self, backbone: Backbone):
+    def __init__(self, backbone: Backbone, *, chat_template: str | None = None):
+        """`chat_template`: of all chats, a name or a Jinja text (`models/chat.py`). None: that with which the row's adapter was
+        trained, else the tokenizer's own."""
         if not backbone.generates:
             raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
+        if unsupported := backbone.config.rules.unsupported:
+            raise GraftaxError(f"{backbone.name}: generation_config.json has what is not supported: {', '.join(unsupported)}.")
         self.backbone = backbone
         self.bank = Bank(backbone)
-        self.tokenizer = Tokenizer.of(backbone)
+        self.tokenizer = Tokenizer.of(backbone, chat_template)
+        self._tokenizers: dict[str, Tokenizer] = {}  # by adapter: the same but for the template of chats
         self.compilations = 0
         self._lock = threading.Lock()
         self._prefill = jax.jit(self._prefilled, static_argnames="columns")
@@ -85,50 +93,54 @@ class Generator(Shown):
         """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""
         if not isinstance(adapter, Adapter):
             adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
+        tokenizer = self.tokenizer
+        if tokenizer.chat_template is None:
+            tokenizer = tokenizer.with_template(adapter.recipe.get("chat_template"))
         with self._lock:
             self.bank.add(name, adapter)
+            self._tokenizers[name] = tokenizer
 
     def unload(self, name: str) -> None:
         with self._lock:
             self.bank.remove(name)
+            del self._tokenizers[name]
 
     def generate(
         self,
         prompts: Sequence[Prompt],
         adapters: Sequence[str | Composition | None] | str | Composition | None = None,
         sampling: Sampling | Sequence[Sampling] = Sampling(),
+        **settings: Any,
     ) -> list[Continuation]:
         """A continuation of every prompt, in their order.
 
         Args:
-            prompts: texts; they are tokenized as the tokenizer has it, a beginning-of-text token included. Or chats that the
-                assistant is to answer, lists of {role, content}, by the tokenizer's template.
+            prompts: texts; they are tokenized as the tokenizer has it, a beginning-of-text token included, but for what it puts
+                behind a text. Or chats that the assistant is to answer, lists of {role, content}, by the template.
             adapters: the adapter, average or stack of each row, or one for all; None: no adapter.
             sampling: of each row, or one for all, in which case row i draws from seed + i.
+            settings: fields of `Sampling`, in place of `sampling`'s: `generate(prompts, max_new_tokens=20)`.
 
         Raises:
-            GraftaxError: a name that is not loaded, an empty prompt, or one that leaves no room in the context.
+            GraftaxError: a name that is not loaded, an empty prompt, one that leaves no room in the context, a chat that the
+                template refuses, arguments of other kinds.
         """
-        made: list[Continuation | None] = [None] * len(prompts)
-        for row, _, end in self.stream(prompts, adapters, sampling):
-            if end is not None:
-                made[row] = end
-        return [one for one in made if one is not None]
+        ends = {row: end for row, _, end in self.stream(prompts, adapters, sampling, **settings) if end is not None}
+        return [ends[row] for row in sorted(ends)]
 
     def stream(
         self,
         prompts: Sequence[Prompt],
         adapters: Sequence[str | Composition | None] | str | Composition | None = None,
         sampling: Sampling | Sequence[Sampling] = Sampling(),
+        **settings: Any,
     ) -> Iterator[tuple[int, str, Continuation | None]]:
         """The same as it is made: (row, further text, None), and at each row's end (row, further text, its continuation)."""
+        prompts = listed(prompts)
         count = len(prompts)
-        named = [adapters] * count if adapters is None or isinstance(adapters, str | Composition) else list(adapters)
-        if isinstance(sampling, Sampling):
-            sampling = [replace(sampling, seed=(sampling.seed + i) % 2**32) for i in range(count)]
-        if len(named) != count or len(sampling) != count:
-            raise GraftaxError(f"{count} prompts but {len(named)} adapters and {len(sampling)} samplings.")
-        ids = [self._ids(prompt, i) for i, prompt in enumerate(prompts)]
+        each = adapters_of(adapters, count)
+        sampling = [how.under(self.backbone.config.rules) for how in _samplings(sampling, settings, count)]
+        ids = [self._ids(prompt, what, i) for i, (prompt, what) in enumerate(zip(prompts, each, strict=True))]
         for own, how in zip(ids, sampling, strict=True):
             most, both = self.backbone.config.max_tokens, f"a prompt of {len(own)} tokens and {how.max_new_tokens} new ones"
             if self.backbone.family.encodes and max(len(own), how.max_new_tokens) > most:
@@ -142,14 +154,31 @@ class Generator(Shown):
         most_rows = max(1, MOST_ROWS // max(beams, default=1))
         for begin in range(0, count, most_rows):
             chunk = order[begin : begin + most_rows]
-            rows = [ids[i] for i in chunk], [named[i] for i in chunk], [sampling[i] for i in chunk]
+            rows = [ids[i] for i in chunk], [each[i] for i in chunk], [sampling[i] for i in chunk]
             for k, text, end in self._batch(*rows):
                 yield chunk[k], text, end
 
-    def _ids(self, prompt: Prompt, index: int) -> np.ndarray:
+    def _ids(self, prompt: Any, what: Any, index: int) -> np.ndarray:
+        where = f"prompt {index + 1}"
+        if not isinstance(prompt, str | list | tuple):
+            raise GraftaxError(f"{where} must be a text or the list of a chat's messages, got {type(prompt).__name__}.")
         if not (prompt.strip() if isinstance(prompt, str) else prompt):
-            raise GraftaxError(f"prompt {index + 1} is empty.")
-        return self.tokenizer.ids([prompt])[0] if isinstance(prompt, str) else self.tokenizer.chat(prompt, answer=True)
+            raise GraftaxError(f"{where} is empty.")
+        if not isinstance(prompt, str):
+            ids = self._tokenizer_of(what).chat(prompt, where, answer=True)
+        else:
+            ids = (self.tokenizer.ids if self.backbone.family.encodes else self.tokenizer.prompts)([prompt])[0]
+        if not len(ids):
+            raise GraftaxError(f"{where}: the tokenizer leaves no token of it.")
+        return ids
+
+    def _tokenizer_of(self, what: Any) -> Tokenizer:
+        """With the chat template of a row's adapters."""
+        names = {term.name for stage in plan_of(what) for term in stage} & self._tokenizers.keys()
+        found = {self._tokenizers[name].chat_template: self._tokenizers[name] for name in sorted(names)}
+        if len(found) > 1:
+            raise GraftaxError(f"{what}: trained with different chat templates; choose one for all (chat_template).")
+        return next(iter(found.values()), self.tokenizer)
 
     def _batch(
         self, ids: list[np.ndarray], named: list[Any], sampling: list[Sampling]
@@ -162,8 +191,9 @@ class Generator(Shown):
         columns = rung(1 + new, 2 * most) if self.backbone.family.encodes else rung(length + new, 2 * most)
         wanted = np.zeros(rows, np.int32)
         wanted[: len(ids)] = [s.max_new_tokens for s in sampling]
+        least = self._least(ids, rows)
         with self._lock:
-            at = self._prefill(*self._known(named, rows), self._laid(ids, rows, length), wanted, columns=columns)
+            at = self._prefill(*self._known(named, rows), self._laid(ids, rows, length), wanted, least, columns=columns)
         kind, settings = Kind.of(sampling), Settings.of(sampling, rows)
         before = [own[:0] for own in ids] if self.backbone.family.encodes else ids
         tellers = [_Teller(self.tokenizer, own, s.stop) for own, s in zip(before, sampling, strict=True)]
@@ -189,6 +219,13 @@ class Generator(Shown):
                 if text or end:
                     yield k, text, end
             at = at._replace(done=at.done | stopped)
+
+    def _least(self, ids: list[np.ndarray], rows: int) -> np.ndarray:
+        """How many tokens each row has (`Written.length`) before one may end it."""
+        least, rules = np.zeros(rows, np.int32), self.backbone.config.rules
+        before = [1 if self.backbone.family.encodes else len(own) for own in ids]
+        least[: len(ids)] = [max(rules.min_length, count + rules.min_new_tokens) for count in before]
+        return least
 
     def _laid(self, ids: list[np.ndarray], rows: int, length: int) -> Inputs:
         laid, mask = np.full((rows, length), self.tokenizer.pad_id, np.int32), np.zeros((rows, length), bool)
@@ -217,24 +254,33 @@ class Generator(Shown):
     # -- the compiled programs ------------------------------------------------------------------------------------------
 
     def _prefilled(
-        self, params: Any, layers: Any, state: State, slots: Any, inputs: Inputs, most: jax.Array, columns: int
+        self,
+        params: Any,
+        layers: Any,
+        state: State,
+        slots: Any,
+        inputs: Inputs,
+        most: jax.Array,
+        least: jax.Array,
+        columns: int,
     ) -> _Rows:
         self.compilations += 1  # runs when the function is traced, not when it is called
         logits, cache = self.backbone.prefill(params, layers, state, inputs, slots, columns=columns)
-        count = len(inputs.ids)
-        seen = jnp.zeros((count, logits.shape[-1]), bool)
+        ids, mask = inputs.ids, inputs.mask
         if self.backbone.family.encodes:
-            seen = seen.at[:, self.backbone.config.start_id].set(True)
-        else:
-            seen = seen.at[jnp.arange(count, dtype=jnp.int32)[:, None], inputs.ids].max(inputs.mask)
-        return _Rows(logits, cache, seen, most == 0, jnp.zeros(count, jnp.int32), jnp.asarray(most))
+            ids, mask = jnp.full_like(ids[:, :1], self.backbone.config.start_id), jnp.ones_like(mask[:, :1])
+        begun = jnp.where(mask, ids, logits.shape[-1])
+        begun = jnp.pad(begun, ((0, 0), (0, columns - begun.shape[1])), constant_values=logits.shape[-1])
+        written = Written(begun, mask.sum(1, dtype=jnp.int32), jnp.asarray(least))
+        return _Rows(logits, cache, written, most == 0, jnp.zeros(len(ids), jnp.int32), jnp.asarray(most))
 
     def _decoded(
         self, params: Any, layers: Any, state: State, slots: Any, rows: _Rows, settings: Settings, kind: Kind
     ) -> tuple[_Rows, jax.Array]:
         """Up to `BURST` more tokens of every row, `[BURST, rows]`; -1 behind a row's end."""
         self.compilations += 1
-        eos = jnp.asarray(self.backbone.config.eos_ids or (-1,), jnp.int32)
+        config = self.backbone.config
+        eos = jnp.asarray(config.eos_ids or (-1,), jnp.int32)
         step = partial(self.backbone.step, params, layers, state)
 
         def more(carry: tuple[jax.Array, _Rows, jax.Array]) -> jax.Array:
@@ -243,13 +289,14 @@ class Generator(Shown):
 
         def one(carry: tuple[jax.Array, _Rows, jax.Array]) -> tuple[jax.Array, _Rows, jax.Array]:
             i, at, drawn = carry
-            ids = self._forced(choose(kind, at.logits, settings, at.seen, at.number), at)
+            logits = restrained(config, at.logits, at.written, at.number)
+            seen = at.written.seen(logits.shape[-1]) if kind.penalises else None
+            ids = self._forced(choose(kind, logits, settings, seen, at.number), at)
             drawn = drawn.at[i].set(jnp.where(at.done, -1, ids))
             number = jnp.where(at.done, at.number, at.number + 1)
             done = at.done | (ids[:, None] == eos).any(1) | (number >= at.most)
-            seen = at.seen.at[jnp.arange(len(ids), dtype=jnp.int32), ids].set(True) if kind.penalises else at.seen
             logits, cache = step(ids, at.cache, slots)
-            return i + 1, _Rows(logits, cache, seen, done, number, at.most), drawn
+            return i + 1, _Rows(logits, cache, at.written.add(ids), done, number, at.most), drawn
 
         drawn = jnp.full((BURST, len(rows.done)), -1, jnp.int32)
         _, rows, drawn = jax.lax.while_loop(more, one, (jnp.int32(0), rows, drawn))
@@ -275,16 +322,17 @@ class Generator(Shown):
         def step(ids: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
             return self.backbone.step(params, layers, state, ids, cache, wide)
 
-        def forced(chances: jax.Array, number: jax.Array) -> jax.Array:
+        def allowed(chances: jax.Array, written: Written, number: jax.Array) -> jax.Array:
             config, token = self.backbone.config, jnp.arange(chances.shape[-1], dtype=jnp.int32)
-            last = (number == rows.most - 1)[:, None, None]
+            chances = restrained(config, chances, written, jnp.full(len(chances), number))
+            last = (number == jnp.repeat(rows.most, beams) - 1)[:, None]
             for only, there in ((config.first_id, number == 0), (config.last_id, last)):
                 if only >= 0:
                     chances = jnp.where(there, jnp.where(token == only, 0.0, -jnp.inf), chances)
             return chances
 
-        start = rows.logits, rows.cache, rows.seen
-        return search(step, forced, start, rows.most, settings, eos, beams=beams, limit=limit, penalises=kind.penalises)
+        start = rows.logits, rows.cache, rows.written
+        return search(step, allowed, start, rows.most, settings, eos, beams=beams, limit=limit, penalises=kind.penalises)
 
     def _forced(self, ids: jax.Array, at: _Rows) -> jax.Array:
         """The tokens chosen, or those that the backbone's config has a text begin and end with."""
@@ -292,6 +340,20 @@ class Generator(Shown):
         for token, there in ((config.first_id, at.number == 0), (config.last_id, at.number == at.most - 1)):
             ids = jnp.where(there, jnp.int32(token), ids) if token >= 0 else ids
         return ids
+
+
+def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sampling]:
+    """One for each prompt, of one for all or one for each, with fields changed."""
+    if isinstance(sampling, Sampling):
+        sampling = sampling.changed(changes)
+        return [replace(sampling, seed=(sampling.seed + i) % 2**32) for i in range(count)]
+    each = listed(sampling)
+    wrong = [how for how in each if not isinstance(how, Sampling)]
+    if wrong:
+        raise GraftaxError(f"sampling must be a Sampling, or one for each prompt; got {type(wrong[0]).__name__}.")
+    if len(each) != count:
+        raise GraftaxError(f"{count} prompts but {len(each)} samplings.")
+    return [how.changed(changes) for how in each]
 
 
 def _name(what: Any) -> str | None:

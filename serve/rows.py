@@ -1,4 +1,4 @@
-"""What is asked of a predictor, checked by type before anything is computed: rows, and the adapter that answers each."""
+"""What is asked of a predictor or generator, checked by type before anything is computed: rows, and the adapter of each."""
 
 from __future__ import annotations
 

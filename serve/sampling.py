@@ -4,14 +4,15 @@
     p  = softmax(z' / temperature)                           and of p the `top_k` likeliest, the fewest that hold `top_p`
                                                              (Holtzman et al., arXiv:1904.09751), those above `min_p` max p
 
-Names, defaults and order are transformers'. Temperature 0 is greedy. Every row draws from its own seed, so what it says does
-not depend on its neighbours.
+Names and order are transformers'. Nothing asked for is greedy, whatever `generation_config.json` says of drawing
+(`models/generation.py` says what of it is taken). Every row draws from its own seed, so what it says does not depend on its
+neighbours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,43 +20,74 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..models.generation import Rules
+
+_LARGEST = 1e6  # of numbers: beyond, their float32s and what is made of them would end in infinities
+_COUNTS = (("max_new_tokens", 1, 2**31 - 1), ("top_k", 0, 2**31 - 1), ("seed", 0, 2**32 - 1), ("num_beams", 1, 1000))
+#: Checked as the float32s that they become: of 1e-60 that is 0.
+_NUMBERS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
+    ("temperature", lambda x: x >= 0, f"from 0 to {_LARGEST:g}"),
+    ("top_p", lambda x: 0 < x <= 1, "above 0, at most 1"),
+    ("min_p", lambda x: 0 <= x <= 1, "from 0 to 1"),
+    ("repetition_penalty", lambda x: x > 1 / _LARGEST, f"above 0, at most {_LARGEST:g}"),
+    ("length_penalty", lambda x: True, f"from -{_LARGEST:g} to {_LARGEST:g}"),
+)
+_BY_BACKBONE = ("repetition_penalty", "length_penalty", "early_stopping")
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How one row's continuation is drawn."""
+    """How one row's continuation is drawn. None: as the backbone's `generation_config.json` says, else without effect."""
 
     max_new_tokens: int = 64  # at most
     temperature: float = 0.0  # 0: greedy
     top_k: int = 0  # draw from this many of the likeliest; 0: from all
     top_p: float = 1.0  # draw from the fewest tokens that together have this probability
     min_p: float = 0.0  # draw from tokens at least this times as likely as the likeliest
-    repetition_penalty: float = 1.0  # above 1 tokens that are there already become unlikelier
+    repetition_penalty: float | None = None  # above 1 tokens that are there already become unlikelier
     stop: tuple[str, ...] = ()  # the continuation ends before the first of these
     seed: int = 0  # of what is drawn; greedy search and beams draw nothing
     num_beams: int = 1  # above 1: beam search (`beams.py`), the same for all rows of a call
-    length_penalty: float = 1.0  # of beams: above 0 longer texts score more
-    early_stopping: bool = False  # of beams: end with the first that are finished
+    length_penalty: float | None = None  # of beams: above 0 longer texts score more
+    early_stopping: bool | None = None  # of beams: end with the first that are finished
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise GraftaxError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}.")
-        if not 0.0 <= self.temperature < float("inf"):
-            raise GraftaxError(f"temperature must not be negative, got {self.temperature}.")
-        if self.top_k < 0:
-            raise GraftaxError(f"top_k must not be negative, got {self.top_k}.")
-        if not 0.0 < self.top_p <= 1.0 or not 0.0 <= self.min_p <= 1.0:
-            raise GraftaxError(f"top_p is in (0, 1] and min_p in [0, 1]; got {self.top_p} and {self.min_p}.")
-        if not 0.0 < self.repetition_penalty < float("inf"):
-            raise GraftaxError(f"repetition_penalty must be positive, got {self.repetition_penalty}.")
-        if not 0 <= self.seed < 2**32:
-            raise GraftaxError(f"seed must be at least 0 and less than 2**32, got {self.seed}.")
-        if self.num_beams < 1:
-            raise GraftaxError(f"num_beams must be at least 1, got {self.num_beams}.")
+        for name, least, most in _COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+                raise GraftaxError(f"{name} must be a whole number from {least} to {most}, got {_shown(value)}.")
+            object.__setattr__(self, name, int(value))  # of NumPy's, too
+        for name, sound, range_ in _NUMBERS:
+            value = getattr(self, name)
+            if value is None and name in _BY_BACKBONE:
+                continue
+            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+            if not number or not (abs(value) <= _LARGEST and sound(np.float32(value))):
+                raise GraftaxError(f"{name} must be a number {range_}, got {_shown(value)}.")
+            object.__setattr__(self, name, float(value))
+        if not isinstance(self.early_stopping, bool | None):
+            raise GraftaxError(f"early_stopping must be true or false, got {self.early_stopping!r}.")
+        if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) and text for text in self.stop):
+            raise GraftaxError(f"stop must be a tuple of texts, none of them empty; got {self.stop!r}.")
+        object.__setattr__(self, "stop", tuple(self.stop))
         if self.num_beams > 1 and (self.temperature > 0 or self.stop):
             raise GraftaxError("beam search draws nothing and knows no stop texts: num_beams goes with temperature 0 alone.")
-        if isinstance(self.stop, str) or not all(self.stop):
-            raise GraftaxError("stop is a tuple of texts, none of them empty.")
+
+    def changed(self, changes: Mapping[str, Any]) -> Sampling:
+        """A copy with fields changed; an unknown field is an error that lists the fields."""
+        unknown = [name for name in changes if name not in self.__dataclass_fields__]
+        if unknown:
+            raise GraftaxError(f"no such setting: {', '.join(unknown)}; there are {', '.join(self.__dataclass_fields__)}.")
+        return replace(self, **changes)
+
+    def under(self, rules: Rules) -> Sampling:
+        """With the backbone's own word where this has none."""
+        return replace(self, **{name: getattr(rules, name) for name in _BY_BACKBONE if getattr(self, name) is None})
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, which it does not with integers of more than 4,300 digits."""
+    return "a number of thousands of digits" if isinstance(value, int) and abs(value) >= 10**50 else repr(value)
 
 
 class Settings(NamedTuple):
@@ -72,8 +104,8 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], count: int) -> Settings:
-        """In a batch of `count` rows; those that fill it up are greedy."""
-        filled = [*rows, *[Sampling()] * (count - len(rows))]
+        """In a batch of `count` rows; those that fill it up are greedy. `rows` are `under` the backbone's rules."""
+        filled = [*rows, *[Sampling().under(Rules())] * (count - len(rows))]
         return cls(
             np.array([s.temperature for s in filled], np.float32),
             np.array([s.top_k for s in filled], np.int32),
@@ -100,12 +132,13 @@ class Kind(NamedTuple):
         return cls(draws, cuts, any(s.repetition_penalty != 1.0 for s in rows))
 
 
-def choose(kind: Kind, logits: jax.Array, settings: Settings, seen: jax.Array, number: jax.Array) -> jax.Array:
+def choose(kind: Kind, logits: jax.Array, settings: Settings, seen: jax.Array | None, number: jax.Array) -> jax.Array:
     """The next token of every row, int32 `[rows]`.
 
-    `logits [rows, vocabulary]` float32; `seen` of that shape: the tokens a row holds; `number [rows]`: how many it has drawn.
+    `logits [rows, vocabulary]` float32; `seen` of that shape: the tokens a row holds, None where none is penalised;
+    `number [rows]`: how many it has drawn.
     """
-    if kind.penalises:
+    if seen is not None and kind.penalises:
         logits = penalised(logits, seen, settings.penalty)
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     if not kind.draws:

@@ -31,6 +31,7 @@ from graftax import (
 )
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.models.backbone import Backbone
+from graftax.models.generation import Rules
 from graftax.models.inputs import Inputs
 from graftax.serve import evaluate_generation
 from graftax.serve.sampling import Kind, Settings, choose
@@ -207,7 +208,7 @@ def test_draws_follow_transformers_filters(options: dict[str, Any]) -> None:
             scores = warper(options[name])(None, scores)
     expected = torch.softmax(scores, -1)[0].numpy()
     count = 4000
-    rows = [Sampling(seed=i, **options) for i in range(count)]
+    rows = [Sampling(seed=i, **options).under(Rules()) for i in range(count)]
     wide = jnp.broadcast_to(logits, (count, 24))
     drawn = choose(Kind.of(rows), wide, Settings.of(rows, count), jnp.zeros((count, 24), bool), jnp.zeros(count, jnp.int32))
     seen = np.bincount(np.asarray(drawn), minlength=24) / count
@@ -272,7 +273,7 @@ def test_prompts_that_are_refused(generator: Generator, tiny: Backbone) -> None:
         generator.generate(["a", " \n"])
     with pytest.raises(GraftaxError, match="a prompt of 91 tokens and 64 new ones are more than the 96"):
         generator.generate(["a" * 90])
-    with pytest.raises(GraftaxError, match="2 prompts but 1 adapters"):
+    with pytest.raises(GraftaxError, match="2 rows but 1 adapters"):
         generator.generate(["a", "b"], ["a"])
     with pytest.raises(GraftaxError, match="no language model"):
         Generator(tiny)

@@ -184,10 +184,11 @@ def test_a_chat_needs_a_template(tmp_path: Path) -> None:
         rows_of(backbone, "sft", [{"messages": [{"role": "assistant", "content": "a"}]}])
 
 
-def test_a_larger_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_tokens_beyond_the_table_are_refused(tmp_path: Path) -> None:
     backbone = load_backbone(write_decoder(tmp_path, vocab_size=200))
-    with pytest.raises(GraftaxError, match=r"its tokenizer has 259 tokens, and the backbone embeds 200.*resize"):
-        rows_of(backbone, "lm", [{"text": "a"}])
+    assert len(rows_of(backbone, "lm", [{"text": "ab"}])) == 1
+    with pytest.raises(GraftaxError, match=r"a row holds the token 'Ġ' with id 223, and the backbone embeds 200.*resize"):
+        rows_of(backbone, "lm", [{"text": "a b"}])
 
 
 # -- runs ----------------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ def tokenizer_json() -> str:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FRUIT, *METAL, *FILLER, *".,-?!0123456789", *letters]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys([*pieces, "##s", *(f"##{c}" for c in letters)]))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(pieces[:5])
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(

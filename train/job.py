@@ -14,10 +14,11 @@ from ..adapters.method import Method
 from ..adapters.sites import Site
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.chat import template_of
 from ..models.tokens import Tokenizer
 from ..shown import Shown
 from .batches import Shape, number_of_batches, shape_alone, shape_for
-from .data import Columns, check_fraction, read_examples, split
+from .data import Columns, Examples, check_fraction, read_examples, split
 from .measure import Measure
 from .optimizer import check_rates, rates
 from .recipe import Recipe
@@ -107,9 +108,10 @@ def prepare(
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
+    tokenizer = tokenizer.with_template(recipe.chat_template)
     rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length, recipe.truncate), None
     if isinstance(val, float):
-        rows, val_rows = (rows.take(part) for part in split(rows.examples, val, recipe.seed))
+        rows, val_rows = _held_out(rows, examples, val, recipe.seed)
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
     parts = [rows, val_rows] if val_rows else [rows]
@@ -132,9 +134,25 @@ def prepare(
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,
-        recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **asdict(recipe)},
+        recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
     )
     return Job(name, recipe, adapter, rows, val_rows, shape)
+
+
+def _held_out(rows: Rows, examples: Examples, fraction: float, seed: int) -> tuple[Rows, Rows]:
+    """Rows for training and for validation; those of one chat are on one side."""
+    if rows.owners is None:
+        left, held = split(rows.examples, fraction, seed)
+        return rows.take(left), rows.take(held)
+    sides = [set(part) for part in split(examples, fraction, seed)]
+    left, held = ([i for i, owner in enumerate(rows.owners) if owner in side] for side in sides)
+    return rows.take(left), rows.take(held)
+
+
+def _settings_of(recipe: Recipe) -> dict[str, Any]:
+    """A recipe, with the text of its template of chats: the one of a name may be another one day."""
+    template = recipe.chat_template
+    return asdict(recipe) | {"chat_template": None if template is None else template_of(template)}
 
 
 def _start_of(methods: Sequence[Method]) -> dict[str, str]:

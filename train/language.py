@@ -11,7 +11,7 @@ has no head: the backbone has one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -47,7 +47,7 @@ class LanguageModel(Task):
         """Each text's tokens in rows of at most `max_length`; a row begins with the last token of the one before."""
         tokens, labels, owner = [], [], []
         for i, ids in enumerate(tokenizer.ids(examples.texts)):
-            ids = np.append(ids, tokenizer.eos_id).astype(np.int32) if tokenizer.eos_id is not None else ids
+            ids = tokenizer.ended(ids)
             for begin in range(0, max(1, len(ids) - 1), max_length - 1):
                 own = ids[begin : begin + max_length]
                 tokens.append(Tokens(own, np.zeros_like(own), None))
@@ -85,57 +85,75 @@ class SupervisedFineTuning(LanguageModel):
 
     name = "sft"
 
+    last_turn_alone = False  # of a chat that has a row for every turn, the last one's is all
+
     def rows(
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
         made = self._chats(examples, tokenizer) if examples.pairs is None else self._pairs(examples, tokenizer)
-        tokens, labels = [], []
-        for i, (ids, counted) in enumerate(made):
+        tokens, labels, owners = [], [], list[int]()
+        for owner, ids, counted in made:
+            where = f"{examples.source}: row {owner + 1}"
             if len(ids) > max_length and not truncate:
-                much = f"row {i + 1} has {len(ids)} tokens, more than the {max_length} of max_length"
-                raise GraftaxError(f"{examples.source}: {much}; raise that, or truncate rows.")
+                much = f"has {len(ids)} tokens, more than the {max_length} of max_length"
+                raise GraftaxError(f"{where} {much}; raise that, or truncate rows.")
             ids, counted = ids[:max_length], counted[:max_length]
             if not counted[: len(ids) - 1].any():
-                raise GraftaxError(f"{examples.source}: row {i + 1}: nothing of its response is within {max_length} tokens.")
+                if owners and owners[-1] == owner:  # an earlier turn of the chat is there: this one is cut away
+                    continue
+                raise GraftaxError(f"{where}: nothing of its response is within {max_length} tokens.")
             tokens.append(Tokens(ids, np.zeros_like(ids), None))
             labels.append(np.where(counted, successors(ids), IGNORE).astype(np.int32))
-        return Rows(examples, tokens, labels)
+            owners.append(owner)
+        return Rows(examples.take(owners), tokens, labels, owners=owners)
 
     @staticmethod
-    def _pairs(examples: Examples, tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Ids of prompt and response, and the tokens whose successor belongs to the response (or ends it)."""
+    def _pairs(examples: Examples, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Index, ids of prompt and response, and the tokens whose successor belongs to the response (or ends it)."""
         assert examples.pairs is not None
-        prompts = tokenizer.ids(examples.texts)
-        both = tokenizer.ids([text + response for text, response in zip(examples.texts, examples.pairs, strict=True)])
+        prompts = tokenizer.prompts(examples.texts)
+        both = tokenizer.prompts([text + response for text, response in zip(examples.texts, examples.pairs, strict=True)])
         alone = tokenizer.ids(examples.pairs, special=False)
-        made = []
-        for prompt, joined, response in zip(prompts, both, alone, strict=True):
+        for i, (prompt, joined, response) in enumerate(zip(prompts, both, alone, strict=True)):
             # a prompt is tokenized by itself when it is answered: its last token must not have grown together with the response
-            ids = joined if np.array_equal(joined[: len(prompt)], prompt) else np.concatenate([prompt, response])
-            ids = np.append(ids, tokenizer.eos_id).astype(np.int32) if tokenizer.eos_id is not None else ids
-            made.append((ids, np.arange(len(ids)) >= len(prompt) - 1))
-        return made
+            ids = tokenizer.ended(joined if _begins(joined, prompt) else np.concatenate([prompt, response]))
+            yield i, ids, np.arange(len(ids)) >= len(prompt) - 1
 
-    @staticmethod
-    def _chats(examples: Examples, tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Ids of a chat by the tokenizer's template, and the tokens whose successor the assistant says."""
-        made = []
+    def _chats(self, examples: Examples, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Index, ids of a chat by the template, and the tokens whose successor the assistant says.
+
+        Some templates write earlier turns in another way than the last one, and drop the assistant's thoughts there: then no
+        row holds all turns as they were said, and every turn of the assistant has a row of its own, behind the chat as it was
+        written when the assistant spoke.
+        """
         for i, messages in enumerate(examples.texts):
-            ids = tokenizer.chat(messages)
-            counted = np.zeros(len(ids), bool)
-            for turn, message in enumerate(messages):
-                if message.get("role") != "assistant":
-                    continue
-                begin, end = tokenizer.chat(messages[:turn], answer=True), tokenizer.chat(messages[: turn + 1])
-                if not np.array_equal(ids[: len(begin)], begin) or not np.array_equal(ids[: len(end)], end):
-                    raise GraftaxError(
-                        f"{examples.source}: row {i + 1}: the chat template rewrites what it said of earlier turns."
-                    )
-                counted[len(begin) - 1 : len(end) - 1] = True
-            if not counted.any():
-                raise GraftaxError(f"{examples.source}: row {i + 1} has no message of the assistant.")
-            made.append((ids, counted))
-        return made
+            where = f"{examples.source}: row {i + 1}"
+            turns = [turn for turn, message in enumerate(messages) if message.get("role") == "assistant"]
+            if not turns:
+                raise GraftaxError(f"{where} has no message of the assistant.")
+            whole = tokenizer.chat(messages, where)
+            said = [_turn(messages[: turn + 1], tokenizer, where) for turn in turns]
+            counted = [np.arange(len(ids)) >= begin - 1 for begin, ids in said]
+            if all(_begins(whole, ids) for _, ids in said):
+                every = np.zeros(len(whole), bool)
+                for (_, ids), own in zip(said, counted, strict=True):
+                    every[: len(ids) - 1] |= own[:-1]
+                yield i, whole, every
+                continue
+            for (_, ids), own in list(zip(said, counted, strict=True))[-1 if self.last_turn_alone else 0 :]:
+                yield i, ids, own
+
+
+def _turn(messages: Sequence[Any], tokenizer: Tokenizer, where: str) -> tuple[int, np.ndarray]:
+    """Where in a chat that ends with the assistant's turn what it says begins, and the chat's ids."""
+    prompt, ids = tokenizer.chat(messages[:-1], where, answer=True), tokenizer.chat(messages, where)
+    if not _begins(ids, prompt):
+        raise GraftaxError(f"{where}: the chat template asks for an answer in another way than it writes one; give another.")
+    return len(prompt), ids
+
+
+def _begins(ids: np.ndarray, beginning: np.ndarray) -> bool:
+    return np.array_equal(ids[: len(beginning)], beginning)
 
 
 class SequenceToSequence(LanguageModel):
@@ -151,8 +169,7 @@ class SequenceToSequence(LanguageModel):
         tokens, labels = [], []
         both = tokenizer.ids(examples.texts), tokenizer.ids(examples.pairs, written=True)
         for i, (source, target) in enumerate(zip(*both, strict=True)):
-            if tokenizer.eos_id is not None and (not len(target) or target[-1] != tokenizer.eos_id):
-                target = np.append(target, tokenizer.eos_id).astype(np.int32)
+            target = tokenizer.ended(target)
             for ids, which in ((source, "source"), (target, "target")):
                 if len(ids) > max_length and not truncate:
                     much = f"the {which} of row {i + 1} has {len(ids)} tokens, more than the {max_length} of max_length"

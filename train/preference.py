@@ -35,6 +35,7 @@ class DirectPreference(SupervisedFineTuning):
     compares = True
     main_metric = "reward_accuracy"
     lower_is_better = False
+    last_turn_alone = True
 
     def rows(
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False

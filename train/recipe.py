@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraftaxError
+from ..models.chat import template_of
 from ..settings import check_flag, check_number, check_positive, check_whole
 from .optimizer import optimizer_named
 from .step import SCHEDULES
@@ -37,6 +38,7 @@ class Recipe:
     lora_plus: float = 1.0  # learning rate of LoRA's B, as a multiple of A's
     layer_decay: float = 1.0  # learning rate of a layer, as a multiple of that of the layer above
     beta: float = 0.1  # of task dpo: how much a likelihood away from the backbone's counts
+    chat_template: str | None = None  # of chats: a name or a Jinja text (`models/chat.py`); None: the tokenizer's own
     unfreeze: float = 0.0  # epochs until the next layer below begins to train, from the head down; 0: all train from the start
     seed: int = 0  # of the start, the order of the rows and dropout
     patience: int | None = None  # epochs without improvement on the validation rows before stopping early
@@ -59,6 +61,8 @@ class Recipe:
         check_number("unfreeze, a number of epochs,", self.unfreeze, most=_MOST_EPOCHS)
         for name in ("truncate", "preconditioned"):
             check_flag(name, getattr(self, name))
+        if self.chat_template is not None:
+            template_of(self.chat_template)
         if self.schedule not in SCHEDULES:
             raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
         if not isinstance(self.optimizer, str):

@@ -19,6 +19,7 @@ class Rows:
     tokens: list[Tokens]
     labels: list[Any]
     together: int = 1  # texts of an example
+    owners: Sequence[int] | None = None  # of each text the row of the data, where one may have several
 
     def __len__(self) -> int:
         return len(self.tokens) // self.together

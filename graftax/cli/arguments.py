@@ -89,6 +89,18 @@ def sampling_of(options: dict[str, Any]) -> Any:
     return Sampling(**given | {"stop": tuple(given["stop"] or ())})
 
 
+def chat_template_of(given: Any) -> Any:
+    """A template's name as it is, or the text in a file."""
+    from ..models.chat import TEMPLATES
+    from ..train.data import read_text
+
+    if not isinstance(given, str) or given in TEMPLATES:  # what is no text, a TOML file can say
+        return given
+    if not Path(given).is_file():
+        raise GraftaxError(f"--chat-template {given}: no such file, and none of {', '.join(TEMPLATES)}.")
+    return read_text(Path(given))
+
+
 class Named(NamedTuple):
     """An adapter as the command line names it."""
 

@@ -68,12 +68,27 @@ TemperatureOption = Annotated[float, of_generation(help="0: the likeliest token,
 TopKOption = Annotated[int, of_generation(help="Draw from this many of the likeliest tokens; 0: from all.")]
 TopPOption = Annotated[float, of_generation(help="Draw from the fewest tokens that together have this probability.")]
 MinPOption = Annotated[float, of_generation(help="Draw from tokens at least this times as likely as the likeliest.")]
-PenaltyOption = Annotated[float, of_generation(help="Above 1: tokens that are there already become unlikelier.")]
+PenaltyOption = Annotated[
+    Optional[float],
+    of_generation(help="Above 1: tokens that are there already become unlikelier. Default: as generation_config.json says."),
+]
 StopOption = Annotated[Optional[list[str]], of_generation(help="End before this text; once per text.")]
 NumBeamsOption = Annotated[int, of_generation(help="Above 1: beam search, of so many texts at once.")]
-LengthPenaltyOption = Annotated[float, of_generation(help="Of beams: scores are divided by the length to this power.")]
-EarlyStoppingOption = Annotated[bool, of_generation("--early-stopping", help="Of beams: end with the first that are finished.")]
+LengthPenaltyOption = Annotated[
+    Optional[float],
+    of_generation(help="Of beams: scores are divided by the length to this power. Default: as of the penalty."),
+]
+EarlyStoppingOption = Annotated[
+    Optional[bool], of_generation(help="Of beams: end with the first that are finished. Default: as of the penalty.")
+]
 DrawOption = Annotated[int, of_generation(help="Row i draws from seed + i.")]
+ChatTemplateOption = Annotated[
+    Optional[str],
+    typer.Option(
+        metavar="FILE|NAME",
+        help="Template of chats in place of the tokenizer's own: a Jinja file, or chatml, llama3, gemma or plain.",
+    ),
+]
 LabelsOption = Annotated[
     Optional[str], typer.Option(help="Label names, comma separated, for a PEFT directory that does not name them.")
 ]

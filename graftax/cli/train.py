@@ -9,9 +9,10 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from .arguments import columns_of, parse_adapter, read_config, read_val, use_config
+from .arguments import chat_template_of, columns_of, parse_adapter, read_config, read_val, use_config
 from .options import (
     BackboneOption,
+    ChatTemplateOption,
     ChosenOption,
     CompletionOption,
     DtypeOption,
@@ -103,6 +104,7 @@ def train(
     messages_column: MessagesOption = "messages",
     chosen_column: ChosenOption = "chosen",
     rejected_column: RejectedOption = "rejected",
+    chat_template: ChatTemplateOption = None,
     val: Annotated[
         Optional[str],
         typer.Option(
@@ -144,11 +146,14 @@ def train(
     from ..train.run import train_many
 
     settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
+    settings["chat_template"] = chat_template_of(chat_template)
     columns = columns_of(locals())
     chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
     chosen["option"] = option or []
     each = read_config(config)[1] if config is not None else {}
     for table in each.values():
+        if "chat_template" in table:
+            table["chat_template"] = chat_template_of(table["chat_template"])
         own = {key: table.pop(key) for key in chosen if key in table}
         if own:
             general = chosen if is_lora(own.get("method", method)) else chosen | {"rank": None, "alpha": None, "start": None}

@@ -8,10 +8,20 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import GraftaxError
-from .arguments import columns_of, parse_adapter, parse_adapters, rows_to_continue, rows_to_read, sampling_of, split_names
+from .arguments import (
+    chat_template_of,
+    columns_of,
+    parse_adapter,
+    parse_adapters,
+    rows_to_continue,
+    rows_to_read,
+    sampling_of,
+    split_names,
+)
 from .options import (
     AnyBackboneOption,
     BackboneOption,
+    ChatTemplateOption,
     ChosenOption,
     CompletionOption,
     DrawOption,
@@ -58,12 +68,13 @@ def evaluate(
     top_k: TopKOption = 0,
     top_p: TopPOption = 1.0,
     min_p: MinPOption = 0.0,
-    repetition_penalty: PenaltyOption = 1.0,
+    repetition_penalty: PenaltyOption = None,
     stop: StopOption = None,
     seed: DrawOption = 0,
     num_beams: NumBeamsOption = 1,
-    length_penalty: LengthPenaltyOption = 1.0,
-    early_stopping: EarlyStoppingOption = False,
+    length_penalty: LengthPenaltyOption = None,
+    early_stopping: EarlyStoppingOption = None,
+    chat_template: ChatTemplateOption = None,
     text_column: TextOption = "text",
     text_pair_column: PairOption = None,
     label_column: LabelOption = "label",
@@ -92,20 +103,20 @@ def evaluate(
     from ..train.tasks import task_named
 
     columns = columns_of(locals())
-    sampling = sampling_of(locals())
+    sampling, template = sampling_of(locals()), chat_template_of(chat_template)
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
     named = parse_adapter(adapter) if adapter is not None else None
     if named is None and not generate and loaded.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
     if generate:
-        generator, name = Generator(loaded), named.name if named else None
+        generator, name = Generator(loaded, chat_template=template), named.name if named else None
         if named:
             generator.load(named.name, named.place, any_backbone=any_backbone)
         numbers = evaluate_generation(generator, name, data, score=score.value, sampling=sampling, columns=columns)
     elif named is None:
         numbers = measure(Predictor(loaded), None, data, columns=columns)
     elif task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).headless:
-        numbers = evaluate_language(loaded, read, data, columns=columns)
+        numbers = evaluate_language(loaded, read, data, columns=columns, chat_template=template)
     else:
         predictor = Predictor(loaded)
         predictor.load(named.name, read, labels=split_names(labels))
@@ -196,12 +207,13 @@ def generate(
     top_k: TopKOption = 0,
     top_p: TopPOption = 1.0,
     min_p: MinPOption = 0.0,
-    repetition_penalty: PenaltyOption = 1.0,
+    repetition_penalty: PenaltyOption = None,
     stop: StopOption = None,
     seed: DrawOption = 0,
     num_beams: NumBeamsOption = 1,
-    length_penalty: LengthPenaltyOption = 1.0,
-    early_stopping: EarlyStoppingOption = False,
+    length_penalty: LengthPenaltyOption = None,
+    early_stopping: EarlyStoppingOption = None,
+    chat_template: ChatTemplateOption = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print as it is generated; several rows as lines of NAME: text.")
     ] = False,
@@ -224,7 +236,8 @@ def generate(
     named = parse_adapters(adapter or [])
     rows = rows_to_continue(prompt or [], [one.name for one in named], input)
     sampling = sampling_of(locals())
-    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
+    template = chat_template_of(chat_template)
+    generator = Generator(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize), chat_template=template)
     for name, place in named:
         generator.load(name, place, any_backbone=any_backbone)
     printer = Printer(rows, stream, as_json)

@@ -1,0 +1,67 @@
+"""The tokens that may come next, by the rules that a backbone's texts obey (`models/generation.py: Rules`).
+
+Some are never written, or not first; none that ends a text comes before its least length; and where no run of n tokens may be
+there twice, none comes that would make a second one of the last n - 1 (Paulus et al., 2017, arXiv:1705.04304). Rules are the
+same for all rows, so they are part of the program.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..models.generation import Rules
+
+
+class Written(NamedTuple):
+    """What the rows of a batch hold, prompts included where they are of the same text."""
+
+    ids: jax.Array  # int32 [rows, columns]; behind a row's end an id beyond the vocabulary
+    length: jax.Array  # int32 [rows]: its tokens
+    least: jax.Array  # int32 [rows]: tokens it has before one may end it
+
+    def add(self, ids: jax.Array) -> Written:
+        """With one more token of each row."""
+        rows = jnp.arange(len(ids), dtype=jnp.int32)
+        return self._replace(ids=self.ids.at[rows, self.length].set(ids, mode="drop"), length=self.length + 1)
+
+    def seen(self, vocabulary: int) -> jax.Array:
+        """Whether a row holds a token, `[rows, vocabulary]`."""
+        rows = jnp.arange(len(self.ids), dtype=jnp.int32)[:, None]
+        return jnp.zeros((len(self.ids), vocabulary), bool).at[rows, self.ids].set(True, mode="drop")
+
+
+def restrained(config: Any, logits: jax.Array, written: Written, number: jax.Array) -> jax.Array:
+    """Logits (or log p) `[rows, vocabulary]` with -inf for tokens that may not come next; `number [rows]`: generated so far."""
+    rules: Rules = config.rules
+    vocabulary, token = logits.shape[-1], jnp.arange(logits.shape[-1], dtype=jnp.int32)
+
+    def forbid(ids: tuple[int, ...], where: jax.Array) -> jax.Array:
+        among = (token[:, None] == jnp.asarray(ids, jnp.int32)).any(-1)
+        return jnp.where(where[:, None] & among, -jnp.inf, logits)
+
+    if rules.suppressed:
+        logits = forbid(rules.suppressed, number >= 0)
+    if rules.first_suppressed:  # behind a token that begins every text, the first is the second
+        logits = forbid(rules.first_suppressed, number == (1 if config.first_id >= 0 else 0))
+    if config.eos_ids and (rules.min_length or rules.min_new_tokens):
+        logits = forbid(config.eos_ids, written.length < written.least)
+    if rules.no_repeat:
+        logits = jnp.where(_repeating(written, rules.no_repeat, vocabulary), -jnp.inf, logits)
+    return logits
+
+
+def _repeating(written: Written, size: int, vocabulary: int) -> jax.Array:
+    """Which tokens would end a run of `size` tokens that is there already, `[rows, vocabulary]`."""
+    ids, count = written.ids, written.length
+    runs = max(0, ids.shape[1] - size + 1)
+    last = jnp.take_along_axis(ids, jnp.maximum(count[:, None] - (size - 1) + jnp.arange(size - 1), 0), axis=1)
+    # [rows, runs]: whether the run that begins there has the last tokens, and one more
+    same = jnp.arange(runs) + size <= count[:, None]
+    for place in range(size - 1):
+        same &= ids[:, place : place + runs] == last[:, place : place + 1]
+    ends = jnp.where(same, ids[:, size - 1 : size - 1 + runs], vocabulary)
+    rows = jnp.arange(len(ids), dtype=jnp.int32)[:, None]
+    return jnp.zeros((len(ids), vocabulary), bool).at[rows, ends].set(True, mode="drop")
