@@ -88,7 +88,7 @@ class SupervisedFineTuning(LanguageModel):
     def rows(
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
-        made = self._chats(examples, tokenizer) if examples.pairs is None else self._pairs(examples, tokenizer)
+        made = self._chats(examples, tokenizer) if examples.hold_chats else self._pairs(examples, tokenizer)
         tokens, labels = [], []
         for i, (ids, counted) in enumerate(made):
             if len(ids) > max_length and not truncate:
@@ -118,13 +118,14 @@ class SupervisedFineTuning(LanguageModel):
 
     @staticmethod
     def _chats(examples: Examples, tokenizer: Tokenizer) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Ids of a chat by the tokenizer's template, and the tokens whose successor the assistant says."""
+        """Ids of a chat by the tokenizer's template, and the tokens whose successor the assistant says; in a prompt, none."""
         made = []
-        for i, messages in enumerate(examples.texts):
+        for i, prompt in enumerate(examples.texts):
+            messages, asked = (prompt, 0) if examples.pairs is None else (prompt + examples.pairs[i], len(prompt))
             ids = tokenizer.chat(messages)
             counted = np.zeros(len(ids), bool)
             for turn, message in enumerate(messages):
-                if message.get("role") != "assistant":
+                if turn < asked or message.get("role") != "assistant":
                     continue
                 begin, end = tokenizer.chat(messages[:turn], answer=True), tokenizer.chat(messages[: turn + 1])
                 if not np.array_equal(ids[: len(begin)], begin) or not np.array_equal(ids[: len(end)], end):
