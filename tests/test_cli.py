@@ -210,7 +210,7 @@ def test_generate_answers_chats(graftax: Graftax, teller_dir: Path, tmp_path: Pa
     (own,) = Generator(load_backbone(teller_dir)).generate([asked], sampling=Sampling(max_new_tokens=4))
     assert one["text"] == own.text
     for row, message in (
-        ({"messages": []}, "row 1 has no list of messages in column 'messages'"),
+        ({"messages": []}, "row 1: an empty list is no list of messages (column 'messages')"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "prompt 1 is empty"),
         ({"text": "x"}, 'row 1 has neither "prompt" nor "messages"'),
     ):

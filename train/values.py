@@ -179,6 +179,8 @@ def kind_of(value: Any) -> str:
         return _short(value)
     if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
         return "a list of messages" if "role" in value[0] else "a list of objects"
+    if isinstance(value, list | tuple) and not value:
+        return "an empty list"
     names = {str: "a text", list: "a list", tuple: "a list", dict: "an object", bytes: "bytes", type(None): "nothing"}
     return names.get(type(value), f"a value of type {type(value).__name__}")
 
