@@ -37,8 +37,9 @@ class Confusion:
         names: list[str | None] = [*self.labels, *([None] if any(None in pair for pair in self.counts) else [])]
         column = 2 + max(len(str(number)) for number in (len(names), *self.counts.values()))
         shown = [f"{i:>{len(str(len(names)))}} {_shown(name)}" for i, name in enumerate(names, 1)]
-        room = min(width - column * len(names), _NAME, max(map(cell_len, shown)))
-        if len(self.labels) > _CLASSES or room < _SHORTEST:
+        longest = max(map(cell_len, shown))
+        room = min(width - column * len(names), _NAME, longest)
+        if len(self.labels) > _CLASSES or room < min(_SHORTEST, longest):
             return self._largest(width)
         head = _fit("", room) + "".join(f"{i:>{column}}" for i in range(1, len(names) + 1))
         rows = [
@@ -51,13 +52,16 @@ class Confusion:
         wrong = sorted(((n, pair) for pair, n in self.counts.items() if pair[0] != pair[1]), key=lambda found: -found[0])
         if not wrong:
             return ["no confusions"]
+        from rich.cells import cell_len
+
         digits = len(str(wrong[0][0]))
-        name = (width - digits - 6) // 2
+        pairs = [(_shown(label), _shown(answer)) for _, (label, answer) in wrong[:_LISTED]]
+        name = min((width - digits - 6) // 2, max(cell_len(label) for label, _ in pairs))
         rows = [
-            f"{count:>{digits}}  {_fit(_shown(label), name)} -> {_fit(_shown(answer), name)}".rstrip()
-            for count, (label, answer) in wrong[:_LISTED]
+            f"{count:>{digits}}  {_fit(label, name)} -> {_fit(answer, (width - digits - 6) // 2)}".rstrip()
+            for (count, _), (label, answer) in zip(wrong, pairs, strict=False)
         ]
-        return [f"the largest of {len(wrong)} confusions", *rows]
+        return [f"the largest of {len(wrong)} confusions:", *rows]
 
 
 def _shown(name: str | None) -> str:

@@ -77,6 +77,11 @@ def test_a_table_of_few_classes() -> None:
     ]
 
 
+def test_a_table_of_short_names() -> None:
+    """It is no wider than it need be."""
+    assert Confusion(("a", "b"), {("a", "a"): 2, ("b", "a"): 1}).lines(40)[1:] == ["     1  2", "1 a  2  .", "2 b  1  ."]
+
+
 @pytest.mark.parametrize("width", [40, 80])
 @pytest.mark.parametrize("classes", [2, 12, 13, 150])
 @pytest.mark.parametrize(
@@ -91,7 +96,7 @@ def test_a_table_fits_the_terminal(width: int, classes: int, name: str) -> None:
     table = lines[0].startswith("rows")
     assert table == (classes <= 12 and (width == 80 or classes == 2))
     if not table:
-        assert lines[0] == f"the largest of {classes} confusions"
+        assert lines[0] == f"the largest of {classes} confusions:"
         assert [int(line.split()[0]) for line in lines[1:]] == list(range(classes, max(0, classes - 12), -1))
 
 
