@@ -51,8 +51,8 @@ def run(backbone_path: str | None, out: Path) -> None:
     from .models.load import load_backbone
     from .serve.evaluate import evaluate
     from .serve.predictor import Predictor
-    from .train.sources import read_file
     from .train.recipe import Recipe
+    from .train.sources import read_file
 
     directory = backbone_path or str(find_minilm())
     backbone = load_backbone(directory)

@@ -59,9 +59,8 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     occurring = Counter(each_name(examples.labels))
     unknown = {label: count for label, count in occurring.items() if label not in names}
     if unknown and len(unknown) == len(occurring):
-        raise GraftaxError(
-            f"{examples.source}: {name or predictor.backbone.name} knows none of its labels ({some_of(list(unknown))}), but {some_of(names)}."
-        )
+        who, theirs = name or predictor.backbone.name, some_of(list(unknown))
+        raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
     rows = list(zip(examples.texts, examples.pairs, strict=True)) if examples.pairs else list(examples.texts)
     said = [Answer(p.label, p.score) for p in predictor.predict(rows, name)]
     metrics = task.score(examples, said, names)

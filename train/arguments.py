@@ -74,7 +74,9 @@ def check_name(name: Any) -> None:
     if not isinstance(name, str) or not name or name.startswith(".") or "/" in name or "\0" in name or name == "metrics.jsonl":
         raise GraftaxError(f"an adapter cannot be named {name!r}: its files go to a directory of that name.")
     if (length := len(name.encode("utf-8", "surrogatepass"))) > _LONGEST_NAME:
-        raise GraftaxError(f"the adapter's name {name[:20]!r}... has {length} bytes; file systems have room for {_LONGEST_NAME}.")
+        raise GraftaxError(
+            f"the adapter's name {name[:20]!r}... has {length} bytes; file systems have room for {_LONGEST_NAME}."
+        )
 
 
 def check_method(method: Any) -> None:
