@@ -54,7 +54,7 @@ def measure(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) ->
 def _written(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -> Predictions:
     """Of what is generated behind the prompts."""
     examples = rows.examples
-    if examples.pairs is None:
+    if examples.pairs is None or examples.hold_chats:
         raise GraftaxError(f"{examples.source}: {spec.main_metric} needs prompts and completions, and there are chats.")
     right: dict[str, list[str]] = {}  # a prompt's right answers: it may stand in several rows, and is answered once
     for prompt, wanted in zip(examples.texts, examples.pairs, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import NoReturn
 
 import typer
@@ -19,6 +20,8 @@ def main() -> NoReturn:
     debug = len(arguments) < len(sys.argv) - 1
     use_compilation_cache()
     print_notes()
+    if isinstance(sys.stdout, TextIOWrapper) and (sys.stdout.errors == "strict" or sys.stdout.encoding.lower() != "utf-8"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: labels may have letters that a terminal lacks
     try:
         code = app(args=arguments, prog_name="graftax", standalone_mode=False)
     except GraftaxError as error:

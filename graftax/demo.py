@@ -51,8 +51,8 @@ def run(backbone_path: str | None, out: Path) -> None:
     from .models.load import load_backbone
     from .serve.evaluate import evaluate
     from .serve.predictor import Predictor
-    from .train.data import read_rows
     from .train.recipe import Recipe
+    from .train.sources import read_file
 
     directory = backbone_path or str(find_minilm())
     backbone = load_backbone(directory)
@@ -83,7 +83,7 @@ def run(backbone_path: str | None, out: Path) -> None:
         means = {kind: mean + scores[kind] / len(names) for kind, mean in means.items()}
         extra = read_object(loras[name].directory / "graftax.json")
         size = sum(file.stat().st_size for file in loras[name].directory.iterdir())
-        rows = len(read_rows(DOMAINS / f"{name}.csv"))
+        rows = len(read_file(DOMAINS / f"{name}.csv").rows)
         print(
             f"{name:10} {rows:5} {len(extra['labels']):6} {scores['probe']:7.1%} {scores['LoRA']:7.1%} "
             f"{extra['parameters']:9,} {size / 1024:6.0f} KB",

@@ -45,10 +45,14 @@ def read_value(path: Path, missing: str | None = None) -> Any:
     return parse_json(text, str(path))
 
 
-def parse_json(text: str, source: str) -> Any:
-    """The value that a text of JSON stands for; GraftaxError, which names `source`, where it is not sound."""
+def parse_json(text: str, source: str, nan: bool = False) -> Any:
+    """The value that a text of JSON stands for; GraftaxError, which names `source`, where it is not sound.
+
+    `nan`: NaN and infinities pass, as in rows of data, where they stand for what is missing.
+    """
+    constant, number = (None, None) if nan else (_refuse_constant, _finite)
     try:
-        content = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+        content = json.loads(text, parse_constant=constant, parse_float=number, object_pairs_hook=_unique)
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise GraftaxError(f"{source}: a string in it has half of a surrogate pair.") from error

@@ -31,15 +31,18 @@ def rung(length: int, limit: int) -> int:
 
 
 class Tokens:
-    """One tokenized row: `ids` and `types [tokens]`; `words [tokens]` is the index of the word, -1 for special tokens.
+    """One tokenized row: `ids` and `types [tokens]`; of words `words [tokens]`, the index of each token's word.
 
-    `target [tokens]`: what a decoder reads beside the row.
+    It is -1 for special tokens, and for words that belong to the piece before (`Tokenizer.pieces`). `count`: words that are the
+    row's own, some of which may have no token. `target [tokens]`: what a decoder reads beside the row.
     """
 
-    __slots__ = ("ids", "target", "types", "words")
+    __slots__ = ("count", "ids", "target", "types", "words")
 
-    def __init__(self, ids: np.ndarray, types: np.ndarray, words: np.ndarray | None, target: np.ndarray | None = None):
-        self.ids, self.types, self.words, self.target = ids, types, words, target
+    def __init__(
+        self, ids: np.ndarray, types: np.ndarray, words: np.ndarray | None, target: np.ndarray | None = None, count: int = 0
+    ):
+        self.ids, self.types, self.words, self.target, self.count = ids, types, words, target, count
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -157,28 +160,49 @@ class Tokenizer:
         text = render(self._files.by_transformers, messages, self.chat_template, answer, where)
         return self.ids([text], special=False)[0]
 
-    def __call__(
-        self,
-        texts: Sequence[str] | Sequence[Sequence[str]],
-        pairs: Sequence[str] | None = None,
-        max_length: int = 128,
-        words: bool = False,
-    ) -> list[Tokens]:
-        """Tokenize rows, cut to `max_length` tokens. `words=True`: each row is a list of words, not a text."""
-        if max_length > self.max_tokens:
-            raise GraftaxError(f"max length {max_length} is more than the {self.max_tokens} tokens this backbone takes.")
+    def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128) -> list[Tokens]:
+        """Tokenize rows, cut to `max_length` tokens."""
+        self._check(max_length)
         self.backend.enable_truncation(max_length)
         batch: Any = list(zip(texts, pairs, strict=True)) if pairs is not None else list(texts)
-        encode = self.backend.encode_batch if words else self.backend.encode_batch_fast  # the fast one forgets the words
-        encoded = self._tried(encode, batch, is_pretokenized=words)
+        encoded = self._tried(self.backend.encode_batch_fast, batch)
+        return [Tokens(self._array(e.ids), self._types_of(e), None) for e in encoded]
+
+    def pieces(self, texts: Sequence[Sequence[str]], max_length: int = 128) -> list[list[Tokens]]:
+        """Tokenize lists of words, each as a row or, if it has more than `max_length` tokens, as several pieces.
+
+        A piece begins with the last tokens of the one before, a quarter of what it holds, so that its first words have some
+        context. A word belongs to the piece that has its first token first. Those without a token belong to a piece, too: the
+        words of a text's pieces, behind one another, are the text's.
+        """
+        self._check(max_length)
+        room = max_length - self.backend.num_special_tokens_to_add(is_pair=False)
+        self.backend.enable_truncation(max_length, stride=max(0, room // 4))
+        encoded = self._tried(self.backend.encode_batch, [list(words) for words in texts], is_pretokenized=True)
+        return [self._pieces_of(whole, len(words)) for whole, words in zip(encoded, texts, strict=True)]
+
+    def _pieces_of(self, encoded: Any, count: int) -> list[Tokens]:
+        """The pieces of a text of `count` words, encoded with what overflowed."""
+        found: list[tuple[Any, np.ndarray, int]] = []
+        last = -1  # word that was begun
+        for part in (encoded, *encoded.overflowing):
+            words = np.array([-1 if word is None else word for word in part.word_ids], np.int32)
+            own = np.where(words > last, words, -1)
+            if not found or (own >= 0).any():
+                found.append((part, own, max(0, last + 1)))
+            last = max(last, int(words.max(initial=-1)))
+        ends = [*(begin for _, _, begin in found[1:]), count]
         return [
-            Tokens(
-                self._array(e.ids),
-                np.asarray(e.type_ids, np.int32) if self.types else np.zeros(len(e.ids), np.int32),
-                np.asarray([-1 if w is None else w for w in e.word_ids], np.int32) if words else None,
-            )
-            for e in encoded
+            Tokens(self._array(part.ids), self._types_of(part), np.where(own < 0, -1, own - begin), count=end - begin)
+            for (part, own, begin), end in zip(found, ends, strict=True)
         ]
+
+    def _types_of(self, encoded: Any) -> np.ndarray:
+        return np.asarray(encoded.type_ids, np.int32) if self.types else np.zeros(len(encoded.ids), np.int32)
+
+    def _check(self, max_length: int) -> None:
+        if max_length > self.max_tokens:
+            raise GraftaxError(f"max length {max_length} is more than the {self.max_tokens} tokens this backbone takes.")
 
     def pad(self, rows: Sequence[Tokens], count: int, length: int, target: int = 0) -> Inputs:
         """Rows in a batch of `[count, length]`, and their targets in `[count, target]`.

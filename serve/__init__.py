@@ -2,7 +2,8 @@
 
 from .bank import Bank
 from .composition import Average, Composition, Parallel, Split, Stack
-from .evaluate import evaluate, evaluate_generation, evaluate_language
+from .confusion import Confusion
+from .evaluate import Measured, evaluate, evaluate_generation, evaluate_language, measure
 from .export import export_merged
 from .generator import Continuation, Generator
 from .predictor import Prediction, Predictor
@@ -12,8 +13,10 @@ __all__ = [
     "Average",
     "Bank",
     "Composition",
+    "Confusion",
     "Continuation",
     "Generator",
+    "Measured",
     "Parallel",
     "Prediction",
     "Predictor",
@@ -24,4 +27,5 @@ __all__ = [
     "evaluate_generation",
     "evaluate_language",
     "export_merged",
+    "measure",
 ]

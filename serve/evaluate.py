@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -13,10 +15,13 @@ from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from ..train.batches import Shape, plan_all, shape_alone
 from ..train.data import Columns, Examples, read_examples
+from ..train.labels import each_name
 from ..train.rows import Rows
-from ..train.tasks import Answer, task_named
+from ..train.task import some_of
+from ..train.tasks import Answer, spelled, task_named
 from ..train.text_metrics import SCORES
 from .composition import Composition
+from .confusion import Confusion
 from .generator import Generator, Prompt
 from .predictor import Predictor
 from .sampling import Sampling
@@ -27,25 +32,49 @@ _NARROWEST = 64  # tokens of a row that texts share
 _SHORTEST = 4  # tokens of a text, for the room a batch has for texts
 
 
-def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
-    """Metrics of a loaded adapter's task (`train/metrics.py`) on labelled rows.
+@dataclass(frozen=True)
+class Measured:
+    """What an adapter's answers to labelled rows are worth."""
+
+    metrics: dict[str, float]  # of its task; `unknown_labels`: how many labels it does not know, where there are any
+    unknown: dict[str, int] = field(default_factory=dict)  # these, and how often each occurs; any answer there counts as wrong
+    confusion: Confusion | None = None  # None: there are no labels that could be confused
+
+
+def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> Measured:
+    """Ask a loaded adapter about labelled rows, and compare.
 
     Args:
         predictor: with the adapter loaded; measuring several with one predictor compiles nothing again.
         name: of the adapter; None: the head that the backbone's checkpoint brings.
-        data: a path, a `datasets.Dataset` or an iterable of dicts, as for `train_many`.
+        data: a path, a `datasets.Dataset`, a pandas DataFrame or an iterable of dicts, as for `train_many`.
 
     Raises:
-        GraftaxError: a label in the data that the adapter does not know, or an adapter without a head.
+        GraftaxError: data that cannot be read, none of whose labels the adapter knows, or an adapter without a head.
     """
     names, task = predictor.labels(name), predictor.task(name)
     if not names:
         raise GraftaxError(f"{name} has no head, so there is nothing to measure.")
-    examples = read_examples(data, columns, task.name)
-    task.check(examples, names)
+    examples = spelled(read_examples(data, columns, task.name, names), names)
+    occurring = Counter(each_name(examples.labels))
+    unknown = {label: count for label, count in occurring.items() if label not in names}
+    if unknown and len(unknown) == len(occurring):
+        who, theirs = name or predictor.backbone.name, some_of(list(unknown))
+        raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
     rows = list(zip(examples.texts, examples.pairs, strict=True)) if examples.pairs else list(examples.texts)
     said = [Answer(p.label, p.score) for p in predictor.predict(rows, name)]
-    return task.score(examples, said, names)
+    metrics = task.score(examples, said, names)
+    if unknown:
+        metrics |= {"unknown_labels": float(sum(unknown.values()))}
+    pairs = Counter(
+        pair for label, answer in zip(examples.labels or (), said, strict=True) for pair in task.compared(label, answer)
+    )
+    return Measured(metrics, unknown, Confusion((*names, *unknown), pairs) if pairs else None)
+
+
+def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
+    """The metrics alone of `measure`."""
+    return measure(predictor, name, data, columns=columns).metrics
 
 
 def evaluate_language(
@@ -136,7 +165,7 @@ def evaluate_generation(
     if score not in SCORES:
         raise GraftaxError(f"unknown score {score!r}; there are {', '.join(SCORES)}.")
     examples = read_examples(data, columns, "sft")
-    prompts, wanted = (examples.texts, examples.pairs) if examples.pairs else _questions(examples)
+    prompts, wanted = _questions(examples) if examples.hold_chats else (examples.texts, examples.pairs or ())
     said = [continuation.text for continuation in generator.generate(prompts, name, sampling)]
     return SCORES[score](said, wanted)
 
@@ -146,9 +175,10 @@ def _questions(chats: Examples) -> tuple[list[Prompt], list[str]]:
     prompts: list[Prompt] = []
     wanted = []
     for i, messages in enumerate(chats.texts):
+        messages += chats.pairs[i] if chats.pairs else ()
         turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns:
             raise GraftaxError(f"{chats.source}: row {i + 1} has no message of the assistant.")
         prompts.append(messages[: turns[-1]])
-        wanted.append(str(messages[turns[-1]]["content"]))
+        wanted.append(messages[turns[-1]]["content"] or "")
     return prompts, wanted

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,7 +51,7 @@ class Prediction:
     where the backbone's checkpoint brings no head of its own.
 
     By task: "classify" a name and its probability; "multilabel" the names above a probability of a half, and these; "regress" a
-    number and None; "tag" a name and a probability for every word.
+    number and None; "tag" a name and a probability for every word ("O" and None for one that the tokenizer makes nothing of).
     """
 
     adapter: str | None  # a composition as it prints
@@ -69,7 +70,7 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Asked:
-    """One row to be answered."""
+    """A row of tokens to be answered: a text, or a piece of one."""
 
     what: str | None
     plan: Plan
@@ -169,7 +170,7 @@ class Predictor(Shown):
         *,
         top_k: int | None = None,
     ) -> list[Prediction]:
-        """Answers for rows, in their order.
+        """Answers for rows, in their order. What a tagging adapter has no room for at once it reads in pieces.
 
         Args:
             rows: a text each, a pair of texts (a tuple), or for a tagging adapter a text or list of words.
@@ -184,13 +185,17 @@ class Predictor(Shown):
         """
         if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
             raise GraftaxError(f"top_k must be a whole number, at least 1; got {top_k!r}.")
-        asked, answers = self._each(rows, adapters, self._answers)
         return [
-            Prediction(one.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k))
-            if answer
-            else Prediction(one.what, None, None)
-            for one, answer in zip(asked, answers, strict=True)
+            Prediction(asked.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k))
+            if (answer := self._whole(asked, answers))
+            else Prediction(asked.what, None, None)
+            for asked, answers in self._each(rows, adapters, self._answers)
         ]
+
+    def _whole(self, asked: _Asked, answers: Sequence[Answer | None]) -> Answer | None:
+        """The answer to a text, of those to its pieces."""
+        known = [answer for answer in answers if answer is not None]
+        return known[0] if len(known) == 1 else self._loaded[asked.head].task.whole(known) if known and asked.head else None
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
@@ -207,28 +212,33 @@ class Predictor(Shown):
             GraftaxError: as of `predict`; a pooling that is not supported; an encoder-decoder.
         """
         size = self.backbone.config.hidden_size * len(self.pooling.names)
-        _, vectors = self._each(rows, adapters, self._vectors)
+        vectors = [own[0] for _, own in self._each(rows, adapters, self._vectors)]
         return np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
 
-    def _each(self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]]) -> tuple[list[_Asked], list[T]]:
-        """What is asked, and what `compute` makes of each; it is given rows of like length, at most `MOST_ROWS`."""
+    def _each(self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]]) -> list[tuple[_Asked, list[T]]]:
+        """What is asked (of a text in pieces its first one), and what `compute` makes of each piece.
+
+        It is given rows of like length, at most `MOST_ROWS`.
+        """
         texts = listed(rows)
         wanted = named(adapters, len(texts))
         with self._lock:
-            asked = [
+            pieces = [
                 self._asked(row, part, i)
                 for i, (row, what) in enumerate(zip(texts, wanted, strict=True))
                 for part in (what.parts if isinstance(what, Parallel) else (what,))
             ]
+            asked = list(chain.from_iterable(pieces))
             order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))
             made: dict[int, T] = {}
             for begin in range(0, len(order), MOST_ROWS):
                 chunk = order[begin : begin + MOST_ROWS]
                 made |= zip(chunk, compute([asked[i] for i in chunk]), strict=True)
-        return asked, [made[i] for i in range(len(asked))]
+        each = iter([made[i] for i in range(len(asked))])
+        return [(own[0], list(islice(each, len(own)))) for own in pieces]
 
-    def _asked(self, row: Any, what: str | Composition | None, index: int) -> _Asked:
-        """A row tokenized for the adapter that answers it."""
+    def _asked(self, row: Any, what: str | Composition | None, index: int) -> list[_Asked]:
+        """A row tokenized for the adapter that answers it, of a tagging one in as many pieces as it needs."""
         plan = plan_of(_OWN if what is None and self.backbone.own_head is not None else what)
         for stage in plan:
             for term in stage:
@@ -239,9 +249,12 @@ class Predictor(Shown):
         length = self._loaded[head].max_length if head else min(known, default=self.max_length)
         words = bool(head and self._loaded[head].task.tokens)
         text = text_of(row, index, what, words)
-        pair = isinstance(text, tuple)
-        tokens = self.tokenizer([text[0]] if pair else [text], [text[1]] if pair else None, length, words=words)[0]
-        return _Asked(None if what is None else str(what), plan, head, tokens)
+        if words:
+            (pieces,) = self.tokenizer.pieces([text], length)
+        else:
+            pair = isinstance(text, tuple)
+            pieces = self.tokenizer([text[0]] if pair else [text], [text[1]] if pair else None, length)
+        return [_Asked(None if what is None else str(what), plan, head, tokens) for tokens in pieces]
 
     def _laid(self, rows: list[_Asked]) -> tuple[Inputs, Any]:
         """A batch of rows, and the slots that they use."""

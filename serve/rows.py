@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import GraftaxError
+from ..train.values import Unreadable, words_of
 from .composition import Composition
 
 _A_ROW = "a row is a text, a pair of texts (a tuple) or, for a tagging adapter, a list of words"
@@ -37,7 +38,10 @@ def named(adapters: Any, count: int) -> list[str | Composition | None]:
 def text_of(row: Any, index: int, what: str | Composition | None, words: bool) -> Any:
     """A row as it is tokenized: a text, a pair (a tuple), or where the adapter `what` tags `words` a list of them."""
     if words and isinstance(row, str):
-        return _filled(row.split(), index)
+        try:
+            return _filled(words_of(row), index)
+        except Unreadable as error:
+            raise GraftaxError(f"row {index + 1}: {error}.") from None
     if isinstance(row, list | tuple) and not all(isinstance(part, str) for part in row):
         wrong = next(type(part).__name__ for part in row if not isinstance(part, str))
         raise GraftaxError(f"row {index + 1} holds {wrong}; {_A_ROW}.")

@@ -20,9 +20,10 @@ from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone, random_tensors
 from graftax.models.tokens import Tokenizer
 from graftax.train import train
-from graftax.train.data import Columns, read_examples, read_rows
+from graftax.train.data import Columns, read_examples
 from graftax.train.job import Job, prepare
 from graftax.train.rows import Rows
+from graftax.train.sources import read_file
 from graftax.train.tasks import task_named
 
 HUB = Path(__file__).resolve().parent.parent / ".venv-hub" / "bin" / "python"
@@ -117,7 +118,7 @@ def test_adapters_trains_the_same(name: str, tiny: Backbone, tmp_path: Path, mon
 @needs_assets
 def test_on_a_real_backbone(tmp_path: Path) -> None:
     backbone = load_backbone(MINILM)
-    rows = read_rows(SHARED / "data" / "sst2" / "train.csv")[:80]
+    rows = read_file(SHARED / "data" / "sst2" / "train.csv").rows[:80]
     job = job_of(backbone, (LoRA(),), Recipe(epochs=4, batch_size=16, max_length=64), rows[:64])
     test = rows_of(backbone, job, rows[64:])
     peer = run_peer("peft", backbone, job, test)

@@ -162,12 +162,20 @@ def test_other_tasks(graftax: Graftax, folder: Folder, tmp_path: Path, task: str
     assert isinstance(answers[0]["label"], float if task == "regress" else list)
 
 
-def test_eval(graftax: Graftax, folder: Folder) -> None:
-    """A table of metrics, or with --json an object in the last line."""
+def test_eval(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
+    """Metrics and a table of confusions, or with --json an object in the last line; unknown labels are counted, and said."""
     command = ["eval", "-b", folder.backbone, "-a", folder.run / "bank", "-d", folder.data / "bank.csv"]
     numbers = json.loads(graftax(*command, "--json").out.splitlines()[-1])
     assert numbers.keys() >= {"accuracy", "macro_f1"}
-    assert f"accuracy     {numbers['accuracy']:.4f}" in graftax(*command).out.splitlines()
+    lines = graftax(*command).out.splitlines()
+    assert f"accuracy     {numbers['accuracy']:.4f}" in lines
+    assert "rows: labels, columns: answers" in lines
+    assert sum(pair["count"] for pair in numbers["confusion"]) == 20
+    rows = write_csv(tmp_path / "more.csv", [*toy_rows(count=3), {"text": "a shop", "label": "brick"}])
+    said = graftax(*command[:-1], rows, "--json")
+    assert said.code == 0
+    assert said.err == "labels that the adapter does not know, counted as wrong: 'brick' (1)\n"
+    assert json.loads(said.out)["unknown_labels"] == 1.0
 
 
 @pytest.mark.slow
@@ -202,7 +210,7 @@ def test_generate_answers_chats(graftax: Graftax, teller_dir: Path, tmp_path: Pa
     (own,) = Generator(load_backbone(teller_dir)).generate([asked], sampling=Sampling(max_new_tokens=4))
     assert one["text"] == own.text
     for row, message in (
-        ({"messages": []}, "row 1 has no list of messages in column 'messages'"),
+        ({"messages": []}, "row 1: an empty list is no list of messages (column 'messages')"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "prompt 1 is empty"),
         ({"text": "x"}, 'row 1 has neither "prompt" nor "messages"'),
     ):
@@ -356,7 +364,7 @@ BAD_USE = {
     "train -b nowhere -d {d}/bank.csv -o {t}/o --save-every nan": "save_every, seconds between checkpoints, must be from 0",
     "train -b nowhere -d {d}/bank.csv -o {t}/o --weight-decay nan": "weight_decay must be from 0",
     "train -b {b} -d {d}/bank.csv -o {t}/o --pack-size 0": "pack size must be a whole number from 1",
-    "eval -b {b} -a {r}/bank -d {t}/labels.csv": "row 2 has label 'brick', which the adapter does not know (fruit, metal)",
+    "eval -b {b} -a {r}/bank -d {t}/labels.csv": "bank knows none of its labels (herb, brick), but fruit, metal",
     "eval -b {b} -a {r}/none -d {d}/bank.csv": "no such adapter directory",
     "eval -b {b} -a {t} -d {d}/bank.csv": "no adapter there, it has no adapter_config.json",
     "eval -b {b} -a {t}/corrupt -d {d}/bank.csv": "damaged, its checksum",
@@ -376,7 +384,7 @@ BAD_USE = {
     "predict -b {b} -a x={r}/bank -i {t}/pair.jsonl": "must be a text",
     "predict -b {b} -a x={r}/bank -i {t}/mix.jsonl": "is no adapter: a name, an object of names and weights",
     "predict -b {b} -a x={r}/bank -i {t}/blank.jsonl": "row 1 is empty",
-    "predict -b {b} -a x={r}/bank -i {t}/half.jsonl": "no Unicode text",
+    "predict -b {b} -a x={r}/bank -i {t}/half.jsonl": "half of a surrogate pair",
     "combine -b {b} -a {r}/bank -a {r}/air -o {t}/c --how mean": "combination 'mean' is none of linear, cat",
     "combine -b {b} -a {r}/bank -a {r}/air -w 1 -o {t}/c": "2 adapters but 1 weights",
     "combine -b {b} -a {r}/bank -o {t}/c --head 2": "--head 2: there are 1 adapters",
@@ -405,7 +413,7 @@ def bad_things(folder: Folder, tmp_path: Path) -> dict[str, Path]:
         "field.toml": "[adapters.bank]\nfrob = 1",
         "value.toml": '[adapters.bank]\nlr = "fast"',
         "file": "x",
-        "labels.csv": "text,label\nplum,fruit\nstone,brick\n",
+        "labels.csv": "text,label\nplum,herb\nstone,brick\n",
         "rows.jsonl": '{"text": "x", "adapter": "y"}',
         "nothing.jsonl": '{"body": "x"}',
         "pair.jsonl": '{"text": "x", "text_pair": 5}',

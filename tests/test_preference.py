@@ -80,9 +80,9 @@ def test_chats_with_and_without_a_prompt(teller: Backbone) -> None:
         ({"prompt": "a", "chosen": "b", "rejected": " "}, "row 1 has nothing in column 'rejected'"),
         (
             {"prompt": "a", "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"},
-            "no list of messages in .*'rejected'",
+            "a text is no list of messages .*'rejected'",
         ),
-        ({"chosen": [{"role": "assistant", "content": "b"}], "rejected": []}, "no list of messages in column 'prompt'"),
+        ({"chosen": [{"role": "assistant", "content": "b"}], "rejected": []}, "row 1 has nothing in column 'prompt'"),
         ({"prompt": "a" * 40, "chosen": "b", "rejected": "c"}, "row 1 has 43 tokens, more than the 32 of max_length"),
     ],
 )

@@ -353,6 +353,7 @@ def test_rare_labels_may_be_held_out(tiny: Backbone, tmp_path: Path) -> None:
         ({"task": "translate"}, "unknown task"),
         ({"data": {"../a": DATA["a"]}}, "cannot be named"),
         ({"data": {".run": DATA["a"]}}, "cannot be named"),
+        ({"data": {256 * "n": DATA["a"]}}, "has 256 bytes; file systems have room for 255"),
     ],
 )
 def test_bad_settings_are_found_first(tiny: Backbone, tmp_path: Path, settings: dict[str, Any], expected: str) -> None:

@@ -13,6 +13,7 @@ from ..settings import check_number, check_whole
 from .data import Columns, check_fraction
 from .recipe import Recipe
 
+_LONGEST_NAME = 255  # bytes, of a directory
 _DAYS = 1e7  # seconds, a hundred of them and more
 
 
@@ -72,6 +73,10 @@ def check_name(name: Any) -> None:
     """A name that an adapter's directory can have."""
     if not isinstance(name, str) or not name or name.startswith(".") or "/" in name or "\0" in name or name == "metrics.jsonl":
         raise GraftaxError(f"an adapter cannot be named {name!r}: its files go to a directory of that name.")
+    if (length := len(name.encode("utf-8", "surrogatepass"))) > _LONGEST_NAME:
+        raise GraftaxError(
+            f"the adapter's name {name[:20]!r}... has {length} bytes; file systems have room for {_LONGEST_NAME}."
+        )
 
 
 def check_method(method: Any) -> None:

@@ -1,12 +1,14 @@
-"""Reading labelled rows from CSV, JSONL, Parquet or a `datasets` dataset, and checking them before anything is trained."""
+"""What a task wants of rows: which columns, read as what; and which rows are held out for validation.
+
+Rows come from `sources.py`, what their values mean is said in `values.py`, which labels are one in `labels.py`. All of it is
+checked before anything is trained.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..shown import Shown
+from .chats import Chat, chat_of, is_chat, turns_of
+from .labels import are_vectors, in_one_spelling, set_of, tags_of, vector_of
+from .sources import Source, read_text, source_of
+from .values import class_of, items_of, number_of, text_of, words_of
 
 
 @dataclass(frozen=True)
@@ -29,24 +35,36 @@ class Columns:
     chosen: str = "chosen"  # the better response to a prompt, or a chat that ends in it
     rejected: str = "rejected"  # the worse
 
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Those of the tasks on labelled rows."""
+        return tuple(column for column in (self.text, self.pair, self.label) if column)
+
 
 @dataclass(frozen=True, repr=False)
 class Examples(Shown):
     """Rows as read. `texts` are strings, for tagging lists of words, for chats messages; `labels` as the task has them.
 
-    For dpo `pairs` are a chosen and a rejected response each, and chats such pairs, too.
+    Of sft both `texts` and `pairs` are messages where one of them is. For dpo `pairs` are a chosen and a rejected response
+    each, and chats such pairs, too.
     """
 
     texts: tuple[Any, ...]
     pairs: tuple[Any, ...] | None  # second texts, or responses
     labels: tuple[Any, ...] | None
     source: str = "data"  # for error messages
+    names: tuple[str, ...] = ()  # of all classes in their order, where the data says them
 
     def facts(self) -> dict[str, Any]:
         return {"source": self.source, "rows": len(self)}
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def hold_chats(self) -> bool:
+        """Whether what is read and answered are messages."""
+        return self.labels is None and len(self) > 0 and not isinstance(self.texts[0], str)
 
     def take(self, rows: Sequence[int]) -> Examples:
         def pick(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
@@ -55,183 +73,114 @@ class Examples(Shown):
         return replace(self, texts=pick(self.texts) or (), pairs=pick(self.pairs), labels=pick(self.labels))
 
 
-def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a .csv, .jsonl or .parquet file as dicts."""
-    path = Path(path)
-    if not path.is_file():
-        raise GraftaxError(f"{path}: no such file.")
-    try:
-        if path.suffix == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                rows: list[dict[str, Any]] = list(csv.DictReader(file, strict=True))
-            for i, row in enumerate(rows):
-                if None in row:
-                    raise GraftaxError(f"{path}: row {i + 1} has more fields than the header; quote texts that hold commas.")
-        elif path.suffix in (".jsonl", ".ndjson"):
-            with path.open(encoding="utf-8-sig") as file:
-                rows = parse_json_lines(file, str(path))
-        elif path.suffix == ".parquet":
-            import pyarrow.parquet
+def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] = ()) -> Examples:
+    """Examples from a path, a `datasets` data set, a pandas DataFrame, an iterable of dicts, or Examples as they are.
 
-            rows = pyarrow.parquet.read_table(path).to_pylist()
-        else:
-            raise GraftaxError(f"{path}: unknown kind of file; use .csv, .jsonl or .parquet.")
-    except UnicodeDecodeError as error:
-        raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except (csv.Error, OSError, ValueError) as error:
-        raise GraftaxError(f"{path}: cannot be read ({error}).") from error
-    if not rows:
-        raise GraftaxError(f"{path}: no rows in it.")
-    return rows
+    `names`: the classes, where they are known already; vectors of as many 0 and 1 are read in these.
 
-
-def parse_json_lines(lines: Iterable[str], source: str) -> list[dict[str, Any]]:
-    """One JSON object per line; blank lines are passed over."""
-    rows = []
-    for i, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise GraftaxError(f"{source}: line {i + 1} is not valid JSON ({error}).") from error
-        if not isinstance(row, dict):
-            raise GraftaxError(f"{source}: line {i + 1} is not a JSON object.")
-        rows.append(row)
-    return rows
-
-
-def read_examples(data: Any, columns: Columns, task: str, *, labelled: bool = True) -> Examples:
-    """Examples from a path, a `datasets.Dataset`, an iterable of dicts, or Examples as they are."""
+    Raises GraftaxError, which names the source, and the row where it is one row that cannot be read.
+    """
     if isinstance(data, Examples):
         return data
-    source = str(data) if isinstance(data, str | Path) else type(data).__name__
-    if task == "lm" and source.endswith(".txt"):
-        return Examples((read_text(Path(source)),), None, None, source)
-    rows = read_rows(data) if isinstance(data, str | Path) else [dict(row) for row in data]
-    if not rows:
-        raise GraftaxError(f"{source}: no rows in it.")
-    if task == "sft" and columns.messages in rows[0]:
-        return Examples(tuple(chat_of(row, columns.messages, i, source) for i, row in enumerate(rows)), None, None, source)
-    if task == "dpo":
-        return _preferences(rows, columns, source)
-    if task in ("sft", "seq2seq"):
-        columns, labelled = replace(columns, text=columns.prompt, pair=columns.completion), False
-    labelled &= task != "lm"
-    wanted = [columns.text, *([columns.pair] if columns.pair else []), *([columns.label] if labelled else [])]
-    _require(wanted, rows[0], source)
-
-    texts = _column(rows, columns.text, source)
-    pairs = _column(rows, columns.pair, source) if columns.pair else None
-    labels = _column(rows, columns.label, source, blank=task == "multilabel") if labelled else None
-    if task == "tag":
-        texts = [_words(text, i, source) for i, text in enumerate(texts)]
-        labels = None if labels is None else [_words(tags, i, source) for i, tags in enumerate(labels)]
-        for i, (words, tags) in enumerate(zip(texts, labels or texts, strict=True)):
-            if not words:
-                raise GraftaxError(f"{source}: row {i + 1} has no words.")
-            if len(words) != len(tags):
-                raise GraftaxError(f"{source}: row {i + 1} has {len(words)} words and {len(tags)} tags.")
-    else:
-        texts, pairs = [str(text) for text in texts], None if pairs is None else [str(pair) for pair in pairs]
-    if labels is not None and task == "regress":
-        labels = [_number(label, i, source) for i, label in enumerate(labels)]
-    if labels is not None and task == "multilabel":
-        labels = [_label_set(label, i, source) for i, label in enumerate(labels)]
-    if labels is not None and task == "classify":
-        labels = [str(label) for label in labels]
-    return Examples(tuple(texts), None if pairs is None else tuple(pairs), None if labels is None else tuple(labels), source)
+    if task == "lm" and isinstance(data, str | Path) and Path(data).suffix == ".txt":
+        return Examples((read_text(Path(data)),), None, None, str(data))
+    return _READERS[task](source_of(data), columns, names)
 
 
-def _require(columns: Sequence[str], row: Mapping[str, Any], source: str) -> None:
-    missing = [column for column in columns if column not in row]
-    if missing:
-        raise GraftaxError(f"{source}: no column {', '.join(map(repr, missing))}; it has {', '.join(row)}.")
+def _plain_text(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
+    return Examples(*_texts(source, columns), None, source.name)
 
 
-def _column(rows: Iterable[Mapping[str, Any]], column: str, source: str, blank: bool = False) -> list[Any]:
-    """Values of a column, none of them missing; `blank`: an empty string is a value (no label at all)."""
-    values = []
-    for i, row in enumerate(rows):
-        value = row.get(column)
-        empty = value is None or (isinstance(value, float) and math.isnan(value))
-        if empty or (isinstance(value, str) and not value.strip() and not blank):
-            raise GraftaxError(f"{source}: row {i + 1} has nothing in column {column!r}.")
-        values.append(value)
-    return values
+def _classified(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
+    source.require(*columns.labelled)
+    classes = source.classes.get(columns.label, ())
+    labels = in_one_spelling(source.column(columns.label, partial(class_of, names=classes)), classes)
+    return Examples(*_texts(source, columns), labels, source.name, classes)
 
 
-def read_text(path: Path) -> str:
-    """A file of plain text."""
-    if not path.is_file():
-        raise GraftaxError(f"{path}: no such file.")
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    if not text.strip():
-        raise GraftaxError(f"{path}: no text in it.")
-    return text
+def _multilabel(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
+    source.require(*columns.labelled)
+    classes = source.classes.get(columns.label, ())
+    rows = source.column(columns.label, partial(items_of, separator="|"), blank=True)
+    meaning = partial(set_of, names=classes)
+    if are_vectors(rows, source.name):
+        width = len(rows[0])
+        if classes and len(classes) != width:
+            raise GraftaxError(
+                f"{source.name}: its labels are {width} numbers a row, and its features name {len(classes)} classes."
+            )
+        classes = classes or (tuple(names) if len(names) == width else tuple(f"LABEL_{i}" for i in range(width)))
+        meaning = partial(vector_of, names=classes)
+    labels = in_one_spelling(source.column(columns.label, meaning, blank=True), classes)
+    return Examples(*_texts(source, columns), tuple(tuple(sorted(set(row))) for row in labels), source.name, classes)
 
 
-def chat_of(row: Mapping[str, Any], column: str, index: int, source: str) -> tuple[dict[str, Any], ...]:
-    """The messages in a column of row `index`, checked."""
-    messages = row.get(column)
-    if not isinstance(messages, list | tuple) or not messages:
-        raise GraftaxError(f"{source}: row {index + 1} has no list of messages in column {column!r}.")
-    for message in messages:
-        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            raise GraftaxError(f"{source}: row {index + 1}: a message is not an object with role and content.")
-    return tuple(dict(message) for message in messages)
+def _numbered(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
+    source.require(*columns.labelled)
+    return Examples(*_texts(source, columns), source.column(columns.label, number_of), source.name)
 
 
-def _preferences(rows: Sequence[Mapping[str, Any]], columns: Columns, source: str) -> Examples:
+def _tagged(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
+    source.require(*columns.labelled)
+    classes = source.classes.get(columns.label, ())
+    texts = source.column(columns.text, words_of)
+    labels = in_one_spelling(source.column(columns.label, partial(tags_of, names=classes)), classes)
+    for i, (words, tags) in enumerate(zip(texts, labels, strict=True)):
+        if not words:
+            raise GraftaxError(f"{source.name}: row {i + 1} has no words.")
+        if len(words) != len(tags):
+            raise GraftaxError(f"{source.name}: row {i + 1} has {len(words)} words and {len(tags)} tags.")
+    return Examples(texts, None, labels, source.name, classes)
+
+
+def _responses(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
+    """Chats, or prompts with completions; where either is a list of messages, both become such lists."""
+    if columns.messages in source.rows[0]:
+        return Examples(source.column(columns.messages, chat_of), None, None, source.name)
+    source.require(columns.prompt, columns.completion)
+    if not any(is_chat(row.get(column)) for row in source.rows for column in (columns.prompt, columns.completion)):
+        return _translated(source, columns, names)
+    prompts = source.column(columns.prompt, partial(turns_of, role="user"))
+    return Examples(prompts, source.column(columns.completion, partial(turns_of, role="assistant")), None, source.name)
+
+
+def _translated(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
+    source.require(columns.prompt, columns.completion)
+    return Examples(source.column(columns.prompt, text_of), source.column(columns.completion, text_of), None, source.name)
+
+
+def _preferences(source: Source, columns: Columns, names: Sequence[str]) -> Examples:
     """Prompts with two responses each, or, where those are lists of messages, pairs of chats."""
     both = columns.chosen, columns.rejected
-    _require(both, rows[0], source)
-    if any(isinstance(row.get(column), list | tuple) for row in rows for column in both):
-        chats = tuple(tuple(_answered(row, columns, column, i, source) for column in both) for i, row in enumerate(rows))
-        return Examples(chats, None, None, source)
-    _require([columns.prompt], rows[0], source)
-    prompts, chosen, rejected = (map(str, _column(rows, column, source)) for column in (columns.prompt, *both))
-    return Examples(tuple(prompts), tuple(zip(chosen, rejected, strict=True)), None, source)
+    source.require(*both)
+    if any(is_chat(row.get(column)) for row in source.rows for column in both):
+        sides = [[_answered(source, columns, column, i) for i in range(len(source.rows))] for column in both]
+        return Examples(tuple(zip(*sides, strict=True)), None, None, source.name)
+    chosen, rejected = (source.column(column, text_of) for column in both)
+    return Examples(source.column(columns.prompt, text_of), tuple(zip(chosen, rejected, strict=True)), None, source.name)
 
 
-def _answered(row: Mapping[str, Any], columns: Columns, column: str, index: int, source: str) -> tuple[dict[str, Any], ...]:
-    """A chat; where it begins with the assistant's answer, behind the prompt, which is a message or a list of them."""
-    messages = chat_of(row, column, index, source)
-    if messages[0]["role"] != "assistant":
-        return messages
-    if isinstance(prompt := row.get(columns.prompt), str):
-        return ({"role": "user", "content": prompt}, *messages)
-    return (*chat_of(row, columns.prompt, index, source), *messages)
+def _answered(source: Source, columns: Columns, column: str, row: int) -> Chat:
+    """A chat; where it begins with the assistant's answer, behind the prompt, which is a text or a list of messages."""
+    chat = source.cell(row, column, chat_of)
+    return chat if chat[0]["role"] != "assistant" else source.cell(row, columns.prompt, partial(turns_of, role="user")) + chat
 
 
-def _words(value: Any, row: int, source: str) -> list[str]:
-    return value.split() if isinstance(value, str) else [str(word) for word in _list(value, row, source)]
+def _texts(source: Source, columns: Columns) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """The texts of the rows, and their second texts where a column of these is named."""
+    return source.column(columns.text, text_of), source.column(columns.pair, text_of) if columns.pair else None
 
 
-def _label_set(value: Any, row: int, source: str) -> tuple[str, ...]:
-    """Labels of one row: a list, or names separated by "|" in one string."""
-    names = value.split("|") if isinstance(value, str) else _list(value, row, source)
-    return tuple(sorted({str(name).strip() for name in names if str(name).strip()}))
-
-
-def _list(value: Any, row: int, source: str) -> list[Any]:
-    try:
-        return list(value)
-    except TypeError as error:
-        raise GraftaxError(f"{source}: row {row + 1}: {value!r} is neither a text nor a list.") from error
-
-
-def _number(value: Any, row: int, source: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise GraftaxError(f"{source}: row {row + 1}: {value!r} is not a number.") from error
-    if not math.isfinite(number):
-        raise GraftaxError(f"{source}: row {row + 1}: the label is {value!r}.")
-    return number
+_READERS: dict[str, Callable[[Source, Columns, Sequence[str]], Examples]] = {
+    "classify": _classified,
+    "multilabel": _multilabel,
+    "regress": _numbered,
+    "tag": _tagged,
+    "lm": _plain_text,
+    "sft": _responses,
+    "seq2seq": _translated,
+    "dpo": _preferences,
+}
 
 
 def check_fraction(fraction: float) -> None:

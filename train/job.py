@@ -93,7 +93,7 @@ def prepare(
         raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
     if isinstance(val, float):
         check_fraction(val)
-    held = None if val is None or isinstance(val, float) else read_examples(val, columns, task.name)
+    held = None if val is None or isinstance(val, float) else read_examples(val, columns, task.name, names)
     if task.headless and not backbone.generates:
         raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
     if task.targets != backbone.family.encodes:

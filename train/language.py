@@ -90,7 +90,7 @@ class SupervisedFineTuning(LanguageModel):
     def rows(
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
-        made = self._chats(examples, tokenizer) if examples.pairs is None else self._pairs(examples, tokenizer)
+        made = self._chats(examples, tokenizer) if examples.hold_chats else self._pairs(examples, tokenizer)
         tokens, labels, owners = [], [], list[int]()
         for owner, ids, counted in made:
             where = f"{examples.source}: row {owner + 1}"
@@ -120,15 +120,16 @@ class SupervisedFineTuning(LanguageModel):
             yield i, ids, np.arange(len(ids)) >= len(prompt) - 1
 
     def _chats(self, examples: Examples, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Index, ids of a chat by the template, and the tokens whose successor the assistant says.
+        """Index, ids of a chat by the template, and the tokens whose successor the assistant says; in a prompt, none.
 
         Some templates write earlier turns in another way than the last one, and drop the assistant's thoughts there: then no
         row holds all turns as they were said, and every turn of the assistant has a row of its own, behind the chat as it was
         written when the assistant spoke.
         """
-        for i, messages in enumerate(examples.texts):
+        for i, prompt in enumerate(examples.texts):
             where = f"{examples.source}: row {i + 1}"
-            turns = [turn for turn, message in enumerate(messages) if message.get("role") == "assistant"]
+            messages, asked = (prompt, 0) if examples.pairs is None else (prompt + examples.pairs[i], len(prompt))
+            turns = [turn for turn in range(asked, len(messages)) if messages[turn]["role"] == "assistant"]
             if not turns:
                 raise GraftaxError(f"{where} has no message of the assistant.")
             whole = tokenizer.chat(messages, where)

@@ -17,11 +17,12 @@ def classification(gold: Sequence[str], said: Sequence[str]) -> dict[str, float]
 
 
 def multilabel(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]], names: Sequence[str]) -> dict[str, float]:
-    """Exact-match accuracy, macro and micro F1."""
+    """Exact-match accuracy, macro and micro F1, over `names` and whatever else is among the labels."""
     from sklearn.metrics import accuracy_score, f1_score
     from sklearn.preprocessing import MultiLabelBinarizer
 
-    binary = MultiLabelBinarizer(classes=list(names)).fit([names])
+    others = sorted({name for row in gold for name in row} - set(names))
+    binary = MultiLabelBinarizer(classes=[*names, *others]).fit([])
     y, p = binary.transform(gold), binary.transform(said)
     return {
         "accuracy": float(accuracy_score(y, p)),

@@ -27,7 +27,7 @@ class Recipe:
     epochs: int = 3  # passes over the rows
     lr: float = 1e-3  # peak learning rate of AdamW
     batch_size: int = 32  # rows per step at most; an epoch's steps share its rows evenly
-    max_length: int = 128  # tokens per row; longer rows are cut, but
+    max_length: int = 128  # tokens per row; longer rows are cut, of "tag" into pieces, but
     truncate: bool = False  # rows with a response (sft) only if this says so: else they are refused
     schedule: str = "linear"  # after the warm-up: linear or cosine decay to zero, or constant
     warmup: float = 0.06  # share of the steps

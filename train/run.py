@@ -85,7 +85,8 @@ def train_many(
 
     Args:
         backbone: frozen; not changed.
-        data: name -> path of a .csv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, or dicts.
+        data: name -> path of a .csv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, a pandas DataFrame,
+            or dicts (docs/data.md).
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
         task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo"; of an encoder-decoder

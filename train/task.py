@@ -7,7 +7,7 @@ more) are masked *before* the loss: a mask after it would leak NaN through 0 * i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -63,12 +63,6 @@ class Task(ABC):
     ) -> jax.Array:
         """What `loss` and `answer` read. Arguments as of `Backbone.forward`."""
 
-    def check(self, examples: Examples, names: Sequence[str]) -> None:
-        """An error that names the first label the adapter does not know."""
-        for i, label in enumerate(examples.labels or ()):
-            for name in (label,) if isinstance(label, str) else label:
-                index_of(names, name, i, examples.source)
-
     @abstractmethod
     def loss(self, outputs: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
         """Mean loss over the texts with weight 1, of outputs `[texts, room]` or, by token, `[rows, tokens, room]`.
@@ -78,11 +72,20 @@ class Task(ABC):
 
     @abstractmethod
     def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
-        """From one row's outputs, cut to its classes (and its tokens)."""
+        """From one row's outputs, cut to its classes (and its tokens or more)."""
+
+    def whole(self, answers: Sequence[Answer]) -> Answer:
+        """The answer to one text, of those to its pieces; only tagging has several."""
+        (answer,) = answers
+        return answer
 
     @abstractmethod
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         """Metrics by name."""
+
+    def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
+        """A row's labels, each with what was answered in its place, for a table of confusions; none where they are numbers."""
+        return ()
 
     def blank(self, shape: Shape, room: int) -> np.ndarray:
         """A batch of labels to fill in, with room for so many classes."""
@@ -110,9 +113,14 @@ def mean_of(losses: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weight > 0, losses, 0.0)) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
+def some_of(names: Sequence[str]) -> str:
+    """The first of many names, for a message."""
+    return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
 def index_of(names: Sequence[str], label: str, row: int, source: str) -> int:
     try:
         return names.index(label)
     except ValueError:
-        known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        known = some_of(names)
         raise GraftaxError(f"{source}: row {row + 1} has label {label!r}, which the adapter does not know ({known}).") from None

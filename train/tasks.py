@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,6 +16,7 @@ from ..models.tokens import Tokenizer, Tokens
 from . import metrics
 from .batches import Shape
 from .data import Examples
+from .labels import each_name, in_order, in_words_of
 from .language import LanguageModel, SequenceToSequence, SupervisedFineTuning
 from .preference import DirectPreference
 from .rows import Rows
@@ -23,24 +25,31 @@ from .task import IGNORE, Answer, Task, index_of, mean_of
 if TYPE_CHECKING:
     from .step import Hyper
 
+OUTSIDE = "O"  # the tag of a word that is read by no token
+
 
 def _masked(logits: jax.Array, classes: jax.Array) -> jax.Array:
     """Logits with the classes beyond an adapter's own at -1e9: a softmax gives them zero, and zero gradient."""
     return jnp.where(jnp.arange(logits.shape[-1]) < classes, logits, -1e9)
 
 
+def spelled(examples: Examples, names: Sequence[str]) -> Examples:
+    """Examples whose labels are written as an adapter's own names are."""
+    return replace(examples, labels=in_words_of(names, examples.labels))
+
+
 class Labelled(Task):
     """Base of those whose labels a head of the adapter gives."""
 
     @abstractmethod
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
-        """Label arrays, one per row; an unknown label is an error that names it."""
+    def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
+        """Labels as numbers, one array per row; an unknown label is an error that names it."""
 
     def rows(
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
-        tokens = tokenizer(examples.texts, examples.pairs, max_length, words=self.tokens)
-        return Rows(examples, tokens, self.encode(examples, names, tokens))
+        examples, tokens = spelled(examples, names), tokenizer(examples.texts, examples.pairs, max_length)
+        return Rows(examples, tokens, self.encode(examples, names))
 
     def outputs(
         self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
@@ -59,12 +68,12 @@ class Classify(Labelled):
     main_metric = "accuracy"
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
-        names = sorted(set(examples.labels or ()))
+        names = in_order(examples.labels or ())
         if len(names) < 2:
             raise GraftaxError(f"{examples.source}: every row has the label {names[0]!r}; there must be at least two.")
-        return tuple(names)
+        return examples.names or names
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
+    def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         return [np.int32(index_of(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]
 
     def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
@@ -78,6 +87,9 @@ class Classify(Labelled):
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.classification(list(examples.labels or ()), [a.label for a in answers])
 
+    def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
+        return ((label, answer.label),)
+
 
 class MultiLabel(Labelled):
     """Any number of labels per row: a sigmoid and binary cross-entropy for each; a label is given above 0.5."""
@@ -86,12 +98,12 @@ class MultiLabel(Labelled):
     main_metric = "macro_f1"
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
-        names = sorted({name for row in examples.labels or () for name in row})
+        names = in_order(each_name(examples.labels or ()))
         if not names:
             raise GraftaxError(f"{examples.source}: no row has a label.")
-        return tuple(names)
+        return examples.names or names
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
+    def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         arrays = []
         for i, labels in enumerate(examples.labels or ()):
             array = np.zeros(len(names), np.float32)
@@ -114,6 +126,11 @@ class MultiLabel(Labelled):
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.multilabel(list(examples.labels or ()), [a.label for a in answers], names)
 
+    def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
+        right = [(name, name) for name in label if name in answer.label]
+        missed = [(name, None) for name in label if name not in answer.label]
+        return (*right, *missed, *((None, name) for name in answer.label if name not in label))
+
     def blank(self, shape: Shape, room: int) -> np.ndarray:
         return np.zeros((shape.texts, room), np.float32)
 
@@ -124,13 +141,10 @@ class Regress(Labelled):
     name = "regress"
     main_metric = "pearson"
 
-    def check(self, examples: Examples, names: Sequence[str]) -> None:
-        """Numbers are all known."""
-
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         return ("value",)
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
+    def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         return [np.float32(value) for value in examples.labels or ()]
 
     def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
@@ -147,28 +161,45 @@ class Regress(Labelled):
 
 
 class Tag(Labelled):
-    """One label per word, read at the word's first token."""
+    """One label per word, read at the word's first token.
+
+    A text of more tokens than a row may have is read in pieces (`Tokenizer.pieces`), each of which is an example of its own.
+    A word without a token is not learnt from; it is answered by `OUTSIDE`, without a score.
+    """
 
     name = "tag"
     tokens = True
     main_metric = "f1"
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
-        names = sorted({tag for row in examples.labels or () for tag in row})
+        names = in_order(each_name(examples.labels or ()))
         if len(names) < 2:
             raise GraftaxError(f"{examples.source}: every word has the tag {names[0]!r}; there must be at least two.")
-        return tuple(names)
+        return examples.names or names
 
-    def encode(self, examples: Examples, names: Sequence[str], rows: Sequence[Tokens]) -> list[Any]:
-        arrays = []
-        for i, (tags, row) in enumerate(zip(examples.labels or (), rows, strict=True)):
-            known = [index_of(names, tag, i, examples.source) for tag in tags]
-            array = np.full(len(row), IGNORE, np.int32)
-            assert row.words is not None
-            for token in first_tokens(row):
-                array[token] = known[row.words[token]]
-            arrays.append(array)
-        return arrays
+    def rows(
+        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Rows:
+        examples = spelled(examples, names)
+        texts, tags, tokens, labels = [], [], [], []
+        each = zip(examples.texts, examples.labels or (), self.encode(examples, names), strict=True)
+        for pieces, (words, said, known) in zip(tokenizer.pieces(examples.texts, max_length), each, strict=True):
+            begin = 0
+            for piece in pieces:
+                own = slice(begin, begin + piece.count)
+                texts.append(words[own])
+                tags.append(said[own])
+                tokens.append(piece)
+                labels.append(_on_first_tokens(piece, known[own]))
+                begin = own.stop
+        return Rows(replace(examples, texts=tuple(texts), labels=tuple(tags)), tokens, labels)
+
+    def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
+        """The number of every word's tag."""
+        return [
+            np.array([index_of(names, tag, i, examples.source) for tag in tags], np.int32)
+            for i, tags in enumerate(examples.labels or ())
+        ]
 
     def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
         logs = jax.nn.log_softmax(_masked(logits, hyper.classes))
@@ -176,18 +207,33 @@ class Tag(Labelled):
         return mean_of(each, (labels != IGNORE).astype(each.dtype))  # a text that is not there has no label
 
     def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
-        heads = logits[first_tokens(row)]
-        best = heads.argmax(-1)
-        return Answer([names[i] for i in best], [float(_softmax(h)[i]) for h, i in zip(heads, best, strict=True)])
+        assert row.words is not None
+        tags: list[str] = [OUTSIDE] * row.count
+        scores: list[float | None] = [None] * row.count
+        for token in first_tokens(row):
+            best = int(logits[token].argmax())
+            tags[row.words[token]], scores[row.words[token]] = names[best], float(_softmax(logits[token])[best])
+        return Answer(tags, scores)
+
+    def whole(self, answers: Sequence[Answer]) -> Answer:
+        return Answer([tag for a in answers for tag in a.label], [score for a in answers for score in a.score])
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
-        # words beyond the length limit have no answer: they count as outside, as in seqeval-based evaluations
-        gold = [list(tags) for tags in examples.labels or ()]
-        said = [a.label + ["O"] * (len(g) - len(a.label)) for a, g in zip(answers, gold, strict=True)]
-        return metrics.tagging(gold, said)
+        return metrics.tagging(list(examples.labels or ()), [a.label for a in answers])
+
+    def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
+        return zip(label, answer.label, strict=True)
 
     def blank(self, shape: Shape, room: int) -> np.ndarray:
         return np.full((shape.rows, shape.tokens), IGNORE, np.int32)
+
+
+def _on_first_tokens(row: Tokens, tags: np.ndarray) -> np.ndarray:
+    """The number of each word's tag at its first token, `IGNORE` at all others."""
+    assert row.words is not None
+    array, at = np.full(len(row), IGNORE, np.int32), first_tokens(row)
+    array[at] = tags[row.words[at]]
+    return array
 
 
 def first_tokens(row: Tokens) -> np.ndarray:

@@ -63,7 +63,7 @@ def read_val(val: str | None, files: list[Path]) -> Any:
 
 def read_stdin() -> list[dict[str, Any]]:
     """Rows as JSON lines on standard input."""
-    from ..train.data import parse_json_lines
+    from ..train.sources import parse_json_lines
 
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
@@ -135,9 +135,9 @@ def split_names(labels: str | None) -> list[str] | None:
 def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
     """Texts of the lines of a file or standard input, and the adapter or composition of each."""
     from ..serve.composition import from_json
-    from ..train.data import read_rows
+    from ..train.sources import read_file
 
-    rows = read_stdin() if str(file) == "-" else read_rows(file)
+    rows = read_stdin() if str(file) == "-" else read_file(file).rows
     only = named[0].name if len(named) == 1 else None
     texts: list[Any] = []
     for i, row in enumerate(rows):
@@ -155,18 +155,19 @@ def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) ->
     A prompt is a text, or a chat; of one that ends with the assistant's message, what comes before that.
     """
     from ..serve.composition import from_json
-    from ..train.data import chat_of, read_rows
+    from ..train.chats import chat_in
+    from ..train.sources import read_file
 
     if bool(prompts) == (file is not None):
         raise GraftaxError("give --prompt, once or more, or --input.")
     if file is None:
         each: list[str | None] = list(names) if names else [None]
         return [(prompt, name) for name in each for prompt in prompts]
-    rows, only = read_stdin() if str(file) == "-" else read_rows(file), names[0] if len(names) == 1 else None
+    rows, only = read_stdin() if str(file) == "-" else read_file(file).rows, names[0] if len(names) == 1 else None
     asked: list[Any] = []
     for i, row in enumerate(rows):
         if "messages" in row:
-            messages = chat_of(row, "messages", i, str(file))
+            messages = chat_in(row, "messages", i, str(file))
             asked.append(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
         elif isinstance(row.get("prompt"), str):
             asked.append(row["prompt"])

@@ -9,12 +9,37 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..errors import in_a_line
+
+if TYPE_CHECKING:
+    from ..serve.evaluate import Measured
 
 
 def print_json(content: Any) -> None:
-    """One line of JSON. It has no word for what is no finite number (the correlation with a constant, say): that is null."""
-    print(json.dumps(_finite(content), ensure_ascii=False, allow_nan=False), flush=True)
+    """One line of JSON. It has no word for what is no finite number (the correlation with a constant, say): that is null.
+
+    Letters that standard output may not have are written in ASCII, in which JSON says the same.
+    """
+    ascii_alone = (sys.stdout.encoding or "utf-8").lower() != "utf-8"
+    print(json.dumps(_finite(content), ensure_ascii=ascii_alone, allow_nan=False), flush=True)
+
+
+def print_measured(measured: Measured, as_json: bool) -> None:
+    """Metrics and a table of confusions; on standard error, which labels the adapter does not know."""
+    if measured.unknown:
+        which = ", ".join(f"{label!r} ({count})" for label, count in measured.unknown.items())
+        print(in_a_line(f"labels that the adapter does not know, counted as wrong: {which}"), file=sys.stderr)
+    if as_json:
+        confusion = {"confusion": measured.confusion.records()} if measured.confusion else {}
+        print_json({**measured.metrics, **confusion})
+        return
+    width = max(12, *map(len, measured.metrics))
+    for name, value in measured.metrics.items():
+        print(f"{name:{width}} {value:.4f}")
+    if measured.confusion:
+        print("", *measured.confusion.lines(shutil.get_terminal_size().columns), sep="\n")
 
 
 def _finite(content: Any) -> Any:

@@ -77,7 +77,9 @@ def train(
     epochs: Annotated[int, of_recipe(help="Passes over the rows.")] = 3,
     lr: Annotated[float, of_recipe(help="Peak learning rate.")] = 1e-3,
     batch_size: Annotated[int, of_recipe(help="Rows per step.")] = 32,
-    max_length: Annotated[int, of_recipe(help="Tokens per row; longer rows are cut, by sft and seq2seq refused.")] = 128,
+    max_length: Annotated[
+        int, of_recipe(help="Tokens per row. Longer rows are cut, of tag in pieces, of sft and seq2seq refused.")
+    ] = 128,
     truncate: Annotated[bool, of_recipe("--truncate", help="Cut rows with a response, too.")] = False,
     schedule: Annotated[str, of_recipe(help="After the warm-up: linear, cosine or constant.")] = "linear",
     warmup: Annotated[float, of_recipe(help="Share of the steps with a rising learning rate.")] = 0.06,

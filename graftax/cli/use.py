@@ -50,7 +50,7 @@ from .options import (
     TopKOption,
     TopPOption,
 )
-from .output import print_json
+from .output import print_json, print_measured
 
 
 def evaluate(
@@ -96,8 +96,7 @@ def evaluate(
     """
     from ..adapters.files import load_adapter
     from ..models.load import load_backbone
-    from ..serve.evaluate import evaluate as measure
-    from ..serve.evaluate import evaluate_generation, evaluate_language
+    from ..serve.evaluate import Measured, evaluate_generation, evaluate_language, measure
     from ..serve.generator import Generator
     from ..serve.predictor import Predictor
     from ..train.tasks import task_named
@@ -113,19 +112,16 @@ def evaluate(
         if named:
             generator.load(named.name, named.place, any_backbone=any_backbone)
         numbers = evaluate_generation(generator, name, data, score=score.value, sampling=sampling, columns=columns)
+        measured = Measured(numbers)
     elif named is None:
-        numbers = measure(Predictor(loaded), None, data, columns=columns)
+        measured = measure(Predictor(loaded), None, data, columns=columns)
     elif task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).headless:
-        numbers = evaluate_language(loaded, read, data, columns=columns, chat_template=template)
+        measured = Measured(evaluate_language(loaded, read, data, columns=columns, chat_template=template))
     else:
         predictor = Predictor(loaded)
         predictor.load(named.name, read, labels=split_names(labels))
-        numbers = measure(predictor, named.name, data, columns=columns)
-    if as_json:
-        print_json(numbers)
-    else:
-        for name, value in numbers.items():
-            print(f"{name:12} {value:.4f}")
+        measured = measure(predictor, named.name, data, columns=columns)
+    print_measured(measured, as_json)
 
 
 def predict(

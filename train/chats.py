@@ -1,0 +1,57 @@
+"""Chats: lists of messages, each an object with a role and a content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import GraftaxError
+from .values import Unreadable, kind_of, plain, text_of
+
+Chat = tuple[dict[str, Any], ...]
+
+
+def chat_of(value: Any) -> Chat:
+    """The messages in a list of them."""
+    value = plain(value)
+    if not isinstance(value, list | tuple) or not value:
+        raise Unreadable(f"{kind_of(value)} is no list of messages")
+    return tuple(_message(message) for message in value)
+
+
+def turns_of(value: Any, role: str) -> Chat:
+    """Messages of a list, or a text that one of this role says."""
+    return ({"role": role, "content": text_of(value)},) if isinstance(value, str | bytes) else chat_of(value)
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a value is meant as messages rather than as a text."""
+    value = plain(value)
+    return isinstance(value, list | tuple) and any(isinstance(message, Mapping) for message in value)
+
+
+def chat_in(row: Mapping[str, Any], column: str, index: int, source: str) -> Chat:
+    """The messages in a column of row `index`."""
+    try:
+        return chat_of(row.get(column))
+    except Unreadable as error:
+        raise GraftaxError(f"{source}: row {index + 1}: {error} (column {column!r}).") from None
+
+
+def _message(message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        raise Unreadable("a message is not an object with role and content")
+    return {**message, "role": text_of(message["role"]), "content": _content(message)}
+
+
+def _content(message: Mapping[str, Any]) -> str | None:
+    """What a message says: a text, or parts, all of which are texts; nothing where it calls tools instead."""
+    content = plain(message["content"])
+    if content is None and message.get("tool_calls"):
+        return None
+    if not isinstance(content, list | tuple):
+        return text_of(content)
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise Unreadable("a message has a part that is no text")
+    return "".join(part["text"] for part in content)
