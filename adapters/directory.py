@@ -86,7 +86,7 @@ def states_of(
     methods: Sequence[Method],
     tensors: Mapping[str, np.ndarray],
     sites: Sequence[Site],
-    directory: Path,
+    where: Path | str,
     words: Mapping[str, Any] | None = None,
 ) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once.
@@ -112,7 +112,7 @@ def states_of(
     ]
     if problems:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise GraftaxError(f"{directory}: tensors do not fit this backbone and config: {shown}.")
+        raise GraftaxError(f"{where}: tensors do not fit this backbone and config: {shown}.")
     states: SiteStates = {}
     for method in methods:
         restored: dict[Site, Leaves] = words[method.key].restore(blank[method.key], tensors)

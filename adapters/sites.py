@@ -17,8 +17,8 @@ a *kind*, and the kind fixes what a method is given there:
 
 A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
 end. At `text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear` or `norm`
-site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits, and `lm_head` is a `linear`
-site all the same: what acts there changes what is said and not what is read. A method acts there where its targets name it alone.
+site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear`
+site all the same, for methods whose targets name it: what acts there changes what is said and not what is read.
 """
 
 from __future__ import annotations

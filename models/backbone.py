@@ -21,7 +21,7 @@ from flax import nnx
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
 from ..adapters.head import FIRST, Head
-from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, LinearWeights, Site
+from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
 from ..errors import GraftaxError
 from ..shown import Shown
 from .family import Family
@@ -153,7 +153,7 @@ class Backbone(Shown):
             return None
         if kind == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
             table = np.asarray(self._host[f"{name}.table"], np.float32)
-            return LinearWeights(table.T, np.zeros(len(table), np.float32))
+            return WEIGHTS[kind](table.T, np.zeros(len(table), np.float32))
         found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in WEIGHTS[kind]._fields}
         there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
         width = next(iter(there.values())).shape[-1]
