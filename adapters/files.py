@@ -262,9 +262,12 @@ def _methods(
     try:
         options = peft_beside.Options.pop(config)
         body = cls.from_peft(config, sites)
+        refuse_leftovers(config, CONFIG)
+        body.select(sites)
+    except GraftaxError as error:
+        raise GraftaxError(f"{where}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
         raise GraftaxError(f"{where}: {CONFIG} is not a sound config: {error}.") from error
-    refuse_leftovers(config, f"{where}: {CONFIG}")
     beside, tensors = peft_beside.read(options, tensors, backbone, head[0] if head else None, body, where)
     return (body, *beside, *head), tensors
 
