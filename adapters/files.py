@@ -257,7 +257,7 @@ def _methods(
         known = ", ".join(dict.fromkeys(m.peft_type for m in METHODS.values() if m.peft_type))
         raise GraftaxError(f"{where}: peft_type {peft_type!r} is not supported; supported are {known}.")
     cls = max(readers, key=lambda m: len(m.__mro__))  # the most special: a DoRA's config is a LoRA's too
-    head = _peft_head(tensors, _task_type(config), backbone, where)
+    head = _peft_head(config, tensors, backbone, where)
     sites = [s for s in backbone.sites_for(*head) if s.kind in cls.acts_on]
     try:
         options = peft_beside.Options.pop(config)
@@ -294,14 +294,18 @@ def _own_method(fields: dict[str, Any], directory: Path) -> Method:
     return cls(**fields)
 
 
-def _peft_head(tensors: Mapping[str, np.ndarray], task_type: str | None, backbone: Backbone, where: str) -> tuple[Head, ...]:
+def _peft_head(
+    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], backbone: Backbone, where: str
+) -> tuple[Head, ...]:
     """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
-    if not backbone.family.head.modules and task_type not in ("SEQ_CLS", "TOKEN_CLS"):
+    task_type = config.get("task_type")
+    needed = task_type in ("SEQ_CLS", "TOKEN_CLS")
+    if not backbone.family.head.modules and not needed:
         return ()
-    head = backbone.head(labels=1, tokens=task_type == "TOKEN_CLS")
+    head = backbone.head(labels=1, tokens=_task_type(config) == "TOKEN_CLS")
     kernel = tensors.get(f"{MODEL_PREFIX}{head.modules[-1]}.weight")
     if kernel is None:
-        if task_type in ("SEQ_CLS", "TOKEN_CLS"):
+        if needed:
             raise GraftaxError(f"{where}: task {task_type} but no tensor {head.modules[-1]}.weight; a head is needed.")
         return ()
     return (dataclasses.replace(head, labels=kernel.shape[0]),)
