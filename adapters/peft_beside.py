@@ -240,6 +240,8 @@ def _same(saved: np.ndarray, frozen: np.ndarray, dtype: Any) -> bool:
 def _rows(tokens: Any, where: str) -> TrainableTokens:
     by_module = tokens if isinstance(tokens, dict) else {None: tokens}
     lists = list(by_module.values())
+    if not isinstance(lists[0], list):
+        raise GraftaxError(f"{where}: trainable_token_indices={tokens!r} is no list of token ids.")
     if any(ids != lists[0] for ids in lists):
         raise GraftaxError(f"{where}: trainable_token_indices={tokens!r}: every module must have the same tokens.")
     targets = None if None in by_module else tuple(by_module)

@@ -15,7 +15,10 @@ import test_decoders
 import torch
 import transformers
 from cases import LABELS, logits, randomised
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from reference import saved, torch_logits, torch_model
+from refusals import refused
 from safetensors.numpy import load_file, save_file
 from test_peft import Pair, at_tokens, make, rows
 from test_peft_decoders import our_logits
@@ -313,3 +316,32 @@ def test_written_as_pefts_options(
         assert {key: config[key] for key in words} == words
         loaded = peft.PeftModel.from_pretrained(pair.model(), path).eval()
         assert_same(pair, adapter, torch_logits(loaded, rows(pair.backbone)))
+
+
+# -- whatever a config says ---------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(["lm_head", "embed_tokens", "norm", "q_proj", "", "all", "lora_only", "model", "all-linear"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 200) | st.floats(allow_nan=False, allow_infinity=False) | NAMES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=2),
+    max_leaves=4,
+)
+OPTIONS = ("bias", "modules_to_save", "trainable_token_indices", "lora_bias", "ensure_weight_tying", "target_modules")
+OPTIONS += ("task_type", "auto_mapping", "base_model_name_or_path", "use_dora")
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.dictionaries(st.sampled_from(OPTIONS), VALUES, max_size=3))
+def test_any_option_is_read_or_refused_in_a_line(changes: dict[str, Any], lora_directory: tuple[Backbone, Path]) -> None:
+    """What is read has the file's LoRA; all else is one line."""
+    backbone, path = lora_directory
+    config = {"peft_type": "LORA", "r": 3, "target_modules": ["q_proj"], **changes}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    refused(lambda: load_adapter(path, backbone).states["lora"])
+
+
+@pytest.fixture
+def lora_directory(pairs: Pairs, tmp_path: Path) -> tuple[Backbone, Path]:
+    pair = pairs("llama")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", **LORA, target_modules=["q_proj"])
+    return pair.backbone, make(pair, tmp_path, config)[1]
