@@ -142,6 +142,28 @@ def test_options_beside_a_lora(case: str, pairs: Pairs, tmp_path: Path) -> None:
         np.testing.assert_allclose(torch_logits(loaded, rows(pair.backbone)), theirs, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("config", "beside"),
+    [
+        (peft.OFTConfig(task_type="SEQ_CLS", oft_block_size=8, target_modules=["query"], bias="oft_only"), "bitfit"),
+        (peft.AdaLoraConfig(task_type="SEQ_CLS", init_r=3, total_step=9, target_modules=["query"], bias="all"), "bitfit"),
+        (peft.IA3Config(task_type="SEQ_CLS", modules_to_save=["LayerNorm"]), "full"),
+    ],
+    ids=["oft", "adalora", "ia3"],
+)
+def test_options_beside_other_methods(config: Any, beside: str, pairs: Pairs, tmp_path: Path) -> None:
+    """They are read with PEFT's logits; together they are written as graftax's own."""
+    pair = pairs("bert")
+    model, path = make(pair, tmp_path / "theirs", config)
+    adapter = load_adapter(path, pair.backbone)
+    assert adapter.method(beside) is not None
+    theirs = torch_logits(model, rows(pair.backbone))
+    assert_same(pair, adapter, theirs)
+    back = save_adapter(adapter, tmp_path / "back", pair.backbone)
+    assert json.loads((back / "adapter_config.json").read_text())["peft_type"] == "GRAFTAX"
+    assert_same(pair, load_adapter(back, pair.backbone), theirs)
+
+
 # -- vocabularies that were resized ------------------------------------------------------------------------------------------
 
 
