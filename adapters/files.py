@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import disk
 from ..errors import GraftaxError
-from . import peft_bare, peft_beside
+from . import peft_beside, peft_reading
 from .adapter import Adapter
 from .directory import (
     CONFIG,
@@ -39,8 +39,8 @@ from .directory import (
 from .head import FIRST, Head
 from .located import find_adapter
 from .method import MODEL_PREFIX, Method
-from .peft import CONV1D_TYPES, PROMPT_TYPES, refuse_leftovers
-from .registry import METHODS, method_class
+from .peft import CONV1D_TYPES, PROMPT_TYPES
+from .registry import method_class
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 _LANGUAGE = {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}  # without a head
 _TASK_TYPES |= _LANGUAGE
-_TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm", "SEQ_2_SEQ_LM": "seq2seq"}  # what a PEFT directory is for; else classify
-_TASK_OF_CLASS = {"SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS"}  # by what follows "For"
 
 
 def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *, overwrite: bool = False) -> Path:
@@ -119,21 +117,19 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
     tensors = parse_tensors(data, directory / WEIGHTS)
     where, peft = str(directory), config.get("peft_type") != "GRAFTAX"
     if peft:
-        prompt = config.get("peft_type") in PROMPT_TYPES
-        tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
-        tensors = peft_beside.plain(tensors, backbone)
+        tensors = peft_reading.plain(config, tensors, backbone)
     if extra.get("methods") and extra.get("config_sha256") == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
         methods = _own_methods(extra["methods"], directory)
     elif not peft:
         methods = _own_methods(config.get("methods"), directory)
     else:
-        where = _made_for(config, backbone, directory)
-        methods, tensors = _methods(config, tensors, backbone, where)
+        where = peft_reading.made_for(config, backbone, directory)
+        methods, tensors = peft_reading.read(config, tensors, backbone, where)
     head = _head_of(methods)
     adapter = Adapter(
         methods=methods,
         states=states_of(methods, tensors, backbone.sites_for(head), where, peft_beside.words(methods) if peft else None),
-        task=extra.get("task") or _task(config, backbone, head),
+        task=extra.get("task") or peft_reading.task_of(config, backbone, head),
         labels=tuple(extra.get("labels", ())),
         fingerprint=trained_on.get("fingerprint"),
         metrics=extra.get("metrics", {}),
@@ -209,67 +205,11 @@ def _tensors(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, np.ndarra
     return tensors
 
 
-def _long_key(key: str) -> str:
-    return key.replace("base_model.", MODEL_PREFIX, 1)
-
-
 def _dump(content: Any) -> str:
     return json.dumps(dict(sorted(content.items())), indent=2) + "\n"  # not sort_keys: the first rank pattern that matches wins
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _made_for(config: Mapping[str, Any], backbone: Backbone, directory: Path) -> str:
-    """The directory, for errors, and both backbones: the one that PEFT's config says it is for, and this one."""
-    base = config.get("base_model_name_or_path")
-    return f"{directory} (made for {base or 'a model that it does not name'}, read for {backbone.name})"
-
-
-def _task(config: Mapping[str, Any], backbone: Backbone, head: Head | None) -> str:
-    """What a directory of PEFT's is for: what its head does; without one, what the backbone does."""
-    if head is not None:
-        return "tag" if _task_type(config) == "TOKEN_CLS" else "classify"
-    if backbone.family.generates:
-        return "seq2seq" if backbone.family.encodes else "lm"
-    return _TASKS.get(str(config.get("task_type")), "classify")
-
-
-def _task_type(config: Mapping[str, Any]) -> str | None:
-    """PEFT's `task_type`; where it names no task, that of the class of the model it was trained on."""
-    mapping = config.get("auto_mapping")
-    if config.get("task_type") in (None, "FEATURE_EXTRACTION") and isinstance(mapping, dict):
-        return _TASK_OF_CLASS.get(str(mapping.get("base_model_class")).rpartition("For")[2])
-    return config.get("task_type")
-
-
-def _methods(
-    config: dict[str, Any], tensors: dict[str, np.ndarray], backbone: Backbone, where: str
-) -> tuple[tuple[Method, ...], dict[str, np.ndarray]]:
-    """The methods of a directory of PEFT's, and its tensors as these have them."""
-    config = dict(config)
-    peft_type = config.get("peft_type")
-    if peft_bare.is_bare(tensors, backbone):
-        config, tensors = peft_bare.in_task_model(config, tensors, backbone)
-    peft_beside.target_tied(config, tensors)
-    readers = [m for m in METHODS.values() if m.reads(config)]
-    if not readers:
-        known = ", ".join(dict.fromkeys(m.peft_type for m in METHODS.values() if m.peft_type))
-        raise GraftaxError(f"{where}: peft_type {peft_type!r} is not supported; supported are {known}.")
-    cls = max(readers, key=lambda m: len(m.__mro__))  # the most special: a DoRA's config is a LoRA's too
-    head = _peft_head(config, tensors, backbone, where)
-    sites = [s for s in backbone.sites_for(*head) if s.kind in cls.acts_on]
-    try:
-        options = peft_beside.Options.pop(config)
-        body = cls.from_peft(config, sites)
-        refuse_leftovers(config, CONFIG)
-        body.select(sites)
-    except GraftaxError as error:
-        raise GraftaxError(f"{where}: {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
-        raise GraftaxError(f"{where}: {CONFIG} is not a sound config: {error}.") from error
-    beside, tensors = peft_beside.read(options, tensors, backbone, head[0] if head else None, body, where)
-    return (body, *beside, *head), tensors
 
 
 def _head_of(methods: Sequence[Method]) -> Head | None:
@@ -292,20 +232,3 @@ def _own_method(fields: dict[str, Any], directory: Path) -> Method:
     if unknown:
         raise GraftaxError(f"{directory / CONFIG}: {cls.name} has no field {', '.join(sorted(unknown))}.")
     return cls(**fields)
-
-
-def _peft_head(
-    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], backbone: Backbone, where: str
-) -> tuple[Head, ...]:
-    """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
-    task_type = config.get("task_type")
-    needed = task_type in ("SEQ_CLS", "TOKEN_CLS")
-    if not backbone.family.head.modules and not needed:
-        return ()
-    head = backbone.head(labels=1, tokens=_task_type(config) == "TOKEN_CLS")
-    kernel = tensors.get(f"{MODEL_PREFIX}{head.modules[-1]}.weight")
-    if kernel is None:
-        if needed:
-            raise GraftaxError(f"{where}: task {task_type} but no tensor {head.modules[-1]}.weight; a head is needed.")
-        return ()
-    return (dataclasses.replace(head, labels=kernel.shape[0]),)

@@ -216,14 +216,16 @@ _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the
 
 def _check_shapes(site: Site, saved: Mapping[str, np.ndarray], where: str) -> None:
     for field, tensor in saved.items():
-        like = _turned(site, field, getattr(site.weights(), field))
-        if tensor.shape == like.shape:
+        shape = site.shape[-1:] if field == "bias" else site.shape
+        if field == "kernel" and not site.conv1d:
+            shape = shape[::-1]
+        if tensor.shape == shape:
             continue
         table = site.kind == "embedding" or site.name == LM_HEAD
-        if table and tensor.ndim == 2 and tensor.shape[1:] == like.shape[1:]:
-            counts = f"{site.path} has {len(tensor)} rows, and this backbone's has {len(like)}"
+        if table and tensor.ndim == 2 and tensor.shape[1:] == shape[1:]:
+            counts = f"{site.path} has {len(tensor)} rows, and this backbone's has {shape[0]}"
             raise GraftaxError(f"{where}: made for another vocabulary: {counts}. {_RESIZED}")
-        raise GraftaxError(f"{where}: holds {site.path} whole, with shape {tensor.shape}; this backbone's has {like.shape}.")
+        raise GraftaxError(f"{where}: holds {site.path} whole, with shape {tensor.shape}; this backbone's has {shape}.")
 
 
 def _same(saved: np.ndarray, frozen: np.ndarray, dtype: Any) -> bool:
