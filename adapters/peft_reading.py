@@ -46,7 +46,7 @@ def task_of(config: Mapping[str, Any], backbone: Backbone, head: Head | None) ->
     """What a directory of PEFT's is for: what its head does; without one, what the backbone does."""
     if head is not None:
         return "tag" if _task_type(config) == "TOKEN_CLS" else "classify"
-    if backbone.family.generates:
+    if backbone.generates:
         return "seq2seq" if backbone.family.encodes else "lm"
     return _TASKS.get(str(config.get("task_type")), "classify")
 
