@@ -78,7 +78,6 @@ def assert_same(pair: Pair, adapter: Adapter, theirs: np.ndarray) -> None:
 
 
 LORA: dict[str, Any] = {"r": 3, "lora_alpha": 7}
-WORDS = {"llama": "embed_tokens", "llama-biased": "embed_tokens", "gpt2": "wte"}
 #: backbone, options beside a LoRA, the methods that they become, and whether PEFT reads what we write of them
 CASES: dict[str, tuple[str, dict[str, Any], set[str], bool]] = {
     "bias-all": ("bert", {"bias": "all"}, {"bitfit"}, True),
@@ -121,7 +120,12 @@ CASES: dict[str, tuple[str, dict[str, Any], set[str], bool]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+#: Compared every time; the others differ from these in a place of the same code.
+EVERY_TIME = ("bias-all", "bias-lora", "lora_bias", "both-tables", "a-conv1d", "tied-read", "tied-said", "tokens-tied")
+EVERY_TIME += ("lora-tied-weights", "all-at-once")
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in EVERY_TIME else pytest.mark.slow) for c in CASES])
 def test_options_beside_a_lora(case: str, pairs: Pairs, tmp_path: Path) -> None:
     """11: PEFT's logits, the methods that the options are, and back."""
     name, options, beside, both_ways = CASES[case]
