@@ -149,19 +149,19 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
 
 
 def read(
-    options: Options, tensors: Tensors, backbone: Backbone, head: Head | None, body: Method, where: str
+    options: Options, tensors: Tensors, backbone: Backbone, head: Head | None, body: Method
 ) -> tuple[tuple[Method, ...], Tensors]:
     """The methods beside `body`; and the tensors, which `plain` gave, without copies of what the backbone has itself.
 
     Raises GraftaxError, which names the option: weights that are missing, of another shape, or of no module here.
     """
     sites = [site for site in backbone.sites_for(head) if site.kind in WEIGHTS]
-    _need(options, tensors, sites, body, where)
-    rest = _without_constants(tensors, backbone, where)
+    _need(options, tensors, sites, body)
+    rest = _without_constants(tensors, backbone)
     whole, biased = [], []
     for site in sites:
         saved = {field: rest.pop(key) for field, key in _keys(site).items() if key in rest}
-        _check_shapes(site, saved, where)
+        _check_shapes(site, saved)
         if all(_same(tensor, _saved(site, field), backbone.dtype) for field, tensor in saved.items()):
             continue
         if saved.keys() == {"bias"}:
@@ -170,19 +170,19 @@ def read(
             whole.append(site)
             saved |= {field: _saved(site, field) for field in _keys(site) if field not in saved}
         rest |= {_keys(site)[field]: tensor for field, tensor in saved.items()}
-    _refuse_unknown(options, rest, sites, head, where)
+    _refuse_unknown(options, rest, sites, head)
     methods: list[Method] = []
     if whole:
         methods.append(Full(targets=tuple(site.path for site in whole)))
     if biased:
         methods.append(BitFit(targets=tuple(site.path for site in biased)))
     if options.tokens:
-        methods.append(_rows(options.tokens, where))
-    _refuse_together(methods, body, sites, where)
+        methods.append(_rows(options.tokens))
+    _refuse_together(methods, body, sites)
     return tuple(methods), rest
 
 
-def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Method, where: str) -> None:
+def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Method) -> None:
     """An error where an option says that a weight was saved which is not in the file."""
     saved = {site: options.saves(site.path) for site in sites}
     wanted = {key: f"modules_to_save={name!r}" for site, name in saved.items() if name for key in _keys(site).values()}
@@ -193,10 +193,10 @@ def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Metho
     missing = [f"{said} but no tensor {key}" for key, said in wanted.items() if key not in tensors]
     if missing:
         more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise GraftaxError(f"{where}: {'; '.join(missing[:3])}{more}.")
+        raise GraftaxError(f"{'; '.join(missing[:3])}{more}.")
 
 
-def _without_constants(tensors: Tensors, backbone: Backbone, where: str) -> Tensors:
+def _without_constants(tensors: Tensors, backbone: Backbone) -> Tensors:
     """Less the weights of the base model at which no method acts (a table that both towers use): they must be this one's."""
     at_sites = {key for site in backbone.sites if site.kind in WEIGHTS for key in _keys(site).values()}
     kept = dict(tensors)
@@ -207,14 +207,14 @@ def _without_constants(tensors: Tensors, backbone: Backbone, where: str) -> Tens
         frozen = np.asarray(backbone.arrays()[weight.name], np.float32)
         saved, own = kept.pop(key), frozen if weight.layer is None else frozen[weight.layer]
         if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
-            raise GraftaxError(f"{where}: {key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
+            raise GraftaxError(f"{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
     return kept
 
 
 _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the same way (docs/training.md)."
 
 
-def _check_shapes(site: Site, saved: Mapping[str, np.ndarray], where: str) -> None:
+def _check_shapes(site: Site, saved: Mapping[str, np.ndarray]) -> None:
     for field, tensor in saved.items():
         shape = site.shape[-1:] if field == "bias" else site.shape
         if field == "kernel" and not site.conv1d:
@@ -224,8 +224,8 @@ def _check_shapes(site: Site, saved: Mapping[str, np.ndarray], where: str) -> No
         table = site.kind == "embedding" or site.name == LM_HEAD
         if table and tensor.ndim == 2 and tensor.shape[1:] == shape[1:]:
             counts = f"{site.path} has {len(tensor)} rows, and this backbone's has {shape[0]}"
-            raise GraftaxError(f"{where}: made for another vocabulary: {counts}. {_RESIZED}")
-        raise GraftaxError(f"{where}: holds {site.path} whole, with shape {tensor.shape}; this backbone's has {shape}.")
+            raise GraftaxError(f"made for another vocabulary: {counts}. {_RESIZED}")
+        raise GraftaxError(f"holds {site.path} whole, with shape {tensor.shape}; this backbone's has {shape}.")
 
 
 def _same(saved: np.ndarray, frozen: np.ndarray, dtype: Any) -> bool:
@@ -239,38 +239,38 @@ def _same(saved: np.ndarray, frozen: np.ndarray, dtype: Any) -> bool:
     return False
 
 
-def _rows(tokens: Any, where: str) -> TrainableTokens:
+def _rows(tokens: Any) -> TrainableTokens:
     by_module = tokens if isinstance(tokens, dict) else {None: tokens}
     lists = list(by_module.values())
     if not isinstance(lists[0], list):
-        raise GraftaxError(f"{where}: trainable_token_indices={tokens!r} is no list of token ids.")
+        raise GraftaxError(f"trainable_token_indices={tokens!r} is no list of token ids.")
     if any(ids != lists[0] for ids in lists):
-        raise GraftaxError(f"{where}: trainable_token_indices={tokens!r}: every module must have the same tokens.")
+        raise GraftaxError(f"trainable_token_indices={tokens!r}: every module must have the same tokens.")
     targets = None if None in by_module else tuple(by_module)
     return TrainableTokens(ids=tuple(lists[0]), targets=targets)
 
 
-def _refuse_unknown(options: Options, tensors: Tensors, sites: Sequence[Site], head: Head | None, where: str) -> None:
+def _refuse_unknown(options: Options, tensors: Tensors, sites: Sequence[Site], head: Head | None) -> None:
     """An error for tensors of modules that were saved whole and are neither here nor of a head that graftax has."""
     known = {key for site in sites for key in _keys(site).values()}
     heads = {f"{MODEL_PREFIX}{module}.{suffix}" for module in (head.modules if head else ()) for suffix in ("weight", "bias")}
     for key in tensors.keys() - known - heads:
         name = options.saves(key.removeprefix(MODEL_PREFIX).rpartition(".")[0])
         if name:
-            raise GraftaxError(f"{where}: modules_to_save={name!r}: {key} is of no module of this backbone or its heads.")
+            raise GraftaxError(f"modules_to_save={name!r}: {key} is of no module of this backbone or its heads.")
 
 
-def _refuse_together(methods: Sequence[Method], body: Method, sites: Sequence[Site], where: str) -> None:
+def _refuse_together(methods: Sequence[Method], body: Method, sites: Sequence[Site]) -> None:
     """An error where a method would see the weights before they were changed, and PEFT's sees them afterwards."""
     for method in methods:
         if isinstance(method, BitFit) and isinstance(body, DoRA):
-            raise GraftaxError(f"{where}: a trained bias beside {body.name} is not supported.")
+            raise GraftaxError(f"a trained bias beside {body.name} is not supported.")
         if isinstance(method, BitFit) or body.targets is None:
             continue
         both = set(method.select(sites)) & set(body.select(sites))
         if both and (type(body) is not LoRA or isinstance(method, TrainableTokens)):
             named = ", ".join(sorted(site.path for site in both))
-            raise GraftaxError(f"{where}: {named}: new weights under {body.name} are not supported.")
+            raise GraftaxError(f"{named}: new weights under {body.name} are not supported.")
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

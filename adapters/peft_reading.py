@@ -62,33 +62,38 @@ def _task_type(config: Mapping[str, Any]) -> str | None:
 def read(
     config: dict[str, Any], tensors: dict[str, np.ndarray], backbone: Backbone, where: str
 ) -> tuple[tuple[Method, ...], dict[str, np.ndarray]]:
-    """The methods of a directory of PEFT's, and its tensors as these have them."""
-    config = dict(config)
-    peft_type = config.get("peft_type")
-    if peft_bare.is_bare(tensors, backbone):
-        config, tensors = peft_bare.in_task_model(config, tensors, backbone)
-    peft_beside.target_tied(config, tensors)
+    """The methods of a directory of PEFT's, and its tensors as these have them; errors begin with `where`."""
+    try:
+        return _read(dict(config), tensors, backbone)
+    except GraftaxError as error:
+        raise GraftaxError(f"{where}: {error}") from error
+
+
+def _read(
+    config: dict[str, Any], tensors: dict[str, np.ndarray], backbone: Backbone
+) -> tuple[tuple[Method, ...], dict[str, np.ndarray]]:
     readers = [m for m in METHODS.values() if m.reads(config)]
     if not readers:
         known = ", ".join(dict.fromkeys(m.peft_type for m in METHODS.values() if m.peft_type))
-        raise GraftaxError(f"{where}: peft_type {peft_type!r} is not supported; supported are {known}.")
+        raise GraftaxError(f"peft_type {config.get('peft_type')!r} is not supported; supported are {known}.")
     cls = max(readers, key=lambda m: len(m.__mro__))  # the most special: a DoRA's config is a LoRA's too
-    head = _head(config, tensors, backbone, where)
+    head = _head(config, tensors, backbone)
     sites = [s for s in backbone.sites_for(*head) if s.kind in cls.acts_on]
     try:
+        if peft_bare.is_bare(tensors, backbone):
+            config, tensors = peft_bare.in_task_model(config, tensors, backbone)
+        peft_beside.target_tied(config, tensors)
         options = peft_beside.Options.pop(config)
         body = cls.from_peft(config, sites)
-        refuse_leftovers(config, CONFIG)
-        body.select(sites)
-    except GraftaxError as error:
-        raise GraftaxError(f"{where}: {error}") from error
     except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
-        raise GraftaxError(f"{where}: {CONFIG} is not a sound config: {error}.") from error
-    beside, tensors = peft_beside.read(options, tensors, backbone, head[0] if head else None, body, where)
+        raise GraftaxError(f"{CONFIG} is not a sound config: {error}.") from error
+    refuse_leftovers(config, CONFIG)
+    body.select(sites)  # an error where there is no such site
+    beside, tensors = peft_beside.read(options, tensors, backbone, head[0] if head else None, body)
     return (body, *beside, *head), tensors
 
 
-def _head(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], backbone: Backbone, where: str) -> tuple[Head, ...]:
+def _head(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], backbone: Backbone) -> tuple[Head, ...]:
     """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
     task_type = config.get("task_type")
     needed = task_type in ("SEQ_CLS", "TOKEN_CLS")
@@ -98,6 +103,6 @@ def _head(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], backbone
     kernel = tensors.get(f"{MODEL_PREFIX}{head.modules[-1]}.weight")
     if kernel is None:
         if needed:
-            raise GraftaxError(f"{where}: task {task_type} but no tensor {head.modules[-1]}.weight; a head is needed.")
+            raise GraftaxError(f"task {task_type} but no tensor {head.modules[-1]}.weight; a head is needed.")
         return ()
-    return (dataclasses.replace(head, labels=kernel.shape[0]),)
+    return (dataclasses.replace(head, labels=len(kernel) if kernel.ndim else 1),)

@@ -279,8 +279,6 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
         {},
         r"model\.embed_tokens: new weights under lora are not supported",
     ),
-    "a-bias-of-a-kind-unknown": ({"bias": ["all"]}, {}, "not a sound config"),
-    "modules-of-a-kind-unknown": ({"modules_to_save": {"lm_head": 1}}, {}, "not a sound config"),
 }
 
 
