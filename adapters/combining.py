@@ -76,7 +76,8 @@ def combine(
         raise GraftaxError("the adapters were made for different backbones.")
     bodies = [_body(adapter) for adapter in adapters]
     kept = adapters[head] if head is not None else dataclasses.replace(adapters[0], methods=(), states={}, labels=())
-    if how in ("linear", "cat") and rank is energy is None and all(type(m) is LoRA for body in bodies for m in body.methods):
+    plain = all(type(m) is LoRA and not m.bias for body in bodies for m in body.methods)
+    if how in ("linear", "cat") and rank is energy is None and plain:
         return _as_lora(_side_by_side(bodies, weights), kept)
     merged = _merge([deltas(body) for body in bodies], weights, how, density or 1.0, np.random.default_rng(seed))
     return _as_lora(factors(merged, rank, energy), kept)

@@ -30,6 +30,10 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
     if not directory.is_dir():
         raise GraftaxError(f"{directory}: no such adapter directory.")
     config = read_json(directory / CONFIG)
+    if "peft_type" not in config and not from_hub(config):
+        raise GraftaxError(
+            f"{directory / CONFIG}: neither PEFT's, which has a peft_type, nor AdapterHub's: of another library."
+        )
     extra = read_json(directory / EXTRA) if (directory / EXTRA).exists() else {}
     if extra.get("schema", SCHEMA) != SCHEMA:
         raise GraftaxError(f"{directory / EXTRA}: schema {extra['schema']} was written by a newer graftax; update it.")
@@ -54,7 +58,7 @@ def is_fusion(directory: Path) -> bool:
 
 def from_hub(config: Mapping[str, Any]) -> bool:
     """Whether a config is one of AdapterHub's."""
-    return "config" in config and "peft_type" not in config
+    return isinstance(config.get("config"), dict) and "peft_type" not in config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def states_of(
     methods: Sequence[Method],
     tensors: Mapping[str, np.ndarray],
     sites: Sequence[Site],
-    directory: Path,
+    where: Path | str,
     words: Mapping[str, Any] | None = None,
 ) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once.
@@ -112,7 +116,7 @@ def states_of(
     ]
     if problems:
         shown = "; ".join(problems[:6]) + (f"; and {len(problems) - 6} more" if len(problems) > 6 else "")
-        raise GraftaxError(f"{directory}: tensors do not fit this backbone and config: {shown}.")
+        raise GraftaxError(f"{where}: tensors do not fit this backbone and config: {shown}.")
     states: SiteStates = {}
     for method in methods:
         restored: dict[Site, Leaves] = words[method.key].restore(blank[method.key], tensors)

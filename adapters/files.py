@@ -22,6 +22,7 @@ import numpy as np
 
 from .. import disk
 from ..errors import GraftaxError
+from . import peft_beside, peft_reading
 from .adapter import Adapter
 from .directory import (
     CONFIG,
@@ -37,11 +38,9 @@ from .directory import (
 )
 from .head import FIRST, Head
 from .located import find_adapter
-from .method import MODEL_PREFIX, Method, file_key
-from .peft import CONV1D_TYPES, PROMPT_TYPES, refuse_leftovers
-from .registry import METHODS, method_class
-from .sites import LM_HEAD
-from .trainable_tokens import ROWS
+from .method import MODEL_PREFIX, Method
+from .peft import CONV1D_TYPES, PROMPT_TYPES
+from .registry import method_class
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 _TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
 _LANGUAGE = {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}  # without a head
 _TASK_TYPES |= _LANGUAGE
-_TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm", "SEQ_2_SEQ_LM": "seq2seq"}  # what a PEFT directory is for; else classify
 
 
 def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *, overwrite: bool = False) -> Path:
@@ -68,7 +66,7 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
 
     adapter = adapter.finished()
     config = _peft_config(adapter, backbone) or _own_config(adapter)
-    data = save(_tensors(adapter, config["peft_type"]), metadata={"format": "pt"})
+    data = save(_tensors(adapter, config), metadata={"format": "pt"})
     extra = {
         "schema": SCHEMA,
         "task": adapter.task,
@@ -117,17 +115,21 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
             f"{trained_on['fingerprint'][:12]}; this one is {backbone.name}, {backbone.fingerprint[:12]})."
         )
     tensors = parse_tensors(data, directory / WEIGHTS)
-    prompt = config.get("peft_type") in PROMPT_TYPES
-    tensors = {_long_key(key) if prompt and key.startswith("base_model.") else key: t for key, t in tensors.items()}
-    tensors = _without_base(tensors, backbone, directory)
+    where, peft = str(directory), config.get("peft_type") != "GRAFTAX"
+    if peft:
+        tensors = peft_reading.plain(config, tensors, backbone)
     if extra.get("methods") and extra.get("config_sha256") == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
         methods = _own_methods(extra["methods"], directory)
+    elif not peft:
+        methods = _own_methods(config.get("methods"), directory)
     else:
-        methods = _methods(config, tensors, backbone, directory)
+        where = peft_reading.made_for(config, backbone, directory)
+        methods, tensors = peft_reading.read(config, tensors, backbone, where)
+    head = _head_of(methods)
     adapter = Adapter(
         methods=methods,
-        states=states_of(methods, tensors, backbone.sites_for(_head_of(methods)), directory),
-        task=extra.get("task") or _TASKS.get(str(config.get("task_type")), "classify"),
+        states=states_of(methods, tensors, backbone.sites_for(head), where, peft_beside.words(methods) if peft else None),
+        task=extra.get("task") or peft_reading.task_of(config, backbone, head),
         labels=tuple(extra.get("labels", ())),
         fingerprint=trained_on.get("fingerprint"),
         metrics=extra.get("metrics", {}),
@@ -141,26 +143,29 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
 
 def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     """PEFT's config, where PEFT can express the adapter."""
-    body = [m for m in adapter.methods if not isinstance(m, Head)]
+    body, beside = peft_beside.body_and_beside(adapter.methods)
     head = _head_of(adapter.methods)
-    if len(body) != 1 or body[0].peft_type is None or (head is not None and head.site == FIRST):
+    if body is None or body.peft_type is None or (head is not None and head.site == FIRST):
         return None
-    chosen = list(adapter.states[body[0].key])
+    chosen = list(adapter.states[body.key])
     kind = _TASK_TYPES[adapter.task]
-    if body[0].peft_task not in (None, kind):
+    if body.peft_task not in (None, kind):
         return None
-    fields, conv1d = body[0].to_peft(chosen, backbone.sites), any(site.conv1d for site in chosen)
-    if conv1d and body[0].peft_type not in CONV1D_TYPES:
+    fields, conv1d = body.to_peft(chosen, backbone.sites), any(site.conv1d for site in chosen)
+    if conv1d and body.peft_type not in CONV1D_TYPES:
         return None
-    if fields is None or (body[0].peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
+    options = peft_beside.written(beside, adapter.states, body, backbone.sites_for(head))
+    if fields is None or options is None or (body.peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
         return None
+    modules = [*options.pop("modules_to_save", []), *({_top(module) for module in head.modules} if head else ())]
     return {
-        "peft_type": body[0].peft_type,
+        "peft_type": body.peft_type,
         "task_type": kind if head or adapter.task in _LANGUAGE else "FEATURE_EXTRACTION",
         "base_model_name_or_path": backbone.name,
         "inference_mode": True,
-        **({"modules_to_save": sorted({_top(module) for module in head.modules})} if head else {}),
+        **({"modules_to_save": sorted(modules)} if modules else {}),
         **fields,
+        **options,
         **({"fan_in_fan_out": True} if conv1d else {}),
     }
 
@@ -183,19 +188,21 @@ def _fields(method: Method) -> dict[str, Any]:
     return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
 
 
-def _tensors(adapter: Adapter, peft_type: str) -> dict[str, np.ndarray]:
+def _tensors(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
+    peft = config["peft_type"] != "GRAFTAX"
+    body, beside = peft_beside.body_and_beside(adapter.methods) if peft else (None, ())
+    words = peft_beside.words(beside) if body else {}
     for method in adapter.methods:
         states = adapter.states[method.key].items()
-        exported = method.export({s: own | {name: fixed[name] for name in method.buffers(s)} for s, (own, fixed) in states})
-        if isinstance(method, Head) and peft_type in PROMPT_TYPES:
+        held = {s: own | {name: fixed[name] for name in method.buffers(s)} for s, (own, fixed) in states}
+        exported = words.get(method.key, method).export(held)
+        if body and method in beside:
+            exported = {peft_beside.file_name(key, method, adapter.states[body.key]): t for key, t in exported.items()}
+        if isinstance(method, Head) and config["peft_type"] in PROMPT_TYPES:
             exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
         tensors |= exported
     return tensors
-
-
-def _long_key(key: str) -> str:
-    return key.replace("base_model.", MODEL_PREFIX, 1)
 
 
 def _dump(content: Any) -> str:
@@ -203,47 +210,6 @@ def _dump(content: Any) -> str:
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def _without_base(tensors: dict[str, np.ndarray], backbone: Backbone, directory: Path) -> dict[str, np.ndarray]:
-    """Less what PEFT saves beside an adapter of a language model's embeddings.
-
-    That is the frozen weights, which must be this one's, and trained rows again at a projection that is the words' table.
-    """
-    kept = dict(tensors)
-    if getattr(backbone.config, "tied", False):
-        kept.pop(f"{MODEL_PREFIX}{LM_HEAD}.{ROWS}", None)
-    for site in backbone.sites:
-        key = file_key(site, "base_layer.weight")
-        if key in kept and site.kind in ("linear", "embedding"):
-            frozen, tensor = site.weights()[0], kept.pop(key)
-            like = frozen.T if site.kind == "linear" and not site.conv1d else frozen
-            if tensor.shape != like.shape or not np.allclose(tensor, like, rtol=2**-8, atol=1e-7):  # bfloat16 rounds by less
-                raise GraftaxError(f"{directory}: {key} is not this backbone's weight: it was trained or resized.")
-    return kept
-
-
-def _methods(
-    config: dict[str, Any], tensors: Mapping[str, np.ndarray], backbone: Backbone, directory: Path
-) -> tuple[Method, ...]:
-    config = dict(config)
-    peft_type = config.get("peft_type")
-    if peft_type == "GRAFTAX":
-        return _own_methods(config.get("methods"), directory)
-    readers = [m for m in METHODS.values() if m.reads(config)]
-    if not readers:
-        known = ", ".join(dict.fromkeys(m.peft_type for m in METHODS.values() if m.peft_type))
-        raise GraftaxError(f"{directory}: peft_type {peft_type!r} is not supported; supported are {known}.")
-    cls = max(readers, key=lambda m: len(m.__mro__))  # the most special: a DoRA's config is a LoRA's too
-    config.pop("modules_to_save", None)  # the tensors say what was saved
-    head = _peft_head(tensors, config.get("task_type"), backbone, directory)
-    sites = [s for s in backbone.sites_for(*head) if s.kind in cls.acts_on]
-    try:
-        body = cls.from_peft(config, sites)
-    except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
-        raise GraftaxError(f"{directory / CONFIG}: not a sound config: {error}.") from error
-    refuse_leftovers(config, f"{directory / CONFIG}")
-    return (body, *head)
 
 
 def _head_of(methods: Sequence[Method]) -> Head | None:
@@ -266,18 +232,3 @@ def _own_method(fields: dict[str, Any], directory: Path) -> Method:
     if unknown:
         raise GraftaxError(f"{directory / CONFIG}: {cls.name} has no field {', '.join(sorted(unknown))}.")
     return cls(**fields)
-
-
-def _peft_head(
-    tensors: Mapping[str, np.ndarray], task_type: str | None, backbone: Backbone, directory: Path
-) -> tuple[Head, ...]:
-    """The head of a PEFT directory, sized by its classifier; none where the file has no classifier."""
-    if not backbone.family.head.modules and task_type not in ("SEQ_CLS", "TOKEN_CLS"):
-        return ()
-    head = backbone.head(labels=1, tokens=task_type == "TOKEN_CLS")
-    kernel = tensors.get(f"{MODEL_PREFIX}{head.modules[-1]}.weight")
-    if kernel is None:
-        if task_type in ("SEQ_CLS", "TOKEN_CLS"):
-            raise GraftaxError(f"{directory}: task {task_type} but no tensor {head.modules[-1]}.weight; a head is needed.")
-        return ()
-    return (dataclasses.replace(head, labels=kernel.shape[0]),)

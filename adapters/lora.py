@@ -5,7 +5,7 @@
 A starts uniform (Kaiming with a = sqrt(5), as in PEFT and torch's Linear), B at zero, so a fresh adapter changes nothing.
 rsLoRA's scale (Kalajdzievski, 2023, arXiv:2312.03732) keeps the size of the update independent of the rank. On an embedding,
 y = W[ids] + s A^T[ids] B with A starting at zero and B normal, as in PEFT. `start` names other beginnings; `starts.py` says
-what they are.
+what they are. With `bias` a site has a change of its bias, too: y = x W + b + s ((x A^T) B + d), d [out] from zero.
 
 Both factors keep the rank first: dA = (dy B^T)^T x then transposes the thin matrix and not x, and a rank is padded
 by rows of zeros in *both* (with zeros in B alone the pad would start to train, and the rank would silently grow).
@@ -53,8 +53,11 @@ class LoRA(Method):
     rank_pattern: Mapping[str, int] = field(default_factory=dict)  # regex of a module path's end -> its rank
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)  # likewise, its alpha
     start: str = "default"  # of the factors (`adapters/starts.py`)
+    bias: bool = False  # B has a bias [out], as with PEFT's `lora_bias`; not at embeddings
 
     def __post_init__(self) -> None:
+        if self.bias and (type(self) is not LoRA or self.start in starts.ON_RESIDUAL):
+            raise GraftaxError(f"{self.name}: a bias is for plain LoRA, whose factors start beside the weights.")
         if self.start not in self.allowed:
             raise GraftaxError(f"{self.name}: start {self.start!r} is none of {', '.join(self.allowed)}.")
         for rank in (self.r, *self.rank_pattern.values()):
@@ -81,12 +84,24 @@ class LoRA(Method):
         (rows, out), r = site.shape, self.size(site)
         if site.kind == "embedding":
             return {"a": zeros(r, rows), "b": jax.random.normal(key, (r, out))}
+        return self._factors(key, site) | ({"bias": zeros(out)} if self.bias else {})
+
+    def _factors(self, key: jax.Array, site: Site) -> Leaves:
+        """Of a linear layer, at the start."""
+        (rows, out), r = site.shape, self.size(site)
         if self.start == "gaussian":
             return {"a": jax.random.normal(key, (r, rows)) / r, "b": zeros(r, out)}
         if self.start == "orthogonal":
             return dict(zip("ab", starts.orthogonal(key, site.shape, r), strict=True))
         bound = 1.0 / math.sqrt(rows)
         return {"a": jax.random.uniform(key, (r, rows), minval=-bound, maxval=bound), "b": zeros(r, out)}
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        chosen = super().select(sites)
+        tables = ", ".join(site.path for site in chosen if site.kind == "embedding")
+        if self.bias and tables:
+            raise GraftaxError(f"{self.name}: an embedding has no bias; leave {tables} out of its targets.")
+        return chosen
 
     def begin(self, sites: Sequence[Site], key: Keys, rows: starts.Rows | None = None) -> Begun:
         if self.start in starts.FROM_ROWS and rows is None:
@@ -120,7 +135,11 @@ class LoRA(Method):
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         rows, out = site.shape
-        return {"a": zeros(size, rows), "b": zeros(size, out)}, {"scale": scalar(0.0), "dropout": scalar(0.0)}
+        leaves = {"a": zeros(size, rows), "b": zeros(size, out), "bias": zeros(out)}
+        return leaves, {"scale": scalar(0.0), "dropout": scalar(0.0)}
+
+    def trainable(self, site: Site) -> tuple[str, ...]:
+        return tuple(name for name in super().trainable(site) if self.bias or name != "bias")
 
     def update(self, state: Leaves, x: Any, frozen: Any, key: jax.Array | None) -> jax.Array:
         """x times the change of the weights, through the rank."""
@@ -128,13 +147,16 @@ class LoRA(Method):
             low = jnp.take(state["a"].T, x, axis=0, mode="clip")
         else:
             low = dropout(x, state["dropout"], key) @ state["a"].T
-        return state["scale"] * (low @ state["b"])
+        change = low @ state["b"]
+        return state["scale"] * (change + state["bias"] if "bias" in state else change)
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         return y + self.update(state, x, frozen, key)
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
         weight, *bias = frozen
+        if "bias" in state:
+            bias = [bias[0] + state["scale"] * state["bias"]]
         return type(frozen)(weight + state["scale"] * (state["a"].T @ state["b"]), *bias)
 
     def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
@@ -148,11 +170,13 @@ class LoRA(Method):
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         a, b = _SUFFIXES[site.kind]
-        return {a: np.asarray(leaves["a"]), b: np.asarray(leaves["b"]).T}
+        bias = {_BIAS: np.asarray(leaves["bias"])} if "bias" in leaves else {}
+        return {a: np.asarray(leaves["a"]), b: np.asarray(leaves["b"]).T} | bias
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         a, b = _SUFFIXES[site.kind]
-        return {"a": tensors[a], "b": tensors[b].T}
+        bias = {"bias": tensors[_BIAS]} if _BIAS in tensors else {}
+        return {"a": tensors[a], "b": tensors[b].T} | bias
 
     def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return {
@@ -164,6 +188,7 @@ class LoRA(Method):
             "alpha_pattern": dict(self.alpha_pattern),
             "target_modules": peft.targets_of(self.targets, chosen, sites),
             "bias": "none",
+            **({"lora_bias": True} if self.bias else {}),
             "fan_in_fan_out": False,
             "init_lora_weights": True,  # whatever the start was: PEFT draws, and then reads the file
         }
@@ -183,6 +208,7 @@ class LoRA(Method):
             alpha_pattern=config.pop("alpha_pattern", None) or {},
             targets=peft.read_targets(config, sites),
             start=start,
+            bias=bool(config.pop("lora_bias", False)),
         )
 
 
@@ -284,6 +310,7 @@ def _read_start(config: dict[str, Any]) -> str:
     raise GraftaxError(f"init_lora_weights={began!r} changed the base model in a way that no file tells; {_CONVERT}.")
 
 
+_BIAS = "lora_B.bias"
 _SUFFIXES = {
     "linear": ("lora_A.weight", "lora_B.weight"),
     "embedding": ("lora_embedding_A", "lora_embedding_B"),

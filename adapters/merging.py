@@ -42,7 +42,8 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be merged into the weights: it is no change of them.")
         for site, (trainable, fixed) in adapter.states[method.key].items():
-            if tied and site.role == "word_embeddings" and (backbone.family.encodes or not method.projects):
+            words_alone = site.role == "word_embeddings" and (backbone.family.encodes or not method.projects)
+            if site.tied or (tied and words_alone):
                 raise GraftaxError(
                     f"{method.name} at {site.path} cannot be merged: the same table is used elsewhere, unchanged."
                 )
@@ -51,6 +52,9 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
             absent = {leaf: np.zeros(site.shape[-1], np.float32) for leaf in kind._fields if leaf not in there}  # a bias
             frozen = kind(**{leaf: arrays[name][index] for leaf, name in there.items()}, **absent)
             merged = jax.tree.map(np.asarray, method.merge(frozen, {**trainable, **fixed}))
+            lost = [leaf for leaf in absent if np.any(getattr(merged, leaf))]
+            if lost:
+                raise GraftaxError(f"{method.name} cannot be merged: it adds a {lost[0]} to {site.path}, which has none.")
             for leaf, name in there.items():
                 arrays[name][index] = getattr(merged, leaf)
     return dict(arrays)

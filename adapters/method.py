@@ -81,7 +81,7 @@ class Method(ABC):
         elif (roles := self.default_roles()) is not None:
             chosen = [s for s in candidates if s.role in roles]
         else:
-            chosen = candidates
+            chosen = [s for s in candidates if not s.tied]  # what there is counts once
         if not chosen:
             self._no_site(candidates, sites)
         return chosen

@@ -109,4 +109,5 @@ class Prefix(Method):
             config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
         # The network that made the prefix is collapsed when PEFT saves; its settings no longer change anything.
         config.pop("prefix_projection", None), config.pop("encoder_hidden_size", None)
+        config.pop("init_weights", None)  # how it began
         return cls(tokens=config.pop("num_virtual_tokens", 0) or 0)

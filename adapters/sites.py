@@ -17,7 +17,8 @@ a *kind*, and the kind fixes what a method is given there:
 
 A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
 end. At `text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear` or `norm`
-site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits.
+site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear`
+site all the same, for methods whose targets name it: what acts there changes what is said and not what is read.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Site:
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
     conv1d: bool = False  # a linear layer whose module in Hugging Face's model is a Conv1D
+    tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
     above: bool = False  # above the layers, or heard by those layers alone that carry state themselves (`text`)
     hidden: int = 0  # channels of the residual stream
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack

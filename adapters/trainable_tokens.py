@@ -57,7 +57,8 @@ class TrainableTokens(Method):
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.ids:
             raise GraftaxError("trainable_tokens: no tokens. Give their ids, as in ids=[5, 6].")
-        chosen = super().select([site for site in sites if site.kind == "embedding" or site.name == LM_HEAD])
+        there = [site for site in sites if site.kind == "embedding" or (site.name == LM_HEAD and not site.tied)]
+        chosen = super().select(there)
         for site in chosen:
             count, _ = _shape(site)
             if max(self.ids) >= count:

@@ -137,6 +137,7 @@ class Backbone(Shown):
                         above=part.above,
                         within=part.path,
                         hidden=config.hidden_size,
+                        tied=part.kind == "linear" and bool(part.tied),
                         weights=partial(self._frozen, part.kind, part.tied or part.name, layer if part.stack else ...),
                     )
                 )
@@ -150,6 +151,9 @@ class Backbone(Shown):
         """The frozen weights at a site, float32 on the host; None where it has none."""
         if kind not in WEIGHTS:
             return None
+        if kind == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
+            table = np.asarray(self._host[f"{name}.table"], np.float32)
+            return WEIGHTS[kind](table.T, np.zeros(len(table), np.float32))
         found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in WEIGHTS[kind]._fields}
         there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
         width = next(iter(there.values())).shape[-1]

@@ -21,7 +21,7 @@ from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .family import HEADLESS, Family
 from .keys import Key, activation, flag, layers, nullable, only, padding, size, token, tokens, unread_all
 from .llama_config import special_of
-from .parts import Part, Weight
+from .parts import Part, Weight, projection
 
 #: What BartConfig and PegasusConfig declare.
 PEGASUS = {
@@ -71,8 +71,7 @@ ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "attention_o
 
 def parts(c: EncoderDecoderConfig) -> tuple[Part, ...]:
     made = [*_tower(c, "encoder."), *_tower(c, "decoder.")]
-    if c.own_head:
-        made.append(Part("linear", "lm_head", "lm_head", (c.hidden_size, c.vocab_size), bias=False, above=True, task=True))
+    made.append(projection(c.hidden_size, c.vocab_size, c.projecting_table))
     return (*made, Part("constant", "logits_bias", "final_logits_bias", (1, c.vocab_size), task=True))
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .generation import Rules
 from .inputs import Inputs, Outputs, count_within, places
@@ -79,6 +79,11 @@ class DecoderConfig:
     def layer_of(self) -> tuple[int, ...]:
         """Which stacked weights each application of a layer uses."""
         return tuple(range(self.num_layers))
+
+    @property
+    def projecting_table(self) -> str:
+        """The part whose weights project to the vocabulary; empty where the projection has its own."""
+        return "word_embeddings" if self.tied else ""
 
     @property
     def stacks(self) -> dict[str, int]:
@@ -274,7 +279,7 @@ class Decoder(Stack, Speaker):
         self.position_embeddings = Embedding(arrays, "position_embeddings") if config.rope is None else None
         self.layers = Layer(config, arrays)
         self.final_norm = norm_of(config, arrays, "final_norm")
-        self.lm_head = Linear(arrays, "lm_head") if config.speaks and not config.tied else None
+        self.own_projection = Linear(arrays, LM_HEAD) if config.speaks and not config.tied else None
 
     def __call__(
         self,
@@ -351,16 +356,15 @@ class Decoder(Stack, Speaker):
         return full, Sight(near, full.angles if c.local_rope is None else c.local_rope.angles(queries))
 
     @property
+    def projection(self) -> Linear | Embedding:
+        return self.own_projection or self.word_embeddings
+
+    @property
     def head(self) -> Linear | Embedding:
-        return self.word_embeddings if self.lm_head is None else self.lm_head
+        return self.projection
 
     def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
-        head = head or self.head
-        if isinstance(head, Embedding):
-            out = at.projection(self.table, hidden, hidden @ head.table[...].T, head)
-        else:
-            out = at.linear("lm_head", hidden, head)
-        out, cap = out.astype(jnp.float32), self.config.logit_cap
+        out, cap = self.projected(hidden, at, head or self.head).astype(jnp.float32), self.config.logit_cap
         return cap * jnp.tanh(out / cap) if cap else out
 
     # -- generation -----------------------------------------------------------------------------------------------------

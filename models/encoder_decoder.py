@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .generation import Rules
 from .inputs import Inputs, Outputs, places
@@ -80,6 +80,13 @@ class EncoderDecoderConfig:
         for heads in (self.encoder_heads, self.decoder_heads):
             if not self.head_dim and self.hidden_size % heads:
                 raise GraftaxError(f"config.json: hidden size {self.hidden_size} is not a multiple of {heads} heads.")
+
+    @property
+    def projecting_table(self) -> str:
+        """The part whose weights project to the vocabulary; empty where the projection has its own."""
+        if self.own_head:
+            return ""
+        return "encoder.word_embeddings" if self.tied else "decoder.word_embeddings"
 
     @property
     def stacks(self) -> dict[str, int]:
@@ -365,7 +372,7 @@ class EncoderDecoder(Speaker):
         self.encoder = Tower(config.encoder, _within(arrays, "encoder."))
         words = self.encoder.word_embeddings if config.tied else None
         self.decoder = Tower(config.decoder, _within(arrays, "decoder."), words)
-        self.lm_head = Linear(arrays, "lm_head") if config.own_head else None
+        self.own_projection = Linear(arrays, LM_HEAD) if config.own_head else None
         self.logits_bias = Constant(arrays, "logits_bias") if config.logits_bias else None
 
     @property
@@ -397,17 +404,17 @@ class EncoderDecoder(Speaker):
         )
 
     @property
+    def projection(self) -> Linear | Embedding:
+        return self.own_projection or self.decoder.word_embeddings
+
+    @property
     def head(self) -> tuple[Linear | Embedding, Constant | None]:
-        return self.lm_head or self.decoder.word_embeddings, self.logits_bias
+        return self.projection, self.logits_bias
 
     def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
         (kernel, bias), scale = head or self.head, self.config.output_scale
         hidden = hidden if scale == 1.0 else hidden * jnp.asarray(scale, hidden.dtype)
-        if isinstance(kernel, Embedding):
-            out = at.projection(self.table, hidden, hidden @ kernel.table[...].T, kernel)
-        else:
-            out = at.linear("lm_head", hidden, kernel)
-        out = out.astype(jnp.float32)
+        out = self.projected(hidden, at, kernel).astype(jnp.float32)
         return out if bias is None else out + bias.value[...].astype(jnp.float32)
 
     # -- generation -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ A module's parameters may carry a leading layer axis; `run_layers` (`stack.py`) 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,20 @@ class Embedding(nnx.Module):
 
     def compute(self, weights: TableWeights, x: jax.Array) -> jax.Array:
         return jnp.take(weights.table, x, axis=0, mode="clip")
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """A table as the projection to the vocabulary: a linear layer without a bias whose columns are the table's rows."""
+
+    embedding: Embedding
+
+    def weights(self) -> LinearWeights:
+        kernel = self.embedding.table[...].T
+        return LinearWeights(kernel, jnp.zeros(kernel.shape[-1], kernel.dtype))
+
+    def compute(self, weights: LinearWeights, x: jax.Array) -> jax.Array:
+        return x @ weights.kernel + weights.bias
 
 
 class Constant(nnx.Module):

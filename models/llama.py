@@ -43,14 +43,12 @@ from .llama_config import (
     read_qwen2,
     read_qwen3,
 )
-from .parts import Part
+from .parts import Part, projection
 
 
 def head_parts(c: DecoderConfig) -> tuple[Part, ...]:
-    """The projection to the vocabulary, where it is not the table of the words."""
-    if c.tied or not c.speaks:
-        return ()
-    return (Part("linear", "lm_head", "lm_head", (c.hidden_size, c.vocab_size), bias=False, above=True, task=True),)
+    """The projection to the vocabulary, where there is one."""
+    return (projection(c.hidden_size, c.vocab_size, c.projecting_table),) if c.speaks else ()
 
 
 def fitted(c: DecoderConfig, tensors: Container[str]) -> DecoderConfig:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..adapters.sites import stack_of
+from ..adapters.sites import LM_HEAD, stack_of
 
 LayerPaths = Mapping[str, tuple[str, ...]]  # by stack: module path of each of its layers
 
@@ -73,3 +73,8 @@ class Part:
         if not self.stack:
             return (self.path,)
         return tuple(f"{prefix}.{self.path}" if self.path else prefix for prefix in layer_paths[self.stack])
+
+
+def projection(hidden: int, vocabulary: int, table: str = "") -> Part:
+    """The projection to the vocabulary; `table`: the part whose weights it uses, where it has none of its own."""
+    return Part("linear", LM_HEAD, LM_HEAD, (hidden, vocabulary), bias=False, above=True, task=True, tied=table)

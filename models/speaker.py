@@ -10,19 +10,29 @@ from flax import nnx
 
 from ..adapters.graft import SiteCalls
 from ..adapters.sites import LM_HEAD
+from .layers import Embedding, Linear, Transposed
 from .vocabulary import likelihood
 
 
 class Speaker(nnx.Module):
     """A module with a projection to the vocabulary."""
 
-    lm_head: Any  # the projection where it has weights of its own, else None
-    table = "word_embeddings"  # the site of the table that projects where it has none
+    table = "word_embeddings"  # the site of the table that projects, where one does
 
     @property
     @abstractmethod
     def head(self) -> Any:
-        """What projects to the vocabulary, all its weights: a layer of its own, or the table of the words."""
+        """All weights between the hidden states and the logits: those of `projection`, and what else there is."""
+
+    @property
+    @abstractmethod
+    def projection(self) -> Linear | Embedding:
+        """What projects to the vocabulary: a layer of its own, or the table of the words."""
+
+    @property
+    def lm_head(self) -> Linear | Transposed:
+        """The same as the linear layer that methods see at the site of this name."""
+        return _as_linear(self.projection)
 
     @abstractmethod
     def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
@@ -35,5 +45,14 @@ class Speaker(nnx.Module):
         def project(weights: Any, hidden: jax.Array) -> jax.Array:
             return self.logits(hidden, at, nnx.merge(graphdef, weights))
 
-        acted_on = at.projects(self.table) if self.lm_head is None else LM_HEAD in at.state
+        acted_on = LM_HEAD in at.state or (isinstance(self.projection, Embedding) and at.projects(self.table))
         return likelihood(project, weights, hidden, targets, frozen=not acted_on)
+
+    def projected(self, hidden: jax.Array, at: SiteCalls, projection: Linear | Embedding) -> jax.Array:
+        """`hidden` times what projects to the vocabulary, with what adapters change there."""
+        out = at.linear(LM_HEAD, hidden, _as_linear(projection))
+        return at.projection(self.table, hidden, out, projection) if isinstance(projection, Embedding) else out
+
+
+def _as_linear(projection: Linear | Embedding) -> Linear | Transposed:
+    return Transposed(projection) if isinstance(projection, Embedding) else projection

@@ -23,7 +23,7 @@ from .family import HEADLESS, Family
 from .keys import Key, activation, epsilon, flag, layers, nullable, only, padding, size, text, token, tokens, unread_all
 from .layers import ACTIVATIONS
 from .llama_config import special_of
-from .parts import Part
+from .parts import Part, projection
 
 #: What T5Config and MT5Config declare.
 T5 = {
@@ -66,8 +66,7 @@ def parts(c: EncoderDecoderConfig) -> tuple[Part, ...]:
     made = [Part("input", "encoder.input", "encoder.embed_tokens", (c.hidden_size,))]
     for tower, heads, wide in (("encoder.", c.encoder_heads, c.encoder_wide), ("decoder.", c.decoder_heads, c.decoder_wide)):
         made += _tower(c, tower, heads, wide)
-    if c.own_head:
-        made.append(Part("linear", "lm_head", "lm_head", (c.hidden_size, c.vocab_size), bias=False, above=True, task=True))
+    made.append(projection(c.hidden_size, c.vocab_size, c.projecting_table))
     return tuple(made)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -286,15 +285,13 @@ def test_a_tied_table_is_not_merged(pairs: Pairs) -> None:
     merge(backbone, random_adapter(backbone, KINDS["lora"][0], "CAUSAL_LM"))
 
 
-def test_embeddings_that_were_changed_are_refused(pairs: Pairs, tmp_path: Path) -> None:
-    """PEFT saves the base's table beside an adapter of it: it must be this backbone's."""
+def test_an_embedding_need_not_be_saved(pairs: Pairs, tmp_path: Path) -> None:
+    """PEFT saves the base's table beside an adapter of it, unless told not to."""
     pair = pairs("llama", "CAUSAL_LM")
     _, path = make(pair, tmp_path, KINDS["lora-embedding"][1](task_type="CAUSAL_LM", **KINDS["lora-embedding"][2]))
-    file = path / "adapter_model.safetensors"
+    adapter, file = load_adapter(path, pair.backbone), path / "adapter_model.safetensors"
     tensors = load_file(file)
-    (key,) = (key for key in tensors if key.endswith("base_layer.weight"))
-    save_file({**tensors, key: tensors[key] + 1.0}, file)
-    with pytest.raises(GraftaxError, match=r"embed_tokens\.base_layer\.weight is not this backbone's"):
-        load_adapter(path, pair.backbone)
-    save_file({k: t for k, t in tensors.items() if k != key}, file)
-    assert dataclasses.replace(load_adapter(path, pair.backbone), states={}).task == "lm"
+    kept = {key: tensor for key, tensor in tensors.items() if not key.endswith("base_layer.weight")}
+    assert len(kept) == len(tensors) - 1
+    save_file(kept, file)
+    assert load_adapter(path, pair.backbone).methods == adapter.methods

@@ -26,6 +26,8 @@ class LoRAWords(AtSites):
         ranks = {(self.method.size(s), self.method.scale(s)) for s in chosen}
         if len(ranks) > 1:
             raise self.place.refuse("a LoRA has one rank and one alpha there")
+        if self.method.bias:
+            raise self.place.refuse("a LoRA has no bias there")
         ((r, scale),) = ranks
         how = {"composition_mode": "add", "r": r, "alpha": scale * r, "dropout": self.method.dropout, "init_weights": "lora"}
         return self.at(chosen) | how
