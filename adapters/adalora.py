@@ -26,13 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Count, Rate, Size, SizeOrZero, Within
 from . import peft
 from .dropout import dropout
 from .method import QUERY_VALUE, AtSites, Begun, Keys, Leaves, Method, States, scalar, zeros
@@ -58,31 +59,25 @@ class AdaLoRA(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "ADALORA"
 
-    init_r: int = 12  # rank of every site at the start
-    target_r: int = 8  # mean rank at the end
+    init_r: Size = 12  # rank of every site at the start
+    target_r: SizeOrZero = 8  # mean rank at the end
     alpha: float = 8.0  # the update is scaled by alpha / init_r
-    dropout: float = 0.0  # of x, in training
-    tinit: int = 0  # the last step at which the budget is whole
-    tfinal: int = 0  # so many steps before the end it is spent
-    deltaT: int = 1  # steps from one pruning to the next
+    dropout: Rate = 0.0  # of x, in training
+    tinit: Count = 0  # the last step at which the budget is whole
+    tfinal: Count = 0  # so many steps before the end it is spent
+    deltaT: Annotated[int, Within(1, 1 << 31)] = 1  # steps from one pruning to the next
     beta1: float = 0.85  # decay of the mean sensitivity
     beta2: float = 0.85  # decay of its uncertainty
-    orth_reg_weight: float = 0.5  # of the penalty that keeps P and Q orthogonal
-    total_step: int = 0  # of the run that trained it, which fills it in; 0: none yet
+    orth_reg_weight: Annotated[float, Within(0.0)] = 0.5  # of the penalty that keeps P and Q orthogonal
+    total_step: Count = 0  # of the run that trained it, which fills it in; 0: none yet
     rank_pattern: Mapping[str, Sequence[bool]] = field(default_factory=dict)  # PEFT's: "<module path>.lora_E" -> which are left
 
     def __post_init__(self) -> None:
-        if self.init_r < 1:
-            raise GraftaxError(f"adalora: init_r must be at least 1, got {self.init_r}.")
-        if not 0 <= self.target_r <= self.init_r:
+        super().__post_init__()
+        if self.target_r > self.init_r:
             raise GraftaxError(f"adalora: target_r must be from 0 to init_r, {self.init_r}, got {self.target_r}.")
         if self.alpha <= 0.0:
             raise GraftaxError(f"adalora: alpha must be positive, got {self.alpha}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise GraftaxError(f"adalora: dropout must be in [0, 1), got {self.dropout}.")
-        for name, least in (("tinit", 0), ("tfinal", 0), ("deltaT", 1), ("total_step", 0), ("orth_reg_weight", 0)):
-            if getattr(self, name) < least:
-                raise GraftaxError(f"adalora: {name} must be at least {least}, got {getattr(self, name)}.")
         for name in ("beta1", "beta2"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise GraftaxError(f"adalora: {name} must be between 0 and 1, got {getattr(self, name)}.")

@@ -76,6 +76,16 @@ class Adapter(Shown):
         """Number of trainable parameters, the head's included."""
         return sum(leaf.size for at in self.states.values() for trainable, _ in at.values() for leaf in trainable.values())
 
+    def refuse_other_sites(self, sites: Sequence[Site]) -> None:
+        """An error where it holds something at a site that is none of these."""
+        there = frozenset(sites)
+        other = next((site for states in self.states.values() for site in states if site not in there), None)
+        if other is not None:
+            where = other.path or other.name
+            own = next((site for site in sites if (site.path or site.name) == where), None)
+            found = f"here that is {own.kind} {own.shape}" if own else "there is none of that name here"
+            raise GraftaxError(f"the adapter is another backbone's: it acts on {where}, {other.kind} {other.shape}; {found}.")
+
     def method(self, name: str) -> Method | None:
         return next((m for m in self.methods if m.name == name), None)
 
@@ -124,6 +134,7 @@ class Layout(Shown):
         found = {(slot.name, slot.key): slot for slot in grow.slots} if grow else {}
         depth, layers = grow.depth if grow else 0, layers_of(sites)
         for adapter in adapters:
+            adapter.refuse_other_sites(sites)
             for method in adapter.methods:
                 key = method.key
                 for site, (trainable, fixed) in adapter.states[key].items():

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Count
 from .lora import LoRA
 from .method import Begun, Keys, Leaves
 from .sites import FAR, Place, Site
@@ -47,14 +48,7 @@ class ALoRA(LoRA):
     allowed: ClassVar[tuple[str, ...]] = DRAWN
     peft_task: ClassVar[str | None] = "CAUSAL_LM"
 
-    invocation: tuple[int, ...] = ()  # ids of the tokens that call it; there must be some
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        tokens: Sequence[Any] = self.invocation if isinstance(self.invocation, list | tuple) else [None]
-        if any(type(token) is not int or token < 0 for token in tokens):
-            raise GraftaxError(f"alora: the invocation is a list of token ids, got {self.invocation!r}.")
-        object.__setattr__(self, "invocation", tuple(tokens))
+    invocation: tuple[Count, ...] = ()  # ids of the tokens that call it; there must be some
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.invocation:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import SizeOrZero, Within
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
@@ -40,16 +41,15 @@ class BOFT(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "BOFT"
 
-    boft_block_size: int = 4  # c
-    boft_block_num: int = 0  # n; either this or the block size, the other 0
-    boft_n_butterfly_factor: int = 1  # m
+    boft_block_size: SizeOrZero = 4  # c
+    boft_block_num: SizeOrZero = 0  # n; either this or the block size, the other 0
+    boft_n_butterfly_factor: Annotated[int, Within(1, 32)] = 1  # m
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sizes = self.boft_block_size, self.boft_block_num
-        if min(sizes) != 0 or max(sizes) < 1:
+        if min(sizes) != 0 or max(sizes) == 0:
             raise GraftaxError(f"boft: one of boft_block_size and boft_block_num is 0, got {sizes[0]} and {sizes[1]}.")
-        if self.boft_n_butterfly_factor < 1:
-            raise GraftaxError(f"boft: boft_n_butterfly_factor must be at least 1, got {self.boft_n_butterfly_factor}.")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Size
 from .method import Leaves, Method, scalar, zeros
 from .sites import Site
 
@@ -63,23 +64,21 @@ class Bottleneck(Method):
     padded: ClassVar[dict[str, int]] = {"down": 1, "down_bias": 0, "up": 0}
     traced: ClassVar[tuple[str, ...]] = ("activation", "normed")
 
-    width: int = 48  # m
+    width: Size = 48  # m
     activation: str = "relu"  # relu, gelu, gelu_new (its approximation by tanh), silu, leaky_relu or tanh
     place: str = "houlsby"  # houlsby, pfeiffer, parallel, plus or post
     scaling: float | str | None = None  # s: a number, "learned" or "channel"; None: as the place has it
     normed: bool = False  # the network reads LN(x + y)
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise GraftaxError(f"bottleneck: width must be at least 1, got {self.width}.")
+        super().__post_init__()
         if self.activation not in ACTIVATIONS:
             raise GraftaxError(f"bottleneck: activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}.")
         if self.place not in _PLACES:
             raise GraftaxError(f"bottleneck: place {self.place!r} is none of {', '.join(_PLACES)}.")
         if self.normed and self.place in ("parallel", "post"):
             raise GraftaxError(f"bottleneck: in place {self.place!r} it reads something else than the norm of the sum.")
-        number = isinstance(self.scale, int | float) and not isinstance(self.scale, bool)
-        if not number and self.scale not in ("learned", "channel"):
+        if isinstance(self.scale, str) and self.scale not in ("learned", "channel"):
             raise GraftaxError(f"bottleneck: scaling {self.scaling!r} is neither a number nor learned nor channel.")
 
     @property

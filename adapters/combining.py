@@ -24,7 +24,9 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Size, checked
 from .adapter import Adapter
+from .fitting import is_finite, refuse_unsound
 from .head import Head
 from .lora import LoRA
 from .sites import Site
@@ -65,22 +67,31 @@ def combine(
         raise GraftaxError(f"combination {how!r} is none of {', '.join(COMBINATIONS)}.")
     if not adapters or len(adapters) != len(weights):
         raise GraftaxError(f"{len(adapters)} adapters but {len(weights)} weights.")
-    if not np.isfinite(weights).all():
-        raise GraftaxError(f"weights must be numbers, got {', '.join(map(str, weights))}.")
+    weights = [checked(weight, float, "a weight") for weight in weights]
+    for adapter in adapters:
+        refuse_unsound(adapter)
     if (how in _TRIMMED) != (density is not None):
         raise GraftaxError(f"{how} {'needs' if how in _TRIMMED else 'takes no'} density.")
     if density is not None and not 0.0 < density <= 1.0:
         raise GraftaxError(f"density is the share of entries that is kept, in (0, 1]; got {density}.")
+    if head is not None and head not in range(len(adapters)):
+        raise GraftaxError(f"head {head} is the number of none of {len(adapters)} adapters, which are counted from 0.")
     prints = {adapter.fingerprint for adapter in adapters} - {None}
-    if len(prints) > 1:
+    shapes = {(site.path, site.shape) for adapter in adapters for states in adapter.states.values() for site in states}
+    if len(prints) > 1 or len({path for path, _ in shapes}) < len(shapes):
         raise GraftaxError("the adapters were made for different backbones.")
     bodies = [_body(adapter) for adapter in adapters]
     kept = adapters[head] if head is not None else dataclasses.replace(adapters[0], methods=(), states={}, labels=())
     plain = all(type(m) is LoRA and not m.bias for body in bodies for m in body.methods)
     if how in ("linear", "cat") and rank is energy is None and plain:
-        return _as_lora(_side_by_side(bodies, weights), kept)
-    merged = _merge([deltas(body) for body in bodies], weights, how, density or 1.0, np.random.default_rng(seed))
-    return _as_lora(factors(merged, rank, energy), kept)
+        made = _as_lora(_side_by_side(bodies, weights), kept)
+    else:
+        merged = _merge([deltas(body) for body in bodies], weights, how, density or 1.0, np.random.default_rng(seed))
+        if infinite := next((site.path for site, change in merged.items() if not is_finite(change)), None):
+            raise GraftaxError(f"the combination is not finite at {infinite}.")
+        made = _as_lora(factors(merged, rank, energy), kept)
+    refuse_unsound(made, "the combination")
+    return made
 
 
 def to_lora(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> Adapter:
@@ -108,8 +119,7 @@ def deltas(adapter: Adapter) -> Deltas:
 
 def factors(changes: Deltas, rank: int | None = None, energy: float | None = None) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
     """LoRA factors A [r, in] and B [r, out] of every change, by singular values: A^T B is the best of its rank."""
-    if rank is not None and rank < 1:
-        raise GraftaxError(f"the rank must be at least 1, got {rank}.")
+    rank = checked(rank, Size | None, "the rank")
     if energy is not None and not 0.0 < energy <= 1.0:
         raise GraftaxError(f"energy is the share that is kept, in (0, 1]; got {energy}.")
     found = {}

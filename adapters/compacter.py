@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from ..errors import GraftaxError
+from ..typed import Size, Within
 from .bottleneck import ACTIVATIONS
 from .method import Leaves, Method, zeros
 from .sites import Site
@@ -43,16 +44,15 @@ class Compacter(Method):
     padded: ClassVar[dict[str, int]] = {"down_v": 1, "down_bias": 1, "up_u": 1}
     traced: ClassVar[tuple[str, ...]] = ("activation", "n", "normed")
 
-    width: int = 24  # m
-    n: int = 4  # products in a sum, and the side of each A_i
+    width: Size = 24  # m
+    n: Annotated[int, Within(1, 256)] = 4  # products in a sum, and the side of each A_i
     activation: str = "gelu"  # as in `bottleneck.py`
     place: str = "houlsby"  # houlsby or pfeiffer
     normed: bool = False  # the network reads LN(x + y)
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise GraftaxError(f"compacter: n must be at least 1, got {self.n}.")
-        if self.width < 1 or self.width % self.n:
+        super().__post_init__()
+        if self.width % self.n:
             raise GraftaxError(f"compacter: width must be a multiple of n = {self.n}, got {self.width}.")
         if self.activation not in ACTIVATIONS:
             raise GraftaxError(f"compacter: activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}.")

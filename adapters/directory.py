@@ -7,6 +7,7 @@ missing, extra or misshapen tensor, a wrong checksum or a damaged file is an err
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,18 @@ import numpy as np
 from ..errors import GraftaxError
 from ..json_files import read_object, refuse_pointer
 from .adapter import SiteStates
+from .facts import EXTRA, Facts, read_facts
+from .fitting import is_finite
 from .method import Leaves, Method
 from .sites import Site
 
-CONFIG, WEIGHTS, EXTRA = "adapter_config.json", "adapter_model.safetensors", "graftax.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), whose config has the same name
 HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
-SCHEMA = 1
 
 
-def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
-    """Config, extra facts (empty for PEFT's own directories) and the bytes of the weights, checksum verified."""
+def read_directory(directory: Path) -> tuple[dict[str, Any], Facts | None, bytes]:
+    """Config, extra facts (none in PEFT's own directories) and the bytes of the weights, checksum verified."""
     if not directory.is_dir():
         raise GraftaxError(f"{directory}: no such adapter directory.")
     config = read_json(directory / CONFIG)
@@ -34,9 +36,7 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
         raise GraftaxError(
             f"{directory / CONFIG}: neither PEFT's, which has a peft_type, nor AdapterHub's: of another library."
         )
-    extra = read_json(directory / EXTRA) if (directory / EXTRA).exists() else {}
-    if extra.get("schema", SCHEMA) != SCHEMA:
-        raise GraftaxError(f"{directory / EXTRA}: schema {extra['schema']} was written by a newer graftax; update it.")
+    facts = read_facts(directory)
     weights, pickle, advice = WEIGHTS, "adapter_model.bin", ""
     if from_hub(config):
         weights, pickle, advice = HUB_WEIGHTS, "pytorch_adapter.bin", "; docs/files.md says how to convert it"
@@ -46,14 +46,14 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], dict[str, Any], byt
         raise GraftaxError(f"{directory}: no {weights} there.")
     refuse_pointer(directory / weights)
     data = (directory / weights).read_bytes()
-    if extra.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
-        raise GraftaxError(f"{directory / WEIGHTS}: damaged, its checksum is not the one {EXTRA} records.")
-    return config, extra, data
+    if facts is not None and facts.sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise GraftaxError(f"{directory / weights}: damaged, its checksum is not the one {EXTRA} records.")
+    return config, facts, data
 
 
 def is_fusion(directory: Path) -> bool:
     """Whether a directory is AdapterHub's AdapterFusion, or the setup of one."""
-    return any((directory / name).is_file() for name in (HUB_SETUP, HUB_FUSION))
+    return any(os.path.lexists(directory / name) for name in (HUB_SETUP, HUB_FUSION))
 
 
 def from_hub(config: Mapping[str, Any]) -> bool:
@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
-    """The tensors in the bytes of a weights file; floats as float32."""
+    """The tensors in the bytes of a weights file; floats as float32, in which all must be finite."""
     import ml_dtypes
     from safetensors import SafetensorError, deserialize
 
@@ -83,7 +83,12 @@ def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
     if wrong:
         raise GraftaxError(f"{file}: tensors that are neither floats nor integers: {', '.join(wrong)}.")
     tensors = {key: np.frombuffer(view["data"], dtypes[view["dtype"]]).reshape(view["shape"]) for key, view in views.items()}
-    return {key: tensor.astype(np.float32) if views[key]["dtype"] in floats else tensor for key, tensor in tensors.items()}
+    with np.errstate(over="ignore"):  # it becomes infinite, and is named below
+        tensors = {key: t.astype(np.float32) if views[key]["dtype"] in floats else t for key, t in tensors.items()}
+    if infinite := [key for key, tensor in tensors.items() if not is_finite(tensor)]:
+        more = f", and {len(infinite) - 3} more" if len(infinite) > 3 else ""
+        raise GraftaxError(f"{file}: NaN or numbers that float32 cannot hold in {', '.join(infinite[:3])}{more}.")
+    return tensors
 
 
 def states_of(
@@ -97,8 +102,12 @@ def states_of(
 
     `words`: by method key, what exports and restores in its place where the file is not in the method's own words.
     """
+    try:
+        blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
+    except GraftaxError as error:  # of a method, which knows no directory
+        raise GraftaxError(f"{where}: {error}") from error
+    _refuse_sizes(methods, blank, tensors, where, buffers=words is None)
     words = words or {method.key: method for method in methods}
-    blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
     expected: dict[str, np.ndarray] = {}
     for method in methods:
         expected |= words[method.key].export(blank[method.key])
@@ -126,6 +135,29 @@ def states_of(
             fixed = method.fixed(site) | {name: leaves[name] for name in kept}
             states.setdefault(method.key, {})[site] = (trainable, fixed)
     return states
+
+
+def _refuse_sizes(
+    methods: Sequence[Method],
+    blank: Mapping[str, Mapping[Site, Leaves]],
+    tensors: Mapping[str, np.ndarray],
+    where: Path | str,
+    buffers: bool,
+) -> None:
+    """An error where settings ask for far more numbers at a site than the whole file has, before anything is made of that size.
+
+    Twice as many are let pass: AdapterHub's files may leave out a matrix. `buffers`: whether the file holds those, too.
+    """
+    there = sum(tensor.size for tensor in tensors.values())
+    for method in methods:
+        for site, leaves in blank[method.key].items():
+            left_out = () if buffers else method.buffers(site)
+            wanted = sum(leaf.size for name, leaf in leaves.items() if name not in left_out)
+            if wanted > 2 * there:
+                raise GraftaxError(
+                    f"{where}: tensors do not fit this config: by it {method.name} holds {wanted:,} numbers at "
+                    f"{site.path or site.name}, and the whole file has {there:,}."
+                )
 
 
 def _kind(tensor: np.ndarray) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,12 @@ import numpy as np
 
 from .. import disk
 from ..errors import GraftaxError
+from ..typed import checked, read
 from . import peft_beside, peft_reading
 from .adapter import Adapter
 from .directory import (
     CONFIG,
-    EXTRA,
     HUB_WEIGHTS,
-    SCHEMA,
     WEIGHTS,
     from_hub,
     is_fusion,
@@ -36,10 +35,13 @@ from .directory import (
     read_directory,
     states_of,
 )
+from .facts import EXTRA, Facts, TrainedOn, dumped, written
+from .fitting import refuse_task, refuse_unfit
 from .head import FIRST, Head
 from .located import find_adapter
 from .method import MODEL_PREFIX, Method
 from .peft import CONV1D_TYPES, PROMPT_TYPES
+from .peft_schema import check_config
 from .registry import method_class
 
 if TYPE_CHECKING:
@@ -60,29 +62,32 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
         overwrite: replace the directory if it exists.
 
     Raises:
-        GraftaxError: the directory exists and `overwrite` is not given, or the disk is full.
+        GraftaxError: an adapter that is not this backbone's or not finite; the directory exists and `overwrite` is not given;
+            the disk is full.
     """
     from safetensors.numpy import save
 
+    refuse_unfit(adapter, backbone, name=f"{directory}: not saved")
     adapter = adapter.finished()
     config = _peft_config(adapter, backbone) or _own_config(adapter)
     data = save(_tensors(adapter, config), metadata={"format": "pt"})
-    extra = {
-        "schema": SCHEMA,
-        "task": adapter.task,
-        "labels": list(adapter.labels),
-        "backbone": {"name": backbone.name, "model_type": backbone.family.model_types[0], "fingerprint": adapter.fingerprint},
-        "parameters": adapter.parameters,
-        "metrics": dict(adapter.metrics),
-        "recipe": dict(adapter.recipe),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+    facts = Facts(
+        task=adapter.task,
+        labels=tuple(adapter.labels),
+        backbone=TrainedOn(backbone.name, backbone.family.model_types[0], adapter.fingerprint),
+        parameters=adapter.parameters,
+        metrics=dict(adapter.metrics),
+        recipe=dict(adapter.recipe),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
     if config["peft_type"] != "GRAFTAX":  # PEFT's words say less than our fields; ours hold while its file is as written here
-        extra |= {"methods": _written(adapter.methods), "config_sha256": hashlib.sha256(_dump(config).encode()).hexdigest()}
+        own, digest = tuple(_written(adapter.methods)), hashlib.sha256(dumped(config).encode()).hexdigest()
+        facts = dataclasses.replace(facts, methods=own, config_sha256=digest)
+    texts = {CONFIG: dumped(config), EXTRA: written(facts)}
     with disk.new_directory(Path(directory), overwrite) as draft:
         (draft / WEIGHTS).write_bytes(data)
-        (draft / CONFIG).write_text(_dump(config), "utf-8")
-        (draft / EXTRA).write_text(_dump(extra), "utf-8")
+        for name, text in texts.items():
+            (draft / name).write_text(text, "utf-8")
     return Path(directory)
 
 
@@ -93,7 +98,8 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
         directory: graftax's, PEFT's or AdapterHub's, or as a text a Hub id ("user/adapter").
         backbone: the one it is for.
         revision: of the Hub repository: a branch, a tag, or (pinned) a commit.
-        any_backbone: do not compare fingerprints; names and shapes must fit all the same.
+        any_backbone: do not compare fingerprints; names and shapes must fit all the same. Of one that was made for another
+            backbone the fingerprint is forgotten: it is this one's from here on.
 
     Raises:
         GraftaxError: no adapter there, weights that are a pickle, damaged or unfit, a setting that graftax does not know.
@@ -103,37 +109,41 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
         from . import hub  # which is made of what is in this file
 
         return hub.read_fusion(directory, backbone)
-    config, extra, data = read_directory(directory)
+    config, found, data = read_directory(directory)
     if from_hub(config):
         from . import hub
 
         return hub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
-    trained_on = extra.get("backbone", {})
-    if not any_backbone and trained_on.get("fingerprint") not in (None, backbone.fingerprint):
+    check_config(config, f"{directory / CONFIG}")
+    facts = found or Facts()
+    fingerprint = facts.backbone.fingerprint
+    if not any_backbone and fingerprint not in (None, backbone.fingerprint):
         raise GraftaxError(
-            f"{directory}: made for another backbone ({trained_on.get('name')}, fingerprint "
-            f"{trained_on['fingerprint'][:12]}; this one is {backbone.name}, {backbone.fingerprint[:12]})."
+            f"{directory}: made for another backbone ({facts.backbone.name}, fingerprint "
+            f"{str(fingerprint)[:12]}; this one is {backbone.name}, {backbone.fingerprint[:12]})."
         )
     tensors = parse_tensors(data, directory / WEIGHTS)
     where, peft = str(directory), config.get("peft_type") != "GRAFTAX"
     if peft:
         tensors = peft_reading.plain(config, tensors, backbone)
-    if extra.get("methods") and extra.get("config_sha256") == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
-        methods = _own_methods(extra["methods"], directory)
+    if facts.methods and facts.config_sha256 == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
+        methods = _own_methods(facts.methods, directory / EXTRA)
     elif not peft:
-        methods = _own_methods(config.get("methods"), directory)
+        methods = _own_methods(config.get("methods"), directory / CONFIG)
     else:
         where = peft_reading.made_for(config, backbone, directory)
         methods, tensors = peft_reading.read(config, tensors, backbone, where)
     head = _head_of(methods)
+    task = facts.task or peft_reading.task_of(config, backbone, head)
+    refuse_task(task, facts.labels, head, str(directory))
     adapter = Adapter(
         methods=methods,
         states=states_of(methods, tensors, backbone.sites_for(head), where, peft_beside.words(methods) if peft else None),
-        task=extra.get("task") or peft_reading.task_of(config, backbone, head),
-        labels=tuple(extra.get("labels", ())),
-        fingerprint=trained_on.get("fingerprint"),
-        metrics=extra.get("metrics", {}),
-        recipe=extra.get("recipe", {}),
+        task=task,
+        labels=facts.labels,
+        fingerprint=fingerprint if fingerprint == backbone.fingerprint else None,
+        metrics={name: math.nan if value is None else value for name, value in facts.metrics.items()},
+        recipe=facts.recipe,
     )
     return adapter.finished()
 
@@ -205,10 +215,6 @@ def _tensors(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, np.ndarra
     return tensors
 
 
-def _dump(content: Any) -> str:
-    return json.dumps(dict(sorted(content.items())), indent=2) + "\n"  # not sort_keys: the first rank pattern that matches wins
-
-
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -216,19 +222,19 @@ def _head_of(methods: Sequence[Method]) -> Head | None:
     return next((m for m in methods if isinstance(m, Head)), None)
 
 
-def _own_methods(written: Any, directory: Path) -> tuple[Method, ...]:
-    if not isinstance(written, list) or not all(isinstance(fields, dict) for fields in written):
-        raise GraftaxError(f"{directory / CONFIG}: its methods are no list of configs.")
+def _own_methods(fields: Any, file: Path) -> tuple[Method, ...]:
+    """The methods whose fields a file lists."""
+    methods = tuple(_own_method(own, file) for own in checked(fields, tuple[Mapping[str, Any], ...], f"{file}: methods"))
+    keys = [method.key for method in methods]
+    if not keys or len(set(keys)) < len(keys):
+        raise GraftaxError(f"{file}: an adapter has methods, each once: {', '.join(keys) or 'none'}.")
+    return methods
+
+
+def _own_method(fields: Mapping[str, Any], file: Path) -> Method:
+    where = f"{file}: methods"
     try:
-        return tuple(_own_method(fields, directory) for fields in written)
-    except TypeError as error:
-        raise GraftaxError(f"{directory / CONFIG}: not a sound config: {error}.") from error
-
-
-def _own_method(fields: dict[str, Any], directory: Path) -> Method:
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    cls = method_class(fields.pop("method", ""))
-    unknown = fields.keys() - {field.name for field in dataclasses.fields(cls)}
-    if unknown:
-        raise GraftaxError(f"{directory / CONFIG}: {cls.name} has no field {', '.join(sorted(unknown))}.")
-    return cls(**fields)
+        cls = method_class(checked(fields.get("method"), str, "method"))
+    except GraftaxError as error:
+        raise GraftaxError(f"{where}: {error}") from error
+    return read(cls, {name: value for name, value in fields.items() if name != "method"}, where)

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Within
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from .sites import LinearWeights, Site
@@ -43,16 +44,10 @@ class FourierFT(Method):
     fresh_within: ClassVar[float | None] = None
     peft_type: ClassVar[str] = "FOURIERFT"
 
-    n_frequency: int = 1000  # n
+    n_frequency: Annotated[int, Within(1, 1 << 31)] = 1000  # n
     scaling: float = 150.0  # s
-    random_loc_seed: int = 777  # of the places
+    random_loc_seed: Annotated[int, Within(0, 1 << 32)] = 777  # of the places
     init_weights: bool = False  # start at zero
-
-    def __post_init__(self) -> None:
-        if self.n_frequency < 1:
-            raise GraftaxError(f"fourierft: n_frequency must be at least 1, got {self.n_frequency}.")
-        if not 0 <= self.random_loc_seed < 2**32:
-            raise GraftaxError(f"fourierft: random_loc_seed must be in [0, 2^32), got {self.random_loc_seed}.")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

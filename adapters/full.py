@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from ..errors import GraftaxError
+from ..typed import Count
 from .method import Leaves, Method, zeros
 from .sites import Site, layers_of
 
@@ -33,11 +33,7 @@ class Full(Method):
     through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
     mergeable: ClassVar[bool] = True
 
-    last: int = 0  # train this many of the last layers and what lies above them alone; 0: everything
-
-    def __post_init__(self) -> None:
-        if self.last < 0:
-            raise GraftaxError(f"full: the number of last layers must not be negative, got {self.last}.")
+    last: Count = 0  # train this many of the last layers and what lies above them alone; 0: everything
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

@@ -17,19 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Size, Within
 from .head import Head
 from .method import Begun, Keys, Leaves, Method, zeros
 from .sites import Site, number_of_layers
 
 if TYPE_CHECKING:
-    from .adapter import Adapter
     from .starts import Rows
 
 OF = "of_"  # begins the names of the adapters' leaves
@@ -47,9 +47,18 @@ class Fusion(Method):
     fresh_within: ClassVar[float | None] = None
 
     member: str = "bottleneck/relu/False"  # the adapters' `Method.key`, with "/" for ":"
-    adapters: int = 2  # N
-    width: int = 48  # the widest adapter's
+    adapters: Annotated[int, Within(1, 256)] = 2  # N
+    width: Size = 48  # the widest adapter's
     query_normed: bool = False  # queries are made of LN(x + y)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            config = self.config()
+        except (GraftaxError, ValueError) as error:
+            raise GraftaxError(f"fusion: its adapters' method is none: {self.member!r}.") from error
+        if "branch" not in config.acts_on or isinstance(config, Fusion):
+            raise GraftaxError(f"fusion: {config.name} does not act on residual branches, as bottleneck and compacter do.")
 
     def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
         raise GraftaxError(
@@ -71,7 +80,8 @@ class Fusion(Method):
         (d,) = site.shape
         square: Leaves = {name: zeros(d, d) for name in ("query", "key", "value")}
         trainable, fixed = self.config().identity(site, self.width)
-        held = {OF + name: np.stack([_number(leaf)] * self.adapters) for name, leaf in (trainable | fixed).items()}
+        held = {OF + name: _number(leaf) for name, leaf in (trainable | fixed).items()}
+        held = {name: np.broadcast_to(leaf, (self.adapters, *leaf.shape)) for name, leaf in held.items()}
         return square | {"query_bias": zeros(d), "key_bias": zeros(d)}, held
 
     def buffers(self, site: Site) -> tuple[str, ...]:
@@ -95,7 +105,7 @@ class Fusion(Method):
 class Fuse(Fusion):
     """A fusion of these adapters, to be trained; their heads are not used."""
 
-    trained: tuple[Adapter, ...] = field(default=(), repr=False)  # what is fused
+    trained: tuple[Any, ...] = field(default=(), repr=False)  # what is fused: adapters
 
     def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
         method, held = self.joined(sites)

@@ -13,17 +13,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import GraftaxError
+from ..typed import Rate, Within
 from .dropout import dropout
 from .method import Leaves, Method, scalar, zeros
 from .sites import Site
 
-FIRST = "head.first"  # of the sites; the others are named in models/backbone.py
+POOLED, FIRST, TOKENS = "head.pooled", "head.first", "head.tokens"
+HEADS = (POOLED, FIRST, TOKENS)  # names of the sites of heads
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
@@ -38,14 +41,23 @@ class Head(Method):
     padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
     traced: ClassVar[tuple[str, ...]] = ("hidden",)
 
-    site: str = "head.pooled"  # or "head.first", "head.tokens"
-    labels: int = 2  # classes
+    site: str = POOLED  # or FIRST, or TOKENS
+    labels: Annotated[int, Within(1, 1 << 20)] = 2  # classes
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
-    dropout: float = 0.0  # of the features, in training
+    dropout: Rate = 0.0  # of the features, in training
     biased: bool = True  # whether the classifier has a bias
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.site not in HEADS:
+            raise GraftaxError(f"head: site {self.site!r} is none of {', '.join(HEADS)}.")
+        if self.hidden not in ("none", *_ACTIVATIONS):
+            raise GraftaxError(f"head: hidden {self.hidden!r} is none of none, {', '.join(_ACTIVATIONS)}.")
+
     def select(self, sites: Sequence[Site]) -> list[Site]:
+        if len(self.modules) != 1 + (self.hidden != "none"):
+            raise GraftaxError(f"head: {len(self.modules)} modules for a head with hidden {self.hidden!r}.")
         return [site for site in sites if site.name == self.site]
 
     def size(self, site: Site) -> int:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 import jax
 import numpy as np
 
-from ..errors import GraftaxError
+from ..typed import Size
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
@@ -42,11 +42,7 @@ class HiRA(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "HIRA"
 
-    r: int = 32  # rank of what multiplies the weights
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise GraftaxError(f"hira: rank must be at least 1, got {self.r}.")
+    r: Size = 32  # rank of what multiplies the weights
 
     def size(self, site: Site) -> int:
         return self.r

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import GraftaxError
+from ..typed import Size
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
@@ -43,12 +43,8 @@ class HRA(Method):
     fresh_within: ClassVar[float | None] = None  # see above; for an even r it is rounding
     peft_type: ClassVar[str] = "HRA"
 
-    r: int = 8  # number of reflections, even for a start that changes nothing
+    r: Size = 8  # number of reflections, even for a start that changes nothing
     apply_GS: bool = False  # make the vectors orthogonal first
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise GraftaxError(f"hra: r must be at least 1, got {self.r}.")
 
     def size(self, site: Site) -> int:
         return self.r

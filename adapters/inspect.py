@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .directory import CONFIG, EXTRA, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
+from .directory import CONFIG, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
+from .facts import EXTRA, by_key
 from .located import find_adapter
 
 
@@ -21,11 +22,12 @@ def describe(path_or_hub_id: str | Path) -> str:
 
 
 def _adapter(directory: Path) -> str:
-    config, extra, data = read_directory(directory)
+    config, facts, data = read_directory(directory)
+    extra = by_key(facts) if facts else {}
     weights, maker = (HUB_WEIGHTS, "AdapterHub") if from_hub(config) else (WEIGHTS, "graftax" if extra else "PEFT")
     lines = [f"{directory}  ({maker}, {len(data) / 1024:.1f} KiB of weights)"]
     lines += _section(CONFIG, {k: v for k, v in config.items() if v not in (None, False, [], {})})
-    lines += _section(EXTRA, {k: v for k, v in extra.items() if not isinstance(v, dict)})
+    lines += _section(EXTRA, {k: v for k, v in extra.items() if v is not None and not isinstance(v, dict)})
     for key in ("backbone", "metrics", "recipe"):
         lines += _section(key, extra.get(key, {}))
     return "\n".join(lines + _listed(weights, parse_tensors(data, directory / weights)))

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import GraftaxError
+from ..typed import Size
 from .bottleneck import ACTIVATIONS
 from .method import Leaves, Method, zeros
 from .sites import Site
@@ -42,12 +43,11 @@ class Invertible(Method):
     }
     traced: ClassVar[tuple[str, ...]] = ("activation",)
 
-    reduction: int = 2  # each half's width over that of its network
+    reduction: Size = 2  # each half's width over that of its network
     activation: str = "relu"  # relu, gelu or silu
 
     def __post_init__(self) -> None:
-        if self.reduction < 1:
-            raise GraftaxError(f"invertible: reduction must be at least 1, got {self.reduction}.")
+        super().__post_init__()
         if self.activation not in ACTIVATIONS:
             raise GraftaxError(f"invertible: activation {self.activation!r} is none of {', '.join(ACTIVATIONS)}.")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import GraftaxError
 from ..fetch import snapshot
-from .directory import CONFIG, EXTRA, HUB_WEIGHTS, WEIGHTS
+from .directory import CONFIG, HUB_WEIGHTS, WEIGHTS
+from .facts import EXTRA
 
 _FILES = (CONFIG, WEIGHTS, EXTRA, HUB_WEIGHTS, "head_config.json", "model_head.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Within
 from .lycoris import Lycoris, uniform
 from .method import Leaves, scalar, zeros
 from .sites import Site
@@ -40,11 +41,13 @@ class LoKr(Lycoris):
     peft_type: ClassVar[str] = "LOKR"
 
     decompose_both: bool = False  # C1 may be of low rank too
-    decompose_factor: int = -1  # the smaller half of in and out, where it divides them; -1: near the square root
+    decompose_factor: Annotated[
+        int, Within(-1, 1 << 15)
+    ] = -1  # the smaller half of in and out, where it divides them; -1: near the square root
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.decompose_factor == 0 or self.decompose_factor < -1:
+        if self.decompose_factor == 0:
             raise GraftaxError(f"lokr: decompose_factor must be -1 or at least 1, got {self.decompose_factor}.")
 
     def shapes(self, site: Site) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Rate, Size
 from . import peft, starts
 from .dropout import dropout
 from .method import QUERY_VALUE, Begun, Keys, Leaves, Method, States, pattern_value, scalar, zeros
@@ -46,29 +47,26 @@ class LoRA(Method):
     peft_type: ClassVar[str | None] = "LORA"
     allowed: ClassVar[tuple[str, ...]] = starts.STARTS  # values of `start`
 
-    r: int = 8  # rank
+    r: Size = 8  # rank
     alpha: float = 16.0  # the update is scaled by alpha / r
-    dropout: float = 0.0  # of x, on its way into A, in training
+    dropout: Rate = 0.0  # of x, on its way into A, in training
     rslora: bool = False  # scale by alpha / sqrt(r) instead
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)  # regex of a module path's end -> its rank
+    rank_pattern: Mapping[str, Size] = field(default_factory=dict)  # regex of a module path's end -> its rank
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)  # likewise, its alpha
     start: str = "default"  # of the factors (`adapters/starts.py`)
     bias: bool = False  # B has a bias [out], as with PEFT's `lora_bias`; not at embeddings
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bias and (type(self) is not LoRA or self.start in starts.ON_RESIDUAL):
             raise GraftaxError(f"{self.name}: a bias is for plain LoRA, whose factors start beside the weights.")
         if self.start not in self.allowed:
             raise GraftaxError(f"{self.name}: start {self.start!r} is none of {', '.join(self.allowed)}.")
         for rank in (self.r, *self.rank_pattern.values()):
-            if rank < 1:
-                raise GraftaxError(f"{self.name}: rank must be at least 1, got {rank}.")
             if rank % 2 and self.start == "orthogonal":
                 raise GraftaxError(f"{self.name}: an orthogonal start takes even ranks, got {rank}.")
         if self.start in starts.ON_RESIDUAL and min(self.alpha, *self.alpha_pattern.values(), math.inf) <= 0:
             raise GraftaxError(f"{self.name}: start {self.start!r} divides by alpha, which must be positive.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise GraftaxError(f"{self.name}: dropout must be in [0, 1), got {self.dropout}.")
 
     def size(self, site: Site) -> int:
         return pattern_value(self.rank_pattern, site.path, self.r)

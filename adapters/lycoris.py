@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 
-from ..errors import GraftaxError
+from ..typed import Size
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, pattern_value, scalar
 from .sites import LinearWeights, Site
@@ -28,15 +28,10 @@ class Lycoris(Method):
     roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     mergeable: ClassVar[bool] = True
 
-    r: int = 8  # rank
+    r: Size = 8  # rank
     alpha: float = 8.0  # the change is scaled by alpha / r
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)  # regex of a module path's end -> its rank
+    rank_pattern: Mapping[str, Size] = field(default_factory=dict)  # regex of a module path's end -> its rank
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)  # likewise, its alpha
-
-    def __post_init__(self) -> None:
-        for rank in (self.r, *self.rank_pattern.values()):
-            if rank < 1:
-                raise GraftaxError(f"{self.name}: rank must be at least 1, got {rank}.")
 
     def rank(self, site: Site) -> int:
         return pattern_value(self.rank_pattern, site.path, self.r)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from .adapter import Adapter
+from .fitting import is_finite, refuse_unfit
 from .head import Head
 from .sites import WEIGHTS
 
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from ..models.backbone import Backbone
 
 
-def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
+def merged_arrays(backbone: Backbone, adapter: Adapter, *, any_backbone: bool = False) -> dict[str, np.ndarray]:
     """The backbone's arrays by weight name (`Backbone.arrays`), as float32, with the adapter folded in.
 
     Raises GraftaxError for a method that is no change of the weights (bottleneck adapters, prefixes), for one that changes what
-    a language model reads of a table but not what it says with it, and for a quantised backbone.
+    a language model reads of a table but not what it says with it, for a quantised backbone, for an adapter of another
+    backbone (`any_backbone`: do not compare fingerprints), and where a merged weight would not be finite.
     """
+    refuse_unfit(adapter, backbone, any_backbone=any_backbone)
     if backbone.quantize:
         raise GraftaxError(
             f"{backbone.name} is held as {backbone.quantize}, rounded: load it without quantize to merge into it."
@@ -56,16 +59,18 @@ def merged_arrays(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]
             if lost:
                 raise GraftaxError(f"{method.name} cannot be merged: it adds a {lost[0]} to {site.path}, which has none.")
             for leaf, name in there.items():
+                if not is_finite(getattr(merged, leaf)):
+                    raise GraftaxError(f"{method.name} at {site.path} cannot be merged: the {leaf} would not be finite.")
                 arrays[name][index] = getattr(merged, leaf)
     return dict(arrays)
 
 
-def merge(backbone: Backbone, adapter: Adapter) -> tuple[Backbone, Adapter]:
+def merge(backbone: Backbone, adapter: Adapter, *, any_backbone: bool = False) -> tuple[Backbone, Adapter]:
     """A new backbone with the adapter folded in, and what is left of the adapter: its head, or nothing.
 
     Both arguments stay as they are; the new weights are float32. Raises GraftaxError as `merged_arrays` does.
     """
-    arrays = merged_arrays(backbone, adapter)
+    arrays = merged_arrays(backbone, adapter, any_backbone=any_backbone)
     whole = backbone.with_weights(arrays, f"{backbone.name} with an adapter")
     heads = tuple(m for m in adapter.methods if isinstance(m, Head))
     states = {head.key: adapter.states[head.key] for head in heads}

@@ -15,7 +15,6 @@ docs/adding_a_method.md walks through a new one.
 from __future__ import annotations
 
 import dataclasses
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
@@ -23,7 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
 import jax
 import numpy as np
 
+from .. import typed
 from ..errors import GraftaxError
+from .patterns import fullmatch
 from .sites import Site
 
 if TYPE_CHECKING:
@@ -66,6 +67,10 @@ class Method(ABC):
     peft_task: ClassVar[str | None] = None  # the only `task_type` that PEFT has it for; None: any
 
     targets: Targets = None  # regex over the whole module path, or tuple of suffixes, as in PEFT; None: `default_roles`
+
+    def __post_init__(self) -> None:
+        """Every field is held to its annotation; a method that has rules beside those checks them behind this."""
+        typed.settle(self, self.name)
 
     # -- where it acts ------------------------------------------------------------------------------------------------
 
@@ -256,10 +261,7 @@ class Method(ABC):
 def matches(targets: str | Sequence[str], path: str) -> bool:
     """PEFT's rule: a string is a regex for the whole path, a list holds whole paths or dotted suffixes."""
     if isinstance(targets, str):
-        try:
-            return re.fullmatch(targets, path) is not None
-        except re.error as error:
-            raise GraftaxError(f"target {targets!r} is not a regular expression: {error}.") from error
+        return fullmatch(targets, path) is not None
     return any(path == t or path.endswith(f".{t}") for t in targets)
 
 
@@ -271,13 +273,14 @@ def file_key(site: Site, suffix: str) -> str:
 def pattern_value(patterns: Mapping[str, T], path: str, default: T) -> T:
     """PEFT's rule for rank and alpha patterns: the first key that, as a regex, matches the end of the path at a dot."""
     for key, value in patterns.items():
-        if re.match(rf"(.*\.)?({key})$", path):
+        if fullmatch(rf"(.*\.)?({key})", path):
             return value
     return default
 
 
 def zeros(*shape: int) -> np.ndarray:
-    return np.zeros(shape, np.float32)
+    """Zeros to be read: one number that stands for all, so that a size costs no memory until it is found to be true."""
+    return np.broadcast_to(np.float32(0.0), shape)
 
 
 def scalar(value: float) -> np.ndarray:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Rate, Size, SizeOrZero
 from . import peft
 from .dropout import dropout
 from .method import QUERY_VALUE, Leaves, Method, scalar, zeros
@@ -40,15 +41,9 @@ class MiSS(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "MISS"
 
-    r: int = 64  # rows of a shard
-    mini_r: int = 0  # columns of a shard, which must divide the outputs; 0: all of them
-    dropout: float = 0.0  # of x, in training
-
-    def __post_init__(self) -> None:
-        if self.r < 1 or self.mini_r < 0:
-            raise GraftaxError(f"miss: r must be at least 1 and mini_r not negative, got {self.r} and {self.mini_r}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise GraftaxError(f"miss: dropout must be in [0, 1), got {self.dropout}.")
+    r: Size = 64  # rows of a shard
+    mini_r: SizeOrZero = 0  # columns of a shard, which must divide the outputs; 0: all of them
+    dropout: Rate = 0.0  # of x, in training
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

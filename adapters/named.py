@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import GraftaxError
+from ..json_files import parse_json
 from .lora import LoRA
 from .method import Method
 from .registry import method_class
@@ -48,13 +48,8 @@ def make_method(
             f"{_names(parts)}."
         )
     of_lora = {"r" if key == "rank" else key: value for key, value in given.items()}
-    for key, field in zip(given, of_lora, strict=True):
-        _check(method, key, given[key], getattr(LoRA, field))
     values = {"targets": target} | dict(_value(text, method, parts) for text in option)
-    try:
-        made = tuple(_with(part, of_lora if isinstance(part, LoRA) else {}, values) for part in parts)
-    except (TypeError, AttributeError) as error:
-        raise GraftaxError(f"{method}: {error}.") from error
+    made = tuple(_with(part, of_lora if isinstance(part, LoRA) else {}, values) for part in parts)
     return made if len(made) > 1 else made[0]
 
 
@@ -84,21 +79,12 @@ def _names(parts: Sequence[Method]) -> str:
 
 
 def _value(text: str, method: str, parts: Sequence[Method]) -> tuple[str, Any]:
-    """Field and value of an option, checked against the field's default."""
-    fields = {field.name: field for part in parts for field in dataclasses.fields(part)}
+    """Field and value of an option; the method that has the field says whether it takes the value."""
+    fields = {field.name for part in parts for field in dataclasses.fields(part)}
     key, equals, said = text.partition("=")
     if not equals or key not in fields:
         raise GraftaxError(f"--option {text}: expected name=value with a field of {method}: {_names(parts)}.")
     try:
-        value = json.loads(said)
-    except ValueError:
-        value = said
-    _check(f"--option {text}", key, value, fields[key].default)
-    return key, value
-
-
-def _check(where: str, name: str, value: Any, like: Any) -> None:
-    """Refuse a value of another type than the default; a whole number is a float, too."""
-    fits = isinstance(value, int | float if isinstance(like, float) else type(like))
-    if isinstance(like, bool | int | float | str) and (not fits or isinstance(value, bool) != isinstance(like, bool)):
-        raise GraftaxError(f"{where}: {name} is {type(like).__name__}, as in {name}={json.dumps(like)}.")
+        return key, parse_json(said, f"--option {key}")
+    except GraftaxError:
+        return key, said

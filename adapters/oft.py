@@ -15,13 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import SizeOrZero, Within
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
@@ -46,17 +47,16 @@ class OFT(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "OFT"
 
-    r: int = 0  # number of blocks; either this or the block size, the other 0
-    oft_block_size: int = 32  # b
+    r: SizeOrZero = 0  # number of blocks; either this or the block size, the other 0
+    oft_block_size: SizeOrZero = 32  # b
     block_share: bool = False  # one rotation for all blocks
     use_cayley_neumann: bool = True  # the series
-    num_cayley_neumann_terms: int = 5  # of that series
+    num_cayley_neumann_terms: Annotated[int, Within(2, 128)] = 5  # of that series
 
     def __post_init__(self) -> None:
-        if min(self.r, self.oft_block_size) != 0 or max(self.r, self.oft_block_size) < 1:
+        super().__post_init__()
+        if min(self.r, self.oft_block_size) != 0 or max(self.r, self.oft_block_size) == 0:
             raise GraftaxError(f"oft: one of r and oft_block_size is 0, got {self.r} and {self.oft_block_size}.")
-        if self.num_cayley_neumann_terms < 2:
-            raise GraftaxError(f"oft: num_cayley_neumann_terms must be at least 2, got {self.num_cayley_neumann_terms}.")
 
     def blocks(self, site: Site) -> tuple[int, int]:
         """Number of blocks and their size."""

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import SizeOrZero
 from .method import Leaves, zeros
 from .prompt import PromptTuning
 from .sites import Site
@@ -41,14 +42,12 @@ class PTuning(PromptTuning):
     traced: ClassVar[tuple[str, ...]] = ("encoder_hidden_size",)
     peft_type: ClassVar[str] = "P_TUNING"
 
-    encoder_hidden_size: int = 0  # h; 0: e, the width of the word embeddings
+    encoder_hidden_size: SizeOrZero = 0  # h; 0: e, the width of the word embeddings
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.post:
             raise GraftaxError("p_tuning: its rows come before the norm of the embeddings, as PEFT's do.")
-        if self.encoder_hidden_size < 0:
-            raise GraftaxError(f"p_tuning: encoder_hidden_size must not be negative, got {self.encoder_hidden_size}.")
 
     def _network(self, site: Site) -> dict[str, tuple[int, ...]]:
         """Shapes of the network's leaves."""

@@ -7,12 +7,12 @@ of the keys that say nothing about the result.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import GraftaxError
 from .method import Targets, matches
+from .patterns import fullmatch
 from .sites import LM_HEAD, Site
 
 #: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
@@ -84,10 +84,10 @@ def _frozen(targets: str | list[str]) -> str | tuple[str, ...]:
 def _layer_index(path: str, patterns: str | list[str] | None) -> int | None:
     """The first numbered segment of a module path, or the one after a pattern."""
     if not patterns:
-        found = re.match(r".*?\.[^.]*\.(?P<index>\d+)\.", path)
+        found = fullmatch(r".*?\.[^.]*\.(?P<index>\d+)\..*", path)
         return int(found["index"]) if found else None
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if found := re.match(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\.", path):
+        if found := fullmatch(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\..*", path):
             return int(found["index"])
     return None
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Size
 from .method import Leaves, Method, zeros
 from .sites import Entry, KeyValue, Site, split_heads
 
@@ -34,12 +35,11 @@ class Prefix(Method):
     fresh_within: ClassVar[float | None] = None
     peft_type: ClassVar[str | None] = "PREFIX_TUNING"
 
-    tokens: int = 16  # n
+    tokens: Size = 16  # n
     shifted: bool = True  # the real tokens' positions start after the virtual ones, as in PEFT; in `adapters` they do not
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise GraftaxError(f"prefix: the number of virtual tokens must be at least 1, got {self.tokens}.")
+        super().__post_init__()
         if self.targets is not None:
             raise GraftaxError("prefix: acts on the attention of every layer and takes no targets.")
 

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Size
 from .method import Leaves, Method, zeros
 from .sites import Entry, Site
 
@@ -44,12 +45,11 @@ class PromptTuning(Method):
     adds_tokens: ClassVar[bool] = True
     peft_type: ClassVar[str] = "PROMPT_TUNING"
 
-    tokens: int = 16  # n
+    tokens: Size = 16  # n
     post: bool = False  # the rows come behind the norm of the embeddings
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise GraftaxError(f"{self.name}: the number of virtual tokens must be at least 1, got {self.tokens}.")
+        super().__post_init__()
         if self.targets is not None:
             raise GraftaxError(f"{self.name}: acts on the input and takes no targets.")
 

@@ -29,6 +29,7 @@ import ml_dtypes
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Rate, Seed, Size
 from . import peft
 from .dropout import dropout
 from .method import QUERY_VALUE, Leaves, Method, file_key, scalar, zeros
@@ -50,18 +51,10 @@ class RandLoRA(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "RANDLORA"
 
-    r: int = 32  # rank of each basis; fewer are trained with a greater one
+    r: Size = 32  # rank of each basis; fewer are trained with a greater one
     alpha: float = 640.0  # the update is scaled by alpha / r
-    dropout: float = 0.0  # of x, in training
-    projection_prng_key: int = 0  # what A and B are drawn from
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise GraftaxError(f"randlora: rank must be at least 1, got {self.r}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise GraftaxError(f"randlora: dropout must be in [0, 1), got {self.dropout}.")
-        if self.projection_prng_key < 0:
-            raise GraftaxError(f"randlora: projection_prng_key must not be negative, got {self.projection_prng_key}.")
+    dropout: Rate = 0.0  # of x, in training
+    projection_prng_key: Seed = 0  # what A and B are drawn from
 
     def bases(self, small: int) -> int:
         """How many random updates of rank r make one of full rank."""
@@ -108,7 +101,8 @@ class RandLoRA(Method):
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
         small, wide = sorted(max(site.shape[axis] for site in states) for axis in (0, 1))
-        a, b = zeros(self.r, 1, small), zeros(wide, self.bases(small), self.r)
+        a = np.zeros((self.r, 1, small), np.float32)
+        b = np.zeros((wide, self.bases(small), self.r), np.float32)
         for leaves in states.values():
             own_a, own_b = np.asarray(leaves["a"]), self._by_basis(np.asarray(leaves["b"]))
             a[:, 0, : own_a.shape[1]] = own_a

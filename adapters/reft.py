@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Count, Size
 from .method import Leaves, Method, zeros
 from .sites import FAR, Site
 
@@ -39,15 +40,9 @@ class DiReFT(Method):
     padded: ClassVar[dict[str, int]] = {"r": 0, "w": 0, "b": 0}
     placed: ClassVar[bool] = True
 
-    r: int = 8  # rank
-    prefix_positions: int = 0  # how many of a text's first tokens are changed, and
-    suffix_positions: int = 0  # of its last; both 0: every token
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise GraftaxError(f"{self.name}: rank must be at least 1, got {self.r}.")
-        if min(self.prefix_positions, self.suffix_positions) < 0:
-            raise GraftaxError(f"{self.name}: the numbers of positions must not be negative.")
+    r: Size = 8  # rank
+    prefix_positions: Count = 0  # how many of a text's first tokens are changed, and
+    suffix_positions: Count = 0  # of its last; both 0: every token
 
     def size(self, site: Site) -> int:
         return self.r

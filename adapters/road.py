@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Within
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
@@ -41,13 +42,14 @@ class RoAd(Method):
     peft_type: ClassVar[str] = "ROAD"
 
     variant: str = "road_1"  # road_1, road_2 or road_4
-    group_size: int = 64  # outputs that are paired among themselves
+    group_size: Annotated[int, Within(2, 1 << 15)] = 64  # outputs that are paired among themselves
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.variant not in _PER_OUTPUT:
             raise GraftaxError(f"road: variant {self.variant!r} is none of {', '.join(_PER_OUTPUT)}.")
-        if self.group_size < 2 or self.group_size % 2:
-            raise GraftaxError(f"road: group_size must be even and at least 2, got {self.group_size}.")
+        if self.group_size % 2:
+            raise GraftaxError(f"road: group_size must be even, got {self.group_size}.")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

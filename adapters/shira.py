@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Seed, Size
 from . import peft
 from .method import QUERY_VALUE, Leaves, Method, zeros
 from .sites import LinearWeights, Site
@@ -39,14 +40,8 @@ class SHiRA(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "SHIRA"
 
-    r: int = 32  # r (in + out) entries
-    random_seed: int = 0  # of the places, which differ from site to site
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise GraftaxError(f"shira: r must be at least 1, got {self.r}.")
-        if self.random_seed < 0:
-            raise GraftaxError(f"shira: random_seed must not be negative, got {self.random_seed}.")
+    r: Size = 32  # r (in + out) entries
+    random_seed: Seed = 0  # of the places, which differ from site to site
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)

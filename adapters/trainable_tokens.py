@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Count
 from . import peft
 from .method import Leaves, Method, zeros
 from .sites import LM_HEAD, Site, TableWeights
@@ -44,15 +45,12 @@ class TrainableTokens(Method):
     peft_type: ClassVar[str] = "TRAINABLE_TOKENS"
     peft_task: ClassVar[str] = "CAUSAL_LM"  # it keeps no head beside, and of an encoder-decoder's towers the same rows
 
-    ids: tuple[int, ...] = ()  # of the tokens; there must be some
+    ids: tuple[Count, ...] = ()  # of the tokens; there must be some
 
     def __post_init__(self) -> None:
-        ids: Sequence[Any] = self.ids if isinstance(self.ids, list | tuple) else [None]
-        if any(type(token) is not int or token < 0 for token in ids):
-            raise GraftaxError(f"trainable_tokens: ids is a list of token ids, got {self.ids!r}.")
-        if len(set(ids)) < len(ids):
-            raise GraftaxError(f"trainable_tokens: an id is named twice in {list(ids)}.")
-        object.__setattr__(self, "ids", tuple(ids))
+        super().__post_init__()
+        if len(set(self.ids)) < len(self.ids):
+            raise GraftaxError(f"trainable_tokens: an id is named twice in {list(self.ids)}.")
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.ids:

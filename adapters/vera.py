@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 import jax
 import numpy as np
 
-from ..errors import GraftaxError
+from ..typed import Rate, Seed, Size
 from . import peft
 from .dropout import dropout
 from .method import QUERY_VALUE, Leaves, Method, scalar, zeros
@@ -44,18 +44,10 @@ class VeRA(Method):
     mergeable: ClassVar[bool] = True
     peft_type: ClassVar[str] = "VERA"
 
-    r: int = 256  # rank of the projections
+    r: Size = 256  # rank of the projections
     d_initial: float = 0.1  # where d starts
-    dropout: float = 0.0  # of x, in training
-    projection_prng_key: int = 0  # what A and B are drawn from
-
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise GraftaxError(f"vera: rank must be at least 1, got {self.r}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise GraftaxError(f"vera: dropout must be in [0, 1), got {self.dropout}.")
-        if self.projection_prng_key < 0:
-            raise GraftaxError(f"vera: projection_prng_key must not be negative, got {self.projection_prng_key}.")
+    dropout: Rate = 0.0  # of x, in training
+    projection_prng_key: Seed = 0  # what A and B are drawn from
 
     def size(self, site: Site) -> int:
         return self.r

@@ -19,20 +19,20 @@ _MOST_BYTES = 1 << 28  # the largest tokenizers have some 40 MB
 _POINTER = b"version https://git-lfs.github.com/spec/"  # how every pointer begins, by Git LFS's specification
 
 
-def read_object(path: Path, missing: str | None = None) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_object(path: Path, missing: str | None = None, *, not_numbers: bool = False) -> dict[str, Any]:
+    """The JSON object in a file; with `not_numbers` NaN and Infinity, which older versions wrote, are read as null.
 
     Raises:
         GraftaxError: `missing` (or a line that names it), where there is no such file; else what is wrong with it.
     """
-    content = read_value(path, missing)
+    content = read_value(path, missing, not_numbers=not_numbers)
     if not isinstance(content, dict):
         raise GraftaxError(f"{path}: expected a JSON object.")
     return content
 
 
-def read_value(path: Path, missing: str | None = None) -> Any:
-    """The JSON in a file, be it an object or not; errors as of `read_object`."""
+def read_value(path: Path, missing: str | None = None, *, not_numbers: bool = False) -> Any:
+    """The JSON in a file, be it an object or not; arguments and errors as of `read_object`."""
     if not path.is_file():
         raise GraftaxError(missing or f"{path}: no such file.")
     refuse_pointer(path)
@@ -42,17 +42,17 @@ def read_value(path: Path, missing: str | None = None) -> Any:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    return parse_json(text, str(path))
+    return parse_json(text, str(path), not_numbers=not_numbers)
 
 
-def parse_json(text: str, source: str, nan: bool = False) -> Any:
+def parse_json(text: str, source: str, *, not_numbers: bool = False) -> Any:
     """The value that a text of JSON stands for; GraftaxError, which names `source`, where it is not sound.
 
-    `nan`: NaN and infinities pass, as in rows of data, where they stand for what is missing.
+    With `not_numbers` NaN and Infinity are read as null: nothing is there.
     """
-    constant, number = (None, None) if nan else (_refuse_constant, _finite)
+    constant = _as_null if not_numbers else _refuse_constant
     try:
-        content = json.loads(text, parse_constant=constant, parse_float=number, object_pairs_hook=_unique)
+        content = json.loads(text, parse_constant=constant, parse_float=_finite, object_pairs_hook=_unique)
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise GraftaxError(f"{source}: a string in it has half of a surrogate pair.") from error
@@ -64,10 +64,18 @@ def parse_json(text: str, source: str, nan: bool = False) -> Any:
 
 
 def refuse_pointer(path: Path) -> None:
-    """An error where a file is a Git LFS pointer: some 130 bytes in place of the content."""
-    with path.open("rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
-            raise GraftaxError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
+    """An error where a file is a Git LFS pointer, some 130 bytes in place of the content, or cannot be opened."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_POINTER))
+    except OSError as error:
+        raise GraftaxError(f"{path}: cannot be read ({error.strerror}).") from error
+    if begins == _POINTER:
+        raise GraftaxError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
+
+
+def _as_null(name: str) -> None:
+    return None
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -82,8 +90,9 @@ def _finite(digits: str) -> float:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    content: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key!r} is there twice")
+        content[key] = value
     return content

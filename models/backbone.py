@@ -20,7 +20,7 @@ from flax import nnx
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
-from ..adapters.head import FIRST, Head
+from ..adapters.head import FIRST, HEADS, POOLED, TOKENS, Head
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
 from ..errors import GraftaxError
 from ..shown import Shown
@@ -28,9 +28,6 @@ from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
 from .parts import Weight
-
-POOLED, TOKENS = "head.pooled", "head.tokens"
-HEADS = (POOLED, FIRST, TOKENS)  # names of the sites of heads
 
 _UNROLLED = 12  # layers at most
 

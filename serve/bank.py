@@ -8,6 +8,7 @@ bucket (powers of two from 8), more adapters than slots (doubled each time).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
+from ..adapters.fitting import refuse_unfit
 from ..adapters.graft import State, prepared
 from ..adapters.sites import stack_of
 from ..errors import GraftaxError
@@ -29,8 +31,7 @@ class Bank:
         self.backbone = backbone
         self.adapters: dict[str, Adapter] = {}
         self._slots: dict[str, int] = {}
-        self._free = list(range(capacity - 1, 0, -1))  # slot 0 is "no adapter"
-        self._capacity = capacity
+        self._capacity = capacity  # slots; 0 is "no adapter"
         self.layout = Layout((), 0)
         self.state: State = {}
         self.growths = 0  # how often the shape changed: each means compiling what is called next
@@ -47,50 +48,64 @@ class Bank:
             raise GraftaxError(f"no adapter named {name!r} is loaded; loaded are {', '.join(self._slots) or 'none'}.")
         return self._slots[name]
 
-    def add(self, name: str, adapter: Adapter) -> None:
-        """Make an adapter resident; one of the same name is replaced."""
+    def add(self, name: str, adapter: Adapter, *, any_backbone: bool = False) -> None:
+        """Make an adapter resident; one of the same name is replaced. Where that fails, the bank is as it was.
+
+        Raises GraftaxError for a name that is no text, and for an adapter that is not this backbone's (`adapters/fitting.py`).
+        """
         if not isinstance(name, str) or not name:
             raise GraftaxError(f"an adapter is loaded under a name, a text that is not empty; got {name!r}.")
+        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=name)
         layout = Layout.of([adapter], self.backbone.sites, grow=self.layout, bucket=True)
-        known = name in self._slots
-        if not known and not self._free:
-            self._free = list(range(2 * self._capacity - 1, self._capacity - 1, -1))
-            self._capacity *= 2
-            layout_changed = True
+        slots = self._slots if name in self._slots else {**self._slots, name: self._unused()}
+        capacity = self._capacity if slots[name] < self._capacity else 2 * self._capacity
+        adapters = {**self.adapters, name: adapter}
+        grows = (layout, capacity) != (self.layout, self._capacity)
+        if grows:
+            held = {slots[name]: adapter for name, adapter in adapters.items()}
+            frozen, state = self._built(layout, capacity, held)
         else:
-            layout_changed = layout != self.layout
-        if not known:
-            self._slots[name] = self._free.pop()
-        self.adapters[name] = adapter
-        if layout_changed:
-            self.layout = layout
-            self._rebuild()
-        else:
-            self._write(self._slots[name], adapter)
+            frozen, state = self._frozen, self._written(slots[name], adapter)
+        self.layout, self._capacity, self._slots, self.adapters = layout, capacity, slots, adapters
+        self._frozen, self.state, self.growths = frozen, state, self.growths + grows
 
     def remove(self, name: str) -> None:
         """Forget an adapter; its slot is free, and what it holds is read by no row."""
-        self._free.append(self.slot(name))
-        del self._slots[name], self.adapters[name]
+        self.slot(name)
+        self._slots = {other: slot for other, slot in self._slots.items() if other != name}
+        self.adapters = {other: adapter for other, adapter in self.adapters.items() if other != name}
 
-    def _rebuild(self) -> None:
-        """Build every leaf anew, at the present layout and capacity."""
-        self._frozen = {slot.name: self.backbone.frozen_at(self.backbone.params, slot.name) for slot in self.layout.slots}
-        shapes = jax.eval_shape(prepared, self.layout.stack(None, self.backbone.sites).state, self._frozen)
+    def _unused(self) -> int:
+        """The first free slot, which lies beyond the capacity where none is."""
+        used = {*self._slots.values()}
+        return next(slot for slot in range(1, self._capacity + 1) if slot not in used)
+
+    def _built(self, layout: Layout, capacity: int, held: Mapping[int, Adapter]) -> tuple[dict[str, Any], State]:
+        """The weights at a layout's sites, and every leaf anew with what the slots hold."""
+        frozen = {slot.name: self.backbone.frozen_at(self.backbone.params, slot.name) for slot in layout.slots}
+        nothing = layout.stack(None, self.backbone.sites).state
+        shapes = jax.eval_shape(prepared, nothing, frozen)
 
         def room(name: str, leaf: Any) -> jax.Array:
             axis = 1 if stack_of(name) else 0
-            return jnp.zeros((*leaf.shape[:axis], self._capacity, *leaf.shape[axis:]), leaf.dtype)
+            return jnp.zeros((*leaf.shape[:axis], capacity, *leaf.shape[axis:]), leaf.dtype)
 
-        self.state = {name: jax.tree.map(partial(room, name), tree) for name, tree in shapes.items()}
-        self._write(0, None)
-        for name, adapter in self.adapters.items():
-            self._write(self._slots[name], adapter)
-        self.growths += 1
+        state = {name: jax.tree.map(partial(room, name), tree) for name, tree in shapes.items()}
+        state = self._put(state, np.int32(0), nothing, frozen)
+        for slot, adapter in held.items():
+            state = self._put(state, np.int32(slot), layout.stack(adapter, self.backbone.sites).state, frozen)
+        return frozen, state
 
-    def _write(self, slot: int, adapter: Adapter | None) -> None:
+    def _written(self, slot: int, adapter: Adapter) -> State:
+        """The present leaves with one slot written in place; if that fails after they were given away, they are made again."""
         one = self.layout.stack(adapter, self.backbone.sites).state
-        self.state = self._put(self.state, np.int32(slot), one, self._frozen)
+        try:
+            return self._put(self.state, np.int32(slot), one, self._frozen)
+        except BaseException:
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
+                held = {self._slots[name]: adapter for name, adapter in self.adapters.items()}
+                self.state = self._built(self.layout, self._capacity, held)[1]
+            raise
 
 
 def _put(state: State, slot: jax.Array, one: State, frozen: dict[str, Any]) -> State:

@@ -16,7 +16,6 @@ may hold averages and splits; an average or a split of stacks has no such form, 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 
 from ..adapters.graft import SINGLE, Mix
 from ..errors import GraftaxError
+from ..typed import checked
 
 if TYPE_CHECKING:
     from .bank import Bank
@@ -84,8 +84,9 @@ class Average(Composition):
 
     def __init__(self, *parts: str | Composition, weights: Iterable[float] | None = None):
         super().__init__(*parts)
-        given = (1.0 / len(parts),) * len(parts) if weights is None else tuple(float(w) for w in weights)
-        if len(given) != len(parts) or not all(map(math.isfinite, given)):
+        given = (1.0 / len(parts),) * len(parts) if weights is None else tuple(weights)
+        given = checked(given, tuple[float, ...], "the weights of an Average")
+        if len(given) != len(parts):
             raise GraftaxError(f"Average of {len(parts)} adapters needs as many numbers as weights, got {given}.")
         object.__setattr__(self, "weights", given)
         plan_of(self)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
+from ..adapters.fitting import length_for, refuse_unfit
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
@@ -84,9 +85,9 @@ def evaluate_language(
 
     `chat_template`: in place of the one with which the adapter was trained, a name or a Jinja text (`models/chat.py`).
     """
+    refuse_unfit(adapter, backbone)
     task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone, chat_template or adapter.recipe.get("chat_template"))
-    room = backbone.config.max_tokens - sum(method.virtual_tokens for method in adapter.methods)
-    length = min(adapter.recipe.get("max_length", room), room)
+    length = length_for(adapter, backbone, backbone.config.max_tokens)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
     found = outputs_of(backbone, adapter, rows)
     return task.score(rows.examples, [task.answer(mine, (), rows.tokens[i]) for i, mine in found.items()], ())
@@ -123,6 +124,7 @@ def pooled_of(backbone: Backbone, adapter: Adapter | None, rows: Rows) -> np.nda
     program = backbone.programs.setdefault((pooled_of,), jax.jit(features))
     tokenizer, state = Tokenizer.of(backbone), {}
     if adapter is not None:
+        refuse_unfit(adapter, backbone)
         whole = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
         state = {name: tree for name, tree in whole.items() if not name.startswith("head.")}
     shape, found = _shape_of(rows, adapter), dict[int, np.ndarray]()

@@ -40,12 +40,12 @@ def export_merged(
     """
     from safetensors.numpy import save_file
 
-    if not isinstance(adapter, Adapter):
+    if isinstance(adapter, str | Path):
         adapter = load_adapter(adapter, backbone, any_backbone=any_backbone)
     head = next((m for m in adapter.methods if isinstance(m, Head)), None)
     if head is not None and head.site == FIRST:
         raise GraftaxError("its head reads the first position without the pooler, which transformers' task model cannot.")
-    whole, rest = merge(backbone, adapter)
+    whole, rest = merge(backbone, adapter, any_backbone=any_backbone)
     tensors = unstack_weights(whole, whole.arrays())
     config = dict(backbone.hf_config or {})
     for key in ("dtype", "torch_dtype", "problem_type"):

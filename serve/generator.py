@@ -91,13 +91,13 @@ class Generator(Shown):
 
     def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
         """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""
-        if not isinstance(adapter, Adapter):
+        if isinstance(adapter, str | Path):
             adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             tokenizer = tokenizer.with_template(adapter.recipe.get("chat_template"))
         with self._lock:
-            self.bank.add(name, adapter)
+            self.bank.add(name, adapter, any_backbone=any_backbone)
             self._tokenizers[name] = tokenizer
 
     def unload(self, name: str) -> None:

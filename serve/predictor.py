@@ -26,6 +26,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
+from ..adapters.fitting import length_for, refuse_unfit
 from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
@@ -129,18 +130,18 @@ class Predictor(Shown):
         Raises:
             GraftaxError: no adapter there, one that does not fit this backbone, or another number of labels than classes.
         """
-        if not isinstance(adapter, Adapter):
+        if isinstance(adapter, str | Path):
             adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
+        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=str(name))
         head = next((m for m in adapter.methods if isinstance(m, Head)), None)
         count = head.labels if head else 0
         names = tuple(labels or adapter.labels or (f"LABEL_{i}" for i in range(count)))
         if len(names) != count:
             raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
-        virtual = sum(method.virtual_tokens for method in adapter.methods)
-        length = min(adapter.recipe.get("max_length", self.max_length), self.backbone.config.max_tokens - virtual)
+        length = length_for(adapter, self.backbone, self.max_length)
         loaded = _Loaded(task_named(adapter.task), names, length)
         with self._lock:
-            self.bank.add(name, adapter)
+            self.bank.add(name, adapter, any_backbone=any_backbone)
             self._loaded[name] = loaded
 
     def unload(self, name: str) -> None:
@@ -160,8 +161,9 @@ class Predictor(Shown):
         if name is None and self.backbone.own_head is None:
             raise GraftaxError(f"{self.backbone.name} brings no head of its own: name an adapter.")
         name = _OWN if name is None else name
-        self.bank.slot(name)
-        return self._loaded[name]
+        with self._lock:  # what the name means at one moment
+            self.bank.slot(name)
+            return self._loaded[name]
 
     def predict(
         self,

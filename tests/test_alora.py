@@ -216,8 +216,8 @@ def test_it_is_trained(teller: Backbone, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({}, "no invocation. Give the ids"),
-        ({"invocation": "<answer>"}, "list of token ids, got '<answer>'"),
-        ({"invocation": (3, -1)}, r"list of token ids, got \(3, -1\)"),
+        ({"invocation": "<answer>"}, "invocation must be a list, .* got '<answer>'"),
+        ({"invocation": (3, -1)}, r"at least 0 .* got \(3, -1\)"),
         ({"invocation": (3,), "targets": ("query", "pooler.dense")}, "cannot at bert.pooler.dense"),
         ({"invocation": (3,), "targets": ("no_such",)}, "matches no site"),
         ({"invocation": (3,), "start": "pissa"}, "start 'pissa' is none of"),

@@ -102,7 +102,7 @@ def test_every_suite_that_comes_along_can_be_read() -> None:
     ("old", "new", "said"),
     [
         ("rank = 4", "rnak = 4", r"\[methods.lora\]: no such setting: rnak; there are method, rank"),
-        ("rank = 4", "rank = 'four'", "lora: rank is int, as in rank=8"),
+        ("rank = 4", "rank = 'four'", "lora: r must be a whole number, at least 1"),
         ("rank = 4", "lrs = [1e-3]", "lora searches 1 rates and the others 2"),
         ("[methods.probe]", "[methods.lroa]", "unknown method 'lroa'"),
         ("seeds = 2", "seeds = 0", "seeds is at least 1"),

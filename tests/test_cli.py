@@ -323,7 +323,7 @@ def test_broken_pipe_and_module(folder: Folder) -> None:
 
 #: Arguments -> part of the one line. {b}ackbone, {d}ata, {r}un, {t}mp.
 BAD_USE = {
-    "train -b {b} -d {d}/bank.csv -o {t}/o --rank 0": "rank must be at least 1",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --rank 0": "r must be a whole number, at least 1",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method lara": "unknown method 'lara': did you mean lora? There are lora",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method ia3 --rank 4": "rank is for LoRA and its kin; settings of ia3",
     "train -b {b} -d {d} -o {t}/o": "a directory; give its files",

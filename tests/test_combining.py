@@ -156,11 +156,11 @@ def test_combined_is_saved_like_any(backbone_of: Any, tmp_path: Path) -> None:
         ((IA3(),), {}, "ia3 cannot be combined: it changes biases"),
         ((LoRA(),), {"how": "median"}, "combination 'median' is none of linear, cat"),
         ((LoRA(),), {"weights": [1.0, 2.0]}, "1 adapters but 2 weights"),
-        ((LoRA(),), {"weights": [float("nan")]}, "weights must be numbers"),
+        ((LoRA(),), {"weights": [float("nan")]}, "a weight must be a number, got nan"),
         ((LoRA(),), {"how": "ties"}, "ties needs density"),
         ((LoRA(),), {"density": 0.5}, "linear takes no density"),
         ((LoRA(),), {"how": "ties", "density": 0.0}, r"in \(0, 1\]"),
-        ((LoRA(),), {"how": "svd", "rank": 0}, "rank must be at least 1"),
+        ((LoRA(),), {"how": "svd", "rank": 0}, "rank must be a whole number, at least 1"),
         ((LoRA(),), {"how": "svd", "energy": 1.5}, "energy is the share"),
     ],
 )

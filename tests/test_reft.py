@@ -92,7 +92,7 @@ def test_a_subspace_must_fit(backbone_of: GetBackbone) -> None:
     (site, *_) = LoReFT(r=33).select(backbone_of("bert").sites)
     with pytest.raises(GraftaxError, match="33 dimensions does not fit the 32 channels"):
         LoReFT(r=33).init(jax.random.key(0), site)
-    with pytest.raises(GraftaxError, match="loreft: rank must be at least 1"):
+    with pytest.raises(GraftaxError, match="loreft: r must be a whole number, at least 1"):
         LoReFT(r=0)
-    with pytest.raises(GraftaxError, match="direft: the numbers of positions must not be negative"):
+    with pytest.raises(GraftaxError, match="direft: suffix_positions must be a whole number, at least 0"):
         DiReFT(suffix_positions=-1)

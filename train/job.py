@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
+from ..adapters.fitting import refuse_unfit
 from ..adapters.method import Method
 from ..adapters.sites import Site
 from ..errors import GraftaxError
@@ -104,6 +105,8 @@ def prepare(
     methods = (*body, *([head] if head else []))
     if not methods:
         raise GraftaxError(f"task {task.name!r} has no head to train: it needs a method.")
+    for trained in (adapter for m in body for adapter in getattr(m, "trained", ())):  # those that a fusion holds
+        refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
     virtual = sum(m.virtual_tokens for m in methods)
     if recipe.max_length + virtual > backbone.config.max_tokens:
         most = backbone.config.max_tokens - virtual

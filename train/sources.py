@@ -120,7 +120,7 @@ def parse_json_lines(lines: Iterable[str], source: str) -> list[dict[str, Any]]:
     for i, line in enumerate(lines):
         if not line.strip():
             continue
-        row = parse_json(line, f"{source}: line {i + 1}", nan=True)
+        row = parse_json(line, f"{source}: line {i + 1}", not_numbers=True)
         if not isinstance(row, dict):
             raise GraftaxError(f"{source}: line {i + 1} is not a JSON object.")
         rows.append(row)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from ...typed import Within, checked
 from ..bottleneck import Bottleneck
 from ..compacter import Compacter
 from ..method import Leaves
@@ -164,7 +165,8 @@ def _read_compacter(
 
 def _width(factor: Any, chosen: Sequence[Site], place: Place) -> int:
     """d divided by the reduction factor, which may be given by layer."""
-    by_layer = factor if isinstance(factor, Mapping) else {"default": factor}
+    given = factor if isinstance(factor, Mapping) else {"default": factor}
+    by_layer = checked(given, Mapping[str, Annotated[float, Within(1e-3)]], f"{place.where}: reduction_factor")
     widths = {max(1, int(s.shape[0] // by_layer[str(s.layer) if str(s.layer) in by_layer else "default"])) for s in chosen}
     if len(widths) > 1:
         raise place.refuse(f"reduction_factor={factor!r} gives several widths; graftax has one in an adapter")

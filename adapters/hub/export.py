@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ... import disk
 from ...errors import GraftaxError
 from ..adapter import Adapter
+from ..fitting import refuse_unfit
 from ..fusion import Fusion
 from ..head import Head
 from .files import head_files, known, method_files
@@ -33,6 +34,7 @@ def export_adapter(
         GraftaxError: what that library cannot say; the directory exists and `overwrite` is not given.
     """
     known(backbone)
+    refuse_unfit(adapter, backbone, name=f"{directory}: not saved")
     directory = Path(directory)
     name = name or directory.name
     if not name or "." in name:

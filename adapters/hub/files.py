@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...errors import GraftaxError
+from ...typed import checked
 from ..adapter import Adapter
 from ..directory import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_of
-from ..head import FIRST, Head
+from ..head import FIRST, TOKENS, Head
 from ..method import Leaves, Method, States
 from ..sites import Site
 from .methods import read_methods, words_of
@@ -123,20 +125,21 @@ class FoundHead(NamedTuple):
 def read_head(directory: Path, backbone: Backbone) -> FoundHead | None:
     """The head, where there is one and it is one of this backbone's."""
     file = directory / HEAD_WEIGHTS
-    if not (directory / HEAD_CONFIG).is_file():
+    if not os.path.lexists(directory / HEAD_CONFIG):
         return None
     if not file.is_file():
         _warn(directory, f"there is {HEAD_CONFIG} but no {HEAD_WEIGHTS}")
         return None
     envelope, tensors = read_json(directory / HEAD_CONFIG), parse_tensors(file.read_bytes(), file)
-    settings = envelope.get("config")
+    where = f"{directory / HEAD_CONFIG}"
+    settings = checked(envelope.get("config"), Mapping[str, Any] | None, f"{where}: config")
     if settings is None:  # of transformers' own task model, under its modules' names
         kind = "tagging" if str(envelope.get("model_class")).endswith("ForTokenClassification") else "classification"
         settings = {"label2id": envelope.get("label2id")}
         head = backbone.head(1, tokens=kind == "tagging")
         modules, fits = head.modules, {key.rpartition(".")[0] for key in tensors} == {*head.modules}
     else:
-        kind = settings.get("head_type")
+        kind = checked(settings.get("head_type"), str | None, f"{where}: head_type")
         fitting = [head for head in _heads(backbone, kind) if _shape(head, backbone).items() <= {**_SHAPE, **settings}.items()]
         fits, head = bool(fitting), fitting[0] if fitting else backbone.head(1)
         modules = _numbered(head, envelope.get("name"))
@@ -145,8 +148,8 @@ def read_head(directory: Path, backbone: Backbone) -> FoundHead | None:
         _warn(directory, f"its head is none that graftax has on this backbone: {json.dumps(said)}")
         return None
     classes = len(tensors.get(f"{modules[-1]}.weight", ()))
-    names = settings.get("label2id") or {}
-    labels = tuple(sorted(names, key=lambda name: int(names[name])))
+    names = checked(settings.get("label2id"), Mapping[str, int] | None, f"{where}: label2id") or {}
+    labels = tuple(sorted(names, key=names.__getitem__))
     task = "regress" if kind == "classification" and classes == 1 else _TASKS[kind]
     named = len(labels) == classes and task != "regress"
     return FoundHead(dataclasses.replace(head, labels=max(1, classes)), modules, tensors, labels if named else (), task)
@@ -179,7 +182,7 @@ _FIRST_HEADS = {"none": ("classifier",)} | dict.fromkeys(("tanh", "relu"), ("cla
 
 def _shape(head: Head, backbone: Backbone) -> dict[str, Any]:
     """What a config says of such a head."""
-    if head.site == "head.tokens":
+    if head.site == TOKENS:
         return {"layers": 1}
     hidden = head.hidden != "none"
     pooled = backbone.family.head.features == "pooled" and not hidden and head.site != FIRST

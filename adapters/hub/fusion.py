@@ -28,7 +28,7 @@ from ...errors import GraftaxError
 from ..adapter import Adapter
 from ..bottleneck import Bottleneck
 from ..compacter import Compacter
-from ..directory import HUB_FUSION, HUB_SETUP, parse_tensors, read_json
+from ..directory import HUB_FUSION, HUB_SETUP, is_fusion, parse_tensors, read_json
 from ..files import load_adapter
 from ..fusion import OF, Fuse, Fusion
 from ..method import Leaves, Method, States
@@ -111,8 +111,11 @@ def open_fusion(directory: Path) -> FusionFiles:
     if not (directory / WEIGHTS).is_file():
         pickle = f"; {PICKLE} is a pickle, which graftax never reads" if (directory / PICKLE).exists() else ""
         raise GraftaxError(f"{directory}: no {WEIGHTS} there{pickle}.")
+    members = tuple(directory.parent / member for member in names)
+    if fused := next((member for member in members if is_fusion(member)), None):
+        raise GraftaxError(f"{where}: one of the adapters that it fuses, {fused.name}, is a fusion itself.")
     tensors = parse_tensors((directory / WEIGHTS).read_bytes(), directory / WEIGHTS)
-    return FusionFiles(directory, config, tensors, tuple(directory.parent / member for member in names), head)
+    return FusionFiles(directory, config, tensors, members, head)
 
 
 def read_fusion(directory: Path, backbone: Backbone) -> Adapter:

@@ -1,0 +1,119 @@
+"""Whether an adapter and a backbone belong together: the one check, made wherever the two meet.
+
+The code that stacks and runs adapters would not notice one of another backbone: leaves that no site asks for are left lying,
+and sites that have no leaves answer as the base does. So whatever takes an adapter (a bank, merging, saving, measuring) first
+asks here, and the same is asked of an adapter that was made in memory as of one that was read from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from ..errors import GraftaxError
+from ..typed import checked
+from .adapter import Adapter
+from .facts import Length
+from .head import TOKENS, Head
+from .method import Leaves, Method
+from .sites import Site
+
+if TYPE_CHECKING:
+    from ..models.backbone import Backbone
+
+HEADED = ("classify", "multilabel", "regress", "tag")  # tasks that a head answers
+HEADLESS = ("lm", "sft", "dpo", "seq2seq")
+
+
+def refuse_unfit(adapter: Adapter, backbone: Backbone, *, any_backbone: bool = False, name: str = "the adapter") -> None:
+    """An error, which begins with `name`, unless the adapter is sound and this backbone's.
+
+    Its fingerprint must be the backbone's, unless it has none or `any_backbone` says not to compare; every site where it holds
+    something must be one of the backbone's; its leaves must have the shapes that its methods' settings ask for, and be finite;
+    its task must be one that its head, or none, can answer.
+    """
+    refuse_unsound(adapter, name)
+    if not any_backbone and adapter.fingerprint not in (None, backbone.fingerprint):
+        raise GraftaxError(
+            f"{name}: made for another backbone (fingerprint {str(adapter.fingerprint)[:12]}; "
+            f"this one is {backbone.name}, {backbone.fingerprint[:12]})."
+        )
+    adapter.refuse_other_sites(backbone.sites)
+
+
+def refuse_unsound(adapter: Adapter, name: str = "the adapter") -> None:
+    """An error where an adapter is in itself not what it should be, whatever the backbone."""
+    if not isinstance(adapter, Adapter):
+        raise GraftaxError(f"{name}: expected an adapter or its directory, got {type(adapter).__name__}.")
+    refuse_task(adapter.task, adapter.labels, head_of(adapter), name)
+    keys = [method.key for method in adapter.methods]
+    if sorted(keys) != sorted(adapter.states):
+        raise GraftaxError(f"{name}: states of {', '.join(adapter.states) or 'nothing'} for methods {', '.join(keys)}.")
+    problems = [problem for method in adapter.methods for problem in _problems(method, adapter)]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise GraftaxError(f"{name}: {'; '.join(problems[:3])}{more}.")
+
+
+def length_for(adapter: Adapter, backbone: Backbone, otherwise: int) -> int:
+    """Tokens of a text at most: as many as the adapter was trained on, or else `otherwise`, where the backbone has room."""
+    virtual = sum(method.virtual_tokens for method in adapter.methods)
+    room = backbone.config.max_tokens - virtual
+    if room < 1:
+        raise GraftaxError(f"{virtual} virtual tokens leave no room: {backbone.name} takes {backbone.config.max_tokens}.")
+    return min(checked(adapter.recipe.get("max_length", otherwise), Length, "recipe: max_length"), room)
+
+
+def head_of(adapter: Adapter) -> Head | None:
+    return next((method for method in adapter.methods if isinstance(method, Head)), None)
+
+
+def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str) -> None:
+    """An error where a head, or none, cannot answer a task, or labels are not one for each of its classes."""
+    if task not in (*HEADED, *HEADLESS):
+        raise GraftaxError(f"{name}: task {task!r} is none of {', '.join((*HEADED, *HEADLESS))}.")
+    if head is None:
+        if labels:
+            raise GraftaxError(f"{name}: {len(labels)} labels, and no head that would answer with them.")
+        return
+    if task in HEADLESS:
+        raise GraftaxError(f"{name}: task {task!r} has no head, and this adapter has one.")
+    if (task == "tag") != (head.site == TOKENS):
+        raise GraftaxError(f"{name}: task {task!r} for a head at {head.site}; tags are of tokens, other answers of texts.")
+    if task == "regress" and head.labels != 1:
+        raise GraftaxError(f"{name}: task 'regress' has one number, and its head {head.labels}.")
+    if len(labels) not in (0, head.labels):
+        raise GraftaxError(f"{name}: {len(labels)} labels for a head of {head.labels} classes.")
+
+
+def _problems(method: Method, adapter: Adapter) -> Iterator[str]:
+    """What is wrong with a method's leaves, in words."""
+    for site, (trainable, fixed) in adapter.states[method.key].items():
+        where, like = f"{method.name} at {site.path or site.name}", _like(method, site)
+        for leaf, array in (trainable | fixed).items():
+            if leaf not in like:
+                yield f"{where} has no leaf {leaf}"
+            elif np.shape(array) != like[leaf].shape:
+                yield f"{where}: {leaf} has shape {np.shape(array)}, its settings say {like[leaf].shape}"
+            elif not is_finite(array):
+                yield f"{where}: {leaf} is not finite"
+        held = trainable.keys() | fixed.keys()
+        if missing := {*method.trainable(site)} - held and method.held(site).keys() - held:
+            yield f"{where} lacks {', '.join(sorted(missing))}"
+
+
+def _like(method: Method, site: Site) -> Leaves:
+    trainable, fixed = method.identity(site, method.size(site))
+    return trainable | fixed
+
+
+def is_finite(array: Any) -> bool:
+    """Whether an array holds numbers, none of them NaN or infinite, in float32."""
+    array = np.asarray(array)
+    if not jax.dtypes.issubdtype(array.dtype, np.floating):
+        return array.dtype.kind in "biu"
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())

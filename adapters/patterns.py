@@ -1,0 +1,43 @@
+"""Regular expressions over module paths: `target_modules`, rank patterns and their kin, which users and files write.
+
+They are run by RE2, whose time grows with the text and never with what a pattern makes of it: Python's own engine would try the
+ways in which `(?:[a-z]+)+!` may match "attention" one after another, for longer than anybody waits. RE2 reads what Python does,
+but for look-arounds and references back to a group, which no such engine has.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from ..errors import GraftaxError
+
+_LONGEST = 20_000  # characters of a pattern
+_MEMORY = 1 << 20  # bytes of a compiled one
+
+
+def fullmatch(pattern: str, path: str) -> Any:
+    """The match of a pattern with a whole path, or None, as `re.fullmatch` has it.
+
+    Raises:
+        GraftaxError: what is no regular expression, or one that needs an engine that tries and goes back.
+    """
+    return _compiled(pattern).fullmatch(path)
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:
+    import re2
+
+    if len(pattern) > _LONGEST:
+        raise GraftaxError(f"a regular expression of {len(pattern):,} characters is too long: {pattern}")
+    options = re2.Options()
+    options.log_errors, options.max_mem = False, _MEMORY
+    try:
+        return re2.compile(pattern, options)
+    except (re2.error, UnicodeEncodeError) as error:
+        why = error.args[0].decode("utf-8", "replace") if isinstance(error, re2.error) else "half of a surrogate pair"
+        raise GraftaxError(
+            f"{pattern!r} is not a regular expression here: {why}. Look-arounds, references to groups and repetitions beyond "
+            "1,000 are not taken; name the modules one by one instead."
+        ) from error

@@ -1,0 +1,162 @@
+"""Values that others give, held against the annotations of the dataclass that they are for.
+
+Python does not look at annotations, so without this a rank of True, a rate of NaN or a label that is a list would live on until
+something breaks far from where it came in. A dataclass here says what it takes once, where its fields are declared, and both of
+its makers are held to that: a person who calls it (`settle`), and a file (`read`).
+
+    Rank = Annotated[int, Within(1, 1 << 15)]
+
+    @dataclass(frozen=True)
+    class LoRA:
+        r: Rank = 8
+        rank_pattern: Mapping[str, Rank] = field(default_factory=dict)
+
+What fits: a whole number where a float is wanted, NumPy's numbers, a list for a tuple. What does not: a truth value for a
+number, a number with a point for a whole one, a float that float32 cannot hold, NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import numbers
+import reprlib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from .errors import GraftaxError
+
+T = TypeVar("T")
+_LARGEST = 3.4028234e38  # that float32 can hold
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """Bounds of a number: at least the first, and less than the second."""
+
+    least: float
+    most: float = math.inf
+
+    def __str__(self) -> str:
+        return f"at least {self.least:,}" + (f" and less than {self.most:,}" if self.most < math.inf else "")
+
+
+Count = Annotated[int, Within(0, 1 << 31)]  # of what there may be none of: steps, layers
+Size = Annotated[int, Within(1, 1 << 15)]  # of an axis that a user chooses: a rank, a width, a number of virtual tokens
+SizeOrZero = Annotated[int, Within(0, 1 << 15)]  # where 0 says that another field chooses
+Seed = Annotated[int, Within(0, 1 << 63)]
+Rate = Annotated[float, Within(0.0, 1.0)]  # of dropout
+
+
+class Unfit(Exception):
+    """A value that is not of a kind."""
+
+
+def settle(made: Any, where: str) -> None:
+    """Hold a frozen dataclass that was just made to its annotations, and bring its values to their plain form.
+
+    Raises:
+        GraftaxError: `where` and the field with what it takes and what it got.
+    """
+    for name, kind in kinds_of(made.__class__).items():
+        object.__setattr__(made, name, checked(getattr(made, name), kind, f"{where}: {name}"))
+
+
+def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
+    """The dataclass that a JSON object stands for; GraftaxError for a key that it has not, or a value of another kind."""
+    kinds = kinds_of(typing.cast(Any, cls))
+    if unknown := sorted(content.keys() - kinds.keys()):
+        raise GraftaxError(f"{where}: no such key: {', '.join(unknown)}; there are {', '.join(kinds)}.")
+    values = {name: checked(value, kinds[name], f"{where}: {name}") for name, value in content.items()}
+    try:
+        return cls(**values)
+    except GraftaxError as error:  # of a rule that is no annotation
+        raise GraftaxError(f"{where}: {error}") from error
+
+
+def checked(value: Any, kind: Any, what: str) -> Any:
+    """The value in its plain form where it is of a kind, an annotation; else a GraftaxError that begins with `what`."""
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return read(typing.cast(Any, kind), value, what)
+    try:
+        return fitted(value, kind)
+    except Unfit:
+        raise GraftaxError(f"{what} must be {in_words(kind)}, got {shown(value)}.") from None
+
+
+@functools.cache
+def kinds_of(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass's fields."""
+    kinds = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
+
+
+def fitted(value: Any, kind: Any) -> Any:
+    """The value in the plain form of a kind; Unfit where it is not of that kind."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Annotated:
+        number = fitted(value, inner[0])
+        if not all(bounds.least <= number < bounds.most for bounds in inner[1:]):
+            raise Unfit
+        return number
+    if origin in (typing.Union, types.UnionType):
+        return _first(value, inner)
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return _finite(value)
+    if kind in (bool, str, types.NoneType) and isinstance(value, kind):
+        return value
+    if origin in (tuple, Sequence) and isinstance(value, list | tuple):
+        return tuple(fitted(one, inner[0]) for one in value)
+    if origin is Mapping and isinstance(value, Mapping):
+        return {fitted(key, inner[0]): fitted(one, inner[1]) for key, one in value.items()}
+    if isinstance(kind, type) and isinstance(value, kind) and dataclasses.is_dataclass(kind):
+        return value
+    raise Unfit
+
+
+def _finite(number: Any) -> float:
+    if not -_LARGEST <= number <= _LARGEST:  # NaN neither
+        raise Unfit
+    return float(number)
+
+
+def _first(value: Any, kinds: Sequence[Any]) -> Any:
+    """The value in the form of the first of some kinds that it is of."""
+    for kind in kinds:
+        try:
+            return fitted(value, kind)
+        except Unfit:
+            continue
+    raise Unfit
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+
+
+def in_words(kind: Any) -> str:
+    """A kind, for people: "a whole number, at least 1 and less than 32,768"."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return ", ".join([in_words(inner[0]), *map(str, inner[1:])])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(in_words, inner))
+    if origin in (tuple, Sequence):
+        return f"a list, each of which is {in_words(inner[0])}"
+    if origin is Mapping:
+        return f"an object, each of whose values is {in_words(inner[1])}"
+    return _WORDS.get(kind, "an object")
+
+
+def shown(value: Any) -> str:
+    """The beginning and end of a value as Python writes it."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # what Python says of integers of thousands of digits
+        return "an integer of thousands of digits"

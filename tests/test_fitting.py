@@ -1,0 +1,189 @@
+"""An adapter meets a backbone: one of another backbone, of other shapes or with NaN is refused, wherever that is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import LABELS, fresh, mapped, random_adapter
+from conftest import CONFIGS
+from refusals import refused
+from tiny import write_backbone
+
+from graftax import (
+    Adapter,
+    Generator,
+    GraftaxError,
+    LoRA,
+    Predictor,
+    Prefix,
+    combine,
+    export_adapter,
+    load_adapter,
+    merge,
+    save_adapter,
+)
+from graftax.adapters.adapter import Layout
+from graftax.adapters.fitting import HEADED, HEADLESS, refuse_unfit
+from graftax.models.backbone import Backbone
+from graftax.models.load import load_backbone
+from graftax.models.random import random_backbone
+from graftax.serve.bank import Bank
+from graftax.serve.evaluate import evaluate_language
+from graftax.serve.export import export_merged
+from graftax.train.tasks import TASKS
+
+Meet = Callable[[Backbone, Adapter, Path], Any]
+MEETINGS: dict[str, Meet] = {
+    "Predictor.load": lambda backbone, adapter, path: Predictor(backbone).load("a", adapter),
+    "Bank.add": lambda backbone, adapter, path: Bank(backbone).add("a", adapter),
+    "merge": lambda backbone, adapter, path: merge(backbone, adapter),
+    "export_merged": lambda backbone, adapter, path: export_merged(backbone, adapter, path / "merged"),
+    "save_adapter": lambda backbone, adapter, path: save_adapter(adapter, path / "saved", backbone),
+    "export_adapter": lambda backbone, adapter, path: export_adapter(adapter, path / "exported", backbone),
+}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return load_backbone(write_backbone(tmp_path_factory.mktemp("fitting") / "backbone"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """The same architecture with other weights."""
+    return load_backbone(write_backbone(tmp_path_factory.mktemp("fitting") / "other", seed=8))
+
+
+@pytest.mark.parametrize("where", MEETINGS)
+def test_an_adapter_of_another_backbone_is_refused(where: str, backbone: Backbone, other: Backbone, tmp_path: Path) -> None:
+    adapter = random_adapter(other, (LoRA(r=2, alpha=3.0),))
+    with pytest.raises(GraftaxError, match=f"another backbone.*{other.fingerprint[:12]}.*{backbone.fingerprint[:12]}"):
+        MEETINGS[where](backbone, adapter, tmp_path)
+    assert not list(tmp_path.iterdir())
+    MEETINGS[where](backbone, dataclasses.replace(adapter, fingerprint=None), tmp_path)  # not known to be another's
+
+
+@pytest.mark.parametrize("where", MEETINGS)
+def test_state_at_a_site_that_is_not_there_is_refused(where: str, backbone: Backbone, tmp_path: Path) -> None:
+    """It answered as the base does."""
+    deeper = random_backbone({**CONFIGS["bert"], "num_hidden_layers": 4})
+    adapter = dataclasses.replace(random_adapter(deeper, (LoRA(r=2, alpha=3.0),)), fingerprint=None)
+    with pytest.raises(GraftaxError, match=r"another backbone's: it acts on bert.encoder.layer.[23].*none of that name"):
+        MEETINGS[where](backbone, adapter, tmp_path)
+    wider = random_backbone({**CONFIGS["bert"], "num_hidden_layers": 2, "hidden_size": 64})
+    adapter = dataclasses.replace(random_adapter(wider, (LoRA(r=2, alpha=3.0),)), fingerprint=None)
+    with pytest.raises(GraftaxError, match=r"acts on bert.encoder.layer.0.*linear \(64, 64\); here that is linear \(32, 32\)"):
+        MEETINGS[where](backbone, adapter, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("where", [*MEETINGS, "combine"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_adapter_that_is_not_finite_is_refused(where: str, value: float, backbone: Backbone, tmp_path: Path) -> None:
+    """A merged model of NaN is impossible, and so is a file of it."""
+    adapter = random_adapter(backbone, (LoRA(r=2, alpha=3.0),))
+    broken = mapped(adapter, lambda site, leaf, array: np.full_like(array, value) if leaf == "b" else array)
+    with pytest.raises(GraftaxError, match=r"lora at bert.encoder.layer.0.* b is not finite; .*and 1 more"):
+        combine([adapter, broken], [1.0, 1.0]) if where == "combine" else MEETINGS[where](backbone, broken, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_sums_that_are_not_finite_are_refused(backbone: Backbone, tmp_path: Path) -> None:
+    """Finite adapters whose change of the weights is not."""
+    huge = mapped(random_adapter(backbone, (LoRA(r=2, alpha=3.0),)), lambda site, leaf, a: np.full_like(a, 1e30))
+    with pytest.raises(GraftaxError, match=r"lora at bert.encoder.layer.0.* cannot be merged: the kernel would not be finite"):
+        export_merged(backbone, huge, tmp_path / "merged")
+    for how in ("linear", "svd"):
+        with pytest.raises(GraftaxError, match="the combination"), np.errstate(all="ignore"):
+            combine([huge, huge], [1e30, 1e30], how)
+    for weight in (np.nan, np.inf, 1e300):
+        with pytest.raises(GraftaxError, match="a weight must be a number"):
+            combine([huge], [weight])
+    assert not list(tmp_path.iterdir())
+
+
+CHANGES: dict[str, Callable[[Adapter], Adapter]] = {
+    "1 labels for a head of 3 classes": lambda a: dataclasses.replace(a, labels=("x",)),
+    "task 'tag' for a head at head.pooled": lambda a: dataclasses.replace(a, task="tag"),
+    "task 'regress' has one number, and its head 3": lambda a: dataclasses.replace(a, task="regress"),
+    "task 'lm' has no head": lambda a: dataclasses.replace(a, task="lm"),
+    "task 'chat' is none of": lambda a: dataclasses.replace(a, task="chat"),
+    "no head that would answer": lambda a: dataclasses.replace(a, methods=a.methods[:1], states={"lora": a.states["lora"]}),
+    "states of head:none for methods lora, head:none": lambda a: dataclasses.replace(
+        a, states={key: states for key, states in a.states.items() if key != "lora"}
+    ),
+    "a has shape (5, 32), its settings say (2, 32)": lambda a: mapped(
+        a, lambda site, leaf, array: np.ones((5, 32), np.float32) if leaf == "a" else array
+    ),
+}
+
+
+@pytest.mark.parametrize("said", CHANGES)
+def test_an_adapter_that_contradicts_itself_is_refused(said: str, backbone: Backbone) -> None:
+    line = refused(lambda: refuse_unfit(CHANGES[said](random_adapter(backbone, (LoRA(r=2, alpha=3.0),))), backbone))
+    assert line is not None
+    assert said in line
+
+
+def test_a_missing_leaf_is_refused(backbone: Backbone) -> None:
+    adapter = random_adapter(backbone, (LoRA(r=2, alpha=3.0),))
+    states = {site: ({"a": own["a"]}, fixed) for site, (own, fixed) in adapter.states["lora"].items()}
+    with pytest.raises(GraftaxError, match="lacks b"):
+        refuse_unfit(dataclasses.replace(adapter, states=adapter.states | {"lora": states}), backbone)
+
+
+def test_no_adapter_is_refused(backbone: Backbone) -> None:
+    for nothing in (None, 3, b"directory", {"lora": 1}):
+        assert "expected an adapter" in (refused(lambda nothing=nothing: Predictor(backbone).load("a", nothing)) or "")
+
+
+def test_language_models_ask_too(teller: Backbone, tmp_path: Path) -> None:
+    stranger = random_backbone(CONFIGS["llama"])
+    adapter = fresh(stranger, (LoRA(r=2, alpha=3.0),))
+    adapter = dataclasses.replace(adapter, methods=adapter.methods[:1], states={"lora": adapter.states["lora"]})
+    adapter = dataclasses.replace(adapter, task="lm", labels=())
+    with pytest.raises(GraftaxError, match="another backbone"):
+        Generator(teller).load("a", adapter)
+    with pytest.raises(GraftaxError, match="another backbone"):
+        evaluate_language(teller, adapter, [{"text": "apple"}])
+
+
+def test_any_backbone_forgets_the_fingerprint(backbone: Backbone, other: Backbone, tmp_path: Path) -> None:
+    """Asked for once, at load, or of an adapter in memory where it is used."""
+    adapter = random_adapter(other, (LoRA(r=2, alpha=3.0),))
+    path = save_adapter(adapter, tmp_path / "a", other)
+    taken = load_adapter(path, backbone, any_backbone=True)
+    assert taken.fingerprint is None
+    assert load_adapter(path, other, any_backbone=True).fingerprint == other.fingerprint
+    predictor = Predictor(backbone)
+    predictor.load("file", path, any_backbone=True)
+    predictor.load("taken", taken)
+    predictor.load("memory", adapter, any_backbone=True)
+    one, two, three, base = predictor.predict(["a red plum"] * 4, ["file", "taken", "memory", None])
+    assert one.score == two.score == three.score
+    assert base.label is None
+    merge(backbone, adapter, any_backbone=True)
+    save_adapter(taken, tmp_path / "b", backbone)
+
+
+def test_virtual_tokens_leave_room_for_a_text(backbone: Backbone) -> None:
+    adapter = fresh(backbone, (Prefix(tokens=40),))
+    with pytest.raises(GraftaxError, match=r"40 virtual tokens leave no room: .* takes 40"):
+        Predictor(backbone).load("a", adapter)
+
+
+def test_a_layout_is_of_sites_that_are_there(backbone: Backbone) -> None:
+    deeper = random_backbone({**CONFIGS["bert"], "num_hidden_layers": 4})
+    with pytest.raises(GraftaxError, match="another backbone's"):
+        Layout.of([fresh(deeper, "lora")], backbone.sites)
+
+
+def test_the_tasks_are_those_there_are() -> None:
+    assert {name for name, task in TASKS.items() if not task.headless} == {*HEADED}
+    assert {name for name, task in TASKS.items() if task.headless} == {*HEADLESS}
+    assert len(LABELS) == 3

@@ -1,0 +1,95 @@
+"""Values held against annotations: what fits is brought to its plain form, what does not is refused in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refusals import refused
+
+from graftax.typed import Rate, Size, checked, read, settle
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Outer:
+    size: Size = 1
+    rate: Rate = 0.5
+    on: bool = False
+    names: tuple[str, ...] = ()
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    flags: Sequence[bool] = ()
+    inner: Inner = Inner()
+    free: Any = None
+
+    def __post_init__(self) -> None:
+        settle(self, "outer")
+
+
+FITS: dict[str, list[tuple[Any, Any]]] = {
+    "size": [(3, 3), (np.int64(3), 3)],
+    "rate": [(0, 0.0), (np.float32(0.5), 0.5), (0.999, 0.999)],
+    "names": [(["a", "b"], ("a", "b"))],
+    "sizes": [({"a": 3}, {"a": 3})],
+    "flags": [([True, False], (True, False))],
+    "inner": [({"name": "x"}, Inner("x"))],
+    "free": [([{}], [{}])],
+}
+UNFIT: dict[str, list[Any]] = {
+    "size": [True, 1.0, "1", None, 0, -1, 10**8, 10**6000, float("nan"), [1]],
+    "rate": [False, 1.0, -0.1, float("nan"), float("inf"), "0", None, 10**400],
+    "on": [1, 0, None, "true"],
+    "names": ["abc", [1], {"a": 1}, None],
+    "sizes": [{"a": 0}, {"a": True}, {1: 1}, [], None],
+    "flags": [[1], True],
+    "inner": [{"name": 1}, {"title": "x"}, [], None],
+}
+
+
+@pytest.mark.parametrize(("name", "value", "plain"), [(name, *pair) for name, pairs in FITS.items() for pair in pairs])
+def test_what_fits_is_brought_to_its_plain_form(name: str, value: Any, plain: Any) -> None:
+    found = getattr(read(Outer, {name: value}, "file"), name)
+    assert found == plain
+    assert type(found) is type(plain)
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_does_not_fit_is_refused_by_name(name: str) -> None:
+    for value in UNFIT[name]:
+        line = refused(lambda value=value: read(Outer, {name: value}, "file"))
+        assert line is not None
+        assert line.startswith(f"file: {name}")
+        if name != "inner":  # a person who makes one hands over an `Inner`
+            made = refused(lambda value=value: Outer(**{name: value}))
+            assert made is not None
+            assert made.startswith(f"outer: {name} must be ")
+
+
+def test_an_unknown_key_is_named() -> None:
+    assert refused(lambda: read(Outer, {"sise": 1}, "file")) == (
+        "file: no such key: sise; there are size, rate, on, names, sizes, flags, inner, free."
+    )
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(value=ANYTHING, kind=st.sampled_from([Size, Rate, bool, str | None, tuple[str, ...], Mapping[str, Size], Inner]))
+def test_any_value_is_of_a_kind_or_refused(value: Any, kind: Any) -> None:
+    """And what was found to be of a kind is so when it is looked at again."""
+    found: list[Any] = []
+    if refused(lambda: found.append(checked(value, kind, "it"))) is None:
+        assert checked(found[0], kind, "it") == found[0]
