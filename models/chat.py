@@ -76,30 +76,18 @@ def template_of(given: str) -> str:
 def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], template: str | None, answer: bool, where: str) -> str:
     """A chat as text, by transformers' tokenizer; with `answer` up to where the assistant is to speak.
 
-    `template` is one's own, `where` names the chat in errors: whatever a template raises (roles that it does not know or not
-    want in that order, an undefined name, wrong Jinja) is one of the chat's.
+    `messages` are as `train/chats.py` reads them, `template` is one's own. `where` names the chat in errors: what a template
+    raises (roles that it does not know or want in that order, an undefined name, wrong Jinja) is one of the chat's.
     """
     if template is None and not tokenizer.chat_template:
         raise GraftaxError(
             f"{where}: {tokenizer.name_or_path}: its tokenizer has no chat template; give one (--chat-template, in Python "
             "chat_template), or prompts and completions."
         )
-    checked = [_message(message, where) for message in messages]
     try:
-        text = tokenizer.apply_chat_template(checked, chat_template=template, tokenize=False, add_generation_prompt=answer)
+        text = tokenizer.apply_chat_template(
+            list(messages), chat_template=template, tokenize=False, add_generation_prompt=answer
+        )
     except Exception as error:  # of Jinja's, of the template's own, or of Python's from within it
         raise GraftaxError(f"{where}: the chat template cannot be used on it ({type(error).__name__}: {error}).") from error
     return str(text)
-
-
-def _message(message: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A message whose content is a text. Some write that as a list of parts, of which text is one kind."""
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise GraftaxError(f"{where}: a message is not an object with role and content.")
-    content = message.get("content")
-    if isinstance(content, list | tuple):
-        parts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content]
-        content = "".join(map(str, parts)) if all(isinstance(part, str) for part in parts) else content
-    if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
-        raise GraftaxError(f"{where}: the content of a message of {message['role']} is no text.")
-    return {**message, "content": content}

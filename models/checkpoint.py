@@ -39,7 +39,9 @@ TEXT_FILES = (
     "additional_chat_templates/*",
     "generation_config.json",
 )
-_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "modules.json", "*_Pooling/config.json", *TEXT_FILES]
+#: What sentence-transformers says of its models.
+_VECTOR_FILES = ("modules.json", "*_Pooling/config.json", "sentence_bert_config.json")
+_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", *_VECTOR_FILES, *TEXT_FILES)
 
 #: safetensors' names of types, but for those that no backbone is stored in.
 _DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}

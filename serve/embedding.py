@@ -1,8 +1,9 @@
 """A vector of a text: what the last layer says of its tokens, pooled.
 
 The mean over the tokens, unless the backbone's directory is of sentence-transformers: its `modules.json` names what follows the
-layers, a pooling (whose own config says which) and perhaps a division by the vector's length. So vectors are those that
-library gives. What it may have there beside these (a dense layer, say) changes vectors, and is refused.
+layers, a pooling (whose own config says which) and perhaps a division by the vector's length, and `sentence_bert_config.json`
+says how many tokens of a text are read. So vectors are those that library gives. What it may have there beside these (a dense
+layer, say) changes vectors, and is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 from ..errors import GraftaxError
 from ..json_files import read_object, read_value
+from ..settings import check_whole
 
 
 def _first(hidden: jax.Array, weight: jax.Array) -> jax.Array:
@@ -71,6 +73,7 @@ class Pooling:
 
     names: tuple[str, ...] = ("mean",)  # of `POOLINGS`
     normalized: bool = False  # to length 1
+    max_length: int | None = None  # tokens of a text that are read; None: not said
 
     @classmethod
     def of(cls, directory: str | None) -> Pooling:
@@ -88,7 +91,8 @@ class Pooling:
                 names = _read(modules.parent / str(module.get("path")) / "config.json")
             elif kind not in ("Transformer", "Normalize"):
                 raise GraftaxError(f"{modules}: vectors of this backbone pass through a module {kind}, which is not supported.")
-        return cls(names, any(module["type"].rpartition(".")[2] == "Normalize" for module in content))
+        normalized = any(module["type"].rpartition(".")[2] == "Normalize" for module in content)
+        return cls(names, normalized, _max_length(modules.with_name("sentence_bert_config.json")))
 
     def __call__(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
         """Of `hidden [rows, tokens, size]` and the mask of its tokens, float32 `[rows, size]` (times the number of names)."""
@@ -97,6 +101,14 @@ class Pooling:
         if self.normalized:
             vectors = vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
         return vectors
+
+
+def _max_length(config: Path) -> int | None:
+    """How many tokens of a text the model reads, with its special tokens; None where nothing says it."""
+    length = read_object(config).get("max_seq_length") if config.is_file() else None
+    if length is not None:
+        check_whole(f"{config}: max_seq_length", length, 1, 2**31 - 1)
+    return length
 
 
 def _read(config: Path) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, rung
 from ..shown import Shown
+from ..train.chats import chat_of
+from ..train.values import Unreadable
 from .bank import Bank
 from .beams import search
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
@@ -165,7 +167,11 @@ class Generator(Shown):
         if not (prompt.strip() if isinstance(prompt, str) else prompt):
             raise GraftaxError(f"{where} is empty.")
         if not isinstance(prompt, str):
-            ids = self._tokenizer_of(what).chat(prompt, where, answer=True)
+            try:
+                messages = chat_of(prompt)
+            except Unreadable as error:
+                raise GraftaxError(f"{where}: {error}.") from None
+            ids = self._tokenizer_of(what).chat(messages, where, answer=True)
         else:
             ids = (self.tokenizer.ids if self.backbone.family.encodes else self.tokenizer.prompts)([prompt])[0]
         if not len(ids):

@@ -33,6 +33,7 @@ from ..errors import GraftaxError
 from ..models.backbone import HEADS, TOKENS, Backbone, Logits
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
+from ..settings import check_whole
 from ..shown import Shown
 from ..train.tasks import Answer, Task, task_named
 from .bank import Bank
@@ -82,14 +83,18 @@ class _Asked:
 class Predictor(Shown):
     """A frozen backbone and a bank of adapters over it. Calls may come from several threads."""
 
-    def __init__(self, backbone: Backbone, *, max_length: int = 128):
-        """`max_length`: tokens of a text that no adapter answers, or one that does not say how many; longer ones are cut."""
-        if not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 1:
-            raise GraftaxError(f"max_length must be a whole number of tokens, at least 1; got {max_length!r}.")
+    def __init__(self, backbone: Backbone, *, max_length: int | None = None):
+        """`max_length`: tokens of a text that no adapter answers, or one that does not say how many; longer ones are cut.
+
+        By default as many as the backbone takes; for vectors as many as a directory of sentence-transformers says.
+        """
+        if max_length is not None:
+            check_whole("max_length", max_length, 1, 2**31 - 1)
         self.backbone = backbone
         self.bank = Bank(backbone)
         self.tokenizer = Tokenizer.of(backbone)
-        self.max_length = min(max_length, backbone.config.max_tokens)
+        self._asked_length = max_length
+        self.max_length = min(max_length or backbone.config.max_tokens, backbone.config.max_tokens)
         self.compilations = 0
         self._loaded: dict[str, _Loaded] = {}
         self._lock = threading.Lock()
@@ -191,7 +196,7 @@ class Predictor(Shown):
             Prediction(asked.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k))
             if (answer := self._whole(asked, answers))
             else Prediction(asked.what, None, None)
-            for asked, answers in self._each(rows, adapters, self._answers)
+            for asked, answers in self._each(rows, adapters, self._answers, self.max_length)
         ]
 
     def _whole(self, asked: _Asked, answers: Sequence[Answer | None]) -> Answer | None:
@@ -214,19 +219,22 @@ class Predictor(Shown):
             GraftaxError: as of `predict`; a pooling that is not supported; an encoder-decoder.
         """
         size = self.backbone.config.hidden_size * len(self.pooling.names)
-        vectors = [own[0] for _, own in self._each(rows, adapters, self._vectors)]
+        longest = self._asked_length or self.pooling.max_length or self.max_length
+        vectors = [own[0] for _, own in self._each(rows, adapters, self._vectors, min(longest, self.max_length))]
         return np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
 
-    def _each(self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]]) -> list[tuple[_Asked, list[T]]]:
+    def _each(
+        self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]], max_length: int
+    ) -> list[tuple[_Asked, list[T]]]:
         """What is asked (of a text in pieces its first one), and what `compute` makes of each piece.
 
-        It is given rows of like length, at most `MOST_ROWS`.
+        It is given rows of like length, at most `MOST_ROWS`. `max_length`: of texts without an adapter.
         """
         texts = listed(rows)
         wanted = named(adapters, len(texts))
         with self._lock:
             pieces = [
-                self._asked(row, part, i)
+                self._asked(row, part, i, max_length)
                 for i, (row, what) in enumerate(zip(texts, wanted, strict=True))
                 for part in (what.parts if isinstance(what, Parallel) else (what,))
             ]
@@ -239,7 +247,7 @@ class Predictor(Shown):
         each = iter([made[i] for i in range(len(asked))])
         return [(own[0], list(islice(each, len(own)))) for own in pieces]
 
-    def _asked(self, row: Any, what: str | Composition | None, index: int) -> list[_Asked]:
+    def _asked(self, row: Any, what: str | Composition | None, index: int, max_length: int) -> list[_Asked]:
         """A row tokenized for the adapter that answers it, of a tagging one in as many pieces as it needs."""
         plan = plan_of(_OWN if what is None and self.backbone.own_head is not None else what)
         for stage in plan:
@@ -248,7 +256,7 @@ class Predictor(Shown):
         heads = [term.name for stage in reversed(plan) for term in stage if self._loaded[term.name].labels]
         head = heads[0] if heads else None
         known = [self._loaded[term.name].max_length for stage in plan for term in stage]
-        length = self._loaded[head].max_length if head else min(known, default=self.max_length)
+        length = self._loaded[head].max_length if head else min(known, default=max_length)
         words = bool(head and self._loaded[head].task.tokens)
         text = text_of(row, index, what, words)
         if words:

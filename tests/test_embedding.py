@@ -113,6 +113,18 @@ def test_what_would_give_other_vectors(
         Pooling.of(str(directory))
 
 
+def test_texts_are_cut_where_the_directory_says(tiny_dir: Path, tmp_path: Path) -> None:
+    """`max_seq_length` counts special tokens; a length that is asked for goes before it; without either all is read."""
+    directory = as_sentence_transformers(tiny_dir, tmp_path / "st", {"pooling_mode_mean_tokens": True}, KINDS[:2])
+    backbone, long = load_backbone(directory), "the old shop sells a red plum today"
+    whole = Predictor(backbone).embed([long])
+    (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 5, "do_lower_case": False}))
+    cut = Predictor(backbone).embed([long])
+    np.testing.assert_allclose(cut, Predictor(backbone, max_length=5).embed([long]), atol=1e-6)
+    np.testing.assert_allclose(whole, Predictor(backbone, max_length=40).embed([long]), atol=1e-6)
+    assert np.abs(cut - whole).max() > 1e-3
+
+
 def test_under_adapters(tiny: Backbone) -> None:
     """Every row under its own adapter: what each gives alone, and another vector than without; heads change nothing."""
     predictor, method = Predictor(tiny), LoRA(r=4, alpha=32)

@@ -84,7 +84,7 @@ def test_settings_in_place_of_a_sampling(generator: Generator) -> None:
         (([b"a"],), "prompt 1 must be a text or the list of a chat's messages, got bytes"),
         (([{"role": "user", "content": "a"}],), "prompt 1 must be a text or the list of a chat's messages, got dict"),
         (([["a"]],), "prompt 1: a message is not an object with role and content"),
-        (([[{"role": "user", "content": 5}]],), "prompt 1: the content of a message of user is no text"),
+        (([[{"role": "user", "content": {"a": 5}}]],), "prompt 1: an object is no text"),
         ((["a", None],), "prompt 2 must be a text"),
         ((["a"], [5]), "row 1: its adapter is int"),
         ((["a"], None, {"temperature": 1.0}), "rows must be a list, got a single dict"),

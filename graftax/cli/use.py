@@ -162,7 +162,10 @@ def embed(
     backbone: BackboneOption,
     input: InputOption,
     adapter: OptionalAdaptersOption = None,
-    max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text without an adapter; longer ones are cut.")] = 128,
+    max_length: Annotated[
+        Optional[int],
+        typer.Option(min=1, help="Tokens of a text without an adapter; longer ones are cut. Default: as the directory says."),
+    ] = None,
     any_backbone: AnyBackboneOption = False,
     revision: RevisionOption = "main",
     dtype: DtypeOption = "float32",
