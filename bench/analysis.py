@@ -7,7 +7,6 @@ with the reason. Peers stand in a table of their own, next to the cells of graft
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GraftaxError
-from .blocks import Block, Key, blocks_of, came_through, key_of, latest, mean_of, named, paired_gain, where
-from .metrics import Metric, metric_named
-from .results import Record, read
+from .blocks import Block, Key, blocks_of, key_of, latest, mean_of, named, paired_gain, where
+from .metrics import Metric
+from .results import Record, came_through, read
+from .search import Setting, best
 from .statistics import Difference, Interval, Ranks, in_unit, pairs, pareto, ranks
+from .suite import NEAREST_MEAN
 
 #: What a method costs: field of `Record`, and what it is called.
 COSTS = {
@@ -31,15 +32,13 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's search for a learning rate on a block, on validation rows: its first round, which has all rates."""
+    """A method's search on a block, on validation rows: of every rate its best run, and of the best rate the runs by length."""
 
     key: Key
     method: str
     metric: str
-    rates: tuple[float, ...]  # ascending, of the runs that have a value
-    values: tuple[float, ...]  # mean over seeds
-    best: float  # in its last round; NaN: that failed
-    edge: str | None  # "lowest" or "highest": the best rate tried is the last one on that side
+    by_rate: tuple[tuple[float, float], ...]  # (rate, value), ascending, of the runs that have a value
+    by_steps: tuple[tuple[int, float], ...]  # (steps, value), likewise
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,19 @@ class Peer:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cheapest of the methods that lie within one standard error of the best.
+    """The cheapest of the methods that lie within one standard error of the best, among those that may be recommended.
 
     The one-standard-error rule (Breiman et al. 1984, section 3.4.3), with the error of the best one's score. Those that cannot
     be told from the best are often many more: that a few seeds do not prove a loss of ten points is no reason to take it.
     """
 
+    candidates: tuple[str, ...]  # those that may be, by score
     best: str
     alike: tuple[str, ...]  # with `best`, by score: not told apart from it
     close: tuple[str, ...]  # with `best`, by score: within one standard error
     choice: str
     loss: Difference | None  # what the best gains over the choice; None: they are one
+    passed_over: dict[str, str]  # methods of a better score that may not be recommended, and why
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ class Analysis:
         known = [c for c in of_blocks if c is not None]
         return float(np.mean(known)) if method in self.methods and len(known) == len(of_blocks) else None
 
+    def busy(self, method: str) -> bool:
+        """Whether some of a method's times were taken while others used the cores."""
+        return any(entry.busy for block in self.compared if (entry := block.entry(method)) is not None)
+
     def score(self, method: str) -> Interval:
         """Mean over the blocks, in the unit of `statistics.score`; of a method in `methods`."""
         values, replicates = zip(*(block.resampled.score(method) for block in self.compared), strict=True)
@@ -129,14 +134,29 @@ class Analysis:
         kept = pareto([self.score(m).value for m in known], [self.cost(m, field) or 0.0 for m in known])
         return [method for method, stays in zip(known, kept, strict=True) if stays]
 
+    def doubts(self, method: str, block: Block | None = None) -> str | None:
+        """Why a method may not be recommended, on one block or over all; None: it may."""
+        if method == NEAREST_MEAN:
+            return "trains nothing"
+        if block is not None:
+            entry = block.entry(method)
+            return " and ".join(entry.doubts) or None if entry else None
+        places: dict[str, list[str]] = {}
+        for of in self.compared:
+            if said := self.doubts(method, of):
+                places.setdefault(said, []).append(where(of.key, self.keys))
+        return "; ".join(f"{said} on {', '.join(on)}" for said, on in places.items()) or None
+
     def recommend(self, block: Block | None = None) -> Recommendation | None:
-        """On one block, or over all; None: no method came through."""
-        methods = list(self.methods if block is None else block.methods)
-        if not methods:
-            return None
+        """On one block, or over all; None: there is no method that could be."""
+        ranked = list(self.methods if block is None else block.methods)
         differences = self.pairs if block is None else block.differences
         if block is not None:
-            methods.sort(key=lambda m: block.resampled.score(m)[0], reverse=True)
+            ranked.sort(key=lambda m: block.resampled.score(m)[0], reverse=True)
+        doubts = {m: said for m in ranked if (said := self.doubts(m, block))}
+        methods = [m for m in ranked if m not in doubts]
+        if not methods:
+            return None
         best = methods[0]
         over = {m: pair_of(differences, best, m) for m in methods[1:]}
         alike = [best, *(m for m, d in over.items() if d is None or not d.told_apart)]
@@ -150,7 +170,8 @@ class Analysis:
             return tuple(float("inf") if c is None else c for c in costs)
 
         choice = min(close, key=cost)  # of equally cheap ones the better: the first
-        return Recommendation(best, tuple(alike), tuple(close), choice, over.get(choice))
+        passed_over = {m: doubts[m] for m in ranked[: ranked.index(best)]}
+        return Recommendation(tuple(methods), best, tuple(alike), tuple(close), choice, over.get(choice), passed_over)
 
 
 def analyse(folder: Path) -> Analysis:
@@ -210,30 +231,17 @@ def _why_left_out(method: str, blocks: Sequence[Block]) -> str | None:
 
 
 def _curves(records: Sequence[Record]) -> list[Curve]:
-    tried: dict[tuple[Key, str], dict[float, list[Record]]] = {}
+    searches: dict[tuple[Key, str], dict[Setting, Record]] = {}
     for r in records:
         if r.stage == "search":
-            tried.setdefault((key_of(r), named(r)), {}).setdefault(r.lr, []).append(r)
+            searches.setdefault((key_of(r), named(r)), {})[Setting(r.lr, r.schedule, r.epochs)] = r
     curves = []
-    for (key, method), of_all in tried.items():
-        lengths = [r.epochs for runs in of_all.values() for r in runs]
-        of_rates = {rate: [r for r in runs if r.epochs == min(lengths)] for rate, runs in of_all.items()}
-        # a rate at which some seed failed has no mean to be compared, but it is a rate tried: the one below is not at the edge
-        found = {
-            rate: float(np.mean([r.value for r in runs if r.value is not None]))
-            for rate, runs in sorted(of_rates.items())
-            if all(map(came_through, runs))
-        }
-        if not found:
-            continue
-        metric = next(r.metric for runs in of_rates.values() for r in runs if r.value is not None)
-        better, longest = metric_named(metric).better, [r for runs in of_all.values() for r in runs if r.epochs == max(lengths)]
-        last = {r.lr: better * r.value for r in longest if r.value is not None and came_through(r)}
-        best = [rate for rate, value in last.items() if value == max(last.values())]
-        edge = None
-        if len(of_rates) > 1 and len(best) == 1:
-            edge = "lowest" if best[0] == min(of_rates) else "highest" if best[0] == max(of_rates) else None
-        curves.append(Curve(key, method, metric, tuple(found), tuple(found.values()), best[0] if best else math.nan, edge))
+    for (key, method), tried in searches.items():
+        if ranked := best(tried):
+            values = {setting: tried[setting].value or 0.0 for setting in ranked}
+            by_rate = sorted({s.lr: values[s] for s in reversed(ranked)}.items())  # of each rate's runs the best comes last
+            by_steps = sorted((tried[s].steps or 0, values[s]) for s in ranked if s[:2] == ranked[0][:2])
+            curves.append(Curve(key, method, tried[ranked[0]].metric, tuple(by_rate), tuple(by_steps)))
     return curves
 
 

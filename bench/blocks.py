@@ -7,7 +7,6 @@ alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from .metrics import Metric, metric_named
-from .results import Predictions, Record
+from .results import Predictions, Record, came_through
 from .statistics import Difference, Interval, Resampled, pairs, replicates_for
 
 Key = tuple[str, str, int | None]  # backbone, task, size
@@ -32,6 +31,17 @@ class Entry:
     library: str
     runs: tuple[Record, ...]  # with a value, by seed
     trouble: str | None  # why it is in no comparison
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why its value is not the method's best: how its search ended. Such a value is never a reason to recommend it."""
+        found = ["not converged"] if not all(run.converged for run in self.runs) else []
+        return (*found, *(f"{edge} rate" for edge in sorted({run.edge for run in self.runs if run.edge})))
+
+    @property
+    def busy(self) -> bool:
+        """Whether some of its times were taken while others used the cores, or may have been."""
+        return any(run.busy for run in self.runs)
 
     def mean(self, field: str) -> float | None:
         """Mean of a number over the runs that have it; None: none has."""
@@ -142,11 +152,6 @@ def mean_of(records: Iterable[Record], field: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def came_through(record: Record) -> bool:
-    """A perplexity beyond all numbers is no result that could be averaged."""
-    return record.error is None and record.value is not None and math.isfinite(record.value)
-
-
 def key_of(record: Record) -> Key:
     return record.backbone, record.task, record.size
 
@@ -161,7 +166,7 @@ def where(key: Key, among: Iterable[Key] = ()) -> str:
     keys = list(among)
     words = [task]
     if size is not None:
-        words.append(f"size {size}")
+        words += [f"size {size}"] if len({k[2] for k in keys}) != 1 else []
     elif any(k[1] == task and k[2] is not None for k in keys):
         words.append("all rows")
     if len({k[0] for k in keys}) != 1:

@@ -1,4 +1,4 @@
-"""The plots of a report, as data: `draw.py` makes an interactive figure and a picture for papers of each.
+"""The plots of a report, as data: `draw.py` makes a figure for the page and a picture for papers of each.
 
 A method has one colour in all plots of a report.
 """
@@ -29,7 +29,6 @@ class Series:
     kind: Literal["points", "line", "curve", "bars", "label"] = "points"  # "curve": a line with its points
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
-    notes: Sequence[str] = ()  # shown where a reader points at one
     colour: int | None = None  # of the palette; None: the ink of the page
     width: float = 2  # of a line, in pixels
     align: Literal["left", "center", "right"] = "left"  # of a label: which part of it is at its point
@@ -80,7 +79,6 @@ def values(a: Analysis, block: Block) -> Chart:
             [name],
             low=[scale * known[name].low],
             high=[scale * known[name].high],
-            notes=[say.value(block.metric, known[name])],
             colour=colour[name],
         )
         for name in order
@@ -89,19 +87,29 @@ def values(a: Analysis, block: Block) -> Chart:
 
 
 def searches(a: Analysis) -> list[Chart]:
-    """Validation value by learning rate, a chart per block."""
+    """Validation value by learning rate and by length, two charts per block."""
     colour, charts = colours(a), []
     for key in dict.fromkeys(curve.key for curve in a.curves):
         curves = [curve for curve in a.curves if curve.key == key]
-        metric = metric_named(curves[0].metric)
-        series = tuple(
-            Series(c.method, c.rates, [say.unit(metric) * v for v in c.values], "curve", colour=colour[c.method])
-            for c in curves
-        )
+        metric, place = metric_named(curves[0].metric), where(key, a.keys)
         unit = metric.name.replace("_", " ") + (", %" if say.unit(metric) == 100 else "")
-        tried = {rate for curve in curves for rate in curve.rates}
-        rates = tuple(sorted(tried)) if len(tried) <= 6 else ticks(tried)
-        charts.append(Chart("search", f"Search on {where(key, a.keys)}", "learning rate", unit, series, ticks=rates))
+        for title, axis, lines in (
+            (f"Rates on {place}", "learning rate", {c.method: c.by_rate for c in curves}),
+            (f"Lengths on {place}, at each method's best rate", "steps", {c.method: c.by_steps for c in curves}),
+        ):
+            series = tuple(
+                Series(
+                    method,
+                    [float(x) for x, _ in line],
+                    [say.unit(metric) * y for _, y in line],
+                    "curve",
+                    colour=colour[method],
+                )
+                for method, line in lines.items()
+            )
+            tried = {float(x) for line in lines.values() for x, _ in line}
+            marks = tuple(sorted(tried)) if len(tried) <= 6 else ticks(tried)
+            charts.append(Chart("search", title, axis, unit, series, ticks=marks))
     return charts
 
 
@@ -170,8 +178,7 @@ def costs(a: Analysis) -> Chart | None:
         known = {m: c for m in reversed(a.methods) if (c := a.cost(m, field))}  # from the bottom up
         if len(known) > 1:
             least = min(known.values())
-            notes = [f"{say.scaled(c, '') if c >= 100 else f'{c:.3g}'} {cost}" for c in known.values()]
-            series.append(Series(cost, [c / least for c in known.values()], list(known), "bars", notes=notes, colour=i))
+            series.append(Series(cost, [c / least for c in known.values()], list(known), "bars", colour=i))
     if not series:
         return None
     rows = len(series) * len(a.methods) // 2
@@ -208,7 +215,6 @@ def critical_difference(a: Analysis) -> Chart | None:
         left, at = i < half, r.mean[name]
         depth = below - 0.9 * (i + 1 if left else len(names) - i)
         edge = first - room if left else last + room
-        notes = [f"mean rank {at:.2f}"] * 3
-        series.append(Series(name, [at, at, edge], [0, depth, depth], "line", notes=notes, colour=colour[name]))
+        series.append(Series(name, [at, at, edge], [0, depth, depth], "line", colour=colour[name]))
         series.append(Series(f"{name} {at:.2f}", [edge], [depth], "label", align="left" if left else "right"))
     return Chart("ranks", "Mean ranks, 1 is best", "", "", tuple(series), bare=True, rows=half + len(r.groups) + 3)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from . import wording as say
 from .analysis import ratio, results_of
-from .blocks import Key, came_through, key_of, mean_of, named, paired_gain, where
+from .blocks import Key, key_of, mean_of, named, paired_gain, where
 from .metrics import metric_named
-from .results import Record
+from .results import Record, came_through
 from .statistics import Interval
 from .tables import Table, versions
 
@@ -56,7 +56,8 @@ def _row(
     unit = say.unit(metric_named(mine[0].metric))
     values = [f"{unit * (mean_of(records, 'value') or 0.0):.2f}" for records in (mine, other)]
     steps = ratio(mean_of(mine, "step_seconds"), mean_of(other, "step_seconds"))
-    return where(cell[0], keys), cell[1], *values, say.gain(gain), say.times(steps)
+    busy = any(record.busy for record in (*mine, *other))
+    return where(cell[0], keys), cell[1], *values, say.gain(gain), say.times(steps) + (" (busy)" if busy and steps else "")
 
 
 def _verdict(gains: dict[tuple[Key, str], Interval | None]) -> str:

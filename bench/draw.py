@@ -1,11 +1,13 @@
-"""A `Chart` as an interactive figure in a page (plotly) and as a picture for a paper (matplotlib, 200 dpi).
+"""A `Chart` as a figure in a page (SVG, which scales and whose text is text) and as a picture for a paper (PNG, 200 dpi).
 
-Both show the same series in the same colours. The page's styles colour text and grid, so that figures follow its light or dark.
+Both are drawn by matplotlib, the same series in the same colours. The page's figures are narrower, to be read on a telephone,
+and draw text and axes in the page's own colour, so that they follow its light or dark.
 """
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -20,130 +22,44 @@ if TYPE_CHECKING:
 #: Told apart on white and on black, and most of them by readers who see few colours; from the eleventh on the marker differs.
 PALETTE = ("#3f7fd6", "#e08a1e", "#2f9e6e", "#c9508f", "#8b66d6", "#b39b1a", "#2aa3b3", "#d1543e", "#7d8b99", "#96704d")
 INK = "#828a93"
-_MARKS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"))
-
-
-def _colour(series: Series) -> str:
-    return INK if series.colour is None else PALETTE[series.colour % len(PALETTE)]
-
-
-def _mark(series: Series) -> tuple[str, str]:
-    return _MARKS[(series.colour or 0) // len(PALETTE) % len(_MARKS)]
-
-
-def _height(chart: Chart) -> int:
-    """In pixels, on any screen."""
-    return 360 if chart.rows is None else 110 + 26 * max(chart.rows, 3)
-
-
-def _legend(chart: Chart) -> bool:
-    return not chart.bare and any(series.kind in ("curve", "bars") for series in chart.series)
-
-
-def plotly_js() -> str:
-    """The library that the figures of a page need, once per page."""
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise GraftaxError("the report needs plotly; pip install 'graftax[bench]'.") from error
-    return str(get_plotlyjs())
+_PAGE = "#010203"  # stands in a drawing for the colour of the page's text
+_MARKS = "osD^"
+_WIDTHS = {"svg": 4.9, "png": 7.0}  # inches
 
 
 def figure(chart: Chart) -> str:
-    """A `<div>` with the script that fills it."""
-    from plotly.graph_objects import Figure
-    from plotly.io import to_html
-
-    layout: dict[str, Any] = {
-        "template": "none",
-        "title": {"text": html.escape(chart.title), "x": 0, "xref": "paper", "font": {"size": 15}},
-        "height": _height(chart) + (24 * ((len(chart.series) + 2) // 3) if _legend(chart) else 0),
-        "margin": {"l": 56, "r": 16, "t": 44, "b": 48},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 13},
-        "hovermode": "closest",
-        "dragmode": False,  # on a telephone a finger scrolls the page
-        "barmode": "group",
-        "showlegend": _legend(chart),
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
-        "xaxis": _axis(chart, chart.x, chart.ticks),
-        "yaxis": _axis(chart, chart.y),
-    }
-    traces = [_trace(chart, series) for series in chart.series]
-    return to_html(
-        Figure({"data": traces, "layout": layout}),
-        full_html=False,
-        include_plotlyjs=False,
-        config={"displayModeBar": False, "responsive": True},
-        default_width="100%",
-        default_height=f"{layout['height']}px",
-    )
-
-
-def _axis(chart: Chart, title: str, ticks: Sequence[float] = ()) -> dict[str, Any]:
-    axis: dict[str, Any] = {
-        "title": {"text": html.escape(title)},
-        "zeroline": False,
-        "automargin": True,
-        "visible": not chart.bare,
-    }
-    return axis | ({"type": "log", "tickvals": ticks, "ticktext": _texts(ticks)} if ticks else {})
-
-
-def _texts(ticks: Sequence[float]) -> list[str]:
-    return [scaled(tick, "") if tick >= 1000 else f"{tick:.3g}" for tick in ticks]
-
-
-def _trace(chart: Chart, series: Series) -> dict[str, Any]:
-    name, colour = html.escape(series.name), _colour(series)
-    x, y = ([html.escape(v) if isinstance(v, str) else v for v in values] for values in (series.x, series.y))
-    trace: dict[str, Any] = {"name": name, "x": x, "y": y}
-    shown = [html.escape(note) for note in series.notes] or ["%{x:.4g}, %{y:.4g}"] * len(series.x)
-    trace["hovertemplate"] = [f"{name}<br>{note}<extra></extra>" for note in shown]
-    if series.kind == "bars":
-        return trace | {"type": "bar", "orientation": "h", "marker": {"color": colour}}
-    if series.kind == "label":
-        side = {"left": "top right", "center": "top center", "right": "top left"}[series.align]
-        return trace | {
-            "type": "scatter",
-            "mode": "text",
-            "text": [name],
-            "textposition": side,
-            "cliponaxis": False,
-            "hoverinfo": "skip",
-        }
-    labelled = series.kind == "points" and not any(isinstance(v, str) for v in series.y)
-    trace |= {
-        "type": "scatter",
-        "mode": {"points": "markers+text" if labelled else "markers", "line": "lines", "curve": "lines+markers"}[series.kind],
-        "marker": {"color": colour, "size": 9, "symbol": _mark(series)[0]},
-        "line": {"color": colour, "width": series.width},
-    }
-    if labelled:
-        trace |= {"text": [name], "textposition": "top center", "cliponaxis": False}
-    if series.low is not None and series.high is not None:
-        ends = {"symmetric": False, "color": colour, "thickness": 1.5, "width": 4}
-        middle = series.x if chart.interval == "x" else series.y
-        ends |= {"array": _gaps(series.high, middle), "arrayminus": _gaps(middle, series.low)}
-        trace[f"error_{chart.interval}"] = ends
-    return trace
-
-
-def _gaps(above: Any, below: Any) -> list[float]:
-    return [float(a) - float(b) for a, b in zip(above, below, strict=True)]
+    """An `<svg>` for a page; as wide as its place there."""
+    drawn = _drawn(chart, "svg").decode()
+    drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    drawn = re.sub(
+        r"<[^>]*>", lambda tag: re.sub(r"(\.\d)\d+", r"\1", tag[0]), drawn
+    )  # a tenth of a point is finer than a screen
+    drawn = drawn.replace(_PAGE, "currentColor")
+    drawn = re.sub(r"\s*\n\s*", " ", re.sub(r' id="[a-z0-9.]+_\d+"| transform="rotate\(-0 [^"]*"', "", drawn))
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)
+    assert size is not None
+    opening = f'<svg viewBox="{size[0][9:-1]}" role="img" aria-label="{html.escape(chart.title)}">'
+    return opening + drawn[drawn.index(">") + 1 :]
 
 
 def picture(chart: Chart) -> bytes:
     """A PNG, 7 inches wide."""
+    return _drawn(chart, "png")
+
+
+def _drawn(chart: Chart, kind: str) -> bytes:
     try:
         import matplotlib
         from matplotlib.figure import Figure as Page
         from matplotlib.ticker import NullLocator
     except ImportError as error:
         raise GraftaxError("the report needs matplotlib; pip install 'graftax[bench]'.") from error
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 9}):
-        page = Page(figsize=(7, _height(chart) / 90), layout="constrained")
+    ink = _PAGE if kind == "svg" else "black"
+    coloured = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
+    style: Any = {"text.parse_math": False, "font.size": 9, **coloured}
+    style |= {"svg.fonttype": "none", "svg.hashsalt": chart.title, "font.sans-serif": ["DejaVu Sans"]}
+    with matplotlib.rc_context(rc=style):
+        page = Page(figsize=(_WIDTHS[kind], _height(chart)), layout="constrained")
         axes = page.add_subplot()
         axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         axes.spines[["top", "right"]].set_visible(False)
@@ -163,8 +79,33 @@ def picture(chart: Chart) -> bytes:
         if _legend(chart):
             page.legend(loc="outside lower center", ncols=3, frameon=False)
         out = BytesIO()
-        page.savefig(out, dpi=200)
+        page.savefig(out, format=kind, dpi=200, transparent=kind == "svg")
     return out.getvalue()
+
+
+def _height(chart: Chart) -> float:
+    """In inches."""
+    return 3.6 if chart.rows is None else 1.1 + 0.28 * max(chart.rows, 3)
+
+
+def _legend(chart: Chart) -> bool:
+    return not chart.bare and any(series.kind in ("curve", "bars") for series in chart.series)
+
+
+def _texts(ticks: Sequence[float]) -> list[str]:
+    return [scaled(tick, "") if tick >= 1000 else f"{tick:.3g}" for tick in ticks]
+
+
+def _colour(series: Series) -> str:
+    return INK if series.colour is None else PALETTE[series.colour % len(PALETTE)]
+
+
+def _mark(series: Series) -> str:
+    return _MARKS[(series.colour or 0) // len(PALETTE) % len(_MARKS)]
+
+
+def _gaps(above: Any, below: Any) -> list[float]:
+    return [float(a) - float(b) for a, b in zip(above, below, strict=True)]
 
 
 def _plot(axes: Axes, chart: Chart, series: Series) -> None:
@@ -172,7 +113,7 @@ def _plot(axes: Axes, chart: Chart, series: Series) -> None:
     if series.kind == "label":
         axes.annotate(series.name, (x[0], y[0]), ha=series.align, va="bottom")
         return
-    styles = {"points": ("", _mark(series)[1]), "line": ("-", ""), "curve": ("-", _mark(series)[1])}
+    styles = {"points": ("", _mark(series)), "line": ("-", ""), "curve": ("-", _mark(series))}
     line, mark = styles[series.kind]
     errors: dict[str, Any] = {}
     if series.low is not None and series.high is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from ..serve.sampling import Sampling
 from ..train.rows import Rows
 from ..train.tasks import task_named
 from ..train.text_metrics import edit_distance, final_number, word_matches
+from .baselines import nearest_means
 from .metrics import metric_named
 from .results import Predictions
 from .suite import TaskSpec
@@ -40,7 +41,7 @@ def measure(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) ->
     found = outputs_of(backbone, adapter, rows)
     outputs = [found[i] for i in range(len(rows.tokens))]
     if not task_named(spec.kind).headless:
-        return judged(np.stack(outputs), np.array(rows.labels, np.int32), rows.lengths, spec.main_metric)
+        return judged(np.stack(outputs), np.array(rows.labels, np.int32), rows.lengths, spec.main_metric, adapter.labels)
     likelihood = np.stack([of.astype(np.float64).sum(0) for of in outputs])  # [texts, 3]: see `LanguageModel.outputs`
     predictions = Predictions(-likelihood[:, 0], likelihood[:, 2])
     metrics = {"perplexity": float(metric_named("perplexity")(predictions)[0])}
@@ -79,25 +80,27 @@ _SCORES: dict[str, Callable[[str, str], tuple[float, float]]] = {
 }
 
 
-def judged(logits: np.ndarray, gold: np.ndarray, lengths: Sequence[int], metric: str) -> Measured:
-    """Of logits `[n, classes]` and the right classes `[n]`; `lengths` in tokens, for the slices."""
-    logs = np.asarray(jax.nn.log_softmax(logits.astype(np.float64)), np.float64)
-    chances, said = np.exp(logs), logits.argmax(-1).astype(np.int32)
-    confidence, right = chances.max(-1), (said == gold).astype(np.float64)
-    predictions = Predictions(right, np.ones_like(right), gold, said, confidence.astype(np.float32))
+def judged(
+    logits: np.ndarray, gold: np.ndarray, lengths: Sequence[int], metric: str, names: Sequence[str], chances: bool = True
+) -> Measured:
+    """Of logits `[n, classes]` and the right classes `[n]`; `lengths` in tokens and `names` of the classes, for the slices.
+
+    `chances`: the logits are of a likelihood, which is measured, too; else larger is only nearer.
+    """
+    said = logits.argmax(-1).astype(np.int32)
+    right = (said == gold).astype(np.float64)
+    predictions = Predictions(right, np.ones_like(right), gold, said)
     metrics = {name: float(metric_named(name)(predictions)[0]) for name in ("accuracy", "macro_f1", "matthews")}
-    metrics["nll"] = float(-logs[np.arange(len(gold)), gold].mean())
-    name, worst = worst_slice(right, gold, np.asarray(lengths))
-    fields = {
-        "metric": metric,
-        "value": metrics[metric],
-        "metrics": metrics,
-        "ece": calibration_error(confidence, right),
-        "brier": float(((chances - np.eye(chances.shape[1])[gold]) ** 2).sum(-1).mean()),
-        "worst_slice": worst,
-        "worst_slice_name": name,
-    }
-    return Measured(predictions, fields)
+    name, worst = worst_slice(right, gold, np.asarray(lengths), names)
+    fields: dict[str, Any] = {"metric": metric, "value": metrics[metric], "worst_slice": worst, "worst_slice_name": name}
+    if chances:
+        logs = np.asarray(jax.nn.log_softmax(logits.astype(np.float64)), np.float64)
+        shares, confidence = np.exp(logs), np.exp(logs.max(-1))
+        predictions = replace(predictions, confidence=confidence.astype(np.float32))
+        metrics["nll"] = float(-logs[np.arange(len(gold)), gold].mean())
+        fields["ece"] = calibration_error(confidence, right)
+        fields["brier"] = float(((shares - np.eye(shares.shape[1])[gold]) ** 2).sum(-1).mean())
+    return Measured(predictions, fields | {"metrics": metrics})
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -107,9 +110,11 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     return float(sum(gaps) / len(right))
 
 
-def worst_slice(right: np.ndarray, gold: np.ndarray, lengths: np.ndarray) -> tuple[str | None, float | None]:
+def worst_slice(
+    right: np.ndarray, gold: np.ndarray, lengths: np.ndarray, names: Sequence[str]
+) -> tuple[str | None, float | None]:
     """The slice, a label or a third of the texts by length, with the smallest share right; None where all are too small."""
-    slices = {f"label {label}": gold == label for label in np.unique(gold).tolist()}
+    slices = {f"label {names[label]}": gold == label for label in np.unique(gold).tolist()}
     low, high = np.quantile(lengths, [1 / 3, 2 / 3])
     slices |= {
         "short texts": lengths <= low,
@@ -126,11 +131,6 @@ def general_score(backbone: Backbone, adapter: Adapter | None, train: Rows, test
 
     Accuracy of the nearest class mean (by cosine), of means over `train`.
     """
-    known, asked = (_unit(pooled_of(backbone, adapter, rows)) for rows in (train, test))
-    labels = np.array(train.labels)
-    means = _unit(np.stack([known[labels == label].mean(0) for label in np.unique(labels)]))
-    return float((np.unique(labels)[(asked @ means.T).argmax(-1)] == np.array(test.labels)).mean())
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    known, asked = (pooled_of(backbone, adapter, rows) for rows in (train, test))
+    found = nearest_means(known, np.array(train.labels), asked).argmax(-1)
+    return float((found == np.array(test.labels)).mean())

@@ -2,7 +2,7 @@
 
 `write_report(folder)` reads what the benchmark wrote there and adds
 
-    report.html       everything, with plots to point at; plotly.js is in the page
+    report.html       everything, the plots in it as SVG
     report.md         the answer and the tables
     plots/*.png       the plots, 200 dpi
     results.parquet   every record; dictionaries as JSON
@@ -13,6 +13,7 @@ Page and Markdown show the same sections. All text of results is escaped in both
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import os
 from dataclasses import dataclass
@@ -23,20 +24,27 @@ from . import charts, tables, wording
 from .analysis import Analysis, analyse
 from .blocks import where
 from .charts import Chart
-from .draw import figure, picture, plotly_js
+from .draw import figure, picture
 from .results import Record, read
 from .tables import Table, escaped
 
+_ROOM = 400_000  # characters of a page's figures: some thirty, so that tables and all it is under a megabyte
 _PROTOCOL = (
-    "Every cell is a training of one method on one task with one learning rate, schedule, length and seed. Rates are searched "
-    "on validation rows; the best one is trained anew with every seed and measured once on the test rows.",
+    "Every cell is a training of one method on one task with one learning rate, schedule, length and seed. Rates and lengths "
+    "are searched on validation rows until neither the next lower nor the next higher rate is better and twice the length "
+    "brings nothing; the best setting is trained anew with every seed, on all training rows, and measured once on the test "
+    "rows. Where a search was ended before, its cell says so (not converged; lowest rate, highest rate), and it is no "
+    "recommendation.",
+    "nearest-mean is no method but a yardstick: the nearest class mean over frozen, mean-pooled features. probe is a linear "
+    "classifier on the features that the methods' heads read.",
     "Intervals hold 95% of a bootstrap that draws seeds and test examples anew, the same examples for all methods and seeds. "
     "Differences are paired: of two methods in the same replicate. p is adjusted by Holm's procedure over a table's pairs.",
     "Over several tasks, gains are averaged: of shares in points, of perplexities as differences of logarithms, which is about "
     "per cent. Ranks are tested by Friedman's test and Nemenyi's critical difference (Demšar 2006).",
     "Forgetting is the change on the suite's general task, in points. The worst slice has at least 10 examples. "
     "The change in a pack is that of the value when trained among others instead of alone. Memory is that "
-    "of the step's program. Energy is read from the machine (rapl, nvml) or estimated (flops), as its source says.",
+    "of the step's program. Times are marked as busy where other processes kept more than a tenth of a core busy meanwhile, or "
+    "where that is not known. Energy is read from the machine (rapl, nvml) or estimated (flops), as its source says.",
     "The whole protocol is in docs/benchmark.md of graftax's sources.",
 )
 
@@ -54,7 +62,6 @@ def write_report(folder: Path) -> str:
     """Write the four parts into a benchmark's directory and return the answer; GraftaxError where there are no results."""
     from jinja2 import Environment, FileSystemLoader
 
-    script = plotly_js()
     analysis = analyse(folder)
     content = sections(analysis)
     title = f"Benchmark {', '.join(sorted({r.suite for r in analysis.records if r.suite})) or folder.name}"
@@ -66,8 +73,8 @@ def write_report(folder: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.get_template("report.html.jinja")
-    disk.write_text(folder / "report.html", page.render(title=title, sections=content, figure=figure, plotly_js=script))
+    page, figures = environment.get_template("report.html.jinja"), _figures(content)
+    disk.write_text(folder / "report.html", page.render(title=title, sections=content, figure=lambda chart: figures[id(chart)]))
     return "\n".join(content[0].words)
 
 
@@ -97,7 +104,7 @@ def sections(a: Analysis) -> list[Section]:
         apart,
         Section("Costs", points=_costs(a), charts=tuple(chart for chart in costs if chart)),
         Section("Training rows", charts=tuple(charts.efficiency(a))),
-        Section("Learning rates", ("Mean over seeds on validation rows.",) if searches else (), charts=searches),
+        Section("Searches", ("On validation rows: of every rate its best run.",) if searches else (), charts=searches),
         Section("Peers", tables=(tables.peer_table(a),) if a.peers else ()),
         Section("Errors", tables=(tables.error_table(a),) if a.failed else ()),
         Section("How it was measured", _PROTOCOL, tables=(tables.provenance(a),)),
@@ -133,6 +140,16 @@ def _named(content: list[Section]) -> list[tuple[str, Chart]]:
         (f"{c.name}.png" if kinds.count(c.name) == 1 else f"{c.name}-{kinds[:i].count(c.name) + 1}.png", c)
         for i, c in enumerate(shown)
     ]
+
+
+def _figures(content: list[Section]) -> dict[int, str]:
+    """The page's figures by the charts' `id`; beyond `_ROOM` characters, where a picture of it lies."""
+    figures, room = {}, _ROOM
+    for name, chart in _named(content):
+        drawn = figure(chart)
+        room -= len(drawn)
+        figures[id(chart)] = drawn if room >= 0 else f'<p class="note">{html.escape(chart.title)}: plots/{name}</p>'
+    return figures
 
 
 def markdown(title: str, content: list[Section]) -> str:

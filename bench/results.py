@@ -1,8 +1,9 @@
 """What a benchmark writes: a line of `results.jsonl` for every cell measured, and what was said about each example.
 
-A *cell* is one training: a method on a task and backbone, with one learning rate, schedule, length and seed. Measured on the
-validation rows it is a step of the search, on the test rows a result; either is a `Record`. What was said about each example
-lies beside it (`Predictions`), because the intervals and tests of `statistics.py` draw examples anew.
+A *cell* is one training: a method on a task and backbone, with one learning rate, schedule, length and seed, either a step of
+the search, measured on the validation rows, or a result, trained on all rows and measured on the test rows. As measured it is a
+`Record`. What was said about each example lies beside it (`Predictions`), because the intervals and tests of `statistics.py`
+draw examples anew.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import disk
 from ..errors import GraftaxError
+from .quiet import QUIET
+
+Stage = Literal["search", "final"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,13 @@ class Cell:
     epochs: int
     seed: int
     library: str = "graftax"  # or the peer: "peft", "adapters"
+    stage: Stage = "final"  # "search": compared with other settings on validation rows; "final": measured on test rows
 
     @property
     def id(self) -> str:
         """A directory name: readable, and distinct for distinct cells."""
         digest = hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:8]
-        return f"{self.task}-{self.method}-{self.lr:g}-{self.seed}-{digest}".replace("/", "_").replace("+", "_")
+        return f"{self.task}-{self.method}-{self.lr:g}-{self.epochs}-{self.seed}-{digest}".replace("/", "_").replace("+", "_")
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,11 @@ class Record(Cell):
     """A cell as measured. Costs are of its training; None: not measured, or (`error`) not to be had."""
 
     suite: str = ""
-    stage: str = "final"  # "search": compared with other rates on validation rows; "final": measured on test rows
     split: str = "test"
     metric: str = ""  # main metric of the task
     value: float | None = None  # its value
+    converged: bool | None = None  # of a result: the search saw that a longer training brings nothing
+    edge: str | None = None  # of a result: "lowest" or "highest" where the search saw no rate beyond the best one
     metrics: dict[str, float] = field(default_factory=dict)  # all that were taken
     ece: float | None = None  # expected calibration error, 15 bins of equal width
     brier: float | None = None  # mean squared distance of the probabilities from the truth
@@ -66,6 +73,7 @@ class Record(Cell):
     file_bytes: int | None = None  # of the adapter's directory
     seconds: float | None = None  # wall clock of all steps, without compiling
     step_seconds: float | None = None  # median
+    other_cores: float | None = None  # kept busy by other processes meanwhile (`quiet.py`); None: not known
     compile_seconds: float | None = None  # of the programs of this cell's method and shape, shared with its like
     process_seconds: float | None = None  # of a peer's process, which trains one cell, from its start to its end
     process_bytes: int | None = None  # its most memory
@@ -82,8 +90,18 @@ class Record(Cell):
     error: str | None = None
 
     @property
+    def busy(self) -> bool:
+        """Whether its times were taken while other processes used the cores, or may have been."""
+        return self.step_seconds is not None and (self.other_cores is None or self.other_cores > QUIET)
+
+    @property
     def cell(self) -> Cell:
         return Cell(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Cell)})
+
+
+def came_through(record: Record) -> bool:
+    """A perplexity beyond all numbers is no result that could be averaged."""
+    return record.error is None and record.value is not None and math.isfinite(record.value)
 
 
 FILE = "results.jsonl"

@@ -1,4 +1,7 @@
-"""The rows of a benchmark's task: training rows to draw from, validation and test rows drawn once for everybody."""
+"""The rows of a benchmark's task: training rows to draw from, validation and test rows drawn once for everybody.
+
+Validation rows that were held out of the training rows choose a setting; the final trainings draw from all rows, these too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..train.data import Examples, read_examples, split
+from .results import Stage
 from .suite import Suite, TaskSpec
 
 _DRAW = 20_000  # seeds of draws that no training's seed is to repeat
@@ -21,22 +25,24 @@ class TaskRows:
 
     name: str
     spec: TaskSpec
-    train: Examples
+    train: Examples  # of the search
+    whole: Examples  # of the final trainings: those that were held out of them for the search are back
     val: Examples
     test: Examples
     digest: str
 
-    def draw(self, size: int | None, seed: int) -> Examples:
-        """At most `size` training rows of each label, of rows without labels so many in all.
+    def draw(self, stage: Stage, size: int | None, seed: int) -> Examples:
+        """At most `size` training rows of each label, of rows without labels so many in all; None: all of the stage's.
 
         They are drawn by `seed`: what seeds differ by, beside the start and the order.
         """
+        rows = self.train if stage == "search" else self.whole
         if size is None:
-            return self.train
-        labels, by_label = self.train.labels, dict[Any, list[int]]()
-        for i in np.random.default_rng([_DRAW, seed]).permutation(len(self.train)).tolist():
-            by_label.setdefault(labels[i] if labels else None, []).append(i)
-        return self.train.take(sorted(i for rows in by_label.values() for i in rows[:size]))
+            return rows
+        by_label: dict[Any, list[int]] = {}
+        for i in np.random.default_rng([_DRAW, seed]).permutation(len(rows)).tolist():
+            by_label.setdefault(rows.labels[i] if rows.labels else None, []).append(i)
+        return rows.take(sorted(i for of_label in by_label.values() for i in of_label[:size]))
 
 
 def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
@@ -61,15 +67,15 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
         left, held = split(rows, share, _DRAW)
         return rows.take(left), rows.take(held)
 
-    train = read(spec.train)
-    train, test = (train, read(spec.test)) if isinstance(spec.test, str) else held_out(train, spec.test)
-    train, val = (train, read(spec.val)) if isinstance(spec.val, str) else held_out(train, spec.val)
+    every = read(spec.train)
+    whole, test = (every, read(spec.test)) if isinstance(spec.test, str) else held_out(every, spec.test)
+    train, val = (whole, read(spec.val)) if isinstance(spec.val, str) else held_out(whole, spec.val)
     known = set(train.labels or ())
     for rows in (val, test):
         unknown = sorted({str(label) for label in rows.labels or () if label not in known})
         if unknown:
             raise GraftaxError(f"{rows.source}: label {unknown[0]!r} is on none of the training rows of task {name}.")
-    return TaskRows(name, spec, train, _some(val, spec.val_rows), _some(test, spec.test_rows), digest.hexdigest())
+    return TaskRows(name, spec, train, whole, _some(val, spec.val_rows), _some(test, spec.test_rows), digest.hexdigest())
 
 
 def _cut(rows: Examples, share: float) -> tuple[Examples, Examples]:

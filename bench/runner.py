@@ -1,8 +1,8 @@
 """`run_suite`: every cell of a suite, searched, trained, measured; resumable at any moment, and in shards.
 
-For each backbone and method the cells of all tasks go through one `train_many`: its programs are compiled once, and a killed
-run goes on where it was. First the rounds of the search, on validation rows; then the seeds of each task's best setting, on
-test rows. A cell whose record is there is never run again. What a directory holds:
+For each backbone and method the cells of all tasks go through one `train_many` per round: its programs are compiled once, and a
+killed run goes on where it was. First the rounds of the search, on validation rows; then the seeds of each task's best setting,
+on all training rows, measured on test rows. A cell whose record is there is never run again. What a directory holds:
 
     run.json              what the suite and its data are: a changed one is refused
     results.jsonl         a record per cell (`results.py`)
@@ -19,6 +19,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,16 +39,20 @@ from ..models.backbone import Backbone
 from ..models.load import load_backbone
 from ..train.rows import Rows
 from ..train.tasks import task_named
-from . import search
-from .clock import Clock, Key
+from .baselines import mean_features, nearest_means
+from .clock import Clock
 from .measure import Measured, general_score, judged, measure
 from .peers import Unsupported, run_peer
-from .results import Cell, Record, append, read
+from .quiet import watched
+from .results import Cell, Record, Stage, append, read
 from .rows import TaskRows, read_task
-from .suite import Suite
+from .search import Search, Setting, Tried
+from .suite import NEAREST_MEAN, Suite, backbone_name
 from .trainer import Outcome, Trainer
 
 _GENERAL_ROWS = 20  # of each class of the general task, for its mean
+Key = tuple[str, int | None]  # task and size
+_SPLITS: dict[Stage, str] = {"search": "val", "final": "test"}  # what the cells of a stage are measured on
 PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
 
@@ -95,14 +100,16 @@ def run_suite(
         _settle(suite, home, {name: rows.digest for name, rows in tasks.items()})
         every = [(path, *pair) for path in suite.backbones for pair in suite.pairs(path)]
         own = [one for number, one in enumerate(every) if shard.has(number)]
-        clock = Clock(suite, tasks, [(name, size) for _, name, size in own], {record.cell for record in read(home)}, say)
-        for path in suite.backbones:
-            pairs = [(name, size) for of, name, size in own if of == path]
-            if pairs:
-                backbone = load(suite.expanded(path, "pass --backbone"))
-                bench = Bench(suite, backbone, Path(path).name, tasks, general, home, clock, peers)
-                for label in suite.methods:
-                    bench.method(label, pairs)
+        todo = {path: suite.methods_of({name for of, name, _ in own if of == path}) for path in suite.backbones}
+        clock = Clock(sum(map(len, todo.values())), say)
+        for path, methods in todo.items():
+            if methods:
+                backbone = load(suite.backbone(path))
+                bench = Bench(suite, backbone, backbone_name(path), tasks, general, home, clock, peers)
+                pairs = [(name, size) for of, name, size in own if of == path]
+                bench.nearest_means(pairs)
+                for label in methods:
+                    bench.method(label, [pair for pair in pairs if label in suite.trained(pair[0])])
     return read(out)
 
 
@@ -138,7 +145,7 @@ class Bench:
         self.home, self.clock, self.peers = home, clock, peers
         self.trainer = Trainer(suite, backbone, tasks, home / "adapters")
         self.packed = Trainer(suite, backbone, tasks, home / "packed")  # the same in one pack, where interference is measured
-        self.records = {(record.cell, record.split): record for record in read(home)}
+        self.records = {record.cell: record for record in read(home)}
         self.provenance: dict[str, Any] = {
             "suite": suite.name,
             "commit": commit(),
@@ -147,74 +154,108 @@ class Bench:
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
         self._rows: dict[tuple[str, str], Rows] = {}
+        self._features: dict[tuple[str, str], np.ndarray] = {}  # of the backbone alone, as `_rows`
         self._base_score: float | None = None
 
     def method(self, label: str, pairs: Sequence[Key]) -> None:
         """Search and final cells of one method."""
-        chosen = {pair: self.suite.settings(label) for pair in pairs}
-        plan = search.rounds(self.suite, label)
-        for number, (count, epochs) in enumerate(plan):
-            cells = {
-                pair: [Cell(self.name, pair[0], label, pair[1], *setting, epochs, 0) for setting in settings[:count]]
-                for pair, settings in chosen.items()
-            }
-            where = f"{self.name} {label}, search {number + 1} of {len(plan)}"
-            self._run(where, [cell for own in cells.values() for cell in own], "val")
-            for pair, own in cells.items():
-                chosen[pair] = search.best([self.records[cell, "val"] for cell in own])
+        began, known, number = time.monotonic(), len(self.records), 1
+        while cells := [
+            Cell(self.name, pair[0], label, pair[1], *setting, 0, stage="search")
+            for pair in pairs
+            for setting in self._search(label, pair).wanted(self._tried(label, pair))
+        ]:
+            self._run(f"{self.name} {label}, search {number}", cells)
+            number += 1
         final = [
-            Cell(self.name, pair[0], label, pair[1], *settings[0], self.suite.epochs, seed)
-            for pair, settings in chosen.items()
-            if settings  # else all of the search failed, and says so in its records
+            Cell(self.name, pair[0], label, pair[1], *found.setting, seed)
+            for pair in pairs
+            if (found := self._search(label, pair).found(self._tried(label, pair)))  # else all failed: see its records
             for seed in range(self.suite.seeds)
         ]
-        self._run(f"{self.name} {label}, {self.suite.seeds} seeds", final, "test")
+        self._run(f"{self.name} {label}, {self.suite.seeds} seeds", final)
         for library in self.peers:
             self._run_peer(library, final)
-        for cell, split in self.records:
-            if split == "val" and cell.method == label and cell not in final:
+        for cell in self.records:
+            if cell.stage == "search" and cell.method == label:
                 shutil.rmtree(self.trainer.folder / cell.id, ignore_errors=True)
+        self.clock.method_done(time.monotonic() - began, len(self.records) > known)
 
-    def _run(self, what: str, cells: Sequence[Cell], split: str) -> None:
-        """Train what has no adapter, measure what has no record."""
-        missing = [cell for cell in cells if (cell, split) not in self.records]
+    def _search(self, label: str, pair: Key) -> Search:
+        rows = self.tasks[pair[0]].draw("search", pair[1], 0)
+        return self.suite.search(self.suite.trained(pair[0])[label], len(rows))
+
+    def _tried(self, label: str, pair: Key) -> Tried:
+        """The search's records so far."""
+        where = ("search", self.name, label, *pair)
+        return {
+            Setting(cell.lr, cell.schedule, cell.epochs): record
+            for cell, record in self.records.items()
+            if (cell.stage, cell.backbone, cell.method, cell.task, cell.size) == where
+        }
+
+    def _run(self, what: str, cells: Sequence[Cell]) -> None:
+        """Train what has no adapter, measure what has no record; the cells are of one method and stage."""
+        missing = [cell for cell in cells if cell not in self.records]
         if missing:
             self.clock.tell(what, len(missing))
         for kind in dict.fromkeys(self.tasks[cell.task].spec.kind for cell in missing):
             of_kind = [cell for cell in missing if self.tasks[cell.task].spec.kind == kind]
-            fresh = [cell for cell in of_kind if not self.trainer.has(cell)]
             outcomes = self.trainer.train(of_kind, self.suite.pack_size)
-            if split == "test" and self.suite.interference:
+            if of_kind[0].stage == "final" and self.suite.interference:
                 self.packed.train([cell for cell in of_kind if self.trainer.has(cell)], self.suite.seeds)
             for cell, outcome in outcomes.items():
-                self._keep(self._record(cell, split, outcome))
+                self._keep(self._record(cell, outcome))
             shutil.rmtree(self.packed.folder, ignore_errors=True)
-            self.clock.add(fresh)
+
+    def nearest_means(self, pairs: Sequence[Key]) -> None:
+        """The baseline for which nothing is trained, on the final rows of every classification task."""
+        labelled = [pair for pair in pairs if self.tasks[pair[0]].spec.kind == "classify" and self.backbone.family.head.modules]
+        for name, size in labelled:
+            task = self.tasks[name]
+            for seed in range(self.suite.seeds):
+                cell = Cell(self.name, name, NEAREST_MEAN, size, 0.0, "none", 0, seed)
+                if cell in self.records:
+                    continue
+                labels = task_named("classify").label_names(task.whole)
+                test, drawn = self._rows_of(name, "test", labels), task.draw("final", size, seed)
+                train = task_named("classify").rows(drawn, labels, self.trainer.tokenizer, self.suite.max_length, truncate=True)
+                if (name, "test") not in self._features:
+                    self._features[name, "test"] = mean_features(self.backbone, test)
+                near = nearest_means(mean_features(self.backbone, train), np.array(train.labels), self._features[name, "test"])
+                found = judged(
+                    near, np.array(test.labels, np.int32), test.lengths, task.spec.main_metric, labels, chances=False
+                )
+                blank = replace(self._blank(cell), rows=len(drawn), parameters=0, head_parameters=0, converged=True)
+                self._keep(replace(blank, predictions=self._said(blank, found), **found.fields))
 
     def _run_peer(self, library: str, cells: Sequence[Cell]) -> None:
         """The same cells trained by another library, each in a process of its own."""
-        missing = [cell for cell in cells if (replace(cell, library=library), "test") not in self.records]
+        missing = [cell for cell in cells if replace(cell, library=library) not in self.records]
         if missing:
             self.clock.say(f"{self.name} {missing[0].method}, by {library}: {len(missing)} cells")
         for cell in missing:
-            blank = self._blank(replace(cell, library=library), "test")
+            blank = self._blank(replace(cell, library=library))
             try:
                 job = self.trainer.job(cell)
                 test = self._rows_of(cell.task, "test", job.adapter.labels)
-                found = run_peer(library, self.backbone, job, test)
+                with watched() as stretch:
+                    found = run_peer(library, self.backbone, job, test)
             except Unsupported as error:
                 self.clock.say(str(error))
                 return
             except GraftaxError as error:
                 self._keep(replace(blank, error=str(error)))
                 continue
-            measured = judged(found.logits, np.array(test.labels, np.int32), test.lengths, blank.metric)
+            gold = np.array(test.labels, np.int32)
+            measured = judged(found.logits, gold, test.lengths, blank.metric, job.adapter.labels)
             known: dict[str, Any] = {
                 "rows": len(job.train),
                 "steps": len(found.step_seconds),
                 "parameters": job.adapter.parameters,
                 "seconds": sum(found.step_seconds),
                 "step_seconds": float(np.median(found.step_seconds)),
+                "other_cores": stretch.other_cores,
                 "process_seconds": found.process_seconds,
                 "process_bytes": found.peak_bytes,
                 "versions": found.versions,
@@ -226,23 +267,28 @@ class Bench:
 
     def _keep(self, record: Record) -> None:
         append(self.home, record)
-        self.records[record.cell, record.split] = record
+        self.records[record.cell] = record
         if record.error:
             self.clock.say(f"{record.task} {record.method} lr {record.lr:g} seed {record.seed}: {record.error}")
 
-    def _blank(self, cell: Cell, split: str) -> Record:
-        """A record with nothing measured yet."""
-        task, stage = self.tasks[cell.task], "search" if split == "val" else "final"
-        known: dict[str, Any] = {"stage": stage, "split": split, "metric": task.spec.main_metric, "data": task.digest}
+    def _blank(self, cell: Cell) -> Record:
+        """A record with nothing measured yet; of a trained result with how its search ended."""
+        task, split = self.tasks[cell.task], _SPLITS[cell.stage]
+        known: dict[str, Any] = {"split": split, "metric": task.spec.main_metric, "data": task.digest}
+        if cell.stage == "final" and cell.method != NEAREST_MEAN:
+            pair = cell.task, cell.size
+            found = self._search(cell.method, pair).found(self._tried(cell.method, pair))
+            assert found is not None
+            known |= {"converged": found.converged, "edge": found.edge}
         return Record(**vars(cell), **known, **self.provenance)
 
-    def _record(self, cell: Cell, split: str, outcome: Outcome) -> Record:
-        blank = self._blank(cell, split)
+    def _record(self, cell: Cell, outcome: Outcome) -> Record:
+        blank = self._blank(cell)
         if outcome.error is not None:
             return replace(blank, error=outcome.error)
         directory = self.trainer.folder / cell.id
         adapter = load_adapter(directory, self.backbone)
-        rows = self._rows_of(cell.task, split, adapter.labels)
+        rows = self._rows_of(cell.task, blank.split, adapter.labels)
         found = measure(self.backbone, adapter, rows, self.tasks[cell.task].spec)
         head = next((m for m in adapter.methods if isinstance(m, Head)), None)
         known: dict[str, Any] = {
@@ -251,15 +297,12 @@ class Bench:
             "file_bytes": sum(part.stat().st_size for part in directory.iterdir()),
             **self.trainer.fields(cell, outcome),
         }
-        if split == "test":
+        if cell.stage == "final":
             known |= {"forgetting": self._forgotten(adapter), "predictions": self._said(blank, found)}
             if self.packed.has(cell):
                 other = load_adapter(self.packed.folder / cell.id, self.backbone)
                 among = measure(self.backbone, other, rows, self.tasks[cell.task].spec)
                 known["interference"] = among.fields["value"] - found.fields["value"]
-        searched = self.records.get((cell, "val"))  # the first seed is the search's last round
-        if searched is not None and outcome.result is None:
-            known |= {"seconds": searched.seconds, "step_seconds": searched.step_seconds}
         return replace(blank, **found.fields, **known)
 
     def _said(self, record: Record, found: Measured) -> str:
@@ -282,7 +325,7 @@ class Bench:
         if self.general is None or not self.backbone.family.head.modules:
             return None
         task, names = task_named("classify"), tuple(sorted({*(self.general.train.labels or ())}))
-        for split, examples in (("train", self.general.draw(_GENERAL_ROWS, 0)), ("test", self.general.test)):
+        for split, examples in (("train", self.general.draw("final", _GENERAL_ROWS, 0)), ("test", self.general.test)):
             if ("general", split) not in self._rows:
                 rows = task.rows(examples, names, self.trainer.tokenizer, self.suite.max_length)
                 self._rows["general", split] = rows

@@ -56,6 +56,7 @@ _COSTS = (
     ("memory_bytes", "memory", lambda n: say.scaled(n, "B")),
     ("flops", "FLOPs", lambda n: say.scaled(n, "")),
 )
+_TIMES = ("step_seconds", "seconds")  # of these, those that are marked where the cores were busy
 _CHECKS = (("forgetting", "forgetting", say.points), ("ece", "ECE, %", say.per_cent))
 
 
@@ -72,7 +73,7 @@ def main_table(a: Analysis) -> Table:
         row = [method, *(_marked(block, entry) for block, entry in zip(a.blocks, entries, strict=True))]
         row += [say.value(a.one_metric, a.mean(method))] if mean and a.one_metric else []
         row += [f"{a.ranks.mean[method]:.1f}" if method in a.ranks.mean else say.NOTHING] if len(a.compared) > 1 else []
-        row += [show(a.cost(method, field)) for field, _, show in _COSTS]
+        row += [_timed(field, show(a.cost(method, field)), a.busy(method)) for field, _, show in _COSTS]
         row += [_with_source(a.cost(method, "energy_joules"), [run for e in entries if e for run in e.runs])]
         row += [show(a.cost(method, field)) for field, _, show in _CHECKS]
         row += [
@@ -80,6 +81,10 @@ def main_table(a: Analysis) -> Table:
         ]
         rows.append(tuple(row))
     note = "Values with 95% intervals, in per cent but for perplexities. Costs and checks are means over the tasks."
+    if any(e.doubts for block in a.blocks for e in block.entries if e.runs):
+        note += " Not converged, lowest rate, highest rate: the search ended there, and the value is no recommendation."
+    if any(e.busy for block in a.blocks for e in block.entries):
+        note += " Busy: timed while other processes used the cores, or may have."
     if a.left_out:
         note += " † some runs failed or are missing: in no comparison."
     return Table("Methods and tasks", tuple(columns), tuple(rows), note).pruned()
@@ -107,10 +112,10 @@ def block_table(a: Analysis, block: Block) -> Table:
                 entry.name,
                 _marked(block, entry),
                 str(len(entry.runs)),
-                ", ".join(f"{rate:g}" for rate in sorted({run.lr for run in entry.runs})),
+                ", ".join(f"{rate:g}" for rate in sorted({run.lr for run in entry.runs}) if rate) or say.NOTHING,
                 say.count(entry.mean("rows")),
                 say.count(entry.mean("steps")),
-                *(show(entry.mean(field)) for field, _, show in _COSTS),
+                *(_timed(field, show(entry.mean(field)), entry.busy) for field, _, show in _COSTS),
                 say.count(entry.mean("head_parameters")),
                 _with_source(entry.mean("energy_joules"), entry.runs),
                 *(show(entry.mean(field)) for field, _, show in _CHECKS),
@@ -129,7 +134,12 @@ def metric_name(block: Block) -> str:
 def _marked(block: Block, entry: Entry | None) -> str:
     if entry is None:
         return say.NOTHING
-    return say.value(block.metric, block.value(entry.name)) + (" †" if entry.trouble else "")
+    shown = say.value(block.metric, block.value(entry.name)) + (" †" if entry.trouble else "")
+    return f"{shown} ({', '.join(entry.doubts)})" if entry.runs and entry.doubts else shown
+
+
+def _timed(field: str, shown: str, busy: bool) -> str:
+    return f"{shown} (busy)" if busy and field in _TIMES and shown != say.NOTHING else shown
 
 
 def _with_source(joules: float | None, runs: Iterable[Record]) -> str:

@@ -13,11 +13,14 @@ from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..train.batches import number_of_batches
+from ..train.data import Examples
 from ..train.job import Job, prepare
 from ..train.run import Interrupted, Result, train_many
 from ..train.tasks import task_named
 from .cost import JOULES_PER_FLOP, Energy, StepCost, metered, step_cost
-from .results import Cell
+from .quiet import watched
+from .results import Cell, Stage
 from .rows import TaskRows
 from .suite import Suite
 
@@ -29,6 +32,7 @@ class Outcome:
     result: Result | None = None
     error: str | None = None
     used: Energy = Energy()
+    other_cores: float | None = None  # as of a `Record`
 
 
 class Trainer:
@@ -37,7 +41,7 @@ class Trainer:
     def __init__(self, suite: Suite, backbone: Backbone, tasks: Mapping[str, TaskRows], folder: Path):
         self.suite, self.backbone, self.tasks, self.folder = suite, backbone, tasks, folder
         self.tokenizer = Tokenizer.of(backbone)
-        self._costs: dict[tuple[str, str, int | None], StepCost] = {}
+        self._costs: dict[tuple[Stage, str, str, int | None], StepCost] = {}
         self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
 
     def train(self, cells: Sequence[Cell], pack_size: int | None) -> dict[Cell, Outcome]:
@@ -56,12 +60,12 @@ class Trainer:
         try:
             for cell in cells:  # before they are timed, so that it is here that programs are compiled
                 self.step_cost(cell)
-            with metered() as meter:
+            with metered() as meter, watched() as stretch:
                 results = train_many(
                     self.backbone,
-                    {cell.id: self.tasks[cell.task].draw(cell.size, cell.seed) for cell in cells},
+                    {cell.id: self.rows(cell) for cell in cells},
                     self.folder,
-                    method=self.suite.methods[one.method].make(),
+                    method=self.suite.trained(one.task)[one.method].make(),
                     task=self.tasks[one.task].spec.kind,
                     recipe=self.suite.recipe(one.lr, one.schedule, one.epochs, one.seed),
                     each={
@@ -81,26 +85,30 @@ class Trainer:
             return {cell: Outcome() if self.has(cell) else failed for cell in cells}
         seconds = {cell: self.seconds(cell, results[cell.id]) for cell in cells}
         shares = {cell: own / sum(seconds.values()) for cell, own in seconds.items()}
-        return {cell: Outcome(results[cell.id], used=meter.share(shares[cell])) for cell in cells}
+        return {cell: Outcome(results[cell.id], None, meter.share(shares[cell]), stretch.other_cores) for cell in cells}
+
+    def rows(self, cell: Cell) -> Examples:
+        """What a cell is trained on."""
+        return self.tasks[cell.task].draw(cell.stage, cell.size, cell.seed)
 
     def job(self, cell: Cell) -> Job:
         """A cell's job, as `train_many` makes it."""
-        rows = self.tasks[cell.task]
+        spec = self.tasks[cell.task].spec
         return prepare(
             cell.id,
-            rows.draw(cell.size, cell.seed),
+            self.rows(cell),
             None,
             backbone=self.backbone,
-            task=task_named(rows.spec.kind),
-            method=self.suite.methods[cell.method].make(),
+            task=task_named(spec.kind),
+            method=self.suite.trained(cell.task)[cell.method].make(),
             recipe=self.suite.recipe(cell.lr, cell.schedule, cell.epochs, cell.seed),
-            columns=rows.spec.columns,
+            columns=spec.columns,
             tokenizer=self.tokenizer,
         )
 
     def step_cost(self, cell: Cell) -> StepCost:
         """Of the first seed's job: other seeds draw other rows, of nearly the same lengths."""
-        key = cell.method, cell.task, cell.size
+        key = cell.stage, cell.method, cell.task, cell.size
         if key not in self._costs:
             task, job = task_named(self.tasks[cell.task].spec.kind), self.job(replace(cell, seed=0, epochs=1))
             cost = step_cost(self.backbone, task, job, self.tokenizer)
@@ -111,8 +119,8 @@ class Trainer:
 
     def steps(self, cell: Cell) -> tuple[int, int]:
         """Training rows and steps of a cell."""
-        rows = len(self.tasks[cell.task].draw(cell.size, cell.seed))
-        return rows, cell.epochs * -(-rows // self.suite.batch_size)
+        rows = len(self.rows(cell))
+        return rows, cell.epochs * number_of_batches(rows, self.suite.batch_size)
 
     def seconds(self, cell: Cell, result: Result) -> float:
         """Of a cell's training, without compiling."""
@@ -135,4 +143,5 @@ class Trainer:
         }
         if outcome.result is not None:
             found |= {"seconds": self.seconds(cell, outcome.result), "step_seconds": outcome.result.step_seconds}
+            found |= {"other_cores": outcome.other_cores}
         return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from .analysis import Analysis, Recommendation
 from .blocks import Block, named, where
 from .metrics import Metric
 from .statistics import ALPHA, Interval
+from .suite import NEAREST_MEAN
 
 NOTHING = "\N{EN DASH}"
 
@@ -81,15 +83,24 @@ def answer(analysis: Analysis) -> list[str]:
     """Which method to take, over all blocks and on each, and what cannot be said."""
     blocks = analysis.compared
     lines = []
-    found = analysis.recommend()
-    if found is None:
+    if (found := analysis.recommend()) is not None:
+        if len(blocks) > 1:
+            lines.append(_over_all(analysis, found))
+    elif not analysis.methods:
         lines.append("No method came through on every task, so none can be recommended over all of them.")
     elif len(blocks) > 1:
-        lines.append(_over_all(analysis, found))
+        lines.append(f"Over {places(analysis)}, no method can be recommended: {_doubts(analysis, analysis.methods)}.")
     for block in blocks:
         if (best := analysis.recommend(block)) is not None:
             lines.append(_on(analysis, block, best))
+        else:
+            place = where(block.key, analysis.keys)
+            lines.append(f"On {place}, no method can be recommended: {_doubts(analysis, block.methods, block)}.")
     return lines
+
+
+def _doubts(analysis: Analysis, methods: Sequence[str], block: Block | None = None) -> str:
+    return ", ".join(f"{method} ({analysis.doubts(method, block)})" for method in methods)
 
 
 def _over_all(analysis: Analysis, found: Recommendation) -> str:
@@ -101,7 +112,7 @@ def _over_all(analysis: Analysis, found: Recommendation) -> str:
         how = f"mean {'value' if len(names) > 1 else names.pop()} {value(analysis.one_metric, mean)}, {how}"
     costs = (
         {m: analysis.cost(m, "parameters") for m in analysis.methods},
-        {m: analysis.cost(m, "seconds") for m in analysis.methods},
+        {m: None if analysis.busy(m) else analysis.cost(m, "seconds") for m in analysis.methods},
     )
     return _verdict(f"Over {places(analysis)}", how, found, len(analysis.methods), *costs)
 
@@ -116,7 +127,10 @@ def places(analysis: Analysis) -> str:
 def _on(analysis: Analysis, block: Block, found: Recommendation) -> str:
     how = f"{block.metric.name.replace('_', ' ')} {value(block.metric, block.value(found.best))}"
     entries = [entry for entry in block.entries if entry.name in block.methods]
-    costs = {e.name: e.mean("parameters") for e in entries}, {e.name: e.mean("seconds") for e in entries}
+    costs = (
+        {e.name: e.mean("parameters") for e in entries},
+        {e.name: None if e.busy else e.mean("seconds") for e in entries},
+    )
     return _verdict(f"On {where(block.key, analysis.keys)}", how, found, len(block.methods), *costs)
 
 
@@ -129,10 +143,15 @@ def _verdict(
     duration: dict[str, float | None],
 ) -> str:
     said = f"{place}, {found.best} is best: {how}."
-    if methods == 1:
-        return f"{said} It is the only method."
+    if found.passed_over:
+        better = ", ".join(f"{method} ({why})" for method, why in found.passed_over.items())
+        said = f"{place}, {found.best} is best of those that can be recommended: {how}."
+        said += f" No recommendation, but a better value: {better}."
+    if len(found.candidates) == 1:
+        return f"{said} {'It is the only method' if methods == 1 else 'No other can be recommended'}."
     if len(found.alike) == 1:
-        said += f" The other {methods - 1} are told apart from it."
+        others = len(found.candidates) - 1
+        said += f" The other {f'{others} are' if others > 1 else 'one is'} told apart from it."
     else:
         said += f" Not told apart from it: {listed(found.alike[1:])}."
     if found.loss is None:
@@ -146,15 +165,26 @@ def _verdict(
 
 
 def caveats(analysis: Analysis) -> list[str]:
-    """What weakens the answer: searches that ended at an edge, single seeds, what is missing."""
+    """What weakens the answer: searches that were ended, methods below the baseline, single seeds, what is missing."""
     said = []
     keys = analysis.keys
-    edges: dict[str, list[str]] = {}
-    for curve in analysis.curves:
-        if curve.edge:
-            edges.setdefault(f"{curve.method}: {curve.edge} rate tried, {curve.best:g}", []).append(where(curve.key, keys))
-    for what, places in edges.items():
-        said.append(f"The best learning rate is at the edge of those tried ({what}, on {listed(places)}); search further out.")
+    ended: dict[str, list[str]] = {}
+    below: dict[str, list[str]] = {}
+    for block in analysis.blocks:
+        yardstick = block.value(NEAREST_MEAN)
+        for entry in (e for e in block.entries if e.library == "graftax" and e.runs):
+            for doubt in entry.doubts:
+                ended.setdefault(f"{entry.name}: {doubt}", []).append(where(block.key, keys))
+            value = block.value(entry.name)
+            if yardstick and value and block.metric.better * (value.value - yardstick.value) < 0:
+                below.setdefault(entry.name, []).append(where(block.key, keys))
+    for what, places in ended.items():
+        said.append(f"The search ended before it was settled ({what}, on {listed(places)}): let it go on (doublings, widen).")
+    if below:
+        lost = "; ".join(f"{method} on {listed(places)}" for method, places in below.items())
+        said.append(f"Below {NEAREST_MEAN}, which trains nothing: {lost}.")
+    if busy := [e.name for e in {e.name: e for b in analysis.blocks for e in b.entries if e.busy}.values()]:
+        said.append(f"Times of {listed(busy)} were taken while other processes used the cores, or may have been.")
     if single := [where(b.key, keys) for b in analysis.compared if b.resampled.values.shape[1] == 1]:
         said.append(f"One seed only on {listed(single)}: intervals and tests there are of the test examples alone.")
     if few := [where(b.key, keys) for b in analysis.compared if b.resampled.values.shape[1] in (2, 3)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -18,14 +19,15 @@ from tiny import toy_rows, write_csv, write_jsonl
 
 from graftax.__main__ import main
 from graftax.adapters.files import load_adapter
-from graftax.bench import runner, search, trainer
+from graftax.bench import runner, trainer
 from graftax.bench.measure import calibration_error, judged, worst_slice
 from graftax.bench.metrics import METRICS
 from graftax.bench.peers import PeerResult, Unsupported
 from graftax.bench.results import Cell, Predictions, Record, append, read
 from graftax.bench.rows import read_task
 from graftax.bench.runner import Shard, run_suite
-from graftax.bench.suite import FOLDER, MethodSpec, Suite, TaskSpec, load_suite
+from graftax.bench.search import Setting
+from graftax.bench.suite import FOLDER, NEAREST_MEAN, MethodSpec, Suite, TaskSpec, backbone_name, load_suite
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Generator, Sampling
@@ -39,8 +41,11 @@ backbones = ["{backbone}"]
 data = "{data}"
 sizes = [6]
 seeds = 2
-lrs = [1e-4, 1e-2]
+lrs = [1e-3, 1e-2]
 epochs = 2
+steps = 1
+doublings = 1
+widen = 1
 batch_size = 4
 max_length = 24
 {more}
@@ -95,7 +100,8 @@ def test_every_suite_that_comes_along_can_be_read() -> None:
     for file in found:
         suite = load_suite(file.stem)
         assert suite.name == file.stem
-        assert search.rounds(suite, next(iter(suite.methods)))
+        for label in suite.methods_of(suite.tasks):
+            assert suite.search(suite.methods.get(label, MethodSpec("probe")), 80).wanted({})
 
 
 @pytest.mark.parametrize(
@@ -103,11 +109,15 @@ def test_every_suite_that_comes_along_can_be_read() -> None:
     [
         ("rank = 4", "rnak = 4", r"\[methods.lora\]: no such setting: rnak; there are method, rank"),
         ("rank = 4", "rank = 'four'", "lora: r must be a whole number, at least 1"),
-        ("rank = 4", "lrs = [1e-3]", "lora searches 1 rates and the others 2"),
+        ("rank = 4", "lrs = [1e-3]", "the rates of lora are two or more, ascending"),
+        ("rank = 4", "lrs = [1e-2, 1e-3]", "the rates of lora are two or more, ascending"),
+        ("rank = 4", "lrs = 1e-3", "lrs is a list"),
+        ("rank = 4", "[methods.nearest-mean]\nmethod = 'lora'", "nearest-mean and probe are names of baselines"),
+        ("sizes = [6]", "sizes = [0]", 'sizes are numbers of rows per class, or "all"'),
         ("[methods.probe]", "[methods.lroa]", "unknown method 'lroa'"),
         ("seeds = 2", "seeds = 0", "seeds is at least 1"),
         ("[tasks.toy]", "[tsaks.toy]", r"needs tables \[tasks.NAME\]"),
-        ("lrs = [1e-4, 1e-2]", "lrs = [-1e-4, 1e-2]", "lr must be positive"),
+        ("lrs = [1e-3, 1e-2]", "lrs = [-1e-4, 1e-2]", "lr must be positive"),
         ('test = "test.csv"', 'kind = "juggle"', "cannot be of kind 'juggle'"),
         ('test = "test.csv"', 'metric = "charm"', "is not measured by 'charm'; there are accuracy"),
         ("seeds = 2", "seeds = 2 2", "not valid TOML"),
@@ -123,6 +133,40 @@ def test_a_slip_in_a_suite_is_named(suite: Callable[..., Suite], folder: Path, o
         load_suite(str(file))
 
 
+def test_paths_begin_where_the_suite_lies(tmp_path: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the folder of the suites that come along, and not where one happens to be."""
+    mine = with_rows(tmp_path / "mine" / "rows").parent
+    (mine / "models").mkdir()
+    (mine / "models" / "tiny").symlink_to(tiny_dir)
+    (mine / "suite.toml").write_text(SUITE.format(backbone="models/tiny", data="rows", more=""))
+    monkeypatch.chdir(tmp_path)
+    found = load_suite("mine/suite.toml")
+    assert len(read_task(found, "toy", found.tasks["toy"]).train) == 28
+    assert Path(found.backbone("models/tiny")).resolve() == tiny_dir.resolve()
+    assert found.backbone("owner/name") == "owner/name"  # of the Hub
+    (mine / "suite.toml").rename(tmp_path / "suite.toml")
+    with pytest.raises(GraftaxError, match="no such file"):
+        read_task(load_suite("suite.toml"), "toy", found.tasks["toy"])
+
+
+def test_backbones_have_names() -> None:
+    assert backbone_name("sentence-transformers/all-MiniLM-L6-v2") == "all-MiniLM-L6-v2"
+    assert backbone_name("$GRAFTAX_BACKBONES/stories260K/") == "stories260K"
+    assert backbone_name("/home/me/.cache/huggingface/hub/models--google--bert_small/snapshots/0a1b2c") == "bert_small"
+
+
+def test_two_backbones_of_one_name_are_refused(suite: Callable[..., Suite]) -> None:
+    with pytest.raises(GraftaxError, match="two backbones have the same name: a/bert, b/bert"):
+        suite(backbones=("a/bert", "b/bert"))
+
+
+def test_few_rows_are_passed_over_more_often(suite: Callable[..., Suite]) -> None:
+    one = suite(steps=100, epochs=2)
+    assert one.search(one.methods["lora"], 20).epochs == 20
+    assert one.search(one.methods["lora"], 4000).epochs == 2
+    assert one.search(MethodSpec("probe", steps=400), 20).epochs == 80
+
+
 def test_data_that_are_not_there_are_named(suite: Callable[..., Suite], folder: Path) -> None:
     with pytest.raises(GraftaxError, match=r"no suite .qiuck.; there are .*quick"):
         load_suite("qiuck")
@@ -134,41 +178,33 @@ def test_data_that_are_not_there_are_named(suite: Callable[..., Suite], folder: 
         read_task(suite(), "toy", one.tasks["toy"])
 
 
-def test_rounds_of_the_search(suite: Callable[..., Suite]) -> None:
-    def rounds(settings: int, epochs: int) -> list[tuple[int, int]]:
-        return search.rounds(suite(lrs=(1e-3,) * settings, epochs=epochs), "probe")
-
-    assert rounds(1, 8) == []
-    assert rounds(2, 8) == [(2, 8)]
-    assert rounds(4, 8) == [(4, 4), (2, 8)]
-    assert rounds(5, 8) == [(5, 2), (3, 4), (2, 8)]
-    assert rounds(16, 8) == [(16, 1), (8, 2), (4, 4), (2, 8)]
-    assert rounds(16, 2) == [(16, 1), (8, 1), (4, 1), (2, 2)]
-
-
-def test_the_best_setting_is_the_likelier_of_two_that_tie_and_none_that_failed() -> None:
-    def record(lr: float, value: float | None, nll: float = 1.0, metric: str = "accuracy") -> Record:
-        error = "not finite" if value is None else None
-        known: dict[str, Any] = {"metric": metric, "value": value, "metrics": {"nll": nll}, "error": error}
-        return Record("b", "t", "m", None, lr, "linear", 1, 0, **known)
-
-    tied = [record(0.1, 0.8, 0.7), record(0.2, 0.8, 0.5), record(0.3, 0.7, 0.1), record(0.4, None)]
-    assert [lr for lr, _ in search.best(tied)] == [0.2, 0.1, 0.3]
-    worse = [record(0.1, 5.0, metric="perplexity"), record(0.2, 3.0, metric="perplexity")]
-    assert [lr for lr, _ in search.best(worse)] == [0.2, 0.1]
-
-
 def test_draws_have_so_many_rows_of_each_label_and_differ_by_seed(suite: Callable[..., Suite]) -> None:
     one = suite()
     rows = read_task(one, "toy", one.tasks["toy"])
     assert len(rows.train) == 28
     assert len(rows.val) == 12
-    drawn = rows.draw(6, 0)
+    drawn = rows.draw("search", 6, 0)
     assert sorted(drawn.labels or ()).count("fruit") == 6
     assert len(drawn) == 12
-    assert drawn.texts == rows.draw(6, 0).texts
-    assert drawn.texts != rows.draw(6, 1).texts
-    assert rows.draw(None, 3) is rows.train
+    assert drawn.texts == rows.draw("search", 6, 0).texts
+    assert drawn.texts != rows.draw("search", 6, 1).texts
+    assert not {*drawn.texts} & {*rows.val.texts}
+    assert rows.draw("search", None, 3) is rows.train
+
+
+def test_the_final_trainings_have_back_what_was_held_out_for_the_search(suite: Callable[..., Suite], folder: Path) -> None:
+    every = {row["text"] for row in toy_rows(count=40)}
+    one = suite()
+    rows = read_task(one, "toy", one.tasks["toy"])
+    assert {*rows.draw("final", None, 0).texts} == every
+    assert {*rows.val.texts} | {*rows.train.texts} == every
+    capped = read_task(one, "toy", dataclasses.replace(one.tasks["toy"], val_rows=3))
+    assert (len(capped.val), len(capped.train), len(capped.whole)) == (3, 28, 40)  # held out, and not all of use: back as well
+    share = read_task(one, "toy", dataclasses.replace(one.tasks["toy"], test=0.25))
+    assert not {*share.whole.texts} & {*share.test.texts}
+    write_csv(folder / "val.csv", toy_rows(count=10, seed=3))
+    own_file = read_task(one, "toy", dataclasses.replace(one.tasks["toy"], val="val.csv"))
+    assert own_file.whole is own_file.train  # a validation file of its own is no training data
 
 
 def test_metrics_of_resamples_are_those_of_scikit_learn() -> None:
@@ -194,11 +230,12 @@ def test_calibration_and_slices_by_hand() -> None:
     assert calibration_error(np.array([0.2, 1.0]), np.array([0.0, 1.0])) == pytest.approx(0.1)
     gold, lengths = np.repeat([0, 1], 15), np.tile([3, 5, 9], 10)
     right = np.where((gold == 1) & (lengths == 9), 0.0, 1.0)
-    assert worst_slice(right, gold, lengths) == ("long texts", pytest.approx(0.5))
-    assert worst_slice(np.where(gold == 1, 0.4, 1.0), gold, lengths) == ("label 1", pytest.approx(0.4))
-    assert worst_slice(right[:5], gold[:5], lengths[:5]) == (None, None)
+    names = ("fruit", "metal")
+    assert worst_slice(right, gold, lengths, names) == ("long texts", pytest.approx(0.5))
+    assert worst_slice(np.where(gold == 1, 0.4, 1.0), gold, lengths, names) == ("label metal", pytest.approx(0.4))
+    assert worst_slice(right[:5], gold[:5], lengths[:5], names) == (None, None)
     logits = np.log(np.array([[0.7, 0.3], [0.4, 0.6]], np.float32))
-    fields = judged(logits, np.array([0, 0], np.int32), [3, 4], "accuracy").fields
+    fields = judged(logits, np.array([0, 0], np.int32), [3, 4], "accuracy", names).fields
     assert fields["value"] == 0.5
     assert fields["brier"] == pytest.approx((2 * 0.3**2 + 2 * 0.6**2) / 2, abs=1e-6)
     assert fields["metrics"]["nll"] == pytest.approx(-math.log(0.7 * 0.4) / 2, abs=1e-6)
@@ -214,15 +251,19 @@ def whole(tiny: Backbone, tiny_dir: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> None:
-    out = whole[1]
+    suite, out = whole
     records = read(out)
-    found = [(r.method, r.split, r.lr, r.seed) for r in records]
-    assert len(set(found)) == len(found) == 2 * (2 + 2)
+    assert {r.method for r in records} == {"probe", "lora", NEAREST_MEAN}
     for method in ("probe", "lora"):
-        searched = [r for r in records if r.method == method and r.split == "val"]
-        final = [r for r in records if r.method == method and r.split == "test"]
-        best = search.best(searched)[0]
-        assert {(r.lr, r.schedule) for r in final} == {best}
+        tried = {Setting(r.lr, r.schedule, r.epochs): r for r in records if r.method == method and r.stage == "search"}
+        final = [r for r in records if r.method == method and r.stage == "final"]
+        search = suite.search(suite.methods[method], 12)
+        assert search.wanted(tried) == []
+        found = search.found(tried)
+        assert found is not None
+        assert {(r.lr, r.schedule, r.epochs, r.converged, r.edge) for r in final} == {
+            (*found.setting, found.converged, found.edge)
+        }
         assert [r.seed for r in final] == [0, 1]
         for record in final:
             assert record.predictions is not None
@@ -231,13 +272,14 @@ def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> 
             assert len(said.top) == 24
             assert (out / "adapters" / record.cell.id / "adapter_model.safetensors").is_file()
             assert record.rows == 12
-            assert record.steps == 6
+            assert record.steps == 3 * record.epochs
             assert (record.flops or 0) > 0
             assert (record.seconds or 0) > 0
             assert (record.memory_bytes or 0) > 0
             assert record.energy_source in ("flops", "rapl", "nvml")
             assert record.forgetting is not None
-    kept = {r.cell.id for r in records if r.split == "test"}
+            assert record.other_cores is None or 0 <= record.other_cores <= (os.cpu_count() or 1)
+    kept = {r.cell.id for r in records if r.split == "test" and r.method != NEAREST_MEAN}
     assert {path.name for path in (out / "adapters").iterdir() if path.is_dir()} == kept
     probe, lora = (next(r for r in records if r.method == m and r.split == "test") for m in ("probe", "lora"))
     assert probe.parameters == probe.head_parameters
@@ -246,8 +288,8 @@ def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> 
 
 
 def test_interference_in_a_pack_is_none(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
-    records = bench(only(suite("interference = true"), "lora"), folder / "out")
-    assert [r.interference for r in records if r.split == "test"] == [0.0] * 2
+    records = bench(only(suite("interference = true", doublings=0, widen=0), "lora"), folder / "out")
+    assert [r.interference for r in records if r.split == "test" and r.method == "lora"] == [0.0] * 2
     assert {r.interference for r in records if r.split == "val"} == {None}
     assert not (folder / "out" / "packed").exists()
 
@@ -267,17 +309,19 @@ def test_a_killed_run_goes_on_to_the_same_results(
 ) -> None:
     bench(suite(), folder / "whole")
     trained: list[str] = []
+    calls: list[int] = []
 
     def stops(backbone: Backbone, data: dict, *args: Any, **options: Any) -> object:
         results = train_many(backbone, data, *args, **options)
         trained.extend(data)
-        if len(trained) in (2, 3):
+        calls.append(len(data))
+        if len(calls) in (1, 2):
             raise Interrupted("killed")
         return results
 
     def cut(home: Path, record: Record) -> None:
         append(home, record)
-        if len(trained) == 6 and record.split == "test":
+        if record.split == "test" and record.method == "lora":
             raise KeyboardInterrupt  # before the other seed is measured
 
     monkeypatch.setattr(trainer, "train_many", stops)
@@ -289,10 +333,10 @@ def test_a_killed_run_goes_on_to_the_same_results(
         file.write('{"backbone": "half a li')
     monkeypatch.setattr(runner, "append", append)
     bench(suite(), folder / "cut")
-    assert len(trained) == len(set(trained)) == 6  # the search's winner is the first seed
+    assert len(trained) == len(set(trained))
 
     def told(out: Path) -> list[tuple]:
-        return sorted((r.cell.id, r.split, r.value, r.metrics["nll"]) for r in read(folder / out))
+        return sorted((r.cell.id, r.split, r.value, *sorted(r.metrics.items())) for r in read(folder / out))
 
     assert told(folder / "cut") == told(folder / "whole")
 
@@ -315,7 +359,7 @@ def test_a_method_that_fails_is_a_row(suite: Callable[..., Suite], bench: Callab
     failed = [r for r in records if r.error]
     assert [(r.method, r.split) for r in failed] == [("broken", "val")] * 2
     assert "no_such_layer" in (failed[0].error or "")
-    assert len([r for r in records if r.split == "test"]) == 2
+    assert [r.method for r in records if r.split == "test"] == [NEAREST_MEAN] * 2 + ["probe"] * 2
 
 
 def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
@@ -330,13 +374,15 @@ def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
         "sums": TaskSpec(train="sums.jsonl", kind="sft", metric="final_number", max_new_tokens=4),
         "facts": TaskSpec(train="sums.jsonl", test="facts.jsonl", kind="sft", metric="bleu", max_new_tokens=4, num_beams=2),
     }
-    one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=(None,), seeds=1)
+    one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=(None,), seeds=1, widen=0, doublings=0)
     rows = read_task(one, "tale", tasks["tale"])
     assert (rows.train.texts[0] + rows.val.texts[0] + rows.test.texts[0]) == (folder / "tale.txt").read_text()
     assert all(part.texts[0].endswith(".\n") for part in (rows.train, rows.val, rows.test))
 
     records = run_suite(one, folder / "out", load=lambda name: teller, say=lambda line: None)
     assert not [r.error for r in records if r.error]
+    assert {r.method for r in records} == {"lora"}  # no baseline of classifiers
+    assert rows.whole.texts[0] == rows.train.texts[0] + rows.val.texts[0]
     final = {r.task: r for r in records if r.split == "test" and r.seed == 0}
     adapter = load_adapter(folder / "out" / "adapters" / final["tale"].cell.id, teller)
     expected = evaluate_language(teller, adapter, rows.test)
@@ -375,8 +421,9 @@ def test_peers_train_the_final_cells_and_lack_what_they_lack(
         return PeerResult(logits, (1.0,), (0.5, 0.1, 0.3), 7.0, 9, {"torch": "2"})
 
     monkeypatch.setattr(runner, "run_peer", answers)
+    one = suite(widen=0, doublings=0)
     for _ in range(2):
-        records = [r for r in bench(suite(), folder / "out", peers=["peft"]) if r.library == "peft"]
+        records = [r for r in bench(one, folder / "out", peers=["peft"]) if r.library == "peft"]
     assert len(asked) == len(records) == 2
     right, crashed = records
     ours = next(r for r in read(folder / "out") if r.method == "lora" and r.split == "test" and r.seed == 0)
@@ -388,7 +435,7 @@ def test_peers_train_the_final_cells_and_lack_what_they_lack(
 
 
 def test_shards_together_are_the_whole(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
-    one = only(suite(sizes=(2, 6)), "probe")
+    one = only(suite(sizes=(2, 6), widen=0, doublings=0), "probe")
     bench(one, folder / "whole")
     for index in range(2):
         bench(one, folder / "parts", shard=Shard(index, 2))
@@ -424,7 +471,7 @@ def test_from_the_command_line_with_rows_of_ones_own(
     assert code == 0, errors
     assert (folder / "out" / "report.html").is_file()
     assert "probe" in out
-    assert {(r.task, r.method) for r in read(folder / "out")} == {("mine", "probe")}
+    assert {(r.task, r.method) for r in read(folder / "out")} == {("mine", "probe"), ("mine", NEAREST_MEAN)}
     code, out, errors = graftax("compare", folder / "out", folder / "out")
     assert code == 0, errors
     assert "mine" in out

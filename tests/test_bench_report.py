@@ -6,66 +6,24 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from made_up import classified, write_results
 from sacrebleu import corpus_bleu
 
-from graftax.bench import results
+from graftax.bench import report, results
 from graftax.bench.analysis import analyse
 from graftax.bench.compare import compare
 from graftax.bench.metrics import METRICS
 from graftax.bench.report import markdown, sections, write_report
-from graftax.bench.results import Predictions, Record
+from graftax.bench.results import Predictions
 from graftax.bench.statistics import Interval, Resampled, critical_difference, holm, in_unit, pairs, pareto, ranks, two_sided
 from graftax.bench.tables import Table, escaped
 from graftax.bench.wording import answer, caveats
 from graftax.train.text_metrics import word_matches
 
 ACCURACY = METRICS["accuracy"]
-
-
-def classified(right: np.ndarray) -> Predictions:
-    gold = np.arange(len(right), dtype=np.int32) % 2
-    said = np.where(right, gold, 1 - gold).astype(np.int32)
-    return Predictions(right.astype(float), np.ones(len(right)), gold, said, np.full(len(right), 0.9, np.float32))
-
-
-def write_results(
-    folder: Path,
-    tasks: dict[str, str],
-    methods: dict[str, float],
-    seeds: int = 3,
-    examples: int = 200,
-    sizes: tuple[int | None, ...] = (None,),
-    **changes: Any,
-) -> None:
-    """A benchmark's directory. `tasks`: their metrics; `methods`: how strong each is, on a scale where 2 is about 88% right."""
-    for task, metric in tasks.items():
-        for size in sizes:
-            generator = np.random.default_rng(len(task) + (size or 0))
-            hardness = generator.normal(0, 1, examples)
-            for i, (method, strength) in enumerate(methods.items()):
-                for seed in range(seeds):
-                    luck = strength + 0.3 * np.log10(size or 1000) + generator.normal(0, 0.1) - hardness
-                    noise = generator.logistic(size=examples)
-                    if metric == "perplexity":
-                        predictions = Predictions(4.0 - 0.2 * luck + 0.1 * noise, np.ones(examples))
-                    else:
-                        predictions = classified(luck + noise > 0)
-                    file = f"predictions/{task}-{i}-{size}-{seed}.npz"
-                    predictions.save(folder / file)
-                    value = float(METRICS[metric](predictions)[0])
-                    record = Record(
-                        "minilm", task, method, size, 1e-3, "linear", 4, seed, suite="made-up", metric=metric, value=value,
-                        metrics={metric: value}, ece=0.05, worst_slice=value / 2, worst_slice_name="long", forgetting=-0.01 * i,
-                        rows=size or 1000, steps=100, parameters=1000 * (i + 1), head_parameters=100, file_bytes=5000 * (i + 1),
-                        seconds=10.0 + i, step_seconds=0.1 + i / 100, compile_seconds=2.0, memory_bytes=10**8 * (i + 1),
-                        flops=1e12, energy_joules=50.0, energy_source="flops", predictions=file, data="d" * 64, commit="abc",
-                        device="cpu", date="2026-01-01", versions={"jax": "1"},
-                    )  # fmt: skip
-                    results.append(folder, dataclasses.replace(record, **changes))
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -255,23 +213,6 @@ def test_a_method_that_failed_somewhere_is_left_out_and_said_so(tmp_path: Path) 
     assert analyse(tmp_path).left_out == {}
 
 
-def test_the_search_says_where_its_best_rate_is_at_the_edge(tmp_path: Path) -> None:
-    write_results(tmp_path, {"sst2": "accuracy"}, {"a": 2.0, "b": 1.0})
-    record = results.read(tmp_path)[0]
-    for method, values in {"edge": (0.7, 0.8, 0.9), "inside": (0.7, 0.9, 0.8), "failed": (0.7, 0.9, None)}.items():
-        for lr, value in zip((1e-4, 1e-3, 1e-2), values, strict=True):
-            error = None if value else "not finite"
-            changed = dataclasses.replace(
-                record, stage="search", split="validation", method=method, lr=lr, value=value, error=error
-            )
-            results.append(tmp_path, changed)
-    curves = {curve.method: curve for curve in analyse(tmp_path).curves}
-    assert {method: curve.edge for method, curve in curves.items()} == {"edge": "highest", "inside": None, "failed": None}
-    assert curves["failed"].rates == (1e-4, 1e-3)
-    (said,) = [line for line in caveats(analyse(tmp_path)) if "edge" in line]
-    assert "at the edge of those tried (edge: highest rate tried, 0.01, on sst2)" in said
-
-
 def test_a_report_is_one_page_that_asks_for_nothing(tmp_path: Path) -> None:
     methods = {"lora<script>alert(1)</script>": 2.0, "dora|x": 1.8, "probe": 0.0, "ia3_$a_b$": 1.0}
     write_results(tmp_path, {"sst2": "accuracy"}, methods, sizes=(16, 64), examples=80)
@@ -279,8 +220,10 @@ def test_a_report_is_one_page_that_asks_for_nothing(tmp_path: Path) -> None:
     page = (tmp_path / "report.html").read_text()
     assert "<script>alert" not in page
     assert "lora&lt;script&gt;" in page
-    own = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.DOTALL)
-    assert not re.search(r"""src=|href=["']?[^"'#]|url\(|@import""", own)
+    assert not re.search(r"""<script|src=|\bhref=["']?[^"'#]|url\([^#]|@import""", page)
+    assert len(page) < 500_000
+    assert page.count("<svg") == len(list((tmp_path / "plots").iterdir()))
+    assert page.count("currentColor") > 100  # of a dark page the light
     text = (tmp_path / "report.md").read_text()
     assert "<script>" not in text
     assert r"dora\|x" in text
@@ -403,3 +346,17 @@ def test_a_value_beyond_all_numbers_is_a_failure_and_missing_seeds_are_said(tmp_
     assert [r.seed for r in analysis.failed] == [0]
     assert any("Fewer seeds than the 3 of others on x: b (2)" in line for line in caveats(analysis))
     assert "the value is inf" in markdown("made-up", sections(analysis))
+
+
+def test_a_page_of_many_tasks_stays_under_a_megabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots that have no room on it are named, and lie beside it."""
+    write_results(tmp_path, {f"task{i}": "accuracy" for i in range(6)}, {"lora": 2.0, "ia3": 1.0}, examples=40)
+    monkeypatch.setattr(report, "_ROOM", 40_000)
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    pictures = {file.name for file in (tmp_path / "plots").iterdir()}
+    named = {*re.findall(r"plots/([\w-]+\.png)", page)}
+    assert 0 < len(named) < len(pictures)
+    assert named < pictures
+    assert page.count("<svg") == len(pictures) - len(named)
+    assert len(page) < 40_000 + 60_000

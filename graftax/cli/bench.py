@@ -53,8 +53,8 @@ def bench(
 ) -> None:
     """Compare fine-tuning methods: which wins where, at what cost, and what cannot be told apart.
 
-    Every method's learning rate is searched on validation rows with the same budget; then several seeds are measured on test
-    rows. Interrupt it, or kill it: the same command goes on.
+    Every method's learning rate and length are searched on validation rows until nothing near is better; then several seeds are
+    trained on all rows and measured on test rows. Interrupt it, or kill it: the same command goes on.
 
         graftax bench --suite quick --out results
         graftax bench --data mine.csv --out mine
@@ -81,7 +81,7 @@ def bench(
         usual: dict[str, Any] = {"sizes": (None,), "general": None, "batch_size": 16, "max_length": 128}
         chosen = replace(chosen, name="+".join(tasks), description="", tasks=tasks, **usual)
     if backbone:
-        chosen = replace(chosen, backbones=tuple(backbone))
+        chosen = replace(chosen, backbones=tuple(str(Path(b).resolve()) if Path(b).is_dir() else b for b in backbone))
     if method:
         unknown = [name for name in method if name not in chosen.methods]
         if unknown:

@@ -1,0 +1,120 @@
+"""The baselines of a classification task, and whether a machine was quiet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import toy_rows, write_csv
+
+from graftax.bench import quiet
+from graftax.bench import suite as suites
+from graftax.bench.baselines import mean_features, nearest_means
+from graftax.bench.results import Predictions, read
+from graftax.bench.rows import read_task
+from graftax.bench.runner import run_suite
+from graftax.bench.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec
+from graftax.models.backbone import Backbone
+from graftax.models.tokens import Tokenizer
+from graftax.train.data import Columns, read_examples
+from graftax.train.tasks import task_named
+
+
+def test_features_are_means_over_a_texts_own_tokens(tiny: Backbone) -> None:
+    """Whatever batch and padding a text is in."""
+    tokenizer = Tokenizer.of(tiny)
+    rows = task_named("classify").rows(
+        read_examples(toy_rows(count=40), Columns(), "classify"), ("fruit", "metal"), tokenizer, 24
+    )
+    found = mean_features(tiny, rows)
+    for i in (0, 17, 39):
+        alone = tokenizer.pad([rows.tokens[i]], 1, len(rows.tokens[i]))
+        hidden = np.asarray(tiny.encode(tiny.params, {}, alone).hidden)[0]
+        np.testing.assert_allclose(found[i], hidden.mean(0), atol=1e-5)
+
+
+def test_the_nearest_mean_by_hand() -> None:
+    known = np.array([[2.0, 0.0], [0.0, 3.0], [0.0, 1.0], [-1.0, 0.0]])
+    cosines = nearest_means(known, np.array([0, 1, 1, 2]), np.array([[5.0, 4.9], [-1.0, -1.0]]))
+    unit = 1 / np.hypot(5, 4.9)
+    np.testing.assert_allclose(cosines, [[5 * unit, 4.9 * unit, -5 * unit], [-(0.5**0.5), -(0.5**0.5), 0.5**0.5]])
+
+
+def test_both_stand_in_every_table_of_a_classification(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a suite has but one method, and on the rows that this one is measured on."""
+    monkeypatch.setattr(suites, "_PROBE", MethodSpec("probe", lrs=(1e-2, 1e-1)))  # not a thousand steps
+    write_csv(tmp_path / "toy.csv", toy_rows(count=40))
+    suite = Suite(
+        "one",
+        ("tiny",),
+        {"toy": TaskSpec(train=str(tmp_path / "toy.csv"), metric="macro_f1")},
+        {"bitfit": MethodSpec("bitfit")},
+        (1e-3, 1e-2),
+        **{"seeds": 1, "steps": 1, "widen": 0, "doublings": 0, "max_length": 24},
+    )
+    run_suite(suite, tmp_path / "out", load=lambda name: tiny, say=lambda line: None)
+    final = {r.method: r for r in read(tmp_path / "out") if r.stage == "final"}
+    assert {*final} == {NEAREST_MEAN, "probe", "bitfit"}
+    assert {r.rows for r in final.values()} == {30}  # all but the test rows
+    assert {r.metric for r in final.values()} == {"macro_f1"}
+    near = final[NEAREST_MEAN]
+    assert (near.parameters, near.converged, near.edge, near.ece) == (0, True, None, None)
+    rows = read_task(suite, "toy", suite.tasks["toy"])
+    train, test = (
+        task_named("classify").rows(of, ("fruit", "metal"), Tokenizer.of(tiny), 24) for of in (rows.whole, rows.test)
+    )
+    cosines = nearest_means(mean_features(tiny, train), np.array(train.labels), mean_features(tiny, test))
+    assert near.predictions is not None
+    np.testing.assert_array_equal(Predictions.load(tmp_path / "out" / near.predictions).said, cosines.argmax(-1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_others_work_is_told_from_our_own() -> None:
+    def spin(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+
+    with quiet.watched() as before:
+        time.sleep(0.5)
+    with quiet.watched() as own:
+        spin(0.5)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        time.sleep(0.2)
+        with quiet.watched() as others:
+            time.sleep(0.5)
+    finally:
+        busy.kill()
+        busy.wait()
+    assert None not in (before.other_cores, own.other_cores, others.other_cores)
+    if (before.other_cores or 0.0) < quiet.QUIET:  # else this machine is not quiet enough to tell
+        assert (own.other_cores or 0.0) < 0.5
+        assert (others.other_cores or 0.0) > 0.5
+
+
+def test_where_the_kernel_does_not_tell_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quiet, "_STAT", Path("/no/such/file"))
+    with quiet.watched() as stretch:
+        pass
+    assert stretch.other_cores is None
+
+
+def test_stolen_time_and_foreign_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds of the clock in which our core was busy for one and stolen for one, another idle, a foreign one busy."""
+    stat = tmp_path / "stat"
+    stat.write_text("cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\ncpu9 0 0 0 0 0 0 0 0 0 0\n")
+    monkeypatch.setattr(quiet, "_STAT", stat)
+    monkeypatch.setattr(quiet.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(quiet.os, "sysconf", lambda name: 100)
+    clock = iter((10.0, 12.0))
+    monkeypatch.setattr(quiet.time, "monotonic", lambda: next(clock))
+    with quiet.watched() as stretch:
+        stat.write_text(
+            "cpu 0\ncpu0 60 10 20 0 5 5 5 100 0 0\ncpu1 0 0 0 200 0 0 0 0 0 0\ncpu9 200 0 0 0 0 0 0 0 0 0\nintr 7\n"
+        )
+    assert stretch.other_cores == pytest.approx(1.0, abs=0.05)

@@ -1,0 +1,103 @@
+"""What is no recommendation: values whose search was ended, baselines, and times that were taken on busy cores."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import write_results
+
+from graftax.bench import results
+from graftax.bench.analysis import analyse
+from graftax.bench.compare import compare
+from graftax.bench.report import markdown, sections, write_report
+from graftax.bench.suite import NEAREST_MEAN
+from graftax.bench.wording import answer, caveats
+
+
+def change(folder: Path, method: str, task: str | None = None, **changes: Any) -> None:
+    """Change a method's records, on one task or all."""
+    for record in results.read(folder):
+        if record.method == method and task in (None, record.task):
+            results.append(folder, dataclasses.replace(record, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"converged": False}, "not converged"),
+        ({"converged": None}, "not converged"),  # of a version that did not look
+        ({"edge": "highest"}, "highest rate"),
+        ({"edge": "lowest", "converged": False}, "not converged, lowest rate"),
+    ],
+)
+def test_a_result_whose_search_was_ended_is_marked_and_not_recommended(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    write_results(tmp_path, {"sst2": "accuracy", "cola": "accuracy"}, {"good": 2.0, "fair": 1.0, "poor": -1.0}, examples=400)
+    found = analyse(tmp_path).recommend()
+    assert found is not None
+    assert (found.choice, found.passed_over) == ("good", {})
+
+    change(tmp_path, "good", "cola", **changes)
+    analysis = analyse(tmp_path)
+    found = analysis.recommend()
+    assert found is not None
+    assert (found.best, found.choice) == ("fair", "fair")
+    assert found.passed_over == {"good": f"{said.replace(', ', ' and ')} on cola"}
+    lines = answer(analysis)
+    assert "fair is best of those that can be recommended" in lines[0]
+    assert f"No recommendation, but a better value: good ({said.replace(', ', ' and ')} on cola)." in lines[0]
+    assert "On sst2, good is best" in lines[1]  # there it is settled
+    (row,) = [
+        line
+        for line in markdown("made-up", sections(analysis)).splitlines()
+        if line.startswith("| good ") and "mean" not in line
+    ][:1]
+    assert row.count(f"({said})") == 1
+    assert any("The search ended before it was settled (good: " in line and "on cola" in line for line in caveats(analysis))
+    write_report(tmp_path)
+    assert f"({said})" in (tmp_path / "report.html").read_text()
+
+
+def test_where_nothing_is_settled_nothing_is_recommended(tmp_path: Path) -> None:
+    write_results(tmp_path, {"sst2": "accuracy"}, {"a": 2.0, "b": 1.0}, converged=False)
+    analysis = analyse(tmp_path)
+    assert analysis.recommend() is None
+    assert answer(analysis) == ["On sst2, no method can be recommended: a (not converged), b (not converged)."]
+
+
+def test_a_baseline_is_compared_and_never_recommended(tmp_path: Path) -> None:
+    write_results(
+        tmp_path, {"sst2": "accuracy", "cola": "accuracy"}, {NEAREST_MEAN: 2.0, "lora": 1.0, "bitfit": -1.0}, examples=400
+    )
+    change(tmp_path, NEAREST_MEAN, parameters=0)
+    analysis = analyse(tmp_path)
+    assert analysis.methods[0] == NEAREST_MEAN
+    found = analysis.recommend()
+    assert found is not None
+    assert found.choice == "lora"
+    assert found.passed_over == {NEAREST_MEAN: "trains nothing"}
+    (below,) = [line for line in caveats(analysis) if line.startswith("Below nearest-mean")]
+    assert "lora on sst2 and cola" in below
+    assert f"| {NEAREST_MEAN} " in markdown("made-up", sections(analysis))
+
+
+def test_times_of_busy_cores_are_marked(tmp_path: Path) -> None:
+    quiet, busy = tmp_path / "quiet", tmp_path / "busy"
+    for folder in (quiet, busy):
+        write_results(folder, {"sst2": "accuracy"}, {"good": 2.0, "fair": 1.99})
+    change(busy, "fair", other_cores=0.7)
+    assert "(busy)" not in markdown("made-up", sections(analyse(quiet)))
+    text = markdown("made-up", sections(analyse(busy)))
+    good, fair = ([row for row in text.splitlines() if row.startswith(f"| {name} ")] for name in ("good", "fair"))
+    assert "110 (busy)" in text
+    assert "(busy)" not in good[0]
+    assert fair[0].count("(busy)") == 2  # a step's, and the training's
+    assert any(line.startswith("Times of fair were taken while other processes") for line in caveats(analyse(busy)))
+    assert "\N{MULTIPLICATION SIGN} (busy)" in compare(quiet, busy)
+    assert "(busy)" not in compare(quiet, quiet)
+    change(busy, "fair", other_cores=None)  # nobody knows
+    assert analyse(busy).busy("fair")
