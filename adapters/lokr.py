@@ -41,9 +41,8 @@ class LoKr(Lycoris):
     peft_type: ClassVar[str] = "LOKR"
 
     decompose_both: bool = False  # C1 may be of low rank too
-    decompose_factor: Annotated[
-        int, Within(-1, 1 << 15)
-    ] = -1  # the smaller half of in and out, where it divides them; -1: near the square root
+    #: the smaller half of in and out, where it divides them; -1: near the square root
+    decompose_factor: Annotated[int, Within(-1, 1 << 15)] = -1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ class Confusion:
     """
 
     labels: tuple[str, ...]
-    counts: Mapping[tuple[str | None, str | None], int]
+    counts: Mapping[tuple[str | None, str | None], int]  # (label, answer) -> rows, or labels of rows
 
     def records(self) -> list[dict[str, Any]]:
         """For JSON: every pair that occurred."""

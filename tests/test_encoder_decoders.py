@@ -220,6 +220,7 @@ def writers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[G
             tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
             tokenizer.decoder = decoders.Fuse()
             tokenizer.save(str(directory / "tokenizer.json"))
+            (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
             made[shape] = Generator(load_backbone(directory)), model
         return made[shape]
 

@@ -160,6 +160,7 @@ def moment(out: Path, when: str) -> Callable[[], bool]:
         return [int(p.name) for p in saves.iterdir() if p.name.isdigit()] if saves.is_dir() else []
 
     return {
+        "begun": out.is_dir,
         "before a checkpoint": lambda: (out / ".run" / "run.json").is_file(),
         "in a checkpoint": lambda: len(complete()) > 1 and any("tmp" in p.name for p in saves.iterdir()),
         "after some": lambda: max(complete(), default=0) >= 20,
@@ -260,10 +261,13 @@ def assert_interrupted(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def test_two_signals_end_a_command_at_once(command: Callable[[Path], list[str]], uninterrupted: Path, tmp_path: Path) -> None:
-    """While it starts, while it trains, while it saves: exit code 130, one last line, and no bit is lost."""
-    out = tmp_path / "out"
-    for ready, gap in ((out.is_dir, 0.0), (moment(out, "after some"), 0.02), (moment(out, "in a checkpoint"), 0.001)):
-        assert_interrupted(signalled_twice(command(out), ready, gap))
+    """While it starts, while it trains, while it saves: exit code 130, one last line, and no bit is lost.
+
+    Each in a directory of its own: what one has left there would be taken for a moment that the next has come to.
+    """
+    for when, gap in (("begun", 0.0), ("after some", 0.02), ("in a checkpoint", 0.001)):
+        out = tmp_path / when
+        assert_interrupted(signalled_twice(command(out), moment(out, when), gap))
     subprocess.run(command(out), check=True, capture_output=True)
     assert_same(out, uninterrupted)
 

@@ -109,7 +109,7 @@ def test_eval_and_predict_without_an_adapter(
     backbone = load_backbone(tmp_path / "model")
     numbers = evaluate(Predictor(backbone), None, rows)
     eval_command(str(tmp_path / "model"), rows, as_json=True)
-    assert json.loads(capsys.readouterr().out) == numbers
+    assert json.loads(capsys.readouterr().out).items() >= numbers.items()
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in WORDS))
     predict_command(str(tmp_path / "model"), texts)
