@@ -65,7 +65,7 @@ class AdaLoRA(Method):
     dropout: Rate = 0.0  # of x, in training
     tinit: Count = 0  # the last step at which the budget is whole
     tfinal: Count = 0  # so many steps before the end it is spent
-    deltaT: Annotated[int, Within(1, 1 << 31)] = 1  # steps from one pruning to the next
+    deltaT: Annotated[int, Within(1, below=1 << 31)] = 1  # steps from one pruning to the next
     beta1: float = 0.85  # decay of the mean sensitivity
     beta2: float = 0.85  # decay of its uncertainty
     orth_reg_weight: Annotated[float, Within(0.0)] = 0.5  # of the penalty that keeps P and Q orthogonal

@@ -43,7 +43,7 @@ class BOFT(Method):
 
     boft_block_size: SizeOrZero = 4  # c
     boft_block_num: SizeOrZero = 0  # n; either this or the block size, the other 0
-    boft_n_butterfly_factor: Annotated[int, Within(1, 32)] = 1  # m
+    boft_n_butterfly_factor: Annotated[int, Within(1, below=32)] = 1  # m
 
     def __post_init__(self) -> None:
         super().__post_init__()

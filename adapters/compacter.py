@@ -45,7 +45,7 @@ class Compacter(Method):
     traced: ClassVar[tuple[str, ...]] = ("activation", "n", "normed")
 
     width: Size = 24  # m
-    n: Annotated[int, Within(1, 256)] = 4  # products in a sum, and the side of each A_i
+    n: Annotated[int, Within(1, below=256)] = 4  # products in a sum, and the side of each A_i
     activation: str = "gelu"  # as in `bottleneck.py`
     place: str = "houlsby"  # houlsby or pfeiffer
     normed: bool = False  # the network reads LN(x + y)

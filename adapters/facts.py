@@ -8,15 +8,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from ..errors import GraftaxError
 from ..json_files import read_object
-from ..typed import Count, Within, checked, read
+from ..typed import Count, Some, checked, read
 
 EXTRA = "graftax.json"
 SCHEMA = 1
-Length = Annotated[int, Within(1, 1 << 31)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_facts(directory: Path) -> Facts | None:
     if len(set(facts.labels)) < len(facts.labels):
         raise GraftaxError(f"{file}: a label is there twice.")
     if "max_length" in facts.recipe:
-        checked(facts.recipe["max_length"], Length, f"{file}: recipe: max_length")
+        checked(facts.recipe["max_length"], Some, f"{file}: recipe: max_length")
     return facts
 
 

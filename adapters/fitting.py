@@ -14,9 +14,8 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
-from ..typed import checked
+from ..typed import Some, checked
 from .adapter import Adapter
-from .facts import Length
 from .head import TOKENS, Head
 from .method import Leaves, Method
 from .sites import Site
@@ -64,7 +63,7 @@ def length_for(adapter: Adapter, backbone: Backbone, otherwise: int) -> int:
     room = backbone.config.max_tokens - virtual
     if room < 1:
         raise GraftaxError(f"{virtual} virtual tokens leave no room: {backbone.name} takes {backbone.config.max_tokens}.")
-    return min(checked(adapter.recipe.get("max_length", otherwise), Length, "recipe: max_length"), room)
+    return min(checked(adapter.recipe.get("max_length", otherwise), Some, "recipe: max_length"), room)
 
 
 def head_of(adapter: Adapter) -> Head | None:

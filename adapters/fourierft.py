@@ -44,9 +44,9 @@ class FourierFT(Method):
     fresh_within: ClassVar[float | None] = None
     peft_type: ClassVar[str] = "FOURIERFT"
 
-    n_frequency: Annotated[int, Within(1, 1 << 31)] = 1000  # n
+    n_frequency: Annotated[int, Within(1, below=1 << 31)] = 1000  # n
     scaling: float = 150.0  # s
-    random_loc_seed: Annotated[int, Within(0, 1 << 32)] = 777  # of the places
+    random_loc_seed: Annotated[int, Within(0, below=1 << 32)] = 777  # of the places
     init_weights: bool = False  # start at zero
 
     def select(self, sites: Sequence[Site]) -> list[Site]:

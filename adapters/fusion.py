@@ -47,7 +47,7 @@ class Fusion(Method):
     fresh_within: ClassVar[float | None] = None
 
     member: str = "bottleneck/relu/False"  # the adapters' `Method.key`, with "/" for ":"
-    adapters: Annotated[int, Within(1, 256)] = 2  # N
+    adapters: Annotated[int, Within(1, below=256)] = 2  # N
     width: Size = 48  # the widest adapter's
     query_normed: bool = False  # queries are made of LN(x + y)
 

@@ -42,7 +42,7 @@ class Head(Method):
     traced: ClassVar[tuple[str, ...]] = ("hidden",)
 
     site: str = POOLED  # or FIRST, or TOKENS
-    labels: Annotated[int, Within(1, 1 << 20)] = 2  # classes
+    labels: Annotated[int, Within(1, below=1 << 20)] = 2  # classes
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
     dropout: Rate = 0.0  # of the features, in training

@@ -42,7 +42,7 @@ class LoKr(Lycoris):
 
     decompose_both: bool = False  # C1 may be of low rank too
     #: the smaller half of in and out, where it divides them; -1: near the square root
-    decompose_factor: Annotated[int, Within(-1, 1 << 15)] = -1
+    decompose_factor: Annotated[int, Within(-1, below=1 << 15)] = -1
 
     def __post_init__(self) -> None:
         super().__post_init__()

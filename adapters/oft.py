@@ -51,7 +51,7 @@ class OFT(Method):
     oft_block_size: SizeOrZero = 32  # b
     block_share: bool = False  # one rotation for all blocks
     use_cayley_neumann: bool = True  # the series
-    num_cayley_neumann_terms: Annotated[int, Within(2, 128)] = 5  # of that series
+    num_cayley_neumann_terms: Annotated[int, Within(2, below=128)] = 5  # of that series
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,7 +42,7 @@ class RoAd(Method):
     peft_type: ClassVar[str] = "ROAD"
 
     variant: str = "road_1"  # road_1, road_2 or road_4
-    group_size: Annotated[int, Within(2, 1 << 15)] = 64  # outputs that are paired among themselves
+    group_size: Annotated[int, Within(2, below=1 << 15)] = 64  # outputs that are paired among themselves
 
     def __post_init__(self) -> None:
         super().__post_init__()

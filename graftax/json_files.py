@@ -1,4 +1,4 @@
-"""JSON objects in files that others wrote: `config.json`, `adapter_config.json`, `graftax.json`, `tokenizer_config.json`.
+"""JSON that every reader takes, and objects in files that others wrote: `config.json`, `adapter_config.json`, `graftax.json`.
 
 `json.loads` alone lets pass, or ends in exceptions of many kinds for, what none of these files may hold. Everything that is not
 one sound object is one line here that names the file: no UTF-8, no JSON, nesting without end, integers of thousands of
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +61,24 @@ def parse_json(text: str, source: str, *, not_numbers: bool = False) -> Any:
         raise GraftaxError(f"{source}: not valid JSON (nested too deep).") from error
     except ValueError as error:
         raise GraftaxError(f"{source}: not valid JSON ({error}).") from error
+    return content
+
+
+def json_line(content: Any, *, ensure_ascii: bool = True) -> str:
+    """A line of JSON that every reader takes.
+
+    JSON has no word for what is no finite number (the correlation with a constant, say): that is null.
+    """
+    return json.dumps(_without_nan(content), ensure_ascii=ensure_ascii, allow_nan=False)
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
     return content
 
 

@@ -4,7 +4,7 @@ Python does not look at annotations, so without this a rank of True, a rate of N
 something breaks far from where it came in. A dataclass here says what it takes once, where its fields are declared, and both of
 its makers are held to that: a person who calls it (`settle`), and a file (`read`).
 
-    Rank = Annotated[int, Within(1, 1 << 15)]
+    Rank = Annotated[int, Within(1, below=1 << 15)]
 
     @dataclass(frozen=True)
     class LoRA:
@@ -17,6 +17,7 @@ number, a number with a point for a whole one, a float that float32 cannot hold,
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
 import math
@@ -30,39 +31,53 @@ from typing import Annotated, Any, TypeVar
 from .errors import GraftaxError
 
 T = TypeVar("T")
-_LARGEST = 3.4028234e38  # that float32 can hold
+_LARGEST, _SMALLEST = 3.4028234e38, 1.1754944e-38  # that float32 can hold, and at full precision
 
 
 @dataclasses.dataclass(frozen=True)
 class Within:
-    """Bounds of a number: at least the first, and less than the second."""
+    """Bounds of a number: it may be `least` or `most` itself, but not `above` or `below`."""
 
-    least: float
+    least: float = -math.inf
     most: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def holds(self, number: float) -> bool:
+        return self.least <= number <= self.most and self.above < number < self.below
 
     def __str__(self) -> str:
-        return f"at least {self.least:,}" + (f" and less than {self.most:,}" if self.most < math.inf else "")
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{word} {_numeral(bound)}" for word, bound in bounds.items() if math.isfinite(bound))
 
 
-Count = Annotated[int, Within(0, 1 << 31)]  # of what there may be none of: steps, layers
-Size = Annotated[int, Within(1, 1 << 15)]  # of an axis that a user chooses: a rank, a width, a number of virtual tokens
-SizeOrZero = Annotated[int, Within(0, 1 << 15)]  # where 0 says that another field chooses
-Seed = Annotated[int, Within(0, 1 << 63)]
-Rate = Annotated[float, Within(0.0, 1.0)]  # of dropout
+def _numeral(number: float) -> str:
+    return f"{int(number):,}" if number == int(number) else f"{number:g}"
+
+
+Count = Annotated[int, Within(0, below=1 << 31)]  # of what there may be none of: steps, layers
+Some = Annotated[int, Within(1, below=1 << 31)]  # of what there is at least one: rows, tokens
+Size = Annotated[int, Within(1, below=1 << 15)]  # of an axis that a user chooses: a rank, a width, a number of virtual tokens
+SizeOrZero = Annotated[int, Within(0, below=1 << 15)]  # where 0 says that another field chooses
+Seed = Annotated[int, Within(0, below=1 << 63)]
+ShortSeed = Annotated[int, Within(0, below=1 << 32)]  # that is drawn from on the device
+Rate = Annotated[float, Within(0.0, below=1.0)]  # a share that is never all: of dropout, of steps
+Positive = Annotated[float, Within(above=0.0)]
 
 
 class Unfit(Exception):
     """A value that is not of a kind."""
 
 
-def settle(made: Any, where: str) -> None:
+def settle(made: Any, where: str = "") -> None:
     """Hold a frozen dataclass that was just made to its annotations, and bring its values to their plain form.
 
     Raises:
-        GraftaxError: `where` and the field with what it takes and what it got.
+        GraftaxError: `where`, if it is said, and the field with what it takes and what it got.
     """
     for name, kind in kinds_of(made.__class__).items():
-        object.__setattr__(made, name, checked(getattr(made, name), kind, f"{where}: {name}"))
+        what = f"{where}: {name}" if where else name
+        object.__setattr__(made, name, checked(getattr(made, name), kind, what))
 
 
 def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
@@ -101,7 +116,7 @@ def fitted(value: Any, kind: Any) -> Any:
         return value
     if origin is Annotated:
         number = fitted(value, inner[0])
-        if not all(bounds.least <= number < bounds.most for bounds in inner[1:]):
+        if not all(bounds.holds(_on_device(number)) for bounds in inner[1:]):
             raise Unfit
         return number
     if origin in (typing.Union, types.UnionType):
@@ -125,6 +140,13 @@ def _finite(number: Any) -> float:
     if not -_LARGEST <= number <= _LARGEST:  # NaN neither
         raise Unfit
     return float(number)
+
+
+def _on_device(number: float) -> float:
+    """What becomes of a number as float32: 1e-60 is 0 there, and 0.99999999 is 1. Whole numbers stay what they are."""
+    if isinstance(number, int):
+        return number
+    return ctypes.c_float(number).value if abs(number) >= _SMALLEST else 0.0
 
 
 def _first(value: Any, kinds: Sequence[Any]) -> Any:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ..errors import GraftaxError
 from ..json_files import read_object, read_value
-from ..settings import check_whole
+from ..typed import Some, checked
 
 
 def _first(hidden: jax.Array, weight: jax.Array) -> jax.Array:
@@ -106,9 +106,7 @@ class Pooling:
 def _max_length(config: Path) -> int | None:
     """How many tokens of a text the model reads, with its special tokens; None where nothing says it."""
     length = read_object(config).get("max_seq_length") if config.is_file() else None
-    if length is not None:
-        check_whole(f"{config}: max_seq_length", length, 1, 2**31 - 1)
-    return length
+    return checked(length, Some | None, f"{config}: max_seq_length")
 
 
 def _read(config: Path) -> tuple[str, ...]:

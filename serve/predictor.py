@@ -33,9 +33,9 @@ from ..errors import GraftaxError
 from ..models.backbone import HEADS, TOKENS, Backbone, Logits
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
-from ..settings import check_whole
 from ..shown import Shown
 from ..train.tasks import Answer, Task, task_named
+from ..typed import Some, checked
 from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
 from .embedding import Pooling
@@ -89,7 +89,7 @@ class Predictor(Shown):
         By default as many as the backbone takes; for vectors as many as a directory of sentence-transformers says.
         """
         if max_length is not None:
-            check_whole("max_length", max_length, 1, 2**31 - 1)
+            checked(max_length, Some, "max_length")
         self.backbone = backbone
         self.bank = Bank(backbone)
         self.tokenizer = Tokenizer.of(backbone)

@@ -11,9 +11,9 @@ neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,13 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..models.generation import Rules
+from ..typed import Count, ShortSeed, Some, Within, settle
 
 _LARGEST = 1e6  # of numbers: beyond, their float32s and what is made of them would end in infinities
-_COUNTS = (("max_new_tokens", 1, 2**31 - 1), ("top_k", 0, 2**31 - 1), ("seed", 0, 2**32 - 1), ("num_beams", 1, 1000))
-#: Checked as the float32s that they become: of 1e-60 that is 0.
-_NUMBERS: tuple[tuple[str, Callable[[Any], Any], str], ...] = (
-    ("temperature", lambda x: x >= 0, f"from 0 to {_LARGEST:g}"),
-    ("top_p", lambda x: 0 < x <= 1, "above 0, at most 1"),
-    ("min_p", lambda x: 0 <= x <= 1, "from 0 to 1"),
-    ("repetition_penalty", lambda x: x > 1 / _LARGEST, f"above 0, at most {_LARGEST:g}"),
-    ("length_penalty", lambda x: True, f"from -{_LARGEST:g} to {_LARGEST:g}"),
-)
+Penalty = Annotated[float, Within(1 / _LARGEST, most=_LARGEST)]
+Power = Annotated[float, Within(-_LARGEST, most=_LARGEST)]
+Probability = Annotated[float, Within(0.0, most=1.0)]
+Mass = Annotated[float, Within(above=0.0, most=1.0)]
 _BY_BACKBONE = ("repetition_penalty", "length_penalty", "early_stopping")
 
 
@@ -39,37 +35,22 @@ _BY_BACKBONE = ("repetition_penalty", "length_penalty", "early_stopping")
 class Sampling:
     """How one row's continuation is drawn. None: as the backbone's `generation_config.json` says, else without effect."""
 
-    max_new_tokens: int = 64  # at most
-    temperature: float = 0.0  # 0: greedy
-    top_k: int = 0  # draw from this many of the likeliest; 0: from all
-    top_p: float = 1.0  # draw from the fewest tokens that together have this probability
-    min_p: float = 0.0  # draw from tokens at least this times as likely as the likeliest
-    repetition_penalty: float | None = None  # above 1 tokens that are there already become unlikelier
+    max_new_tokens: Some = 64  # at most
+    temperature: Annotated[float, Within(0.0, most=_LARGEST)] = 0.0  # 0: greedy
+    top_k: Count = 0  # draw from this many of the likeliest; 0: from all
+    top_p: Mass = 1.0  # draw from the fewest tokens that together have this probability
+    min_p: Probability = 0.0  # draw from tokens at least this times as likely as the likeliest
+    repetition_penalty: Penalty | None = None  # above 1 tokens that are there already become unlikelier
     stop: tuple[str, ...] = ()  # the continuation ends before the first of these
-    seed: int = 0  # of what is drawn; greedy search and beams draw nothing
-    num_beams: int = 1  # above 1: beam search (`beams.py`), the same for all rows of a call
-    length_penalty: float | None = None  # of beams: above 0 longer texts score more
+    seed: ShortSeed = 0  # of what is drawn; greedy search and beams draw nothing
+    num_beams: Annotated[int, Within(1, most=1000)] = 1  # above 1: beam search (`beams.py`), the same for all rows of a call
+    length_penalty: Power | None = None  # of beams: above 0 longer texts score more
     early_stopping: bool | None = None  # of beams: end with the first that are finished
 
     def __post_init__(self) -> None:
-        for name, least, most in _COUNTS:
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
-                raise GraftaxError(f"{name} must be a whole number from {least} to {most}, got {_shown(value)}.")
-            object.__setattr__(self, name, int(value))  # of NumPy's, too
-        for name, sound, range_ in _NUMBERS:
-            value = getattr(self, name)
-            if value is None and name in _BY_BACKBONE:
-                continue
-            number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-            if not number or not (abs(value) <= _LARGEST and sound(np.float32(value))):
-                raise GraftaxError(f"{name} must be a number {range_}, got {_shown(value)}.")
-            object.__setattr__(self, name, float(value))
-        if not isinstance(self.early_stopping, bool | None):
-            raise GraftaxError(f"early_stopping must be true or false, got {self.early_stopping!r}.")
-        if not isinstance(self.stop, tuple | list) or not all(isinstance(text, str) and text for text in self.stop):
-            raise GraftaxError(f"stop must be a tuple of texts, none of them empty; got {self.stop!r}.")
-        object.__setattr__(self, "stop", tuple(self.stop))
+        settle(self)
+        if not all(self.stop):
+            raise GraftaxError("stop must be a list of texts, and one of them is empty.")
         if self.num_beams > 1 and (self.temperature > 0 or self.stop):
             raise GraftaxError("beam search draws nothing and knows no stop texts: num_beams goes with temperature 0 alone.")
 
@@ -83,11 +64,6 @@ class Sampling:
     def under(self, rules: Rules) -> Sampling:
         """With the backbone's own word where this has none."""
         return replace(self, **{name: getattr(rules, name) for name in _BY_BACKBONE if getattr(self, name) is None})
-
-
-def _shown(value: Any) -> str:
-    """A value as Python writes it, which it does not with integers of more than 4,300 digits."""
-    return "a number of thousands of digits" if isinstance(value, int) and abs(value) >= 10**50 else repr(value)
 
 
 class Settings(NamedTuple):

@@ -62,7 +62,7 @@ LIES: dict[str, dict[str, Any]] = {
     "2 labels for a head of 3 classes": {"labels": ["a", "b"]},
     "a label is there twice": {"labels": ["a", "b", "a"]},
     "recipe: max_length must be a whole number, at least 1": {"recipe": {"max_length": -5}},
-    "max_length must be a whole number, at least 1 and less than 2,147,483,648, got '128'": {"recipe": {"max_length": "128"}},
+    "max_length must be a whole number, at least 1 and below 2,147,483,648, got '128'": {"recipe": {"max_length": "128"}},
     "recipe must be an object": {"recipe": [["max_length", 3]]},
     "metrics must be an object": {"metrics": {"accuracy": "high"}},
     "backbone must be an object, got 'bert'": {"backbone": "bert"},

@@ -117,7 +117,7 @@ def test_every_suite_that_comes_along_can_be_read() -> None:
         ("[methods.probe]", "[methods.lroa]", "unknown method 'lroa'"),
         ("seeds = 2", "seeds = 0", "seeds is at least 1"),
         ("[tasks.toy]", "[tsaks.toy]", r"needs tables \[tasks.NAME\]"),
-        ("lrs = [1e-3, 1e-2]", "lrs = [-1e-4, 1e-2]", "lr must be positive"),
+        ("lrs = [1e-3, 1e-2]", "lrs = [-1e-4, 1e-2]", "lr must be a number, above 0"),
         ('test = "test.csv"', 'kind = "juggle"', "cannot be of kind 'juggle'"),
         ('test = "test.csv"', 'metric = "charm"', "is not measured by 'charm'; there are accuracy"),
         ("seeds = 2", "seeds = 2 2", "not valid TOML"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from refusals import refused
 
 from graftax.errors import GraftaxError
-from graftax.json_files import parse_json, read_object, refuse_pointer
+from graftax.json_files import json_line, parse_json, read_object, refuse_pointer
 
 UNSOUND = {
     "not UTF-8": b'{"a": "\xff"}',
@@ -77,3 +77,9 @@ def test_an_error_keeps_its_words_and_shows_control_characters() -> None:
     assert len(long) < 2100
     assert long.startswith("begin")
     assert long.endswith("end")
+
+
+def test_what_is_no_finite_number_is_written_as_null() -> None:
+    content = {"loss": float("nan"), "all": [1.5, float("-inf"), {"deep": (float("inf"), "ä")}]}
+    assert json.loads(json_line(content)) == {"loss": None, "all": [1.5, None, {"deep": [None, "ä"]}]}
+    assert json_line("ä", ensure_ascii=False) == '"ä"'

@@ -45,7 +45,7 @@ def test_settings_of_a_union_go_where_they_belong() -> None:
         ("mam", {"start": "pissa"}, "start is for LoRA and its kin"),
         ("lora", {"start": "x"}, "start 'x' is none of"),
         ("lora", {"option": ["width=3"]}, "expected name=value with a field of lora: r, alpha"),
-        ("lora", {"option": ["r=abc"]}, "lora: r must be a whole number, at least 1 and less than 32,768, got 'abc'"),
+        ("lora", {"option": ["r=abc"]}, "lora: r must be a whole number, at least 1 and below 32,768, got 'abc'"),
         ("lora", {"option": ["rslora=1"]}, "rslora must be true or false, got 1"),
         ("lora", {"option": ["rslora"]}, "expected name=value"),
         ("lora", {"option": ["rank_pattern=5"]}, "^lora: "),

@@ -93,7 +93,7 @@ def test_parts_that_are_none(parts: Any) -> None:
 
 @pytest.mark.parametrize("length", [-1, 0, True, 1.5, "8"])
 def test_lengths_that_are_none(tiny: Backbone, length: Any) -> None:
-    with pytest.raises(GraftaxError, match="max_length must be a whole number from 1"):
+    with pytest.raises(GraftaxError, match="max_length must be a whole number, at least 1"):
         Predictor(tiny, max_length=length)
 
 

@@ -340,7 +340,7 @@ def test_rare_labels_may_be_held_out(tiny: Backbone, tmp_path: Path) -> None:
     ("settings", "expected"),
     [
         ({"data": {}}, "no data"),
-        ({"pack_size": 0}, "the pack size must be a whole number from 1"),
+        ({"pack_size": 0}, "the pack size must be a whole number, at least 1"),
         ({"each": {"z": {"lr": 1e-2}}}, "settings for z, but the adapters are a"),
         ({"each": {"a": {"rank": 2}}}, "no such setting: rank"),
         ({"val": {"z": DATA["b"]}}, "validation rows for z"),

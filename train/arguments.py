@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from ..adapters.method import Method
 from ..errors import GraftaxError
-from ..settings import check_number, check_whole
+from ..typed import Some, Within, checked
 from .data import Columns, check_fraction
 from .recipe import Recipe
 
@@ -45,8 +45,8 @@ def check_arguments(
         if not isinstance(value, kind):
             raise GraftaxError(f"{argument} must be a {kind.__name__}, got {_kind(value)}.")
     if pack_size is not None:
-        check_whole("the pack size", pack_size, 1, 2**31 - 1)
-    check_number("save_every, seconds between checkpoints,", save_every, most=_DAYS)
+        checked(pack_size, Some, "the pack size")
+    checked(save_every, Annotated[float, Within(0.0, most=_DAYS)], "save_every, seconds between checkpoints,")
     select_overrides(each, list(data), "settings")
     for name, changes in each.items():
         if not isinstance(changes, Mapping):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import disk
+from ..json_files import json_line
 
 
 class Metrics:
-    """`metrics.jsonl`, a line per epoch and adapter as it happens; TensorBoard too where tensorboardX is installed."""
+    """The file, to which lines are added; TensorBoard too where tensorboardX is installed."""
 
     def __init__(self, path: Path, offset: int | None, adapters: Sequence[str]):
         """`offset`: where a resumed run goes on; None: a new one, which keeps what is there about other adapters."""
@@ -27,7 +28,7 @@ class Metrics:
         return self._file.tell()
 
     def write(self, line: dict[str, Any]) -> None:
-        self._file.write((json.dumps(line) + "\n").encode())
+        self._file.write((json_line(line) + "\n").encode())
         self._file.flush()
         if self._board is not None:
             for key, value in line.items():

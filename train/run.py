@@ -24,8 +24,8 @@ from ..adapters.method import Method
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
-from ..settings import check_flag
 from ..shown import Shown
+from ..typed import checked
 from .arguments import changed, check_arguments
 from .begun import Begun, digest_of, machine
 from .checkpoint import Checkpoints
@@ -110,7 +110,7 @@ def train_many(
     each = {} if each is None else each
     check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
     for name, value in {"overwrite": overwrite, "progress": progress}.items():
-        check_flag(name, value)
+        checked(value, bool, name)
     out, kind, tokenizer = Path(out), task_named(task), Tokenizer.of(backbone)
     with Progress(progress) as shown:
         jobs = []

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import in_a_line
+from ..json_files import json_line
 
 if TYPE_CHECKING:
     from ..serve.evaluate import Measured
 
 
 def print_json(content: Any) -> None:
-    """One line of JSON. It has no word for what is no finite number (the correlation with a constant, say): that is null.
+    """One line of JSON.
 
     Letters that standard output may not have are written in ASCII, in which JSON says the same.
     """
     ascii_alone = (sys.stdout.encoding or "utf-8").lower() != "utf-8"
-    print(json.dumps(_finite(content), ensure_ascii=ascii_alone, allow_nan=False), flush=True)
+    print(json_line(content, ensure_ascii=ascii_alone), flush=True)
 
 
 def print_measured(measured: Measured, as_json: bool) -> None:
@@ -40,16 +38,6 @@ def print_measured(measured: Measured, as_json: bool) -> None:
         print(f"{name:{width}} {value:.4f}")
     if measured.confusion:
         print("", *measured.confusion.lines(shutil.get_terminal_size().columns), sep="\n")
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return content
 
 
 def print_page(page: str) -> None:
