@@ -1,5 +1,5 @@
 # make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
-# make bench   the benchmark suite `quick`: methods compared; a quarter of an hour (another: make bench SUITE=domains)
+# make bench   the benchmark suite `quick`: methods compared; twelve minutes (another: make bench SUITE=domains)
 # make test    the tests
 # make package    wheel and sdist built, installed and tried in an empty folder
 # make test-hub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
