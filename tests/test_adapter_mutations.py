@@ -133,9 +133,7 @@ def change_json(directory: Path, draw: Callable[[Any], Any]) -> None:
     else:
         value = inside.pop(path[-1])
         if how == "rename" and isinstance(inside, dict):
-            inside[draw(st.sampled_from(["r", "layers_to_transform", "leave_out", "exclude_modules", "unknown", "labels"]))] = (
-                value
-            )
+            inside[draw(st.sampled_from(OTHER_KEYS))] = value
     file.write_text(json.dumps(content))
 
 
