@@ -34,8 +34,8 @@ class Recipe:
     warmup: Rate = 0.06  # share of the steps
     weight_decay: Annotated[float, Within(0.0)] = 0.0  # decoupled
     clip: Positive | None = 1.0  # of the gradient's global norm; None, or infinity, which becomes None: not at all
-    optimizer: str = "adamw"  # any of optax's whose update is proportional to the learning rate; one for a whole run
-    preconditioned: bool = False  # low-rank gradients scaled by the other factor's inverse Gram matrix; likewise
+    optimizer: str = "adamw"  # any of optax's whose update is proportional to the learning rate
+    preconditioned: bool = False  # low-rank gradients scaled by the other factor's inverse Gram matrix
     lora_plus: Positive = 1.0  # learning rate of LoRA's B, as a multiple of A's
     layer_decay: Positive = 1.0  # learning rate of a layer, as a multiple of that of the layer above
     beta: Positive = 0.1  # of task dpo: how much a likelihood away from the backbone's counts
