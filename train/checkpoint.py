@@ -1,6 +1,6 @@
 """The state of an unfinished run on disk, through orbax.
 
-A checkpoint is one composite: the arrays of every slot, and as JSON where each slot is in its task's data, which tasks wait
+A checkpoint is one composite: the arrays of every slot, and as JSON where each slot is in its job's data, which jobs wait
 and which are done. Orbax commits it atomically, so a crash in the middle of a save leaves the one before. Adapters are never
 kept this way: they are the product, and have files of their own.
 """
