@@ -14,20 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_training import run_many
 from tiny import toy_rows, weights_of
 
 from graftax import disk
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.train import Recipe, Result, train_many
 from graftax.train.run import Run
 
-QUICK = Recipe(epochs=2, lr=5e-3, batch_size=8, max_length=16)
 DATA = {"a": toy_rows(count=21, seed=1), "b": toy_rows(count=12, seed=2)}
-
-
-def run_many(backbone: Backbone, data: dict[str, Any], out: Path, **settings: Any) -> dict[str, Result]:
-    return train_many(backbone, data, out, **{"recipe": QUICK, "progress": False, **settings})
 
 
 def full(*args: Any, **kwargs: Any) -> Any:

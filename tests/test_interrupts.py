@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_training import lines
 from tiny import command_line, toy_rows, weights_of, write_csv
 
 from graftax.models.backbone import Backbone
@@ -21,10 +21,6 @@ from graftax.train import Interrupted, Recipe, train_many
 from graftax.train.run import Run
 
 QUICK: dict[str, Any] = {"recipe": Recipe(epochs=2, batch_size=8, max_length=16), "progress": False, "save_every": 0.0}
-
-
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 # -- the second signal ------------------------------------------------------------------------------------------------
