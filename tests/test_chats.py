@@ -181,7 +181,7 @@ def test_a_template_by_name(without: Backbone) -> None:
         rows_of(without, [TWO_TURNS])
     with pytest.raises(GraftaxError, match=r"'chatml' ends a turn with <\|im_end\|>, which is not among the tokens"):
         rows_of(without, [TWO_TURNS], "chatml")
-    wrong: list[tuple[Any, str]] = [("chatlm", "none of chatml, llama3, gemma, plain"), (5, "chat_template must be a text or null, got 5")]
+    wrong: list[tuple[Any, str]] = [("chatlm", "none of chatml, llama3, gemma, plain"), (5, "must be a text or null, got 5")]
     for template, match in wrong:
         with pytest.raises(GraftaxError, match=match):
             Recipe(chat_template=template)
