@@ -28,7 +28,7 @@ test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not hub"
 
 # which of the parts: the day of the last commit, so that a commit always runs the same one and every day another
-PARTS ?= 40
+PARTS ?= 20
 PART ?= $(shell git log -1 --format=%cd --date=format:%j)
 
 test-part: $(VENV)/.ready-test

@@ -192,6 +192,9 @@ def _body(adapter: Adapter) -> Adapter:
     return dataclasses.replace(adapter, methods=tuple(m for m in adapter.methods if not isinstance(m, Head)))
 
 
+_OF_TEXTS = ("max_length", "chat_template")  # of a recipe: how texts were read in training, and are to be read
+
+
 def _as_lora(made: dict[Site, tuple[np.ndarray, np.ndarray]], like: Adapter) -> Adapter:
     """A LoRA of one rank, the largest; smaller factors are filled with zeros, which changes nothing."""
     if not made:
@@ -208,5 +211,5 @@ def _as_lora(made: dict[Site, tuple[np.ndarray, np.ndarray]], like: Adapter) -> 
         methods=(method, *heads),
         states={method.key: states, **{m.key: like.states[m.key] for m in heads}},
         metrics={},
-        recipe={"method": "combined"},
+        recipe={"method": "combined", **{key: like.recipe[key] for key in _OF_TEXTS if key in like.recipe}},
     )

@@ -25,6 +25,7 @@ from .sites import Site
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), whose config has the same name
 HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
+MARKS = (CONFIG, HUB_SETUP, HUB_FUSION)  # a directory that holds one of them is an adapter's
 
 
 def read_directory(directory: Path) -> tuple[dict[str, Any], Facts | None, bytes]:

@@ -57,8 +57,6 @@ def read_facts(directory: Path) -> Facts | None:
     if schema != SCHEMA:
         raise GraftaxError(f"{file}: schema {schema!r} is none that this graftax knows, which is {SCHEMA}; update it.")
     facts = read(Facts, content, str(file))
-    if len(set(facts.labels)) < len(facts.labels):
-        raise GraftaxError(f"{file}: a label is there twice.")
     if "max_length" in facts.recipe:
         checked(facts.recipe["max_length"], Some, f"{file}: recipe: max_length")
     return facts

@@ -28,6 +28,7 @@ from .adapter import Adapter
 from .directory import (
     CONFIG,
     HUB_WEIGHTS,
+    MARKS,
     WEIGHTS,
     from_hub,
     is_fusion,
@@ -84,7 +85,7 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
         own, digest = tuple(_written(adapter.methods)), hashlib.sha256(dumped(config).encode()).hexdigest()
         facts = dataclasses.replace(facts, methods=own, config_sha256=digest)
     texts = {CONFIG: dumped(config), EXTRA: written(facts)}
-    with disk.new_directory(Path(directory), overwrite) as draft:
+    with disk.new_directory(Path(directory), overwrite, MARKS) as draft:
         (draft / WEIGHTS).write_bytes(data)
         for name, text in texts.items():
             (draft / name).write_text(text, "utf-8")
@@ -104,6 +105,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
     Raises:
         GraftaxError: no adapter there, weights that are a pickle, damaged or unfit, a setting that graftax does not know.
     """
+    checked(any_backbone, bool, "any_backbone")
     directory = find_adapter(directory, revision)
     if is_fusion(directory):
         from . import hub  # which is made of what is in this file

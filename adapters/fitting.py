@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
-from ..typed import Some, checked
+from ..typed import Some, checked, shown
 from .adapter import Adapter
 from .head import TOKENS, Head
 from .method import Leaves, Method
@@ -34,6 +34,7 @@ def refuse_unfit(adapter: Adapter, backbone: Backbone, *, any_backbone: bool = F
     something must be one of the backbone's; its leaves must have the shapes that its methods' settings ask for, and be finite;
     its task must be one that its head, or none, can answer.
     """
+    checked(any_backbone, bool, f"{name}: any_backbone")
     refuse_unsound(adapter, name)
     if not any_backbone and adapter.fingerprint not in (None, backbone.fingerprint):
         raise GraftaxError(
@@ -72,6 +73,7 @@ def head_of(adapter: Adapter) -> Head | None:
 
 def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str) -> None:
     """An error where a head, or none, cannot answer a task, or labels are not one for each of its classes."""
+    refuse_labels(labels, name)
     if task not in (*HEADED, *HEADLESS):
         raise GraftaxError(f"{name}: task {task!r} is none of {', '.join((*HEADED, *HEADLESS))}.")
     if head is None:
@@ -86,6 +88,14 @@ def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str
         raise GraftaxError(f"{name}: task 'regress' has one number, and its head {head.labels}.")
     if len(labels) not in (0, head.labels):
         raise GraftaxError(f"{name}: {len(labels)} labels for a head of {head.labels} classes.")
+
+
+def refuse_labels(labels: Any, name: str) -> None:
+    """An error where the names of classes are not texts that tell them apart."""
+    if not isinstance(labels, tuple) or not all(isinstance(label, str) and label.strip() for label in labels):
+        raise GraftaxError(f"{name}: labels must be a tuple of texts, none of them empty, got {shown(labels)}.")
+    if twice := next((label for i, label in enumerate(labels) if label in labels[:i]), None):
+        raise GraftaxError(f"{name}: the label {twice!r} is there twice.")
 
 
 def _problems(method: Method, adapter: Adapter) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import GraftaxError
 from ..fetch import snapshot
+from ..typed import shown
 from .directory import CONFIG, HUB_WEIGHTS, WEIGHTS
 from .facts import EXTRA
 
@@ -22,6 +23,8 @@ def find_adapter(path_or_hub_id: str | Path, revision: str = "main") -> Path:
 
     Raises GraftaxError where there is neither such a directory nor such an id that can be reached or is cached.
     """
+    if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
+        raise GraftaxError(f"an adapter is named by its directory or Hub id, got {shown(path_or_hub_id)}.")
     path, text = Path(path_or_hub_id), str(path_or_hub_id)
     if path.is_dir():
         return path

@@ -12,23 +12,30 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .errors import GraftaxError
+from .typed import checked
 
 _DRAFT = ".graftax-draft-"  # how the names of drafts begin, and those of nothing else
 
 
 @contextmanager
-def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A directory to fill, put in place of `path` in one rename when the block ends without an error."""
+def new_directory(path: Path, overwrite: bool = False, marks: Sequence[str] = ()) -> Iterator[Path]:
+    """A directory to fill, put in place of `path` in one rename when the block ends without an error.
+
+    With `overwrite` what is there is replaced, if it is of the same sort: it holds a file named in `marks`, or nothing.
+    """
+    checked(overwrite, bool, "overwrite")
     if path.exists() and not overwrite:
         raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
     if path.exists() and not path.is_dir():
         raise GraftaxError(f"{path} is not a directory.")
+    if marks:
+        refuse_foreign(path, marks)
     with full_disk(path), _draft_beside(path) as draft:
         (new := draft / "new").mkdir()
         yield new
@@ -47,6 +54,12 @@ def new_directory(path: Path, overwrite: bool = False) -> Iterator[Path]:
         else:
             new.rename(path)
         _sync(path.parent)
+
+
+def refuse_foreign(path: Path, marks: Sequence[str]) -> None:
+    """An error where a directory holds something, and no file that says it is of the sort that may be replaced."""
+    if path.is_dir() and any(path.iterdir()) and not any((path / mark).is_file() for mark in marks):
+        raise GraftaxError(f"{path} is there and holds other things (no {' or '.join(marks)}); it is not replaced.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import GraftaxError
 from ..fetch import snapshot
 from ..json_files import read_object, refuse_pointer
+from ..typed import shown
 
 _CONVERT = (
     "{0} holds its weights only as pytorch_model.bin, a pickle, which graftax never reads. Convert it once, with torch and "
@@ -50,6 +51,8 @@ _DTYPES |= {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U
 
 def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
     """The local directory of a backbone, fetched from the Hub (or found in its cache) when the argument is an id."""
+    if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
+        raise GraftaxError(f"a backbone is named by its directory or Hub id, got {shown(path_or_hub_id)}.")
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path

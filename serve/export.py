@@ -69,7 +69,7 @@ def export_merged(
         for site, (leaves, _) in adapter.states[head.key].items():
             tensors |= {name: np.ascontiguousarray(tensor) for name, tensor in head.tensors(site, leaves).items()}
     drift = _drift(backbone, adapter, whole, rest)
-    with disk.new_directory(Path(out), overwrite) as draft:
+    with disk.new_directory(Path(out), overwrite, ("config.json",)) as draft:
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         if backbone.directory is not None:

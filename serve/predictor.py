@@ -26,7 +26,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
-from ..adapters.fitting import length_for, refuse_unfit
+from ..adapters.fitting import length_for, refuse_labels, refuse_unfit
 from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
@@ -140,6 +140,9 @@ class Predictor(Shown):
         refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=str(name))
         head = next((m for m in adapter.methods if isinstance(m, Head)), None)
         count = head.labels if head else 0
+        if labels is not None:
+            checked(labels, Sequence[str], f"{name}: labels")
+            refuse_labels(tuple(labels), str(name))
         names = tuple(labels or adapter.labels or (f"LABEL_{i}" for i in range(count)))
         if len(names) != count:
             raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")

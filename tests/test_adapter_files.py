@@ -60,7 +60,7 @@ LIES: dict[str, dict[str, Any]] = {
     "labels must be a list, each of which is a text, got 'abc'": {"labels": "abc"},
     "labels must be a list, each of which is a text, got [1, 2, 3]": {"labels": [1, 2, 3]},
     "2 labels for a head of 3 classes": {"labels": ["a", "b"]},
-    "a label is there twice": {"labels": ["a", "b", "a"]},
+    "is there twice": {"labels": ["a", "b", "a"]},
     "recipe: max_length must be a whole number, at least 1": {"recipe": {"max_length": -5}},
     "max_length must be a whole number, at least 1 and below 2,147,483,648, got '128'": {"recipe": {"max_length": "128"}},
     "recipe must be an object": {"recipe": [["max_length", 3]]},

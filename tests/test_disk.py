@@ -17,7 +17,7 @@ import pytest
 from test_training import run_many
 from tiny import toy_rows, weights_of
 
-from graftax import disk
+from graftax import disk, export_adapter, load_adapter, save_adapter
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.train.run import Run
@@ -142,7 +142,7 @@ def test_one_process_at_a_time(tiny: Backbone, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from graftax import disk
+from graftax import disk, export_adapter, load_adapter, save_adapter
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -237,3 +237,23 @@ def test_a_directory_that_is_removed_in_mid_run(
     assert max(ticks) <= 3  # of six; an epoch has three
     monkeypatch.setattr(Run, "_fill", fill)
     run_many(tiny, {"a": DATA["a"]}, tmp_path / "out")
+
+
+def test_only_what_graftax_wrote_is_replaced(tiny: Backbone, tmp_path: Path) -> None:
+    """`overwrite` is for adapters: a folder of other things keeps every file, and is refused before anything is trained."""
+    photos = tmp_path / "a" / "photos"
+    photos.mkdir(parents=True)
+    (photos / "one.jpg").write_text("me")
+    with pytest.raises(GraftaxError, match="holds other things"):
+        run_many(tiny, {"a": DATA["a"]}, tmp_path, overwrite=True)
+    trained = run_many(tiny, {"a": DATA["a"]}, tmp_path / "out")["a"].directory
+    adapter = load_adapter(trained, tiny)
+    for write in (save_adapter, export_adapter):
+        with pytest.raises(GraftaxError, match="holds other things"):
+            write(adapter, tmp_path / "a", tiny, overwrite=True)
+        with pytest.raises(GraftaxError, match="overwrite must be true or false, got 'no'"):
+            write(adapter, trained, tiny, overwrite="no")
+    assert (photos / "one.jpg").read_text() == "me"
+    (tmp_path / "empty").mkdir()
+    save_adapter(adapter, tmp_path / "empty", tiny, overwrite=True)
+    assert weights_of(tmp_path / "empty") == weights_of(trained)

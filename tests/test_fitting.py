@@ -187,3 +187,35 @@ def test_the_tasks_are_those_there_are() -> None:
     assert {name for name, task in TASKS.items() if not task.headless} == {*HEADED}
     assert {name for name, task in TASKS.items() if task.headless} == {*HEADLESS}
     assert len(LABELS) == 3
+
+
+@pytest.mark.parametrize("labels", [("x", "x", "y"), (1, 2, 3), (None,) * 3, ("x", " ", "y"), (["x"], ["y"], ["z"])])
+def test_labels_that_name_no_classes(backbone: Backbone, tmp_path: Path, labels: Any) -> None:
+    """Three classes want three texts that tell them apart, where an adapter is loaded and where it is saved."""
+    assert len(LABELS) == 3
+    adapter = random_adapter(backbone, "lora")
+    with pytest.raises(GraftaxError, match=r"labels must be|is there twice"):
+        Predictor(backbone).load("one", adapter, labels=labels)
+    with pytest.raises(GraftaxError, match=r"labels must be|is there twice"):
+        save_adapter(dataclasses.replace(adapter, labels=labels), tmp_path / "x", backbone)
+
+
+@pytest.mark.parametrize("labels", ["xyz", {"x": 1, "y": 2, "z": 3}, 3])
+def test_labels_that_are_no_list(backbone: Backbone, labels: Any) -> None:
+    with pytest.raises(GraftaxError, match="one: labels must be a list"):
+        Predictor(backbone).load("one", random_adapter(backbone, "lora"), labels=labels)
+
+
+@pytest.mark.parametrize("said", ["no", 1, None])
+def test_any_backbone_is_true_or_false(backbone: Backbone, other: Backbone, said: Any) -> None:
+    """A text would count as true, and switch the check off."""
+    with pytest.raises(GraftaxError, match="any_backbone must be true or false"):
+        Predictor(backbone).load("one", random_adapter(other, "lora"), any_backbone=said)
+
+
+@pytest.mark.parametrize("named", [None, 1, "", b"x", ["a"]])
+def test_what_names_no_directory(backbone: Backbone, named: Any) -> None:
+    with pytest.raises(GraftaxError, match="an adapter is named by its directory or Hub id"):
+        load_adapter(named, backbone)
+    with pytest.raises(GraftaxError, match="a backbone is named by its directory or Hub id"):
+        load_backbone(named)

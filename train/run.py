@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import disk, signals
 from ..adapters.adapter import Adapter
+from ..adapters.directory import MARKS
 from ..adapters.files import save_adapter
 from ..adapters.lora import LoRA
 from ..adapters.method import Method
@@ -243,6 +244,8 @@ class Run:
         there = [job.name for job in self.jobs if (self.out / job.name).exists()]
         if there and not overwrite:
             raise GraftaxError(f"{self.out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
+        for name in there:
+            disk.refuse_foreign(self.out / name, MARKS)
         return None
 
     def _choose_pack_size(self, jobs: list[Job]) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ... import disk
 from ...errors import GraftaxError
 from ..adapter import Adapter
+from ..directory import MARKS
 from ..fitting import refuse_unfit
 from ..fusion import Fusion
 from ..head import Head
@@ -47,7 +48,7 @@ def export_adapter(
         files, at = method_files(body, name, backbone), ""
     if head is not None:
         files |= {f"{at}{file}": content for file, content in head_files(adapter, head, name, backbone).items()}
-    with disk.new_directory(directory, overwrite) as draft:
+    with disk.new_directory(directory, overwrite, MARKS) as draft:
         for file, content in files.items():
             (draft / file).parent.mkdir(exist_ok=True)
             (draft / file).write_bytes(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,7 +138,6 @@ def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
     from ..train.sources import read_file
 
     rows = read_stdin() if str(file) == "-" else read_file(file).rows
-    only = named[0].name if len(named) == 1 else None
     texts: list[Any] = []
     for i, row in enumerate(rows):
         if not isinstance(row.get("text"), str | list):
@@ -146,7 +145,16 @@ def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
         if not isinstance(row.get("text_pair"), str | None):
             raise GraftaxError(f'{file}: row {i + 1}: "text_pair" must be a text.')
         texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
-    return texts, [from_json(row.get("adapter", only)) for row in rows]
+    return texts, [from_json(what) for what in _named_by(rows, [one.name for one in named], str(file))]
+
+
+def _named_by(rows: Sequence[Mapping[str, Any]], loaded: Sequence[str], source: str) -> list[Any]:
+    """What each row has under "adapter"; without the key the one adapter that is loaded, or none where none is."""
+    silent = next((i for i, row in enumerate(rows) if "adapter" not in row), None)
+    if silent is not None and len(loaded) > 1:
+        known = ", ".join(loaded)
+        raise GraftaxError(f'{source}: row {silent + 1} names no "adapter"; loaded are {known}, and null stands for none.')
+    return [row.get("adapter", loaded[0] if loaded else None) for row in rows]
 
 
 def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) -> list[tuple[Any, Any]]:
@@ -163,7 +171,7 @@ def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) ->
     if file is None:
         each: list[str | None] = list(names) if names else [None]
         return [(prompt, name) for name in each for prompt in prompts]
-    rows, only = read_stdin() if str(file) == "-" else read_file(file).rows, names[0] if len(names) == 1 else None
+    rows = read_stdin() if str(file) == "-" else read_file(file).rows
     asked: list[Any] = []
     for i, row in enumerate(rows):
         if "messages" in row:
@@ -173,4 +181,4 @@ def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) ->
             asked.append(row["prompt"])
         else:
             raise GraftaxError(f'{file}: row {i + 1} has neither "prompt" nor "messages".')
-    return [(prompt, from_json(row.get("adapter", only))) for prompt, row in zip(asked, rows, strict=True)]
+    return [(prompt, from_json(what)) for prompt, what in zip(asked, _named_by(rows, names, str(file)), strict=True)]

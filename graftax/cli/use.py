@@ -153,6 +153,9 @@ def predict(
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own.")
     for name, place in named:
         predictor.load(name, place, labels=split_names(labels), any_backbone=any_backbone)
+        if not predictor.labels(name):
+            task = predictor.task(name).name
+            raise GraftaxError(f"{name} is of task {task} and has no head that could answer; generate and eval can use it.")
     for answer in predictor.predict(texts, wanted, top_k=top_k):
         told = {"probabilities": answer.probabilities} if top_k else {}
         print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})
