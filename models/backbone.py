@@ -24,6 +24,7 @@ from ..adapters.head import FIRST, HEADS, POOLED, TOKENS, Head
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
 from ..errors import GraftaxError
 from ..shown import Shown
+from ..typed import shown
 from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
@@ -264,6 +265,12 @@ class Backbone(Shown):
         for part in name.split("."):
             found = getattr(found, part, None)
         return None if found is None else found.weights()
+
+
+def expect_backbone(value: Any) -> None:
+    """An error where something else, such as the path of one, stands in a backbone's place."""
+    if not isinstance(value, Backbone):
+        raise GraftaxError(f"expected a backbone, as load_backbone gives one, got {shown(value)}.")
 
 
 def _apart(stacked: Any) -> tuple[Any, ...]:

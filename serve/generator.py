@@ -28,7 +28,7 @@ from ..adapters.files import load_adapter
 from ..adapters.fitting import refuse_unfit
 from ..adapters.graft import Mix, State
 from ..errors import GraftaxError
-from ..models.backbone import Backbone
+from ..models.backbone import Backbone, expect_backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, rung
 from ..shown import Shown
@@ -75,6 +75,7 @@ class Generator(Shown):
     def __init__(self, backbone: Backbone, *, chat_template: str | None = None):
         """`chat_template`: of all chats, a name or a Jinja text (`models/chat.py`). None: that with which the row's adapter was
         trained, else the tokenizer's own."""
+        expect_backbone(backbone)
         if not backbone.generates:
             raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
         if unsupported := backbone.config.rules.unsupported:

@@ -30,7 +30,7 @@ from ..adapters.fitting import length_for, refuse_labels, refuse_unfit
 from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
-from ..models.backbone import HEADS, TOKENS, Backbone, Logits
+from ..models.backbone import HEADS, TOKENS, Backbone, Logits, expect_backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, rung
 from ..shown import Shown
@@ -90,6 +90,7 @@ class Predictor(Shown):
         """
         if max_length is not None:
             checked(max_length, Some, "max_length")
+        expect_backbone(backbone)
         self.backbone = backbone
         self.bank = Bank(backbone)
         self.tokenizer = Tokenizer.of(backbone)

@@ -26,6 +26,7 @@ from graftax import (
     load_adapter,
     merge,
     save_adapter,
+    train_many,
 )
 from graftax.adapters.adapter import Layout
 from graftax.adapters.fitting import HEADED, HEADLESS, refuse_unfit
@@ -219,3 +220,12 @@ def test_what_names_no_directory(backbone: Backbone, named: Any) -> None:
         load_adapter(named, backbone)
     with pytest.raises(GraftaxError, match="a backbone is named by its directory or Hub id"):
         load_backbone(named)
+
+
+@pytest.mark.parametrize("instead", [None, "a/path", Path("a/path"), {}])
+def test_what_is_no_backbone(instead: Any, tmp_path: Path) -> None:
+    """The likeliest slip is the path of one."""
+    for use in (Predictor, Generator, lambda it: train_many(it, {"a": [{"text": "x", "label": "y"}]}, tmp_path / "out")):
+        with pytest.raises(GraftaxError, match="expected a backbone, as load_backbone gives one, got "):
+            use(instead)
+    assert not (tmp_path / "out").exists()

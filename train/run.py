@@ -23,7 +23,7 @@ from ..adapters.files import save_adapter
 from ..adapters.lora import LoRA
 from ..adapters.method import Method
 from ..errors import GraftaxError
-from ..models.backbone import Backbone
+from ..models.backbone import Backbone, expect_backbone
 from ..models.tokens import Tokenizer
 from ..shown import Shown
 from ..typed import checked
@@ -109,6 +109,7 @@ def train_many(
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     each = {} if each is None else each
+    expect_backbone(backbone)
     check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
     for name, value in {"overwrite": overwrite, "progress": progress}.items():
         checked(value, bool, name)
