@@ -23,7 +23,7 @@ from tiny import write_jsonl
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.train import Columns, Examples
+from graftax.train import Columns, Examples, Recipe, train_many
 from graftax.train.data import read_examples
 from graftax.train.labels import in_order, key_of
 from graftax.train.tasks import TASKS
@@ -442,3 +442,13 @@ def test_any_bytes_are_read_or_refused(kind: str, content: bytes, tmp_path_facto
     for begin in (b"", b"text,label\n", b'{"text": "a", "label": '):
         path.write_bytes(begin + content)
         check(path, "classify")
+
+
+def test_errors_name_the_adapter_whose_rows_they_are(tiny: Backbone, tmp_path: Path) -> None:
+    good = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    bad = [{"text": "a", "label": "x"}, {"text": "", "label": "y"}]
+    settings: dict[str, Any] = {"recipe": Recipe(max_length=16), "progress": False}
+    with pytest.raises(GraftaxError, match=r"^two \(list\): row 2 has nothing in column 'text'"):
+        train_many(tiny, {"one": good, "two": bad}, tmp_path / "out", **settings)
+    with pytest.raises(GraftaxError, match=r"^one, validation \(list\): row 2 has nothing in column 'text'"):
+        train_many(tiny, {"one": good}, tmp_path / "out", val={"one": bad}, **settings)

@@ -73,10 +73,11 @@ class Examples(Shown):
         return replace(self, texts=pick(self.texts) or (), pairs=pick(self.pairs), labels=pick(self.labels))
 
 
-def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] = ()) -> Examples:
+def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] = (), called: str = "") -> Examples:
     """Examples from a path, a `datasets` data set, a pandas DataFrame, an iterable of dicts, or Examples as they are.
 
-    `names`: the classes, where they are known already; vectors of as many 0 and 1 are read in these.
+    `names`: the classes, where they are known already; vectors of as many 0 and 1 are read in these. `called`: what errors call
+    rows that have no path.
 
     Raises GraftaxError, which names the source, and the row where it is one row that cannot be read.
     """
@@ -84,7 +85,7 @@ def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] =
         return data
     if task == "lm" and isinstance(data, str | Path) and Path(data).suffix == ".txt":
         return Examples((read_text(Path(data)),), None, None, str(data))
-    return _READERS[task](source_of(data), columns, names)
+    return _READERS[task](source_of(data, called), columns, names)
 
 
 def _plain_text(source: Source, columns: Columns, names: Sequence[str]) -> Examples:

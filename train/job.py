@@ -88,13 +88,15 @@ def prepare(
     tokenizer: Tokenizer,
 ) -> Job:
     """Read and check the data of one adapter and make its fresh state. `method`: one, a union, or None: the head alone."""
-    examples = read_examples(data, columns, task.name)
+    examples = read_examples(data, columns, task.name, called=name)
     names = task.label_names(examples)  # of all rows: a rare label may be held out whole
     if val is None and recipe.patience is not None:
         raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
+    held = None
     if isinstance(val, float):
         check_fraction(val)
-    held = None if val is None or isinstance(val, float) else read_examples(val, columns, task.name, names)
+    elif val is not None:
+        held = read_examples(val, columns, task.name, names, called=f"{name}, validation")
     if task.headless and not backbone.generates:
         raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
     if task.targets != backbone.family.encodes:

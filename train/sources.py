@@ -57,14 +57,14 @@ class Source:
             raise GraftaxError(f"{self.name}: row {row + 1}: {error} (column {column!r}).") from None
 
 
-def source_of(data: Any) -> Source:
-    """Rows of a path, a `datasets` data set, a pandas DataFrame or an iterable of dicts.
+def source_of(data: Any, called: str = "") -> Source:
+    """Rows of a path, a `datasets` data set, a pandas DataFrame or an iterable of dicts; `called` names what has no path.
 
     Raises GraftaxError: nothing of the kind, no rows, a file that cannot be read, two columns of one name.
     """
     if isinstance(data, str | Path):
         return read_file(data)
-    name = type(data).__name__
+    name = f"{called} ({type(data).__name__})" if called else type(data).__name__
     if "pandas" in sys.modules and isinstance(data, sys.modules["pandas"].DataFrame):
         _refuse_twice(data.columns, name)
         rows: list[Any] = data.astype(object).where(data.notna(), None).to_dict("records")
