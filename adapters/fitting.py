@@ -46,8 +46,7 @@ def refuse_unfit(adapter: Adapter, backbone: Backbone, *, any_backbone: bool = F
 
 def refuse_unsound(adapter: Adapter, name: str = "the adapter") -> None:
     """An error where an adapter is in itself not what it should be, whatever the backbone."""
-    if not isinstance(adapter, Adapter):
-        raise GraftaxError(f"{name}: expected an adapter or its directory, got {type(adapter).__name__}.")
+    expect_adapter(adapter, name)
     refuse_task(adapter.task, adapter.labels, head_of(adapter), name)
     keys = [method.key for method in adapter.methods]
     if sorted(keys) != sorted(adapter.states):
@@ -56,6 +55,12 @@ def refuse_unsound(adapter: Adapter, name: str = "the adapter") -> None:
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise GraftaxError(f"{name}: {'; '.join(problems[:3])}{more}.")
+
+
+def expect_adapter(value: Any, name: str) -> None:
+    """An error where something else stands in an adapter's place."""
+    if not isinstance(value, Adapter):
+        raise GraftaxError(f"{name}: expected an adapter or its directory, got {type(value).__name__}.")
 
 
 def length_for(adapter: Adapter, backbone: Backbone, otherwise: int) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
-from ..adapters.fitting import refuse_unfit
+from ..adapters.fitting import expect_adapter
 from ..adapters.graft import Mix, State
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
@@ -97,7 +97,7 @@ class Generator(Shown):
         """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""
         if isinstance(adapter, str | Path):
             adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
-        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=str(name))
+        expect_adapter(adapter, str(name))  # the bank checks the rest
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             tokenizer = tokenizer.with_template(adapter.recipe.get("chat_template"))

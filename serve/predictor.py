@@ -26,7 +26,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
-from ..adapters.fitting import length_for, refuse_labels, refuse_unfit
+from ..adapters.fitting import expect_adapter, length_for, refuse_labels
 from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
@@ -138,7 +138,7 @@ class Predictor(Shown):
         """
         if isinstance(adapter, str | Path):
             adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
-        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=str(name))
+        expect_adapter(adapter, str(name))  # the bank checks the rest
         head = next((m for m in adapter.methods if isinstance(m, Head)), None)
         count = head.labels if head else 0
         if labels is not None:
@@ -148,10 +148,9 @@ class Predictor(Shown):
         if len(names) != count:
             raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
         length = length_for(adapter, self.backbone, self.max_length)
-        loaded = _Loaded(task_named(adapter.task), names, length)
         with self._lock:
             self.bank.add(name, adapter, any_backbone=any_backbone)
-            self._loaded[name] = loaded
+            self._loaded[name] = _Loaded(task_named(adapter.task), names, length)
 
     def unload(self, name: str) -> None:
         with self._lock:
