@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraftaxError
-from ..json_files import read_object, refuse_pointer
+from ..json_files import read_bytes, read_object
 from .adapter import SiteStates
 from .facts import EXTRA, Facts, read_facts
 from .fitting import is_finite
@@ -45,8 +45,7 @@ def read_directory(directory: Path) -> tuple[dict[str, Any], Facts | None, bytes
         if (directory / pickle).exists():
             raise GraftaxError(f"{directory}: its weights are a pickle ({pickle}), which graftax never reads{advice}.")
         raise GraftaxError(f"{directory}: no {weights} there.")
-    refuse_pointer(directory / weights)
-    data = (directory / weights).read_bytes()
+    data = read_bytes(directory / weights)
     if facts is not None and facts.sha256 not in (None, hashlib.sha256(data).hexdigest()):
         raise GraftaxError(f"{directory / weights}: damaged, its checksum is not the one {EXTRA} records.")
     return config, facts, data
@@ -64,9 +63,11 @@ def from_hub(config: Mapping[str, Any]) -> bool:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of an adapter's directory; without the file there is no adapter."""
+    if path.is_file():
+        return read_object(path)
     inside = ", ".join(sorted(str(file.parent) for file in path.parent.glob(f"*/{path.name}"))[:6])
     advice = f"; there is one in {inside}" if inside else ""  # the directory of a run was given, say
-    return read_object(path, f"{path.parent}: no adapter there, it has no {path.name}{advice}.")
+    raise GraftaxError(f"{path.parent}: no adapter there, it has no {path.name}{advice}.")
 
 
 def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
@@ -85,7 +86,7 @@ def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
         raise GraftaxError(f"{file}: tensors that are neither floats nor integers: {', '.join(wrong)}.")
     tensors = {key: np.frombuffer(view["data"], dtypes[view["dtype"]]).reshape(view["shape"]) for key, view in views.items()}
     with np.errstate(over="ignore"):  # it becomes infinite, and is named below
-        tensors = {key: t.astype(np.float32) if views[key]["dtype"] in floats else t for key, t in tensors.items()}
+        tensors = {key: t.astype(np.float32, copy=False) if views[key]["dtype"] in floats else t for key, t in tensors.items()}
     if infinite := [key for key, tensor in tensors.items() if not is_finite(tensor)]:
         more = f", and {len(infinite) - 3} more" if len(infinite) > 3 else ""
         raise GraftaxError(f"{file}: NaN or numbers that float32 cannot hold in {', '.join(infinite[:3])}{more}.")

@@ -110,14 +110,17 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
     if is_fusion(directory):
         from . import hub  # which is made of what is in this file
 
-        return hub.read_fusion(directory, backbone)
+        return _fitting(hub.read_fusion(directory, backbone), backbone, directory)
     config, found, data = read_directory(directory)
     if from_hub(config):
         from . import hub
 
-        return hub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
-    check_config(config, f"{directory / CONFIG}")
+        read = hub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
+        return _fitting(read, backbone, directory)
     facts = found or Facts()
+    config_is_ours = facts.config_sha256 == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest()
+    if not config_is_ours:
+        check_config(config, f"{directory / CONFIG}")
     fingerprint = facts.backbone.fingerprint
     if not any_backbone and fingerprint not in (None, backbone.fingerprint):
         raise GraftaxError(
@@ -128,7 +131,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
     where, peft = str(directory), config.get("peft_type") != "GRAFTAX"
     if peft:
         tensors = peft_reading.plain(config, tensors, backbone)
-    if facts.methods and facts.config_sha256 == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest():
+    if facts.methods and config_is_ours:
         methods = _own_methods(facts.methods, directory / EXTRA)
     elif not peft:
         methods = _own_methods(config.get("methods"), directory / CONFIG)
@@ -148,6 +151,25 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
         recipe=facts.recipe,
     )
     return adapter.finished()
+
+
+def _fitting(adapter: Adapter, backbone: Backbone, directory: Path) -> Adapter:
+    """An adapter of AdapterHub's that was checked for the backbone; the checks of other files are those of their own facts."""
+    refuse_unfit(adapter, backbone, name=str(directory))
+    return adapter
+
+
+def adapter_for(
+    backbone: Backbone, adapter: str | Path | Adapter, *, any_backbone: bool = False, name: str = "the adapter"
+) -> Adapter:
+    """The adapter that a caller means, checked for a backbone: one in memory, or the one in a directory or of a Hub id.
+
+    Raises GraftaxError: as of `load_adapter`, and for one in memory that does not fit (`refuse_unfit`), which `name` begins.
+    """
+    if isinstance(adapter, str | Path):
+        return load_adapter(adapter, backbone, any_backbone=any_backbone)
+    refuse_unfit(adapter, backbone, any_backbone=any_backbone, name=name)
+    return adapter
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ def refuse_labels(labels: Any, name: str) -> None:
     """An error where the names of classes are not texts that tell them apart."""
     if not isinstance(labels, tuple) or not all(isinstance(label, str) and label.strip() for label in labels):
         raise GraftaxError(f"{name}: labels must be a tuple of texts, none of them empty, got {shown(labels)}.")
-    if twice := next((label for i, label in enumerate(labels) if label in labels[:i]), None):
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
         raise GraftaxError(f"{name}: the label {twice!r} is there twice.")
 
 
@@ -127,7 +128,9 @@ def _like(method: Method, site: Site) -> Leaves:
 def is_finite(array: Any) -> bool:
     """Whether an array holds numbers, none of them NaN or infinite, in float32."""
     array = np.asarray(array)
-    if not jax.dtypes.issubdtype(array.dtype, np.floating):
-        return array.dtype.kind in "biu"
-    with np.errstate(over="ignore"):
-        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
+    if array.dtype != np.float32:  # which most are
+        if not jax.dtypes.issubdtype(array.dtype, np.floating):
+            return array.dtype.kind in "biu"
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+    return bool(np.isfinite(array).all())

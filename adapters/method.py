@@ -30,6 +30,7 @@ from .sites import Site
 if TYPE_CHECKING:
     from .starts import Rows
 
+_ZERO = bytes(4)  # float32's
 MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
 QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qkv: one projection for query, key and value
 Leaves = dict[str, Any]  # leaf name -> array
@@ -280,7 +281,7 @@ def pattern_value(patterns: Mapping[str, T], path: str, default: T) -> T:
 
 def zeros(*shape: int) -> np.ndarray:
     """Zeros to be read: one number that stands for all, so that a size costs no memory until it is found to be true."""
-    return np.broadcast_to(np.float32(0.0), shape)
+    return np.ndarray(shape, np.float32, _ZERO, strides=(0,) * len(shape))
 
 
 def scalar(value: float) -> np.ndarray:

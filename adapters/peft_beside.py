@@ -39,7 +39,7 @@ Tensors = dict[str, np.ndarray]
 _SUFFIX = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bias"}  # by the field of a site's weights
 _WRAPPED = "base_layer"  # what PEFT calls the module itself where its method acts on it
 _ADAPTER = "token_adapter"  # what it calls trained rows beside another method
-_INSERTED = (_WRAPPED, _ADAPTER, "modules_to_save")
+_INSERTED = frozenset((_WRAPPED, _ADAPTER, "modules_to_save"))
 _REPLACED = "original_module"  # what it calls a module in whose place a trained copy answers
 
 
@@ -135,7 +135,7 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     for key, tensor in tensors.items():
         parts = key.split(".")
         if _REPLACED not in parts:
-            found[".".join(part for part in parts if part not in _INSERTED)] = tensor
+            found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
     if not getattr(backbone.config, "tied", False):
         return found
     said = f"{MODEL_PREFIX}{LM_HEAD}"

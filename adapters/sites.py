@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +52,9 @@ class Site:
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
     weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.path))  # which tell sites apart; of all fields it takes several times as long
 
     @property
     def role(self) -> str:
@@ -134,6 +137,7 @@ class Entry(NamedTuple):
     pool: jax.Array | None  # [...]: the position that is pooled; None where that is the text's last
 
 
+@cache
 def stack_of(name: str) -> str:
     """The stack of layers that a site is in, as its name begins; "" outside.
 

@@ -17,6 +17,7 @@ import importlib.util
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -142,7 +143,14 @@ def device() -> str:
 
         if jax.default_backend() != "cpu":
             return jax.devices()[0].device_kind
-    return f"{os.cpu_count()} cores, {platform.machine()}"
+    return f"{os.cpu_count()} cores, {processor()}"
+
+
+def processor() -> str:
+    """Its maker's name for it, on which ratios depend (torch's products are slow on some), or its architecture."""
+    info = Path("/proc/cpuinfo")
+    said = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return said.group(1) if said else platform.machine()
 
 
 def clinc(split: str) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,11 +37,9 @@ def read_value(path: Path, missing: str | None = None, *, not_numbers: bool = Fa
     """The JSON in a file, be it an object or not; arguments and errors as of `read_object`."""
     if not path.is_file():
         raise GraftaxError(missing or f"{path}: no such file.")
-    refuse_pointer(path)
-    if path.stat().st_size > _MOST_BYTES:
-        raise GraftaxError(f"{path}: {path.stat().st_size:,} bytes are too many for a file of its kind.")
+    data = read_bytes(path, _MOST_BYTES)
     try:
-        text = path.read_text("utf-8")
+        text = data.decode()
     except UnicodeDecodeError as error:
         raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
     return parse_json(text, str(path), not_numbers=not_numbers)
@@ -54,7 +53,9 @@ def parse_json(text: str, source: str, *, not_numbers: bool = False) -> Any:
     constant = _as_null if not_numbers else _refuse_constant
     try:
         content = json.loads(text, parse_constant=constant, parse_float=_finite, object_pairs_hook=_unique)
-        json.dumps(content, ensure_ascii=False).encode()
+        text.encode()
+        if "\\u" in text:  # by which half a pair can be written in a text that has none
+            json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise GraftaxError(f"{source}: a string in it has half of a surrogate pair.") from error
     except RecursionError as error:
@@ -82,6 +83,20 @@ def _without_nan(content: Any) -> Any:
     return content
 
 
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """What is in a file; GraftaxError where it cannot be read, has more than `most` bytes or is a Git LFS pointer."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read() if most is None or size <= most else b""
+    except OSError as error:
+        raise GraftaxError(f"{path}: cannot be read ({error.strerror}).") from error
+    if most is not None and size > most:
+        raise GraftaxError(f"{path}: {size:,} bytes are too many for a file of its kind.")
+    _refuse_beginning(path, data)
+    return data
+
+
 def refuse_pointer(path: Path) -> None:
     """An error where a file is a Git LFS pointer, some 130 bytes in place of the content, or cannot be opened."""
     try:
@@ -89,7 +104,11 @@ def refuse_pointer(path: Path) -> None:
             begins = file.read(len(_POINTER))
     except OSError as error:
         raise GraftaxError(f"{path}: cannot be read ({error.strerror}).") from error
-    if begins == _POINTER:
+    _refuse_beginning(path, begins)
+
+
+def _refuse_beginning(path: Path, data: bytes) -> None:
+    if data.startswith(_POINTER):
         raise GraftaxError(f"{path}: a Git LFS pointer, not the file itself; fetch it with `git lfs pull`.")
 
 

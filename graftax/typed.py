@@ -65,6 +65,9 @@ Rate = Annotated[float, Within(0.0, below=1.0)]  # a share that is never all: of
 Positive = Annotated[float, Within(above=0.0)]
 
 
+_PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+
+
 class Unfit(Exception):
     """A value that is not of a kind."""
 
@@ -111,9 +114,11 @@ def kinds_of(cls: type) -> dict[str, Any]:
 
 def fitted(value: Any, kind: Any) -> Any:
     """The value in the plain form of a kind; Unfit where it is not of that kind."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if kind in _PLAIN:  # the commonest first: a file of labels has one for each
+        return _plain(value, kind)
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         number = fitted(value, inner[0])
         if not all(bounds.holds(_on_device(number)) for bounds in inner[1:]):
@@ -121,17 +126,22 @@ def fitted(value: Any, kind: Any) -> Any:
         return number
     if origin in (typing.Union, types.UnionType):
         return _first(value, inner)
-    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return _finite(value)
-    if kind in (bool, str, types.NoneType) and isinstance(value, kind):
-        return value
     if origin in (tuple, Sequence) and isinstance(value, list | tuple):
         return tuple(fitted(one, inner[0]) for one in value)
     if origin is Mapping and isinstance(value, Mapping):
         return {fitted(key, inner[0]): fitted(one, inner[1]) for key, one in value.items()}
     if isinstance(kind, type) and isinstance(value, kind) and dataclasses.is_dataclass(kind):
+        return value
+    raise Unfit
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """As `fitted`, for a text, a truth value, a number or none."""
+    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return _finite(value)
+    if kind in (str, bool, types.NoneType) and isinstance(value, kind):
         return value
     raise Unfit
 
@@ -159,9 +169,6 @@ def _first(value: Any, kinds: Sequence[Any]) -> Any:
     raise Unfit
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
-
-
 def in_words(kind: Any) -> str:
     """A kind, for people: "a whole number, at least 1 and less than 32,768"."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
@@ -173,7 +180,7 @@ def in_words(kind: Any) -> str:
         return f"a list, each of which is {in_words(inner[0])}"
     if origin is Mapping:
         return f"an object, each of whose values is {in_words(inner[1])}"
-    return _WORDS.get(kind, "an object")
+    return _PLAIN.get(kind, "an object")
 
 
 def shown(value: Any) -> str:

@@ -53,9 +53,13 @@ class Bank:
 
         Raises GraftaxError for a name that is no text, and for an adapter that is not this backbone's (`adapters/fitting.py`).
         """
+        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=str(name))
+        self.put(name, adapter)
+
+    def put(self, name: str, adapter: Adapter) -> None:
+        """As `add`, of an adapter that was checked for this backbone before, as what `adapter_for` gives was."""
         if not isinstance(name, str) or not name:
             raise GraftaxError(f"an adapter is loaded under a name, a text that is not empty; got {name!r}.")
-        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=name)
         layout = Layout.of([adapter], self.backbone.sites, grow=self.layout, bucket=True)
         slots = self._slots if name in self._slots else {**self._slots, name: self._unused()}
         capacity = self._capacity if slots[name] < self._capacity else 2 * self._capacity

@@ -24,8 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..adapters.files import load_adapter
-from ..adapters.fitting import expect_adapter
+from ..adapters.files import adapter_for
 from ..adapters.graft import Mix, State
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
@@ -95,14 +94,12 @@ class Generator(Shown):
 
     def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
         """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""
-        if isinstance(adapter, str | Path):
-            adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
-        expect_adapter(adapter, str(name))  # the bank checks the rest
+        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=str(name))
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             tokenizer = tokenizer.with_template(adapter.recipe.get("chat_template"))
         with self._lock:
-            self.bank.add(name, adapter, any_backbone=any_backbone)
+            self.bank.put(name, adapter)
             self._tokenizers[name] = tokenizer
 
     def unload(self, name: str) -> None:

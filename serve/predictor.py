@@ -25,8 +25,8 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..adapters.files import load_adapter
-from ..adapters.fitting import expect_adapter, length_for, refuse_labels
+from ..adapters.files import adapter_for
+from ..adapters.fitting import length_for, refuse_labels
 from ..adapters.graft import Mix
 from ..adapters.head import Head
 from ..errors import GraftaxError
@@ -136,9 +136,7 @@ class Predictor(Shown):
         Raises:
             GraftaxError: no adapter there, one that does not fit this backbone, or another number of labels than classes.
         """
-        if isinstance(adapter, str | Path):
-            adapter = load_adapter(adapter, self.backbone, any_backbone=any_backbone)
-        expect_adapter(adapter, str(name))  # the bank checks the rest
+        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=str(name))
         head = next((m for m in adapter.methods if isinstance(m, Head)), None)
         count = head.labels if head else 0
         if labels is not None:
@@ -149,7 +147,7 @@ class Predictor(Shown):
             raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
         length = length_for(adapter, self.backbone, self.max_length)
         with self._lock:
-            self.bank.add(name, adapter, any_backbone=any_backbone)
+            self.bank.put(name, adapter)
             self._loaded[name] = _Loaded(task_named(adapter.task), names, length)
 
     def unload(self, name: str) -> None:
