@@ -13,10 +13,10 @@ from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..train import Interrupted, Result, train_many
 from ..train.batches import number_of_batches
 from ..train.data import Examples
 from ..train.job import Job, prepare
-from ..train.run import Interrupted, Result, train_many
 from ..train.tasks import task_named
 from .cost import JOULES_PER_FLOP, Energy, StepCost, metered, step_cost
 from .quiet import watched

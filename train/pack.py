@@ -75,6 +75,12 @@ class Pack:
         if self.features:
             self.features.expect(self.jobs[job])
 
+    def at(self, slot: int) -> tuple[Place, Job]:
+        """The place of a slot that has a job, and the job."""
+        place = self.places[slot]
+        assert place is not None
+        return place, self.jobs[place.job]
+
     def release(self, slot: int) -> None:
         place = self.places[slot]
         if self.features and place is not None:
@@ -114,10 +120,9 @@ class Pack:
 
     def gradients(self, batches: int) -> Any:
         """Mean gradient of the first slot's adapter as it is, over the first batches of its epoch."""
-        place = self.places[0]
-        assert place is not None
+        place, _ = self.at(0)
         total, count = None, min(batches, len(self.plan(place)))
-        for place.position in range(count):
+        for place.position in range(count):  # the batch that `_next` gives
             _, batch = self._next()
             _, found = self.programs.gradient(self.backbone.params, self.backbone.unrolled, self.state, batch)
             mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
@@ -163,8 +168,7 @@ class Pack:
 
     def take_loss(self, slot: int) -> tuple[float, bool]:
         """Mean loss of the epoch that has just ended, and whether the slot failed; the sum starts anew."""
-        place = self.places[slot]
-        assert place is not None
+        place, _ = self.at(slot)
         total, failed = np.asarray(self.state.loss)[slot], np.asarray(self.state.failed)[slot]
         failed |= not all(np.isfinite(leaf[slot]).all() for leaf in jax.tree.leaves(self.state.trainable))
         self.state = self.state._replace(loss=self.state.loss.at[slot].set(0.0))
@@ -174,9 +178,7 @@ class Pack:
 
     def evaluate(self, slot: int) -> dict[str, float] | None:
         """Loss and metrics of a slot's adapter on its validation rows; None where it gives numbers that are not finite."""
-        place = self.places[slot]
-        assert place is not None
-        job = self.jobs[place.job]
+        _, job = self.at(slot)
         assert job.val is not None
         if (found := self._answers(slot, job, job.val)) is None:
             return None
@@ -213,9 +215,7 @@ class Pack:
 
     def result(self, slot: int, metrics: dict[str, float]) -> Adapter:
         """The trained adapter at true size: its best epoch where there were validation rows, else its last."""
-        place = self.places[slot]
-        assert place is not None
-        job = self.jobs[place.job]
+        _, job = self.at(slot)
         tree = self.best if job.val is not None else self._settled()
         own = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), tree)
         states = self.layout.unstack(job.adapter, own, self.backbone.sites)

@@ -1,0 +1,274 @@
+"""A run under way: its jobs, from what the directory holds already to the last adapter saved.
+
+The jobs of one kind (`kinds.py`) flow through a pack (`pack.py`), one kind after another. Where each of them is, what waits and
+what is done is checkpointed with the pack's arrays, so that a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import disk, signals
+from ..adapters.directory import MARKS
+from ..adapters.files import save_adapter
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.tokens import Tokenizer
+from .begun import Begun, digest_of, machine
+from .checkpoint import Checkpoints
+from .job import Job
+from .journal import Metrics
+from .kinds import by_kind
+from .pack import Pack, Place
+from .progress import Progress
+from .result import Result, Timer
+from .tasks import Task
+from .tune import choose_pack_size
+
+
+class Interrupted(GraftaxError):
+    """SIGINT or SIGTERM arrived; the state is saved."""
+
+
+class Run:
+    """One call of `train_many`, new or resumed."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: Task,
+        jobs: list[Job],
+        out: Path,
+        lock: disk.Locked,
+        tokenizer: Tokenizer,
+        pack_size: int | None,
+        overwrite: bool,
+        save_every: float,
+        progress: Progress,
+    ):
+        self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
+        self.tokenizer, self.save_every, self.progress = tokenizer, save_every, progress
+        self.folder = out / ".run"
+        self.stop = signals.Stop()
+        self.kinds = by_kind(jobs, backbone.sites)
+        self.ticks = 0
+        self.results: dict[str, Result] = {}
+        self.failures: list[str] = []
+        self.timers: dict[str, Timer] = {}  # of the jobs in the slots
+        self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
+
+        digest = digest_of(backbone, task, jobs)
+        pack_size = None if pack_size is None else min(pack_size, len(jobs))
+        begun = self._unfinished(digest, pack_size, overwrite)
+        self.sizes = self._begin(digest, pack_size) if begun is None else begun.pack_sizes
+        progress.doing("getting ready")
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        facts = None if begun is None else self.checkpoints.facts()
+        self._open(facts["kind"] if facts else 0)
+        if begun and facts:
+            self._go_on(begun, facts)
+        self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
+        self._show_all()
+
+    def _open(self, kind: int) -> None:
+        """A pack for the jobs of one kind, which all wait."""
+        self.kind, mine = kind, self.kinds[kind]
+        self.pack = Pack(self.backbone, self.task, mine, self.sizes[kind], self.tokenizer)
+        self.waiting = list(range(len(mine)))
+
+    # -- what is in the directory already -------------------------------------------------------------------------------
+
+    def _unfinished(self, digest: str, pack_size: int | None, overwrite: bool) -> Begun | None:
+        """The unfinished run to go on with, or None to begin; refuses what would lose something."""
+        file = self.folder / "run.json"
+        if file.is_file():
+            try:
+                begun = Begun.read(file)
+                begun.check(digest, pack_size, self.out)
+                return begun
+            except GraftaxError:
+                if not overwrite:
+                    raise
+        there = [job.name for job in self.jobs if (self.out / job.name).exists()]
+        if there and not overwrite:
+            raise GraftaxError(f"{self.out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
+        for name in there:
+            disk.refuse_foreign(self.out / name, MARKS)
+        return None
+
+    def _begin(self, digest: str, pack_size: int | None) -> list[int]:
+        """The pack size of each kind, in a run that is begun with this."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
+        sizes = [pack_size or self._choose_pack_size(own) for own in self.kinds]
+        Begun(digest, sizes, [job.name for job in self.jobs]).write(self.folder / "run.json")
+        return sizes
+
+    def _choose_pack_size(self, jobs: list[Job]) -> int:
+        self.progress.doing("choosing the pack size")
+        size, why = choose_pack_size(self.backbone, self.task, jobs, self.tokenizer)
+        if len(jobs) > 1:
+            how = f"{size} at once" if size > 1 else "one after another"
+            self.progress.say(f"{len(jobs)} adapters, {how}: {why}")
+        return size
+
+    def _go_on(self, begun: Begun, facts: dict[str, Any]) -> None:
+        """Go on from a checkpoint's facts, and its arrays."""
+        self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
+        self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
+        self.history = facts["history"]
+        sizes = {job.name: size for own, size in zip(self.kinds, self.sizes, strict=True) for job in own}
+        self.results = {
+            name: Result(name, self.out / name, **known, history=self.history[name], pack_size=sizes[name])
+            for name, known in facts["done"].items()
+        }
+        done = f"{len(self.results)} of {len(self.jobs)} adapters done"
+        self.progress.say(f"resumed: {done}, pack size {self.sizes[self.kind]}")
+        if begun.machine != machine():
+            self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
+
+    def _checkpoint(self) -> None:
+        self.lock.check()
+        facts = {
+            "kind": self.kind,
+            "places": self.pack.facts(),
+            "waiting": self.waiting,
+            "failures": self.failures,
+            "ticks": self.ticks,
+            "history": self.history,
+            "offset": self.metrics.offset,
+            "done": {name: {"metrics": r.metrics, "step_seconds": r.step_seconds} for name, r in self.results.items()},
+        }
+        self.checkpoints.save(self.ticks, self.pack.arrays(), facts)
+
+    # -- the loop -------------------------------------------------------------------------------------------------------
+
+    def go(self) -> dict[str, Result]:
+        kept = "run the same command again when there is room, to go on from the newest state that was saved"
+        with disk.full_disk(self.out, left=kept), self.checkpoints, self.metrics:
+            self._loop()
+        self.lock.check()
+        (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
+        shutil.rmtree(self.folder)
+        if self.failures:
+            raise GraftaxError(
+                f"no adapter for {', '.join(self.failures)}: the loss was not finite; try a lower learning rate. "
+                f"Saved: {', '.join(self.results) or 'none'}."
+            )
+        return {job.name: self.results[job.name] for job in self.jobs}
+
+    def _loop(self) -> None:
+        saved = time.monotonic()
+        self._fill()
+        self.progress.doing("the first step")
+        while self.pack.busy:
+            self._tick()
+            self._fill()
+            self.ticks += 1
+            if self.stop.asked:
+                self._checkpoint()
+                self.checkpoints.wait()
+                raise Interrupted(f"interrupted, state saved in {self.folder}; run the same command again to go on.")
+            if time.monotonic() - saved > self.save_every:
+                self._checkpoint()
+                saved = time.monotonic()
+
+    def _fill(self) -> None:
+        """Put waiting jobs in free slots; when all jobs of a kind are done, those of the next."""
+        if not self.waiting and not self.pack.busy and self.kind + 1 < len(self.kinds):
+            self._open(self.kind + 1)
+        for slot, place in enumerate(self.pack.places):
+            if place is None and self.waiting:
+                job = self.waiting.pop(0)
+                self.pack.admit(slot, job)
+                self._show(Place(job))
+
+    def _tick(self) -> None:
+        """A step of the pack, and the ends of the epochs that end with it."""
+        began = time.perf_counter()
+        ticked = self.pack.tick()
+        if any(self.pack.epoch_done(slot) for slot in ticked):
+            self.pack.wait()  # it would soon, for the loss: so that its last steps are in this epoch's time
+        seconds = (time.perf_counter() - began) / max(1, len(ticked))
+        for slot in ticked:
+            _, job = self.pack.at(slot)
+            self.timers.setdefault(job.name, Timer()).step(seconds)
+            self.progress.advance(job.name)
+            if self.pack.epoch_done(slot):
+                self._end_epoch(slot)
+
+    def _end_epoch(self, slot: int) -> None:
+        self.lock.check()
+        place, job = self.pack.at(slot)
+        self.timers[job.name].end_epoch()
+        loss, failed = self.pack.take_loss(slot)
+        scores = self.pack.evaluate(slot) if job.val is not None and not failed else {}
+        if failed or scores is None:
+            self._give_up(slot)
+            return
+        if job.val is not None:
+            self._compare(slot, scores)
+        place.epoch, place.position = place.epoch + 1, 0
+        numbers = {"loss": loss, **{f"val_{name}": value for name, value in scores.items()}}
+        line = {"adapter": job.name, "epoch": place.epoch, "step": place.epoch * job.steps_per_epoch, **numbers}
+        self.history[job.name].append(line)
+        self.metrics.write(line)
+        shown = "loss" if job.val is None else f"val_{self.task.main_metric}"
+        self.progress.epoch(job.name, place.epoch, job.recipe.epochs, numbers, shown)
+        patience = job.recipe.patience
+        if place.epoch == job.recipe.epochs or (patience is not None and place.waited >= patience):
+            self._finish(slot)
+
+    def _compare(self, slot: int, scores: dict[str, float]) -> None:
+        """The epoch that ends is the best so far, or one more since that was."""
+        place, _ = self.pack.at(slot)
+        main = scores[self.task.main_metric] * (-1.0 if self.task.lower_is_better else 1.0)
+        reached = [main, -scores["loss"]]  # where the main metric ties, the loss decides
+        if place.best is None or reached > place.best:
+            place.best, place.best_epoch, place.waited = reached, place.epoch + 1, 0
+            self.pack.keep_best(slot)
+        else:
+            place.waited += 1
+
+    def _finish(self, slot: int) -> None:
+        """Save a slot's adapter and free the slot."""
+        place, job = self.pack.at(slot)
+        kept = place.best_epoch if job.val is not None else place.epoch
+        line = self.history[job.name][kept - 1]
+        numbers = {key: value for key, value in line.items() if isinstance(value, float)}
+        adapter = self.pack.result(slot, {**numbers, "epoch": kept})
+        save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
+        taken = self.timers[job.name].step_seconds
+        size = len(self.pack.places)
+        self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name], size)
+        self.progress.end(job.name, skipped=job.steps - place.epoch * job.steps_per_epoch)
+        self.pack.release(slot)
+
+    def _give_up(self, slot: int) -> None:
+        """Free a slot whose loss is not finite, in the epoch that ends."""
+        place, job = self.pack.at(slot)
+        self.failures.append(job.name)
+        self.progress.say(f"{job.name}: stopped, its loss is not finite; a lower learning rate may help.")
+        self.progress.end(job.name, skipped=job.steps - (place.epoch + 1) * job.steps_per_epoch)
+        self.pack.release(slot)
+
+    # -- what is shown --------------------------------------------------------------------------------------------------
+
+    def _show_all(self) -> None:
+        """How much there is to do, and a bar for each job in a slot."""
+        places = [place for place in self.pack.places if place is not None]
+        ended = {*self.results, *self.failures}
+        steps_done = sum(job.steps for job in self.jobs if job.name in ended) + sum(map(self._taken, places))
+        self.progress.expect(len(self.jobs), len(ended), sum(job.steps for job in self.jobs), steps_done)
+        for place in places:
+            self._show(place)
+
+    def _show(self, place: Place) -> None:
+        job = self.pack.jobs[place.job]
+        self.progress.begin(job.name, job.steps, self._taken(place))
+
+    def _taken(self, place: Place) -> int:
+        """How many steps the job in a slot has taken."""
+        return place.epoch * self.pack.jobs[place.job].steps_per_epoch + place.position
