@@ -19,6 +19,8 @@ from typing import Any
 
 from ..errors import GraftaxError
 from ..json_files import read_object
+from . import keys
+from .keys import Key, is_number
 
 #: Keys that change greedy texts, and the values with which they do not, beside null.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -55,19 +57,28 @@ def with_generation(config: Any, directory: Path, raw: Mapping[str, Any]) -> Any
     """A language model's config with what the directory says of generation; `raw`: its config.json."""
     file = directory / "generation_config.json"
     own = file.is_file()
-    said = _Said(read_object(file), file) if own else _Said(raw, directory / "config.json")
-
-    def tokens(key: str) -> tuple[int, ...]:
-        """One or several, those that there are: configs are written with another vocabulary's, which nothing can say."""
-        return tuple(token for token in said.ids(key) if 0 <= token < config.vocab_size)
-
-    ends = tokens("eos_token_id") or tuple(token for token in config.eos_ids if _is_id(token) and token < config.vocab_size)
-    changes: dict[str, Any] = {"rules": said.rules(), "eos_ids": ends}
-    changes["last_id"] = next(iter(tokens("forced_eos_token_id")), -1 if own else config.last_id)
+    content, source = (read_object(file), file) if own else (raw, directory / "config.json")
+    said = _Said(content, source, config.vocab_size)
+    changes: dict[str, Any] = {"rules": said.rules(), "eos_ids": said.known("eos_token_id") or config.eos_ids}
+    changes["last_id"] = said.token("forced_eos_token_id", -1 if own else config.last_id)
     if hasattr(config, "start_id"):  # transformers forces the first token of an encoder-decoder's text alone
-        changes["first_id"] = next(iter(tokens("forced_bos_token_id")), -1 if own else config.first_id)
-        changes["start_id"] = next(iter(tokens("decoder_start_token_id")), config.start_id)
+        changes["first_id"] = said.token("forced_bos_token_id", -1 if own else config.first_id)
+        changes["start_id"] = said.token("decoder_start_token_id", config.start_id)
     return replace(config, **changes)
+
+
+#: What stands at a key of the file, as of config.json (`models/keys.py`).
+_IDS = keys.tokens(None)
+_COUNT = keys.size(0, least=0)
+_FACTOR = Key(1.0, lambda v: is_number(v) and 1e-6 <= v < 1e6, "a positive number")
+_EXPONENT = Key(1.0, lambda v: is_number(v) and abs(v) < 1e6, "a number")
+_WHEN = Key(False, lambda v: v in (True, False, "never"), "true or false")
+_WORDS = Key((), lambda v: isinstance(v, list) and all(map(_is_word, v)), "lists of tokens' ids")
+
+
+def _is_word(value: Any) -> bool:
+    """Whether it is the tokens of a word: a list, not empty."""
+    return isinstance(value, list) and bool(value) and _IDS.allows(value)
 
 
 @dataclass(frozen=True)
@@ -76,63 +87,43 @@ class _Said:
 
     content: Mapping[str, Any]
     file: Path
+    vocabulary: int  # how many tokens there are
 
     def rules(self) -> Rules:
-        bad = self._list("bad_words_ids")
-        if not all(isinstance(words, list) and words and all(map(_is_id, words)) for words in bad):
-            raise self._error("bad_words_ids", "lists of tokens' ids")
-        early = self.content.get("early_stopping") or False
-        if not isinstance(early, bool) and early != "never":
-            raise self._error("early_stopping", "true or false")
+        bad, early = self._take("bad_words_ids", _WORDS), self._take("early_stopping", _WHEN)
         unsupported = [key for key, neutral in _UNSUPPORTED.items() if self.content.get(key) not in (None, *neutral)]
         unsupported += ["bad_words_ids"] if any(len(words) > 1 for words in bad) else []
         unsupported += ["early_stopping"] if early == "never" else []
         return Rules(
-            repetition_penalty=self._number("repetition_penalty", 1.0, positive=True),
-            length_penalty=self._number("length_penalty", 1.0),
-            early_stopping=early is True,
+            repetition_penalty=float(self._take("repetition_penalty", _FACTOR)),
+            length_penalty=float(self._take("length_penalty", _EXPONENT)),
+            early_stopping=bool(early),
             suppressed=self.ids("suppress_tokens") + tuple(words[0] for words in bad),
             first_suppressed=self.ids("begin_suppress_tokens"),
-            no_repeat=self._count("no_repeat_ngram_size"),
-            min_new_tokens=self._count("min_new_tokens"),
-            min_length=self._count("min_length"),
+            no_repeat=self._take("no_repeat_ngram_size", _COUNT),
+            min_new_tokens=self._take("min_new_tokens", _COUNT),
+            min_length=self._take("min_length", _COUNT),
             unsupported=tuple(f"{key}={self.content[key]!r}" for key in unsupported),
         )
 
     def ids(self, key: str) -> tuple[int, ...]:
         """A token's id, or several."""
-        value = self.content.get(key)
-        several = () if value is None else value if isinstance(value, list) else (value,)
-        if not all(map(_is_id, several)):
-            raise self._error(key, "a token's id, or a list of them")
-        return tuple(several)
+        value = self._take(key, _IDS)
+        return () if value is None else tuple(value) if isinstance(value, list) else (value,)
 
-    def _list(self, key: str) -> list[Any]:
-        value = self.content.get(key)
-        if not isinstance(value, list | None):
-            raise self._error(key, "a list")
-        return value or []
+    def known(self, key: str) -> tuple[int, ...]:
+        """Those of the vocabulary: configs are written with the ids of a larger one, which nothing can say."""
+        return tuple(token for token in self.ids(key) if 0 <= token < self.vocabulary)
 
-    def _number(self, key: str, default: float, positive: bool = False) -> float:
-        value = self.content.get(key)
+    def token(self, key: str, default: int) -> int:
+        """The first of them."""
+        return next(iter(self.known(key)), default)
+
+    def _take(self, name: str, key: Key) -> Any:
+        """What the file says at a key; the default where it says nothing, or null."""
+        value = self.content.get(name)
         if value is None:
-            return default
-        sound = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
-        if not sound or (positive and value < 1e-6):
-            raise self._error(key, "a positive number" if positive else "a number")
-        return float(value)
-
-    def _count(self, key: str) -> int:
-        value = self.content.get(key)
-        if value is None:
-            return 0
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-            raise self._error(key, "a number of tokens")
+            return key.default
+        if not key.allows(value):
+            raise GraftaxError(f"{self.file}: {name} must be {key.takes}, got {value!r}.")
         return value
-
-    def _error(self, key: str, wanted: str) -> GraftaxError:
-        return GraftaxError(f"{self.file}: {key} must be {wanted}, got {self.content.get(key)!r}.")
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -13,7 +13,6 @@ config, whatever a file leaves out, and what a key says is checked before anythi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,12 +53,12 @@ def layers(default: int | None, field: str = "") -> Key:
 
 def number(default: float | None, field: str = "") -> Key:
     """A factor or the like, above zero."""
-    return Key(default, lambda v: _number(v) and v > 0, "a number above 0", field)
+    return Key(default, lambda v: is_number(v) and v > 0, "a number above 0", field)
 
 
 def epsilon(default: float) -> Key:
     """What norms add under the root."""
-    return Key(default, lambda v: _number(v) and v >= 0, "a number from 0", "norm_eps")
+    return Key(default, lambda v: is_number(v) and v >= 0, "a number from 0", "norm_eps")
 
 
 def flag(default: bool | None, field: str = "") -> Key:
@@ -118,5 +117,5 @@ def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e30
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30  # which NaN is not

@@ -141,11 +141,11 @@ def test_config_json_has_the_same_keys_where_the_file_is_missing(tmp_path: Path)
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"eos_token_id": "2"}, r"generation_config.json: eos_token_id must be a token's id, or a list of them, got '2'"),
+        ({"eos_token_id": "2"}, r"generation_config.json: eos_token_id must be a token's id or a list of such, got '2'"),
         ({"eos_token_id": [2.0]}, "eos_token_id must be a token's id"),
         ({"repetition_penalty": "1"}, "repetition_penalty must be a positive number"),
         ({"repetition_penalty": 0}, "repetition_penalty must be a positive number"),
-        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must be a number of tokens"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must be a whole number from 0"),
         ({"bad_words_ids": [5]}, "bad_words_ids must be lists of tokens' ids"),
         ({"guidance_scale": 1.5, "stop_strings": ["a"]}, r"not supported: guidance_scale=1.5, stop_strings=\['a'\]"),
         ({"bad_words_ids": [[5, 6]]}, r"not supported: bad_words_ids=\[\[5, 6\]\]"),
