@@ -9,7 +9,7 @@ _HEADER = """# Methods
 
 Written by `graftax methods --markdown`; a test compares. Every method here trains alone and in packs, with the others in one
 run and in one adapter; is saved, loaded and hot-swapped; and answers its rows of a mixed batch beside rows of the other
-methods. `pytest tests/test_contract.py -k NAME -m ""` runs all of that for one of them, on every family of backbones.
+methods. `pytest tests/test_contract_*.py -k NAME -m ""` runs all of that for one of them, on every family of backbones.
 
 - *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like;
   `test_trainable_count_is_the_formula`.

@@ -1,4 +1,4 @@
-"""Run in an environment of its own (`make test-hub`): AdapterHub's `adapters`, which test_hub.py exchanges adapters with.
+"""Run in an environment of its own (`make test-hub`): AdapterHub's `adapters`, which test_hub_exchange.py trades adapters with.
 
     python adapterhub.py save BACKBONE ROWS OUT     every adapter of CASES, random and under a head: OUT/CASE, OUT/CASE.npy
     python adapterhub.py load BACKBONE ROWS DIR     the adapters in DIR: DIR/NAME.npy, and DIR/loaded.json

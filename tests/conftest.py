@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -115,8 +116,11 @@ def few_programs() -> Iterator[None]:
         jax.clear_caches()
 
 
+GetBackbone = Callable[[str], Backbone]
+
+
 @pytest.fixture(scope="session")
-def backbone_of() -> Callable[[str], Backbone]:
+def backbone_of() -> GetBackbone:
     """A tiny random backbone by family, made once."""
     made: dict[str, Backbone] = {}
 
@@ -150,6 +154,25 @@ def teller_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teller(teller_dir: Path) -> Backbone:
     """The same, loaded."""
     return load_backbone(teller_dir)
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Encoders as ours and as transformers' (tests/peft_pairs.py)."""
+    from peft_pairs import Pairs  # torch and PEFT, for the tests that need them alone
+
+    return Pairs(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture
+def butterflies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PEFT's CUDA extension for BOFT computes, without which it takes one factor for any number of them."""
+    import torch
+
+    def forward(factors: Any) -> Any:
+        return [torch.stack([torch.block_diag(*factor) for factor in factors])]
+
+    monkeypatch.setattr("peft.tuners.boft.layer._FBD_CUDA", SimpleNamespace(forward=forward))
 
 
 class Said(NamedTuple):

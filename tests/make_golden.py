@@ -1,6 +1,7 @@
 """Write the golden files of the present version: `python tests/make_golden.py`, once per release, into tests/golden/VERSION.
 
-Each is a small adapter as `save_adapter` writes it, with the logits it gave; test_contract.py loads those of every release.
+Each is a small adapter as `save_adapter` writes it, with the logits it gave;
+test_contract_files.py loads those of every release.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from cases import logits
 from conftest import some_inputs
 from peft.tuners.adalora.layer import RankAllocator
 from reference import torch_inputs, torch_logits
-from test_training import interrupt, run_many, stop_after, tensors
+from runs import interrupt, run_many, stop_after, tensors
 from tiny import toy_rows, weights_of
 
 from graftax import AdaLoRA, GraftaxError, LoRA, Recipe, load_adapter, save_adapter

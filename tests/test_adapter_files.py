@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -16,37 +15,22 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import LABELS, random_adapter
+from conftest import Graftax
 from make_golden import GOLDEN
 from refusals import refused
 from safetensors.numpy import load_file, save_file
-from tiny import write_backbone
+from tiny import edited
 
 from graftax import Bottleneck, GraftaxError, LoRA, Predictor, export_adapter, load_adapter, save_adapter
-from graftax.__main__ import main
 from graftax.adapters.directory import CONFIG, HUB_WEIGHTS, WEIGHTS
 from graftax.adapters.facts import EXTRA, read_facts
 from graftax.adapters.hub.files import HEAD_CONFIG
 from graftax.models.backbone import Backbone
-from graftax.models.load import load_backbone
-
-
-@pytest.fixture(scope="module")
-def where(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_backbone(tmp_path_factory.mktemp("files") / "backbone")
-
-
-@pytest.fixture(scope="module")
-def backbone(where: Path) -> Backbone:
-    return load_backbone(where)
 
 
 @pytest.fixture
-def saved(backbone: Backbone, tmp_path: Path) -> Path:
-    return save_adapter(random_adapter(backbone, (LoRA(r=2, alpha=3.0),)), tmp_path / "a", backbone)
-
-
-def change(file: Path, **keys: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+def saved(tiny: Backbone, tmp_path: Path) -> Path:
+    return save_adapter(random_adapter(tiny, (LoRA(r=2, alpha=3.0),)), tmp_path / "a", tiny)
 
 
 # -- graftax.json ---------------------------------------------------------------------------------------------------------
@@ -88,27 +72,18 @@ LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("said", LIES)
-def test_a_file_that_lies_is_refused_in_a_line(said: str, saved: Path, backbone: Backbone) -> None:
-    change(saved / EXTRA, **LIES[said])
-    line = refused(lambda: load_adapter(saved, backbone))
+def test_a_file_that_lies_is_refused_in_a_line(said: str, saved: Path, tiny: Backbone) -> None:
+    edited(saved / EXTRA, **LIES[said])
+    line = refused(lambda: load_adapter(saved, tiny))
     assert line is not None
     assert said in line
     assert str(saved) in line
 
 
-def test_the_command_line_says_it_and_exits_with_2(
-    saved: Path, where: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change(saved / EXTRA, recipe={"max_length": -5})
-    (tmp_path / "rows.jsonl").write_text('{"text": "a plum"}\n')
-    monkeypatch.setattr(
-        sys, "argv", ["graftax", "predict", "-b", str(where), "-a", f"a={saved}", "-i", str(tmp_path / "rows.jsonl")]
-    )
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
+def test_the_command_line_says_it_and_exits_with_2(saved: Path, tiny_dir: Path, graftax: Graftax) -> None:
+    edited(saved / EXTRA, recipe={"max_length": -5})
+    said = graftax("predict", "-b", tiny_dir, "-a", f"a={saved}", "-i", "-", stdin='{"text": "a plum"}\n')
+    assert (said.code, said.out) == (2, "")
     assert "max_length must be a whole number" in " ".join(said.err.split())
 
 
@@ -116,11 +91,11 @@ NO_JSON = ["{", '{"labels": ' + "[" * 200_000, '{"parameters": ' + "9" * 6000 + 
 
 
 @pytest.mark.parametrize("text", NO_JSON, ids=["cut", "nested", "digits", "twice"])
-def test_what_is_no_sound_json_is_refused(text: str, saved: Path, backbone: Backbone) -> None:
+def test_what_is_no_sound_json_is_refused(text: str, saved: Path, tiny: Backbone) -> None:
     for file in (EXTRA, CONFIG):
         before = (saved / file).read_text()
         (saved / file).write_text(text)
-        assert str(saved / file) in (refused(lambda: load_adapter(saved, backbone)) or "")
+        assert str(saved / file) in (refused(lambda: load_adapter(saved, tiny)) or "")
         (saved / file).write_text(before)
 
 
@@ -134,23 +109,23 @@ def in_the_way(file: Path) -> dict[str, Callable[[], None]]:
 
 
 @pytest.mark.parametrize("what", ["a dangling link", "a link to itself", "a directory", "a pipe"])
-def test_facts_that_cannot_be_read_are_no_missing_facts(what: str, saved: Path, backbone: Backbone) -> None:
+def test_facts_that_cannot_be_read_are_no_missing_facts(what: str, saved: Path, tiny: Backbone) -> None:
     """Without them the checksum and the fingerprint would not be compared."""
     (saved / EXTRA).unlink()
-    assert load_adapter(saved, backbone).fingerprint is None
+    assert load_adapter(saved, tiny).fingerprint is None
     in_the_way(saved / EXTRA)[what]()
-    assert f"{saved / EXTRA}: there, but no file" in (refused(lambda: load_adapter(saved, backbone)) or "")
+    assert f"{saved / EXTRA}: there, but no file" in (refused(lambda: load_adapter(saved, tiny)) or "")
 
 
 @pytest.mark.parametrize("what", ["a dangling link", "a directory"])
-def test_a_head_that_cannot_be_read_is_no_missing_head(what: str, backbone: Backbone, tmp_path: Path) -> None:
-    there = export_adapter(random_adapter(backbone, (LoRA(r=2, alpha=3.0),)), tmp_path / "there", backbone)
+def test_a_head_that_cannot_be_read_is_no_missing_head(what: str, tiny: Backbone, tmp_path: Path) -> None:
+    there = export_adapter(random_adapter(tiny, (LoRA(r=2, alpha=3.0),)), tmp_path / "there", tiny)
     (there / HEAD_CONFIG).unlink()
     in_the_way(there / HEAD_CONFIG)[what]()
-    assert HEAD_CONFIG in (refused(lambda: load_adapter(there, backbone)) or "")
+    assert HEAD_CONFIG in (refused(lambda: load_adapter(there, tiny)) or "")
 
 
-def test_a_file_that_may_not_be_opened_is_refused(saved: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_may_not_be_opened_is_refused(saved: Path, tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Path.open
 
     def forbidding(path: Path, *args: Any, **options: Any) -> Any:
@@ -159,37 +134,37 @@ def test_a_file_that_may_not_be_opened_is_refused(saved: Path, backbone: Backbon
         return opened(path, *args, **options)
 
     monkeypatch.setattr(Path, "open", forbidding)
-    assert "graftax.json: cannot be read (Permission denied)" in (refused(lambda: load_adapter(saved, backbone)) or "")
+    assert "graftax.json: cannot be read (Permission denied)" in (refused(lambda: load_adapter(saved, tiny)) or "")
 
 
-def test_metrics_may_be_no_numbers_and_the_file_is_json_all_the_same(backbone: Backbone, tmp_path: Path) -> None:
+def test_metrics_may_be_no_numbers_and_the_file_is_json_all_the_same(tiny: Backbone, tmp_path: Path) -> None:
     """Older versions wrote NaN; a correlation of constant answers is none."""
-    adapter = random_adapter(backbone, (LoRA(r=2, alpha=3.0),))
+    adapter = random_adapter(tiny, (LoRA(r=2, alpha=3.0),))
     adapter = type(adapter)(
         **{**vars(adapter), "metrics": {"pearson": math.nan, "loss": math.inf, "accuracy": 0.5, "epoch": 2}}
     )
-    path = save_adapter(adapter, tmp_path / "a", backbone)
+    path = save_adapter(adapter, tmp_path / "a", tiny)
     text = (path / EXTRA).read_text()
     assert json.loads(text, parse_constant=refuse)["metrics"] == {"pearson": None, "loss": None, "accuracy": 0.5, "epoch": 2}
     for written in (text, text.replace('"pearson": null', '"pearson": NaN')):
         (path / EXTRA).write_text(written)
-        metrics = load_adapter(path, backbone).metrics
+        metrics = load_adapter(path, tiny).metrics
         assert math.isnan(metrics["pearson"])
         assert metrics["accuracy"] == 0.5
     (path / EXTRA).write_text(text.replace('"labels": [', '"labels": [NaN, '))
-    assert "labels must be a list" in (refused(lambda: load_adapter(path, backbone)) or "")
+    assert "labels must be a list" in (refused(lambda: load_adapter(path, tiny)) or "")
 
 
 def refuse(name: str) -> None:
     raise AssertionError(f"{name} is no JSON")
 
 
-def test_a_recipe_that_json_cannot_say_is_refused(backbone: Backbone, tmp_path: Path) -> None:
-    adapter = random_adapter(backbone, (LoRA(r=2, alpha=3.0),))
+def test_a_recipe_that_json_cannot_say_is_refused(tiny: Backbone, tmp_path: Path) -> None:
+    adapter = random_adapter(tiny, (LoRA(r=2, alpha=3.0),))
     for value in (math.nan, object()):
         odd = replace(adapter, recipe={"lr": value})
         with pytest.raises(GraftaxError, match="must be what JSON can say"):
-            save_adapter(odd, tmp_path / "a", backbone)
+            save_adapter(odd, tmp_path / "a", tiny)
     assert not list(tmp_path.iterdir())
 
 
@@ -222,13 +197,13 @@ UNSOUND: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", UNSOUND)
-def test_peft_configs_of_other_kinds_are_refused_by_name(key: str, saved: Path, backbone: Backbone) -> None:
+def test_peft_configs_of_other_kinds_are_refused_by_name(key: str, saved: Path, tiny: Backbone) -> None:
     (saved / EXTRA).unlink()
     before = (saved / CONFIG).read_text()
     for value in UNSOUND[key]:
         (saved / CONFIG).write_text(before)
-        change(saved / CONFIG, **{key: value})
-        line = refused(lambda: load_adapter(saved, backbone))
+        edited(saved / CONFIG, **{key: value})
+        line = refused(lambda: load_adapter(saved, tiny))
         assert line is not None, value
         assert str(saved) in line
 
@@ -236,17 +211,17 @@ def test_peft_configs_of_other_kinds_are_refused_by_name(key: str, saved: Path, 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e300])
 @pytest.mark.parametrize("file", [WEIGHTS, HUB_WEIGHTS])
 def test_tensors_that_are_not_finite_in_float32_are_refused(
-    value: float, file: str, saved: Path, backbone: Backbone, tmp_path: Path
+    value: float, file: str, saved: Path, tiny: Backbone, tmp_path: Path
 ) -> None:
     (saved / EXTRA).unlink()
     if file == HUB_WEIGHTS:
-        saved = export_adapter(random_adapter(backbone, (Bottleneck(width=4),)), tmp_path / "there", backbone)
+        saved = export_adapter(random_adapter(tiny, (Bottleneck(width=4),)), tmp_path / "there", tiny)
     tensors = load_file(saved / file)
     key = sorted(tensors)[0]
     tensors[key] = tensors[key].astype(np.float64)
     tensors[key].flat[3] = value
     save_file(tensors, saved / file)
-    line = refused(lambda: load_adapter(saved, backbone))
+    line = refused(lambda: load_adapter(saved, tiny))
     assert line is not None
     assert f"numbers that float32 cannot hold in {key}" in line
 
@@ -268,12 +243,12 @@ SIZES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", SIZES)
-def test_a_size_is_compared_before_it_is_believed(what: str, saved: Path, backbone: Backbone) -> None:
+def test_a_size_is_compared_before_it_is_believed(what: str, saved: Path, tiny: Backbone) -> None:
     (saved / EXTRA).unlink()
     (saved / CONFIG).write_text(json.dumps(SIZES[what]))
     began = time.process_time()
     tracemalloc.start()
-    line = refused(lambda: load_adapter(saved, backbone))
+    line = refused(lambda: load_adapter(saved, tiny))
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert line is not None
@@ -282,7 +257,7 @@ def test_a_size_is_compared_before_it_is_believed(what: str, saved: Path, backbo
     assert time.process_time() - began < 5.0
 
 
-def test_labels_of_a_directory_are_one_for_each_class(saved: Path, backbone: Backbone) -> None:
-    predictor = Predictor(backbone)
+def test_labels_of_a_directory_are_one_for_each_class(saved: Path, tiny: Backbone) -> None:
+    predictor = Predictor(tiny)
     predictor.load("a", saved)
     assert predictor.labels("a") == LABELS

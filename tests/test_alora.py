@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 import transformers
 from cases import compiled, logits, randomised
-from conftest import some_inputs
+from conftest import GetBackbone, some_inputs
 from test_encoder_decoders import SHAPES
 
 from graftax import (
@@ -41,7 +40,6 @@ from graftax.models.tokens import Tokenizer
 from graftax.serve.bank import Bank
 from graftax.serve.composition import laid, plan_of
 
-GetBackbone = Callable[[str], Backbone]
 PLACES = ("q_proj", "v_proj", "down_proj")
 
 

@@ -15,7 +15,7 @@ from tiny import toy_rows
 import graftax
 from graftax.models.backbone import Backbone
 from graftax.train import Recipe, train_many
-from graftax.train.run import Run
+from graftax.train.queue import Run
 
 Call = Callable[..., str | None]
 

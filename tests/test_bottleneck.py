@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from conftest import GetBackbone
 
 from graftax import Bottleneck, Compacter, GraftaxError, Invertible
 from graftax.adapters.registry import method_of
 from graftax.adapters.sites import Site
 from graftax.models.backbone import Backbone
-
-GetBackbone = Callable[[str], Backbone]
 
 
 def at_a_branch(backbone: Backbone, method: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:

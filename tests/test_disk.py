@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_training import run_many
+from runs import run_many
 from tiny import toy_rows, weights_of
 
 from graftax import disk, export_adapter, load_adapter, save_adapter
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.train.run import Run
+from graftax.train.queue import Run
 
 DATA = {"a": toy_rows(count=21, seed=1), "b": toy_rows(count=12, seed=2)}
 

@@ -18,8 +18,8 @@ import torch
 import transformers
 from cases import randomised
 from conftest import SHARED, needs_assets
+from runs import interrupt, stop_after
 from safetensors.numpy import load_file, save_file
-from test_training import interrupt, stop_after
 from tiny import weights_of
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
-import test_contract
 from cases import logits, random_adapter
-from conftest import some_inputs
-from test_contract import GetBackbone
+from conftest import GetBackbone, some_inputs
+from contract import assert_step_moves_adapter_alone, assert_texts_may_share_a_row
 from tiny import toy_rows
 
 from graftax import Adapter, Bottleneck, Compacter, Fuse, GraftaxError, LoRA, Predictor, Recipe, load_adapter, save_adapter
@@ -66,10 +64,9 @@ def test_what_it_computes(backbone_of: GetBackbone) -> None:
 def test_the_contract(family: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
     """1, 4, 5, 12: it trains alone, texts share rows, its file holds the adapters it needs."""
     backbone = backbone_of(family)
-    method: Any = (Fuse(trained=members(backbone)),)
-    test_contract.test_a_step_moves_the_adapter_alone(family, method, "pooled", backbone_of)
-    test_contract.test_texts_may_share_a_row(family, method, "pooled", backbone_of)
     adapter, inputs = fused(backbone), some_inputs(backbone)
+    assert_step_moves_adapter_alone(backbone, adapter)
+    assert_texts_may_share_a_row(backbone, adapter)
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
     np.testing.assert_array_equal(logits(backbone, loaded, inputs), logits(backbone, adapter, inputs))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import logits, mapped, random_adapter
-from conftest import some_inputs
+from conftest import GetBackbone, some_inputs
 from test_decoders import SHAPES
 
 from graftax import (
@@ -35,7 +34,6 @@ from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.random import random_backbone
 
-GetBackbone = Callable[[str], Backbone]
 ROWS, TOKENS, D = 2, 6, 32
 #: Which tokens are a text's own: behind two virtual ones, and before padding.
 OWN = np.array([[False, False, True, True, True, True], [False, False, True, True, False, False]])

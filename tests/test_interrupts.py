@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_training import lines
+from runs import lines
 from tiny import command_line, toy_rows, weights_of, write_csv
 
 from graftax.models.backbone import Backbone
 from graftax.train import Interrupted, Recipe, train_many
-from graftax.train.run import Run
+from graftax.train.queue import Run
 
 QUICK: dict[str, Any] = {"recipe": Recipe(epochs=2, batch_size=8, max_length=16), "progress": False, "save_every": 0.0}
 

@@ -15,8 +15,8 @@ import test_encoder_decoders
 import torch
 import transformers
 from conftest import some_inputs
+from peft_pairs import Pair, make
 from reference import SHAPES, saved, torch_inputs, torch_model
-from test_peft import Pair, make
 
 from graftax import Adapter, load_adapter, load_backbone, save_adapter
 from graftax.adapters.adapter import Layout

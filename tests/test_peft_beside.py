@@ -17,10 +17,10 @@ import transformers
 from cases import LABELS, logits, randomised
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft_pairs import Pair, at_tokens, make, rows
 from reference import saved, torch_logits, torch_model
 from refusals import refused
 from safetensors.numpy import load_file, save_file
-from test_peft import Pair, at_tokens, make, rows
 from test_peft_decoders import our_logits
 
 from graftax import (

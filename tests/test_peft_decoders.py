@@ -16,9 +16,9 @@ import test_decoders
 import torch
 import transformers
 from cases import LABELS, ROUNDED, logits, only_head, randomised
+from peft_pairs import Pair, at_tokens, make, read_by_peft, rows
 from reference import saved, torch_logits
 from safetensors.numpy import load_file, save_file
-from test_peft import Pair, at_tokens, make, read_by_peft, rows
 
 from graftax import (
     BOFT,

@@ -13,8 +13,8 @@ import pytest
 import torch
 import transformers
 from cases import mapped, randomised
+from runs import interrupt, stop_after
 from safetensors.numpy import load_file
-from test_training import interrupt, stop_after
 from tiny import weights_of
 
 from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, save_adapter, train_many

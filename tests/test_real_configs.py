@@ -15,9 +15,9 @@ import test_decoders
 import torch
 import transformers
 from conftest import SHARED
+from peft_pairs import Pair, at_tokens, make, rows
 from reference import saved, torch_logits
 from safetensors.numpy import save_file
-from test_peft import Pair, at_tokens, make, rows
 from test_peft_decoders import our_logits
 
 from graftax import GraftaxError, load_adapter, load_backbone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,16 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import logits, random_adapter
-from conftest import some_inputs
+from conftest import GetBackbone, some_inputs
 
 from graftax import DiReFT, GraftaxError, LoReFT, PromptTuning
 from graftax.adapters.reft import orthonormal
 from graftax.adapters.registry import method_of
 from graftax.adapters.sites import FAR
-from graftax.models.backbone import Backbone
 from graftax.models.inputs import places
-
-GetBackbone = Callable[[str], Backbone]
 
 
 @pytest.mark.parametrize(

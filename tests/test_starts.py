@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import test_contract
 from cases import fresh, logits, only_head, random_adapter
-from conftest import CONFIGS, some_inputs
+from conftest import CONFIGS, GetBackbone, some_inputs
+from contract import assert_same_states, assert_step_moves_adapter_alone, assert_texts_may_share_a_row
 from tiny import toy_rows, weights_of
 
 from graftax import Adapter, DoRA, GraftaxError, LoRA, Recipe, load_adapter, merge, save_adapter
@@ -34,7 +34,6 @@ from graftax.train.pack import Pack
 from graftax.train.rows import Rows
 from graftax.train.tasks import TASKS
 
-GetBackbone = Callable[[str], Backbone]
 DENSE = ("query", "q_lin", "attention.output.dense", "out_lin", "lin2", "ffn_output", "q_proj", "o_proj", "down_proj")
 EMBEDDING = ("word_embeddings", "embed_tokens")
 PATTERNS: dict[str, Any] = {"rank_pattern": {"query|q_(lin|proj)": 4}, "alpha_pattern": {"out_lin|output.dense|o_proj": 9.0}}
@@ -132,11 +131,10 @@ def test_what_is_saved_is_the_trained_model(start: str, family: str, backbone_of
 @pytest.mark.slow
 def test_in_training(backbone_of: GetBackbone) -> None:
     """4, 5, 17, 21: only the factors train, in a layout that is wider; texts share rows; merging is what it computes."""
-    method: Any = (lora("pissa", r=5, targets=DENSE),)
-    test_contract.test_a_step_moves_the_adapter_alone("bert", method, "pooled", backbone_of)
-    test_contract.test_texts_may_share_a_row("bert", method, "pooled", backbone_of)
-    backbone, inputs = backbone_of("bert"), some_inputs(backbone_of("bert"))
-    adapter = grown(backbone, method[0])
+    backbone, inputs, method = backbone_of("bert"), some_inputs(backbone_of("bert")), lora("pissa", r=5, targets=DENSE)
+    assert_step_moves_adapter_alone(backbone, random_adapter(backbone, (method,)))
+    assert_texts_may_share_a_row(backbone, random_adapter(backbone, (method,)))
+    adapter = grown(backbone, method)
     whole, rest = merge(backbone, adapter)
     np.testing.assert_allclose(logits(whole, rest, inputs), logits(backbone, adapter, inputs), atol=1e-5)
 
@@ -214,7 +212,7 @@ def test_eva_may_leave_a_site_bare(tiny: Backbone, tmp_path: Path) -> None:
     assert sum(changed.size(site) for site in states) == 10
     adapter = Adapter((changed,), {"lora": states})
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", tiny), tiny)
-    test_contract.assert_same_states(loaded, adapter)
+    assert_same_states(loaded, adapter)
 
 
 @pytest.mark.slow  # those of the usual sites are tested with EVA and CorDA

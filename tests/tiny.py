@@ -151,3 +151,8 @@ def weights_of(directory: Path) -> bytes:
 def command_line(*arguments: object) -> list[str]:
     """A `graftax` command for a process of its own, in this environment."""
     return [sys.executable, "-m", "graftax", *map(str, arguments)]
+
+
+def edited(file: Path, **changes: Any) -> None:
+    """Set keys of a JSON object in a file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))

@@ -1,0 +1,155 @@
+"""What the contract suite runs on, and the checks of it that other files use.
+
+The suite is tests/test_contract_*.py: what must hold for every method on every backbone, each test with the number of its
+invariant. A method joins it by its line in cases.py, a family by its line in conftest.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import (
+    LABELS,
+    METHODS,
+    D,
+    W,
+    logits,
+    near,
+)
+from conftest import CONFIGS, ENCODER_DECODERS, some_inputs
+
+from graftax import (
+    Adapter,
+    Full,
+    LoHa,
+    Recipe,
+)
+from graftax.adapters.adapter import Layout
+from graftax.models.backbone import Backbone
+from graftax.models.tokens import Tokenizer, Tokens
+from graftax.train.batches import Shape, place
+from graftax.train.optimizer import rates
+from graftax.train.step import Batch, Programs, SlotState, hyper, start
+from graftax.train.tasks import task_named
+
+FAMILIES = (*CONFIGS, *ENCODER_DECODERS)
+#: What a family has no sites for, and what an adapter of that kind is told.
+LACKS = {
+    ("llama", "bitfit"): "this backbone has none",
+    ("llama", "together"): "bitfit trains biases, and this backbone has none",
+    ("llama", "invertible"): "target .*embedding_norm.* matches no site",
+    ("llama", "mad_x"): "target .*embedding_norm.* matches no site",
+    ("llama", "prompt-post"): "this backbone has none there",
+    ("bart", "alora"): "this one reads two",
+}
+
+#: What runs every time: one config of each method on BERT, and some pairs; the rest of the cross product is marked slow.
+MAIN = list({tuple(type(m) for m in methods): name for name, methods in reversed(METHODS.items())}.values())  # one per method
+MAIN = [name for name in MAIN if not name.startswith("gated_")]  # "unipelt" is all of them
+FAST = {("bert", name, "pooled") for name in MAIN}
+FAST |= {("roberta", name, "pooled") for name in ("rslora", "lora-embedding", "prefix", "full")}
+FAST |= {("distilbert", name, "pooled") for name in ("lora-dense", "ia3-targets", "houlsby")}
+FAST |= {("albert", name, "pooled") for name in ("rslora", "ia3", "together")}
+FAST |= {("bert", "together", "tokens"), ("albert", "lora-dense", "tokens"), ("distilbert", "prefix", "tokens")}
+FAST |= {("bert", "probe", "tokens"), ("roberta", "bitfit", "tokens")}
+FAST |= {("roberta", "vera", "pooled"), ("distilbert", "oft", "tokens"), ("albert", "dora", "pooled")}
+FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
+FAST |= {("llama", name, "pooled") for name in ("dora", "prefix", "prompt", "loreft")}
+FAST |= {("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
+FAST |= {("bart", name, "said") for name in ("lora-dense", "houlsby", "prefix")}
+
+
+def cross(
+    fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS), families: tuple[str, ...] = FAMILIES
+) -> pytest.MarkDecorator:
+    """Every method on every backbone under both kinds of head, on encoder-decoders without any."""
+    heads = {family: ("said",) if family in ENCODER_DECODERS else ("pooled", "tokens") for family in families}
+    every = [(f, m, h) for f in families for m in methods for h in heads[f] if (f, m) not in LACKS]
+    every = [(f, m, h) for f, m, h in every if METHODS[m] or h != "said"]  # a probe is a head alone
+    params = [pytest.param(*c, id="-".join(c), marks=() if c in fast else pytest.mark.slow) for c in every]
+    return pytest.mark.parametrize(("family", "name", "head"), params)
+
+
+def digest(backbone: Backbone) -> str:
+    """Of the bytes of every parameter."""
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(backbone.params))).hexdigest()
+
+
+def assert_same_states(one: Adapter, other: Adapter, within: float = 0.0) -> None:
+    """Every site and leaf, to the bit unless told otherwise."""
+    assert one.states.keys() == other.states.keys()
+    for key, at in one.states.items():
+        assert at.keys() == other.states[key].keys()
+        for site, leaves in at.items():
+            same = functools.partial(np.testing.assert_allclose, rtol=0.0, atol=within)
+            jax.tree.map(same, leaves, other.states[key][site])
+
+
+def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotState, Batch]:
+    """An adapter in training and a batch for it."""
+    inputs = some_inputs(backbone)
+    rows, length = inputs.ids.shape
+    settings = hyper(Recipe(lr=1e-2, warmup=0.0, schedule="constant"), 10, len(LABELS))
+    stacked = layout.stack(adapter, backbone.sites)
+    slot = start(stacked, rates(Recipe(), stacked, layout, backbone.sites, 1), settings, "adamw")
+    labels = np.arange(rows, dtype=np.int32) % len(LABELS)
+    if adapter.task == "tag":
+        labels = np.broadcast_to(labels[:, None], (rows, length))
+    if inputs.target is not None:
+        labels = np.roll(inputs.target.ids, -1, axis=1)
+    return slot, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))
+
+
+def products(program: Any, shape: tuple[int, ...]) -> int:
+    """How many matrix products of a compiled program have a result of a shape, in either orientation."""
+    shapes = "|".join(",".join(map(str, s)) for s in (shape, shape[::-1]))
+    return len(re.findall(rf"= f32\[(?:1,)?(?:{shapes})\]\S* (?:dot|custom-call)\(", program.as_text()))
+
+
+def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> None:
+    """All that is trainable moves, padding and the base do not, and no gradient of a frozen kernel is computed."""
+    before = digest(backbone)
+    layout = Layout.of([adapter], backbone.sites, bucket=True)
+    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(backbone, adapter, layout))
+    programs = Programs(backbone, task_named(adapter.task), slots=1, dropout=False)
+    gradient = programs.gradient.lower(backbone.params, backbone.layers, pack, batch).compile()
+    old = jax.device_get(pack)
+    for _ in range(3):
+        pack = programs.step(backbone.params, backbone.layers, pack, batch)
+    new = jax.device_get(pack)
+    assert not new.failed.any()
+    assert jax.tree.structure(new.trainable) == jax.tree.structure(old.trainable)
+    jax.tree.map(np.testing.assert_array_equal, new.fixed, old.fixed)
+    moved = layout.unstack(adapter, jax.tree.map(lambda leaf: leaf[0], new.trainable), backbone.sites)
+    for key, at in adapter.states.items():
+        for site, (leaves, _) in at.items():
+            for leaf, value in leaves.items():
+                assert (moved[key][site][0][leaf] != value).any(), f"{key} {site.path} {leaf} did not move"
+    again = layout.stack(dataclasses.replace(adapter, states=moved), backbone.sites).trainable
+    for (where, leaf), own in zip(jax.tree_util.tree_leaves_with_path(new.trainable), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(leaf[0], own, err_msg=f"the filling of {jax.tree_util.keystr(where)} moved")
+    assert digest(backbone) == before
+    own = any(isinstance(m, LoHa) for m in adapter.methods)  # its factors have r^2 = W rows here, or its D is built
+    assert own or bool(products(gradient, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
+
+
+def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
+    """Texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
+    inputs, tokens = some_inputs(backbone, rows=5), adapter.task == "tag"
+    texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
+    places = place([len(text) for text in texts], 20)
+    shape = Shape(6, 1 + max(row for row, _ in places), 20)
+    assert shape.rows < len(texts)
+    packed = logits(backbone, adapter, Tokenizer.of(backbone).lay(texts, places, shape))
+    alone = logits(backbone, adapter, inputs)
+    for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
+        mine = packed[row, begin : begin + len(text)] if tokens else packed[i]
+        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter))
