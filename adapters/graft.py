@@ -15,6 +15,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -110,63 +111,74 @@ class SiteCalls:
 
     def _site(self, kind: str, name: str, frozen: Any, compute: Callable, *args: Any) -> Any:
         """The site's output: what `compute(frozen, *args)` becomes through the methods held there."""
-        states = self.state.get(name, {})
-
-        def changed(states: dict[str, Leaves], place: Place | None, inner: Callable) -> Callable:
-            """The site as `inner` computes it, with one adapter."""
-
-            def site(weights: Any, x: Any, *rest: Any) -> Any:
-                entering = x
-                for method, state in _resolve(states):
-                    if kind in method.through_weights:
-                        weights = _in_float32(method.merge, weights, state, like=weights)
-                    entering = _in_float32(method.pre, state, entering, like=entering)
-                y = inner(weights, entering, *rest)
-                for method, state in _resolve(states):
-                    if kind not in method.through_weights:
-                        if method.placed and place is not None:
-                            state = {**state, **place._asdict()}
-                        act = method.project if kind == "projection" else method.apply
-                        y = _in_float32(act, state, x, y, frozen, self._key(name, method), like=y)
-                return y
-
-            return site
-
-        def averaged(states: dict[str, Leaves], places: Place | None, shares: jax.Array, inner: Callable) -> Callable:
-            """The site as `inner` computes it, with the mean of several adapters: y + sum_k share_k (y_k - y)."""
-
-            def site(weights: Any, *args: Any) -> Any:
-                y = inner(weights, *args)
-                each = jax.vmap(lambda state, place: changed(state, place, inner)(weights, *args))(states, places)
-                return y + jnp.sum(_by_token(shares, y) * (each - y), axis=0).astype(y.dtype)
-
-            return site
-
-        def alone(states: dict[str, Leaves], place: Place | None, *args: Any) -> Any:
-            return changed(states, place, compute)(frozen, *args)
-
-        def row(states: dict[str, Leaves], places: Place | None, shares: jax.Array, *args: Any) -> Any:
-            site = compute
-            for stage in range(len(shares)):
-                terms, here = jax.tree.map(lambda leaf, at=stage: leaf[at], (states, places))
-                if kind in SINGLE:
-                    first, place = jax.tree.map(lambda leaf: leaf[0], (terms, here))
-                    site = changed(first, place, site)
-                else:
-                    site = averaged(terms, here, shares[stage], site)
-            return site(frozen, *args)
-
+        states, site = self.state.get(name, {}), _SiteCall(kind, name, frozen, compute, self.key)
         if not (states and self.mixed):
-            return alone(states, self.place, *args)
+            return site.alone(states, self.place, *args)
         if self.weights is None or kind == "head":
-            return jax.vmap(alone)(states, self.place, *args)
+            return jax.vmap(site.alone)(states, self.place, *args)
         if kind == "text":  # what one adapter makes of it is none of the others' business
-            each = jax.vmap(jax.vmap(alone, (0, None, None, None)), (0, None, None, None))
+            each = jax.vmap(jax.vmap(site.alone, (0, None, None, None)), (0, None, None, None))
             return jax.vmap(each)(states, self.place, *args)
-        return jax.vmap(row)(states, self.place, self.weights, *args)
+        return jax.vmap(site.staged)(states, self.place, self.weights, *args)
 
-    def _key(self, name: str, method: Method) -> jax.Array | None:
-        return None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(f"{name}/{method.key}".encode()))
+
+@dataclass(frozen=True)
+class _SiteCall:
+    """One site in a forward pass: what `compute(frozen, *args)` becomes there, for the whole batch or for a row.
+
+    A step of that is called with its `inner`, the site as it is without the step: the frozen module, or the stage before.
+    """
+
+    kind: str
+    name: str
+    frozen: Any
+    compute: Callable
+    key: jax.Array | None
+
+    def alone(self, states: dict[str, Leaves], place: Place | None, *args: Any) -> Any:
+        """With one adapter."""
+        return self._changed(states, place, self.compute, self.frozen, *args)
+
+    def staged(self, states: dict[str, Leaves], places: Place | None, shares: jax.Array, *args: Any) -> Any:
+        """With the adapters of a `Mix`: leaves have axes of stages and terms, as `shares`."""
+        site = self.compute
+        for stage in range(len(shares)):
+            terms, here = jax.tree.map(lambda leaf, at=stage: leaf[at], (states, places))
+            if self.kind in SINGLE:
+                first, place = jax.tree.map(lambda leaf: leaf[0], (terms, here))
+                site = partial(self._changed, first, place, site)
+            else:
+                site = partial(self._averaged, terms, here, shares[stage], site)
+        return site(self.frozen, *args)
+
+    def _changed(
+        self, states: dict[str, Leaves], place: Place | None, inner: Callable, weights: Any, x: Any, *rest: Any
+    ) -> Any:
+        """`inner(weights, x, *rest)` through the methods of one adapter, in the order of their keys."""
+        methods, entering = [(method_of(key), states[key]) for key in sorted(states)], x
+        for method, state in methods:
+            if self.kind in method.through_weights:
+                weights = _in_float32(method.merge, weights, state, like=weights)
+            entering = _in_float32(method.pre, state, entering, like=entering)
+        y = inner(weights, entering, *rest)
+        for method, state in methods:
+            if self.kind not in method.through_weights:
+                if method.placed and place is not None:
+                    state = {**state, **place._asdict()}
+                act = method.project if self.kind == "projection" else method.apply
+                y = _in_float32(act, state, x, y, self.frozen, self._key(method), like=y)
+        return y
+
+    def _averaged(
+        self, states: dict[str, Leaves], places: Place | None, shares: jax.Array, inner: Callable, weights: Any, *args: Any
+    ) -> Any:
+        """`inner(weights, *args)` with the mean of several adapters: y + sum_k share_k (y_k - y)."""
+        y = inner(weights, *args)
+        each = jax.vmap(lambda state, place: self._changed(state, place, inner, weights, *args))(states, places)
+        return y + jnp.sum(_by_token(shares, y) * (each - y), axis=0).astype(y.dtype)
+
+    def _key(self, method: Method) -> jax.Array | None:
+        return None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(f"{self.name}/{method.key}".encode()))
 
 
 @dataclass(frozen=True)
@@ -275,17 +287,14 @@ def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:
     return spread[..., None]
 
 
-def _resolve(states: dict[str, Leaves]) -> list[tuple[Method, Leaves]]:
-    return [(method_of(key), states[key]) for key in sorted(states)]
-
-
 def _in_float32(function: Callable, *args: Any, like: Any = None) -> Any:
     """Call a method with float32 arguments over a backbone of any dtype; the result has the dtype of `like`."""
     if not any(leaf.dtype in (jnp.bfloat16, jnp.float16) for leaf in jax.tree.leaves(args)):
         return function(*args)
 
-    def cast(leaf: jax.Array, dtype: Any) -> jax.Array:
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    out = function(*jax.tree.map(lambda leaf: _cast(leaf, jnp.float32), args))
+    return out if like is None else jax.tree.map(lambda leaf, ref: _cast(leaf, ref.dtype), out, like)
 
-    out = function(*jax.tree.map(lambda leaf: cast(leaf, jnp.float32), args))
-    return out if like is None else jax.tree.map(lambda leaf, ref: cast(leaf, ref.dtype), out, like)
+
+def _cast(leaf: jax.Array, dtype: Any) -> jax.Array:
+    return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..adapters.graft import Grafts, SiteCalls
+from ..adapters.graft import Grafts, SiteCalls, State
 from .inputs import Inputs
 
 _POLICIES: dict[str, Any] = {"products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layers": None}
@@ -87,55 +89,76 @@ class Stack(nnx.Module):
         `view.at(application)` is what an application of a layer sees.
         """
         layer_of = self.config.layer_of[:end]
-        shared = bool(self.config.groups)
         adapted = grafts.adapted  # layers that carry adapter state, counted from the output
-        first = len(layer_of) - adapted if not shared else (0 if adapted else len(layer_of))
+        first = len(layer_of) - adapted
+        if self.config.groups:  # shared layers are applied all along
+            first = 0 if adapted else len(layer_of)
         last = len(layer_of) - 1 if pooled else len(layer_of)
+        run = _Pass(self, view, grafts, layer_of, first, layers, [] if layers is None else grafts.unstacked())
         states = [h[None]] if intermediates else None
-        parts = [] if layers is None else grafts.unstacked()
-
-        def stacked(index: Any) -> Any:
-            return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.layers)
-
-        def slot(index: Any, application: Any) -> Any:
-            return index if shared else application - first
-
-        def bare(h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
-            return stacked(index)(h, view.at(application), grafts.bare(), pooled)
-
-        def looped(h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
-            def layer(h: jax.Array) -> jax.Array:
-                state = grafts.layer(slot(index, application))
-                return stacked(index)(h, view.at(application), grafts.at(state, application), pooled)
-
-            return (layer if self.remat == "none" else jax.checkpoint(layer, policy=_POLICIES[self.remat]))(h)
-
-        def unrolled(h: jax.Array, index: int, application: int, pooled: bool = False) -> jax.Array:
-            assert layers is not None
-            layer, state = nnx.merge(nnx.graphdef(self.layers), layers[index]), parts[slot(index, application)]
-            return layer(h, view.at(application), grafts.at(state, application), pooled)
-
-        def scan(h: jax.Array, begin: int, end: int, apply: Callable) -> jax.Array:
-            if begin >= end:
-                return h
-
-            def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
-                h = apply(h, *at)
-                return h, (h if intermediates else None)
-
-            steps = jnp.asarray(layer_of[begin:end], jnp.int32), jnp.arange(begin, end, dtype=jnp.int32)
-            h, ys = jax.lax.scan(step, h, steps)
-            if states is not None and ys is not None:
-                states.append(ys)
-            return h
-
-        h = scan(h, begin, min(first, last), bare)
+        h = run.scanned(run.bare, h, begin, min(first, last), states)
         if layers is None:
-            h = scan(h, first, last, looped)
+            h = run.scanned(run.looped, h, first, last, states)
         else:
             for application in range(first, last):
-                h = unrolled(h, layer_of[application], application)
+                h = run.unrolled(h, layer_of[application], application)
         if pooled and begin <= last:
-            apply = bare if first > last else looped if layers is None else unrolled
+            apply = run.bare if first > last else run.looped if layers is None else run.unrolled
             h = apply(h, layer_of[-1], last, pooled=True)
         return h, (jnp.concatenate(states) if states is not None else None)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass through a stack: how its layers are applied, each to what the one before has made."""
+
+    stack: Stack
+    view: Any
+    grafts: Grafts
+    layer_of: Sequence[int]  # which layer's weights an application uses
+    first: int  # application that carries adapter state
+    layers: Sequence[Any] | None  # weights of the layers as arguments of their own, where they are not taken from the stack
+    parts: Sequence[State]  # likewise the state of the adapted layers
+
+    def bare(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
+        """A layer without adapters."""
+        return self._stacked(index)(h, self.view.at(application), self.grafts.bare(), pooled)
+
+    def looped(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
+        """A layer with adapters, of the stack."""
+        apply, remat = partial(self._adapted, index, application, pooled), self.stack.remat
+        return (apply if remat == "none" else jax.checkpoint(apply, policy=_POLICIES[remat]))(h)
+
+    def unrolled(self, h: jax.Array, index: int, application: int, pooled: bool = False) -> jax.Array:
+        """A layer with adapters, with weights and state of its own."""
+        assert self.layers is not None
+        layer = nnx.merge(nnx.graphdef(self.stack.layers), self.layers[index])
+        state = self.parts[self._slot(index, application)]
+        return layer(h, self.view.at(application), self.grafts.at(state, application), pooled)
+
+    def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, states: list[jax.Array] | None) -> jax.Array:
+        """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`."""
+        if begin >= end:
+            return h
+
+        def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
+            h = apply(h, *at)
+            return h, (None if states is None else h)
+
+        steps = jnp.asarray(self.layer_of[begin:end], jnp.int32), jnp.arange(begin, end, dtype=jnp.int32)
+        h, made = jax.lax.scan(step, h, steps)
+        if states is not None and made is not None:
+            states.append(made)
+        return h
+
+    def _adapted(self, index: Any, application: Any, pooled: bool, h: jax.Array) -> jax.Array:
+        state = self.grafts.layer(self._slot(index, application))
+        return self._stacked(index)(h, self.view.at(application), self.grafts.at(state, application), pooled)
+
+    def _stacked(self, index: Any) -> Any:
+        """A layer of the stack."""
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.stack.layers)
+
+    def _slot(self, index: Any, application: Any) -> Any:
+        """Where an application's state is among that of the adapted layers."""
+        return index if self.stack.config.groups else application - self.first
