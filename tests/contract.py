@@ -99,7 +99,7 @@ def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotSt
     rows, length = inputs.ids.shape
     settings = hyper(Recipe(lr=1e-2, warmup=0.0, schedule="constant"), 10, len(LABELS))
     stacked = layout.stack(adapter, backbone.sites)
-    slot = start(stacked, rates(Recipe(), stacked, layout, backbone.sites, 1), settings, "adamw")
+    slot = start(stacked, rates(Recipe(), stacked, backbone.sites, 1), settings, "adamw")
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)
     if adapter.task == "tag":
         labels = np.broadcast_to(labels[:, None], (rows, length))

@@ -58,7 +58,7 @@ class Job(Shown):
     def start(self, layout: Layout, sites: Sequence[Site]) -> SlotState:
         """Its state before the first step."""
         stacked = layout.stack(self.adapter, sites)
-        speeds = rates(self.recipe, stacked, layout, sites, self.steps_per_epoch)
+        speeds = rates(self.recipe, stacked, sites, self.steps_per_epoch)
         return start(stacked, speeds, self.hyper(), self.recipe.optimizer)
 
     def digest(self) -> str:

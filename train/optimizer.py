@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import optax
 
-from ..adapters.adapter import Layout, Stacked
+from ..adapters.adapter import Stacked
 from ..adapters.graft import State
 from ..adapters.registry import method_of
 from ..adapters.sites import Site, number_of_layers, stack_of
@@ -54,33 +54,34 @@ def optimizer_named(name: str) -> optax.GradientTransformation:
     return optimizer
 
 
-def rates(recipe: Recipe, stacked: Stacked, layout: Layout, sites: Sequence[Site], epoch: int) -> tuple[State, State]:
+def rates(recipe: Recipe, stacked: Stacked, sites: Sequence[Site], epoch: int) -> tuple[State, State]:
     """Rate and first step of every leaf, shaped like the mask of `stacked`; the rate of filling is 0. `epoch`: its steps."""
-    heads = {site.name for site in sites if site.above}
-    layered = {site.name for site in sites if site.layer is not None}
+    rate: State = {}
+    begins: State = {}
+    named = {site.name: site for site in sites}
+    for name, keys in stacked.mask.items():
+        rate[name], begins[name] = {}, {}
+        for key, masks in keys.items():
+            below = {leaf: _below(named[name], mask, number_of_layers(sites)) for leaf, mask in masks.items()}
+            rate[name][key] = {leaf: mask * _speed(recipe, key, leaf, below[leaf]) for leaf, mask in masks.items()}
+            begins[name][key] = {leaf: _first_step(recipe, epoch, depth) for leaf, depth in below.items()}
+    return rate, begins
 
-    def below(name: str, mask: Any) -> np.ndarray:
-        """How many layers below the head a leaf is."""
-        if name in layered:
-            return np.arange(len(mask), 0, -1, dtype=np.float32).reshape(mask.shape)
-        return np.full_like(mask, 0 if name in heads else 1 + number_of_layers(sites))
 
-    def over_leaves(value: Callable[[str, str, Any, np.ndarray], np.ndarray]) -> State:
-        """A tree like the mask, of `value(method key, leaf, mask, depth)`."""
+def _below(site: Site, mask: Any, layers: int) -> np.ndarray:
+    """How many layers below the head the parts of a leaf are, at a site or at those of its name in all layers."""
+    if site.layer is not None:
+        return np.arange(len(mask), 0, -1, dtype=np.float32).reshape(mask.shape)
+    return np.full_like(mask, 0 if site.above else 1 + layers)
 
-        def at(name: str, key: str, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
-            return {leaf: value(key, leaf, mask, below(name, mask)) for leaf, mask in leaves.items()}
 
-        return {name: {key: at(name, key, leaves) for key, leaves in keys.items()} for name, keys in stacked.mask.items()}
+def _speed(recipe: Recipe, key: str, leaf: str, below: np.ndarray) -> np.ndarray:
+    ratio = recipe.lora_plus if leaf in method_of(key).fast else 1.0
+    return np.asarray(recipe.layer_decay**below * ratio, np.float32)
 
-    def rate(key: str, leaf: str, mask: Any, depth: np.ndarray) -> np.ndarray:
-        ratio = recipe.lora_plus if leaf in method_of(key).fast else 1.0
-        return np.asarray(mask * recipe.layer_decay**depth * ratio, np.float32)
 
-    def first(key: str, leaf: str, mask: Any, depth: np.ndarray) -> np.ndarray:
-        return np.minimum(np.ceil(recipe.unfreeze * epoch * depth.astype(np.float64)), _NEVER).astype(np.int32)
-
-    return over_leaves(rate), over_leaves(first)
+def _first_step(recipe: Recipe, epoch: int, below: np.ndarray) -> np.ndarray:
+    return np.minimum(np.ceil(recipe.unfreeze * epoch * below.astype(np.float64)), _NEVER).astype(np.int32)
 
 
 def check_rates(recipe: Recipe, sites: Sequence[Site]) -> None:
