@@ -12,6 +12,7 @@ A row's beams are rows of the cache, behind one another: `[rows * beams, ...]`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,50 +61,8 @@ def search(
         most: int32 `[rows]`: tokens wanted.
         limit: of those, at most.
     """
-    rows, vocabulary = start[0].shape
-    kept = max(2, 1 + len(eos)) * beams  # of which at least `beams` go on
-    index = jnp.arange(rows, dtype=jnp.int32)[:, None]
-
-    def wide(leaf: jax.Array) -> jax.Array:
-        return jnp.repeat(leaf, beams, axis=0) if leaf.ndim else leaf
-
-    def more(at: Beams) -> jax.Array:
-        return (at.number < limit) & ~at.stopped.all()
-
-    def one(at: Beams) -> Beams:
-        chances = jax.nn.log_softmax(at.logits)
-        if penalises:
-            chances = penalised(chances, at.written.seen(vocabulary), jnp.repeat(settings.penalty, beams))
-        chances = allowed(chances, at.written, at.number).reshape(rows, beams, vocabulary) + at.scores[:, :, None]
-        sums, found = jax.lax.top_k(chances.reshape(rows, -1), kept)
-        parent, token = found // vocabulary, found % vocabulary
-        texts = at.texts[index, parent].at[:, :, at.number].set(token)
-        ends = (token[..., None] == eos).any(-1) | (at.number + 1 >= most)[:, None]
-
-        scores, onward = jax.lax.top_k(jnp.where(ends, sums + _NEVER, sums), beams)
-        share = 1.0 / (at.number + 1).astype(jnp.float32) ** settings.length_penalty[:, None]
-        ended = ends & (jnp.arange(kept) < beams)
-        finals = jnp.concatenate([at.finals, jnp.where(ended, sums * share, _NEVER)], axis=1)
-        finals, chosen = jax.lax.top_k(finals, beams)
-        finished = jnp.concatenate([at.finished, texts], axis=1)[index, chosen]
-        there = jnp.concatenate([at.there, ended], axis=1)[index, chosen]
-        hopeless = scores[:, :1] * share <= jnp.where(there, finals[:, -1:], _NEVER)
-        stopped = at.stopped | hopeless.all(1) | (settings.early_stopping & there.all(1)) | ends.all(1)
-
-        into = (index * beams + parent[index, onward]).reshape(-1)
-        ids = token[index, onward].reshape(-1)
-        cache = jax.tree.map(lambda leaf: leaf[into] if leaf.ndim else leaf, at.cache)
-        written = Written(*(leaf[into] for leaf in at.written)).add(ids)
-        logits, cache = step(ids, cache)
-
-        def unless_stopped(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(at.stopped.reshape(-1, *(1,) * (new.ndim - 1)), old, new)
-
-        mine = {"texts": texts[index, onward], "scores": scores, "finished": finished, "finals": finals, "there": there}
-        moved = {name: unless_stopped(new, getattr(at, name)) for name, new in mine.items()}
-        return at._replace(logits=logits, cache=cache, written=written, **moved, stopped=stopped, number=at.number + 1)
-
-    logits, cache, written = jax.tree.map(wide, start)
+    rows, _ = start[0].shape
+    logits, cache, written = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0) if leaf.ndim else leaf, start)
     empty = jnp.full((rows, beams, limit), -1, jnp.int32)
     scores = jnp.where(jnp.arange(beams) == 0, 0.0, _NEVER)  # of beams that are all one text, one counts
     begin = Beams(
@@ -118,4 +77,57 @@ def search(
         most == 0,
         jnp.int32(0),
     )
-    return jax.lax.while_loop(more, one, begin).finished[:, 0]
+    one = partial(_one_more, step, allowed, most, settings, eos, penalises)
+    return jax.lax.while_loop(partial(_goes_on, limit), one, begin).finished[:, 0]
+
+
+def _goes_on(limit: int, at: Beams) -> jax.Array:
+    return (at.number < limit) & ~at.stopped.all()
+
+
+def _one_more(
+    step: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
+    allowed: Callable[[jax.Array, Written, jax.Array], jax.Array],
+    most: jax.Array,
+    settings: Settings,
+    eos: jax.Array,
+    penalises: bool,
+    at: Beams,
+) -> Beams:
+    """The beams with one more token; the arguments are those of `search`."""
+    (rows, beams), vocabulary = at.scores.shape, at.logits.shape[-1]
+    kept = max(2, 1 + len(eos)) * beams  # of which at least `beams` go on
+    index = jnp.arange(rows, dtype=jnp.int32)[:, None]
+
+    chances = jax.nn.log_softmax(at.logits)
+    if penalises:
+        chances = penalised(chances, at.written.seen(vocabulary), jnp.repeat(settings.penalty, beams))
+    chances = allowed(chances, at.written, at.number).reshape(rows, beams, vocabulary) + at.scores[:, :, None]
+    sums, found = jax.lax.top_k(chances.reshape(rows, -1), kept)
+    parent, token = found // vocabulary, found % vocabulary
+    texts = at.texts[index, parent].at[:, :, at.number].set(token)
+    ends = (token[..., None] == eos).any(-1) | (at.number + 1 >= most)[:, None]
+
+    scores, onward = jax.lax.top_k(jnp.where(ends, sums + _NEVER, sums), beams)
+    share = 1.0 / (at.number + 1).astype(jnp.float32) ** settings.length_penalty[:, None]
+    ended = ends & (jnp.arange(kept) < beams)
+    finals = jnp.concatenate([at.finals, jnp.where(ended, sums * share, _NEVER)], axis=1)
+    finals, chosen = jax.lax.top_k(finals, beams)
+    finished = jnp.concatenate([at.finished, texts], axis=1)[index, chosen]
+    there = jnp.concatenate([at.there, ended], axis=1)[index, chosen]
+    hopeless = scores[:, :1] * share <= jnp.where(there, finals[:, -1:], _NEVER)
+    stopped = at.stopped | hopeless.all(1) | (settings.early_stopping & there.all(1)) | ends.all(1)
+
+    into = (index * beams + parent[index, onward]).reshape(-1)
+    ids = token[index, onward].reshape(-1)
+    cache = jax.tree.map(lambda leaf: leaf[into] if leaf.ndim else leaf, at.cache)
+    written = Written(*(leaf[into] for leaf in at.written)).add(ids)
+    logits, cache = step(ids, cache)
+    mine = {"texts": texts[index, onward], "scores": scores, "finished": finished, "finals": finals, "there": there}
+    moved = {name: _unless(at.stopped, new, getattr(at, name)) for name, new in mine.items()}
+    return at._replace(logits=logits, cache=cache, written=written, **moved, stopped=stopped, number=at.number + 1)
+
+
+def _unless(stopped: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """What is new of the rows that go on, what was of those that have stopped."""
+    return jnp.where(stopped.reshape(-1, *(1,) * (new.ndim - 1)), old, new)

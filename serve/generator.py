@@ -4,10 +4,10 @@
     generator.load("pirate", "adapters/pirate")
     generator.generate(["Once upon a time", "Hello"], ["pirate", None], Sampling(temperature=0.8, top_p=0.95))
 
-A batch is prefilled in one compiled call and then decoded on the device, `BURST` tokens a call, into a cache of fixed size:
-what the rows ask for (adapters, seeds, temperatures) is data. An encoder-decoder reads the prompt and writes an answer of its
-own. Programs are compiled per padded prompt length, per length of the cache, per number of rows (a power of two up to 64) and
-when the bank grows. `compilations` counts them.
+A batch is prefilled in one compiled call and then decoded on the device, some tokens a call (`writer.py`), into a cache of
+fixed size: what the rows ask for (adapters, seeds, temperatures) is data. An encoder-decoder reads the prompt and writes an
+answer of its own. Programs are compiled per padded prompt length, per length of the cache, per number of rows (a power of two
+up to 64) and when the bank grows. `compilations` counts them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
-from ..adapters.graft import Mix, State
+from ..adapters.graft import Mix
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
 from ..models.inputs import Inputs
@@ -34,15 +31,14 @@ from ..shown import Shown
 from ..train.chats import chat_of
 from ..train.values import Unreadable
 from .bank import Bank
-from .beams import search
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
-from .restraint import Written, restrained
 from .rows import listed
 from .rows import named as adapters_of
-from .sampling import Kind, Sampling, Settings, choose
+from .sampling import Kind, Sampling, Settings
+from .telling import Teller
+from .writer import Adapted, Standing, Writer
 
 MOST_ROWS = 64  # per call
-BURST = 16  # tokens per call of the decoding program
 
 Prompt = str | Sequence[Mapping[str, Any]]  # a text, or the messages of a chat
 
@@ -57,15 +53,16 @@ class Continuation:
     finished: str  # "stop" (a stop text), "eos" or "length"
 
 
-class _Rows(NamedTuple):
-    """Where a batch is, on the device."""
+Told = tuple[int, str, Continuation | None]  # row, further text, and at the row's end its continuation
 
-    logits: jax.Array  # [rows, vocabulary] of the next token
-    cache: Any
-    written: Written  # prompt and continuation
-    done: jax.Array  # bool [rows]
-    number: jax.Array  # int32 [rows]: tokens drawn
-    most: jax.Array  # int32 [rows]: tokens wanted
+
+@dataclass(frozen=True)
+class _Asked:
+    """A text to be continued."""
+
+    ids: np.ndarray
+    what: str | Composition | None
+    sampling: Sampling
 
 
 class Generator(Shown):
@@ -83,11 +80,13 @@ class Generator(Shown):
         self.bank = Bank(backbone)
         self.tokenizer = Tokenizer.of(backbone, chat_template)
         self._tokenizers: dict[str, Tokenizer] = {}  # by adapter: the same but for the template of chats
-        self.compilations = 0
+        self.writer = Writer(backbone)
         self._lock = threading.Lock()
-        self._prefill = jax.jit(self._prefilled, static_argnames="columns")
-        self._decode = jax.jit(self._decoded, static_argnames="kind", donate_argnames="rows")
-        self._search = jax.jit(self._searched, static_argnames=("kind", "beams", "limit"))
+
+    @property
+    def compilations(self) -> int:
+        """How many programs were traced."""
+        return self.writer.compilations
 
     def facts(self) -> dict[str, Any]:
         return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters)}
@@ -136,7 +135,7 @@ class Generator(Shown):
         adapters: Sequence[str | Composition | None] | str | Composition | None = None,
         sampling: Sampling | Sequence[Sampling] = Sampling(),
         **settings: Any,
-    ) -> Iterator[tuple[int, str, Continuation | None]]:
+    ) -> Iterator[Told]:
         """The same as it is made: (row, further text, None), and at each row's end (row, further text, its continuation)."""
         prompts = listed(prompts)
         count = len(prompts)
@@ -152,12 +151,12 @@ class Generator(Shown):
         beams = {how.num_beams for how in sampling}
         if len(beams) > 1:
             raise GraftaxError(f"rows of one call share num_beams, got {', '.join(map(str, sorted(beams)))}.")
+        asked = [_Asked(*row) for row in zip(ids, each, sampling, strict=True)]
         order = sorted(range(count), key=lambda i: len(ids[i]))
         most_rows = max(1, MOST_ROWS // max(beams, default=1))
         for begin in range(0, count, most_rows):
             chunk = order[begin : begin + most_rows]
-            rows = [ids[i] for i in chunk], [each[i] for i in chunk], [sampling[i] for i in chunk]
-            for k, text, end in self._batch(*rows):
+            for k, text, end in self._batch([asked[i] for i in chunk]):
                 yield chunk[k], text, end
 
     def _ids(self, prompt: Any, what: Any, index: int) -> np.ndarray:
@@ -186,39 +185,50 @@ class Generator(Shown):
             raise GraftaxError(f"{what}: trained with different chat templates; choose one for all (chat_template).")
         return next(iter(found.values()), self.tokenizer)
 
-    def _batch(
-        self, ids: list[np.ndarray], named: list[Any], sampling: list[Sampling]
-    ) -> Iterator[tuple[int, str, Continuation | None]]:
-        """At most `MOST_ROWS` rows."""
-        rows = 1 << (len(ids) - 1).bit_length()
-        most = self.backbone.config.max_tokens
-        length = rung(max(map(len, ids)), most)
-        new = max(s.max_new_tokens for s in sampling)
-        columns = rung(1 + new, 2 * most) if self.backbone.family.encodes else rung(length + new, 2 * most)
-        wanted = np.zeros(rows, np.int32)
-        wanted[: len(ids)] = [s.max_new_tokens for s in sampling]
-        least = self._least(ids, rows)
+    def _batch(self, asked: Sequence[_Asked]) -> Iterator[Told]:
+        """As `stream`, of at most `MOST_ROWS` rows."""
+        rows = 1 << (len(asked) - 1).bit_length()
+        at = self._prefilled(asked, rows)
+        ways = self._searched if asked[0].sampling.num_beams > 1 else self._decoded
+        return ways(asked, at, Settings.of([row.sampling for row in asked], rows))
+
+    def _prefilled(self, asked: Sequence[_Asked], count: int) -> Standing:
+        """Rows behind their prompts, `count` with those that fill the batch."""
+        most, encodes = self.backbone.config.max_tokens, self.backbone.family.encodes
+        length = rung(max(len(row.ids) for row in asked), most)
+        new = max(row.sampling.max_new_tokens for row in asked)
+        columns = rung(1 + new, 2 * most) if encodes else rung(length + new, 2 * most)
+        wanted = np.zeros(count, np.int32)
+        wanted[: len(asked)] = [row.sampling.max_new_tokens for row in asked]
+        inputs, least = self._laid(asked, count, length), self._least(asked, count)
         with self._lock:
-            at = self._prefill(*self._known(named, rows), self._laid(ids, rows, length), wanted, least, columns=columns)
-        kind, settings = Kind.of(sampling), Settings.of(sampling, rows)
-        before = [own[:0] for own in ids] if self.backbone.family.encodes else ids
-        tellers = [_Teller(self.tokenizer, own, s.stop) for own, s in zip(before, sampling, strict=True)]
-        eos, left = {*self.backbone.config.eos_ids}, {*range(len(ids))}
-        if (beams := sampling[0].num_beams) > 1:
-            with self._lock:
-                found = np.asarray(self._search(*self._known(named, rows), at, settings, kind=kind, beams=beams, limit=new))
-            for k, teller in enumerate(tellers):
-                text, finished = teller.hear(found[k].tolist(), eos, sampling[k].max_new_tokens)
-                yield k, text, Continuation(_name(named[k]), teller.said, tuple(teller.tokens), finished)
-            return
+            return self.writer.prefill(self._adapted(asked, count), inputs, wanted, least, columns=columns)
+
+    def _searched(self, asked: Sequence[_Asked], at: Standing, settings: Settings) -> Iterator[Told]:
+        """By beams, all of which share a number of them: whole texts."""
+        how = [row.sampling for row in asked]
+        limit = max(one.max_new_tokens for one in how)
+        with self._lock:
+            adapted = self._adapted(asked, len(at.done))
+            found = np.asarray(
+                self.writer.search(adapted, at, settings, kind=Kind.of(how), beams=how[0].num_beams, limit=limit)
+            )
+        for k, teller in enumerate(self._tellers(asked)):
+            text, finished = teller.hear(found[k].tolist())
+            yield k, text, _continued(asked[k], teller, finished)
+
+    def _decoded(self, asked: Sequence[_Asked], at: Standing, settings: Settings) -> Iterator[Told]:
+        """Token by token: further texts, a burst of tokens at a time."""
+        kind, tellers = Kind.of([row.sampling for row in asked]), self._tellers(asked)
+        left = {*range(len(asked))}
         while left:
             with self._lock:  # not while a caller looks at what there is: it may call again
-                at, drawn = self._decode(*self._known(named, rows), at, settings, kind=kind)
+                at, drawn = self.writer.decode(self._adapted(asked, len(at.done)), at, settings, kind=kind)
                 drawn = np.asarray(drawn)
-            stopped = np.zeros(rows, bool)
+            stopped = np.zeros(len(at.done), bool)
             for k in sorted(left):
-                text, finished = tellers[k].hear(drawn[:, k].tolist(), eos, sampling[k].max_new_tokens)
-                end = Continuation(_name(named[k]), tellers[k].said, tuple(tellers[k].tokens), finished) if finished else None
+                text, finished = tellers[k].hear(drawn[:, k].tolist())
+                end = _continued(asked[k], tellers[k], finished) if finished else None
                 if finished:
                     left.discard(k)
                     stopped[k] = True
@@ -226,24 +236,32 @@ class Generator(Shown):
                     yield k, text, end
             at = at._replace(done=at.done | stopped)
 
-    def _least(self, ids: list[np.ndarray], rows: int) -> np.ndarray:
+    def _tellers(self, asked: Sequence[_Asked]) -> list[Teller]:
+        """One for each row; what an encoder-decoder writes begins behind no text."""
+        ends, encodes = frozenset(self.backbone.config.eos_ids), self.backbone.family.encodes
+        return [
+            Teller(self.tokenizer, row.ids[:0] if encodes else row.ids, row.sampling.stop, ends, row.sampling.max_new_tokens)
+            for row in asked
+        ]
+
+    def _least(self, asked: Sequence[_Asked], count: int) -> np.ndarray:
         """How many tokens each row has (`Written.length`) before one may end it."""
-        least, rules = np.zeros(rows, np.int32), self.backbone.config.rules
-        before = [1 if self.backbone.family.encodes else len(own) for own in ids]
-        least[: len(ids)] = [max(rules.min_length, count + rules.min_new_tokens) for count in before]
+        least, rules = np.zeros(count, np.int32), self.backbone.config.rules
+        before = [1 if self.backbone.family.encodes else len(row.ids) for row in asked]
+        least[: len(asked)] = [max(rules.min_length, tokens + rules.min_new_tokens) for tokens in before]
         return least
 
-    def _laid(self, ids: list[np.ndarray], rows: int, length: int) -> Inputs:
-        laid, mask = np.full((rows, length), self.tokenizer.pad_id, np.int32), np.zeros((rows, length), bool)
-        for row, own in enumerate(ids):
-            laid[row, : len(own)], mask[row, : len(own)] = own, True
-        mask[len(ids) :, 0] = True
-        return Inputs(laid, mask, np.zeros_like(laid))
+    def _laid(self, asked: Sequence[_Asked], count: int, length: int) -> Inputs:
+        ids, mask = np.full((count, length), self.tokenizer.pad_id, np.int32), np.zeros((count, length), bool)
+        for k, row in enumerate(asked):
+            ids[k, : len(row.ids)], mask[k, : len(row.ids)] = row.ids, True
+        mask[len(asked) :, 0] = True
+        return Inputs(ids, mask, np.zeros_like(ids))
 
-    def _known(self, named: list[Any], rows: int) -> tuple[Any, ...]:
+    def _adapted(self, asked: Sequence[_Asked], count: int) -> Adapted:
         """What every program takes: an adapter that is replaced while it is used changes what follows."""
         state = {name: tree for name, tree in self.bank.state.items() if not name.startswith("head.")}
-        return self.backbone.params, self.backbone.layers, state, self._slots(named, rows)
+        return Adapted(self.backbone.params, self.backbone.layers, state, self._slots([row.what for row in asked], count))
 
     def _slots(self, named: list[Any], rows: int) -> np.ndarray | Mix:
         for what in named:
@@ -256,96 +274,6 @@ class Generator(Shown):
                     raise GraftaxError(f"{what}: a split by tokens cannot be continued.")
                 refuse_tokens(what, plan, term.name, self.bank)
         return laid(plans, [None] * len(plans), self.bank.slot, rows, 1)
-
-    # -- the compiled programs ------------------------------------------------------------------------------------------
-
-    def _prefilled(
-        self,
-        params: Any,
-        layers: Any,
-        state: State,
-        slots: Any,
-        inputs: Inputs,
-        most: jax.Array,
-        least: jax.Array,
-        columns: int,
-    ) -> _Rows:
-        self.compilations += 1  # runs when the function is traced, not when it is called
-        logits, cache = self.backbone.prefill(params, layers, state, inputs, slots, columns=columns)
-        ids, mask = inputs.ids, inputs.mask
-        if self.backbone.family.encodes:
-            ids, mask = jnp.full_like(ids[:, :1], self.backbone.config.start_id), jnp.ones_like(mask[:, :1])
-        begun = jnp.where(mask, ids, logits.shape[-1])
-        begun = jnp.pad(begun, ((0, 0), (0, columns - begun.shape[1])), constant_values=logits.shape[-1])
-        written = Written(begun, mask.sum(1, dtype=jnp.int32), jnp.asarray(least))
-        return _Rows(logits, cache, written, most == 0, jnp.zeros(len(ids), jnp.int32), jnp.asarray(most))
-
-    def _decoded(
-        self, params: Any, layers: Any, state: State, slots: Any, rows: _Rows, settings: Settings, kind: Kind
-    ) -> tuple[_Rows, jax.Array]:
-        """Up to `BURST` more tokens of every row, `[BURST, rows]`; -1 behind a row's end."""
-        self.compilations += 1
-        config = self.backbone.config
-        eos = jnp.asarray(config.eos_ids or (-1,), jnp.int32)
-        step = partial(self.backbone.step, params, layers, state)
-
-        def more(carry: tuple[jax.Array, _Rows, jax.Array]) -> jax.Array:
-            i, at, _ = carry
-            return (i < BURST) & ~at.done.all()
-
-        def one(carry: tuple[jax.Array, _Rows, jax.Array]) -> tuple[jax.Array, _Rows, jax.Array]:
-            i, at, drawn = carry
-            logits = restrained(config, at.logits, at.written, at.number)
-            seen = at.written.seen(logits.shape[-1]) if kind.penalises else None
-            ids = self._forced(choose(kind, logits, settings, seen, at.number), at)
-            drawn = drawn.at[i].set(jnp.where(at.done, -1, ids))
-            number = jnp.where(at.done, at.number, at.number + 1)
-            done = at.done | (ids[:, None] == eos).any(1) | (number >= at.most)
-            logits, cache = step(ids, at.cache, slots)
-            return i + 1, _Rows(logits, cache, at.written.add(ids), done, number, at.most), drawn
-
-        drawn = jnp.full((BURST, len(rows.done)), -1, jnp.int32)
-        _, rows, drawn = jax.lax.while_loop(more, one, (jnp.int32(0), rows, drawn))
-        return rows, drawn
-
-    def _searched(
-        self,
-        params: Any,
-        layers: Any,
-        state: State,
-        slots: Any,
-        rows: _Rows,
-        settings: Settings,
-        kind: Kind,
-        beams: int,
-        limit: int,
-    ) -> jax.Array:
-        """The best continuation of every row, `[rows, limit]`; -1 behind its end."""
-        self.compilations += 1
-        wide = jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), beams, axis=0), slots)
-        eos = jnp.asarray(self.backbone.config.eos_ids or (-1,), jnp.int32)
-
-        def step(ids: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
-            return self.backbone.step(params, layers, state, ids, cache, wide)
-
-        def allowed(chances: jax.Array, written: Written, number: jax.Array) -> jax.Array:
-            config, token = self.backbone.config, jnp.arange(chances.shape[-1], dtype=jnp.int32)
-            chances = restrained(config, chances, written, jnp.full(len(chances), number))
-            last = (number == jnp.repeat(rows.most, beams) - 1)[:, None]
-            for only, there in ((config.first_id, number == 0), (config.last_id, last)):
-                if only >= 0:
-                    chances = jnp.where(there, jnp.where(token == only, 0.0, -jnp.inf), chances)
-            return chances
-
-        start = rows.logits, rows.cache, rows.written
-        return search(step, allowed, start, rows.most, settings, eos, beams=beams, limit=limit, penalises=kind.penalises)
-
-    def _forced(self, ids: jax.Array, at: _Rows) -> jax.Array:
-        """The tokens chosen, or those that the backbone's config has a text begin and end with."""
-        config = self.backbone.config
-        for token, there in ((config.first_id, at.number == 0), (config.last_id, at.number == at.most - 1)):
-            ids = jnp.where(there, jnp.int32(token), ids) if token >= 0 else ids
-        return ids
 
 
 def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sampling]:
@@ -362,40 +290,5 @@ def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sa
     return [how.changed(changes) for how in each]
 
 
-def _name(what: Any) -> str | None:
-    return None if what is None else str(what)
-
-
-class _Teller:
-    """What one row has said, as text: nothing that a further token or a stop text could take back."""
-
-    def __init__(self, tokenizer: Tokenizer, prompt: np.ndarray, stop: Sequence[str]):
-        self.tokenizer, self.stop = tokenizer, stop
-        self.context = prompt[-4:].tolist()  # decoded with the rest: tokenizers drop a text's first space
-        self.before = tokenizer.text(self.context)
-        self.tokens: list[int] = []
-        self.said = ""
-
-    def hear(self, drawn: Sequence[int], eos: set[int], most: int) -> tuple[str, str]:
-        """Further text, and how the row has finished ("" if it has not)."""
-        finished = ""
-        for token in drawn:
-            if token < 0 or finished:
-                break
-            self.tokens.append(token)
-            finished = "eos" if token in eos else "length" if len(self.tokens) == most else ""
-        told = [*self.context, *(t for t in self.tokens if t not in eos)]
-        whole = self.tokenizer.text(told)[len(self.before) :]
-        found = [at for at in (whole.find(text) for text in self.stop) if at >= 0]
-        if found:
-            whole, finished = whole[: min(found)], "stop"
-        if not finished:  # half a character, or what may become a stop text
-            whole = whole.rstrip("\N{REPLACEMENT CHARACTER}")
-            whole = whole[: len(whole) - max((_overlap(whole, text) for text in self.stop), default=0)]
-        further, self.said = whole[len(self.said) :], whole if len(whole) > len(self.said) else self.said
-        return further, finished
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many of the text's last characters begin the stop text."""
-    return max((n for n in range(1, min(len(text), len(stop)) + 1) if text.endswith(stop[:n])), default=0)
+def _continued(row: _Asked, teller: Teller, finished: str) -> Continuation:
+    return Continuation(None if row.what is None else str(row.what), teller.said, tuple(teller.tokens), finished)
