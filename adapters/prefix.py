@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
 from ..typed import Size
 from .method import Leaves, Method, zeros
-from .sites import Entry, KeyValue, Site, split_heads
+from .sites import Entry, KeyValue, Site, in_front, split_heads
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,11 @@ class Prefix(Method):
         if isinstance(y, Entry):
             return y._replace(positions=y.positions + state["offset"])
 
-        def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
-            shape = (*real.shape[: real.ndim - virtual.ndim], *virtual.shape)
-            return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
-
         heads = y.key.shape[-3]
-        key, value = (before(split_heads(state[name], heads), real, -2) for name, real in (("key", y.key), ("value", y.value)))
-        return KeyValue(key, value, before(state["mask"], y.mask, -1))
+        key, value = (
+            in_front(split_heads(state[name], heads), real, -2) for name, real in (("key", y.key), ("value", y.value))
+        )
+        return KeyValue(key, value, in_front(state["mask"], y.mask, -1))
 
     # PEFT keeps one tensor [tokens, layers * 2 * hidden]: key and value of layer 0, of layer 1, ...
 

@@ -28,7 +28,7 @@ import numpy as np
 from ..errors import GraftaxError
 from ..typed import Size
 from .method import Leaves, Method, zeros
-from .sites import Entry, Site
+from .sites import Entry, Site, in_front
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,13 @@ class PromptTuning(Method):
             return jnp.concatenate([rows, y[..., room:, :]], axis=-2)
         count = own.sum(dtype=jnp.int32)
 
-        def before(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
-            shape = (*real.shape[:axis], *virtual.shape)
-            return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
-
         rows = jnp.zeros((room, y.embeddings.shape[-1]), y.embeddings.dtype) if self.post else self.rows(state)
         counted = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
         return Entry(
-            embeddings=before(rows, y.embeddings, -2),
-            types=before(jnp.zeros(room, y.types.dtype), y.types, -1),
+            embeddings=in_front(rows, y.embeddings, -2),
+            types=in_front(jnp.zeros(room, y.types.dtype), y.types, -1),
             positions=jnp.concatenate([counted, y.positions if self.post else y.positions + count], axis=-1),
-            mask=before(own, y.mask, -1),
+            mask=in_front(own, y.mask, -1),
             pool=None if y.pool is None else jnp.where(count > 0, 0, y.pool + room),
         )
 

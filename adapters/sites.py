@@ -29,6 +29,7 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
 KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
@@ -110,6 +111,12 @@ class KeyValue(NamedTuple):
 def split_heads(x: jax.Array, heads: int) -> jax.Array:
     """`[..., tokens, heads * size]` to `[..., heads, tokens, size]`."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
+
+
+def in_front(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
+    """What a method puts in front of every row's own along an axis, counted from the end; `real` may have leading axes."""
+    shape = (*real.shape[: real.ndim - virtual.ndim], *virtual.shape)
+    return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
 
 
 FAR = 1 << 30  # more tokens than any text has
