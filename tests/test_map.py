@@ -1,0 +1,23 @@
+"""docs/map.md names every file of the package, in the section of its folder, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SECTIONS = (ROOT / "docs" / "map.md").read_text("utf-8").split("\n## ")[1:]
+FOLDERS = ["adapters", "models", "train", "serve", "bench", "graftax"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_file_is_on_the_map(folder: str) -> None:
+    """By its name; a folder within is part of the same section."""
+    (section,) = (text for text in SECTIONS if text.startswith(f"{folder}/"))
+    below = (path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*.py"))
+    links = {path.name for path in (ROOT / folder).iterdir() if path.is_symlink()}
+    there = {path.name for path in below if path.parts[0] not in links and path.name != "__init__.py"}
+    named = {name for name in re.findall(r"`([\w/]+\.py)`", section) if "/" not in name}
+    assert named == there
