@@ -7,7 +7,7 @@ is held at once is the weights' own and one tensor's, as it is in the file.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,55 +107,74 @@ def stack_weights(
         raise GraftaxError(
             f"the weights do not fit the config: config.json says {count:,} layers, of {len(tensors):,} tensors."
         )
+    weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
+    found = _by_key(family, weights, tensors)
+    wanted = {weight.key for weight in weights}
+    copies = [copy for copy in family.copies if copy not in wanted]
+    problems = [f"{copy} is not {family.copies[copy]}" for copy in copies if not _merge(found, copy, family.copies[copy])]
+    makers = {w.key: make for w in weights if w.key not in found and (make := family.absent(config, w)) is not None}
+    problems += _misfits(weights, found, wanted - makers.keys())
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise GraftaxError(f"the weights do not fit the config: {shown}.")
+    return _stacks(weights, found | {key: make() for key, make in makers.items()}, dtype, quantize)
+
+
+def _by_key(family: Family, weights: Sequence[Weight], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors by the keys of a bare model, without those of a head of the checkpoint's own task."""
     prefix = family.task_path("")
     prefixed = bool(prefix) and any(key.startswith(prefix) for key in tensors)
-    weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
     beside = {weight.key for weight in weights if weight.task} | family.copies.keys()
     found: dict[str, Any] = {}
     for key, tensor in tensors.items():
         key = family.renamed.get(key, key)
-        if prefixed and not key.startswith(prefix) and key not in beside:
-            continue  # a head of the checkpoint's own task
-        found[key.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias")] = tensor
-    found = {key: tensor for key, tensor in found.items() if not key.endswith(_BUFFERS)}
+        if not prefixed or key.startswith(prefix) or key in beside:
+            found[key.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias")] = tensor
+    return {key: tensor for key, tensor in found.items() if not key.endswith(_BUFFERS)}
 
+
+def _misfits(weights: Sequence[Weight], found: Mapping[str, Any], needed: Collection[str]) -> list[str]:
+    """What is missing, extra, or of another shape or dtype, in words."""
     wanted = {weight.key for weight in weights}
-    copies = [copy for copy in family.copies if copy not in wanted]
-    unequal = [f"{copy} is not {family.copies[copy]}" for copy in copies if not _merge(found, copy, family.copies[copy])]
-    makers = {w.key: make for w in weights if w.key not in found and (make := family.absent(config, w)) is not None}
     roots = {key.partition(".")[0] for key in wanted}
-    problems = unequal + [f"missing {key}" for key in sorted(wanted - found.keys() - makers.keys())]
+    problems = [f"missing {key}" for key in sorted(set(needed) - found.keys())]
     problems += [f"unexpected {k}" for k in sorted(found.keys() - wanted) if k.partition(".")[0] in roots - {"pooler"}]
     for weight in weights:
-        if weight.key in found:
-            shape = weight.shape[::-1] if weight.transposed else weight.shape
-            if found[weight.key].shape != shape:
-                problems.append(f"{weight.key} has shape {found[weight.key].shape}, config.json implies {shape}")
-            elif found[weight.key].dtype.kind not in "fV":
-                problems.append(f"{weight.key} has dtype {found[weight.key].dtype}, not a float type")
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise GraftaxError(f"the weights do not fit the config: {shown}.")
-    found |= {key: make() for key, make in makers.items()}
+        if weight.key not in found:
+            continue
+        tensor, shape = found[weight.key], weight.shape[::-1] if weight.transposed else weight.shape
+        if tensor.shape != shape:
+            problems.append(f"{weight.key} has shape {tensor.shape}, config.json implies {shape}")
+        elif tensor.dtype.kind not in "fV":
+            problems.append(f"{weight.key} has dtype {tensor.dtype}, not a float type")
+    return problems
+
+
+def _stacks(
+    weights: Sequence[Weight], found: Mapping[str, Any], dtype: str, quantize: str | None
+) -> tuple[dict[str, Any], str]:
+    """Each weight from its tensor into its place in an array, one after the other; and the fingerprint of all."""
+    target = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
     fingerprint = Fingerprint()
     arrays: dict[str, Any] = {}
-
-    def read(weight: Weight, dtype: Any) -> np.ndarray:
-        array = _aligned(weight.shape, dtype)
-        fingerprint.add(weight, np.asarray(found[weight.key]), array.T if weight.transposed else array)
-        return array
-
-    target = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
     for name, group in by_name(weights):
         if group[0].layer is None:
-            array: Any = read(group[0], target)
+            array: Any = _read(group[0], found, target, fingerprint)
         elif quantize and name.endswith(".kernel"):
-            array = _stacked((quantiser(quantize, target)(read(weight, np.float32)) for weight in group), len(group))
+            make = quantiser(quantize, target)
+            array = _stacked((make(_read(weight, found, np.float32, fingerprint)) for weight in group), len(group))
         else:
-            array = _stacked((read(weight, target) for weight in group), len(group))
+            array = _stacked((_read(weight, found, target, fingerprint) for weight in group), len(group))
         # not `jnp.asarray`, which compiles a program per shape; on a CPU nothing is copied
         arrays[name] = jax.device_put(array, may_alias=True)
     return arrays, str(fingerprint)
+
+
+def _read(weight: Weight, found: Mapping[str, Any], dtype: Any, fingerprint: Fingerprint) -> np.ndarray:
+    """A weight from its tensor, which the fingerprint takes in on the way."""
+    array = _aligned(weight.shape, dtype)
+    fingerprint.add(weight, np.asarray(found[weight.key]), array.T if weight.transposed else array)
+    return array
 
 
 def _merge(found: dict[str, Any], copy: str, key: str) -> bool:

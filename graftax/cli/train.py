@@ -141,7 +141,7 @@ def train(
     """
     from ..adapters.files import load_adapter
     from ..adapters.fusion import Fuse
-    from ..adapters.named import is_lora, make_method
+    from ..adapters.named import make_method
     from ..models.load import load_backbone
     from ..train.arguments import check_arguments
     from ..train.recipe import Recipe
@@ -152,26 +152,12 @@ def train(
     columns = columns_of(locals())
     chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
     chosen["option"] = option or []
-    each = read_config(config)[1] if config is not None else {}
-    for table in each.values():
-        if "chat_template" in table:
-            table["chat_template"] = chat_template_of(table["chat_template"])
-        own = {key: table.pop(key) for key in chosen if key in table}
-        if own:
-            general = chosen if is_lora(own.get("method", method)) else chosen | {"rank": None, "alpha": None, "start": None}
-            table["method"] = make_method(**{**general, **own})
-    files = [*data, *(more_data or [])]
-    names = [file.stem for file in files]
-    if len(set(names)) < len(names):
-        raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
-    for file in files:
-        if not file.is_file():
-            raise GraftaxError(f"{file}: {'a directory; give its files' if file.is_dir() else 'no such file'}.")
-    recipe, made, held = Recipe().replace(**settings), make_method(**chosen), read_val(val, files)
-    named = dict(zip(names, files, strict=True))
-    check_arguments(
-        named, out, made, task.value, recipe, each, held, columns, pack_size, save_every
-    )  # before anything is loaded
+    tables = read_config(config)[1] if config is not None else {}
+    each = {name: _settings_of(table, chosen) for name, table in tables.items()}
+    named = _by_name([*data, *(more_data or [])])
+    recipe, made, held = Recipe().replace(**settings), make_method(**chosen), read_val(val, list(named.values()))
+    # before anything is loaded
+    check_arguments(named, out, made, task.value, recipe, each, held, columns, pack_size, save_every)
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
     fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in fuse)) if fuse else None
     results = train_many(
@@ -191,3 +177,29 @@ def train(
     for result in results.values():
         numbers = "  ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
+
+
+def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """One adapter's table of the TOML file as `train_many` takes it; `chosen` is the method that all others have, in words."""
+    from ..adapters.named import is_lora, make_method
+
+    settings = {name: value for name, value in table.items() if name not in chosen}
+    if "chat_template" in settings:
+        settings["chat_template"] = chat_template_of(settings["chat_template"])
+    own = {name: value for name, value in table.items() if name in chosen}
+    if own:
+        lora = is_lora(own.get("method", chosen["method"]))
+        general = chosen if lora else chosen | {"rank": None, "alpha": None, "start": None}
+        settings["method"] = make_method(**general | own)
+    return settings
+
+
+def _by_name(files: list[Path]) -> dict[str, Path]:
+    """Data files by the names of their adapters."""
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
+    for file in files:
+        if not file.is_file():
+            raise GraftaxError(f"{file}: {'a directory; give its files' if file.is_dir() else 'no such file'}.")
+    return dict(zip(names, files, strict=True))
