@@ -49,10 +49,7 @@ def run(backbone_path: str | None, out: Path) -> None:
     began = time.perf_counter()
     from .adapters.lora import LoRA
     from .models.load import load_backbone
-    from .serve.evaluate import evaluate
-    from .serve.predictor import Predictor
     from .train.recipe import Recipe
-    from .train.sources import read_file
 
     directory = backbone_path or str(find_minilm())
     backbone = load_backbone(directory)
@@ -68,19 +65,31 @@ def run(backbone_path: str | None, out: Path) -> None:
     lora = LoRA(r=8, alpha=16, targets=tuple(site.path for site in upper) or None)
     probes = _trained(backbone, names, out / "probe", None, Recipe(epochs=20, lr=2e-2, **common))
     loras = _trained(backbone, names, out / "lora", lora, Recipe(epochs=8, lr=8e-3, **common))
+    _print_compared(backbone, probes, loras)
+
+    print("a new process: eight adapters loaded, one batch, a different adapter in every row", flush=True)
+    subprocess.run([sys.executable, "-m", "graftax.demo", directory, str(out / "lora")], check=True)
+    picture = _draw({name: result.history for name, result in loras.items()}, out / "learning_curves.png")
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+    print(f"\n{picture}\ntotal {time.perf_counter() - began:.1f} s, peak memory {peak:,.0f} MB")
+
+
+def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[str, Result]) -> None:
+    """A line for each business: how often its probe and its LoRA are right about the test rows, and what the LoRA takes up."""
+    from .serve.evaluate import evaluate
+    from .serve.predictor import Predictor
+    from .train.sources import read_file
 
     predictor = Predictor(backbone)
     print(f"{'domain':10} {'rows':>5} {'labels':>6} {'probe':>7} {'LoRA':>7} {'trained':>9} {'file':>9}")
     means = {"probe": 0.0, "LoRA": 0.0}
-    for name in names:
+    for name in loras:
         scores = {}
-        for kind, made in (
-            ("LoRA", loras),
-            ("probe", probes),
-        ):  # swapped in one after another: what the first compiles serves all
+        # swapped in one after another: what the first compiles serves all
+        for kind, made in (("LoRA", loras), ("probe", probes)):
             predictor.load("measured", made[name].directory)
             scores[kind] = evaluate(predictor, "measured", DOMAINS / "test" / f"{name}.csv")["accuracy"]
-        means = {kind: mean + scores[kind] / len(names) for kind, mean in means.items()}
+        means = {kind: mean + scores[kind] / len(loras) for kind, mean in means.items()}
         extra = read_object(loras[name].directory / "graftax.json")
         size = sum(file.stat().st_size for file in loras[name].directory.iterdir())
         rows = len(read_file(DOMAINS / f"{name}.csv").rows)
@@ -90,12 +99,6 @@ def run(backbone_path: str | None, out: Path) -> None:
             flush=True,
         )
     print(f"{'mean':10} {'':5} {'':6} {means['probe']:7.1%} {means['LoRA']:7.1%}\n")
-
-    print("a new process: eight adapters loaded, one batch, a different adapter in every row", flush=True)
-    subprocess.run([sys.executable, "-m", "graftax.demo", directory, str(out / "lora")], check=True)
-    picture = _draw({name: result.history for name, result in loras.items()}, out / "learning_curves.png")
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
-    print(f"\n{picture}\ntotal {time.perf_counter() - began:.1f} s, peak memory {peak:,.0f} MB")
 
 
 def _trained(backbone: Backbone, names: list[str], out: Path, method: Method | None, recipe: Recipe) -> dict[str, Result]:

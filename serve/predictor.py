@@ -194,16 +194,17 @@ class Predictor(Shown):
         if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
             raise GraftaxError(f"top_k must be a whole number, at least 1; got {top_k!r}.")
         return [
-            Prediction(asked.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k))
-            if (answer := self._whole(asked, answers))
-            else Prediction(asked.what, None, None)
+            self._prediction(asked, answers, top_k)
             for asked, answers in self._each(rows, adapters, self._answers, self.max_length)
         ]
 
-    def _whole(self, asked: _Asked, answers: Sequence[Answer | None]) -> Answer | None:
-        """The answer to a text, of those to its pieces."""
+    def _prediction(self, asked: _Asked, answers: Sequence[Answer | None], top_k: int | None) -> Prediction:
+        """About a text, of the answers to its pieces; without any it says nothing."""
         known = [answer for answer in answers if answer is not None]
-        return known[0] if len(known) == 1 else self._loaded[asked.head].task.whole(known) if known and asked.head else None
+        if not known or asked.head is None:
+            return Prediction(asked.what, None, None)
+        answer = known[0] if len(known) == 1 else self._loaded[asked.head].task.whole(known)
+        return Prediction(asked.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k))
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None

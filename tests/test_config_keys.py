@@ -21,6 +21,7 @@ from refusals import refused
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from graftax import GraftaxError, load_backbone
+from graftax.models import keys
 from graftax.models.family import COMMON
 from graftax.models.registry import FAMILIES
 from graftax.notes import GraftaxNote, print_notes
@@ -249,3 +250,10 @@ def test_real_checkpoints_load_unmodified(name: str) -> None:
     model = auto.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     ids = np.random.default_rng(0).integers(0, backbone.config.vocab_size, (2, min(24, backbone.config.max_tokens)))
     assert_same(backbone, model, ids.astype(np.int32))
+
+
+@pytest.mark.parametrize("key", [keys.number(1.0), keys.epsilon(1e-5), keys.size(1)])
+def test_a_number_of_hundreds_of_digits_is_unsound(key: keys.Key) -> None:
+    """JSON has such numbers, and floats have not."""
+    assert not key.allows(10**400)
+    assert not key.allows(float("nan"))

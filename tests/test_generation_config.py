@@ -147,6 +147,7 @@ def test_config_json_has_the_same_keys_where_the_file_is_missing(tmp_path: Path)
         ({"repetition_penalty": 0}, "repetition_penalty must be a positive number"),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size must be a whole number from 0"),
         ({"bad_words_ids": [5]}, "bad_words_ids must be lists of tokens' ids"),
+        ({"suppress_tokens": [10**12]}, "suppress_tokens must be a token's id or a list of such"),
         ({"guidance_scale": 1.5, "stop_strings": ["a"]}, r"not supported: guidance_scale=1.5, stop_strings=\['a'\]"),
         ({"bad_words_ids": [[5, 6]]}, r"not supported: bad_words_ids=\[\[5, 6\]\]"),
     ],

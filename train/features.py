@@ -21,7 +21,8 @@ from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, plan_all
-from .job import Job, Rows
+from .job import Job
+from .rows import Rows
 
 IN_MEMORY = 2 << 30
 

@@ -26,6 +26,7 @@ from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from .batches import Planned, Shape, number_of_batches, plan_epoch
 from .recipe import Recipe
+from .rows import Rows
 from .tasks import Task
 
 BATCHES = 8  # at most
@@ -40,7 +41,7 @@ class Measure:
     tokenizer: Tokenizer
     recipe: Recipe
     head: Head | None
-    rows: Any  # train.job.Rows
+    rows: Rows
     shape: Shape
 
     @property
