@@ -151,12 +151,12 @@ class Generator(Shown):
         beams = {how.num_beams for how in sampling}
         if len(beams) > 1:
             raise GraftaxError(f"rows of one call share num_beams, got {', '.join(map(str, sorted(beams)))}.")
-        asked = [_Asked(*row) for row in zip(ids, each, sampling, strict=True)]
+        wanted = [_Asked(*row) for row in zip(ids, each, sampling, strict=True)]
         order = sorted(range(count), key=lambda i: len(ids[i]))
         most_rows = max(1, MOST_ROWS // max(beams, default=1))
         for begin in range(0, count, most_rows):
             chunk = order[begin : begin + most_rows]
-            for k, text, end in self._batch([asked[i] for i in chunk]):
+            for k, text, end in self._batch([wanted[i] for i in chunk]):
                 yield chunk[k], text, end
 
     def _ids(self, prompt: Any, what: Any, index: int) -> np.ndarray:
