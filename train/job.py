@@ -120,17 +120,10 @@ def prepare(
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
     parts = [rows, val_rows] if val_rows else [rows]
-    most = max(map(len, parts))
-    batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())  # a batch needs no room for rows that there are not
-    if (steps := recipe.epochs * number_of_batches(len(rows), batch_size)) > MOST_STEPS:
-        raise GraftaxError(f"{name}: {recipe.epochs:,} epochs are {steps:,} steps; a run counts up to {MOST_STEPS:,}.")
+    batch_size = _batch_size(parts, recipe, name)
     check_rates(recipe, backbone.sites_for(head))
-    if task.targets or any(m.adds_tokens or m.whole_text for m in methods):
-        longest = max(length for part in parts for length in part.lengths)
-        shape = shape_alone(longest, batch_size, rows.together, max(part.longest_target for part in parts))
-    else:
-        longest = max(length for part in parts for length in part.wholes)
-        shape = shape_for(rows.lengths, longest, batch_size, recipe.seed, recipe.epochs, rows.together)
+    alone = task.targets or any(m.adds_tokens or m.whole_text for m in methods)
+    shape = (_shape_alone if alone else _shape_shared)(parts, batch_size, recipe)
     adapter = Adapter.create(
         methods,
         backbone.sites_for(head),
@@ -142,6 +135,27 @@ def prepare(
         recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
     )
     return Job(name, recipe, adapter, rows, val_rows, shape)
+
+
+def _batch_size(parts: Sequence[Rows], recipe: Recipe, name: str) -> int:
+    """The recipe's, or less: no room is needed for rows that there are not. `parts`: for training, and for validation."""
+    most = max(map(len, parts))
+    batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())
+    if (steps := recipe.epochs * number_of_batches(len(parts[0]), batch_size)) > MOST_STEPS:
+        raise GraftaxError(f"{name}: {recipe.epochs:,} epochs are {steps:,} steps; a run counts up to {MOST_STEPS:,}.")
+    return batch_size
+
+
+def _shape_alone(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
+    """Of batches in which every text has a row of its own."""
+    longest = max(length for part in parts for length in part.lengths)
+    return shape_alone(longest, batch_size, parts[0].together, max(part.longest_target for part in parts))
+
+
+def _shape_shared(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
+    """Of batches in which texts share rows."""
+    longest, rows = max(length for part in parts for length in part.wholes), parts[0]
+    return shape_for(rows.lengths, longest, batch_size, recipe.seed, recipe.epochs, rows.together)
 
 
 def _held_out(rows: Rows, examples: Examples, fraction: float, seed: int) -> tuple[Rows, Rows]:
