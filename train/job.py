@@ -137,27 +137,6 @@ def prepare(
     return Job(name, recipe, adapter, rows, val_rows, shape)
 
 
-def _batch_size(parts: Sequence[Rows], recipe: Recipe, name: str) -> int:
-    """The recipe's, or less: no room is needed for rows that there are not. `parts`: for training, and for validation."""
-    most = max(map(len, parts))
-    batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())
-    if (steps := recipe.epochs * number_of_batches(len(parts[0]), batch_size)) > MOST_STEPS:
-        raise GraftaxError(f"{name}: {recipe.epochs:,} epochs are {steps:,} steps; a run counts up to {MOST_STEPS:,}.")
-    return batch_size
-
-
-def _shape_alone(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
-    """Of batches in which every text has a row of its own."""
-    longest = max(length for part in parts for length in part.lengths)
-    return shape_alone(longest, batch_size, parts[0].together, max(part.longest_target for part in parts))
-
-
-def _shape_shared(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
-    """Of batches in which texts share rows."""
-    longest, rows = max(length for part in parts for length in part.wholes), parts[0]
-    return shape_for(rows.lengths, longest, batch_size, recipe.seed, recipe.epochs, rows.together)
-
-
 def _held_out(rows: Rows, examples: Examples, fraction: float, seed: int) -> tuple[Rows, Rows]:
     """Rows for training and for validation; those of one chat are on one side."""
     if rows.owners is None:
@@ -178,3 +157,24 @@ def _start_of(methods: Sequence[Method]) -> dict[str, str]:
     """How LoRA started, which plain LoRA's file does not say."""
     found = [start for m in methods if (start := getattr(m, "start", "default")) != "default"]
     return {"start": found[0]} if found else {}
+
+
+def _batch_size(parts: Sequence[Rows], recipe: Recipe, name: str) -> int:
+    """The recipe's, or less: no room is needed for rows that there are not. `parts`: for training, and for validation."""
+    most = max(map(len, parts))
+    batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())
+    if (steps := recipe.epochs * number_of_batches(len(parts[0]), batch_size)) > MOST_STEPS:
+        raise GraftaxError(f"{name}: {recipe.epochs:,} epochs are {steps:,} steps; a run counts up to {MOST_STEPS:,}.")
+    return batch_size
+
+
+def _shape_alone(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
+    """Of batches in which every text has a row of its own."""
+    longest = max(length for part in parts for length in part.lengths)
+    return shape_alone(longest, batch_size, parts[0].together, max(part.longest_target for part in parts))
+
+
+def _shape_shared(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
+    """Of batches in which texts share rows."""
+    longest, rows = max(length for part in parts for length in part.wholes), parts[0]
+    return shape_for(rows.lengths, longest, batch_size, recipe.seed, recipe.epochs, rows.together)
