@@ -23,7 +23,7 @@ from graftax.train.progress import Progress
 
 NUMBERS = {"loss": 0.4321, "val_loss": 0.5123, "val_macro_f1": 0.8765, "val_matthews": 0.7654, "val_accuracy": 0.9062}
 BARS = [
-    Bar("3 of 8 done", 800, 330, notes=("12 min left", "12 min left", "12 min left", "12 min")),
+    Bar("3 of 8 done", 800, 330, notes=("12 min left",) * 4),
     Bar("bank", 100, 73, notes_of(NUMBERS)),
     Bar("a-name-that-somebody-meant-to-be-told-apart-by-its-end-1", 100, 5, notes_of(NUMBERS)),
     Bar("银行客户服务", 100, 0),
@@ -36,11 +36,11 @@ def shown(bars: list[Bar], width: int, height: int = 20) -> list[str]:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 300])
 def test_bars_fit_any_width(width: int) -> None:
-    """No line is longer than the terminal is wide, each has a bar of ten columns or more, and all bars begin in one column."""
+    """No line is longer than the terminal is wide, each has a bar of eight columns or more, and all begin in one column."""
     lines = shown(BARS, width)
     assert len(lines) == len(BARS)
     assert all(cell_len(line) <= width for line in lines)
-    assert all(line.count("━") >= 10 for line in lines)
+    assert all(line.count("━") >= 8 for line in lines)
     assert len({cell_len(line.partition("━")[0]) for line in lines}) == 1
     assert lines[2].split("━")[0].rstrip().endswith("-1")
 
@@ -48,7 +48,7 @@ def test_bars_fit_any_width(width: int) -> None:
 @pytest.mark.parametrize(
     ("width", "note"),
     [
-        (40, "0.9062"),
+        (40, ""),
         (60, "val_accuracy 0.9062"),
         (80, "loss 0.4321  val_accuracy 0.9062"),
         (160, "loss 0.4321  val_loss 0.5123  val_macro_f1 0.8765  val_matthews 0.7654  val_accuracy 0.9062"),
@@ -57,6 +57,17 @@ def test_bars_fit_any_width(width: int) -> None:
 def test_numbers_give_way_to_the_bar(width: int, note: str) -> None:
     """What counts stays longest."""
     assert shown([BARS[0], BARS[1]], width)[1].split("%")[1].strip() == note
+
+
+@pytest.mark.parametrize("numbers", [{"loss": 0.4321}, NUMBERS])
+@pytest.mark.parametrize("width", range(40, 100, 3))
+def test_no_value_without_its_name(width: int, numbers: dict[str, float]) -> None:
+    """On a terminal of any width; at 40 columns a short name has room, and so has the time that is left."""
+    overall, bank = shown([BARS[0], Bar("bank", 100, 73, notes_of(numbers))], width)
+    said = bank.split("%")[1].split()
+    assert all(name in numbers and value == f"{numbers[name]:.4f}" for name, value in zip(said[::2], said[1::2], strict=True))
+    assert overall.endswith("12 min left")
+    assert bool(said) == (width >= 48 or numbers is not NUMBERS)
 
 
 def test_low_terminals_and_plain_ones() -> None:

@@ -4,7 +4,8 @@
     bank         ━━━━━━━━━━━━━━━━━━━━━━━━━━━━  73%  val_accuracy 0.9062
 
 A bar has room first. The numbers are shortened until they leave it that room: all of them, the loss and the main one, the main
-one, its value alone. Adapters that are done have no line of their own, and those that the terminal is too low for are counted.
+one, none. No value stands there without its name. Adapters that are done have no line of their own, and those that the terminal
+is too low for are counted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-_BAR_LEAST, _BAR_MOST = 10, 40  # columns
+_BAR_LEAST, _BAR_MOST = 8, 40  # columns
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Bar:
 def notes_of(numbers: Mapping[str, float]) -> tuple[str, str, str, str]:
     """The numbers of an epoch, the loss first and the main one last, as they stand behind a bar."""
     said = [f"{name} {value:.4f}" for name, value in numbers.items()]
-    return "  ".join(said), "  ".join(dict.fromkeys((said[0], said[-1]))), said[-1], said[-1].split()[-1]
+    return "  ".join(said), "  ".join(dict.fromkeys((said[0], said[-1]))), said[-1], ""
 
 
 def drawn(bars: Sequence[Bar], width: int, height: int, ascii_only: bool = False) -> list[Text]:

@@ -113,7 +113,7 @@ class Progress:
             self._overall.name = f"{self._done} of {self._adapters} done"
             if (fresh := self._overall.done - self._first) > 1:
                 left = (time.monotonic() - self._started) / (fresh - 1) * (self._overall.total - self._overall.done)
-                self._overall.notes = (*[f"{duration(left)} left"] * 3, duration(left))
+                self._overall.notes = (f"{duration(left)} left",) * 4
             bars = [self._overall, *list(self._bars.values())]
             yield from drawn(bars, options.max_width, max(3, options.size.height - 2), options.ascii_only)
         now = time.monotonic()
