@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..json_files import read_bytes, read_object
+from ..paths import expect_directory
 from .adapter import SiteStates
 from .facts import EXTRA, Facts, read_facts
 from .fitting import is_finite
@@ -30,8 +31,7 @@ MARKS = (CONFIG, HUB_SETUP, HUB_FUSION)  # a directory that holds one of them is
 
 def read_directory(directory: Path) -> tuple[dict[str, Any], Facts | None, bytes]:
     """Config, extra facts (none in PEFT's own directories) and the bytes of the weights, checksum verified."""
-    if not directory.is_dir():
-        raise GraftaxError(f"{directory}: no such adapter directory.")
+    expect_directory(directory, f"{directory}: no such adapter directory.")
     config = read_json(directory / CONFIG)
     if "peft_type" not in config and not from_hub(config):
         raise GraftaxError(

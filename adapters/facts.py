@@ -52,7 +52,7 @@ def read_facts(directory: Path) -> Facts | None:
     file = directory / EXTRA
     if not os.path.lexists(file):
         return None
-    content = read_object(file, f"{file}: there, but no file that can be read.", not_numbers=True)
+    content = read_object(file, not_numbers=True)
     schema = content.get("schema", SCHEMA)
     if schema != SCHEMA:
         raise GraftaxError(f"{file}: schema {schema!r} is none that this graftax knows, which is {SCHEMA}; update it.")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import GraftaxError
 from ..fetch import snapshot
+from ..paths import expect_directory
 from ..typed import shown
 from .directory import CONFIG, HUB_WEIGHTS, WEIGHTS
 from .facts import EXTRA
@@ -26,8 +27,7 @@ def find_adapter(path_or_hub_id: str | Path, revision: str = "main") -> Path:
     if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
         raise GraftaxError(f"an adapter is named by its directory or Hub id, got {shown(path_or_hub_id)}.")
     path, text = Path(path_or_hub_id), str(path_or_hub_id)
-    if path.is_dir():
-        return path
     if isinstance(path_or_hub_id, Path) or path.exists() or path.parent.exists() or not _HUB_ID.fullmatch(text):
-        raise GraftaxError(f"{text}: no such adapter directory.")
+        expect_directory(path, f"{text}: no such adapter directory.")
+        return path
     return snapshot(text, revision, _FILES)

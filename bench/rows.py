@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraftaxError
+from ..paths import expect_file
 from ..train.data import Examples, read_examples, split
 from .results import Stage
 from .suite import Suite, TaskSpec
@@ -54,8 +55,7 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
     digest = hashlib.sha256()
     for file in files:
         path = suite.path(file)
-        if not path.is_file():
-            raise GraftaxError(f"{path}: no such file, for task {name} of suite {suite.name}.")
+        expect_file(path, f"{path}: no such file, for task {name} of suite {suite.name}.")
         digest.update(path.read_bytes())
 
     def read(file: str) -> Examples:

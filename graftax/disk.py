@@ -20,6 +20,7 @@ from typing import Any
 from .errors import GraftaxError
 from .typed import checked
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DRAFT = ".graftax-draft-"  # how the names of drafts begin, and those of nothing else
 
 
@@ -80,7 +81,7 @@ def write_json(path: Path, content: Any) -> None:
 @contextmanager
 def _draft_beside(path: Path) -> Iterator[Path]:
     """A locked, empty folder on the disk of `path`, which is gone when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent)
     sweep(path.parent)
     while True:
         draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
@@ -93,6 +94,16 @@ def _draft_beside(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         os.close(handle)
+
+
+def _make(directory: Path) -> None:
+    """A directory, where there is none; a file in its way, or a place that may not be written to, is one line."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise GraftaxError(f"{directory}: no directory can be made there ({error.strerror}).") from error
 
 
 def sweep(directory: Path) -> None:
@@ -138,8 +149,8 @@ def full_disk(path: Path, left: str = "nothing was changed there") -> Iterator[N
     except GraftaxError:
         raise
     except Exception as error:
-        known = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if known or any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+        known = getattr(error, "errno", None) in _FULL
+        if known or any(os.strerror(number) in str(error) for number in _FULL):
             raise GraftaxError(f"{path}: no space left on the disk; {left}.") from error
         raise
 
@@ -162,7 +173,7 @@ class Locked:
 def locked(directory: Path) -> Iterator[Locked]:
     """Hold a directory (made if need be) against other processes; however this one ends, the lock ends with it."""
     with full_disk(directory):
-        directory.mkdir(parents=True, exist_ok=True)
+        _make(directory)
     try:
         handle = _lock(directory, wait=False)
     except BlockingIOError:

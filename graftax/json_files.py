@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import GraftaxError
+from .paths import expect_file
 
 _MOST_BYTES = 1 << 28  # the largest tokenizers have some 40 MB
 _POINTER = b"version https://git-lfs.github.com/spec/"  # how every pointer begins, by Git LFS's specification
@@ -35,8 +36,7 @@ def read_object(path: Path, missing: str | None = None, *, not_numbers: bool = F
 
 def read_value(path: Path, missing: str | None = None, *, not_numbers: bool = False) -> Any:
     """The JSON in a file, be it an object or not; arguments and errors as of `read_object`."""
-    if not path.is_file():
-        raise GraftaxError(missing or f"{path}: no such file.")
+    expect_file(path, missing)
     data = read_bytes(path, _MOST_BYTES)
     try:
         text = data.decode()

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import GraftaxError
 from ..fetch import snapshot
 from ..json_files import read_object, refuse_pointer
+from ..paths import expect_directory, expect_file
 from ..typed import shown
 
 _CONVERT = (
@@ -54,11 +55,10 @@ def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
     if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
         raise GraftaxError(f"a backbone is named by its directory or Hub id, got {shown(path_or_hub_id)}.")
     path = Path(path_or_hub_id).expanduser()
-    if path.is_dir():
-        return path
     text = str(path_or_hub_id)
     if path.exists() or text.count("/") > 1 or text.startswith((".", "/", "~")):
-        raise GraftaxError(f"{text}: no such directory.")
+        expect_directory(path, f"{text}: no such directory.")
+        return path
     return snapshot(text, revision, _FILES)
 
 
@@ -104,8 +104,7 @@ def stored_tensors(directory: Path) -> dict[str, Stored]:
 def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise GraftaxError(f"{path}: no such file.")
+    expect_file(path)
     refuse_pointer(path)
     try:
         with safe_open(path, framework="numpy") as file:

@@ -114,7 +114,7 @@ def test_facts_that_cannot_be_read_are_no_missing_facts(what: str, saved: Path, 
     (saved / EXTRA).unlink()
     assert load_adapter(saved, tiny).fingerprint is None
     in_the_way(saved / EXTRA)[what]()
-    assert f"{saved / EXTRA}: there, but no file" in (refused(lambda: load_adapter(saved, tiny)) or "")
+    assert f"{saved / EXTRA}: " in (refused(lambda: load_adapter(saved, tiny)) or "")
 
 
 @pytest.mark.parametrize("what", ["a dangling link", "a directory"])

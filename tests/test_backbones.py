@@ -254,7 +254,7 @@ def test_broken_config_is_one_error(content: str, tmp_path: Path) -> None:
 def test_wrong_directory_is_one_error(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    for path, message in ((tmp_path / "none", "no such directory"), (file, "no such directory"), (tmp_path, "config.json")):
+    for path, message in ((tmp_path / "none", "no such directory"), (file, "a directory is wanted"), (tmp_path, "config.json")):
         with pytest.raises(GraftaxError, match=message):
             load_backbone(path)
     write(tmp_path / "empty", {})

@@ -122,9 +122,9 @@ def test_bad_files_are_one_line(case: str, tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    """A missing file, and a directory in its place, are said to be none."""
-    for path in (tmp_path / "none.csv", tmp_path):
-        with pytest.raises(GraftaxError, match="no such file"):
+    """A missing file, and a directory in its place, are told apart."""
+    for path, said in ((tmp_path / "none.csv", "no such file"), (tmp_path, "a directory; a file is wanted here")):
+        with pytest.raises(GraftaxError, match=said):
             read_examples(path, Columns(), "classify")
 
 

@@ -6,7 +6,7 @@ checked before anything is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from ..errors import GraftaxError
 from ..shown import Shown
 from .chats import Chat, chat_of, is_chat, turns_of
 from .labels import are_vectors, in_one_spelling, set_of, tags_of, vector_of
-from .sources import Source, read_text, source_of
+from .sources import Source, source_of
+from .text_files import read_text
 from .values import class_of, items_of, number_of, text_of, words_of
 
 
@@ -83,6 +84,7 @@ def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] =
     """
     if isinstance(data, Examples):
         return data
+    check_columns(columns, task)
     if task == "lm" and isinstance(data, str | Path) and Path(data).suffix == ".txt":
         return Examples((read_text(Path(data)),), None, None, str(data))
     return _READERS[task](source_of(data, called), columns, names)
@@ -182,6 +184,39 @@ _READERS: dict[str, Callable[[Source, Columns, Sequence[str]], Examples]] = {
     "seq2seq": _translated,
     "dpo": _preferences,
 }
+
+
+#: The columns that a task reads, by the fields of `Columns`; all but `pair` and `messages` must be there.
+_ROLES = {
+    **dict.fromkeys(("classify", "multilabel", "regress"), ("text", "pair", "label")),
+    "tag": ("text", "label"),
+    "lm": ("text",),
+    "sft": ("prompt", "completion", "messages"),
+    "seq2seq": ("prompt", "completion"),
+    "dpo": ("prompt", "chosen", "rejected"),
+}
+
+
+def check_columns(columns: Columns, task: str) -> None:
+    """An error where one column is named as two things, or a second text for a task that reads one."""
+    roles = _ROLES[task]
+    if columns.pair and "pair" not in roles:
+        raise GraftaxError(f"task {task!r} reads no second text, so the column {columns.pair!r} cannot be one.")
+    column_of = {role: getattr(columns, role) for role in roles}
+    for role, column in column_of.items():
+        if column and (others := [other for other in roles if other != role and column_of[other] == column]):
+            raise GraftaxError(f"the column {column!r} is named as {role} and as {others[0]}; each needs one of its own.")
+
+
+def are_among(some: Examples, others: Examples) -> bool:
+    """Whether every one of some rows is one of others, too."""
+    return {*_contents(some)} <= {*_contents(others)}
+
+
+def _contents(examples: Examples) -> Iterator[str]:
+    """What stands in each row."""
+    nothing = (None,) * len(examples)
+    yield from map(repr, zip(examples.texts, examples.pairs or nothing, examples.labels or nothing, strict=True))
 
 
 def check_fraction(fraction: float) -> None:

@@ -6,6 +6,7 @@ What the values in them mean is said in `values.py`, which of them a task wants 
 from __future__ import annotations
 
 import csv
+import io
 import sys
 import threading
 from collections import Counter
@@ -17,11 +18,16 @@ from typing import Any, TypeVar
 
 from ..errors import GraftaxError
 from ..json_files import parse_json, refuse_pointer
+from ..notes import note
+from ..paths import expect_file
+from .text_files import read_as_is
 from .values import Unreadable, is_missing, plain
 
 T = TypeVar("T")
 
 _CSV_LIMIT = threading.Lock()  # the csv module has one limit for the whole process
+_HEAD = 1 << 16  # characters of a file in which its header is
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
 @dataclass(frozen=True)
@@ -84,40 +90,21 @@ def source_of(data: Any, called: str = "") -> Source:
 
 
 def read_file(path: str | Path) -> Source:
-    """Rows of a .csv, .jsonl or .parquet file."""
+    """Rows of a .csv, .tsv, .jsonl or .parquet file."""
     path = Path(path)
-    readers = {".csv": _read_csv, ".jsonl": _read_json_lines, ".ndjson": _read_json_lines, ".parquet": _read_parquet}
-    if not path.is_file():
-        raise GraftaxError(f"{path}: no such file.")
-    if path.suffix.lower() not in readers:
-        raise GraftaxError(f"{path}: unknown kind of file; use .csv, .jsonl or .parquet.")
-    refuse_pointer(path)
+    expect_file(path)
+    if path.suffix.lower() not in _READERS:
+        raise GraftaxError(f"{path}: unknown kind of file; use .csv, .tsv, .jsonl or .parquet.")
     try:
-        return _some(readers[path.suffix.lower()](path))
-    except UnicodeDecodeError as error:
-        raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        return _some(_READERS[path.suffix.lower()](path))
     except (csv.Error, OSError, ValueError, NotImplementedError) as error:  # the last two are pyarrow's
         raise GraftaxError(f"{path}: cannot be read ({error}).") from error
 
 
-def read_text(path: Path) -> str:
-    """A file of plain text."""
-    if not path.is_file():
-        raise GraftaxError(f"{path}: no such file.")
-    refuse_pointer(path)
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise GraftaxError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    if not text.strip():
-        raise GraftaxError(f"{path}: no text in it.")
-    return text
-
-
-def parse_json_lines(lines: Iterable[str], source: str) -> list[dict[str, Any]]:
+def parse_json_lines(text: str, source: str) -> list[dict[str, Any]]:
     """One JSON object per line; blank lines are passed over."""
     rows = []
-    for i, line in enumerate(lines):
+    for i, line in enumerate(io.StringIO(text, newline=None)):
         if not line.strip():
             continue
         row = parse_json(line, f"{source}: line {i + 1}", not_numbers=True)
@@ -128,14 +115,38 @@ def parse_json_lines(lines: Iterable[str], source: str) -> list[dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> Source:
-    with path.open(encoding="utf-8-sig", newline="") as file, _fields_of_any_length(path.stat().st_size):
-        reader = csv.DictReader(file, strict=True)
-        _refuse_twice([column for column in reader.fieldnames or () if column], str(path))  # spreadsheets leave blank ones
+    text = read_as_is(path)
+    separator = _separator(text[:_HEAD])
+    if separator != ",":
+        note(f"{path}: its fields are read as separated by {_SEPARATORS[separator]}.")
+    return _separated(text, separator, str(path))
+
+
+def _read_tsv(path: Path) -> Source:
+    return _separated(read_as_is(path), "\t", str(path))
+
+
+def _separator(head: str) -> str:
+    """What stands between the fields of a CSV file that begins so: a comma, unless one other sign alone parts its header."""
+    parting = [separator for separator in _SEPARATORS if len(_header(head, separator)) > 1]
+    return parting[0] if len(parting) == 1 else ","
+
+
+def _header(head: str, separator: str) -> list[str]:
+    return next(csv.reader(io.StringIO(head, newline=""), delimiter=separator), [])
+
+
+def _separated(text: str, separator: str, name: str) -> Source:
+    """Rows of a text, the first of which is the header."""
+    with _fields_of_any_length(len(text)):
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        _refuse_twice([column for column in reader.fieldnames or () if column], name)  # spreadsheets leave blank ones
         rows: list[dict[str, Any]] = list(reader)
     for i, row in enumerate(rows):
         if None in row:
-            raise GraftaxError(f"{path}: row {i + 1} has more fields than the header; quote texts that hold commas.")
-    return Source(str(path), rows)
+            kind = _SEPARATORS[separator]
+            raise GraftaxError(f"{name}: row {i + 1} has more fields than the header; quote texts that hold {kind}.")
+    return Source(name, rows)
 
 
 @contextmanager
@@ -151,19 +162,28 @@ def _fields_of_any_length(size: int) -> Iterator[None]:
 
 
 def _read_json_lines(path: Path) -> Source:
-    with path.open(encoding="utf-8-sig") as file:
-        return Source(str(path), parse_json_lines(file, str(path)))
+    return Source(str(path), parse_json_lines(read_as_is(path), str(path)))
 
 
 def _read_parquet(path: Path) -> Source:
     import pyarrow.parquet
 
+    refuse_pointer(path)
     with pyarrow.parquet.ParquetFile(path) as file:
         _refuse_twice(file.schema_arrow.names, str(path))
         table = file.read()
     said = (table.schema.metadata or {}).get(b"huggingface", b"{}").decode()  # by `Dataset.to_parquet`
     info = parse_json(said, f"{path}: what it says of its features")
     return Source(str(path), table.to_pylist(), _classes(_within(_within(info, "info"), "features")))
+
+
+_READERS: dict[str, Callable[[Path], Source]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+}
 
 
 def _within(content: Any, key: str) -> Any:

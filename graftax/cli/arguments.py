@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import typer
 
 from ..errors import GraftaxError
+from ..paths import expect_file
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -50,6 +51,8 @@ def read_val(val: str | None, files: list[Path]) -> Any:
     """A fraction, or the validation file of each data file."""
     if val is None:
         return None
+    if not val.strip():
+        raise GraftaxError("--val is empty: give a share of the rows, a file, or a directory.")
     try:
         return float(val)
     except ValueError:
@@ -64,13 +67,11 @@ def read_val(val: str | None, files: list[Path]) -> Any:
 def read_stdin() -> list[dict[str, Any]]:
     """Rows as JSON lines on standard input."""
     from ..train.sources import parse_json_lines
+    from ..train.text_files import decoded
 
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
-    try:
-        return parse_json_lines(sys.stdin, "standard input")
-    except UnicodeDecodeError as error:
-        raise GraftaxError(f"standard input: not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    name = "standard input"
+    text = decoded(sys.stdin.buffer.read(), name) if isinstance(sys.stdin, io.TextIOWrapper) else sys.stdin.read()
+    return parse_json_lines(text, name)
 
 
 def columns_of(options: Mapping[str, Any]) -> Any:
@@ -92,12 +93,11 @@ def sampling_of(options: dict[str, Any]) -> Any:
 def chat_template_of(given: Any) -> Any:
     """A template's name as it is, or the text in a file."""
     from ..models.chat import TEMPLATES
-    from ..train.data import read_text
+    from ..train.text_files import read_text
 
     if not isinstance(given, str) or given in TEMPLATES:  # what is no text, a TOML file can say
         return given
-    if not Path(given).is_file():
-        raise GraftaxError(f"--chat-template {given}: no such file, and none of {', '.join(TEMPLATES)}.")
+    expect_file(Path(given), f"--chat-template {given}: no such file, and none of {', '.join(TEMPLATES)}.")
     return read_text(Path(given))
 
 
@@ -128,8 +128,8 @@ def parse_adapters(texts: Iterable[str]) -> list[Named]:
 
 
 def split_names(labels: str | None) -> list[str] | None:
-    """Label names from a text with commas."""
-    return [name.strip() for name in labels.split(",")] if labels else None
+    """Label names from a text with commas; None where none is given."""
+    return None if labels is None else [name.strip() for name in labels.split(",")]
 
 
 def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:

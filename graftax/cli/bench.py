@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from .options import LabelOption, PairOption, TextOption
+from .options import LabelOption, PairOption, TextOption, out_option
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -21,9 +21,7 @@ def bench(
     suite: Annotated[
         str, typer.Option(help="Name of a suite (quick, domains, text, language, ...), or a TOML file.")
     ] = "quick",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the results, the adapters and the report.")] = Path(
-        "bench-output"
-    ),
+    out: Annotated[Path, out_option(help="Directory of the results, the adapters and the report.")] = Path("bench-output"),
     data: Annotated[
         Optional[list[Path]],
         typer.Option("--data", "-d", help="Your own labelled rows, once for each file: replaces the suite's tasks."),

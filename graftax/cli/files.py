@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -16,6 +15,7 @@ from .options import (
     BackboneOption,
     FormatName,
     LabelsOption,
+    OutOption,
     RevisionOption,
 )
 from .output import print_page
@@ -24,7 +24,7 @@ from .output import print_page
 def merge(
     backbone: BackboneOption,
     adapter: AdapterOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    out: OutOption,
     labels: LabelsOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
     any_backbone: AnyBackboneOption = False,
@@ -48,7 +48,7 @@ def merge(
 def combine(
     backbone: BackboneOption,
     adapter: AdaptersOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    out: OutOption,
     weight: Annotated[
         Optional[list[float]],
         typer.Option("--weight", "-w", help="Once per adapter, in their order. Default: equal, their sum 1."),
@@ -82,7 +82,7 @@ def combine(
 def export(
     backbone: BackboneOption,
     adapter: AdapterOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to write.")],
+    out: OutOption,
     format: Annotated[FormatName, typer.Option(help="Of the files written; graftax's are PEFT's where PEFT has the method.")],
     name: Annotated[Optional[str], typer.Option(help="The adapter's in `adapters`. Default: as --adapter.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,

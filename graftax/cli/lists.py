@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from .options import out_option
 from .output import print_page
 
 
@@ -43,7 +44,7 @@ def demo(
     backbone: Annotated[
         Optional[str], typer.Option("--backbone", "-b", help="Default: all-MiniLM-L6-v2, fetched if need be.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the adapters and the picture go.")] = Path("demo-output"),
+    out: Annotated[Path, out_option(help="Where the adapters and the picture go.")] = Path("demo-output"),
 ) -> None:
     """Train eight domain adapters on one backbone, then use them all in one batch. About two minutes on two cores."""
     from ..demo import run

@@ -9,6 +9,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from ..errors import GraftaxError
+
 
 class TaskName(StrEnum):
     classify = "classify"
@@ -33,6 +35,17 @@ class FormatName(StrEnum):
 
 of_columns = partial(typer.Option, rich_help_panel="Columns of the data")  # panels of the help
 of_generation = partial(typer.Option, rich_help_panel="What is generated")
+
+
+def _directory(given: str | Path) -> Path:
+    """What --out names; an empty text, of a variable that is not set, say, would be the current directory."""
+    if not str(given).strip():
+        raise GraftaxError("--out is empty, and names no directory; '.' is the current one.")
+    return Path(given)
+
+
+out_option = partial(typer.Option, "--out", "-o", metavar="DIR", parser=_directory)
+OutOption = Annotated[Path, out_option(help="Directory to write.")]
 
 BackboneOption = Annotated[
     str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
+from ..paths import expect_file
 from .arguments import chat_template_of, columns_of, parse_adapter, read_config, read_val, use_config
 from .options import (
     BackboneOption,
@@ -25,6 +26,7 @@ from .options import (
     RevisionOption,
     TaskName,
     TextOption,
+    out_option,
 )
 
 of_method = partial(typer.Option, rich_help_panel="The method")  # panels of the help
@@ -33,10 +35,10 @@ of_recipe = partial(typer.Option, rich_help_panel="The recipe")
 
 def train(
     backbone: BackboneOption,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the run: one adapter per data file, DIR/NAME.")],
+    out: Annotated[Path, out_option(help="Directory of the run: one adapter per data file, DIR/NAME.")],
     data: Annotated[
         list[Path],
-        typer.Option("--data", "-d", help="CSV, JSONL, Parquet or (lm) TXT files, one adapter each, named after it."),
+        typer.Option("--data", "-d", help="CSV, TSV, JSONL, Parquet or (lm) TXT files, one adapter each, named after it."),
     ],
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="FILE", help="More data files.")] = None,
     task: Annotated[
@@ -200,6 +202,5 @@ def _by_name(files: list[Path]) -> dict[str, Path]:
     if len(set(names)) < len(names):
         raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
     for file in files:
-        if not file.is_file():
-            raise GraftaxError(f"{file}: {'a directory; give its files' if file.is_dir() else 'no such file'}.")
+        expect_file(file)
     return dict(zip(names, files, strict=True))
