@@ -7,7 +7,7 @@ asks here, and the same is asked of an adapter that was made in memory as of one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -74,6 +74,24 @@ def length_for(adapter: Adapter, backbone: Backbone, otherwise: int) -> int:
 
 def head_of(adapter: Adapter) -> Head | None:
     return next((method for method in adapter.methods if isinstance(method, Head)), None)
+
+
+def names_for(adapter: Adapter, given: Sequence[str] | None, name: str) -> tuple[str, ...]:
+    """Names of the classes of an adapter's head, in their order: its own, else those `given`, else LABEL_0 and so on.
+
+    Raises GraftaxError, which begins with `name`: not one for each class; others than the adapter's own.
+    """
+    head = head_of(adapter)
+    count = head.labels if head else 0
+    usual = tuple(f"LABEL_{i}" for i in range(count))
+    own = adapter.labels or usual
+    names = own if given is None else checked(given, tuple[str, ...], f"{name}: labels")
+    refuse_labels(names, name)
+    if len(names) != count:
+        raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
+    if own not in (names, usual):
+        raise GraftaxError(f"{name}: it names its classes itself ({', '.join(own)}); labels are for an adapter that does not.")
+    return names
 
 
 def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str) -> None:

@@ -37,6 +37,7 @@ from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.load import load_backbone
+from ..models.tokens import note_cut
 from ..train.rows import Rows
 from ..train.tasks import task_named
 from .baselines import mean_features, nearest_means
@@ -317,6 +318,7 @@ class Bench:
             examples = task.val if split == "val" else task.test
             kind = task_named(task.spec.kind)
             rows = kind.rows(examples, labels, self.trainer.tokenizer, self.suite.max_length, truncate=True)
+            note_cut(f"{name}, {split} rows", *rows.cut, self.suite.max_length)
             self._rows[name, split] = rows
         return self._rows[name, split]
 

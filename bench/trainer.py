@@ -13,6 +13,7 @@ from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..notes import silenced
 from ..train import Interrupted, Result, train_many
 from ..train.batches import number_of_batches
 from ..train.data import Examples
@@ -50,7 +51,8 @@ class Trainer:
         begun = set(read_object(unfinished)["jobs"]) if unfinished.is_file() else set()
         todo = [cell for cell in cells if cell.id in begun or not self.has(cell)]
         there = {cell: Outcome() for cell in cells if cell not in todo}
-        return there | (self._train(todo, pack_size) if todo else {})
+        with silenced():  # how many rows are cut is said once, of the test rows
+            return there | (self._train(todo, pack_size) if todo else {})
 
     def has(self, cell: Cell) -> bool:
         return (self.folder / cell.id).is_dir()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import in_a_line
@@ -18,6 +20,14 @@ class GraftaxNote(UserWarning):
 
 def note(text: str) -> None:
     warnings.warn(GraftaxNote(in_a_line(text)), stacklevel=3)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """No notes while the block runs: of what is done many times over with the same data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GraftaxNote)
+        yield
 
 
 def print_notes() -> None:

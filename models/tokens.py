@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import GraftaxError
+from ..notes import note
 from .chat import TEMPLATES, render, template_of
 from .inputs import Inputs, Texts
 from .tokenizer_files import TokenizerFiles
@@ -34,15 +35,22 @@ class Tokens:
     """One tokenized row: `ids` and `types [tokens]`; of words `words [tokens]`, the index of each token's word.
 
     It is -1 for special tokens, and for words that belong to the piece before (`Tokenizer.pieces`). `count`: words that are the
-    row's own, some of which may have no token. `target [tokens]`: what a decoder reads beside the row.
+    row's own, some of which may have no token. `target [tokens]`: what a decoder reads beside the row. `cut`: whether the text
+    has more tokens, beyond the length limit.
     """
 
-    __slots__ = ("count", "ids", "target", "types", "words")
+    __slots__ = ("count", "cut", "ids", "target", "types", "words")
 
     def __init__(
-        self, ids: np.ndarray, types: np.ndarray, words: np.ndarray | None, target: np.ndarray | None = None, count: int = 0
+        self,
+        ids: np.ndarray,
+        types: np.ndarray,
+        words: np.ndarray | None,
+        target: np.ndarray | None = None,
+        count: int = 0,
+        cut: bool = False,
     ):
-        self.ids, self.types, self.words, self.target, self.count = ids, types, words, target, count
+        self.ids, self.types, self.words, self.target, self.count, self.cut = ids, types, words, target, count, cut
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -166,7 +174,7 @@ class Tokenizer:
         self.backend.enable_truncation(max_length)
         batch: Any = list(zip(texts, pairs, strict=True)) if pairs is not None else list(texts)
         encoded = self._tried(self.backend.encode_batch_fast, batch)
-        return [Tokens(self._array(e.ids), self._types_of(e), None) for e in encoded]
+        return [Tokens(self._array(e.ids), self._types_of(e), None, cut=bool(e.overflowing)) for e in encoded]
 
     def pieces(self, texts: Sequence[Sequence[str]], max_length: int = 128) -> list[list[Tokens]]:
         """Tokenize lists of words, each as a row or, if it has more than `max_length` tokens, as several pieces.
@@ -235,6 +243,12 @@ class Tokenizer:
             ids[at], types[at], segments[at] = text.ids, text.types, i + 1
             first[i] = row * size[1] + begin
         return Inputs(ids, segments > 0, types, Texts(segments, first))
+
+
+def note_cut(name: str, count: int, rows: int, max_length: int) -> None:
+    """A note of how many of the rows of `name` are cut; none where none is."""
+    if count:
+        note(f"{name}: {count} of {rows} rows cut at {max_length} tokens (max_length).")
 
 
 def _end_of_text(special: Sequence[int]) -> int:

@@ -37,7 +37,9 @@ _SHORTEST = 4  # tokens of a text, for the room a batch has for texts
 class Measured:
     """What an adapter's answers to labelled rows are worth."""
 
-    metrics: dict[str, float]  # of its task; `unknown_labels`: how many labels it does not know, where there are any
+    #: of its task; `unknown_labels`: how many labels it does not know, `cut_rows`: how many rows it does not read to their end,
+    #: where there are any
+    metrics: dict[str, float]
     unknown: dict[str, int] = field(default_factory=dict)  # these, and how often each occurs; any answer there counts as wrong
     confusion: Confusion | None = None  # None: there are no labels that could be confused
 
@@ -63,8 +65,11 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
         who, theirs = name or predictor.backbone.name, some_of(list(unknown))
         raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
     rows = list(zip(examples.texts, examples.pairs, strict=True)) if examples.pairs else list(examples.texts)
-    said = [Answer(p.label, p.score) for p in predictor.predict(rows, name)]
+    answers = predictor.predict(rows, name)
+    said = [Answer(answer.label, answer.score) for answer in answers]
     metrics = task.score(examples, said, names)
+    if cut := sum(answer.cut for answer in answers):
+        metrics |= {"cut_rows": float(cut)}
     if unknown:
         metrics |= {"unknown_labels": float(sum(unknown.values()))}
     pairs = Counter(

@@ -14,8 +14,9 @@ adapters (`serve/composition.py`) have programs of their own. `compilations` cou
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -26,13 +27,12 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
-from ..adapters.fitting import length_for, refuse_labels
+from ..adapters.fitting import length_for, names_for
 from ..adapters.graft import Mix
-from ..adapters.head import Head
 from ..errors import GraftaxError
 from ..models.backbone import HEADS, TOKENS, Backbone, Logits, expect_backbone
 from ..models.inputs import Inputs
-from ..models.tokens import Tokenizer, Tokens, rung
+from ..models.tokens import Tokenizer, Tokens, note_cut, rung
 from ..shown import Shown
 from ..train.tasks import Answer, Task, task_named
 from ..typed import Some, checked
@@ -61,6 +61,8 @@ class Prediction:
     score: Any  # likewise
     #: of "classify" and "multilabel": label -> probability, the likeliest first; all, or the `top_k` that were asked for
     probabilities: Mapping[str, float] | None = field(default=None, hash=False, repr=False)
+    #: whether the text is longer than the adapter reads, so that its end has no part in the answer
+    cut: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Predictor(Shown):
     def __init__(self, backbone: Backbone, *, max_length: int | None = None):
         """`max_length`: tokens of a text that no adapter answers, or one that does not say how many; longer ones are cut.
 
-        By default as many as the backbone takes; for vectors as many as a directory of sentence-transformers says.
+        By default as many as the backbone takes; for the head that it brings as many as its tokenizer's config says, for
+        vectors as many as a directory of sentence-transformers says.
         """
         if max_length is not None:
             checked(max_length, Some, "max_length")
@@ -101,8 +104,8 @@ class Predictor(Shown):
         self._lock = threading.Lock()
         self._forward = jax.jit(self._traced)
         self._embed = jax.jit(self._traced_vectors)
-        if backbone.own_head is not None:
-            self.load(_OWN, backbone.own_head)
+        if (own := backbone.own_head) is not None:
+            self.load(_OWN, own if max_length is None else replace(own, recipe={}))  # its own length gives way to the one given
 
     def _traced(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> Logits:
         self.compilations += 1  # runs when the function is traced, not when it is called
@@ -130,21 +133,15 @@ class Predictor(Shown):
         Args:
             name: what rows call it by.
             adapter: one in memory, its directory (graftax's, PEFT's or AdapterHub's) or Hub id.
-            labels: names of the classes of a PEFT directory, which says only how many there are.
+            labels: names of the classes of an adapter that has none of its own, such as a PEFT directory.
             any_backbone: take one that was made for another backbone; names and shapes must fit all the same.
 
         Raises:
-            GraftaxError: no adapter there, one that does not fit this backbone, or another number of labels than classes.
+            GraftaxError: no adapter there, one that does not fit this backbone, another number of labels than classes, or other
+                labels than the adapter's own.
         """
         adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=str(name))
-        head = next((m for m in adapter.methods if isinstance(m, Head)), None)
-        count = head.labels if head else 0
-        if labels is not None:
-            checked(labels, Sequence[str], f"{name}: labels")
-            refuse_labels(tuple(labels), str(name))
-        names = tuple(labels or adapter.labels or (f"LABEL_{i}" for i in range(count)))
-        if len(names) != count:
-            raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
+        names = names_for(adapter, labels, str(name))
         length = length_for(adapter, self.backbone, self.max_length)
         with self._lock:
             self.bank.put(name, adapter)
@@ -180,6 +177,8 @@ class Predictor(Shown):
     ) -> list[Prediction]:
         """Answers for rows, in their order. What a tagging adapter has no room for at once it reads in pieces.
 
+        Other texts that are longer than an adapter reads are cut: of how many is said in a note, of which in `Prediction.cut`.
+
         Args:
             rows: a text each, a pair of texts (a tuple), or for a tagging adapter a text or list of words.
             adapters: the adapter or composition of each row, or one for all; None: the backbone alone, which answers with the
@@ -204,7 +203,8 @@ class Predictor(Shown):
         if not known or asked.head is None:
             return Prediction(asked.what, None, None)
         answer = known[0] if len(known) == 1 else self._loaded[asked.head].task.whole(known)
-        return Prediction(asked.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k))
+        likeliest = _likeliest(answer.probabilities, top_k)
+        return Prediction(asked.what, answer.label, answer.score, likeliest, asked.tokens.cut)
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
@@ -246,8 +246,17 @@ class Predictor(Shown):
             for begin in range(0, len(order), MOST_ROWS):
                 chunk = order[begin : begin + MOST_ROWS]
                 made |= zip(chunk, compute([asked[i] for i in chunk]), strict=True)
+        self._note_cut(asked)
         each = iter([made[i] for i in range(len(asked))])
         return [(own[0], list(islice(each, len(own)))) for own in pieces]
+
+    def _note_cut(self, asked: Sequence[_Asked]) -> None:
+        """A note for each adapter that does not read all of some rows."""
+        longest = {row.what: len(row.tokens) for row in asked if row.tokens.cut}
+        if longest:
+            rows, cut = Counter(row.what for row in asked), Counter(row.what for row in asked if row.tokens.cut)
+            for what, length in longest.items():
+                note_cut(what or self.backbone.name, cut[what], rows[what], length)
 
     def _asked(self, row: Any, what: str | Composition | None, index: int, max_length: int) -> list[_Asked]:
         """A row tokenized for the adapter that answers it, of a tagging one in as many pieces as it needs."""

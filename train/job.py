@@ -16,10 +16,11 @@ from ..adapters.sites import Site
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import template_of
-from ..models.tokens import Tokenizer
+from ..models.tokens import Tokenizer, note_cut
+from ..notes import note
 from ..shown import Shown
 from .batches import Shape, number_of_batches, shape_alone, shape_for
-from .data import Columns, Examples, check_fraction, read_examples, split
+from .data import Columns, Examples, are_among, check_fraction, read_examples, split
 from .measure import Measure
 from .optimizer import check_rates, rates
 from .recipe import Recipe
@@ -97,6 +98,9 @@ def prepare(
         check_fraction(val)
     elif val is not None:
         held = read_examples(val, columns, task.name, names, called=f"{name}, validation")
+        if are_among(held, examples):
+            learnt = "its validation rows are training rows, too"
+            note(f"{name}: {learnt}: val_ figures say how well it knows these by heart, not how it answers others.")
     if task.headless and not backbone.generates:
         raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
     if task.targets != backbone.family.encodes:
@@ -115,10 +119,12 @@ def prepare(
         raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
     tokenizer = tokenizer.with_template(recipe.chat_template)
     rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length, recipe.truncate), None
+    note_cut(name, *rows.cut, recipe.max_length)
     if isinstance(val, float):
         rows, val_rows = _held_out(rows, examples, val, recipe.seed)
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
+        note_cut(f"{name}, validation", *val_rows.cut, recipe.max_length)
     parts = [rows, val_rows] if val_rows else [rows]
     batch_size = _batch_size(parts, recipe, name)
     check_rates(recipe, backbone.sites_for(head))

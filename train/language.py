@@ -91,18 +91,20 @@ class SupervisedFineTuning(LanguageModel):
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
         made = self._chats(examples, tokenizer) if examples.hold_chats else self._pairs(examples, tokenizer)
-        tokens, labels, owners = [], [], list[int]()
+        tokens, labels, owners = list[Tokens](), [], list[int]()
         for owner, ids, counted in made:
             where = f"{examples.source}: row {owner + 1}"
             if len(ids) > max_length and not truncate:
                 much = f"has {len(ids)} tokens, more than the {max_length} of max_length"
                 raise GraftaxError(f"{where} {much}; raise that, or truncate rows.")
+            cut = len(ids) > max_length
             ids, counted = ids[:max_length], counted[:max_length]
             if not counted[: len(ids) - 1].any():
                 if owners and owners[-1] == owner:  # an earlier turn of the chat is there: this one is cut away
+                    tokens[-1].cut = True
                     continue
                 raise GraftaxError(f"{where}: nothing of its response is within {max_length} tokens.")
-            tokens.append(Tokens(ids, np.zeros_like(ids), None))
+            tokens.append(Tokens(ids, np.zeros_like(ids), None, cut=cut))
             labels.append(np.where(counted, successors(ids), IGNORE).astype(np.int32))
             owners.append(owner)
         return Rows(examples.take(owners), tokens, labels, owners=owners)
@@ -175,9 +177,10 @@ class SequenceToSequence(LanguageModel):
                 if len(ids) > max_length and not truncate:
                     much = f"the {which} of row {i + 1} has {len(ids)} tokens, more than the {max_length} of max_length"
                     raise GraftaxError(f"{examples.source}: {much}; raise that, or truncate rows.")
+            cut = max(len(source), len(target)) > max_length
             source, target = source[:max_length], target[:max_length]
             read = np.insert(target[:-1], 0, tokenizer.start_id).astype(np.int32)
-            tokens.append(Tokens(source, np.zeros_like(source), None, read))
+            tokens.append(Tokens(source, np.zeros_like(source), None, read, cut=cut))
             labels.append(target)
         return Rows(examples, tokens, labels)
 

@@ -39,6 +39,12 @@ class Rows:
         """Tokens of the longest target; 0 where texts have none."""
         return max((len(row.target) for row in self.tokens if row.target is not None), default=0)
 
+    @property
+    def cut(self) -> tuple[int, int]:
+        """How many rows of the data are cut at the length limit, and how many there are."""
+        owners = self.owners or [i // self.together for i in range(len(self.tokens))]
+        return len({owner for owner, text in zip(owners, self.tokens, strict=True) if text.cut}), len({*owners})
+
     def take(self, examples: Sequence[int]) -> Rows:
         texts = [i * self.together + k for i in examples for k in range(self.together)]
         taken = [self.tokens[i] for i in texts], [self.labels[i] for i in texts]

@@ -55,7 +55,9 @@ from .output import print_json, print_measured
 
 def evaluate(
     backbone: BackboneOption,
-    data: Annotated[Path, typer.Option("--data", "-d", help="Rows as for training: CSV, JSONL or Parquet, for lm also TXT.")],
+    data: Annotated[
+        Path, typer.Option("--data", "-d", help="Rows as for training: CSV, TSV, JSONL, Parquet, for lm also TXT.")
+    ],
     adapter: OptionalAdapterOption = None,
     generate: Annotated[
         bool, typer.Option("--generate", help="Answer every prompt, and compare the answer with its completion.")
@@ -95,18 +97,21 @@ def evaluate(
     With --generate a language model is measured by what it says behind the prompts, without --adapter the backbone alone.
     """
     from ..adapters.files import load_adapter
+    from ..adapters.fitting import names_for
     from ..models.load import load_backbone
     from ..serve.evaluate import Measured, evaluate_generation, evaluate_language, measure
     from ..serve.generator import Generator
     from ..serve.predictor import Predictor
     from ..train.tasks import task_named
 
-    columns = columns_of(locals())
+    columns, names = columns_of(locals()), split_names(labels)
     sampling, template = sampling_of(locals()), chat_template_of(chat_template)
     loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize)
     named = parse_adapter(adapter) if adapter is not None else None
     if named is None and not generate and loaded.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
+    if names is not None and (generate or named is None):
+        raise GraftaxError("--labels names the classes of an adapter's head, and none is asked here.")
     if generate:
         generator, name = Generator(loaded, chat_template=template), named.name if named else None
         if named:
@@ -116,10 +121,11 @@ def evaluate(
     elif named is None:
         measured = measure(Predictor(loaded), None, data, columns=columns)
     elif task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).headless:
+        names_for(read, names, named.name)
         measured = Measured(evaluate_language(loaded, read, data, columns=columns, chat_template=template))
     else:
         predictor = Predictor(loaded)
-        predictor.load(named.name, read, labels=split_names(labels))
+        predictor.load(named.name, read, labels=names)
         measured = measure(predictor, named.name, data, columns=columns)
     print_measured(measured, as_json)
 
@@ -151,13 +157,15 @@ def predict(
     predictor = Predictor(load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize))
     if not named and predictor.backbone.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own.")
+    if labels is not None and not named:
+        raise GraftaxError("--labels names the classes of an adapter's head, and no adapter is given.")
     for name, place in named:
         predictor.load(name, place, labels=split_names(labels), any_backbone=any_backbone)
         if not predictor.labels(name):
             task = predictor.task(name).name
             raise GraftaxError(f"{name} is of task {task} and has no head that could answer; generate and eval can use it.")
     for answer in predictor.predict(texts, wanted, top_k=top_k):
-        told = {"probabilities": answer.probabilities} if top_k else {}
+        told = ({"probabilities": answer.probabilities} if top_k else {}) | ({"cut": True} if answer.cut else {})
         print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})
 
 
