@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,11 +11,13 @@ from typing import Annotated, Any
 from ..adapters.method import Method
 from ..errors import GraftaxError
 from ..typed import Some, Within, checked
-from .data import Columns, check_fraction
+from .data import Columns, check_columns, check_fraction
 from .recipe import Recipe
+from .tasks import task_named
 
 _LONGEST_NAME = 255  # bytes, of a directory
 _DAYS = 1e7  # seconds, a hundred of them and more
+_UNSEEN = ("Cc", "Zl", "Zp")  # categories of characters: controls, and ends of lines
 
 
 def check_arguments(
@@ -38,12 +41,15 @@ def check_arguments(
         check_name(name)
     if not isinstance(out, str | os.PathLike):
         raise GraftaxError(f"out must be a path, got {_kind(out)}.")
+    if not str(out).strip():
+        raise GraftaxError("out is empty, and names no directory; '.' is the current one.")
     if Path(out).exists() and not Path(out).is_dir():
         raise GraftaxError(f"{out} is not a directory.")
     check_method(method)
     for argument, value, kind in (("task", task, str), ("recipe", recipe, Recipe), ("columns", columns, Columns)):
         if not isinstance(value, kind):
             raise GraftaxError(f"{argument} must be a {kind.__name__}, got {_kind(value)}.")
+    check_columns(columns, task_named(task).name)
     if pack_size is not None:
         checked(pack_size, Some, "the pack size")
     checked(save_every, Annotated[float, Within(0.0, most=_DAYS)], "save_every, seconds between checkpoints,")
@@ -54,6 +60,8 @@ def check_arguments(
         check_method(changes.get("method"))
         changed(recipe, name, changes)
     if isinstance(val, Mapping):
+        if not val:
+            raise GraftaxError("val names validation rows of no adapter; None is for training without.")
         select_overrides(val, list(data), "validation rows")
     elif isinstance(val, int | float):
         check_fraction(val)
@@ -73,6 +81,10 @@ def check_name(name: Any) -> None:
     """A name that an adapter's directory can have."""
     if not isinstance(name, str) or not name or name.startswith(".") or "/" in name or "\0" in name or name == "metrics.jsonl":
         raise GraftaxError(f"an adapter cannot be named {name!r}: its files go to a directory of that name.")
+    if name != name.strip() or any(unicodedata.category(character) in _UNSEEN for character in name):
+        raise GraftaxError(
+            f"an adapter cannot be named {name!r}: a name has no blanks at its ends, and no control characters or line breaks."
+        )
     if (length := len(name.encode("utf-8", "surrogatepass"))) > _LONGEST_NAME:
         raise GraftaxError(
             f"the adapter's name {name[:20]!r}... has {length} bytes; file systems have room for {_LONGEST_NAME}."

@@ -16,6 +16,7 @@ from ..adapters.lora import LoRA
 from ..adapters.method import Method
 from ..models.backbone import Backbone, expect_backbone
 from ..models.tokens import Tokenizer
+from ..notes import note
 from ..typed import checked
 from .arguments import changed, check_arguments
 from .data import Columns
@@ -24,6 +25,7 @@ from .progress import Progress
 from .queue import Run
 from .recipe import Recipe
 from .result import Result
+from .task import some_of
 from .tasks import task_named
 
 
@@ -53,15 +55,16 @@ def train_many(
 
     Args:
         backbone: frozen; not changed.
-        data: name -> path of a .csv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, a pandas DataFrame,
-            or dicts (docs/data.md).
+        data: name -> path of a .csv, .tsv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, a pandas
+            DataFrame, or dicts (docs/data.md).
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
         task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo"; of an encoder-decoder
             "seq2seq".
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.
-        val: a fraction of the rows to hold out, or name -> data. With validation rows the best epoch is kept, else the last.
+        val: a fraction of the rows to hold out, or name -> data (of some names: the others have none). With validation rows
+            the best epoch is kept, else the last.
         columns: which columns hold texts and labels.
         pack_size: how many adapters are trained at once; None measures, once per run.
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
@@ -80,6 +83,8 @@ def train_many(
     check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
     for name, value in {"overwrite": overwrite, "progress": progress}.items():
         checked(value, bool, name)
+    if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
+        note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
     out, kind, tokenizer = Path(out), task_named(task), Tokenizer.of(backbone)
     with Progress(progress) as shown:
         jobs = []

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..models.tokens import Tokenizer, Tokens
+from ..notes import note
 from . import metrics
 from .batches import Shape
 from .data import Examples
@@ -71,6 +72,9 @@ class Classify(Labelled):
         names = in_order(examples.labels or ())
         if len(names) < 2:
             raise GraftaxError(f"{examples.source}: every row has the label {names[0]!r}; there must be at least two.")
+        if 2 * len(names) > len(examples) and len(names) > 2:  # two rows of two labels are somebody's first try
+            many = f"{len(names)} different labels on {len(examples)} rows"
+            note(f"{examples.source}: {many}: too few of each to learn; are these labels, and not, say, the rows' numbers?")
         return examples.names or names
 
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
