@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ def _interpreter(library: str) -> str:
 def _write_adapter(library: str, job: Job, directory: Path, backbone: Backbone) -> None:
     """The fresh adapter as the peer's own directory."""
     if library == "adapters":
-        export_adapter(job.adapter.finished(), directory, backbone, name="cell")
+        fresh = replace(job.adapter.finished(), recipe={})  # the rows it is given are cut already
+        export_adapter(fresh, directory, backbone, name="cell")
         return
     body = _body(job)
     if any(isinstance(method, PTuning) for method in job.adapter.methods):

@@ -53,6 +53,8 @@ _PLAIN = """\
     {{- 'Assistant:' }}
 {%- endif %}"""
 
+CHAT_TEMPLATE = "chat_template.jinja"  # the file in which a directory holds its template
+
 #: By name: the text, and the token with which it ends a turn ("": the one that ends texts). `plain` suits any tokenizer.
 TEMPLATES = {
     "chatml": (_CHATML, "<|im_end|>"),

@@ -2,12 +2,14 @@
 
 It becomes an adapter of a head alone, so what answers with it is the code that answers with adapters. Its kind is what
 `architectures` in config.json says, its modules are those of the family's task model (`HeadLayout`), its labels `id2label`.
+It reads as many tokens of a text as the tokenizer's config says (`model_max_length`), as transformers does where it cuts texts.
 A head that is not what its config says is left out, and a note says so: the backbone is a backbone all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from ..errors import GraftaxError
 from ..notes import note
 from .checkpoint import Stored
 from .fingerprint import all_finite
+from .tokenizer_files import text_length
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -65,7 +68,9 @@ def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Sto
             raise GraftaxError(f"the weights are damaged: {key} holds NaN or infinite numbers.")
     leaves = {leaf: np.ascontiguousarray(array) for leaf, array in head.leaves(site, read).items()}
     states = {head.key: {site: (leaves, {leaf: np.asarray(array) for leaf, array in fixed.items()})}}
-    return Adapter((head,), states, task, () if task == "regress" else labels, backbone.fingerprint)
+    length = text_length(Path(backbone.directory)) if backbone.directory else None
+    recipe = {} if length is None else {"max_length": length}
+    return Adapter((head,), states, task, () if task == "regress" else labels, backbone.fingerprint, recipe=recipe)
 
 
 def _is_for(raw: Mapping[str, Any], task: str) -> bool:

@@ -10,6 +10,7 @@ other directories go through transformers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..errors import GraftaxError
 from ..json_files import read_object, refuse_pointer
 from .characters import read_pair
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_ENDLESS = 10**9  # transformers writes 10**30 where there is no limit
 _EXCEPT = ("qwen2", "mistral")  # model types of which transformers takes another class than the files name
 
 _TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
@@ -109,7 +112,7 @@ class TokenizerFiles:
 
     @cached_property
     def _config(self) -> dict[str, Any]:
-        file = self.directory / "tokenizer_config.json"
+        file = self.directory / TOKENIZER_CONFIG
         return read_object(file) if file.is_file() else {}
 
     @cached_property
@@ -177,6 +180,20 @@ class TokenizerFiles:
             if not same or not all(token in states for token in listed.values()):
                 return False
         return all(name in own and own[name].special for name in named)
+
+
+def text_length(directory: Path) -> int | None:
+    """Tokens of a text at most, as a directory's tokenizer says it; None where it does not, or says a number beyond reason."""
+    file = directory / TOKENIZER_CONFIG
+    said = read_object(file).get("model_max_length") if file.is_file() else None
+    return said if type(said) is int and 0 < said < _ENDLESS else None
+
+
+def write_text_length(directory: Path, length: int) -> None:
+    """Make a directory's tokenizer say it, where transformers looks for it."""
+    file = directory / TOKENIZER_CONFIG
+    said = read_object(file) if file.is_file() else {}
+    file.write_text(json.dumps(said | {"model_max_length": length}, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _read_backend(file: Path) -> Any:

@@ -13,13 +13,16 @@ import numpy as np
 from .. import disk
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import load_adapter
-from ..adapters.head import FIRST, Head
+from ..adapters.fitting import head_of, length_for, names_for
+from ..adapters.head import FIRST
 from ..adapters.merging import merge
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.chat import CHAT_TEMPLATE, template_of
 from ..models.checkpoint import TEXT_FILES
 from ..models.inputs import Inputs
 from ..models.load import unstack_weights
+from ..models.tokenizer_files import write_text_length
 
 _PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
 
@@ -35,6 +38,8 @@ def export_merged(
 ) -> float:
     """Write config.json, model.safetensors and the files about texts; returns the largest difference to the unmerged logits.
 
+    Texts are cut where the adapter cuts them, which transformers keeps as the tokenizer's `model_max_length`.
+
     Arguments as of `Predictor.load` and `save_adapter`. Raises GraftaxError for what `merge` refuses, and for a head that
     transformers' task model has not.
     """
@@ -42,7 +47,7 @@ def export_merged(
 
     if isinstance(adapter, str | Path):
         adapter = load_adapter(adapter, backbone, any_backbone=any_backbone)
-    head = next((m for m in adapter.methods if isinstance(m, Head)), None)
+    head, names = head_of(adapter), names_for(adapter, labels, "the adapter")
     if head is not None and head.site == FIRST:
         raise GraftaxError("its head reads the first position without the pooler, which transformers' task model cannot.")
     whole, rest = merge(backbone, adapter, any_backbone=any_backbone)
@@ -57,9 +62,6 @@ def export_merged(
         config["architectures"] = [f"{backbone.family.task_model}Model"]
         tensors = {key.removeprefix(f"{backbone.family.prefix}."): tensor for key, tensor in tensors.items()}
     else:
-        names = list(labels or adapter.labels or (f"LABEL_{i}" for i in range(head.labels)))
-        if len(names) != head.labels:
-            raise GraftaxError(f"{len(names)} label names for a head of {head.labels} classes.")
         kind = "TokenClassification" if adapter.task == "tag" else "SequenceClassification"
         config["architectures"] = [f"{backbone.family.task_model}For{kind}"]
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
@@ -74,6 +76,7 @@ def export_merged(
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         if backbone.directory is not None:
             _copy_text_files(Path(backbone.directory), draft)
+            _keep_how_texts_are_read(adapter, backbone, draft)
     return drift
 
 
@@ -82,6 +85,14 @@ def _copy_text_files(source: Path, target: Path) -> None:
     for file in (file for pattern in TEXT_FILES for file in source.glob(pattern) if file.is_file()):
         (target / file.relative_to(source)).parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target / file.relative_to(source))
+
+
+def _keep_how_texts_are_read(adapter: Adapter, backbone: Backbone, directory: Path) -> None:
+    """What a head answers depends on where texts are cut, what a chat is answered on its template: both as of the adapter."""
+    if head_of(adapter) is not None:
+        write_text_length(directory, length_for(adapter, backbone, backbone.config.max_tokens))
+    if (template := adapter.recipe.get("chat_template")) is not None:
+        (directory / CHAT_TEMPLATE).write_text(template_of(template), "utf-8")
 
 
 def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter) -> float:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from ... import disk
 from ...errors import GraftaxError
+from ...notes import note
 from ..adapter import Adapter
 from ..directory import MARKS
-from ..fitting import refuse_unfit
+from ..fitting import length_for, refuse_unfit
 from ..fusion import Fusion
 from ..head import Head
 from .files import head_files, known, method_files
@@ -23,6 +24,8 @@ def export_adapter(
     adapter: Adapter, directory: str | Path, backbone: Backbone, *, name: str | None = None, overwrite: bool = False
 ) -> Path:
     """Write an adapter as `adapters` saves it, whole or not at all, and return its directory.
+
+    Those files have no place for the length at which texts are cut; a note says it.
 
     Args:
         adapter: of methods that library has, as docs/files.md lists them.
@@ -52,4 +55,7 @@ def export_adapter(
         for file, content in files.items():
             (draft / file).parent.mkdir(exist_ok=True)
             (draft / file).write_bytes(content)
+    most = backbone.config.max_tokens
+    if "max_length" in adapter.recipe and (length := length_for(adapter, backbone, most)) < most:
+        note(f"{directory}: no file there says that it reads {length} tokens of a text; cut them there (max_length).")
     return directory
