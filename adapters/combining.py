@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
+from ..notes import note
 from ..typed import Size, checked
 from .adapter import Adapter
 from .fitting import is_finite, refuse_unsound
@@ -57,7 +58,8 @@ def combine(
             site's change, in (0, 1]. Neither: nothing is cut.
         density: share of the entries that ties, dare_* and magnitude_prune keep, in (0, 1].
         seed: of the entries that dare_* drops.
-        head: the number of the adapter whose head and labels the result has; None: no head.
+        head: the number of the adapter whose task, head and labels the result has; None: no head, and the first one's task.
+            Where the adapters differ in these, a note says which are kept.
 
     Raises:
         GraftaxError: adapters of different backbones, methods that cannot be expressed as a change of kernels, settings out of
@@ -91,6 +93,9 @@ def combine(
             raise GraftaxError(f"the combination is not finite at {infinite}.")
         made = _as_lora(factors(merged, rank, energy), kept)
     refuse_unsound(made, "the combination")
+    if len({(adapter.task, adapter.labels if head is not None else ()) for adapter in adapters}) > 1:
+        what = f"{made.task} ({', '.join(made.labels)})" if made.labels else made.task
+        note(f"these adapters are for different things; combined they are for {what}, as adapter {(head or 0) + 1} is.")
     return made
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cases import fresh, logits, mapped, random_adapter
 from conftest import some_inputs
+from noted import noted
 
 from graftax import IA3, Adapter, BitFit, Full, GraftaxError, LoRA, Prefix, combine, load_adapter, save_adapter, to_lora
 from graftax.adapters.combining import Deltas, deltas, trim
@@ -175,3 +176,17 @@ def test_other_backbones_are_refused(backbone_of: Any) -> None:
     other = mapped(dataclasses.replace(one, fingerprint="another"), lambda site, leaf, value: value)
     with pytest.raises(GraftaxError, match="different backbones"):
         combine([one, other], [1.0, 1.0])
+
+
+def test_what_a_combination_of_different_adapters_is_for(backbone_of: Any) -> None:
+    """Bodies of different tasks and labels may be combined, as in the papers; a note says whose head and labels answer."""
+    backbone = backbone_of("bert")
+    one, same = (random_adapter(backbone, (LoRA(r=2, alpha=5.0),), seed=seed) for seed in (1, 2))
+    other = dataclasses.replace(same, labels=("x", "y", "z"))
+    said = "these adapters are for different things; combined they are for classify "
+    assert noted(lambda: combine([one, same], [1.0, 1.0])) == []
+    assert noted(lambda: combine([one, other], [1.0, 1.0])) == [f"{said}({', '.join(one.labels)}), as adapter 1 is."]
+    assert noted(lambda: combine([one, other], [1.0, 1.0], head=1)) == [f"{said}(x, y, z), as adapter 2 is."]
+    assert noted(lambda: combine([one, other], [1.0, 1.0], head=None)) == []
+    bare = dataclasses.replace(body(other), labels=(), task="sft", states={"lora": other.states["lora"]})
+    assert noted(lambda: combine([one, bare], [1.0, 1.0])) == [f"{said}({', '.join(one.labels)}), as adapter 1 is."]
