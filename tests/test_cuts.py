@@ -35,21 +35,26 @@ def an_adapter(backbone: Backbone, **recipe: Any) -> Adapter:
         ("classify", [{"text": text, "label": "x"} for text in ("a", FULL, LONG, LONG * 9)], (2, 4)),
         ("classify", [{"text": "plum", "label": "x", "pair": text} for text in ("", FULL, "plum " * 12)], (1, 3)),
         ("regress", [{"text": text, "label": 1.0} for text in (FULL, LONG)], (1, 2)),
-        ("tag", [{"text": LONG * 3, "label": "O " * len((LONG * 3).split())}], (0, 5)),
-        ("lm", [{"text": "x" * 100}], (0, 7)),
         ("sft", [{"prompt": "p" * 5, "completion": "c" * n} for n in (1, 9, 10, 40)], (2, 4)),
         ("seq2seq", [{"prompt": "p" * n, "completion": "c" * m} for n, m in ((15, 14), (16, 1), (1, 15))], (2, 3)),
         ("dpo", [{"prompt": "p", "chosen": "c" * n, "rejected": "r" * m} for n, m in ((2, 3), (40, 2), (40, 40))], (2, 3)),
     ],
 )
 def test_how_many_are_cut(tiny: Backbone, teller: Backbone, task: str, rows: Any, cut: tuple[int, int]) -> None:
-    """Rows of the data, whatever texts they have; a text of just so many tokens is whole, and pieces lose nothing."""
+    """Rows of the data, whatever texts they have; a text of just so many tokens is whole."""
     columns = Columns(pair="pair" if "pair" in rows[0] else None)
     rows = [row | ({"pair": row["pair"] or "a"} if "pair" in row else {}) for row in rows]
     examples = read_examples(rows, columns, task)
     tokenizer = Tokenizer.of(teller if TASKS[task].headless else tiny)
     labels = () if TASKS[task].headless else ("x", "O")
     assert TASKS[task].rows(examples, labels, tokenizer, ROOM, truncate=True).cut == cut
+
+
+def test_pieces_lose_nothing(tiny: Backbone, teller: Backbone) -> None:
+    tags = read_examples([{"text": LONG * 3, "label": "O " * len((LONG * 3).split())}], Columns(), "tag")
+    assert TASKS["tag"].rows(tags, ("x", "O"), Tokenizer.of(tiny), ROOM).cut[0] == 0
+    text = read_examples([{"text": "x" * 100}], Columns(), "lm")
+    assert TASKS["lm"].rows(text, (), Tokenizer.of(teller), ROOM).cut[0] == 0
 
 
 def test_a_turn_that_is_cut_away(teller: Backbone) -> None:
