@@ -36,6 +36,7 @@ from ..adapters.hub import export_adapter
 from ..adapters.p_tuning import PTuning
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.own_head import PROBLEM_TYPES
 from ..train.batches import plan_epoch
 from ..train.job import Job
 from ..train.recipe import Recipe
@@ -43,8 +44,6 @@ from ..train.rows import Rows
 from ..train.step import learning_rate
 
 LIBRARIES = {"peft": "torch peft", "adapters": "torch adapters safetensors"}
-#: Tasks a peer can train, and what transformers calls their loss.
-_LOSSES = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
 _ADAMW_ALONE = ("optimizer", "preconditioned", "lora_plus", "layer_decay", "unfreeze", "patience")
 
 
@@ -101,8 +100,8 @@ def run_peer(library: str, backbone: Backbone, job: Job, test: Rows, *, python: 
 
 
 def _check(library: str, backbone: Backbone, job: Job) -> None:
-    if job.adapter.task not in _LOSSES:
-        raise GraftaxError(f"the peer {library} trains the tasks {', '.join(_LOSSES)}, not {job.adapter.task}.")
+    if job.adapter.task not in PROBLEM_TYPES:
+        raise GraftaxError(f"the peer {library} trains the tasks {', '.join(PROBLEM_TYPES)}, not {job.adapter.task}.")
     if backbone.directory is None:
         raise GraftaxError(f"the peer {library} loads the backbone from its directory, and {backbone.name} has none.")
     if backbone.quantize or backbone.dtype != np.float32:
@@ -157,7 +156,7 @@ def _facts(backbone: Backbone, job: Job, test: Rows) -> dict[str, Any]:
         "probe": not _body(job),
         "parameters": job.adapter.parameters,
         "classes": len(job.adapter.labels),
-        "problem_type": _LOSSES[job.adapter.task],
+        "problem_type": PROBLEM_TYPES[job.adapter.task],
         "pad": backbone.config.pad_id,
         "seed": recipe.seed,
         "weight_decay": recipe.weight_decay,

@@ -24,7 +24,9 @@ from .tokenizer_files import text_length
 if TYPE_CHECKING:
     from .backbone import Backbone
 
-_TASKS = {"single_label_classification": "classify", "multi_label_classification": "multilabel", "regression": "regress"}
+#: Tasks, and what transformers calls their loss: `problem_type` in config.json.
+PROBLEM_TYPES = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
+_TASKS = {problem_type: task for task, problem_type in PROBLEM_TYPES.items()}
 
 
 class _Unfit(Exception):

@@ -22,9 +22,8 @@ from ..models.chat import CHAT_TEMPLATE, template_of
 from ..models.checkpoint import TEXT_FILES
 from ..models.inputs import Inputs
 from ..models.load import unstack_weights
+from ..models.own_head import PROBLEM_TYPES
 from ..models.tokenizer_files import write_text_length
-
-_PROBLEMS = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
 
 
 def export_merged(
@@ -66,8 +65,8 @@ def export_merged(
         config["architectures"] = [f"{backbone.family.task_model}For{kind}"]
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
         config["label2id"] = {name: i for i, name in enumerate(names)}
-        if adapter.task in _PROBLEMS:
-            config["problem_type"] = _PROBLEMS[adapter.task]
+        if adapter.task in PROBLEM_TYPES:
+            config["problem_type"] = PROBLEM_TYPES[adapter.task]
         for site, (leaves, _) in adapter.states[head.key].items():
             tensors |= {name: np.ascontiguousarray(tensor) for name, tensor in head.tensors(site, leaves).items()}
     drift = _drift(backbone, adapter, whole, rest)
