@@ -95,7 +95,7 @@ def evaluate_language(
     length = length_for(adapter, backbone, backbone.config.max_tokens)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
     found = outputs_of(backbone, adapter, rows)
-    return task.score(rows.examples, [task.answer(mine, (), rows.tokens[i]) for i, mine in found.items()], ())
+    return task.measure(rows, {i: task.answer(mine, (), rows.tokens[i]) for i, mine in found.items()}, ())
 
 
 def outputs_of(backbone: Backbone, adapter: Adapter, rows: Rows) -> dict[int, np.ndarray]:

@@ -104,8 +104,9 @@ def test_turns_of_a_chat_are_held_out_together(teller: Backbone, tmp_path: Path)
     known |= {"recipe": Recipe(max_length=90, chat_template=THINKING), "tokenizer": Tokenizer.of(teller)}
     job = prepare("a", [{"messages": c} for c in chats], 0.34, **known)
     assert job.val is not None
-    sides = [{rows.examples.texts[i][0]["content"] for i in range(len(rows))} for rows in (job.train, job.val)]
+    sides = [{messages[0]["content"] for messages in rows.examples.texts} for rows in (job.train, job.val)]
     assert (len(job.train), len(job.val)) == (8, 4)
+    assert [len(side) for side in sides] == [4, 2]
     assert not sides[0] & sides[1]
 
 

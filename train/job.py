@@ -20,7 +20,7 @@ from ..models.tokens import Tokenizer, note_cut
 from ..notes import note
 from ..shown import Shown
 from .batches import Shape, number_of_batches, shape_alone, shape_for
-from .data import Columns, Examples, are_among, check_fraction, read_examples, split
+from .data import Columns, are_among, check_fraction, read_examples, split
 from .measure import Measure
 from .optimizer import check_rates, rates
 from .recipe import Recipe
@@ -121,7 +121,8 @@ def prepare(
     rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length, recipe.truncate), None
     note_cut(name, *rows.cut, recipe.max_length)
     if isinstance(val, float):
-        rows, val_rows = _held_out(rows, examples, val, recipe.seed)
+        left, held_out = split(rows.examples, val, recipe.seed)
+        rows, val_rows = rows.take(left), rows.take(held_out)
     elif held is not None:
         val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
         note_cut(f"{name}, validation", *val_rows.cut, recipe.max_length)
@@ -141,16 +142,6 @@ def prepare(
         recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
     )
     return Job(name, recipe, adapter, rows, val_rows, shape)
-
-
-def _held_out(rows: Rows, examples: Examples, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Rows for training and for validation; those of one chat are on one side."""
-    if rows.owners is None:
-        left, held = split(rows.examples, fraction, seed)
-        return rows.take(left), rows.take(held)
-    sides = [set(part) for part in split(examples, fraction, seed)]
-    left, held = ([i for i, owner in enumerate(rows.owners) if owner in side] for side in sides)
-    return rows.take(left), rows.take(held)
 
 
 def _settings_of(recipe: Recipe) -> dict[str, Any]:

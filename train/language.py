@@ -44,7 +44,10 @@ class LanguageModel(Task):
     def rows(
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
-        """Each text's tokens in rows of at most `max_length`; a row begins with the last token of the one before."""
+        """Each text's tokens in rows of at most `max_length`; a row begins with the last token of the one before.
+
+        A row is an example of its own: of a single long text, too, some may be held out.
+        """
         tokens, labels, owner = [], [], []
         for i, ids in enumerate(tokenizer.ids(examples.texts)):
             ids = tokenizer.ended(ids)
@@ -70,6 +73,9 @@ class LanguageModel(Task):
 
     def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         return Answer(None, tuple(outputs.astype(np.float64).sum(0).tolist()))
+
+    def whole(self, answers: Sequence[Answer]) -> Answer:
+        return Answer(None, tuple(np.sum([a.score for a in answers], axis=0).tolist()))
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         """Perplexity and accuracy over all counted tokens."""
@@ -107,7 +113,7 @@ class SupervisedFineTuning(LanguageModel):
             tokens.append(Tokens(ids, np.zeros_like(ids), None, cut=cut))
             labels.append(np.where(counted, successors(ids), IGNORE).astype(np.int32))
             owners.append(owner)
-        return Rows(examples.take(owners), tokens, labels, owners=owners)
+        return Rows(examples, tokens, labels, owners=owners)
 
     @staticmethod
     def _pairs(examples: Examples, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

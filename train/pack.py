@@ -183,10 +183,10 @@ class Pack:
         if (found := self._answers(slot, job, job.val)) is None:
             return None
         answers, loss = found
-        return {"loss": loss, **self.task.score(job.val.examples, answers, job.adapter.labels)}
+        return {"loss": loss, **self.task.measure(job.val, answers, job.adapter.labels)}
 
-    def _answers(self, slot: int, job: Job, rows: Rows) -> tuple[list[Answer], float] | None:
-        """Predictions of a slot's adapter for rows, in their order, and their mean loss; None where a logit is not finite.
+    def _answers(self, slot: int, job: Job, rows: Rows) -> tuple[dict[int, Answer], float] | None:
+        """What a slot's adapter says of each text of some rows, and their mean loss; None where a logit is not finite.
 
         The mean is over the batches', each as often as it has texts.
         """
@@ -204,7 +204,7 @@ class Pack:
                 if not np.isfinite(mine).all():
                     return None
                 answers[i] = self.task.answer(mine, names, rows.tokens[i])
-        return [answers[i] for i in range(len(answers))], losses / len(rows.tokens)
+        return answers, losses / len(rows.tokens)
 
     def _settled(self) -> Any:
         return settled(self.state.trainable, self.state.fixed)

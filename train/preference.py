@@ -71,10 +71,13 @@ class DirectPreference(SupervisedFineTuning):
     def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
         return Answer(None, float(outputs[0]) - float(outputs[1]))
 
+    def whole(self, answers: Sequence[Answer]) -> Answer:
+        return Answer(None, tuple(answer.score for answer in answers))
+
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         """Share of the pairs in which r(chosen) is the larger, and the mean of r(chosen) - r(rejected)."""
-        rewards = np.array([answer.score for answer in answers])
-        margins = rewards[::2] - rewards[1::2]
+        chosen, rejected = np.array([answer.score for answer in answers]).T
+        margins = chosen - rejected
         return {"reward_accuracy": float((margins > 0).mean()), "margin": float(margins.mean())}
 
 

@@ -75,13 +75,17 @@ class Task(ABC):
         """From one row's outputs, cut to its classes (and its tokens or more)."""
 
     def whole(self, answers: Sequence[Answer]) -> Answer:
-        """The answer to one text, of those to its pieces; only tagging has several."""
+        """The answer to an example, of those to its texts (`Rows.texts`): the pieces of a long one, the turns of a chat."""
         (answer,) = answers
         return answer
 
     @abstractmethod
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
-        """Metrics by name."""
+        """Metrics by name, of one answer to each example."""
+
+    def measure(self, rows: Rows, answers: Mapping[int, Answer], names: Sequence[str]) -> dict[str, float]:
+        """Metrics by name, of an answer to each text of some rows."""
+        return self.score(rows.examples, [self.whole([answers[i] for i in texts]) for texts in rows.texts], names)
 
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
         """A row's labels, each with what was answered in its place, for a table of confusions; none where they are numbers."""

@@ -167,8 +167,9 @@ class Regress(Labelled):
 class Tag(Labelled):
     """One label per word, read at the word's first token.
 
-    A text of more tokens than a row may have is read in pieces (`Tokenizer.pieces`), each of which is an example of its own.
-    A word without a token is not learnt from; it is answered by `OUTSIDE`, without a score.
+    A text of more tokens than a row may have is read in pieces (`Tokenizer.pieces`), which are trained on one by one, and
+    answered and measured as one text. A word without a token is not learnt from; it is answered by `OUTSIDE`, without a
+    score.
     """
 
     name = "tag"
@@ -185,18 +186,16 @@ class Tag(Labelled):
         self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
     ) -> Rows:
         examples = spelled(examples, names)
-        texts, tags, tokens, labels = [], [], [], []
-        each = zip(examples.texts, examples.labels or (), self.encode(examples, names), strict=True)
-        for pieces, (words, said, known) in zip(tokenizer.pieces(examples.texts, max_length), each, strict=True):
+        tokens, labels, owners = [], [], list[int]()
+        pieces_of_each = tokenizer.pieces(examples.texts, max_length)
+        for i, (pieces, tags) in enumerate(zip(pieces_of_each, self.encode(examples, names), strict=True)):
             begin = 0
             for piece in pieces:
-                own = slice(begin, begin + piece.count)
-                texts.append(words[own])
-                tags.append(said[own])
                 tokens.append(piece)
-                labels.append(_on_first_tokens(piece, known[own]))
-                begin = own.stop
-        return Rows(replace(examples, texts=tuple(texts), labels=tuple(tags)), tokens, labels)
+                labels.append(_on_first_tokens(piece, tags[begin : begin + piece.count]))
+                owners.append(i)
+                begin += piece.count
+        return Rows(examples, tokens, labels, owners=owners)
 
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         """The number of every word's tag."""
