@@ -28,6 +28,7 @@ COSTS = {
     "memory_bytes": "memory of a step",
     "file_bytes": "bytes of the file",
 }
+TIMES = ("seconds", "step_seconds")  # of the costs those that say little where other processes used the cores
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Peer:
     step_ratio: float | None  # the peer's over graftax's: above 1, graftax is faster
     total_ratio: float | None  # of all steps with compiling
     process_seconds: float | None  # of the peer's process
+    busy: bool  # whether some of these times were taken while others used the cores, or may have been
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class Analysis:
         known = [c for c in of_blocks if c is not None]
         return float(np.mean(known)) if method in self.methods and len(known) == len(of_blocks) else None
 
-    def busy(self, method: str) -> bool:
-        """Whether some of a method's times were taken while others used the cores."""
-        return any(entry.busy for block in self.compared if (entry := block.entry(method)) is not None)
+    def busy(self, method: str, field: str = "seconds") -> bool:
+        """Whether a cost of a method is a time, and some of it was taken while others used the cores."""
+        return field in TIMES and any(entry.busy for block in self.compared if (entry := block.entry(method)) is not None)
 
     def score(self, method: str) -> Interval:
         """Mean over the blocks, in the unit of `statistics.score`; of a method in `methods`."""
@@ -149,29 +151,38 @@ class Analysis:
 
     def recommend(self, block: Block | None = None) -> Recommendation | None:
         """On one block, or over all; None: there is no method that could be."""
-        ranked = list(self.methods if block is None else block.methods)
-        differences = self.pairs if block is None else block.differences
+        blocks, differences, ranked = self.compared, self.pairs, list(self.methods)
         if block is not None:
-            ranked.sort(key=lambda m: block.resampled.score(m)[0], reverse=True)
-        doubts = {m: said for m in ranked if (said := self.doubts(m, block))}
-        methods = [m for m in ranked if m not in doubts]
-        if not methods:
+            blocks, differences = (block,), block.differences
+            ranked = sorted(block.methods, key=lambda m: -block.resampled.score(m)[0])
+        doubts = {method: said for method in ranked if (said := self.doubts(method, block))}
+        candidates = [method for method in ranked if method not in doubts]
+        if not candidates:
             return None
-        best = methods[0]
-        over = {m: pair_of(differences, best, m) for m in methods[1:]}
-        alike = [best, *(m for m, d in over.items() if d is None or not d.told_apart)]
-        resampled = [block.resampled] if block else [of.resampled for of in self.compared]
-        error = np.mean([of.score(best)[1] for of in resampled], axis=0).std()
-        close = [best, *(m for m, d in over.items() if d is not None and d.gain.value <= error)]
+        best, *others = candidates
+        alike, close, losses = [best], [best], dict[str, Difference]()
+        error = np.mean([of.resampled.score(best)[1] for of in blocks], axis=0).std()
+        for other in others:
+            loss = pair_of(differences, best, other)
+            if loss is None:  # no seed in common: nothing tells them apart, and nothing says that it is as good
+                alike.append(other)
+                continue
+            losses[other] = loss
+            if not loss.told_apart:
+                alike.append(other)
+            if loss.gain.value <= error:
+                close.append(other)
+        choice = min(close, key=lambda method: self._price(method, block))  # of equally cheap ones the better: the first
+        passed_over = {method: doubts[method] for method in ranked[: ranked.index(best)]}
+        return Recommendation(tuple(candidates), best, tuple(alike), tuple(close), choice, losses.get(choice), passed_over)
 
-        def cost(method: str) -> tuple[float, ...]:
-            entry = block.entry(method) if block else None
-            costs = [entry.mean(f) if entry else self.cost(method, f) for f in ("parameters", "seconds")]
-            return tuple(float("inf") if c is None else c for c in costs)
-
-        choice = min(close, key=cost)  # of equally cheap ones the better: the first
-        passed_over = {m: doubts[m] for m in ranked[: ranked.index(best)]}
-        return Recommendation(tuple(methods), best, tuple(alike), tuple(close), choice, over.get(choice), passed_over)
+    def _price(self, method: str, block: Block | None) -> tuple[float, float]:
+        """What decides between methods that are about as good: parameters, then seconds, if they are a quiet machine's."""
+        entry = block.entry(method) if block else None
+        busy = entry.busy if entry else self.busy(method)
+        costs = [entry.mean(field) if entry else self.cost(method, field) for field in ("parameters", "seconds")]
+        parameters, seconds = (float("inf") if cost is None else cost for cost in costs)
+        return parameters, float("inf") if busy else seconds
 
 
 def analyse(folder: Path) -> Analysis:
@@ -269,6 +280,7 @@ def _peer(key: Key, name: str, cells: Sequence[tuple[Record, Record]], folder: P
         ratio(mean_of(theirs, "step_seconds"), mean_of(mine, "step_seconds")),
         ratio(_total_seconds(theirs), _total_seconds(mine)),
         mean_of(theirs, "process_seconds"),
+        any(record.busy for record in (*mine, *theirs)),
     )
 
 

@@ -43,11 +43,13 @@ def mean_features(backbone: Backbone, rows: Rows) -> np.ndarray:
 def nearest_means(known: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Cosines `[texts, classes]` of features `asked [texts, d]` with the mean of each class of `known [n, d]`, of unit vectors.
 
-    `labels [n]` are class indices from 0, each of them there.
+    `labels [n]` are class indices from 0; with the mean of a class that none of them is the cosine is minus infinity.
     """
-    unit = _unit(known)
-    means = _unit(np.stack([unit[labels == label].mean(0) for label in range(labels.max() + 1)]))
-    return _unit(asked) @ means.T
+    unit, classes = _unit(known), np.unique(labels)
+    means = _unit(np.stack([unit[labels == label].mean(0) for label in classes]))
+    cosines = np.full((len(asked), labels.max() + 1), -np.inf)
+    cosines[:, classes] = _unit(asked) @ means.T
+    return cosines
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -7,10 +7,10 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -89,26 +89,41 @@ def blocks_of(records: Iterable[Record], folder: Path) -> list[Block]:
 
 
 def _block(key: Key, records: list[Record], folder: Path, replicates: int) -> Block:
-    metrics = {record.metric for record in records if came_through(record)}
-    if len(metrics) > 1:
-        raise GraftaxError(
-            f"{where(key)} was measured by {', '.join(sorted(metrics))}; run the benchmark into a fresh directory."
-        )
-    metric = metric_named(metrics.pop()) if metrics else metric_named("accuracy")
-    data = next((r.data for r in reversed(records) if came_through(r)), "")
+    """What was measured on a block. Runs on other data than the newest, or on fewer examples, are shown and not compared."""
+    measured = [record for record in records if came_through(record)]
+    metric, data = _metric_of(key, measured), measured[-1].data if measured else ""
+    predictions = _of_most_examples(
+        {
+            (named(record), record.seed): found
+            for record in measured
+            if record.data == data and (found := _predictions(record, folder)) is not None
+        }
+    )
     by_name: dict[str, list[Record]] = {}
     for record in records:
         by_name.setdefault(named(record), []).append(record)
-    predictions = {(named(r), r.seed): p for r in records if r.data == data and (p := _predictions(r, folder)) is not None}
-    examples = max((len(p.top) for p in predictions.values()), default=0)
-    predictions = {run: p for run, p in predictions.items() if len(p.top) == examples}
     entries = tuple(_entry(name, runs, data, predictions) for name, runs in by_name.items())
     resampled = Resampled.of(predictions, metric, key[1], replicates)
     compared = [e.name for e in entries if e.trouble is None and e.library == "graftax"]
     return Block(key, metric, entries, resampled, tuple(pairs(compared, [resampled])))
 
 
-def _entry(name: str, records: list[Record], data: str, predictions: dict[tuple[str, int], Predictions]) -> Entry:
+def _metric_of(key: Key, measured: Sequence[Record]) -> Metric:
+    names = {record.metric for record in measured} or {"accuracy"}
+    if len(names) > 1:
+        raise GraftaxError(
+            f"{where(key)} was measured by {', '.join(sorted(names))}; run the benchmark into a fresh directory."
+        )
+    return metric_named(names.pop())
+
+
+def _of_most_examples(predictions: Mapping[tuple[str, int], Predictions]) -> dict[tuple[str, int], Predictions]:
+    """Those that can be paired by example."""
+    most = max((len(found.top) for found in predictions.values()), default=0)
+    return {run: found for run, found in predictions.items() if len(found.top) == most}
+
+
+def _entry(name: str, records: list[Record], data: str, predictions: Mapping[tuple[str, int], Predictions]) -> Entry:
     runs = {r.seed: r for r in records if came_through(r)}
     failed = [r for r in records if not came_through(r) and r.seed not in runs]
     trouble = None
@@ -125,14 +140,16 @@ def _predictions(record: Record, folder: Path) -> Predictions | None:
     if not came_through(record) or record.predictions is None:
         return None
     file = folder / record.predictions
-    if not file.resolve().is_relative_to(folder.resolve()):
+    if not _lies_in(folder, file):
         raise GraftaxError(f"{folder}: a result names predictions outside of this directory ({record.predictions}).")
-    if not file.is_file():
-        return None
+    return Predictions.load(file) if os.path.isfile(file) else None
+
+
+def _lies_in(folder: Path, file: Path) -> bool:
     try:
-        return Predictions.load(file)
-    except (ValueError, TypeError, OSError, BadZipFile) as error:
-        raise GraftaxError(f"{file}: no predictions of a benchmark ({error}); remove it to go on without.") from error
+        return file.resolve().is_relative_to(folder.resolve())
+    except ValueError:  # a name that no file can have
+        return False
 
 
 def paired_gain(mine: Sequence[Record], theirs: Sequence[Record], folder: Path, their_folder: Path) -> Interval | None:

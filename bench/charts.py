@@ -6,7 +6,7 @@ A method has one colour in all plots of a report.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,8 @@ from .analysis import COSTS, Analysis
 from .blocks import Block, named, where
 from .metrics import metric_named
 from .statistics import Ranks, score
+
+_BETWEEN_BARS, _BETWEEN_NAMES = 0.35, 0.9  # heights in the diagram of mean ranks
 
 
 @dataclass(frozen=True)
@@ -115,28 +117,29 @@ def searches(a: Analysis) -> list[Chart]:
 
 def efficiency(a: Analysis) -> list[Chart]:
     """Value by number of training rows, where a task has several sizes."""
-    colour, charts = colours(a), []
+    charts, several = [], len({block.key[0] for block in a.blocks}) > 1
     for backbone, task in dict.fromkeys(block.key[:2] for block in a.blocks):
         blocks = [block for block in a.blocks if block.key[:2] == (backbone, task)]
-        if len(blocks) < 2:
-            continue
-        series = []
-        for name in dict.fromkeys(entry.name for block in blocks for entry in block.entries):
-            points = []
-            for block in blocks:
-                entry, value = block.entry(name), block.value(name)
-                if entry is not None and value is not None and (rows := entry.mean("rows")) is not None:
-                    points.append((rows, *(say.unit(block.metric) * v for v in (value.value, value.low, value.high))))
-            if points:
-                x, y, low, high = zip(*sorted(points), strict=True)
-                series.append(Series(name, x, y, "curve", low, high, colour=colour[name]))
-        counts = [float(x) for line in series for x in line.x]
-        several = len({block.key[0] for block in a.blocks}) > 1
-        title = f"{task}, {backbone}" if several else task
-        charts.append(
-            Chart("rows", f"Training rows of {title}", "training rows", _unit(blocks[0]), tuple(series), ticks=ticks(counts))
-        )
+        names = dict.fromkeys(entry.name for block in blocks for entry in block.entries)
+        series = [line for name in names if (line := _by_rows(name, blocks, colours(a)[name])) is not None]
+        if len(blocks) > 1 and series:
+            title = f"Training rows of {task}, {backbone}" if several else f"Training rows of {task}"
+            marks = ticks(float(x) for line in series for x in line.x)
+            charts.append(Chart("rows", title, "training rows", _unit(blocks[0]), tuple(series), ticks=marks))
     return charts
+
+
+def _by_rows(name: str, blocks: Sequence[Block], colour: int) -> Series | None:
+    """An entry's values on blocks of several sizes; None where it has none."""
+    points = []
+    for block in blocks:
+        entry, value = block.entry(name), block.value(name)
+        if entry is not None and value is not None and (rows := entry.mean("rows")) is not None:
+            points.append((rows, *(say.unit(block.metric) * v for v in (value.value, value.low, value.high))))
+    if not points:
+        return None
+    x, y, low, high = zip(*sorted(points), strict=True)
+    return Series(name, x, y, "curve", low, high, colour=colour)
 
 
 def fronts(a: Analysis) -> list[Chart]:
@@ -157,7 +160,9 @@ def fronts(a: Analysis) -> list[Chart]:
         places = {m: (a.cost(m, field) or 0.0, height[m]) for m in known}
         front = sorted(places[m] for m in a.front(field) if m in places)
         series = [Series("front", [x for x, _ in front], [y for _, y in front], "line")]
-        series += [Series(m, [x], [y], colour=colour[m]) for m, (x, y) in places.items()]
+        for method, (x, y) in places.items():
+            name = f"{method} (busy)" if a.busy(method, field) else method
+            series.append(Series(name, [x], [y], colour=colour[method]))
         charts.append(
             Chart(
                 f"front-{field.replace('_', '-')}",
@@ -178,7 +183,8 @@ def costs(a: Analysis) -> Chart | None:
         known = {m: c for m in reversed(a.methods) if (c := a.cost(m, field))}  # from the bottom up
         if len(known) > 1:
             least = min(known.values())
-            series.append(Series(cost, [c / least for c in known.values()], list(known), "bars", colour=i))
+            busy = " (busy)" if any(a.busy(m, field) for m in known) else ""
+            series.append(Series(cost + busy, [c / least for c in known.values()], list(known), "bars", colour=i))
     if not series:
         return None
     rows = len(series) * len(a.methods) // 2
@@ -195,26 +201,46 @@ def costs(a: Analysis) -> Chart | None:
 
 def critical_difference(a: Analysis) -> Chart | None:
     """Demšar's diagram: methods on the axis of mean ranks, the best at the left; a bar joins those not told apart."""
-    r: Ranks = a.ranks
+    r = a.ranks
     if r.critical is None:
         return None
-    names, colour = list(r.mean), colours(a)
-    first, last = 1.0, float(len(names))
-    series = [Series("mean rank", [first, last], [0, 0], "line")]
-    for rank in range(1, len(names) + 1):
-        series.append(Series("tick", [rank, rank], [0, 0.12], "line"))
-        series.append(Series(str(rank), [rank], [0.15], "label", align="center"))
-    series.append(Series("critical difference", [first, first + r.critical], [1.1, 1.1], "line"))
-    series.append(Series(f"critical difference {r.critical:.2f}", [first], [1.1], "label"))
+    series = (
+        *_axis_of_ranks(len(r.mean)),
+        Series("critical difference", [1.0, 1.0 + r.critical], [1.1, 1.1], "line"),
+        Series(f"critical difference {r.critical:.2f}", [1.0], [1.1], "label"),
+        *_bars_of_groups(r),
+        *_names_at_ranks(r, colours(a)),
+    )
+    rows = (len(r.mean) + 1) // 2 + len(r.groups) + 3
+    return Chart("ranks", "Mean ranks, 1 is best", "", "", series, bare=True, rows=rows)
+
+
+def _axis_of_ranks(count: int) -> Iterator[Series]:
+    """A line at height 0 with a mark and a number at every rank."""
+    yield Series("mean rank", [1.0, float(count)], [0, 0], "line")
+    for rank in range(1, count + 1):
+        yield Series("tick", [rank, rank], [0, 0.12], "line")
+        yield Series(str(rank), [rank], [0.15], "label", align="center")
+
+
+def _bars_of_groups(r: Ranks) -> Iterator[Series]:
+    """A bar below the axis for every group that is not told apart, each deeper than the one before."""
     for i, group in enumerate(r.groups):
         ends = [r.mean[group[0]] - 0.04, r.mean[group[-1]] + 0.04]
-        series.append(Series(f"not told apart: {say.listed(group)}", ends, [-0.35 * (i + 1)] * 2, "line", width=5))
-    below, half = -0.35 * (len(r.groups) + 1), (len(names) + 1) // 2
-    room = 0.3 * len(names)  # for the labels to stand clear of the best and of the worst
+        yield Series(f"not told apart: {say.listed(group)}", ends, [-_BETWEEN_BARS * (i + 1)] * 2, "line", width=5)
+
+
+def _names_at_ranks(r: Ranks, colour: dict[str, int]) -> Iterator[Series]:
+    """Every method's name, and a line that leads from its rank down and out to it.
+
+    The better half stands at the left, the other at the right; the outermost rank is the highest, so no lines cross.
+    """
+    names, last = list(r.mean), float(len(r.mean))
+    room = 0.3 * len(names)  # for the names to stand clear of the best and of the worst
+    top = -_BETWEEN_BARS * (len(r.groups) + 1)
     for i, name in enumerate(names):
-        left, at = i < half, r.mean[name]
-        depth = below - 0.9 * (i + 1 if left else len(names) - i)
-        edge = first - room if left else last + room
-        series.append(Series(name, [at, at, edge], [0, depth, depth], "line", colour=colour[name]))
-        series.append(Series(f"{name} {at:.2f}", [edge], [depth], "label", align="left" if left else "right"))
-    return Chart("ranks", "Mean ranks, 1 is best", "", "", tuple(series), bare=True, rows=half + len(r.groups) + 3)
+        left, at = i < (len(names) + 1) // 2, r.mean[name]
+        depth = top - _BETWEEN_NAMES * (i + 1 if left else len(names) - i)
+        edge = 1.0 - room if left else last + room
+        yield Series(name, [at, at, edge], [0, depth, depth], "line", colour=colour[name])
+        yield Series(f"{name} {at:.2f}", [edge], [depth], "label", align="left" if left else "right")

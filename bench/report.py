@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import disk
 from . import charts, tables, wording
-from .analysis import Analysis, analyse
+from .analysis import COSTS, Analysis, analyse
 from .blocks import where
 from .charts import Chart
 from .draw import figure, picture
@@ -126,10 +126,11 @@ def _costs(a: Analysis) -> tuple[str, ...]:
     """Who is on the front of each cost."""
     if len(a.methods) < 2:
         return ()
-    fronts = {cost: a.front(field) for field, cost in charts.COSTS.items()}
-    return tuple(
-        f"Beaten by none in both value and {cost}: {wording.listed(front)}." for cost, front in fronts.items() if front
-    )
+    said = []
+    for field, cost in COSTS.items():
+        front = [f"{m} (busy)" if a.busy(m, field) else m for m in a.front(field)]
+        said += [f"Beaten by none in both value and {cost}: {wording.listed(front)}."] if front else []
+    return tuple(said)
 
 
 def _named(content: list[Section]) -> list[tuple[str, Chart]]:
@@ -171,7 +172,6 @@ def _write_parquet(file: Path, records: list[Record]) -> None:
         {name: json.dumps(value) if isinstance(value, dict) else value for name, value in dataclasses.asdict(record).items()}
         for record in records
     ]
-    draft = file.with_name(f".{file.name}")
-    with disk.full_disk(file):
-        parquet.write_table(pyarrow.Table.from_pylist(rows), draft)
-        os.replace(draft, file)
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), out)
+    disk.write_bytes(file, out.getvalue())

@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import math
+import io
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from .. import disk
+from .. import disk, typed
 from ..errors import GraftaxError
+from ..json_files import json_line, parse_json, refuse_pointer
 from .quiet import QUIET
 
 Stage = Literal["search", "final"]
+_LARGEST = 1e38  # of a number: a perplexity beyond it is none
+_LONGEST = 150  # characters of a cell's id before its digest: file systems have room for 255 bytes
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Cell:
     def id(self) -> str:
         """A directory name: readable, and distinct for distinct cells."""
         digest = hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:8]
-        return f"{self.task}-{self.method}-{self.lr:g}-{self.epochs}-{self.seed}-{digest}".replace("/", "_").replace("+", "_")
+        named = f"{self.task}-{self.method}-{self.lr:g}-{self.epochs}-{self.seed}"
+        return f"{re.sub(r'^[.]|[^A-Za-z0-9._-]', '_', named)[:_LONGEST]}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Record(Cell):
     value: float | None = None  # its value
     converged: bool | None = None  # of a result: the search saw that a longer training brings nothing
     edge: str | None = None  # of a result: "lowest" or "highest" where the search saw no rate beyond the best one
-    metrics: dict[str, float] = field(default_factory=dict)  # all that were taken
+    metrics: Mapping[str, float | None] = field(default_factory=dict)  # all that were taken
     ece: float | None = None  # expected calibration error, 15 bins of equal width
     brier: float | None = None  # mean squared distance of the probabilities from the truth
     worst_slice: float | None = None  # share right in the worst slice (a label, or texts of like length) of 10 examples or more
@@ -86,8 +90,15 @@ class Record(Cell):
     commit: str = ""
     device: str = ""
     date: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        """What is no number was not measured: a file has no word for it, and who goes on is to find what was there before."""
+        for name, value in vars(self).items():
+            if isinstance(value, float):
+                object.__setattr__(self, name, _number(value))
+        object.__setattr__(self, "metrics", {name: _number(value) for name, value in self.metrics.items()})
 
     @property
     def busy(self) -> bool:
@@ -99,13 +110,16 @@ class Record(Cell):
         return Cell(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Cell)})
 
 
+def _number(value: float | None) -> float | None:
+    return value if value is not None and abs(value) <= _LARGEST else None
+
+
 def came_through(record: Record) -> bool:
-    """A perplexity beyond all numbers is no result that could be averaged."""
-    return record.error is None and record.value is not None and math.isfinite(record.value)
+    """Whether it has a value: a training may have failed, and a perplexity beyond all numbers is none."""
+    return record.error is None and record.value is not None
 
 
 FILE = "results.jsonl"
-_FIELDS = {f.name for f in dataclasses.fields(Record)}
 
 
 def append(folder: Path, record: Record) -> None:
@@ -116,32 +130,44 @@ def append(folder: Path, record: Record) -> None:
             if file.read(1) != b"\n":  # a crash has cut the last line short
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
-        file.write((json.dumps(asdict(record)) + "\n").encode())
+        file.write((json_line(asdict(record)) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def read(folder: Path) -> list[Record]:
-    """All records of a benchmark's directory and of its shards'; a last line cut short by a crash is dropped."""
+    """All records of a benchmark's directory and of its shards'; a last line cut short by a crash is dropped.
+
+    Raises GraftaxError for a line that is none of this version's results.
+    """
     records = []
     for file in (folder / FILE, *sorted(folder.glob(f"shard-*/{FILE}"))):
-        for row in _lines(file) if file.is_file() else ():
-            if row["predictions"] is not None:
-                row["predictions"] = str(file.parent.relative_to(folder) / row["predictions"])
-            records.append(Record(**row))
+        for record in _records(file) if file.is_file() else ():
+            if record.predictions is not None:
+                record = replace(record, predictions=str(file.parent.relative_to(folder) / record.predictions))
+            records.append(record)
     return records
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    lines = file.read_bytes().split(b"\n")
-    for i, line in enumerate(lines[:-1]):  # what follows the last newline was not written whole
+def _records(file: Path) -> Iterator[Record]:
+    refuse_pointer(file)
+    *lines, _ = file.read_bytes().split(b"\n")  # what follows the last newline was not written whole
+    for number, line in enumerate(lines, 1):
+        where = f"{file}: line {number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise GraftaxError(f"{file}: line {i + 1} is not valid JSON ({error}).") from error
-        if not isinstance(row, dict) or not row.keys() <= _FIELDS:
-            raise GraftaxError(f"{file}: line {i + 1} is no result of this version of graftax.")
-        yield row
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise GraftaxError(f"{where} is no UTF-8 text ({error.reason}).") from error
+        content = parse_json(text, where, not_numbers=True)  # older versions wrote NaN and Infinity
+        if not isinstance(content, dict):
+            raise GraftaxError(f"{where} is no result of a benchmark.")
+        yield typed.read(Record, content, f"{where} is no result of this version of graftax")
+
+
+_BLEU = 5  # sums that BLEU is made of
+_KINDS = {"top": "f", "bottom": "f", "gold": "i", "said": "i", "confidence": "f"}  # of the arrays' numbers
+_CLASSES = ("gold", "said")  # the arrays of class indices
+_MOST_CLASSES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -161,13 +187,33 @@ class Predictions:
     confidence: np.ndarray | None = None  # [n] float32
 
     def save(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}")
-        with disk.full_disk(file), draft.open("wb") as out:
-            np.savez(out, **{name: value for name, value in vars(self).items() if value is not None})
-        os.replace(draft, file)
+        out = io.BytesIO()
+        np.savez(out, **{name: value for name, value in vars(self).items() if value is not None})
+        disk.write_bytes(file, out.getvalue())
 
     @classmethod
     def load(cls, file: Path) -> Predictions:
-        with np.load(file, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+        """Raises GraftaxError for a file that holds no predictions, or is damaged."""
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                found = cls(**{name: arrays[name] for name in arrays.files})
+            found._check()
+        except Exception as error:  # of NumPy, zipfile or zlib: a damaged file may end in any
+            raise GraftaxError(f"{file}: no predictions of a benchmark ({error}); remove it to go on without.") from error
+        return found
+
+    def _check(self) -> None:
+        """ValueError where these cannot be the predictions of some examples."""
+        examples = (len(self.top),)
+        if (self.gold is None) != (self.said is None):
+            raise ValueError("gold or said alone")
+        for name, array in vars(self).items():
+            if array is None:
+                continue
+            shapes = (examples, (*examples, _BLEU)) if name == "top" else (self.top.shape if name == "bottom" else examples,)
+            if array.shape not in shapes or not array.size:
+                raise ValueError(f"{name} has shape {array.shape}")
+            if array.dtype.kind != _KINDS[name] or not np.isfinite(array).all():
+                raise ValueError(f"{name} is no array of numbers of its kind")
+            if name in _CLASSES and not 0 <= array.min() <= array.max() < _MOST_CLASSES:
+                raise ValueError(f"{name} has numbers that are no classes")

@@ -20,16 +20,16 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from .. import disk
+from .. import disk, typed
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
 from ..adapters.head import Head
@@ -38,6 +38,7 @@ from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.load import load_backbone
 from ..models.tokens import note_cut
+from ..train.data import Examples
 from ..train.rows import Rows
 from ..train.tasks import task_named
 from .baselines import mean_features, nearest_means
@@ -114,17 +115,27 @@ def run_suite(
     return read(out)
 
 
-def _settle(suite: Suite, home: Path, digests: dict[str, str]) -> None:
-    """Note what is run in this directory, or check that it is what was begun there."""
-    file, facts = home / "run.json", {"suite": suite.name, "digest": suite.digest, "data": digests}
+@dataclass(frozen=True)
+class Origin:
+    """`run.json`: what a directory was begun with."""
+
+    suite: str
+    digest: str  # of the suite
+    data: Mapping[str, str]  # sha256 of each task's files
+    began: str  # the date
+
+
+def _settle(suite: Suite, home: Path, digests: Mapping[str, str]) -> None:
+    """Note what is run in this directory, or refuse it where something else was begun there."""
+    file = home / "run.json"
     if not file.is_file():
-        disk.write_json(file, facts | {"began": datetime.date.today().isoformat()})
+        disk.write_json(file, asdict(Origin(suite.name, suite.digest, digests, datetime.date.today().isoformat())))
         return
-    there = read_object(file)
-    changed = [name for name, digest in digests.items() if there["data"].get(name, digest) != digest]
+    there = typed.read(Origin, read_object(file), str(file))
+    changed = [name for name, digest in digests.items() if there.data.get(name, digest) != digest]
     if changed:
         raise GraftaxError(f"the data of {', '.join(changed)} have changed since {home} was begun; choose another --out.")
-    if there["digest"] != suite.digest:
+    if there.digest != suite.digest:
         raise GraftaxError(f"{home} was begun with another suite or another form of {suite.name}; choose another --out.")
 
 
@@ -155,25 +166,15 @@ class Bench:
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
         self._rows: dict[tuple[str, str], Rows] = {}
-        self._features: dict[tuple[str, str], np.ndarray] = {}  # of the backbone alone, as `_rows`
-        self._base_score: float | None = None
+        self._test_features: dict[str, np.ndarray] = {}  # of the backbone alone, by task
 
     def method(self, label: str, pairs: Sequence[Key]) -> None:
         """Search and final cells of one method."""
-        began, known, number = time.monotonic(), len(self.records), 1
-        while cells := [
-            Cell(self.name, pair[0], label, pair[1], *setting, 0, stage="search")
-            for pair in pairs
-            for setting in self._search(label, pair).wanted(self._tried(label, pair))
-        ]:
-            self._run(f"{self.name} {label}, search {number}", cells)
-            number += 1
-        final = [
-            Cell(self.name, pair[0], label, pair[1], *found.setting, seed)
-            for pair in pairs
-            if (found := self._search(label, pair).found(self._tried(label, pair)))  # else all failed: see its records
-            for seed in range(self.suite.seeds)
-        ]
+        began, known, rounds = time.monotonic(), len(self.records), 0
+        while cells := self._next_round(label, pairs):
+            rounds += 1
+            self._run(f"{self.name} {label}, search {rounds}", cells)
+        final = self._final(label, pairs)
         self._run(f"{self.name} {label}, {self.suite.seeds} seeds", final)
         for library in self.peers:
             self._run_peer(library, final)
@@ -181,6 +182,23 @@ class Bench:
             if cell.stage == "search" and cell.method == label:
                 shutil.rmtree(self.trainer.folder / cell.id, ignore_errors=True)
         self.clock.method_done(time.monotonic() - began, len(self.records) > known)
+
+    def _next_round(self, label: str, pairs: Sequence[Key]) -> list[Cell]:
+        """What a method's searches want next, on all tasks; none where all are over."""
+        return [
+            Cell(self.name, task, label, size, *setting, 0, stage="search")
+            for task, size in pairs
+            for setting in self._search(label, (task, size)).wanted(self._tried(label, (task, size)))
+        ]
+
+    def _final(self, label: str, pairs: Sequence[Key]) -> list[Cell]:
+        """A cell for every seed at what each search found."""
+        cells: list[Cell] = []
+        for task, size in pairs:
+            found = self._search(label, (task, size)).found(self._tried(label, (task, size)))
+            if found is not None:  # else all trainings of the search failed: see its records
+                cells += [Cell(self.name, task, label, size, *found.setting, seed) for seed in range(self.suite.seeds)]
+        return cells
 
     def _search(self, label: str, pair: Key) -> Search:
         rows = self.tasks[pair[0]].draw("search", pair[1], 0)
@@ -209,60 +227,67 @@ class Bench:
                 self._keep(self._record(cell, outcome))
             shutil.rmtree(self.packed.folder, ignore_errors=True)
 
+    # -- the baseline, and peers ----------------------------------------------------------------------------------------
+
     def nearest_means(self, pairs: Sequence[Key]) -> None:
         """The baseline for which nothing is trained, on the final rows of every classification task."""
-        labelled = [pair for pair in pairs if self.tasks[pair[0]].spec.kind == "classify" and self.backbone.family.head.modules]
-        for name, size in labelled:
-            task = self.tasks[name]
-            for seed in range(self.suite.seeds):
-                cell = Cell(self.name, name, NEAREST_MEAN, size, 0.0, "none", 0, seed)
-                if cell in self.records:
-                    continue
-                labels = task_named("classify").label_names(task.whole)
-                test, drawn = self._rows_of(name, "test", labels), task.draw("final", size, seed)
-                train = task_named("classify").rows(drawn, labels, self.trainer.tokenizer, self.suite.max_length, truncate=True)
-                if (name, "test") not in self._features:
-                    self._features[name, "test"] = mean_features(self.backbone, test)
-                near = nearest_means(mean_features(self.backbone, train), np.array(train.labels), self._features[name, "test"])
-                found = judged(
-                    near, np.array(test.labels, np.int32), test.lengths, task.spec.main_metric, labels, chances=False
-                )
-                blank = replace(self._blank(cell), rows=len(drawn), parameters=0, head_parameters=0, converged=True)
-                self._keep(replace(blank, predictions=self._said(blank, found), **found.fields))
+        if not self.backbone.family.head.modules:  # it classifies nothing
+            return
+        for name, size in pairs:
+            if self.tasks[name].spec.kind == "classify":
+                cells = [Cell(self.name, name, NEAREST_MEAN, size, 0.0, "none", 0, seed) for seed in range(self.suite.seeds)]
+                for cell in cells:
+                    if cell not in self.records:
+                        self._keep(self._nearest_mean(cell))
+
+    def _nearest_mean(self, cell: Cell) -> Record:
+        task = self.tasks[cell.task]
+        labels = task_named("classify").label_names(task.whole)
+        train = self._encoded("classify", task.draw("final", cell.size, cell.seed), labels)
+        test = self._rows_of(cell.task, "test", labels)
+        if cell.task not in self._test_features:
+            self._test_features[cell.task] = mean_features(self.backbone, test)
+        known, asked = mean_features(self.backbone, train), self._test_features[cell.task]
+        near, gold = nearest_means(known, np.array(train.labels), asked), np.array(test.labels, np.int32)
+        found = judged(near, gold, test.lengths, task.spec.main_metric, labels, chances=False)
+        costs: dict[str, Any] = {"rows": len(train), "parameters": 0, "head_parameters": 0}
+        return replace(self._blank(cell), converged=True, predictions=self._said(cell, found), **costs, **found.fields)
 
     def _run_peer(self, library: str, cells: Sequence[Cell]) -> None:
         """The same cells trained by another library, each in a process of its own."""
-        missing = [cell for cell in cells if replace(cell, library=library) not in self.records]
+        theirs = [replace(cell, library=library) for cell in cells]
+        missing = [cell for cell in theirs if cell not in self.records]
         if missing:
             self.clock.say(f"{self.name} {missing[0].method}, by {library}: {len(missing)} cells")
         for cell in missing:
-            blank = self._blank(replace(cell, library=library))
             try:
-                job = self.trainer.job(cell)
-                test = self._rows_of(cell.task, "test", job.adapter.labels)
-                with watched() as stretch:
-                    found = run_peer(library, self.backbone, job, test)
+                record = self._by_peer(cell)
             except Unsupported as error:
                 self.clock.say(str(error))
                 return
             except GraftaxError as error:
-                self._keep(replace(blank, error=str(error)))
-                continue
-            gold = np.array(test.labels, np.int32)
-            measured = judged(found.logits, gold, test.lengths, blank.metric, job.adapter.labels)
-            known: dict[str, Any] = {
-                "rows": len(job.train),
-                "steps": len(found.step_seconds),
-                "parameters": job.adapter.parameters,
-                "seconds": sum(found.step_seconds),
-                "step_seconds": float(np.median(found.step_seconds)),
-                "other_cores": stretch.other_cores,
-                "process_seconds": found.process_seconds,
-                "process_bytes": found.peak_bytes,
-                "versions": found.versions,
-                "predictions": self._said(blank, measured),
-            }
-            self._keep(replace(blank, **measured.fields, **known))
+                record = replace(self._blank(cell), error=str(error))
+            self._keep(record)
+
+    def _by_peer(self, cell: Cell) -> Record:
+        """A cell trained by the library that it names."""
+        job = self.trainer.job(cell)
+        test = self._rows_of(cell.task, "test", job.adapter.labels)
+        with watched() as stretch:
+            peer = run_peer(cell.library, self.backbone, job, test)
+        blank, gold = self._blank(cell), np.array(test.labels, np.int32)
+        found = judged(peer.logits, gold, test.lengths, blank.metric, job.adapter.labels)
+        costs: dict[str, Any] = {
+            "rows": len(job.train),
+            "steps": len(peer.step_seconds),
+            "parameters": job.adapter.parameters,
+            "seconds": sum(peer.step_seconds),
+            "step_seconds": float(np.median(peer.step_seconds)),
+            "other_cores": stretch.other_cores,
+            "process_seconds": peer.process_seconds,
+            "process_bytes": peer.peak_bytes,
+        }
+        return replace(blank, versions=peer.versions, predictions=self._said(cell, found), **costs, **found.fields)
 
     # -- records --------------------------------------------------------------------------------------------------------
 
@@ -284,57 +309,71 @@ class Bench:
         return Record(**vars(cell), **known, **self.provenance)
 
     def _record(self, cell: Cell, outcome: Outcome) -> Record:
+        """What became of a cell's training: its error, or what its adapter is worth and what it has cost."""
         blank = self._blank(cell)
         if outcome.error is not None:
             return replace(blank, error=outcome.error)
-        directory = self.trainer.folder / cell.id
-        adapter = load_adapter(directory, self.backbone)
-        rows = self._rows_of(cell.task, blank.split, adapter.labels)
-        found = measure(self.backbone, adapter, rows, self.tasks[cell.task].spec)
-        head = next((m for m in adapter.methods if isinstance(m, Head)), None)
-        known: dict[str, Any] = {
+        adapter = load_adapter(self.trainer.folder / cell.id, self.backbone)
+        rows, spec = self._rows_of(cell.task, blank.split, adapter.labels), self.tasks[cell.task].spec
+        found = measure(self.backbone, adapter, rows, spec)
+        record = replace(blank, **found.fields, **self._size(cell, adapter), **self.trainer.fields(cell, outcome))
+        if cell.stage == "search":
+            return record
+        record = replace(record, forgetting=self._forgotten(adapter), predictions=self._said(cell, found))
+        if self.packed.has(cell):
+            among = measure(self.backbone, load_adapter(self.packed.folder / cell.id, self.backbone), rows, spec)
+            record = replace(record, interference=among.fields["value"] - found.fields["value"])
+        return record
+
+    def _size(self, cell: Cell, adapter: Adapter) -> dict[str, Any]:
+        """How large a cell's adapter is, in numbers and in bytes."""
+        head = next((method for method in adapter.methods if isinstance(method, Head)), None)
+        return {
             "parameters": adapter.parameters,
             "head_parameters": _numbers_in(adapter, head.key) if head else 0,
-            "file_bytes": sum(part.stat().st_size for part in directory.iterdir()),
-            **self.trainer.fields(cell, outcome),
+            "file_bytes": sum(part.stat().st_size for part in (self.trainer.folder / cell.id).iterdir()),
         }
-        if cell.stage == "final":
-            known |= {"forgetting": self._forgotten(adapter), "predictions": self._said(blank, found)}
-            if self.packed.has(cell):
-                other = load_adapter(self.packed.folder / cell.id, self.backbone)
-                among = measure(self.backbone, other, rows, self.tasks[cell.task].spec)
-                known["interference"] = among.fields["value"] - found.fields["value"]
-        return replace(blank, **found.fields, **known)
 
-    def _said(self, record: Record, found: Measured) -> str:
-        file = f"predictions/{record.cell.id}.npz"
+    def _said(self, cell: Cell, found: Measured) -> str:
+        file = f"predictions/{cell.id}.npz"
         found.predictions.save(self.home / file)
         return file
+
+    # -- rows -----------------------------------------------------------------------------------------------------------
+
+    def _encoded(self, kind: str, examples: Examples, labels: Sequence[str]) -> Rows:
+        return task_named(kind).rows(examples, labels, self.trainer.tokenizer, self.suite.max_length, truncate=True)
 
     def _rows_of(self, name: str, split: str, labels: Sequence[str]) -> Rows:
         """Validation or test rows, tokenized once."""
         if (name, split) not in self._rows:
             task = self.tasks[name]
-            examples = task.val if split == "val" else task.test
-            kind = task_named(task.spec.kind)
-            rows = kind.rows(examples, labels, self.trainer.tokenizer, self.suite.max_length, truncate=True)
+            rows = self._encoded(task.spec.kind, task.val if split == "val" else task.test, labels)
             note_cut(f"{name}, {split} rows", *rows.cut, self.suite.max_length)
             self._rows[name, split] = rows
         return self._rows[name, split]
 
+    # -- forgetting -----------------------------------------------------------------------------------------------------
+
     def _forgotten(self, adapter: Adapter) -> float | None:
-        """Change on the general task."""
+        """Change on the general task; None where the suite has none, or the backbone's features are no classifier's."""
+        if self._general_rows is None or self._general_score is None:
+            return None
+        return general_score(self.backbone, adapter, *self._general_rows) - self._general_score
+
+    @cached_property
+    def _general_score(self) -> float | None:
+        """Of the backbone alone."""
+        return None if self._general_rows is None else general_score(self.backbone, None, *self._general_rows)
+
+    @cached_property
+    def _general_rows(self) -> tuple[Rows, Rows] | None:
+        """Those that make the means of its classes, and those that are told apart by these."""
         if self.general is None or not self.backbone.family.head.modules:
             return None
-        task, names = task_named("classify"), tuple(sorted({*(self.general.train.labels or ())}))
-        for split, examples in (("train", self.general.draw("final", _GENERAL_ROWS, 0)), ("test", self.general.test)):
-            if ("general", split) not in self._rows:
-                rows = task.rows(examples, names, self.trainer.tokenizer, self.suite.max_length)
-                self._rows["general", split] = rows
-        both = self._rows["general", "train"], self._rows["general", "test"]
-        if self._base_score is None:
-            self._base_score = general_score(self.backbone, None, *both)
-        return general_score(self.backbone, adapter, *both) - self._base_score
+        names = tuple(sorted({*(self.general.train.labels or ())}))
+        known, asked = self.general.draw("final", _GENERAL_ROWS, 0), self.general.test
+        return self._encoded("classify", known, names), self._encoded("classify", asked, names)
 
 
 def _numbers_in(adapter: Adapter, key: str) -> int:

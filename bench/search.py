@@ -61,27 +61,30 @@ class Search:
     @property
     def rates(self) -> list[float]:
         """All rates that may be run, ascending: the first ones and those that go on by their ratio, to two digits."""
-        low, high = self.first[1] / self.first[0], self.first[-1] / self.first[-2]
-        below = [float(f"{self.first[0] / low**k:.2g}") for k in range(self.widen, 0, -1)]
-        above = [float(f"{self.first[-1] * high**k:.2g}") for k in range(1, self.widen + 1)]
-        return [*below, *self.first, *above]
+        below = _going_on(self.first[0], self.first[0] / self.first[1], self.widen)
+        above = _going_on(self.first[-1], self.first[-1] / self.first[-2], self.widen)
+        return [*reversed(below), *self.first, *above]
 
     @property
     def longest(self) -> int:
         return self.epochs << self.doublings
 
     def wanted(self, tried: Tried) -> list[Setting]:
-        """What is to be run next; nothing where the search is over.
+        """What is to be run next; nothing where the search is over."""
+        return self._gone_through(tried)[1]
 
-        The search is gone through from its beginning, round by round: a round of which a part was run before a crash is run
-        to its end, as it would have been.
+    def _gone_through(self, tried: Tried) -> tuple[Tried, list[Setting]]:
+        """What the search has asked for and got, and what it wants next; other records are not looked at.
+
+        It is gone through from its beginning, round by round: a round of which a part was run before a crash is run to its
+        end, as it would have been.
         """
         known: dict[Setting, Record] = {}
         while of_round := self._round(known):
             if missing := [setting for setting in of_round if setting not in tried]:
-                return missing
+                return known, missing
             known |= {setting: tried[setting] for setting in of_round}
-        return []
+        return known, []
 
     def _round(self, tried: Tried) -> list[Setting]:
         """What is run after whole rounds."""
@@ -99,16 +102,26 @@ class Search:
 
     def found(self, tried: Tried) -> Found | None:
         """The outcome of a search that is over; None: all of it failed."""
-        ranked = best(tried)
+        known, _ = self._gone_through(tried)
+        ranked = best(known)
         if not ranked:
             return None
         at_edge = [name for name, step in (("lowest", -1), ("highest", 1)) if self._beside(ranked[0], step) is None]
-        return Found(ranked[0], _length(ranked[0], tried)[1], at_edge[0] if at_edge else None)
+        return Found(ranked[0], _length(ranked[0], known)[1], at_edge[0] if at_edge else None)
 
     def _beside(self, setting: Setting, step: int) -> Setting | None:
         """The neighbour with the next lower (-1) or higher (1) rate; None beyond the bounds."""
         at = self.rates.index(setting.lr) + step
         return setting._replace(lr=self.rates[at]) if 0 <= at < len(self.rates) else None
+
+
+def _going_on(rate: float, ratio: float, count: int) -> list[float]:
+    """The rates that follow one by a ratio, to two digits."""
+    rates = []
+    for _ in range(count):
+        rate *= ratio
+        rates.append(float(f"{rate:.2g}"))
+    return rates
 
 
 def _length(setting: Setting, tried: Tried) -> tuple[Setting, bool]:
@@ -150,4 +163,5 @@ def _score(record: Record) -> float:
 
 def _loss(record: Record) -> float:
     """To two digits: what is lost behind them is no reason to train longer."""
-    return float(f"{record.metrics.get('nll', 0.0):.2g}")
+    loss = record.metrics.get("nll")
+    return math.inf if loss is None else float(f"{loss:.2g}")

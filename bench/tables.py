@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from . import wording as say
-from .analysis import Analysis, pair_of
+from .analysis import TIMES, Analysis, pair_of
 from .blocks import Block, Entry, key_of, named, where
 from .metrics import metric_named
 from .results import Record
 from .statistics import Difference
+
+Row = dict[str, str]  # what stands in a row, by column
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Table:
     note: str = ""
     folded: bool = False  # the page shows it on demand
     wordy: bool = False  # sentences, not figures
+
+    @classmethod
+    def of(cls, title: str, rows: Sequence[Row], note: str = "", *, folded: bool = False) -> Table:
+        """Of rows with the same columns."""
+        columns = tuple(rows[0]) if rows else ()
+        return cls(title, columns, tuple(tuple(row.values()) for row in rows), note, folded)
 
     def pruned(self) -> Table:
         """Without the columns in which nothing stands."""
@@ -56,30 +64,11 @@ _COSTS = (
     ("memory_bytes", "memory", lambda n: say.scaled(n, "B")),
     ("flops", "FLOPs", lambda n: say.scaled(n, "")),
 )
-_TIMES = ("step_seconds", "seconds")  # of these, those that are marked where the cores were busy
 _CHECKS = (("forgetting", "forgetting", say.points), ("ece", "ECE, %", say.per_cent))
 
 
 def main_table(a: Analysis) -> Table:
     """A row per method, best first; a column per block; what it costs, as means over the blocks."""
-    keys = a.keys
-    mean = a.one_metric is not None and len(a.compared) > 1
-    columns = ["method", *(f"{where(b.key, keys)}, {metric_name(b)}" for b in a.blocks), *(["mean"] if mean else [])]
-    columns += [*(["rank"] if len(a.compared) > 1 else []), *(title for _, title, _ in _COSTS), "energy, J"]
-    columns += [*(title for _, title, _ in _CHECKS), "worst slice"]
-    rows = []
-    for method in [*a.methods, *a.left_out]:
-        entries = [block.entry(method) for block in a.blocks]
-        row = [method, *(_marked(block, entry) for block, entry in zip(a.blocks, entries, strict=True))]
-        row += [say.value(a.one_metric, a.mean(method))] if mean and a.one_metric else []
-        row += [f"{a.ranks.mean[method]:.1f}" if method in a.ranks.mean else say.NOTHING] if len(a.compared) > 1 else []
-        row += [_timed(field, show(a.cost(method, field)), a.busy(method)) for field, _, show in _COSTS]
-        row += [_with_source(a.cost(method, "energy_joules"), [run for e in entries if e for run in e.runs])]
-        row += [show(a.cost(method, field)) for field, _, show in _CHECKS]
-        row += [
-            say.per_cent(a.cost(method, "worst_slice")) if a.one_metric and a.one_metric.name != "perplexity" else say.NOTHING
-        ]
-        rows.append(tuple(row))
     note = "Values with 95% intervals, in per cent but for perplexities. Costs and checks are means over the tasks."
     if any(e.doubts for block in a.blocks for e in block.entries if e.runs):
         note += " Not converged, lowest rate, highest rate: the search ended there, and the value is no recommendation."
@@ -87,44 +76,55 @@ def main_table(a: Analysis) -> Table:
         note += " Busy: timed while other processes used the cores, or may have."
     if a.left_out:
         note += " † some runs failed or are missing: in no comparison."
-    return Table("Methods and tasks", tuple(columns), tuple(rows), note).pruned()
+    return Table.of("Methods and tasks", [_main_row(a, method) for method in (*a.methods, *a.left_out)], note).pruned()
+
+
+def _main_row(a: Analysis, method: str) -> Row:
+    entries = {block.key: entry for block in a.blocks if (entry := block.entry(method)) is not None}
+    row = {"method": method}
+    for block in a.blocks:
+        row[f"{where(block.key, a.keys)}, {metric_name(block)}"] = _marked(block, entries.get(block.key))
+    if len(a.compared) > 1:
+        if a.one_metric is not None:
+            row["mean"] = say.value(a.one_metric, a.mean(method))
+        row["rank"] = f"{a.ranks.mean[method]:.1f}" if method in a.ranks.mean else say.NOTHING
+    for field, title, show in _COSTS:
+        row[title] = _timed(show(a.cost(method, field)), a.busy(method, field))
+    row["energy, J"] = _with_source(a.cost(method, "energy_joules"), [run for e in entries.values() for run in e.runs])
+    for field, title, show in _CHECKS:
+        row[title] = show(a.cost(method, field))
+    shares = a.one_metric is not None and a.one_metric.name != "perplexity"
+    row["worst slice"] = say.per_cent(a.cost(method, "worst_slice")) if shares else say.NOTHING
+    return row
 
 
 def block_table(a: Analysis, block: Block) -> Table:
     """Everything that was measured on a block, peers included."""
-    columns = ("method", metric_name(block), "seeds", "learning rate", "rows", "steps", *(title for _, title, _ in _COSTS))
-    columns += (
-        "head's parameters",
-        "energy, J",
-        *(title for _, title, _ in _CHECKS),
-        "Brier",
-        "worst slice",
-        "change in a pack",
-    )
-    rows = []
-    for entry in block.entries:
-        if not entry.runs:
-            continue
-        brier, slice_value = entry.mean("brier"), entry.mean("worst_slice")
-        names = sorted({run.worst_slice_name for run in entry.runs if run.worst_slice_name})
-        rows.append(
-            (
-                entry.name,
-                _marked(block, entry),
-                str(len(entry.runs)),
-                ", ".join(f"{rate:g}" for rate in sorted({run.lr for run in entry.runs}) if rate) or say.NOTHING,
-                say.count(entry.mean("rows")),
-                say.count(entry.mean("steps")),
-                *(_timed(field, show(entry.mean(field)), entry.busy) for field, _, show in _COSTS),
-                say.count(entry.mean("head_parameters")),
-                _with_source(entry.mean("energy_joules"), entry.runs),
-                *(show(entry.mean(field)) for field, _, show in _CHECKS),
-                say.NOTHING if brier is None else f"{brier:.3f}",
-                say.NOTHING if slice_value is None else f"{say.unit(block.metric) * slice_value:.1f} ({', '.join(names)})",
-                say.points(entry.mean("interference")),
-            )
-        )
-    return Table(f"All of {where(block.key, a.keys)}", columns, tuple(rows), folded=True).pruned()
+    rows = [_block_row(block, entry) for entry in block.entries if entry.runs]
+    return Table.of(f"All of {where(block.key, a.keys)}", rows, folded=True).pruned()
+
+
+def _block_row(block: Block, entry: Entry) -> Row:
+    row = {
+        "method": entry.name,
+        metric_name(block): _marked(block, entry),
+        "seeds": str(len(entry.runs)),
+        "learning rate": ", ".join(f"{rate:g}" for rate in sorted({run.lr for run in entry.runs}) if rate) or say.NOTHING,
+        "rows": say.count(entry.mean("rows")),
+        "steps": say.count(entry.mean("steps")),
+    }
+    for field, title, show in _COSTS:
+        row[title] = _timed(show(entry.mean(field)), entry.busy and field in TIMES)
+    row["head's parameters"] = say.count(entry.mean("head_parameters"))
+    row["energy, J"] = _with_source(entry.mean("energy_joules"), entry.runs)
+    for field, title, show in _CHECKS:
+        row[title] = show(entry.mean(field))
+    brier, worst = entry.mean("brier"), entry.mean("worst_slice")
+    names = sorted({run.worst_slice_name for run in entry.runs if run.worst_slice_name})
+    row["Brier"] = say.NOTHING if brier is None else f"{brier:.3f}"
+    row["worst slice"] = say.NOTHING if worst is None else f"{say.unit(block.metric) * worst:.1f} ({', '.join(names)})"
+    row["change in a pack"] = say.points(entry.mean("interference"))
+    return row
 
 
 def metric_name(block: Block) -> str:
@@ -138,8 +138,8 @@ def _marked(block: Block, entry: Entry | None) -> str:
     return f"{shown} ({', '.join(entry.doubts)})" if entry.runs and entry.doubts else shown
 
 
-def _timed(field: str, shown: str, busy: bool) -> str:
-    return f"{shown} (busy)" if busy and field in _TIMES and shown != say.NOTHING else shown
+def _timed(shown: str, busy: bool) -> str:
+    return f"{shown} (busy)" if busy and shown != say.NOTHING else shown
 
 
 def _with_source(joules: float | None, runs: Iterable[Record]) -> str:
@@ -191,8 +191,8 @@ def peer_table(a: Analysis) -> Table:
                 peer.name,
                 *values,
                 say.gain(peer.gain),
-                say.times(peer.step_ratio),
-                say.times(peer.total_ratio),
+                _timed(say.times(peer.step_ratio), peer.busy),
+                _timed(say.times(peer.total_ratio), peer.busy),
                 say.seconds(peer.process_seconds),
             )
         )
@@ -205,7 +205,7 @@ def peer_table(a: Analysis) -> Table:
 
 def error_table(a: Analysis) -> Table:
     rows = tuple(
-        (where(key_of(r), a.keys), named(r), r.stage, f"{r.lr:g}", str(r.seed), r.error or f"the value is {r.value}")
+        (where(key_of(r), a.keys), named(r), r.stage, f"{r.lr:g}", str(r.seed), r.error or "its value is no number")
         for r in a.failed
     )
     return Table("Runs that failed", ("task", "method", "stage", "learning rate", "seed", "error"), rows, wordy=True)

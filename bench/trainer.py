@@ -10,12 +10,12 @@ from typing import Any
 
 from ..adapters.adapter import Layout
 from ..errors import GraftaxError
-from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
 from ..notes import silenced
 from ..train import Interrupted, Result, train_many
 from ..train.batches import number_of_batches
+from ..train.begun import Begun
 from ..train.data import Examples
 from ..train.job import Job, prepare
 from ..train.tasks import task_named
@@ -48,7 +48,7 @@ class Trainer:
     def train(self, cells: Sequence[Cell], pack_size: int | None) -> dict[Cell, Outcome]:
         """Train those cells of one method and kind of task whose adapters are not there; an unfinished run of them goes on."""
         unfinished = self.folder / ".run" / "run.json"
-        begun = set(read_object(unfinished)["jobs"]) if unfinished.is_file() else set()
+        begun = Begun.read(unfinished).jobs if unfinished.is_file() else []
         todo = [cell for cell in cells if cell.id in begun or not self.has(cell)]
         there = {cell: Outcome() for cell in cells if cell not in todo}
         with silenced():  # how many rows are cut is said once, of the test rows

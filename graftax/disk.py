@@ -64,11 +64,15 @@ def refuse_foreign(path: Path, marks: Sequence[str]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content atomically."""
     with full_disk(path), _draft_beside(path) as draft:
         new = draft / "new"
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with new.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)

@@ -26,7 +26,7 @@ import reprlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from .errors import GraftaxError
 
@@ -84,15 +84,26 @@ def settle(made: Any, where: str = "") -> None:
 
 
 def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
-    """The dataclass that a JSON object stands for; GraftaxError for a key that it has not, or a value of another kind."""
+    """The dataclass that an object of JSON or a table of TOML stands for.
+
+    Raises:
+        GraftaxError: a key that the dataclass has not, one that is missing, or a value of another kind.
+    """
     kinds = kinds_of(typing.cast(Any, cls))
     if unknown := sorted(content.keys() - kinds.keys()):
         raise GraftaxError(f"{where}: no such key: {', '.join(unknown)}; there are {', '.join(kinds)}.")
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    if missing := [field.name for field in fields if field.name not in content and _is_required(field)]:
+        raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
     values = {name: checked(value, kinds[name], f"{where}: {name}") for name, value in content.items()}
     try:
         return cls(**values)
     except GraftaxError as error:  # of a rule that is no annotation
         raise GraftaxError(f"{where}: {error}") from error
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def checked(value: Any, kind: Any, what: str) -> Any:
@@ -124,6 +135,8 @@ def fitted(value: Any, kind: Any) -> Any:
         if not all(bounds.holds(_on_device(number)) for bounds in inner[1:]):
             raise Unfit
         return number
+    if origin is Literal and isinstance(value, str) and value in inner:
+        return value
     if origin in (typing.Union, types.UnionType):
         return _first(value, inner)
     if origin in (tuple, Sequence) and isinstance(value, list | tuple):
@@ -174,6 +187,8 @@ def in_words(kind: Any) -> str:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return ", ".join([in_words(inner[0]), *map(str, inner[1:])])
+    if origin is Literal:
+        return " or ".join(f'"{word}"' for word in inner)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(in_words, inner))
     if origin in (tuple, Sequence):

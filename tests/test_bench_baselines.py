@@ -42,6 +42,8 @@ def test_the_nearest_mean_by_hand() -> None:
     cosines = nearest_means(known, np.array([0, 1, 1, 2]), np.array([[5.0, 4.9], [-1.0, -1.0]]))
     unit = 1 / np.hypot(5, 4.9)
     np.testing.assert_allclose(cosines, [[5 * unit, 4.9 * unit, -5 * unit], [-(0.5**0.5), -(0.5**0.5), 0.5**0.5]])
+    without = nearest_means(known[1:3], np.array([2, 2]), known[:1])  # two classes have no row
+    np.testing.assert_allclose(without, [[-np.inf, -np.inf, 0.0]])
 
 
 def test_both_stand_in_every_table_of_a_classification(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

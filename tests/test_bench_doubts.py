@@ -10,7 +10,7 @@ import pytest
 from made_up import write_results
 
 from graftax.bench import results
-from graftax.bench.analysis import analyse
+from graftax.bench.analysis import Recommendation, analyse
 from graftax.bench.compare import compare
 from graftax.bench.report import markdown, sections, write_report
 from graftax.bench.suite import NEAREST_MEAN
@@ -101,3 +101,45 @@ def test_times_of_busy_cores_are_marked(tmp_path: Path) -> None:
     assert "(busy)" not in compare(quiet, quiet)
     change(busy, "fair", other_cores=None)  # nobody knows
     assert analyse(busy).busy("fair")
+
+
+def test_busy_times_are_marked_in_plots_and_beside_peers(tmp_path: Path) -> None:
+    write_results(tmp_path, {"sst2": "accuracy"}, {"good": 2.0, "fair": 1.9})
+    for record in results.read(tmp_path):
+        if record.method == "good":
+            results.append(tmp_path, dataclasses.replace(record, library="peft"))
+    assert "(busy)" not in shown(tmp_path)
+    change(tmp_path, "fair", other_cores=0.7)
+    text, charts = shown(tmp_path), [chart for section in sections(analyse(tmp_path)) for chart in section.charts]
+    assert "training seconds: good.\n" in text
+    names = {chart.name: [series.name for series in chart.series] for chart in charts}
+    assert names["front-seconds"][1:] == ["good", "fair (busy)"]
+    assert names["front-parameters"][1:] == ["good", "fair"]
+    assert names["costs"][1::3] == ["training seconds (busy)", "seconds of a step (busy)"]
+    change(tmp_path, "good", other_cores=0.7)  # of graftax and the peer alike
+    assert "training seconds: good (busy).\n" in shown(tmp_path)
+    (peer,) = [line for line in shown(tmp_path).splitlines() if "| good (peft) |" in line and "sst2" in line]
+    assert peer.count("(busy)") == 2
+
+
+def shown(folder: Path) -> str:
+    return markdown("made-up", sections(analyse(folder)))
+
+
+def test_busy_seconds_decide_nothing(tmp_path: Path) -> None:
+    """Of two that are as good and have as many parameters the quicker one is taken, if that can be known."""
+    write_results(tmp_path, {"sst2": "accuracy"}, {"good": 2.0, "fair": 2.0}, parameters=1000)
+    (block,) = analyse(tmp_path).blocks
+    better, other = sorted(block.methods, key=lambda m: -block.resampled.score(m)[0])
+    change(tmp_path, better, seconds=20.0)
+    change(tmp_path, other, seconds=10.0)
+    assert [found.choice for found in recommended(tmp_path)] == [other, other]
+    change(tmp_path, other, other_cores=0.7)
+    assert [found.choice for found in recommended(tmp_path)] == [better, better]
+
+
+def recommended(folder: Path) -> list[Recommendation]:
+    """Over all blocks, and on the first."""
+    analysis = analyse(folder)
+    found = [analysis.recommend(), analysis.recommend(analysis.blocks[0])]
+    return [one for one in found if one is not None]

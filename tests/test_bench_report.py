@@ -345,7 +345,15 @@ def test_a_value_beyond_all_numbers_is_a_failure_and_missing_seeds_are_said(tmp_
     assert analysis.left_out == {"c": "1 of 3 runs failed (x)"}
     assert [r.seed for r in analysis.failed] == [0]
     assert any("Fewer seeds than the 3 of others on x: b (2)" in line for line in caveats(analysis))
-    assert "the value is inf" in markdown("made-up", sections(analysis))
+    assert "its value is no number" in markdown("made-up", sections(analysis))
+
+
+def test_a_benchmark_in_which_all_has_failed_has_a_report(tmp_path: Path) -> None:
+    write_results(tmp_path, {"sst2": "accuracy"}, {"lora": 2.0, "ia3": 1.0}, sizes=(16, 64), examples=40)
+    for record in results.read(tmp_path):
+        results.append(tmp_path, dataclasses.replace(record, value=None, predictions=None, error="out of memory"))
+    assert "No method came through" in write_report(tmp_path)
+    assert (tmp_path / "report.md").read_text().count("| out of memory |") == 12
 
 
 def test_a_page_of_many_tasks_stays_under_a_megabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,3 +140,12 @@ def test_a_round_that_a_crash_has_cut_is_run_to_its_end() -> None:
             tried[setting] = record(setting, *scores(setting.lr, setting.epochs))
     assert search.found(tried) == found
     assert max(map(len, rounds[1:])) > 1
+
+
+def test_records_that_the_search_did_not_ask_for_are_not_its_outcome() -> None:
+    """Of another suite's rates, say, in results that were laid together."""
+    search, scores = usual(), hill(1e-2, 4)
+    tried: dict[Setting, Record] = {Setting(5e-3, "linear", 4): record(Setting(5e-3, "linear", 4), 0.99, 0.1)}
+    while wanted := search.wanted(tried):
+        tried |= {setting: record(setting, *scores(setting.lr, setting.epochs)) for setting in wanted}
+    assert search.found(tried) == run(search, scores)[0]

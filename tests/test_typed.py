@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -78,6 +78,23 @@ def test_an_unknown_key_is_named() -> None:
     assert refused(lambda: read(Outer, {"sise": 1}, "file")) == (
         "file: no such key: sise; there are size, rate, on, names, sizes, flags, inner, free."
     )
+
+
+@dataclass(frozen=True)
+class Needed:
+    kind: Literal["short", "long"]
+    count: int
+
+
+def test_what_is_missing_is_named() -> None:
+    assert refused(lambda: read(Needed, {}, "file")) == "file: kind, count is missing."
+    assert read(Needed, {"kind": "long", "count": 1}, "file") == Needed("long", 1)
+
+
+def test_one_of_some_words() -> None:
+    line = refused(lambda: read(Needed, {"kind": "wide", "count": 1}, "file"))
+    assert line == 'file: kind must be "short" or "long", got \'wide\'.'
+    assert refused(lambda: read(Needed, {"kind": ["short"], "count": 1}, "file")) is not None
 
 
 ANYTHING = st.recursive(
