@@ -36,18 +36,20 @@ import hashlib
 import itertools
 import os
 import re
-import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from ..adapters.named import PROBE, make_method
 from ..errors import GraftaxError
+from ..serve.sampling import Beams
+from ..toml_files import read_toml
 from ..train.batches import number_of_batches
 from ..train.data import Columns
-from ..train.recipe import Recipe
+from ..train.recipe import Epochs, Recipe
+from ..typed import Count, Positive, Size, Some, Within, checked, read, settle
 from .search import Search
 
 FOLDER = Path(str(files("graftax"))) / "suites"
@@ -61,14 +63,17 @@ KINDS = {
 
 NEAREST_MEAN = "nearest-mean"  # stands among the methods of a classification task, and is none of a suite's
 
+Share = Annotated[float, Within(above=0.0, below=1.0)]  # of the training rows
+Few = Annotated[int, Within(0, most=20)]  # rates beyond the first ones; doublings of a length
+
 
 @dataclass(frozen=True)
 class TaskSpec:
     """Where a task's rows are, and what they are measured by."""
 
     train: str
-    test: str | float = 0.25  # a file, or a share of the training rows
-    val: str | float = 0.2
+    test: str | Share = 0.25  # a file, or a share of the training rows
+    val: str | Share = 0.2
     kind: str = "classify"
     metric: str | None = None  # of `bench/metrics.py`; None: the kind's own
     text: str = "text"
@@ -77,12 +82,13 @@ class TaskSpec:
     prompt: str = "prompt"  # of kinds sft and seq2seq
     completion: str = "completion"
     backbones: tuple[str, ...] = ()  # of the suite's only these, by the last part of their name; empty: all
-    val_rows: int = 500  # at most
-    test_rows: int = 2000
-    max_new_tokens: int = 64  # of a generated answer
-    num_beams: int = 1  # it is generated with; 1: greedily
+    val_rows: Some = 500  # at most
+    test_rows: Some = 2000
+    max_new_tokens: Some = 64  # of a generated answer
+    num_beams: Beams = 1  # it is generated with; 1: greedily
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.kind not in KINDS:
             raise GraftaxError(f"a benchmark's task cannot be of kind {self.kind!r}; there are {', '.join(KINDS)}.")
         if self.main_metric not in KINDS[self.kind]:
@@ -104,15 +110,16 @@ class MethodSpec:
     """A method with its settings, and its own search grid where it has one."""
 
     method: str
-    rank: int | None = None  # of LoRA and its kin, as are the next two; None: the method's own default
-    alpha: float | None = None
+    rank: Size | None = None  # of LoRA and its kin, as are the next two; None: the method's own default
+    alpha: Positive | None = None
     start: str | None = None
     target: str | None = None
     options: tuple[str, ...] = ()  # name=value, as `graftax train --option`
-    lrs: tuple[float, ...] | None = None
-    steps: int = 0  # of its search's first length at least, where the suite says fewer
+    lrs: tuple[Positive, ...] | None = None
+    steps: Count = 0  # of its search's first length at least, where the suite says fewer
 
     def __post_init__(self) -> None:
+        settle(self)
         self.make()  # an unknown method or setting is refused before anything runs
 
     @property
@@ -126,7 +133,6 @@ class MethodSpec:
         )
 
 
-_LISTS = ("backbones", "lrs", "options", "schedules", "sizes")  # the settings that are lists
 #: The baseline, where a suite has none of its own; a step on kept features takes a millisecond.
 _PROBE = MethodSpec("probe", lrs=(1e-2, 3e-2, 1e-1), steps=1000)
 
@@ -139,48 +145,64 @@ class Suite:
     backbones: tuple[str, ...]
     tasks: Mapping[str, TaskSpec]
     methods: Mapping[str, MethodSpec]
-    lrs: tuple[float, ...]
+    lrs: tuple[Positive, ...]
     description: str = ""
     published: str = ""  # the figure of others that this suite is to reproduce
-    folder: Path = Path()  # of the file, where relative paths begin
+    folder: str = ""  # of the file, where relative paths begin
     data: str = "$GRAFTAX_DATA"
     general: TaskSpec | None = None
-    sizes: tuple[int | None, ...] = (None,)
-    seeds: int = 5
+    sizes: tuple[Some | Literal["all"], ...] = ("all",)
+    seeds: Size = 5
     schedules: tuple[str, ...] = ("linear",)
-    epochs: int = 1  # of the search's first length, which has
-    steps: int = 100  # at least
-    doublings: int = 4  # of that length, at most: a longer training is not tried
-    widen: int = 3  # rates beyond either end of `lrs`, at most
-    batch_size: int = 32
-    max_length: int = 128
-    weight_decay: float = 0.0
-    pack_size: int | None = 1  # adapters trained at once; None: measured
+    epochs: Epochs = 1  # of the search's first length, which has
+    steps: Some = 100  # at least
+    doublings: Few = 4  # of that length, at most: a longer training is not tried
+    widen: Few = 3  # rates beyond either end of `lrs`, at most
+    batch_size: Some = 32
+    max_length: Some = 128
+    weight_decay: Annotated[float, Within(0.0)] = 0.0
+    pack_size: Some | None = 1  # adapters trained at once; None: measured
     interference: bool = False  # train the seeds of each setting in one pack, too, and compare
 
     def __post_init__(self) -> None:
-        if not self.backbones or not self.tasks or not self.methods or not self.lrs:
-            raise GraftaxError(f"suite {self.name}: it needs backbones, [tasks.NAME], [methods.NAME] and lrs.")
-        least = {"seeds": 1, "epochs": 1, "steps": 1, "doublings": 0, "widen": 0}
-        if not all(size is None or (type(size) is int and size > 0) for size in self.sizes):
-            raise GraftaxError(f'suite {self.name}: sizes are numbers of rows per class, or "all"; got {self.sizes!r}.')
-        if low := [name for name, minimum in least.items() if getattr(self, name) < minimum]:
-            raise GraftaxError(f"suite {self.name}: {low[0]} is at least {least[low[0]]}.")
+        settle(self, f"suite {self.name}")
+        needed = ("backbones", "tasks", "methods", "lrs", "sizes", "schedules")
+        if empty := [name for name in needed if not getattr(self, name)]:
+            raise GraftaxError(f"suite {self.name}: {empty[0]} is empty.")
+        if unseen := [name for name in (*self.tasks, *self.methods) if not name.strip() or not name.isprintable()]:
+            raise GraftaxError(f"suite {self.name}: tasks and methods need names that can be read, got {unseen[0]!r}.")
         if len({*map(backbone_name, self.backbones)}) < len(self.backbones):
             raise GraftaxError(f"suite {self.name}: two backbones have the same name: {', '.join(self.backbones)}.")
+        if not any(map(self.pairs, self.backbones)):
+            raise GraftaxError(f"suite {self.name}: no task is for {', '.join(map(backbone_name, self.backbones))}.")
         if NEAREST_MEAN in self.methods or not self.methods.get("probe", _PROBE).is_probe:
             raise GraftaxError(
                 f"suite {self.name}: {NEAREST_MEAN} and probe are names of baselines; call the method otherwise."
             )
+        if self.general is not None and self.general.kind != "classify":
+            raise GraftaxError(f"suite {self.name}: the task [general] is a classification, not of kind {self.general.kind!r}.")
         for label, spec in self.methods.items():
-            rates = spec.lrs or self.lrs
-            for lr in rates:
-                for schedule in self.schedules:
-                    self.recipe(lr, schedule, self.epochs, 0)
-            if len(rates) < 2 or any(not low < high for low, high in itertools.pairwise(rates)):
-                raise GraftaxError(
-                    f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio."
-                )
+            self._check_rates(label, spec)
+
+    def _check_rates(self, label: str, spec: MethodSpec) -> None:
+        """Refuse rates that the search cannot go on from, or from which it might come to numbers that are no rates."""
+        if not _ascending(self.first_rates(spec)):
+            raise GraftaxError(
+                f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio."
+            )
+        every = self.search(spec, rows=1).rates
+        reach = f"suite {self.name}: going on by their ratio, the rates of {label} are {', '.join(f'{lr:g}' for lr in every)}"
+        if not _ascending(every):
+            raise GraftaxError(f"{reach}; the first ones must be further apart, or nearer.")
+        for lr, schedule in itertools.product((every[0], every[-1]), self.schedules):
+            try:
+                self.recipe(lr, schedule, self.epochs, 0)
+            except GraftaxError as error:
+                raise GraftaxError(f"{reach}: {error}") from error
+
+    def first_rates(self, spec: MethodSpec) -> tuple[float, ...]:
+        """Where the search for a method's learning rate begins."""
+        return self.lrs if spec.lrs is None else spec.lrs
 
     def recipe(self, lr: float, schedule: str, epochs: int, seed: int) -> Recipe:
         return Recipe(
@@ -198,7 +220,7 @@ class Suite:
         """What is trained on a backbone: (task, size)."""
         named = backbone_name(backbone)
         here = [name for name, task in self.tasks.items() if not task.backbones or named in task.backbones]
-        return [(name, size) for name in here for size in self.sizes]
+        return [(name, None if size == "all" else size) for name in here for size in self.sizes]
 
     def trained(self, task: str) -> dict[str, MethodSpec]:
         """The methods trained on a task: the suite's, and for a classification a linear probe."""
@@ -212,19 +234,19 @@ class Suite:
     def search(self, spec: MethodSpec, rows: int) -> Search:
         """Where a method's search on so many training rows begins, and how far it may go."""
         epochs = max(self.epochs, -(-max(self.steps, spec.steps) // number_of_batches(rows, self.batch_size)))
-        return Search(spec.lrs or self.lrs, self.schedules, epochs, self.widen, self.doublings)
+        return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings)
 
     def path(self, name: str) -> Path:
         """A task's file."""
         if Path(name).is_absolute():
             return Path(name)
         folder = Path(self.expanded(self.data, "pass --data-dir")).expanduser()
-        return (Path() if "$" in self.data else self.folder) / folder / name
+        return (Path() if "$" in self.data else Path(self.folder)) / folder / name
 
     def backbone(self, named: str) -> str:
         """A backbone's directory, or its Hub id."""
         found = self.expanded(named, "pass --backbone")
-        return str(self.folder / found) if (self.folder / found).is_dir() else found
+        return str(Path(self.folder) / found) if (Path(self.folder) / found).is_dir() else found
 
     def expanded(self, text: str, instead: str) -> str:
         """With environment variables filled in."""
@@ -239,8 +261,12 @@ class Suite:
     def digest(self) -> str:
         """Changes with whatever changes the cells or what they are compared by."""
         return hashlib.sha256(
-            repr(dataclasses.replace(self, description="", published="", data="", folder=Path())).encode()
+            repr(dataclasses.replace(self, description="", published="", data="", folder="")).encode()
         ).hexdigest()
+
+
+def _ascending(rates: Sequence[float]) -> bool:
+    return len(rates) > 1 and all(low < high for low, high in itertools.pairwise(rates))
 
 
 def backbone_name(path: str) -> str:
@@ -254,53 +280,37 @@ def backbone_name(path: str) -> str:
 def load_suite(name: str) -> Suite:
     """A suite by its name (`benchmarks/suites/NAME.toml`) or file.
 
-    Raises GraftaxError for a file that is not there or not TOML, and for a key that is none of a suite's.
+    Raises GraftaxError for a file that is not there or not TOML, and for a key that is none of a suite's or holds what is none
+    of its values.
     """
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
-        raise GraftaxError(f"no suite {name!r}; there are {there}, or give a .toml file.")
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GraftaxError(f"{path}: not valid TOML ({error}).") from error
-    tables: dict[str, dict[str, Any]] = {}
-    for key in ("tasks", "methods"):
-        found = content.get(key)
-        if not isinstance(found, dict) or not found or not all(isinstance(table, dict) for table in found.values()):
-            raise GraftaxError(f"{path}: it needs tables [{key}.NAME].")
-        tables[key] = found
-    content["tasks"] = {label: _made(TaskSpec, table, f"{path}: [tasks.{label}]") for label, table in tables["tasks"].items()}
-    content["methods"] = {
-        label: _made(MethodSpec, {"method": label, **table}, f"{path}: [methods.{label}]")
-        for label, table in tables["methods"].items()
+    there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
+    content = read_toml(path, f"no suite {name!r}; there are {there}, or give a .toml file.")
+    if "folder" in content:
+        raise GraftaxError(f"{path}: no such key: folder; data names the folder of the tasks' files.")
+    tasks = {
+        label: checked(table, TaskSpec, f"{path}: [tasks.{label}]") for label, table in _tables(content, "tasks", path).items()
+    }
+    methods = {
+        label: checked({"method": label, **table}, MethodSpec, f"{path}: [methods.{label}]")
+        for label, table in _tables(content, "methods", path).items()
     }
     if "general" in content:
-        content["general"] = _made(TaskSpec, content["general"], f"{path}: [general]")
-    sizes = content.get("sizes", ["all"])
-    content["sizes"] = [None if size == "all" else size for size in sizes] if isinstance(sizes, list) else sizes
-    if "folder" in content:
-        raise GraftaxError(f"{path}: no such setting: folder; data names the folder of the tasks' files.")
-    return _made(Suite, {"name": path.stem, **content, "folder": path.resolve().parent}, str(path))
+        content["general"] = checked(content["general"], TaskSpec, f"{path}: [general]")
+    usual = {"name": path.stem, "folder": str(path.resolve().parent)}
+    suite = read(Suite, {**usual, **content, "tasks": tasks, "methods": methods}, str(path))
+    known = {*map(backbone_name, suite.backbones)}
+    for label, task in suite.tasks.items():
+        if unknown := [name for name in task.backbones if name not in known]:
+            raise GraftaxError(
+                f"{path}: [tasks.{label}] is for the backbone {unknown[0]}; the suite has {', '.join(sorted(known))}."
+            )
+    return suite
 
 
-def _made(kind: Any, table: Any, where: str) -> Any:
-    """A dataclass from a TOML table, its keys and types checked."""
-    if not isinstance(table, dict):
-        raise GraftaxError(f"{where}: expected a table.")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = [key for key in table if key not in fields]
-    if unknown:
-        raise GraftaxError(f"{where}: no such setting: {', '.join(unknown)}; there are {', '.join(fields)}.")
-    missing = [f.name for f in fields.values() if f.default is dataclasses.MISSING and f.name not in table]
-    if missing:
-        raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    for key, value in values.items():
-        if isinstance(value, tuple) != (key in _LISTS):
-            raise GraftaxError(f"{where}: {key} is {'a' if key in _LISTS else 'no'} list; got {value!r}.")
-        like = fields[key].default
-        either = key in ("val", "test") and isinstance(value, str | float)
-        if isinstance(like, bool | int | str) and type(value) is not type(like) and not either:
-            raise GraftaxError(f"{where}: {key} is {type(like).__name__}, as in {key} = {like!r}; got {value!r}.")
-    return kind(**values)
+def _tables(content: Mapping[str, Any], key: str, path: Path) -> dict[str, dict[str, Any]]:
+    """The tables [tasks.NAME] or [methods.NAME]."""
+    found = content.get(key)
+    if not isinstance(found, dict) or not found or not all(isinstance(table, dict) for table in found.values()):
+        raise GraftaxError(f"{path}: it needs tables [{key}.NAME].")
+    return found

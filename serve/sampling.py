@@ -27,6 +27,7 @@ _LARGEST = 1e6  # of numbers: beyond, their float32s and what is made of them wo
 Penalty = Annotated[float, Within(1 / _LARGEST, most=_LARGEST)]
 Power = Annotated[float, Within(-_LARGEST, most=_LARGEST)]
 Probability = Annotated[float, Within(0.0, most=1.0)]
+Beams = Annotated[int, Within(1, most=1000)]
 Mass = Annotated[float, Within(above=0.0, most=1.0)]
 _BY_BACKBONE = ("repetition_penalty", "length_penalty", "early_stopping")
 
@@ -43,7 +44,7 @@ class Sampling:
     repetition_penalty: Penalty | None = None  # above 1 tokens that are there already become unlikelier
     stop: tuple[str, ...] = ()  # the continuation ends before the first of these
     seed: ShortSeed = 0  # of what is drawn; greedy search and beams draw nothing
-    num_beams: Annotated[int, Within(1, most=1000)] = 1  # above 1: beam search (`beams.py`), the same for all rows of a call
+    num_beams: Beams = 1  # above 1: beam search (`beams.py`), the same for all rows of a call
     length_penalty: Power | None = None  # of beams: above 0 longer texts score more
     early_stopping: bool | None = None  # of beams: end with the first that are finished
 

@@ -1,9 +1,8 @@
-"""The benchmark's runner: what a suite's file may say, the search, what is measured, and that no cell is run twice."""
+"""The benchmark's runner: the rows, the search, what is measured, and that no cell is run twice."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, matthews_corrcoef
 from tiny import toy_rows, write_csv, write_jsonl
+from toy_suite import SUITE, only, suite_in, with_rows
 
 from graftax.__main__ import main
 from graftax.adapters.files import load_adapter
@@ -23,11 +23,11 @@ from graftax.bench import runner, trainer
 from graftax.bench.measure import calibration_error, judged, worst_slice
 from graftax.bench.metrics import METRICS
 from graftax.bench.peers import PeerResult, Unsupported
-from graftax.bench.results import Cell, Predictions, Record, append, read
+from graftax.bench.results import Predictions, Record, append, read
 from graftax.bench.rows import read_task
 from graftax.bench.runner import Shard, run_suite
 from graftax.bench.search import Setting
-from graftax.bench.suite import FOLDER, NEAREST_MEAN, MethodSpec, Suite, TaskSpec, backbone_name, load_suite
+from graftax.bench.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec, load_suite
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Generator, Sampling
@@ -35,45 +35,6 @@ from graftax.serve.evaluate import evaluate_generation, evaluate_language
 from graftax.train import Interrupted, train_many
 from graftax.train.job import Job
 from graftax.train.rows import Rows
-
-SUITE = """
-backbones = ["{backbone}"]
-data = "{data}"
-sizes = [6]
-seeds = 2
-lrs = [1e-3, 1e-2]
-epochs = 2
-steps = 1
-doublings = 1
-widen = 1
-batch_size = 4
-max_length = 24
-{more}
-
-[tasks.toy]
-train = "toy.csv"
-test = "test.csv"
-val = 0.3
-
-[methods.probe]
-[methods.lora]
-rank = 4
-"""
-
-
-def with_rows(folder: Path) -> Path:
-    write_csv(folder / "toy.csv", toy_rows(count=40))
-    write_csv(folder / "test.csv", toy_rows(count=24, seed=1))
-    return folder
-
-
-def suite_in(folder: Path, backbone: Path, more: str = "", **changes: Any) -> Suite:
-    (folder / "suite.toml").write_text(SUITE.format(backbone=backbone, data=folder, more=more))
-    return dataclasses.replace(load_suite(str(folder / "suite.toml")), **changes)
-
-
-def only(suite: Suite, method: str) -> Suite:
-    return dataclasses.replace(suite, methods={method: suite.methods[method]})
 
 
 @pytest.fixture
@@ -92,79 +53,6 @@ def bench(tiny: Backbone) -> Callable[..., list[Record]]:
         return run_suite(suite, out, load=lambda name: tiny, say=lambda line: None, **options)
 
     return run
-
-
-def test_every_suite_that_comes_along_can_be_read() -> None:
-    found = sorted(FOLDER.glob("*.toml"))
-    assert {"quick", "domains"} <= {file.stem for file in found}
-    for file in found:
-        suite = load_suite(file.stem)
-        assert suite.name == file.stem
-        for label in suite.methods_of(suite.tasks):
-            assert suite.search(suite.methods.get(label, MethodSpec("probe")), 80).wanted({})
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("rank = 4", "rnak = 4", r"\[methods.lora\]: no such setting: rnak; there are method, rank"),
-        ("rank = 4", "rank = 'four'", "lora: r must be a whole number, at least 1"),
-        ("rank = 4", "lrs = [1e-3]", "the rates of lora are two or more, ascending"),
-        ("rank = 4", "lrs = [1e-2, 1e-3]", "the rates of lora are two or more, ascending"),
-        ("rank = 4", "lrs = 1e-3", "lrs is a list"),
-        ("rank = 4", "[methods.nearest-mean]\nmethod = 'lora'", "nearest-mean and probe are names of baselines"),
-        ("sizes = [6]", "sizes = [0]", 'sizes are numbers of rows per class, or "all"'),
-        ("[methods.probe]", "[methods.lroa]", "unknown method 'lroa'"),
-        ("seeds = 2", "seeds = 0", "seeds is at least 1"),
-        ("[tasks.toy]", "[tsaks.toy]", r"needs tables \[tasks.NAME\]"),
-        ("lrs = [1e-3, 1e-2]", "lrs = [-1e-4, 1e-2]", "lr must be a number, above 0"),
-        ('test = "test.csv"', 'kind = "juggle"', "cannot be of kind 'juggle'"),
-        ('test = "test.csv"', 'metric = "charm"', "is not measured by 'charm'; there are accuracy"),
-        ("seeds = 2", "seeds = 2 2", "not valid TOML"),
-    ],
-)
-def test_a_slip_in_a_suite_is_named(suite: Callable[..., Suite], folder: Path, old: str, new: str, said: str) -> None:
-    suite()
-    file = folder / "suite.toml"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
-    with pytest.raises(GraftaxError, match=said):
-        load_suite(str(file))
-
-
-def test_paths_begin_where_the_suite_lies(tmp_path: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in the folder of the suites that come along, and not where one happens to be."""
-    mine = with_rows(tmp_path / "mine" / "rows").parent
-    (mine / "models").mkdir()
-    (mine / "models" / "tiny").symlink_to(tiny_dir)
-    (mine / "suite.toml").write_text(SUITE.format(backbone="models/tiny", data="rows", more=""))
-    monkeypatch.chdir(tmp_path)
-    found = load_suite("mine/suite.toml")
-    assert len(read_task(found, "toy", found.tasks["toy"]).train) == 28
-    assert Path(found.backbone("models/tiny")).resolve() == tiny_dir.resolve()
-    assert found.backbone("owner/name") == "owner/name"  # of the Hub
-    (mine / "suite.toml").rename(tmp_path / "suite.toml")
-    with pytest.raises(GraftaxError, match="no such file"):
-        read_task(load_suite("suite.toml"), "toy", found.tasks["toy"])
-
-
-def test_backbones_have_names() -> None:
-    assert backbone_name("sentence-transformers/all-MiniLM-L6-v2") == "all-MiniLM-L6-v2"
-    assert backbone_name("$GRAFTAX_BACKBONES/stories260K/") == "stories260K"
-    assert backbone_name("/home/me/.cache/huggingface/hub/models--google--bert_small/snapshots/0a1b2c") == "bert_small"
-
-
-def test_two_backbones_of_one_name_are_refused(suite: Callable[..., Suite]) -> None:
-    with pytest.raises(GraftaxError, match="two backbones have the same name: a/bert, b/bert"):
-        suite(backbones=("a/bert", "b/bert"))
-
-
-def test_few_rows_are_passed_over_more_often(suite: Callable[..., Suite]) -> None:
-    one = suite(steps=100, epochs=2)
-    assert one.search(one.methods["lora"], 20).epochs == 20
-    assert one.search(one.methods["lora"], 4000).epochs == 2
-    assert one.search(MethodSpec("probe", steps=400), 20).epochs == 80
 
 
 def test_data_that_are_not_there_are_named(suite: Callable[..., Suite], folder: Path) -> None:
@@ -374,7 +262,7 @@ def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
         "sums": TaskSpec(train="sums.jsonl", kind="sft", metric="final_number", max_new_tokens=4),
         "facts": TaskSpec(train="sums.jsonl", test="facts.jsonl", kind="sft", metric="bleu", max_new_tokens=4, num_beams=2),
     }
-    one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=(None,), seeds=1, widen=0, doublings=0)
+    one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=("all",), seeds=1, widen=0, doublings=0)
     rows = read_task(one, "tale", tasks["tale"])
     assert (rows.train.texts[0] + rows.val.texts[0] + rows.test.texts[0]) == (folder / "tale.txt").read_text()
     assert all(part.texts[0].endswith(".\n") for part in (rows.train, rows.val, rows.test))
@@ -443,16 +331,6 @@ def test_shards_together_are_the_whole(suite: Callable[..., Suite], bench: Calla
     assert {(r.cell, r.split, r.value) for r in parts} == {(r.cell, r.split, r.value) for r in read(folder / "whole")}
     assert {path.name for path in (folder / "parts").iterdir()} == {"shard-1-of-2", "shard-2-of-2"}
     assert all((folder / "parts" / r.predictions).is_file() for r in parts if r.predictions)
-
-
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    record = Record("b", "t", "m", 4, 1e-3, "linear", 2, 0, value=0.5, metrics={"accuracy": 0.5}, versions={"jax": "1"})
-    append(tmp_path, record)
-    assert read(tmp_path) == [record]
-    assert record.cell == Cell("b", "t", "m", 4, 1e-3, "linear", 2, 0)
-    (tmp_path / "results.jsonl").write_text(json.dumps({"surprise": 1}) + "\n")
-    with pytest.raises(GraftaxError, match="line 1 is no result of this version"):
-        read(tmp_path)
 
 
 def test_from_the_command_line_with_rows_of_ones_own(

@@ -17,14 +17,9 @@ from ..paths import expect_file
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """General settings of a TOML file, and those of single adapters."""
-    import tomllib
+    from ..toml_files import read_toml
 
-    if not path.is_file():
-        raise GraftaxError(f"{path}: no such file.")
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise GraftaxError(f"{path}: not valid TOML ({error}).") from error
+    content = read_toml(path)
     each = content.pop("adapters", {})
     if not isinstance(each, dict) or not all(isinstance(table, dict) for table in each.values()):
         raise GraftaxError(f"{path}: [adapters.NAME] must be tables.")

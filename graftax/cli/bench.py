@@ -76,7 +76,7 @@ def bench(
         tasks = {file.stem: TaskSpec(train=str(file.resolve()), **rows) for file in data}
         if len(tasks) < len(data):
             raise GraftaxError(f"two data files have the same name: {', '.join(file.stem for file in data)}.")
-        usual: dict[str, Any] = {"sizes": (None,), "general": None, "batch_size": 16, "max_length": 128}
+        usual: dict[str, Any] = {"sizes": ("all",), "general": None, "batch_size": 16, "max_length": 128}
         chosen = replace(chosen, name="+".join(tasks), description="", tasks=tasks, **usual)
     if backbone:
         chosen = replace(chosen, backbones=tuple(str(Path(b).resolve()) if Path(b).is_dir() else b for b in backbone))
