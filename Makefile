@@ -1,4 +1,4 @@
-# make demo    eight domain adapters on one backbone, trained and used; about two minutes on two cores
+# make demo    eight domain adapters on one backbone, trained and used; under a minute on two cores
 # make bench   the benchmark suite `quick`: methods compared; twelve minutes (another: make bench SUITE=domains)
 # make test    the tests
 # make package    wheel and sdist built, installed and tried in an empty folder

@@ -1,4 +1,4 @@
-"""`graftax demo`: what graftax is for, on real weights and eight small businesses, in about two minutes on two cores.
+"""`graftax demo`: what graftax is for, on real weights and eight small businesses, in under a minute on two cores.
 
 Trains a linear probe and a LoRA adapter for each business, measures both on the fixed test rows, then starts a new process that
 loads the eight LoRA adapters and answers one batch in which neighbouring rows use different ones.

@@ -1,4 +1,5 @@
-"""Every field of every public dataclass says what it is: in a comment beside it or above, or by its name in the docstring."""
+"""Every field of every public dataclass says what it is: in a comment beside it or above, or by its name in the docstring; and
+every script that measures is in the table of these."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import importlib
 import inspect
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,9 @@ def test_all_are_looked_at() -> None:
 
     assert {graftax.Recipe, graftax.Prediction, graftax.LoRA, graftax.Sampling} <= {*DATACLASSES}
     assert undocumented(Bare) == ["x"]
+
+
+def test_every_benchmark_script_is_in_their_table() -> None:
+    folder = Path(__file__).parent.parent / "benchmarks"
+    named = (folder / "README.md").read_text("utf-8")
+    assert [file.name for file in sorted(folder.glob("*.py")) if f"`{file.name}" not in named] == []

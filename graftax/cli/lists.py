@@ -46,7 +46,7 @@ def demo(
     ] = None,
     out: Annotated[Path, out_option(help="Where the adapters and the picture go.")] = Path("demo-output"),
 ) -> None:
-    """Train eight domain adapters on one backbone, then use them all in one batch. About two minutes on two cores."""
+    """Train eight domain adapters on one backbone, then use them all in one batch. Under a minute on two cores."""
     from ..demo import run
 
     run(backbone, out)
