@@ -25,6 +25,18 @@ INK = "#828a93"
 _PAGE = "#010203"  # stands in a drawing for the colour of the page's text
 _MARKS = "osD^"
 _WIDTHS = {"svg": 4.9, "png": 7.0}  # inches
+_CLEAR = 5  # pixels around a point that no name covers
+#: Where a point's name may be, the best place first: points from it, and which part of the name is there.
+_BESIDE: tuple[tuple[tuple[int, int], Any, Any], ...] = (
+    ((0, 5), "center", "bottom"),
+    ((0, -5), "center", "top"),
+    ((6, 0), "left", "center"),
+    ((-6, 0), "right", "center"),
+    ((4, 5), "left", "bottom"),
+    ((-4, 5), "right", "bottom"),
+    ((4, -5), "left", "top"),
+    ((-4, -5), "right", "top"),
+)
 
 
 def figure(chart: Chart) -> str:
@@ -77,7 +89,10 @@ def _drawn(chart: Chart, kind: str) -> bytes:
             else:
                 _plot(axes, chart, series)
         if _legend(chart):
-            page.legend(loc="outside lower center", ncols=3, frameon=False)
+            page.legend(loc="outside lower center", ncols=_columns(chart, _WIDTHS[kind]), frameon=False)
+        if named := [series for series in chart.series if series.kind == "points" and not isinstance(series.y[0], str)]:
+            page.draw_without_rendering()  # so that it is known where the points will be
+            _name_points(axes, named)
         out = BytesIO()
         page.savefig(out, format=kind, dpi=200, transparent=kind == "svg")
     return out.getvalue()
@@ -90,6 +105,12 @@ def _height(chart: Chart) -> float:
 
 def _legend(chart: Chart) -> bool:
     return not chart.bare and any(series.kind in ("curve", "bars") for series in chart.series)
+
+
+def _columns(chart: Chart, width: float) -> int:
+    """Of the legend, that its names have room in so many inches."""
+    longest = max(len(series.name) for series in chart.series)
+    return max(1, min(3, int(72 * width / (5 * longest + 40))))
 
 
 def _texts(ticks: Sequence[float]) -> list[str]:
@@ -122,8 +143,30 @@ def _plot(axes: Axes, chart: Chart, series: Series) -> None:
     axes.errorbar(
         x, y, color=colour, linestyle=line, linewidth=0.75 * series.width, marker=mark, capsize=2, label=series.name, **errors
     )
-    if series.kind == "points" and not any(isinstance(v, str) for v in y):
-        axes.annotate(series.name, (x[0], y[0]), xytext=(0, 6), textcoords="offset points", ha="center")
+
+
+def _name_points(axes: Axes, points: Sequence[Series]) -> None:
+    """Each point's name beside it: in the axes, and clear of points and of names before it, where there is such a place."""
+    from matplotlib.transforms import Bbox
+
+    centres = [axes.transData.transform((float(series.x[0]), float(series.y[0]))) for series in points]
+    taken = [Bbox.from_bounds(x - _CLEAR, y - _CLEAR, 2 * _CLEAR, 2 * _CLEAR) for x, y in centres]
+    for series in points:
+        names = [
+            axes.annotate(series.name, (series.x[0], series.y[0]), xytext=at, textcoords="offset points", ha=across, va=upright)
+            for at, across, upright in _BESIDE
+        ]
+        boxes = [name.get_window_extent() for name in names]
+        within = [_holds(axes.bbox, box) for box in boxes]
+        clear = [not any(box.overlaps(other) for other in taken) for box in boxes]
+        best = max(range(len(names)), key=lambda i: (within[i] + clear[i], clear[i], -i))
+        taken.append(boxes[best])
+        for name in names[:best] + names[best + 1 :]:
+            name.remove()
+
+
+def _holds(outer: Any, inner: Any) -> bool:
+    return bool(outer.x0 <= inner.x0 and inner.x1 <= outer.x1 and outer.y0 <= inner.y0 and inner.y1 <= outer.y1)
 
 
 def _bars(axes: Axes, series: Series, which: int, of: int) -> None:

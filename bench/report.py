@@ -28,7 +28,8 @@ from .draw import figure, picture
 from .results import Record, read
 from .tables import Table, escaped
 
-_ROOM = 400_000  # characters of a page's figures: some thirty, so that tables and all it is under a megabyte
+_FIGURES_ROOM = 400_000  # characters of a page's figures: some thirty; and
+_TABLES_ROOM = 300_000  # of its folded tables: with all else it is under a megabyte
 _PROTOCOL = (
     "Every cell is a training of one method on one task with one learning rate, schedule, length and seed. Rates and lengths "
     "are searched on validation rows until neither the next lower nor the next higher rate is better and twice the length "
@@ -74,7 +75,10 @@ def write_report(folder: Path) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page, figures = environment.get_template("report.html.jinja"), _figures(content)
-    disk.write_text(folder / "report.html", page.render(title=title, sections=content, figure=lambda chart: figures[id(chart)]))
+    disk.write_text(
+        folder / "report.html",
+        page.render(title=title, sections=_within_room(content), figure=lambda chart: figures[id(chart)]),
+    )
     return "\n".join(content[0].words)
 
 
@@ -144,13 +148,26 @@ def _named(content: list[Section]) -> list[tuple[str, Chart]]:
 
 
 def _figures(content: list[Section]) -> dict[int, str]:
-    """The page's figures by the charts' `id`; beyond `_ROOM` characters, where a picture of it lies."""
-    figures, room = {}, _ROOM
+    """The page's figures by the charts' `id`; beyond `_FIGURES_ROOM` characters, where a picture of it lies."""
+    figures, room = {}, _FIGURES_ROOM
     for name, chart in _named(content):
         drawn = figure(chart)
         room -= len(drawn)
         figures[id(chart)] = drawn if room >= 0 else f'<p class="note">{html.escape(chart.title)}: plots/{name}</p>'
     return figures
+
+
+def _within_room(content: list[Section]) -> list[Section]:
+    """The page's sections: of the tables that are folded away as many as there is room for, of the others where they stand."""
+    room, sections = _TABLES_ROOM, []
+    for section in content:
+        tables = []
+        for table in section.tables:
+            room -= table.size if table.folded else 0
+            left_out = dataclasses.replace(table, columns=(), rows=(), note="It is in report.md; this page has no room for it.")
+            tables.append(left_out if table.folded and room < 0 else table)
+        sections.append(dataclasses.replace(section, tables=tuple(tables)))
+    return sections
 
 
 def markdown(title: str, content: list[Section]) -> str:

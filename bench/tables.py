@@ -38,6 +38,11 @@ class Table:
         rows = tuple(tuple(row[i] for i in full) for row in self.rows)
         return dataclasses.replace(self, columns=tuple(self.columns[i] for i in full), rows=rows)
 
+    @property
+    def size(self) -> int:
+        """Characters that it takes on a page, about."""
+        return sum(len(cell) + 10 for row in (self.columns, *self.rows) for cell in row)
+
     def markdown(self) -> str:
         """Padded, so that it is a table on a console too."""
         cells = [[escaped(cell) for cell in row] for row in (self.columns, *self.rows)]

@@ -143,3 +143,12 @@ def recommended(folder: Path) -> list[Recommendation]:
     analysis = analyse(folder)
     found = [analysis.recommend(), analysis.recommend(analysis.blocks[0])]
     return [one for one in found if one is not None]
+
+
+@pytest.mark.parametrize("changes", [{"converged": False}, {"edge": "highest"}, {"edge": "lowest"}])
+def test_one_run_in_doubt_is_enough(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Seeds of results that were laid together may come from several searches."""
+    write_results(tmp_path, {"sst2": "accuracy"}, {"good": 2.0, "fair": 1.0}, examples=400)
+    record = next(r for r in results.read(tmp_path) if r.method == "good" and r.seed == 1)
+    results.append(tmp_path, dataclasses.replace(record, **changes))
+    assert {found.choice for found in recommended(tmp_path)} == {"fair"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,9 @@ from sacrebleu import corpus_bleu
 
 from graftax.bench import report, results
 from graftax.bench.analysis import analyse
+from graftax.bench.charts import Chart, Series
 from graftax.bench.compare import compare
+from graftax.bench.draw import _columns, _name_points
 from graftax.bench.metrics import METRICS
 from graftax.bench.report import markdown, sections, write_report
 from graftax.bench.results import Predictions
@@ -359,7 +362,7 @@ def test_a_benchmark_in_which_all_has_failed_has_a_report(tmp_path: Path) -> Non
 def test_a_page_of_many_tasks_stays_under_a_megabyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots that have no room on it are named, and lie beside it."""
     write_results(tmp_path, {f"task{i}": "accuracy" for i in range(6)}, {"lora": 2.0, "ia3": 1.0}, examples=40)
-    monkeypatch.setattr(report, "_ROOM", 40_000)
+    monkeypatch.setattr(report, "_FIGURES_ROOM", 40_000)
     write_report(tmp_path)
     page = (tmp_path / "report.html").read_text()
     pictures = {file.name for file in (tmp_path / "plots").iterdir()}
@@ -368,3 +371,46 @@ def test_a_page_of_many_tasks_stays_under_a_megabyte(tmp_path: Path, monkeypatch
     assert named < pictures
     assert page.count("<svg") == len(pictures) - len(named)
     assert len(page) < 40_000 + 60_000
+
+
+def test_tables_that_have_no_room_on_the_page_are_in_the_other_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The main table is on the page whatever its size, and every table in Markdown."""
+    write_results(tmp_path, {f"task{i}": "accuracy" for i in range(4)}, {"lora": 2.0, "ia3": 1.0}, examples=40)
+    content = sections(analyse(tmp_path))
+    folded = [table for section in content for table in section.tables if table.folded]
+    monkeypatch.setattr(report, "_TABLES_ROOM", sum(table.size for table in folded[:3]))
+    monkeypatch.setattr(report, "_FIGURES_ROOM", 0)
+    write_report(tmp_path)
+    page, text = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert page.count("this page has no room for it") == len(folded) - 3
+    assert "<h3>Methods and tasks</h3>\n<div" in page
+    assert all(f"**{table.title}**" in text for table in folded)
+    assert "no room" not in text
+
+
+def test_rooms_leave_the_page_under_a_megabyte() -> None:
+    """An answer over 44 blocks and 13 methods, its caveats and the main table take some 90,000 characters."""
+    assert report._FIGURES_ROOM + report._TABLES_ROOM <= 800_000
+
+
+def test_names_of_points_that_are_near_do_not_overlap() -> None:
+    """The best ones of a front are often as good, and cost about as much."""
+    from matplotlib.figure import Figure
+
+    page = Figure(figsize=(4.9, 3.6))
+    axes = page.add_subplot()
+    axes.set(xlim=(0, 10), ylim=(0, 10))
+    points = [Series(f"method {i}", [x], [y]) for i, (x, y) in enumerate([(9.8, 9.8), (9.6, 9.6), (9.7, 8.9), (0, 5), (5, 0)])]
+    _name_points(axes, points)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == [series.name for series in points]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert boxes[3].x0 >= axes.bbox.x0  # not over the axis where there is room beside it
+    assert boxes[4].y0 >= axes.bbox.y0
+
+
+def test_a_legend_has_room_for_its_names() -> None:
+    def columns(name: str) -> int:
+        return _columns(Chart("c", "", "", "", (Series(name, [1], [1]),)), 4.9)
+
+    assert [columns(name) for name in ("lora", "seconds of a step (busy)", "x" * 80)] == [3, 2, 1]
