@@ -18,6 +18,7 @@ from tiny import toy_rows, write_csv, write_jsonl
 from toy_suite import SUITE, only, suite_in, with_rows
 
 from graftax.__main__ import main
+from graftax.adapters.adapter import Adapter
 from graftax.adapters.files import load_adapter
 from graftax.bench import runner, trainer
 from graftax.bench.measure import calibration_error, judged, worst_slice
@@ -356,3 +357,21 @@ def test_from_the_command_line_with_rows_of_ones_own(
     code, _, errors = graftax(*mine, "--method", "lroa")
     assert code == 2
     assert "no method lroa in suite mine; it has probe, lora" in errors
+
+
+def test_a_task_named_general_is_none_of_the_general_tasks_rows(
+    suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is forgotten is looked for on the rows of [general], which nobody trains on."""
+    asked: list[Rows] = []
+
+    def score(backbone: Backbone, adapter: Adapter | None, train: Rows, test: Rows) -> float:
+        asked.append(test)
+        return 0.0
+
+    monkeypatch.setattr(runner, "general_score", score)
+    write_csv(folder / "other.csv", toy_rows(count=10, seed=4))
+    one = only(suite(widen=0, doublings=0, seeds=1), "probe")
+    general = dataclasses.replace(one.tasks["toy"], train="toy.csv", test="other.csv")
+    bench(dataclasses.replace(one, tasks={"general": one.tasks["toy"]}, general=general), folder / "out")
+    assert [len(rows) for rows in asked] == [10, 10]  # of the backbone alone, and with the adapter
