@@ -145,6 +145,13 @@ def recommended(folder: Path) -> list[Recommendation]:
     return [one for one in found if one is not None]
 
 
+def test_one_busy_run_is_enough(tmp_path: Path) -> None:
+    write_results(tmp_path, {"sst2": "accuracy"}, {"good": 2.0, "fair": 1.0})
+    record = next(r for r in results.read(tmp_path) if r.method == "good" and r.seed == 1)
+    results.append(tmp_path, dataclasses.replace(record, other_cores=0.11))
+    assert (analyse(tmp_path).busy("good"), analyse(tmp_path).busy("fair")) == (True, False)
+
+
 @pytest.mark.parametrize("changes", [{"converged": False}, {"edge": "highest"}, {"edge": "lowest"}])
 def test_one_run_in_doubt_is_enough(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Seeds of results that were laid together may come from several searches."""
