@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny import toy_rows
 
+from graftax import LoRA, load_adapter
 from graftax.models.backbone import Backbone
-from graftax.serve import Predictor
-from graftax.train import Recipe, train_many
+from graftax.serve import Predictor, evaluate_language
+from graftax.train import Examples, Recipe, train_many
 from graftax.train.pack import Pack
+from graftax.train.rows import Rows
+from graftax.train.task import Answer
+from graftax.train.tasks import TASKS
 
 
 @pytest.mark.parametrize(
@@ -58,3 +63,39 @@ def test_the_loss_is_that_of_the_answers(tiny: Backbone, tmp_path: Path) -> None
     answers = predictor.predict([row["text"] for row in held], ["a"] * len(held))
     chances = [a.score if a.label == row["label"] else 1 - a.score for a, row in zip(answers, held, strict=True)]
     assert result.metrics["val_loss"] == pytest.approx(-np.log(chances).mean(), abs=1e-4)
+
+
+#: As templates that drop what was thought in earlier turns: then every turn of the assistant is a text of its own.
+FORGETS = "{% for m in messages %}{{ m.content if loop.last or m.role == 'user' else m.content[-1:] }}{% endfor %}"
+LANGUAGE: dict[str, list[dict[str, Any]]] = {
+    "lm": [{"text": f"{i} sheep jump over {i + 1} hedges, and over the dog. " * (i % 3 + 1)} for i in range(8)],
+    "sft": [
+        {"messages": [{"role": role, "content": f"{role[:1]}{i}"} for role in ("user", "assistant") * (i % 2 + 1)]}
+        for i in range(8)
+    ],
+    "dpo": [{"prompt": f"{i}+1=", "chosen": str(i + 1), "rejected": "five, I think"[: i + 3]} for i in range(8)],
+}
+
+
+@pytest.mark.parametrize("task", LANGUAGE)
+def test_validation_of_a_language_model_says_what_evaluation_says(teller: Backbone, tmp_path: Path, task: str) -> None:
+    """Over texts that are cut into rows, the turns of chats and both responses of a pair, each with its own number of them."""
+    rows = LANGUAGE[task]
+    recipe = Recipe(epochs=1, lr=1e-2, batch_size=4, max_length=32, chat_template=FORGETS if task == "sft" else None)
+    lora = LoRA(r=2, alpha=3.0, targets=("q_proj",))
+    settings: dict[str, Any] = {"task": task, "method": lora, "recipe": recipe, "val": {"a": rows[3:]}, "progress": False}
+    result = train_many(teller, {"a": rows}, tmp_path, **settings)["a"]
+    measured = evaluate_language(teller, load_adapter(result.directory, teller), rows[3:])
+    assert {name: result.metrics[f"val_{name}"] for name in measured} == pytest.approx(measured, rel=1e-4)
+
+
+def test_metrics_of_examples_with_several_texts_by_hand() -> None:
+    """All turns of a chat count, and of a pair the first response is the chosen one."""
+    examples = Examples(("a", "b"), None, None)
+    answers = {i: Answer(None, sums) for i, sums in enumerate([(-1.0, 1.0, 2.0), (-3.0, 0.0, 1.0), (-2.0, 1.0, 1.0)])}
+    chats = Rows(examples, [None] * 3, [None] * 3, owners=[0, 0, 1])
+    measured = TASKS["sft"].measure(chats, answers, ())
+    assert measured == {"perplexity": pytest.approx(np.exp(6 / 4)), "token_accuracy": pytest.approx(2 / 4)}
+    pairs = Rows(examples, [None] * 4, [None] * 4, together=2)
+    rewards = {i: Answer(None, reward) for i, reward in enumerate([2.0, 1.0, 1.0, 4.0])}
+    assert TASKS["dpo"].measure(pairs, rewards, ()) == {"reward_accuracy": 0.5, "margin": -1.0}
