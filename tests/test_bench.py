@@ -174,6 +174,9 @@ def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> 
     assert probe.parameters == probe.head_parameters
     assert (lora.flops or 0) > (probe.flops or 0)
     assert probe.forgetting == 0.0  # it changes nothing below the head
+    slices = {r.worst_slice_name for r in records if r.split == "test"}
+    assert slices <= {"label fruit", "label metal", "short texts", "middling texts", "long texts"}  # labels by their names
+    assert slices & {"label fruit", "label metal"}
 
 
 def test_interference_in_a_pack_is_none(suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path) -> None:
