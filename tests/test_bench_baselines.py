@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny import toy_rows, write_csv
 
-from graftax.bench import quiet
+from graftax.bench import quiet, trainer
 from graftax.bench import suite as suites
 from graftax.bench.baselines import mean_features, nearest_means
 from graftax.bench.results import Predictions, read
@@ -120,3 +122,17 @@ def test_stolen_time_and_foreign_cores(tmp_path: Path, monkeypatch: pytest.Monke
             "cpu 0\ncpu0 60 10 20 0 5 5 5 100 0 0\ncpu1 0 0 0 200 0 0 0 0 0 0\ncpu9 200 0 0 0 0 0 0 0 0 0\nintr 7\n"
         )
     assert stretch.other_cores == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_record_says_what_others_did_during_its_training(
+    tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretch = nullcontext(quiet.Stretch(0.42))
+    monkeypatch.setattr(trainer, "watched", lambda: stretch)
+    write_csv(tmp_path / "toy.csv", toy_rows(count=20))
+    probe = {"probe": MethodSpec("probe")}
+    known: dict[str, Any] = {"seeds": 1, "steps": 1, "widen": 0, "doublings": 0, "max_length": 24}
+    suite = Suite("one", ("tiny",), {"toy": TaskSpec(train=str(tmp_path / "toy.csv"))}, probe, (1e-3, 1e-2), **known)
+    trained = [r for r in run_suite(suite, tmp_path / "out", load=lambda name: tiny, say=lambda line: None) if r.lr]
+    assert [record.other_cores for record in trained] == [0.42] * 3
+    assert all(record.busy for record in trained)
