@@ -159,3 +159,17 @@ def test_one_run_in_doubt_is_enough(tmp_path: Path, changes: dict[str, Any]) -> 
     record = next(r for r in results.read(tmp_path) if r.method == "good" and r.seed == 1)
     results.append(tmp_path, dataclasses.replace(record, **changes))
     assert {found.choice for found in recommended(tmp_path)} == {"fair"}
+
+
+def test_busy_seconds_are_no_argument(tmp_path: Path) -> None:
+    """The answer compares trainings' times where both were taken on quiet cores."""
+    write_results(tmp_path, {"sst2": "accuracy", "cola": "accuracy"}, {"dear": 2.0})
+    for record in results.read(tmp_path):  # that says the same
+        results.append(tmp_path, dataclasses.replace(record, method="cheap", parameters=10))
+    over_all, *on_tasks = answer(analyse(tmp_path))
+    assert "Take cheap, the cheapest" in over_all
+    assert "s of training against" in over_all
+    assert all("s of training against" in line for line in on_tasks)
+    change(tmp_path, "cheap", other_cores=0.7)
+    assert "Take cheap, the cheapest" in answer(analyse(tmp_path))[0]
+    assert not any("of training" in line for line in answer(analyse(tmp_path)))
