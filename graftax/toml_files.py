@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import GraftaxError
 from .json_files import refuse_pointer
+from .paths import expect_file
 
 
 def read_toml(path: Path, missing: str | None = None) -> dict[str, Any]:
@@ -16,8 +17,7 @@ def read_toml(path: Path, missing: str | None = None) -> dict[str, Any]:
     Raises:
         GraftaxError: `missing` (or a line that names it), where there is no such file; else what is wrong with it.
     """
-    if not path.is_file():
-        raise GraftaxError(missing or f"{path}: no such file.")
+    expect_file(path, missing)
     refuse_pointer(path)
     try:
         return tomllib.loads(path.read_text("utf-8"))
