@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import disk, typed
 from ..errors import GraftaxError
-from ..json_files import json_line, parse_json, refuse_pointer
+from ..json_files import json_line, parse_json, read_bytes
 from .quiet import QUIET
 
 Stage = Literal["search", "final"]
@@ -150,8 +150,7 @@ def read(folder: Path) -> list[Record]:
 
 
 def _records(file: Path) -> Iterator[Record]:
-    refuse_pointer(file)
-    *lines, _ = file.read_bytes().split(b"\n")  # what follows the last newline was not written whole
+    *lines, _ = read_bytes(file).split(b"\n")  # what follows the last newline was not written whole
     for number, line in enumerate(lines, 1):
         where = f"{file}: line {number}"
         try:

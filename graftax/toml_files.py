@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import GraftaxError
-from .json_files import refuse_pointer
+from .json_files import read_bytes
 from .paths import expect_file
 
 
@@ -18,9 +18,8 @@ def read_toml(path: Path, missing: str | None = None) -> dict[str, Any]:
         GraftaxError: `missing` (or a line that names it), where there is no such file; else what is wrong with it.
     """
     expect_file(path, missing)
-    refuse_pointer(path)
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_bytes(path).decode())
     except RecursionError as error:
         raise GraftaxError(f"{path}: not valid TOML (nested too deep).") from error
     except ValueError as error:  # no UTF-8, no TOML, or an integer of thousands of digits
