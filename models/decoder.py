@@ -22,9 +22,10 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
+from .activations import ACTIVATIONS
 from .generation import Rules
 from .inputs import Inputs, Outputs, count_within, places
-from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm, RMSNorm
+from .layers import Arrays, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
 from .rope import Angles, Rope, turn
 from .speaker import Speaker

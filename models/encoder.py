@@ -20,8 +20,9 @@ from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import Entry, KeyValue, Place, split_heads
+from .activations import ACTIVATIONS
 from .inputs import Inputs, Outputs, count_within, places
-from .layers import ACTIVATIONS, Arrays, Embedding, Linear, Norm
+from .layers import Arrays, Embedding, Linear, Norm
 from .ops import attention
 from .stack import Stack
 

@@ -26,9 +26,10 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
+from .activations import ACTIVATIONS
 from .generation import Rules
 from .inputs import Inputs, Outputs, places
-from .layers import ACTIVATIONS, Arrays, Constant, Embedding, Linear, Norm, RMSNorm
+from .layers import Arrays, Constant, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
 from .speaker import Speaker
 from .stack import Stack

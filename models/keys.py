@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .layers import ACTIVATIONS
+from .activations import ACTIVATIONS
 
 _LARGEST = 1 << 24  # of a size: no table has more rows, and what is computed per unit stays small
 _LAYERS = 1 << 12

@@ -5,7 +5,7 @@ A module's parameters may carry a leading layer axis; `run_layers` (`stack.py`) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -13,16 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.sites import LinearWeights, NormWeights, TableWeights
-from .ops import gelu, gelu_tanh, layer_norm, rms_norm
+from .ops import layer_norm, rms_norm
 from .quantised import dense
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": gelu,
-    "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
 
 Arrays = Mapping[str, jax.Array]
 

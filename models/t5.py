@@ -17,11 +17,11 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import GraftaxError
+from .activations import ACTIVATIONS
 from .bart import words
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .family import HEADLESS, Family
 from .keys import Key, activation, epsilon, flag, layers, nullable, only, padding, size, text, token, tokens, unread_all
-from .layers import ACTIVATIONS
 from .llama_config import special_of
 from .parts import Part, projection
 
@@ -108,8 +108,11 @@ def read(values: Mapping[str, Any]) -> dict[str, Any]:
     kind = values["feed_forward_proj"]
     gate, _, activation = kind.rpartition("-")
     activation = values["dense_act_fn"] or ("gelu_new" if kind == "gated-gelu" else activation)
-    if gate not in ("", "gated") or activation not in ACTIVATIONS:
-        raise GraftaxError(f"config.json: feed_forward_proj={kind!r}: not supported.")
+    if gate not in ("", "gated"):
+        raise GraftaxError(f"config.json: feed_forward_proj={kind!r}: not supported; an activation, or gated- and one.")
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise GraftaxError(f"config.json: feed_forward_proj={kind!r}: {activation!r} is none of {known}.")
     return {
         **special_of(values),
         "gated": bool(gate) if values["is_gated_act"] is None else values["is_gated_act"],

@@ -89,7 +89,7 @@ def near(value: Any) -> list[Any]:
         case int() | float():
             return [value + 1, value * 2, max(1, value // 2), 1.5, None]
         case str():
-            return ["relu", "silu", "gelu_new", "gated-relu", None]
+            return ["relu", "mish", "gelu_new", "gated-relu6", "xielu", None]
         case list():
             return [[*value, *value[:1]], value[::-1], value[:1], [], None]
         case dict():
