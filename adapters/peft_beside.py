@@ -27,7 +27,8 @@ from .dora import DoRA
 from .full import Full
 from .head import Head
 from .lora import LoRA
-from .method import MODEL_PREFIX, Leaves, Method, file_key
+from .method import MODEL_PREFIX, Leaves, Method, file_key, matches
+from .peft import read_targets
 from .sites import LM_HEAD, WEIGHTS, Site
 from .trainable_tokens import ROWS, TrainableTokens
 
@@ -39,8 +40,10 @@ Tensors = dict[str, np.ndarray]
 _SUFFIX = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bias"}  # by the field of a site's weights
 _WRAPPED = "base_layer"  # what PEFT calls the module itself where its method acts on it
 _ADAPTER = "token_adapter"  # what it calls trained rows beside another method
-_INSERTED = frozenset((_WRAPPED, _ADAPTER, "modules_to_save"))
-_REPLACED = "original_module"  # what it calls a module in whose place a trained copy answers
+_INSERTED = frozenset((_WRAPPED, _ADAPTER))
+#: What it calls a module's trained copy, and the module in whose place that answers. A file has the copy under the module's own
+#: name, and with `bias="all"` the biases of both under these once more.
+_REPEATED = {"modules_to_save", "original_module"}
 
 
 # -- a weight and its copy --------------------------------------------------------------------------------------------
@@ -125,6 +128,17 @@ def target_tied(config: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> No
         config["target_modules"] = f"(?:{targets})|{LM_HEAD}" if isinstance(targets, str) else [*(targets or ()), LM_HEAD]
 
 
+def spared(config: Mapping[str, Any], options: Options, sites: Sequence[Site]) -> dict[str, Any]:
+    """The config with targets outside of the modules that are saved whole, where PEFT's method never acts."""
+    if not options.modules or not config.get("target_modules"):
+        return dict(config)
+    rest = dict(config)
+    targets = read_targets(rest, sites)
+    chosen = [site.path for site in sites if targets and matches(targets, site.path)]
+    outside = [path for path in chosen if not any(f".{name}." in f".{path}." for name in options.modules)]
+    return dict(config) if outside == chosen else rest | {"target_modules": outside}
+
+
 def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     """The tensors of a file of PEFT's under the names that modules have in the base model.
 
@@ -134,7 +148,7 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     found = {}
     for key, tensor in tensors.items():
         parts = key.split(".")
-        if _REPLACED not in parts:
+        if _REPEATED.isdisjoint(parts):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
     if not getattr(backbone.config, "tied", False):
         return found
@@ -292,6 +306,7 @@ def written(beside: Sequence[Method], states: Mapping[str, Collection[Site]], bo
     """PEFT's options for the methods beside a LoRA, by name; None where PEFT has none for one of them."""
     options: dict[str, Any] = {}
     under = set(states[body.key])
+    whole = {site for method in beside if isinstance(method, Full) for site in states[method.key]}
     for method in beside:
         at = set(states[method.key])
         if isinstance(method, Full):
@@ -299,7 +314,7 @@ def written(beside: Sequence[Method], states: Mapping[str, Collection[Site]], bo
                 return None
             options["modules_to_save"] = sorted(site.path for site in at)
         elif isinstance(method, BitFit):
-            said = _bias(at, under, sites)
+            said = _bias(at, under, whole, sites)
             if said is None or isinstance(body, DoRA):
                 return None
             options["bias"] = said
@@ -311,10 +326,10 @@ def written(beside: Sequence[Method], states: Mapping[str, Collection[Site]], bo
     return options
 
 
-def _bias(at: set[Site], under: set[Site], sites: Sequence[Site]) -> str | None:
-    """PEFT's word for these places of trained biases, beside a method at the places `under`."""
+def _bias(at: set[Site], under: set[Site], whole: set[Site], sites: Sequence[Site]) -> str | None:
+    """PEFT's word for these places of trained biases, beside a method at the places `under` and `whole` modules with theirs."""
     there = {site for site in sites if site.biased and site.kind in BitFit.acts_on}
-    if at == there:
+    if at | whole >= there:
         return "all"
     return "lora_only" if at == there & under else None
 

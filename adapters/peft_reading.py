@@ -84,6 +84,7 @@ def _read(
             config, tensors = peft_bare.in_task_model(config, tensors, backbone)
         peft_beside.target_tied(config, tensors)
         options = peft_beside.Options.pop(config)
+        config = peft_beside.spared(config, options, sites)
         body = cls.from_peft(config, sites)
     except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
         raise GraftaxError(f"{CONFIG} is not a sound config: {error}.") from error
