@@ -3,9 +3,9 @@
 What a directory's tokenizer is stands in up to seven files, whose rules transformers has by class: `tokenizer.json` is the
 whole of it for some, for others (BERT's) only its vocabulary, while lower case and accents are as `tokenizer_config.json` says;
 tokens may be named there alone, or in `special_tokens_map.json` or `added_tokens.json`. Importing transformers takes longer
-than all else that a command does before its first row, so `tokenizer.json` is read without it (30 ms) where it is certain to be
+than all else that a command does before its first row, so `tokenizer.json` is read without it where it is certain to be
 the same: the class is one of `tokenizer_classes.py`, and what the other files say is known and in `tokenizer.json` already. All
-other directories go through transformers.
+other directories go through transformers, and so do chats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from .characters import read_pair
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _ENDLESS = 10**9  # transformers writes 10**30 where there is no limit
-_EXCEPT = ("qwen2", "mistral")  # model types of which transformers takes another class than the files name
 
 _TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 #: Keys of tokenizer_config.json that change no token, beside those that name tokens.
@@ -47,6 +46,9 @@ _HARMLESS = frozenset(
         "pad_token_type_id",
         "padding_side",
         "processor_class",
+        "remove_space",
+        "sp_model_kwargs",
+        "spaces_between_special_tokens",
         "special_tokens_map_file",
         "stride",
         "tokenizer_class",
@@ -56,6 +58,7 @@ _HARMLESS = frozenset(
         "use_default_system_prompt",
     ]
 )
+_OFF = ("split_special_tokens",)  # and those that change none while they are false
 
 
 class TokenizerFiles:
@@ -138,40 +141,41 @@ class TokenizerFiles:
 
     def _certain(self) -> Any:
         """The backend by tokenizer.json, where it is certain that transformers makes the same of the directory; else None."""
-        from tokenizers import AddedToken
+        from .tokenizer_classes import class_of
 
-        from .tokenizer_classes import TOKENIZER_CLASSES
-
-        file, said = self.directory / "tokenizer.json", self._config
-        named, model_type = next(iter(self._classes), None), self.hf_config.get("model_type")
-        fitting = [one for one in TOKENIZER_CLASSES if (named in one.names if named else model_type in one.model_types)]
-        if not file.is_file() or model_type in _EXCEPT or not fitting:
+        file = self.directory / "tokenizer.json"
+        if not file.is_file():
             return None
-        kind, backend = fitting[0], _read_backend(file)
+        kind = class_of(next(iter(self._classes), None), self.hf_config.get("model_type"), file)
+        if kind is None:
+            return None
+        backend = _read_backend(file)
         own = {token.content: token for token in backend.get_added_tokens_decoder().values()}
         if not self._settled(own, kind.settings):
             return None
         if kind.tokens is None:
-            return backend if kind.make(backend, said) else None
-        keys = said.keys() | (self._special_tokens.keys() if "added_tokens_decoder" not in said else set())
-        unsaid = {token for key, token in kind.tokens.items() if key not in keys}
-        if any(token not in own or own[token] != AddedToken(token, special=True, normalized=False) for token in unsaid):
+            return backend if kind.make(backend, self._config) else None
+        said = self._config if "added_tokens_decoder" in self._config else {**self._config, **self._special_tokens}
+        unsaid = {token for key, token in kind.tokens.items() if key not in said}
+        if not unsaid <= own.keys() or not _in_order(backend) or not kind.make(backend, said):
             return None
-        return backend if _in_order(backend) and kind.make(backend, said) else None
+        for token in (own[name] for name in unsaid if not own[name].special):  # the class makes its own tokens special
+            token.special = True
+            backend.add_special_tokens([token])
+        return backend
 
     def _settled(self, own: Mapping[str, Any], settings: frozenset[str]) -> bool:
         """Whether what the files beside tokenizer.json say is in it already, but for `settings`; `own`: its added tokens."""
         said = self._config
-        tokens = {key for key in said.keys() - _HARMLESS if key.endswith("_token") or key in _TOKEN_LISTS}
-        if said.keys() - _HARMLESS - settings - tokens - {"added_tokens_decoder"}:
+        tokens = {key for key in said.keys() - _HARMLESS if _names_tokens(key)}
+        off = {key for key in _OFF if said.get(key) is False}
+        if said.keys() - _HARMLESS - settings - tokens - off - {"added_tokens_decoder"}:
             return False
-        if not all(
-            _are_tokens(said[key]) if key in _TOKEN_LISTS else said[key] is None or _is_token(said[key]) for key in tokens
-        ):
+        if not all(said[key] is None or (_are_tokens if key in _TOKEN_LISTS else _is_token)(said[key]) for key in tokens):
             return False
         named = {token for key in tokens for token in _contents(said[key])}
         if "added_tokens_decoder" not in said:
-            if (self.directory / "added_tokens.json").is_file():
+            if (self.directory / "added_tokens.json").is_file() or not all(map(_names_tokens, self._special_tokens)):
                 return False
             named |= {*_contents(self._special_tokens)}
         else:
@@ -204,6 +208,10 @@ def _read_backend(file: Path) -> Any:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # of no narrower kind
         raise GraftaxError(f"{file}: no tokenizer that can be read ({error}).") from error
+
+
+def _names_tokens(key: str) -> bool:
+    return key.endswith("_token") or key in _TOKEN_LISTS
 
 
 def _is_token(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Generated tokenizer directories: three kinds of vocabulary, in the files that people have, tokens named in this or that."""
+"""Generated tokenizer directories: all kinds of vocabulary, in the files that people have, tokens named in this or that."""
 
 from __future__ import annotations
 
@@ -22,18 +22,37 @@ CLASSES = {
         "PreTrainedTokenizerFast",
         "TokenizersBackend",
         "Qwen2TokenizerFast",
+        "GPTNeoXTokenizerFast",
+        "LlamaTokenizerFast",
         None,
     ],
-    "unigram": ["T5Tokenizer", "AlbertTokenizerFast", "PreTrainedTokenizerFast", None],
+    "spaces": ["LlamaTokenizer", "LlamaTokenizerFast", "GemmaTokenizer", "PreTrainedTokenizerFast", None],
+    "pieces": ["T5Tokenizer", "AlbertTokenizerFast", "PreTrainedTokenizerFast", None],
+    "pieces-albert": ["AlbertTokenizer", "T5TokenizerFast", None],
+    "pieces-xlm": ["XLMRobertaTokenizerFast", None],
 }
 MODEL_TYPES = {
     "wordpiece": ["bert", "distilbert", "gpt2"],
-    "bytes": ["gpt2", "llama", "qwen2", "bart"],
-    "unigram": ["t5", "albert"],
+    "bytes": ["gpt2", "llama", "qwen2", "qwen3", "phi3", "gpt_neox", "bart"],
+    "spaces": ["llama", "gemma", "gemma2", "gemma3_text", "phi3"],
+    "pieces": ["t5", "mt5", "albert"],
+    "pieces-albert": ["albert", "t5"],
+    "pieces-xlm": ["xlm-roberta"],
 }
-SPECIAL = {"wordpiece": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]}
-for _kind in ("bytes", "unigram"):
-    SPECIAL[_kind] = ["<pad>", "</s>", "<unk>", "<s>", "<mask>", "<|endoftext|>"]
+SPECIAL = {
+    "wordpiece": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+    "bytes": ["<pad>", "</s>", "<unk>", "<s>", "<mask>", "<|endoftext|>", "<|padding|>"],
+    "spaces": ["<pad>", "<eos>", "<bos>", "<unk>", "<s>", "</s>"],
+    "pieces": ["<pad>", "</s>", "<unk>", "<s>", *(f"<extra_id_{i}>" for i in range(100))],
+    "pieces-albert": ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
+    "pieces-xlm": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+}
+#: Of each kind the tokens before and behind a text, and the one for what is unknown.
+AROUND = dict.fromkeys(SPECIAL, ("<s>", "</s>", "<unk>"))
+AROUND |= {"wordpiece": ("[CLS]", "[SEP]", "[UNK]"), "pieces-albert": ("[CLS]", "[SEP]", "<unk>")}
+#: By class, where it is not "bytes".
+KIND_OF = {"BertTokenizer": "wordpiece", "LlamaTokenizer": "spaces", "GemmaTokenizer": "spaces", "T5Tokenizer": "pieces"}
+KIND_OF |= {"AlbertTokenizer": "pieces-albert", "XLMRobertaTokenizer": "pieces-xlm"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,8 @@ def directories(draw: st.DrawFn) -> Made:
     flags |= {"tokenize_chinese_chars": st.booleans()}
     other = {"model_max_length": st.just(512), "add_prefix_space": st.booleans(), "add_eos_token": st.booleans()}
     other |= {"split_special_tokens": st.sampled_from([False, False, True]), "clean_up_tokenization_spaces": st.booleans()}
+    other |= {"legacy": st.sampled_from([True, False, None]), "sp_model_kwargs": st.just({}), "extra_ids": st.just(0)}
+    other |= {"keep_accents": st.booleans(), "do_lower_case": st.booleans()} if kind == "pieces-albert" else {}
     return Made(
         kind,
         draw(st.sampled_from([True, True, True, False])),
@@ -84,7 +105,7 @@ def write(made: Made, directory: Path) -> Path:
     if made.vocabulary and made.kind == "bytes":
         (directory / "vocab.json").write_text(json.dumps(tokenizer.get_vocab(with_added_tokens=False)))
         (directory / "merges.txt").write_text("#version: 0.2\na p\nap p\n")
-    end, unknown = (special[3], special[1]) if made.kind == "wordpiece" else (special[1], special[2])
+    _, end, unknown = AROUND[made.kind]
     said = {"tokenizer_class": made.of_class, "eos_token": end, "unk_token": unknown, **made.settings}
     ids = {first + i: token for i, token in enumerate(EXTRA)}
     if made.added == "added_tokens_decoder":
@@ -110,21 +131,30 @@ def _tokenizer(kind: str, special: list[str], appends: bool) -> Tokenizer:
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix="##")
-        start, end = "[CLS]", "[SEP]"
     elif kind == "bytes":
         pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ap", "app"]
         tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [("a", "p"), ("ap", "p")]))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        start, end = "<s>", "</s>"
+    elif kind == "spaces":  # as Llama 2's is published
+        letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
+        pieces = [*special, "<mask>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", *letters, "ap", "app", "\u2581t"]
+        pairs, settings = [("a", "p"), ("ap", "p"), ("\u2581", "t")], {"fuse_unk": True, "byte_fallback": True}
+        tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, pairs, unk_token="<unk>", **settings))
+        before = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        tokenizer.normalizer = normalizers.Sequence(before)
+        behind = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder = decoders.Sequence(behind)
+        tokenizer.add_tokens(["<mask>"])  # which is not special in Gemma's
     else:
         letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
         pieces = [(piece, -1.0) for piece in [*special, "\u2581", *(f"\u2581{word}" for word in WORDS)]]
-        tokenizer = Tokenizer(models.Unigram([*pieces, *((letter, -5.0) for letter in letters)], unk_id=2))
+        unknown = special.index(AROUND[kind][2])
+        tokenizer = Tokenizer(models.Unigram([*pieces, *((letter, -5.0) for letter in letters)], unk_id=unknown))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        start, end = "<s>", "</s>"
     tokenizer.add_special_tokens(special)
+    start, end, _ = AROUND[kind]
     around = {token: tokenizer.token_to_id(token) for token in (start, end)}
     single = f"{start} $A {end}" if appends else f"{start} $A"
     tokenizer.post_processor = processors.TemplateProcessing(
