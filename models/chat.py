@@ -3,10 +3,15 @@
 A template is a Jinja text in the directory (`chat_template.jinja`, or within `tokenizer_config.json`), and transformers renders
 it. For tokenizers without one, or with another than is wanted, there are a few by name; a template of one's own is given as a
 text, on the command line as a file.
+
+A template is a program. Jinja's sandbox keeps it from files, the network and Python's inside, but not from running for hours
+or filling the memory. That of a backbone's directory is trusted as the backbone is. An adapter brings the template of its
+training, and whoever made the adapter made that: unless it is one of those by name, it runs only where somebody asked for it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,6 +68,16 @@ TEMPLATES = {
     "plain": (_PLAIN, ""),
 }
 
+#: In place of a template: whatever each adapter brings.
+AS_TRAINED = "adapter"
+
+_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+def is_named(template: str) -> bool:
+    """Whether the text of a template is one of those by name."""
+    return any(template == text for text, _ in TEMPLATES.values())
+
 
 def template_of(given: str) -> str:
     """The text of a template that is given by its name or as a text."""
@@ -81,15 +96,41 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], template: str 
     `messages` are as `train/chats.py` reads them, `template` is one's own. `where` names the chat in errors: what a template
     raises (roles that it does not know or want in that order, an undefined name, wrong Jinja) is one of the chat's.
     """
+    return str(_applied(tokenizer, messages, template, where, tokenize=False, add_generation_prompt=answer))
+
+
+def marked(
+    tokenizer: Any, messages: Sequence[Mapping[str, Any]], template: str | None, where: str
+) -> tuple[list[int], list[int]] | None:
+    """Token ids of a whole chat, and of each whether the template marks it as the assistant's (1); None where it marks none.
+
+    The marks are transformers' {% generation %} and {% endgeneration %}, and which tokens they are around is its matter, too.
+    """
+    if not _MARK.search(template or _own_template(tokenizer)):
+        return None
+    wanted = {
+        "tokenize": True,
+        "return_dict": True,
+        "return_assistant_tokens_mask": True,
+        "tokenizer_kwargs": {"verbose": False},
+    }
+    made = _applied(tokenizer, messages, template, where, **wanted)
+    return made["input_ids"], made["assistant_masks"]
+
+
+def _own_template(tokenizer: Any) -> str:
+    """The template in the tokenizer's files; of several the one that transformers takes for chats without tools."""
+    own = tokenizer.chat_template or ""
+    return str(own if isinstance(own, str) else own.get("default", ""))
+
+
+def _applied(tokenizer: Any, messages: Sequence[Mapping[str, Any]], template: str | None, where: str, **wanted: Any) -> Any:
     if template is None and not tokenizer.chat_template:
         raise GraftaxError(
             f"{where}: {tokenizer.name_or_path}: its tokenizer has no chat template; give one (--chat-template, in Python "
             "chat_template), or prompts and completions."
         )
     try:
-        text = tokenizer.apply_chat_template(
-            list(messages), chat_template=template, tokenize=False, add_generation_prompt=answer
-        )
+        return tokenizer.apply_chat_template(list(messages), chat_template=template, **wanted)
     except Exception as error:  # of Jinja's, of the template's own, or of Python's from within it
         raise GraftaxError(f"{where}: the chat template cannot be used on it ({type(error).__name__}: {error}).") from error
-    return str(text)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..notes import note
-from .chat import TEMPLATES, render, template_of
+from .chat import AS_TRAINED, TEMPLATES, is_named, marked, render, template_of
 from .inputs import Inputs, Texts
 from .tokenizer_files import TokenizerFiles
 
@@ -76,6 +76,10 @@ class Tokenizer:
         self.files, self.max_tokens, self.pad_id, self.types = files, max_tokens, pad_id, type_vocab_size > 1
         self.vocab_size, self.eos_ids, self.start_id = vocab_size, eos_ids, start_id
         self.chat_template: str | None = None  # in place of the tokenizer's own
+        self.trusting, self.foreign = (
+            False,
+            False,
+        )  # whether templates of adapters may run, and whether this is one that may not
 
     @classmethod
     def of(cls, backbone: Backbone, chat_template: str | None = None) -> Tokenizer:
@@ -88,16 +92,34 @@ class Tokenizer:
         return made.with_template(chat_template)
 
     def with_template(self, given: str | None) -> Tokenizer:
-        """The same, with another template for chats: a name of `chat.TEMPLATES`, or a Jinja text; None: as it is."""
+        """The same, with another template for chats: a name of `chat.TEMPLATES`, or a Jinja text; None: as it is.
+
+        Where it is `chat.AS_TRAINED`, `of_adapter` will take any.
+        """
         if given is None:
             return self
         other = copy.copy(self)
+        if given == AS_TRAINED:
+            other.trusting = True
+            return other
         other.chat_template = template_of(given)
         end = TEMPLATES[given][1] if given in TEMPLATES else ""
         if end and self.backend.token_to_id(end) not in self.eos_ids:
             what = f"chat template {given!r} ends a turn with {end}, which is not among the tokens that end a text here"
             advice = "name it in eos_token_id of generation_config.json, or use the template 'plain' or one of your own"
             raise GraftaxError(f"{self._files.directory}: {what}; {advice}.")
+        return other
+
+    def of_adapter(self, recipe: Mapping[str, Any]) -> Tokenizer:
+        """The same, with the template with which an adapter was trained, unless another was given.
+
+        One that may not run (`chat.py` says which) is refused where a chat needs it.
+        """
+        if self.chat_template is not None or recipe.get("chat_template") is None:
+            return self
+        other = copy.copy(self)
+        other.chat_template = template_of(recipe["chat_template"])
+        other.foreign = not (self.trusting or is_named(other.chat_template))
         return other
 
     @property
@@ -165,8 +187,29 @@ class Tokenizer:
 
         `where` names the chat in errors.
         """
+        self._refuse_foreign(where)
         text = render(self._files.by_transformers, messages, self.chat_template, answer, where)
         return self.ids([text], special=False)[0]
+
+    def marked_chat(self, messages: Sequence[Mapping[str, Any]], where: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Token ids of a whole chat, and which of them the assistant says (bool) as the template marks it; None: it does not.
+
+        A token that ends texts, right behind what is marked, is said too: else no answer would learn to end.
+        """
+        self._refuse_foreign(where)
+        found = marked(self._files.by_transformers, messages, self.chat_template, where)
+        if found is None:
+            return None
+        ids, said = self._array(found[0]), np.asarray(found[1], bool)
+        said[1:] |= said[:-1] & np.isin(ids[1:], self.eos_ids)
+        return ids, said
+
+    def _refuse_foreign(self, where: str) -> None:
+        if self.foreign:
+            raise GraftaxError(
+                f"{where}: the adapter brings a chat template of its own, a program of whoever made it; it runs if you say so "
+                f"(--chat-template {AS_TRAINED}, in Python chat_template={AS_TRAINED!r}), or give the template yourself."
+            )
 
     def __call__(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128) -> list[Tokens]:
         """Tokenize rows, cut to `max_length` tokens."""

@@ -88,10 +88,11 @@ def evaluate_language(
 ) -> dict[str, float]:
     """Metrics of an adapter without a head on rows of its task ("lm", "sft", "dpo", "seq2seq"); `data` as for `train_many`.
 
-    `chat_template`: in place of the one with which the adapter was trained, a name or a Jinja text (`models/chat.py`).
+    `chat_template`: of chats, a name or a Jinja text (`models/chat.py`). None: that of the adapter's training, if it is one by
+    name, else the tokenizer's own; "adapter": that of its training, whatever it is.
     """
     refuse_unfit(adapter, backbone)
-    task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone, chat_template or adapter.recipe.get("chat_template"))
+    task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
     length = length_for(adapter, backbone, backbone.config.max_tokens)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
     found = outputs_of(backbone, adapter, rows)

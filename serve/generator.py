@@ -70,7 +70,7 @@ class Generator(Shown):
 
     def __init__(self, backbone: Backbone, *, chat_template: str | None = None):
         """`chat_template`: of all chats, a name or a Jinja text (`models/chat.py`). None: that with which the row's adapter was
-        trained, else the tokenizer's own."""
+        trained, if it is one by name, else the tokenizer's own; "adapter": that of its training, whatever it is."""
         expect_backbone(backbone)
         if not backbone.generates:
             raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
@@ -94,9 +94,7 @@ class Generator(Shown):
     def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
         """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""
         adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=str(name))
-        tokenizer = self.tokenizer
-        if tokenizer.chat_template is None:
-            tokenizer = tokenizer.with_template(adapter.recipe.get("chat_template"))
+        tokenizer = self.tokenizer.of_adapter(adapter.recipe)
         with self._lock:
             self.bank.put(name, adapter)
             self._tokenizers[name] = tokenizer

@@ -207,7 +207,7 @@ def test_generation_uses_the_template_of_training(without: Backbone, tmp_path: P
     named = {"a": data, "b": data}
     each = {"a": {"chat_template": "plain"}, "b": {"chat_template": STRICT}}
     train_many(without, named, tmp_path, task="sft", method=LORA, recipe=recipe, each=each, progress=False, pack_size=1)
-    generator = Generator(without)
+    generator = Generator(without, chat_template="adapter")
     for name in named:
         generator.load(name, tmp_path / name)
     question = chat(("user", "why"))
@@ -227,10 +227,21 @@ def test_generation_uses_the_template_of_training(without: Backbone, tmp_path: P
     over = Generator(without, chat_template="plain")
     over.load("b", tmp_path / "b")
     assert over._ids(question, "b", 0).tolist() == generator._ids(question, "a", 0).tolist()
+    wary = Generator(without)
+    for name in named:
+        wary.load(name, tmp_path / name)
+    assert wary._ids(question, "a", 0).tolist() == generator._ids(question, "a", 0).tolist()
+    assert wary.generate(["a text"], "b", how)[0].tokens
+    with pytest.raises(GraftaxError, match=r"prompt 1: the adapter brings a chat template of its own.*--chat-template adapter"):
+        wary.generate([question], "b", how)
     generator.unload("b")
     adapter = load_adapter(tmp_path / "a", without)
     assert evaluate_language(without, adapter, data) == evaluate_language(without, adapter, data, chat_template="plain")
     assert evaluate_language(without, adapter, data) != evaluate_language(without, adapter, data, chat_template=STRICT)
+    own = load_adapter(tmp_path / "b", without)
+    with pytest.raises(GraftaxError, match="row 1: the adapter brings a chat template of its own"):
+        evaluate_language(without, own, data)
+    assert evaluate_language(without, own, data, chat_template="adapter")["perplexity"] > 1.0
 
 
 def test_the_command_line_takes_a_file_or_a_name(without: Backbone, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,23 +142,37 @@ class SupervisedFineTuning(LanguageModel):
                 raise GraftaxError(f"{where} has no message of the assistant.")
             whole = tokenizer.chat(messages, where)
             said = [_turn(messages[: turn + 1], tokenizer, where) for turn in turns]
-            counted = [np.arange(len(ids)) >= begin - 1 for begin, ids in said]
-            if all(_begins(whole, ids) for _, ids in said):
+            if all(_begins(whole, ids) for ids, _ in said):
                 every = np.zeros(len(whole), bool)
-                for (_, ids), own in zip(said, counted, strict=True):
-                    every[: len(ids) - 1] |= own[:-1]
+                for ids, own in said:
+                    every[: len(ids)] |= own
                 yield i, whole, every
                 continue
-            for (_, ids), own in list(zip(said, counted, strict=True))[-1 if self.last_turn_alone else 0 :]:
+            for ids, own in said[-1 if self.last_turn_alone else 0 :]:
                 yield i, ids, own
 
 
-def _turn(messages: Sequence[Any], tokenizer: Tokenizer, where: str) -> tuple[int, np.ndarray]:
-    """Where in a chat that ends with the assistant's turn what it says begins, and the chat's ids."""
-    prompt, ids = tokenizer.chat(messages[:-1], where, answer=True), tokenizer.chat(messages, where)
-    if not _begins(ids, prompt):
-        raise GraftaxError(f"{where}: the chat template asks for an answer in another way than it writes one; give another.")
-    return len(prompt), ids
+def _turn(messages: Sequence[Any], tokenizer: Tokenizer, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of a chat that ends with the assistant's turn, and the tokens whose successor the assistant says in it.
+
+    It says what the template marks as said; where that marks nothing, all behind the prompt with which it is asked to answer.
+    """
+    found = tokenizer.marked_chat(messages, where)
+    before = tokenizer.chat(messages[:-1], where, answer=found is None)
+    ids = tokenizer.chat(messages, where) if found is None else found[0]
+    if not _begins(ids, before):
+        wrong = (
+            "asks for an answer in another way than it writes one" if found is None else "rewrites a chat that it goes on with"
+        )
+        advice = (
+            "give another, or mark in it what the assistant says ({% generation %}), or give prompts and completions as texts"
+        )
+        raise GraftaxError(f"{where}: the chat template {wrong}; {advice}.")
+    said = np.ones(len(ids), bool) if found is None else found[1]
+    said[: len(before)] = False
+    if not said.any():
+        raise GraftaxError(f"{where}: the chat template writes nothing that the assistant says.")
+    return ids, np.append(said[1:], False)
 
 
 def _begins(ids: np.ndarray, beginning: np.ndarray) -> bool:

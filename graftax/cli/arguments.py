@@ -87,10 +87,10 @@ def sampling_of(options: dict[str, Any]) -> Any:
 
 def chat_template_of(given: Any) -> Any:
     """A template's name as it is, or the text in a file."""
-    from ..models.chat import TEMPLATES
+    from ..models.chat import AS_TRAINED, TEMPLATES
     from ..train.text_files import read_text
 
-    if not isinstance(given, str) or given in TEMPLATES:  # what is no text, a TOML file can say
+    if not isinstance(given, str) or given in (*TEMPLATES, AS_TRAINED):  # what is no text, a TOML file can say
         return given
     expect_file(Path(given), f"--chat-template {given}: no such file, and none of {', '.join(TEMPLATES)}.")
     return read_text(Path(given))

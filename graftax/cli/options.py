@@ -99,7 +99,8 @@ ChatTemplateOption = Annotated[
     Optional[str],
     typer.Option(
         metavar="FILE|NAME",
-        help="Template of chats in place of the tokenizer's own: a Jinja file, or chatml, llama3, gemma or plain.",
+        help="Template of chats in place of the tokenizer's own: a Jinja file, or chatml, llama3, gemma or plain; where an "
+        "adapter answers also 'adapter', the one of its training.",
     ),
 ]
 LabelsOption = Annotated[
