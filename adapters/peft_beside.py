@@ -41,9 +41,8 @@ _SUFFIX = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bi
 _WRAPPED = "base_layer"  # what PEFT calls the module itself where its method acts on it
 _ADAPTER = "token_adapter"  # what it calls trained rows beside another method
 _INSERTED = frozenset((_WRAPPED, _ADAPTER))
-#: What it calls a module's trained copy, and the module in whose place that answers. A file has the copy under the module's own
-#: name, and with `bias="all"` the biases of both under these once more.
-_REPEATED = {"modules_to_save", "original_module"}
+_COPY = ".modules_to_save."  # what it calls a module's trained copy, which a file has under the module's own name
+_REPLACED = "original_module"  # and the module in whose place that answers
 
 
 # -- a weight and its copy --------------------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     found = {}
     for key, tensor in tensors.items():
         parts = key.split(".")
-        if _REPEATED.isdisjoint(parts):
+        if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
     if not getattr(backbone.config, "tied", False):
         return found
@@ -162,6 +161,16 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     return found
 
 
+def _is_repeated(key: str, tensor: np.ndarray, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether a tensor of a trained copy is in the file under its module's own name as well, as `bias="all"` has it.
+
+    Where a saved module is within another one it is not, and what is under its own name there is nobody's.
+    """
+    module, copied, inner = key.partition(_COPY)
+    own = (f"{module}.{name}" for name in (inner, inner.partition(".")[2]))  # the adapter's name stands in between, or does not
+    return bool(copied) and any(name in tensors and np.array_equal(tensors[name], tensor) for name in own)
+
+
 def read(
     options: Options, tensors: Tensors, backbone: Backbone, head: Head | None, body: Method
 ) -> tuple[tuple[Method, ...], Tensors]:
@@ -171,7 +180,7 @@ def read(
     """
     sites = [site for site in backbone.sites_for(head) if site.kind in WEIGHTS]
     _need(options, tensors, sites, body)
-    rest = _without_constants(tensors, backbone)
+    rest = _without_constants(options, tensors, backbone)
     whole, biased = [], []
     for site in sites:
         saved = {field: rest.pop(key) for field, key in _keys(site).items() if key in rest}
@@ -210,18 +219,26 @@ def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Metho
         raise GraftaxError(f"{'; '.join(missing[:3])}{more}.")
 
 
-def _without_constants(tensors: Tensors, backbone: Backbone) -> Tensors:
+def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -> Tensors:
     """Less the weights of the base model at which no method acts (a table that both towers use): they must be this one's."""
     at_sites = {key for site in backbone.sites if site.kind in WEIGHTS for key in _keys(site).values()}
     kept = dict(tensors)
     for weight in backbone.weights:
         key = MODEL_PREFIX + (weight.key if weight.task else backbone.family.task_path(weight.key))
-        if key not in kept or key in at_sites:
+        if key in at_sites:
+            continue
+        module, _, suffix = key.removeprefix(MODEL_PREFIX).rpartition(".")
+        acted = [own for own in kept if own.startswith(f"{MODEL_PREFIX}{module}.") and own != key and suffix == "weight"]
+        if acted:
+            raise GraftaxError(f"{module} is a table that both towers read, where no method acts: it has {acted[0]}.")
+        if key not in kept:
             continue
         frozen = np.asarray(backbone.arrays()[weight.name], np.float32)
         saved, own = kept.pop(key), frozen if weight.layer is None else frozen[weight.layer]
         if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
-            raise GraftaxError(f"{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
+            name = options.saves(module)
+            said = f"modules_to_save={name!r}: " if name else ""
+            raise GraftaxError(f"{said}{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
     return kept
 
 
@@ -268,7 +285,7 @@ def _refuse_unknown(options: Options, tensors: Tensors, sites: Sequence[Site], h
     """An error for tensors of modules that were saved whole and are neither here nor of a head that graftax has."""
     known = {key for site in sites for key in _keys(site).values()}
     heads = {f"{MODEL_PREFIX}{module}.{suffix}" for module in (head.modules if head else ()) for suffix in ("weight", "bias")}
-    for key in tensors.keys() - known - heads:
+    for key in sorted(tensors.keys() - known - heads):
         name = options.saves(key.removeprefix(MODEL_PREFIX).rpartition(".")[0])
         if name:
             raise GraftaxError(f"modules_to_save={name!r}: {key} is of no module of this backbone or its heads.")

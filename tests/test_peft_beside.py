@@ -12,6 +12,7 @@ import numpy as np
 import peft
 import pytest
 import test_decoders
+import test_encoder_decoders
 import torch
 import transformers
 from cases import LABELS, logits, randomised
@@ -293,6 +294,28 @@ def test_refused_by_option(case: str, pairs: Pairs, tmp_path: Path) -> None:
     added = {f"base_model.model.{key}": np.ones(shape, np.float32) for key, shape in more.items()}
     save_file({**load_file(file), **added}, file)
     with pytest.raises(GraftaxError, match=rf"made for a/base, .*{message}"):
+        load_adapter(path, pair.backbone)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modules_to_save": ["shared"]}, r"modules_to_save='shared': .*shared\.weight is not this backbone's weight"),
+        (
+            {"target_modules": ["q", "shared"]},
+            r"shared is a table that both towers read, where no method acts: .*lora_embedding_A",
+        ),
+        ({"trainable_token_indices": [3, 5]}, r"shared is a table that both towers read, where no method acts"),
+    ],
+    ids=["saved", "targeted", "tokens"],
+)
+def test_the_table_of_both_towers(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    model = test_encoder_decoders.torch_model("t5")
+    base = saved(model, tmp_path / "base")
+    config = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **LORA, **{"target_modules": ["q"], **options})
+    pair = Pair(load_backbone(base), lambda: model)
+    _, path = make(pair, tmp_path / "adapter", config)
+    with pytest.raises(GraftaxError, match=message):
         load_adapter(path, pair.backbone)
 
 

@@ -18,7 +18,7 @@ from reference import saved, torch_logits, torch_model
 from safetensors.numpy import load_file, save_file
 from test_peft import TASKS, Pair, at_tokens, make, rows
 
-from graftax import load_adapter, load_backbone, save_adapter
+from graftax import GraftaxError, load_adapter, load_backbone, save_adapter
 
 Classifiers = Callable[..., Pair]
 
@@ -83,7 +83,10 @@ def test_peft_logits_and_back(case: str, classifiers: Classifiers, tmp_path: Pat
 
 
 def test_biases_that_a_file_repeats_say_nothing(classifiers: Classifiers, tmp_path: Path) -> None:
-    """As PEFT reads it: what stands under the module's own name counts, whatever the adapter was called in training."""
+    """As PEFT reads it: what stands under the module's own name counts, whatever the adapter was called in training.
+
+    But a trained copy that says something else is refused.
+    """
     pair = classifiers("roberta", "pooled")
     _, path = make(pair, tmp_path, peft.LoraConfig(task_type="SEQ_CLS", r=3, lora_alpha=7, bias="all"))
     file = path / "adapter_model.safetensors"
@@ -91,8 +94,22 @@ def test_biases_that_a_file_repeats_say_nothing(classifiers: Classifiers, tmp_pa
     repeated = [key for key in tensors if ".modules_to_save." in key or ".original_module." in key]
     assert "base_model.model.classifier.modules_to_save.default.dense.bias" in repeated
     expected = logits(pair.backbone, load_adapter(path, pair.backbone), rows(pair.backbone))
-    changed = {key.replace(".default.", ".mine."): t + 1.0 if key in repeated else t for key, t in tensors.items()}
+    changed = {key.replace(".default.", ".mine."): t + (".original_module." in key) for key, t in tensors.items()}
     save_file(changed, file)
     theirs = torch_logits(peft.PeftModel.from_pretrained(pair.model(), path).eval(), rows(pair.backbone))
     np.testing.assert_allclose(theirs, expected, atol=1e-4, rtol=1e-4)
     np.testing.assert_array_equal(logits(pair.backbone, load_adapter(path, pair.backbone), rows(pair.backbone)), expected)
+    save_file({key: t + (key in repeated) for key, t in tensors.items()}, file)
+    with pytest.raises(GraftaxError, match=r"classifier\.modules_to_save\.default\.dense\.bias"):
+        load_adapter(path, pair.backbone)
+
+
+def test_saved_modules_in_one_another_are_refused(classifiers: Classifiers, tmp_path: Path) -> None:
+    """PEFT wraps what it has wrapped, answers with the copy in the copy, and cannot load what it has saved."""
+    pair = classifiers("bert", "pooled")
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=3, lora_alpha=7, modules_to_save=["embeddings"])
+    _, path = make(pair, tmp_path, config)
+    with pytest.raises(KeyError):
+        peft.PeftModel.from_pretrained(pair.model(), path)
+    with pytest.raises(GraftaxError, match=r"modules_to_save='embeddings': .*embeddings\.modules_to_save\.default\."):
+        load_adapter(path, pair.backbone)
