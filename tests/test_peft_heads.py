@@ -14,9 +14,9 @@ import pytest
 import torch
 import transformers
 from cases import LABELS, logits
+from peft_pairs import TASKS, Pair, at_tokens, make, rows
 from reference import saved, torch_logits, torch_model
 from safetensors.numpy import load_file, save_file
-from test_peft import TASKS, Pair, at_tokens, make, rows
 
 from graftax import GraftaxError, load_adapter, load_backbone, save_adapter
 
