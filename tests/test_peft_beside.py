@@ -117,6 +117,26 @@ CASES: dict[str, tuple[str, dict[str, Any], set[str], bool]] = {
         {"full", "trainable_tokens", "bitfit"},
         True,
     ),
+    "saved-among-all-linear": (
+        "llama",
+        {"modules_to_save": ["embed_tokens", "lm_head"], "target_modules": "all-linear"},
+        {"full"},
+        True,
+    ),
+    "norms-of-heads": ("qwen3", {"modules_to_save": ["q_norm", "k_norm"], "target_modules": ["q_proj"]}, {"full"}, True),
+    "norms-that-add-one": (
+        "gemma2",
+        {"modules_to_save": ["pre_feedforward_layernorm", "lm_head"], "target_modules": ["q_proj"]},
+        {"full"},
+        True,
+    ),
+    "fused": ("phi3", {"modules_to_save": ["lm_head"], "target_modules": "all-linear", "bias": "lora_only"}, {"full"}, True),
+    "other-names-of-tables": (
+        "neox",
+        {"modules_to_save": ["embed_in", "embed_out"], "target_modules": ["query_key_value"], "bias": "all"},
+        {"full", "bitfit"},
+        True,
+    ),
     "dora-and-norms": ("llama", {"use_dora": True, "modules_to_save": ["norm"]}, {"full"}, True),
 }
 
@@ -210,6 +230,18 @@ def test_tables_of_another_resizing(name: str, pairs: Pairs, tmp_path: Path) -> 
     assert {site.name for site in adapter.states["full"]} == {"word_embeddings", "lm_head"}
     theirs = torch_logits(peft.PeftModel.from_pretrained(pair.model(), path).eval(), rows(pair.backbone))
     assert_same(pair, adapter, theirs)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama-biased"])
+def test_embeddings_that_are_saved_and_were_not_trained(name: str, pairs: Pairs, tmp_path: Path) -> None:
+    """`save_embedding_layers=True`: the backbone's own tables, once more."""
+    pair = pairs(name)
+    model, path = make(pair, tmp_path, peft.LoraConfig(task_type="CAUSAL_LM", **LORA))
+    model.save_pretrained(path, save_embedding_layers=True)
+    assert "base_model.model.model.embed_tokens.weight" in load_file(path / "adapter_model.safetensors")
+    adapter = load_adapter(path, pair.backbone)
+    assert [method.name for method in adapter.methods] == ["lora"]
+    assert_same(pair, adapter, torch_logits(model, rows(pair.backbone)))
 
 
 def test_more_words_than_the_backbone(pairs: Pairs, tmp_path: Path) -> None:

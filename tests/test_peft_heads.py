@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import peft
 import pytest
-import torch
-import transformers
-from cases import LABELS, logits
-from peft_pairs import TASKS, Pair, at_tokens, make, rows
-from reference import saved, torch_logits, torch_model
+from cases import logits
+from peft_pairs import TASKS, Pairs, at_tokens, make, rows
+from reference import torch_logits
 from safetensors.numpy import load_file, save_file
 
-from graftax import GraftaxError, load_adapter, load_backbone, save_adapter
-
-Classifiers = Callable[..., Pair]
-
-
-@pytest.fixture(scope="module")
-def classifiers(tmp_path_factory: pytest.TempPathFactory) -> Classifiers:
-    """A pair by family and kind of head."""
-
-    @functools.cache
-    def get(shape: str, head: str) -> Pair:
-        path = saved(torch_model(shape), tmp_path_factory.mktemp(shape))
-        auto = getattr(transformers, f"AutoModelFor{TASKS[head][0]}")
-        return Pair(load_backbone(path), lambda: auto.from_pretrained(path, num_labels=len(LABELS), dtype=torch.float32).eval())
-
-    return get
-
+from graftax import GraftaxError, load_adapter, save_adapter
 
 #: Family, kind of head, options beside a LoRA, and the methods that they become.
 CASES: dict[str, tuple[str, str, dict[str, Any], set[str]]] = {
@@ -64,9 +44,9 @@ CASES: dict[str, tuple[str, str, dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_peft_logits_and_back(case: str, classifiers: Classifiers, tmp_path: Path) -> None:
+def test_peft_logits_and_back(case: str, pairs: Pairs, tmp_path: Path) -> None:
     shape, head, options, beside = CASES[case]
-    pair = classifiers(shape, head)
+    pair = pairs(shape, head)
     config = peft.LoraConfig(task_type=TASKS[head][1], r=3, lora_alpha=7, **options)
     model, path = make(pair, tmp_path / "theirs", config)
     inputs = rows(pair.backbone)
@@ -82,12 +62,12 @@ def test_peft_logits_and_back(case: str, classifiers: Classifiers, tmp_path: Pat
     np.testing.assert_allclose(at_tokens(torch_logits(loaded, inputs), pair), theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_biases_that_a_file_repeats_say_nothing(classifiers: Classifiers, tmp_path: Path) -> None:
+def test_biases_that_a_file_repeats_say_nothing(pairs: Pairs, tmp_path: Path) -> None:
     """As PEFT reads it: what stands under the module's own name counts, whatever the adapter was called in training.
 
     But a trained copy that says something else is refused.
     """
-    pair = classifiers("roberta", "pooled")
+    pair = pairs("roberta", "pooled")
     _, path = make(pair, tmp_path, peft.LoraConfig(task_type="SEQ_CLS", r=3, lora_alpha=7, bias="all"))
     file = path / "adapter_model.safetensors"
     tensors = load_file(file)
@@ -104,9 +84,9 @@ def test_biases_that_a_file_repeats_say_nothing(classifiers: Classifiers, tmp_pa
         load_adapter(path, pair.backbone)
 
 
-def test_saved_modules_in_one_another_are_refused(classifiers: Classifiers, tmp_path: Path) -> None:
+def test_saved_modules_in_one_another_are_refused(pairs: Pairs, tmp_path: Path) -> None:
     """PEFT wraps what it has wrapped, answers with the copy in the copy, and cannot load what it has saved."""
-    pair = classifiers("bert", "pooled")
+    pair = pairs("bert", "pooled")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=3, lora_alpha=7, modules_to_save=["embeddings"])
     _, path = make(pair, tmp_path, config)
     with pytest.raises(KeyError):
