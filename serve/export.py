@@ -18,12 +18,13 @@ from ..adapters.head import FIRST
 from ..adapters.merging import merge
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.chat import CHAT_TEMPLATE, template_of
+from ..models.chat import CHAT_TEMPLATE, is_named, template_of
 from ..models.checkpoint import TEXT_FILES
 from ..models.inputs import Inputs
 from ..models.load import unstack_weights
 from ..models.own_head import PROBLEM_TYPES
 from ..models.tokenizer_files import write_text_length
+from ..notes import note
 
 
 def export_merged(
@@ -91,7 +92,9 @@ def _keep_how_texts_are_read(adapter: Adapter, backbone: Backbone, directory: Pa
     if head_of(adapter) is not None:
         write_text_length(directory, length_for(adapter, backbone, backbone.config.max_tokens))
     if (template := adapter.recipe.get("chat_template")) is not None:
-        (directory / CHAT_TEMPLATE).write_text(template_of(template), "utf-8")
+        (directory / CHAT_TEMPLATE).write_text(text := template_of(template), "utf-8")
+        if not is_named(text):
+            note("the merged model's chat template is the one that the adapter brought, a program of whoever made the adapter.")
 
 
 def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter) -> float:
