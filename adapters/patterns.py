@@ -2,18 +2,22 @@
 
 They are run by RE2, whose time grows with the text and never with what a pattern makes of it: Python's own engine would try the
 ways in which `(?:[a-z]+)+!` may match "attention" one after another, for longer than anybody waits. RE2 reads what Python does,
-but for look-arounds and references back to a group, which no such engine has.
+but for look-arounds and references back to a group, which no such engine has. What the two would read in different ways is
+refused.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+import warnings
 from typing import Any
 
 from ..errors import GraftaxError
 
 _LONGEST = 20_000  # characters of a pattern
 _MEMORY = 1 << 20  # bytes of a compiled one
+_AMBIGUOUS = ("{,", "[:")  # a{,2} is a repetition to Python and a text to RE2, [[:alpha:]] a class to RE2 alone
 
 
 def fullmatch(pattern: str, path: str) -> Any:
@@ -34,10 +38,17 @@ def _compiled(pattern: str) -> Any:
     options = re2.Options()
     options.log_errors, options.max_mem = False, _MEMORY
     try:
-        return re2.compile(pattern, options)
-    except (re2.error, UnicodeEncodeError) as error:
-        why = error.args[0].decode("utf-8", "replace") if isinstance(error, re2.error) else "half of a surrogate pair"
-        raise GraftaxError(
-            f"{pattern!r} is not a regular expression here: {why}. Look-arounds, references to groups and repetitions beyond "
-            "1,000 are not taken; name the modules one by one instead."
-        ) from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # that a later Python may read [[a] in another way
+            re.compile(pattern)  # RE2 reads some texts that are none to Python
+        if not any(words in pattern for words in _AMBIGUOUS):
+            return re2.compile(pattern, options)
+        why = f"{' and '.join(_AMBIGUOUS)} mean different things to different engines"
+    except re2.error as error:
+        why = error.args[0].decode("utf-8", "replace")
+    except (re.error, ValueError, OverflowError, RecursionError) as error:  # half of a surrogate pair is a ValueError
+        why = str(error)
+    raise GraftaxError(
+        f"{pattern!r} is not a regular expression here: {why}. Look-arounds, references to groups and repetitions beyond "
+        "1,000 are not taken; name the modules one by one instead."
+    )

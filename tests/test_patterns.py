@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from refusals import refused
 
 from graftax import IA3, Adapter, GraftaxError, LoKr, LoRA
@@ -33,6 +36,22 @@ PATTERNS = [
 @pytest.mark.parametrize("path", [PATH, PATH.replace("11", "3"), "bert.pooler.dense", "query", ""])
 def test_as_python_reads_them(pattern: str, path: str) -> None:
     assert (fullmatch(pattern, path) is not None) == (re.fullmatch(pattern, path) is not None)
+
+
+pieces = st.sampled_from(
+    [*"abq.1_*+?|()[]{}^$\\-,:", "query", ".*", r"\.", r"\d+", "(?:", "(?i)", "(?=", r"\1", "{2,3}", "{,2}", "[^.]", "layer"]
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(pattern=st.lists(pieces, max_size=8).map("".join) | st.text(max_size=6), path=st.sampled_from(["self.query", "a.b", ""]))
+def test_any_pattern_is_read_as_python_reads_it_or_refused(pattern: str, path: str) -> None:
+    """On paths short enough for an engine that tries all ways."""
+    found: list[bool] = []
+    if refused(lambda: found.append(fullmatch(pattern, path) is not None)) is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, of sets that it may read in another way one day
+            assert found == [re.fullmatch(pattern, path) is not None]
 
 
 def uses(backbone: Any) -> dict[str, Any]:
