@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from .. import __version__, disk
+from .. import __version__, disk, typed
 from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
@@ -38,10 +38,10 @@ class Begun:
     """The content of `run.json`."""
 
     digest: str
-    pack_sizes: list[int]  # by kind
-    jobs: list[str]
-    machine: dict[str, Any] = field(default_factory=machine)
-    versions: dict[str, str] = field(default_factory=versions)
+    pack_sizes: Sequence[typed.Some]  # by kind
+    jobs: Sequence[str]
+    machine: Mapping[str, Any] = field(default_factory=machine)
+    versions: Mapping[str, str] = field(default_factory=versions)
 
     def write(self, file: Path) -> None:
         disk.write_json(file, asdict(self))
@@ -51,13 +51,13 @@ class Begun:
         facts = read_object(file)
         facts.setdefault("versions", {})  # older files have none
         try:
-            return cls(**facts)
-        except TypeError as error:
+            return typed.read(cls, facts, str(file))
+        except (GraftaxError, TypeError) as error:
             raise GraftaxError(
                 f"{file}: damaged, or of another version of graftax; go on with that version, or pass --overwrite."
             ) from error
 
-    def check(self, digest: str, pack_size: int | None, out: Path) -> None:
+    def check(self, digest: str, kinds: int, pack_size: int | None, out: Path) -> None:
         """Refuse to go on where another call, or another version, would end with other adapters."""
         for name, here in versions().items():
             if (there := self.versions.get(name)) != here:
@@ -65,7 +65,7 @@ class Begun:
                     f"{out} holds an unfinished run that {name} {there or 'of another version'} began, and this is {here}; "
                     "go on with that version, choose another directory, or pass --overwrite."
                 )
-        if self.digest != digest or pack_size not in (None, *self.pack_sizes):
+        if self.digest != digest or len(self.pack_sizes) != kinds or pack_size not in (None, *self.pack_sizes):
             raise GraftaxError(
                 f"{out} holds an unfinished run with other settings or data; repeat its command to resume it, choose another "
                 "directory, or pass --overwrite."

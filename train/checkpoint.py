@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..errors import GraftaxError
+
 
 class Checkpoints:
     """Saves and restores `(arrays, facts)`; the newest two are kept. A `with` block waits at its end for the save under way."""
@@ -27,6 +29,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._ocp = ocp
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        self._directory = directory
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
@@ -40,16 +43,25 @@ class Checkpoints:
 
     def arrays(self, like: Any) -> Any:
         """The arrays of the newest complete checkpoint, with the structure and shapes of `like`."""
-        args = self._ocp.args
-        wanted = args.Composite(arrays=args.StandardRestore(like))
-        return self._manager.restore(self._manager.latest_step(), args=wanted)["arrays"]
+        return self._restored(arrays=self._ocp.args.StandardRestore(like))["arrays"]
 
     def facts(self) -> dict[str, Any] | None:
         """The facts of the newest complete checkpoint; None where there is none."""
-        step = self._manager.latest_step()
-        if step is None:
+        if self._manager.latest_step() is None:
             return None
-        return self._manager.restore(step, args=self._ocp.args.Composite(facts=self._ocp.args.JsonRestore()))["facts"]
+        found: dict[str, Any] = self._restored(facts=self._ocp.args.JsonRestore())["facts"]
+        return found
+
+    def _restored(self, **parts: Any) -> Any:
+        """These parts of the newest complete checkpoint; GraftaxError where they are damaged."""
+        step = self._manager.latest_step()
+        try:
+            return self._manager.restore(step, args=self._ocp.args.Composite(**parts))
+        except Exception as error:  # of orbax, of tensorstore, or of Python's from within them
+            raise GraftaxError(
+                f"{self._directory / str(step)}: the checkpoint is damaged ({type(error).__name__}); remove that directory, "
+                "and the run goes on from the one before."
+            ) from error
 
     def wait(self) -> None:
         """Until the save that is under way is on the disk."""

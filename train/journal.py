@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import disk
-from ..json_files import json_line
+from ..errors import GraftaxError
+from ..json_files import json_line, parse_json
 
 
 class Metrics:
@@ -19,7 +19,7 @@ class Metrics:
         there = path.read_bytes() if path.exists() else b""
         if offset is None:
             there = b"".join(line for line in there.splitlines(keepends=True) if _adapter(line) not in (None, *adapters))
-        disk.write_text(path, there[:offset].decode())  # what was written after the checkpoint will be written again
+        disk.write_bytes(path, there[:offset])  # what was written after the checkpoint will be written again
         self._file = path.open("ab")
         self._board = _board(path.parent)
 
@@ -47,9 +47,10 @@ class Metrics:
 def _adapter(line: bytes) -> str | None:
     """Which adapter a line is about; None for a line that is none of ours."""
     try:
-        return json.loads(line)["adapter"]
-    except (ValueError, TypeError, KeyError):
+        said = parse_json(line.decode(), "a line", not_numbers=True)  # which older versions wrote
+    except (UnicodeDecodeError, GraftaxError):
         return None
+    return said.get("adapter") if isinstance(said, dict) else None
 
 
 def _board(directory: Path) -> Any:

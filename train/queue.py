@@ -87,7 +87,7 @@ class Run:
         if file.is_file():
             try:
                 begun = Begun.read(file)
-                begun.check(digest, pack_size, self.out)
+                begun.check(digest, len(self.kinds), pack_size, self.out)
                 return begun
             except GraftaxError:
                 if not overwrite:
