@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import printable
 from .directory import CONFIG, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
 from .facts import EXTRA, by_key
 from .located import find_adapter
@@ -43,12 +44,13 @@ def _fusion(directory: Path) -> str:
 
 
 def _section(title: str, content: Mapping[str, Any]) -> list[str]:
-    said = [f"  {key:28} {json.dumps(value, ensure_ascii=False)}" for key, value in content.items()]
+    said = [f"  {printable(key):28} {printable(json.dumps(value, ensure_ascii=False))}" for key, value in content.items()]
     return [f"\n{title}", *said] if said else []
 
 
 def _listed(title: str, tensors: Mapping[str, np.ndarray]) -> list[str]:
-    width = max(map(len, tensors), default=0)
+    named = {printable(key): tensor for key, tensor in sorted(tensors.items())}
+    width = max(map(len, named), default=0)
     total = sum(tensor.size for tensor in tensors.values())
-    said = [f"  {key:{width}}  {'x'.join(map(str, tensor.shape))}" for key, tensor in sorted(tensors.items())]
+    said = [f"  {key:{width}}  {'x'.join(map(str, tensor.shape))}" for key, tensor in named.items()]
     return [f"\n{title}: {len(tensors)} tensors, {total:,} parameters", *said]

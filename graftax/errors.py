@@ -21,8 +21,12 @@ def in_a_line(text: str) -> str:
     """A text as one printable line of at most 2,000 characters: `in_a_line("a\\n\\x1b[31mb")` is `a \\x1b[31mb`."""
     if len(text) > _MOST:
         text = f"{text[: _MOST - _TAIL]} [...] {text[-_TAIL:]}"
-    text = " ".join(line.strip() for line in text.strip().splitlines())
-    return "".join(_written_out(character) for character in text)
+    return printable(" ".join(line.strip() for line in text.strip().splitlines()))
+
+
+def printable(text: str) -> str:
+    """A text in which each character that cannot be seen is written out, line breaks too."""
+    return text if text.isprintable() else "".join(map(_written_out, text))
 
 
 def _written_out(character: str) -> str:

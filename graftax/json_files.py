@@ -68,9 +68,11 @@ def parse_json(text: str, source: str, *, not_numbers: bool = False) -> Any:
 def json_line(content: Any, *, ensure_ascii: bool = True) -> str:
     """A line of JSON that every reader takes.
 
-    JSON has no word for what is no finite number (the correlation with a constant, say): that is null.
+    JSON has no word for what is no finite number (the correlation with a constant, say): that is null. Characters that cannot
+    be seen, some of which a terminal obeys, are escaped: a label may have any.
     """
-    return json.dumps(_without_nan(content), ensure_ascii=ensure_ascii, allow_nan=False)
+    line = json.dumps(_without_nan(content), ensure_ascii=ensure_ascii, allow_nan=False)
+    return line if line.isprintable() else "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in line)
 
 
 def _without_nan(content: Any) -> Any:
