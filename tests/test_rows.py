@@ -127,9 +127,12 @@ def test_labels_that_mean_one_are_one() -> None:
     """However data writes a label, it is one class; codes, versions and truth values stay what they are."""
     values = [0, "0", 0.0, " 0", np.int64(0), np.float32(0), Decimal("0"), "0.0", "pos", "pos ", b"pos"]
     assert read("classify", *({"text": "a", "label": value} for value in values)).labels == ("0",) * 8 + ("pos",) * 3
-    values = [True, "True", "true", "007", "7", "1.50", "1.5", 1.5, "1.10"]
-    expected = ("True", "True", "true", "007", "7", "1.50", "1.5", "1.5", "1.10")
+    values = ["true", "007", "7", "1.50", "1.5", 1.5, "1.10"]
+    expected = ("true", "007", "7", "1.50", "1.5", "1.5", "1.10")
     assert read("classify", *({"text": "a", "label": value} for value in values)).labels == expected
+    assert read("classify", *({"text": "a", "label": value} for value in (True, "True"))).labels == ("True", "True")
+    with pytest.raises(GraftaxError, match="column 'label' has true or false in row 3 and a number in row 2"):
+        read("classify", *({"text": "a", "label": value} for value in ("0", 1.0, True)))
     assert read("classify", {"text": "a", "label": "2.0"}, {"text": "a", "label": "2.1"}).labels == ("2.0", "2.1")
     assert read("multilabel", {"text": "a", "label": ["a ", 1.0]}, {"text": "b", "label": "a| 1"}).labels == (("1", "a"),) * 2
     assert read("tag", {"text": "a b", "label": ["O ", "O"]}).labels == (["O", "O"],)
@@ -260,6 +263,21 @@ def test_words_in_every_form_of_a_list(form: str, words: list[str]) -> None:
     examples = read("tag", {"text": LISTS[form](words), "label": LISTS[form](tags)})
     assert examples.texts == (words,)
     assert examples.labels == (tags,)
+
+
+@pytest.mark.parametrize("form", LISTS)
+def test_labels_in_every_form_of_a_list(form: str) -> None:
+    """The labels of a row, too."""
+    rows = [{"text": "a", "label": LISTS[form](labels)} for labels in (["b c", "a"], ["it's"])]
+    assert read("multilabel", *rows).labels == (("a", "b c"), ("it's",))
+
+
+def test_bytes_in_parquet(tmp_path: Path) -> None:
+    """Columns of bytes, as some writers leave texts, are read as UTF-8."""
+    columns = {"text": pa.array(["café".encode(), b"a"], pa.binary()), "label": pa.array([b"x", b"y"], pa.large_binary())}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    examples = read_examples(tmp_path / "a.parquet", Columns(), "classify")
+    assert (examples.texts, examples.labels) == (("café", "a"), ("x", "y"))
 
 
 def test_texts_that_are_no_lists() -> None:
@@ -435,13 +453,13 @@ def test_files_are_read_or_refused(rows: list[dict[str, Any]], tmp_path_factory:
 @given(
     content=st.binary(max_size=40) | st.text(st.sampled_from('text,label\n"|[]{}:\\u0ab1 \ufeff'), max_size=60).map(str.encode)
 )
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "txt"])
 def test_any_bytes_are_read_or_refused(kind: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever a file holds."""
     path = tmp_path_factory.mktemp("bytes") / f"a.{kind}"
     for begin in (b"", b"text,label\n", b'{"text": "a", "label": '):
         path.write_bytes(begin + content)
-        check(path, "classify")
+        check(path, "lm" if kind == "txt" else "classify")
 
 
 def test_errors_name_the_adapter_whose_rows_they_are(tiny: Backbone, tmp_path: Path) -> None:

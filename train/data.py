@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import GraftaxError
 from ..shown import Shown
 from .chats import Chat, chat_of, is_chat, turns_of
-from .labels import are_vectors, in_one_spelling, set_of, tags_of, vector_of
+from .labels import are_vectors, in_one_spelling, refuse_truths_beside_numbers, set_of, tags_of, vector_of
 from .sources import Source, source_of
 from .text_files import read_text
 from .values import class_of, items_of, number_of, text_of, words_of
@@ -98,6 +98,7 @@ def _classified(source: Source, columns: Columns, names: Sequence[str]) -> Examp
     source.require(*columns.labelled)
     classes = source.classes.get(columns.label, ())
     labels = in_one_spelling(source.column(columns.label, partial(class_of, names=classes)), classes)
+    refuse_truths_beside_numbers([row[columns.label] for row in source.rows], f"{source.name}: column {columns.label!r}")
     return Examples(*_texts(source, columns), labels, source.name, classes)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..errors import GraftaxError
-from .values import Unreadable, class_of, items_of
+from .values import Unreadable, class_of, items_of, plain
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")  # 007 and 1.50 are names
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
@@ -61,6 +61,14 @@ def in_words_of(names: Sequence[str], labels: Any) -> Any:
     """Labels as `names` spell them; what is none of them stays as it is."""
     spelled = {key_of(name): name for name in reversed(names)} | {name: name for name in names}
     return renamed(labels, lambda name: spelled.get(name) or spelled.get(key_of(name), name))
+
+
+def refuse_truths_beside_numbers(labels: Sequence[Any], where: str) -> None:
+    """An error where some labels are true or false and others are numbers: then true and 1 may be one class, or two."""
+    kinds = [type(plain(label)) for label in labels]
+    if bool in kinds and (numbers := {int, float}.intersection(kinds)):
+        rows = kinds.index(bool) + 1, min(map(kinds.index, numbers)) + 1
+        raise GraftaxError(f"{where} has true or false in row {rows[0]} and a number in row {rows[1]}; write one of both.")
 
 
 def tags_of(value: Any, names: Sequence[str]) -> list[str]:
