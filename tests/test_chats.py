@@ -14,7 +14,7 @@ from tiny import write_decoder, write_jsonl
 
 from graftax import Columns, Generator, GraftaxError, LoRA, Recipe, Sampling, load_adapter, load_backbone, train_many
 from graftax.models.backbone import Backbone
-from graftax.models.chat import TEMPLATES
+from graftax.models.chat import TEMPLATES, template_of
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_generation, evaluate_language
 from graftax.train.data import read_examples
@@ -263,3 +263,40 @@ def test_the_command_line_takes_a_file_or_a_name(without: Backbone, tmp_path: Pa
     assert "perplexity" in run("eval", *common, "plain", "-d", data, "-a", tmp_path / "run" / "a")
     with pytest.raises(GraftaxError, match="no such file, and none of chatml, llama3, gemma, plain"):
         run("generate", *common, "nothing", "-i", tmp_path / "ask.jsonl")
+
+
+JINJA = [
+    "{{ messages }}",
+    "{{ messages[0].content }}",
+    "{% for m in messages %}",
+    "{% endfor %}",
+    "{{ m.content }}",
+    "{% if",
+    "%}",
+]
+JINJA += [
+    "{% endif %}",
+    "{{ raise_exception('no') }}",
+    "{{ 1 / 0 }}",
+    "{{ eos_token }}",
+    "{% set x = messages[9] %}",
+    "{{ x.y.z }}",
+]
+JINJA += [
+    "{% generation %}",
+    "{{ messages | tojson }}",
+    "{{ strftime_now('%Y') }}",
+    "{% include 'a' %}",
+    "{{ ''.__class__ }}",
+    "a",
+]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(template=st.lists(st.sampled_from(JINJA), max_size=5).map("".join))
+def test_any_template_makes_a_text_or_is_one_line(template: str, teller: Backbone) -> None:
+    messages = chat(("user", "a"), ("assistant", "b"))
+    made: list[Tokenizer] = []
+    if refused(lambda: made.append(Tokenizer.of(teller, template_of(template)))) is None:
+        refused(lambda: made[0].chat(messages, "here", answer=True))
+        refused(lambda: rows_of(teller, [messages], template))

@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from refusals import refused
 from test_serving import TEXTS, ZOO, adapter_of, assert_close
 
 from graftax import (
@@ -27,7 +30,7 @@ from graftax import (
 )
 from graftax.adapters.graft import SiteCalls
 from graftax.models.backbone import Backbone
-from graftax.serve.composition import Composition, Term, plan_of
+from graftax.serve.composition import Composition, Term, from_json, plan_of
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +255,30 @@ def test_what_cannot_be_averaged_is_refused(predictor: Predictor) -> None:
             predictor.predict(["iron"], what)
     with pytest.raises(GraftaxError, match="no adapter named 'zinc'"):
         predictor.predict(["iron"], Average("a", "zinc"))
+
+
+NAMES = st.sampled_from(["a", "b", "c", ""])
+WRITTEN: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | NAMES | st.sampled_from([10**400, 1e300, 0.5, 1]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=6,
+)
+
+
+def deep(levels: int) -> Any:
+    """A name in so many lists."""
+    return "a" if not levels else [deep(levels - 1)]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(value=WRITTEN)
+@example(value=deep(300))
+def test_whatever_a_row_names_is_a_composition_or_one_line(value: Any) -> None:
+    """As JSON says it; what is one can be computed: a few stages of a few terms, of the names that stand there."""
+    found: list[Any] = []
+    if refused(lambda: found.append(from_json(value))) is None:
+        plan = plan_of(found[0])
+        assert len(plan) <= 4
+        assert all(len(stage) <= 4 for stage in plan)
+        assert all(np.isfinite(np.float32(term.weight)) for stage in plan for term in stage)
+        assert {term.name for stage in plan for term in stage} <= {*"abc", ""}

@@ -101,6 +101,7 @@ def test_a_key_that_is_missing(model_type: str, key: str, tmp_path: Path) -> Non
     backbone = load_backbone(tmp_path)
     assert_same(backbone, model)
     assert_ends(backbone.config, model.config)
+    assert_window(backbone.config, model.config)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -127,6 +128,14 @@ def test_a_size_that_is_missing(model_type: str) -> None:
         if key.field and getattr(theirs, name, None) is not None:
             assert getattr(ours, key.field) in (getattr(theirs, name), 0), f"{name}: {size}"
     assert_ends(ours, theirs)
+    assert_window(ours, theirs)
+
+
+def assert_window(ours: Any, theirs: Any) -> None:
+    """How far layers look back, which short texts do not show."""
+    kinds = getattr(theirs, "layer_types", None)
+    slides = kinds is None or "sliding_attention" in kinds
+    assert (getattr(ours, "window", 0) or None) == (getattr(theirs, "sliding_window", None) if slides else None)
 
 
 def assert_ends(ours: Any, theirs: Any) -> None:

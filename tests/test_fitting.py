@@ -94,6 +94,14 @@ def test_an_adapter_that_is_not_finite_is_refused(where: str, value: float, back
     assert not list(tmp_path.iterdir())
 
 
+def test_numbers_that_float32_cannot_hold_are_not_finite(backbone: Backbone) -> None:
+    """An adapter that was made in memory may hold float64; what runs is float32."""
+    adapter = random_adapter(backbone, (LoRA(r=2, alpha=3.0),))
+    huge = mapped(adapter, lambda site, leaf, array: np.full(array.shape, 1e300) if leaf == "b" else array)
+    with pytest.raises(GraftaxError, match="b is not finite"):
+        Predictor(backbone).load("a", huge)
+
+
 def test_sums_that_are_not_finite_are_refused(backbone: Backbone, tmp_path: Path) -> None:
     """Finite adapters whose change of the weights is not."""
     huge = mapped(random_adapter(backbone, (LoRA(r=2, alpha=3.0),)), lambda site, leaf, a: np.full_like(a, 1e30))

@@ -15,10 +15,10 @@ import pytest
 import torch
 import transformers
 from cases import randomised
-from conftest import SHARED, needs_assets
+from conftest import SHARED, Graftax, needs_assets
 from tiny import write_decoder
 
-from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, load_backbone, train_many
+from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, load_backbone, save_adapter, train_many
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.models import vocabulary
 from graftax.models.backbone import Backbone
@@ -261,3 +261,19 @@ def test_likelihood_on_real_weights_equals_transformers() -> None:
     row = torch.tensor(ids[None].astype(np.int64))
     with torch.no_grad():
         assert mine == pytest.approx(model(input_ids=row, labels=row).loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", [None, "CAUSAL_LM"])
+def test_an_adapter_that_names_no_task_is_measured(
+    task: str | None, teller: Backbone, teller_dir: Path, graftax: Graftax, tmp_path: Path
+) -> None:
+    """PEFT's directories need not name one: on a language model it is the likelihood of text, as if they did."""
+    made = an_adapter(teller, "q_proj")
+    directory = save_adapter(made, tmp_path / "a", teller)
+    (directory / "graftax.json").unlink()
+    config = json.loads((directory / "adapter_config.json").read_text())
+    (directory / "adapter_config.json").write_text(json.dumps(config | {"task_type": task}))
+    (tmp_path / "a.txt").write_text("the early bird catches the worm")
+    said = graftax("eval", "-b", teller_dir, "-a", directory, "-d", tmp_path / "a.txt", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out) == pytest.approx(evaluate_language(teller, made, tmp_path / "a.txt"))

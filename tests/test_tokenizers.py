@@ -19,7 +19,8 @@ from tiny import tokenizer_json, write_backbone, write_decoder
 from tokenizers import Tokenizer as Tokenizers
 from tokenizers_of_all_kinds import EXTRA, KIND_OF, PLACES, Made, directories, write
 
-from graftax import GraftaxError, load_backbone
+from graftax import Generator, GraftaxError, load_backbone
+from graftax.models.backbone import Backbone
 from graftax.models.registry import FAMILIES
 from graftax.models.tokenizer_classes import TOKENIZER_CLASSES
 from graftax.models.tokenizer_files import TokenizerFiles
@@ -241,6 +242,14 @@ def test_the_tokenizers_own_end_is_the_only_one(ending: Tokenizer) -> None:
     assert ending.ended(whole).tolist() == whole.tolist()
     assert ending.ended(prompt).tolist() == whole.tolist()
     assert prompt.tolist() == whole.tolist()[:-1]
+
+
+def test_generation_goes_on_behind_the_prompt(ending: Tokenizer, teller: Backbone) -> None:
+    """What is written is what a tokenizer without that end would have had written."""
+    assert ending.files is not None
+    both = [Generator(one) for one in (teller, load_backbone(ending.files.directory))]
+    plain, own = (generator.generate(["the early bird"], max_new_tokens=6)[0].tokens for generator in both)
+    assert plain == own
 
 
 @needs_assets
