@@ -52,7 +52,7 @@ class Begun:
         facts.setdefault("versions", {})  # older files have none
         try:
             return typed.read(cls, facts, str(file))
-        except (GraftaxError, TypeError) as error:
+        except GraftaxError as error:
             raise GraftaxError(
                 f"{file}: damaged, or of another version of graftax; go on with that version, or pass --overwrite."
             ) from error
