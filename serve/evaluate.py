@@ -72,7 +72,7 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     said = [Answer(answer.label, answer.score) for answer in answers]
     metrics = task.score(examples, said, names)
     if cut := sum(answer.cut for answer in answers):
-        metrics |= {"cut_rows": float(cut)}
+        metrics |= {"cut_rows": cut}
     if unknown:
         metrics |= {"unknown_labels": sum(unknown.values())}
     pairs = Counter(
