@@ -131,7 +131,8 @@ def held(call: Callable[P, T]) -> Callable[P, T]:
     What is annotated as `Any`, or not at all, is the call's own affair. Where an argument does not fit, a GraftaxError says
     which, what it takes and what it got; one that is missing or unknown is Python's own TypeError.
     """
-    positional, plain = list(inspect.signature(call).parameters), typing.cast(Callable[..., T], call)
+    parameters, plain = inspect.signature(call).parameters.values(), typing.cast(Callable[..., T], call)
+    positional = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
 
     @functools.wraps(call)
     def checking(*args: P.args, **options: P.kwargs) -> T:

@@ -63,9 +63,9 @@ def test_a_language_models_directory_is_measured(teller: Backbone, speaker: Adap
 def test_where_there_is_no_backbone_an_adapter_is_one_in_memory(classifier: Adapter) -> None:
     """No directory can be read without one, and the line says what is taken."""
     with pytest.raises(GraftaxError, match=r"adapters must be a list, each of which is an Adapter, got \['adapters/bank'\]"):
-        combine(["adapters/bank"], [1.0])  # type: ignore[list-item]
+        combine(["adapters/bank"], [1.0])
     with pytest.raises(GraftaxError, match=r"adapter must be an Adapter, got 'adapters/bank'"):
-        to_lora("adapters/bank")  # type: ignore[arg-type]
+        to_lora("adapters/bank")
     assert combine([classifier], np.array([0.5], np.float32)).labels == classifier.labels  # an array of weights is a list
 
 
@@ -99,7 +99,7 @@ def test_what_is_measured_by_its_answers(tiny: Backbone, classifier: Adapter) ->
     predictor = Predictor(tiny)
     predictor.load("a", classifier)
     with pytest.raises(GraftaxError, match="predictor must be a Predictor, got "):
-        measure(tiny, "a", toy_rows())  # type: ignore[arg-type]
+        measure(tiny, "a", toy_rows())
 
 
 @pytest.mark.parametrize(

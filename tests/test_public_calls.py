@@ -357,7 +357,7 @@ def test_every_parameter_is_asked(world: World) -> None:
 
 def test_unknown_and_missing_arguments_are_pythons_matter(world: World) -> None:
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'backbone'"):
-        load_adapter(world.directory)  # type: ignore[call-arg]
+        load_adapter(world.directory)
 
 
 # -- what is made of settings -----------------------------------------------------------------------------------------

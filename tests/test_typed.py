@@ -138,6 +138,8 @@ def test_arguments_are_held_to_the_signature() -> None:
     assert call("a", at="x" * 255)[1] == "x" * 255
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'name'"):
         call()
+    with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+        call("a", None)
     with pytest.raises(TypeError, match="got an unexpected keyword argument 'weight'"):
         held(lambda x: x)(1, weight=2)
 
