@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from graftax.serve import evaluate_language, measure
 
 @pytest.fixture(scope="module")
 def classifier(tiny: Backbone) -> Adapter:
-    return random_adapter(tiny, (LoRA(r=2, alpha=3.0),))
+    return dataclasses.replace(random_adapter(tiny, (LoRA(r=2, alpha=3.0),)), metrics={"epoch": 3, "loss": 0.5})
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +42,12 @@ def speaker(teller: Backbone) -> Adapter:
 
 
 def test_a_directory_stands_for_its_adapter(tiny: Backbone, teller: Backbone, classifier: Adapter, tmp_path: Path) -> None:
-    """With the same result, as a text or a path."""
+    """With the same result, as a text or a path; saved again its file is the same, counts among the metrics included."""
     directory = save_adapter(classifier, tmp_path / "a", tiny)
     (whole, rest), (as_well, rest_too) = merge(tiny, classifier), merge(tiny, directory)
     assert whole.fingerprint == as_well.fingerprint == merge(tiny, str(directory))[0].fingerprint
     assert rest.labels == rest_too.labels
+    assert '"epoch": 3,' in (directory / "graftax.json").read_text()
     again = save_adapter(directory, tmp_path / "again", tiny)
     assert (again / "graftax.json").read_bytes() == (directory / "graftax.json").read_bytes()
     export_adapter(directory, tmp_path / "hub", tiny)
