@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from conftest import Graftax
 
@@ -40,3 +42,18 @@ def test_whatever_is_given_the_line_is_one_that_can_be_read(value: str, graftax:
 def test_a_path_that_cannot_be(graftax: Graftax) -> None:
     said = graftax("predict", "-b", "x", "-i", "a\0b")
     assert (said.code, said.err) == (2, "graftax: --input: embedded null byte. Try graftax predict --help.\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("epochs = 1.5", "--epochs must be a whole number, got 1.5."),
+        ("epochs = [1]", "--epochs must be a whole number, got [1]."),
+        ('lr = "fast"', "--lr must be a number, got 'fast'."),
+        ('overwrite = "maybe"', "--overwrite must be true or false, got 'maybe'."),
+    ],
+)
+def test_settings_in_a_file_are_options(setting: str, said: str, graftax: Graftax, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(setting)
+    line = graftax("train", "-b", "x", "-d", "y", "-o", "z", "--config", tmp_path / "a.toml").err
+    assert line == f"graftax: {said} Try graftax train --help.\n"

@@ -7,11 +7,11 @@ from typing import Any
 from ..errors import in_a_line
 from ..typed import in_words, shown
 
-#: What typer wants of a value by the names that pydantic, which reads them for it, has for faults.
+#: What an option takes, by pydantic's name for what is wrong with its value; typer reads values by pydantic.
 _WANTED = {
-    **dict.fromkeys(("int_parsing", "int_parsing_size", "int_from_float"), in_words(int)),
-    "float_parsing": in_words(float),
-    "bool_parsing": in_words(bool),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), in_words(int)),
+    **dict.fromkeys(("float_type", "float_parsing"), in_words(float)),
+    **dict.fromkeys(("bool_type", "bool_parsing"), in_words(bool)),
 }
 
 
