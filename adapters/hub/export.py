@@ -45,7 +45,9 @@ def export_adapter(
     directory = Path(directory)
     name = name or directory.name
     if not name or any(mark in name for mark in "./\0"):
-        raise GraftaxError(f"{name!r} is no name for an adapter there: it is part of a module's path and of a file's.")
+        raise GraftaxError(
+            f"{name!r} is no name there, being part of a module's path and of a file's: it has no dots or slashes."
+        )
     head = head_of(adapter)
     body = [(m, adapter.states[m.key]) for m in adapter.methods if not isinstance(m, Head)]
     if len(body) == 1 and isinstance(fusion := body[0][0], Fusion):
