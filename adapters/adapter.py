@@ -9,7 +9,7 @@ a bank or a swap is only another argument. `unstack` goes back, exactly.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..shown import Shown
+from ..typed import Seed, checked, settle
 from .graft import State
 from .method import Leaves, Method, States
 from .peft import PROMPT_TYPES
@@ -40,14 +41,20 @@ class Adapter(Shown):
     task: str = "classify"  # what it was trained on, as `train_many` names it
     labels: tuple[str, ...] = ()  # empty: the adapter has no head, or names none (`LABEL_0`, ...)
     fingerprint: str | None = None  # of the backbone it was trained on; None: not recorded (PEFT's files)
-    metrics: Mapping[str, float] = field(default_factory=dict)  # of its training
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # fields of the `Recipe`, and the method
+    metrics: dict[str, float] = field(default_factory=dict)  # of its training
+    recipe: dict[str, Any] = field(default_factory=dict)  # fields of the `Recipe`, and the method
+
+    def __post_init__(self) -> None:
+        """Held to its kinds, but for the arrays, which are looked at where they meet a backbone (`fitting.py`)."""
+        settle(self, "an adapter")
 
     @classmethod
     def create(
         cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, rows: Rows | None = None, **known: Any
     ) -> Adapter:
         """A fresh adapter. What is drawn at a site depends on the seed and its path alone; `rows`: see `Method.begin`."""
+        methods, sites = checked(methods, Sequence[Method], "methods"), checked(sites, Sequence[Site], "sites")
+        seed = checked(seed, Seed, "seed")
         keys = [method.key for method in methods]
         if len(set(keys)) < len(keys):
             raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")

@@ -25,7 +25,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..notes import note
-from ..typed import Size, checked
+from ..typed import Seed, Share, Size, held
 from .adapter import Adapter
 from .fitting import is_finite, refuse_unsound
 from .head import Head
@@ -37,26 +37,28 @@ _TRIMMED = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
 Deltas = dict[Site, np.ndarray]  # linear site -> change of its kernel [in, out], float32
 
 
+@held
 def combine(
     adapters: Sequence[Adapter],
     weights: Sequence[float],
     how: str = "linear",
     *,
-    rank: int | None = None,
-    energy: float | None = None,
-    density: float | None = None,
-    seed: int = 0,
+    rank: Size | None = None,
+    energy: Share | None = None,
+    density: Share | None = None,
+    seed: Seed = 0,
     head: int | None = 0,
 ) -> Adapter:
     """One LoRA that does what a weighted combination of adapters of one backbone would.
 
     Args:
-        adapters: of methods that can be merged and change linear layers' kernels alone.
+        adapters: in memory, as `load_adapter` reads them for their backbone; of methods that can be merged and change linear
+            layers' kernels alone.
         weights: one for each; may be negative.
         how: one of COMBINATIONS.
         rank, energy: where the result is cut: at a rank, or at the least rank that keeps this share of the energy of every
-            site's change, in (0, 1]. Neither: nothing is cut.
-        density: share of the entries that ties, dare_* and magnitude_prune keep, in (0, 1].
+            site's change. Neither: nothing is cut.
+        density: share of the entries that ties, dare_* and magnitude_prune keep.
         seed: of the entries that dare_* drops.
         head: the number of the adapter whose task, head and labels the result has; None: no head, and the first one's task.
             Where the adapters differ in these, a note says which are kept.
@@ -69,13 +71,10 @@ def combine(
         raise GraftaxError(f"combination {how!r} is none of {', '.join(COMBINATIONS)}.")
     if not adapters or len(adapters) != len(weights):
         raise GraftaxError(f"{len(adapters)} adapters but {len(weights)} weights.")
-    weights = [checked(weight, float, "a weight") for weight in weights]
     for adapter in adapters:
         refuse_unsound(adapter)
     if (how in _TRIMMED) != (density is not None):
         raise GraftaxError(f"{how} {'needs' if how in _TRIMMED else 'takes no'} density.")
-    if density is not None and not 0.0 < density <= 1.0:
-        raise GraftaxError(f"density is the share of entries that is kept, in (0, 1]; got {density}.")
     if head is not None and head not in range(len(adapters)):
         raise GraftaxError(f"head {head} is the number of none of {len(adapters)} adapters, which are counted from 0.")
     prints = {adapter.fingerprint for adapter in adapters} - {None}
@@ -99,8 +98,12 @@ def combine(
     return made
 
 
-def to_lora(adapter: Adapter, *, rank: int | None = None, energy: float | None = None) -> Adapter:
-    """Any change of linear layers as a LoRA of a rank, or of the least ranks that keep a share of its energy."""
+@held
+def to_lora(adapter: Adapter, *, rank: Size | None = None, energy: Share | None = None) -> Adapter:
+    """Any change of linear layers as a LoRA of a rank, or of the least ranks that keep a share of its energy.
+
+    `adapter`: in memory, as of `combine`.
+    """
     return combine([adapter], [1.0], "svd", rank=rank, energy=energy, head=0)
 
 
@@ -124,9 +127,6 @@ def deltas(adapter: Adapter) -> Deltas:
 
 def factors(changes: Deltas, rank: int | None = None, energy: float | None = None) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
     """LoRA factors A [r, in] and B [r, out] of every change, by singular values: A^T B is the best of its rank."""
-    rank = checked(rank, Size | None, "the rank")
-    if energy is not None and not 0.0 < energy <= 1.0:
-        raise GraftaxError(f"energy is the share that is kept, in (0, 1]; got {energy}.")
     found = {}
     for site, change in changes.items():
         u, s, vt = np.linalg.svd(change.astype(np.float64), full_matrices=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import GraftaxError
 from ..json_files import read_object
-from ..typed import Count, Some, checked, read
+from ..typed import Count, Some, checked, kinds_of, read
 
 EXTRA = "graftax.json"
 SCHEMA = 1
@@ -36,7 +36,7 @@ class Facts:
     labels: tuple[str, ...] = ()
     backbone: TrainedOn = TrainedOn()
     parameters: Count = 0  # said for people
-    metrics: Mapping[str, float | None] = field(default_factory=dict)  # None: a number that was none, such as NaN
+    metrics: Mapping[str, int | float | None] = field(default_factory=dict)  # None: a number that was none, such as NaN
     recipe: Mapping[str, Any] = field(default_factory=dict)
     sha256: str | None = None  # of the weights' file
     methods: tuple[Mapping[str, Any], ...] | None = None  # our own fields, beside a config of PEFT's
@@ -65,10 +65,17 @@ def read_facts(directory: Path) -> Facts | None:
 def written(facts: Facts) -> str:
     """The file's text. What is not known is left out, and a metric that is no number is null: `NaN` is no JSON."""
     content = {key: value for key, value in by_key(facts).items() if value is not None}
-    content["metrics"] = {
-        name: value if value is not None and math.isfinite(value) else None for name, value in facts.metrics.items()
-    }
+    metrics = {name: _finite(metric) for name, metric in facts.metrics.items()}
+    content["metrics"] = checked(metrics, kinds_of(Facts)["metrics"], "an adapter's metrics")
     return dumped(content)
+
+
+def _finite(metric: Any) -> Any:
+    """A metric, None where it is no finite number; what is no number at all stays, and is refused with the others."""
+    try:
+        return metric if math.isfinite(metric) else None
+    except (TypeError, OverflowError):
+        return metric
 
 
 def by_key(facts: Facts) -> dict[str, Any]:

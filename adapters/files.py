@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import disk
 from ..errors import GraftaxError
-from ..typed import checked, read
+from ..typed import Location, checked, held, read
 from . import peft_beside, peft_reading
 from .adapter import Adapter
 from .directory import (
@@ -53,11 +53,12 @@ _LANGUAGE = {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM", "seq2seq
 _TASK_TYPES |= _LANGUAGE
 
 
-def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *, overwrite: bool = False) -> Path:
+@held
+def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Backbone, *, overwrite: bool = False) -> Path:
     """Write an adapter, whole or not at all, and return its directory.
 
     Args:
-        adapter: of any methods; where PEFT has the method the files are PEFT's (docs/files.md).
+        adapter: of any methods, in memory or its directory; where PEFT has the method the files are PEFT's (docs/files.md).
         directory: to be made; its parents too.
         backbone: the one it was trained on, whose name and fingerprint are noted.
         overwrite: replace the directory if it exists.
@@ -68,7 +69,7 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     """
     from safetensors.numpy import save
 
-    refuse_unfit(adapter, backbone, name=f"{directory}: not saved")
+    adapter = adapter_for(backbone, adapter, name=f"{directory}: not saved")
     adapter = adapter.finished()
     config = _peft_config(adapter, backbone) or _own_config(adapter)
     data = save(_tensors(adapter, config), metadata={"format": "pt"})
@@ -92,7 +93,8 @@ def save_adapter(adapter: Adapter, directory: str | Path, backbone: Backbone, *,
     return Path(directory)
 
 
-def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "main", any_backbone: bool = False) -> Adapter:
+@held
+def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "main", any_backbone: bool = False) -> Adapter:
     """Read an adapter for a backbone, strictly (see the module's docstring); its arrays are float32 NumPy arrays on the host.
 
     Args:
@@ -105,7 +107,6 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
     Raises:
         GraftaxError: no adapter there, weights that are a pickle, damaged or unfit, a setting that graftax does not know.
     """
-    checked(any_backbone, bool, "any_backbone")
     directory = find_adapter(directory, revision)
     if is_fusion(directory):
         from . import hub  # which is made of what is in this file
@@ -148,7 +149,7 @@ def load_adapter(directory: str | Path, backbone: Backbone, *, revision: str = "
         labels=facts.labels,
         fingerprint=fingerprint if fingerprint == backbone.fingerprint else None,
         metrics={name: math.nan if value is None else value for name, value in facts.metrics.items()},
-        recipe=facts.recipe,
+        recipe=dict(facts.recipe),
     )
     return adapter.finished()
 

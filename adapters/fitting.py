@@ -34,7 +34,6 @@ def refuse_unfit(adapter: Adapter, backbone: Backbone, *, any_backbone: bool = F
     something must be one of the backbone's; its leaves must have the shapes that its methods' settings ask for, and be finite;
     its task must be one that its head, or none, can answer.
     """
-    checked(any_backbone, bool, f"{name}: any_backbone")
     refuse_unsound(adapter, name)
     if not any_backbone and adapter.fingerprint not in (None, backbone.fingerprint):
         raise GraftaxError(
@@ -49,8 +48,9 @@ def refuse_unsound(adapter: Adapter, name: str = "the adapter") -> None:
     expect_adapter(adapter, name)
     refuse_task(adapter.task, adapter.labels, head_of(adapter), name)
     keys = [method.key for method in adapter.methods]
-    if sorted(keys) != sorted(adapter.states):
-        raise GraftaxError(f"{name}: states of {', '.join(adapter.states) or 'nothing'} for methods {', '.join(keys)}.")
+    there = [*map(str, adapter.states)]
+    if sorted(keys) != sorted(there):
+        raise GraftaxError(f"{name}: states of {', '.join(there) or 'nothing'} for methods {', '.join(keys)}.")
     problems = [problem for method in adapter.methods for problem in _problems(method, adapter)]
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
@@ -60,7 +60,7 @@ def refuse_unsound(adapter: Adapter, name: str = "the adapter") -> None:
 def expect_adapter(value: Any, name: str) -> None:
     """An error where something else stands in an adapter's place."""
     if not isinstance(value, Adapter):
-        raise GraftaxError(f"{name}: expected an adapter or its directory, got {type(value).__name__}.")
+        raise GraftaxError(f"{name}: expected an adapter, got {shown(value)}.")
 
 
 def length_for(adapter: Adapter, backbone: Backbone, otherwise: int) -> int:
@@ -124,7 +124,15 @@ def refuse_labels(labels: Any, name: str) -> None:
 
 def _problems(method: Method, adapter: Adapter) -> Iterator[str]:
     """What is wrong with a method's leaves, in words."""
-    for site, (trainable, fixed) in adapter.states[method.key].items():
+    states = adapter.states[method.key]
+    if not isinstance(states, dict) or not states:
+        yield f"{method.name} holds {shown(states)}, no leaves by site"
+        return
+    for site, pair in states.items():
+        if not _is_pair(site, pair):
+            yield f"{method.name} holds {shown(pair)} at {shown(site)}, no trainable and fixed leaves at a site"
+            continue
+        trainable, fixed = pair
         where, like = f"{method.name} at {site.path or site.name}", _like(method, site)
         for leaf, array in (trainable | fixed).items():
             if leaf not in like:
@@ -136,6 +144,11 @@ def _problems(method: Method, adapter: Adapter) -> Iterator[str]:
         held = trainable.keys() | fixed.keys()
         if missing := {*method.trainable(site)} - held and method.held(site).keys() - held:
             yield f"{where} lacks {', '.join(sorted(missing))}"
+
+
+def _is_pair(site: Any, pair: Any) -> bool:
+    """Whether it is what an adapter holds at a site: trainable and fixed leaves by name."""
+    return isinstance(site, Site) and isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(one, dict) for one in pair)
 
 
 def _like(method: Method, site: Site) -> Leaves:

@@ -16,8 +16,10 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
+from ..typed import Location, held
 from .adapter import Adapter
-from .fitting import is_finite, refuse_unfit
+from .files import adapter_for
+from .fitting import is_finite
 from .head import Head
 from .sites import WEIGHTS
 
@@ -25,14 +27,19 @@ if TYPE_CHECKING:
     from ..models.backbone import Backbone
 
 
-def merged_arrays(backbone: Backbone, adapter: Adapter, *, any_backbone: bool = False) -> dict[str, np.ndarray]:
+@held
+def merged_arrays(backbone: Backbone, adapter: Adapter | Location, *, any_backbone: bool = False) -> dict[str, np.ndarray]:
     """The backbone's arrays by weight name (`Backbone.arrays`), as float32, with the adapter folded in.
 
     Raises GraftaxError for a method that is no change of the weights (bottleneck adapters, prefixes), for one that changes what
     a language model reads of a table but not what it says with it, for a quantised backbone, for an adapter of another
     backbone (`any_backbone`: do not compare fingerprints), and where a merged weight would not be finite.
     """
-    refuse_unfit(adapter, backbone, any_backbone=any_backbone)
+    return _folded(backbone, adapter_for(backbone, adapter, any_backbone=any_backbone))
+
+
+def _folded(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
+    """As `merged_arrays`, of an adapter that was checked for the backbone."""
     if backbone.quantize:
         raise GraftaxError(
             f"{backbone.name} is held as {backbone.quantize}, rounded: load it without quantize to merge into it."
@@ -65,12 +72,15 @@ def merged_arrays(backbone: Backbone, adapter: Adapter, *, any_backbone: bool = 
     return dict(arrays)
 
 
-def merge(backbone: Backbone, adapter: Adapter, *, any_backbone: bool = False) -> tuple[Backbone, Adapter]:
+@held
+def merge(backbone: Backbone, adapter: Adapter | Location, *, any_backbone: bool = False) -> tuple[Backbone, Adapter]:
     """A new backbone with the adapter folded in, and what is left of the adapter: its head, or nothing.
 
-    Both arguments stay as they are; the new weights are float32. Raises GraftaxError as `merged_arrays` does.
+    The adapter may be one in memory, its directory or its Hub id. Both arguments stay as they are; the new weights are float32.
+    Raises GraftaxError as `merged_arrays` does.
     """
-    arrays = merged_arrays(backbone, adapter, any_backbone=any_backbone)
+    adapter = adapter_for(backbone, adapter, any_backbone=any_backbone)
+    arrays = _folded(backbone, adapter)
     whole = backbone.with_weights(arrays, f"{backbone.name} with an adapter")
     heads = tuple(m for m in adapter.methods if isinstance(m, Head))
     states = {head.key: adapter.states[head.key] for head in heads}

@@ -37,7 +37,7 @@ def unipelt(tokens: int = 10, width: int = 48, r: int = 8) -> tuple[Method, ...]
     Mao et al., 2021, arXiv:2110.07577, as AdapterHub's `adapters` has it, where `width` is a sixteenth of the hidden size.
     """
     bottleneck = GatedBottleneck(width=width, place="pfeiffer", normed=True)
-    return (GatedPrefix(tokens=tokens, shifted=False), bottleneck, GatedLoRA(r=r, alpha=float(r)))
+    return (GatedPrefix(tokens=tokens, shifted=False), bottleneck, GatedLoRA(r=r, alpha=r))
 
 
 UNIONS: dict[str, Callable[[], tuple[Method, ...]]] = {"mam": mam, "mad_x": mad_x, "unipelt": unipelt}

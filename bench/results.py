@@ -124,7 +124,7 @@ FILE = "results.jsonl"
 
 def append(folder: Path, record: Record) -> None:
     """Add a line; it is on the disk when this returns."""
-    with disk.full_disk(folder), (folder / FILE).open("a+b") as file:
+    with disk.writing(folder), (folder / FILE).open("a+b") as file:
         if end := file.tell():
             file.seek(end - 1)
             if file.read(1) != b"\n":  # a crash has cut the last line short

@@ -10,6 +10,7 @@ import typer
 
 from .cache import use_compilation_cache
 from .cli import app
+from .cli.usage import usage_line
 from .errors import GraftaxError, in_a_line
 from .notes import print_notes
 from .signals import INTERRUPTED, leave
@@ -45,14 +46,12 @@ def main() -> NoReturn:
     except Exception as error:
         if debug:
             raise
-        usage = getattr(error, "format_message", None)  # click's own errors: a wrong option, a missing argument
-        if usage is None:
+        if not hasattr(error, "format_message"):  # typer's own errors have it: a wrong option, a missing argument
             said = in_a_line(f"unexpected {type(error).__name__}: {error}")
             print(f"graftax: {said} (run again with --debug for the traceback)", file=sys.stderr)
             sys.exit(1)
-        if said := " ".join(usage().split()):  # empty: there were no arguments, and the help was shown
-            command = getattr(getattr(error, "ctx", None), "command_path", "graftax")
-            print(f"graftax: {said}{'' if said[-1] in '.?' else '.'} Try {command} --help.", file=sys.stderr)
+        if line := usage_line(error):
+            print(f"graftax: {line}", file=sys.stderr)
         sys.exit(2)
     if code == INTERRUPTED:  # typer's way to say that Ctrl-C was pressed
         leave("graftax: interrupted")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import GraftaxError
-from .typed import checked
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DRAFT = ".graftax-draft-"  # how the names of drafts begin, and those of nothing else
@@ -30,14 +29,14 @@ def new_directory(path: Path, overwrite: bool = False, marks: Sequence[str] = ()
 
     With `overwrite` what is there is replaced, if it is of the same sort: it holds a file named in `marks`, or nothing.
     """
-    checked(overwrite, bool, "overwrite")
-    if path.exists() and not overwrite:
-        raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
-    if path.exists() and not path.is_dir():
-        raise GraftaxError(f"{path} is not a directory.")
-    if marks:
-        refuse_foreign(path, marks)
-    with full_disk(path), _draft_beside(path) as draft:
+    with writing(path):
+        if path.exists() and not overwrite:
+            raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
+        if path.exists() and not path.is_dir():
+            raise GraftaxError(f"{path} is not a directory.")
+        if marks:
+            refuse_foreign(path, marks)
+    with writing(path), _draft_beside(path) as draft:
         (new := draft / "new").mkdir()
         yield new
         for file in new.rglob("*"):
@@ -69,7 +68,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content atomically."""
-    with full_disk(path), _draft_beside(path) as draft:
+    with writing(path), _draft_beside(path) as draft:
         new = draft / "new"
         with new.open("wb") as file:
             file.write(content)
@@ -146,8 +145,11 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def full_disk(path: Path, left: str = "nothing was changed there") -> Iterator[None]:
-    """A full disk as one line that says what is `left`, also where safetensors or orbax have an exception of their own."""
+def writing(path: Path, left: str = "nothing was changed there") -> Iterator[None]:
+    """What the disk refuses as one line: no permission, a place where nothing can be made, no room.
+
+    A full disk, also where safetensors or orbax have an exception of their own, says what is `left`.
+    """
     try:
         yield
     except GraftaxError:
@@ -156,6 +158,8 @@ def full_disk(path: Path, left: str = "nothing was changed there") -> Iterator[N
         known = getattr(error, "errno", None) in _FULL
         if known or any(os.strerror(number) in str(error) for number in _FULL):
             raise GraftaxError(f"{path}: no space left on the disk; {left}.") from error
+        if isinstance(error, OSError):
+            raise GraftaxError(f"{path}: cannot be written ({error}).") from error
         raise
 
 
@@ -176,12 +180,12 @@ class Locked:
 @contextmanager
 def locked(directory: Path) -> Iterator[Locked]:
     """Hold a directory (made if need be) against other processes; however this one ends, the lock ends with it."""
-    with full_disk(directory):
+    with writing(directory):
         _make(directory)
-    try:
-        handle = _lock(directory, wait=False)
-    except BlockingIOError:
-        raise GraftaxError(f"another process is training into {directory}; wait for it or choose another.") from None
+        try:
+            handle = _lock(directory, wait=False)
+        except BlockingIOError:
+            raise GraftaxError(f"another process is training into {directory}; wait for it or choose another.") from None
     try:
         sweep(directory)
         yield Locked(directory, handle)

@@ -1,4 +1,4 @@
-"""Values that others give, held against the annotations of the dataclass that they are for.
+"""Values that others give, held against the annotations of what they are for.
 
 Python does not look at annotations, so without this a rank of True, a rate of NaN or a label that is a list would live on until
 something breaks far from where it came in. A dataclass here says what it takes once, where its fields are declared, and both of
@@ -11,8 +11,13 @@ its makers are held to that: a person who calls it (`settle`), and a file (`read
         r: Rank = 8
         rank_pattern: Mapping[str, Rank] = field(default_factory=dict)
 
-What fits: a whole number where a float is wanted, NumPy's numbers, a list for a tuple. What does not: a truth value for a
-number, a number with a point for a whole one, a float that float32 cannot hold, NaN.
+A public call says it in its signature, and its arguments are held to that (`held`):
+
+    @held
+    def load_adapter(directory: Location, backbone: Backbone, *, any_backbone: bool = False) -> Adapter: ...
+
+What fits: a whole number where a float is wanted, NumPy's numbers, a list or an array for a tuple. What does not: a truth value
+for a number, a number with a point for a whole one, a float that float32 cannot hold, NaN, a set or a text for a list.
 """
 
 from __future__ import annotations
@@ -20,18 +25,23 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import inspect
 import math
 import numbers
+import os
 import reprlib
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 from .errors import GraftaxError
 
 T = TypeVar("T")
+P = ParamSpec("P")
 _LARGEST, _SMALLEST = 3.4028234e38, 1.1754944e-38  # that float32 can hold, and at full precision
+_LONGEST_NAME, _LONGEST_PATH = 255, 4095  # bytes, of what file systems hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Within:
     below: float = math.inf
 
     def holds(self, number: float) -> bool:
+        number = _on_device(number)
         return self.least <= number <= self.most and self.above < number < self.below
 
     def __str__(self) -> str:
@@ -55,6 +66,27 @@ def _numeral(number: float) -> str:
     return f"{int(number):,}" if number == int(number) else f"{number:g}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Such:
+    """Any other rule, and its words."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def _on_disk(path: str | Path) -> bool:
+    """Whether a file system could hold something of this name, be it there or not."""
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    fits = len(name) <= _LONGEST_PATH and all(len(part) <= _LONGEST_NAME for part in name.split(b"/"))
+    return fits and bool(name.strip()) and b"\0" not in name
+
+
 Count = Annotated[int, Within(0, below=1 << 31)]  # of what there may be none of: steps, layers
 Some = Annotated[int, Within(1, below=1 << 31)]  # of what there is at least one: rows, tokens
 Size = Annotated[int, Within(1, below=1 << 15)]  # of an axis that a user chooses: a rank, a width, a number of virtual tokens
@@ -62,10 +94,20 @@ SizeOrZero = Annotated[int, Within(0, below=1 << 15)]  # where 0 says that anoth
 Seed = Annotated[int, Within(0, below=1 << 63)]
 ShortSeed = Annotated[int, Within(0, below=1 << 32)]  # that is drawn from on the device
 Rate = Annotated[float, Within(0.0, below=1.0)]  # a share that is never all: of dropout, of steps
+Share = Annotated[float, Within(above=0.0, most=1.0)]  # that is never nothing
 Positive = Annotated[float, Within(above=0.0)]
+Name = Annotated[str, Such("not empty", bool)]
+Location = Annotated[str | Path, Such("such as a file system can hold", _on_disk)]  # a Hub id, too, is one
 
 
-_PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    types.NoneType: "null",
+    Path: "a path",
+}
 
 
 class Unfit(Exception):
@@ -81,6 +123,25 @@ def settle(made: Any, where: str = "") -> None:
     for name, kind in kinds_of(made.__class__).items():
         what = f"{where}: {name}" if where else name
         object.__setattr__(made, name, checked(getattr(made, name), kind, what))
+
+
+def held(call: Callable[P, T]) -> Callable[P, T]:
+    """A call whose arguments are held to its annotations, and come to it in their plain form.
+
+    What is annotated as `Any`, or not at all, is the call's own affair. Where an argument does not fit, a GraftaxError says
+    which, what it takes and what it got; one that is missing or unknown is Python's own TypeError.
+    """
+    parameters, plain = inspect.signature(call).parameters.values(), typing.cast(Callable[..., T], call)
+    positional = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+    @functools.wraps(call)
+    def checking(*args: P.args, **options: P.kwargs) -> T:
+        kinds = _kinds_of_arguments(call)
+        first = [_of_kind(value, kinds.get(name, Any), name) for name, value in zip(positional, args, strict=False)]
+        named = {name: _of_kind(value, kinds.get(name, Any), name) for name, value in options.items()}
+        return plain(*first, *args[len(first) :], **named)
+
+    return checking
 
 
 def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
@@ -107,9 +168,18 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def checked(value: Any, kind: Any, what: str) -> Any:
-    """The value in its plain form where it is of a kind, an annotation; else a GraftaxError that begins with `what`."""
-    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+    """The value in its plain form where it is of a kind, an annotation; else a GraftaxError that begins with `what`.
+
+    An object of JSON is read as the dataclass that the annotation may be.
+    """
+    if dataclasses.is_dataclass(kind) and not isinstance(value, typing.cast(type, kind)):
+        if not isinstance(value, Mapping):
+            raise GraftaxError(f"{what} must be an object, got {shown(value)}.")
         return read(typing.cast(Any, kind), value, what)
+    return _of_kind(value, kind, what)
+
+
+def _of_kind(value: Any, kind: Any, what: str) -> Any:
     try:
         return fitted(value, kind)
     except Unfit:
@@ -123,6 +193,15 @@ def kinds_of(cls: type) -> dict[str, Any]:
     return {field.name: kinds[field.name] for field in dataclasses.fields(cls)}
 
 
+@functools.cache
+def _kinds_of_arguments(call: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a call's arguments."""
+    from . import Backbone  # which `adapters/` knows for type checking alone
+
+    kinds = typing.get_type_hints(call, localns={"Backbone": Backbone}, include_extras=True)
+    return {name: kind for name, kind in kinds.items() if name != "return"}
+
+
 def fitted(value: Any, kind: Any) -> Any:
     """The value in the plain form of a kind; Unfit where it is not of that kind."""
     if kind is Any:
@@ -131,32 +210,48 @@ def fitted(value: Any, kind: Any) -> Any:
         return _plain(value, kind)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        number = fitted(value, inner[0])
-        if not all(bounds.holds(_on_device(number)) for bounds in inner[1:]):
+        plain = fitted(value, inner[0])
+        if not all(rule.holds(plain) for rule in inner[1:]):
             raise Unfit
-        return number
+        return plain
     if origin is Literal and isinstance(value, str) and value in inner:
         return value
     if origin in (typing.Union, types.UnionType):
         return _first(value, inner)
-    if origin in (tuple, Sequence) and isinstance(value, list | tuple):
-        return tuple(fitted(one, inner[0]) for one in value)
+    if origin in (tuple, Sequence):
+        return tuple(fitted(one, inner[0]) for one in _listed(value))
     if origin is Mapping and isinstance(value, Mapping):
         return {fitted(key, inner[0]): fitted(one, inner[1]) for key, one in value.items()}
-    if isinstance(kind, type) and isinstance(value, kind) and dataclasses.is_dataclass(kind):
+    if origin is dict and isinstance(value, dict):  # whose content is not looked at: of arrays, say
+        return value
+    if isinstance(kind, type) and isinstance(value, kind):
         return value
     raise Unfit
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """As `fitted`, for a text, a truth value, a number or none."""
+    """As `fitted`, for a text, a truth value, a number, none or a path."""
     if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
         return _finite(value)
+    if kind is Path and isinstance(value, os.PathLike) and isinstance(os.fspath(value), str):
+        return Path(value)
     if kind in (str, bool, types.NoneType) and isinstance(value, kind):
         return value
     raise Unfit
+
+
+def _listed(values: Any) -> list[Any]:
+    """What a list, an array or the like holds. A text's letters, an object's keys and a set, which has no order, are none."""
+    if isinstance(values, list | tuple):  # the commonest
+        return list(values)
+    if isinstance(values, str | bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
+        raise Unfit
+    try:
+        return list(values)
+    except TypeError:  # an array without axes
+        raise Unfit from None
 
 
 def _finite(number: Any) -> float:
@@ -192,10 +287,12 @@ def in_words(kind: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(in_words, inner))
     if origin in (tuple, Sequence):
-        return f"a list, each of which is {in_words(inner[0])}"
+        return "a list" if inner[0] is Any else f"a list, each of which is {in_words(inner[0])}"
+    if origin is dict:
+        return "an object"
     if origin is Mapping:
-        return f"an object, each of whose values is {in_words(inner[1])}"
-    return _PLAIN.get(kind, "an object")
+        return "an object" if inner[1] is Any else f"an object, each of whose values is {in_words(inner[1])}"
+    return _PLAIN[kind] if kind in _PLAIN else f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
 
 
 def shown(value: Any) -> str:

@@ -54,7 +54,10 @@ def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
     """The local directory of a backbone, fetched from the Hub (or found in its cache) when the argument is an id."""
     if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
         raise GraftaxError(f"a backbone is named by its directory or Hub id, got {shown(path_or_hub_id)}.")
-    path = Path(path_or_hub_id).expanduser()
+    try:
+        path = Path(path_or_hub_id).expanduser()
+    except RuntimeError as error:  # ~somebody, whom this machine does not know
+        raise GraftaxError(f"{path_or_hub_id}: {error}") from error
     text = str(path_or_hub_id)
     if path.exists() or text.count("/") > 1 or text.startswith((".", "/", "~")):
         expect_directory(path, f"{text}: no such directory.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from ..errors import GraftaxError
 from ..heap import keep_heap
 from ..json_files import read_object
 from ..notes import note
+from ..typed import Location, held
 from .backbone import Backbone
 from .checkpoint import Stored, find_directory, stored_tensors
 from .family import Family
@@ -43,8 +43,9 @@ _BUFFERS += (
 _ALIGNMENT = 64  # bytes
 
 
+@held
 def load_backbone(
-    path_or_hub_id: str | Path,
+    path_or_hub_id: Location,
     *,
     revision: str = "main",
     dtype: str = "float32",
@@ -71,7 +72,7 @@ def load_backbone(
         raise GraftaxError(f"dtype {dtype!r} is not supported; use float32 or bfloat16.")
     if quantize not in (None, *QTYPES):
         raise GraftaxError(f"quantize {quantize!r} is not supported; use {' or '.join(QTYPES)}.")
-    remat = remat or ("layers" if quantize else "none")
+    remat = ("layers" if quantize else "none") if remat is None else remat
     if remat not in REMAT:
         raise GraftaxError(f"remat {remat!r} is not supported; use {', '.join(REMAT)}.")
     directory = find_directory(path_or_hub_id, revision)

@@ -22,12 +22,14 @@ from ..adapters.graft import State, prepared
 from ..adapters.sites import stack_of
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..typed import Name, Some, held, shown
 
 
 class Bank:
     """Adapters by name. `state` is the tree that `Backbone.forward` takes together with `slots`."""
 
-    def __init__(self, backbone: Backbone, capacity: int = 8):
+    @held
+    def __init__(self, backbone: Backbone, capacity: Some = 8):
         self.backbone = backbone
         self.adapters: dict[str, Adapter] = {}
         self._slots: dict[str, int] = {}
@@ -44,22 +46,21 @@ class Bank:
     def slot(self, name: str | None) -> int:
         if name is None:
             return 0
-        if name not in self._slots:
-            raise GraftaxError(f"no adapter named {name!r} is loaded; loaded are {', '.join(self._slots) or 'none'}.")
+        if not isinstance(name, str) or name not in self._slots:
+            raise GraftaxError(f"no adapter named {shown(name)} is loaded; loaded are {', '.join(self._slots) or 'none'}.")
         return self._slots[name]
 
-    def add(self, name: str, adapter: Adapter, *, any_backbone: bool = False) -> None:
+    @held
+    def add(self, name: Name, adapter: Adapter, *, any_backbone: bool = False) -> None:
         """Make an adapter resident; one of the same name is replaced. Where that fails, the bank is as it was.
 
-        Raises GraftaxError for a name that is no text, and for an adapter that is not this backbone's (`adapters/fitting.py`).
+        Raises GraftaxError for an adapter that is not this backbone's (`adapters/fitting.py`).
         """
-        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=str(name))
+        refuse_unfit(adapter, self.backbone, any_backbone=any_backbone, name=name)
         self.put(name, adapter)
 
     def put(self, name: str, adapter: Adapter) -> None:
         """As `add`, of an adapter that was checked for this backbone before, as what `adapter_for` gives was."""
-        if not isinstance(name, str) or not name:
-            raise GraftaxError(f"an adapter is loaded under a name, a text that is not empty; got {name!r}.")
         layout = Layout.of([adapter], self.backbone.sites, grow=self.layout, bucket=True)
         slots = self._slots if name in self._slots else {**self._slots, name: self._unused()}
         capacity = self._capacity if slots[name] < self._capacity else 2 * self._capacity
@@ -73,6 +74,7 @@ class Bank:
         self.layout, self._capacity, self._slots, self.adapters = layout, capacity, slots, adapters
         self._frozen, self.state, self.growths = frozen, state, self.growths + grows
 
+    @held
     def remove(self, name: str) -> None:
         """Forget an adapter; its slot is free, and what it holds is read by no row."""
         self.slot(name)

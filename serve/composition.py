@@ -25,7 +25,7 @@ import numpy as np
 
 from ..adapters.graft import SINGLE, Mix
 from ..errors import GraftaxError
-from ..typed import checked
+from ..typed import Some, checked
 
 if TYPE_CHECKING:
     from .bank import Bank
@@ -84,8 +84,8 @@ class Average(Composition):
 
     def __init__(self, *parts: str | Composition, weights: Iterable[float] | None = None):
         super().__init__(*parts)
-        given = (1.0 / len(parts),) * len(parts) if weights is None else tuple(weights)
-        given = checked(given, tuple[float, ...], "the weights of an Average")
+        given = (1.0 / len(parts),) * len(parts) if weights is None else weights
+        given = checked(given, Sequence[float], "the weights of an Average")
         if len(given) != len(parts):
             raise GraftaxError(f"Average of {len(parts)} adapters needs as many numbers as weights, got {given}.")
         object.__setattr__(self, "weights", given)
@@ -119,8 +119,8 @@ class Split(Composition):
 
     def __init__(self, *parts: str | Composition, at: Iterable[int]):
         super().__init__(*parts)
-        cuts = tuple(at)
-        if len(cuts) != len(parts) - 1 or list(cuts) != sorted({*cuts}) or any(cut < 1 for cut in cuts):
+        cuts = checked(at, Sequence[Some], "the first tokens (at) of a Split")
+        if len(cuts) != len(parts) - 1 or list(cuts) != sorted({*cuts}):
             raise GraftaxError(f"Split of {len(parts)} adapters needs {len(parts) - 1} rising token numbers, got {cuts}.")
         object.__setattr__(self, "at", cuts)
         plan_of(self)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
+from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, refuse_unfit
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
@@ -21,6 +22,7 @@ from ..train.rows import Rows
 from ..train.task import some_of
 from ..train.tasks import Answer, spelled, task_named
 from ..train.text_metrics import SCORES
+from ..typed import Location, held
 from .composition import Composition
 from .confusion import Confusion
 from .generator import Generator, Prompt
@@ -44,6 +46,7 @@ class Measured:
     confusion: Confusion | None = None  # None: there are no labels that could be confused
 
 
+@held
 def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> Measured:
     """Ask a loaded adapter about labelled rows, and compare.
 
@@ -69,9 +72,9 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     said = [Answer(answer.label, answer.score) for answer in answers]
     metrics = task.score(examples, said, names)
     if cut := sum(answer.cut for answer in answers):
-        metrics |= {"cut_rows": float(cut)}
+        metrics |= {"cut_rows": cut}
     if unknown:
-        metrics |= {"unknown_labels": float(sum(unknown.values()))}
+        metrics |= {"unknown_labels": sum(unknown.values())}
     pairs = Counter(
         pair for label, answer in zip(examples.labels or (), said, strict=True) for pair in task.compared(label, answer)
     )
@@ -83,16 +86,26 @@ def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Colu
     return measure(predictor, name, data, columns=columns).metrics
 
 
+@held
 def evaluate_language(
-    backbone: Backbone, adapter: Adapter, data: Any, *, columns: Columns = Columns(), chat_template: str | None = None
+    backbone: Backbone,
+    adapter: Adapter | Location,
+    data: Any,
+    *,
+    columns: Columns = Columns(),
+    chat_template: str | None = None,
 ) -> dict[str, float]:
-    """Metrics of an adapter without a head on rows of its task ("lm", "sft", "dpo", "seq2seq"); `data` as for `train_many`.
+    """Metrics of an adapter (in memory, its directory or Hub id) on rows of its task, which has no head ("lm", "sft", "dpo",
+    "seq2seq"); `data` as for `train_many`.
 
     `chat_template`: of chats, a name or a Jinja text (`models/chat.py`). None: that of the adapter's training, if it is one by
     name, else the tokenizer's own; "adapter": that of its training, whatever it is.
     """
-    refuse_unfit(adapter, backbone)
-    task, tokenizer = task_named(adapter.task), Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
+    adapter = adapter_for(backbone, adapter)
+    task = task_named(adapter.task)
+    if not task.headless:
+        raise GraftaxError(f"adapters of task {task.name!r} are measured by what a Predictor answers with them (`measure`).")
+    tokenizer = Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
     length = length_for(adapter, backbone, backbone.config.max_tokens)
     rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
     found = outputs_of(backbone, adapter, rows)
@@ -150,6 +163,7 @@ def _shape_of(rows: Rows, adapter: Adapter | None) -> Shape:
     return Shape(count * tokens // _SHORTEST, count, tokens, together=rows.together)
 
 
+@held
 def evaluate_generation(
     generator: Generator,
     name: str | Composition | None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import disk
 from ..adapters.adapter import Adapter, Layout
-from ..adapters.files import load_adapter
+from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of, length_for, names_for
 from ..adapters.head import FIRST
 from ..adapters.merging import merge
@@ -25,12 +25,14 @@ from ..models.load import unstack_weights
 from ..models.own_head import PROBLEM_TYPES
 from ..models.tokenizer_files import write_text_length
 from ..notes import note
+from ..typed import Location, held
 
 
+@held
 def export_merged(
     backbone: Backbone,
-    adapter: str | Path | Adapter,
-    out: str | Path,
+    adapter: Adapter | Location,
+    out: Location,
     *,
     labels: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -45,8 +47,7 @@ def export_merged(
     """
     from safetensors.numpy import save_file
 
-    if isinstance(adapter, str | Path):
-        adapter = load_adapter(adapter, backbone, any_backbone=any_backbone)
+    adapter = adapter_for(backbone, adapter, any_backbone=any_backbone)
     head, names = head_of(adapter), names_for(adapter, labels, "the adapter")
     if head is not None and head.site == FIRST:
         raise GraftaxError("its head reads the first position without the pooler, which transformers' task model cannot.")

@@ -15,21 +15,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
+from ..adapters.fitting import head_of
 from ..adapters.graft import Mix
 from ..errors import GraftaxError
-from ..models.backbone import Backbone, expect_backbone
+from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, rung
+from ..notes import note
 from ..shown import Shown
 from ..train.chats import chat_of
 from ..train.values import Unreadable
+from ..typed import Location, Name, checked, held
 from .bank import Bank
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
 from .rows import listed
@@ -68,10 +70,10 @@ class _Asked:
 class Generator(Shown):
     """A frozen language model and a bank of adapters over it. Calls may come from several threads."""
 
+    @held
     def __init__(self, backbone: Backbone, *, chat_template: str | None = None):
         """`chat_template`: of all chats, a name or a Jinja text (`models/chat.py`). None: that with which the row's adapter was
         trained, if it is one by name, else the tokenizer's own; "adapter": that of its training, whatever it is."""
-        expect_backbone(backbone)
         if not backbone.generates:
             raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
         if unsupported := backbone.config.rules.unsupported:
@@ -91,14 +93,22 @@ class Generator(Shown):
     def facts(self) -> dict[str, Any]:
         return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters)}
 
-    def load(self, name: str, adapter: str | Path | Adapter, *, any_backbone: bool = False) -> None:
-        """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`."""
-        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=str(name))
+    @held
+    def load(self, name: Name, adapter: Adapter | Location, *, any_backbone: bool = False) -> None:
+        """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`.
+
+        One with a head is refused: a generator would never ask it.
+        """
+        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=name)
+        if head_of(adapter) is not None:
+            advice = "a Generator asks no head; load it into a Predictor"
+            raise GraftaxError(f"{name}: an adapter of task {adapter.task!r} answers with its head, and {advice}.")
         tokenizer = self.tokenizer.of_adapter(adapter.recipe)
         with self._lock:
             self.bank.put(name, adapter)
             self._tokenizers[name] = tokenizer
 
+    @held
     def unload(self, name: str) -> None:
         with self._lock:
             self.bank.remove(name)
@@ -118,7 +128,8 @@ class Generator(Shown):
                 behind a text. Or chats that the assistant is to answer, lists of {role, content}, by the template.
             adapters: the adapter, average or stack of each row, or one for all; None: no adapter.
             sampling: of each row, or one for all, in which case row i draws from seed + i.
-            settings: fields of `Sampling`, in place of `sampling`'s: `generate(prompts, max_new_tokens=20)`.
+            settings: fields of `Sampling`, in place of `sampling`'s: `generate(prompts, max_new_tokens=20)`. What has no effect
+                there, such as `top_k` without a temperature, is said in a note.
 
         Raises:
             GraftaxError: a name that is not loaded, an empty prompt, one that leaves no room in the context, a chat that the
@@ -135,10 +146,12 @@ class Generator(Shown):
         **settings: Any,
     ) -> Iterator[Told]:
         """The same as it is made: (row, further text, None), and at each row's end (row, further text, its continuation)."""
-        prompts = listed(prompts)
+        prompts = listed(prompts, "prompts")
         count = len(prompts)
-        each = adapters_of(adapters, count)
-        sampling = [how.under(self.backbone.config.rules) for how in _samplings(sampling, settings, count)]
+        each, given = adapters_of(adapters, count), _samplings(sampling, settings, count)
+        if idle := {name: need for how in given for name, need in how.idle.items()}:
+            note("; ".join(f"{name} has no effect without {need}" for name, need in idle.items()) + ".")
+        sampling = [how.under(self.backbone.config.rules) for how in given]
         ids = [self._ids(prompt, what, i) for i, (prompt, what) in enumerate(zip(prompts, each, strict=True))]
         for own, how in zip(ids, sampling, strict=True):
             most, both = self.backbone.config.max_tokens, f"a prompt of {len(own)} tokens and {how.max_new_tokens} new ones"
@@ -276,16 +289,13 @@ class Generator(Shown):
 
 def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sampling]:
     """One for each prompt, of one for all or one for each, with fields changed."""
-    if isinstance(sampling, Sampling):
-        sampling = sampling.changed(changes)
-        return [replace(sampling, seed=(sampling.seed + i) % 2**32) for i in range(count)]
-    each = listed(sampling)
-    wrong = [how for how in each if not isinstance(how, Sampling)]
-    if wrong:
-        raise GraftaxError(f"sampling must be a Sampling, or one for each prompt; got {type(wrong[0]).__name__}.")
-    if len(each) != count:
-        raise GraftaxError(f"{count} prompts but {len(each)} samplings.")
-    return [how.changed(changes) for how in each]
+    given = checked(sampling, Sampling | Sequence[Sampling], "sampling")
+    if isinstance(given, Sampling):
+        how = given.changed(changes)
+        return [replace(how, seed=(how.seed + i) % 2**32) for i in range(count)]
+    if len(given) != count:
+        raise GraftaxError(f"{count} prompts but {len(given)} samplings.")
+    return [how.changed(changes) for how in given]
 
 
 def _continued(row: _Asked, teller: Teller, finished: str) -> Continuation:

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -30,12 +29,12 @@ from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, names_for
 from ..adapters.graft import Mix
 from ..errors import GraftaxError
-from ..models.backbone import HEADS, TOKENS, Backbone, Logits, expect_backbone
+from ..models.backbone import HEADS, TOKENS, Backbone, Logits
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, note_cut, rung
 from ..shown import Shown
 from ..train.tasks import Answer, Task, task_named
-from ..typed import Some, checked
+from ..typed import Location, Name, Some, checked, held
 from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
 from .embedding import Pooling
@@ -49,8 +48,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said about one row; label and score are None for an adapter without a head, and for a row without an adapter
-    where the backbone's checkpoint brings no head of its own.
+    """What is said about one row; label and score are None for an adapter that lacks the head of its task, and for a row
+    without an adapter where the backbone's checkpoint brings no head of its own.
 
     By task: "classify" a name and its probability; "multilabel" the names above a probability of a half, and these; "regress" a
     number and None; "tag" a name and a probability for every word ("O" and None for one that the tokenizer makes nothing of).
@@ -85,15 +84,13 @@ class _Asked:
 class Predictor(Shown):
     """A frozen backbone and a bank of adapters over it. Calls may come from several threads."""
 
-    def __init__(self, backbone: Backbone, *, max_length: int | None = None):
+    @held
+    def __init__(self, backbone: Backbone, *, max_length: Some | None = None):
         """`max_length`: tokens of a text that no adapter answers, or one that does not say how many; longer ones are cut.
 
         By default as many as the backbone takes; for the head that it brings as many as its tokenizer's config says, for
         vectors as many as a directory of sentence-transformers says.
         """
-        if max_length is not None:
-            checked(max_length, Some, "max_length")
-        expect_backbone(backbone)
         self.backbone = backbone
         self.bank = Bank(backbone)
         self.tokenizer = Tokenizer.of(backbone)
@@ -125,8 +122,9 @@ class Predictor(Shown):
     def facts(self) -> dict[str, Any]:
         return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters), "max_length": self.max_length}
 
+    @held
     def load(
-        self, name: str, adapter: str | Path | Adapter, *, labels: Sequence[str] | None = None, any_backbone: bool = False
+        self, name: Name, adapter: Adapter | Location, *, labels: Sequence[str] | None = None, any_backbone: bool = False
     ) -> None:
         """Make an adapter resident under a name, replacing one of that name.
 
@@ -140,22 +138,25 @@ class Predictor(Shown):
             GraftaxError: no adapter there, one that does not fit this backbone, another number of labels than classes, or other
                 labels than the adapter's own.
         """
-        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=str(name))
-        names = names_for(adapter, labels, str(name))
+        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=name)
+        names = names_for(adapter, labels, name)
         length = length_for(adapter, self.backbone, self.max_length)
         with self._lock:
             self.bank.put(name, adapter)
             self._loaded[name] = _Loaded(task_named(adapter.task), names, length)
 
+    @held
     def unload(self, name: str) -> None:
         with self._lock:
             self.bank.remove(name)
             del self._loaded[name]
 
+    @held
     def labels(self, name: str | None) -> tuple[str, ...]:
         """Label names of a loaded adapter, or (None) of the checkpoint's own head; empty where there is no head."""
         return self._known(name).labels
 
+    @held
     def task(self, name: str | None) -> Task:
         """Task of a loaded adapter, or (None) of the checkpoint's own head."""
         return self._known(name).task
@@ -188,10 +189,10 @@ class Predictor(Shown):
             top_k: of so many labels, the likeliest, the probabilities are told; None: of all.
 
         Raises:
-            GraftaxError: a name that is not loaded, a row that is empty or no text, a composition that cannot be computed.
+            GraftaxError: a name that is not loaded, a row that is empty or no text, a composition that cannot be computed, an
+                adapter of a language model, which has no head.
         """
-        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
-            raise GraftaxError(f"top_k must be a whole number, at least 1; got {top_k!r}.")
+        checked(top_k, Some | None, "top_k")
         return [
             self._prediction(asked, answers, top_k)
             for asked, answers in self._each(rows, adapters, self._answers, self.max_length)
@@ -286,6 +287,7 @@ class Predictor(Shown):
 
     def _answers(self, rows: list[_Asked]) -> list[Answer | None]:
         """In one compiled call."""
+        self._refuse_headless(rows)
         inputs, slots = self._laid(rows)
         heads = [self._loaded[row.head] if row.head is not None else None for row in rows]
         state = self.bank.state
@@ -300,6 +302,13 @@ class Predictor(Shown):
             mine = logits.tokens[r] if head.task.tokens else logits.pooled[r]
             answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.tokens))
         return answers
+
+    def _refuse_headless(self, rows: list[_Asked]) -> None:
+        """An error where what is to answer a row is an adapter of a task that no head answers."""
+        for name in (term.name for row in rows if row.head is None for stage in row.plan for term in stage):
+            if (task := self._loaded[name].task).headless:
+                advice = "a Generator continues texts with it, embed makes vectors"
+                raise GraftaxError(f"{name}: an adapter of task {task.name!r} has no head that could answer; {advice}.")
 
     def _vectors(self, rows: list[_Asked]) -> list[np.ndarray]:
         """In one compiled call."""

@@ -21,15 +21,15 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..models.generation import Rules
-from ..typed import Count, ShortSeed, Some, Within, settle
+from ..typed import Count, Share, ShortSeed, Some, Within, held, settle
 
 _LARGEST = 1e6  # of numbers: beyond, their float32s and what is made of them would end in infinities
 Penalty = Annotated[float, Within(1 / _LARGEST, most=_LARGEST)]
 Power = Annotated[float, Within(-_LARGEST, most=_LARGEST)]
 Probability = Annotated[float, Within(0.0, most=1.0)]
 Beams = Annotated[int, Within(1, most=1000)]
-Mass = Annotated[float, Within(above=0.0, most=1.0)]
 _BY_BACKBONE = ("repetition_penalty", "length_penalty", "early_stopping")
+_OF_DRAWING, _OF_BEAMS = ("top_k", "top_p", "min_p"), ("length_penalty", "early_stopping")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sampling:
     max_new_tokens: Some = 64  # at most
     temperature: Annotated[float, Within(0.0, most=_LARGEST)] = 0.0  # 0: greedy
     top_k: Count = 0  # draw from this many of the likeliest; 0: from all
-    top_p: Mass = 1.0  # draw from the fewest tokens that together have this probability
+    top_p: Share = 1.0  # draw from the fewest tokens that together have this probability
     min_p: Probability = 0.0  # draw from tokens at least this times as likely as the likeliest
     repetition_penalty: Penalty | None = None  # above 1 tokens that are there already become unlikelier
     stop: tuple[str, ...] = ()  # the continuation ends before the first of these
@@ -55,12 +55,20 @@ class Sampling:
         if self.num_beams > 1 and (self.temperature > 0 or self.stop):
             raise GraftaxError("beam search draws nothing and knows no stop texts: num_beams goes with temperature 0 alone.")
 
+    @held
     def changed(self, changes: Mapping[str, Any]) -> Sampling:
         """A copy with fields changed; an unknown field is an error that lists the fields."""
         unknown = [name for name in changes if name not in self.__dataclass_fields__]
         if unknown:
             raise GraftaxError(f"no such setting: {', '.join(unknown)}; there are {', '.join(self.__dataclass_fields__)}.")
         return replace(self, **changes)
+
+    @property
+    def idle(self) -> dict[str, str]:
+        """Fields that were set and have no effect, and what they would need."""
+        needs = {} if self.temperature > 0 else dict.fromkeys(_OF_DRAWING, "a temperature")
+        needs |= {} if self.num_beams > 1 else dict.fromkeys(_OF_BEAMS, "num_beams above 1")
+        return {name: need for name, need in needs.items() if getattr(self, name) != getattr(Sampling, name)}
 
     def under(self, rules: Rules) -> Sampling:
         """With the backbone's own word where this has none."""

@@ -109,7 +109,7 @@ def test_a_free_slot_is_used_again(backbone: Backbone) -> None:
 @pytest.mark.parametrize("name", [None, "", 3, ("a",)])
 def test_a_name_is_a_text(name: Any, backbone: Backbone) -> None:
     """None stands for no adapter: under that name one could never be asked for."""
-    with pytest.raises(GraftaxError, match="under a name, a text"):
+    with pytest.raises(GraftaxError, match="name must be a text, not empty, got"):
         Predictor(backbone).load(name, lora(backbone, 1))
 
 

@@ -157,12 +157,12 @@ def test_combined_is_saved_like_any(backbone_of: Any, tmp_path: Path) -> None:
         ((IA3(),), {}, "ia3 cannot be combined: it changes biases"),
         ((LoRA(),), {"how": "median"}, "combination 'median' is none of linear, cat"),
         ((LoRA(),), {"weights": [1.0, 2.0]}, "1 adapters but 2 weights"),
-        ((LoRA(),), {"weights": [float("nan")]}, "a weight must be a number, got nan"),
+        ((LoRA(),), {"weights": [float("nan")]}, r"weights must be a list, each of which is a number, got \[nan\]"),
         ((LoRA(),), {"how": "ties"}, "ties needs density"),
         ((LoRA(),), {"density": 0.5}, "linear takes no density"),
-        ((LoRA(),), {"how": "ties", "density": 0.0}, r"in \(0, 1\]"),
+        ((LoRA(),), {"how": "ties", "density": 0.0}, "density must be a number, above 0 and at most 1 or null, got 0.0"),
         ((LoRA(),), {"how": "svd", "rank": 0}, "rank must be a whole number, at least 1"),
-        ((LoRA(),), {"how": "svd", "energy": 1.5}, "energy is the share"),
+        ((LoRA(),), {"how": "svd", "energy": 1.5}, "energy must be a number, above 0 and at most 1"),
     ],
 )
 def test_bad_combinations(methods: Any, settings: dict[str, Any], message: str, backbone_of: Any) -> None:

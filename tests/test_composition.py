@@ -84,7 +84,7 @@ def test_what_a_composition_resolves_to() -> None:
         (lambda: Average("a", weights=(float("nan"),)), "weights of an Average must be a list, each of which is a number"),
         (lambda: Average("a", weights=(1e300,)), "weights of an Average must be a list"),  # infinite in float32
         (lambda: Average("a", weights=(True,)), "weights of an Average must be a list"),
-        (lambda: Split("a", "b", at=(0,)), "1 rising token numbers"),
+        (lambda: Split("a", "b", at=(0,)), "first tokens .* must be a list, each of which is a whole number, at least 1"),
         (lambda: Split("a", "b", "c", at=(5, 5)), "2 rising token numbers"),
         (lambda: Average(*"abcde"), "at most 4 adapters"),
         (lambda: Stack(*"abcde"), "4 parts in a stack"),

@@ -16,6 +16,7 @@ import pytest
 from runs import lines
 from tiny import command_line, toy_rows, weights_of, write_csv
 
+from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.train import Interrupted, Recipe, train_many
 from graftax.train.queue import Run
@@ -116,7 +117,7 @@ def test_the_first_signal_is_answered_when_the_state_is_saved(
     with pytest.raises(Interrupted):
         train_many(tiny, {"a": toy_rows()}, tmp_path / "one", **QUICK)
     monkeypatch.setattr(Checkpoints, "wait", fail)
-    with pytest.raises(OSError, match="the disk is gone"):
+    with pytest.raises(GraftaxError, match=r"cannot be written \(the disk is gone\)"):
         train_many(tiny, {"a": toy_rows()}, tmp_path / "two", **QUICK)
 
 

@@ -108,7 +108,7 @@ def test_names_that_are_none(tiny: Backbone, teller: Backbone, name: Any) -> Non
     """And nothing is loaded."""
     for kind, backbone in ((Predictor, tiny), (Generator, teller)):
         made = kind(backbone)
-        with pytest.raises(GraftaxError, match="under a name"):
+        with pytest.raises(GraftaxError, match="name must be a text, not empty, got"):
             made.load(name, Adapter.create((LoRA(),), backbone.sites, task="lm"))
         assert not len(made.bank)
 

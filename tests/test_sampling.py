@@ -79,16 +79,19 @@ def test_settings_in_place_of_a_sampling(generator: Generator) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("hello",), "rows must be a list, got a single str"),
-        ((5,), "rows must be a list, got int"),
+        (("hello",), "prompts must be a list, got a single str"),
+        ((5,), "prompts must be a list, got int"),
         (([b"a"],), "prompt 1 must be a text or the list of a chat's messages, got bytes"),
         (([{"role": "user", "content": "a"}],), "prompt 1 must be a text or the list of a chat's messages, got dict"),
         (([["a"]],), "prompt 1: a message is not an object with role and content"),
         (([[{"role": "user", "content": {"a": 5}}]],), "prompt 1: an object is no text"),
         ((["a", None],), "prompt 2 must be a text"),
         ((["a"], [5]), "row 1: its adapter is int"),
-        ((["a"], None, {"temperature": 1.0}), "rows must be a list, got a single dict"),
-        ((["a"], None, ["greedy"]), "sampling must be a Sampling, or one for each prompt; got str"),
+        (
+            (["a"], None, {"temperature": 1.0}),
+            "sampling must be a Sampling or a list, each of which is a Sampling, got {.temperature",
+        ),
+        ((["a"], None, ["greedy"]), "sampling must be a Sampling or a list, each of which is a Sampling, got \\[.greedy"),
         ((["a", "b"], None, [Sampling()]), "2 prompts but 1 samplings"),
     ],
 )

@@ -157,7 +157,7 @@ def test_rates_that_multiply_to_infinity(tiny: Backbone) -> None:
         ({"data": {3: ROWS}}, "cannot be named 3"),
         ({"data": {"a\0": ROWS}}, "cannot be named"),
         ({"task": ["classify"]}, "task must be a str, got a list."),
-        ({"out": 3}, "out must be a path, got 3."),
+        ({"out": 3}, "out must be a text or a path, such as a file system can hold, got 3."),
     ],
 )
 def test_arguments_are_refused(tiny: Backbone, tmp_path: Path, arguments: dict[str, Any], expected: str) -> None:

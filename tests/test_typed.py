@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refused
 
-from graftax.typed import Rate, Size, checked, read, settle
+from graftax.typed import Location, Name, Rate, Share, Size, checked, held, read, settle
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,46 @@ def test_any_value_is_of_a_kind_or_refused(value: Any, kind: Any) -> None:
     found: list[Any] = []
     if refused(lambda: found.append(checked(value, kind, "it"))) is None:
         assert checked(found[0], kind, "it") == found[0]
+
+
+@held
+def call(name: Name, *, at: Location = ".", share: Share | None = None, **others: Any) -> tuple[Any, ...]:
+    """What came to it."""
+    return name, at, share, others
+
+
+def test_arguments_are_held_to_the_signature() -> None:
+    """They come in their plain form, whatever way they are given; defaults and what is `Any` are as they are."""
+    assert call("a") == ("a", ".", None, {})
+    assert call(name="a", at=Path("x"), share=1, other=[None]) == ("a", Path("x"), 1.0, {"other": [None]})
+    name, at = "name must be a text, not empty, got", "at must be a text or a path, such as a file system can hold, got"
+    for asked, said in (
+        ({"name": ""}, f"{name} ''."),
+        ({"name": None}, f"{name} None."),
+        ({"name": "a", "at": "a\0"}, f"{at} 'a\\x00'."),
+        ({"name": "a", "at": ""}, f"{at} ''."),
+        ({"name": "a", "at": "\ud800"}, f"{at} '\\ud800'."),
+        ({"name": "a", "at": b"a"}, f"{at} b'a'."),
+        ({"name": "a", "share": 0}, "share must be a number, above 0 and at most 1 or null, got 0."),
+    ):
+        assert refused(lambda asked=asked: call(**asked)) == said
+    assert (refused(lambda: call("a", at="x" * 256)) or "").startswith(at)
+    assert call("a", at="x" * 255)[1] == "x" * 255
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'name'"):
+        call()
+    with pytest.raises(TypeError, match="takes 1 positional argument but 2 were given"):
+        call("a", None)
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'weight'"):
+        held(lambda x: x)(1, weight=2)
+
+
+@pytest.mark.parametrize("values", [[1, 2], (1, 2), np.array([1, 2]), iter([1, 2]), {1: 1, 2: 2}.values(), range(1, 3)])
+def test_what_is_like_a_list_is_one(values: Any) -> None:
+    assert checked(values, Sequence[Size], "it") == (1, 2)
+
+
+@pytest.mark.parametrize("values", ["12", b"12", {1: 1}, {1, 2}, np.array(1), 1, None])
+def test_what_is_not_like_a_list_is_none(values: Any) -> None:
+    assert (refused(lambda: checked(values, Sequence[Size], "it")) or "").startswith(
+        "it must be a list, each of which is a whole"
+    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from ..adapters.method import Method
 from ..errors import GraftaxError
-from ..typed import Some, Within, checked
+from ..typed import Location, Some, Within, checked
 from .data import Columns, check_columns, check_fraction
 from .recipe import Recipe
 from .tasks import task_named
@@ -39,10 +38,7 @@ def check_arguments(
         raise GraftaxError("there is no data to train on.")
     for name in data:
         check_name(name)
-    if not isinstance(out, str | os.PathLike):
-        raise GraftaxError(f"out must be a path, got {_kind(out)}.")
-    if not str(out).strip():
-        raise GraftaxError("out is empty, and names no directory; '.' is the current one.")
+    checked(out, Location, "out")
     if Path(out).exists() and not Path(out).is_dir():
         raise GraftaxError(f"{out} is not a directory.")
     check_method(method)
@@ -93,9 +89,9 @@ def check_name(name: Any) -> None:
 
 def check_method(method: Any) -> None:
     """A method, several, or None."""
-    several = method if isinstance(method, Sequence) and not isinstance(method, str) else [method]
+    several = method if isinstance(method, list | tuple) else () if method is None else (method,)
     for one in several:
-        if one is not None and not isinstance(one, Method):
+        if not isinstance(one, Method):
             raise GraftaxError(f"method must be a method such as LoRA(), several of them, or None; got {_kind(one)}.")
 
 

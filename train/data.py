@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..shown import Shown
+from ..typed import settle
 from .chats import Chat, chat_of, is_chat, turns_of
 from .labels import are_vectors, in_one_spelling, refuse_truths_beside_numbers, set_of, tags_of, vector_of
 from .sources import Source, source_of
@@ -35,6 +36,9 @@ class Columns:
     messages: str = "messages"  # a chat, a list of {role, content}
     chosen: str = "chosen"  # the better response to a prompt, or a chat that ends in it
     rejected: str = "rejected"  # the worse
+
+    def __post_init__(self) -> None:
+        settle(self, "columns")
 
     @property
     def labelled(self) -> tuple[str, ...]:

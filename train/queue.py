@@ -147,7 +147,7 @@ class Run:
 
     def go(self) -> dict[str, Result]:
         kept = "run the same command again when there is room, to go on from the newest state that was saved"
-        with disk.full_disk(self.out, left=kept), self.checkpoints, self.metrics:
+        with disk.writing(self.out, left=kept), self.checkpoints, self.metrics:
             self._loop()
         self.lock.check()
         (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run

@@ -17,7 +17,7 @@ from ..adapters.method import Method
 from ..models.backbone import Backbone, expect_backbone
 from ..models.tokens import Tokenizer
 from ..notes import note
-from ..typed import checked
+from ..typed import Location, checked
 from .arguments import changed, check_arguments
 from .data import Columns
 from .job import prepare
@@ -31,7 +31,7 @@ from .tasks import task_named
 
 def train(backbone: Backbone, data: Any, out: str | Path, **settings: Any) -> Result:
     """Train one adapter into directory `out`: `train_many` of one."""
-    out = Path(out)
+    out = Path(checked(out, Location, "out"))
     return train_many(backbone, {out.name: data}, out.parent, **settings)[out.name]
 
 

@@ -20,6 +20,7 @@ from ..errors import GraftaxError
 from ..json_files import parse_json, refuse_pointer
 from ..notes import note
 from ..paths import expect_file
+from ..typed import Location, checked
 from .text_files import read_as_is
 from .values import Unreadable, is_missing, plain
 
@@ -69,7 +70,7 @@ def source_of(data: Any, called: str = "") -> Source:
     Raises GraftaxError: nothing of the kind, no rows, a file that cannot be read, two columns of one name.
     """
     if isinstance(data, str | Path):
-        return read_file(data)
+        return read_file(checked(data, Location, called or "data"))
     name = f"{called} ({type(data).__name__})" if called else type(data).__name__
     if "pandas" in sys.modules and isinstance(data, sys.modules["pandas"].DataFrame):
         _refuse_twice(data.columns, name)

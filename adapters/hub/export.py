@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from ... import disk
 from ...errors import GraftaxError
 from ...notes import note
+from ...typed import Location, Name, held
 from ..adapter import Adapter
 from ..directory import MARKS
-from ..fitting import length_for, refuse_unfit
+from ..files import adapter_for
+from ..fitting import head_of, length_for
 from ..fusion import Fusion
 from ..head import Head
 from .files import head_files, known, method_files
@@ -20,15 +22,16 @@ if TYPE_CHECKING:
     from ...models.backbone import Backbone
 
 
+@held
 def export_adapter(
-    adapter: Adapter, directory: str | Path, backbone: Backbone, *, name: str | None = None, overwrite: bool = False
+    adapter: Adapter | Location, directory: Location, backbone: Backbone, *, name: Name | None = None, overwrite: bool = False
 ) -> Path:
     """Write an adapter as `adapters` saves it, whole or not at all, and return its directory.
 
     Those files have no place for the length at which texts are cut; a note says it.
 
     Args:
-        adapter: of methods that library has, as docs/files.md lists them.
+        adapter: in memory or its directory; of methods that library has, as docs/files.md lists them.
         directory: to be made.
         backbone: BERT, RoBERTa or XLM-R.
         name: the adapter's there; default the directory's.
@@ -38,12 +41,14 @@ def export_adapter(
         GraftaxError: what that library cannot say; the directory exists and `overwrite` is not given.
     """
     known(backbone)
-    refuse_unfit(adapter, backbone, name=f"{directory}: not saved")
+    adapter = adapter_for(backbone, adapter, name=f"{directory}: not saved")
     directory = Path(directory)
     name = name or directory.name
-    if not name or "." in name:
-        raise GraftaxError(f"{name!r} is no name for an adapter there: it is part of a module's path, which has dots.")
-    head = next((m for m in adapter.methods if isinstance(m, Head)), None)
+    if not name or any(mark in name for mark in "./\0"):
+        raise GraftaxError(
+            f"{name!r} is no name there, being part of a module's path and of a file's: it has no dots or slashes."
+        )
+    head = head_of(adapter)
     body = [(m, adapter.states[m.key]) for m in adapter.methods if not isinstance(m, Head)]
     if len(body) == 1 and isinstance(fusion := body[0][0], Fusion):
         files, at = fusion_files(fusion, body[0][1], name, head is not None, backbone), f"{name}/"

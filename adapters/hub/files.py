@@ -156,7 +156,7 @@ def read_head(directory: Path, backbone: Backbone) -> FoundHead | None:
 
 
 def _warn(directory: Path, why: str) -> None:
-    warnings.warn(f"{directory}: read without its head: {why}.", stacklevel=5)
+    warnings.warn(f"{directory}: read without its head: {why}.", stacklevel=6)
 
 
 def _numbered(head: Head, name: Any) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def print_measured(measured: Measured, as_json: bool) -> None:
         return
     width = max(12, *map(len, measured.metrics))
     for name, value in measured.metrics.items():
-        print(f"{name:{width}} {value:.4f}")
+        print(f"{name:{width}} {value}" if isinstance(value, int) else f"{name:{width}} {value:.4f}")
     if measured.confusion:
         print("", *measured.confusion.lines(shutil.get_terminal_size().columns), sep="\n")
 

@@ -1,0 +1,429 @@
+"""Every public call, each of its parameters in turn given what it cannot mean: one line that names it, or a right result.
+
+What is right among these values is listed (`RIGHT`); whatever else a call takes without a word is a failure, and so is a name
+that is public and not asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from refusals import refused
+from tiny import toy_rows
+
+import graftax
+from graftax import (
+    Adapter,
+    Average,
+    Columns,
+    Generator,
+    LoRA,
+    Method,
+    Predictor,
+    Recipe,
+    Sampling,
+    Split,
+    combine,
+    export_adapter,
+    load_adapter,
+    load_backbone,
+    mad_x,
+    mam,
+    merge,
+    save_adapter,
+    serve,
+    to_lora,
+    train,
+    train_many,
+    unipelt,
+)
+from graftax.models.backbone import Backbone
+from graftax.serve import Bank, evaluate, evaluate_generation, evaluate_language, export, export_merged, measure
+from graftax.train.run import Run
+
+ROWS = toy_rows(count=4)
+PROMPTS = [{"prompt": "a", "completion": "b"}]
+
+Arguments = dict[str, Any]
+
+#: Values that hardly any parameter takes, by name; paths lie in the folder that is given.
+WRONG: dict[str, Callable[[Path], Any]] = {
+    "None": lambda folder: None,
+    "-1": lambda folder: -1,
+    "0": lambda folder: 0,
+    "nan": lambda folder: math.nan,
+    "inf": lambda folder: math.inf,
+    "10**30": lambda folder: 10**30,
+    "blank": lambda folder: "",
+    "zero byte": lambda folder: "\0",
+    "two lines": lambda folder: "a\nb",
+    "long": lambda folder: "x" * 5000,
+    "[]": lambda folder: [],
+    "{}": lambda folder: {},
+    "object": lambda folder: object(),
+    "bytes": lambda folder: b"x",
+    "True": lambda folder: True,
+    "[None]": lambda folder: [None],
+    "directory": lambda folder: folder / "empty",
+    "missing": lambda folder: folder / "missing",
+    "nowhere": lambda folder: Path("/proc/nowhere/x"),
+}
+
+
+class World:
+    """What the calls are made on."""
+
+    def __init__(self, tiny_dir: Path, tiny: Backbone, teller: Backbone, folder: Path):
+        self.tiny_dir, self.tiny, self.teller, self.folder = tiny_dir, tiny, teller, folder
+        known = {"labels": ("fruit", "metal"), "fingerprint": tiny.fingerprint}
+        self.adapter = Adapter.create((LoRA(r=2), tiny.head(2)), tiny.sites, **known)
+        self.teller_adapter = Adapter.create((LoRA(r=2),), teller.sites, task="lm", fingerprint=teller.fingerprint)
+        self.directory = save_adapter(self.adapter, folder / "adapter", tiny)
+        self.predictor, self.generator, self.bank = Predictor(tiny), Generator(teller), Bank(tiny)
+        self.predictor.load("a", self.adapter)
+        self.generator.load("a", self.teller_adapter)
+        self.bank.add("a", self.adapter)
+        self.count = 0
+
+    def new(self) -> Path:
+        """A place where nothing is."""
+        self.count += 1
+        return self.folder / f"new-{self.count}"
+
+
+@pytest.fixture(scope="module")
+def world(tiny_dir: Path, tiny: Backbone, teller: Backbone, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tiny_dir, tiny, teller, tmp_path_factory.mktemp("calls"))
+
+
+#: By name: the call, and all of its arguments.
+CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
+    "load_backbone": lambda w: (
+        load_backbone,
+        {"path_or_hub_id": w.tiny_dir, "revision": "main", "dtype": "float32", "quantize": None, "remat": "none"},
+    ),
+    "load_adapter": lambda w: (
+        load_adapter,
+        {"directory": w.directory, "backbone": w.tiny, "revision": "main", "any_backbone": False},
+    ),
+    "save_adapter": lambda w: (
+        save_adapter,
+        {"adapter": w.adapter, "directory": w.new(), "backbone": w.tiny, "overwrite": False},
+    ),
+    "export_adapter": lambda w: (
+        export_adapter,
+        {"adapter": w.adapter, "directory": w.new(), "backbone": w.tiny, "name": "x", "overwrite": False},
+    ),
+    "export_merged": lambda w: (
+        export_merged,
+        {
+            "backbone": w.tiny,
+            "adapter": w.adapter,
+            "out": w.new(),
+            "labels": None,
+            "overwrite": False,
+            "any_backbone": False,
+        },
+    ),
+    "merge": lambda w: (merge, {"backbone": w.tiny, "adapter": w.adapter, "any_backbone": False}),
+    "combine": lambda w: (
+        combine,
+        {
+            "adapters": [w.adapter],
+            "weights": [1.0],
+            "how": "ties",
+            "rank": 2,
+            "energy": None,
+            "density": 0.5,
+            "seed": 0,
+            "head": 0,
+        },
+    ),
+    "to_lora": lambda w: (to_lora, {"adapter": w.adapter, "rank": 2, "energy": None}),
+    "train": lambda w: (
+        train.train,
+        {"backbone": w.tiny, "data": ROWS, "out": w.new() / "a", "recipe": Recipe(max_length=16), "progress": False},
+    ),
+    "train_many": lambda w: (
+        train_many,
+        {
+            "backbone": w.tiny,
+            "data": {"a": ROWS},
+            "out": w.new(),
+            "method": LoRA(r=2),
+            "task": "classify",
+            "recipe": Recipe(max_length=16),
+            "each": None,
+            "val": None,
+            "columns": Columns(),
+            "pack_size": 1,
+            "overwrite": False,
+            "save_every": 30.0,
+            "progress": False,
+        },
+    ),
+    "measure": lambda w: (measure, {"predictor": w.predictor, "name": "a", "data": ROWS, "columns": Columns()}),
+    "evaluate": lambda w: (evaluate, {"predictor": w.predictor, "name": "a", "data": ROWS, "columns": Columns()}),
+    "evaluate_language": lambda w: (
+        evaluate_language,
+        {
+            "backbone": w.teller,
+            "adapter": w.teller_adapter,
+            "data": [{"text": "a plum"}],
+            "columns": Columns(),
+            "chat_template": None,
+        },
+    ),
+    "evaluate_generation": lambda w: (
+        evaluate_generation,
+        {
+            "generator": w.generator,
+            "name": "a",
+            "data": PROMPTS,
+            "score": "text",
+            "sampling": Sampling(max_new_tokens=2),
+            "columns": Columns(),
+        },
+    ),
+    "mam": lambda w: (mam, {"tokens": 2, "width": 4}),
+    "mad_x": lambda w: (mad_x, {"width": 4, "reduction": 2}),
+    "unipelt": lambda w: (unipelt, {"tokens": 2, "width": 4, "r": 2}),
+    "Average": lambda w: (lambda part, weights: Average("a", part, weights=weights), {"part": "b", "weights": (1.0, 2.0)}),
+    "Split": lambda w: (lambda part, at: Split("a", part, at=at), {"part": "b", "at": (3,)}),
+    "Stack": lambda w: (lambda part: graftax.Stack("a", part), {"part": "b"}),
+    "Parallel": lambda w: (lambda part: graftax.Parallel("a", part), {"part": "b"}),
+    "Predictor": lambda w: (Predictor, {"backbone": w.tiny, "max_length": 8}),
+    "Predictor.load": lambda w: (
+        Predictor(w.tiny).load,
+        {"name": "b", "adapter": w.adapter, "labels": None, "any_backbone": False},
+    ),
+    "Predictor.unload": lambda w: (w.predictor.unload, {"name": loaded(w)}),
+    "Predictor.labels": lambda w: (w.predictor.labels, {"name": "a"}),
+    "Predictor.task": lambda w: (w.predictor.task, {"name": "a"}),
+    "Predictor.predict": lambda w: (w.predictor.predict, {"rows": ["a plum"], "adapters": "a", "top_k": 1}),
+    "Predictor.embed": lambda w: (w.predictor.embed, {"rows": ["a plum"], "adapters": "a"}),
+    "Generator": lambda w: (Generator, {"backbone": w.teller, "chat_template": "plain"}),
+    "Generator.load": lambda w: (Generator(w.teller).load, {"name": "b", "adapter": w.teller_adapter, "any_backbone": False}),
+    "Generator.unload": lambda w: (w.generator.unload, {"name": continuing(w)}),
+    "Generator.generate": lambda w: (
+        w.generator.generate,
+        {"prompts": ["a"], "adapters": "a", "sampling": Sampling(max_new_tokens=2)},
+    ),
+    "Generator.stream": lambda w: (
+        lambda **given: list(w.generator.stream(**given)),
+        {"prompts": ["a"], "adapters": "a", "sampling": Sampling(max_new_tokens=2)},
+    ),
+    "Bank": lambda w: (Bank, {"backbone": w.tiny, "capacity": 8}),
+    "Bank.add": lambda w: (Bank(w.tiny).add, {"name": "b", "adapter": w.adapter, "any_backbone": False}),
+    "Bank.remove": lambda w: (w.bank.remove, {"name": resident(w)}),
+    "Bank.slot": lambda w: (w.bank.slot, {"name": "a"}),
+    "Adapter.create": lambda w: (
+        Adapter.create,
+        {"methods": (LoRA(r=2),), "sites": w.tiny.sites, "seed": 0},
+    ),
+    "Recipe.replace": lambda w: (lambda epochs: Recipe().replace(epochs=epochs), {"epochs": 2}),
+    "Sampling.changed": lambda w: (Sampling().changed, {"changes": {"max_new_tokens": 2}}),
+}
+
+
+def loaded(world: World) -> str:
+    world.predictor.load("gone", world.adapter)
+    return "gone"
+
+
+def continuing(world: World) -> str:
+    world.generator.load("gone", world.teller_adapter)
+    return "gone"
+
+
+def resident(world: World) -> str:
+    world.bank.add("gone", world.adapter)
+    return "gone"
+
+
+ANY_TEXT = {"zero byte", "two lines", "long"}
+A_NAME = {"blank", *ANY_TEXT}
+NOTHING, NONE_OF_THEM, FLAG, ZERO = {"None"}, {"[]"}, {"True"}, {"0"}
+A_PLACE = {"two lines", "directory", "missing"}
+#: By call and parameter: those of the values above that it takes for what they are; all others must be refused.
+RIGHT: dict[str, set[str]] = {
+    "load_backbone.revision": A_NAME,  # of a Hub id, and this is a directory
+    "load_backbone.quantize": NOTHING,
+    "load_backbone.remat": NOTHING,
+    "load_adapter.revision": A_NAME,
+    "load_adapter.any_backbone": FLAG,
+    "save_adapter.directory": {"two lines", "missing"},
+    "save_adapter.overwrite": FLAG,
+    "export_adapter.directory": {"two lines", "missing"},
+    "export_adapter.name": {"None", "two lines", "long"},
+    "export_adapter.overwrite": FLAG,
+    "export_merged.out": {"two lines", "missing"},
+    "export_merged.labels": NOTHING,
+    "export_merged.overwrite": FLAG,
+    "export_merged.any_backbone": FLAG,
+    "merge.any_backbone": FLAG,
+    "combine.rank": NOTHING,
+    "combine.energy": NOTHING,
+    "combine.seed": ZERO,
+    "combine.head": {"None", "0"},
+    "to_lora.rank": NOTHING,
+    "to_lora.energy": NOTHING,
+    "train.out": {"missing"},  # its name is the adapter's
+    "train.progress": FLAG,
+    "train_many.out": A_PLACE,
+    "train_many.method": {"None", "[]"},  # the head alone
+    "train_many.each": {"None", "{}"},
+    "train_many.val": NOTHING,
+    "train_many.pack_size": NOTHING,
+    "train_many.overwrite": FLAG,
+    "train_many.save_every": ZERO,
+    "train_many.progress": FLAG,
+    "evaluate_language.chat_template": NOTHING,
+    "evaluate_generation.name": NOTHING,
+    "Average.part": A_NAME,  # which adapters there are is seen where rows ask for one
+    "Average.weights": NOTHING,
+    "Split.part": A_NAME,
+    "Stack.part": A_NAME,
+    "Parallel.part": A_NAME,
+    "Predictor.max_length": NOTHING,
+    "Predictor.load.name": ANY_TEXT,
+    "Predictor.load.labels": NOTHING,
+    "Predictor.load.any_backbone": FLAG,
+    "Predictor.predict.rows": NONE_OF_THEM,
+    "Predictor.predict.adapters": {"None", "[None]"},
+    "Predictor.predict.top_k": NOTHING,
+    "Predictor.embed.rows": NONE_OF_THEM,
+    "Predictor.embed.adapters": {"None", "[None]"},
+    "Generator.chat_template": NOTHING,
+    "Generator.load.name": ANY_TEXT,
+    "Generator.load.any_backbone": FLAG,
+    "Generator.generate.prompts": NONE_OF_THEM,
+    "Generator.generate.adapters": {"None", "[None]"},
+    "Generator.stream.prompts": NONE_OF_THEM,
+    "Generator.stream.adapters": {"None", "[None]"},
+    "Bank.add.name": ANY_TEXT,
+    "Bank.add.any_backbone": FLAG,
+    "Bank.slot.name": NOTHING,  # slot 0
+    "Adapter.create.methods": NONE_OF_THEM,
+    "Adapter.create.seed": ZERO,
+    "Sampling.changed.changes": {"{}"},
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run would train, and how far a merged model is from its parts, are other tests' matter."""
+    monkeypatch.setattr(Run, "go", lambda self: {job.name: job for job in self.jobs})
+    monkeypatch.setattr(export, "_drift", lambda *_: 0.0)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_parameter_takes_what_it_can_mean(name: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else: a line that a person can read, never an exception from somewhere within."""
+    call, good = CALLS[name](world)
+    call(**good)
+    for parameter in good:
+        taken = set()
+        for word in WRONG:
+            folder = world.new()
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            (folder / "empty").mkdir()
+            call, arguments = CALLS[name](world)
+            given = arguments | {parameter: WRONG[word](folder)}
+            if refused(functools.partial(call, **given)) is None:
+                taken.add(word)
+        assert taken == RIGHT.get(f"{name}.{parameter}", set()), f"{name}({parameter}=...)"
+
+
+def test_every_parameter_is_asked(world: World) -> None:
+    """But for what is the run's own, and what is given on to another call."""
+    for name, made in CALLS.items():
+        call, arguments = made(world)
+        wanted = {
+            parameter.name
+            for parameter in inspect.signature(call).parameters.values()
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        }
+        assert wanted - {*arguments} <= {"rows"} if name == "Adapter.create" else wanted <= {*arguments}, name
+
+
+def test_unknown_and_missing_arguments_are_pythons_matter(world: World) -> None:
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'backbone'"):
+        load_adapter(world.directory)
+
+
+# -- what is made of settings -----------------------------------------------------------------------------------------
+
+PUBLIC = {name: getattr(module, name) for module in (graftax, serve, train) for name in module.__all__}
+SETTINGS = {
+    name: one
+    for name, one in PUBLIC.items()
+    if inspect.isclass(one) and issubclass(one, (Method, Recipe, Sampling, Columns, Adapter)) and not inspect.isabstract(one)
+}
+#: Fields whose values are looked at where they are used.
+LATER = {"Adapter.states", "Adapter.metrics", "Fuse.trained"}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_field_holds_what_it_was_given_or_refuses_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    cls = SETTINGS[name]
+    needed = {"methods": (), "states": {}} if cls is Adapter else {}
+    for field in dataclasses.fields(cls):
+        for word, make in WRONG.items():
+            value = make(tmp_path)
+            made = made_of(cls, needed | {field.name: value})
+            if made is not None and f"{name}.{field.name}" not in LATER:
+                held = getattr(made, field.name)
+                assert same(held, value) or (field.name, word) == ("clip", "inf"), f"{name}({field.name}={word}) is {held!r}"
+
+
+def made_of(cls: type, given: Arguments) -> Any:
+    """The settings, or None where they are refused."""
+    made: list[Any] = []
+    return made[0] if refused(lambda: made.append(cls(**given))) is None else None
+
+
+def same(held: Any, given: Any) -> bool:
+    """Whether a setting is what was given: an int of a float, a list of a tuple."""
+    if isinstance(held, float) and isinstance(given, int):
+        return held == float(given)
+    return held == (tuple(given) if isinstance(held, tuple) else given)
+
+
+def test_every_public_name_is_asked() -> None:
+    """Those that are not are made by graftax, or of functions to be traced."""
+    asked = {*SETTINGS, *CALLS}
+    answers = {"Prediction", "Continuation", "Result", "Measured", "Confusion", "Examples", "Interrupted", "GraftaxError"}
+    others = {"METHODS", "Method", "Composition", "Backbone", "Site"}
+    assert {*PUBLIC} - asked - answers - others == set()
+    for cls in (Predictor, Generator, Bank, Sampling, Recipe):
+        for method in (name for name, one in vars(cls).items() if not name.startswith("_") and inspect.isfunction(one)):
+            assert f"{cls.__name__}.{method}" in asked | {"Predictor.facts", "Generator.facts", "Sampling.under", "Bank.put"}
+
+
+BROKEN: list[Any] = [None, [], {"lora": None}, {"lora": {}}, {"lora": {None: ({}, {})}}, {"lora": [1]}, {1: {}}]
+
+
+@pytest.mark.parametrize("states", BROKEN, ids=str)
+def test_arrays_that_are_none_are_refused_where_they_meet_a_backbone(states: Any, world: World) -> None:
+    for meet in (
+        lambda one: world.predictor.load("x", one),
+        lambda one: save_adapter(one, world.new(), world.tiny),
+        lambda one: merge(world.tiny, one),
+        lambda one: combine([one], [1.0]),
+    ):
+        line = refused(lambda meet=meet: meet(Adapter((LoRA(r=2),), states)))
+        assert line is not None
+
+
+def test_the_home_of_somebody_unknown() -> None:
+    assert refused(lambda: load_backbone("~nobody-of-this-name/x")) is not None
