@@ -57,3 +57,10 @@ def test_settings_in_a_file_are_options(setting: str, said: str, graftax: Grafta
     (tmp_path / "a.toml").write_text(setting)
     line = graftax("train", "-b", "x", "-d", "y", "-o", "z", "--config", tmp_path / "a.toml").err
     assert line == f"graftax: {said} Try graftax train --help.\n"
+
+
+def test_true_is_no_number_in_a_file_of_settings(graftax: Graftax, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("overwrite = true\nrank = true")
+    said = graftax("train", "-b", "x", "-d", "y", "-o", "z", "--config", tmp_path / "a.toml")
+    assert said.code == 2
+    assert said.err.endswith("a.toml: rank is no switch that is true or false: it takes a value.\n")

@@ -38,6 +38,9 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
         unknown = [key for key in general if key not in known]
         if unknown:
             raise GraftaxError(f"{path}: no such setting: {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
+        values = {p.name for p in context.command.params if not getattr(p, "is_flag", False)}
+        if switched := [key for key, value in general.items() if isinstance(value, bool) and key in values]:
+            raise GraftaxError(f"{path}: {switched[0]} is no switch that is true or false: it takes a value.")
         context.default_map = general
     return path
 
