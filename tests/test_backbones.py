@@ -215,7 +215,7 @@ CONFIG_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "decoder": ({"is_decoder": True}, "is_decoder=True"),
     "heads": ({"num_attention_heads": 5}, "hidden size 32 is not a multiple of 5"),
     "no-heads": ({"num_attention_heads": 0}, "num_attention_heads"),
-    "activation": ({"hidden_act": "swish"}, "hidden_act.*swish"),
+    "activation": ({"hidden_act": "prelu"}, "hidden_act.*prelu"),
     "not-a-number": ({"hidden_size": "wide"}, "hidden_size"),
 }
 

@@ -85,7 +85,8 @@ def test_validation_of_a_language_model_says_what_evaluation_says(teller: Backbo
     lora = LoRA(r=2, alpha=3.0, targets=("q_proj",))
     settings: dict[str, Any] = {"task": task, "method": lora, "recipe": recipe, "val": {"a": rows[3:]}, "progress": False}
     result = train_many(teller, {"a": rows[:3]}, tmp_path, **settings)["a"]
-    measured = evaluate_language(teller, load_adapter(result.directory, teller), rows[3:])
+    template = "adapter" if task == "sft" else None
+    measured = evaluate_language(teller, load_adapter(result.directory, teller), rows[3:], chat_template=template)
     assert {name: result.metrics[f"val_{name}"] for name in measured} == pytest.approx(measured, rel=1e-4)
 
 
