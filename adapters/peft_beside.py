@@ -228,9 +228,9 @@ def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -
         if key in at_sites:
             continue
         module, _, suffix = key.removeprefix(MODEL_PREFIX).rpartition(".")
-        acted = [own for own in sorted(kept) if own.startswith(f"{MODEL_PREFIX}{module}.") and own != key and suffix == "weight"]
+        acted = [own for own in kept if own.startswith(f"{MODEL_PREFIX}{module}.") and own != key and suffix == "weight"]
         if acted:
-            raise GraftaxError(f"{module} is a table that both towers read, where no method acts: it has {acted[0]}.")
+            raise GraftaxError(f"{module} is a table that both towers read, where no method acts: it has {min(acted)}.")
         if key not in kept:
             continue
         frozen = np.asarray(backbone.arrays()[weight.name], np.float32)
