@@ -154,7 +154,7 @@ class Analysis:
         blocks, differences, ranked = self.compared, self.pairs, list(self.methods)
         if block is not None:
             blocks, differences = (block,), block.differences
-            ranked = sorted(block.methods, key=lambda m: -block.resampled.score(m)[0])
+            ranked = sorted(block.methods, key=lambda m: -self._score(m, block))
         doubts = {method: said for method in ranked if (said := self.doubts(method, block))}
         candidates = [method for method in ranked if method not in doubts]
         if not candidates:
@@ -173,8 +173,12 @@ class Analysis:
             if loss.gain.value <= error:
                 close.append(other)
         choice = min(close, key=lambda method: self._price(method, block))  # of equally cheap ones the better: the first
-        passed_over = {method: doubts[method] for method in ranked[: ranked.index(best)]}
+        passed_over = {m: said for m, said in doubts.items() if self._score(m, block) > self._score(best, block)}
         return Recommendation(tuple(candidates), best, tuple(alike), tuple(close), choice, losses.get(choice), passed_over)
+
+    def _score(self, method: str, block: Block | None) -> float:
+        """On one block, or the mean over all; more is better."""
+        return float(block.resampled.score(method)[0]) if block else self.score(method).value
 
     def _price(self, method: str, block: Block | None) -> tuple[float, float]:
         """What decides between methods that are about as good: parameters, then seconds, if they are a quiet machine's."""

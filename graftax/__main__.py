@@ -13,7 +13,7 @@ from .cli import app
 from .cli.usage import usage_line
 from .errors import GraftaxError, in_a_line
 from .notes import print_notes
-from .signals import INTERRUPTED, leave
+from .signals import INTERRUPTED, leave, leave_where_swallowed
 
 
 def main() -> NoReturn:
@@ -21,6 +21,7 @@ def main() -> NoReturn:
     debug = len(arguments) < len(sys.argv) - 1
     use_compilation_cache()
     print_notes()
+    leave_where_swallowed()
     if isinstance(sys.stdout, TextIOWrapper) and (sys.stdout.errors == "strict" or sys.stdout.encoding.lower() != "utf-8"):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error: labels may have letters that a terminal lacks
     try:

@@ -97,6 +97,21 @@ def _listen(pipe: int) -> None:
     os.close(pipe)
 
 
+def leave_where_swallowed() -> None:
+    """End this process where Python finds a KeyboardInterrupt that it cannot raise, and would go on.
+
+    JAX has a callback in Python's garbage collector: what a signal raises in there is printed and forgotten.
+    """
+    otherwise = sys.unraisablehook
+
+    def leave_or_print(found: sys.UnraisableHookArgs) -> None:
+        if issubclass(found.exc_type, KeyboardInterrupt):
+            leave("graftax: interrupted")
+        otherwise(found)
+
+    sys.unraisablehook = leave_or_print
+
+
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -174,7 +174,7 @@ def test_eval(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
     rows = write_csv(tmp_path / "more.csv", [*toy_rows(count=3), {"text": "a shop", "label": "brick"}])
     said = graftax(*command[:-1], rows, "--json")
     assert said.code == 0
-    assert said.err == "labels that the adapter does not know, counted as wrong: 'brick' (1)\n"
+    assert said.err == "graftax: labels that the adapter does not know, counted as wrong: 'brick' (1)\n"
     assert json.loads(said.out)["unknown_labels"] == 1.0
 
 

@@ -280,3 +280,18 @@ def test_two_signals_at_random(command: Callable[[Path], list[str]], uninterrupt
         assert_interrupted(done)
         subprocess.run(command(out), check=True, capture_output=True)
     assert_same(out, uninterrupted)
+
+
+def test_an_interrupt_in_the_garbage_collector_ends_the_command() -> None:
+    """Python prints what a callback of its collector raises, and goes on: an `eval` ran to its end after Ctrl-C."""
+    script = """
+import gc, os, signal
+from graftax.signals import leave_where_swallowed
+leave_where_swallowed()
+gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+gc.collect()
+print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "graftax: interrupted\n"

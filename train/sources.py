@@ -104,6 +104,8 @@ def read_file(path: str | Path) -> Source:
 
 def parse_json_lines(text: str, source: str) -> list[dict[str, Any]]:
     """One JSON object per line; blank lines are passed over."""
+    if text.lstrip().startswith("["):
+        raise GraftaxError(f"{source}: a JSON array; write one JSON object per line (JSON lines).")
     rows = []
     for i, line in enumerate(io.StringIO(text, newline=None)):
         if not line.strip():

@@ -13,6 +13,7 @@ import typer
 
 from ..errors import GraftaxError
 from ..paths import expect_file
+from ..typed import shown
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -38,9 +39,11 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
         unknown = [key for key in general if key not in known]
         if unknown:
             raise GraftaxError(f"{path}: no such setting: {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
-        values = {p.name for p in context.command.params if not getattr(p, "is_flag", False)}
-        if switched := [key for key, value in general.items() if isinstance(value, bool) and key in values]:
-            raise GraftaxError(f"{path}: {switched[0]} is no switch that is true or false: it takes a value.")
+        switches = {p.name for p in context.command.params if getattr(p, "is_flag", False)}
+        for key, value in general.items():
+            if isinstance(value, bool) != (key in switches):
+                takes = "true or false" if key in switches else "a value, and is no switch"
+                raise GraftaxError(f"{path}: {key} takes {takes}, got {shown(value)}.")
         context.default_map = general
     return path
 

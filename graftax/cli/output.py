@@ -28,7 +28,7 @@ def print_measured(measured: Measured, as_json: bool) -> None:
     """Metrics and a table of confusions; on standard error, which labels the adapter does not know."""
     if measured.unknown:
         which = ", ".join(f"{label!r} ({count})" for label, count in measured.unknown.items())
-        print(in_a_line(f"labels that the adapter does not know, counted as wrong: {which}"), file=sys.stderr)
+        print(in_a_line(f"graftax: labels that the adapter does not know, counted as wrong: {which}"), file=sys.stderr)
     if as_json:
         confusion = {"confusion": measured.confusion.records()} if measured.confusion else {}
         print_json({**measured.metrics, **confusion})
