@@ -51,6 +51,7 @@ class Rules:
     min_new_tokens: int = 0  # before one that ends the text
     min_length: int = 0  # the same, with the prompt's tokens; of an encoder-decoder with the one that begins a text
     unsupported: tuple[str, ...] = ()  # as "key=value"
+    beams: int = 1  # that the file asks for; a caller who does not is told
 
 
 def with_generation(config: Any, directory: Path, raw: Mapping[str, Any]) -> Any:
@@ -70,6 +71,7 @@ def with_generation(config: Any, directory: Path, raw: Mapping[str, Any]) -> Any
 #: What stands at a key of the file, as of config.json (`models/keys.py`).
 _IDS = keys.tokens(None)
 _COUNT = keys.size(0, least=0)
+_BEAMS = keys.size(1)
 _FACTOR = Key(1.0, lambda v: is_number(v) and 1e-6 <= v < 1e6, "a positive number")
 _EXPONENT = Key(1.0, lambda v: is_number(v) and abs(v) < 1e6, "a number")
 _WHEN = Key(False, lambda v: v in (True, False, "never"), "true or false")
@@ -103,6 +105,7 @@ class _Said:
             no_repeat=self._take("no_repeat_ngram_size", _COUNT),
             min_new_tokens=self._take("min_new_tokens", _COUNT),
             min_length=self._take("min_length", _COUNT),
+            beams=self._take("num_beams", _BEAMS),
             unsupported=tuple(f"{key}={self.content[key]!r}" for key in unsupported),
         )
 

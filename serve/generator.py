@@ -151,6 +151,9 @@ class Generator(Shown):
         each, given = adapters_of(adapters, count), _samplings(sampling, settings, count)
         if idle := {name: need for how in given for name, need in how.idle.items()}:
             note("; ".join(f"{name} has no effect without {need}" for name, need in idle.items()) + ".")
+        beams = self.backbone.config.rules.beams
+        if beams > 1 and any(how.num_beams == 1 for how in given):
+            note(f"{self.backbone.name}: generation_config.json asks for {beams} beams, and this call does not (num_beams).")
         sampling = [how.under(self.backbone.config.rules) for how in given]
         ids = [self._ids(prompt, what, i) for i, (prompt, what) in enumerate(zip(prompts, each, strict=True))]
         for own, how in zip(ids, sampling, strict=True):
@@ -174,7 +177,7 @@ class Generator(Shown):
         where = f"prompt {index + 1}"
         if not isinstance(prompt, str | list | tuple):
             raise GraftaxError(f"{where} must be a text or the list of a chat's messages, got {type(prompt).__name__}.")
-        if not (prompt.strip() if isinstance(prompt, str) else prompt):
+        if not prompt:
             raise GraftaxError(f"{where} is empty.")
         if not isinstance(prompt, str):
             try:

@@ -21,6 +21,7 @@ from graftax.adapters.adapter import Adapter
 from graftax.models.generation import Rules, with_generation
 from graftax.models.random import random_tensors
 from graftax.models.tokens import Tokenizer
+from graftax.notes import GraftaxNote
 from graftax.serve import export_merged
 
 PROMPTS = ["the early bird", "a", "one, two, one, two, one"]
@@ -103,6 +104,20 @@ def test_encoder_decoders_obey_as_in_transformers(beams: int, tmp_path: Path) ->
     saying(write_bart(tmp_path), **rules, pad_token_id=0, bos_token_id=1, num_beams=4, do_sample=True, temperature=0.2)
     assert load_backbone(tmp_path).config.start_id == 5
     assert mine(tmp_path, 14, num_beams=beams) == theirs(tmp_path, 14, num_beams=beams)
+
+
+def test_beams_that_the_file_asks_for_are_noted(free: list[list[int]], tmp_path: Path) -> None:
+    saying(write_decoder(tmp_path), num_beams=3)
+    with pytest.warns(GraftaxNote, match="generation_config.json asks for 3 beams"):
+        assert mine(tmp_path, 16) == free
+    assert mine(tmp_path, 16, num_beams=3) == theirs(tmp_path, 16, num_beams=3)
+
+
+def test_blanks_are_a_prompt(tmp_path: Path) -> None:
+    generator = Generator(load_backbone(write_decoder(tmp_path)))
+    (blank,) = generator.generate(["  "], max_new_tokens=8)
+    assert blank.tokens != generator.generate(["a"], max_new_tokens=8)[0].tokens
+    assert len(blank.tokens) == 8
 
 
 def test_an_end_that_only_this_file_names_ends_texts(free: list[list[int]], tmp_path: Path) -> None:
