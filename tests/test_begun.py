@@ -9,10 +9,12 @@ from typing import Any
 
 import jax
 import pytest
+from cases import random_adapter
 from refusals import refused
 from tiny import toy_rows
 
 import graftax
+from graftax.adapters.merging import merge
 from graftax.models.backbone import Backbone
 from graftax.train import Recipe, train_many
 from graftax.train.queue import Run
@@ -34,6 +36,22 @@ def call(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
     assert begin() is None
     assert begin() is None
     return begin
+
+
+def test_another_merge_of_the_same_backbone_does_not_go_on(
+    tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All merges of a base had one fingerprint, and half a run on each would have been one adapter."""
+    monkeypatch.setattr(Run, "go", lambda self: {})
+    one, other = (merge(tiny, random_adapter(tiny, "lora", seed=seed))[0] for seed in (1, 2))
+
+    def begin(backbone: Backbone) -> str | None:
+        recipe = Recipe(epochs=1, batch_size=8, max_length=16)
+        return refused(lambda: train_many(backbone, {"a": toy_rows()}, tmp_path / "out", recipe=recipe, progress=False))
+
+    assert begin(one) is None
+    assert begin(one) is None
+    assert "out holds an unfinished run with other settings or data" in (begin(other) or "")
 
 
 @pytest.mark.parametrize(("name", "version"), [("graftax", "graftax.train.begun.__version__"), ("JAX", "jax.__version__")])
