@@ -67,7 +67,8 @@ class Prefix(Method):
 
     def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
         if isinstance(y, Entry):
-            return y._replace(positions=y.positions + state["offset"])
+            offset = state["offset"] if y.counted is None else state["offset"] * y.counted
+            return y._replace(positions=y.positions + offset)
 
         heads = y.key.shape[-3]
         key, value = (

@@ -94,14 +94,25 @@ class PromptTuning(Method):
         count = own.sum(dtype=jnp.int32)
 
         rows = jnp.zeros((room, y.embeddings.shape[-1]), y.embeddings.dtype) if self.post else self.rows(state)
-        counted = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
+        own_positions = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
         return Entry(
             embeddings=in_front(rows, y.embeddings, -2),
             types=in_front(jnp.zeros(room, y.types.dtype), y.types, -1),
-            positions=jnp.concatenate([counted, y.positions if self.post else y.positions + count], axis=-1),
+            positions=jnp.concatenate([own_positions, self._behind(y, count)], axis=-1),
             mask=in_front(own, y.mask, -1),
             pool=None if y.pool is None else jnp.where(count > 0, 0, y.pool + room),
+            counted=None if y.counted is None else in_front(jnp.ones(room, y.counted.dtype), y.counted, -1),
         )
+
+    def _behind(self, y: Entry, count: jax.Array) -> jax.Array:
+        """Positions of the text's own tokens behind `count` rows of a prompt."""
+        if self.post:
+            return y.positions
+        if y.counted is None:
+            return y.positions + count
+        # Where padding takes no position: transformers sees no ids beside a prompt, and counts it as any other token.
+        straight = y.positions[..., :1] + count + jnp.arange(y.positions.shape[-1], dtype=jnp.int32)
+        return jnp.where(count > 0, straight, y.positions)
 
     # -- files: PEFT keeps one tensor [tokens, e], under no module's name ----------------------------------------------
 

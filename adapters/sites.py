@@ -142,6 +142,8 @@ class Entry(NamedTuple):
     positions: jax.Array  # [..., T]
     mask: jax.Array  # [..., T]
     pool: jax.Array | None  # [...]: the position that is pooled; None where that is the text's last
+    #: [..., T]: 0 where a position stays whatever is put in front (RoBERTa's padding), else 1; None: 1 everywhere
+    counted: jax.Array | None = None
 
 
 @cache

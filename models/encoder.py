@@ -160,7 +160,8 @@ class Encoder(Stack):
         count = count_within(counted, inputs.texts)
         positions = count * counted + self.config.pad_id if from_pad else count - 1
         words = at.embedding("word_embeddings", inputs.ids, self.word_embeddings)
-        entry = Entry(words, inputs.types, positions, inputs.mask, self.first_position(inputs))
+        moved = counted if from_pad else None
+        entry = Entry(words, inputs.types, positions, inputs.mask, self.first_position(inputs), moved)
         entry = at.input("input", inputs.ids, entry)
         assert entry.pool is not None
         view = self.view(inputs, at, entry.mask, entry.pool)

@@ -47,6 +47,19 @@ def test_we_read_pefts_files(family: str, kind: str, head: str, pairs: Pairs, tm
             np.testing.assert_allclose(back[key], tensor, rtol=0.0, atol=ROUNDED.get(kind, 0.0), err_msg=key)
 
 
+@pytest.mark.parametrize("kind", ["prefix", "prompt", "lora"])
+def test_a_padding_token_within_a_text(kind: str, pairs: Pairs, tmp_path: Path) -> None:
+    """RoBERTa's positions pass over it; a prefix in front does not move it, and beside a prompt it counts as any other."""
+    pair = pairs("roberta", "pooled")
+    model, path = make(pair, tmp_path, peft_config(kind, "roberta", "pooled"))
+    inputs = rows(pair.backbone)
+    ids = np.array(inputs.ids)
+    ids[:, 1] = pair.backbone.config.pad_id
+    inputs = inputs._replace(ids=ids)
+    ours = logits(pair.backbone, load_adapter(path, pair.backbone), inputs)
+    np.testing.assert_allclose(at_tokens(ours, pair), at_tokens(torch_logits(model, inputs), pair), atol=1e-5)
+
+
 def test_adalora_that_peft_has_pruned(pairs: Pairs, tmp_path: Path) -> None:
     """11: the singular values that PEFT's schedule has left, one site without any, and the scale of the first rank."""
     pair, config = pairs("bert"), peft_config("adalora", "bert", "pooled")
