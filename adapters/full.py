@@ -4,6 +4,8 @@
 
 D starts at zero, so weight decay pulls towards the pretrained weights (L2-SP; Li et al., 2018, arXiv:1802.01483) and not
 towards zero. With `last=k` only the k last layers are trained, and those below run once per text (`train/features.py`).
+Where the words' table projects to the vocabulary too (tied weights: GPT-2, small Llamas), its change is to what is read, as in
+PEFT's `modules_to_save`, and what is said goes by the frozen table; such an adapter cannot be merged.
 The method acts through the weights: a site computes x (W + D) in one matrix product. Its files are as large as
 the backbone; it is here to be compared with.
 """
@@ -27,7 +29,7 @@ class Full(Method):
     """A trained change of every weight: kernels, biases, norms and embeddings."""
 
     name: ClassVar[str] = "full"
-    summary: ClassVar[str] = "every weight is trained; the yardstick"
+    summary: ClassVar[str] = "every weight is trained (of a tied table what is read, not what is said); the yardstick"
     count: ClassVar[str] = "all of it"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm", "embedding")
     through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
