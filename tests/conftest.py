@@ -6,6 +6,7 @@ import atexit
 import io
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import zlib
@@ -34,6 +35,9 @@ from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script has it for what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
