@@ -2,7 +2,7 @@
 # make bench   the benchmark suite `quick`: methods compared; twelve minutes (another: make bench SUITE=domains)
 # make test    the tests
 # make package    wheel and sdist built, installed and tried in an empty folder
-# make test-hub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
+# make test-adapterhub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ OUT ?= bench-output
 export GRAFTAX_DATA ?= $(abspath $(wildcard ../shared/assets/data))
 export GRAFTAX_BACKBONES ?= $(abspath $(wildcard ../shared/assets/backbones))
 
-.PHONY: demo bench test test-part test-all test-hub lint types smoke package setup setup-test clean
+.PHONY: demo bench test test-part test-all test-adapterhub lint types smoke package setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
@@ -25,20 +25,20 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/graftax bench --suite $(SUITE) --out $(OUT)
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not hub"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub"
 
 # which of the parts: the day of the last commit, so that a commit always runs the same one and every day another
 PARTS ?= 20
 PART ?= $(shell git log -1 --format=%cd --date=format:%j)
 
 test-part: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not hub" --part $(PART)/$(PARTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(PART)/$(PARTS)
 
-test-all: $(VENV)/.ready-test .venv-hub/.ready
+test-all: $(VENV)/.ready-test .venv-adapterhub/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-hub: $(VENV)/.ready-test .venv-hub/.ready
-	$(BIN)/python -m pytest -m hub
+test-adapterhub: $(VENV)/.ready-test .venv-adapterhub/.ready
+	$(BIN)/python -m pytest -m adapterhub
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo
@@ -62,9 +62,9 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[$(if $(filter test,$*),plot$(comma)test$(comma)dev,$*)]'
 	@touch $@
 
-.venv-hub/.ready: tests/adapterhub.txt
-	$(PYTHON) -m venv .venv-hub
-	.venv-hub/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/adapterhub.txt
+.venv-adapterhub/.ready: tests/adapterhub.txt
+	$(PYTHON) -m venv .venv-adapterhub
+	.venv-adapterhub/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/adapterhub.txt
 	@touch $@
 
 $(VENV)/bin/python:

@@ -1,46 +1,46 @@
 """Adapter methods, adapters, their files."""
 
-from .adalora import AdaLoRA
 from .adapter import Adapter, Layout
-from .alora import ALoRA
-from .bitfit import BitFit
-from .boft import BOFT
-from .bottleneck import Bottleneck
 from .combining import COMBINATIONS, combine, to_lora
-from .compacter import Compacter
-from .dora import DoRA
 from .files import load_adapter, save_adapter
-from .fourierft import FourierFT
-from .full import Full
-from .fusion import Fuse
-from .gated import GatedBottleneck, GatedLoRA, GatedPrefix
-from .head import Head
-from .hira import HiRA
-from .hra import HRA
-from .hub import export_adapter
-from .ia3 import IA3
-from .invertible import Invertible
-from .ln_tuning import LayerNormTuning
-from .loha import LoHa
-from .lokr import LoKr
-from .lora import LoRA
-from .lora_fa import LoRAFA
+from .formats.adapterhub import export_adapter
 from .merging import merge, merged_arrays
 from .method import Method
-from .miss import MiSS
-from .oft import OFT
-from .p_tuning import PTuning
-from .prefix import Prefix
-from .prompt import PromptTuning
-from .randlora import RandLoRA
-from .reft import DiReFT, LoReFT
-from .registry import METHODS
-from .road import RoAd
-from .shira import SHiRA
+from .methods.adalora import AdaLoRA
+from .methods.alora import ALoRA
+from .methods.bitfit import BitFit
+from .methods.boft import BOFT
+from .methods.bottleneck import Bottleneck
+from .methods.compacter import Compacter
+from .methods.dora import DoRA
+from .methods.fourierft import FourierFT
+from .methods.full import Full
+from .methods.fusion import Fuse
+from .methods.gated import GatedBottleneck, GatedLoRA, GatedPrefix
+from .methods.head import Head
+from .methods.hira import HiRA
+from .methods.hra import HRA
+from .methods.ia3 import IA3
+from .methods.invertible import Invertible
+from .methods.ln_tuning import LayerNormTuning
+from .methods.loha import LoHa
+from .methods.lokr import LoKr
+from .methods.lora import LoRA
+from .methods.lora_fa import LoRAFA
+from .methods.miss import MiSS
+from .methods.oft import OFT
+from .methods.p_tuning import PTuning
+from .methods.prefix import Prefix
+from .methods.prompt import PromptTuning
+from .methods.randlora import RandLoRA
+from .methods.reft import DiReFT, LoReFT
+from .methods.registry import METHODS
+from .methods.road import RoAd
+from .methods.shira import SHiRA
+from .methods.trainable_tokens import TrainableTokens
+from .methods.unions import mad_x, mam, unipelt
+from .methods.vera import VeRA
 from .sites import Site
-from .trainable_tokens import TrainableTokens
-from .unions import mad_x, mam, unipelt
-from .vera import VeRA
 
 __all__ = [
     "BOFT",

@@ -20,14 +20,14 @@ import numpy as np
 from ..errors import GraftaxError
 from ..shown import Shown
 from ..typed import Seed, checked, settle
+from .formats.peft.words import PROMPT_TYPES
 from .graft import State
 from .method import Leaves, Method, States
-from .peft import PROMPT_TYPES
-from .registry import method_of
+from .methods.registry import method_of
 from .sites import Site, layers_of
 
 if TYPE_CHECKING:
-    from .starts import Rows
+    from .methods.starts import Rows
 
 SiteStates = dict[str, States]  # method key -> site -> (trainable leaves, fixed leaves)
 

@@ -28,8 +28,8 @@ from ..notes import note
 from ..typed import Seed, Share, Size, held
 from .adapter import Adapter
 from .fitting import is_finite, refuse_unsound
-from .head import Head
-from .lora import LoRA
+from .methods.head import Head
+from .methods.lora import LoRA
 from .sites import Site
 
 COMBINATIONS = ("linear", "cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune")

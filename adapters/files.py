@@ -23,27 +23,18 @@ import numpy as np
 from .. import disk
 from ..errors import GraftaxError
 from ..typed import Location, checked, held, read
-from . import peft_beside, peft_reading
 from .adapter import Adapter
-from .directory import (
-    CONFIG,
-    HUB_WEIGHTS,
-    MARKS,
-    WEIGHTS,
-    from_hub,
-    is_fusion,
-    parse_tensors,
-    read_directory,
-    states_of,
-)
+from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory, states_of
 from .facts import EXTRA, Facts, TrainedOn, dumped, written
 from .fitting import refuse_task, refuse_unfit
-from .head import FIRST, Head
+from .formats.peft import beside as peft_beside
+from .formats.peft import reading as peft_reading
+from .formats.peft.schema import check_config
+from .formats.peft.words import CONV1D_TYPES, PROMPT_TYPES
 from .located import find_adapter
 from .method import MODEL_PREFIX, Method
-from .peft import CONV1D_TYPES, PROMPT_TYPES
-from .peft_schema import check_config
-from .registry import method_class
+from .methods.head import FIRST, Head
+from .methods.registry import method_class
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -109,12 +100,12 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     """
     directory = find_adapter(directory, revision)
     if is_fusion(directory):
-        from . import hub  # which is made of what is in this file
+        from .formats import adapterhub as hub  # which is made of what is in this file
 
         return _fitting(hub.read_fusion(directory, backbone), backbone, directory)
     config, found, data = read_directory(directory)
     if from_hub(config):
-        from . import hub
+        from .formats import adapterhub as hub
 
         read = hub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
         return _fitting(read, backbone, directory)

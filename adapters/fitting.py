@@ -16,8 +16,8 @@ import numpy as np
 from ..errors import GraftaxError
 from ..typed import Some, checked, shown
 from .adapter import Adapter
-from .head import TOKENS, Head
 from .method import Leaves, Method
+from .methods.head import TOKENS, Head
 from .sites import Site
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from .method import Leaves, Method
-from .registry import method_of
+from .methods.registry import method_of
 from .sites import Entry, KeyValue, NextNorm, Place, stack_of
 
 State = dict[str, dict[str, Leaves]]

@@ -35,7 +35,7 @@ def _adapter(directory: Path) -> str:
 
 
 def _fusion(directory: Path) -> str:
-    from .hub import fusion
+    from .formats.adapterhub import fusions as fusion
 
     files = fusion.open_fusion(directory)
     lines = [f"{files.directory}  (AdapterHub, a fusion of {len(files.members)} adapters)"]

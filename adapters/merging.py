@@ -20,7 +20,7 @@ from ..typed import Location, held
 from .adapter import Adapter
 from .files import adapter_for
 from .fitting import is_finite
-from .head import Head
+from .methods.head import Head
 from .sites import WEIGHTS
 
 if TYPE_CHECKING:

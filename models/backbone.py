@@ -20,7 +20,7 @@ from flax import nnx
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
-from ..adapters.head import FIRST, HEADS, POOLED, TOKENS, Head
+from ..adapters.methods.head import FIRST, HEADS, POOLED, TOKENS, Head
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
 from ..errors import GraftaxError
 from ..shown import Shown

@@ -93,7 +93,7 @@ def template_of(given: str) -> str:
 def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], template: str | None, answer: bool, where: str) -> str:
     """A chat as text, by transformers' tokenizer; with `answer` up to where the assistant is to speak.
 
-    `messages` are as `train/chats.py` reads them, `template` is one's own. `where` names the chat in errors: what a template
+    `messages` are as `data/chats.py` reads them, `template` is one's own. `where` names the chat in errors: what a template
     raises (roles that it does not know or want in that order, an undefined name, wrong Jinja) is one of the chat's.
     """
     return str(_applied(tokenizer, messages, template, where, tokenize=False, add_generation_prompt=answer))

@@ -25,10 +25,10 @@ from ..errors import GraftaxError
 from .activations import ACTIVATIONS
 from .generation import Rules
 from .inputs import Inputs, Outputs, count_within, places
+from .language_head import Speaker
 from .layers import Arrays, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
 from .rope import Angles, Rope, turn
-from .speaker import Speaker
 from .stack import Stack
 
 

@@ -29,9 +29,9 @@ from ..errors import GraftaxError
 from .activations import ACTIVATIONS
 from .generation import Rules
 from .inputs import Inputs, Outputs, places
+from .language_head import Speaker
 from .layers import Arrays, Constant, Embedding, Linear, Norm, RMSNorm
 from .ops import attention
-from .speaker import Speaker
 from .stack import Stack
 
 UNBOUNDED = 1 << 20  # tokens, where positions are distances

@@ -17,7 +17,7 @@ from .inputs import Inputs, Texts
 from .tokenizer_files import TokenizerFiles
 
 if TYPE_CHECKING:
-    from ..train.batches import Shape
+    from ..data.batches import Shape
     from .backbone import Backbone
 
 

@@ -12,16 +12,16 @@ import numpy as np
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, refuse_unfit
+from ..data.batches import Shape, plan_all, shape_alone
+from ..data.examples import Columns, Examples, read_examples
+from ..data.labels import each_name
+from ..data.rows import Rows
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
-from ..train.batches import Shape, plan_all, shape_alone
-from ..train.data import Columns, Examples, read_examples
-from ..train.labels import each_name
-from ..train.rows import Rows
-from ..train.task import some_of
-from ..train.tasks import Answer, spelled, task_named
-from ..train.text_metrics import SCORES
+from ..tasks.labelled import Answer, spelled, task_named
+from ..tasks.task import some_of
+from ..tasks.text_metrics import SCORES
 from ..typed import Location, held
 from .composition import Composition
 from .confusion import Confusion
@@ -173,7 +173,7 @@ def evaluate_generation(
     sampling: Sampling = Sampling(),
     columns: Columns = Columns(),
 ) -> dict[str, float]:
-    """What is generated behind every prompt, against what is wanted there (`train/text_metrics.py`).
+    """What is generated behind every prompt, against what is wanted there (`tasks/text_metrics.py`).
 
     Args:
         generator: with the adapter loaded.

@@ -14,8 +14,8 @@ from .. import disk
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of, length_for, names_for
-from ..adapters.head import FIRST
 from ..adapters.merging import merge
+from ..adapters.methods.head import FIRST
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import CHAT_TEMPLATE, is_named, template_of

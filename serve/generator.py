@@ -23,21 +23,21 @@ from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of
 from ..adapters.graft import Mix
+from ..data.chats import chat_of
+from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, rung
 from ..notes import note
 from ..shown import Shown
-from ..train.chats import chat_of
-from ..train.values import Unreadable
 from ..typed import Location, Name, checked, held
 from .bank import Bank
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
-from .rows import listed
-from .rows import named as adapters_of
+from .detokeniser import Teller
+from .requests import listed
+from .requests import named as adapters_of
 from .sampling import Kind, Sampling, Settings
-from .telling import Teller
 from .writer import Adapted, Standing, Writer
 
 MOST_ROWS = 64  # per call

@@ -33,12 +33,12 @@ from ..models.backbone import HEADS, TOKENS, Backbone, Logits
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, note_cut, rung
 from ..shown import Shown
-from ..train.tasks import Answer, Task, task_named
+from ..tasks.labelled import Answer, Task, task_named
 from ..typed import Location, Name, Some, checked, held
 from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
 from .embedding import Pooling
-from .rows import listed, named, text_of
+from .requests import listed, named, text_of
 
 MOST_ROWS = 64  # per call
 _OWN = "the checkpoint's own head"  # name of the head that the checkpoint brings, which answers rows without an adapter

@@ -1,4 +1,4 @@
-"""Run in an environment of its own (`make test-hub`): AdapterHub's `adapters`, which test_hub_exchange.py trades adapters with.
+"""Run in an environment of its own (`make test-adapterhub`): AdapterHub's `adapters`, for test_adapterhub_exchange.py.
 
     python adapterhub.py save BACKBONE ROWS OUT     every adapter of CASES, random and under a head: OUT/CASE, OUT/CASE.npy
     python adapterhub.py load BACKBONE ROWS DIR     the adapters in DIR: DIR/NAME.npy, and DIR/loaded.json

@@ -26,19 +26,14 @@ from cases import (
 )
 from conftest import CONFIGS, ENCODER_DECODERS, some_inputs
 
-from graftax import (
-    Adapter,
-    Full,
-    LoHa,
-    Recipe,
-)
+from graftax import Adapter, Full, LoHa, Recipe
 from graftax.adapters.adapter import Layout
+from graftax.data.batches import Shape, place
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
-from graftax.train.batches import Shape, place
+from graftax.tasks.labelled import task_named
 from graftax.train.optimizer import rates
 from graftax.train.step import Batch, Programs, SlotState, hyper, start
-from graftax.train.tasks import task_named
 
 FAMILIES = (*CONFIGS, *ENCODER_DECODERS)
 #: What a family has no sites for, and what an adapter of that kind is told.

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from graftax.bench import results
-from graftax.bench.metrics import METRICS
-from graftax.bench.results import Predictions, Record
+from graftax.benchmarks import results
+from graftax.benchmarks.results import Predictions, Record
+from graftax.benchmarks.scores import METRICS
 
 
 def classified(right: np.ndarray) -> Predictions:

@@ -23,14 +23,14 @@ from runs import interrupt, run_many, stop_after, tensors
 from tiny import toy_rows, weights_of
 
 from graftax import AdaLoRA, GraftaxError, LoRA, Recipe, load_adapter, save_adapter
-from graftax.adapters.adalora import Budgeted
+from graftax.adapters.methods.adalora import Budgeted
+from graftax.data.examples import Columns
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
+from graftax.tasks.labelled import TASKS
 from graftax.train import Interrupted
-from graftax.train.data import Columns
 from graftax.train.job import Job, prepare
 from graftax.train.pack import Pack
-from graftax.train.tasks import TASKS
 
 ROWS = toy_rows(count=16)  # two batches an epoch; all tests here have one shape, so they share what is compiled
 SGD = Recipe(epochs=6, lr=0.3, batch_size=8, max_length=16, optimizer="sgd", schedule="constant", warmup=0.0, clip=1.0)

@@ -24,7 +24,7 @@ from tiny import edited
 from graftax import Bottleneck, GraftaxError, LoRA, Predictor, export_adapter, load_adapter, save_adapter
 from graftax.adapters.directory import CONFIG, HUB_WEIGHTS, WEIGHTS
 from graftax.adapters.facts import EXTRA, read_facts
-from graftax.adapters.hub.files import HEAD_CONFIG
+from graftax.adapters.formats.adapterhub.reading import HEAD_CONFIG
 from graftax.models.backbone import Backbone
 
 

@@ -32,7 +32,7 @@ from graftax import (
     train_many,
 )
 from graftax.adapters.adapter import Layout
-from graftax.adapters.alora import called
+from graftax.adapters.methods.alora import called
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs, places
 from graftax.models.random import random_backbone

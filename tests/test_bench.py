@@ -20,22 +20,22 @@ from toy_suite import SUITE, only, suite_in, with_rows
 from graftax.__main__ import main
 from graftax.adapters.adapter import Adapter
 from graftax.adapters.files import load_adapter
-from graftax.bench import runner, trainer
-from graftax.bench.measure import calibration_error, judged, worst_slice
-from graftax.bench.metrics import METRICS
-from graftax.bench.peers import PeerResult, Unsupported
-from graftax.bench.results import Predictions, Record, append, read
-from graftax.bench.rows import read_task
-from graftax.bench.runner import Shard, run_suite
-from graftax.bench.search import Setting
-from graftax.bench.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec, load_suite
+from graftax.benchmarks import runner, trainer
+from graftax.benchmarks.draws import read_task
+from graftax.benchmarks.measure import calibration_error, judged, worst_slice
+from graftax.benchmarks.peers import PeerResult, Unsupported
+from graftax.benchmarks.results import Predictions, Record, append, read
+from graftax.benchmarks.runner import Shard, run_suite
+from graftax.benchmarks.scores import METRICS
+from graftax.benchmarks.search import Setting
+from graftax.benchmarks.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec, load_suite
+from graftax.data.rows import Rows
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Generator, Sampling
 from graftax.serve.evaluate import evaluate_generation, evaluate_language
 from graftax.train import Interrupted, train_many
 from graftax.train.job import Job
-from graftax.train.rows import Rows
 
 
 @pytest.fixture

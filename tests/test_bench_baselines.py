@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from tiny import toy_rows, write_csv
 
-from graftax.bench import quiet, trainer
-from graftax.bench import suite as suites
-from graftax.bench.baselines import mean_features, nearest_means
-from graftax.bench.results import Predictions, read
-from graftax.bench.rows import read_task
-from graftax.bench.runner import run_suite
-from graftax.bench.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec
+from graftax.benchmarks import quiet, trainer
+from graftax.benchmarks import suite as suites
+from graftax.benchmarks.baselines import mean_features, nearest_means
+from graftax.benchmarks.draws import read_task
+from graftax.benchmarks.results import Predictions, read
+from graftax.benchmarks.runner import run_suite
+from graftax.benchmarks.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec
+from graftax.data.examples import Columns, read_examples
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.train.data import Columns, read_examples
-from graftax.train.tasks import task_named
+from graftax.tasks.labelled import task_named
 
 
 def test_features_are_means_over_a_texts_own_tokens(tiny: Backbone) -> None:

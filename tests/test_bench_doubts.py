@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from made_up import write_results
 
-from graftax.bench import results
-from graftax.bench.analysis import Recommendation, analyse
-from graftax.bench.compare import compare
-from graftax.bench.report import markdown, sections, write_report
-from graftax.bench.suite import NEAREST_MEAN
-from graftax.bench.wording import answer, caveats
+from graftax.benchmarks import results
+from graftax.benchmarks.analysis import Recommendation, analyse
+from graftax.benchmarks.compare import compare
+from graftax.benchmarks.report import markdown, sections, write_report
+from graftax.benchmarks.suite import NEAREST_MEAN
+from graftax.benchmarks.wording import answer, caveats
 
 
 def change(folder: Path, method: str, task: str | None = None, **changes: Any) -> None:

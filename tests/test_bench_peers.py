@@ -15,18 +15,18 @@ from safetensors.numpy import save_file
 from tiny import toy_rows, write_backbone
 
 from graftax import GraftaxError, LoRA, Method, Recipe, load_adapter, load_backbone
-from graftax.bench.peers import PeerResult, run_peer
+from graftax.benchmarks.peers import PeerResult, run_peer
+from graftax.data.examples import Columns, read_examples
+from graftax.data.rows import Rows
+from graftax.data.sources import read_file
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone, random_tensors
 from graftax.models.tokens import Tokenizer
+from graftax.tasks.labelled import task_named
 from graftax.train import train
-from graftax.train.data import Columns, read_examples
 from graftax.train.job import Job, prepare
-from graftax.train.rows import Rows
-from graftax.train.sources import read_file
-from graftax.train.tasks import task_named
 
-HUB = Path(__file__).resolve().parent.parent / ".venv-hub" / "bin" / "python"
+HUB = Path(__file__).resolve().parent.parent / ".venv-adapterhub" / "bin" / "python"
 Mine = tuple[np.ndarray, list[float]]
 RECIPE = Recipe(epochs=2, batch_size=8, lr=3e-3, warmup=0.2, weight_decay=0.05, clip=0.5, schedule="cosine", max_length=24)
 TRAIN, TEST = toy_rows(count=22), toy_rows(count=9, seed=1)  # batches of 8, 7 and 7
@@ -67,7 +67,7 @@ def assert_same(peer: PeerResult, job: Job, mine: Mine, tolerance: float = 1e-4)
 METHODS_OF_PEFT = ("lora", "probe", "ia3", "dora", "oft", "prefix", "prompt", "adalora", "vera", "boft-1", "hra", "ln_tuning")
 
 
-@pytest.mark.slow  # how a peer is run is always tested, and `make test-hub` trains with another one
+@pytest.mark.slow  # how a peer is run is always tested, and `make test-adapterhub` trains with another one
 @pytest.mark.parametrize("name", [*METHODS_OF_PEFT, "fourierft"])
 def test_peft_trains_the_same(name: str, tiny: Backbone, tmp_path: Path) -> None:
     job = job_of(tiny, METHODS[name])
@@ -102,10 +102,10 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     assert_same(peer, job, ours(backbone, METHODS["lora"], job, test, tmp_path / "cell"))
 
 
-@pytest.mark.hub
+@pytest.mark.adapterhub
 @pytest.mark.parametrize("name", ["pfeiffer", "houlsby", "parallel-learned", "prefix-unshifted", "lora"])
 def test_adapters_trains_the_same(name: str, tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert HUB.exists(), "there is no .venv-hub; make test-hub sets it up"
+    assert HUB.exists(), "there is no .venv-adapterhub; make test-adapterhub sets it up"
     monkeypatch.setenv("GRAFTAX_PEER_ADAPTERS", str(HUB))
     job = job_of(tiny, METHODS[name])
     test = rows_of(tiny, job)
@@ -165,7 +165,7 @@ def test_parameters_that_only_the_peer_would_train(tiny: Backbone) -> None:
         run_peer("peft", tiny, job, job.train)
 
 
-@pytest.mark.hub
+@pytest.mark.adapterhub
 def test_rules_that_only_the_peer_would_train(tiny: Backbone) -> None:
     """A Compacter has a rule for each site here; in a file of `adapters` that is one for each matrix."""
     job = job_of(tiny, METHODS["compacter"])

@@ -13,18 +13,28 @@ import pytest
 from made_up import classified, write_results
 from sacrebleu import corpus_bleu
 
-from graftax.bench import report, results
-from graftax.bench.analysis import analyse
-from graftax.bench.charts import Chart, Series
-from graftax.bench.compare import compare
-from graftax.bench.draw import _columns, _name_points
-from graftax.bench.metrics import METRICS
-from graftax.bench.report import markdown, sections, write_report
-from graftax.bench.results import Predictions
-from graftax.bench.statistics import Interval, Resampled, critical_difference, holm, in_unit, pairs, pareto, ranks, two_sided
-from graftax.bench.tables import Table, escaped
-from graftax.bench.wording import answer, caveats
-from graftax.train.text_metrics import word_matches
+from graftax.benchmarks import report, results
+from graftax.benchmarks.analysis import analyse
+from graftax.benchmarks.charts import Chart, Series
+from graftax.benchmarks.compare import compare
+from graftax.benchmarks.draw import _columns, _name_points
+from graftax.benchmarks.report import markdown, sections, write_report
+from graftax.benchmarks.results import Predictions
+from graftax.benchmarks.scores import METRICS
+from graftax.benchmarks.statistics import (
+    Interval,
+    Resampled,
+    critical_difference,
+    holm,
+    in_unit,
+    pairs,
+    pareto,
+    ranks,
+    two_sided,
+)
+from graftax.benchmarks.tables import Table, escaped
+from graftax.benchmarks.wording import answer, caveats
+from graftax.tasks.text_metrics import word_matches
 
 ACCURACY = METRICS["accuracy"]
 

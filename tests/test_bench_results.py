@@ -18,11 +18,11 @@ from made_up import classified, write_results
 from refusals import refused
 from toy_suite import suite_in, with_rows
 
-from graftax.bench import results
-from graftax.bench.analysis import analyse
-from graftax.bench.results import Cell, Predictions, Record, append, read
-from graftax.bench.runner import run_suite
-from graftax.bench.search import Search, Setting
+from graftax.benchmarks import results
+from graftax.benchmarks.analysis import analyse
+from graftax.benchmarks.results import Cell, Predictions, Record, append, read
+from graftax.benchmarks.runner import run_suite
+from graftax.benchmarks.search import Search, Setting
 from graftax.errors import GraftaxError
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -172,7 +172,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from graftax.bench.results import Predictions
+from graftax.benchmarks.results import Predictions
 
 os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
 Predictions(np.ones(3), np.ones(3)).save(Path(sys.argv[1]))

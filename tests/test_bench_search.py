@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from graftax.bench.results import Record
-from graftax.bench.search import Found, Search, Setting, best
+from graftax.benchmarks.results import Record
+from graftax.benchmarks.search import Found, Search, Setting, best
 
 Scores = Callable[[float, int], tuple[float | None, float]]  # of a rate and a length: value and loss
 

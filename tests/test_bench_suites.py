@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from refusals import refused
 from toy_suite import SUITE, suite_in, with_rows
 
-from graftax.bench.results import Cell
-from graftax.bench.rows import read_task
-from graftax.bench.suite import FOLDER, MethodSpec, Suite, TaskSpec, backbone_name, load_suite
+from graftax.benchmarks.draws import read_task
+from graftax.benchmarks.results import Cell
+from graftax.benchmarks.suite import FOLDER, MethodSpec, Suite, TaskSpec, backbone_name, load_suite
 from graftax.errors import GraftaxError
 from graftax.train.arguments import check_name
 

@@ -13,13 +13,13 @@ from refusals import refused
 from tiny import write_decoder, write_jsonl
 
 from graftax import Columns, Generator, GraftaxError, LoRA, Recipe, Sampling, load_adapter, load_backbone, train_many
+from graftax.data.examples import read_examples
+from graftax.data.rows import Rows
 from graftax.models.backbone import Backbone
 from graftax.models.chat import TEMPLATES, template_of
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_generation, evaluate_language
-from graftax.train.data import read_examples
-from graftax.train.rows import Rows
-from graftax.train.tasks import IGNORE, TASKS
+from graftax.tasks.labelled import IGNORE, TASKS
 
 #: As Qwen3's and DeepSeek's: what the assistant thought in earlier turns is dropped, and a first system message is optional.
 THINKING = """\

@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from graftax import Generator, Sampling, load_backbone
 from graftax.__main__ import main
 from graftax.adapters import METHODS
-from graftax.adapters.unions import UNIONS
+from graftax.adapters.methods.unions import UNIONS
 from graftax.models.registry import FAMILIES
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--lr", "5e-3"]
@@ -193,7 +193,7 @@ def test_preferences_and_generated_answers(graftax: Graftax, teller_dir: Path, t
     found = json.loads(graftax(*generate, *adapter).out)
     assert found.keys() == {"exact_match", "cer", "bleu", "chrf", "rouge1", "rouge2", "rougeL"}
     assert graftax(*generate, "--score", "gsm8k").out == '{"accuracy": 0.0}\n'
-    assert "the backbone alone is measured with --generate" in graftax(*measure).err
+    assert "give --adapter: this checkpoint brings no head of its own. A language model alone: --generate." in graftax(*measure).err
 
 
 def test_generate_answers_chats(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None:

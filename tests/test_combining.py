@@ -14,7 +14,7 @@ from noted import noted
 
 from graftax import IA3, Adapter, BitFit, Full, GraftaxError, LoRA, Prefix, combine, load_adapter, save_adapter, to_lora
 from graftax.adapters.combining import Deltas, deltas, trim
-from graftax.adapters.head import Head
+from graftax.adapters.methods.head import Head
 
 SCALES = {"alpha": LoRA(r=3, alpha=7.0), "rslora": LoRA(r=3, alpha=7.0, rslora=True)}
 SCALES |= {"pattern": LoRA(r=2, alpha=5.0, rank_pattern={"query": 4}, alpha_pattern={"value": 3.0})}

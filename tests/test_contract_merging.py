@@ -25,12 +25,7 @@ from contract import (
     digest,
 )
 
-from graftax import (
-    Adapter,
-    GraftaxError,
-    Head,
-    merge,
-)
+from graftax import Adapter, GraftaxError, Head, merge
 from graftax.adapters.adapter import Layout
 
 #: Merging these is undone by no adapter of their kind: it depends on W, 1 / (1 + A^T B) is not of low rank, the rotation is not

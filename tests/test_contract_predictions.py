@@ -25,13 +25,10 @@ from contract import (
     digest,
 )
 
-from graftax import (
-    HRA,
-    GraftaxError,
-)
+from graftax import HRA, GraftaxError
 from graftax.adapters.adapter import Layout
-from graftax.adapters.registry import METHODS as ALL_METHODS
-from graftax.adapters.table import markdown
+from graftax.adapters.methods.registry import METHODS as ALL_METHODS
+from graftax.cli.methods_page import markdown
 
 #: And the ones whose texts share a row every time: one method at each kind of site.
 FAST_SHARED = {("bert", name, "pooled") for name in ("lora", "compacter", "loreft", "oft", "full")}

@@ -24,16 +24,12 @@ from contract import (
     cross,
 )
 
-from graftax import (
-    LayerNormTuning,
-    load_adapter,
-    save_adapter,
-)
+from graftax import LayerNormTuning, load_adapter, save_adapter
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone
+from graftax.tasks.labelled import task_named
 from graftax.train.step import Programs
-from graftax.train.tasks import task_named
 
 #: Of the pairs that are tried every time, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN}

@@ -12,12 +12,12 @@ from noted import noted
 from tiny import toy_rows, write_csv, write_jsonl
 
 from graftax import Adapter, Average, LoRA, Predictor, Recipe, save_adapter, train_many
+from graftax.data.examples import read_examples
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve.evaluate import measure
+from graftax.tasks.labelled import TASKS
 from graftax.train import Columns
-from graftax.train.data import read_examples
-from graftax.train.tasks import TASKS
 
 ROOM = 16  # tokens: 14 words between [CLS] and [SEP]
 FULL, LONG = " ".join(["plum"] * 14), " ".join(["plum"] * 15)

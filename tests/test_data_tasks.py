@@ -18,15 +18,15 @@ from seqeval.metrics import f1_score as span_f1
 from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
 from tiny import toy_rows, write_csv, write_jsonl
 
+from graftax.data.batches import number_of_batches, plan_all, plan_epoch, shape_alone, shape_for
+from graftax.data.examples import read_examples, split
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
+from graftax.tasks.labelled import IGNORE, TASKS, first_tokens
+from graftax.tasks.metrics import classification, multilabel, regression, spans, tagging
 from graftax.train import Columns, Examples, Recipe
-from graftax.train.batches import number_of_batches, plan_all, plan_epoch, shape_alone, shape_for
-from graftax.train.data import read_examples, split
-from graftax.train.metrics import classification, multilabel, regression, spans, tagging
 from graftax.train.step import hyper
-from graftax.train.tasks import IGNORE, TASKS, first_tokens
 
 TASK_NAMES = sorted(name for name, task in TASKS.items() if not task.headless)
 

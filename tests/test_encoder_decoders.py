@@ -39,15 +39,15 @@ from graftax import (
     train_many,
 )
 from graftax.adapters.adapter import Adapter, Layout
+from graftax.data.examples import Columns, read_examples
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
 from graftax.serve.evaluate import evaluate_language
 from graftax.serve.export import export_merged
+from graftax.tasks.labelled import task_named
 from graftax.train import Interrupted
-from graftax.train.data import Columns, read_examples
-from graftax.train.tasks import task_named
 
 TRANSLITERATION = SHARED / "backbones" / "aren-transliteration"
 TINY: dict[str, Any] = {"vocab_size": 97, "d_model": 32, "encoder_layers": 3, "decoder_layers": 2}

@@ -36,7 +36,7 @@ from graftax.models.random import random_backbone
 from graftax.serve.bank import Bank
 from graftax.serve.evaluate import evaluate_language
 from graftax.serve.export import export_merged
-from graftax.train.tasks import TASKS
+from graftax.tasks.labelled import TASKS
 
 Meet = Callable[[Backbone, Adapter, Path], Any]
 MEETINGS: dict[str, Meet] = {

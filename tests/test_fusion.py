@@ -14,7 +14,7 @@ from contract import assert_step_moves_adapter_alone, assert_texts_may_share_a_r
 from tiny import toy_rows
 
 from graftax import Adapter, Bottleneck, Compacter, Fuse, GraftaxError, LoRA, Predictor, Recipe, load_adapter, save_adapter
-from graftax.adapters.fusion import Fusion
+from graftax.adapters.methods.fusion import Fusion
 from graftax.models.backbone import Backbone
 from graftax.train import train_many
 

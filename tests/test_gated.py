@@ -13,19 +13,7 @@ from cases import logits, mapped, random_adapter
 from conftest import GetBackbone, some_inputs
 from test_decoders import SHAPES
 
-from graftax import (
-    Adapter,
-    Fuse,
-    GatedBottleneck,
-    GatedLoRA,
-    GatedPrefix,
-    GraftaxError,
-    LoRA,
-    Method,
-    Prefix,
-    merge,
-    unipelt,
-)
+from graftax import Adapter, Fuse, GatedBottleneck, GatedLoRA, GatedPrefix, GraftaxError, LoRA, Method, Prefix, merge, unipelt
 from graftax.adapters.adapter import Layout
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves

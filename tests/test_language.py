@@ -20,15 +20,15 @@ from tiny import write_decoder
 
 from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, load_backbone, save_adapter, train_many
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.models import vocabulary
+from graftax.data.batches import Shape, place
+from graftax.data.examples import read_examples
+from graftax.data.rows import Rows
+from graftax.models import cross_entropy as vocabulary
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_language, export_merged
-from graftax.train.batches import Shape, place
-from graftax.train.data import read_examples
-from graftax.train.rows import Rows
+from graftax.tasks.labelled import IGNORE, TASKS
 from graftax.train.step import hyper
-from graftax.train.tasks import IGNORE, TASKS
 
 TEXTS = ["a stitch in time", "saves nine", "the early bird catches the worm, they say"]
 

@@ -13,8 +13,8 @@ from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method, mam
 from graftax.models.backbone import Backbone
+from graftax.tasks.labelled import TASKS
 from graftax.train import Recipe
-from graftax.train.tasks import TASKS
 
 
 def test_frozen_is_frozen(tiny: Backbone, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from refusals import refused
 
 from graftax import METHODS, LoRA
-from graftax.adapters.fusion import Fusion
-from graftax.adapters.named import make_method
-from graftax.adapters.registry import method_of
+from graftax.adapters.methods.fusion import Fusion
+from graftax.adapters.methods.named import make_method
+from graftax.adapters.methods.registry import method_of
 from graftax.typed import kinds_of
 
 EVERY = METHODS | {"fusion": Fusion}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from graftax import ALoRA, Bottleneck, DiReFT, DoRA, GatedLoRA, GraftaxError, HiRA, LoRA, Prefix, unipelt
-from graftax.adapters.named import is_lora, make_method
+from graftax.adapters.methods.named import is_lora, make_method
 
 
 def test_the_words_make_the_method() -> None:

@@ -14,16 +14,17 @@ from runs import DATA, QUICK, SMALLER, nan_rows, run_many, tensors
 from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method
+from graftax.data.examples import Columns, read_examples, split
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import Predictor
-from graftax.train import Examples, tune
-from graftax.train.data import Columns, read_examples, split
+from graftax.tasks.labelled import TASKS, Answer
+from graftax.train import Examples
+from graftax.train import pack_size as tune
 from graftax.train.job import prepare
 from graftax.train.pack import Pack
-from graftax.train.tasks import TASKS, Answer
 
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])

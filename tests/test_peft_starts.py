@@ -17,15 +17,15 @@ from reference import torch_logits
 from tiny import edited
 
 from graftax import Adapter, GraftaxError, LoRA, Recipe, load_adapter, save_adapter
-from graftax.adapters import starts
 from graftax.adapters.combining import deltas
+from graftax.adapters.methods import starts
+from graftax.data.batches import Shape
+from graftax.data.rows import Rows
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
+from graftax.tasks.labelled import task_named
 from graftax.train import Examples
-from graftax.train.batches import Shape
-from graftax.train.measure import Measure
-from graftax.train.rows import Rows
-from graftax.train.tasks import task_named
+from graftax.train.calibration import Measure
 
 
 def lora_from(began: Any, **changes: Any) -> Any:

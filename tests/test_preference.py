@@ -18,17 +18,17 @@ from safetensors.numpy import load_file
 from tiny import weights_of
 
 from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, save_adapter, train_many
+from graftax.data.batches import plan_all, plan_epoch, shape_alone, shape_for
+from graftax.data.examples import read_examples
+from graftax.data.rows import Rows
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_language
+from graftax.tasks.labelled import TASKS
+from graftax.tasks.task import IGNORE
 from graftax.train import Interrupted
-from graftax.train.batches import plan_all, plan_epoch, shape_alone, shape_for
-from graftax.train.data import read_examples
 from graftax.train.job import Job, prepare
 from graftax.train.pack import Pack
-from graftax.train.rows import Rows
-from graftax.train.task import IGNORE
-from graftax.train.tasks import TASKS
 
 DPO = TASKS["dpo"]
 ROWS = [

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from refusals import refused
 from tiny import write_jsonl
 
+from graftax.data.examples import read_examples
+from graftax.data.labels import in_order, key_of
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
+from graftax.tasks.labelled import TASKS
 from graftax.train import Columns, Examples, Recipe, train_many
-from graftax.train.data import read_examples
-from graftax.train.labels import in_order, key_of
-from graftax.train.tasks import TASKS
 
 
 def read(task: str, *rows: dict[str, Any], **columns: str) -> Examples:

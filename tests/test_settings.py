@@ -17,9 +17,9 @@ from graftax.adapters import LoRA
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
+from graftax.tasks.labelled import TASKS
 from graftax.train import Columns, Recipe, run, train_many
 from graftax.train.job import Job, prepare
-from graftax.train.tasks import TASKS
 
 ROWS = toy_rows()
 ANYTHING = st.one_of(

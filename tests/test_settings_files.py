@@ -14,8 +14,8 @@ from refusals import refused
 from tiny import toy_rows, write_csv
 
 from graftax import METHODS
-from graftax.adapters.named import make_method
-from graftax.adapters.unions import UNIONS
+from graftax.adapters.methods.named import make_method
+from graftax.adapters.methods.unions import UNIONS
 from graftax.train.queue import Run
 
 #: Of `graftax train`, and words that are none of its.

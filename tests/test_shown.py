@@ -10,12 +10,12 @@ from tiny import toy_rows
 
 from graftax import Adapter, Columns, Continuation, Generator, LoRA, Predictor, Recipe, Result
 from graftax.adapters import Layout
+from graftax.data.examples import read_examples
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import Prediction
-from graftax.train.data import read_examples
+from graftax.tasks.labelled import task_named
 from graftax.train.job import prepare
-from graftax.train.tasks import task_named
 
 
 @pytest.fixture

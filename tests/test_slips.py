@@ -15,11 +15,11 @@ from refusals import refused
 from tiny import toy_rows, write_csv
 
 from graftax import GraftaxError, Recipe, train_many
+from graftax.data.examples import read_examples
 from graftax.models.backbone import Backbone
+from graftax.tasks.labelled import TASKS
 from graftax.train import Columns
 from graftax.train.arguments import check_name
-from graftax.train.data import read_examples
-from graftax.train.tasks import TASKS
 
 SETTINGS: dict[str, Any] = {"recipe": Recipe(epochs=1, max_length=16), "progress": False, "pack_size": 1}
 ROW = {"text": "a", "label": "x", "prompt": "p", "completion": "c", "chosen": "d", "rejected": "e"}

@@ -19,20 +19,20 @@ from contract import assert_same_states, assert_step_moves_adapter_alone, assert
 from tiny import toy_rows, weights_of
 
 from graftax import Adapter, DoRA, GraftaxError, LoRA, Recipe, load_adapter, merge, save_adapter
-from graftax.adapters import starts
 from graftax.adapters.adapter import Layout
-from graftax.adapters.lora import OnResidual
+from graftax.adapters.methods import starts
+from graftax.adapters.methods.lora import OnResidual
 from graftax.adapters.sites import Site
+from graftax.data.batches import plan_epoch, shape_for
+from graftax.data.examples import Columns, read_examples
+from graftax.data.rows import Rows
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
+from graftax.tasks.labelled import TASKS
 from graftax.train import Interrupted, train_many
-from graftax.train.batches import plan_epoch, shape_for
-from graftax.train.data import Columns, read_examples
+from graftax.train.calibration import BATCHES, Measure
 from graftax.train.job import prepare
-from graftax.train.measure import BATCHES, Measure
 from graftax.train.pack import Pack
-from graftax.train.rows import Rows
-from graftax.train.tasks import TASKS
 
 DENSE = ("query", "q_lin", "attention.output.dense", "out_lin", "lin2", "ffn_output", "q_proj", "o_proj", "down_proj")
 EMBEDDING = ("word_embeddings", "embed_tokens")

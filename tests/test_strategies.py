@@ -14,15 +14,15 @@ from tiny import toy_rows, weights_of
 
 from graftax.adapters import BitFit, Full, LoRA, Method
 from graftax.adapters.adapter import Layout
+from graftax.data.examples import Columns
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
+from graftax.tasks.labelled import TASKS
 from graftax.train import Interrupted, Recipe, features, train_many
-from graftax.train.data import Columns
 from graftax.train.job import Job, prepare
 from graftax.train.pack import Pack
 from graftax.train.step import Programs
-from graftax.train.tasks import TASKS
 
 PLAIN = Recipe(epochs=2, lr=0.1, batch_size=8, max_length=16, optimizer="sgd", schedule="constant", warmup=0.0, clip=None)
 

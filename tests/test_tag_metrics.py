@@ -10,14 +10,14 @@ import pytest
 from tiny import toy_rows
 
 from graftax import LoRA, Predictor, Recipe, train_many
+from graftax.data.examples import Columns
+from graftax.data.rows import Rows
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate
-from graftax.train.data import Columns
+from graftax.tasks.labelled import TASKS
+from graftax.tasks.task import Answer
 from graftax.train.job import Job, prepare
-from graftax.train.rows import Rows
-from graftax.train.task import Answer
-from graftax.train.tasks import TASKS
 
 TAGS = {"gold": "B-METAL", "iron": "I-METAL", "apple": "B-FRUIT", "pear": "I-FRUIT", "shop": "O"}
 

@@ -21,12 +21,12 @@ from tiny import toy_rows, write_csv
 
 from graftax import Adapter, LoRA, disk, load_adapter, load_backbone, save_adapter
 from graftax.adapters.inspect import describe
+from graftax.data.examples import read_examples
+from graftax.data.sources import read_file
 from graftax.errors import GraftaxError
 from graftax.json_files import read_object
 from graftax.models.backbone import Backbone
 from graftax.train import Columns, Examples
-from graftax.train.data import read_examples
-from graftax.train.sources import read_file
 
 ROWS = [{"text": "Grüße, 日本", "label": "x"}, {"text": 'a;b\t"c"\nd', "label": "y"}, {"text": "  z", "label": "x"}]
 TEXTS, LABELS = tuple(row["text"] for row in ROWS), tuple(row["label"] for row in ROWS)

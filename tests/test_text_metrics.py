@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from graftax.train.text_metrics import (
+from graftax.tasks.text_metrics import (
     bleu,
     character_error_rate,
     chrf,

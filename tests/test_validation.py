@@ -11,13 +11,13 @@ import pytest
 from tiny import toy_rows
 
 from graftax import LoRA, load_adapter
+from graftax.data.rows import Rows
 from graftax.models.backbone import Backbone
 from graftax.serve import Predictor, evaluate_language
+from graftax.tasks.labelled import TASKS
+from graftax.tasks.task import Answer
 from graftax.train import Examples, Recipe, train_many
 from graftax.train.pack import Pack
-from graftax.train.rows import Rows
-from graftax.train.task import Answer
-from graftax.train.tasks import TASKS
 
 
 @pytest.mark.parametrize(

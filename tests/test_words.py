@@ -14,8 +14,8 @@ from graftax import Predictor, Recipe, load_adapter, train_many
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.serve import evaluate
+from graftax.tasks.labelled import IGNORE, TASKS
 from graftax.train import Examples
-from graftax.train.tasks import IGNORE, TASKS
 
 TAG = TASKS["tag"]
 NAMES = ("B-X", "B-Y", "O")

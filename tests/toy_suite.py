@@ -8,7 +8,7 @@ from typing import Any
 
 from tiny import toy_rows, write_csv
 
-from graftax.bench.suite import Suite, load_suite
+from graftax.benchmarks.suite import Suite, load_suite
 
 SUITE = """
 backbones = ["{backbone}"]

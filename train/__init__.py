@@ -1,6 +1,6 @@
 """Training many adapters on one frozen backbone."""
 
-from .data import Columns, Examples
+from ..data.examples import Columns, Examples
 from .queue import Interrupted
 from .recipe import Recipe
 from .result import Result

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..adapters.method import Method
+from ..data.examples import Columns, check_columns, check_fraction
 from ..errors import GraftaxError
+from ..tasks.labelled import task_named
 from ..typed import Location, Some, Within, checked
-from .data import Columns, check_columns, check_fraction
 from .recipe import Recipe
-from .tasks import task_named
 
 _LONGEST_NAME = 255  # bytes, of a directory
 _DAYS = 1e7  # seconds, a hundred of them and more

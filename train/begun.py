@@ -19,8 +19,8 @@ from .. import __version__, disk, typed
 from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
+from ..tasks.labelled import Task
 from .job import Job
-from .tasks import Task
 
 
 def versions() -> dict[str, str]:

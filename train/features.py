@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from ..data.batches import Planned, Shape, plan_all
+from ..data.rows import Rows
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer
-from .batches import Planned, Shape, plan_all
 from .job import Job
-from .rows import Rows
 
 IN_MEMORY = 2 << 30
 

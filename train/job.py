@@ -13,20 +13,20 @@ from ..adapters.adapter import Adapter, Layout
 from ..adapters.fitting import refuse_unfit
 from ..adapters.method import Method
 from ..adapters.sites import Site
+from ..data.batches import Shape, number_of_batches, shape_alone, shape_for
+from ..data.examples import Columns, are_among, check_fraction, read_examples, split
+from ..data.rows import Rows
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import template_of
 from ..models.tokens import Tokenizer, note_cut
 from ..notes import note
 from ..shown import Shown
-from .batches import Shape, number_of_batches, shape_alone, shape_for
-from .data import Columns, are_among, check_fraction, read_examples, split
-from .measure import Measure
+from ..tasks.labelled import Task
+from .calibration import Measure
 from .optimizer import check_rates, rates
 from .recipe import Recipe
-from .rows import Rows
 from .step import Hyper, SlotState, hyper, start
-from .tasks import Task
 
 MOST_STEPS = 2**24  # a schedule counts them in 32-bit floats, which hold no larger number exactly
 

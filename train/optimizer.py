@@ -26,7 +26,7 @@ import optax
 
 from ..adapters.adapter import Stacked
 from ..adapters.graft import State
-from ..adapters.registry import method_of
+from ..adapters.methods.registry import method_of
 from ..adapters.sites import Site, number_of_layers, stack_of
 from ..errors import GraftaxError
 

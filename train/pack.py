@@ -17,17 +17,17 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
+from ..data.batches import Planned, Shape, plan_all, plan_epoch
+from ..data.rows import Rows
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer
-from .batches import Planned, Shape, plan_all, plan_epoch
+from ..tasks.labelled import Answer, Task
 from .features import FeatureStore
 from .job import Job
 from .kinds import kind_of
-from .methods import settled
-from .rows import Rows
+from .method_hooks import settled
 from .step import Batch, Programs, SlotState
-from .tasks import Answer, Task
 
 
 @dataclass

@@ -17,16 +17,16 @@ from ..adapters.files import save_adapter
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..tasks.labelled import Task
 from .begun import Begun, digest_of, machine
 from .checkpoint import Checkpoints
 from .job import Job
 from .journal import Metrics
 from .kinds import by_kind
 from .pack import Pack, Place
+from .pack_size import choose_pack_size
 from .progress import Progress
 from .result import Result, Timer
-from .tasks import Task
-from .tune import choose_pack_size
 
 
 class Interrupted(GraftaxError):

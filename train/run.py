@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from .. import disk, signals
-from ..adapters.lora import LoRA
 from ..adapters.method import Method
+from ..adapters.methods.lora import LoRA
+from ..data.examples import Columns
 from ..models.backbone import Backbone, expect_backbone
 from ..models.tokens import Tokenizer
 from ..notes import note
+from ..tasks.labelled import task_named
+from ..tasks.task import some_of
 from ..typed import Location, checked
 from .arguments import changed, check_arguments
-from .data import Columns
 from .job import prepare
 from .progress import Progress
 from .queue import Run
 from .recipe import Recipe
 from .result import Result
-from .task import some_of
-from .tasks import task_named
 
 
 def train(backbone: Backbone, data: Any, out: str | Path, **settings: Any) -> Result:

@@ -24,9 +24,9 @@ from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
-from .methods import objective, revised, settled
+from ..tasks.labelled import Task
+from .method_hooks import objective, revised, settled
 from .optimizer import optimizer_named, precondition
-from .tasks import Task
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -43,7 +43,7 @@ class Hyper(NamedTuple):
     warmup: Any  # steps of linear rise
     total: Any  # steps until the schedule reaches zero
     schedule: Any  # index in SCHEDULES
-    beta: Any  # of preferences (`train/preference.py`)
+    beta: Any  # of preferences (`tasks/preference.py`)
     classes: Any  # real classes of the head
     seed: Any
 

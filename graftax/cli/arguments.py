@@ -67,8 +67,8 @@ def read_val(val: str | None, files: list[Path]) -> Any:
 
 def read_stdin() -> list[dict[str, Any]]:
     """Rows as JSON lines on standard input."""
-    from ..train.sources import parse_json_lines
-    from ..train.text_files import decoded
+    from ..data.sources import parse_json_lines
+    from ..data.text_files import decoded
 
     name = "standard input"
     text = decoded(sys.stdin.buffer.read(), name) if isinstance(sys.stdin, io.TextIOWrapper) else sys.stdin.read()
@@ -77,7 +77,7 @@ def read_stdin() -> list[dict[str, Any]]:
 
 def columns_of(options: Mapping[str, Any]) -> Any:
     """The columns that the options of a command name."""
-    from ..train.data import Columns
+    from ..data.examples import Columns
 
     options = {**options, "pair_column": options["text_pair_column"]}
     return Columns(**{field.name: options[f"{field.name}_column"] for field in dataclasses.fields(Columns)})
@@ -93,8 +93,8 @@ def sampling_of(options: dict[str, Any]) -> Any:
 
 def chat_template_of(given: Any) -> Any:
     """A template's name as it is, or the text in a file."""
+    from ..data.text_files import read_text
     from ..models.chat import AS_TRAINED, TEMPLATES
-    from ..train.text_files import read_text
 
     if not isinstance(given, str) or given in (*TEMPLATES, AS_TRAINED):  # what is no text, a TOML file can say
         return given
@@ -135,8 +135,8 @@ def split_names(labels: str | None) -> list[str] | None:
 
 def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
     """Texts of the lines of a file or standard input, and the adapter or composition of each."""
+    from ..data.sources import read_file
     from ..serve.composition import from_json
-    from ..train.sources import read_file
 
     rows = read_stdin() if str(file) == "-" else read_file(file).rows
     texts: list[Any] = []
@@ -163,9 +163,9 @@ def rows_to_continue(prompts: list[str], names: list[str], file: Path | None) ->
 
     A prompt is a text, or a chat; of one that ends with the assistant's message, what comes before that.
     """
+    from ..data.chats import chat_in
+    from ..data.sources import read_file
     from ..serve.composition import from_json
-    from ..train.chats import chat_in
-    from ..train.sources import read_file
 
     if bool(prompts) == (file is not None):
         raise GraftaxError("give --prompt, once or more, or --input.")

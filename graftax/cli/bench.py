@@ -59,10 +59,10 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    from ..bench.peers import LIBRARIES
-    from ..bench.report import write_report
-    from ..bench.runner import Shard, run_suite
-    from ..bench.suite import TaskSpec, load_suite
+    from ..benchmarks.peers import LIBRARIES
+    from ..benchmarks.report import write_report
+    from ..benchmarks.runner import Shard, run_suite
+    from ..benchmarks.suite import TaskSpec, load_suite
 
     chosen = load_suite(suite)
     if data_dir is not None:
@@ -103,7 +103,7 @@ def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a benchmark, all its shards in it.")],
 ) -> None:
     """Write the report of a directory anew: report.html, report.md, plots and results.parquet."""
-    from ..bench.report import write_report
+    from ..benchmarks.report import write_report
 
     print(write_report(directory))
 
@@ -114,7 +114,7 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="DIR", help="Another's.")],
 ) -> None:
     """Two benchmarks side by side: what got better, worse, faster, slower."""
-    from ..bench.compare import compare as compared
+    from ..benchmarks.compare import compare as compared
 
     print(compared(a, b))
 

@@ -91,7 +91,7 @@ def export(
 ) -> None:
     """Write an adapter as another library's files: those of AdapterHub's `adapters`, or graftax's and PEFT's."""
     from ..adapters.files import load_adapter, save_adapter
-    from ..adapters.hub import export_adapter
+    from ..adapters.formats.adapterhub import export_adapter
     from ..models.load import load_backbone
 
     loaded = load_backbone(backbone, revision=revision)

@@ -15,9 +15,9 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="The whole table, as in docs/methods.md.")] = False,
 ) -> None:
     """List the adapter methods."""
-    from ..adapters.registry import METHODS
-    from ..adapters.table import markdown as table
-    from ..adapters.unions import UNIONS
+    from ..adapters.methods.registry import METHODS
+    from ..adapters.methods.unions import UNIONS
+    from .methods_page import markdown as table
 
     if markdown:
         print(table(), end="")

@@ -142,8 +142,8 @@ def train(
         graftax train -b sentence-transformers/all-MiniLM-L6-v2 --data bank.csv airline.csv --out adapters --val 0.1
     """
     from ..adapters.files import load_adapter
-    from ..adapters.fusion import Fuse
-    from ..adapters.named import make_method
+    from ..adapters.methods.fusion import Fuse
+    from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
     from ..train.arguments import check_arguments
     from ..train.recipe import Recipe
@@ -183,7 +183,7 @@ def train(
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
     """One adapter's table of the TOML file as `train_many` takes it; `chosen` is the method that all others have, in words."""
-    from ..adapters.named import is_lora, make_method
+    from ..adapters.methods.named import is_lora, make_method
 
     settings = {name: value for name, value in table.items() if name not in chosen}
     if "chat_template" in settings:

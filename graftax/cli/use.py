@@ -102,7 +102,7 @@ def evaluate(
     from ..serve.evaluate import Measured, evaluate_generation, evaluate_language, measure
     from ..serve.generator import Generator
     from ..serve.predictor import Predictor
-    from ..train.tasks import task_named
+    from ..tasks.labelled import task_named
 
     columns, names = columns_of(locals()), split_names(labels)
     sampling, template = sampling_of(locals()), chat_template_of(chat_template)

@@ -1,0 +1,219 @@
+"""AdapterFusion in the files of AdapterHub's `adapters`: several directories beside each other, as its setups are saved.
+
+    adapter_setup.json                      {adapter_setup: a Fuse of single adapters, head_setup: the head's directory}
+    ONE/, ANOTHER/                          the adapters that are fused, as `files.py` has them
+    ONE,ANOTHER/adapter_fusion_config.json  {config: the fusion's settings, name, adapter_names, ...}
+    ONE,ANOTHER/model_adapter_fusion.safetensors
+    HEAD/                                   head_config.json and model_head.safetensors, where there is a head
+
+What is read is such a folder, or the fusion's directory among those of its adapters, with the head's files in it if there are
+any. Where the adapters read the norm of the sum, queries are made of it, too (`query_normed`), unless `query_before_ln` is set.
+A fusion without values is read with V at the identity. Refused: one without queries or keys, with the residual among the values
+(`residual_before`) or a `temperature`, and one of parallel adapters, to which that library adds the residual stream twice.
+
+Here a fusion keeps no names, places and widths of what it fuses: written, its adapters are `NAME_0`, `NAME_1`, ..., all of the
+widest one's width and at all of the fusion's sites, with zeros where there is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ....errors import GraftaxError
+from ...adapter import Adapter
+from ...directory import HUB_FUSION, HUB_SETUP, is_fusion, parse_tensors, read_json
+from ...files import load_adapter
+from ...method import Leaves, Method, States
+from ...methods.bottleneck import Bottleneck
+from ...methods.compacter import Compacter
+from ...methods.fusion import OF, Fuse, Fusion
+from ...sites import Site
+from ..peft.words import refuse_leftovers
+from .reading import VERSION, check_backbone, dumped, envelope, method_files, of_task_model, packed, read_head, with_head
+from .words import Place
+
+if TYPE_CHECKING:
+    from ....models.backbone import Backbone
+
+WEIGHTS, PICKLE = "model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin"
+#: Settings that say how a fusion began or is trained; values may be projected before the mean or after it.
+_NEUTRAL = ("regularization", "value_initialized", "value_before_softmax", "dropout_prob")
+
+
+@dataclass(frozen=True)
+class FusionWords:
+    """A fusion under that library's keys; its adapters are in files of their own."""
+
+    method: Fusion
+    name: str
+    held: Mapping[Site, Leaves]
+    values: bool = True  # whether there is V
+
+    def key(self, site: Site, part: str) -> str:
+        return f"{site.path}.adapter_fusion_layer.{self.name}.{part}"
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        tensors = {}
+        for site, leaves in states.items():
+            for part in ("query", "key", *(["value"] if self.values else [])):
+                tensors[self.key(site, f"{part}.weight")] = np.asarray(np.asarray(leaves[part]).T, order="C")
+            for part in ("query", "key"):
+                tensors[self.key(site, f"{part}.bias")] = np.asarray(leaves[f"{part}_bias"])
+        return tensors
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        states = {}
+        for site in like:
+            own = {part: tensors[self.key(site, f"{part}.weight")].T for part in ("query", "key")}
+            own |= {f"{part}_bias": tensors[self.key(site, f"{part}.bias")] for part in ("query", "key")}
+            value = tensors[self.key(site, "value.weight")].T if self.values else np.eye(*site.shape, dtype=np.float32)
+            states[site] = {**own, "value": value, **self.held[site]}
+        return states
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+class FusionFiles(NamedTuple):
+    """What a fusion's directory holds, and where the rest of it is."""
+
+    directory: Path
+    config: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    members: tuple[Path, ...]  # of the adapters that are fused
+    head: Path
+
+
+def open_fusion(directory: Path) -> FusionFiles:
+    """The files of the fusion that a setup names, or of a fusion's own directory."""
+    directory, head = _located(directory)
+    where, config = f"{directory / HUB_FUSION}", read_json(directory / HUB_FUSION)
+    settings, name = config.get("config"), config.get("name")
+    names = config.get("adapter_names") or name
+    names = names.split(",") if isinstance(names, str) else names
+    if not isinstance(settings, dict) or not isinstance(name, str) or not isinstance(names, list) or not _are_names(names):
+        raise GraftaxError(f"{where}: expected the settings of a fusion under config, its name and adapter_names.")
+    if not (directory / WEIGHTS).is_file():
+        pickle = f"; {PICKLE} is a pickle, which graftax never reads" if (directory / PICKLE).exists() else ""
+        raise GraftaxError(f"{directory}: no {WEIGHTS} there{pickle}.")
+    members = tuple(directory.parent / member for member in names)
+    if fused := next((member for member in members if is_fusion(member)), None):
+        raise GraftaxError(f"{where}: one of the adapters that it fuses, {fused.name}, is a fusion itself.")
+    tensors = parse_tensors((directory / WEIGHTS).read_bytes(), directory / WEIGHTS)
+    return FusionFiles(directory, config, tensors, members, head)
+
+
+def read_fusion(directory: Path, backbone: Backbone) -> Adapter:
+    """The fusion of a directory that holds a setup, or of its own."""
+    files = open_fusion(directory)
+    where = f"{files.directory / HUB_FUSION}"
+    check_backbone(files.config, backbone, where)
+    trained = tuple(load_adapter(member, backbone) for member in files.members)
+    found = read_head(files.head, backbone)
+    sites = backbone.sites_for(found.head if found else None)
+    method, held = Fuse(trained=trained).joined(sites)
+    words = _words(dict(files.config["config"]), method, files.config["name"], held, where)
+    tensors = of_task_model(files.tensors, backbone)
+    return with_head((words.method,), {words.method.key: words}, tensors, found, sites, files.directory)
+
+
+def _located(directory: Path) -> tuple[Path, Path]:
+    """The directories of the fusion and of its head."""
+    if not (directory / HUB_SETUP).is_file():
+        return directory, directory
+    content = read_json(directory / HUB_SETUP)
+    setup, head = content.get("adapter_setup"), content.get("head_setup")
+    children = setup.get("children") if isinstance(setup, dict) and setup.get("type") == "Fuse" else None
+    names = [_single(child) for child in children] if isinstance(children, list) else []
+    if not names or not _are_names(names) or not (head is None or _are_names([head])):
+        raise GraftaxError(
+            f"{directory / HUB_SETUP}: not a Fuse of single adapters under one head. Of compositions graftax reads no files; "
+            "it makes them of loaded adapters (docs/cli.md)."
+        )
+    fusion = directory / ",".join(names)
+    return fusion, directory / head if head else fusion
+
+
+def _single(child: Any) -> Any:
+    """The adapter's name in a child of a setup that is one adapter."""
+    held = child.get("children") if isinstance(child, dict) and child.get("type") == "single" else None
+    return held[0] if held else None
+
+
+def _are_names(names: list[Any]) -> bool:
+    """Whether these are names of directories beside each other."""
+    return all(isinstance(n, str) and Path(n).name == n and n not in ("", "..") for n in names)
+
+
+def _words(settings: dict[str, Any], method: Fusion, name: str, held: Mapping[Site, Leaves], where: str) -> FusionWords:
+    if any(np.any(leaves.get(f"{OF}parallel", 0)) for leaves in held.values()):
+        raise GraftaxError(f"{where}: not supported: a fusion of parallel adapters.")
+    asked = {key: settings.pop(key, True) for key in ("query", "key")}
+    if missing := [f"{key}={value!r}" for key, value in asked.items() if not value]:
+        raise GraftaxError(f"{where}: not supported: {', '.join(missing)}.")
+    values, before = bool(settings.pop("value", True)), settings.pop("query_before_ln", False)
+    refuse_leftovers(settings, where, _NEUTRAL)
+    normed = getattr(method.config(), "normed", False)
+    return FusionWords(replace(method, query_normed=bool(normed and not before)), name, held, values)
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def fusion_files(method: Fusion, states: States, name: str, head: bool, backbone: Backbone) -> dict[str, bytes]:
+    """The files of a setup but for the head's, which come into the directory `name`."""
+    place = Place(backbone.sites, backbone.family.prefix, name, "`adapters`")
+    if place.spread(list(states))[1]:
+        raise place.refuse("a fusion acts in every layer there")
+    if method.query_normed and not getattr(method.config(), "normed", False):
+        raise place.refuse("queries are made of the norm of the sum there only where the adapters read it")
+    names = [f"{name}_{n}" for n in range(method.adapters)]
+    files: dict[str, bytes] = {}
+    for n, member in enumerate(names):
+        one, own = _member(method, {site: _of(fixed, n) for site, (_, fixed) in states.items()}, place)
+        written = method_files([(one, {site: (at, {}) for site, at in own.items()})], member, backbone)
+        files |= {f"{member}/{file}": content for file, content in written.items()}
+    fusion = ",".join(names)
+    words = FusionWords(method, fusion, {})
+    settings: dict[str, Any] = {"query": True, "key": True, "value": True, "query_before_ln": not method.query_normed}
+    settings |= {"regularization": True, "residual_before": False, "temperature": False, "value_before_softmax": True}
+    settings |= {"value_initialized": True, "dropout_prob": None}
+    config = envelope(fusion, backbone) | {"config": settings, "adapter_names": names}
+    files[f"{fusion}/{HUB_FUSION}"] = dumped(config)
+    files[f"{fusion}/{WEIGHTS}"] = packed(words.export({site: own for site, (own, _) in states.items()}))
+    children = [{"type": "single", "children": [member]} for member in names]
+    setup = {"adapter_setup": {"type": "Fuse", "children": children}, "head_setup": name if head else None}
+    return files | {HUB_SETUP: dumped(setup | {"version": VERSION})}
+
+
+def _of(fixed: Leaves, n: int) -> Leaves:
+    """The leaves of the n-th adapter at a site."""
+    return {leaf.removeprefix(OF): array[n] for leaf, array in fixed.items()}
+
+
+def _member(fusion: Fusion, leaves: Mapping[Site, Leaves], place: Place) -> tuple[Method, dict[Site, Leaves]]:
+    """One of the adapters by itself: its config and trained leaves."""
+    config, targets = fusion.config(), tuple(site.path for site in leaves)
+    if isinstance(config, Compacter):
+        own = {site: {leaf: at[leaf] for leaf in config.blank(site)} for site, at in leaves.items()}
+        return replace(config, width=fusion.width * config.n, targets=targets), own
+    assert isinstance(config, Bottleneck)
+    if any(at["parallel"] for at in leaves.values()):
+        raise place.refuse("that library adds the residual stream once more where it fuses parallel adapters")
+    scales = {site: np.asarray(at["scale"] * at["learned"] * at["channel"], np.float32) for site, at in leaves.items()}
+    even = all(np.all(scale == scale[0]) for scale in scales.values())
+    first = next(iter(scales.values()))[0]
+    if even and all(scale[0] == first for scale in scales.values()):
+        scaling: float | str = float(first)
+    else:
+        scaling = "learned" if even else "channel"
+    method = replace(config, width=fusion.width, scaling=scaling, targets=targets)
+    own = {site: {leaf: at[leaf] for leaf in ("down", "down_bias", "up", "up_bias")} for site, at in leaves.items()}
+    if isinstance(scaling, str):
+        own = {site: {**at, scaling: scales[site][:1] if even else scales[site]} for site, at in own.items()}
+    return method, own

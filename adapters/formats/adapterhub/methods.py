@@ -1,0 +1,157 @@
+"""The methods in the words of AdapterHub's `adapters`: its settings, keys and shapes (`files.py` has the files around them).
+
+| there                         | here                                                                                |
+|-------------------------------|-------------------------------------------------------------------------------------|
+| double_seq_bn, seq_bn, par_bn | Bottleneck houlsby; pfeiffer `normed`; parallel                                     |
+| AdapterPlus                   | Bottleneck post                                                                     |
+| compacter, compacter++        | Compacter houlsby; pfeiffer `normed`                                                |
+| prefix_tuning, flat or not    | Prefix, not `shifted`; a network that makes the prefix is run once, and left behind |
+| prompt_tuning                 | PromptTuning `post`                                                                 |
+| lora                          | LoRA of one rank and scale, anywhere but behind the attention                       |
+| ia3                           | IA3 on outputs: keys, values, and those of the feed-forward's *first* matrix        |
+| use_gating=True               | GatedLoRA of scale 1, GatedBottleneck, GatedPrefix with one gate for keys and values |
+| union, as mam and UniPELT     | those methods in one adapter                                                        |
+
+Where texts are padded, gates are other numbers there (`gated.py`). Left out: norms inside the bottleneck, invertible adapters,
+that library's DoRA and VeRA (other formulas) and ReFT (it changes a text's first tokens alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ...method import Leaves, Method
+from ...methods.bottleneck import Bottleneck
+from ...methods.compacter import Compacter
+from ...methods.gated import GATE, GATED, Gated, GatedLoRA, gated, plain
+from ...methods.ia3 import IA3
+from ...methods.lora import LoRA
+from ...methods.prefix import Prefix
+from ...methods.prompt import PromptTuning
+from ...sites import Site
+from ..peft import words as peft
+from .bottlenecks import BottleneckWords, CompacterWords, read_bottleneck
+from .lora import IA3Words, LoRAWords, read_lora
+from .tokens import PrefixWords, PromptWords, read_prefix, read_prompt
+from .words import AtSites, Place, Tensors, Words
+
+#: Settings that say how an adapter began or is trained, or that count only with others that are refused, or in decoders.
+_NEUTRAL = frozenset(
+    (
+        *("architecture", "init_weights", "init_weights_seed", "dropout", "stochastic_depth", "dtype"),
+        *("cross_adapter", "adapter_residual_before_ln", "inv_adapter_reduction_factor"),
+        *("phm_dim", "phm_c_init", "phm_init_range", "hypercomplex_nonlinearity", "learn_phm"),
+        *("encoder_prefix", "cross_prefix", "bottleneck_size", "shared_gating"),
+        *("prompt_init", "prompt_init_text", "random_uniform_scale"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class GatedWords(Words):
+    """A method behind gates: the words of the method without them, and the gates as modules beside it."""
+
+    there: ClassVar[str] = "use_gating=True"
+
+    inner: Any  # Words
+
+    def key(self, site: Site) -> str:
+        """Of a gate's module."""
+        if isinstance(self.inner, AtSites):
+            return f"{self.inner.stem(site)}.gate"
+        return f"{site.path}.prefix_tuning.prefix_gates.{self.place.name}"
+
+    def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
+        if isinstance(self.method, GatedLoRA) and any(self.method.scale(site) != 1.0 for site in chosen):
+            raise self.place.refuse("a gated LoRA has the scale 1 there; train it with alpha = r")
+        return self.inner.config(chosen) | {"use_gating": True}
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        gates = {}
+        for site, leaves in states.items():
+            if "gate" in leaves:
+                gates[f"{self.key(site)}.weight"] = np.asarray(leaves["gate"])[None]
+                gates[f"{self.key(site)}.bias"] = np.asarray(leaves["gate_bias"])
+        return self.inner.export(_without_gates(states)) | gates
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Tensors) -> dict[Site, Leaves]:
+        states = self.inner.restore(_without_gates(like), tensors)
+        for site in like:
+            if "gate" in like[site]:
+                gate = {"gate": tensors[f"{self.key(site)}.weight"][0], "gate_bias": tensors[f"{self.key(site)}.bias"]}
+                states[site] = {**states[site], **gate}
+        return states
+
+    def simplified(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return self.inner.simplified(tensors)
+
+
+def _without_gates(states: Mapping[Site, Leaves]) -> dict[Site, Leaves]:
+    return {site: {name: leaf for name, leaf in leaves.items() if name not in GATE} for site, leaves in states.items()}
+
+
+def _read_gates(words: Words, config: dict[str, Any]) -> Words:
+    place, method = words.place, words.method
+    if type(method) not in GATED:
+        raise place.refuse(f"not supported: use_gating=True with {method.name}")
+    if isinstance(method, LoRA):
+        method = replace(method, alpha=float(method.r))  # alpha says nothing there
+    if isinstance(method, Prefix) and not config.pop("shared_gating", True):
+        raise place.refuse("not supported: shared_gating=False; graftax has one gate for keys and values")
+    return GatedWords(gated(method), place, words)
+
+
+# -- all of them ------------------------------------------------------------------------------------------------------
+
+_READERS: dict[Any, Callable[[dict[str, Any], Place], Words]] = {
+    None: read_bottleneck,
+    "prefix_tuning": read_prefix,
+    "prompt_tuning": read_prompt,
+    "lora": read_lora,
+}
+WORDS: dict[type[Method], type[Words]] = {
+    Bottleneck: BottleneckWords,
+    Compacter: CompacterWords,
+    Prefix: PrefixWords,
+    PromptTuning: PromptWords,
+    LoRA: LoRAWords,
+    IA3: IA3Words,
+    **dict.fromkeys(GATED.values(), GatedWords),
+}
+
+
+def read_methods(config: dict[str, Any], place: Place, faulty_scale: bool = False) -> list[Words]:
+    """The methods that a config means, in words; `faulty_scale`: a LoRA was trained at scale 1, whatever its alpha."""
+    kind = config.get("architecture")
+    if kind == "union":
+        return [words for part in config["configs"] for words in read_methods(dict(part), place, faulty_scale)]
+    if kind not in _READERS:
+        known = ", ".join(str(name or "bottleneck") for name in (*_READERS, "union"))
+        raise place.refuse(f"architecture {kind!r} is not supported; supported are {known}")
+    if kind == "lora" and faulty_scale:
+        config["alpha"] = config.get("r", 8)
+    has_gates = config.pop("use_gating", False)
+    words = _READERS[kind](config, place)
+    if has_gates:
+        words = _read_gates(words, config)
+    peft.refuse_leftovers(config, place.where, _NEUTRAL)
+    return [words]
+
+
+def words_of(method: Method, states: Mapping[Site, tuple[Leaves, Leaves]], place: Place) -> Words:
+    """A method in words; an error where the library has no such method."""
+    words = WORDS.get(type(method))
+    if words is None:
+        known = ", ".join(cls.name for cls in WORDS)
+        raise place.refuse(f"{method.name} cannot be written for it; {known} can")
+    if isinstance(method, Gated):
+        without = plain(method)
+        return GatedWords(method, place, words_of(without, {}, place))
+    if words is CompacterWords:
+        rules = [own["rule"] for own, _ in states.values()]
+        return CompacterWords(method, place, all(np.array_equal(rule, rules[0]) for rule in rules))
+    return words(method, place)

@@ -1,0 +1,360 @@
+"""What PEFT's options train beside an adapter's method, and save with it: whole copies of frozen weights.
+
+A directory of PEFT's names one method, its `peft_type`. Options add to it, and each is a method here:
+
+    modules_to_save=["lm_head", ...]     path.weight, path.bias                        `Full` at those modules
+    resized or saved embeddings          path.weight, path.base_layer.weight           the same, where not the backbone's own
+    bias="all", bias="lora_only"         path.bias, path.base_layer.bias               `BitFit`
+    trainable_token_indices=[...]        path.token_adapter.trainable_tokens_delta     `TrainableTokens`
+
+So a LoRA with these beside it is written as PEFT's LoRA, too. PEFT's file holds the new weights W', `Full` and `BitFit` the
+change D = W' - W; `Copies` goes between the two. The tensors say what was saved. Among them are weights that nobody trained
+(PEFT saves an embedding that its method acts on), which are left out where they are the backbone's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from ....errors import GraftaxError
+from ...method import MODEL_PREFIX, Leaves, Method, file_key, matches
+from ...methods.bitfit import BitFit
+from ...methods.dora import DoRA
+from ...methods.full import Full
+from ...methods.head import Head
+from ...methods.lora import LoRA
+from ...methods.trainable_tokens import ROWS, TrainableTokens
+from ...sites import LM_HEAD, WEIGHTS, Site
+from .words import read_targets
+
+if TYPE_CHECKING:
+    from ....models.backbone import Backbone
+
+Tensors = dict[str, np.ndarray]
+
+_SUFFIX = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bias"}  # by the field of a site's weights
+_WRAPPED = "base_layer"  # what PEFT calls the module itself where its method acts on it
+_ADAPTER = "token_adapter"  # what it calls trained rows beside another method
+_INSERTED = frozenset((_WRAPPED, _ADAPTER))
+_COPY = ".modules_to_save."  # what it calls a module's trained copy, which a file has under the module's own name
+_REPLACED = "original_module"  # and the module in whose place that answers
+
+
+# -- a weight and its copy --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Copies:
+    """`Full` or `BitFit` in the words of PEFT's files: whole new weights under their modules' names."""
+
+    method: Method
+
+    def export(self, states: Mapping[Site, Leaves]) -> Tensors:
+        return {
+            file_key(site, _SUFFIX[field]): _saved(site, field, np.asarray(change))
+            for site, leaves in states.items()
+            for field, change in leaves.items()
+        }
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        return {
+            site: {field: _change(site, field, tensors[file_key(site, _SUFFIX[field])]) for field in leaves}
+            for site, leaves in like.items()
+        }
+
+
+def words(methods: Sequence[Method]) -> dict[str, Any]:
+    """By method key, what exports and restores a method's leaves in a file of PEFT's."""
+    return {m.key: Copies(m) if isinstance(m, Full | BitFit) else m for m in methods}
+
+
+def _saved(site: Site, field: str, change: Any = np.float32(0.0)) -> np.ndarray:
+    """A weight of a site as torch has it, changed."""
+    return np.ascontiguousarray(_turned(site, field, getattr(site.weights(), field) + change))
+
+
+def _change(site: Site, field: str, saved: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(_turned(site, field, saved) - getattr(site.weights(), field))
+
+
+def _turned(site: Site, field: str, weight: np.ndarray) -> np.ndarray:
+    """From [in, out] to torch's [out, in] and back; anything but a linear layer's kernel as it is."""
+    return weight.T if field == "kernel" and not site.conv1d else weight
+
+
+def _keys(site: Site) -> dict[str, str]:
+    """The key of each of a site's weights, by its field."""
+    fields = [field for field in WEIGHTS[site.kind]._fields if field != "bias" or site.biased]
+    return {field: file_key(site, _SUFFIX[field]) for field in fields}
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+class Options(NamedTuple):
+    """What an `adapter_config.json` says of the weights beside its method."""
+
+    bias: str
+    modules: tuple[str, ...]  # PEFT saves every module whose path ends in one of these
+    tokens: Any  # ids, or ids by module
+
+    @classmethod
+    def pop(cls, config: dict[str, Any]) -> Options:
+        bias, modules = config.pop("bias", None) or "none", config.pop("modules_to_save", None) or ()
+        if not isinstance(bias, str):
+            raise TypeError(f"bias={bias!r}")
+        if not isinstance(modules, list | tuple) or not all(isinstance(name, str) for name in modules):
+            raise TypeError(f"modules_to_save={modules!r}")
+        return cls(bias, tuple(modules), config.pop("trainable_token_indices", None))
+
+    def saves(self, path: str) -> str | None:
+        """The name among `modules` by which PEFT saves the module at a path, itself or in a larger one."""
+        parts = path.split(".")
+        ends = [".".join(parts[: i + 1]) for i in range(len(parts))]
+        return next((name for name in self.modules if any(end.endswith(name) for end in ends)), None)
+
+
+def target_tied(config: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Pop `ensure_weight_tying`: the method acts on the projection, too, where the file has its factors there."""
+    said, targets = f"{MODEL_PREFIX}{LM_HEAD}.", config.get("target_modules")
+    acts = any(key.startswith(said) and key.removeprefix(said) not in (*_SUFFIX.values(), ROWS) for key in tensors)
+    if config.pop("ensure_weight_tying", False) and acts:
+        config["target_modules"] = f"(?:{targets})|{LM_HEAD}" if isinstance(targets, str) else [*(targets or ()), LM_HEAD]
+
+
+def spared(config: Mapping[str, Any], options: Options, sites: Sequence[Site]) -> dict[str, Any]:
+    """The config with targets outside of the modules that are saved whole, where PEFT's method never acts."""
+    if not options.modules or not config.get("target_modules"):
+        return dict(config)
+    rest = dict(config)
+    targets = read_targets(rest, sites)
+    chosen = [site.path for site in sites if targets and matches(targets, site.path)]
+    outside = [path for path in chosen if not any(f".{name}." in f".{path}." for name in options.modules)]
+    return dict(config) if outside == chosen else rest | {"target_modules": outside}
+
+
+def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
+    """The tensors of a file of PEFT's under the names that modules have in the base model.
+
+    Of a table that also projects to the vocabulary, a file may hold one copy that stands for both places (a `base_layer`), or
+    trained rows twice: here each place has its copy, and the rows are there once.
+    """
+    found = {}
+    for key, tensor in tensors.items():
+        parts = key.split(".")
+        if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
+            found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
+    if not getattr(backbone.config, "tied", False):
+        return found
+    said = f"{MODEL_PREFIX}{LM_HEAD}"
+    for read in (file_key(site, "")[:-1] for site in backbone.sites if site.role == "word_embeddings"):
+        both = tensors.get(f"{read}.{_WRAPPED}.weight", tensors.get(f"{said}.{_WRAPPED}.weight"))
+        if both is not None:
+            found |= {f"{read}.weight": both, f"{said}.weight": both}
+        if f"{read}.{ROWS}" in found:
+            found.pop(f"{said}.{ROWS}", None)
+    return found
+
+
+def _is_repeated(key: str, tensor: np.ndarray, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether a tensor of a trained copy is in the file under its module's own name as well, as `bias="all"` has it.
+
+    Where a saved module is within another one it is not, and what is under its own name there is nobody's.
+    """
+    module, copied, inner = key.partition(_COPY)
+    own = (f"{module}.{name}" for name in (inner, inner.partition(".")[2]))  # the adapter's name stands in between, or does not
+    return bool(copied) and any(name in tensors and np.array_equal(tensors[name], tensor) for name in own)
+
+
+def read(
+    options: Options, tensors: Tensors, backbone: Backbone, head: Head | None, body: Method
+) -> tuple[tuple[Method, ...], Tensors]:
+    """The methods beside `body`; and the tensors, which `plain` gave, without copies of what the backbone has itself.
+
+    Raises GraftaxError, which names the option: weights that are missing, of another shape, or of no module here.
+    """
+    sites = [site for site in backbone.sites_for(head) if site.kind in WEIGHTS]
+    _need(options, tensors, sites, body)
+    rest = _without_constants(options, tensors, backbone)
+    whole, biased = [], []
+    for site in sites:
+        saved = {field: rest.pop(key) for field, key in _keys(site).items() if key in rest}
+        _check_shapes(site, saved)
+        if all(_same(tensor, _saved(site, field), backbone.dtype) for field, tensor in saved.items()):
+            continue
+        if saved.keys() == {"bias"}:
+            biased.append(site)
+        else:
+            whole.append(site)
+            saved |= {field: _saved(site, field) for field in _keys(site) if field not in saved}
+        rest |= {_keys(site)[field]: tensor for field, tensor in saved.items()}
+    _refuse_unknown(options, rest, sites, head)
+    methods: list[Method] = []
+    if whole:
+        methods.append(Full(targets=tuple(site.path for site in whole)))
+    if biased:
+        methods.append(BitFit(targets=tuple(site.path for site in biased)))
+    if options.tokens:
+        methods.append(_rows(options.tokens))
+    _refuse_together(methods, body, sites)
+    return tuple(methods), rest
+
+
+def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Method) -> None:
+    """An error where an option says that a weight was saved which is not in the file."""
+    saved = {site: options.saves(site.path) for site in sites}
+    wanted = {key: f"modules_to_save={name!r}" for site, name in saved.items() if name for key in _keys(site).values()}
+    if options.bias != "none":
+        trained = sites if options.bias == "all" else body.select(sites)
+        said = f"bias={options.bias!r}"
+        wanted |= {file_key(site, "bias"): said for site in trained if site.biased and site.kind in ("linear", "norm")}
+    missing = [f"{said} but no tensor {key}" for key, said in wanted.items() if key not in tensors]
+    if missing:
+        more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise GraftaxError(f"{'; '.join(missing[:3])}{more}.")
+
+
+def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -> Tensors:
+    """Less the weights of the base model at which no method acts (a table that both towers use): they must be this one's."""
+    at_sites = {key for site in backbone.sites if site.kind in WEIGHTS for key in _keys(site).values()}
+    kept = dict(tensors)
+    for weight in backbone.weights:
+        key = MODEL_PREFIX + (weight.key if weight.task else backbone.family.task_path(weight.key))
+        if key in at_sites:
+            continue
+        module, _, suffix = key.removeprefix(MODEL_PREFIX).rpartition(".")
+        acted = [own for own in kept if own.startswith(f"{MODEL_PREFIX}{module}.") and own != key and suffix == "weight"]
+        if acted:
+            raise GraftaxError(f"{module} is a table that both towers read, where no method acts: it has {min(acted)}.")
+        if key not in kept:
+            continue
+        frozen = np.asarray(backbone.arrays()[weight.name], np.float32)
+        saved, own = kept.pop(key), frozen if weight.layer is None else frozen[weight.layer]
+        if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
+            name = options.saves(module)
+            said = f"modules_to_save={name!r}: " if name else ""
+            raise GraftaxError(f"{said}{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
+    return kept
+
+
+_RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the same way (docs/training.md)."
+
+
+def _check_shapes(site: Site, saved: Mapping[str, np.ndarray]) -> None:
+    for field, tensor in saved.items():
+        shape = site.shape[-1:] if field == "bias" else site.shape
+        if field == "kernel" and not site.conv1d:
+            shape = shape[::-1]
+        if tensor.shape == shape:
+            continue
+        table = site.kind == "embedding" or site.name == LM_HEAD
+        if table and tensor.ndim == 2 and tensor.shape[1:] == shape[1:]:
+            counts = f"{site.path} has {len(tensor)} rows, and this backbone's has {shape[0]}"
+            raise GraftaxError(f"made for another vocabulary: {counts}. {_RESIZED}")
+        raise GraftaxError(f"holds {site.path} whole, with shape {tensor.shape}; this backbone's has {shape}.")
+
+
+def _same(saved: np.ndarray, frozen: np.ndarray, dtype: Any) -> bool:
+    """Whether a copy is the backbone's weight, as far as the precision of the file or that of the backbone tells."""
+    with np.errstate(over="ignore"):
+        for precision in (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)):
+            rounded = saved.astype(precision)
+            of_file = np.array_equal(rounded.astype(np.float32), saved)
+            if (of_file or precision == dtype) and np.array_equal(rounded, frozen.astype(precision)):
+                return True
+    return False
+
+
+def _rows(tokens: Any) -> TrainableTokens:
+    by_module = tokens if isinstance(tokens, dict) else {None: tokens}
+    lists = list(by_module.values())
+    if not isinstance(lists[0], list):
+        raise GraftaxError(f"trainable_token_indices={tokens!r} is no list of token ids.")
+    if any(ids != lists[0] for ids in lists):
+        raise GraftaxError(f"trainable_token_indices={tokens!r}: every module must have the same tokens.")
+    targets = None if None in by_module else tuple(by_module)
+    return TrainableTokens(ids=tuple(lists[0]), targets=targets)
+
+
+def _refuse_unknown(options: Options, tensors: Tensors, sites: Sequence[Site], head: Head | None) -> None:
+    """An error for tensors of modules that were saved whole and are neither here nor of a head that graftax has."""
+    known = {key for site in sites for key in _keys(site).values()}
+    heads = {f"{MODEL_PREFIX}{module}.{suffix}" for module in (head.modules if head else ()) for suffix in ("weight", "bias")}
+    for key in sorted(tensors.keys() - known - heads):
+        name = options.saves(key.removeprefix(MODEL_PREFIX).rpartition(".")[0])
+        if name:
+            raise GraftaxError(f"modules_to_save={name!r}: {key} is of no module of this backbone or its heads.")
+
+
+def _refuse_together(methods: Sequence[Method], body: Method, sites: Sequence[Site]) -> None:
+    """An error where a method would see the weights before they were changed, and PEFT's sees them afterwards."""
+    for method in methods:
+        if isinstance(method, BitFit) and isinstance(body, DoRA):
+            raise GraftaxError(f"a trained bias beside {body.name} is not supported.")
+        if isinstance(method, BitFit) or body.targets is None:
+            continue
+        both = set(method.select(sites)) & set(body.select(sites))
+        if both and (type(body) is not LoRA or isinstance(method, TrainableTokens)):
+            named = ", ".join(sorted(site.path for site in both))
+            raise GraftaxError(f"{named}: new weights under {body.name} are not supported.")
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def body_and_beside(methods: Sequence[Method]) -> tuple[Method | None, tuple[Method, ...]]:
+    """The one method that PEFT's `peft_type` can name, and those beside it; None where there is no such one."""
+    body = [m for m in methods if not isinstance(m, Head)]
+    if len(body) == 1:
+        return body[0], ()
+    loras = [m for m in body if m.peft_type == LoRA.peft_type]
+    beside = tuple(m for m in body if m not in loras)
+    if len(loras) != 1 or not all(isinstance(m, Full | BitFit | TrainableTokens) for m in beside):
+        return None, ()
+    return loras[0], beside
+
+
+def written(beside: Sequence[Method], states: Mapping[str, Collection[Site]], body: Method, sites: Sequence[Site]) -> Any:
+    """PEFT's options for the methods beside a LoRA, by name; None where PEFT has none for one of them."""
+    options: dict[str, Any] = {}
+    under = set(states[body.key])
+    whole = {site for method in beside if isinstance(method, Full) for site in states[method.key]}
+    for method in beside:
+        at = set(states[method.key])
+        if isinstance(method, Full):
+            if at & under:
+                return None
+            options["modules_to_save"] = sorted(site.path for site in at)
+        elif isinstance(method, BitFit):
+            said = _bias(at, under, whole, sites)
+            if said is None or isinstance(body, DoRA):
+                return None
+            options["bias"] = said
+        elif isinstance(method, TrainableTokens) and len(at) == 1 and not at & under:
+            ((site,), ids) = (at, list(method.ids))
+            options["trainable_token_indices"] = {site.path: ids} if site.name == LM_HEAD else ids
+        else:
+            return None
+    return options
+
+
+def _bias(at: set[Site], under: set[Site], whole: set[Site], sites: Sequence[Site]) -> str | None:
+    """PEFT's word for these places of trained biases, beside a method at the places `under` and `whole` modules with theirs."""
+    there = {site for site in sites if site.biased and site.kind in BitFit.acts_on}
+    if at | whole >= there:
+        return "all"
+    return "lora_only" if at == there & under else None
+
+
+def file_name(key: str, method: Method, under: Collection[Site]) -> str:
+    """The key, in a file of PEFT's, of a tensor of a method beside one that acts at the sites `under`."""
+    module, _, suffix = key.rpartition(".")
+    if isinstance(method, TrainableTokens):
+        return f"{module}.{_ADAPTER}.{suffix}"
+    wrapped = isinstance(method, BitFit) and module in {file_key(site, "")[:-1] for site in under}
+    return f"{module}.{_WRAPPED}.{suffix}" if wrapped else key

@@ -1,0 +1,109 @@
+"""The words of PEFT's `adapter_config.json`, and the rule for reading them strictly.
+
+PEFT warns about keys it does not know and drops them; here a key that would change the result is an error that names it.
+PEFT's switches are off when falsy, so after a method has popped what it understands, whatever is left must be falsy or one
+of the keys that say nothing about the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ....errors import GraftaxError
+from ...method import Targets, matches
+from ...patterns import fullmatch
+from ...sites import LM_HEAD, Site
+
+#: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
+PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+
+#: Its types that act on a Conv1D.
+CONV1D_TYPES = ("LORA", "ADALORA", "IA3", "VERA", "FOURIERFT", "RANDLORA", "HIRA")
+
+#: Keys that say where an adapter comes from or how it is to be run, never what it computes.
+_NEUTRAL = {
+    "peft_type",
+    "peft_version",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "auto_mapping",
+    "fan_in_fan_out",  # how torch stores the base weight
+    "megatron_core",
+    "qalora_group_size",  # read only with use_qalora
+    "layers_pattern",  # read only with layers_to_transform
+    "num_attention_heads",
+}
+
+
+def targets_of(targets: Targets, chosen: Sequence[Site], sites: Sequence[Site]) -> str | list[str]:
+    """`target_modules`: the user's own targets; for a default, the shortest names that mean the chosen sites and no other."""
+    if targets is not None:
+        return targets if isinstance(targets, str) else list(targets)
+    modules = {site.path for site in sites if site.kind in ("linear", "embedding", "norm")}
+    wanted = {site.path for site in chosen}
+    for names in ({site.path.rpartition(".")[2] for site in chosen}, {site.within for site in chosen}):
+        if {path for path in modules if matches(tuple(names), path)} == wanted:
+            return sorted(names)
+    return sorted(wanted)
+
+
+def read_targets(config: dict[str, Any], sites: Sequence[Site]) -> Targets:
+    """Pop PEFT's target keys; a plain list or regex stays as it is, anything more is resolved to whole paths."""
+    wanted = config.pop("target_modules", None)
+    excluded = config.pop("exclude_modules", None)
+    layers = config.pop("layers_to_transform", None)
+    patterns = config.pop("layers_pattern", None)
+    if not wanted:
+        raise GraftaxError("adapter_config.json names no target_modules.")
+    if not isinstance(wanted, str) and not (isinstance(wanted, list) and all(isinstance(t, str) for t in wanted)):
+        raise GraftaxError(f"adapter_config.json: target_modules {wanted!r} is neither a regex nor a list of names.")
+    if wanted == "all-linear":
+        wanted = [s.path for s in sites if s.kind == "linear" and s.name != LM_HEAD]
+    targets = wanted if isinstance(wanted, str) else tuple(wanted)
+    by_layer = layers is not None and layers != [] and not isinstance(targets, str)
+    if not excluded and not by_layer:
+        return targets
+    chosen = {layers} if isinstance(layers, int) else set(layers or ())
+    paths = []
+    for site in sites:
+        if not matches(targets, site.path) or (excluded and matches(_frozen(excluded), site.path)):
+            continue
+        if by_layer and site.path not in targets and _layer_index(site.path, patterns) not in chosen:
+            continue  # a whole path is meant whatever layers are named
+        paths.append(site.path)
+    return tuple(paths)
+
+
+def _frozen(targets: str | list[str]) -> str | tuple[str, ...]:
+    return targets if isinstance(targets, str) else tuple(targets)
+
+
+def _layer_index(path: str, patterns: str | list[str] | None) -> int | None:
+    """The first numbered segment of a module path, or the one after a pattern."""
+    if not patterns:
+        found = fullmatch(r".*?\.[^.]*\.(?P<index>\d+)\..*", path)
+        return int(found["index"]) if found else None
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if found := fullmatch(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\..*", path):
+            return int(found["index"])
+    return None
+
+
+def need_drawn(config: dict[str, Any], method: str) -> None:
+    """Pop `save_projection`; an error where a file lacks what was drawn."""
+    if not config.pop("save_projection", True):
+        raise GraftaxError(
+            f"{method}: saved without its random projections (save_projection=false), and torch's generator, which made them, "
+            "cannot be reproduced. Save it again with save_projection=true."
+        )
+
+
+def refuse_leftovers(config: dict[str, Any], where: str, neutral: Collection[str] = _NEUTRAL) -> None:
+    """Every key left in `config` must be off or neutral; raises an error that names all others at once."""
+    left = {key: value for key, value in config.items() if key not in neutral and value and value != "none"}
+    if left:
+        named = ", ".join(f"{key}={value!r}" for key, value in sorted(left.items()))
+        raise GraftaxError(f"{where}: not supported, and it would change the result: {named}.")

@@ -1,0 +1,1 @@
+"""Adapter methods, a file each, and what several of them share."""

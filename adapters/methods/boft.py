@@ -1,0 +1,150 @@
+"""BOFT: rotate what enters a layer by a product of butterfly factors (Liu et al., 2024, arXiv:2311.06243).
+
+    y = ((x B_m ... B_1) W) * s + b         B_i = P_i diag(R_1, ..., R_n) P_i^T, each R [c, c] a rotation, n = in / c
+
+A factor rotates blocks of c inputs, as OFT does. The first one takes neighbours together; the i-th takes half a block from
+each half of a group of 2^(i-1) blocks (the permutation P_i), so a few factors of small blocks reach from every input to every
+other. A rotation is Cayley's transform of the skew part S = (Q - Q^T) / 2 of a trained Q, R = (I - S) (I + S)^-1; files hold
+the whole Q. s [out] scales the outputs. Q starts at zero and s at one: a fresh adapter changes nothing.
+Trainable parameters at a site: m in c + out.
+
+PEFT without its CUDA extension takes one factor, whatever the config says: its files then have one, and are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import GraftaxError
+from ...typed import SizeOrZero, Within
+from ..formats.peft import words as peft
+from ..method import QUERY_VALUE, Leaves, Method, zeros
+from ..sites import LinearWeights, Site
+
+
+@dataclass(frozen=True)
+class BOFT(Method):
+    """Butterfly rotation of the input of `linear` sites; query and value projections unless `targets` says otherwise."""
+
+    name: ClassVar[str] = "boft"
+    summary: ClassVar[str] = "rotates what enters a layer by butterfly factors, and scales what leaves it"
+    count: ClassVar[str] = "m in c + out"
+    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    traced: ClassVar[tuple[str, ...]] = ("boft_block_size", "boft_block_num", "boft_n_butterfly_factor")
+    mergeable: ClassVar[bool] = True
+    peft_type: ClassVar[str] = "BOFT"
+
+    boft_block_size: SizeOrZero = 4  # c
+    boft_block_num: SizeOrZero = 0  # n; either this or the block size, the other 0
+    boft_n_butterfly_factor: Annotated[int, Within(1, below=32)] = 1  # m
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = self.boft_block_size, self.boft_block_num
+        if min(sizes) != 0 or max(sizes) == 0:
+            raise GraftaxError(f"boft: one of boft_block_size and boft_block_num is 0, got {sizes[0]} and {sizes[1]}.")
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        chosen = super().select(sites)
+        for site in chosen:
+            inputs, (count, width) = site.shape[0], self.blocks(site)
+            reach = 2 ** (self.boft_n_butterfly_factor - 1)
+            if count * width != inputs or count % reach or (reach > 1 and width % 2):
+                even = "even " if reach > 1 else ""
+                raise GraftaxError(
+                    f"boft: {site.path}'s {inputs} inputs are no multiple of {reach} {even}blocks of that size or number."
+                )
+        return chosen
+
+    def blocks(self, site: Site) -> tuple[int, int]:
+        """Number of blocks and their size."""
+        if self.boft_block_num:
+            return self.boft_block_num, site.shape[0] // self.boft_block_num
+        return site.shape[0] // self.boft_block_size, self.boft_block_size
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        count, width = self.blocks(site)
+        q = zeros(self.boft_n_butterfly_factor, count, width, width)
+        return {"q": q, "s": np.ones(site.shape[1], np.float32)}, {}
+
+    def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
+        turn = self._turn(state)
+        for factor in reversed(range(turn.shape[0])):
+            blocks = _together(x, factor, turn.shape[-1])
+            turned = jnp.einsum("...nk,nkc->...nc", blocks, turn[factor])
+            x = x + _apart(turned, factor)
+        return x
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: LinearWeights, key: jax.Array | None) -> jax.Array:
+        return y + (state["s"] - 1.0) * (y - frozen.bias)
+
+    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
+        # x B W = x (B W): the columns of W are turned by the transposed factors, in the other order
+        turn, rows = self._turn(state), frozen.kernel.T
+        for factor in range(turn.shape[0]):
+            turned = jnp.einsum("...nc,nkc->...nk", _together(rows, factor, turn.shape[-1]), turn[factor])
+            rows = rows + _apart(turned, factor)
+        return frozen._replace(kernel=rows.T * state["s"])
+
+    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+        return {"turn": self._turn(state), "s": state["s"]}
+
+    def _turn(self, state: Leaves) -> jax.Array:
+        """R - I of every block [m, n, b, b], so that no rotation is no change bitwise."""
+        if "turn" in state:
+            return state["turn"]
+        q = state["q"]
+        skew = 0.5 * (q - q.swapaxes(-1, -2))
+        return -2.0 * jnp.linalg.solve(jnp.eye(q.shape[-1], dtype=q.dtype) + skew, skew)
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return {"boft_R": np.asarray(leaves["q"]), "boft_s": np.asarray(leaves["s"])[:, None]}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        return {"q": tensors["boft_R"], "s": tensors["boft_s"].reshape(-1)}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "boft_block_size": self.boft_block_size,
+            "boft_block_num": self.boft_block_num,
+            "boft_n_butterfly_factor": self.boft_n_butterfly_factor,
+            "boft_dropout": 0.0,
+            "target_modules": peft.targets_of(self.targets, chosen, sites),
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "init_weights": True,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> BOFT:
+        config.pop("init_weights", None)  # how the weights began, not what they do
+        config.pop("boft_dropout", None)  # of training alone
+        return cls(
+            boft_block_size=config.pop("boft_block_size", 4),
+            boft_block_num=config.pop("boft_block_num", 0),
+            boft_n_butterfly_factor=config.pop("boft_n_butterfly_factor", 1),
+            targets=peft.read_targets(config, sites),
+        )
+
+
+def _together(x: jax.Array, factor: int, width: int) -> jax.Array:
+    """What a factor rotates, side by side: [..., blocks, width]; of each group the halves alternate by half blocks."""
+    if factor == 0:
+        return x.reshape(*x.shape[:-1], -1, width)
+    halves = x.reshape(*x.shape[:-1], -1, 2, 2**factor, width // 2)
+    return halves.swapaxes(-2, -3).reshape(*x.shape[:-1], -1, width)
+
+
+def _apart(blocks: jax.Array, factor: int) -> jax.Array:
+    """Inverse of `_together`."""
+    *lead, count, width = blocks.shape
+    if factor:
+        blocks = blocks.reshape(*lead, -1, 2**factor, 2, width // 2).swapaxes(-2, -3)
+    return blocks.reshape(*lead, count * width)

@@ -1,0 +1,97 @@
+"""DoRA: a low-rank update that turns a weight's columns, and a learned length for each (Liu et al., 2024, arXiv:2402.09353).
+
+    y = x (V * m / |V|) + b      V = W + s A^T B, |V| [out] the lengths of its columns, m [out]
+
+A, B and s are LoRA's. m starts at |W|, so a fresh adapter changes nothing but by rounding. Trainable parameters at a site:
+r (in + out) + out. As in the paper and in PEFT, |V| is a constant to the gradient.
+
+V is never built: a column's length follows from
+
+    |W + s A^T B|^2 = |W|^2 + 2s <W, A^T B> + s^2 |A^T B|^2
+
+where <W, A^T B> = sum_r (A W) * B costs as much as r more tokens, and |A^T B|^2 needs A A^T [r, r] alone. In a mixed batch
+that is done once a row. An empty slot's `on` is zero: it need not know |W| to change nothing.
+
+Files are PEFT's LoRA files with `use_dora` and `lora_magnitude_vector`. In training with dropout PEFT also drops what the
+change of length multiplies; here dropout is LoRA's, on the way into A alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..method import Leaves, scalar, zeros
+from ..sites import LinearWeights, Site
+from .lora import LoRA
+from .starts import DRAWN
+
+_MAGNITUDE = "lora_magnitude_vector"
+
+
+@dataclass(frozen=True)
+class DoRA(LoRA):
+    """LoRA whose columns have lengths of their own; fields and default targets are LoRA's."""
+
+    name: ClassVar[str] = "dora"
+    summary: ClassVar[str] = "LoRA with a learned length for each column of the weights"
+    count: ClassVar[str] = "r (in + out) + out"
+    allowed: ClassVar[tuple[str, ...]] = DRAWN
+    fresh_within: ClassVar[float | None] = 1e-5  # |W| is summed in one order at the start and in another in a step
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        return super().init(key, site) | {"m": np.linalg.norm(site.weights()[0], axis=0)}
+
+    def fixed(self, site: Site) -> Leaves:
+        return super().fixed(site) | {"on": scalar(1.0)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        trainable, fixed = super().identity(site, size)
+        return trainable | {"m": zeros(site.shape[1])}, fixed | {"on": scalar(0.0)}
+
+    def excess(self, state: Leaves, weight: jax.Array) -> jax.Array:
+        """m / |V| - 1 [out]: by how much each column is too short."""
+        if "excess" in state:
+            return state["excess"]
+        a, b, scale = state["a"], state["b"], state["scale"]
+        inner = jnp.sum((a @ weight) * b, axis=0)
+        square = jnp.sum((a @ a.T @ b) * b, axis=0)
+        length = jnp.sum(weight * weight, axis=0) + scale * (2.0 * inner + scale * square)
+        length = jnp.sqrt(jnp.maximum(length, 1e-12))  # of a column of zeros
+        return state["on"] * (state["m"] / jax.lax.stop_gradient(length) - 1.0)
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        turned = y + self.update(state, x, frozen, key)
+        bias = frozen.bias if isinstance(frozen, LinearWeights) else 0.0
+        return turned + self.excess(state, frozen[0]) * (turned - bias)
+
+    def prepare(self, state: Leaves, frozen: Any) -> Leaves:
+        rest = {name: leaf for name, leaf in state.items() if name not in ("m", "on")}
+        return rest | {"excess": self.excess(state, frozen[0])}
+
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        weight, *bias = super().merge(frozen, state)
+        return type(frozen)(weight * (1.0 + self.excess(state, frozen[0])), *bias)
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return super().tensors(site, leaves) | {_MAGNITUDE: np.asarray(leaves["m"])}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        return super().leaves(site, tensors) | {"m": tensors[_MAGNITUDE]}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return super().to_peft(chosen, sites) | {"use_dora": True}
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        return super().reads(config) and bool(config.get("use_dora"))
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
+        config.pop("use_dora")
+        return super().from_peft(config, sites)

@@ -1,0 +1,116 @@
+"""The head of a task: features to logits. It belongs to the adapter, because label sets differ from adapter to adapter.
+
+    logits = g(x W_h + b_h) W^T + b        W [labels, d]; the hidden layer only where the backbone's task model has one
+
+Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: pre_classifier, ReLU, classifier; BERT and
+ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
+and what the modules are called (`Backbone.head`). A head at FIRST reads the first position as it leaves the last layer even
+where that model reads the pooler, as AdapterHub's do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import GraftaxError
+from ...typed import Rate, Within
+from ..method import Leaves, Method, scalar, zeros
+from ..sites import Site
+from .dropout import dropout
+
+POOLED, FIRST, TOKENS = "head.pooled", "head.first", "head.tokens"
+HEADS = (POOLED, FIRST, TOKENS)  # names of the sites of heads
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+@dataclass(frozen=True)
+class Head(Method):
+    """A classifier over pooled features or over every token."""
+
+    name: ClassVar[str] = "head"
+    summary: ClassVar[str] = "classifier alone over frozen features (linear probe)"
+    count: ClassVar[str] = "labels (d + 1)"
+    acts_on: ClassVar[tuple[str, ...]] = ("head",)
+    padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
+    traced: ClassVar[tuple[str, ...]] = ("hidden",)
+
+    site: str = POOLED  # or FIRST, or TOKENS
+    labels: Annotated[int, Within(1, below=1 << 20)] = 2  # classes
+    hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
+    modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
+    dropout: Rate = 0.0  # of the features, in training
+    biased: bool = True  # whether the classifier has a bias
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.site not in HEADS:
+            raise GraftaxError(f"head: site {self.site!r} is none of {', '.join(HEADS)}.")
+        if self.hidden not in ("none", *_ACTIVATIONS):
+            raise GraftaxError(f"head: hidden {self.hidden!r} is none of none, {', '.join(_ACTIVATIONS)}.")
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        if len(self.modules) != 1 + (self.hidden != "none"):
+            raise GraftaxError(f"head: {len(self.modules)} modules for a head with hidden {self.hidden!r}.")
+        return [site for site in sites if site.name == self.site]
+
+    def size(self, site: Site) -> int:
+        return self.labels
+
+    def trainable(self, site: Site) -> tuple[str, ...]:
+        return tuple(name for name in super().trainable(site) if self.biased or name != "bias")
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        (dim,), (k1, k2) = site.shape, jax.random.split(key)
+        leaves: Leaves = {"kernel": 0.02 * jax.random.normal(k1, (self.labels, dim))}
+        if self.biased:
+            leaves["bias"] = zeros(self.labels)
+        if self.hidden != "none":
+            leaves |= {"hidden": jax.random.normal(k2, (dim, dim)) / math.sqrt(dim), "hidden_bias": zeros(dim)}
+        return leaves
+
+    def fixed(self, site: Site) -> Leaves:
+        return {"dropout": scalar(self.dropout)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        (dim,) = site.shape
+        leaves = {"kernel": zeros(size, dim), "bias": zeros(size)}
+        if self.hidden != "none":
+            leaves |= {"hidden": zeros(dim, dim), "hidden_bias": zeros(dim)}
+        return leaves, {"dropout": scalar(0.0)}
+
+    def apply(self, state: Leaves, x: jax.Array, y: None, frozen: None, key: jax.Array | None) -> jax.Array:
+        keys = (None, None) if key is None else jax.random.split(key)
+        x = dropout(x.astype(jnp.float32), state["dropout"], keys[0])
+        if self.hidden != "none":
+            x = _ACTIVATIONS[self.hidden](x @ state["hidden"] + state["hidden_bias"])
+            x = dropout(x, state["dropout"], keys[1])
+        logits = x @ state["kernel"].T
+        return logits + state["bias"] if "bias" in state else logits
+
+    # -- files: the modules of Hugging Face's task model, so that PEFT's `modules_to_save` finds them ------------------
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        named = {f"{self.modules[-1]}.weight": leaves["kernel"]}
+        if self.biased:
+            named[f"{self.modules[-1]}.bias"] = leaves["bias"]
+        if self.hidden != "none":
+            named[f"{self.modules[0]}.weight"] = leaves["hidden"].T
+            named[f"{self.modules[0]}.bias"] = leaves["hidden_bias"]
+        return {name: np.asarray(tensor) for name, tensor in named.items()}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        last = self.modules[-1]
+        leaves = {"kernel": tensors[f"{last}.weight"]}
+        if self.biased:
+            leaves["bias"] = tensors[f"{last}.bias"]
+        if self.hidden != "none":
+            first = self.modules[0]
+            leaves |= {"hidden": tensors[f"{first}.weight"].T, "hidden_bias": tensors[f"{first}.bias"]}
+        return leaves

@@ -1,0 +1,79 @@
+"""HiRA: a low-rank matrix that multiplies the weights elementwise (Huang et al., ICLR 2025).
+
+    y = x (W * (1 + A^T B)) + b          A [r, in], B [r, out], * elementwise, no scale
+
+The change W * (A^T B) is of high rank though its parameters are LoRA's: r (in + out) at a site. A starts uniform, B at zero, as
+in PEFT, so a fresh adapter changes nothing.
+
+Nothing low-rank is left to compute with: the method acts through the weights, a site multiplies by the changed ones. In
+training that costs a product of the size of W, forwards and backwards, besides the site's own. In a mixed batch **every row**
+makes its own [in, out], rows that use another adapter too, for they share the program: for many adapters in one batch, LoRA is
+the better choice. PEFT's hira_dropout, of what enters the change alone, is not built; it acts in training only. Its
+rank_pattern is refused: PEFT 0.21 writes it and does not follow it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import jax
+import numpy as np
+
+from ...typed import Size
+from ..formats.peft import words as peft
+from ..method import QUERY_VALUE, Leaves, Method, zeros
+from ..sites import LinearWeights, Site
+
+
+@dataclass(frozen=True)
+class HiRA(Method):
+    """Elementwise low-rank rescaling of `linear` sites; queries and values unless `targets` says otherwise."""
+
+    name: ClassVar[str] = "hira"
+    summary: ClassVar[str] = "low-rank rescaling of every single weight, W * (1 + A^T B)"
+    count: ClassVar[str] = "r (in + out)"
+    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    through_weights: ClassVar[tuple[str, ...]] = ("linear",)
+    padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
+    mergeable: ClassVar[bool] = True
+    peft_type: ClassVar[str] = "HIRA"
+
+    r: Size = 32  # rank of what multiplies the weights
+
+    def size(self, site: Site) -> int:
+        return self.r
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        blank, bound = self.blank(site), 1.0 / math.sqrt(site.shape[0])
+        return blank | {"a": jax.random.uniform(key, blank["a"].shape, minval=-bound, maxval=bound)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        width, out = site.shape
+        return {"a": zeros(size, width), "b": zeros(size, out)}, {}
+
+    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
+        return frozen._replace(kernel=frozen.kernel * (1.0 + state["a"].T @ state["b"]))
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return {"hira_A": np.asarray(leaves["a"]), "hira_B": np.asarray(leaves["b"]).T}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        return {"a": tensors["hira_A"], "b": tensors["hira_B"].T}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "r": self.r,
+            "target_modules": peft.targets_of(self.targets, chosen, sites),
+            "fan_in_fan_out": False,
+            "init_weights": True,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
+        for only_training in ("init_weights", "hira_dropout"):
+            config.pop(only_training, None)
+        return cls(r=config.pop("r", 32), targets=peft.read_targets(config, sites))

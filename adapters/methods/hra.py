@@ -1,0 +1,105 @@
+"""HRA: Householder reflections of what enters a layer (Yuan et al., 2024, arXiv:2405.17484).
+
+    y = (x H_r ... H_1) W + b         H_i = I - 2 u_i u_i^T, the u_i trained [in, r] and taken at length one
+
+No matrix [in, in] is built. The whole chain is I - 2 U T U^T with T [r, r] the inverse of a triangular matrix of the products
+u_i u_j (the UT transform; Joffrain et al., 2006, doi:10.1145/1141885.1141886), so it costs what a LoRA of that rank does. With
+`apply_GS` the vectors are made orthogonal first (Gram-Schmidt); then T is the inverse of U^T U, the product of a projection.
+
+With an even r the vectors start in equal pairs, which undo each other: a fresh adapter changes the rounding alone. With an odd
+r or `apply_GS`, where PEFT's equal pairs would divide by zero, it starts at random reflections and does change the result.
+Trainable parameters at a site: r in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...typed import Size
+from ..formats.peft import words as peft
+from ..method import QUERY_VALUE, Leaves, Method, zeros
+from ..sites import LinearWeights, Site
+
+
+@dataclass(frozen=True)
+class HRA(Method):
+    """Householder reflections of the input of `linear` sites; query and value projections unless `targets` says otherwise."""
+
+    name: ClassVar[str] = "hra"
+    summary: ClassVar[str] = "reflects what enters a layer, r times"
+    count: ClassVar[str] = "r in"
+    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    padded: ClassVar[dict[str, int]] = {"u": 1}  # a vector of zeros reflects nothing and has no gradient
+    traced: ClassVar[tuple[str, ...]] = ("apply_GS",)
+    mergeable: ClassVar[bool] = True
+    fresh_within: ClassVar[float | None] = None  # see above; for an even r it is rounding
+    peft_type: ClassVar[str] = "HRA"
+
+    r: Size = 8  # number of reflections, even for a start that changes nothing
+    apply_GS: bool = False  # make the vectors orthogonal first
+
+    def size(self, site: Site) -> int:
+        return self.r
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        pairs = not (self.apply_GS or self.r % 2)
+        count = self.r // 2 if pairs else self.r
+        bound = 1.0 / math.sqrt(count)  # PEFT's start; the length means nothing, but for the size of a step
+        u = jax.random.uniform(key, (site.shape[0], count), minval=-bound, maxval=bound)
+        return {"u": jnp.repeat(u, 2, axis=1) if pairs else u}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        return {"u": zeros(site.shape[0], size)}, {}
+
+    def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
+        u, t = self._reflections(state)
+        return x - 2.0 * ((x @ u) @ t)
+
+    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
+        u, t = self._reflections(state)
+        return frozen._replace(kernel=frozen.kernel - 2.0 * (u @ (t @ frozen.kernel)))
+
+    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+        u, t = self._reflections(state)
+        return {"u": u, "t": t}
+
+    def _reflections(self, state: Leaves) -> tuple[jax.Array, jax.Array]:
+        """U [in, r] and T U^T [r, in], with which all reflections together are I - 2 U T U^T."""
+        u = state["u"]
+        if "t" in state:
+            return u, state["t"]
+        square = jnp.square(u).sum(-2, keepdims=True)
+        u = u * jax.lax.rsqrt(jnp.where(square > 0.0, square, 1.0))
+        below = jnp.tril(u.T @ u, -1)
+        one = jnp.eye(u.shape[-1], dtype=u.dtype)
+        if self.apply_GS:
+            return u, jnp.linalg.inv(one + below + below.T) @ u.T
+        return u, jax.scipy.linalg.solve_triangular(one + 2.0 * below, one, lower=True, unit_diagonal=True) @ u.T
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return {"hra_u": np.asarray(leaves["u"])}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        return {"u": tensors["hra_u"]}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "r": self.r,
+            "apply_GS": self.apply_GS,
+            "target_modules": peft.targets_of(self.targets, chosen, sites),
+            "bias": "none",
+            "init_weights": True,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> HRA:
+        config.pop("init_weights", None)  # how the weights began, not what they do
+        return cls(r=config.pop("r", 8), apply_GS=config.pop("apply_GS", False), targets=peft.read_targets(config, sites))

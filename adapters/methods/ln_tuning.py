@@ -1,0 +1,56 @@
+"""LayerNorm tuning: train the layer norms and nothing else (Zhao et al., 2024, arXiv:2312.11420).
+
+    y = (scale + d_scale) * (x - mean) / sqrt(variance + eps) + bias + d_bias         d_scale, d_bias [d]
+
+Both changes start at zero, so a fresh adapter changes nothing and an empty slot is zero. PEFT's file holds the whole new scale
+and bias, the frozen ones included: writing adds those of the backbone, reading subtracts them (each rounds once).
+Trainable parameters at a site: 2d, or d at an RMS norm, which has no bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..formats.peft import words as peft
+from ..method import Leaves, Method, zeros
+from ..sites import NormWeights, Site
+
+_KEYS = {"scale": "weight", "bias": "bias"}
+
+
+@dataclass(frozen=True)
+class LayerNormTuning(Method):
+    """A trained change of every layer norm's scale and bias."""
+
+    name: ClassVar[str] = "ln_tuning"
+    summary: ClassVar[str] = "trains the layer norms alone"
+    count: ClassVar[str] = "2d"
+    acts_on: ClassVar[tuple[str, ...]] = ("norm",)
+    through_weights: ClassVar[tuple[str, ...]] = ("norm",)  # the normalised input is not to be had from y where scale is 0
+    mergeable: ClassVar[bool] = True
+    peft_type: ClassVar[str] = "LN_TUNING"
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        return {"scale": zeros(*site.shape)} | ({"bias": zeros(*site.shape)} if site.biased else {}), {}
+
+    def merge(self, frozen: NormWeights, state: Leaves) -> NormWeights:
+        return NormWeights(*(weight + state.get(name, 0.0) for name, weight in frozen._asdict().items()))
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        merged = self.merge(site.weights(), leaves)._asdict()
+        return {f"ln_tuning_layers.{_KEYS[name]}": np.asarray(merged[name]) for name in leaves}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        frozen, keys = site.weights()._asdict(), {key.rpartition(".")[2]: tensor for key, tensor in tensors.items()}
+        return {name: keys[key] - frozen[name] for name, key in _KEYS.items() if key in keys}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {"target_modules": peft.targets_of(self.targets, chosen, sites)}
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> LayerNormTuning:
+        return cls(targets=peft.read_targets(config, sites))

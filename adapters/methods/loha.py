@@ -1,0 +1,78 @@
+"""LoHa: the elementwise product of two low-rank matrices (Hyeon-Woo et al., 2022, arXiv:2108.06098, "FedPara").
+
+    y = x W + b + s x D      D = (B1 A1) * (B2 A2) elementwise, A [r, out], B [in, r], s = alpha / r
+
+The rank of D is up to r^2 for twice the parameters of LoRA: 2r (in + out) at a site. B2 starts at zero and the others uniform,
+as in PEFT, so a fresh adapter changes nothing.
+
+D is itself a product of two factors of r^2 rows, every row of one matrix times every row of the other (Khatri and Rao, 1968):
+D = sum_pq (B1_p * B2_q) (A1_p * A2_q). With few ranks that is the cheaper way, and D is never built; with many, building D is.
+Which it is follows from the shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from ..method import Leaves, scalar, zeros
+from ..sites import Site
+from .lycoris import Lycoris, uniform
+
+
+@dataclass(frozen=True)
+class LoHa(Lycoris):
+    """Hadamard product of two low-rank updates."""
+
+    name: ClassVar[str] = "loha"
+    summary: ClassVar[str] = "elementwise product of two low-rank updates, of rank up to r^2"
+    count: ClassVar[str] = "2r (in + out)"
+    # in every factor: the pad of one would be trained through what is not zero in the others
+    padded: ClassVar[dict[str, int]] = {"w1_a": 0, "w1_b": 0, "w2_a": 0, "w2_b": 0}
+    peft_type: ClassVar[str] = "LOHA"
+
+    def size(self, site: Site) -> int:
+        return self.rank(site)
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        (width, out), r = site.shape, self.rank(site)
+        one, two, three = jax.random.split(key, 3)
+        return {
+            "w1_a": uniform(one, out, r).T,
+            "w1_b": uniform(two, r, width),
+            "w2_a": uniform(three, out, r).T,
+            "w2_b": zeros(r, width),
+        }
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        width, out = site.shape
+        factors = {f"w{i}_{side}": zeros(size, n) for i in (1, 2) for side, n in (("a", out), ("b", width))}
+        return factors, {"scale": scalar(0.0)}
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        (r, out), width, tokens = state["w1_a"].shape, state["w1_b"].shape[1], math.prod(x.shape[:-1])
+        if r * r * tokens * (width + out) <= width * out * (tokens + 2 * r):
+            update = x @ _products(state["w1_b"], state["w2_b"]).T @ _products(state["w1_a"], state["w2_a"])
+        else:
+            update = x @ self.change(state)
+        return y + state["scale"] * update
+
+    def change(self, state: Leaves) -> jax.Array:
+        return (state["w1_b"].T @ state["w1_a"]) * (state["w2_b"].T @ state["w2_a"])
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return {f"hada_{name}": np.asarray(leaf).T if name.endswith("a") else np.asarray(leaf) for name, leaf in leaves.items()}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        named = {suffix.removeprefix("hada_"): tensor for suffix, tensor in tensors.items()}
+        return {name: tensor.T if name.endswith("a") else tensor for name, tensor in named.items()}
+
+
+def _products(one: jax.Array, two: jax.Array) -> jax.Array:
+    """Every row of one times every row of the other [r^2, n]."""
+    return (one[:, None, :] * two[None, :, :]).reshape(-1, one.shape[1])

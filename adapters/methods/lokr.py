@@ -1,0 +1,123 @@
+"""LoKr: a change of the weights that is a Kronecker product (LyCORIS, Yeh et al., 2024, arXiv:2309.14859).
+
+    y = x W + b + s x D      D^T = C1 (x) C2, C1 [l, m], C2 [k, n], l k = out, m n = in, s = alpha / r
+
+How out and in are cut in two is PEFT's rule: by `decompose_factor` where it divides, near the square root by default. C2 is
+itself a product C2a C2b of rank r unless r is half its size or more; C1 is one with `decompose_both`, unless r is that large.
+C1 (or C1a) starts at zero, the others uniform, as in PEFT, so a fresh adapter changes nothing. Trainable parameters at a site:
+l m + r (k + n), or for a factor that is whole, or cut, its own numbers.
+
+D is not built in `apply`: with x laid out as [m, n], x D is C1 x C2^T laid out as [l, k], the trick that makes Kronecker
+products cheap. Where C2 is a product, its factors are applied one after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import GraftaxError
+from ...typed import Within
+from ..method import Leaves, scalar, zeros
+from ..sites import Site
+from .lycoris import Lycoris, uniform
+
+
+@dataclass(frozen=True)
+class LoKr(Lycoris):
+    """Kronecker product of two small matrices, each whole or of low rank."""
+
+    name: ClassVar[str] = "lokr"
+    summary: ClassVar[str] = "Kronecker product of two small matrices"
+    count: ClassVar[str] = "l m + r (k + n), with l k = out, m n = in"
+    padded: ClassVar[dict[str, int]] = {"w1_a": 1, "w1_b": 0, "w2_a": 1, "w2_b": 0}
+    traced: ClassVar[tuple[str, ...]] = ("decompose_factor",)  # shapes follow from it
+    peft_type: ClassVar[str] = "LOKR"
+
+    decompose_both: bool = False  # C1 may be of low rank too
+    #: the smaller half of in and out, where it divides them; -1: near the square root
+    decompose_factor: Annotated[int, Within(-1, below=1 << 15)] = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decompose_factor == 0:
+            raise GraftaxError(f"lokr: decompose_factor must be -1 or at least 1, got {self.decompose_factor}.")
+
+    def shapes(self, site: Site) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Of C1 and of C2."""
+        (m, n), (left, k) = (factorization(length, self.decompose_factor) for length in site.shape)
+        return (left, m), (k, n)
+
+    def trainable(self, site: Site) -> tuple[str, ...]:
+        (one, two), r = self.shapes(site), self.rank(site)
+        first = ("w1_a", "w1_b") if self.decompose_both and r < max(one) / 2 else ("w1",)
+        second = ("w2_a", "w2_b") if r < max(two) / 2 else ("w2",)
+        return (*first, *second)
+
+    def size(self, site: Site) -> int:
+        return 0 if self.trainable(site) == ("w1", "w2") else self.rank(site)
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        blank = self.blank(site)
+        keys = jax.random.split(key, len(blank))
+        starts = {name: uniform(k, *leaf.shape) for k, (name, leaf) in zip(keys, blank.items(), strict=True)}
+        first = "w1" if "w1" in blank else "w1_a"
+        return starts | {first: blank[first]}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        leaves: Leaves = {}
+        for name, (rows, columns) in zip(("w1", "w2"), self.shapes(site), strict=True):
+            leaves |= {name: zeros(rows, columns), f"{name}_a": zeros(rows, size), f"{name}_b": zeros(size, columns)}
+        return leaves, {"scale": scalar(0.0)}
+
+    # Adapters with a whole factor and with one in two share a layout: then all three leaves are there, and their sum counts.
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        one = _whole(state, "w1")
+        grid = x.reshape(*x.shape[:-1], one.shape[1], -1)
+        half = grid @ state["w2"].T if "w2" in state else 0.0
+        if "w2_a" in state:
+            half = half + grid @ state["w2_b"].T @ state["w2_a"].T
+        return y + state["scale"] * jnp.einsum("lm,...mk->...lk", one, half).reshape(y.shape)
+
+    def change(self, state: Leaves) -> jax.Array:
+        return jnp.kron(_whole(state, "w1"), _whole(state, "w2")).T
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return {f"lokr_{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        return {suffix.removeprefix("lokr_"): tensor for suffix, tensor in tensors.items()}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        cut = {"decompose_both": self.decompose_both, "decompose_factor": self.decompose_factor}
+        return super().to_peft(chosen, sites) | cut
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site], **more: Any) -> Self:
+        config.pop("rank_dropout_scale", None)  # of training
+        both, factor = config.pop("decompose_both", False), config.pop("decompose_factor", -1)
+        return super().from_peft(config, sites, decompose_both=both, decompose_factor=factor, **more)
+
+
+def factorization(length: int, factor: int) -> tuple[int, int]:
+    """Two numbers whose product is `length`: `factor` and the rest, or the divisor nearest the root and not above `factor`."""
+    if length % factor == 0 and factor > 0:
+        return factor, length // factor
+    limit = math.isqrt(length) if factor == -1 else min(factor, math.isqrt(length))
+    small = next(n for n in range(limit, 0, -1) if length % n == 0)
+    return small, length // small
+
+
+def _whole(state: Leaves, name: str) -> Any:
+    """C1 or C2: the leaf that is whole, the product of the two that are not, or the sum."""
+    if f"{name}_a" not in state:
+        return state[name]
+    product = state[f"{name}_a"] @ state[f"{name}_b"]
+    return state[name] + product if name in state else product

@@ -1,0 +1,316 @@
+"""LoRA: a low-rank update of a frozen weight (Hu et al., 2021, arXiv:2106.09685).
+
+    y = x W + b + s (x A^T) B          A [r, in], B [r, out], s = alpha / r, or alpha / sqrt(r) with rsLoRA
+
+A starts uniform (Kaiming with a = sqrt(5), as in PEFT and torch's Linear), B at zero, so a fresh adapter changes nothing.
+rsLoRA's scale (Kalajdzievski, 2023, arXiv:2312.03732) keeps the size of the update independent of the rank. On an embedding,
+y = W[ids] + s A^T[ids] B with A starting at zero and B normal, as in PEFT. `start` names other beginnings; `starts.py` says
+what they are. With `bias` a site has a change of its bias, too: y = x W + b + s ((x A^T) B + d), d [out] from zero.
+
+Both factors keep the rank first: dA = (dy B^T)^T x then transposes the thin matrix and not x, and a rank is padded
+by rows of zeros in *both* (with zeros in B alone the pad would start to train, and the rank would silently grow).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import GraftaxError
+from ...typed import Rate, Size
+from ..formats.peft import words as peft
+from ..method import QUERY_VALUE, Begun, Keys, Leaves, Method, States, pattern_value, scalar, zeros
+from ..sites import Site, TableWeights
+from . import starts
+from .dropout import dropout
+
+_DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Low-rank adaptation of `linear` and `embedding` sites; query and value projections unless `targets` says otherwise."""
+
+    name: ClassVar[str] = "lora"
+    summary: ClassVar[str] = "low-rank update of the weights, y += s x A^T B"
+    count: ClassVar[str] = "r (in + out)"
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "embedding")
+    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
+    fast: ClassVar[tuple[str, ...]] = ("b",)
+    mergeable: ClassVar[bool] = True
+    peft_type: ClassVar[str | None] = "LORA"
+    allowed: ClassVar[tuple[str, ...]] = starts.STARTS  # values of `start`
+
+    r: Size = 8  # rank
+    alpha: float = 16.0  # the update is scaled by alpha / r
+    dropout: Rate = 0.0  # of x, on its way into A, in training
+    rslora: bool = False  # scale by alpha / sqrt(r) instead
+    rank_pattern: Mapping[str, Size] = field(default_factory=dict)  # regex of a module path's end -> its rank
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)  # likewise, its alpha
+    start: str = "default"  # of the factors (`adapters/methods/starts.py`)
+    bias: bool = False  # B has a bias [out], as with PEFT's `lora_bias`; not at embeddings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bias and (type(self) is not LoRA or self.start in starts.ON_RESIDUAL):
+            raise GraftaxError(f"{self.name}: a bias is for plain LoRA, whose factors start beside the weights.")
+        if self.start not in self.allowed:
+            raise GraftaxError(f"{self.name}: start {self.start!r} is none of {', '.join(self.allowed)}.")
+        for rank in (self.r, *self.rank_pattern.values()):
+            if rank % 2 and self.start == "orthogonal":
+                raise GraftaxError(f"{self.name}: an orthogonal start takes even ranks, got {rank}.")
+        if self.start in starts.ON_RESIDUAL and min(self.alpha, *self.alpha_pattern.values(), math.inf) <= 0:
+            raise GraftaxError(f"{self.name}: start {self.start!r} divides by alpha, which must be positive.")
+
+    def size(self, site: Site) -> int:
+        return pattern_value(self.rank_pattern, site.path, self.r)
+
+    def alpha_at(self, site: Site) -> float:
+        return pattern_value(self.alpha_pattern, site.path, self.alpha)
+
+    def scale(self, site: Site) -> float:
+        alpha, r = self.alpha_at(site), self.size(site)
+        return alpha / math.sqrt(r) if self.rslora else alpha / r
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        (rows, out), r = site.shape, self.size(site)
+        if site.kind == "embedding":
+            return {"a": zeros(r, rows), "b": jax.random.normal(key, (r, out))}
+        return self._factors(key, site) | ({"bias": zeros(out)} if self.bias else {})
+
+    def _factors(self, key: jax.Array, site: Site) -> Leaves:
+        """Of a linear layer, at the start."""
+        (rows, out), r = site.shape, self.size(site)
+        if self.start == "gaussian":
+            return {"a": jax.random.normal(key, (r, rows)) / r, "b": zeros(r, out)}
+        if self.start == "orthogonal":
+            return dict(zip("ab", starts.orthogonal(key, site.shape, r), strict=True))
+        bound = 1.0 / math.sqrt(rows)
+        return {"a": jax.random.uniform(key, (r, rows), minval=-bound, maxval=bound), "b": zeros(r, out)}
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        chosen = super().select(sites)
+        tables = ", ".join(site.path for site in chosen if site.kind == "embedding")
+        if self.bias and tables:
+            raise GraftaxError(f"{self.name}: an embedding has no bias; leave {tables} out of its targets.")
+        return chosen
+
+    def begin(self, sites: Sequence[Site], key: Keys, rows: starts.Rows | None = None) -> Begun:
+        if self.start in starts.FROM_ROWS and rows is None:
+            raise GraftaxError(
+                f"{self.name}: start {self.start!r} is made of the rows to be trained on: it needs `train_many`."
+            )
+        if self.start == "eva" and rows is not None:
+            return self._explaining(sites, key, rows)
+        if self.start in starts.ON_RESIDUAL:
+            return OnResidual(**{f.name: getattr(self, f.name) for f in fields(self)}).begin(sites, key, rows)
+        return super().begin(sites, key)
+
+    def _explaining(self, sites: Sequence[Site], key: Keys, rows: starts.Rows) -> Begun:
+        """EVA: sites share out the sum of their ranks; alpha follows the rank, as in PEFT, so without rsLoRA scales stay."""
+        ranks = {site: self.size(site) for site in self.select(sites) if site.kind == "linear"}
+        axes = starts.eva(rows.moments(list(ranks), unit=False), ranks)
+        other = {site.path: len(axes[site]) for site in ranks if len(axes[site]) not in (0, ranks[site])}
+        alphas = {s.path: self.alpha_at(s) * other[s.path] / ranks[s] for s in ranks if s.path in other}
+        bare = {site for site in ranks if not len(axes[site])}
+        method = replace(
+            self,
+            rank_pattern=other | dict(self.rank_pattern),
+            alpha_pattern=alphas | dict(self.alpha_pattern),
+            targets=tuple(s.path for s in self.select(sites) if s not in bare) if bare else self.targets,
+        )
+        _, states = Method.begin(method, sites, key)
+        return method, {s: ({**own, "a": axes[s]} if s in axes else own, fixed) for s, (own, fixed) in states.items()}
+
+    def fixed(self, site: Site) -> Leaves:
+        return {"scale": scalar(self.scale(site)), "dropout": scalar(self.dropout)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        rows, out = site.shape
+        leaves = {"a": zeros(size, rows), "b": zeros(size, out), "bias": zeros(out)}
+        return leaves, {"scale": scalar(0.0), "dropout": scalar(0.0)}
+
+    def trainable(self, site: Site) -> tuple[str, ...]:
+        return tuple(name for name in super().trainable(site) if self.bias or name != "bias")
+
+    def update(self, state: Leaves, x: Any, frozen: Any, key: jax.Array | None) -> jax.Array:
+        """x times the change of the weights, through the rank."""
+        if isinstance(frozen, TableWeights):
+            low = jnp.take(state["a"].T, x, axis=0, mode="clip")
+        else:
+            low = dropout(x, state["dropout"], key) @ state["a"].T
+        change = low @ state["b"]
+        return state["scale"] * (change + state["bias"] if "bias" in state else change)
+
+    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        return y + self.update(state, x, frozen, key)
+
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        weight, *bias = frozen
+        if "bias" in state:
+            bias = [bias[0] + state["scale"] * state["bias"]]
+        return type(frozen)(weight + state["scale"] * (state["a"].T @ state["b"]), *bias)
+
+    def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
+        """Each factor's gradient by the other's inverse Gram matrix (Zhang & Pilanci, 2024, arXiv:2402.02347, eq. 3)."""
+
+        def scaled(other: jax.Array, grad: jax.Array) -> jax.Array:
+            gram = other @ other.T + _DAMPING * jnp.eye(len(other))
+            return jnp.linalg.solve(gram, grad)
+
+        return {**grads, "a": scaled(leaves["b"], grads["a"]), "b": scaled(leaves["a"], grads["b"])}
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        a, b = _SUFFIXES[site.kind]
+        bias = {_BIAS: np.asarray(leaves["bias"])} if "bias" in leaves else {}
+        return {a: np.asarray(leaves["a"]), b: np.asarray(leaves["b"]).T} | bias
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        a, b = _SUFFIXES[site.kind]
+        bias = {"bias": tensors[_BIAS]} if _BIAS in tensors else {}
+        return {"a": tensors[a], "b": tensors[b].T} | bias
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "r": self.r,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "use_rslora": self.rslora,
+            "rank_pattern": dict(self.rank_pattern),
+            "alpha_pattern": dict(self.alpha_pattern),
+            "target_modules": peft.targets_of(self.targets, chosen, sites),
+            "bias": "none",
+            **({"lora_bias": True} if self.bias else {}),
+            "fan_in_fan_out": False,
+            "init_lora_weights": True,  # whatever the start was: PEFT draws, and then reads the file
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
+        start = _read_start(config)
+        if start != "default" and start not in cls.allowed:
+            raise GraftaxError(f"init_lora_weights={start!r} with {cls.name} is not supported; {_CONVERT}.")
+        kind: Any = cls if start == "default" else OnResidual
+        return kind(
+            r=config.pop("r", 8),
+            alpha=config.pop("lora_alpha", 8),
+            dropout=config.pop("lora_dropout", 0.0),
+            rslora=config.pop("use_rslora", False),
+            rank_pattern=config.pop("rank_pattern", None) or {},
+            alpha_pattern=config.pop("alpha_pattern", None) or {},
+            targets=peft.read_targets(config, sites),
+            start=start,
+            bias=bool(config.pop("lora_bias", False)),
+        )
+
+
+@dataclass(frozen=True)
+class OnResidual(LoRA):
+    """LoRA from a start that changes the frozen weights, while it is trained.
+
+        y = x (W - s A0^T B0) + b + s (x A^T) B         A0, B0 what A and B started from, fixed
+
+    The frozen weights are shared by all adapters, so A0^T B0 is subtracted as A^T B is added. What is saved is plain LoRA on
+    the untouched weights, of rank 2r: A and A0, B and -B0 behind one another (`finished`).
+    """
+
+    name: ClassVar[str] = "lora_on_residual"
+    fresh_within: ClassVar[float | None] = 1e-5  # it adds and subtracts the same
+    allowed: ClassVar[tuple[str, ...]] = ("default", *starts.ON_RESIDUAL)  # default: what a key makes (`from_key`)
+
+    def begin(self, sites: Sequence[Site], key: Keys, rows: starts.Rows | None = None) -> Begun:
+        chosen = self.select(sites)
+        linear = [site for site in chosen if site.kind == "linear"]
+        if self.start == "corda" and rows is not None:
+            moments = rows.moments(linear, unit=True)
+            found = {site: starts.corda(site, moments[site], self.size(site), self.scale(site)) for site in linear}
+        elif self.start == "lora_ga" and rows is not None:
+            gradients = rows.gradients(linear)
+            found = {site: starts.lora_ga(site, gradients[site], self.size(site)) for site in linear}
+        else:
+            found = {site: self.began(site) for site in linear}
+        states: States = {}
+        for site in chosen:
+            a0, b0 = found[site] if site in found else self.began(site)
+            own = {"a": a0, "b": b0} if site in found else jax.tree.map(np.asarray, self.init(key(site), site))
+            states[site] = (own, self._beside(site, a0, b0))
+        return self, states
+
+    def began(self, site: Site) -> starts.Factors:
+        """A0 and B0, where they follow from the weights; at embeddings the start is the default one, and they are zero."""
+        r, (rows, out) = self.size(site), site.shape
+        if site.kind == "embedding":
+            return zeros(r, rows), zeros(r, out)
+        return starts.from_weights(self.start, site, r, self.scale(site))
+
+    def fixed(self, site: Site) -> Leaves:
+        return self._beside(site, *self.began(site))
+
+    def _beside(self, site: Site, a0: np.ndarray, b0: np.ndarray) -> Leaves:
+        return super().fixed(site) | {"a0": a0, "b0": b0}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        trainable, fixed = super().identity(site, size)
+        return trainable, fixed | {"a0": trainable["a"], "b0": trainable["b"]}
+
+    def update(self, state: Leaves, x: Any, frozen: Any, key: jax.Array | None) -> jax.Array:
+        return super().update(state, x, frozen, key) - super().update(_at_start(state), x, frozen, None)
+
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        weight, *bias = super().merge(frozen, state)
+        return type(frozen)(weight - state["scale"] * (state["a0"].T @ state["b0"]), *bias)
+
+    def finished(self, states: States) -> Begun:
+        more = math.sqrt(2.0) if self.rslora else 2.0  # alpha, so that the scale stays
+        method = LoRA(
+            r=2 * self.r,
+            alpha=more * self.alpha,
+            dropout=self.dropout,
+            rslora=self.rslora,
+            rank_pattern={path: 2 * rank for path, rank in self.rank_pattern.items()},
+            alpha_pattern={path: more * alpha for path, alpha in self.alpha_pattern.items()},
+            targets=self.targets,
+        )
+        plain: States = {}
+        for site, (own, fixed) in states.items():
+            a, b = np.concatenate([own["a"], fixed["a0"]]), np.concatenate([own["b"], -fixed["b0"]])
+            plain[site] = ({"a": a, "b": b}, method.fixed(site))
+        return method, plain
+
+
+def _at_start(state: Leaves) -> Leaves:
+    return {**state, "a": state["a0"], "b": state["b0"]}
+
+
+_CONVERT = "save it with PEFT's path_initial_model_for_weight_conversion, which makes it plain LoRA"
+
+
+def _read_start(config: dict[str, Any]) -> str:
+    """Pop how PEFT's LoRA began.
+
+    "pissa" and "olora" PEFT repeats on the base model when it loads the file; "default" stands for all that leave the base
+    alone. The others cannot be repeated from a file (PiSSA's fast form draws at random).
+    """
+    began = config.pop("init_lora_weights", True)
+    for key in ("eva_config", "corda_config", "lora_ga_config", "loftq_config"):
+        config.pop(key, None)  # read only at the start
+    began = began.lower() if isinstance(began, str) else began
+    if began is None or isinstance(began, bool) or began in ("gaussian", "eva", "orthogonal", "mica"):
+        return "default"
+    if began in starts.FROM_WEIGHTS:
+        return str(began)
+    raise GraftaxError(f"init_lora_weights={began!r} changed the base model in a way that no file tells; {_CONVERT}.")
+
+
+_BIAS = "lora_B.bias"
+_SUFFIXES = {
+    "linear": ("lora_A.weight", "lora_B.weight"),
+    "embedding": ("lora_embedding_A", "lora_embedding_B"),
+}

@@ -1,0 +1,111 @@
+"""Prefix tuning: trained keys and values that every layer may attend to (Li & Liang, 2021, arXiv:2101.00190).
+
+    attend to [P_k; k], [P_v; v]        P_k, P_v [n, hidden] per layer, n virtual tokens
+
+As in PEFT the prefix is not passed through a network (P-tuning v2, Liu et al., 2022, arXiv:2110.07602) and the real tokens'
+positions start after the virtual ones, which is why the method also acts at the encoder's `input`. An empty slot's virtual
+tokens are masked off. Unlike the other methods a fresh prefix changes the output: it is initialised at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from ...errors import GraftaxError
+from ...typed import Size
+from ..method import Leaves, Method, zeros
+from ..sites import Entry, KeyValue, Site, in_front, split_heads
+
+
+@dataclass(frozen=True)
+class Prefix(Method):
+    """Virtual tokens in every layer's attention."""
+
+    name: ClassVar[str] = "prefix"
+    summary: ClassVar[str] = "trained keys and values in front of every layer's attention"
+    count: ClassVar[str] = "2 n d"
+    acts_on: ClassVar[tuple[str, ...]] = ("attention", "input")
+    padded: ClassVar[dict[str, int]] = {"key": 0, "value": 0, "mask": 0}
+    fresh_within: ClassVar[float | None] = None
+    peft_type: ClassVar[str | None] = "PREFIX_TUNING"
+
+    tokens: Size = 16  # n
+    shifted: bool = True  # the real tokens' positions start after the virtual ones, as in PEFT; in `adapters` they do not
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets is not None:
+            raise GraftaxError("prefix: acts on the attention of every layer and takes no targets.")
+
+    @property
+    def virtual_tokens(self) -> int:
+        return self.tokens if self.shifted else 0
+
+    def size(self, site: Site) -> int:
+        return self.tokens if site.kind == "attention" else 0
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        if site.kind == "input":
+            return {}
+        pair = 0.02 * jax.random.normal(key, (2, self.tokens, *site.shape))
+        return {"key": pair[0], "value": pair[1]}
+
+    def fixed(self, site: Site) -> Leaves:
+        if site.kind == "input":
+            return {"offset": np.asarray(self.tokens if self.shifted else 0, np.int32)}
+        return {"mask": np.ones(self.tokens, bool)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        if site.kind == "input":
+            return {}, {"offset": np.asarray(0, np.int32)}
+        return {"key": zeros(size, *site.shape), "value": zeros(size, *site.shape)}, {"mask": np.zeros(size, bool)}
+
+    def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
+        if isinstance(y, Entry):
+            offset = state["offset"] if y.counted is None else state["offset"] * y.counted
+            return y._replace(positions=y.positions + offset)
+
+        heads = y.key.shape[-3]
+        key, value = (
+            in_front(split_heads(state[name], heads), real, -2) for name, real in (("key", y.key), ("value", y.value))
+        )
+        return KeyValue(key, value, in_front(state["mask"], y.mask, -1))
+
+    # PEFT keeps one tensor [tokens, layers * 2 * hidden]: key and value of layer 0, of layer 1, ...
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        layers = sorted((s for s in states if s.kind == "attention"), key=lambda s: s.layer or 0)
+        pairs = [np.asarray(states[site][leaf]) for site in layers for leaf in ("key", "value")]
+        return {"prompt_embeddings": np.concatenate(pairs, axis=1)}
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        layers = sorted((s for s in like if s.kind == "attention"), key=lambda s: s.layer or 0)
+        pairs = np.split(tensors["prompt_embeddings"], 2 * len(layers), axis=1)
+        states: dict[Site, Leaves] = {s: {} for s in like if s.kind == "input"}
+        return states | {site: {"key": pairs[2 * i], "value": pairs[2 * i + 1]} for i, site in enumerate(layers)}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        layers = [s for s in chosen if s.kind == "attention"]
+        if not self.shifted or len({s.stack for s in layers}) > 1:  # PEFT gives an encoder none, and a decoder one for both
+            return None
+        return {
+            "num_virtual_tokens": self.tokens,
+            "num_layers": len(layers),
+            "token_dim": layers[0].shape[0],
+            "prefix_projection": False,
+            "num_transformer_submodules": 1,
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Prefix:
+        for shape_only in ("num_layers", "token_dim", "num_attention_heads", "num_transformer_submodules"):
+            config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
+        # The network that made the prefix is collapsed when PEFT saves; its settings no longer change anything.
+        config.pop("prefix_projection", None), config.pop("encoder_hidden_size", None)
+        config.pop("init_weights", None)  # how it began
+        return cls(tokens=config.pop("num_virtual_tokens", 0) or 0)

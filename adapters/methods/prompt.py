@@ -1,0 +1,145 @@
+"""Prompt tuning: trained rows in front of the text's word embeddings (Lester et al., 2021, arXiv:2104.08691).
+
+    embeddings [P; E]        P [n, e] trained, E [tokens, e] the text's; e is the width of the word embeddings
+
+As in PEFT positions count from the prompt's first row, the prompt's token type is 0, and what is pooled is position 0: the
+prompt's first row. Logits of tokens are those of the text's own tokens; the encoder drops the prompt's.
+
+In a layout with room for more rows than an adapter has, or for one without a prompt, the rows left over lie between prompt and
+text: masked off, and taking no position. A text with a prompt needs a row of its own, in training batches too (`adds_tokens`).
+
+With `post` the rows come behind the norm of the embeddings instead, without position and type, and the text's positions stay as
+they are: so the library `adapters` has it on these encoders. In an adapter's layout the rows are then held at that norm.
+
+A fresh prompt changes the output. It starts normal with deviation 0.02, as word embeddings are; PEFT's starts with 1.
+Trainable parameters: n e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import GraftaxError
+from ...typed import Size
+from ..method import Leaves, Method, zeros
+from ..sites import Entry, Site, in_front
+
+
+@dataclass(frozen=True)
+class PromptTuning(Method):
+    """Virtual tokens in front of the text."""
+
+    name: ClassVar[str] = "prompt"
+    summary: ClassVar[str] = "trained word embeddings in front of the text"
+    count: ClassVar[str] = "n e"
+    acts_on: ClassVar[tuple[str, ...]] = ("input", "norm")
+    padded: ClassVar[dict[str, int]] = {"prompt": 0, "mask": 0}
+    fresh_within: ClassVar[float | None] = None
+    traced: ClassVar[tuple[str, ...]] = ("post",)
+    adds_tokens: ClassVar[bool] = True
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
+
+    tokens: Size = 16  # n
+    post: bool = False  # the rows come behind the norm of the embeddings
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targets is not None:
+            raise GraftaxError(f"{self.name}: acts on the input and takes no targets.")
+
+    @property
+    def virtual_tokens(self) -> int:
+        return 0 if self.post else self.tokens
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        names = ("input", "embedding_norm") if self.post else ("input",)
+        towers = {site.name.rpartition(".")[0] for site in sites if site.kind == "input"}  # what is read has room for the rows
+        there = [site for site in sites if site.role in names and site.name.rpartition(".")[0] in towers]
+        chosen = super().select(there)
+        if not any(self.holds(site) for site in chosen):
+            raise GraftaxError(f"{self.name}: post puts rows behind the embeddings' norm, and this backbone has none there.")
+        return chosen
+
+    def holds(self, site: Site) -> bool:
+        """Whether the rows are held at this site; at the other one only room is made for them."""
+        return self.post == (site.kind == "norm")
+
+    def size(self, site: Site) -> int:
+        return self.tokens
+
+    def init(self, key: jax.Array, site: Site) -> Leaves:
+        return {"prompt": 0.02 * jax.random.normal(key, (self.tokens, *site.shape))} if self.holds(site) else {}
+
+    def fixed(self, site: Site) -> Leaves:
+        return {"mask": np.ones(self.tokens, bool)}
+
+    def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
+        return {"prompt": zeros(size, *site.shape)} if self.holds(site) else {}, {"mask": np.zeros(size, bool)}
+
+    def rows(self, state: Leaves) -> Any:
+        """The prompt [n, e]."""
+        return state["prompt"]
+
+    def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
+        own, room = state["mask"], state["mask"].shape[-1]
+        if not isinstance(y, Entry):  # the room is in front: of all methods' keys that make some, this one's is the last
+            rows = jnp.where(own[:, None], self.rows(state), y[..., :room, :])
+            return jnp.concatenate([rows, y[..., room:, :]], axis=-2)
+        count = own.sum(dtype=jnp.int32)
+
+        rows = jnp.zeros((room, y.embeddings.shape[-1]), y.embeddings.dtype) if self.post else self.rows(state)
+        own_positions = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
+        return Entry(
+            embeddings=in_front(rows, y.embeddings, -2),
+            types=in_front(jnp.zeros(room, y.types.dtype), y.types, -1),
+            positions=jnp.concatenate([own_positions, self._behind(y, count)], axis=-1),
+            mask=in_front(own, y.mask, -1),
+            pool=None if y.pool is None else jnp.where(count > 0, 0, y.pool + room),
+            counted=None if y.counted is None else in_front(jnp.ones(room, y.counted.dtype), y.counted, -1),
+        )
+
+    def _behind(self, y: Entry, count: jax.Array) -> jax.Array:
+        """Positions of the text's own tokens behind `count` rows of a prompt."""
+        if self.post:
+            return y.positions
+        if y.counted is None:
+            return y.positions + count
+        # Where padding takes no position: transformers sees no ids beside a prompt, and counts it as any other token.
+        straight = y.positions[..., :1] + count + jnp.arange(y.positions.shape[-1], dtype=jnp.int32)
+        return jnp.where(count > 0, straight, y.positions)
+
+    # -- files: PEFT keeps one tensor [tokens, e], under no module's name ----------------------------------------------
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        (prompt,) = (self.rows(leaves) for site, leaves in states.items() if self.holds(site))
+        return {"prompt_embeddings": np.asarray(prompt)}
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        return {site: {"prompt": tensors["prompt_embeddings"]} if self.holds(site) else {} for site in like}
+
+    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        if self.post:
+            return None
+        (site,) = chosen
+        return {
+            "num_virtual_tokens": self.tokens,
+            "num_layers": sum(s.kind == "attention" for s in sites),
+            "num_attention_heads": 1,  # PEFT wants some number, and a prompt has no use for it
+            "token_dim": site.shape[0],
+            "num_transformer_submodules": 1,
+            "prompt_tuning_init": "RANDOM",
+        }
+
+    @classmethod
+    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
+        for shape_only in ("num_layers", "token_dim", "num_transformer_submodules"):
+            config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
+        for start in ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"):
+            config.pop(start, None)  # how the prompt began, not what it does
+        return cls(tokens=config.pop("num_virtual_tokens", 0) or 0)

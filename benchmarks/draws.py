@@ -1,0 +1,93 @@
+"""The rows of a benchmark's task: training rows to draw from, validation and test rows drawn once for everybody.
+
+Validation rows that were held out of the training rows choose a setting; the final trainings draw from all rows, these too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..data.examples import Examples, read_examples, split
+from ..errors import GraftaxError
+from ..paths import expect_file
+from .results import Stage
+from .suite import Suite, TaskSpec
+
+_DRAW = 20_000  # seeds of draws that no training's seed is to repeat
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRows:
+    """A task's examples. `digest` is the sha256 of its files."""
+
+    name: str
+    spec: TaskSpec
+    train: Examples  # of the search
+    whole: Examples  # of the final trainings: those that were held out of them for the search are back
+    val: Examples
+    test: Examples
+    digest: str
+
+    def draw(self, stage: Stage, size: int | None, seed: int) -> Examples:
+        """At most `size` training rows of each label, of rows without labels so many in all; None: all of the stage's.
+
+        They are drawn by `seed`: what seeds differ by, beside the start and the order.
+        """
+        rows = self.train if stage == "search" else self.whole
+        if size is None:
+            return rows
+        by_label: dict[Any, list[int]] = {}
+        for i in np.random.default_rng([_DRAW, seed]).permutation(len(rows)).tolist():
+            by_label.setdefault(rows.labels[i] if rows.labels else None, []).append(i)
+        return rows.take(sorted(i for of_label in by_label.values() for i in of_label[:size]))
+
+
+def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
+    """Rows of one task; shares are held out of the training rows before anything is drawn.
+
+    Raises GraftaxError for a file that is not there, and for labels in the other rows that the training rows do not have.
+    """
+    files = [file for file in (spec.train, spec.val, spec.test) if isinstance(file, str)]
+    digest = hashlib.sha256()
+    for file in files:
+        path = suite.path(file)
+        expect_file(path, f"{path}: no such file, for task {name} of suite {suite.name}.")
+        digest.update(path.read_bytes())
+
+    def read(file: str) -> Examples:
+        return read_examples(suite.path(file), spec.columns, spec.kind)
+
+    def held_out(rows: Examples, share: float) -> tuple[Examples, Examples]:
+        if rows.labels is None and rows.pairs is None and len(rows) == 1:
+            return _cut(rows, share)
+        left, held = split(rows, share, _DRAW)
+        return rows.take(left), rows.take(held)
+
+    every = read(spec.train)
+    whole, test = (every, read(spec.test)) if isinstance(spec.test, str) else held_out(every, spec.test)
+    train, val = (whole, read(spec.val)) if isinstance(spec.val, str) else held_out(whole, spec.val)
+    known = set(train.labels or ())
+    for rows in (val, test):
+        unknown = sorted({str(label) for label in rows.labels or () if label not in known})
+        if unknown:
+            raise GraftaxError(f"{rows.source}: label {unknown[0]!r} is on none of the training rows of task {name}.")
+    return TaskRows(name, spec, train, whole, _some(val, spec.val_rows), _some(test, spec.test_rows), digest.hexdigest())
+
+
+def _cut(rows: Examples, share: float) -> tuple[Examples, Examples]:
+    """A file of plain text in two, at the end of a line."""
+    text = rows.texts[0]
+    at = text.find("\n", int(len(text) * (1 - share))) + 1
+    if not 0 < at < len(text):
+        raise GraftaxError(f"{rows.source}: the text has too few lines to hold {share:g} of it out.")
+    return replace(rows, texts=(text[:at],)), replace(rows, texts=(text[at:],))
+
+
+def _some(rows: Examples, most: int) -> Examples:
+    if len(rows) <= most:
+        return rows
+    return rows.take(sorted(np.random.default_rng(_DRAW).permutation(len(rows))[:most].tolist()))

@@ -1,0 +1,316 @@
+"""A suite: which methods on which tasks and backbones, and how much tuning each gets. A TOML file:
+
+name = "mine"
+backbones = ["sentence-transformers/all-MiniLM-L6-v2"]     # directories or Hub ids; may name $VARIABLES
+data = "$GRAFTAX_DATA"                                     # folder of the tasks' files; relative: to this file
+sizes = [16, 64, "all"]                                    # training rows per class; a learning curve over the data
+seeds = 5                                                  # trainings at the best setting, measured on the test rows
+lrs = [3e-4, 1e-3, 3e-3]                                   # where the search begins (`search.py`); it goes on by their ratio
+schedules = ["linear"]
+epochs = 2                                                 # of its first length, or, where these are fewer
+steps = 100                                                # than so many steps, as many as make them
+
+[tasks.sst2]
+train = "sst2/train.csv"
+val = "sst2/dev.csv"                                       # or a share of the training rows: val = 0.2
+test = "sst2/test.csv"
+test_rows = 500                                            # at most, drawn once
+
+[methods.lora-32]
+method = "lora"                                            # as `graftax train --method`; without it, the table's name
+rank = 32
+lrs = [1e-4, 3e-4, 1e-3]                                   # its own rates to begin with
+
+[general]                                                  # a task nobody trains on: what do adapters forget of it?
+train = "clinc150/train.csv"
+test = "clinc150/test.csv"
+
+Classification tasks have two baselines more than the suite lists: a linear probe, and the nearest class mean over frozen
+features (`baselines.py`), which has no setting and is not searched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ..adapters.methods.named import PROBE, make_method
+from ..data.batches import number_of_batches
+from ..data.examples import Columns
+from ..errors import GraftaxError
+from ..serve.sampling import Beams
+from ..toml_files import read_toml
+from ..train.recipe import Epochs, Recipe
+from ..typed import Count, Positive, Size, Some, Within, checked, read, settle
+from .search import Search
+
+FOLDER = Path(str(files("graftax"))) / "benchmarks" / "suites"
+#: task of `train_many` -> metrics a benchmark of it may compare by; the first is its own
+KINDS = {
+    "classify": ("accuracy", "matthews", "macro_f1"),
+    "lm": ("perplexity",),
+    "sft": ("perplexity", "exact_match", "cer", "bleu", "final_number"),
+    "seq2seq": ("cer", "exact_match", "bleu", "perplexity"),
+}
+
+NEAREST_MEAN = "nearest-mean"  # stands among the methods of a classification task, and is none of a suite's
+
+Share = Annotated[float, Within(above=0.0, below=1.0)]  # of the training rows
+Few = Annotated[int, Within(0, most=20)]  # rates beyond the first ones; doublings of a length
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Where a task's rows are, and what they are measured by."""
+
+    train: str
+    test: str | Share = 0.25  # a file, or a share of the training rows
+    val: str | Share = 0.2
+    kind: str = "classify"
+    metric: str | None = None  # of `benchmarks/scores.py`; None: the kind's own
+    text: str = "text"
+    pair: str | None = None
+    label: str = "label"
+    prompt: str = "prompt"  # of kinds sft and seq2seq
+    completion: str = "completion"
+    backbones: tuple[str, ...] = ()  # of the suite's only these, by the last part of their name; empty: all
+    val_rows: Some = 500  # at most
+    test_rows: Some = 2000
+    max_new_tokens: Some = 64  # of a generated answer
+    num_beams: Beams = 1  # it is generated with; 1: greedily
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if self.kind not in KINDS:
+            raise GraftaxError(f"a benchmark's task cannot be of kind {self.kind!r}; there are {', '.join(KINDS)}.")
+        if self.main_metric not in KINDS[self.kind]:
+            there = ", ".join(KINDS[self.kind])
+            raise GraftaxError(f"a task of kind {self.kind!r} is not measured by {self.metric!r}; there are {there}.")
+
+    @property
+    def main_metric(self) -> str:
+        return self.metric or KINDS[self.kind][0]
+
+    @property
+    def columns(self) -> Columns:
+        named = {"prompt": self.prompt, "completion": self.completion}
+        return Columns(text=self.text, pair=self.pair, label=self.label, **named)
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method with its settings, and its own search grid where it has one."""
+
+    method: str
+    rank: Size | None = None  # of LoRA and its kin, as are the next two; None: the method's own default
+    alpha: Positive | None = None
+    start: str | None = None
+    target: str | None = None
+    options: tuple[str, ...] = ()  # name=value, as `graftax train --option`
+    lrs: tuple[Positive, ...] | None = None
+    steps: Count = 0  # of its search's first length at least, where the suite says fewer
+
+    def __post_init__(self) -> None:
+        settle(self)
+        self.make()  # an unknown method or setting is refused before anything runs
+
+    @property
+    def is_probe(self) -> bool:
+        return self.method in PROBE
+
+    def make(self) -> Any:
+        """What `train_many` takes as `method`."""
+        return make_method(
+            self.method, rank=self.rank, alpha=self.alpha, start=self.start, target=self.target, option=self.options
+        )
+
+
+#: The baseline, where a suite has none of its own; a step on kept features takes a millisecond.
+_PROBE = MethodSpec("probe", lrs=(1e-2, 3e-2, 1e-1), steps=1000)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite as its file says it."""
+
+    name: str
+    backbones: tuple[str, ...]
+    tasks: Mapping[str, TaskSpec]
+    methods: Mapping[str, MethodSpec]
+    lrs: tuple[Positive, ...]
+    description: str = ""
+    published: str = ""  # the figure of others that this suite is to reproduce
+    folder: str = ""  # of the file, where relative paths begin
+    data: str = "$GRAFTAX_DATA"
+    general: TaskSpec | None = None
+    sizes: tuple[Some | Literal["all"], ...] = ("all",)
+    seeds: Size = 5
+    schedules: tuple[str, ...] = ("linear",)
+    epochs: Epochs = 1  # of the search's first length, which has
+    steps: Some = 100  # at least
+    doublings: Few = 4  # of that length, at most: a longer training is not tried
+    widen: Few = 3  # rates beyond either end of `lrs`, at most
+    batch_size: Some = 32
+    max_length: Some = 128
+    weight_decay: Annotated[float, Within(0.0)] = 0.0
+    pack_size: Some | None = 1  # adapters trained at once; None: measured
+    interference: bool = False  # train the seeds of each setting in one pack, too, and compare
+
+    def __post_init__(self) -> None:
+        settle(self, f"suite {self.name}")
+        needed = ("backbones", "tasks", "methods", "lrs", "sizes", "schedules")
+        if empty := [name for name in needed if not getattr(self, name)]:
+            raise GraftaxError(f"suite {self.name}: {empty[0]} is empty.")
+        if unseen := [name for name in (*self.tasks, *self.methods) if not name.strip() or not name.isprintable()]:
+            raise GraftaxError(f"suite {self.name}: tasks and methods need names that can be read, got {unseen[0]!r}.")
+        if len({*map(backbone_name, self.backbones)}) < len(self.backbones):
+            raise GraftaxError(f"suite {self.name}: two backbones have the same name: {', '.join(self.backbones)}.")
+        if not any(map(self.pairs, self.backbones)):
+            raise GraftaxError(f"suite {self.name}: no task is for {', '.join(map(backbone_name, self.backbones))}.")
+        if NEAREST_MEAN in self.methods or not self.methods.get("probe", _PROBE).is_probe:
+            raise GraftaxError(
+                f"suite {self.name}: {NEAREST_MEAN} and probe are names of baselines; call the method otherwise."
+            )
+        if self.general is not None and self.general.kind != "classify":
+            raise GraftaxError(f"suite {self.name}: the task [general] is a classification, not of kind {self.general.kind!r}.")
+        for label, spec in self.methods.items():
+            self._check_rates(label, spec)
+
+    def _check_rates(self, label: str, spec: MethodSpec) -> None:
+        """Refuse rates that the search cannot go on from, or from which it might come to numbers that are no rates."""
+        if not _ascending(self.first_rates(spec)):
+            raise GraftaxError(
+                f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio."
+            )
+        every = self.search(spec, rows=1).rates
+        reach = f"suite {self.name}: going on by their ratio, the rates of {label} are {', '.join(f'{lr:g}' for lr in every)}"
+        if not _ascending(every):
+            raise GraftaxError(f"{reach}; the first ones must be further apart, or nearer.")
+        for lr, schedule in itertools.product((every[0], every[-1]), self.schedules):
+            try:
+                self.recipe(lr, schedule, self.epochs, 0)
+            except GraftaxError as error:
+                raise GraftaxError(f"{reach}: {error}") from error
+
+    def first_rates(self, spec: MethodSpec) -> tuple[float, ...]:
+        """Where the search for a method's learning rate begins."""
+        return self.lrs if spec.lrs is None else spec.lrs
+
+    def recipe(self, lr: float, schedule: str, epochs: int, seed: int) -> Recipe:
+        return Recipe(
+            lr=lr,
+            schedule=schedule,
+            epochs=epochs,
+            seed=seed,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            truncate=True,
+            weight_decay=self.weight_decay,
+        )
+
+    def pairs(self, backbone: str) -> list[tuple[str, int | None]]:
+        """What is trained on a backbone: (task, size)."""
+        named = backbone_name(backbone)
+        here = [name for name, task in self.tasks.items() if not task.backbones or named in task.backbones]
+        return [(name, None if size == "all" else size) for name in here for size in self.sizes]
+
+    def trained(self, task: str) -> dict[str, MethodSpec]:
+        """The methods trained on a task: the suite's, and for a classification a linear probe."""
+        with_probe = self.tasks[task].kind != "classify" or any(spec.is_probe for spec in self.methods.values())
+        return {**self.methods} if with_probe else {"probe": _PROBE, **self.methods}
+
+    def methods_of(self, tasks: Collection[str]) -> list[str]:
+        """The labels of all methods that are trained on some of these tasks."""
+        return [*dict.fromkeys(label for task in self.tasks if task in tasks for label in self.trained(task))]
+
+    def search(self, spec: MethodSpec, rows: int) -> Search:
+        """Where a method's search on so many training rows begins, and how far it may go."""
+        epochs = max(self.epochs, -(-max(self.steps, spec.steps) // number_of_batches(rows, self.batch_size)))
+        return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings)
+
+    def path(self, name: str) -> Path:
+        """A task's file."""
+        if Path(name).is_absolute():
+            return Path(name)
+        folder = Path(self.expanded(self.data, "pass --data-dir")).expanduser()
+        return (Path() if "$" in self.data else Path(self.folder)) / folder / name
+
+    def backbone(self, named: str) -> str:
+        """A backbone's directory, or its Hub id."""
+        found = self.expanded(named, "pass --backbone")
+        return str(Path(self.folder) / found) if (Path(self.folder) / found).is_dir() else found
+
+    def expanded(self, text: str, instead: str) -> str:
+        """With environment variables filled in."""
+        if not all(os.environ.get(variable) for variable in re.findall(r"\$\{?(\w+)", text)):
+            raise GraftaxError(
+                f"suite {self.name} wants {text}, and that variable is not set; set it, {instead}, or run --suite domains, "
+                "whose rows come with graftax."
+            )
+        return os.path.expandvars(text)
+
+    @property
+    def digest(self) -> str:
+        """Changes with whatever changes the cells or what they are compared by."""
+        return hashlib.sha256(
+            repr(dataclasses.replace(self, description="", published="", data="", folder="")).encode()
+        ).hexdigest()
+
+
+def _ascending(rates: Sequence[float]) -> bool:
+    return len(rates) > 1 and all(low < high for low, high in itertools.pairwise(rates))
+
+
+def backbone_name(path: str) -> str:
+    """What a backbone is called in results: the last part of its path or Hub id, in the Hub's cache the model's."""
+    folder = Path(path)
+    if folder.parent.name == "snapshots":  # models--OWNER--NAME/snapshots/COMMIT
+        return folder.parent.parent.name.rpartition("--")[2]
+    return folder.name
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by its name (`benchmarks/suites/NAME.toml`) or file.
+
+    Raises GraftaxError for a file that is not there or not TOML, and for a key that is none of a suite's or holds what is none
+    of its values.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
+    content = read_toml(path, f"no suite {name!r}; there are {there}, or give a .toml file.")
+    if "folder" in content:
+        raise GraftaxError(f"{path}: no such key: folder; data names the folder of the tasks' files.")
+    tasks = {
+        label: checked(table, TaskSpec, f"{path}: [tasks.{label}]") for label, table in _tables(content, "tasks", path).items()
+    }
+    methods = {
+        label: checked({"method": label, **table}, MethodSpec, f"{path}: [methods.{label}]")
+        for label, table in _tables(content, "methods", path).items()
+    }
+    if "general" in content:
+        content["general"] = checked(content["general"], TaskSpec, f"{path}: [general]")
+    usual = {"name": path.stem, "folder": str(path.resolve().parent)}
+    suite = read(Suite, {**usual, **content, "tasks": tasks, "methods": methods}, str(path))
+    known = {*map(backbone_name, suite.backbones)}
+    for label, task in suite.tasks.items():
+        if unknown := [name for name in task.backbones if name not in known]:
+            raise GraftaxError(
+                f"{path}: [tasks.{label}] is for the backbone {unknown[0]}; the suite has {', '.join(sorted(known))}."
+            )
+    return suite
+
+
+def _tables(content: Mapping[str, Any], key: str, path: Path) -> dict[str, dict[str, Any]]:
+    """The tables [tasks.NAME] or [methods.NAME]."""
+    found = content.get(key)
+    if not isinstance(found, dict) or not found or not all(isinstance(table, dict) for table in found.values()):
+        raise GraftaxError(f"{path}: it needs tables [{key}.NAME].")
+    return found

@@ -1,0 +1,215 @@
+"""Where rows come from: files, data sets of `datasets`, data frames, plain dicts. All become one dict per row.
+
+What the values in them mean is said in `values.py`, which of them a task wants in `examples.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import GraftaxError
+from ..json_files import parse_json, refuse_pointer
+from ..notes import note
+from ..paths import expect_file
+from ..typed import Location, checked
+from .text_files import read_as_is
+from .values import Unreadable, is_missing, plain
+
+T = TypeVar("T")
+
+_CSV_LIMIT = threading.Lock()  # the csv module has one limit for the whole process
+_HEAD = 1 << 16  # characters of a file in which its header is
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows, what they are called in error messages, and what the numbers in some columns stand for."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> names, of a `datasets.ClassLabel`
+
+    def require(self, *columns: str) -> None:
+        """An error that names those of the columns that are not there."""
+        if missing := [column for column in columns if column not in self.rows[0]]:
+            there = ", ".join(map(str, self.rows[0]))
+            raise GraftaxError(f"{self.name}: no column {', '.join(map(repr, missing))}; it has {there}.")
+
+    def column(self, column: str, meaning: Callable[[Any], T], blank: bool = False) -> tuple[T, ...]:
+        """What the values of a column mean, none of them missing; `blank`: a text of white space is a value, too.
+
+        Raises GraftaxError, which names the row, where `meaning` raises `Unreadable`.
+        """
+        self.require(column)
+        return tuple(self.cell(i, column, meaning, blank) for i in range(len(self.rows)))
+
+    def cell(self, row: int, column: str, meaning: Callable[[Any], T], blank: bool = False) -> T:
+        """What one value means."""
+        value = plain(self.rows[row].get(column))
+        if is_missing(value) or (isinstance(value, str) and not value.strip() and not blank):
+            raise GraftaxError(f"{self.name}: row {row + 1} has nothing in column {column!r}.")
+        try:
+            return meaning(value)
+        except Unreadable as error:
+            raise GraftaxError(f"{self.name}: row {row + 1}: {error} (column {column!r}).") from None
+
+
+def source_of(data: Any, called: str = "") -> Source:
+    """Rows of a path, a `datasets` data set, a pandas DataFrame or an iterable of dicts; `called` names what has no path.
+
+    Raises GraftaxError: nothing of the kind, no rows, a file that cannot be read, two columns of one name.
+    """
+    if isinstance(data, str | Path):
+        return read_file(checked(data, Location, called or "data"))
+    name = f"{called} ({type(data).__name__})" if called else type(data).__name__
+    if "pandas" in sys.modules and isinstance(data, sys.modules["pandas"].DataFrame):
+        _refuse_twice(data.columns, name)
+        rows: list[Any] = data.astype(object).where(data.notna(), None).to_dict("records")
+    elif isinstance(data, Mapping):
+        raise GraftaxError(
+            f"{name}: its keys are {', '.join(map(str, data))}; rows are a list of dicts, or one split of a data set."
+        )
+    elif isinstance(data, Iterable):
+        rows = list(data)
+    else:
+        raise GraftaxError(f"{name}: no rows; give a file, a data set, a data frame or a list of dicts.")
+    for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise GraftaxError(f"{name}: row {i + 1} is of type {type(row).__name__}; it must be a dict.")
+    features = getattr(getattr(data, "features", None), "to_dict", dict)  # of a data set
+    return _some(Source(name, [dict(row) for row in rows], _classes(features())))
+
+
+def read_file(path: str | Path) -> Source:
+    """Rows of a .csv, .tsv, .jsonl or .parquet file."""
+    path = Path(path)
+    expect_file(path)
+    if path.suffix.lower() not in _READERS:
+        raise GraftaxError(f"{path}: unknown kind of file; use .csv, .tsv, .jsonl or .parquet.")
+    try:
+        return _some(_READERS[path.suffix.lower()](path))
+    except (csv.Error, OSError, ValueError, NotImplementedError) as error:  # the last two are pyarrow's
+        raise GraftaxError(f"{path}: cannot be read ({error}).") from error
+
+
+def parse_json_lines(text: str, source: str) -> list[dict[str, Any]]:
+    """One JSON object per line; blank lines are passed over."""
+    if text.lstrip().startswith("["):
+        raise GraftaxError(f"{source}: a JSON array; write one JSON object per line (JSON lines).")
+    rows = []
+    for i, line in enumerate(io.StringIO(text, newline=None)):
+        if not line.strip():
+            continue
+        row = parse_json(line, f"{source}: line {i + 1}", not_numbers=True)
+        if not isinstance(row, dict):
+            raise GraftaxError(f"{source}: line {i + 1} is not a JSON object.")
+        rows.append(row)
+    return rows
+
+
+def _read_csv(path: Path) -> Source:
+    text = read_as_is(path)
+    separator = _separator(text[:_HEAD])
+    if separator != ",":
+        note(f"{path}: its fields are read as separated by {_SEPARATORS[separator]}.")
+    return _separated(text, separator, str(path))
+
+
+def _read_tsv(path: Path) -> Source:
+    return _separated(read_as_is(path), "\t", str(path))
+
+
+def _separator(head: str) -> str:
+    """What stands between the fields of a CSV file that begins so: a comma, unless one other sign alone parts its header."""
+    parting = [separator for separator in _SEPARATORS if len(_header(head, separator)) > 1]
+    return parting[0] if len(parting) == 1 else ","
+
+
+def _header(head: str, separator: str) -> list[str]:
+    return next(csv.reader(io.StringIO(head, newline=""), delimiter=separator), [])
+
+
+def _separated(text: str, separator: str, name: str) -> Source:
+    """Rows of a text, the first of which is the header."""
+    with _fields_of_any_length(len(text)):
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        _refuse_twice([column for column in reader.fieldnames or () if column], name)  # spreadsheets leave blank ones
+        rows: list[dict[str, Any]] = list(reader)
+    for i, row in enumerate(rows):
+        if None in row:
+            kind = _SEPARATORS[separator]
+            raise GraftaxError(f"{name}: row {i + 1} has more fields than the header; quote texts that hold {kind}.")
+    return Source(name, rows)
+
+
+@contextmanager
+def _fields_of_any_length(size: int) -> Iterator[None]:
+    """The csv module refuses fields of more than 131,072 characters, unless it is told otherwise."""
+    with _CSV_LIMIT:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, size))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def _read_json_lines(path: Path) -> Source:
+    return Source(str(path), parse_json_lines(read_as_is(path), str(path)))
+
+
+def _read_parquet(path: Path) -> Source:
+    import pyarrow.parquet
+
+    refuse_pointer(path)
+    with pyarrow.parquet.ParquetFile(path) as file:
+        _refuse_twice(file.schema_arrow.names, str(path))
+        table = file.read()
+    said = (table.schema.metadata or {}).get(b"huggingface", b"{}").decode()  # by `Dataset.to_parquet`
+    info = parse_json(said, f"{path}: what it says of its features")
+    return Source(str(path), table.to_pylist(), _classes(_within(_within(info, "info"), "features")))
+
+
+_READERS: dict[str, Callable[[Path], Source]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+
+
+def _within(content: Any, key: str) -> Any:
+    return content.get(key) if isinstance(content, dict) else None
+
+
+def _classes(features: Any) -> dict[str, tuple[str, ...]]:
+    """The names of each column of class numbers, or of lists of these, by the features of a data set as it writes them."""
+    found = {}
+    for column, feature in features.items() if isinstance(features, Mapping) else ():
+        while isinstance(feature, list) or (isinstance(feature, Mapping) and "feature" in feature):
+            feature = feature["feature"] if isinstance(feature, Mapping) else dict(enumerate(feature)).get(0)
+        if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" and feature.get("names"):
+            found[column] = tuple(map(str, feature["names"]))
+    return found
+
+
+def _some(source: Source) -> Source:
+    if not source.rows:
+        raise GraftaxError(f"{source.name}: no rows in it.")
+    return source
+
+
+def _refuse_twice(columns: Iterable[Any], name: str) -> None:
+    if twice := [column for column, count in Counter(columns).items() if count > 1]:
+        raise GraftaxError(f"{name}: two columns are called {twice[0]!r}; which one is meant?")

@@ -1,0 +1,58 @@
+"""A module that says how likely each next token is: what decoders and encoder-decoders have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import jax
+from flax import nnx
+
+from ..adapters.graft import SiteCalls
+from ..adapters.sites import LM_HEAD
+from .cross_entropy import likelihood
+from .layers import Embedding, Linear, Transposed
+
+
+class Speaker(nnx.Module):
+    """A module with a projection to the vocabulary."""
+
+    table = "word_embeddings"  # the site of the table that projects, where one does
+
+    @property
+    @abstractmethod
+    def head(self) -> Any:
+        """All weights between the hidden states and the logits: those of `projection`, and what else there is."""
+
+    @property
+    @abstractmethod
+    def projection(self) -> Linear | Embedding:
+        """What projects to the vocabulary: a layer of its own, or the table of the words."""
+
+    @property
+    def lm_head(self) -> Linear | Transposed:
+        """The same as the linear layer that methods see at the site of this name."""
+        return _as_linear(self.projection)
+
+    @abstractmethod
+    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
+        """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`; `head`: for its own."""
+
+    def likelihood(self, hidden: jax.Array, targets: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
+        """Log-likelihood of each token's successor `targets [rows, tokens]`, and whether it was the likeliest."""
+        graphdef, weights = nnx.split(self.head)
+
+        def project(weights: Any, hidden: jax.Array) -> jax.Array:
+            return self.logits(hidden, at, nnx.merge(graphdef, weights))
+
+        acted_on = LM_HEAD in at.state or (isinstance(self.projection, Embedding) and at.projects(self.table))
+        return likelihood(project, weights, hidden, targets, frozen=not acted_on)
+
+    def projected(self, hidden: jax.Array, at: SiteCalls, projection: Linear | Embedding) -> jax.Array:
+        """`hidden` times what projects to the vocabulary, with what adapters change there."""
+        out = at.linear(LM_HEAD, hidden, _as_linear(projection))
+        return at.projection(self.table, hidden, out, projection) if isinstance(projection, Embedding) else out
+
+
+def _as_linear(projection: Linear | Embedding) -> Linear | Transposed:
+    return Transposed(projection) if isinstance(projection, Embedding) else projection

@@ -1,0 +1,118 @@
+"""What a start asks of the rows that are to be trained on: moments of a layer's inputs, gradients of its kernel.
+
+Both are taken over the first batches of the job's first epoch, on the frozen backbone alone. Jobs of one run share the compiled
+programs; each costs a forward and backward pass of every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..adapters.adapter import Adapter, Layout, join
+from ..adapters.methods.full import Full
+from ..adapters.methods.head import Head
+from ..adapters.methods.observer import Observer
+from ..adapters.methods.starts import Moments
+from ..adapters.sites import Site, stack_of
+from ..data.batches import Planned, Shape, number_of_batches, plan_epoch
+from ..data.rows import Rows
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.tokens import Tokenizer
+from ..tasks.labelled import Task
+from .recipe import Recipe
+
+BATCHES = 8  # at most
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The rows of one job, as `adapters.starts.Rows`."""
+
+    backbone: Backbone
+    task: Task
+    tokenizer: Tokenizer
+    recipe: Recipe
+    head: Head | None
+    rows: Rows
+    shape: Shape
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.epochs * number_of_batches(len(self.rows), self.recipe.batch_size)
+
+    @property
+    def ids(self) -> list[np.ndarray]:
+        return [row.ids for row in self.rows.tokens]
+
+    def plan(self) -> list[Planned]:
+        return plan_epoch(self.rows.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]
+
+    def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
+        if not sites:
+            return {}
+        if self.task.targets:
+            raise GraftaxError("a start that is made of the rows' moments needs a backbone that reads one text; use another.")
+        every = self.backbone.sites
+        method = Observer(targets=tuple(site.path for site in sites), unit=unit)
+        adapter = Adapter.create((method,), every)
+        layout = Layout.of([adapter], every)
+        stacked, total = layout.stack(adapter, every), None
+        program = self.backbone.programs.setdefault(Observer, jax.jit(jax.grad(partial(_objective, self.backbone))))
+        for planned in self.plan():
+            inputs = self.tokenizer.lay([self.rows.tokens[i] for i in planned.texts], planned.places, self.shape)
+            fixed = {
+                name: {method.key: {"mask": self._mask(planned, name, len(leaves[method.key]["count"].reshape(-1)))}}
+                for name, leaves in stacked.trainable.items()
+            }
+            found = jax.device_get(program(stacked.trainable, fixed, self.backbone.params, inputs))
+            found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+            total = found if total is None else jax.tree.map(np.add, total, found)
+        assert total is not None
+        states = layout.unstack(adapter, total, every)[method.key]
+        return {
+            site: Moments(seen["gram"] / seen["count"], seen["total"] / seen["count"]) for site, (seen, _) in states.items()
+        }
+
+    def _mask(self, planned: Planned, name: str, layers: int) -> np.ndarray:
+        """1 on the tokens of texts: what an observer at a site of this name reads."""
+        if name == "pooler":  # it reads the first token of each text
+            return (np.arange(self.shape.texts) < len(planned.texts)).astype(np.float32)[:, None]
+        mask = np.zeros((self.shape.rows, self.shape.tokens), np.float32)
+        for i, (row, begin) in zip(*planned, strict=True):
+            mask[row, begin : begin + len(self.rows.tokens[i])] = 1.0
+        return np.broadcast_to(mask, (layers, *mask.shape)) if stack_of(name) else mask
+
+    def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
+        if not sites:
+            return {}
+        from .job import Job  # which imports this module
+        from .pack import Pack
+
+        method = Full(targets=tuple(site.path for site in sites))
+        every = self.backbone.sites_for(self.head)
+        heads = (self.head,) if self.head else ()
+        labels = ("",) * sum(head.labels for head in heads)
+        adapter = Adapter.create((method, *heads), every, seed=self.recipe.seed, task=self.task.name, labels=labels)
+        recipe = self.recipe.replace(optimizer="sgd", preconditioned=False)  # it keeps no moments
+        pack = Pack(self.backbone, self.task, [Job("", recipe, adapter, self.rows, None, self.shape)], 1, self.tokenizer)
+        pack.admit(0, 0)
+        while pack.features and pack.features.step():
+            pass
+        gradients = pack.gradients(BATCHES)
+        states = pack.layout.unstack(adapter, gradients, every)[method.key]
+        return {site: states[site][0]["kernel"] for site in sites}
+
+
+def _objective(backbone: Backbone, trainable: Any, fixed: Any, params: Any, inputs: Any) -> jax.Array:
+    """Any number that every layer has a part in."""
+    out = backbone.encode(params, join(trainable, fixed), inputs)
+    ends = [leaf for leaf in (out.hidden, out.pooled) if leaf is not None]
+    return jnp.sum(jnp.stack([jnp.sum(leaf.astype(jnp.float32)) for leaf in ends]))

@@ -1,0 +1,88 @@
+"""Choosing the pack size by measuring.
+
+On a GPU many small adapters fill the machine better than one; on a CPU packing usually gains nothing (the work is the same,
+and a tick makes slots of other lengths wait). So the step is timed at a few sizes, and a larger pack is taken only where it is
+faster per adapter and fits in memory. Runs so short that measuring would cost more than it can win are not measured.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from ..models.backbone import Backbone
+from ..models.tokens import Tokenizer
+from ..tasks.labelled import Task
+from .job import Job
+from .pack import Pack
+
+_SIZES = {"cpu": (4,), "gpu": (4, 16, 64), "tpu": (4, 16, 64)}
+_WORTH = 1.1  # a larger pack must be this much faster per adapter
+_WAITING = 0.7  # share of the slots that take part in a tick when their lengths differ
+_SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
+
+
+def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], tokenizer: Tokenizer) -> tuple[int, str]:
+    """The number of slots that trains these jobs fastest, 1 where that cannot be told or does not matter; and why."""
+    platform = jax.default_backend()
+    sizes = [n for n in _SIZES.get(platform, ()) if n <= len(jobs)]
+    if not sizes:
+        return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
+    if platform == "cpu" and _estimated_seconds(backbone, jobs) < _SHORT:
+        return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
+    alone = _seconds_per_adapter(Pack(backbone, task, jobs, 1, tokenizer))
+    assert alone is not None
+    best, chosen = alone, 1
+    for size in sizes:
+        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size, tokenizer))
+        if seconds is None:
+            return chosen, f"{size} at once do not fit in memory"
+        if seconds / _WAITING > best / _WORTH:
+            return chosen, f"{size} at once were measured, and are no faster"
+        best, chosen = seconds / _WAITING, size
+    return chosen, f"measured, {alone / best:.1f} times as fast as one after another"
+
+
+def _estimated_seconds(backbone: Backbone, jobs: Sequence[Job]) -> float:
+    """Work of the run at 6 FLOP per weight and token and 40 GFLOP/s, a modest laptop."""
+    c = backbone.config
+    weights = c.num_layers * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
+    tokens = sum(job.shape.rows * job.shape.tokens * job.steps_per_epoch * job.recipe.epochs for job in jobs)
+    return 6.0 * weights * tokens / 40e9
+
+
+def _seconds_per_adapter(pack: Pack) -> float | None:
+    """Median time of a tick over its slots; None where the pack would not fit in memory."""
+    slots = len(pack.places)
+    for slot in range(slots):
+        pack.admit(slot, 0)
+    if not _fits(pack):
+        return None
+    while not pack.tick():
+        pass
+    times = []
+    for _ in range(3):
+        for place in filter(None, pack.places):
+            place.position = 0  # the job may have a single batch
+        jax.block_until_ready(pack.state.step)
+        began = time.perf_counter()
+        pack.tick()
+        jax.block_until_ready(pack.state.step)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)) / slots
+
+
+def _fits(pack: Pack) -> bool:
+    """Whether the step's buffers, as XLA counts them, leave a third of the free memory."""
+    memory = pack.step_program().memory_analysis()
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else 0
+    if jax.default_backend() == "cpu":
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        stats = jax.local_devices()[0].memory_stats() or {}
+        free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+    return needed < free * 2 / 3
