@@ -193,7 +193,7 @@ def test_preferences_and_generated_answers(graftax: Graftax, teller_dir: Path, t
     found = json.loads(graftax(*generate, *adapter).out)
     assert found.keys() == {"exact_match", "cer", "bleu", "chrf", "rouge1", "rouge2", "rougeL"}
     assert graftax(*generate, "--score", "gsm8k").out == '{"accuracy": 0.0}\n'
-    assert "give --adapter: this checkpoint brings no head of its own. A language model alone: --generate." in graftax(*measure).err
+    assert graftax(*measure).err.endswith("A language model alone: --generate.\n")
 
 
 def test_generate_answers_chats(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None:
