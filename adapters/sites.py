@@ -6,6 +6,7 @@ a *kind*, and the kind fixes what a method is given there:
 | kind        | x                              | y, what the method may change            | frozen                       |
 |-------------|--------------------------------|------------------------------------------|------------------------------|
 | `linear`    | input `[..., T, in]`           | output `[..., T, out]`                   | `LinearWeights(kernel, bias)`|
+| `conv`      | a feature map `[..., H, W, in]`| output `[..., H', W', out]`              | `ConvWeights`, with geometry |
 | `norm`      | input `[..., T, d]`            | output `[..., T, d]`                     | `NormWeights(scale, bias)`   |
 | `embedding` | ids `[..., T]`                 | looked-up rows `[..., T, d]`             | `TableWeights(table)`        |
 | `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
@@ -16,9 +17,11 @@ a *kind*, and the kind fixes what a method is given there:
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
 
 A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
-end. At `text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear` or `norm`
-site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear`
-site all the same, for methods whose targets name it: what acts there changes what is said and not what is read.
+end. Of a picture, whose feature maps are `[..., height, width, channels]`, two axes stand where T does: at `norm`, `branch` and
+`stream` sites a method that treats every token by itself treats every position of a feature map so. At `text` the id of a
+token that a method has put in front is -1. Every weight's bias belongs to its `linear`, `conv` or `norm` site. Where an
+embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear` site all the
+same, for methods whose targets name it: what acts there changes what is said and not what is read.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import jax
 import jax.numpy as jnp
 
 LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
-KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
+KINDS = ("linear", "conv", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ class Site:
     name: str  # "layers.query", "decoder.layers.query": the backbone's name, a key in adapter trees
     kind: str  # one of `KINDS`
     path: str  # "bert.encoder.layer.3.attention.self.query": the module in Hugging Face's task model
-    shape: tuple[int, ...]  # linear (in, out); embedding (rows, dim); every other kind (dim,), of keys at `attention`
+    #: linear (in, out); conv (height, width, in / groups, out); embedding (rows, dim); else (dim,), of keys at `attention`
+    shape: tuple[int, ...]
     layer: int | None = None  # index in the stack of layers, None outside it
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
-    biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
+    biased: bool = True  # whether the module, linear, conv or norm, has a bias; if not, methods are shown one of zeros
+    geometry: Geometry | None = None  # of a convolution
     conv1d: bool = False  # a linear layer whose module in Hugging Face's model is a Conv1D
     tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
     above: bool = False  # above the layers, or heard by those layers alone that carry state themselves (`text`)
@@ -72,6 +77,47 @@ class LinearWeights(NamedTuple):
     bias: jax.Array  # [out]
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution's kernel walks over a feature map; pairs are height, then width.
+
+    `padding`: how many zeros before and behind each axis; None: as many as TensorFlow's "SAME" has, which depends on the
+    feature map's size: the output is as large as the input divided by the stride, rounded up, and an odd zero is put behind.
+    `groups`: the input's channels are cut into so many groups, each of which is read by as large a part of the outputs.
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[tuple[int, int], tuple[int, int]] | None = ((0, 0), (0, 0))
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """`x [..., height, width, in]` by `kernel [kh, kw, in / groups, out]`: `[..., height', width', out]`."""
+        y = jax.lax.conv_general_dilated(
+            x.reshape(-1, *x.shape[-3:]),  # it takes one leading axis, neither none nor several
+            kernel,
+            window_strides=self.stride,
+            padding="SAME" if self.padding is None else self.padding,
+            rhs_dilation=self.dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+        return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+class ConvWeights(NamedTuple):
+    """A pytree of two arrays: the geometry is static, so it is compiled in and no method can change it."""
+
+    kernel: jax.Array  # [kh, kw, in / groups, out]
+    bias: jax.Array  # [out]
+    geometry: Geometry
+
+    def convolve(self, x: jax.Array) -> jax.Array:
+        """`x [..., height, width, in]` to `[..., height', width', out]`."""
+        return self.geometry.convolve(x, self.kernel) + self.bias
+
+
 class NormWeights(NamedTuple):
     scale: jax.Array  # [dim]
     bias: jax.Array  # [dim]
@@ -82,7 +128,12 @@ class TableWeights(NamedTuple):
 
 
 #: What a method finds frozen at a site, by kind; the other kinds have no weights.
-WEIGHTS: dict[str, Any] = {"linear": LinearWeights, "norm": NormWeights, "embedding": TableWeights}
+WEIGHTS: dict[str, Any] = {
+    "linear": LinearWeights,
+    "conv": ConvWeights,
+    "norm": NormWeights,
+    "embedding": TableWeights,
+}
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])
