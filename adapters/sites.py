@@ -34,6 +34,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .geometry import Geometry, convolve
+
 LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
 KINDS = ("linear", "conv", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
 
@@ -77,35 +79,6 @@ class LinearWeights(NamedTuple):
     bias: jax.Array  # [out]
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Geometry:
-    """How a convolution's kernel walks over a feature map; pairs are height, then width.
-
-    `padding`: how many zeros before and behind each axis; None: as many as TensorFlow's "SAME" has, which depends on the
-    feature map's size: the output is as large as the input divided by the stride, rounded up, and an odd zero is put behind.
-    `groups`: the input's channels are cut into so many groups, each of which is read by as large a part of the outputs.
-    """
-
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[tuple[int, int], tuple[int, int]] | None = ((0, 0), (0, 0))
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """`x [..., height, width, in]` by `kernel [kh, kw, in / groups, out]`: `[..., height', width', out]`."""
-        y = jax.lax.conv_general_dilated(
-            x.reshape(-1, *x.shape[-3:]),  # it takes one leading axis, neither none nor several
-            kernel,
-            window_strides=self.stride,
-            padding="SAME" if self.padding is None else self.padding,
-            rhs_dilation=self.dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        return y.reshape(*x.shape[:-3], *y.shape[1:])
-
-
 class ConvWeights(NamedTuple):
     """A pytree of two arrays: the geometry is static, so it is compiled in and no method can change it."""
 
@@ -115,7 +88,7 @@ class ConvWeights(NamedTuple):
 
     def convolve(self, x: jax.Array) -> jax.Array:
         """`x [..., height, width, in]` to `[..., height', width', out]`."""
-        return self.geometry.convolve(x, self.kernel) + self.bias
+        return convolve(x, self.kernel, self.geometry) + self.bias
 
 
 class NormWeights(NamedTuple):

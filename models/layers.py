@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..adapters.sites import ConvWeights, Geometry, LinearWeights, NormWeights, TableWeights
+from ..adapters.geometry import Geometry
+from ..adapters.sites import ConvWeights, LinearWeights, NormWeights, TableWeights
 from .ops import layer_norm, rms_norm
 from .quantised import dense
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from graftax.adapters.sites import ConvWeights, Geometry, Site
+from graftax.adapters.geometry import Geometry
+from graftax.adapters.sites import ConvWeights, Site
 
 #: By name: channels in and out, the kernel's height and width, and the geometry, of torch's kinds.
 CASES: dict[str, tuple[tuple[int, int, int, int], Geometry]] = {
