@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _ZERO = bytes(4)  # float32's
 MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
 QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qkv: one projection for query, key and value
+CONVOLUTIONS = ("conv_in", "conv_out")  # likewise, in a convolutional block: what enters its inner channels, what leaves them
 Leaves = dict[str, Any]  # leaf name -> array
 T = TypeVar("T")
 Targets = str | tuple[str, ...] | None

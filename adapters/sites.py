@@ -26,13 +26,14 @@ same, for methods whose targets name it: what acts there changes what is said an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .geometry import Geometry, convolve
 
@@ -73,6 +74,11 @@ class Site:
     def stack(self) -> str:
         return stack_of(self.name)
 
+    @property
+    def inputs(self) -> int:
+        """Of a linear layer or a convolution: channels of what enters it, of all groups."""
+        return self.shape[-2] * (self.geometry.groups if self.geometry else 1)
+
 
 class LinearWeights(NamedTuple):
     kernel: jax.Array  # [in, out]
@@ -100,13 +106,24 @@ class TableWeights(NamedTuple):
     table: jax.Array  # [rows, dim]
 
 
-#: What a method finds frozen at a site, by kind; the other kinds have no weights.
+#: What a method finds frozen at a site, by kind; the other kinds have no weights. Their fields are arrays, and a geometry.
 WEIGHTS: dict[str, Any] = {
     "linear": LinearWeights,
     "conv": ConvWeights,
     "norm": NormWeights,
     "embedding": TableWeights,
 }
+
+
+#: Names of those arrays.
+ARRAYS = {kind: tuple(name for name in found._fields if name != "geometry") for kind, found in WEIGHTS.items()}
+
+
+def weights_of(kind: str, arrays: Mapping[str, np.ndarray], geometry: Geometry | None = None) -> Any:
+    """The weights at a site of its arrays by name, on the host; where it has no bias, with one of zeros."""
+    width = next(iter(arrays.values())).shape[-1]
+    whole = {name: arrays.get(name, np.zeros(width, np.float32)) for name in ARRAYS[kind]}
+    return WEIGHTS[kind](**whole) if geometry is None else WEIGHTS[kind](**whole, geometry=geometry)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])
