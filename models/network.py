@@ -1,8 +1,8 @@
 """What every backbone's module is: a frozen network that asks at its sites what an adapter does there.
 
 A network computes with its parts' weights, and asks `grafts.outside()` at each site (`SiteCalls` in `adapters/graft.py`), so
-that methods act there. Its attributes are called as its parts are: the part `first` is `self.first`, the part `stage.layers.conv`
-is `self.stage.layers.conv`. Layers of one kind are a `Stack`, and several stacks one behind another a `Chain` (`stack.py`).
+that methods act there. Its attributes are called as its parts are: the part `first` is `self.first`, `stage.layers.conv` is
+`self.stage.layers.conv`. Layers of one kind are a `Stack`, and several stacks one behind another a `Chain` (`stack.py`).
 """
 
 from __future__ import annotations
