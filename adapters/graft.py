@@ -80,6 +80,9 @@ class SiteCalls:
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._site("linear", name, module.weights(), module.compute, x)
 
+    def conv(self, name: str, x: jax.Array, module: Module) -> jax.Array:
+        return self._site("conv", name, module.weights(), module.compute, x)
+
     def norm(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._site("norm", name, module.weights(), module.compute, x)
 

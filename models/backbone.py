@@ -21,7 +21,7 @@ from flax import nnx
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
 from ..adapters.methods.head import FIRST, POOLED, TOKENS, Head
-from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
+from ..adapters.sites import ARRAYS, KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
 from ..shown import Shown
@@ -30,7 +30,8 @@ from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
 from .network import Unrolled
-from .parts import Weight
+from .parts import Part, Weight
+from .quantised import dense
 
 _UNROLLED = 12  # layers at most
 
@@ -126,13 +127,13 @@ class Backbone(Shown):
         config, family, sites = self.config, self.family, []
         stacks = {layers.name: layers for layers in family.stacks(config)}
         paths = family.layer_paths(config)
-        for part in (part for part in family.parts(config) if part.kind in KINDS):
+        for part in (part for part in family.parts(config) if part.site in KINDS):
             around = stacks.get(part.stack or part.above)
             for layer, path in enumerate(part.paths(paths)):
                 sites.append(
                     Site(
                         name=part.name,
-                        kind=part.kind,
+                        kind=part.site,
                         path=path if part.task else family.task_path(path),
                         shape=part.shape,
                         role=part.role or part.name,
@@ -145,8 +146,11 @@ class Backbone(Shown):
                         axes=part.kernel_axes,
                         within=part.path if part.path or part.stack else part.name,
                         hidden=around.hidden if around else config.hidden_size,
+                        geometry=part.geometry,
                         tied=part.kind == "linear" and bool(part.tied),
-                        weights=partial(self._frozen, part.kind, part.tied or part.name, layer if part.stack else ...),
+                        weights=partial(
+                            self._frozen, part.site, part.tied or part.name, layer if part.stack else ..., part.geometry
+                        ),
                     )
                 )
         top = [*stacks][-1] if stacks else ""
@@ -158,17 +162,16 @@ class Backbone(Shown):
         """How its sites lie to one another."""
         return Structure.of(self.sites)
 
-    def _frozen(self, kind: str, name: str, index: Any) -> Any:
+    def _frozen(self, part: Part, index: Any) -> Any:
         """The frozen weights at a site, float32 on the host; None where it has none."""
-        if kind not in WEIGHTS:
+        if part.site not in WEIGHTS:
             return None
-        if kind == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
-            table = np.asarray(self._host[f"{name}.table"], np.float32)
-            return WEIGHTS[kind](table.T, np.zeros(len(table), np.float32))
-        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in WEIGHTS[kind]._fields}
+        name = part.tied or part.name
+        if part.site == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
+            return weights_of(part.site, {"kernel": np.asarray(self._host[f"{name}.table"], np.float32).T})
+        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in ARRAYS[part.site]}
         there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
-        width = next(iter(there.values())).shape[-1]
-        return WEIGHTS[kind](*(there.get(leaf, np.zeros(width, np.float32)) for leaf in found))
+        return weights_of(part.site, there, part.geometry)
 
     @cached_property
     def _host(self) -> dict[str, np.ndarray]:
@@ -271,8 +274,8 @@ class Backbone(Shown):
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, layers stacked."""
         every = {weight.name: weight for weight in self.weights}
-        owners = {weight.part: self._module_at(self.params, weight.part).weights() for weight in every.values()}
-        return {name: np.asarray(getattr(owners[weight.part], weight.leaf)) for name, weight in every.items()}
+        modules = {weight.part: self._module_at(self.params, weight.part) for weight in every.values()}
+        return {name: np.asarray(dense(getattr(modules[w.part], w.leaf)[...])) for name, w in every.items()}
 
     def frozen_at(self, params: Any, name: str) -> Any:
         """The frozen weights at a site, of all layers stacked; None where it has none."""

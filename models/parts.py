@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..adapters.sites import LM_HEAD, OUT_IN
+from ..adapters.geometry import Geometry
+from ..adapters.sites import LM_HEAD, OIHW, OUT_IN
 
 LayerPaths = Mapping[str, tuple[str, ...]]  # by stack: module path of each of its layers
 
@@ -48,10 +49,15 @@ class Leaf:
     axes: tuple[int, ...] | None = None  # see `Weight`; None: in the order in which they are here
 
 
-#: By kind, what arrays a module has. A constant is no site.
+#: By kind, what arrays a module has. A constant is no site; a batch norm is one of kind `norm`.
 LEAVES: dict[str, tuple[Leaf, ...]] = {
     "linear": (Leaf("kernel", "weight", OUT_IN), Leaf("bias", "bias")),
+    "conv": (Leaf("kernel", "weight", OIHW), Leaf("bias", "bias")),
     "norm": (Leaf("scale", "weight"), Leaf("bias", "bias")),
+    "batch_norm": (
+        *(Leaf("scale", "weight"), Leaf("bias", "bias")),
+        *(Leaf("mean", "running_mean"), Leaf("var", "running_var")),
+    ),
     "embedding": (Leaf("table", "weight"),),
     "constant": (Leaf("value", ""),),
 }
@@ -90,23 +96,29 @@ class Part:
     kind: str
     name: str  # ours: "layers.query", "word_embeddings"; the path of the backbone's module that holds its weights
     path: str  # Hugging Face module path, relative to the layer in a stack; empty: the layer itself
-    shape: tuple[int, ...]  # linear (in, out); norm, branch, stream, attention, input (dim,); embedding (rows, dim); constant
+    shape: tuple[int, ...]  # of linear, conv, embedding as of a site; norm, branch, stream, attention, input (dim,); constant
     role: str = ""  # what it is in its layer or tower, "query"; empty: its name
     stack: str = ""  # the stack of layers that has it in every layer
     above: str = ""  # outside the stacks: the one that it lies above; empty: below all of them
     tower: str = ""  # of an encoder-decoder: "encoder" or "decoder"
-    bias: bool = True  # of a linear layer or norm
+    bias: bool = True  # of a linear layer, convolution or norm
+    geometry: Geometry | None = None  # of a convolution
     task: bool = False  # a module of the task model beside the backbone, like `lm_head`: its path takes no prefix
     axes: tuple[int, ...] | None = None  # of a kernel's in a checkpoint (`Weight`), where that is not its kind's usual order
     stored: str = ""  # where checkpoints hold its weights, if not at `path`
     tied: str = ""  # the part whose weights it uses, having none of its own
+
+    @property
+    def site(self) -> str:
+        """The kind of its sites."""
+        return "norm" if self.kind == "batch_norm" else self.kind
 
     def weights(self, layer_paths: LayerPaths) -> Iterator[Weight]:
         """The arrays of this part, layer by layer."""
         for leaf in LEAVES.get(self.kind, ()):
             if self.tied or (leaf.name == "bias" and not self.bias):
                 continue
-            shape = self.shape[1:] if (self.kind, leaf.name) == ("linear", "bias") else self.shape
+            shape = self.shape[-1:] if leaf.name == "bias" else self.shape
             axes = (self.kernel_axes if leaf.name == "kernel" else leaf.axes) or tuple(range(len(shape)))
             for layer, path in enumerate((self.stored,) if self.stored else self.paths(layer_paths)):
                 key = f"{path}.{leaf.key}" if leaf.key else path

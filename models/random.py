@@ -21,7 +21,7 @@ def random_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.nda
     for part in family.parts(typed):
         for weight in part.weights(family.layer_paths(typed)):
             noise = 0.02 * random.standard_normal(weight.stored_shape, np.float32)
-            tensors[weight.key] = noise + 1.0 if part.kind == "norm" and weight.leaf == "scale" else noise
+            tensors[weight.key] = noise + 1.0 if weight.leaf in ("scale", "var") else noise
     return tensors
 
 
