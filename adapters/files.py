@@ -35,6 +35,7 @@ from .located import find_adapter
 from .method import MODEL_PREFIX, Method
 from .methods.head import FIRST, Head
 from .methods.registry import method_class
+from .sites import IN_OUT
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -177,7 +178,7 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     kind = _TASK_TYPES[adapter.task]
     if body.peft_task not in (None, kind):
         return None
-    fields, conv1d = body.to_peft(chosen, backbone.sites), any(site.conv1d for site in chosen)
+    fields, conv1d = body.to_peft(chosen, backbone.sites), any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
     if conv1d and body.peft_type not in CONV1D_TYPES:
         return None
     options = peft_beside.written(beside, adapter.states, body, backbone.sites_for(head))

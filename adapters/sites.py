@@ -26,9 +26,9 @@ same, for methods whose targets name it: what acts there changes what is said an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .geometry import Geometry, convolve
+
+#: Orders of a kernel's axes in checkpoints, as permutations: our axis i is the checkpoint's axis `axes[i]`.
+OUT_IN, IN_OUT = (1, 0), (0, 1)  # a linear layer's: PyTorch's Linear has [out, in]; GPT-2's Conv1D [in, out], as it is here
+OIHW = (2, 3, 1, 0)  # a convolution's: PyTorch has [out, in, height, width], here it is [height, width, in, out]
 
 LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
 KINDS = ("linear", "conv", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
@@ -50,29 +54,27 @@ class Site:
     path: str  # "bert.encoder.layer.3.attention.self.query": the module in Hugging Face's task model
     #: linear (in, out); conv (height, width, in / groups, out); embedding (rows, dim); else (dim,), of keys at `attention`
     shape: tuple[int, ...]
-    layer: int | None = None  # index in the stack of layers, None outside it
+    role: str = ""  # its part in what it belongs to, "query", the same for every family
+    stack: str = ""  # the stack of layers that it lies in, "layers" or "decoder.layers"; empty outside the stacks
+    layer: int | None = None  # index in that stack, None outside
+    above: str = ""  # outside: the stack that it lies above, at which what is heard in adapted layers alone (`text`) lies too
+    tower: str = ""  # of an encoder-decoder: the one of its towers that it lies in, "encoder" or "decoder"
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     biased: bool = True  # whether the module, linear, conv or norm, has a bias; if not, methods are shown one of zeros
     geometry: Geometry | None = None  # of a convolution
-    conv1d: bool = False  # a linear layer whose module in Hugging Face's model is a Conv1D
+    axes: tuple[int, ...] = ()  # of a kernel: which axis of the checkpoint's tensor each of its own is (`OUT_IN`, `IN_OUT`)
     tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
-    above: bool = False  # above the layers, or heard by those layers alone that carry state themselves (`text`)
-    hidden: int = 0  # channels of the residual stream
-    within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
+    hidden: int = 0  # channels of the residual stream there
+    within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stacks
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
     weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.path))  # which tell sites apart; of all fields it takes several times as long
 
-    @property
-    def role(self) -> str:
-        """The part's name without its stack: "query", the same for every family."""
-        return self.name.rpartition(".")[2]
-
-    @property
-    def stack(self) -> str:
-        return stack_of(self.name)
+    def as_stored(self, kernel: np.ndarray) -> np.ndarray:
+        """A kernel of this shape with its axes in a checkpoint's order; `transpose(site.axes)` goes back."""
+        return kernel.transpose(np.argsort(self.axes))
 
     @property
     def inputs(self) -> int:
@@ -185,28 +187,3 @@ class Entry(NamedTuple):
     pool: jax.Array | None  # [...]: the position that is pooled; None where that is the text's last
     #: [..., T]: 0 where a position stays whatever is put in front (RoBERTa's padding), else 1; None: 1 everywhere
     counted: jax.Array | None = None
-
-
-@cache
-def stack_of(name: str) -> str:
-    """The stack of layers that a site is in, as its name begins; "" outside.
-
-    "layers." of "layers.query"; of an encoder-decoder's two "encoder.layers." and, of "decoder.layers.cross.key",
-    "decoder.layers.".
-    """
-    before, found, _ = name.partition("layers.")
-    return before + found if found else ""
-
-
-def layers_of(sites: Sequence[Site]) -> dict[str, int]:
-    """Layers that have weights of their own, by stack."""
-    found: dict[str, int] = {}
-    for site in sites:
-        if site.layer is not None:
-            found[site.stack] = max(found.get(site.stack, 0), site.layer + 1)
-    return found
-
-
-def number_of_layers(sites: Sequence[Site]) -> int:
-    """Those of the largest stack."""
-    return max(layers_of(sites).values(), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -70,8 +71,8 @@ def answer(method: Method, state: Leaves, weights: ConvWeights, x: jax.Array, mi
 
 def sited(case: str, weights: ConvWeights) -> Site:
     """The case's site, that knows its weights."""
-    site, held = site_of(case), jax.tree.map(np.asarray, weights)
-    return Site(site.name, site.kind, site.path, site.shape, geometry=site.geometry, within=site.within, weights=lambda: held)
+    held = jax.tree.map(np.asarray, weights)
+    return dataclasses.replace(site_of(case), weights=lambda: held)
 
 
 def in_peft(config: Any, case: str, weights: ConvWeights) -> Any:
@@ -225,7 +226,7 @@ def test_norm_tuning_on_a_batch_norm() -> None:
 @pytest.mark.parametrize("place", ["houlsby", "parallel", "plus"])
 def test_a_bottleneck_treats_every_position_by_itself(place: str) -> None:
     method = Bottleneck(width=3, place=place)
-    site = Site("conv_branch", "branch", "block", (6,), within="block")
+    site = Site("conv_branch", "branch", "block", (6,), "conv_branch", within="block")
     assert method.select([site]) == [site]
     state, random = randomised(method, site), np.random.default_rng(1)
     x, y = (jnp.asarray(random.standard_normal((2, 5, 4, 6), np.float32)) for _ in range(2))
