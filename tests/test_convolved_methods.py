@@ -66,7 +66,9 @@ def randomised(method: Method, site: Site, seed: int = 0, size: int | None = Non
 
 def answer(method: Method, state: Leaves, weights: ConvWeights, x: jax.Array, mixed: bool = False) -> np.ndarray:
     module = Conv({"c.kernel": weights.kernel, "c.bias": weights.bias}, "c", weights.geometry)
-    return np.asarray(jax.jit(lambda state, x: SiteCalls({"c": {method.key: state}}, mixed).conv("c", x, module))(state, x))
+    return np.asarray(
+        jax.jit(lambda state, x: SiteCalls({"c": {method.key: state}}, mixed=mixed).conv("c", x, module))(state, x)
+    )
 
 
 def sited(case: str, weights: ConvWeights) -> Site:
