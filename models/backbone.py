@@ -148,9 +148,7 @@ class Backbone(Shown):
                         hidden=around.hidden if around else config.hidden_size,
                         geometry=part.geometry,
                         tied=part.kind == "linear" and bool(part.tied),
-                        weights=partial(
-                            self._frozen, part.site, part.tied or part.name, layer if part.stack else ..., part.geometry
-                        ),
+                        weights=partial(self._frozen, part, layer if part.stack else ...),
                     )
                 )
         top = [*stacks][-1] if stacks else ""
