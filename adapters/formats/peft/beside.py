@@ -31,7 +31,7 @@ from ...methods.head import Head
 from ...methods.lora import LoRA
 from ...methods.trainable_tokens import TrainableTokens
 from ...patterns import matches
-from ...sites import LM_HEAD, WEIGHTS, Site
+from ...sites import ARRAYS, LM_HEAD, WEIGHTS, Site
 from .dialect import MODEL_PREFIX, file_key
 from .dialects import dialect_of
 from .in_place import ROWS
@@ -92,7 +92,7 @@ def _change(site: Site, field: str, saved: np.ndarray) -> np.ndarray:
 
 def _keys(site: Site) -> dict[str, str]:
     """The key of each of a site's weights, by its field."""
-    fields = [field for field in WEIGHTS[site.kind]._fields if field != "bias" or site.biased]
+    fields = [field for field in ARRAYS[site.kind] if field != "bias" or site.biased]
     return {field: file_key(site, _SUFFIX[field]) for field in fields}
 
 
@@ -215,7 +215,7 @@ def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Metho
     if options.bias != "none":
         trained = sites if options.bias == "all" else body.select(sites)
         said = f"bias={options.bias!r}"
-        wanted |= {file_key(site, "bias"): said for site in trained if site.biased and site.kind in ("linear", "norm")}
+        wanted |= {file_key(site, "bias"): said for site in trained if site.biased and site.kind in BitFit.acts_on}
     missing = [f"{said} but no tensor {key}" for key, said in wanted.items() if key not in tensors]
     if missing:
         more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
