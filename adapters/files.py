@@ -66,7 +66,7 @@ def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Bac
     adapter = adapter_for(backbone, adapter, name=f"{directory}: not saved")
     adapter = adapter.finished()
     config = _peft_config(adapter, backbone) or _own_config(adapter)
-    data = save(_tensors(adapter, config), metadata={"format": "pt"})
+    data = save(_tensors(adapter, config, backbone), metadata={"format": "pt"})
     facts = Facts(
         task=adapter.task,
         labels=tuple(adapter.labels),
@@ -218,10 +218,10 @@ def _fields(method: Method) -> dict[str, Any]:
     return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
 
 
-def _tensors(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    tensors: dict[str, np.ndarray] = {}
+def _tensors(adapter: Adapter, config: Mapping[str, Any], backbone: Backbone) -> dict[str, np.ndarray]:
     peft = config["peft_type"] != "GRAFTAX"
     body, beside = peft_beside.body_and_beside(adapter.methods) if peft else (None, ())
+    tensors = peft_beside.statistics(beside, adapter.states, backbone)
     words = _words(adapter.methods, peft)
     for method in adapter.methods:
         states = adapter.states[method.key].items()

@@ -82,6 +82,7 @@ def shaken(model: Any, seed: int = 0) -> Any:
 
 def resnet(directory: Path) -> ResNet:
     """A small one, and its checkpoint in a directory."""
+    torch.manual_seed(0)
     model = shaken(ResNet(RESNET))
     (directory / "config.json").write_text(json.dumps(RESNET))
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}

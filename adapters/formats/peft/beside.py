@@ -48,6 +48,9 @@ _WRAPPED = "base_layer"  # what PEFT calls the module itself where its method ac
 _ADAPTER = "token_adapter"  # what it calls trained rows beside another method
 _INSERTED = frozenset((_WRAPPED, _ADAPTER))
 _COPY = ".modules_to_save."  # what it calls a module's trained copy, which a file has under the module's own name
+_STATISTICS = ("running_mean", "running_var")  # of a batch norm, which a file has beside its weights,
+_TRAINED = "num_batches_tracked"  # with the number of batches that they were taken of
+_TUNED = "ln_tuning_layers"  # what it calls the trained copy of a norm
 _REPLACED = "original_module"  # and the module in whose place that answers
 
 
@@ -145,11 +148,16 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     """The tensors of a file of PEFT's under the names that modules have in the base model.
 
     Of a table that also projects to the vocabulary, a file may hold one copy that stands for both places (a `base_layer`), or
-    trained rows twice: here each place has its copy, and the rows are there once.
+    trained rows twice: here each place has its copy, and the rows are there once. Statistics of a batch norm have their names
+    in the base model, wherever the file has a copy.
     """
     found = {}
     for key, tensor in tensors.items():
         parts = key.split(".")
+        if parts[-1] == _TRAINED:
+            continue
+        if parts[-1] in _STATISTICS:
+            key = ".".join(part for part in parts if part not in (_WRAPPED, _TUNED))
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
     if not backbone.config.tied:
@@ -241,10 +249,13 @@ def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -
         if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
             name = options.saves(module)
             said = f"modules_to_save={name!r}: " if name else ""
+            if suffix in _STATISTICS:
+                raise GraftaxError(f"{said}{key} is not this backbone's: a batch norm's statistics are frozen here. {_MOVED}")
             raise GraftaxError(f"{said}{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
     return kept
 
 
+_MOVED = "PEFT trains with them in motion unless the model's batch norms are in `eval()`."
 _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the same way (docs/training.md)."
 
 
@@ -344,6 +355,21 @@ def written(beside: Sequence[Method], states: Mapping[str, Collection[Site]], bo
         else:
             return None
     return options
+
+
+def statistics(beside: Sequence[Method], states: Mapping[str, Collection[Site]], backbone: Backbone) -> Tensors:
+    """Of the batch norms that are saved whole: PEFT asks of a file all that such a module holds, be it trained or not."""
+    whole = {site.path for method in beside if isinstance(method, Full) for site in states[method.key]}
+    found: Tensors = {}
+    for weight in backbone.weights:
+        module, _, name = backbone.family.task_path(weight.key).rpartition(".")
+        if name in _STATISTICS and module in whole:
+            array = backbone.arrays()[weight.name]
+            found[f"{MODEL_PREFIX}{module}.{name}"] = np.asarray(
+                array[... if weight.layer is None else weight.layer], np.float32
+            )
+            found[f"{MODEL_PREFIX}{module}.{_TRAINED}"] = np.array(0)
+    return found
 
 
 def _bias(at: set[Site], under: set[Site], whole: set[Site], sites: Sequence[Site]) -> str | None:

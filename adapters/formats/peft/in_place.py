@@ -17,7 +17,7 @@ from .words import read_targets, targets_of
 
 
 class IA3Dialect(Dialect):
-    """One vector at a site: [1, in] where it scales the input, [out, 1] where the output; at a convolution [1, either, 1, 1]."""
+    """One vector at a site: [1, in] where it scales the input, [out, 1] where the output; at convolutions [1, n, 1, 1]."""
 
     of = IA3
     peft_type = "IA3"
