@@ -20,7 +20,7 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import CHAT_TEMPLATE, is_named, template_of
 from ..models.checkpoint import TEXT_FILES
-from ..models.inputs import Inputs
+from ..models.inputs import TextInputs
 from ..models.load import unstack_weights
 from ..models.own_head import PROBLEM_TYPES
 from ..models.tokenizer_files import write_text_length
@@ -103,7 +103,7 @@ def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter)
     config = backbone.config
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (8, min(32, config.max_tokens))).astype(np.int32)
     ids[ids == config.pad_id] = (config.pad_id + 1) % config.vocab_size
-    inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
+    inputs = TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
     if backbone.family.encodes:
         inputs = inputs._replace(target=inputs)
 

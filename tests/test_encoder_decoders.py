@@ -41,7 +41,7 @@ from graftax import (
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.data.examples import Columns, read_examples
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
 from graftax.serve.evaluate import evaluate_language
@@ -96,7 +96,7 @@ def pair(shape: str, directory: Path) -> tuple[Backbone, Any]:
     return load_backbone(directory), model
 
 
-def rows(backbone: Backbone) -> Inputs:
+def rows(backbone: Backbone) -> TextInputs:
     """Three random sources, padded on the right, and again on the left, with a target each."""
     random = np.random.default_rng(0)
     tokens, lengths = 11, (11, 8, 3)
@@ -105,14 +105,14 @@ def rows(backbone: Backbone) -> Inputs:
     ids = np.where(mask, random.integers(3, backbone.config.vocab_size, mask.shape), backbone.config.pad_id).astype(np.int32)
     target = random.integers(3, backbone.config.vocab_size, (6, 7)).astype(np.int32)
     target[:, 0] = backbone.config.start_id
-    read = Inputs(target, np.ones(target.shape, bool), np.zeros_like(target))
-    return Inputs(ids, mask, np.zeros_like(ids), target=read)
+    read = TextInputs(target, np.ones(target.shape, bool), np.zeros_like(target))
+    return TextInputs(ids, mask, np.zeros_like(ids), target=read)
 
 
-def run(backbone: Backbone, inputs: Inputs) -> Any:
+def run(backbone: Backbone, inputs: TextInputs) -> Any:
     """Logits of every token of the target, and the states of both towers."""
 
-    def forward(params: Any, inputs: Inputs) -> Any:
+    def forward(params: Any, inputs: TextInputs) -> Any:
         out = backbone.encode(params, {}, inputs, intermediates=True)
         assert out.encoder is not None
         return backbone.next_token(params, {}, out.hidden), out.encoder.layers, out.layers
@@ -120,7 +120,7 @@ def run(backbone: Backbone, inputs: Inputs) -> Any:
     return jax.tree.map(np.asarray, jax.jit(forward)(backbone.params, inputs))
 
 
-def of_torch(model: Any, inputs: Inputs) -> Any:
+def of_torch(model: Any, inputs: TextInputs) -> Any:
     ids, mask, target = (torch.tensor(np.asarray(x, np.int64)) for x in (inputs.ids, inputs.mask, inputs.target.ids))
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=mask, decoder_input_ids=target, output_hidden_states=True)
@@ -284,10 +284,10 @@ def test_rows_have_adapters_of_their_own(writers: Any) -> None:
 # -- adapter files -------------------------------------------------------------------------------------------------------
 
 
-def adapted(backbone: Backbone, adapter: Adapter, inputs: Inputs) -> np.ndarray:
+def adapted(backbone: Backbone, adapter: Adapter, inputs: TextInputs) -> np.ndarray:
     """Logits of every token of the target."""
 
-    def forward(params: Any, state: Any, inputs: Inputs) -> Any:
+    def forward(params: Any, state: Any, inputs: TextInputs) -> Any:
         return backbone.next_token(params, state, backbone.encode(params, state, inputs).hidden)
 
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state

@@ -20,7 +20,7 @@ import numpy as np
 from ..data.batches import Planned, Shape, plan_all
 from ..data.rows import Rows
 from ..models.backbone import Backbone
-from ..models.inputs import Inputs
+from ..models.inputs import TextInputs
 from ..models.tokens import Tokenizer
 from .job import Job
 
@@ -49,7 +49,7 @@ class Features:
 class FeatureStore:
     """The features of the jobs in a pack's slots, and the batches made of them instead of token ids."""
 
-    def __init__(self, backbone: Backbone, tokenizer: Tokenizer, compute: Callable[[Inputs], Any], per_token: bool):
+    def __init__(self, backbone: Backbone, tokenizer: Tokenizer, compute: Callable[[TextInputs], Any], per_token: bool):
         self.backbone, self.tokenizer, self.compute, self.per_token = backbone, tokenizer, compute, per_token
         self._kept: dict[Rows, Features] = {}
         self._unknown: list[tuple[Rows, Planned, Shape]] = []
@@ -79,7 +79,7 @@ class FeatureStore:
         """Of the job's batches: without tokens only the number of texts is left, and jobs of all lengths share a program."""
         return job.shape if self.per_token else Shape(job.shape.texts, 0, 0)
 
-    def inputs(self, rows: Rows, planned: Planned, shape: Shape) -> Inputs:
+    def inputs(self, rows: Rows, planned: Planned, shape: Shape) -> TextInputs:
         """A batch of features."""
         size = (shape.rows, shape.tokens) if self.per_token else (shape.texts, 1)
         hidden = np.zeros((*size, self.backbone.config.hidden_size), self.backbone.dtype)
@@ -89,6 +89,6 @@ class FeatureStore:
             else:
                 hidden[k] = self._kept[rows][i]
         if not self.per_token:
-            return Inputs(np.zeros(size, np.int32), np.ones(size, bool), None, hidden=hidden)  # rows of one token
+            return TextInputs(np.zeros(size, np.int32), np.ones(size, bool), None, hidden=hidden)  # rows of one token
         laid = self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
         return laid._replace(types=None, hidden=hidden)
