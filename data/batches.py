@@ -1,12 +1,12 @@
 """Which items are trained together, and where they lie in a batch.
 
-An item is what a processor (`models/processor.py`) makes of an example: a text of so many tokens, a picture. A batch is an array
-of one shape for the whole of a job, so a job needs one compiled program. Where items have lengths, and their processor allows it,
-little of the array is padding: several items lie in one batch row, behind one another, and each attends to its own positions only
-(`models.inputs.Texts`). A batch's items are drawn from all lengths: examples are sorted by length and cut into strata of as many
-examples as there are batches, and every batch gets one example of each stratum at random. So all batches have nearly the same
-number of positions, and the shape that holds the largest is seldom much too large for the others. Items without a length, such
-as pictures, have length 1, and a batch row each.
+An item is what a processor (`models/processor.py`) makes of an example: a text of so many tokens, a picture. A batch is an
+array of one shape for the whole of a job, so a job needs one compiled program. Where items have lengths, and their processor
+allows it, little of the array is padding: several items lie in one batch row, behind one another, and each attends to its own
+positions only (`models.inputs.Texts`). A batch's items are drawn from all lengths: examples are sorted by length and cut into
+strata of as many examples as there are batches, and every batch gets one example of each stratum at random. So all batches have
+nearly the same number of positions, and the shape that holds the largest is seldom much too large for the others. Items without
+a length, such as pictures, have length 1, and a batch row each.
 
 The shape follows from the job's own examples, method, seed and batch size, and from nothing else in the run.
 """

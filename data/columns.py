@@ -1,7 +1,8 @@
 """Fields: the parts that the columns of rows play; and which column plays which.
 
 A task and a processor say which fields they read of a row, and what the values there mean: `text` and perhaps `pair` of texts,
-`image` of pictures, `label`, `prompt` and `completion`. A field is in the column of its own name unless `Columns` names another:
+`image` of pictures, `label`, `prompt` and `completion`. A field is in the column of its own name, unless `Columns` names
+another one:
 
     Columns(text="question", label="intent")
 """
@@ -65,7 +66,7 @@ class Columns:
         return f"Columns({', '.join(f'{field}={column!r}' for field, column in self.named.items())})"
 
     def check(self, fields: Iterable[Field], reader: str) -> None:
-        """An error where a column is named for a field that is none of these, or one column for two; `reader` names who reads."""
+        """An error where a column is named for a field that is none of these, or one column for two. `reader`: who reads."""
         names = [field.name for field in fields]
         if other := [field for field in self.named if field not in names]:
             column = self.named[other[0]]

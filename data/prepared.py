@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..notes import note
 from .batches import wholes
 from .examples import Examples
 
@@ -82,3 +83,9 @@ class Prepared:
         taken = [self.items[item] for _, item in chosen], [self.labels[item] for _, item in chosen]
         owners = None if self.owners is None else [new for new, _ in chosen]
         return Prepared(self.examples.take(examples), *taken, self.together, owners)
+
+
+def note_cut(name: str, count: int, examples: int, max_length: int) -> None:
+    """A note of how many of the examples of `name` are cut; none where none is."""
+    if count:
+        note(f"{name}: {count} of {examples} rows cut at {max_length} tokens (max_length).")

@@ -32,7 +32,7 @@ class ImageInputs(NamedTuple):
     """A batch of pictures, as their processor has prepared them."""
 
     pixels: Any  # float32 [items, height, width, channels]; None where `hidden` is known
-    hidden: Any = None  # what enters the first part with an adapter, `[items, ...]`, where that is known; else computed of pixels
+    hidden: Any = None  # what enters the first part with an adapter, `[items, ...]`, where that is known
 
 
 #: A batch of any kind: what a family's processor lays and its module reads.

@@ -29,7 +29,7 @@ from ..errors import GraftaxError
 from ..typed import shown
 
 if TYPE_CHECKING:
-    from ..data.prepared import Item, Prepared
+    from ..data.prepared import Prepared
     from .backbone import Backbone
 
 _MEASURED = 64  # items in a batch that is measured
@@ -65,8 +65,8 @@ class Processor(ABC):
     def asked(self, row: Any, where: str, adapter: str | None) -> dict[str, Any]:
         """The fields of a row as a caller hands it to `Predictor.predict`: field -> value.
 
-        Of a processor with one field the row is the field's value; of several a mapping from fields to values. `where` names the
-        row in errors, `adapter` the adapter that answers it.
+        Of a processor with one field the row is the field's value; of several a mapping from fields to values. `where` names
+        the row in errors, `adapter` the adapter that answers it.
         """
         names = [field.name for field in self.fields]
         if isinstance(row, Mapping):
@@ -76,6 +76,10 @@ class Processor(ABC):
         if len(names) > 1:
             raise GraftaxError(f"{where} is {shown(row)}; a row is a mapping from {', '.join(names)} to values.")
         return {names[0]: row}
+
+    def row_of(self, fields: Mapping[str, Any]) -> Any:
+        """A row as `asked` takes it, of its fields."""
+        return next(iter(fields.values())) if len(self.fields) == 1 else dict(fields)
 
     # -- what a recipe, or an adapter's, says of it ---------------------------------------------------------------------
 
@@ -87,6 +91,8 @@ class Processor(ABC):
 
     def refuse_length(self, max_length: int, taken: int) -> None:
         """An error where a backbone has no room for items of this length, `taken` positions beside them."""
+        if taken:
+            raise GraftaxError(f"{taken} virtual positions are for sequences, and input of kind {self.kind!r} is none.")
 
     # -- shapes of batches ----------------------------------------------------------------------------------------------
 
@@ -102,7 +108,7 @@ class Processor(ABC):
         """Of batches in which examples are measured; `alone` as of `shape_to_train`."""
         return Shape(_MEASURED, _MEASURED, shared=False, together=prepared.together)
 
-    def shape_to_ask(self, items: Sequence[Item], count: int) -> Shape:
+    def shape_to_ask(self, items: Sequence[Any], count: int) -> Shape:
         """Of one batch with `count` rows, for some items that are asked together."""
         return Shape(count, count, shared=False)
 

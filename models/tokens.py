@@ -39,8 +39,8 @@ class Tokens:
     """One tokenized text: `ids` and `types [tokens]`; of words `words [tokens]`, the index of each token's word.
 
     It is -1 for special tokens, and for words that belong to the piece before (`Tokenizer.pieces`). `count`: words that are the
-    text's own, some of which may have no token. `target [tokens]`: what a decoder reads beside the text. `cut`: whether the text
-    has more tokens, beyond the length limit.
+    text's own, some of which may have no token. `target [tokens]`: what a decoder reads beside the text. `cut`: whether the
+    text has more tokens, beyond the length limit.
     """
 
     __slots__ = ("count", "cut", "ids", "target", "types", "words")
@@ -281,6 +281,9 @@ class Tokenizer(Processor):
     def asked(self, row: Any, where: str, adapter: str | None) -> dict[str, Any]:
         text = text_asked(row, where, adapter)
         return {"text": text} if isinstance(text, str) else dict(zip(("text", "pair"), text, strict=True))
+
+    def row_of(self, fields: Mapping[str, Any]) -> Any:
+        return (fields["text"], fields["pair"]) if "pair" in fields else fields["text"]
 
     def refuse_length(self, max_length: int, taken: int) -> None:
         if max_length + taken > self.max_length:

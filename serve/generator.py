@@ -23,12 +23,13 @@ from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of
 from ..adapters.graft import Mix
+from ..data.batches import rung
 from ..data.chats import chat_of
 from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.inputs import TextInputs
-from ..models.tokens import Tokenizer, rung
+from ..models.tokens import Tokenizer
 from ..notes import note
 from ..shown import Shown
 from ..typed import Location, Name, checked, held

@@ -18,6 +18,7 @@ import torch
 import transformers
 from cases import randomised
 from conftest import SHARED, needs_assets
+from of_texts import read_examples
 from runs import interrupt, stop_after
 from safetensors.numpy import load_file, save_file
 from tiny import weights_of
@@ -39,14 +40,14 @@ from graftax import (
     train_many,
 )
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.data.examples import Columns, read_examples
+from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
 from graftax.serve.evaluate import evaluate_language
 from graftax.serve.export import export_merged
-from graftax.tasks.labelled import task_named
+from graftax.tasks.registry import task_named
 from graftax.train import Interrupted
 
 TRANSLITERATION = SHARED / "backbones" / "aren-transliteration"
@@ -261,7 +262,7 @@ PROMPTS = ["the early bird", "a", "one two three"]
 def test_writes_as_transformers(shape: str, options: dict[str, Any], writers: Any) -> None:
     generator, model = writers(shape)
     found = generator.generate(PROMPTS, sampling=Sampling(max_new_tokens=12, **options))
-    assert [list(one.tokens) for one in found] == theirs(generator, model, PROMPTS, 12, **options)
+    assert [list(one.items) for one in found] == theirs(generator, model, PROMPTS, 12, **options)
 
 
 @pytest.mark.slow
@@ -430,10 +431,10 @@ def test_rows_that_are_too_long(writers: Any) -> None:
     examples = read_examples([{"prompt": "ab", "completion": "abcdef"}], Columns(), "seq2seq")
     task, tokenizer = task_named("seq2seq"), TokenizerOf.of(backbone)
     with pytest.raises(GraftaxError, match="the target of row 1 has 7 tokens, more than the 4 of max_length"):
-        task.rows(examples, (), tokenizer, 4)
-    rows = task.rows(examples, (), tokenizer, 4, truncate=True)
-    assert rows.tokens[0].target is not None
-    assert rows.tokens[0].target.tolist() == [backbone.config.start_id, *rows.labels[0][:-1]]
+        task.prepare(examples, (), tokenizer, 4)
+    rows = task.prepare(examples, (), tokenizer, 4, truncate=True)
+    assert rows.items[0].target is not None
+    assert rows.items[0].target.tolist() == [backbone.config.start_id, *rows.labels[0][:-1]]
     assert len(rows.labels[0]) == 4
 
 
@@ -454,7 +455,7 @@ def test_transliteration_writes_as_transformers() -> None:
     names = ["\u0622\u062a\u0632\u0645\u0648\u0646", "\u0622\u062a\u0634\u064a\u0633\u0648\u0646"]
     found = generator.generate(names, sampling=Sampling(max_new_tokens=20))
     assert [one.text for one in found] == ["atzmon", "achison"]  # what CTranslate2 says
-    assert [list(one.tokens) for one in found] == theirs(generator, model, names, 20)
+    assert [list(one.items) for one in found] == theirs(generator, model, names, 20)
 
 
 # -- what does not go ----------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def ours(
     from graftax.models.inputs import TextInputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone
-    from graftax.tasks.labelled import task_named
+    from graftax.tasks.registry import task_named
     from graftax.train.optimizer import rates
     from graftax.train.step import Batch, Programs, hyper, start
 
