@@ -71,7 +71,7 @@ def test_rows_that_are_taken_have_all_their_texts(tiny: Backbone) -> None:
         assert taken.examples.fields["text"] == (texts[4], texts[1])
         wanted = [[rows.items[i] for i in rows.items_of[example]] for example in (4, 1)]
         assert [[taken.items[i] for i in texts] for texts in taken.items_of] == wanted
-        assert taken.take([1]).texts == [[*range(len(wanted[1]))]]
+        assert taken.take([1]).items_of == [[*range(len(wanted[1]))]]
 
 
 def test_answers_to_an_examples_texts_are_one_answer(tiny: Backbone) -> None:
