@@ -20,7 +20,6 @@ import numpy as np
 from ..errors import GraftaxError
 from ..shown import Shown
 from ..typed import Seed, checked, settle
-from .formats.peft.words import PROMPT_TYPES
 from .graft import State
 from .method import Leaves, Method, States
 from .methods.registry import method_of
@@ -58,7 +57,7 @@ class Adapter(Shown):
         keys = [method.key for method in methods]
         if len(set(keys)) < len(keys):
             raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")
-        virtual = [method.name for method in methods if method.peft_type in PROMPT_TYPES]
+        virtual = [method.name for method in methods if method.virtual]
         if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
             raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
 

@@ -4,9 +4,9 @@
     adapter_model.safetensors  the trained tensors, at true size, under PEFT's keys
     graftax.json               what PEFT's files lack: task, label names, backbone fingerprint, metrics, recipe, checksum
 
-A directory without graftax.json is read as PEFT's own, or as AdapterHub's (`hub/`). Reading is strict: a missing, extra or
-misshapen tensor, a config key that would change the result, another backbone's fingerprint or a wrong checksum is an error that
-names it. Nothing is ever unpickled, and no name found in a file is imported or evaluated.
+A directory without graftax.json is read as PEFT's own (`formats/peft/`), or as AdapterHub's (`formats/adapterhub/`). Reading is
+strict: a missing, extra or misshapen tensor, a config key that would change the result, another backbone's fingerprint or a
+wrong checksum is an error that names it. Nothing is ever unpickled, and no name found in a file is imported or evaluated.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from .. import disk
 from ..errors import GraftaxError
 from ..typed import Location, checked, held, read
 from .adapter import Adapter
-from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory, states_of
+from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS, Words, from_hub, is_fusion, parse_tensors, read_directory, states_of
 from .facts import EXTRA, Facts, TrainedOn, dumped, written
 from .fitting import refuse_task, refuse_unfit
 from .formats.peft import beside as peft_beside
 from .formats.peft import reading as peft_reading
+from .formats.peft.dialect import MODEL_PREFIX
+from .formats.peft.dialects import dialect_of
 from .formats.peft.schema import check_config
-from .formats.peft.words import CONV1D_TYPES, PROMPT_TYPES
+from .formats.peft.words import PROMPT_TYPES
 from .located import find_adapter
-from .method import MODEL_PREFIX, Method
+from .method import Method
 from .methods.head import FIRST, Head
 from .methods.registry import method_class
 from .task_words import words_for
@@ -132,7 +134,7 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     refuse_task(task, facts.labels, head, str(directory))
     adapter = Adapter(
         methods=methods,
-        states=states_of(methods, tensors, backbone.sites_for(head), where, peft_beside.words(methods) if peft else None),
+        states=states_of(methods, tensors, backbone.sites_for(head), where, _words(methods, peft), buffers=not peft),
         task=task,
         labels=facts.labels,
         fingerprint=fingerprint if fingerprint == backbone.fingerprint else None,
@@ -168,23 +170,22 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     """PEFT's config, where PEFT can express the adapter."""
     body, beside = peft_beside.body_and_beside(adapter.methods)
     head = _head_of(adapter.methods)
-    if body is None or body.peft_type is None or (head is not None and head.site == FIRST):
+    if body is None or (head is not None and head.site == FIRST):
+        return None
+    dialect, words = dialect_of(body), words_for(adapter.task)
+    if dialect.peft_type is None or dialect.task_type not in (None, words.peft):
         return None
     chosen = list(adapter.states[body.key])
-    words = words_for(adapter.task)
-    kind = words.peft
-    if body.peft_task not in (None, kind):
-        return None
-    fields, conv1d = body.to_peft(chosen, backbone.sites), any(site.conv1d for site in chosen)
-    if conv1d and body.peft_type not in CONV1D_TYPES:
+    fields, conv1d = dialect.to_config(chosen, backbone.sites), any(site.conv1d for site in chosen)
+    if conv1d and not dialect.conv1d:
         return None
     options = peft_beside.written(beside, adapter.states, body, backbone.sites_for(head))
-    if fields is None or options is None or (body.peft_type == "PREFIX_TUNING" and not backbone.family.past_key_values):
+    if fields is None or options is None or (dialect.past_key_values and not backbone.family.past_key_values):
         return None
     modules = [*options.pop("modules_to_save", []), *({_top(module) for module in head.modules} if head else ())]
     return {
-        "peft_type": body.peft_type,
-        "task_type": kind if head or words.head is None else "FEATURE_EXTRACTION",
+        "peft_type": dialect.peft_type,
+        "task_type": words.peft if head or words.head is None else "FEATURE_EXTRACTION",
         "base_model_name_or_path": backbone.name,
         "inference_mode": True,
         **({"modules_to_save": sorted(modules)} if modules else {}),
@@ -216,11 +217,11 @@ def _tensors(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, np.ndarra
     tensors: dict[str, np.ndarray] = {}
     peft = config["peft_type"] != "GRAFTAX"
     body, beside = peft_beside.body_and_beside(adapter.methods) if peft else (None, ())
-    words = peft_beside.words(beside) if body else {}
+    words = _words(adapter.methods, peft)
     for method in adapter.methods:
         states = adapter.states[method.key].items()
         held = {s: own | {name: fixed[name] for name in method.buffers(s)} for s, (own, fixed) in states}
-        exported = words.get(method.key, method).export(held)
+        exported = words[method.key].export(held)
         if body and method in beside:
             exported = {peft_beside.file_name(key, method, adapter.states[body.key]): t for key, t in exported.items()}
         if isinstance(method, Head) and config["peft_type"] in PROMPT_TYPES:
@@ -230,6 +231,11 @@ def _tensors(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, np.ndarra
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _words(methods: Sequence[Method], peft: bool) -> dict[str, Words]:
+    """By method key, what makes tensors of a method's leaves, and leaves of them, in a file that PEFT reads or in our own."""
+    return peft_beside.words(methods) if peft else {method.key: dialect_of(method) for method in methods}
 
 
 def _head_of(methods: Sequence[Method]) -> Head | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..adapters.adapter import Adapter
+from ..adapters.formats.peft.heads import HeadDialect
 from ..adapters.task_words import task_in_transformers, words_for
 from ..errors import GraftaxError
 from ..notes import note
@@ -57,7 +58,7 @@ def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Sto
     head = backbone.head(classes, tokens=tags)
     site = head.select(backbone.sites)[0]
     blank, fixed = head.identity(site, classes)
-    wanted = {key: like.shape for key, like in head.tensors(site, blank).items()}
+    wanted = {key: like.shape for key, like in HeadDialect(head).tensors(site, blank).items()}
     for key, shape in wanted.items():
         if key not in tensors or tensors[key].shape != shape:
             raise _Unfit(f"it has no {key} of shape {shape}")
@@ -72,7 +73,7 @@ def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Sto
     for key, tensor in read.items():
         if not all_finite(tensor):
             raise GraftaxError(f"the weights are damaged: {key} holds NaN or infinite numbers.")
-    leaves = {leaf: np.ascontiguousarray(array) for leaf, array in head.leaves(site, read).items()}
+    leaves = {leaf: np.ascontiguousarray(array) for leaf, array in HeadDialect(head).leaves(site, read).items()}
     states = {head.key: {site: (leaves, {leaf: np.asarray(array) for leaf, array in fixed.items()})}}
     length = text_length(Path(backbone.directory)) if backbone.directory else None
     recipe = {} if length is None else {"max_length": length}

@@ -14,6 +14,7 @@ from .. import disk
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of, length_for, names_for
+from ..adapters.formats.peft.heads import HeadDialect
 from ..adapters.merging import merge
 from ..adapters.methods.head import FIRST
 from ..adapters.task_words import words_for
@@ -70,7 +71,7 @@ def export_merged(
         if words.problem is not None:
             config["problem_type"] = words.problem
         for site, (leaves, _) in adapter.states[head.key].items():
-            tensors |= {name: np.ascontiguousarray(tensor) for name, tensor in head.tensors(site, leaves).items()}
+            tensors |= {name: np.ascontiguousarray(tensor) for name, tensor in HeadDialect(head).tensors(site, leaves).items()}
     drift = _drift(backbone, adapter, whole, rest)
     with disk.new_directory(Path(out), overwrite, ("config.json",)) as draft:
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})

@@ -23,6 +23,7 @@ from runs import interrupt, run_many, stop_after, tensors
 from tiny import toy_rows, weights_of
 
 from graftax import AdaLoRA, GraftaxError, LoRA, Recipe, load_adapter, save_adapter
+from graftax.adapters.formats.peft.loras import AdaLoRADialect
 from graftax.adapters.methods.adalora import Budgeted
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
@@ -123,7 +124,7 @@ def test_every_step_is_pefts(case: str, tiny: Backbone, tiny_dir: Path, tmp_path
         own, known = (pack.layout.unstack(job.adapter, tree, tiny.sites)[KEY] for tree in mine)
         held, left = theirs.tensors(), theirs.left()
         for site, (leaves, _) in own.items():
-            for suffix, tensor in method.tensors(site, leaves).items():
+            for suffix, tensor in AdaLoRADialect(method).tensors(site, leaves).items():
                 key = f"base_model.model.{site.path}.{suffix}"
                 np.testing.assert_allclose(tensor, held[key], atol=1e-4, err_msg=f"step {step}: {key}")
             there = known[site][1]["left"].tolist()

@@ -18,9 +18,8 @@ change of length multiplies; here dropout is LoRA's, on the way into A alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +29,6 @@ from ..method import Leaves, scalar, zeros
 from ..sites import LinearWeights, Site
 from .lora import LoRA
 from .starts import DRAWN
-
-_MAGNITUDE = "lora_magnitude_vector"
 
 
 @dataclass(frozen=True)
@@ -77,21 +74,3 @@ class DoRA(LoRA):
     def merge(self, frozen: Any, state: Leaves) -> Any:
         weight, *bias = super().merge(frozen, state)
         return type(frozen)(weight * (1.0 + self.excess(state, frozen[0])), *bias)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return super().tensors(site, leaves) | {_MAGNITUDE: np.asarray(leaves["m"])}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return super().leaves(site, tensors) | {"m": tensors[_MAGNITUDE]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return super().to_peft(chosen, sites) | {"use_dora": True}
-
-    @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
-        return super().reads(config) and bool(config.get("use_dora"))
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        config.pop("use_dora")
-        return super().from_peft(config, sites)

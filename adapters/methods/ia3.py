@@ -8,15 +8,14 @@ Vectors start at one: a fresh adapter changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from ..formats.peft import words as peft
-from ..method import Leaves, Method, Targets, matches
+from ..method import Leaves, Method, Targets
+from ..patterns import matches
 from ..sites import LinearWeights, Site
 
 
@@ -33,7 +32,6 @@ class IA3(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("linear",)
     roles: ClassVar[tuple[str, ...] | None] = ("key", "value", "qkv", "ffn_out")
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "IA3"
 
     feedforward: Targets = None  # which of the targets scale their input; None: the feed-forward's second matrix
 
@@ -61,27 +59,3 @@ class IA3(Method):
         if "l_out" in state:
             kernel, bias = kernel * state["l_out"], bias * state["l_out"]
         return LinearWeights(kernel, bias)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        ((name, vector),) = leaves.items()
-        return {"ia3_l": np.asarray(vector)[None, :] if name == "l_in" else np.asarray(vector)[:, None]}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        (name,) = self.trainable(site)
-        return {name: tensors["ia3_l"].reshape(-1)}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        scaling_input = [site for site in chosen if self.scales_input(site)]
-        return {
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "feedforward_modules": peft.targets_of(self.feedforward, scaling_input, sites) if scaling_input else [],
-            "fan_in_fan_out": False,
-            "init_ia3_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> IA3:
-        config.pop("init_ia3_weights", None)  # how the weights began, not what they do
-        feedforward = config.pop("feedforward_modules", None) or ()
-        targets = peft.read_targets(config, sites)
-        return cls(targets=targets, feedforward=feedforward if isinstance(feedforward, str) else tuple(feedforward))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,8 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Rate, Size
-from ..formats.peft import words as peft
-from ..method import QUERY_VALUE, Begun, Keys, Leaves, Method, States, pattern_value, scalar, zeros
+from ..method import QUERY_VALUE, Begun, Keys, Leaves, Method, States, scalar, zeros
+from ..patterns import pattern_value
 from ..sites import Site, TableWeights
 from . import starts
 from .dropout import dropout
@@ -45,7 +45,6 @@ class LoRA(Method):
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     fast: ClassVar[tuple[str, ...]] = ("b",)
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str | None] = "LORA"
     allowed: ClassVar[tuple[str, ...]] = starts.STARTS  # values of `start`
 
     r: Size = 8  # rank
@@ -167,49 +166,6 @@ class LoRA(Method):
 
         return {**grads, "a": scaled(leaves["b"], grads["a"]), "b": scaled(leaves["a"], grads["b"])}
 
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        a, b = _SUFFIXES[site.kind]
-        bias = {_BIAS: np.asarray(leaves["bias"])} if "bias" in leaves else {}
-        return {a: np.asarray(leaves["a"]), b: np.asarray(leaves["b"]).T} | bias
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        a, b = _SUFFIXES[site.kind]
-        bias = {"bias": tensors[_BIAS]} if _BIAS in tensors else {}
-        return {"a": tensors[a], "b": tensors[b].T} | bias
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout,
-            "use_rslora": self.rslora,
-            "rank_pattern": dict(self.rank_pattern),
-            "alpha_pattern": dict(self.alpha_pattern),
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            **({"lora_bias": True} if self.bias else {}),
-            "fan_in_fan_out": False,
-            "init_lora_weights": True,  # whatever the start was: PEFT draws, and then reads the file
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        start = _read_start(config)
-        if start != "default" and start not in cls.allowed:
-            raise GraftaxError(f"init_lora_weights={start!r} with {cls.name} is not supported; {_CONVERT}.")
-        kind: Any = cls if start == "default" else OnResidual
-        return kind(
-            r=config.pop("r", 8),
-            alpha=config.pop("lora_alpha", 8),
-            dropout=config.pop("lora_dropout", 0.0),
-            rslora=config.pop("use_rslora", False),
-            rank_pattern=config.pop("rank_pattern", None) or {},
-            alpha_pattern=config.pop("alpha_pattern", None) or {},
-            targets=peft.read_targets(config, sites),
-            start=start,
-            bias=bool(config.pop("lora_bias", False)),
-        )
-
 
 @dataclass(frozen=True)
 class OnResidual(LoRA):
@@ -287,30 +243,3 @@ class OnResidual(LoRA):
 
 def _at_start(state: Leaves) -> Leaves:
     return {**state, "a": state["a0"], "b": state["b0"]}
-
-
-_CONVERT = "save it with PEFT's path_initial_model_for_weight_conversion, which makes it plain LoRA"
-
-
-def _read_start(config: dict[str, Any]) -> str:
-    """Pop how PEFT's LoRA began.
-
-    "pissa" and "olora" PEFT repeats on the base model when it loads the file; "default" stands for all that leave the base
-    alone. The others cannot be repeated from a file (PiSSA's fast form draws at random).
-    """
-    began = config.pop("init_lora_weights", True)
-    for key in ("eva_config", "corda_config", "lora_ga_config", "loftq_config"):
-        config.pop(key, None)  # read only at the start
-    began = began.lower() if isinstance(began, str) else began
-    if began is None or isinstance(began, bool) or began in ("gaussian", "eva", "orthogonal", "mica"):
-        return "default"
-    if began in starts.FROM_WEIGHTS:
-        return str(began)
-    raise GraftaxError(f"init_lora_weights={began!r} changed the base model in a way that no file tells; {_CONVERT}.")
-
-
-_BIAS = "lora_B.bias"
-_SUFFIXES = {
-    "linear": ("lora_A.weight", "lora_B.weight"),
-    "embedding": ("lora_embedding_A", "lora_embedding_B"),
-}

@@ -11,9 +11,8 @@ a file is a plain LoRA's: PEFT reads it as one, and so does graftax where grafta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..method import Leaves
 from ..sites import Site
@@ -40,7 +39,3 @@ class LoRAFA(LoRA):
 
     def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
         return grads
-
-    @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
-        return False  # PEFT's word for it is LoRA's

@@ -15,6 +15,7 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="The whole table, as in docs/methods.md.")] = False,
 ) -> None:
     """List the adapter methods."""
+    from ..adapters.formats.peft.dialects import dialect_class
     from ..adapters.methods.registry import METHODS
     from ..adapters.methods.unions import UNIONS
     from .methods_page import markdown as table
@@ -24,7 +25,7 @@ def methods(
         return
     said: dict[str, str] = {}
     for name, cls in METHODS.items():
-        can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))
+        can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(dialect_class(cls).peft_type))
         said[name] = cls.summary + (f"  [{can}]" if can else "")
     said |= {name: f"{'+'.join(method.name for method in union())} in one adapter" for name, union in UNIONS.items()}
     said["probe"] = f"no method: {said.pop('head')}"

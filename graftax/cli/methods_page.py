@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..adapters.formats.adapterhub.methods import WORDS
+from ..adapters.formats.peft.dialects import dialect_class
 from ..adapters.methods.registry import METHODS
 
 _HEADER = """# Methods
@@ -38,7 +39,8 @@ def markdown() -> str:
         fresh = "elsewhere" if within is None else f"{within:.0e}" if within else "bitwise"
         marks = ["yes" if flag else "" for flag in (cls.mergeable, cls.padded)]
         title = f"`{name}`" if name != "head" else "`probe`"
-        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, cls.peft_type or "", there.get(cls, "")]
+        peft, adapterhub = dialect_class(cls).peft_type or "", there.get(cls, "")
+        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, peft, adapterhub]
         cells.append(f"{cls.tolerance:.0e}")
         rows.append("| " + " | ".join(cells) + " |")
     return _HEADER + "\n".join(rows) + "\n"

@@ -22,14 +22,20 @@ import ml_dtypes
 import numpy as np
 
 from ....errors import GraftaxError
-from ...method import MODEL_PREFIX, Leaves, Method, file_key, matches
+from ...directory import Words
+from ...method import Leaves, Method
 from ...methods.bitfit import BitFit
 from ...methods.dora import DoRA
 from ...methods.full import Full
 from ...methods.head import Head
 from ...methods.lora import LoRA
-from ...methods.trainable_tokens import ROWS, TrainableTokens
+from ...methods.trainable_tokens import TrainableTokens
+from ...patterns import matches
 from ...sites import LM_HEAD, WEIGHTS, Site
+from .dialect import MODEL_PREFIX, file_key
+from .dialects import dialect_of
+from .in_place import ROWS
+from .loras import LoRADialect
 from .words import read_targets
 
 if TYPE_CHECKING:
@@ -68,9 +74,9 @@ class Copies:
         }
 
 
-def words(methods: Sequence[Method]) -> dict[str, Any]:
+def words(methods: Sequence[Method]) -> dict[str, Words]:
     """By method key, what exports and restores a method's leaves in a file of PEFT's."""
-    return {m.key: Copies(m) if isinstance(m, Full | BitFit) else m for m in methods}
+    return {m.key: Copies(m) if isinstance(m, Full | BitFit) else dialect_of(m) for m in methods}
 
 
 def _saved(site: Site, field: str, change: Any = np.float32(0.0)) -> np.ndarray:
@@ -312,7 +318,7 @@ def body_and_beside(methods: Sequence[Method]) -> tuple[Method | None, tuple[Met
     body = [m for m in methods if not isinstance(m, Head)]
     if len(body) == 1:
         return body[0], ()
-    loras = [m for m in body if m.peft_type == LoRA.peft_type]
+    loras = [m for m in body if dialect_of(m).peft_type == LoRADialect.peft_type]
     beside = tuple(m for m in body if m not in loras)
     if len(loras) != 1 or not all(isinstance(m, Full | BitFit | TrainableTokens) for m in beside):
         return None, ()
