@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from build_docs import public_names
+from build_docs import faults, public_names
 
 import graftax
 
@@ -52,6 +52,21 @@ def test_dead_links_are_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("[a](other.md#one-word-more) [b](other.md#no-heading) [c](gone.md) [d](https://nowhere.invalid) [e](#f)\n")
     assert dead_links(page) == ["other.md#no-heading", "gone.md", "#f"]
+
+
+def test_faults_of_a_site_are_seen(tmp_path: Path) -> None:
+    everything = "".join(f'<h2 id="{name}">' for name in public_names())
+    (tmp_path / "index.html").write_text(
+        everything + '<script src="assets/own.js"></script><a href="https://elsewhere.invalid">'
+    )
+    assert faults(tmp_path, "Build started") == []
+    fetched = '<link rel="stylesheet" href="https://fonts.invalid/css">'
+    (tmp_path / "index.html").write_text(everything.replace('"graftax.LoRA"', '""') + fetched)
+    assert faults(tmp_path, "griffe: lora.py:3: unknown") == [
+        "griffe: lora.py:3: unknown",
+        "graftax.LoRA has no place in docs/reference/.",
+        f"index.html fetches {fetched.removesuffix('>')}",
+    ]
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -1,8 +1,9 @@
-"""The tutorials and examples: pages show the scripts as they are, and the scripts run."""
+"""The tutorials, the examples and the first page: what is shown is what runs."""
 
 from __future__ import annotations
 
 import io
+import json
 import re
 import runpy
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MINILM
+from conftest import MINILM, Graftax
 from run_tutorials import FOLDER, TUTORIALS, cells, outputs, page, printed_on
 from tiny import write_backbone
 
@@ -66,6 +67,27 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Call
     assert [answer.partition(":")[0] for answer in answers] == ["bank", "airline", "bank", "airline"]
     assert len(run("find_similar.py", backbone, EXAMPLES / "domains" / "bank.csv", "card gone", "adapters/bank")) == 5
     assert {*named(EXAMPLES / "README.md")} == {file.name for file in EXAMPLES.glob("*.py")}
+
+
+def test_start_here_can_be_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graftax: Graftax, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file, its commands and its program, as they stand there, on a tiny backbone."""
+    text = (ROOT / "docs" / "start.md").read_text("utf-8")
+    backbone = str(write_backbone(tmp_path / "backbone", max_position_embeddings=128))
+    monkeypatch.chdir(tmp_path)
+    (rows,) = re.findall(r"^```text\n(text,label\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    Path("desk.csv").write_text(rows)
+    Path("first.py").write_text(program)
+    (train,) = re.findall(r"\$ graftax (train .*)$", text, re.MULTILINE)
+    assert graftax(*train.replace("$B", backbone).split()).code == 0
+    ((row, predict),) = re.findall(r"\$ echo '(.*)' \| graftax (predict .*)$", text, re.MULTILINE)
+    said = graftax(*predict.replace("$B", backbone).split(), stdin=row)
+    assert json.loads(said.out).keys() == {"adapter", "label", "score"}
+    monkeypatch.setattr(sys, "argv", ["first.py", backbone])
+    runpy.run_path("first.py")
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def named(page: Path) -> list[str]:
