@@ -56,8 +56,8 @@ def combine(
             layers' kernels alone.
         weights: one for each; may be negative.
         how: one of COMBINATIONS.
-        rank, energy: where the result is cut: at a rank, or at the least rank that keeps this share of the energy of every
-            site's change. Neither: nothing is cut.
+        rank: where the result is cut; None, and no `energy`: nothing is cut.
+        energy: instead of a rank, the share of the energy of every site's change that the least sufficient rank keeps.
         density: share of the entries that ties, dare_* and magnitude_prune keep.
         seed: of the entries that dare_* drops.
         head: the number of the adapter whose task, head and labels the result has; None: no head, and the first one's task.

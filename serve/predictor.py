@@ -208,7 +208,8 @@ class Predictor(Shown):
         head is not asked.
 
         Args:
-            rows, adapters: as of `predict`. A row with `Parallel` has a vector for each part.
+            rows: as of `predict`.
+            adapters: as of `predict`. A row with `Parallel` has a vector for each part.
 
         Raises:
             GraftaxError: as of `predict`; a pooling that is not supported; an encoder-decoder.
