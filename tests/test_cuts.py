@@ -15,7 +15,7 @@ from graftax import Adapter, Average, LoRA, Predictor, Recipe, save_adapter, tra
 from graftax.data.examples import read_examples
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.serve.evaluate import measure
+from graftax.serve.evaluation import measure
 from graftax.tasks.labelled import TASKS
 from graftax.train import Columns
 

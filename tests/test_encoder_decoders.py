@@ -44,7 +44,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs
 from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
-from graftax.serve.evaluate import evaluate_language
+from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
 from graftax.tasks.labelled import task_named
 from graftax.train import Interrupted
