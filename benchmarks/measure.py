@@ -14,7 +14,7 @@ from ..adapters.adapter import Adapter
 from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..serve.evaluate import outputs_of, pooled_of
+from ..serve.evaluation import outputs_of, pooled_of
 from ..serve.generator import Generator
 from ..serve.sampling import Sampling
 from ..tasks.language import holds_chats

@@ -34,11 +34,12 @@ from ..notes import note
 from ..shown import Shown
 from ..typed import Location, Name, checked, held
 from .bank import Bank
+from .choice import Kind, Settings
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
 from .detokeniser import Teller
 from .requests import listed
 from .requests import named as adapters_of
-from .sampling import Kind, Sampling, Settings
+from .sampling import Sampling
 from .writer import Adapted, Standing, Writer
 
 MOST_ROWS = 64  # per call

@@ -1,7 +1,7 @@
 """What the contract suite runs on, and the checks of it that other files use.
 
 The suite is tests/test_contract_*.py: what must hold for every method on every backbone, each test with the number of its
-invariant. A method joins it by its line in cases.py, a family by its line in conftest.py.
+invariant (`docs/invariants.md`). A method joins it by its line in cases.py, a family by its line in conftest.py.
 """
 
 from __future__ import annotations

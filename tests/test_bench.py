@@ -33,7 +33,7 @@ from graftax.data.prepared import Prepared
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Generator, Sampling
-from graftax.serve.evaluate import evaluate_generation, evaluate_language
+from graftax.serve.evaluation import evaluate_generation, evaluate_language
 from graftax.train import Interrupted, train_many
 from graftax.train.job import Job
 

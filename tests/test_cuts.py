@@ -15,7 +15,7 @@ from tiny import toy_rows, write_csv, write_jsonl
 from graftax import Adapter, Average, LoRA, Predictor, Recipe, save_adapter, train_many
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.serve.evaluate import measure
+from graftax.serve.evaluation import measure
 from graftax.tasks.registry import TASKS
 from graftax.train import Columns
 

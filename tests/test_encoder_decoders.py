@@ -45,7 +45,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
-from graftax.serve.evaluate import evaluate_language
+from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
 from graftax.tasks.registry import task_named
 from graftax.train import Interrupted
@@ -324,7 +324,7 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "t5" else pytest.mark.slow) for k in KINDS])
 def test_files_go_both_ways(kind: str, tmp_path: Path) -> None:
-    """11: PEFT reads our file and we read its, with the same logits and the same tensors."""
+    """Invariant 11: PEFT reads our file and we read its, with the same logits and the same tensors."""
     shape, method, config = KINDS[kind]
     backbone, model = pair(shape, tmp_path / "backbone")
     inputs = rows(backbone)
@@ -409,7 +409,7 @@ def test_learns_to_copy(writers: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ticks", [1, 7])  # of six for each adapter
 def test_resumes_to_the_same_bits(writers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
-    """15: a queue longer than its pack, interrupted within an epoch and behind the first adapters' ends, and called again."""
+    """Invariant 20: a queue longer than its pack, interrupted within an epoch and behind the first ends, and called again."""
     backbone = writers("bart")[0].backbone
     data = {
         name: [{"prompt": word * n, "completion": word} for n in range(1, 6)] for name, word in zip("xyz", "abc", strict=True)

@@ -35,7 +35,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
 from graftax.serve.bank import Bank
-from graftax.serve.evaluate import evaluate_language
+from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
 from graftax.tasks.registry import TASKS
 

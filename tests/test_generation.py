@@ -34,7 +34,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.generation import Rules
 from graftax.models.inputs import TextInputs
 from graftax.serve import evaluate_generation
-from graftax.serve.sampling import Kind, Settings, choose
+from graftax.serve.choice import Kind, Settings, choose
 
 STORIES = SHARED / "backbones" / "stories260K"
 PROMPTS = ["the early bird", "a", "one, two, three, four, five"]

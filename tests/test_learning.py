@@ -18,7 +18,7 @@ from graftax.train import Recipe
 
 
 def test_frozen_is_frozen(tiny: Backbone, tmp_path: Path) -> None:
-    """Training leaves every parameter of the backbone as it was, and changes every tensor of the adapter."""
+    """Invariants 4, 5: training leaves every parameter of the backbone as it was, and changes every tensor of the adapter."""
     before = {name: array.copy() for name, array in tiny.arrays().items()}
     run_many(tiny, {"a": DATA["a"]}, tmp_path / "one")
     assert all(np.array_equal(array, before[name]) for name, array in tiny.arrays().items())

@@ -30,8 +30,8 @@ from graftax.train.pack import Pack
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
-    """Adapters of packs of two and four are those of runs of their own [1e-5 of each tensor's largest entry; 1e-3 in one
-    entry of a hundred, where the gradient is at rounding level and Adam makes a whole step of it]."""
+    """Invariant 19: adapters of packs of two and four are those of runs of their own [1e-5 of each tensor's largest entry;
+    1e-3 in one entry of a hundred, where the gradient is at rounding level and Adam makes a whole step of it]."""
     settings: dict[str, Any] = {"method": LoRA(r=4, alpha=6.0, dropout=dropout), "recipe": QUICK.replace(epochs=1)}
     data = {n: DATA[n] for n in "abde"}
     for size in (1, 2, 4):
@@ -46,8 +46,8 @@ def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, dropout: float) -> 
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_neighbours_slots_and_queue_change_no_bit(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
-    """At one pack size an adapter's bits depend on its own rows and seed alone: not on who trains beside it (NaN rows, a
-    learning rate of 1e30), in which slot, or how late in the queue."""
+    """Invariant 19: at one pack size an adapter's bits depend on its own rows and seed alone: not on who trains beside it
+    (NaN rows, a learning rate of 1e30), in which slot, or how late in the queue."""
     mine = {"mine": toy_rows("regress", 20)}
     others = {name: toy_rows("regress", 12, ord(name)) for name in "pqr"}
     settings: dict[str, Any] = {"task": "regress", "pack_size": 2, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
@@ -149,7 +149,7 @@ PACKED = ("dora",)
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in PACKED else pytest.mark.slow) for n in METHODS])
 def test_every_method_trains_in_a_pack(tiny: Backbone, tmp_path: Path, name: str) -> None:
-    """19: a pack of two is two runs of their own [1e-5]. With SGD: Adam makes whole steps of gradients at rounding level."""
+    """Invariant 19: a pack of two is two runs [1e-5]. With SGD: Adam makes whole steps of gradients at rounding level."""
     method: Method | None = None if name == "head" else METHODS[name](**SMALLER.get(name, {}))
     data, recipe = {n: DATA[n] for n in "ab"}, QUICK.replace(optimizer="sgd", lr=0.05)
     for size in (1, 2):

@@ -36,7 +36,7 @@ def lora_from(began: Any, **changes: Any) -> Any:
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True, "rank_pattern": {"query": 2}, "alpha_pattern": {"dense": 3}}])
 @pytest.mark.parametrize("began", [True, False, "gaussian", "orthogonal", "eva", "mica", "pissa", "olora"])
 def test_we_read_what_began_elsewhere(began: Any, options: dict[str, Any], pairs: Pairs, tmp_path: Path) -> None:
-    """11, 25: PEFT changes the base again when it loads PiSSA and OLoRA; here they become plain LoRA, which PEFT reads."""
+    """Invariants 11, 25: PEFT changes the base when it loads PiSSA and OLoRA; here they become plain LoRA, which PEFT reads."""
     pair = pairs("bert")
     trained, path = make(pair, tmp_path / "theirs", lora_from(began, **options))
     loaded = peft.PeftModel.from_pretrained(pair.model(), path).eval()
@@ -57,7 +57,7 @@ def test_we_read_what_began_elsewhere(began: Any, options: dict[str, Any], pairs
 
 @pytest.mark.parametrize("began", ["pissa", "olora"])
 def test_what_peft_converts(began: str, pairs: Pairs, tmp_path: Path) -> None:
-    """25: PEFT's own way to plain LoRA, which our refusals name, makes a file (without a head) that is read as it is."""
+    """Invariant 25: PEFT's own way to plain LoRA, which our refusals name, makes a file (no head) that is read as it is."""
     pair = pairs("bert")
     model = peft.get_peft_model(pair.model(), lora_from(began, task_type=None))
     model.peft_config["default"].init_lora_weights = True

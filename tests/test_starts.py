@@ -71,7 +71,7 @@ def test_drawn_starts(backbone_of: GetBackbone) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("start", [*starts.DRAWN, *starts.FROM_WEIGHTS])
 def test_fresh_is_nothing(start: str, family: str, backbone_of: GetBackbone) -> None:
-    """1: a fresh adapter is the base, with rank and alpha patterns, and an embedding beside the linear layers."""
+    """Invariant 1: a fresh adapter is the base, with rank and alpha patterns, and an embedding beside the linear layers."""
     backbone, inputs = backbone_of(family), some_inputs(backbone_of(family))
     patterns = {"rslora": True, **PATTERNS} if family == "bert" else {}
     adapter = fresh(backbone, (lora(start, targets=(*EMBEDDING, *DENSE), **patterns),))
@@ -113,7 +113,7 @@ def grown(backbone: Backbone, method: LoRA, seed: int = 1) -> Adapter:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("start", starts.FROM_WEIGHTS)
 def test_what_is_saved_is_the_trained_model(start: str, family: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """25: plain LoRA of twice the rank on the untouched base gives the logits of training, and its merged weights."""
+    """Invariant 25: plain LoRA of twice the rank on the untouched base gives the logits of training, and its merged weights."""
     backbone, inputs = backbone_of(family), some_inputs(backbone_of(family))
     method = lora(start, rslora=family == "bert", targets=(*EMBEDDING, *DENSE), **PATTERNS)
     adapter = grown(backbone, method)
@@ -131,7 +131,7 @@ def test_what_is_saved_is_the_trained_model(start: str, family: str, backbone_of
 
 @pytest.mark.slow
 def test_in_training(backbone_of: GetBackbone) -> None:
-    """4, 5, 17, 21: only the factors train, in a layout that is wider; texts share rows; merging is what it computes."""
+    """Invariants 4, 5, 7: only the factors train, in a wider layout; texts share rows; merging is what it computes."""
     backbone, inputs, method = backbone_of("bert"), some_inputs(backbone_of("bert")), lora("pissa", r=5, targets=DENSE)
     assert_step_moves_adapter_alone(backbone, random_adapter(backbone, (method,)))
     assert_texts_may_share_a_row(backbone, random_adapter(backbone, (method,)))
@@ -297,7 +297,7 @@ def run(tiny: Backbone, out: Path, names: tuple[str, ...] = starts.STARTS, **set
 
 @pytest.mark.slow
 def test_a_pack_of_all_starts(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """25: every start trains beside the others; what is saved is what was trained; each is what it is in a run of its own."""
+    """Invariant 25: all starts train together; what is saved is what was trained; each is what it is in a run of its own."""
     trained: list[Adapter] = []
     result = Pack.result
 
@@ -326,7 +326,7 @@ def test_a_pack_of_all_starts(tiny: Backbone, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_resume(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20: an interrupted run of starts ends with the bits of one that was not; another start is another run."""
+    """Invariant 20: an interrupted run of starts ends with the bits of one that was not; another start is another run."""
     names = ("pissa", "eva", "corda", "lora_ga")
     run(tiny, tmp_path / "whole", names)
     tick, count = Pack.tick, [0]

@@ -196,7 +196,7 @@ def test_the_backbone_runs_once(tiny: Backbone, tmp_path: Path, monkeypatch: pyt
 
 
 def test_resume_computes_the_same_features(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20: stopped in the middle of features and in the middle of training."""
+    """Invariant 20: stopped in the middle of features and in the middle of training."""
     whole = run(tiny, tmp_path / "whole", "probe")
     for stop in (2, 9):
         tick, count = Pack.tick, [0]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +27,7 @@ from ..models.inputs import Inputs
 from ..tasks.task import Task
 from .method_hooks import objective, revised, settled
 from .optimizer import optimizer_named, precondition
-
-if TYPE_CHECKING:
-    from .recipe import Recipe
-
-SCHEDULES = ("linear", "cosine", "constant")
+from .recipe import SCHEDULES, Recipe
 
 
 class Hyper(NamedTuple):

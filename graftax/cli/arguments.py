@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from ..errors import GraftaxError
 from ..paths import expect_file
 from ..typed import shown
+from .options import NamedColumns, column_option
+
+if TYPE_CHECKING:
+    from ..data.columns import Columns
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -74,21 +79,25 @@ def read_stdin() -> list[dict[str, Any]]:
     return parse_json_lines(text, name)
 
 
-def columns_of(options: Mapping[str, Any]) -> Any:
-    """The columns that the options of a command name."""
+def columns_of(context: typer.Context, own: NamedColumns, more: Sequence[str] | None) -> Columns:
+    """The columns that a command's own options name (--text-column, ...), and those of --column FIELD=NAME, `more`."""
     from ..data.columns import Columns
 
-    options = {**options, "pair_column": options["text_pair_column"]}
-    fields = ("text", "pair", "label", "prompt", "completion", "messages", "chosen", "rejected")
-    return Columns(**{field: options[f"{field}_column"] for field in fields})
+    columns: dict[str, str | None] = {}
+    for text in more or ():
+        field, _, column = text.partition("=")
+        if not field or not column:
+            raise GraftaxError(f"--column {text!r}: expected FIELD=NAME, as in text=question.")
+        if field in columns or _is_given(context, column_option(field)):
+            raise GraftaxError(f"--column {text!r}: the column of {field!r} is named twice.")
+        columns[field] = column
+    return Columns(**dataclasses.asdict(own) | columns)
 
 
-def sampling_of(options: dict[str, Any]) -> Any:
-    """How to generate, of a command's options."""
-    from ..serve.sampling import Sampling
-
-    given = {name: options[name] for name in Sampling.__dataclass_fields__}
-    return Sampling(**given | {"stop": tuple(given["stop"] or ())})
+def _is_given(context: typer.Context, option: str) -> bool:
+    """Whether somebody gave an option, on the command line or in its file of settings."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
 
 
 def chat_template_of(given: Any) -> Any:

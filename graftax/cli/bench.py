@@ -10,14 +10,17 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from .options import LabelOption, PairOption, TextOption, out_option
+from .dataclass_options import options_from_fields
+from .options import LabelledOptions, out_option
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 @app.callback(invoke_without_command=True)
+@options_from_fields
 def bench(
     context: typer.Context,
+    *,
     suite: Annotated[
         str, typer.Option(help="Name of a suite (quick, domains, text, language, ...), or a TOML file.")
     ] = "quick",
@@ -45,9 +48,7 @@ def bench(
         typer.Option(help="Run the final cells through this library, too: peft or adapters, in an environment of its own."),
     ] = None,
     shard: Annotated[Optional[str], typer.Option(metavar="I/N", help="Run the I-th of N parts; all into one --out.")] = None,
-    text_column: TextOption = "text",
-    text_pair_column: PairOption = None,
-    label_column: LabelOption = "label",
+    columns: LabelledOptions,
 ) -> None:
     """Compare fine-tuning methods: which wins where, at what cost, and what cannot be told apart.
 
@@ -68,7 +69,7 @@ def bench(
     if data_dir is not None:
         chosen = replace(chosen, data=str(data_dir.resolve()))
     if data:
-        rows: dict[str, Any] = {"text": text_column, "pair": text_pair_column, "label": label_column}
+        rows: dict[str, Any] = {"text": columns.text, "pair": columns.pair, "label": columns.label}
         if test is not None:
             if len(data) > 1:
                 raise GraftaxError("--test is for one data file; with several a quarter of each is held out.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -10,30 +11,24 @@ import typer
 
 from ..errors import GraftaxError
 from ..paths import expect_file
+from ..train.recipe import Recipe
 from .arguments import chat_template_of, columns_of, parse_adapter, read_config, read_val, use_config
+from .dataclass_options import OptionPerField, options_from_fields
 from .options import (
     BackboneOption,
     ChatTemplateOption,
-    ChosenOption,
-    CompletionOption,
-    DtypeOption,
-    LabelOption,
-    MessagesOption,
-    PairOption,
-    PromptOption,
-    QuantizeOption,
-    RejectedOption,
-    RevisionOption,
-    TaskName,
-    TextOption,
+    ColumnOption,
+    ColumnsOptions,
+    LoadingOptions,
     out_option,
 )
 
-of_method = partial(typer.Option, rich_help_panel="The method")  # panels of the help
-of_recipe = partial(typer.Option, rich_help_panel="The recipe")
+of_method = partial(typer.Option, rich_help_panel="The method")  # a panel of the help
 
 
+@options_from_fields
 def train(
+    context: typer.Context,
     backbone: BackboneOption,
     out: Annotated[Path, out_option(help="Directory of the run: one adapter per data file, DIR/NAME.")],
     data: Annotated[
@@ -41,14 +36,15 @@ def train(
         typer.Option("--data", "-d", help="CSV, TSV, JSONL, Parquet or (lm) TXT files, one adapter each, named after it."),
     ],
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="FILE", help="More data files.")] = None,
+    *,
     task: Annotated[
-        TaskName,
+        str,
         typer.Option(
             metavar="NAME",
             help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
-            "chats) or dpo (preferences); of encoder-decoders seq2seq.",
+            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify.",
         ),
-    ] = TaskName.classify,
+    ] = "classify",
     method: Annotated[
         str,
         of_method(
@@ -76,38 +72,9 @@ def train(
         Optional[list[str]],
         of_method(help="Any other field of the method, as name=value (width=64, rslora=true)."),
     ] = None,
-    epochs: Annotated[int, of_recipe(help="Passes over the rows.")] = 3,
-    lr: Annotated[float, of_recipe(help="Peak learning rate.")] = 1e-3,
-    batch_size: Annotated[int, of_recipe(help="Rows per step.")] = 32,
-    max_length: Annotated[
-        int, of_recipe(help="Tokens per row. Longer rows are cut, of tag in pieces, of sft and seq2seq refused.")
-    ] = 128,
-    truncate: Annotated[bool, of_recipe("--truncate", help="Cut rows with a response, too.")] = False,
-    schedule: Annotated[str, of_recipe(help="After the warm-up: linear, cosine or constant.")] = "linear",
-    warmup: Annotated[float, of_recipe(help="Share of the steps with a rising learning rate.")] = 0.06,
-    weight_decay: Annotated[float, of_recipe(help="Decoupled weight decay.")] = 0.0,
-    optimizer: Annotated[str, of_recipe(help="optax's name for it: adamw, lion, sgd, ...")] = "adamw",
-    preconditioned: Annotated[bool, of_recipe(help="Riemannian preconditioning of low-rank gradients.")] = False,
-    lora_plus: Annotated[float, of_recipe(help="LoRA+: B's learning rate as a multiple of A's.")] = 1.0,
-    layer_decay: Annotated[float, of_recipe(help="A layer's learning rate as a multiple of the next one's above.")] = 1.0,
-    beta: Annotated[
-        float,
-        of_recipe(help="Of task dpo: how firmly the adapter is held to what the backbone says."),
-    ] = 0.1,
-    unfreeze: Annotated[float, of_recipe(help="Epochs until the next layer below begins to train; 0: all at once.")] = 0.0,
-    clip: Annotated[float, of_recipe(help="Clip the gradient's norm to this, per adapter.")] = 1.0,
-    patience: Annotated[
-        Optional[int],
-        of_recipe(help="Stop after this many epochs without improvement (needs --val)."),
-    ] = None,
-    text_column: TextOption = "text",
-    text_pair_column: PairOption = None,
-    label_column: LabelOption = "label",
-    prompt_column: PromptOption = "prompt",
-    completion_column: CompletionOption = "completion",
-    messages_column: MessagesOption = "messages",
-    chosen_column: ChosenOption = "chosen",
-    rejected_column: RejectedOption = "rejected",
+    recipe: Annotated[Recipe, OptionPerField("The recipe", last=("clip", "patience", "seed"))],
+    columns: ColumnsOptions,
+    column: ColumnOption = None,
     chat_template: ChatTemplateOption = None,
     val: Annotated[
         Optional[str],
@@ -115,7 +82,6 @@ def train(
             help="Validation rows: a fraction to hold out, a file, or a directory with a file of each data file's name."
         ),
     ] = None,
-    seed: Annotated[int, of_recipe(help="Of the start, the order of the rows and dropout.")] = 0,
     config: Annotated[
         Optional[Path],
         typer.Option(
@@ -127,9 +93,7 @@ def train(
     pack_size: Annotated[Optional[int], typer.Option(help="Adapters trained at once. Default: measured.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace adapters that are there already.")] = False,
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
-    revision: RevisionOption = "main",
-    dtype: DtypeOption = "float32",
-    quantize: QuantizeOption = None,
+    loading: LoadingOptions,
     remat: Annotated[
         Optional[str],
         typer.Option(help="Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
@@ -146,32 +110,30 @@ def train(
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
     from ..train.arguments import check_arguments
-    from ..train.recipe import Recipe
     from ..train.run import train_many
 
-    settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
-    settings["chat_template"] = chat_template_of(chat_template)
-    columns = columns_of(locals())
+    read = columns_of(context, columns, column)
+    recipe = recipe.replace(chat_template=chat_template_of(chat_template))
     chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
     chosen["option"] = option or []
     tables = read_config(config)[1] if config is not None else {}
     each = {name: _settings_of(table, chosen) for name, table in tables.items()}
     named = _by_name([*data, *(more_data or [])])
-    recipe, made, held = Recipe().replace(**settings), make_method(**chosen), read_val(val, list(named.values()))
+    made, held = make_method(**chosen), read_val(val, list(named.values()))
     # before anything is loaded
-    check_arguments(named, out, made, task.value, recipe, each, held, columns, pack_size, save_every)
-    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
+    check_arguments(named, out, made, task, recipe, each, held, read, pack_size, save_every)
+    loaded = load_backbone(backbone, **asdict(loading), remat=remat)
     fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in fuse)) if fuse else None
     results = train_many(
         loaded,
         named,
         out,
         method=fused or made,
-        task=task.value,
+        task=task,
         recipe=recipe,
         each=each,
         val=held,
-        columns=columns,
+        columns=read,
         pack_size=pack_size,
         overwrite=overwrite,
         save_every=save_every,
