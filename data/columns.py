@@ -9,7 +9,7 @@ another one:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,17 +30,14 @@ class Field:
     read: Literal["always", "named", "found"] = "always"
 
 
-@dataclass(frozen=True, init=False)
 class Columns:
-    """Which columns hold what: field -> column, of those fields that are not in the column of their own name.
+    """Which columns hold what: field -> column. A field that is not named is in the column of its own name.
 
     Without a field's name the first three are the columns of `text`, `pair` and `label`. A field that is None is not named.
 
     Raises:
         GraftaxError: a column that is no text.
     """
-
-    named: Mapping[str, str]
 
     def __init__(self, *columns: str | None, **named: str | None):
         if len(columns) > len(_IN_ORDER):
@@ -52,12 +49,14 @@ class Columns:
         for field, column in named.items():
             if column is not None and (not isinstance(column, str) or not column):
                 raise GraftaxError(f"columns: {field} must be the name of a column, got {shown(column)}.")
-        chosen = {field: column for field, column in named.items() if column is not None and column != field}
-        object.__setattr__(self, "named", chosen)
+        self.named = {field: column for field, column in named.items() if column is not None}
 
     def __getitem__(self, field: str) -> str:
         """The column of a field."""
         return self.named.get(field, field)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Columns) and self.named == other.named
 
     def __hash__(self) -> int:
         return hash(tuple(sorted(self.named.items())))
@@ -68,7 +67,7 @@ class Columns:
     def check(self, fields: Iterable[Field], reader: str) -> None:
         """An error where a column is named for a field that is none of these, or one column for two. `reader`: who reads."""
         names = [field.name for field in fields]
-        if other := [field for field in self.named if field not in names]:
+        if other := [field for field, column in self.named.items() if field not in names and column != field]:
             column = self.named[other[0]]
             raise GraftaxError(
                 f"{reader} reads no {other[0]!r}, so the column {column!r} cannot be one; it reads {', '.join(names)}."

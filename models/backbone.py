@@ -98,7 +98,11 @@ class Backbone(Shown):
 
     @cached_property
     def processor(self) -> Processor:
-        """What stands between rows and it (`processor.py`)."""
+        """What stands between rows and it (`processor.py`); for one thread at a time."""
+        return self.new_processor()
+
+    def new_processor(self) -> Processor:
+        """One more: whoever may be called from several threads has its own."""
         return self.family.processor.of(self)
 
     @cached_property

@@ -92,7 +92,7 @@ class Predictor(Shown):
         """
         self.backbone = backbone
         self.bank = Bank(backbone)
-        self.processor = backbone.processor
+        self.processor = backbone.new_processor()
         self._asked_length = max_length
         self.max_length = min(max_length or self.processor.max_length, self.processor.max_length)
         self.compilations = 0

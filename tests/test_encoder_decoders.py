@@ -262,7 +262,7 @@ PROMPTS = ["the early bird", "a", "one two three"]
 def test_writes_as_transformers(shape: str, options: dict[str, Any], writers: Any) -> None:
     generator, model = writers(shape)
     found = generator.generate(PROMPTS, sampling=Sampling(max_new_tokens=12, **options))
-    assert [list(one.items) for one in found] == theirs(generator, model, PROMPTS, 12, **options)
+    assert [list(one.tokens) for one in found] == theirs(generator, model, PROMPTS, 12, **options)
 
 
 @pytest.mark.slow
@@ -455,7 +455,7 @@ def test_transliteration_writes_as_transformers() -> None:
     names = ["\u0622\u062a\u0632\u0645\u0648\u0646", "\u0622\u062a\u0634\u064a\u0633\u0648\u0646"]
     found = generator.generate(names, sampling=Sampling(max_new_tokens=20))
     assert [one.text for one in found] == ["atzmon", "achison"]  # what CTranslate2 says
-    assert [list(one.items) for one in found] == theirs(generator, model, names, 20)
+    assert [list(one.tokens) for one in found] == theirs(generator, model, names, 20)
 
 
 # -- what does not go ----------------------------------------------------------------------------------------------------

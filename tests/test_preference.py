@@ -69,7 +69,7 @@ def test_chats_with_and_without_a_prompt(teller: Backbone) -> None:
     found = [rows_of(teller, [row]) for row in (whole, *behind)]
     assert said(teller, found[0]) == ["4</s>", "five</s>"]
     for other in found[1:]:
-        assert all(np.array_equal(a.ids, b.ids) for a, b in zip(found[0].tokens, other.tokens, strict=True))
+        assert all(np.array_equal(a.ids, b.ids) for a, b in zip(found[0].items, other.items, strict=True))
 
 
 @pytest.mark.parametrize(

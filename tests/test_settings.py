@@ -154,7 +154,7 @@ def test_rates_that_multiply_to_infinity(tiny: Backbone) -> None:
         ({"data": [ROWS]}, "data must be a mapping from names to rows, got a list."),
         ({"data": {3: ROWS}}, "cannot be named 3"),
         ({"data": {"a\0": ROWS}}, "cannot be named"),
-        ({"task": ["classify"]}, "task must be a str, got a list."),
+        ({"task": ["classify"]}, "task must be the name of a task, or a task; got a list."),
         ({"out": 3}, "out must be a text or a path, such as a file system can hold, got 3."),
     ],
 )

@@ -146,3 +146,15 @@ def test_a_name_is_refused_or_a_directory_can_have_it(name: str, tmp_path_factor
     folder = tmp_path_factory.mktemp("names")
     (folder / name).mkdir()
     assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_columns_are_named_once() -> None:
+    """By a field's name, or the first three in their order; a field that is None is not named."""
+    assert Columns("a", None, "b") == Columns(text="a", label="b")
+    assert (Columns("a")["text"], Columns("a")["label"], Columns("a")["image"]) == ("a", "label", "image")
+    for wrong in (lambda: Columns("a", text="b"), lambda: Columns("a", "b", "c", "d"), lambda: Columns(image="")):
+        line = refused(wrong)
+        assert line is not None
+        assert line.startswith("columns: ")
+    said = "task 'classify' reads no 'image', so the column 'x' cannot be one; it reads text, pair, label."
+    assert refused(lambda: read_examples([ROW], Columns(image="x"), "classify")) == said

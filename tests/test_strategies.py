@@ -17,7 +17,6 @@ from graftax.adapters.adapter import Layout
 from graftax.data.columns import Columns
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.models.tokens import Tokenizer
 from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted, Recipe, features, train_many
 from graftax.train.job import Job, prepare
@@ -34,7 +33,7 @@ def a_job(backbone: Backbone, method: Method | None, recipe: Recipe, rows: int =
 
 def moves(backbone: Backbone, method: Method, recipe: Recipe, ticks: int = 1) -> dict[str, dict[str, np.ndarray]]:
     """How far each leaf has moved after so many steps on the same rows: site name -> leaf -> change."""
-    pack = Pack(backbone, TASKS["classify"], [a_job(backbone, method, recipe)], 1, Tokenizer.of(backbone))
+    pack = Pack(backbone, TASKS["classify"], [a_job(backbone, method, recipe)], 1)
     pack.admit(0, 0)
     before = jax.device_get(pack.state.trainable)
     for _ in range(ticks):

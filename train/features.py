@@ -32,7 +32,7 @@ class Features:
     """An array `[length, ...]` per item."""
 
     def __init__(self, lengths: Sequence[int], rest: tuple[int, ...], dtype: Any):
-        self.rest, self.dtype, self._ends = rest, dtype, np.cumsum([0, *lengths])
+        self._ends = np.cumsum([0, *lengths])
         shape = (int(self._ends[-1]), *rest)
         if math.prod(shape) * np.dtype(dtype).itemsize <= IN_MEMORY:
             self._array = np.empty(shape, dtype)
@@ -56,17 +56,18 @@ class FeatureStore:
     def __init__(self, processor: Processor, compute: Callable[[Inputs], Any], by_position: bool):
         self.processor, self.compute, self.by_position = processor, compute, by_position
         self._kept: dict[Prepared, Features] = {}
+        self._like: jax.ShapeDtypeStruct | None = None  # of one position, or one item; known when the first job is expected
         self._unknown: list[tuple[Prepared, Planned, Shape]] = []
 
     def expect(self, job: Job) -> None:
         """Make room for a job's features, and note the batches in which they are to be computed."""
         for prepared in filter(None, (job.train, job.val)):
             plan = plan_all(prepared.lengths, job.shape)
-            made = jax.eval_shape(self.compute, self._laid(prepared, plan[0], job.shape))
-            if self.by_position:
-                self._kept[prepared] = Features(prepared.lengths, made.shape[2:], made.dtype)
-            else:
-                self._kept[prepared] = Features([1] * len(prepared.items), made.shape[1:], made.dtype)
+            if self._like is None:
+                made = jax.eval_shape(self.compute, self._laid(prepared, plan[0], job.shape))
+                self._like = jax.ShapeDtypeStruct(made.shape[2 if self.by_position else 1 :], made.dtype)
+            lengths = prepared.lengths if self.by_position else [1] * len(prepared.items)
+            self._kept[prepared] = Features(lengths, self._like.shape, self._like.dtype)
             self._unknown += [(prepared, planned, job.shape) for planned in plan]
 
     def forget(self, job: Job) -> None:
@@ -89,14 +90,14 @@ class FeatureStore:
 
     def inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
         """A batch of features."""
-        kept = self._kept[prepared]
+        assert self._like is not None
         size = (shape.rows, shape.length) if self.by_position else (shape.items,)
-        hidden = np.zeros((*size, *kept.rest), kept.dtype)
+        hidden = np.zeros((*size, *self._like.shape), self._like.dtype)
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
             if self.by_position:
-                hidden[row, begin : begin + len(prepared.items[i])] = kept[i]
+                hidden[row, begin : begin + len(prepared.items[i])] = self._kept[prepared][i]
             else:
-                hidden[k] = kept[i][0]
+                hidden[k] = self._kept[prepared][i][0]
         return self.processor.with_hidden(hidden, self._laid(prepared, planned, shape) if self.by_position else None)
 
     def _laid(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:

@@ -91,7 +91,8 @@ def columns_of(context: typer.Context, own: NamedColumns, more: Sequence[str] | 
         if field in columns or _is_given(context, column_option(field)):
             raise GraftaxError(f"--column {text!r}: the column of {field!r} is named twice.")
         columns[field] = column
-    return Columns(**dataclasses.asdict(own) | columns)
+    given = {field: column for field, column in dataclasses.asdict(own).items() if _is_given(context, column_option(field))}
+    return Columns(**given | columns)
 
 
 def _is_given(context: typer.Context, option: str) -> bool:
