@@ -331,7 +331,7 @@ BAD_USE = {
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 16 --method lora+lora": "may hold a method once: lora, lora",
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 16 --method prefix+prompt --option tokens=2": "virtual tokens: prefix",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method lora+prefix --option width=3": "a field of lora+prefix: r, alpha, ",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "'translate' is not one of",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "unknown task 'translate'; there are classify",
     "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "). Try graftax train --help.",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs many": "--epochs must be a whole number, got 'many'",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs 0": "epochs must be",
