@@ -37,6 +37,7 @@ from .located import find_adapter
 from .method import Method
 from .methods.head import FIRST, Head
 from .methods.registry import method_class
+from .sites import IN_OUT
 from .task_words import words_for
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     if dialect.peft_type is None or dialect.task_type not in (None, words.peft):
         return None
     chosen = list(adapter.states[body.key])
-    fields, conv1d = dialect.to_config(chosen, backbone.sites), any(site.conv1d for site in chosen)
+    conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
+    fields = dialect.to_config(chosen, backbone.sites)
     if conv1d and not dialect.conv1d:
         return None
     options = peft_beside.written(beside, adapter.states, body, backbone.sites_for(head))

@@ -13,6 +13,7 @@ import numpy as np
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, refuse_unfit
+from ..adapters.methods.head import HEADS
 from ..data.batches import plan_all
 from ..data.columns import Columns
 from ..data.examples import Examples
@@ -152,7 +153,7 @@ def pooled_of(backbone: Backbone, adapter: Adapter | None, prepared: Prepared) -
     if adapter is not None:
         refuse_unfit(adapter, backbone)
         whole = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
-        state = {name: tree for name, tree in whole.items() if not name.startswith("head.")}
+        state = {name: tree for name, tree in whole.items() if name not in HEADS}
     shape = backbone.processor.shape_to_measure(prepared, alone=_alone(adapter))
     found = dict[int, np.ndarray]()
     for planned in plan_all(prepared.lengths, shape):

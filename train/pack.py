@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
+from ..adapters.methods.head import HEADS
 from ..data.batches import Planned, Shape, plan_all, plan_epoch
 from ..data.prepared import Prepared
 from ..models.backbone import Backbone
@@ -52,7 +53,7 @@ class Pack:
         self.backbone, self.task, self.jobs, self.processor = backbone, task, jobs, backbone.processor
         (kind,) = {kind_of(job, backbone.sites) for job in jobs}
         self.layout = kind.layout
-        self.room = next((slot.size for slot in self.layout.slots if slot.key.startswith("head")), 0)
+        self.room = next((slot.size for slot in self.layout.slots if slot.name in HEADS), 0)
         self.programs = Programs.of(backbone, task, slots, kind.dropout, kind.optimizer, kind.preconditioned)
         idle = jobs[0].start(self.layout, backbone.sites)
         self.state: SlotState = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
@@ -60,9 +61,9 @@ class Pack:
         self.places: list[Place | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
         self.features: FeatureStore | None = None
-        if not task.output.bare and backbone.has_frozen_layers(depth := self.layout.depth):
-            compute = partial(self.programs.frozen, backbone.params, adapted=depth)
-            by_position = self.processor.sequences and (task.output.by_position or depth > 0)
+        if not task.output.bare and backbone.has_frozen_layers(cut := self.layout.cut(backbone.structure)):
+            compute = partial(self.programs.frozen, backbone.params, cut=cut)
+            by_position = self.processor.sequences and (task.output.by_position or not cut.top)
             self.features = FeatureStore(self.processor, compute, by_position=by_position)
 
     # -- the queue ------------------------------------------------------------------------------------------------------

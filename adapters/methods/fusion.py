@@ -26,7 +26,8 @@ import numpy as np
 from ...errors import GraftaxError
 from ...typed import Size, Within
 from ..method import Begun, Keys, Leaves, Method, zeros
-from ..sites import Site, number_of_layers
+from ..sites import Site
+from ..structure import Structure
 from .head import Head
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Fuse(Fusion):
         names = {site.name: bodies[0][0].identity(site, method.width) for site in chosen}
         layout = Layout(
             tuple(Slot(name, kinds[0], method.width, tuple(own), tuple(fixed)) for name, (own, fixed) in names.items()),
-            depth=number_of_layers(sites),
+            tuple(Structure.of(sites).stacks.items()),
         )
         stacked = [layout.stack(one, sites).state for one in plain]
 
