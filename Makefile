@@ -16,7 +16,7 @@ OUT ?= bench-output
 export GRAFTAX_DATA ?= $(abspath $(wildcard ../shared/assets/data))
 export GRAFTAX_BACKBONES ?= $(abspath $(wildcard ../shared/assets/backbones))
 
-.PHONY: demo bench test test-half test-part test-all test-adapterhub lint types smoke package setup setup-test clean
+.PHONY: demo bench test test-half test-part test-all test-adapterhub mutants mutants-part lint types smoke package setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
@@ -36,6 +36,13 @@ test-half: $(VENV)/.ready-test
 
 test-part: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(DAY)/10
+
+# tests of the tests: mistakes in the code that some test must find
+mutants: $(VENV)/.ready-test
+	$(BIN)/python tests/mutants.py
+
+mutants-part: $(VENV)/.ready-test
+	$(BIN)/python tests/mutants.py --part $(DAY)/13
 
 test-all: $(VENV)/.ready-test .venv-adapterhub/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -62,7 +62,7 @@ def copied(to: Path) -> Path:
 
 def refuse_failing(copy: Path, mutations: Iterable[Mutation]) -> None:
     """Without a mistake the tests must pass: else their failing says nothing."""
-    code, said = tested(copy, " ".join(dict.fromkeys(mutation.tests for mutation in mutations)))
+    code, said = tested(copy, *dict.fromkeys(mutation.tests for mutation in mutations))
     if code != PASSED:
         sys.exit(f"{said}\nthese tests fail without any mistake, or could not be run")
 
@@ -83,12 +83,12 @@ def complaint(copy: Path, mutation: Mutation) -> str | None:
     return f"survived: {mistake}: {mutation.tests}" if code == PASSED else f"{said}\nnot run: {mistake}: {mutation.tests}"
 
 
-def tested(copy: Path, tests: str, *options: str) -> tuple[int, str]:
-    """pytest's exit code and last lines, of fast tests in the copy."""
+def tested(copy: Path, *arguments: str) -> tuple[int, str]:
+    """pytest's exit code and last lines, of the fast ones among some tests of the copy."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}  # a pyc is taken by its time and size
     environment |= {"JAX_COMPILATION_CACHE_DIR": str(copy.parent / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", "--timeout", "120", *options]
-    run = subprocess.run([*command, *tests.split()], cwd=copy, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", "--timeout", "120"]
+    run = subprocess.run([*command, *arguments], cwd=copy, env=environment, capture_output=True, text=True)
     return run.returncode, "\n".join((run.stdout + run.stderr).splitlines()[-15:])
 
 

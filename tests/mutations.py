@@ -16,12 +16,14 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
-STEP, SCHEDULES = "tests/test_step.py", "tests/test_schedules.py"
-CHOOSING, MASKS = "tests/test_choosing.py", "tests/test_masks.py"
-BATCHES, BANK = "tests/test_batches.py", "tests/test_bank.py"
-VALIDATION, RATES = "tests/test_validation.py", "tests/test_strategies.py"
+SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
+CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
+RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
+KEPT, LOWEST = f"{VALIDATION}::test_the_loss_decides_a_tie", f"{VALIDATION}::test_of_a_metric_that_falls_the_lowest_is_the_best"
+LOSSES = "tests/test_data_tasks.py::test_losses_equal_the_formulas"
 PREFERENCE = "tests/test_preference.py::test_loss_and_gradient_equal_torch"
-FILES, LOSSES = "tests/test_adapter_files.py", "tests/test_data_tasks.py::test_losses_equal_the_formulas"
+FILES, DISK, BANK = "tests/test_contract_files.py", "tests/test_disk.py", "tests/test_bank.py"
+FACTS = "tests/test_adapter_files.py"
 
 MUTATIONS = [
     # -- a step of training
@@ -47,17 +49,17 @@ MUTATIONS = [
     Mutation("train/optimizer.py", "layer_decay**below", "layer_decay", f"{RATES}::test_discriminative_rates"),
     Mutation("train/optimizer.py", "recipe.unfreeze * epoch", "recipe.unfreeze", f"{RATES}::test_gradual_unfreezing"),
     # -- which epoch is kept, and when training ends
-    Mutation("train/queue.py", "reached > place.best", "reached >= place.best", VALIDATION),
-    Mutation("train/queue.py", "place.waited += 1", "pass", VALIDATION),
-    Mutation("train/queue.py", "place.waited >= patience", "place.waited > patience", VALIDATION),
-    Mutation("train/queue.py", '-scores["loss"]', 'scores["loss"]', VALIDATION),
-    Mutation("train/queue.py", "kept = place.best_epoch if", "kept = place.epoch if", VALIDATION),
-    Mutation("train/queue.py", "-1.0 if self.task.lower_is_better", "1.0 if self.task.lower_is_better", VALIDATION),
+    Mutation("train/queue.py", "reached > place.best", "reached >= place.best", KEPT),
+    Mutation("train/queue.py", "place.waited += 1", "pass", KEPT),
+    Mutation("train/queue.py", "place.waited >= patience", "place.waited > patience", KEPT),
+    Mutation("train/queue.py", '-scores["loss"]', 'scores["loss"]', KEPT),
+    Mutation("train/queue.py", "kept = place.best_epoch if", "kept = place.epoch if", KEPT),
+    Mutation("train/queue.py", "-1.0 if self.task.lower_is_better", "1.0 if self.task.lower_is_better", LOWEST),
     Mutation(
         "train/pack.py",
         "self.best if job.val is not None else",
         "",
-        "tests/test_training.py::test_best_epoch_is_kept_and_stops_early",
+        f"{TRAINING}::test_best_epoch_is_kept_and_stops_early",
     ),
     # -- losses
     Mutation("tasks/labelled.py", "classes, logits, -1e9", "classes, logits, 0.0", LOSSES),
@@ -67,7 +69,7 @@ MUTATIONS = [
         "tasks/preference.py",
         "rewards[::2] - rewards[1::2]",
         "rewards[1::2] - rewards[::2]",
-        "tests/test_preference.py::test_loss_and_gradient_equal_torch",
+        PREFERENCE,
     ),
     # -- batches
     Mutation("data/batches.py", "taken + length <= tokens", "taken + length < tokens", BATCHES),
@@ -98,22 +100,69 @@ MUTATIONS = [
         "adapters/methods/prefix.py",
         '{"mask": np.zeros(size, bool)}',
         '{"mask": np.ones(size, bool)}',
-        "tests/test_contract_sharing.py -k bert-prefix-pooled",
+        "tests/test_contract_sharing.py::test_sizes_share_a_program",
     ),
     # -- files
-    Mutation("adapters/directory.py", "facts.sha256 not in (None,", "facts.sha256 in (None,", FILES),
     Mutation(
-        "adapters/files.py", "if not any_backbone and fingerprint", "if any_backbone and fingerprint", "tests/test_fitting.py"
+        "adapters/directory.py",
+        "facts.sha256 not in (None,",
+        "facts.sha256 in (None,",
+        f"{FILES}::test_damaged_weights_are_refused",
     ),
-    Mutation("adapters/files.py", "if facts.methods and config_is_ours", "if facts.methods", "tests/test_contract_files.py"),
-    Mutation("adapters/facts.py", "if schema != SCHEMA", "if schema < SCHEMA", FILES),
-    Mutation("adapters/facts.py", "math.isfinite(metric) else None", "math.isfinite(metric) else 0.0", FILES),
-    Mutation("graftax/disk.py", "if path.exists() and not overwrite", "if False", "tests/test_disk.py"),
-    Mutation("graftax/disk.py", "old.rename(path)\n                raise", "raise", "tests/test_disk.py"),
+    Mutation(
+        "adapters/files.py",
+        "if not any_backbone and fingerprint",
+        "if any_backbone and fingerprint",
+        f"{FILES}::test_other_backbone_is_refused",
+    ),
+    Mutation(
+        "adapters/files.py",
+        "if facts.methods and config_is_ours",
+        "if facts.methods",
+        f"{FILES}::test_an_edited_peft_config_counts",
+    ),
+    Mutation(
+        "adapters/facts.py", "if schema != SCHEMA", "if schema == 0", f"{FACTS}::test_a_file_that_lies_is_refused_in_a_line"
+    ),
+    Mutation(
+        "adapters/facts.py",
+        "math.isfinite(metric) else None",
+        "math.isfinite(metric) else 0.0",
+        f"{FACTS}::test_metrics_may_be_no_numbers_and_the_file_is_json_all_the_same",
+    ),
+    Mutation(
+        "graftax/disk.py",
+        "if path.exists() and not overwrite",
+        "if False",
+        f"{DISK}::test_disk_refuses_what_it_must_not_replace",
+    ),
+    Mutation(
+        "graftax/disk.py",
+        "old.rename(path)\n                raise",
+        "raise",
+        f"{DISK}::test_a_directory_is_replaced_whole_or_not_at_all",
+    ),
     Mutation("train/journal.py", "there[:offset]", "there", "tests/test_resuming.py::test_resume_in_process"),
     # -- the bank
-    Mutation("serve/bank.py", "range(1, self._capacity + 1)", "range(self._capacity + 1)", BANK),
-    Mutation("serve/bank.py", "if slots[name] < self._capacity", "if slots[name] <= self._capacity", BANK),
-    Mutation("serve/bank.py", "self._slots if name in self._slots else", "", BANK),
-    Mutation("serve/bank.py", "leaf.at[:, slot].set(own)", "leaf.at[:, slot].add(own)", BANK),
+    Mutation(
+        "serve/bank.py", "range(1, self._capacity + 1)", "range(self._capacity + 1)", f"{BANK}::test_a_free_slot_is_used_again"
+    ),
+    Mutation(
+        "serve/bank.py",
+        "if slots[name] < self._capacity",
+        "if slots[name] <= self._capacity",
+        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+    ),
+    Mutation(
+        "serve/bank.py",
+        "self._slots if name in self._slots else",
+        "",
+        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+    ),
+    Mutation(
+        "serve/bank.py",
+        "leaf.at[:, slot].set(own)",
+        "leaf.at[:, slot].add(own)",
+        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+    ),
 ]
