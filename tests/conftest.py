@@ -104,7 +104,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`--part 3/20`: a part of the slow tests, which nobody has an hour for each time; twenty runs have run them all."""
+    """`--part 3/10`: of the slow tests, which nobody has an hour for each time, a tenth; ten runs in turn have run them all."""
     if part := config.getoption("--part"):
         index, count = map(int, part.split("/"))
         items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % count == index % count]

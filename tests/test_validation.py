@@ -20,6 +20,17 @@ from graftax.train import Examples, Recipe, train_many
 from graftax.train.pack import Pack
 
 
+def tell(monkeypatch: pytest.MonkeyPatch, metric: str, scores: Sequence[float], losses: Sequence[float]) -> None:
+    """What the validation of one epoch after another is to find."""
+    told = iter(zip(scores, losses, strict=True))
+
+    def evaluate(self: Pack, slot: int) -> dict[str, float]:
+        score, loss = next(told)
+        return {"loss": loss, metric: score}
+
+    monkeypatch.setattr(Pack, "evaluate", evaluate)
+
+
 @pytest.mark.parametrize(
     ("scores", "losses", "trained", "kept"),
     [
@@ -40,17 +51,22 @@ def test_the_loss_decides_a_tie(
     kept: int,
 ) -> None:
     """Patience waits for an epoch that is better in this sense, and the last such epoch is kept."""
-    told = iter(zip(scores, losses, strict=True))
-
-    def evaluate(self: Pack, slot: int) -> dict[str, float]:
-        score, loss = next(told)
-        return {"loss": loss, "accuracy": score}
-
-    monkeypatch.setattr(Pack, "evaluate", evaluate)
+    tell(monkeypatch, "accuracy", scores, losses)
     recipe = Recipe(epochs=4, patience=2, batch_size=32, max_length=16)
     result = train_many(tiny, {"a": toy_rows()}, tmp_path, recipe=recipe, val=0.5, progress=False)["a"]
     assert len(result.history) == trained
     assert (result.metrics["val_accuracy"], result.metrics["val_loss"]) == (scores[kept - 1], losses[kept - 1])
+
+
+def test_of_a_metric_that_falls_the_lowest_is_the_best(
+    teller: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, "perplexity", [5.0, 3.0, 4.0, 4.0], [0.5, 0.5, 0.1, 0.1])
+    recipe = Recipe(epochs=4, patience=2, batch_size=32, max_length=16)
+    lora = LoRA(r=2, alpha=3.0, targets=("q_proj",))
+    data, val = {"a": [{"text": "one"}]}, {"a": [{"text": "two"}]}
+    result = train_many(teller, data, tmp_path, task="lm", method=lora, recipe=recipe, val=val, progress=False)["a"]
+    assert (len(result.history), result.metrics["val_perplexity"]) == (4, 3.0)
 
 
 def test_the_loss_is_that_of_the_answers(tiny: Backbone, tmp_path: Path) -> None:
