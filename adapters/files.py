@@ -177,8 +177,8 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     if dialect.peft_type is None or dialect.task_type not in (None, words.peft):
         return None
     chosen = list(adapter.states[body.key])
-    conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
     fields = dialect.to_config(chosen, backbone.sites)
+    conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
     if conv1d and not dialect.conv1d:
         return None
     options = peft_beside.written(beside, adapter.states, body, backbone.sites_for(head))

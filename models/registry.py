@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import plugins
 from ..errors import GraftaxError
 from ..typed import shown
-from . import albert, bart, bert, distilbert, gpt2, gpt_neox, llama, roberta, t5
+from . import albert, bart, bert, cifar_resnet, distilbert, gpt2, gpt_neox, llama, mobilenet_v2, roberta, t5
 from .family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -14,6 +14,7 @@ FAMILIES: dict[str, Family] = {
         *(bert.FAMILY, *roberta.FAMILIES, distilbert.FAMILY, albert.FAMILY),
         *(gpt2.FAMILY, gpt_neox.FAMILY, *llama.FAMILIES),
         *(*bart.FAMILIES, *t5.FAMILIES),
+        *(cifar_resnet.FAMILY, mobilenet_v2.FAMILY),
     )
     for model_type in family.model_types
 }
