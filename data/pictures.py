@@ -41,7 +41,7 @@ SUFFIXES = frozenset(
     ]
 )
 _MOST_BYTES = 1 << 28  # of a file
-_MOST_PIXELS = 1 << 26  # of a picture: 200 MB as RGB; a small file can claim to hold far more
+MOST_PIXELS = 1 << 26  # of a picture: 200 MB as RGB; a small file can claim to hold far more
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of greys of that kind
 _CHANNELS = (1, 3, 4)  # of an array's last axis: grey, RGB, RGB with how opaque it is
 
@@ -135,8 +135,8 @@ def _rgb_of_array(array: np.ndarray) -> np.ndarray:
 def _rgb_of(image: Image.Image) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    if image.width * image.height > _MOST_PIXELS:
-        raise Unreadable(f"{image.width:,} x {image.height:,} pixels, and at most {_MOST_PIXELS:,} are read")
+    if image.width * image.height > MOST_PIXELS:
+        raise Unreadable(f"{image.width:,} x {image.height:,} pixels, and at most {MOST_PIXELS:,} are read")
     if getattr(image, "is_animated", False) and image.format != "MPO":  # of which a camera's first is the photograph
         raise Unreadable("an animation, or several pages; save one of its pictures")
     sixteen_bits = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
@@ -170,6 +170,6 @@ def _refusals(where: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise GraftaxError(f"{where}: no picture, or one that is damaged; read are {', '.join(_FORMATS)}.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise GraftaxError(f"{where}: it claims more pixels than the {_MOST_PIXELS:,} that are read.") from None
+        raise GraftaxError(f"{where}: it claims more pixels than the {MOST_PIXELS:,} that are read.") from None
     except Exception as error:
         raise GraftaxError(f"{where}: a damaged picture ({str(error) or type(error).__name__}).") from error
