@@ -35,13 +35,10 @@ from .located import find_adapter
 from .method import MODEL_PREFIX, Method
 from .methods.head import FIRST, Head
 from .methods.registry import method_class
+from .task_words import words_for
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
-
-_TASK_TYPES = {"classify": "SEQ_CLS", "multilabel": "SEQ_CLS", "regress": "SEQ_CLS", "tag": "TOKEN_CLS"}
-_LANGUAGE = {"lm": "CAUSAL_LM", "sft": "CAUSAL_LM", "dpo": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}  # without a head
-_TASK_TYPES |= _LANGUAGE
 
 
 @held
@@ -174,7 +171,8 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     if body is None or body.peft_type is None or (head is not None and head.site == FIRST):
         return None
     chosen = list(adapter.states[body.key])
-    kind = _TASK_TYPES[adapter.task]
+    words = words_for(adapter.task)
+    kind = words.peft
     if body.peft_task not in (None, kind):
         return None
     fields, conv1d = body.to_peft(chosen, backbone.sites), any(site.conv1d for site in chosen)
@@ -186,7 +184,7 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     modules = [*options.pop("modules_to_save", []), *({_top(module) for module in head.modules} if head else ())]
     return {
         "peft_type": body.peft_type,
-        "task_type": kind if head or adapter.task in _LANGUAGE else "FEATURE_EXTRACTION",
+        "task_type": kind if head or words.head is None else "FEATURE_EXTRACTION",
         "base_model_name_or_path": backbone.name,
         "inference_mode": True,
         **({"modules_to_save": sorted(modules)} if modules else {}),
@@ -203,7 +201,7 @@ def _top(module: str) -> str:
 
 
 def _own_config(adapter: Adapter) -> dict[str, Any]:
-    return {"peft_type": "GRAFTAX", "task_type": _TASK_TYPES[adapter.task], "methods": _written(adapter.methods)}
+    return {"peft_type": "GRAFTAX", "task_type": words_for(adapter.task).peft, "methods": _written(adapter.methods)}
 
 
 def _written(methods: Sequence[Method]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
 from .parts import Weight
+from .processor import Processor
 
 _UNROLLED = 12  # layers at most
 
@@ -94,6 +95,11 @@ class Backbone(Shown):
     def dtype(self) -> np.dtype:
         """Of the parameters that are held as floats."""
         return next(leaf.dtype for leaf in jax.tree.leaves(self.params) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+    @cached_property
+    def processor(self) -> Processor:
+        """What stands between rows and it (`processor.py`)."""
+        return self.family.processor.of(self)
 
     @cached_property
     def layers(self) -> Any:

@@ -16,6 +16,8 @@ from .encoder import Encoder, EncoderConfig
 from .encoder_decoder import EncoderDecoder
 from .keys import Key
 from .parts import LayerPaths, Part, Weight
+from .processor import Processor
+from .tokens import Tokenizer
 
 #: Keys that any config may have and no model reads: what transformers says of every model, and what it writes beside. Other
 #: keys that a family does not know are ignored too, and said (`Family.unread`).
@@ -84,6 +86,8 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)  # keys that checkpoints may have again -> what they repeat
     absent: Callable[[Any, Weight], Callable[[], np.ndarray] | None] = _nowhere  # what makes a weight that may be lacking
     fitted: Callable[[Any, Container[str]], Any] = _as_said  # the config as the keys of a checkpoint have it
+    task: str = "classify"  # what a head over an item's features is for, where a file does not say it
+    processor: type[Processor] = Tokenizer  # what stands between rows and the backbone
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
     @property

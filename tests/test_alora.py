@@ -165,7 +165,7 @@ def test_continuations_are_pefts(teller_dir: Path, teller: Backbone, tmp_path: P
         ("the early bird", None),
         ("a bird, a bird in", Average("bird", "comma", weights=(1.0, 0.0))),
     ]
-    found = [list(one.tokens) for one in generator.generate([p for p, _ in asked], [a for _, a in asked], how)]
+    found = [list(one.items) for one in generator.generate([p for p, _ in asked], [a for _, a in asked], how)]
     assert found[3] == found[4] == found[5] == list(base.tokens)
     assert found[6] == found[2]
     for (prompt, name), mine in zip(asked[:5], found, strict=False):

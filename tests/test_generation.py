@@ -32,7 +32,7 @@ from graftax import (
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.models.backbone import Backbone
 from graftax.models.generation import Rules
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.serve import evaluate_generation
 from graftax.serve.sampling import Kind, Settings, choose
 
@@ -74,7 +74,7 @@ def theirs(path: Path, prompts: list[str], count: int, **options: Any) -> list[l
 def test_greedy_equals_transformers(penalty: float, teller_dir: Path, generator: Generator) -> None:
     found = generator.generate(PROMPTS, sampling=Sampling(max_new_tokens=20, repetition_penalty=penalty))
     expected = theirs(teller_dir, PROMPTS, 20, do_sample=False, repetition_penalty=penalty)
-    assert [list(one.tokens) for one in found] == expected
+    assert [list(one.items) for one in found] == expected
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_greedy_equals_transformers(penalty: float, teller_dir: Path, generator:
 )
 def test_beams_equal_transformers(options: dict[str, Any], teller_dir: Path, generator: Generator) -> None:
     found = generator.generate(PROMPTS, sampling=Sampling(max_new_tokens=12, **options))
-    assert [list(one.tokens) for one in found] == theirs(teller_dir, PROMPTS, 12, do_sample=False, **options)
+    assert [list(one.items) for one in found] == theirs(teller_dir, PROMPTS, 12, do_sample=False, **options)
 
 
 @needs_assets
@@ -99,7 +99,7 @@ def test_stories_reference_text() -> None:
         " She loved to play outside in the park. One day, she saw a big, red ball. She wanted to play with it, but it was too "
         "high.\nLily's mom said,"
     )
-    assert [list(one.tokens)] == theirs(STORIES, [prompt], 60, do_sample=False)
+    assert [list(one.items)] == theirs(STORIES, [prompt], 60, do_sample=False)
 
 
 def test_rows_of_a_batch_are_the_rows_alone(teller: Backbone, generator: Generator) -> None:
@@ -110,13 +110,13 @@ def test_rows_of_a_batch_are_the_rows_alone(teller: Backbone, generator: Generat
     for name, prompt, one in zip(named, prompts, found, strict=True):
         ids = [int(i) for i in generator.tokenizer.ids([prompt])[0]]
         adapter = generator.bank.adapters[name] if name else None
-        for token in one.tokens:
+        for token in one.items:
             assert token == next_token(teller, adapter, ids), (name, one)
             ids.append(token)
-    assert len({one.tokens for one in found}) > 3
+    assert len({one.items for one in found}) > 3
     order = [3, 0, 5, 1, 4, 2]
     again = generator.generate([prompts[i] for i in order], [named[i] for i in order], Sampling(max_new_tokens=6))
-    assert [one.tokens for one in again] == [found[i].tokens for i in order]
+    assert [one.items for one in again] == [found[i].tokens for i in order]
 
 
 def next_token(backbone: Backbone, adapter: Adapter | None, ids: list[int]) -> int:
@@ -125,13 +125,13 @@ def next_token(backbone: Backbone, adapter: Adapter | None, ids: list[int]) -> i
     laid[0, : len(ids)] = ids
     layout = Layout.of([adapter] if adapter else [], backbone.sites)
     state = layout.stack(adapter, backbone.sites).state
-    logits = whole(backbone)(backbone.params, state, Inputs(laid, mask, np.zeros_like(laid)))
+    logits = whole(backbone)(backbone.params, state, TextInputs(laid, mask, np.zeros_like(laid)))
     return int(jnp.argmax(logits[0, len(ids) - 1]))
 
 
 @functools.cache
 def whole(backbone: Backbone) -> Any:
-    def run(params: Any, state: Any, inputs: Inputs) -> Any:
+    def run(params: Any, state: Any, inputs: TextInputs) -> Any:
         return backbone.next_token(params, state, backbone.encode(params, state, inputs).hidden)
 
     return jax.jit(run)
@@ -144,7 +144,7 @@ def test_compositions(generator: Generator) -> None:
     rows = ["a", whole, Average("a", "b"), Stack("a", "b"), "b"]
     found = generator.generate(["the early bird"] * 5, rows, Sampling(max_new_tokens=12))
     assert found[0].tokens == found[1].tokens
-    assert len({one.tokens for one in found}) == 4
+    assert len({one.items for one in found}) == 4
     assert found[2].adapter == "Average(a: 0.5, b: 0.5)"
 
 

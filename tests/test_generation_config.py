@@ -66,7 +66,7 @@ def theirs(directory: Path, count: int, **options: Any) -> list[list[int]]:
 
 
 def mine(directory: Path, count: int, **options: Any) -> list[list[int]]:
-    return [list(one.tokens) for one in Generator(load_backbone(directory)).generate(PROMPTS, max_new_tokens=count, **options)]
+    return [list(one.items) for one in Generator(load_backbone(directory)).generate(PROMPTS, max_new_tokens=count, **options)]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_an_end_that_only_this_file_names_ends_texts(free: list[list[int]], tmp_
     directory = saying(write_decoder(tmp_path, eos_token_id=None), eos_token_id=[free[0][4], 2])
     backbone = load_backbone(directory)
     one = Generator(backbone).generate(PROMPTS[:1], max_new_tokens=16)[0]
-    assert (list(one.tokens), one.finished) == (free[0][:5], "eos")
+    assert (list(one.items), one.finished) == (free[0][:5], "eos")
     assert Tokenizer.of(backbone).eos_id == 2  # in training the tokenizer's own end of a text
     assert load_backbone(saying(write_decoder(tmp_path), do_sample=True)).config.eos_ids == (2,)
 

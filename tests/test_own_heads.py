@@ -54,7 +54,7 @@ def own_logits(backbone: Any, inputs: Any) -> np.ndarray:
     head = backbone.own_head
     state = Layout.of([head], backbone.sites).stack(head, backbone.sites).state
     found = jax.jit(backbone.forward)(backbone.params, state, inputs)
-    return np.asarray(found.tokens if head.task == "tag" else found.pooled)
+    return np.asarray(found.items if head.task == "tag" else found.pooled)
 
 
 @pytest.mark.parametrize(("model_type", "task"), CLASSIFIERS)

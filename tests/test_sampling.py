@@ -73,7 +73,7 @@ def test_settings_in_place_of_a_sampling(generator: Generator) -> None:
     assert found == generator.generate(
         ["a", "b"], sampling=[Sampling(seed=7), Sampling(seed=8)], max_new_tokens=3, temperature=1.0
     )
-    assert [len(one.tokens) for one in generator.generate(("a",), max_new_tokens=np.int64(2))] == [2]
+    assert [len(one.items) for one in generator.generate(("a",), max_new_tokens=np.int64(2))] == [2]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from tiny import toy_rows, weights_of
 
 from graftax.adapters import BitFit, Full, LoRA, Method
 from graftax.adapters.adapter import Layout
-from graftax.data.examples import Columns
+from graftax.data.columns import Columns
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted, Recipe, features, train_many
 from graftax.train.job import Job, prepare
 from graftax.train.pack import Pack
@@ -29,7 +29,7 @@ PLAIN = Recipe(epochs=2, lr=0.1, batch_size=8, max_length=16, optimizer="sgd", s
 
 def a_job(backbone: Backbone, method: Method | None, recipe: Recipe, rows: int = 8) -> Job:
     settings: dict[str, Any] = {"task": TASKS["classify"], "method": method, "columns": Columns(), "recipe": recipe}
-    return prepare("a", toy_rows(count=rows), None, backbone=backbone, tokenizer=Tokenizer.of(backbone), **settings)
+    return prepare("a", toy_rows(count=rows), None, backbone=backbone, **settings)
 
 
 def moves(backbone: Backbone, method: Method, recipe: Recipe, ticks: int = 1) -> dict[str, dict[str, np.ndarray]]:

@@ -1,6 +1,7 @@
 """Training many adapters on one frozen backbone."""
 
-from ..data.examples import Columns, Examples
+from ..data.columns import Columns
+from ..data.examples import Examples
 from .queue import Interrupted
 from .recipe import Recipe
 from .result import Result

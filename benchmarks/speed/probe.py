@@ -23,9 +23,9 @@ def epochs(count: int, kept: bool) -> Work:
     import jax
 
     import graftax
-    from graftax.data.examples import Columns
+    from graftax.data.columns import Columns
     from graftax.models.tokens import Tokenizer
-    from graftax.tasks.labelled import task_named
+    from graftax.tasks.registry import task_named
     from graftax.train.job import prepare
     from graftax.train.pack import Pack
 
@@ -34,9 +34,7 @@ def epochs(count: int, kept: bool) -> Work:
     backbone, task = graftax.load_backbone(MINILM), task_named("classify")
     rows = random.Random(0).sample(clinc("train"), count)
     recipe, tokenizer = graftax.Recipe(epochs=1), Tokenizer.of(backbone)
-    job = prepare(
-        "probe", rows, None, backbone=backbone, task=task, method=None, recipe=recipe, columns=Columns(), tokenizer=tokenizer
-    )
+    job = prepare("probe", rows, None, backbone=backbone, task=task, method=None, recipe=recipe, columns=Columns())
     pack = Pack(backbone, task, [job], 1, tokenizer)
     pack.admit(0, 0)
     while not pack.tick():

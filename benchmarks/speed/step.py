@@ -45,10 +45,10 @@ def ours(
     import graftax
     from graftax.adapters.adapter import Adapter, Layout
     from graftax.adapters.methods.registry import method_class
-    from graftax.models.inputs import Inputs
+    from graftax.models.inputs import TextInputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone
-    from graftax.tasks.labelled import task_named
+    from graftax.tasks.registry import task_named
     from graftax.train.optimizer import rates
     from graftax.train.step import Batch, Programs, hyper, start
 
@@ -62,7 +62,7 @@ def ours(
     stacked = layout.stack(adapter, backbone.sites)
     state = start(stacked, rates(graftax.Recipe(), stacked, layout, backbone.sites, 1), rates_of, "adamw")
     random = np.random.default_rng(0)
-    inputs = Inputs(
+    inputs = TextInputs(
         random.integers(5, 30000, (rows, length)).astype(np.int32),
         np.ones((rows, length), bool),
         np.zeros((rows, length), np.int32),

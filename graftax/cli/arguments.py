@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,10 +76,11 @@ def read_stdin() -> list[dict[str, Any]]:
 
 def columns_of(options: Mapping[str, Any]) -> Any:
     """The columns that the options of a command name."""
-    from ..data.examples import Columns
+    from ..data.columns import Columns
 
     options = {**options, "pair_column": options["text_pair_column"]}
-    return Columns(**{field.name: options[f"{field.name}_column"] for field in dataclasses.fields(Columns)})
+    fields = ("text", "pair", "label", "prompt", "completion", "messages", "chosen", "rejected")
+    return Columns(**{field: options[f"{field}_column"] for field in fields})
 
 
 def sampling_of(options: dict[str, Any]) -> Any:

@@ -102,7 +102,7 @@ def evaluate(
     from ..serve.evaluate import Measured, evaluate_generation, evaluate_language, measure
     from ..serve.generator import Generator
     from ..serve.predictor import Predictor
-    from ..tasks.labelled import task_named
+    from ..tasks.registry import task_named
 
     columns, names = columns_of(locals()), split_names(labels)
     sampling, template = sampling_of(locals()), chat_template_of(chat_template)
@@ -120,7 +120,7 @@ def evaluate(
         measured = Measured(numbers)
     elif named is None:
         measured = measure(Predictor(loaded), None, data, columns=columns)
-    elif task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).headless:
+    elif not task_named((read := load_adapter(named.place, loaded, any_backbone=any_backbone)).task).output.headed:
         names_for(read, names, named.name)
         measured = Measured(evaluate_language(loaded, read, data, columns=columns, chat_template=template))
     else:
