@@ -95,6 +95,8 @@ def picture_of(value: Any, where: str, folder: Path) -> Picture:
     Raises:
         Unreadable: the value is no picture, nor says where one is.
     """
+    if isinstance(value, Picture):
+        return value
     if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
         value = value["path"] if value["bytes"] is None else value["bytes"]
     if isinstance(value, str | Path) and str(value).strip():
@@ -156,20 +158,25 @@ def _refusals(where: str) -> Iterator[None]:
     """What Pillow raises of pictures, in a line each.
 
     Its readers raise whatever comes up where a file is damaged (OSError, SyntaxError, struct.error, KeyError, ...), hence
-    `Exception`. What it warns of is about files that it reads all the same, but for the size that may be a trap.
+    `Exception`.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
+        yield
     except Unreadable as error:
         raise GraftaxError(f"{where}: {error}.") from None
     except UnidentifiedImageError:
         raise GraftaxError(f"{where}: no picture, or one that is damaged; read are {', '.join(_FORMATS)}.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise GraftaxError(f"{where}: it claims more pixels than the {MOST_PIXELS:,} that are read.") from None
     except Exception as error:
         raise GraftaxError(f"{where}: a damaged picture ({str(error) or type(error).__name__}).") from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Pillow warns of oddities in files that it reads all the same, and of sizes that are refused here; it is not said then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
