@@ -129,6 +129,12 @@ def read_file(path: str | Path) -> Source:
         raise GraftaxError(f"{path}: cannot be read ({error}).") from error
 
 
+def name_of(path: Path) -> str:
+    """What an adapter is called that learns from there: after a file, without its ending (and its split), or after a folder."""
+    archive, _ = archive_of(path)
+    return archive.resolve().name if is_directory(archive) else archive.stem
+
+
 def parse_json_lines(text: str, source: str) -> list[dict[str, Any]]:
     """One JSON object per line; blank lines are passed over."""
     if text.lstrip().startswith("["):

@@ -29,20 +29,23 @@ if TYPE_CHECKING:
 
 
 class Pixels:
-    """A prepared picture, uint8 `[H, W, channels]`; what `data.prepared.Item` asks of an item."""
+    """A prepared picture, an item as `data.prepared.Item` has it.
 
-    __slots__ = ("array",)
+    `array`: uint8 `[H, W, channels]`; `levels`: what each value becomes in a batch, float32 `[256, channels]`.
+    """
+
+    __slots__ = ("array", "levels")
     cut = False
     target_length = 0
 
-    def __init__(self, array: np.ndarray):
-        self.array = array
+    def __init__(self, array: np.ndarray, levels: np.ndarray):
+        self.array, self.levels = array, levels
 
     def __len__(self) -> int:
         return 1
 
     def tobytes(self) -> bytes:
-        return self.array.tobytes()
+        return self.levels.tobytes() + self.array.tobytes()
 
 
 class Pictures(Processor):
@@ -63,7 +66,7 @@ class Pictures(Processor):
         pixels = large_array((len(pictures), *self.shape), np.uint8)
         with without_warnings(), ThreadPoolExecutor() as pool:  # Pillow works outside of Python's lock
             list(pool.map(self._prepare, pictures, pixels))
-        return list(map(Pixels, pixels))
+        return [Pixels(array, self.preparation.levels) for array in pixels]
 
     def _prepare(self, picture: Picture, pixels: np.ndarray) -> None:
         pixels[...] = self.preparation.pixels(picture.pixels(), picture.where)
@@ -80,7 +83,7 @@ class Pictures(Processor):
         pixels = np.zeros((shape.rows, *self.shape), np.float32)
         for item, (row, _) in zip(items, places, strict=True):
             for channel in range(self.preparation.channels):
-                pixels[row, ..., channel] = self.preparation.levels[:, channel][item.array[..., channel]]
+                pixels[row, ..., channel] = item.levels[:, channel][item.array[..., channel]]
         return ImageInputs(pixels)
 
     def with_hidden(self, hidden: Any, inputs: ImageInputs | None) -> ImageInputs:

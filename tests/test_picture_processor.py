@@ -39,7 +39,8 @@ def items(processor: Pictures, data: Any, **columns: str) -> Any:
 
 
 def test_items_of_rows(tmp_path: Path) -> None:
-    """Of a column by any name, in the rows' order; an item is one batch row, and told from others by its pixels."""
+    """Of a column by any name, in the rows' order; an item is one batch row, and told from others by its pixels, and by what
+    becomes of them."""
     arrays = [noise(4, 6, 3, seed=i) for i in range(3)]
     Image.fromarray(arrays[1]).save(tmp_path / "b.png")
     (tmp_path / "rows.csv").write_text("file,label\nb.png,x\n")
@@ -49,7 +50,8 @@ def test_items_of_rows(tmp_path: Path) -> None:
         np.testing.assert_array_equal(item.array, array)
         assert item.array.dtype == np.uint8
         assert (len(item), item.cut, item.target_length) == (1, False, 0)
-        assert item.tobytes() == array.tobytes()
+    whitened = items(taking(4, 6, image_mean=0.1), [{"image": arrays[0]}])
+    assert len({item.tobytes() for item in [*made, *whitened]}) == 3
 
 
 def test_batches() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from refusals import refused
 
 from graftax.data.pictures import picture_of
-from graftax.data.sources import Source, source_of
+from graftax.data.sources import Source, name_of, source_of
 from graftax.data.values import class_of
 
 
@@ -214,6 +214,14 @@ def test_real_archives(name: str, count: int) -> None:
     assert pictures[0].pixels().shape == pictures[-1].pixels().shape == size
     expected = {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
     assert set(found) == (expected if "cifar" in name else set("0123456789"))
+
+
+def test_names_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a file without its ending, a folder whatever dots it has, an archive without the split."""
+    put(tmp_path / "pets.v1" / "cat" / "a.png")
+    monkeypatch.chdir(tmp_path / "pets.v1")
+    places = {tmp_path / "pets.v1": "pets.v1", Path("."): "pets.v1", Path("a/rows.v1.csv"): "rows.v1", Path("x.npz:test"): "x"}
+    assert {place: name_of(place) for place in places} == places
 
 
 # -- columns of paths -------------------------------------------------------------------------------------------------
