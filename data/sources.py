@@ -129,6 +129,13 @@ def read_file(path: str | Path) -> Source:
         raise GraftaxError(f"{path}: cannot be read ({error}).") from error
 
 
+def expect_rows(path: Path) -> None:
+    """An error unless there is a file or folder; what is in it is not looked at."""
+    archive, _ = archive_of(path)
+    if not is_directory(archive):
+        expect_file(archive)
+
+
 def name_of(path: Path) -> str:
     """What an adapter is called that learns from there: after a file, without its ending (and its split), or after a folder."""
     archive, _ = archive_of(path)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from refusals import refused
 
+from graftax.cli.arguments import read_val
 from graftax.data.pictures import picture_of
 from graftax.data.sources import Source, name_of, source_of
 from graftax.data.values import class_of
@@ -222,6 +223,18 @@ def test_names_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path / "pets.v1")
     places = {tmp_path / "pets.v1": "pets.v1", Path("."): "pets.v1", Path("a/rows.v1.csv"): "rows.v1", Path("x.npz:test"): "x"}
     assert {place: name_of(place) for place in places} == places
+
+
+def test_folders_for_validation(tmp_path: Path) -> None:
+    """Of one folder `--val` is another, or holds one of the same name; of several it holds one for each."""
+    pets, cars, held = tmp_path / "pets", tmp_path / "cars", tmp_path / "held"
+    for folder in (pets, cars, held):
+        put(folder / "a" / "a.png")
+    assert read_val(str(held), [pets]) == {"pets": held}
+    assert read_val(str(held), [pets, cars]) == {"pets": held / "pets", "cars": held / "cars"}
+    assert read_val("x.npz:test", [Path("x.npz:train")]) == {"x": Path("x.npz:test")}
+    put(held / "pets" / "a" / "a.png")
+    assert read_val(str(held), [pets]) == {"pets": held / "pets"}
 
 
 # -- columns of paths -------------------------------------------------------------------------------------------------
