@@ -26,6 +26,9 @@ def read_picture_folder(folder: Path) -> list[dict[str, Any]]:
     classes = [entry for entry in entries if entry.is_dir()]
     if not entries:
         expect_file(folder)  # says that it is none: an empty folder is hardly meant as pictures
+    if not classes and not any(map(_is_picture, entries)):
+        other = f"it holds {entries[0].name}, which is no picture by its name"
+        raise GraftaxError(f"{folder}: a directory; a file is wanted here, or a folder of pictures: {other}.")
     if not classes:
         return [{"image": path} for path in _pictures(entries, folder)]
     if beside := [entry for entry in entries if entry not in classes]:
@@ -42,9 +45,13 @@ def _pictures(entries: Sequence[Path], folder: Path) -> Sequence[Path]:
     for entry in entries:
         if entry.is_dir():
             raise GraftaxError(f"{entry}: a folder within a class; give the folder whose folders are the classes.")
-        if entry.suffix.lower() not in SUFFIXES:
+        if not _is_picture(entry):
             raise GraftaxError(f"{entry}: no picture, by its name; {folder} may hold nothing else, for it is read as pictures.")
     return entries
+
+
+def _is_picture(entry: Path) -> bool:
+    return entry.suffix.lower() in SUFFIXES
 
 
 def _visible(folder: Path) -> list[Path]:

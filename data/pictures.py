@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif"),
     ]
 )
+_FILTERS = threading.Lock()  # those of warnings are the whole process's
 _MOST_BYTES = 1 << 28  # of a file
 MOST_PIXELS = 1 << 26  # of a picture: 200 MB as RGB; a small file can claim to hold far more
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of greys of that kind
@@ -68,21 +70,15 @@ class Picture:
 
     def pixels(self) -> np.ndarray:
         """uint8 `[H, W, 3]`, RGB. Raises GraftaxError, which names the picture, where it is none that can be read."""
-        if isinstance(self.content, np.ndarray):
-            return _rgb_of_array(self.content)
-        if not isinstance(self.content, Path | bytes):
-            with _refusals(self.where):
-                return _rgb_of(self.content)
-        if isinstance(self.content, Path):
-            expect_file(self.content, f"{self.where}: no such file.")
-        data = self.content if isinstance(self.content, bytes) else read_bytes(self.content, _MOST_BYTES)
-        if not data:
-            raise GraftaxError(f"{self.where}: empty; there is not one byte.")
         with _refusals(self.where):
-            from PIL import Image
-
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return _rgb_of(image)
+            if isinstance(self.content, np.ndarray):
+                return _rgb_of_array(self.content)
+            if isinstance(self.content, bytes):
+                return _decoded(self.content)
+            if isinstance(self.content, Path):
+                expect_file(self.content, f"{self.where}: no such file.")
+                return _decoded(read_bytes(self.content, _MOST_BYTES))
+            return _rgb_of(self.content)
 
 
 def picture_of(value: Any, where: str, folder: Path) -> Picture:
@@ -130,8 +126,17 @@ def _rgb_of_array(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and array.shape[2] == 4:
         from PIL import Image
 
-        return _rgb_of(Image.fromarray(np.ascontiguousarray(array), "RGBA"))
+        return _rgb_of(Image.fromarray(np.ascontiguousarray(array)))
     return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    if not data:
+        raise Unreadable("empty; there is not one byte")
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return _rgb_of(image)
 
 
 def _rgb_of(image: Image.Image) -> np.ndarray:
@@ -164,6 +169,8 @@ def _refusals(where: str) -> Iterator[None]:
 
     try:
         yield
+    except GraftaxError:
+        raise
     except Unreadable as error:
         raise GraftaxError(f"{where}: {error}.") from None
     except UnidentifiedImageError:
@@ -176,7 +183,7 @@ def _refusals(where: str) -> Iterator[None]:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Pillow warns of oddities in files that it reads all the same, and of sizes that are refused here; it is not said then."""
-    with warnings.catch_warnings():
+    """A block without Pillow's warnings: they are of oddities in files that it reads all the same, and of sizes refused here."""
+    with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -76,6 +76,8 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
     put(tmp_path / "deep" / "train" / "cat" / "a.png")
     put(tmp_path / "lacking" / "cat" / "a.png")
     (tmp_path / "lacking" / "dog").mkdir()
+    put(tmp_path / "mixed" / "a.png")
+    (tmp_path / "mixed" / "b.txt").write_text("x")
     (tmp_path / "csv").mkdir()
     (tmp_path / "csv" / "a.csv").write_text("text,label\na,x\n")
     (tmp_path / "empty").mkdir()
@@ -84,7 +86,8 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
         "beside": f"{tmp_path}/beside/metadata.csv: a file beside the folders of",
         "deep": f"{tmp_path}/deep/train/cat: a folder within a class",
         "lacking": f"{tmp_path}/lacking/dog: no picture of this class",
-        "csv": f"{tmp_path}/csv/a.csv: no picture, by its name",
+        "mixed": f"{tmp_path}/mixed/b.txt: no picture, by its name",
+        "csv": f"{tmp_path}/csv: a directory; a file is wanted here, or a folder of pictures: it holds a.csv",
         "empty": f"{tmp_path}/empty: a directory; a file is wanted here.",
     }
     for name, line in said.items():

@@ -80,7 +80,7 @@ def test_arrays_of_one_and_four_channels() -> None:
     grey, clear = noise(4, 6), noise(4, 6, 4)
     np.testing.assert_array_equal(pixels(grey), np.stack([grey] * 3, axis=2))
     np.testing.assert_array_equal(pixels(grey[..., None]), np.stack([grey] * 3, axis=2))
-    np.testing.assert_array_equal(pixels(clear), pixels(encoded(Image.fromarray(clear, "RGBA"))))
+    np.testing.assert_array_equal(pixels(clear), pixels(encoded(Image.fromarray(clear))))
     assert pixels(np.array([[[9, 9, 9, 0], [9, 9, 9, 255]]], np.uint8)).tolist() == [[[255] * 3, [9] * 3]]
 
 
