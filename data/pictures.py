@@ -183,7 +183,7 @@ def _refusals(where: str) -> Iterator[None]:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """A block without Pillow's warnings: they are of oddities in files that it reads all the same, and of sizes refused here."""
+    """A block without Pillow's warnings: of oddities in files that it reads all the same, of sizes that are refused here."""
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
