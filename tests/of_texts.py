@@ -12,9 +12,9 @@ from graftax.tasks import reading
 from graftax.tasks.registry import task_named
 
 
-def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] = ()) -> Examples:
+def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] = (), called: str = "") -> Examples:
     """Examples of a task by its name, for a backbone that reads texts."""
-    return reading.read_examples(data, columns, task_named(task), Tokenizer, names)
+    return reading.read_examples(data, columns, task_named(task), Tokenizer, names, called)
 
 
 def of_texts(texts: Sequence[Any], labels: Sequence[Any] | None, source: str = "data") -> Examples:

@@ -41,7 +41,7 @@ def begun(backbone: Backbone, method: AdaLoRA, recipe: Recipe) -> tuple[Job, Pac
     """A job, alone in its pack."""
     settings: dict[str, Any] = {"task": TASKS["classify"], "method": method, "columns": Columns(), "recipe": recipe}
     job = prepare("a", ROWS, None, backbone=backbone, **settings)
-    pack = Pack(backbone, TASKS["classify"], [job], 1, Tokenizer.of(backbone))
+    pack = Pack(backbone, TASKS["classify"], [job], 1)
     pack.admit(0, 0)
     return job, pack
 

@@ -50,7 +50,7 @@ def ours(backbone: Backbone, method: Sequence[Method], job: Job, test: Prepared,
     """The logits of graftax's own adapter of the job, and its mean loss of each epoch."""
     settings = {"method": method, "task": job.adapter.task, "recipe": job.recipe, "progress": False}
     made = train(backbone, data, out, **settings)
-    inputs = Tokenizer.of(backbone).pad(test.tokens, len(test), max(test.lengths))
+    inputs = Tokenizer.of(backbone).pad(test.items, len(test), max(test.lengths))
     said = logits(backbone, load_adapter(made.directory, backbone), inputs)
     return said[:, : len(job.adapter.labels)], [line["loss"] for line in made.history]
 

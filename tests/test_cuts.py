@@ -64,9 +64,9 @@ def test_a_turn_that_is_cut_away(teller: Backbone) -> None:
     tokenizer = Tokenizer.of(teller).with_template(drops)
     examples = read_examples([{"messages": [ask, say, ask, say]}], Columns(), "sft")
     whole = TASKS["sft"].prepare(examples, (), tokenizer, 90)
-    assert (len(whole.tokens), whole.cut) == (2, (0, 1))
-    cut = TASKS["sft"].prepare(examples, (), tokenizer, len(whole.tokens[0]), truncate=True)
-    assert (len(cut.tokens), cut.cut) == (1, (1, 1))
+    assert (len(whole.items), whole.cut) == (2, (0, 1))
+    cut = TASKS["sft"].prepare(examples, (), tokenizer, len(whole.items[0]), truncate=True)
+    assert (len(cut.items), cut.cut) == (1, (1, 1))
 
 
 def test_training_says_it_once_of_each_data_set(tiny: Backbone, tmp_path: Path) -> None:

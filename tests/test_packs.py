@@ -20,7 +20,6 @@ from graftax.data.examples import split
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
-from graftax.models.tokens import Tokenizer
 from graftax.serve import Predictor
 from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
@@ -97,7 +96,7 @@ def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
         examples = of_texts([text] * 8, ["x", "y"] * 4)
         settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
         jobs.append(prepare(name, examples, None, recipe=QUICK, **settings))
-    pack = Pack(tiny, TASKS["classify"], jobs, 3, Tokenizer.of(tiny))
+    pack = Pack(tiny, TASKS["classify"], jobs, 3)
     pack.admit(0, 0)
     pack.admit(1, 1)
     before = jax.tree.map(np.array, pack.state)
@@ -141,7 +140,7 @@ def test_the_pack_size_can_be_measured(tiny: Backbone, monkeypatch: pytest.Monke
     recipe = QUICK.replace(batch_size=32 if single_batch else 8)
     examples = of_texts([row["text"] for row in DATA["a"]], [row["label"] for row in DATA["a"]])
     jobs = [prepare(str(i), examples, None, recipe=recipe, **settings) for i in range(4)]
-    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs, Tokenizer.of(tiny))[0] in (1, 4)
+    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs)[0] in (1, 4)
 
 
 #: Methods whose packs are trained every time; the others' are slow.

@@ -22,7 +22,7 @@ from graftax.adapters.methods import starts
 from graftax.data.batches import Shape
 from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
-from graftax.models.tokens import Tokenizer, Tokens
+from graftax.models.tokens import Tokens
 from graftax.tasks.registry import task_named
 from graftax.train import Examples
 from graftax.train.calibration import Calibration
@@ -122,9 +122,8 @@ def texts_of(backbone: Backbone) -> Calibration:
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
     shape = Shape(len(texts), len(texts), inputs.ids.shape[1], shared=False)
     held = Prepared(Examples({"text": ()}), texts, [np.int32(0)] * len(texts))
-    return Calibration(
-        backbone, task_named("classify"), Tokenizer.of(backbone), Recipe(), backbone.head(len(LABELS)), held, shape
-    )
+    head = backbone.head(len(LABELS))
+    return Calibration(backbone, task_named("classify"), backbone.processor, Recipe(), head, held, shape)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}])

@@ -150,7 +150,7 @@ def test_loss_and_gradient_equal_torch(targets: tuple[str, ...], teller: Backbon
     job = a_job(teller, targets, beta=0.3)
     save_adapter(job.adapter, tmp_path / "adapter", teller)
     loss, grads = by_torch(teller_dir, tmp_path / "adapter", job.train, 0.3)
-    pack = Pack(teller, DPO, [job], 1, Tokenizer.of(teller))
+    pack = Pack(teller, DPO, [job], 1)
     pack.admit(0, 0)
     (mine,), found = pack.programs.gradient(teller.params, teller.unrolled, pack.state, pack._next()[1])
     np.testing.assert_allclose(mine, loss, atol=1e-4)

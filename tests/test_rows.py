@@ -99,7 +99,7 @@ def test_prompts_and_completions_of_messages(teller: Backbone) -> None:
     assert examples.fields["completion"] == ((SAY,), (SAY,))
     found = sft.prepare(examples, (), tokenizer, 90)
     whole = sft.prepare(read("sft", {"messages": [ASK, SAY, ASK, SAY]}), (), tokenizer, 90)
-    assert found.items[0].ids.tolist() == whole.tokens[0].ids.tolist()
+    assert found.items[0].ids.tolist() == whole.items[0].ids.tolist()
     learnt = [tokenizer.text(row[row >= 0]) for row in (*found.labels, *whole.labels)]
     assert learnt == ["cd", "cd", "cdcd"]
 
@@ -425,7 +425,7 @@ def check(data: Any, task: str) -> None:
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(rows=ROWS)
-@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("task", sorted({*TASKS} - {"image-classify"}))
 def test_rows_are_read_or_refused(task: str, rows: list[dict[str, Any]]) -> None:
     """Whatever stands in dicts and data frames."""
     check(rows, task)

@@ -168,7 +168,7 @@ def seen(measure: Calibration, layer: int) -> np.ndarray:
 def seen_alone(measure: Calibration, i: int, layer: int) -> np.ndarray:
     """What enters a layer of one text."""
     rows: Prepared = measure.prepared
-    inputs = measure.tokenizer.pad([rows.items[i]], 1, RECIPE.max_length)
+    inputs = measure.processor.pad([rows.items[i]], 1, RECIPE.max_length)
     return np.asarray(layers_of(measure.backbone)(measure.backbone.params, inputs)[layer, 0, : len(rows.items[i])])
 
 
@@ -270,9 +270,8 @@ def test_lora_ga(task: str, tiny: Backbone) -> None:
         method=lora("default"),
         recipe=RECIPE,
         columns=Columns(),
-        tokenizer=measure.tokenizer,
     )
-    pack = Pack(tiny, measure.task, [plain], 1, measure.tokenizer)
+    pack = Pack(tiny, measure.task, [plain], 1)
     pack.admit(0, 0)
     found = pack.layout.unstack(plain.adapter, pack.gradients(BATCHES), sites)["lora"]
     for site, (own, fixed) in states.items():

@@ -85,8 +85,8 @@ def train_many(
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
     out, kind = Path(out), the_task(task)
-    refuse_unfit_task(kind, backbone)
     columns.check(kind.fields(backbone.processor), f"task {kind.name!r}")
+    refuse_unfit_task(kind, backbone)
     with Progress(progress) as shown:
         jobs = []
         for number, (name, rows) in enumerate(data.items(), 1):

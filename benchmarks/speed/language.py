@@ -104,16 +104,15 @@ def our_step(folder: str) -> Work:
 
     import graftax
     from graftax.data.columns import Columns
-    from graftax.models.tokens import Tokenizer
     from graftax.tasks.registry import task_named
     from graftax.train.job import prepare
     from graftax.train.pack import Pack
 
     backbone, task = graftax.load_backbone(folder), task_named("sft")
-    tokenizer, recipe = Tokenizer.of(backbone), graftax.Recipe(epochs=1, batch_size=TEXTS, max_length=512)
+    recipe = graftax.Recipe(epochs=1, batch_size=TEXTS, max_length=512)
     settings: dict[str, Any] = {"method": graftax.LoRA(r=8, alpha=16.0), "recipe": recipe, "columns": Columns()}
     job = prepare("texts", pairs(), None, backbone=backbone, task=task, **settings)
-    pack = Pack(backbone, task, [job], 1, tokenizer)
+    pack = Pack(backbone, task, [job], 1)
     pack.admit(0, 0)
     yield {}
     while True:
@@ -139,9 +138,8 @@ def their_step(folder: str, targets: list[str]) -> Work:
     from graftax.tasks.reading import read_examples
     from graftax.tasks.registry import task_named
 
-    rows = task_named("sft").prepare(
-        read_examples(pairs(), Columns(), "sft"), (), Tokenizer.of(graftax.load_backbone(folder)), 512
-    )
+    task, tokenizer = task_named("sft"), Tokenizer.of(graftax.load_backbone(folder))
+    rows = task.prepare(read_examples(pairs(), Columns(), task, tokenizer), (), tokenizer, 512)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=targets)
     model = peft.get_peft_model(model.to(torch_device()), config).train()

@@ -60,7 +60,7 @@ def ours(
     layout = Layout.of([adapter], backbone.sites)
     rates_of = hyper(graftax.Recipe(lr=1e-3, warmup=0.1), total=100, classes=8)
     stacked = layout.stack(adapter, backbone.sites)
-    state = start(stacked, rates(graftax.Recipe(), stacked, layout, backbone.sites, 1), rates_of, "adamw")
+    state = start(stacked, rates(graftax.Recipe(), stacked, backbone.sites, 1), rates_of, "adamw")
     random = np.random.default_rng(0)
     inputs = TextInputs(
         random.integers(5, 30000, (rows, length)).astype(np.int32),
