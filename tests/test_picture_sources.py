@@ -17,7 +17,7 @@ from refusals import refused
 
 from graftax.cli.arguments import read_val
 from graftax.data.pictures import picture_of
-from graftax.data.sources import Source, name_of, source_of
+from graftax.data.sources import Source, expect_rows, name_of, read_file, source_of
 from graftax.data.values import class_of
 
 
@@ -92,6 +92,36 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
     }
     for name, line in said.items():
         assert line_of(tmp_path / name).startswith(line)
+
+
+TREES = st.dictionaries(
+    st.sampled_from(["cat", "dog", ".git", "a.png", "b.JPG", "notes.txt", "Thumbs.db", "x.npz"]),
+    st.none() | st.dictionaries(st.sampled_from(["1.png", "2.gif", ".hid", "deep", "read.me"]), st.none(), max_size=3),
+    max_size=4,
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(tree=TREES)
+def test_any_folder_is_read_or_refused(
+    tree: dict[str, dict[str, None] | None], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Every visible file is a row, with its folder's name, or there is a line."""
+    root = tmp_path_factory.mktemp("tree")
+    for name, below in tree.items():
+        if below is None:
+            (root / name).write_bytes(b"")
+            continue
+        (root / name).mkdir()
+        for file in below:
+            (root / name / file).write_bytes(b"")
+    sources: list[Source] = []
+    if refused(lambda: sources.append(source_of(root))) is None:
+        rows = [(row["image"].relative_to(root), row.get("label")) for row in sources[0].rows]
+        files = [path.relative_to(root) for path in sorted(root.rglob("*")) if path.is_file()]
+        visible = [path for path in files if not any(part[0] == "." or part == "Thumbs.db" for part in path.parts)]
+        assert rows == [(path, path.parts[0] if len(path.parts) > 1 else None) for path in visible]
+        assert all(path.suffix.lower() in (".png", ".jpg", ".gif") for path, _ in rows)
 
 
 # -- archives ---------------------------------------------------------------------------------------------------------
@@ -238,6 +268,16 @@ def test_folders_for_validation(tmp_path: Path) -> None:
     assert read_val("x.npz:test", [Path("x.npz:train")]) == {"x": Path("x.npz:test")}
     put(held / "pets" / "a" / "a.png")
     assert read_val(str(held), [pets]) == {"pets": held / "pets"}
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(name=st.text(st.sampled_from(".:/npz train\0\ud800a"), max_size=12) | st.sampled_from([".:npz", "a.npz:", ":.npz"]))
+def test_any_path_is_read_or_refused(name: str) -> None:
+    """Whatever a path is made of."""
+    for path in (name, f"{name}.npz", f"{name}.npz:train", f".npz{name}", f"a.npz:{name}"):
+        refused(lambda path=path: read_file(path))
+        refused(lambda path=path: name_of(Path(path)))
+        refused(lambda path=path: expect_rows(Path(path)))
 
 
 # -- columns of paths -------------------------------------------------------------------------------------------------

@@ -122,6 +122,22 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path: Path) -> None:
     assert line.startswith("Dataset: row 2: no picture")
 
 
+def test_a_data_set_of_pictures_and_its_parquet_file(tmp_path: Path) -> None:
+    """As `datasets` makes one of a folder of class folders: pictures, and class numbers with names; and as it writes it."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(noise(4, 4, 3, seed=ord(name[0]))).save(tmp_path / name / "a.png")
+    paths = [str(tmp_path / name / "a.png") for name in ("dog", "cat")]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    held = datasets.Dataset.from_dict({"image": paths, "label": [1, 0]}, features=features)
+    held.to_parquet(tmp_path / "rows.parquet")
+    for source in (source_of(held), source_of(tmp_path / "rows.parquet")):
+        assert source.classes == {"label": ("cat", "dog")}
+        assert [row["label"] for row in source.rows] == [1, 0]
+        for picture, letter in zip(source.located("image", picture_of), "dc", strict=True):
+            np.testing.assert_array_equal(picture.pixels(), noise(4, 4, 3, seed=ord(letter)))
+
+
 def test_pictures_are_told_apart_by_what_they_are() -> None:
     """By path, bytes or pixels: arrays of other shapes may have the same bytes."""
     array = noise(4, 6)
