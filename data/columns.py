@@ -25,9 +25,10 @@ class Field:
     """A part that a column plays."""
 
     name: str
-    meaning: Callable[[Any], Any]  # of a value there; raises `values.Unreadable` for what is none
+    meaning: Callable[..., Any]  # of a value there; raises `values.Unreadable` for what is none
     #: "always"; only where a column is "named" for it; or wherever its column is "found" in the rows
     read: Literal["always", "named", "found"] = "always"
+    located: bool = False  # whether `meaning` is told where the value stands (`Source.located`), as of a path it must be
 
 
 class Columns:
@@ -94,4 +95,8 @@ def read_fields(source: Source, columns: Columns, fields: Iterable[Field]) -> di
         or (field.read == "found" and columns[field.name] in source.rows[0])
     ]
     source.require(*(columns[field.name] for field in read))
-    return {field.name: source.column(columns[field.name], field.meaning) for field in read}
+    return {field.name: _values(source, columns[field.name], field) for field in read}
+
+
+def _values(source: Source, column: str, field: Field) -> tuple[Any, ...]:
+    return source.located(column, field.meaning) if field.located else source.column(column, field.meaning)

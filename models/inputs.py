@@ -28,13 +28,6 @@ class TextInputs(NamedTuple):
     target: TextInputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
 
 
-class ImageInputs(NamedTuple):
-    """A batch of pictures, as their processor has prepared them."""
-
-    pixels: Any  # float32 [items, height, width, channels]; None where `hidden` is known
-    hidden: Any = None  # what enters the first part with an adapter, `[items, ...]`, where that is known
-
-
 #: A batch of any kind: what a family's processor lays and its module reads.
 Inputs = Any
 

@@ -48,6 +48,8 @@ def head_of(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, St
 
 def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Adapter | None:
     model = next((model for model in _MODELS if _is_for(raw, model)), None)
+    if not backbone.family.task_model:  # transformers has no class of it that config.json could name
+        model = words_for(backbone.family.task).model
     if not backbone.family.head.modules or model is None:
         return None
     tags = model == "TokenClassification"

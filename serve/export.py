@@ -21,7 +21,7 @@ from ..adapters.task_words import words_for
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import CHAT_TEMPLATE, is_named, template_of
-from ..models.checkpoint import TEXT_FILES
+from ..models.checkpoint import INPUT_FILES
 from ..models.inputs import TextInputs
 from ..models.load import unstack_weights
 from ..models.tokenizer_files import write_text_length
@@ -77,14 +77,14 @@ def export_merged(
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         if backbone.directory is not None:
-            _copy_text_files(Path(backbone.directory), draft)
+            _copy_input_files(Path(backbone.directory), draft)
             _keep_how_texts_are_read(adapter, backbone, draft)
     return drift
 
 
-def _copy_text_files(source: Path, target: Path) -> None:
-    """The tokenizer's files, with chat templates, and `generation_config.json`."""
-    for file in (file for pattern in TEXT_FILES for file in source.glob(pattern) if file.is_file()):
+def _copy_input_files(source: Path, target: Path) -> None:
+    """The files of a tokenizer, with chat templates, `generation_config.json`; or what is said of pictures."""
+    for file in (file for pattern in INPUT_FILES for file in source.glob(pattern) if file.is_file()):
         (target / file.relative_to(source)).parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target / file.relative_to(source))
 

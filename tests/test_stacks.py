@@ -22,7 +22,7 @@ from graftax.adapters.structure import Cut
 from graftax.models.backbone import Backbone
 from graftax.models.config import Config
 from graftax.models.family import Family, HeadLayout
-from graftax.models.inputs import TextInputs, Outputs
+from graftax.models.inputs import Outputs, TextInputs
 from graftax.models.layers import Arrays, Linear
 from graftax.models.load import stack_weights, unstack_weights
 from graftax.models.parts import Layers, Part, in_stack

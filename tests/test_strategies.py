@@ -12,6 +12,7 @@ import optax
 import pytest
 from tiny import toy_rows, weights_of
 
+from graftax import large
 from graftax.adapters import BitFit, Full, LoRA, Method
 from graftax.adapters.adapter import Layout
 from graftax.data.columns import Columns
@@ -166,7 +167,7 @@ def test_kept_features_train_the_same(case: str, tiny: Backbone, tmp_path: Path,
 
     sgd = QUICK.replace(optimizer="sgd", lr=0.05)
     kept = run(tiny, tmp_path / "kept", case, recipe=sgd)
-    monkeypatch.setattr(features, "IN_MEMORY", 0)
+    monkeypatch.setattr(large, "IN_MEMORY", 0)
     assert run(tiny, tmp_path / "disk", case, recipe=sgd) == kept
     monkeypatch.setattr(Backbone, "has_frozen_layers", lambda self, adapted: False)
     for name, weights in run(tiny, tmp_path / "anew", case, recipe=sgd).items():

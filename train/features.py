@@ -3,7 +3,7 @@
 Where everything that is trained lies above some layers (a probe above all of them, the last k layers above the rest), those
 layers say the same of an item in every epoch. Kept per item is what enters the first adapted layer: of a sequence `[length,
 hidden]`, or with no adapted layer and a pooled head the pooled position alone, `[1, hidden]`; of an item without a length one
-array of whatever shape. In memory, and beyond `IN_MEMORY` bytes on disk.
+array of whatever shape. In memory, and where they are too large on disk (`graftax/large.py`).
 
 Every item is computed in the batch that `plan_all` puts it in, which depends on the examples alone: an interrupted run computes
 the same bits again.
@@ -11,8 +11,6 @@ the same bits again.
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,11 +19,10 @@ import numpy as np
 
 from ..data.batches import Planned, Shape, plan_all
 from ..data.prepared import Prepared
+from ..large import large_array
 from ..models.inputs import Inputs
 from ..models.processor import Processor
 from .job import Job
-
-IN_MEMORY = 2 << 30
 
 
 class Features:
@@ -33,12 +30,7 @@ class Features:
 
     def __init__(self, lengths: Sequence[int], rest: tuple[int, ...], dtype: Any):
         self._ends = np.cumsum([0, *lengths])
-        shape = (int(self._ends[-1]), *rest)
-        if math.prod(shape) * np.dtype(dtype).itemsize <= IN_MEMORY:
-            self._array = np.empty(shape, dtype)
-        else:  # the file has no name, and its memory map outlives it: it is gone when this object is
-            with tempfile.TemporaryFile() as file:
-                self._array = np.memmap(file, dtype, "w+", shape=shape)
+        self._array = large_array((int(self._ends[-1]), *rest), dtype)
 
     def __getitem__(self, item: int) -> np.ndarray:
         return self._array[self._ends[item] : self._ends[item + 1]]

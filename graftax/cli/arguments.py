@@ -53,7 +53,9 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def read_val(val: str | None, files: list[Path]) -> Any:
-    """A fraction, or the validation file of each data file."""
+    """A fraction, or the validation file of each data file, or the folder of a folder."""
+    from ..data.sources import name_of
+
     if val is None:
         return None
     if not val.strip():
@@ -62,11 +64,13 @@ def read_val(val: str | None, files: list[Path]) -> Any:
         return float(val)
     except ValueError:
         path = Path(val)
-    if path.is_dir():
-        return {file.stem: path / file.name for file in files}
+    inside = {name_of(file): path / file.name for file in files}
+    of_a_folder = len(files) == 1 and files[0].is_dir() and not (path / files[0].name).exists()
+    if path.is_dir() and not of_a_folder:
+        return inside
     if len(files) > 1:
         raise GraftaxError(f"--val {val}: with several data files give a fraction or a directory with a file for each.")
-    return {files[0].stem: path}
+    return dict.fromkeys(inside, path)
 
 
 def read_stdin() -> list[dict[str, Any]]:

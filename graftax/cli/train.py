@@ -10,7 +10,6 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from ..paths import expect_file
 from ..train.recipe import Recipe
 from .arguments import chat_template_of, columns_of, parse_adapter, read_config, read_val, use_config
 from .dataclass_options import OptionPerField, options_from_fields
@@ -159,10 +158,12 @@ def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any
 
 
 def _by_name(files: list[Path]) -> dict[str, Path]:
-    """Data files by the names of their adapters."""
-    names = [file.stem for file in files]
+    """Files and folders of data by the names of their adapters."""
+    from ..data.sources import expect_rows, name_of
+
+    names = [name_of(file) for file in files]
     if len(set(names)) < len(names):
         raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
     for file in files:
-        expect_file(file)
+        expect_rows(file)
     return dict(zip(names, files, strict=True))
