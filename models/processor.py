@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 
 from ..data.batches import Shape
 from ..data.columns import Field
+from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..typed import shown
 
@@ -77,6 +79,22 @@ class Processor(ABC):
             raise GraftaxError(f"{where} is {shown(row)}; a row is a mapping from {', '.join(names)} to values.")
         return {names[0]: row}
 
+    def told(self, line: Mapping[str, Any], where: str, folder: Path) -> Any:
+        """A row as `asked` takes it, of a line of a file or of standard input, whose keys are the names of fields.
+
+        `folder`: what relative paths in the line are relative to.
+        """
+        values: dict[str, Any] = {}
+        for field in self.fields:
+            if field.name not in line:
+                raise GraftaxError(f'{where} has no "{field.name}".')
+            value = line[field.name]
+            try:
+                values[field.name] = field.meaning(value, where=where, folder=folder) if field.located else value
+            except Unreadable as error:
+                raise GraftaxError(f"{where}: {error}.") from None
+        return self.row_of(values)
+
     def row_of(self, fields: Mapping[str, Any]) -> Any:
         """A row as `asked` takes it, of its fields."""
         return next(iter(fields.values())) if len(self.fields) == 1 else dict(fields)
@@ -114,13 +132,14 @@ class Processor(ABC):
 
     # -- what layers make of items --------------------------------------------------------------------------------------
 
-    @abstractmethod
     def with_hidden(self, hidden: Any, inputs: Any) -> Any:
         """Inputs from which the backbone goes on where frozen layers have been computed before (`train/features.py`).
 
         `hidden`: what these made of each item `[items, ...]`, or of each position `[rows, length, ...]`. `inputs`: the batch it
-        was made of; None where only a position of each item is left.
+        was made of; None where only a position of each item is left. Asked of families alone whose module keeps that
+        (`Network.keeps_frozen`).
         """
+        raise NotImplementedError(f"{type(self).__name__}.with_hidden")
 
     @property
     def vector_length(self) -> int | None:

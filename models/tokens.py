@@ -282,6 +282,14 @@ class Tokenizer(Processor):
         text = text_asked(row, where, adapter)
         return {"text": text} if isinstance(text, str) else dict(zip(("text", "pair"), text, strict=True))
 
+    def told(self, line: Mapping[str, Any], where: str, folder: Path) -> Any:
+        """A text or words under "text", and perhaps a second text under "text_pair"."""
+        if not isinstance(line.get("text"), str | list):
+            raise GraftaxError(f'{where} has no "text".')
+        if not isinstance(line.get("text_pair"), str | None):
+            raise GraftaxError(f'{where}: "text_pair" must be a text.')
+        return (line["text"], line["text_pair"]) if line.get("text_pair") else line["text"]
+
     def row_of(self, fields: Mapping[str, Any]) -> Any:
         return (fields["text"], fields["pair"]) if "pair" in fields else fields["text"]
 

@@ -18,6 +18,7 @@ from .options import NamedColumns, column_option
 
 if TYPE_CHECKING:
     from ..data.columns import Columns
+    from ..models.processor import Processor
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -147,20 +148,14 @@ def split_names(labels: str | None) -> list[str] | None:
     return None if labels is None else [name.strip() for name in labels.split(",")]
 
 
-def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
-    """Texts of the lines of a file or standard input, and the adapter or composition of each."""
-    from ..data.sources import read_file
+def rows_to_read(file: Path, named: list[Named], processor: Processor) -> tuple[list[Any], list[Any]]:
+    """The rows of a file or of standard input, and the adapter or composition of each."""
+    from ..data.sources import Source, read_file
     from ..serve.composition import from_json
 
-    rows = read_stdin() if str(file) == "-" else read_file(file).rows
-    texts: list[Any] = []
-    for i, row in enumerate(rows):
-        if not isinstance(row.get("text"), str | list):
-            raise GraftaxError(f'{file}: row {i + 1} has no "text".')
-        if not isinstance(row.get("text_pair"), str | None):
-            raise GraftaxError(f'{file}: row {i + 1}: "text_pair" must be a text.')
-        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
-    return texts, [from_json(what) for what in _named_by(rows, [one.name for one in named], str(file))]
+    source = Source("-", read_stdin()) if str(file) == "-" else read_file(file)
+    rows = [processor.told(row, f"{file}: row {i + 1}", source.folder) for i, row in enumerate(source.rows)]
+    return rows, [from_json(what) for what in _named_by(source.rows, [one.name for one in named], str(file))]
 
 
 def _named_by(rows: Sequence[Mapping[str, Any]], loaded: Sequence[str], source: str) -> list[Any]:
