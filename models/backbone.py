@@ -223,7 +223,7 @@ class Backbone(Shown):
 
     def has_frozen_layers(self, cut: Cut) -> bool:
         """Whether what the layers below a cut make of an item can be kept, and there are any."""
-        return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks)))
+        return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks), ""))
 
     def forward(
         self,

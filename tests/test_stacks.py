@@ -25,6 +25,7 @@ from graftax.models.family import Family, HeadLayout
 from graftax.models.inputs import Outputs, TextInputs
 from graftax.models.layers import Arrays, Linear
 from graftax.models.load import stack_weights, unstack_weights
+from graftax.models.network import Network
 from graftax.models.parts import Layers, Part, in_stack
 from graftax.models.stack import Chain, Stack
 
@@ -274,3 +275,53 @@ def test_axes_in_a_checkpoint(axes: tuple[int, ...]) -> None:
     own = stored.transpose(axes)
     assert own.shape == weight.shape
     np.testing.assert_array_equal(weight.as_stored(own), stored)
+
+
+class TableNetwork(Network):
+    """W_2 tanh(W_1 x): no layers of one kind, and so no stack."""
+
+    def __init__(self, config: Config, arrays: Arrays):
+        self.first, self.second = Linear(arrays, "first"), Linear(arrays, "second")
+
+    def __call__(self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
+        at = grafts.outside()
+        h = at.linear("second", jnp.tanh(at.linear("first", inputs.ids, self.first)), self.second)
+        return Outputs(h, h, h)
+
+
+def test_a_network_of_two_layers(inputs: Inputs) -> None:
+    """A backbone that is no Transformer and has no stack: facts, sites, a head, and adapters in a bank."""
+    from graftax.serve.bank import Bank
+
+    family = Family(
+        model_types=("table",),
+        summary="two layers over a row of numbers",
+        keys={},
+        parts=lambda c: (Part("linear", "first", "first", (4, 6)), Part("linear", "second", "second", (6, c.hidden_size))),
+        head=HeadLayout("pooled", "none", ("classifier",), sites=(POOLED,)),
+        config=PyramidConfig,
+        module=TableNetwork,
+    )
+    config = family.configure({})
+    tensors = {w.key: np.ones(w.stored_shape, np.float32) for part in family.parts(config) for w in part.weights({})}
+    arrays, fingerprint = stack_weights(family, config, tensors, "float32")
+    backbone = Backbone.build(family, config, arrays, fingerprint=fingerprint, name="table")
+    assert backbone.facts() == {
+        "name": "table",
+        "family": "table",
+        "layers": 0,
+        "hidden": 8,
+        "parameters": 4 * 6 + 6 + 6 * 8 + 8,
+        "weights": "float32",
+    }
+    assert [site.name for site in backbone.sites] == ["first", "second", POOLED]
+    adapter = adapter_at(backbone, "first|second")
+    layout = Layout.of([adapter], backbone.sites)
+    assert not backbone.has_frozen_layers(layout.cut(backbone.structure))
+    bank = Bank(backbone)
+    bank.add("a", adapter)
+    alone = said(backbone, layout, adapter, inputs)
+    mixed = jax.jit(backbone.forward)(backbone.params, bank.state, inputs, np.array([1, 0, 1, 0, 1], np.int32)).pooled
+    assert mixed is not None
+    np.testing.assert_allclose(mixed[::2, :3], alone[::2], rtol=1e-5, atol=1e-5)
+    assert not np.any(mixed[1::2])
