@@ -23,7 +23,8 @@ from ..typed import Seed, checked, settle
 from .graft import State
 from .method import Leaves, Method, States, padded
 from .methods.registry import method_of
-from .sites import Site, layers_of
+from .sites import Site
+from .structure import Cut, Structure
 
 if TYPE_CHECKING:
     from .methods.starts import Rows
@@ -128,17 +129,18 @@ class Slot:
 class Layout(Shown):
     """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
 
-    slots: tuple[Slot, ...]  # a method at a site each
-    depth: int  # how many of the last layers, of each stack, carry state
+    slots: tuple[Slot, ...] = ()  # a method at a site each
+    depths: tuple[tuple[str, int], ...] = ()  # by stack: how many of its last layers carry state
 
     def facts(self) -> dict[str, Any]:
-        return {"methods": sorted({slot.key for slot in self.slots}), "slots": len(self.slots), "depth": self.depth}
+        return {"methods": sorted({slot.key for slot in self.slots}), "slots": len(self.slots), "depths": dict(self.depths)}
 
     @classmethod
     def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:
         """The smallest layout that holds the adapters (and `grow`); `bucket` rounds sizes up to powers of two from 8."""
         found = {(slot.name, slot.key): slot for slot in grow.slots} if grow else {}
-        depth, layers = grow.depth if grow else 0, layers_of(sites)
+        layers = Structure.of(sites).stacks
+        depths = dict.fromkeys(layers, 0) | (dict(grow.depths) if grow else {})
         for adapter in adapters:
             adapter.refuse_other_sites(sites)
             for method in adapter.methods:
@@ -157,18 +159,23 @@ class Layout(Shown):
                             tuple(sorted({*fixed, *old.fixed})),
                         )
                     if site.layer is not None:
-                        depth = max(depth, layers[site.stack] - (0 if site.shared else site.layer))
+                        deep = layers[site.stack] - (0 if site.shared else site.layer)
+                        depths[site.stack] = max(depths[site.stack], deep)
                     elif not site.above:
-                        depth = max(layers.values(), default=0)  # what changes below the layers is felt in all of them
-        return cls(tuple(found[k] for k in sorted(found)), depth)
+                        depths = dict(layers)  # what changes below the layers is felt in all of them
+        return cls(tuple(found[k] for k in sorted(found)), tuple(depths.items()))
 
-    def first(self, sites: Sequence[Site]) -> dict[str, int]:
+    def cut(self, structure: Structure) -> Cut:
+        """Where what an adapter of this layout can change begins."""
+        return structure.cut(dict(self.depths), [slot.name for slot in self.slots])
+
+    def _first(self, sites: Sequence[Site]) -> dict[str, int]:
         """The first layer that carries state, by stack."""
-        return {stack: max(0, layers - self.depth) for stack, layers in layers_of(sites).items()}
+        return {stack: layers - dict(self.depths).get(stack, 0) for stack, layers in Structure.of(sites).stacks.items()}
 
     def stack(self, adapter: Adapter | None, sites: Sequence[Site]) -> Stacked:
         """The adapter (None: one that changes nothing) in this layout, as NumPy arrays."""
-        first = self.first(sites)
+        first = self._first(sites)
         methods = {method.key: method for method in adapter.methods} if adapter else {}
         trees = Stacked({}, {}, {})
         for slot in self.slots:
@@ -191,7 +198,7 @@ class Layout(Shown):
 
     def unstack(self, adapter: Adapter, state: State, sites: Sequence[Site]) -> SiteStates:
         """The states of `adapter` with the leaves that a tree in this layout holds taken from it, cut back to true size."""
-        first = self.first(sites)
+        first = self._first(sites)
 
         def cut(array: Any, site: Site, like: np.ndarray) -> np.ndarray:
             mine = np.asarray(array if site.layer is None else array[site.layer - first[site.stack]])

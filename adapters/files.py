@@ -39,6 +39,7 @@ from .located import find_adapter
 from .method import Method
 from .methods.head import FIRST, Head
 from .methods.registry import method_class
+from .sites import IN_OUT
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -208,7 +209,8 @@ def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     if dialect.peft_type is None or dialect.task_type not in (None, kind):
         return None
     chosen = list(adapter.states[body.key])
-    fields, conv1d = dialect.to_config(chosen, backbone.sites), any(site.conv1d for site in chosen)
+    fields = dialect.to_config(chosen, backbone.sites)
+    conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
     if conv1d and not dialect.conv1d:
         return None
     options = peft_beside.written(beside, adapter.states, body, backbone.sites_for(head))

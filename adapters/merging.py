@@ -44,7 +44,7 @@ def _folded(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
         raise GraftaxError(
             f"{backbone.name} is held as {backbone.quantize}, rounded: load it without quantize to merge into it."
         )
-    tied = getattr(backbone.config, "tied", False) and not any(isinstance(m, Head) for m in adapter.methods)
+    tied = backbone.config.tied and not any(isinstance(m, Head) for m in adapter.methods)
     arrays: Mapping[str, np.ndarray] = {name: np.array(a, np.float32) for name, a in backbone.arrays().items()}
     for method in adapter.methods:
         if isinstance(method, Head):

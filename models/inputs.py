@@ -24,15 +24,15 @@ class Inputs(NamedTuple):
     mask: Any  # bool, True on real tokens
     types: Any  # int32
     texts: Texts | None = None  # None: a row is a text
-    hidden: Any = None  # what enters the first adapted layer (`Stack.frozen`), where that is known; else computed from ids
+    hidden: Any = None  # what enters the first adapted layer (`Network.frozen`), where that is known; else computed from ids
     target: Inputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
 
 
 class Outputs(NamedTuple):
     hidden: jax.Array  # [rows, tokens, hidden], of the inputs' tokens; [texts, 1, hidden] where only the pooled was asked for
-    first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer
-    pooled: jax.Array | None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
-    layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
+    first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer; of other items what is said of each
+    pooled: jax.Array | None = None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
+    layers: jax.Array | None = None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
     encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
 
 

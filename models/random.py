@@ -20,9 +20,8 @@ def random_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.nda
     tensors = {}
     for part in family.parts(typed):
         for weight in part.weights(family.layer_paths(typed)):
-            shape = weight.shape[::-1] if weight.transposed else weight.shape
-            noise = 0.02 * random.standard_normal(shape, np.float32)
-            tensors[weight.key] = noise + 1.0 if part.kind == "norm" and weight.name.endswith("scale") else noise
+            noise = 0.02 * random.standard_normal(weight.stored_shape, np.float32)
+            tensors[weight.key] = noise + 1.0 if weight.leaf in ("scale", "var") else noise
     return tensors
 
 

@@ -85,7 +85,7 @@ class Tokenizer:
     def of(cls, backbone: Backbone, chat_template: str | None = None) -> Tokenizer:
         """`chat_template`: see `with_template`."""
         config, files = backbone.config, None
-        eos, start = getattr(config, "eos_ids", ()), getattr(config, "start_id", 0)
+        eos, start = config.eos_ids, config.start_id
         if backbone.directory is not None:
             files = TokenizerFiles(Path(backbone.directory), backbone.hf_config or {}, eos)
         made = cls(files, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos, start)

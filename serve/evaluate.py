@@ -12,6 +12,7 @@ import numpy as np
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, refuse_unfit
+from ..adapters.methods.head import HEADS
 from ..data.batches import Shape, plan_all, shape_alone
 from ..data.examples import Columns, Examples, read_examples
 from ..data.labels import each_name
@@ -145,7 +146,7 @@ def pooled_of(backbone: Backbone, adapter: Adapter | None, rows: Rows) -> np.nda
     if adapter is not None:
         refuse_unfit(adapter, backbone)
         whole = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
-        state = {name: tree for name, tree in whole.items() if not name.startswith("head.")}
+        state = {name: tree for name, tree in whole.items() if name not in HEADS}
     shape, found = _shape_of(rows, adapter), dict[int, np.ndarray]()
     for planned in plan_all(rows.lengths, shape):
         inputs = tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)

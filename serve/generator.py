@@ -23,6 +23,7 @@ from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of
 from ..adapters.graft import Mix
+from ..adapters.methods.head import HEADS
 from ..data.chats import chat_of
 from ..data.values import Unreadable
 from ..errors import GraftaxError
@@ -274,7 +275,7 @@ class Generator(Shown):
 
     def _adapted(self, asked: Sequence[_Asked], count: int) -> Adapted:
         """What every program takes: an adapter that is replaced while it is used changes what follows."""
-        state = {name: tree for name, tree in self.bank.state.items() if not name.startswith("head.")}
+        state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
         return Adapted(self.backbone.params, self.backbone.layers, state, self._slots([row.what for row in asked], count))
 
     def _slots(self, named: list[Any], rows: int) -> np.ndarray | Mix:

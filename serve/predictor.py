@@ -28,8 +28,9 @@ from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, names_for
 from ..adapters.graft import Mix
+from ..adapters.methods.head import HEADS, TOKENS
 from ..errors import GraftaxError
-from ..models.backbone import HEADS, TOKENS, Backbone, Logits
+from ..models.backbone import Backbone, Logits
 from ..models.inputs import Inputs
 from ..models.tokens import Tokenizer, Tokens, note_cut, rung
 from ..shown import Shown

@@ -20,7 +20,7 @@ from ..adapters.methods.full import Full
 from ..adapters.methods.head import Head
 from ..adapters.methods.observer import Observer
 from ..adapters.methods.starts import Moments
-from ..adapters.sites import Site, stack_of
+from ..adapters.sites import Site
 from ..data.batches import Planned, Shape, number_of_batches, plan_epoch
 from ..data.rows import Rows
 from ..errors import GraftaxError
@@ -88,7 +88,7 @@ class Measure:
         mask = np.zeros((self.shape.rows, self.shape.tokens), np.float32)
         for i, (row, begin) in zip(*planned, strict=True):
             mask[row, begin : begin + len(self.rows.tokens[i])] = 1.0
-        return np.broadcast_to(mask, (layers, *mask.shape)) if stack_of(name) else mask
+        return np.broadcast_to(mask, (layers, *mask.shape)) if self.backbone.structure.stacked(name) else mask
 
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
         if not sites:

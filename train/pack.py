@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
+from ..adapters.methods.head import HEADS
 from ..data.batches import Planned, Shape, plan_all, plan_epoch
 from ..data.rows import Rows
 from ..models.backbone import Backbone
@@ -53,7 +54,7 @@ class Pack:
         self.backbone, self.task, self.jobs, self.tokenizer = backbone, task, jobs, tokenizer
         (kind,) = {kind_of(job, backbone.sites) for job in jobs}
         self.layout = kind.layout
-        self.room = next((slot.size for slot in self.layout.slots if slot.key.startswith("head")), 0)
+        self.room = next((slot.size for slot in self.layout.slots if slot.name in HEADS), 0)
         self.programs = Programs.of(backbone, task, slots, kind.dropout, kind.optimizer, kind.preconditioned)
         idle = jobs[0].start(self.layout, backbone.sites)
         self.state: SlotState = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
@@ -61,9 +62,9 @@ class Pack:
         self.places: list[Place | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
         self.features: FeatureStore | None = None
-        if not task.compares and backbone.has_frozen_layers(depth := self.layout.depth):
-            compute = partial(self.programs.frozen, backbone.params, adapted=depth)
-            self.features = FeatureStore(backbone, tokenizer, compute, per_token=task.tokens or depth > 0)
+        if not task.compares and backbone.has_frozen_layers(cut := self.layout.cut(backbone.structure)):
+            compute = partial(self.programs.frozen, backbone.params, cut=cut)
+            self.features = FeatureStore(backbone, tokenizer, compute, per_token=task.tokens or not cut.top)
 
     # -- the queue ------------------------------------------------------------------------------------------------------
 

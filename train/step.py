@@ -139,7 +139,7 @@ class Programs:
         norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
         if self.preconditioned:
-            grads = precondition(slot.trainable, grads)
+            grads = precondition(slot.trainable, grads, self.backbone.structure)
         with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
             updates, moments = optimizer_named(self.optimizer).update(grads, slot.moments, slot.trainable)
         lr = learning_rate(slot.hyper, slot.step)
@@ -204,8 +204,8 @@ class Programs:
 
     @cached_property
     def frozen(self) -> Callable[..., jax.Array]:
-        """`frozen(params, inputs, adapted=) -> hidden`, what enters the first adapted layer (`Backbone.frozen`)."""
-        return jax.jit(partial(self.backbone.frozen, pooled=not self.task.tokens), static_argnames="adapted")
+        """`frozen(params, inputs, cut=) -> hidden`, what enters the first adapted layer (`Backbone.frozen`)."""
+        return jax.jit(partial(self.backbone.frozen, pooled=not self.task.tokens), static_argnames="cut")
 
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 
 from ...typed import Count
 from ..method import Leaves, Method, zeros
-from ..sites import Site, layers_of
+from ..sites import Site
+from ..structure import Structure
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,8 @@ class Full(Method):
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)
-        layers = layers_of(sites)
-        return [
-            s for s in chosen if not self.last or s.above or (s.layer is not None and s.layer >= layers[s.stack] - self.last)
-        ]
+        structure = Structure.of(sites)
+        return [s for s in chosen if not self.last or structure.layers_over(s) < self.last]
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         if site.kind == "embedding":

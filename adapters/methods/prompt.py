@@ -59,8 +59,8 @@ class PromptTuning(Method):
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         names = ("input", "embedding_norm") if self.post else ("input",)
-        towers = {site.name.rpartition(".")[0] for site in sites if site.kind == "input"}  # what is read has room for the rows
-        there = [site for site in sites if site.role in names and site.name.rpartition(".")[0] in towers]
+        towers = {site.tower for site in sites if site.kind == "input"}  # what is read has room for the rows
+        there = [site for site in sites if site.role in names and not site.stack and site.tower in towers]
         chosen = super().select(there)
         if not any(self.holds(site) for site in chosen):
             raise GraftaxError(f"{self.name}: post puts rows behind the embeddings' norm, and this backbone has none there.")

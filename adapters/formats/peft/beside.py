@@ -81,16 +81,13 @@ def words(methods: Sequence[Method]) -> dict[str, Words]:
 
 def _saved(site: Site, field: str, change: Any = np.float32(0.0)) -> np.ndarray:
     """A weight of a site as torch has it, changed."""
-    return np.ascontiguousarray(_turned(site, field, getattr(site.weights(), field) + change))
+    weight = getattr(site.weights(), field) + change
+    return np.ascontiguousarray(site.as_stored(weight) if field == "kernel" else weight)
 
 
 def _change(site: Site, field: str, saved: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(_turned(site, field, saved) - getattr(site.weights(), field))
-
-
-def _turned(site: Site, field: str, weight: np.ndarray) -> np.ndarray:
-    """From [in, out] to torch's [out, in] and back; anything but a linear layer's kernel as it is."""
-    return weight.T if field == "kernel" and not site.conv1d else weight
+    own = saved.transpose(site.axes) if field == "kernel" else saved
+    return np.ascontiguousarray(own - getattr(site.weights(), field))
 
 
 def _keys(site: Site) -> dict[str, str]:
@@ -155,7 +152,7 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
         parts = key.split(".")
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
-    if not getattr(backbone.config, "tied", False):
+    if not backbone.config.tied:
         return found
     said = f"{MODEL_PREFIX}{LM_HEAD}"
     for read in (file_key(site, "")[:-1] for site in backbone.sites if site.role == "word_embeddings"):
@@ -254,8 +251,8 @@ _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the
 def _check_shapes(site: Site, saved: Mapping[str, np.ndarray]) -> None:
     for field, tensor in saved.items():
         shape = site.shape[-1:] if field == "bias" else site.shape
-        if field == "kernel" and not site.conv1d:
-            shape = shape[::-1]
+        if field == "kernel":
+            shape = tuple(shape[axis] for axis in np.argsort(site.axes))
         if tensor.shape == shape:
             continue
         table = site.kind == "embedding" or site.name == LM_HEAD
