@@ -21,7 +21,7 @@ from ..errors import GraftaxError
 from ..shown import Shown
 from ..typed import Seed, checked, settle
 from .graft import State
-from .method import Leaves, Method, States
+from .method import Leaves, Method, States, padded
 from .methods.registry import method_of
 from .sites import Site
 from .structure import Cut, Structure
@@ -220,14 +220,7 @@ def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | N
         return own
     blank = method.identity(site, slot.size)
     trainable, fixed = (
-        {leaf: _pad(mine[leaf], like[leaf]) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
+        {leaf: padded(mine[leaf], like[leaf].shape) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
         for mine, like, names in zip(own or ({}, {}), blank, (slot.trainable, slot.fixed), strict=True)
     )
     return trainable, fixed
-
-
-def _pad(array: Any, like: Any) -> np.ndarray:
-    array = np.asarray(array)
-    if array.shape == like.shape:
-        return array
-    return np.pad(array, [(0, room - n) for n, room in zip(array.shape, like.shape, strict=True)])

@@ -22,11 +22,13 @@ import numpy as np
 
 from .. import disk
 from ..errors import GraftaxError
-from ..typed import Location, checked, held, read
+from ..notes import note
+from ..typed import Location, Name, checked, held, read
 from .adapter import Adapter
 from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS, Words, from_hub, is_fusion, parse_tensors, read_directory, states_of
 from .facts import EXTRA, Facts, TrainedOn, dumped, written
-from .fitting import refuse_task, refuse_unfit
+from .fitting import length_for, refuse_task, refuse_unfit
+from .formats import adapterhub
 from .formats.peft import beside as peft_beside
 from .formats.peft import reading as peft_reading
 from .formats.peft.dialect import MODEL_PREFIX
@@ -85,6 +87,37 @@ def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Bac
 
 
 @held
+def export_adapter(
+    adapter: Adapter | Location, directory: Location, backbone: Backbone, *, name: Name | None = None, overwrite: bool = False
+) -> Path:
+    """Write an adapter as AdapterHub's `adapters` saves it, whole or not at all, and return its directory.
+
+    Those files have no place for the length at which texts are cut; a note says it.
+
+    Args:
+        adapter: in memory or its directory; of methods that library has, as docs/files.md lists them.
+        directory: to be made.
+        backbone: BERT, RoBERTa or XLM-R.
+        name: the adapter's there; default the directory's.
+        overwrite: replace the directory if it exists.
+
+    Raises:
+        GraftaxError: what that library cannot say; the directory exists and `overwrite` is not given.
+    """
+    adapter = adapter_for(backbone, adapter, name=f"{directory}: not saved")
+    directory = Path(directory)
+    files = adapterhub.files_of(adapter, name or directory.name, backbone)
+    with disk.new_directory(directory, overwrite, MARKS) as draft:
+        for file, content in files.items():
+            (draft / file).parent.mkdir(exist_ok=True)
+            (draft / file).write_bytes(content)
+    most = backbone.config.max_tokens
+    if "max_length" in adapter.recipe and (length := length_for(adapter, backbone, most)) < most:
+        note(f"{directory}: no file there says that it reads {length} tokens of a text; cut them there (max_length).")
+    return directory
+
+
+@held
 def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "main", any_backbone: bool = False) -> Adapter:
     """Read an adapter for a backbone, strictly (see the module's docstring); its arrays are float32 NumPy arrays on the host.
 
@@ -100,14 +133,10 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     """
     directory = find_adapter(directory, revision)
     if is_fusion(directory):
-        from .formats import adapterhub as hub  # which is made of what is in this file
-
-        return _fitting(hub.read_fusion(directory, backbone), backbone, directory)
+        return _fitting(adapterhub.read_fusion(directory, backbone, load_adapter), backbone, directory)
     config, found, data = read_directory(directory)
     if from_hub(config):
-        from .formats import adapterhub as hub
-
-        read = hub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
+        read = adapterhub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
         return _fitting(read, backbone, directory)
     facts = found or Facts()
     config_is_ours = facts.config_sha256 == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest()

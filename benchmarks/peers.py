@@ -30,8 +30,7 @@ import jax
 import numpy as np
 
 from ..adapters.directory import CONFIG, read_json
-from ..adapters.files import save_adapter
-from ..adapters.formats.adapterhub import export_adapter
+from ..adapters.files import export_adapter, save_adapter
 from ..adapters.methods.head import Head
 from ..adapters.methods.p_tuning import PTuning
 from ..adapters.task_words import words_for

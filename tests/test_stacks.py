@@ -283,13 +283,13 @@ class TableNetwork(Network):
     def __init__(self, config: Config, arrays: Arrays):
         self.first, self.second = Linear(arrays, "first"), Linear(arrays, "second")
 
-    def __call__(self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
+    def __call__(self, inputs: TextInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
         at = grafts.outside()
         h = at.linear("second", jnp.tanh(at.linear("first", inputs.ids, self.first)), self.second)
         return Outputs(h, h, h)
 
 
-def test_a_network_of_two_layers(inputs: Inputs) -> None:
+def test_a_network_of_two_layers(inputs: TextInputs) -> None:
     """A backbone that is no Transformer and has no stack: facts, sites, a head, and adapters in a bank."""
     from graftax.serve.bank import Bank
 
