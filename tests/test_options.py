@@ -41,6 +41,8 @@ SAMPLING = {
     "length_penalty": None,
     "early_stopping": None,
 }
+METHOD = {"method": "lora", "rank": None, "alpha": None, "start": None, "fuse": None, "target": None, "option": None}
+RUNNING = {"pack_size": None, "overwrite": False, "save_every": 30.0}
 RECIPE = {
     "epochs": 3,
     "lr": 1e-3,
@@ -65,7 +67,7 @@ RECIPE = {
 @pytest.mark.parametrize(
     ("command", "groups"),
     [
-        ("train", [RECIPE, COLUMNS, LOADING]),
+        ("train", [METHOD, RECIPE, COLUMNS, RUNNING, {**LOADING, "remat": None}]),
         ("eval", [SAMPLING, COLUMNS, LOADING]),
         ("predict", [LOADING]),
         ("embed", [LOADING]),
@@ -75,7 +77,7 @@ RECIPE = {
     ],
 )
 def test_options_are_as_they_were_when_they_were_typed_by_hand(command: str, groups: list[dict[str, Any]]) -> None:
-    """Names, defaults and the order in the help: scripts and people know them. `--stop` alone may be given several times."""
+    """Names, defaults and the order in the help: scripts and people know them."""
     all_of_them: Any = typer.main.get_command(app)
     options = {option.name: option for option in all_of_them.commands[command].params}
     for group in groups:
@@ -84,7 +86,7 @@ def test_options_are_as_they_were_when_they_were_typed_by_hand(command: str, gro
         assert [option.name for option in there] == list(group)
         for option in there:
             assert option.opts == [f"--{option.name.replace('_', '-')}"]
-            assert option.multiple == (option.name == "stop")
+            assert option.multiple == (option.name in ("stop", "fuse", "option"))
             assert option.is_flag == isinstance(group[option.name], bool) or option.name == "early_stopping"
 
 

@@ -16,7 +16,7 @@ import operator
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import Parameter
 from typing import Annotated, Any
 
@@ -34,12 +34,20 @@ class OptionPerField:
     called: Callable[[str], str] = str  # the option's name, with underscores, of a field's
     only: Collection[str] | None = None  # the fields that are options; None: all
     last: tuple[str, ...] = ()  # the fields that the help shows behind the others
+    metavars: Mapping[str, str] = field(default_factory=dict)  # what the help shows in place of a field's type
 
     def fields(self, cls: type, others: Collection[str]) -> dict[str, dataclasses.Field[Any]]:
         """The fields by their options' names; one for which the command has a parameter of its own (`others`) is left to it."""
-        fields = [field for field in dataclasses.fields(cls) if self.only is None or field.name in self.only]
-        in_order = sorted(fields, key=lambda field: self.last.index(field.name) if field.name in self.last else -1)
-        return {name: field for field in in_order if (name := self.called(field.name)) not in others}
+        fields = [one for one in dataclasses.fields(cls) if self.only is None or one.name in self.only]
+        in_order = sorted(fields, key=lambda one: self.last.index(one.name) if one.name in self.last else -1)
+        return {name: one for one in in_order if (name := self.called(one.name)) not in others}
+
+    def option(self, name: str, one: dataclasses.Field[Any], kind: Any) -> Parameter:
+        """A field as a parameter of a command; `kind`: its annotation."""
+        words = next(mark.documentation for mark in kind.__metadata__ if isinstance(mark, Doc))
+        default = None if one.default == () else one.default
+        option = typer.Option(default, help=words, rich_help_panel=self.panel, metavar=self.metavars.get(one.name))
+        return Parameter(name, Parameter.KEYWORD_ONLY, default=option, annotation=_as_typer_reads(kind))
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class _Bundle:
 
     def made(self, given: dict[str, Any]) -> Any:
         """The dataclass of what was given, which is taken out; what is None was not."""
-        values = {field: given.pop(option, None) for option, field in self.options.items()}
-        return self.cls(**{field: value for field, value in values.items() if value is not None})
+        values = {name: given.pop(option, None) for option, name in self.options.items()}
+        return self.cls(**{name: value for name, value in values.items() if value is not None})
 
 
 def options_from_fields(command: Command) -> Command:
@@ -67,8 +75,8 @@ def options_from_fields(command: Command) -> Command:
             continue
         cls = parameter.annotation.__origin__
         fields, kinds = mark.fields(cls, signature.parameters), typing.get_type_hints(cls, include_extras=True)
-        parameters += [_option(name, field, kinds[field.name], mark.panel) for name, field in fields.items()]
-        bundles[parameter.name] = _Bundle(cls, {name: field.name for name, field in fields.items()})
+        parameters += [mark.option(name, one, kinds[one.name]) for name, one in fields.items()]
+        bundles[parameter.name] = _Bundle(cls, {name: one.name for name, one in fields.items()})
 
     @functools.wraps(command)
     def run(*args: Any, **given: Any) -> None:
@@ -82,13 +90,6 @@ def options_from_fields(command: Command) -> Command:
 
 def _mark_of(annotation: Any) -> OptionPerField | None:
     return next((mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, OptionPerField)), None)
-
-
-def _option(name: str, field: dataclasses.Field[Any], kind: Any, panel: str | None) -> Parameter:
-    words = next(mark.documentation for mark in kind.__metadata__ if isinstance(mark, Doc))
-    default = None if field.default == () else field.default
-    option = typer.Option(default, help=words, rich_help_panel=panel)
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=option, annotation=_as_typer_reads(kind))
 
 
 def _as_typer_reads(kind: Any) -> Any:

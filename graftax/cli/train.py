@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from annotated_doc import Doc
 
 from ..errors import GraftaxError
 from ..train.recipe import Recipe
@@ -18,11 +18,48 @@ from .options import (
     ChatTemplateOption,
     ColumnOption,
     ColumnsOptions,
-    LoadingOptions,
+    Loading,
     out_option,
 )
 
-of_method = partial(typer.Option, rich_help_panel="The method")  # a panel of the help
+
+@dataclass(frozen=True)
+class MethodInWords:
+    """A method in words: all but `fuse` is what `make_method` takes."""
+
+    method: Annotated[
+        str, Doc("Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone.")
+    ] = "lora"
+    rank: Annotated[int | None, Doc("Rank of LoRA and its kin. Default: 8.")] = None
+    alpha: Annotated[float | None, Doc("Of LoRA: the update is scaled by alpha / rank. Default: 16.")] = None
+    start: Annotated[
+        str | None, Doc("How LoRA begins: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga.")
+    ] = None
+    fuse: Annotated[
+        tuple[str, ...],
+        Doc("An adapter, as --adapter elsewhere, once for each: train AdapterFusion over these, in place of a method."),
+    ] = ()
+    target: Annotated[str | None, Doc("Regex over module paths: where the method acts.")] = None
+    option: Annotated[tuple[str, ...], Doc("Any other field of the method, as name=value (width=64, rslora=true).")] = ()
+
+
+@dataclass(frozen=True)
+class Running:
+    """How the run goes, as `train_many` takes it."""
+
+    pack_size: Annotated[int | None, Doc("Adapters trained at once. Default: measured.")] = None
+    overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
+    save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
+
+
+@dataclass(frozen=True)
+class LoadingToTrain(Loading):
+    """How a backbone is loaded that gradients go through."""
+
+    remat: Annotated[
+        str | None,
+        Doc("Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
+    ] = None
 
 
 @options_from_fields
@@ -44,33 +81,7 @@ def train(
             "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify.",
         ),
     ] = "classify",
-    method: Annotated[
-        str,
-        of_method(
-            help="Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone.",
-        ),
-    ] = "lora",
-    rank: Annotated[Optional[int], of_method(help="Rank of LoRA and its kin. Default: 8.")] = None,
-    alpha: Annotated[
-        Optional[float],
-        of_method(help="Of LoRA: the update is scaled by alpha / rank. Default: 16."),
-    ] = None,
-    start: Annotated[
-        Optional[str],
-        of_method(help="How LoRA begins: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga."),
-    ] = None,
-    fuse: Annotated[
-        Optional[list[str]],
-        of_method(
-            metavar="[NAME=]DIR",
-            help="An adapter, as --adapter elsewhere, once for each: train AdapterFusion over these, in place of a method.",
-        ),
-    ] = None,
-    target: Annotated[Optional[str], of_method(help="Regex over module paths: where the method acts.")] = None,
-    option: Annotated[
-        Optional[list[str]],
-        of_method(help="Any other field of the method, as name=value (width=64, rslora=true)."),
-    ] = None,
+    words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR"})],
     recipe: Annotated[Recipe, OptionPerField("The recipe", last=("clip", "patience", "seed"))],
     columns: ColumnsOptions,
     column: ColumnOption = None,
@@ -89,14 +100,8 @@ def train(
             is_eager=True,
         ),
     ] = None,
-    pack_size: Annotated[Optional[int], typer.Option(help="Adapters trained at once. Default: measured.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace adapters that are there already.")] = False,
-    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
-    loading: LoadingOptions,
-    remat: Annotated[
-        Optional[str],
-        typer.Option(help="Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
-    ] = None,
+    running: Annotated[Running, OptionPerField()],
+    loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
     """Train one adapter per data file, all in one run.
 
@@ -113,16 +118,15 @@ def train(
 
     read = columns_of(context, columns, column)
     recipe = recipe.replace(chat_template=chat_template_of(chat_template))
-    chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
-    chosen["option"] = option or []
+    chosen = {name: value for name, value in asdict(words).items() if name != "fuse"}
     tables = read_config(config)[1] if config is not None else {}
     each = {name: _settings_of(table, chosen) for name, table in tables.items()}
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     # before anything is loaded
-    check_arguments(named, out, made, task, recipe, each, held, read, pack_size, save_every)
-    loaded = load_backbone(backbone, **asdict(loading), remat=remat)
-    fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in fuse)) if fuse else None
+    check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
+    loaded = load_backbone(backbone, **asdict(loading))
+    fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in words.fuse)) if words.fuse else None
     results = train_many(
         loaded,
         named,
@@ -133,9 +137,7 @@ def train(
         each=each,
         val=held,
         columns=read,
-        pack_size=pack_size,
-        overwrite=overwrite,
-        save_every=save_every,
+        **asdict(running),
     )
     for result in results.values():
         numbers = "  ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
