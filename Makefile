@@ -2,7 +2,7 @@
 # make bench   the benchmark suite `quick`: methods compared; twelve minutes (another: make bench SUITE=domains)
 # make test    the tests
 # make docs    the documentation's site, in site/; links that lead nowhere are errors
-# make tutorials    the tutorials run, and their pages written anew; five minutes
+# make tutorials    the tutorials run, and their pages written anew; two minutes
 # make package    wheel and sdist built, installed and tried in an empty folder
 # make test-adapterhub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
@@ -58,6 +58,8 @@ lint: $(VENV)/.ready-test
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
+
+.PHONY: docs tutorials
 
 docs: $(VENV)/.ready-docs
 	$(BIN)/python tests/build_docs.py

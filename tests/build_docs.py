@@ -1,12 +1,13 @@
 """Builds the documentation's site into site/, and looks at it: `make docs`.
 
 Zensical itself ends with an error for a link, an anchor or a name in the reference that leads nowhere. What it lets pass is
-looked at here: docstrings that the reference cannot read, public names without a place in it, and files that a reader's browser
-would have to fetch from elsewhere.
+looked at here: docstrings that the reference cannot read, public names without a place in it, settings of which it says
+nothing, and files that a reader's browser would have to fetch from elsewhere.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 import subprocess
@@ -28,13 +29,24 @@ def public_names() -> set[str]:
     return set(found.values())
 
 
+def settings() -> set[str]:
+    """The fields of every public dataclass."""
+    modules = [importlib.import_module(package) for package in PACKAGES]
+    public = [getattr(module, name) for module in modules for name in module.__all__]
+    classes = [one for one in public if isinstance(one, type) and dataclasses.is_dataclass(one)]
+    return {field.name for one in classes for field in dataclasses.fields(one) if field.init}
+
+
 def faults(site: Path, said: str) -> list[str]:
     """What is wrong with a site, in a line each, and with what was said when it was built."""
     pages = {page: page.read_text("utf-8") for page in sorted(site.rglob("*.html"))}
-    there = {name for text in pages.values() for name in re.findall(r'id="(graftax[\w.]+)"', text)}
+    reference = "".join(text for page, text in pages.items() if page.parent.name == "reference")
+    there = {*re.findall(r'id="(graftax[\w.]+)"', reference)}
+    said_of = {*re.findall(r"<code>(\w+)</code>", reference)}
     return [
         *(line for line in said.splitlines() if line.startswith("griffe:")),
         *(f"{name} has no place in docs/reference/." for name in sorted(public_names() - there)),
+        *(f"docs/reference/ says nothing of the setting {name}." for name in sorted(settings() - said_of)),
         *(f"{page.relative_to(site)} fetches {found}" for page, text in pages.items() for found in _FETCHED.findall(text)),
     ]
 

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from build_docs import faults, public_names
+from build_docs import faults, public_names, settings
 
 import graftax
 
@@ -55,17 +55,19 @@ def test_dead_links_are_seen(tmp_path: Path) -> None:
 
 
 def test_faults_of_a_site_are_seen(tmp_path: Path) -> None:
-    everything = "".join(f'<h2 id="{name}">' for name in public_names())
-    (tmp_path / "index.html").write_text(
-        everything + '<script src="assets/own.js"></script><a href="https://elsewhere.invalid">'
-    )
+    (tmp_path / "reference").mkdir()
+    page = tmp_path / "reference" / "all.html"
+    names = "".join(f'<h2 id="{name}">' for name in public_names())
+    fields = "".join(f"<code>{name}</code>" for name in settings())
+    page.write_text(names + fields + '<script src="assets/own.js"></script><a href="https://elsewhere.invalid">')
     assert faults(tmp_path, "Build started") == []
-    fetched = '<link rel="stylesheet" href="https://fonts.invalid/css">'
-    (tmp_path / "index.html").write_text(everything.replace('"graftax.LoRA"', '""') + fetched)
+    fetched = '<link rel="stylesheet" href="https://fonts.invalid/css"'
+    page.write_text(names.replace('"graftax.LoRA"', '""') + fields.replace("lora_plus", "") + fetched + ">")
     assert faults(tmp_path, "griffe: lora.py:3: unknown") == [
         "griffe: lora.py:3: unknown",
         "graftax.LoRA has no place in docs/reference/.",
-        f"index.html fetches {fetched.removesuffix('>')}",
+        "docs/reference/ says nothing of the setting lora_plus.",
+        f"reference/all.html fetches {fetched}",
     ]
 
 

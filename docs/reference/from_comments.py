@@ -3,19 +3,21 @@
 In graftax a field of a dataclass says what it is in a comment beside it or above it:
 
     r: Size = 8  # rank
+    lr: Annotated[Positive, Doc("Peak learning rate.")] = 1e-3
 
-and a method's idea, formula and paper stand in the docstring of its file. This extension of Griffe, which reads the sources for
-the site, turns the comments into the section "Args" of the class's docstring, and puts the file's docstring in front of a
-method's. An annotation such as `Size`, which is `Annotated[int, Within(1, ...)]`, is shown as `int`.
+or in a `Doc`. A method's idea, formula and paper stand in the docstring of its file. This extension of Griffe, which reads the
+sources for the site, turns what fields say into the section "Args" of the class's docstring, and puts the file's docstring in
+front of a method's. An annotation such as `Size`, which is `Annotated[int, Within(1, ...)]`, is shown as `int`.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from griffe import Attribute, Class, Docstring, Expr, ExprName, ExprSubscript, ExprTuple, Extension, Function, Module
+from griffe import Attribute, Class, Docstring, Expr, ExprCall, ExprName, ExprSubscript, ExprTuple, Extension, Function, Module
 
 _METHODS = "graftax.adapters.methods"
 
@@ -24,9 +26,11 @@ class FromComments(Extension):
     """Fills docstrings and plains annotations when the package has been read, before Griffe makes signatures of dataclasses."""
 
     def on_package(self, *, pkg: Module, **_: Any) -> None:
-        for one in _members(pkg):
+        members = [*_members(pkg)]
+        for one in members:
             if isinstance(one, Class) and (text := _docstring(one)):
                 one.docstring = Docstring(text, parent=one, parser="google")
+        for one in members:
             annotated = one.parameters if isinstance(one, Function) else [one] if isinstance(one, Attribute) else []
             for some in annotated:
                 some.annotation = _plain(some.annotation, pkg)
@@ -50,19 +54,19 @@ def _docstring(cls: Class) -> str:
 
 
 def _arguments(cls: Class) -> str:
-    """The section "Args" of a dataclass, its inherited fields last; empty where no field has a comment."""
+    """The section "Args" of a dataclass, its inherited fields last; empty where no field says anything."""
     if "dataclass" not in cls.labels:
         return ""
     said: dict[str, str] = {}
     for one in (cls, *cls.mro()):
         for name, field in one.members.items():
-            if isinstance(field, Attribute) and name not in said and (comment := _comment(field)):
-                said[name] = comment
-    return "\n".join(["Args:", *(f"    {name}: {comment}" for name, comment in said.items())]) if said else ""
+            if isinstance(field, Attribute) and name not in said and (words := _words(field)):
+                said[name] = words
+    return "\n".join(["Args:", *(f"    {name}: {words}" for name, words in said.items())]) if said else ""
 
 
-def _comment(field: Attribute) -> str:
-    """What a field's comment says: in the lines of `#:` above it, and beside it. Constants of the class are no fields."""
+def _words(field: Attribute) -> str:
+    """What a field says: in its `Doc`, in lines of `#:` above it, and beside it. Constants of the class are no fields."""
     given = "instance-attribute" in field.labels and "init=False" not in str(field.value)
     if not given or field.lineno is None or field.endlineno is None:
         return ""
@@ -72,19 +76,27 @@ def _comment(field: Attribute) -> str:
         if not line.strip().startswith("#:"):
             break
         above.insert(0, line.strip().removeprefix("#:").strip())
-    return " ".join([*above, source[field.endlineno - 1].partition("  # ")[2]]).strip()
+    comment = " ".join([*above, source[field.endlineno - 1].partition("  # ")[2]]).strip()
+    calls = [added for added in _annotated(field.annotation) if isinstance(added, ExprCall)]
+    docs = [ast.literal_eval(str(call.arguments[0])) for call in calls if str(call.function) == "Doc"]
+    return " ".join([*docs, f"({comment})" if docs and comment else comment]).strip()
+
+
+def _annotated(annotation: Any) -> list[Any]:
+    """What stands in `Annotated[...]`, the type first; empty for another annotation."""
+    is_one = isinstance(annotation, ExprSubscript) and str(annotation.left) == "Annotated"
+    return list(annotation.slice.elements) if is_one and isinstance(annotation.slice, ExprTuple) else []
 
 
 def _plain(annotation: Any, pkg: Module) -> Any:
     """An annotation without what `Annotated` adds, be it written there or under a name of graftax's."""
-    annotated = isinstance(annotation, ExprSubscript) and str(annotation.left) == "Annotated"
-    if annotated and isinstance(annotation.slice, ExprTuple):
-        return _plain(annotation.slice.elements[0], pkg)
+    if parts := _annotated(annotation):
+        return _plain(parts[0], pkg)
     if isinstance(annotation, ExprName):
         named = annotation.resolved if annotation.canonical_path.startswith(f"{pkg.name}.") else None
-        is_type = isinstance(named, Attribute) and str(named.value).startswith("Annotated[")
+        is_type = isinstance(named, Attribute) and _annotated(named.value)
         return _plain(named.value, pkg) if is_type else annotation
     if isinstance(annotation, Expr):
-        parts = {field.name: getattr(annotation, field.name) for field in dataclasses.fields(annotation)}
-        return dataclasses.replace(annotation, **{name: _plain(part, pkg) for name, part in parts.items()})
+        within = {field.name: getattr(annotation, field.name) for field in dataclasses.fields(annotation)}
+        return dataclasses.replace(annotation, **{name: _plain(part, pkg) for name, part in within.items()})
     return [_plain(part, pkg) for part in annotation] if isinstance(annotation, list) else annotation

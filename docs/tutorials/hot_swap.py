@@ -32,7 +32,8 @@ trained = graftax.train_many(
     progress=False,
 )
 for name, result in trained.items():
-    print(f"{name:8} {sum(file.stat().st_size for file in result.directory.iterdir()):>8,} bytes")
+    size = sum(file.stat().st_size for file in result.directory.iterdir())
+    print(f"{name:8} {size:>8,} bytes")
 
 # %% [markdown]
 # ## One batch, another adapter in every row
@@ -46,7 +47,12 @@ predictor = graftax.Predictor(backbone)
 for name, result in trained.items():
     predictor.load(name, result.directory)
 
-rows = ["my card is gone", "my suitcase did not arrive", "can i move my appointment to friday", "no adapter reads this"]
+rows = [
+    "my card is gone",
+    "my suitcase did not arrive",
+    "can i move my appointment to friday",
+    "no adapter reads this",
+]
 asked = ["bank", "airline", "clinic", None]
 for text, answer in zip(rows, predictor.predict(rows, asked), strict=True):
     print(f"{text:36} {answer.adapter or '-':8} {answer.label}")
@@ -58,7 +64,7 @@ for text, answer in zip(rows, predictor.predict(rows, asked), strict=True):
 # %%
 compiled = predictor.compilations
 predictor.predict(rows, ["airline", "bank", None, "clinic"])
-print("programs compiled:", compiled, "- and by another mixture:", predictor.compilations - compiled)
+print("programs compiled:", compiled, "and by another mixture:", predictor.compilations - compiled)
 assert predictor.compilations == compiled
 
 # %% [markdown]
@@ -74,7 +80,8 @@ for _ in range(20):
     predictor.load("bank", trained["bank"].directory)
     seconds.append(time.perf_counter() - began)
     predictor.predict(rows, asked)
-print(f"a swap from disk: {sorted(seconds)[10] * 1e3:.1f} ms; programs compiled by 20: {predictor.compilations - compiled}")
+print(f"a swap from disk: {sorted(seconds)[10] * 1e3:.1f} ms")
+print("programs compiled by 20 swaps:", predictor.compilations - compiled)
 assert predictor.compilations == compiled
 
 predictor.unload("clinic")

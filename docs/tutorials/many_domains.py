@@ -93,7 +93,7 @@ more = graftax.train_many(
 )
 for name, result in more.items():
     size = sum(file.stat().st_size for file in result.directory.iterdir())
-    print(f"{name:10} validation accuracy {result.metrics['val_accuracy']:.1%}, {size:,} bytes")
+    print(f"{name:8} validation accuracy {result.metrics['val_accuracy']:.1%}, {size:,} bytes")
 
 # %% [markdown]
 # A directory such as `adapters/bank` is one that Hugging Face PEFT loads, too. Where to go on:

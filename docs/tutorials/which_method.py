@@ -36,10 +36,17 @@ from graftax.benchmarks.runner import run_suite
 from graftax.benchmarks.suite import MethodSpec, Suite, TaskSpec
 from graftax.demo import DOMAINS, find_minilm
 
+backbone = sys.argv[1] if len(sys.argv) > 1 else find_minilm()
 suite = Suite(
     name="landlord",
-    backbones=(str(sys.argv[1] if len(sys.argv) > 1 else find_minilm()),),
-    tasks={"landlord": TaskSpec(train=str(DOMAINS / "landlord.csv"), test=str(DOMAINS / "test" / "landlord.csv"), val=0.3)},
+    backbones=(str(backbone),),
+    tasks={
+        "landlord": TaskSpec(
+            train=str(DOMAINS / "landlord.csv"),
+            test=str(DOMAINS / "test" / "landlord.csv"),
+            val=0.3,
+        )
+    },
     methods={
         "lora-1-layer": MethodSpec("lora", target=r".*layer\.5\..*(query|value)"),
         "lora-3-layers": MethodSpec("lora", target=r".*layer\.[345]\..*(query|value)"),
@@ -63,7 +70,8 @@ suite = Suite(
 records = run_suite(suite, Path("benchmark"), say=lambda line: None)
 for record in records:
     if record.stage == "search":
-        print(f"{record.method:14} rate {record.lr:<8.3g} {record.epochs:3} epochs: {record.value:.1%} of the validation rows")
+        setting = f"{record.method:14} rate {record.lr:<8.3g} {record.epochs:3} epochs"
+        print(f"{setting}: {record.value:.1%} of the validation rows")
 
 # %% [markdown]
 # The searches ended when the rates on both sides of the best one were worse and a longer training
