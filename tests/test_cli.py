@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Graftax, Said
+from graftax.serve.evaluate import evaluate
 from tiny import command_line, toy_rows, weights_of, write_backbone, write_csv, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
@@ -23,7 +24,6 @@ from graftax.__main__ import main
 from graftax.adapters import METHODS
 from graftax.adapters.methods.unions import UNIONS
 from graftax.models.registry import FAMILIES
-from graftax.serve.evaluate import evaluate
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--lr", "5e-3"]
 
@@ -343,7 +343,7 @@ BAD_USE = {
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 16 --method lora+lora": "may hold a method once: lora, lora",
     "train -b {b} -d {d}/bank.csv -o {t}/o --max-length 16 --method prefix+prompt --option tokens=2": "virtual tokens: prefix",
     "train -b {b} -d {d}/bank.csv -o {t}/o --method lora+prefix --option width=3": "a field of lora+prefix: r, alpha, ",
-    "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "'translate' is not one of",
+    "train -b {b} -d {d}/bank.csv -o {t}/o --task translate": "unknown task 'translate'; there are classify",
     "train -b {b} -d {d}/bank.csv -o {t}/o --frobnicate 3": "). Try graftax train --help.",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs many": "--epochs must be a whole number, got 'many'",
     "train -b {b} -d {d}/bank.csv -o {t}/o --epochs 0": "epochs must be",

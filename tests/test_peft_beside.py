@@ -148,7 +148,7 @@ EVERY_TIME += ("lora-tied-weights", "all-at-once")
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in EVERY_TIME else pytest.mark.slow) for c in CASES])
 def test_options_beside_a_lora(case: str, pairs: Pairs, tmp_path: Path) -> None:
-    """11: PEFT's logits, the methods that the options are, and back."""
+    """Invariant 11: PEFT's logits, the methods that the options are, and back."""
     name, options, beside, both_ways = CASES[case]
     pair = pairs(name)
     task = "CAUSAL_LM" if pair.backbone.family.generates else "SEQ_CLS"

@@ -15,7 +15,7 @@ from graftax.adapters import METHODS, Adapter, LoRA, save_adapter
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Prediction, Predictor
-from graftax.serve.evaluate import evaluate
+from graftax.serve.evaluation import evaluate
 from graftax.train import Recipe, train_many
 
 #: name -> (method, task, label names): as different from each other as can be.

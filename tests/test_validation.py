@@ -11,10 +11,10 @@ import pytest
 from tiny import toy_rows
 
 from graftax import LoRA, load_adapter
-from graftax.data.rows import Rows
+from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.serve import Predictor, evaluate_language
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
 from graftax.train import Examples, Recipe, train_many
 from graftax.train.pack import Pack
@@ -108,11 +108,11 @@ def test_validation_of_a_language_model_says_what_evaluation_says(teller: Backbo
 
 def test_metrics_of_examples_with_several_texts_by_hand() -> None:
     """All turns of a chat count, and of a pair the first response is the chosen one."""
-    examples = Examples(("a", "b"), None, None)
+    examples = Examples({"text": ("a", "b")})
     answers = {i: Answer(None, sums) for i, sums in enumerate([(-1.0, 1.0, 2.0), (-3.0, 0.0, 1.0), (-2.0, 1.0, 1.0)])}
-    chats = Rows(examples, [None] * 3, [None] * 3, owners=[0, 0, 1])
+    chats = Prepared(examples, [None] * 3, [None] * 3, owners=[0, 0, 1])
     measured = TASKS["sft"].measure(chats, answers, ())
     assert measured == {"perplexity": pytest.approx(np.exp(6 / 4)), "token_accuracy": pytest.approx(2 / 4)}
-    pairs = Rows(examples, [None] * 4, [None] * 4, together=2)
+    pairs = Prepared(examples, [None] * 4, [None] * 4, together=2)
     rewards = {i: Answer(None, reward) for i, reward in enumerate([2.0, 1.0, 1.0, 4.0])}
     assert TASKS["dpo"].measure(pairs, rewards, ()) == {"reward_accuracy": 0.5, "margin": -1.0}
