@@ -18,7 +18,8 @@ OUT ?= bench-output
 export GRAFTAX_DATA ?= $(abspath $(wildcard ../shared/assets/data))
 export GRAFTAX_BACKBONES ?= $(abspath $(wildcard ../shared/assets/backbones))
 
-.PHONY: demo bench test test-part test-all test-adapterhub lint types smoke package setup setup-test clean
+.PHONY: demo bench test test-half test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
+        setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
@@ -29,12 +30,22 @@ bench: $(VENV)/.ready-bench
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub"
 
-# which of the parts: the day of the last commit, so that a commit always runs the same one and every day another
-PARTS ?= 20
-PART ?= $(shell git log -1 --format=%cd --date=format:%j)
+# What is too much for every time is run in parts. Which one is told by the day of the last commit, counted from 1970: a commit
+# always runs the same part, and one of the next day another.
+DAY ?= $(shell expr $$(git log -1 --format=%ct) / 86400)
+
+test-half: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub" --part $(DAY)/2
 
 test-part: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(PART)/$(PARTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(DAY)/10
+
+# tests of the tests: mistakes in the code that some test must find
+mutants: $(VENV)/.ready-test
+	$(BIN)/python tests/mutants.py
+
+mutants-part: $(VENV)/.ready-test
+	$(BIN)/python tests/mutants.py --part $(DAY)/13
 
 test-all: $(VENV)/.ready-test .venv-adapterhub/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
