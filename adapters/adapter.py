@@ -20,11 +20,11 @@ import numpy as np
 from ..errors import GraftaxError
 from ..shown import Shown
 from ..typed import Seed, checked, settle
-from .formats.peft.words import PROMPT_TYPES
 from .graft import State
-from .method import Leaves, Method, States
+from .method import Leaves, Method, States, padded
 from .methods.registry import method_of
-from .sites import Site, layers_of
+from .sites import Site
+from .structure import Cut, Structure
 
 if TYPE_CHECKING:
     from .methods.starts import Rows
@@ -58,7 +58,7 @@ class Adapter(Shown):
         keys = [method.key for method in methods]
         if len(set(keys)) < len(keys):
             raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")
-        virtual = [method.name for method in methods if method.peft_type in PROMPT_TYPES]
+        virtual = [method.name for method in methods if method.virtual]
         if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
             raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
 
@@ -129,17 +129,18 @@ class Slot:
 class Layout(Shown):
     """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
 
-    slots: tuple[Slot, ...]  # a method at a site each
-    depth: int  # how many of the last layers, of each stack, carry state
+    slots: tuple[Slot, ...] = ()  # a method at a site each
+    depths: tuple[tuple[str, int], ...] = ()  # by stack: how many of its last layers carry state
 
     def facts(self) -> dict[str, Any]:
-        return {"methods": sorted({slot.key for slot in self.slots}), "slots": len(self.slots), "depth": self.depth}
+        return {"methods": sorted({slot.key for slot in self.slots}), "slots": len(self.slots), "depths": dict(self.depths)}
 
     @classmethod
     def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:
         """The smallest layout that holds the adapters (and `grow`); `bucket` rounds sizes up to powers of two from 8."""
         found = {(slot.name, slot.key): slot for slot in grow.slots} if grow else {}
-        depth, layers = grow.depth if grow else 0, layers_of(sites)
+        layers = Structure.of(sites).stacks
+        depths = dict.fromkeys(layers, 0) | (dict(grow.depths) if grow else {})
         for adapter in adapters:
             adapter.refuse_other_sites(sites)
             for method in adapter.methods:
@@ -158,18 +159,23 @@ class Layout(Shown):
                             tuple(sorted({*fixed, *old.fixed})),
                         )
                     if site.layer is not None:
-                        depth = max(depth, layers[site.stack] - (0 if site.shared else site.layer))
+                        deep = layers[site.stack] - (0 if site.shared else site.layer)
+                        depths[site.stack] = max(depths[site.stack], deep)
                     elif not site.above:
-                        depth = max(layers.values(), default=0)  # what changes below the layers is felt in all of them
-        return cls(tuple(found[k] for k in sorted(found)), depth)
+                        depths = dict(layers)  # what changes below the layers is felt in all of them
+        return cls(tuple(found[k] for k in sorted(found)), tuple(depths.items()))
 
-    def first(self, sites: Sequence[Site]) -> dict[str, int]:
+    def cut(self, structure: Structure) -> Cut:
+        """Where what an adapter of this layout can change begins."""
+        return structure.cut(dict(self.depths), [slot.name for slot in self.slots])
+
+    def _first(self, sites: Sequence[Site]) -> dict[str, int]:
         """The first layer that carries state, by stack."""
-        return {stack: max(0, layers - self.depth) for stack, layers in layers_of(sites).items()}
+        return {stack: layers - dict(self.depths).get(stack, 0) for stack, layers in Structure.of(sites).stacks.items()}
 
     def stack(self, adapter: Adapter | None, sites: Sequence[Site]) -> Stacked:
         """The adapter (None: one that changes nothing) in this layout, as NumPy arrays."""
-        first = self.first(sites)
+        first = self._first(sites)
         methods = {method.key: method for method in adapter.methods} if adapter else {}
         trees = Stacked({}, {}, {})
         for slot in self.slots:
@@ -192,7 +198,7 @@ class Layout(Shown):
 
     def unstack(self, adapter: Adapter, state: State, sites: Sequence[Site]) -> SiteStates:
         """The states of `adapter` with the leaves that a tree in this layout holds taken from it, cut back to true size."""
-        first = self.first(sites)
+        first = self._first(sites)
 
         def cut(array: Any, site: Site, like: np.ndarray) -> np.ndarray:
             mine = np.asarray(array if site.layer is None else array[site.layer - first[site.stack]])
@@ -214,14 +220,7 @@ def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | N
         return own
     blank = method.identity(site, slot.size)
     trainable, fixed = (
-        {leaf: _pad(mine[leaf], like[leaf]) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
+        {leaf: padded(mine[leaf], like[leaf].shape) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
         for mine, like, names in zip(own or ({}, {}), blank, (slot.trainable, slot.fixed), strict=True)
     )
     return trainable, fixed
-
-
-def _pad(array: Any, like: Any) -> np.ndarray:
-    array = np.asarray(array)
-    if array.shape == like.shape:
-        return array
-    return np.pad(array, [(0, room - n) for n, room in zip(array.shape, like.shape, strict=True)])

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 
 from .method import Leaves, Method
 from .methods.registry import method_of
-from .sites import Entry, KeyValue, NextNorm, Place, stack_of
+from .sites import Entry, KeyValue, NextNorm, Place
+from .structure import NO_SITES, Cut, Structure
 
 State = dict[str, dict[str, Leaves]]
 
@@ -52,11 +53,13 @@ SINGLE = ("attention", "input")
 class SiteCalls:
     """What the adapters do at the sites of one layer (or outside the layers).
 
+    `tower`: of an encoder-decoder the one that asks, by the names that its sites have within it.
     `mixed`: leaves have a leading rows axis; with `weights` (`Mix.weights`) axes of rows, stages and terms.
     `place`: where the tokens are that a layer is given, for methods that are `placed`; with `weights` by adapter too.
     """
 
     state: State
+    tower: str = ""
     mixed: bool = False
     key: jax.Array | None = None
     weights: jax.Array | None = None
@@ -70,8 +73,15 @@ class SiteCalls:
             place = Place(*(jnp.broadcast_to(array, (*lead, array.shape[-1])) for array in spread))
         return replace(self, place=place)
 
+    def held(self, name: str) -> dict[str, Leaves]:
+        """What acts at a site, by method key."""
+        return self.state.get(f"{self.tower}.{name}" if self.tower else name, {})
+
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._site("linear", name, module.weights(), module.compute, x)
+
+    def conv(self, name: str, x: jax.Array, module: Module) -> jax.Array:
+        return self._site("conv", name, module.weights(), module.compute, x)
 
     def norm(self, name: str, x: jax.Array, module: Module) -> jax.Array:
         return self._site("norm", name, module.weights(), module.compute, x)
@@ -81,7 +91,7 @@ class SiteCalls:
 
     def projects(self, name: str) -> bool:
         """Whether a method acts where the table of this `embedding` site projects to the vocabulary."""
-        return any(method_of(key).projects for key in self.state.get(name, {}))
+        return any(method_of(key).projects for key in self.held(name))
 
     def projection(self, name: str, x: jax.Array, y: jax.Array, module: Module) -> jax.Array:
         """Logits that the table of an `embedding` site makes of hidden states x, where it projects to the vocabulary too."""
@@ -107,11 +117,11 @@ class SiteCalls:
 
     def head(self, name: str, features: jax.Array) -> jax.Array | None:
         """Logits, or None where no adapter has a head of this name."""
-        return self._site("head", name, None, _given, features, None) if name in self.state else None
+        return self._site("head", name, None, _given, features, None) if self.held(name) else None
 
     def _site(self, kind: str, name: str, frozen: Any, compute: Callable, *args: Any) -> Any:
         """The site's output: what `compute(frozen, *args)` becomes through the methods held there."""
-        states, site = self.state.get(name, {}), _SiteCall(kind, name, frozen, compute, self.key)
+        states, site = self.held(name), _SiteCall(kind, name, frozen, compute, self.key)
         if not (states and self.mixed):
             return site.alone(states, self.place, *args)
         if self.weights is None or kind == "head":
@@ -185,24 +195,30 @@ class _SiteCall:
 class Grafts:
     """An adapter, a pack's member or a bank, as a forward pass sees it.
 
-    `state` as above; `slots` for a bank: the slot of every row `[rows]`, or a `Mix`; `key` a PRNG key in training with dropout.
+    `state` as above, of a backbone of that `structure`; `slots` for a bank: the slot of every row `[rows]`, or a `Mix`; `key`
+    a PRNG key in training with dropout; `tower`: of an encoder-decoder the one whose part this is (`within`).
     """
 
     state: State
+    structure: Structure = NO_SITES
     slots: jax.Array | Mix | None = None
     key: jax.Array | None = None
+    tower: str = ""
 
     def within(self, tower: str) -> Grafts:
-        """What acts in one tower of an encoder-decoder ("encoder."), by the sites' names within it."""
-        state = {name.removeprefix(tower): states for name, states in self.state.items() if name.startswith(tower)}
-        key = None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(tower.encode()))
-        return Grafts(state, self.slots, key)
+        """What acts in one tower of an encoder-decoder, which asks by the names that its sites have within it."""
+        key = None if self.key is None else jax.random.fold_in(self.key, zlib.crc32(f"{tower}.".encode()))
+        return replace(self, key=key, tower=tower)
+
+    def adapted(self, stack: str) -> int:
+        """How many layers of a stack carry state, the last ones. Static, so that those below are never differentiated."""
+        leaves = jax.tree.leaves(self._of(stack))
+        return leaves[0].shape[0] if leaves else 0
 
     @property
-    def adapted(self) -> int:
-        """How many layers of the one stack carry state, the last ones. Static, so that those below are never differentiated."""
-        leaves = jax.tree.leaves(self._stacked())
-        return leaves[0].shape[0] if leaves else 0
+    def cut(self) -> Cut:
+        """Where what the adapter can change begins."""
+        return self.structure.cut({stack: self.adapted(stack) for stack in self.structure.stacks}, [*self.state])
 
     @property
     def by_token(self) -> bool:
@@ -212,21 +228,28 @@ class Grafts:
     @property
     def whole(self) -> bool:
         """Whether a method reads whole texts, all of whose tokens the last layer must compute."""
-        return self.by_token or any(method_of(key).whole_text for states in self._stacked().values() for key in states)
+        layered = (states for name, states in self._here().items() if self.structure.stacked(name))
+        return self.by_token or any(method_of(key).whole_text for states in layered for key in states)
 
-    def _stacked(self) -> State:
-        return {name: states for name, states in self.state.items() if stack_of(name)}
+    def _here(self) -> State:
+        """What acts in this tower, or anywhere."""
+        named = self.structure.named
+        return {name: states for name, states in self.state.items() if self.tower in ("", named[name].tower)}
 
-    def unstacked(self) -> list[State]:
+    def _of(self, stack: str) -> State:
+        """What acts in a stack of layers."""
+        return {name: states for name, states in self.state.items() if self.structure.named[name].stack == stack}
+
+    def unstacked(self, stack: str) -> list[State]:
         """State of every adapted layer, for training; not of a bank. A split's derivative is one concatenation."""
-        leaves, treedef = jax.tree.flatten(self._stacked())
-        split = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, [1] * self.adapted)] for leaf in leaves]
+        leaves, treedef = jax.tree.flatten(self._of(stack))
+        split = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, [1] * self.adapted(stack))] for leaf in leaves]
         return [jax.tree.unflatten(treedef, parts) for parts in zip(*split, strict=True)]
 
-    def layer(self, index: jax.Array | int) -> State:
+    def layer(self, stack: str, index: jax.Array | int) -> State:
         """State of one adapted layer, of a bank that of every row."""
         at = index if self.slots is None else (index, self._used())
-        return jax.tree.map(lambda leaf: leaf[at], self._stacked())
+        return jax.tree.map(lambda leaf: leaf[at], self._of(stack))
 
     def at(self, state: State, application: jax.Array | int) -> SiteCalls:
         """The calls of one application of a layer."""
@@ -236,32 +259,32 @@ class Grafts:
 
     def outside(self) -> SiteCalls:
         """The calls outside the layers."""
-        state = {name: states for name, states in self.state.items() if not stack_of(name)}
+        state = {name: states for name, states in self._here().items() if not self.structure.stacked(name)}
         if self.slots is not None:
             state = {name: jax.tree.map(lambda leaf, at=self._used(name): leaf[at], states) for name, states in state.items()}
         return self._calls(state, self.key)
 
-    def _used(self, name: str = "") -> Any:
+    def _used(self, name: str | None = None) -> Any:
         """The slots that the rows use at a site; a head is one adapter's."""
         if not isinstance(self.slots, Mix):
             return self.slots
-        return self.slots.heads if name.startswith("head.") else self.slots.slots
+        return self.slots.heads if name is not None and self.structure.named[name].kind == "head" else self.slots.slots
 
     def _calls(self, state: State, key: jax.Array | None) -> SiteCalls:
         weights = self.slots.weights if isinstance(self.slots, Mix) else None
-        return SiteCalls(state, self.slots is not None, key, weights)
+        return SiteCalls(state, self.tower, self.slots is not None, key, weights)
 
     @staticmethod
     def bare() -> SiteCalls:
         return SiteCalls({})
 
 
-def prepared(state: State, frozen: dict[str, Any]) -> State:
+def prepared(state: State, frozen: dict[str, Any], structure: Structure) -> State:
     """What a bank holds of an adapter: its leaves as `Method.prepare` makes them, from the weights at each site."""
 
     def at(name: str, key: str, leaves: Leaves) -> Leaves:
         prepare, weights = method_of(key).prepare, frozen[name]
-        if not stack_of(name):
+        if not structure.stacked(name):
             return _in_float32(prepare, leaves, weights)
         depth = len(jax.tree.leaves(leaves)[0])
         last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state
@@ -276,12 +299,12 @@ def _given(_: Any, *made: Any) -> Any:
 
 
 def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:
-    """`shares [terms]` or `[terms, tokens]` to multiply `[terms, tokens of y, dim]`.
+    """`shares [terms]` or `[terms, tokens]` to multiply `[terms, *y.shape]`; by token y is `[tokens, dim]`.
 
     Tokens that methods put in front go with the text's first; where the pooled position alone is computed, it is that too.
     """
     if shares.ndim == 1:
-        return shares[:, None, None]
+        return shares.reshape(-1, *(1,) * y.ndim)
     tokens, there = shares.shape[1], y.shape[-2]
     spread = shares[:, :there] if there < tokens else jnp.pad(shares, ((0, 0), (there - tokens, 0)), mode="edge")
     return spread[..., None]

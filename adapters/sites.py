@@ -6,6 +6,7 @@ a *kind*, and the kind fixes what a method is given there:
 | kind        | x                              | y, what the method may change            | frozen                       |
 |-------------|--------------------------------|------------------------------------------|------------------------------|
 | `linear`    | input `[..., T, in]`           | output `[..., T, out]`                   | `LinearWeights(kernel, bias)`|
+| `conv`      | a feature map `[..., H, W, in]`| output `[..., H', W', out]`              | `ConvWeights`, with geometry |
 | `norm`      | input `[..., T, d]`            | output `[..., T, d]`                     | `NormWeights(scale, bias)`   |
 | `embedding` | ids `[..., T]`                 | looked-up rows `[..., T, d]`             | `TableWeights(table)`        |
 | `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
@@ -16,23 +17,32 @@ a *kind*, and the kind fixes what a method is given there:
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
 
 A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
-end. At `text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear` or `norm`
-site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear`
-site all the same, for methods whose targets name it: what acts there changes what is said and not what is read.
+end. Of a picture, whose feature maps are `[..., height, width, channels]`, two axes stand where T does: at `norm`, `branch` and
+`stream` sites a method that treats every token by itself treats every position of a feature map so. At `text` the id of a
+token that a method has put in front is -1. Every weight's bias belongs to its `linear`, `conv` or `norm` site. Where an
+embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear` site all the
+same, for methods whose targets name it: what acts there changes what is said and not what is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from .geometry import Geometry, convolve
+
+#: Orders of a kernel's axes in checkpoints, as permutations: our axis i is the checkpoint's axis `axes[i]`.
+OUT_IN, IN_OUT = (1, 0), (0, 1)  # a linear layer's: PyTorch's Linear has [out, in]; GPT-2's Conv1D [in, out], as it is here
+OIHW = (2, 3, 1, 0)  # a convolution's: PyTorch has [out, in, height, width], here it is [height, width, in, out]
 
 LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
-KINDS = ("linear", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
+KINDS = ("linear", "conv", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
 
 
 @dataclass(frozen=True)
@@ -42,34 +52,51 @@ class Site:
     name: str  # "layers.query", "decoder.layers.query": the backbone's name, a key in adapter trees
     kind: str  # one of `KINDS`
     path: str  # "bert.encoder.layer.3.attention.self.query": the module in Hugging Face's task model
-    shape: tuple[int, ...]  # linear (in, out); embedding (rows, dim); every other kind (dim,), of keys at `attention`
-    layer: int | None = None  # index in the stack of layers, None outside it
+    #: linear (in, out); conv (height, width, in / groups, out); embedding (rows, dim); else (dim,), of keys at `attention`
+    shape: tuple[int, ...]
+    role: str = ""  # its part in what it belongs to, "query", the same for every family
+    stack: str = ""  # the stack of layers that it lies in, "layers" or "decoder.layers"; empty outside the stacks
+    layer: int | None = None  # index in that stack, None outside
+    above: str = ""  # outside: the stack that it lies above, at which what is heard in adapted layers alone (`text`) lies too
+    tower: str = ""  # of an encoder-decoder: the one of its towers that it lies in, "encoder" or "decoder"
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
-    biased: bool = True  # whether the module, a linear layer or a norm, has a bias; if not, methods are shown one of zeros
-    conv1d: bool = False  # a linear layer whose module in Hugging Face's model is a Conv1D
+    biased: bool = True  # whether the module, linear, conv or norm, has a bias; if not, methods are shown one of zeros
+    geometry: Geometry | None = None  # of a convolution
+    axes: tuple[int, ...] = ()  # of a kernel: which axis of the checkpoint's tensor each of its own is (`OUT_IN`, `IN_OUT`)
     tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
-    above: bool = False  # above the layers, or heard by those layers alone that carry state themselves (`text`)
-    hidden: int = 0  # channels of the residual stream
-    within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stack
+    hidden: int = 0  # channels of the residual stream there
+    within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stacks
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
     weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.path))  # which tell sites apart; of all fields it takes several times as long
 
-    @property
-    def role(self) -> str:
-        """The part's name without its stack: "query", the same for every family."""
-        return self.name.rpartition(".")[2]
+    def as_stored(self, kernel: np.ndarray) -> np.ndarray:
+        """A kernel of this shape with its axes in a checkpoint's order; `transpose(site.axes)` goes back."""
+        return kernel.transpose(np.argsort(self.axes))
 
     @property
-    def stack(self) -> str:
-        return stack_of(self.name)
+    def inputs(self) -> int:
+        """Of a linear layer or a convolution: channels of what enters it, of all groups."""
+        return self.shape[-2] * (self.geometry.groups if self.geometry else 1)
 
 
 class LinearWeights(NamedTuple):
     kernel: jax.Array  # [in, out]
     bias: jax.Array  # [out]
+
+
+class ConvWeights(NamedTuple):
+    """A pytree of two arrays: the geometry is static, so it is compiled in and no method can change it."""
+
+    kernel: jax.Array  # [kh, kw, in / groups, out]
+    bias: jax.Array  # [out]
+    geometry: Geometry
+
+    def convolve(self, x: jax.Array) -> jax.Array:
+        """`x [..., height, width, in]` to `[..., height', width', out]`."""
+        return convolve(x, self.kernel, self.geometry) + self.bias
 
 
 class NormWeights(NamedTuple):
@@ -81,8 +108,24 @@ class TableWeights(NamedTuple):
     table: jax.Array  # [rows, dim]
 
 
-#: What a method finds frozen at a site, by kind; the other kinds have no weights.
-WEIGHTS: dict[str, Any] = {"linear": LinearWeights, "norm": NormWeights, "embedding": TableWeights}
+#: What a method finds frozen at a site, by kind; the other kinds have no weights. Their fields are arrays, and a geometry.
+WEIGHTS: dict[str, Any] = {
+    "linear": LinearWeights,
+    "conv": ConvWeights,
+    "norm": NormWeights,
+    "embedding": TableWeights,
+}
+
+
+#: Names of those arrays.
+ARRAYS = {kind: tuple(name for name in found._fields if name != "geometry") for kind, found in WEIGHTS.items()}
+
+
+def weights_of(kind: str, arrays: Mapping[str, np.ndarray], geometry: Geometry | None = None) -> Any:
+    """The weights at a site of its arrays by name, on the host; where it has no bias, with one of zeros."""
+    width = next(iter(arrays.values())).shape[-1]
+    whole = {name: arrays.get(name, np.zeros(width, np.float32)) for name in ARRAYS[kind]}
+    return WEIGHTS[kind](**whole) if geometry is None else WEIGHTS[kind](**whole, geometry=geometry)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])
@@ -144,28 +187,3 @@ class Entry(NamedTuple):
     pool: jax.Array | None  # [...]: the position that is pooled; None where that is the text's last
     #: [..., T]: 0 where a position stays whatever is put in front (RoBERTa's padding), else 1; None: 1 everywhere
     counted: jax.Array | None = None
-
-
-@cache
-def stack_of(name: str) -> str:
-    """The stack of layers that a site is in, as its name begins; "" outside.
-
-    "layers." of "layers.query"; of an encoder-decoder's two "encoder.layers." and, of "decoder.layers.cross.key",
-    "decoder.layers.".
-    """
-    before, found, _ = name.partition("layers.")
-    return before + found if found else ""
-
-
-def layers_of(sites: Sequence[Site]) -> dict[str, int]:
-    """Layers that have weights of their own, by stack."""
-    found: dict[str, int] = {}
-    for site in sites:
-        if site.layer is not None:
-            found[site.stack] = max(found.get(site.stack, 0), site.layer + 1)
-    return found
-
-
-def number_of_layers(sites: Sequence[Site]) -> int:
-    """Those of the largest stack."""
-    return max(layers_of(sites).values(), default=0)

@@ -5,11 +5,13 @@ A site of a shared layer stands once and acts at every application of the layer,
 
 from __future__ import annotations
 
+from functools import partial
+
 from . import bert
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, pooler_parts, transformer_parts
 from .keys import activation, epsilon, layers, nullable, size, token, unread_all
-from .parts import Part
+from .parts import Layers, Part, text_site
 
 LAYER = {
     "query": "attention.query",
@@ -53,11 +55,22 @@ def parts(config: EncoderConfig) -> tuple[Part, ...]:
         "encoder.embedding_hidden_mapping_in",
         (config.embedding_size, config.hidden_size),
     )
-    return (*embedding_parts(config), project, *transformer_parts(config, LAYER), *pooler_parts(config, "pooler"))
+    return (
+        *embedding_parts(config),
+        project,
+        *transformer_parts(config, LAYER),
+        *pooler_parts(config, "pooler"),
+        text_site(config.hidden_size, "layers"),
+    )
 
 
-def layer_path(config: EncoderConfig, index: int) -> str:
-    group, inner = divmod(index, config.inner)
+def stacks(config: EncoderConfig) -> tuple[Layers, ...]:
+    path, count = partial(_layer_path, config.inner), config.groups * config.inner
+    return (Layers("layers", count, path, config.hidden_size, shared=config.num_layers),)
+
+
+def _layer_path(per_group: int, index: int) -> str:
+    group, inner = divmod(index, per_group)
     return f"encoder.albert_layer_groups.{group}.albert_layers.{inner}"
 
 
@@ -68,7 +81,7 @@ FAMILY = Family(
     prefix="albert",
     keys=KEYS,
     older=bert.OLDER,
-    layer_path=layer_path,
+    stacks=stacks,
     parts=parts,
     past_key_values=False,
     head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), pooler="albert.pooler"),

@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +20,19 @@ from flax import nnx
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
-from ..adapters.methods.head import FIRST, HEADS, POOLED, TOKENS, Head
-from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site
+from ..adapters.methods.head import FIRST, POOLED, TOKENS, Head
+from ..adapters.sites import ARRAYS, KINDS, LM_HEAD, WEIGHTS, Site, weights_of
+from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
 from ..shown import Shown
 from ..typed import shown
 from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
-from .parts import Weight
+from .network import Unrolled
+from .parts import Part, Weight
+from .processor import Processor
+from .quantised import dense
 
 _UNROLLED = 12  # layers at most
 
@@ -82,7 +86,7 @@ class Backbone(Shown):
 
     def facts(self) -> dict[str, Any]:
         held = str(self.dtype) if self.quantize is None else f"{self.quantize} and {self.dtype}"
-        size = {"layers": self.config.num_layers, "hidden": self.config.hidden_size, "parameters": self.parameters}
+        size = {"layers": self._layers, "hidden": self.config.hidden_size, "parameters": self.parameters}
         return {"name": self.name, "family": self.family.model_types[0], **size, "weights": held}
 
     @property
@@ -95,21 +99,32 @@ class Backbone(Shown):
         """Of the parameters that are held as floats."""
         return next(leaf.dtype for leaf in jax.tree.leaves(self.params) if jnp.issubdtype(leaf.dtype, jnp.floating))
 
+    @property
+    def _layers(self) -> int:
+        """Of all stacks, counted as often as they are applied."""
+        return sum(layers.shared or layers.count for layers in self.family.stacks(self.config))
+
     @cached_property
-    def layers(self) -> Any:
-        """Parameters of each layer by itself, a tuple, of an encoder-decoder two by tower; on a CPU they share the memory of
-        the stacked ones."""
-        if "layers" in self.params:
-            return _apart(self.params["layers"])
-        return {stack.partition(".")[0]: _apart(self.params[stack.partition(".")[0]]["layers"]) for stack in self.config.stacks}
+    def processor(self) -> Processor:
+        """What stands between rows and it (`processor.py`); for one thread at a time."""
+        return self.new_processor()
+
+    def new_processor(self) -> Processor:
+        """One more: whoever may be called from several threads has its own."""
+        return self.family.processor.of(self)
+
+    @cached_property
+    def layers(self) -> Unrolled:
+        """Parameters of each layer by itself, by stack; on a CPU they share the memory of the stacked ones."""
+        return {stack.name: _apart(nnx.state(stack.layers)) for stack in nnx.merge(self.graphdef, self.params).stacks}
 
     @property
-    def unrolled(self) -> tuple[Any, ...] | None:
+    def unrolled(self) -> Unrolled | None:
         """`layers` where training compiles them one after another, None where it runs them in a loop.
 
         Unrolled, a step of 12 layers took 0.96 of the loop's time and twice its time to compile, which grows with the layers.
         """
-        return self.layers if self.remat == "none" and self.config.num_layers <= _UNROLLED else None
+        return self.layers if self.remat == "none" and self._layers <= _UNROLLED else None
 
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
@@ -120,42 +135,51 @@ class Backbone(Shown):
     def sites(self) -> tuple[Site, ...]:
         """Every site an adapter method may act at, the heads' included."""
         config, family, sites = self.config, self.family, []
-        for part in (part for part in family.parts(config) if part.kind in KINDS):
-            for layer, path in enumerate(part.paths(family.layer_paths(config))):
+        stacks = {layers.name: layers for layers in family.stacks(config)}
+        paths = family.layer_paths(config)
+        for part in (part for part in family.parts(config) if part.site in KINDS):
+            around = stacks.get(part.stack or part.above)
+            for layer, path in enumerate(part.paths(paths)):
                 sites.append(
                     Site(
                         name=part.name,
-                        kind=part.kind,
+                        kind=part.site,
                         path=path if part.task else family.task_path(path),
                         shape=part.shape,
+                        role=part.role or part.name,
+                        stack=part.stack,
                         layer=layer if part.stack else None,
-                        shared=bool(part.stack and config.groups),
-                        biased=part.bias,
-                        conv1d=part.conv1d,
                         above=part.above,
-                        within=part.path,
-                        hidden=config.hidden_size,
+                        tower=part.tower,
+                        shared=bool(part.stack and stacks[part.stack].shared),
+                        biased=part.bias,
+                        axes=part.kernel_axes,
+                        within=part.path if part.path or part.stack else part.name,
+                        hidden=around.hidden if around else config.hidden_size,
+                        geometry=part.geometry,
                         tied=part.kind == "linear" and bool(part.tied),
-                        weights=partial(self._frozen, part.kind, part.tied or part.name, layer if part.stack else ...),
+                        weights=partial(self._frozen, part, layer if part.stack else ...),
                     )
                 )
-        if not family.head.modules:
-            return tuple(sites)
-        heads = (Site(name, "head", "", (config.hidden_size,), above=True, within=name) for name in HEADS)
-        text = Site("text", "text", "", (config.hidden_size,), above=True, within="text")
-        return (*sites, text, *heads)
+        top = [*stacks][-1] if stacks else ""
+        heads = (Site(name, "head", "", (config.hidden_size,), name, above=top, within=name) for name in family.head.sites)
+        return (*sites, *heads)
 
-    def _frozen(self, kind: str, name: str, index: Any) -> Any:
+    @cached_property
+    def structure(self) -> Structure:
+        """How its sites lie to one another."""
+        return Structure.of(self.sites)
+
+    def _frozen(self, part: Part, index: Any) -> Any:
         """The frozen weights at a site, float32 on the host; None where it has none."""
-        if kind not in WEIGHTS:
+        if part.site not in WEIGHTS:
             return None
-        if kind == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
-            table = np.asarray(self._host[f"{name}.table"], np.float32)
-            return WEIGHTS[kind](table.T, np.zeros(len(table), np.float32))
-        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in WEIGHTS[kind]._fields}
+        name = part.tied or part.name
+        if part.site == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
+            return weights_of(part.site, {"kernel": np.asarray(self._host[f"{name}.table"], np.float32).T})
+        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in ARRAYS[part.site]}
         there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
-        width = next(iter(there.values())).shape[-1]
-        return WEIGHTS[kind](*(there.get(leaf, np.zeros(width, np.float32)) for leaf in found))
+        return weights_of(part.site, there, part.geometry)
 
     @cached_property
     def _host(self) -> dict[str, np.ndarray]:
@@ -175,29 +199,31 @@ class Backbone(Shown):
 
         Raises GraftaxError for a family on which adapters have none.
         """
-        if not self.family.head.modules:
+        wanted = TOKENS if tokens else POOLED
+        if wanted not in self.family.head.sites:
             raise GraftaxError(f"adapters have no head on a backbone of type {self.family.model_types[0]}.")
         if tokens:
             return Head(site=TOKENS, labels=labels, modules=(self.family.head.tokens,), dropout=dropout)
         layout = self.family.head
         hidden, modules = layout.hidden, layout.modules
-        if layout.features == "pooled" and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
+        if layout.pooler and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
             hidden, modules = "tanh", (layout.pooler, *modules)
         return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=layout.bias)
 
     def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, **options: Any) -> Any:
         """The backbone's `Outputs` under an adapter; options as in `Encoder.__call__`."""
-        return nnx.merge(self.graphdef, params)(inputs, Grafts(state, slots), **options)
+        return nnx.merge(self.graphdef, params)(inputs, self._grafts(state, slots), **options)
 
-    def frozen(self, params: Any, inputs: Inputs, adapted: int, *, pooled: bool) -> jax.Array:
-        """What the layers below the last `adapted` ones make of inputs, where no adapter acts there (`Stack.frozen`)."""
-        return nnx.merge(self.graphdef, params).frozen(inputs, adapted, pooled=pooled)
+    def _grafts(self, state: State, slots: jax.Array | Mix | None = None, key: jax.Array | None = None) -> Grafts:
+        return Grafts(state, self.structure, slots, key)
 
-    def has_frozen_layers(self, adapted: int) -> bool:
-        """Whether some layers lie below the last `adapted` ones; where layers share weights, only below none of them."""
-        if len(self.config.stacks) > 1:  # what the upper one reads of the lower one is not kept
-            return False
-        return adapted == 0 if self.config.groups else adapted < self.config.num_layers
+    def frozen(self, params: Any, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
+        """What the layers below a cut make of inputs, where no adapter acts there (`Network.frozen`)."""
+        return nnx.merge(self.graphdef, params).frozen(inputs, cut, pooled=pooled)
+
+    def has_frozen_layers(self, cut: Cut) -> bool:
+        """Whether what the layers below a cut make of an item can be kept, and there are any."""
+        return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks), ""))
 
     def forward(
         self,
@@ -206,7 +232,7 @@ class Backbone(Shown):
         inputs: Inputs,
         slots: jax.Array | Mix | None = None,
         key: jax.Array | None = None,
-        layers: Sequence[Any] | None = None,
+        layers: Unrolled | None = None,
     ) -> Logits:
         """Logits of the heads in `state`. Pure; meant to be traced.
 
@@ -214,7 +240,7 @@ class Backbone(Shown):
         `key`: for dropout, in training. `layers`: this backbone's, for training (`Encoder.__call__` says why).
         Only the pooled position of the last layer is computed, where neither a head nor a method reads the others.
         """
-        grafts = Grafts(state, slots, key)
+        grafts = self._grafts(state, slots, key)
         out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state and not grafts.whole, layers=layers)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         at = grafts.outside()
@@ -222,7 +248,7 @@ class Backbone(Shown):
 
     def next_token(self, params: Any, state: State, hidden: jax.Array, slots: jax.Array | Mix | None = None) -> jax.Array:
         """A language model's logits of the token behind each, `[rows, tokens, vocabulary]`, from `encode(...).hidden`."""
-        return nnx.merge(self.graphdef, params).logits(hidden, Grafts(state, slots).outside())
+        return nnx.merge(self.graphdef, params).logits(hidden, self._grafts(state, slots).outside())
 
     def likelihood(
         self,
@@ -232,39 +258,40 @@ class Backbone(Shown):
         targets: jax.Array,
         slots: jax.Array | Mix | None = None,
         key: jax.Array | None = None,
-        layers: Sequence[Any] | None = None,
+        layers: Unrolled | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Log-likelihood of the token behind each, `targets [rows, tokens]`, and whether it was the likeliest.
 
         Both float32 `[rows, tokens]`; arguments as of `forward`.
         """
-        module, grafts = nnx.merge(self.graphdef, params), Grafts(state, slots, key)
+        module, grafts = nnx.merge(self.graphdef, params), self._grafts(state, slots, key)
         return module.likelihood(module(inputs, grafts, layers=layers).hidden, targets, grafts.outside())
 
     def prefill(
         self, params: Any, layers: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, *, columns: int
     ) -> tuple[jax.Array, Any]:
         """`Decoder.prefill`: logits behind each row's last token, and a cache with room for `columns` tokens."""
-        return nnx.merge(self.graphdef, params).prefill(inputs, Grafts(state, slots), layers, columns)
+        return nnx.merge(self.graphdef, params).prefill(inputs, self._grafts(state, slots), layers, columns)
 
     def step(
         self, params: Any, layers: Any, state: State, ids: jax.Array, cache: Any, slots: jax.Array | Mix | None = None
     ) -> tuple[jax.Array, Any]:
         """`Decoder.step`: logits behind one more token of each row, and the cache with it."""
-        return nnx.merge(self.graphdef, params).step(ids, cache, Grafts(state, slots), layers)
+        return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, layers stacked."""
-        names = dict.fromkeys(weight.name for weight in self.weights)
-        owners = {name: self.frozen_at(self.params, name.rpartition(".")[0]) for name in names}
-        return {name: np.asarray(getattr(owners[name], name.rpartition(".")[2])) for name in names}
+        every = {weight.name: weight for weight in self.weights}
+        modules = {weight.part: self._module_at(self.params, weight.part) for weight in every.values()}
+        return {name: np.asarray(dense(getattr(modules[w.part], w.leaf)[...])) for name, w in every.items()}
 
     def frozen_at(self, params: Any, name: str) -> Any:
         """The frozen weights at a site, of all layers stacked; None where it has none."""
-        found = nnx.merge(self.graphdef, params)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        return None if found is None else found.weights()
+        return self._module_at(params, name).weights() if self.structure.named[name].kind in WEIGHTS else None
+
+    def _module_at(self, params: Any, name: str) -> Any:
+        """The module of a part: its attributes are called as the parts are."""
+        return reduce(getattr, name.split("."), nnx.merge(self.graphdef, params))
 
 
 def expect_backbone(value: Any) -> None:

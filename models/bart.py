@@ -21,7 +21,7 @@ from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .family import HEADLESS, Family
 from .keys import Key, activation, flag, layers, nullable, only, padding, size, token, tokens, unread_all
 from .llama_config import special_of
-from .parts import Part, Weight, projection
+from .parts import Layers, Part, Weight, in_stack, in_tower, projection
 
 #: What BartConfig and PegasusConfig declare.
 PEGASUS = {
@@ -70,48 +70,56 @@ ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "attention_o
 
 
 def parts(c: EncoderDecoderConfig) -> tuple[Part, ...]:
-    made = [*_tower(c, "encoder."), *_tower(c, "decoder.")]
-    made.append(projection(c.hidden_size, c.vocab_size, c.projecting_table))
-    return (*made, Part("constant", "logits_bias", "final_logits_bias", (1, c.vocab_size), task=True))
+    return (
+        *in_tower("encoder", [Part("input", "input", "embed_tokens", (c.hidden_size,))]),
+        *_tower(c, "encoder", c.encoder_wide),
+        *_tower(c, "decoder", c.decoder_wide),
+        projection(c.hidden_size, c.vocab_size, "decoder.layers", c.projecting_table),
+        Part("constant", "logits_bias", "final_logits_bias", (1, c.vocab_size), task=True),
+    )
+
+
+def stacks(c: EncoderDecoderConfig, path: str = "layers") -> tuple[Layers, ...]:
+    """A tower has one each; `path`: what it is called in the tower's module in Hugging Face's model."""
+    counts = {"encoder": c.encoder_layers, "decoder": c.decoder_layers}
+    return tuple(
+        Layers(f"{tower}.layers", count, f"{tower}.{path}.{{}}".format, c.hidden_size) for tower, count in counts.items()
+    )
 
 
 def words(c: EncoderDecoderConfig, tower: str) -> Part:
     """A tower's table of words; where both have one, checkpoints hold it beside them."""
-    stored, tied = ("shared", "") if tower == "encoder." else ("", "encoder.word_embeddings")
-    part = Part("embedding", f"{tower}word_embeddings", f"{tower}embed_tokens", (c.vocab_size, c.hidden_size))
+    stored, tied = ("shared", "") if tower == "encoder" else ("", "encoder.word_embeddings")
+    part = Part("embedding", "word_embeddings", "embed_tokens", (c.vocab_size, c.hidden_size))
     return replace(part, stored=stored, tied=tied) if c.tied else part
 
 
-def _tower(c: EncoderDecoderConfig, tower: str) -> list[Part]:
-    d, encodes = c.hidden_size, tower == "encoder."
-    made = [Part("input", "encoder.input", "encoder.embed_tokens", (d,))] if encodes else []
-    made.append(words(c, tower))
+def _tower(c: EncoderDecoderConfig, tower: str, wide: int) -> tuple[Part, ...]:
+    d, stack = c.hidden_size, f"{tower}.layers"
     positions = (c.max_positions + c.position_offset, d)
-    made.append(Part("embedding", f"{tower}position_embeddings", f"{tower}embed_positions", positions))
+    below = [words(c, tower), Part("embedding", "position_embeddings", "embed_positions", positions)]
     if c.embedding_norm:
-        made.append(Part("norm", f"{tower}embedding_norm", f"{tower}layernorm_embedding", (d,)))
-
-    def attention(name: str, path: str) -> list[Part]:
-        stack = f"{tower}layers.{name}"
-        linear = [Part("linear", f"{stack}{own}", f"{path}.{theirs}", (d, d)) for own, theirs in ATTENTION.items()]
-        around = [("attention", "attention", path), ("branch", "attention_branch", path)]
-        around.append(("norm", "attention_norm", f"{path}_layer_norm"))
-        return linear + [Part(kind, f"{stack}{own}", theirs, (d,)) for kind, own, theirs in around]
-
-    made += attention("", "self_attn")
-    if not encodes:
-        made += attention("cross.", "encoder_attn")
-    wide = c.encoder_wide if encodes else c.decoder_wide
-    made += [
-        Part("linear", f"{tower}layers.ffn_in", "fc1", (d, wide)),
-        Part("linear", f"{tower}layers.ffn_out", "fc2", (wide, d)),
-        Part("branch", f"{tower}layers.ffn_branch", "fc2", (d,)),
-        Part("norm", f"{tower}layers.ffn_norm", "final_layer_norm", (d,)),
-        Part("stream", f"{tower}layers.output", "", (d,)),
+        below.append(Part("norm", "embedding_norm", "layernorm_embedding", (d,)))
+    layer = [
+        *_attention("", "self_attn", d),
+        *(_attention("cross.", "encoder_attn", d) if tower == "decoder" else []),
+        Part("linear", "ffn_in", "fc1", (d, wide)),
+        Part("linear", "ffn_out", "fc2", (wide, d)),
+        Part("branch", "ffn_branch", "fc2", (d,)),
+        Part("norm", "ffn_norm", "final_layer_norm", (d,)),
+        Part("stream", "output", "", (d,)),
     ]
-    if c.pre_norm:
-        made.append(Part("norm", f"{tower}final_norm", f"{tower}layer_norm", (d,), above=True))
-    return made
+    above = [Part("norm", "final_norm", "layer_norm", (d,), above=stack)] if c.pre_norm else []
+    return (*in_tower(tower, below), *in_stack(stack, layer, tower), *in_tower(tower, above))
+
+
+def _attention(within: str, path: str, d: int) -> list[Part]:
+    """The parts of an attention; `within`: how their names begin, "cross." where it is to the source."""
+    linear = [Part("linear", own, f"{path}.{theirs}", (d, d)) for own, theirs in ATTENTION.items()]
+    around = [("attention", "attention", path), ("branch", "attention_branch", path)]
+    around.append(("norm", "attention_norm", f"{path}_layer_norm"))
+    every = linear + [Part(kind, own, theirs, (d,)) for kind, own, theirs in around]
+    return [replace(part, name=f"{within}{part.name}", role=part.name) for part in every]
 
 
 def read(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +163,7 @@ def _family(model_type: str, summary: str, task_model: str, keys: Mapping[str, K
             "num_hidden_layers": "encoder_layers",
         },
         defaults={"logits_bias": True, **defaults},
-        layer_path=lambda config, index: f"layers.{index}",
+        stacks=stacks,
         parts=parts,
         head=HEADLESS,
         config=EncoderDecoderConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, pooler_parts, transformer_parts
 from .keys import activation, epsilon, layers, nullable, only, size, token, unread_all
-from .parts import Part
+from .parts import Layers, Part, text_site
 
 #: Our part names -> Hugging Face module paths within a layer; RoBERTa's are the same.
 LAYER = {
@@ -44,11 +44,16 @@ OLDER = {"position_embedding_type": nullable(only("absolute"))}
 
 
 def parts(config: EncoderConfig) -> tuple[Part, ...]:
-    return (*embedding_parts(config), *transformer_parts(config, LAYER), *pooler_parts(config, "pooler.dense"))
+    return (
+        *embedding_parts(config),
+        *transformer_parts(config, LAYER),
+        *pooler_parts(config, "pooler.dense"),
+        text_site(config.hidden_size, "layers"),
+    )
 
 
-def layer_path(config: EncoderConfig, index: int) -> str:
-    return f"encoder.layer.{index}"
+def stacks(config: EncoderConfig) -> tuple[Layers, ...]:
+    return (Layers("layers", config.num_layers, "encoder.layer.{}".format, config.hidden_size),)
 
 
 FAMILY = Family(
@@ -58,7 +63,7 @@ FAMILY = Family(
     prefix="bert",
     keys=KEYS,
     older=OLDER,
-    layer_path=layer_path,
+    stacks=stacks,
     parts=parts,
     head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), pooler="bert.pooler.dense"),
 )

@@ -23,17 +23,19 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
+from .config import TextConfig, refuse_uneven_heads
 from .generation import Rules
 from .inputs import Inputs, Outputs, count_within, places
 from .language_head import Speaker
 from .layers import Arrays, Embedding, Linear, Norm, RMSNorm
+from .network import Unrolled
 from .ops import attention
 from .rope import Angles, Rope, turn
-from .stack import Stack
+from .stack import TextStack
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
+class DecoderConfig(TextConfig):
     """What the forward pass needs to know; each family fills it from its Hugging Face config."""
 
     vocab_size: int
@@ -72,8 +74,6 @@ class DecoderConfig:
     eos_ids: tuple[int, ...] = ()
     rules: Rules = Rules()
 
-    type_vocab_size = 0  # what every backbone's config says
-    groups = 0
     first_id = -1  # no first token is forced
 
     @property
@@ -87,15 +87,6 @@ class DecoderConfig:
         return "word_embeddings" if self.tied else ""
 
     @property
-    def stacks(self) -> dict[str, int]:
-        """Number of layers, by stack."""
-        return {"layers.": self.num_layers}
-
-    @property
-    def max_tokens(self) -> int:
-        return self.max_positions
-
-    @property
     def kv_heads(self) -> int:
         return self.num_kv_heads or self.num_heads
 
@@ -103,6 +94,12 @@ class DecoderConfig:
     def size(self) -> int:
         """Channels of a head."""
         return self.head_dim or self.hidden_size // self.num_heads
+
+    def check(self) -> None:
+        refuse_uneven_heads(self.hidden_size, self.num_heads, self.head_dim)
+        if self.num_heads % self.kv_heads:
+            raise GraftaxError(f"config.json: {self.num_heads} heads do not share {self.kv_heads} of keys and values.")
+        super().check()
 
     @property
     def kinds(self) -> tuple[bool, ...]:
@@ -271,7 +268,7 @@ def norm_of(config: DecoderConfig, arrays: Arrays, name: str) -> Norm | RMSNorm:
     return RMSNorm(arrays, name, config.norm_eps, config.norm_offset)
 
 
-class Decoder(Stack, Speaker):
+class Decoder(TextStack, Speaker):
     """Embeddings, stacked layers, a last norm and the projection to the vocabulary."""
 
     def __init__(self, config: DecoderConfig, arrays: Arrays):
@@ -289,7 +286,7 @@ class Decoder(Stack, Speaker):
         *,
         pooled: bool = False,
         intermediates: bool = False,
-        layers: Sequence[Any] | None = None,
+        layers: Unrolled | None = None,
     ) -> Outputs:
         """Run the decoder; options as of `Encoder.__call__`. The pooled position is a text's last.
 
@@ -370,7 +367,7 @@ class Decoder(Stack, Speaker):
 
     # -- generation -----------------------------------------------------------------------------------------------------
 
-    def prefill(self, inputs: Inputs, grafts: Grafts, layers: Sequence[Any], columns: int) -> tuple[jax.Array, Cache]:
+    def prefill(self, inputs: Inputs, grafts: Grafts, layers: Unrolled, columns: int) -> tuple[jax.Array, Cache]:
         """Logits `[rows, vocabulary]` behind each row's last token, and a cache for `columns` tokens and what methods add."""
         if grafts.whole:
             raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
@@ -388,7 +385,7 @@ class Decoder(Stack, Speaker):
         cache = Cache(keys, values, with_room(view.real, 1), with_room(view.positions, 1), jnp.int32(used), ends, called)
         return self.logits(at.norm("final_norm", h, self.final_norm), at)[:, 0], cache
 
-    def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Sequence[Any]) -> tuple[jax.Array, Cache]:
+    def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
         """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
         at, positions = grafts.outside(), cache.ends[:, None]
         put = jax.lax.dynamic_update_slice_in_dim
@@ -410,16 +407,16 @@ class Decoder(Stack, Speaker):
         h: jax.Array,
         view: View,
         grafts: Grafts,
-        layers: Sequence[Any],
+        layers: Unrolled,
         pasts: Sequence[Past] | None = None,
         pooled: bool = False,
     ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
         """What leaves the last layer, with `pooled` at the texts' ends alone, and each layer's keys and values."""
-        kept, first = [], self.config.num_layers - grafts.adapted
-        for index, layer in enumerate(layers):
+        kept, first, alone = [], self.config.num_layers - grafts.adapted(self.name), layers[self.name]
+        for index, layer in enumerate(alone):
             module = nnx.merge(nnx.graphdef(self.layers), layer)
-            calls = grafts.at(grafts.layer(index - first) if index >= first else {}, index)
-            ends_alone = pooled and index == len(layers) - 1
+            calls = grafts.at(grafts.layer(self.name, index - first) if index >= first else {}, index)
+            ends_alone = pooled and index == len(alone) - 1
             h, pair = module.run(h, view.at(index), calls, ends_alone, pasts[index] if pasts else None)
             kept.append(pair)
         return h, kept

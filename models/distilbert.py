@@ -6,7 +6,7 @@ from . import bert
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, transformer_parts
 from .keys import activation, layers, nullable, size, token, unread_all
-from .parts import Part
+from .parts import Layers, Part, text_site
 
 LAYER = {
     "query": "attention.q_lin",
@@ -39,11 +39,11 @@ KEYS = {
 
 
 def parts(config: EncoderConfig) -> tuple[Part, ...]:
-    return (*embedding_parts(config), *transformer_parts(config, LAYER))
+    return (*embedding_parts(config), *transformer_parts(config, LAYER), text_site(config.hidden_size, "layers"))
 
 
-def layer_path(config: EncoderConfig, index: int) -> str:
-    return f"transformer.layer.{index}"
+def stacks(config: EncoderConfig) -> tuple[Layers, ...]:
+    return (Layers("layers", config.num_layers, "transformer.layer.{}".format, config.hidden_size),)
 
 
 FAMILY = Family(
@@ -55,7 +55,7 @@ FAMILY = Family(
     older=bert.OLDER,
     aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     defaults={"pooler": False},
-    layer_path=layer_path,
+    stacks=stacks,
     parts=parts,
     past_key_values=False,
     head=HeadLayout(features="first", hidden="relu", modules=("pre_classifier", "classifier")),

@@ -10,7 +10,6 @@ grafts what happens there. The encoder knows sites and no adapter method. `stack
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,14 +20,16 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import Entry, KeyValue, Place, split_heads
 from .activations import ACTIVATIONS
+from .config import TextConfig, refuse_uneven_heads
 from .inputs import Inputs, Outputs, count_within, places
 from .layers import Arrays, Embedding, Linear, Norm
+from .network import Network, Unrolled
 from .ops import attention
-from .stack import Stack
+from .stack import TextStack
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(TextConfig):
     """What the forward pass needs to know; each family fills it from its Hugging Face config."""
 
     vocab_size: int
@@ -56,13 +57,12 @@ class EncoderConfig:
         return tuple(g * self.inner + i for g in group for i in range(self.inner))
 
     @property
-    def stacks(self) -> dict[str, int]:
-        """Number of layers that have weights of their own, by stack."""
-        return {"layers.": self.groups * self.inner if self.groups else self.num_layers}
-
-    @property
     def max_tokens(self) -> int:
         return self.max_positions - (self.pad_id + 1 if self.positions_from_pad else 0)
+
+    def check(self) -> None:
+        refuse_uneven_heads(self.hidden_size, self.num_heads)
+        super().check()
 
 
 class View(NamedTuple):
@@ -116,7 +116,7 @@ class Layer(nnx.Module):
         return at.stream("layers.output", at.norm("layers.ffn_norm", x + narrow, self.ffn_norm))
 
 
-class Encoder(Stack):
+class Encoder(TextStack, Network):
     """Embeddings, stacked layers, optional pooler."""
 
     def __init__(self, config: EncoderConfig, arrays: Arrays):
@@ -129,6 +129,10 @@ class Encoder(Stack):
         self.layers = Layer(config, arrays)
         self.pooler = Linear(arrays, "pooler") if config.pooler else None
 
+    @property
+    def shared(self) -> bool:
+        return bool(self.config.groups)
+
     def __call__(
         self,
         inputs: Inputs,
@@ -136,7 +140,7 @@ class Encoder(Stack):
         *,
         pooled: bool = False,
         intermediates: bool = False,
-        layers: Sequence[Any] | None = None,
+        layers: Unrolled | None = None,
     ) -> Outputs:
         """Run the encoder.
 

@@ -15,9 +15,8 @@ generation the decoder's layers keep their keys and values in a `Cache`, and the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,18 +26,20 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
+from .config import TextConfig, refuse_uneven_heads
 from .generation import Rules
 from .inputs import Inputs, Outputs, places
 from .language_head import Speaker
 from .layers import Arrays, Constant, Embedding, Linear, Norm, RMSNorm
+from .network import Unrolled
 from .ops import attention
-from .stack import Stack
+from .stack import TextStack
 
 UNBOUNDED = 1 << 20  # tokens, where positions are distances
 
 
 @dataclass(frozen=True)
-class EncoderDecoderConfig:
+class EncoderDecoderConfig(TextConfig):
     """What the forward pass needs to know; each family fills it from its Hugging Face config."""
 
     vocab_size: int
@@ -73,14 +74,12 @@ class EncoderDecoderConfig:
     eos_ids: tuple[int, ...] = ()
     rules: Rules = Rules()
 
-    type_vocab_size = 0  # what every backbone's config says
-    groups = 0
     speaks = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for heads in (self.encoder_heads, self.decoder_heads):
-            if not self.head_dim and self.hidden_size % heads:
-                raise GraftaxError(f"config.json: hidden size {self.hidden_size} is not a multiple of {heads} heads.")
+            refuse_uneven_heads(self.hidden_size, heads, self.head_dim)
+        super().check()
 
     @property
     def projecting_table(self) -> str:
@@ -88,11 +87,6 @@ class EncoderDecoderConfig:
         if self.own_head:
             return ""
         return "encoder.word_embeddings" if self.tied else "decoder.word_embeddings"
-
-    @property
-    def stacks(self) -> dict[str, int]:
-        """Number of layers, by stack."""
-        return {"encoder.layers.": self.encoder_layers, "decoder.layers.": self.decoder_layers}
 
     @property
     def num_layers(self) -> int:
@@ -114,11 +108,11 @@ class EncoderDecoderConfig:
 
     @property
     def encoder(self) -> TowerConfig:
-        return TowerConfig(self, False, self.encoder_layers, self.encoder_heads, self.encoder_wide)
+        return TowerConfig(self, "encoder", self.encoder_layers, self.encoder_heads, self.encoder_wide)
 
     @property
     def decoder(self) -> TowerConfig:
-        return TowerConfig(self, True, self.decoder_layers, self.decoder_heads, self.decoder_wide)
+        return TowerConfig(self, "decoder", self.decoder_layers, self.decoder_heads, self.decoder_wide)
 
 
 @dataclass(frozen=True)
@@ -126,12 +120,14 @@ class TowerConfig:
     """One of the two."""
 
     whole: EncoderDecoderConfig
-    decodes: bool
+    name: str  # "encoder" or "decoder"
     num_layers: int
     num_heads: int
     wide: int
 
-    groups = 0
+    @property
+    def decodes(self) -> bool:
+        return self.name == "decoder"
 
     @property
     def layer_of(self) -> tuple[int, ...]:
@@ -191,15 +187,15 @@ def norm_of(config: EncoderDecoderConfig, arrays: Arrays, name: str) -> Norm | R
 
 
 class Attention(nnx.Module):
-    """Queries of one text to the keys and values of it, or of another; `name` is that of its sites."""
+    """Queries of one text to the keys and values of it, or of another; `name` is that of its sites within the tower."""
 
     def __init__(self, config: TowerConfig, arrays: Arrays, name: str):
-        self.config, self.name = config, name
-        self.query = Linear(arrays, f"{name}.query")
-        self.key = Linear(arrays, f"{name}.key")
-        self.value = Linear(arrays, f"{name}.value")
-        self.attention_out = Linear(arrays, f"{name}.attention_out")
-        self.attention_norm = norm_of(config.whole, arrays, f"{name}.attention_norm")
+        self.config, self.name, whole = config, name, f"{config.name}.{name}"
+        self.query = Linear(arrays, f"{whole}.query")
+        self.key = Linear(arrays, f"{whole}.key")
+        self.value = Linear(arrays, f"{whole}.value")
+        self.attention_out = Linear(arrays, f"{whole}.attention_out")
+        self.attention_norm = norm_of(config.whole, arrays, f"{whole}.attention_norm")
 
     def pair(self, x: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
         """Keys and values of `x [rows, keys, hidden]`, `[rows, heads, keys, size]`."""
@@ -238,10 +234,10 @@ class Layer(Attention):
     def __init__(self, config: TowerConfig, arrays: Arrays):
         super().__init__(config, arrays, "layers")
         self.cross = Attention(config, arrays, "layers.cross") if config.decodes else None
-        self.ffn_gate = Linear(arrays, "layers.ffn_gate") if config.whole.gated else None
-        self.ffn_in = Linear(arrays, "layers.ffn_in")
-        self.ffn_out = Linear(arrays, "layers.ffn_out")
-        self.ffn_norm = norm_of(config.whole, arrays, "layers.ffn_norm")
+        self.ffn_gate = Linear(arrays, f"{config.name}.layers.ffn_gate") if config.whole.gated else None
+        self.ffn_in = Linear(arrays, f"{config.name}.layers.ffn_in")
+        self.ffn_out = Linear(arrays, f"{config.name}.layers.ffn_out")
+        self.ffn_norm = norm_of(config.whole, arrays, f"{config.name}.layers.ffn_norm")
 
     def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same; nothing is `pooled` of an encoder-decoder."""
@@ -279,17 +275,17 @@ class Layer(Attention):
         return self.cross.pair(source.hidden, at.over(source.place))
 
 
-class Tower(Stack):
+class Tower(TextStack):
     """Embeddings and stacked layers, the encoder's or the decoder's; `words`: the other tower's table, where they are tied."""
 
     def __init__(self, config: TowerConfig, arrays: Arrays, words: Embedding | None = None):
-        self.config, c = config, config.whole
-        self.word_embeddings = words or Embedding(arrays, "word_embeddings")
-        self.position_embeddings = Embedding(arrays, "position_embeddings") if c.max_positions else None
-        self.relative_positions = Embedding(arrays, "relative_positions") if c.buckets else None
-        self.embedding_norm = norm_of(c, arrays, "embedding_norm") if c.embedding_norm else None
+        self.config, self.name, c = config, f"{config.name}.layers", config.whole
+        self.word_embeddings = words or Embedding(arrays, f"{config.name}.word_embeddings")
+        self.position_embeddings = Embedding(arrays, f"{config.name}.position_embeddings") if c.max_positions else None
+        self.relative_positions = Embedding(arrays, f"{config.name}.relative_positions") if c.buckets else None
+        self.embedding_norm = norm_of(c, arrays, f"{config.name}.embedding_norm") if c.embedding_norm else None
         self.layers = Layer(config, arrays)
-        self.final_norm = norm_of(c, arrays, "final_norm") if c.pre_norm else None
+        self.final_norm = norm_of(c, arrays, f"{config.name}.final_norm") if c.pre_norm else None
 
     def __call__(
         self,
@@ -297,7 +293,7 @@ class Tower(Stack):
         grafts: Grafts,
         source: Source | None = None,
         intermediates: bool = False,
-        layers: Sequence[Any] | None = None,
+        layers: Unrolled | None = None,
     ) -> tuple[jax.Array, jax.Array | None, View]:
         """What leaves the tower `[rows, tokens, hidden]`, all states with `intermediates`, and the view.
 
@@ -306,7 +302,8 @@ class Tower(Stack):
         at = grafts.outside()
         h, view = self.embed(inputs, at)
         view = view._replace(source=source)
-        h, states = self.run_layers(h, view, grafts, intermediates=intermediates, layers=layers)
+        alone = None if layers is None else layers[self.name]
+        h, states = self.run_layers(h, view, grafts, intermediates=intermediates, layers=alone)
         h = self.left(h, at)
         return h, None if states is None else jnp.concatenate([states[:-1], h[None]]), view
 
@@ -366,39 +363,45 @@ class Tower(Stack):
 class EncoderDecoder(Speaker):
     """Both towers and the projection to the vocabulary."""
 
+    encodes: ClassVar[bool] = True
+
     table = "decoder.word_embeddings"
 
     def __init__(self, config: EncoderDecoderConfig, arrays: Arrays):
         self.config = config
-        self.encoder = Tower(config.encoder, _within(arrays, "encoder."))
+        self.encoder = Tower(config.encoder, arrays)
         words = self.encoder.word_embeddings if config.tied else None
-        self.decoder = Tower(config.decoder, _within(arrays, "decoder."), words)
+        self.decoder = Tower(config.decoder, arrays, words)
         self.own_projection = Linear(arrays, LM_HEAD) if config.own_head else None
         self.logits_bias = Constant(arrays, "logits_bias") if config.logits_bias else None
 
     @property
-    def stacks(self) -> tuple[Stack, ...]:
+    def stacks(self) -> tuple[TextStack, ...]:
         return self.encoder, self.decoder
 
     def __call__(
-        self, inputs: Inputs, grafts: Grafts, *, intermediates: bool = False, layers: Mapping[str, Any] | None = None
+        self,
+        inputs: Inputs,
+        grafts: Grafts,
+        *,
+        pooled: bool = False,
+        intermediates: bool = False,
+        layers: Unrolled | None = None,
     ) -> Outputs:
         """Run both; options as of `Encoder.__call__`. The pooled position is the last of the target."""
         if inputs.target is None:
             raise GraftaxError("an encoder-decoder reads two texts, and there is no target.")
         source, encoder = self.encode(inputs, grafts, intermediates, layers)
-        own, target = grafts.within("decoder."), inputs.target
-        unrolled = layers["decoder"] if layers else None
-        h, states, _ = self.decoder(target, own, source, intermediates, unrolled)
+        own, target = grafts.within("decoder"), inputs.target
+        h, states, _ = self.decoder(target, own, source, intermediates, layers)
         last = jnp.maximum(target.mask.sum(1, dtype=jnp.int32) - 1, 0)
         return Outputs(h, h[jnp.arange(len(h), dtype=jnp.int32), last], None, states, encoder)
 
     def encode(
-        self, inputs: Inputs, grafts: Grafts, intermediates: bool = False, layers: Mapping[str, Any] | None = None
+        self, inputs: Inputs, grafts: Grafts, intermediates: bool = False, layers: Unrolled | None = None
     ) -> tuple[Source, Outputs]:
         """What the decoder is told of the source, and the encoder's outputs."""
-        unrolled = layers["encoder"] if layers else None
-        h, states, view = self.encoder(inputs, grafts.within("encoder."), None, intermediates, unrolled)
+        h, states, view = self.encoder(inputs, grafts.within("encoder"), None, intermediates, layers)
         added = h.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
         return Source(h, view.mask, view.place), Outputs(
             h[:, added:], h[:, added], None, None if states is None else states[:, :, added:]
@@ -420,9 +423,9 @@ class EncoderDecoder(Speaker):
 
     # -- generation -----------------------------------------------------------------------------------------------------
 
-    def prefill(self, inputs: Inputs, grafts: Grafts, layers: Any, columns: int) -> tuple[jax.Array, Cache]:
+    def prefill(self, inputs: Inputs, grafts: Grafts, layers: Unrolled, columns: int) -> tuple[jax.Array, Cache]:
         """Logits `[rows, vocabulary]` of each target's first token, and a cache for a target of `columns` tokens."""
-        own, config = grafts.within("decoder."), self.decoder.config
+        own, config = grafts.within("decoder"), self.decoder.config
         if own.whole:
             raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
         source, _ = self.encode(inputs, grafts)
@@ -433,9 +436,9 @@ class EncoderDecoder(Speaker):
         cache = Cache(rooms, rooms, keys, values, source._replace(hidden=None), jnp.int32(0))
         return self.step(jnp.full(rows, self.config.start_id, jnp.int32), cache, grafts, layers)
 
-    def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Any) -> tuple[jax.Array, Cache]:
+    def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
         """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
-        own = grafts.within("decoder.")
+        own = grafts.within("decoder")
         at, columns = own.outside(), jnp.arange(cache.keys[0].shape[2], dtype=jnp.int32)
         position = jnp.broadcast_to(cache.column, (len(ids), 1))
         mask = jnp.broadcast_to(columns <= cache.column, (len(ids), 1, len(columns)))
@@ -451,15 +454,11 @@ class EncoderDecoder(Speaker):
         cache = cache._replace(keys=keys, values=values, column=cache.column + 1)
         return self.logits(self.decoder.left(h, at), grafts.outside())[:, 0], cache
 
-    def one_by_one(self, own: Grafts, layers: Any) -> list[tuple[Layer, SiteCalls]]:
+    def one_by_one(self, own: Grafts, layers: Unrolled) -> list[tuple[Layer, SiteCalls]]:
         """The decoder's layers, each with what acts there."""
-        first, graphdef = self.config.decoder_layers - own.adapted, nnx.graphdef(self.decoder.layers)
+        stack, graphdef = self.decoder.name, nnx.graphdef(self.decoder.layers)
+        first = self.config.decoder_layers - own.adapted(stack)
         return [
-            (nnx.merge(graphdef, layer), own.at(own.layer(index - first) if index >= first else {}, index))
-            for index, layer in enumerate(layers["decoder"])
+            (nnx.merge(graphdef, layer), own.at(own.layer(stack, index - first) if index >= first else {}, index))
+            for index, layer in enumerate(layers[stack])
         ]
-
-
-def _within(arrays: Arrays, tower: str) -> Arrays:
-    """A tower's arrays, by their names within it."""
-    return {name.removeprefix(tower): array for name, array in arrays.items() if name.startswith(tower)}

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from ..adapters.methods.head import HEADS
 from ..errors import GraftaxError
+from .config import Config
 from .encoder import Encoder, EncoderConfig
-from .encoder_decoder import EncoderDecoder
 from .keys import Key
-from .parts import LayerPaths, Part, Weight
+from .network import Network
+from .parts import LayerPaths, Layers, Part, Weight, in_stack
+from .processor import Processor
+from .tokens import Tokenizer
 
 #: Keys that any config may have and no model reads: what transformers says of every model, and what it writes beside. Other
 #: keys that a family does not know are ignored too, and said (`Family.unread`).
@@ -34,18 +38,23 @@ COMMON = frozenset(
 
 @dataclass(frozen=True)
 class HeadLayout:
-    """The sequence classification head of the family's Hugging Face task model."""
+    """The head of the family's Hugging Face task model that answers for an item as a whole, and where other heads may be."""
 
-    features: str  # "pooled" (tanh pooler), "first" (the first position as it is) or "last" (the last one of the text)
+    features: str  # "pooled" (as the network pools an item), "first" (the first position as it is) or "last" (the text's last)
     hidden: str  # activation of the head's own hidden layer, "none" where it has none
     modules: tuple[str, ...]  # its paths: (hidden layer, classifier) or (classifier,)
     pooler: str = ""  # path of the pretrained pooler, which is trained with the head where a checkpoint lacks it
     bias: bool = True  # of the classifier
     tokens: str = "classifier"  # path of the token classification model's classifier
+    sites: tuple[str, ...] = HEADS  # where there are heads; of items that are no sequence of tokens POOLED alone
 
 
 #: Of a family on which adapters have no head.
-HEADLESS = HeadLayout(features="none", hidden="none", modules=())
+HEADLESS = HeadLayout(features="none", hidden="none", modules=(), sites=())
+
+
+def _no_layers(config: Any) -> tuple[Layers, ...]:
+    return ()
 
 
 def _nothing(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,16 +75,14 @@ class Family:
 
     model_types: tuple[str, ...]
     summary: str
-    task_model: str  # transformers' class names are this + "ForSequenceClassification" and so on
-    prefix: (
-        str  # module of the backbone in task models: "bert" in bert.encoder.layer.0...; "": they hold its modules themselves
-    )
     keys: Mapping[str, Key]  # of config.json that transformers' config class declares
-    layer_path: Callable[[Any, int], str]  # module path of stacked layer i, of an encoder-decoder within its tower
-    parts: Callable[[Any], tuple[Part, ...]]
+    parts: Callable[[Any], tuple[Part, ...]]  # those of lower stacks before those of higher ones
     head: HeadLayout
-    config: type = EncoderConfig
-    module: type = Encoder
+    stacks: Callable[[Any], tuple[Layers, ...]] = _no_layers  # in the order in which they are run
+    task_model: str = ""  # transformers' class names are this + "ForSequenceClassification" and so on
+    prefix: str = ""  # module of the backbone in task models, "bert" in bert.encoder.layer.0; "": they hold its own themselves
+    config: type[Config] = EncoderConfig
+    module: type[Network] = Encoder
     older: Mapping[str, Key] = field(default_factory=dict)  # and those that it or its model reads all the same
     aliases: Mapping[str, str] = field(default_factory=dict)  # other names of keys -> those in `keys`
     defaults: Mapping[str, Any] = field(default_factory=dict)  # fields of the config that no key says
@@ -84,17 +91,19 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)  # keys that checkpoints may have again -> what they repeat
     absent: Callable[[Any, Weight], Callable[[], np.ndarray] | None] = _nowhere  # what makes a weight that may be lacking
     fitted: Callable[[Any, Container[str]], Any] = _as_said  # the config as the keys of a checkpoint have it
+    task: str = "classify"  # what a head over an item's features is for, where a file does not say it
+    processor: type[Processor] = Tokenizer  # what stands between rows and the backbone
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
     @property
     def generates(self) -> bool:
         """Whether it is a language model."""
-        return hasattr(self.module, "prefill")
+        return self.module.generates
 
     @property
     def encodes(self) -> bool:
         """Whether it is an encoder-decoder: what it writes answers another text."""
-        return self.module is EncoderDecoder
+        return self.module.encodes
 
     def configure(self, raw: Mapping[str, Any]) -> Any:
         """Typed config from config.json; what it lacks is transformers' default.
@@ -110,15 +119,7 @@ class Family:
             raise GraftaxError(f"config.json of model_type {self.model_types[0]!r}: not supported: {'; '.join(wrong)}.")
         direct = {key.field: values[name] for name, key in known.items() if key.field and values[name] is not None}
         config = self.config(**{**self.defaults, **direct, **self.read(values)})
-        if config.hidden_size % config.num_heads and not getattr(config, "head_dim", 0):
-            raise GraftaxError(f"config.json: hidden size {config.hidden_size} is not a multiple of {config.num_heads} heads.")
-        if config.num_heads % getattr(config, "kv_heads", 1):
-            raise GraftaxError(f"config.json: {config.num_heads} heads do not share {config.kv_heads} of keys and values.")
-        if config.max_tokens < 1:
-            raise GraftaxError(f"config.json: {config.max_positions} positions leave none for a token.")
-        for name, token in (("pad_token_id", config.pad_id), ("decoder_start_token_id", getattr(config, "start_id", 0))):
-            if token >= config.vocab_size:
-                raise GraftaxError(f"config.json: {name} is {token}, in a vocabulary of {config.vocab_size}.")
+        config.check()
         return config
 
     def _told_twice(self, raw: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -130,11 +131,8 @@ class Family:
         return sorted(raw.keys() - self.keys.keys() - self.older.keys() - self.aliases.keys() - COMMON)
 
     def layer_paths(self, config: Any) -> LayerPaths:
-        """By stack; "encoder." is the name of a tower here and in Hugging Face's models."""
-        return {
-            stack: tuple(stack.removesuffix("layers.") + self.layer_path(config, i) for i in range(layers))
-            for stack, layers in config.stacks.items()
-        }
+        """By stack."""
+        return {layers.name: layers.paths for layers in self.stacks(config)}
 
     def task_path(self, path: str) -> str:
         """A path within the backbone as it is in the task model."""
@@ -159,7 +157,7 @@ def transformer_parts(c: EncoderConfig, names: Mapping[str, str]) -> tuple[Part,
         "output": ("stream", (d,)),
     }
     names = {**names, "output": ""}
-    return tuple(Part(kind, f"layers.{name}", names[name], shape) for name, (kind, shape) in shapes.items())
+    return in_stack("layers", (Part(kind, name, names[name], shape) for name, (kind, shape) in shapes.items()))
 
 
 def embedding_parts(c: EncoderConfig) -> tuple[Part, ...]:
@@ -177,4 +175,4 @@ def embedding_parts(c: EncoderConfig) -> tuple[Part, ...]:
 
 
 def pooler_parts(c: EncoderConfig, path: str) -> tuple[Part, ...]:
-    return (Part("linear", "pooler", path, (c.hidden_size, c.hidden_size), above=True),) if c.pooler else ()
+    return (Part("linear", "pooler", path, (c.hidden_size, c.hidden_size), above="layers"),) if c.pooler else ()

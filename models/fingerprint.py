@@ -55,7 +55,7 @@ def fingerprint_of(weights: Sequence[Weight], arrays: Mapping[str, np.ndarray]) 
     for name, group in by_name(weights):
         for weight in group:
             array = arrays[name] if weight.layer is None else arrays[name][weight.layer]
-            found.add(weight, array.T if weight.transposed else array)
+            found.add(weight, weight.as_stored(array))
     return str(found)
 
 

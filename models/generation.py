@@ -54,15 +54,16 @@ class Rules:
     beams: int = 1  # that the file asks for; a caller who does not is told
 
 
-def with_generation(config: Any, directory: Path, raw: Mapping[str, Any]) -> Any:
-    """A language model's config with what the directory says of generation; `raw`: its config.json."""
+def with_generation(config: Any, directory: Path, raw: Mapping[str, Any], *, encodes: bool) -> Any:
+    """A language model's config with what the directory says of generation; `raw`: its config.json, `encodes`: whether it is an
+    encoder-decoder."""
     file = directory / "generation_config.json"
     own = file.is_file()
     content, source = (read_object(file), file) if own else (raw, directory / "config.json")
     said = _Said(content, source, config.vocab_size)
     changes: dict[str, Any] = {"rules": said.rules(), "eos_ids": said.known("eos_token_id") or config.eos_ids}
     changes["last_id"] = said.token("forced_eos_token_id", -1 if own else config.last_id)
-    if hasattr(config, "start_id"):  # transformers forces the first token of an encoder-decoder's text alone
+    if encodes:  # transformers forces the first token of an encoder-decoder's text alone
         changes["first_id"] = said.token("forced_bos_token_id", -1 if own else config.first_id)
         changes["start_id"] = said.token("decoder_start_token_id", config.start_id)
     return replace(config, **changes)

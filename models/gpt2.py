@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..adapters.sites import IN_OUT, OUT_IN
 from .decoder import Decoder, DecoderConfig
 from .family import Family, HeadLayout
 from .keys import activation, epsilon, flag, layers, nullable, only, padding, size, tokens, unread_all
 from .llama import fitted, head_parts
 from .llama_config import special_of
-from .parts import Part
+from .parts import Layers, Part, in_stack
 
 LAYER = {
     "attention_norm": "ln_1",
@@ -29,7 +30,7 @@ LAYER = {
 }
 
 
-def layer_parts(c: DecoderConfig, names: Mapping[str, str], conv1d: bool = False) -> tuple[Part, ...]:
+def layer_parts(c: DecoderConfig, names: Mapping[str, str], axes: tuple[int, ...] = OUT_IN) -> tuple[Part, ...]:
     """The parts of a layer with norms, one projection for query, key and value, and a feed-forward without a gate."""
     d, wide = c.hidden_size, c.intermediate_size
     linear = {
@@ -43,10 +44,10 @@ def layer_parts(c: DecoderConfig, names: Mapping[str, str], conv1d: bool = False
     for name, path in names.items():
         if name in linear:
             shape, bias = linear[name]
-            parts.append(Part("linear", f"layers.{name}", path, shape, bias=bias, conv1d=conv1d))
+            parts.append(Part("linear", name, path, shape, bias=bias, axes=axes))
         else:
-            parts.append(Part(other.get(name, "branch"), f"layers.{name}", path, (d,)))
-    return tuple(parts)
+            parts.append(Part(other.get(name, "branch"), name, path, (d,)))
+    return in_stack("layers", parts)
 
 
 def parts(c: DecoderConfig) -> tuple[Part, ...]:
@@ -55,8 +56,8 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
         Part("input", "input", "wte", (d,)),
         Part("embedding", "word_embeddings", "wte", (c.vocab_size, d)),
         Part("embedding", "position_embeddings", "wpe", (c.max_positions, d)),
-        *layer_parts(c, LAYER, conv1d=True),
-        Part("norm", "final_norm", "ln_f", (d,), above=True),
+        *layer_parts(c, LAYER, IN_OUT),
+        Part("norm", "final_norm", "ln_f", (d,), above="layers"),
         *head_parts(c),
     )
 
@@ -101,7 +102,7 @@ FAMILY = Family(
         "num_hidden_layers": "n_layer",
     },
     defaults={"norm": "layer", "gated": False, "fused": True, "qkv_bias": True, "out_bias": True, "ffn_bias": True},
-    layer_path=lambda config, index: f"h.{index}",
+    stacks=lambda c: (Layers("layers", c.num_layers, "h.{}".format, c.hidden_size),),
     parts=parts,
     head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False),
     config=DecoderConfig,

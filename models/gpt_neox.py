@@ -15,7 +15,7 @@ from .decoder import Decoder, DecoderConfig
 from .family import Family, HeadLayout
 from .gpt2 import layer_parts
 from .keys import activation, epsilon, flag, layers, nullable, number, padding, settings, size, tokens, unread, unread_all
-from .llama import fitted, head_parts
+from .llama import fitted, head_parts, stacks
 from .llama_config import biases_of, head_dim_of, rope_of, special_of
 from .parts import Part
 
@@ -39,7 +39,7 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
         Part("input", "input", "embed_in", (d,)),
         Part("embedding", "word_embeddings", "embed_in", (c.vocab_size, d)),
         *layer_parts(c, LAYER),
-        Part("norm", "final_norm", "final_layer_norm", (d,), above=True),
+        Part("norm", "final_norm", "final_layer_norm", (d,), above="layers"),
         *head_parts(c),
     )
 
@@ -90,7 +90,7 @@ FAMILY = Family(
     keys=KEYS,
     older=OLDER,
     defaults={"norm": "layer", "gated": False, "fused": True, "interleaved": True, "ffn_bias": True},
-    layer_path=lambda config, index: f"layers.{index}",
+    stacks=stacks,
     parts=parts,
     head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False),
     config=DecoderConfig,

@@ -1,4 +1,4 @@
-"""What a backbone is given and what it gives back."""
+"""What a backbone is given, by kind of input, and what it gives back."""
 
 from __future__ import annotations
 
@@ -17,22 +17,33 @@ class Texts(NamedTuple):
     first: Any  # int32 [texts]: where each text begins in the rows laid end to end
 
 
-class Inputs(NamedTuple):
+class TextInputs(NamedTuple):
     """A batch of token ids, each `[rows, tokens]`, as NumPy arrays outside a traced function."""
 
     ids: Any  # int32
     mask: Any  # bool, True on real tokens
     types: Any  # int32
     texts: Texts | None = None  # None: a row is a text
-    hidden: Any = None  # what enters the first adapted layer (`Stack.frozen`), where that is known; else computed from ids
-    target: Inputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
+    hidden: Any = None  # what enters the first adapted layer (`Network.frozen`), where that is known; else computed from ids
+    target: TextInputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
+
+
+#: A batch of any kind: what a family's processor lays and its module reads.
+Inputs = Any
+
+
+class ImageInputs(NamedTuple):
+    """A batch of pictures, as their processor has prepared them."""
+
+    pixels: Any  # float32 [items, height, width, channels]; None where `hidden` is known
+    hidden: Any = None  # what enters the first part with an adapter, `[items, ...]`, where that is known
 
 
 class Outputs(NamedTuple):
     hidden: jax.Array  # [rows, tokens, hidden], of the inputs' tokens; [texts, 1, hidden] where only the pooled was asked for
-    first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer
-    pooled: jax.Array | None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
-    layers: jax.Array | None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
+    first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer; of other items what is said of each
+    pooled: jax.Array | None = None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
+    layers: jax.Array | None = None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
     encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from flax import nnx
@@ -12,10 +12,13 @@ from ..adapters.graft import SiteCalls
 from ..adapters.sites import LM_HEAD
 from .cross_entropy import likelihood
 from .layers import Embedding, Linear, Transposed
+from .network import Network
 
 
-class Speaker(nnx.Module):
-    """A module with a projection to the vocabulary."""
+class Speaker(Network):
+    """A network with a projection to the vocabulary."""
+
+    generates: ClassVar[bool] = True
 
     table = "word_embeddings"  # the site of the table that projects, where one does
 
@@ -45,7 +48,7 @@ class Speaker(nnx.Module):
         def project(weights: Any, hidden: jax.Array) -> jax.Array:
             return self.logits(hidden, at, nnx.merge(graphdef, weights))
 
-        acted_on = LM_HEAD in at.state or (isinstance(self.projection, Embedding) and at.projects(self.table))
+        acted_on = at.held(LM_HEAD) or (isinstance(self.projection, Embedding) and at.projects(self.table))
         return likelihood(project, weights, hidden, targets, frozen=not acted_on)
 
     def projected(self, hidden: jax.Array, at: SiteCalls, projection: Linear | Embedding) -> jax.Array:

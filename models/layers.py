@@ -1,4 +1,6 @@
-"""The modules backbones are built of: linear layers, norms, embeddings. Each knows its weights and what it computes with them.
+"""The modules backbones are built of: linear layers, convolutions, norms, embeddings.
+
+Each knows its weights and what it computes with them.
 
 A module's parameters may carry a leading layer axis; `run_layers` (`stack.py`) takes one layer's at a time.
 """
@@ -12,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ..adapters.sites import LinearWeights, NormWeights, TableWeights
+from ..adapters.geometry import Geometry
+from ..adapters.sites import ConvWeights, LinearWeights, NormWeights, TableWeights
 from .ops import layer_norm, rms_norm
 from .quantised import dense
 
@@ -38,6 +41,27 @@ class Linear(nnx.Module):
     def compute(self, weights: LinearWeights, x: jax.Array) -> jax.Array:
         flat = x.reshape(-1, x.shape[-1]) @ weights.kernel + weights.bias
         return flat.reshape(*x.shape[:-1], -1)
+
+
+class Conv(nnx.Module):
+    """A convolution of feature maps `[..., height, width, in]`; kernel `[kh, kw, in / groups, out]`.
+
+    One without a bias shows methods one of zeros.
+    """
+
+    def __init__(self, arrays: Arrays, name: str, geometry: Geometry):
+        self.kernel = nnx.Param(arrays[f"{name}.kernel"])
+        self.bias = nnx.Param(arrays[f"{name}.bias"]) if f"{name}.bias" in arrays else None
+        self.geometry = geometry
+
+    def weights(self) -> ConvWeights:
+        kernel = self.kernel[...]
+        if self.bias is None:
+            return ConvWeights(kernel, jnp.zeros((*kernel.shape[:-4], kernel.shape[-1]), kernel.dtype), self.geometry)
+        return ConvWeights(kernel, self.bias[...], self.geometry)
+
+    def compute(self, weights: ConvWeights, x: jax.Array) -> jax.Array:
+        return weights.convolve(x)
 
 
 class Norm(nnx.Module):
@@ -68,6 +92,30 @@ class RMSNorm(nnx.Module):
 
     def compute(self, weights: NormWeights, x: jax.Array) -> jax.Array:
         return rms_norm(x, weights.scale + 1.0 if self.offset else weights.scale, self.eps) + weights.bias
+
+
+class BatchNorm(nnx.Module):
+    """scale (x - mean) / sqrt(var + eps) + bias over channels, all `[dim]` (Ioffe & Szegedy, 2015, arXiv:1502.03167).
+
+    Mean and variance are those that the checkpoint was trained with. They belong to the frozen module and not to its
+    `NormWeights`: no method sees them and no batch changes them, so a row's answer does not depend on its neighbours.
+    """
+
+    def __init__(self, arrays: Arrays, name: str, eps: float):
+        self.scale = nnx.Param(arrays[f"{name}.scale"])
+        self.bias = nnx.Param(arrays[f"{name}.bias"])
+        self.mean = nnx.Param(arrays[f"{name}.mean"])
+        self.var = nnx.Param(arrays[f"{name}.var"])
+        self.eps = eps
+
+    def weights(self) -> NormWeights:
+        return NormWeights(self.scale[...], self.bias[...])
+
+    def compute(self, weights: NormWeights, x: jax.Array) -> jax.Array:
+        mean, var = (statistic[...].astype(jnp.float32) for statistic in (self.mean, self.var))
+        normed = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + self.eps)
+        y = normed * weights.scale.astype(jnp.float32) + weights.bias.astype(jnp.float32)
+        return y.astype(x.dtype)
 
 
 class Embedding(nnx.Module):

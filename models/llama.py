@@ -43,12 +43,17 @@ from .llama_config import (
     read_qwen2,
     read_qwen3,
 )
-from .parts import Part, projection
+from .parts import Layers, Part, in_stack, projection, text_site
 
 
 def head_parts(c: DecoderConfig) -> tuple[Part, ...]:
-    """The projection to the vocabulary, where there is one."""
-    return (projection(c.hidden_size, c.vocab_size, c.projecting_table),) if c.speaks else ()
+    """The projection to the vocabulary, where there is one, and the site where methods read the text."""
+    own = (projection(c.hidden_size, c.vocab_size, "layers", c.projecting_table),) if c.speaks else ()
+    return (*own, text_site(c.hidden_size, "layers"))
+
+
+def stacks(c: DecoderConfig) -> tuple[Layers, ...]:
+    return (Layers("layers", c.num_layers, "layers.{}".format, c.hidden_size),)
 
 
 def fitted(c: DecoderConfig, tensors: Container[str]) -> DecoderConfig:
@@ -60,10 +65,10 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
     d, q, kv, wide, norm = c.hidden_size, c.num_heads * c.size, c.kv_heads * c.size, c.intermediate_size, c.norm == "layer"
 
     def linear(name: str, path: str, shape: tuple[int, int], bias: bool) -> Part:
-        return Part("linear", f"layers.{name}", path, shape, bias=bias)
+        return Part("linear", name, path, shape, bias=bias)
 
     def normed(name: str, path: str, size: int = d) -> Part:
-        return Part("norm", f"layers.{name}", path, (size,), bias=norm)
+        return Part("norm", name, path, (size,), bias=norm)
 
     layer = [normed("attention_norm", "input_layernorm")]
     if c.fused:
@@ -74,14 +79,14 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
         layer.append(linear("value", "self_attn.v_proj", (d, kv), c.qkv_bias))
     if c.qk_norm:
         layer += [normed("query_norm", "self_attn.q_norm", c.size), normed("key_norm", "self_attn.k_norm", c.size)]
-    layer.append(Part("attention", "layers.attention", "self_attn", (kv,)))
+    layer.append(Part("attention", "attention", "self_attn", (kv,)))
     layer.append(linear("attention_out", "self_attn.o_proj", (q, d), c.out_bias))
     if c.post_norms:
         layer.append(normed("attention_post_norm", "post_attention_layernorm"))
         layer.append(normed("ffn_norm", "pre_feedforward_layernorm"))
     else:
         layer.append(normed("ffn_norm", "post_attention_layernorm"))
-    layer.append(Part("branch", "layers.attention_branch", "self_attn", (d,)))
+    layer.append(Part("branch", "attention_branch", "self_attn", (d,)))
     if c.fused:
         layer.append(linear("ffn_in", "mlp.gate_up_proj", (d, 2 * wide), c.ffn_bias))
     else:
@@ -90,13 +95,13 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
     layer.append(linear("ffn_out", "mlp.down_proj", (wide, d), c.ffn_bias))
     if c.post_norms:
         layer.append(normed("ffn_post_norm", "post_feedforward_layernorm"))
-    layer.append(Part("branch", "layers.ffn_branch", "mlp", (d,)))
-    layer.append(Part("stream", "layers.output", "", (d,)))
+    layer.append(Part("branch", "ffn_branch", "mlp", (d,)))
+    layer.append(Part("stream", "output", "", (d,)))
     return (
         Part("input", "input", "embed_tokens", (d,)),
         Part("embedding", "word_embeddings", "embed_tokens", (c.vocab_size, d)),
-        *layer,
-        Part("norm", "final_norm", "norm", (d,), bias=norm, above=True),
+        *in_stack("layers", layer),
+        Part("norm", "final_norm", "norm", (d,), bias=norm, above="layers"),
         *head_parts(c),
     )
 
@@ -118,7 +123,7 @@ def _family(
         keys=keys,
         older=older,
         defaults=defaults,
-        layer_path=lambda config, index: f"layers.{index}",
+        stacks=stacks,
         parts=parts,
         head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False, tokens="score"),
         config=DecoderConfig,

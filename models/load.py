@@ -31,8 +31,8 @@ from .quantised import QTYPES, quantiser
 from .registry import family_of
 from .stack import REMAT
 
-#: Of checkpoints from before transformers left them out: no weights.
-_BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
+#: No weights: what checkpoints had before transformers left it out, and how long a batch norm has been trained.
+_BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", ".num_batches_tracked")
 _BUFFERS += (
     "EncDecAttention.relative_attention_bias.weight",
     ".attn.bias",
@@ -83,7 +83,7 @@ def load_backbone(
         note(f"{directory / 'config.json'}: ignored, for no {raw['model_type']} model reads them: {', '.join(unread)}.")
     tensors = stored_tensors(directory)
     config = adjust(family, config, tensors)
-    config = with_generation(config, directory, raw) if family.generates else config
+    config = with_generation(config, directory, raw, encodes=family.encodes) if family.generates else config
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
     known = {"fingerprint": fingerprint, "name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
     backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)
@@ -93,7 +93,7 @@ def load_backbone(
 def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
     """The config as the checkpoint has it: whether there is a pooler, and what the family asks."""
     config = family.fitted(config, tensors)
-    if not getattr(config, "pooler", False):
+    if not config.pooler:
         return config
     keys = {w.key for part in family.parts(config) if part.name == "pooler" for w in part.weights({})}
     return replace(config, pooler=all(k in tensors or f"{family.prefix}.{k}" in tensors for k in keys))
@@ -103,7 +103,7 @@ def stack_weights(
     family: Family, config: Any, tensors: Mapping[str, np.ndarray | Stored], dtype: str, quantize: str | None = None
 ) -> tuple[dict[str, Any], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
-    count = sum(config.stacks.values())
+    count = sum(layers.count for layers in family.stacks(config))
     if count > len(tensors):  # before anything is made for each of them
         raise GraftaxError(
             f"the weights do not fit the config: config.json says {count:,} layers, of {len(tensors):,} tensors."
@@ -143,7 +143,7 @@ def _misfits(weights: Sequence[Weight], found: Mapping[str, Any], needed: Collec
     for weight in weights:
         if weight.key not in found:
             continue
-        tensor, shape = found[weight.key], weight.shape[::-1] if weight.transposed else weight.shape
+        tensor, shape = found[weight.key], weight.stored_shape
         if tensor.shape != shape:
             problems.append(f"{weight.key} has shape {tensor.shape}, config.json implies {shape}")
         elif tensor.dtype.kind not in "fV":
@@ -161,7 +161,7 @@ def _stacks(
     for name, group in by_name(weights):
         if group[0].layer is None:
             array: Any = _read(group[0], found, target, fingerprint)
-        elif quantize and name.endswith(".kernel"):
+        elif quantize and group[0].leaf == "kernel":
             make = quantiser(quantize, target)
             array = _stacked((make(_read(weight, found, np.float32, fingerprint)) for weight in group), len(group))
         else:
@@ -174,7 +174,7 @@ def _stacks(
 def _read(weight: Weight, found: Mapping[str, Any], dtype: Any, fingerprint: Fingerprint) -> np.ndarray:
     """A weight from its tensor, which the fingerprint takes in on the way."""
     array = _aligned(weight.shape, dtype)
-    fingerprint.add(weight, np.asarray(found[weight.key]), array.T if weight.transposed else array)
+    fingerprint.add(weight, np.asarray(found[weight.key]), weight.as_stored(array))
     return array
 
 
@@ -211,7 +211,7 @@ def unstack_weights(backbone: Backbone, arrays: Mapping[str, np.ndarray]) -> dic
     tensors = {}
     for weight in backbone.weights:
         array = arrays[weight.name] if weight.layer is None else arrays[weight.name][weight.layer]
-        tensor = array.T if weight.transposed else array
+        tensor = weight.as_stored(array)
         key = weight.key if weight.task else backbone.family.task_path(weight.key)
         tensors[key] = np.ascontiguousarray(tensor, np.float32)
     return tensors

@@ -4,26 +4,62 @@ A family (`bert.py`, `albert.py`, ...) lists its `Part`s: what kind of module it
 in a Hugging Face checkpoint, and its shape. Loading, saving, random weights, the fingerprint and the *sites* at which
 adapter methods act are all derived from that list, so a fact about a checkpoint stands in one place.
 
-Layers are stacked: a part called `layers.query` holds the weights of all layers with a leading layer axis, and the encoder
-scans over it. An encoder-decoder has two stacks, `encoder.layers` and `decoder.layers`. Kernels are stored `[in, out]` (Flax),
-checkpoints have `[out, in]` (torch), unless the part is a `conv1d`.
+Layers of one kind form a stack (`Layers`): a part of the stack `layers` holds the weights of all layers with a leading layer
+axis, and the backbone scans over it. A backbone may have several stacks, of unlike widths, and parts below, between and above
+them; an encoder-decoder has one in each of its towers, `encoder.layers` and `decoder.layers`.
+
+Kernels are stored `[in, out]` (Flax), checkpoints have `[out, in]` (torch): the order of a weight's axes in a checkpoint is a
+permutation, that of its kind unless the part says another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from ..adapters.sites import LM_HEAD, stack_of
+import numpy as np
+
+from ..adapters.geometry import Geometry
+from ..adapters.sites import LM_HEAD, OIHW, OUT_IN
 
 LayerPaths = Mapping[str, tuple[str, ...]]  # by stack: module path of each of its layers
 
-#: kind -> (leaf, name in the checkpoint, transposed?). A constant is no site.
-_LEAVES: dict[str, tuple[tuple[str, str, bool], ...]] = {
-    "linear": (("kernel", "weight", True), ("bias", "bias", False)),
-    "norm": (("scale", "weight", False), ("bias", "bias", False)),
-    "embedding": (("table", "weight", False),),
-    "constant": (("value", "", False),),
+
+@dataclass(frozen=True)
+class Layers:
+    """A stack of layers of one kind."""
+
+    name: str  # "layers": where the module of the backbone has it, and with which the names of its sites begin
+    count: int  # layers that have weights of their own
+    path: Callable[[int], str]  # module path of each in a Hugging Face checkpoint, without the family's prefix
+    hidden: int  # channels of the residual stream
+    shared: int = 0  # of layers that share weights (ALBERT), as how many they count; 0: each is applied once
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(map(self.path, range(self.count)))
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An array of a module."""
+
+    name: str  # "kernel"
+    key: str  # behind the module's path in a checkpoint, "weight"; empty: the array has the module's path itself
+    axes: tuple[int, ...] | None = None  # see `Weight`; None: in the order in which they are here
+
+
+#: By kind, what arrays a module has. A constant is no site; a batch norm is one of kind `norm`.
+LEAVES: dict[str, tuple[Leaf, ...]] = {
+    "linear": (Leaf("kernel", "weight", OUT_IN), Leaf("bias", "bias")),
+    "conv": (Leaf("kernel", "weight", OIHW), Leaf("bias", "bias")),
+    "norm": (Leaf("scale", "weight"), Leaf("bias", "bias")),
+    "batch_norm": (
+        *(Leaf("scale", "weight"), Leaf("bias", "bias")),
+        *(Leaf("mean", "running_mean"), Leaf("var", "running_var")),
+    ),
+    "embedding": (Leaf("table", "weight"),),
+    "constant": (Leaf("value", ""),),
 }
 
 
@@ -31,12 +67,26 @@ _LEAVES: dict[str, tuple[tuple[str, str, bool], ...]] = {
 class Weight:
     """One array of the backbone and where a checkpoint keeps it."""
 
-    name: str  # "layers.query.kernel"
+    part: str  # "layers.query"
+    leaf: str  # "kernel"
     key: str  # "encoder.layer.3.attention.self.query.weight", without the family's prefix
     shape: tuple[int, ...]  # of one layer, as stored here
-    transposed: bool
+    axes: tuple[int, ...]  # which axis of the checkpoint's tensor each of ours is
     layer: int | None  # None: not stacked
     task: bool = False  # the key never has the family's prefix
+
+    @property
+    def name(self) -> str:
+        """Of the array that it is in: "layers.query.kernel"."""
+        return f"{self.part}.{self.leaf}"
+
+    def as_stored(self, array: np.ndarray) -> np.ndarray:
+        """The array, shaped as it is here, with its axes in a checkpoint's order; a view."""
+        return array.transpose(np.argsort(self.axes))
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[axis] for axis in np.argsort(self.axes))
 
 
 @dataclass(frozen=True)
@@ -44,29 +94,41 @@ class Part:
     """One module, or (kinds `branch`, `stream`, `attention`, `input`) one weightless place where a method may act."""
 
     kind: str
-    name: str  # ours; "layers.query" is stacked, "word_embeddings" is not
-    path: str  # Hugging Face module path, relative to the layer when stacked; empty: the layer itself
-    shape: tuple[int, ...]  # linear (in, out); norm, branch, stream, attention, input (dim,); embedding (rows, dim); constant
-    bias: bool = True  # of a linear layer or norm
-    above: bool = False  # above the layers
+    name: str  # ours: "layers.query", "word_embeddings"; the path of the backbone's module that holds its weights
+    path: str  # Hugging Face module path, relative to the layer in a stack; empty: the layer itself
+    shape: tuple[int, ...]  # of linear, conv, embedding as of a site; norm, branch, stream, attention, input (dim,); constant
+    role: str = ""  # what it is in its layer or tower, "query"; empty: its name
+    stack: str = ""  # the stack of layers that has it in every layer
+    above: str = ""  # outside the stacks: the one that it lies above; empty: below all of them
+    tower: str = ""  # of an encoder-decoder: "encoder" or "decoder"
+    bias: bool = True  # of a linear layer, convolution or norm
+    geometry: Geometry | None = None  # of a convolution
     task: bool = False  # a module of the task model beside the backbone, like `lm_head`: its path takes no prefix
-    conv1d: bool = False  # a linear layer that checkpoints hold as it is here, [in, out] (GPT-2)
+    axes: tuple[int, ...] | None = None  # of a kernel's in a checkpoint (`Weight`), where that is not its kind's usual order
     stored: str = ""  # where checkpoints hold its weights, if not at `path`
     tied: str = ""  # the part whose weights it uses, having none of its own
 
     @property
-    def stack(self) -> str:
-        return stack_of(self.name)
+    def site(self) -> str:
+        """The kind of its sites."""
+        return "norm" if self.kind == "batch_norm" else self.kind
 
     def weights(self, layer_paths: LayerPaths) -> Iterator[Weight]:
         """The arrays of this part, layer by layer."""
-        for leaf, key, transposed in _LEAVES.get(self.kind, ()):
-            if self.tied or (leaf == "bias" and not self.bias):
+        for leaf in LEAVES.get(self.kind, ()):
+            if self.tied or (leaf.name == "bias" and not self.bias):
                 continue
-            shape = self.shape[1:] if (self.kind, leaf) == ("linear", "bias") else self.shape
+            shape = self.shape[-1:] if leaf.name == "bias" else self.shape
+            axes = (self.kernel_axes if leaf.name == "kernel" else leaf.axes) or tuple(range(len(shape)))
             for layer, path in enumerate((self.stored,) if self.stored else self.paths(layer_paths)):
-                at, name = layer if self.stack else None, f"{path}.{key}" if key else path
-                yield Weight(f"{self.name}.{leaf}", name, shape, transposed and not self.conv1d, at, self.task)
+                key = f"{path}.{leaf.key}" if leaf.key else path
+                yield Weight(self.name, leaf.name, key, shape, axes, layer if self.stack else None, self.task)
+
+    @property
+    def kernel_axes(self) -> tuple[int, ...]:
+        """The order of its kernel's axes in a checkpoint; empty where it has no kernel."""
+        usual = next((leaf.axes for leaf in LEAVES.get(self.kind, ()) if leaf.name == "kernel"), None)
+        return self.axes or usual or ()
 
     def paths(self, layer_paths: LayerPaths) -> tuple[str, ...]:
         """Module paths: one per layer in a stack, else one."""
@@ -75,6 +137,26 @@ class Part:
         return tuple(f"{prefix}.{self.path}" if self.path else prefix for prefix in layer_paths[self.stack])
 
 
-def projection(hidden: int, vocabulary: int, table: str = "") -> Part:
+def in_stack(stack: str, parts: Iterable[Part], tower: str = "") -> tuple[Part, ...]:
+    """The parts of every layer of a stack, given by their names within it: "query" becomes "layers.query"."""
+    return tuple(
+        replace(part, name=f"{stack}.{part.name}", role=part.role or part.name, stack=stack, tower=tower) for part in parts
+    )
+
+
+def in_tower(tower: str, parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Parts of a tower outside its layers, given by their names and paths within it: "input" becomes "encoder.input"."""
+    return tuple(
+        replace(part, name=f"{tower}.{part.name}", path=f"{tower}.{part.path}", role=part.role or part.name, tower=tower)
+        for part in parts
+    )
+
+
+def projection(hidden: int, vocabulary: int, above: str, table: str = "") -> Part:
     """The projection to the vocabulary; `table`: the part whose weights it uses, where it has none of its own."""
-    return Part("linear", LM_HEAD, LM_HEAD, (hidden, vocabulary), bias=False, above=True, task=True, tied=table)
+    return Part("linear", LM_HEAD, LM_HEAD, (hidden, vocabulary), bias=False, above=above, task=True, tied=table)
+
+
+def text_site(hidden: int, above: str) -> Part:
+    """Where a method reads the tokens' ids. What it finds there is heard by those layers alone that carry state themselves."""
+    return Part("text", "text", "", (hidden,), above=above, task=True)

@@ -27,7 +27,7 @@ ROBERTA = Family(
     keys=KEYS,
     older=bert.OLDER,
     defaults={"positions_from_pad": True},
-    layer_path=bert.layer_path,
+    stacks=bert.stacks,
     parts=bert.parts,
     head=HeadLayout(features="first", hidden="tanh", modules=("classifier.dense", "classifier.out_proj")),
 )

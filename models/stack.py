@@ -1,4 +1,4 @@
-"""How a backbone's layers are run: a stack of them, cut where the adapters begin.
+"""How a backbone's layers are run: in stacks, cut where the adapters begin.
 
 Layers are `nnx.Module`s whose parameters carry a leading layer axis, run by `jax.lax.scan`. Three cuts, all static, keep work
 from being done in vain:
@@ -17,60 +17,44 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls, State
+from ..adapters.structure import Cut
 from .inputs import Inputs
+from .network import Network, Unrolled
 
 _POLICIES: dict[str, Any] = {"products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layers": None}
 REMAT = ("none", *_POLICIES)
 
 
 class Stack(nnx.Module):
-    """A module with `layers` and a `config` that says which of them each application uses (`layer_of`)."""
+    """Layers of one kind, run one after another.
 
-    config: Any
-    layers: Any  # called as layers(h, view, at, pooled); all layers' parameters stacked
+    `layers` is called as `layers(h, view, calls, pooled)` with the parameters of one layer; here it holds those of all. `name`
+    is where the backbone's module has it, "layers" or "encoder.layers", and what the names of its sites begin with.
+    """
+
+    layers: Any
+    name: str = "layers"
     remat: str = "none"
 
+    def __init__(self, name: str, layers: nnx.Module, count: int):
+        self.name, self.layers, self.count = name, layers, count
+
     @property
-    def stacks(self) -> tuple[Stack, ...]:
-        """What a backbone's module is made of: itself."""
-        return (self,)
+    def layer_of(self) -> tuple[int, ...]:
+        """Which stacked weights each application of a layer uses."""
+        return tuple(range(self.count))
 
-    @abstractmethod
-    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Any]:
-        """What enters the first layer, and the view of the layers."""
-
-    @abstractmethod
-    def seen(self, inputs: Inputs, at: SiteCalls) -> Any:
-        """The view of the layers where nothing is put in front of the text."""
-
-    def through(
-        self, inputs: Inputs, grafts: Grafts, at: SiteCalls, pooled: bool, intermediates: bool, layers: Sequence[Any] | None
-    ) -> tuple[jax.Array, jax.Array | None, Any]:
-        """What leaves the last layer, every layer's output with `intermediates`, and the view; from token ids or `hidden`."""
-        begin = 0
-        if inputs.hidden is None:
-            h, view = self.embed(inputs, at)
-        else:
-            h, view, begin = inputs.hidden, self.seen(inputs, at), len(self.config.layer_of) - grafts.adapted
-        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=layers)
-        return h, states, view
-
-    def frozen(self, inputs: Inputs, adapted: int, *, pooled: bool) -> jax.Array:
-        """What enters the first of the last `adapted` layers where nothing acts below them, for `Inputs.hidden`.
-
-        `[rows, tokens, hidden]`; with `adapted` 0 and `pooled` the pooled positions behind the last, `[texts, 1, hidden]`.
-        """
-        h, view = self.embed(inputs, Grafts.bare())
-        if not adapted:
-            return self.run_layers(h, view, Grafts({}), pooled=pooled)[0]
-        return self.run_layers(h, view, Grafts({}), end=len(self.config.layer_of) - adapted)[0]
+    @property
+    def shared(self) -> bool:
+        """Whether layers are applied several times."""
+        return False
 
     def run_layers(
         self,
@@ -88,13 +72,13 @@ class Stack(nnx.Module):
 
         `view.at(application)` is what an application of a layer sees.
         """
-        layer_of = self.config.layer_of[:end]
-        adapted = grafts.adapted  # layers that carry adapter state, counted from the output
+        layer_of = self.layer_of[:end]
+        adapted = grafts.adapted(self.name)  # layers that carry adapter state, counted from the output
         first = len(layer_of) - adapted
-        if self.config.groups:  # shared layers are applied all along
+        if self.shared:  # shared layers are applied all along
             first = 0 if adapted else len(layer_of)
         last = len(layer_of) - 1 if pooled else len(layer_of)
-        run = _Pass(self, view, grafts, layer_of, first, layers, [] if layers is None else grafts.unstacked())
+        run = _Pass(self, view, grafts, layer_of, first, layers, [] if layers is None else grafts.unstacked(self.name))
         states = [h[None]] if intermediates else None
         h = run.scanned(run.bare, h, begin, min(first, last), states)
         if layers is None:
@@ -106,6 +90,100 @@ class Stack(nnx.Module):
             apply = run.bare if first > last else run.looped if layers is None else run.unrolled
             h = apply(h, layer_of[-1], last, pooled=True)
         return h, (jnp.concatenate(states) if states is not None else None)
+
+
+class TextStack(Stack):
+    """A network of one stack, or a tower of an encoder-decoder: with what makes the stack's input of token ids."""
+
+    keeps_frozen: ClassVar[bool] = True
+
+    config: Any
+
+    @property
+    def stacks(self) -> tuple[Stack, ...]:
+        return (self,)
+
+    @property
+    def layer_of(self) -> tuple[int, ...]:
+        """As the config says."""
+        return self.config.layer_of
+
+    @abstractmethod
+    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Any]:
+        """What enters the first layer, and the view of the layers."""
+
+    @abstractmethod
+    def seen(self, inputs: Inputs, at: SiteCalls) -> Any:
+        """The view of the layers where nothing is put in front of the text."""
+
+    def through(
+        self, inputs: Inputs, grafts: Grafts, at: SiteCalls, pooled: bool, intermediates: bool, layers: Unrolled | None
+    ) -> tuple[jax.Array, jax.Array | None, Any]:
+        """What leaves the last layer, every layer's output with `intermediates`, and the view; from token ids or `hidden`."""
+        begin = 0
+        if inputs.hidden is None:
+            h, view = self.embed(inputs, at)
+        else:
+            h, view, begin = inputs.hidden, self.seen(inputs, at), self._application(grafts.cut)
+        alone = None if layers is None else layers[self.name]
+        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=alone)
+        return h, states, view
+
+    def frozen(self, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
+        """What enters the layer at a cut, `[rows, tokens, hidden]`.
+
+        Where all layers are frozen and with `pooled`, what leaves the last at the pooled positions, `[texts, 1, hidden]`.
+        """
+        h, view = self.embed(inputs, Grafts.bare())
+        end = self._application(cut)
+        if end == len(self.layer_of):
+            return self.run_layers(h, view, Grafts({}), pooled=pooled)[0]
+        return self.run_layers(h, view, Grafts({}), end=end)[0]
+
+    def _application(self, cut: Cut) -> int:
+        """How many applications of layers lie below a cut; of shared layers all or none."""
+        if self.shared:
+            return len(self.layer_of) if cut.layer else 0
+        return cut.layer
+
+
+class Seen:
+    """What the layers see of a stack in which each sees what enters it and nothing else."""
+
+    def at(self, application: Any) -> None:
+        return None
+
+
+class Chain(Network):
+    """Stacks one behind another, with what lies below and between them."""
+
+    keeps_frozen = True
+
+    @abstractmethod
+    def enter(self, stack: int, h: Any, at: SiteCalls) -> jax.Array:
+        """What enters a stack: the first from the inputs, another from what leaves the one before it."""
+
+    def through(self, inputs: Inputs, grafts: Grafts, layers: Unrolled | None) -> jax.Array:
+        """What leaves the last stack: from the inputs, or from what is known to enter the layer at the adapter's cut."""
+        at, cut = grafts.outside(), None if inputs.hidden is None else grafts.cut
+        h: Any = inputs if cut is None else inputs.hidden
+        for index, stack in enumerate(self.stacks):
+            if cut is not None and cut.stack != stack.name:  # all of it is known
+                continue
+            begin = cut.layer if cut is not None else 0
+            h = self.enter(index, h, at) if cut is None else h
+            alone = None if layers is None else layers[stack.name]
+            h, cut = stack.run_layers(h, Seen(), grafts, begin=begin, layers=alone)[0], None
+        return h
+
+    def frozen(self, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
+        h: Any = inputs
+        for index, stack in enumerate(self.stacks):
+            h = self.enter(index, h, Grafts.bare())
+            if stack.name == cut.stack:
+                return stack.run_layers(h, Seen(), Grafts({}), end=cut.layer)[0]
+            h = stack.run_layers(h, Seen(), Grafts({}))[0]
+        return h
 
 
 @dataclass(frozen=True)
@@ -140,6 +218,11 @@ class _Pass:
         """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`."""
         if begin >= end:
             return h
+        if len(self.stack.layer_of) == 1:  # a layer alone, which may make something of another shape
+            h = apply(h, self.layer_of[0], 0)
+            if states is not None:
+                states.append(h[None])
+            return h
 
         def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
             h = apply(h, *at)
@@ -152,7 +235,7 @@ class _Pass:
         return h
 
     def _adapted(self, index: Any, application: Any, pooled: bool, h: jax.Array) -> jax.Array:
-        state = self.grafts.layer(self._slot(index, application))
+        state = self.grafts.layer(self.stack.name, self._slot(index, application))
         return self._stacked(index)(h, self.view.at(application), self.grafts.at(state, application), pooled)
 
     def _stacked(self, index: Any) -> Any:
@@ -161,4 +244,4 @@ class _Pass:
 
     def _slot(self, index: Any, application: Any) -> Any:
         """Where an application's state is among that of the adapted layers."""
-        return index if self.stack.config.groups else application - self.first
+        return index if self.stack.shared else application - self.first

@@ -14,16 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
-from .bart import words
+from .bart import stacks, words
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .family import HEADLESS, Family
 from .keys import Key, activation, epsilon, flag, layers, nullable, only, padding, size, text, token, tokens, unread_all
 from .llama_config import special_of
-from .parts import Part, projection
+from .parts import Part, in_stack, in_tower, projection
 
 #: What T5Config and MT5Config declare.
 T5 = {
@@ -63,45 +64,49 @@ ATTENTION = {"query": "q", "key": "k", "value": "v"}
 
 
 def parts(c: EncoderDecoderConfig) -> tuple[Part, ...]:
-    made = [Part("input", "encoder.input", "encoder.embed_tokens", (c.hidden_size,))]
-    for tower, heads, wide in (("encoder.", c.encoder_heads, c.encoder_wide), ("decoder.", c.decoder_heads, c.decoder_wide)):
-        made += _tower(c, tower, heads, wide)
-    made.append(projection(c.hidden_size, c.vocab_size, c.projecting_table))
-    return tuple(made)
+    return (
+        *in_tower("encoder", [Part("input", "input", "embed_tokens", (c.hidden_size,))]),
+        *_tower(c, "encoder", c.encoder_heads, c.encoder_wide),
+        *_tower(c, "decoder", c.decoder_heads, c.decoder_wide),
+        projection(c.hidden_size, c.vocab_size, "decoder.layers", c.projecting_table),
+    )
 
 
-def _tower(c: EncoderDecoderConfig, tower: str, heads: int, wide: int) -> list[Part]:
-    d, inner, last = c.hidden_size, heads * (c.head_dim or c.hidden_size // heads), 1 if tower == "encoder." else 2
-
-    def part(kind: str, name: str, path: str, *shape: int) -> Part:
-        return Part(kind, f"{tower}layers.{name}", path, shape, bias=False)
-
-    def attention(name: str, number: int, module: str) -> list[Part]:
-        path = f"layer.{number}.{module}"
-        return [
-            *(part("linear", f"{name}{own}", f"{path}.{theirs}", d, inner) for own, theirs in ATTENTION.items()),
-            part("linear", f"{name}attention_out", f"{path}.o", inner, d),
-            part("attention", f"{name}attention", path, inner),
-            part("branch", f"{name}attention_branch", path, d),
-            part("norm", f"{name}attention_norm", f"layer.{number}.layer_norm", d),
-        ]
-
+def _tower(c: EncoderDecoderConfig, tower: str, heads: int, wide: int) -> tuple[Part, ...]:
+    d, inner, stack = c.hidden_size, heads * (c.head_dim or c.hidden_size // heads), f"{tower}.layers"
+    last = 1 if tower == "encoder" else 2
     path = f"layer.{last}.DenseReluDense"
-    feed_forward = [part("linear", "ffn_gate", f"{path}.wi_0", d, wide)] if c.gated else []
-    distances = f"{tower}block.0.layer.0.SelfAttention.relative_attention_bias"
-    return [
-        words(c, tower),
-        Part("embedding", f"{tower}relative_positions", distances, (c.buckets, heads)),
-        *attention("", 0, "SelfAttention"),
-        *(attention("cross.", 1, "EncDecAttention") if last == 2 else []),
-        *feed_forward,
-        part("linear", "ffn_in", f"{path}.wi_1" if c.gated else f"{path}.wi", d, wide),
-        part("linear", "ffn_out", f"{path}.wo", wide, d),
-        part("branch", "ffn_branch", path, d),
-        part("norm", "ffn_norm", f"layer.{last}.layer_norm", d),
-        part("stream", "output", "", d),
-        Part("norm", f"{tower}final_norm", f"{tower}final_layer_norm", (d,), bias=False, above=True),
+    distances = "block.0.layer.0.SelfAttention.relative_attention_bias"
+    layer = [
+        *_attention("", "layer.0", "SelfAttention", d, inner),
+        *(_attention("cross.", "layer.1", "EncDecAttention", d, inner) if tower == "decoder" else []),
+        *([_part("linear", "ffn_gate", f"{path}.wi_0", d, wide)] if c.gated else []),
+        _part("linear", "ffn_in", f"{path}.wi_1" if c.gated else f"{path}.wi", d, wide),
+        _part("linear", "ffn_out", f"{path}.wo", wide, d),
+        _part("branch", "ffn_branch", path, d),
+        _part("norm", "ffn_norm", f"layer.{last}.layer_norm", d),
+        _part("stream", "output", "", d),
     ]
+    below = [words(c, tower), Part("embedding", "relative_positions", distances, (c.buckets, heads))]
+    above = [Part("norm", "final_norm", "final_layer_norm", (d,), bias=False, above=stack)]
+    return (*in_tower(tower, below), *in_stack(stack, layer, tower), *in_tower(tower, above))
+
+
+def _attention(within: str, sublayer: str, module: str, d: int, inner: int) -> list[Part]:
+    """The parts of an attention; `within`: how their names begin, "cross." where it is to the source."""
+    path = f"{sublayer}.{module}"
+    every = [
+        *(_part("linear", own, f"{path}.{theirs}", d, inner) for own, theirs in ATTENTION.items()),
+        _part("linear", "attention_out", f"{path}.o", inner, d),
+        _part("attention", "attention", path, inner),
+        _part("branch", "attention_branch", path, d),
+        _part("norm", "attention_norm", f"{sublayer}.layer_norm", d),
+    ]
+    return [replace(part, name=f"{within}{part.name}", role=part.name) for part in every]
+
+
+def _part(kind: str, name: str, path: str, *shape: int) -> Part:
+    return Part(kind, name, path, shape, bias=False)
 
 
 def read(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +155,7 @@ def _family(
         older=older,
         aliases=_ALIASES,
         defaults={"norm": "rms", "pre_norm": True, "query_scale": 1.0},
-        layer_path=lambda config, index: f"block.{index}",
+        stacks=partial(stacks, path="block"),
         parts=parts,
         head=HEADLESS,
         config=EncoderDecoderConfig,

@@ -19,7 +19,7 @@ import numpy as np
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.fitting import refuse_unfit
 from ..adapters.graft import State, prepared
-from ..adapters.sites import stack_of
+from ..adapters.structure import Structure
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..typed import Name, Some, held, shown
@@ -34,11 +34,11 @@ class Bank:
         self.adapters: dict[str, Adapter] = {}
         self._slots: dict[str, int] = {}
         self._capacity = capacity  # slots; 0 is "no adapter"
-        self.layout = Layout((), 0)
+        self.layout = Layout()
         self.state: State = {}
         self.growths = 0  # how often the shape changed: each means compiling what is called next
         self._frozen: dict[str, Any] = {}  # weights of the sites in the layout
-        self._put = jax.jit(_put, donate_argnums=0)
+        self._put = jax.jit(partial(_put, structure=backbone.structure), donate_argnums=0)
 
     def __len__(self) -> int:
         return len(self.adapters)
@@ -90,10 +90,10 @@ class Bank:
         """The weights at a layout's sites, and every leaf anew with what the slots hold."""
         frozen = {slot.name: self.backbone.frozen_at(self.backbone.params, slot.name) for slot in layout.slots}
         nothing = layout.stack(None, self.backbone.sites).state
-        shapes = jax.eval_shape(prepared, nothing, frozen)
+        shapes = jax.eval_shape(partial(prepared, structure=self.backbone.structure), nothing, frozen)
 
         def room(name: str, leaf: Any) -> jax.Array:
-            axis = 1 if stack_of(name) else 0
+            axis = 1 if self.backbone.structure.stacked(name) else 0
             return jnp.zeros((*leaf.shape[:axis], capacity, *leaf.shape[axis:]), leaf.dtype)
 
         state = {name: jax.tree.map(partial(room, name), tree) for name, tree in shapes.items()}
@@ -114,9 +114,9 @@ class Bank:
             raise
 
 
-def _put(state: State, slot: jax.Array, one: State, frozen: dict[str, Any]) -> State:
+def _put(state: State, slot: jax.Array, one: State, frozen: dict[str, Any], *, structure: Structure) -> State:
     def put(name: str, leaf: jax.Array, own: jax.Array) -> jax.Array:
-        return leaf.at[:, slot].set(own) if stack_of(name) else leaf.at[slot].set(own)
+        return leaf.at[:, slot].set(own) if structure.stacked(name) else leaf.at[slot].set(own)
 
-    ready = prepared(one, frozen)
+    ready = prepared(one, frozen, structure)
     return {name: jax.tree.map(partial(put, name), tree, ready[name]) for name, tree in state.items()}

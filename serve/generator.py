@@ -23,12 +23,14 @@ from ..adapters.adapter import Adapter
 from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of
 from ..adapters.graft import Mix
+from ..adapters.methods.head import HEADS
+from ..data.batches import rung
 from ..data.chats import chat_of
 from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.inputs import Inputs
-from ..models.tokens import Tokenizer, rung
+from ..models.inputs import TextInputs
+from ..models.tokens import Tokenizer
 from ..notes import note
 from ..shown import Shown
 from ..typed import Location, Name, checked, held
@@ -266,16 +268,16 @@ class Generator(Shown):
         least[: len(asked)] = [max(rules.min_length, tokens + rules.min_new_tokens) for tokens in before]
         return least
 
-    def _laid(self, asked: Sequence[_Asked], count: int, length: int) -> Inputs:
+    def _laid(self, asked: Sequence[_Asked], count: int, length: int) -> TextInputs:
         ids, mask = np.full((count, length), self.tokenizer.pad_id, np.int32), np.zeros((count, length), bool)
         for k, row in enumerate(asked):
             ids[k, : len(row.ids)], mask[k, : len(row.ids)] = row.ids, True
         mask[len(asked) :, 0] = True
-        return Inputs(ids, mask, np.zeros_like(ids))
+        return TextInputs(ids, mask, np.zeros_like(ids))
 
     def _adapted(self, asked: Sequence[_Asked], count: int) -> Adapted:
         """What every program takes: an adapter that is replaced while it is used changes what follows."""
-        state = {name: tree for name, tree in self.bank.state.items() if not name.startswith("head.")}
+        state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
         return Adapted(self.backbone.params, self.backbone.layers, state, self._slots([row.what for row in asked], count))
 
     def _slots(self, named: list[Any], rows: int) -> np.ndarray | Mix:

@@ -13,7 +13,6 @@ from cases import random_adapter
 from tiny import write_backbone
 
 from graftax import Adapter, GraftaxError, LoRA, Predictor
-from graftax.adapters.sites import stack_of
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.serve.bank import Bank
@@ -87,9 +86,9 @@ def test_a_write_that_fails_leaves_the_bank_as_it_was(
 
 def slot_of(bank: Bank, name: str) -> dict[str, Any]:
     """What the bank holds of one adapter, by site."""
-    at = bank.slot(name)
+    at, stacked = bank.slot(name), bank.backbone.structure.stacked
     return {
-        site: jax.tree.map(lambda leaf, site=site: np.asarray(leaf[:, at] if stack_of(site) else leaf[at]), leaves)
+        site: jax.tree.map(lambda leaf, site=site: np.asarray(leaf[:, at] if stacked(site) else leaf[at]), leaves)
         for site, leaves in bank.state.items()
     }
 

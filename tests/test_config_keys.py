@@ -22,6 +22,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from graftax import GraftaxError, load_backbone
 from graftax.models import keys
+from graftax.models.encoder import EncoderConfig
+from graftax.models.encoder_decoder import EncoderDecoderConfig
 from graftax.models.family import COMMON
 from graftax.models.registry import FAMILIES
 from graftax.notes import GraftaxNote, print_notes
@@ -141,11 +143,11 @@ def assert_window(ours: Any, theirs: Any) -> None:
 def assert_ends(ours: Any, theirs: Any) -> None:
     """What ends a text, begins it and fills rows."""
     assert ours.pad_id == max(0, getattr(theirs, "pad_token_id", 0) or 0)
-    if hasattr(ours, "eos_ids"):
+    if not isinstance(ours, EncoderConfig):
         eos = theirs.eos_token_id
         several = eos if isinstance(eos, list) else [] if eos is None else [eos]
         assert ours.eos_ids == tuple(token for token in several if token < ours.vocab_size)
-    if hasattr(ours, "start_id"):
+    if isinstance(ours, EncoderDecoderConfig):
         assert ours.start_id == (getattr(theirs, "decoder_start_token_id", 0) or 0)
         assert ours.last_id == (-1 if getattr(theirs, "forced_eos_token_id", None) is None else theirs.forced_eos_token_id)
 

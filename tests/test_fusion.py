@@ -24,9 +24,9 @@ WIDE, NARROW = Bottleneck(width=6, place="pfeiffer", scaling=0.7), Bottleneck(wi
 def members(backbone: Backbone) -> tuple[Adapter, ...]:
     """Three of other widths and scales, one of them in the last layer alone, another beside the branch."""
     last = Bottleneck(
-        width=4, place="parallel", targets=f"(.*layer.*|.*layer_groups.*){backbone.config.stacks['layers.'] - 1}.*"
+        width=4, place="parallel", targets=f"(.*layer.*|.*layer_groups.*){backbone.structure.stacks['layers'] - 1}.*"
     )
-    if backbone.config.groups:
+    if any(site.shared for site in backbone.sites):
         last = dataclasses.replace(last, targets=None)
     return tuple(random_adapter(backbone, (method,), seed=seed) for seed, method in enumerate((WIDE, NARROW, last), 3))
 

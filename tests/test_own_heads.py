@@ -80,7 +80,7 @@ def test_rows_without_an_adapter_are_answered_by_the_checkpoint(tmp_path: Path) 
     backbone = load_backbone(tmp_path)
     predictor = Predictor(backbone)
     answers = predictor.predict(WORDS)
-    ids = [predictor.tokenizer([text], None, 40)[0].ids for text in WORDS]
+    ids = [predictor.processor([text], None, 40)[0].ids for text in WORDS]
     with torch.no_grad():
         theirs = [model(input_ids=torch.tensor(np.asarray(row, np.int64))[None]).logits[0].softmax(-1) for row in ids]
     assert [(a.adapter, a.label) for a in answers] == [(None, f"name {int(t.argmax())}") for t in theirs]

@@ -10,18 +10,19 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from of_texts import of_texts, read_examples
 from runs import DATA, QUICK, SMALLER, nan_rows, run_many, tensors
 from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method
-from graftax.data.examples import Columns, read_examples, split
+from graftax.data.columns import Columns
+from graftax.data.examples import split
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
-from graftax.models.tokens import Tokenizer
 from graftax.serve import Predictor
-from graftax.tasks.labelled import TASKS, Answer
-from graftax.train import Examples
+from graftax.tasks.registry import TASKS
+from graftax.tasks.task import Answer
 from graftax.train import pack_size as tune
 from graftax.train.job import prepare
 from graftax.train.pack import Pack
@@ -92,10 +93,10 @@ def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
     """A slot whose job has another shape of batch, and an empty one, are the same bits after a tick."""
     jobs = []
     for name, text in (("short", "a shop"), ("long", "a shop sells " + "old and new " * 30)):
-        examples = Examples((text,) * 8, None, ("x", "y") * 4)
+        examples = of_texts([text] * 8, ["x", "y"] * 4)
         settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
-        jobs.append(prepare(name, examples, None, recipe=QUICK, tokenizer=Tokenizer.of(tiny), **settings))
-    pack = Pack(tiny, TASKS["classify"], jobs, 3, Tokenizer.of(tiny))
+        jobs.append(prepare(name, examples, None, recipe=QUICK, **settings))
+    pack = Pack(tiny, TASKS["classify"], jobs, 3)
     pack.admit(0, 0)
     pack.admit(1, 1)
     before = jax.tree.map(np.array, pack.state)
@@ -137,9 +138,9 @@ def test_the_pack_size_can_be_measured(tiny: Backbone, monkeypatch: pytest.Monke
     monkeypatch.setattr(tune, "_SHORT", 0.0)
     settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
     recipe = QUICK.replace(batch_size=32 if single_batch else 8)
-    examples = Examples(tuple(row["text"] for row in DATA["a"]), None, tuple(row["label"] for row in DATA["a"]))
-    jobs = [prepare(str(i), examples, None, recipe=recipe, tokenizer=Tokenizer.of(tiny), **settings) for i in range(4)]
-    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs, Tokenizer.of(tiny))[0] in (1, 4)
+    examples = of_texts([row["text"] for row in DATA["a"]], [row["label"] for row in DATA["a"]])
+    jobs = [prepare(str(i), examples, None, recipe=recipe, **settings) for i in range(4)]
+    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs)[0] in (1, 4)
 
 
 #: Methods whose packs are trained every time; the others' are slow.
@@ -189,7 +190,7 @@ def test_a_prompt_trains_beside_another_method(tiny: Backbone, tmp_path: Path, t
         predictor.load(name, tmp_path / "pack" / name)
         examples = read_examples(data[name], Columns(), task)
         held = examples.take(split(examples, 0.25, 0)[1])
-        said = [Answer(p.label, p.score) for p in predictor.predict(list(held.texts), name)]
+        said = [Answer(p.label, p.score) for p in predictor.predict(list(held.fields["text"]), name)]
         labels = predictor.labels(name)
         assert (
             TASKS[task].score(held, said, labels).items()

@@ -284,7 +284,9 @@ def test_copies_in_half_precision(pairs: Pairs, tmp_path: Path) -> None:
     save_file({**tensors, key: rounded}, file)
     assert len(load_adapter(path, pair.backbone).methods) == 1
     save_file({**tensors, key: np.nextafter(scale, np.float32(9.0))}, file)
-    assert load_adapter(path, pair.backbone).method("full") is not None
+    ((changed, (leaves, _)),) = load_adapter(path, pair.backbone).states["full"].items()
+    assert changed == site
+    np.testing.assert_allclose(leaves["kernel"] if "kernel" in leaves else leaves["scale"], np.nextafter(scale, 9) - scale)
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
-    from ..data.examples import Columns, Examples
+    from ..data.columns import Columns
+    from ..data.examples import Examples
     from .queue import Interrupted
     from .recipe import Recipe
     from .result import Result
@@ -16,7 +17,8 @@ __all__ = ["Columns", "Examples", "Interrupted", "Recipe", "Result", "train", "t
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        "..data.examples": "Columns Examples",
+        "..data.columns": "Columns",
+        "..data.examples": "Examples",
         ".queue": "Interrupted",
         ".recipe": "Recipe",
         ".result": "Result",

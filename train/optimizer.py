@@ -27,7 +27,8 @@ import optax
 from ..adapters.adapter import Stacked
 from ..adapters.graft import State
 from ..adapters.methods.registry import method_of
-from ..adapters.sites import Site, number_of_layers, stack_of
+from ..adapters.sites import Site
+from ..adapters.structure import Structure
 from ..errors import GraftaxError
 
 if TYPE_CHECKING:
@@ -58,21 +59,23 @@ def rates(recipe: Recipe, stacked: Stacked, sites: Sequence[Site], epoch: int) -
     """Rate and first step of every leaf, shaped like the mask of `stacked`; the rate of filling is 0. `epoch`: its steps."""
     rate: State = {}
     begins: State = {}
-    named = {site.name: site for site in sites}
+    structure = Structure.of(sites)
     for name, keys in stacked.mask.items():
         rate[name], begins[name] = {}, {}
         for key, masks in keys.items():
-            below = {leaf: _below(named[name], mask, number_of_layers(sites)) for leaf, mask in masks.items()}
+            below = {leaf: _below(structure, name, mask) for leaf, mask in masks.items()}
             rate[name][key] = {leaf: mask * _speed(recipe, key, leaf, below[leaf]) for leaf, mask in masks.items()}
             begins[name][key] = {leaf: _first_step(recipe, epoch, depth) for leaf, depth in below.items()}
     return rate, begins
 
 
-def _below(site: Site, mask: Any, layers: int) -> np.ndarray:
+def _below(structure: Structure, name: str, mask: Any) -> np.ndarray:
     """How many layers below the head the parts of a leaf are, at a site or at those of its name in all layers."""
-    if site.layer is not None:
-        return np.arange(len(mask), 0, -1, dtype=np.float32).reshape(mask.shape)
-    return np.full_like(mask, 0 if site.above else 1 + layers)
+    site = structure.named[name]
+    if site.stack:
+        later = structure.layers_behind(site.stack)
+        return np.arange(later + len(mask), later, -1, dtype=np.float32).reshape(mask.shape)
+    return np.full_like(mask, structure.layers_behind(site.above) if site.above else 1 + structure.layers)
 
 
 def _speed(recipe: Recipe, key: str, leaf: str, below: np.ndarray) -> np.ndarray:
@@ -86,7 +89,7 @@ def _first_step(recipe: Recipe, epoch: int, below: np.ndarray) -> np.ndarray:
 
 def check_rates(recipe: Recipe, sites: Sequence[Site]) -> None:
     """An error where a multiple of a multiple of the learning rate is no 32-bit float any more."""
-    layers = 1 + number_of_layers(sites)
+    layers = 1 + Structure.of(sites).layers
     with np.errstate(over="ignore"):
         fastest = np.float32(recipe.lr * recipe.lora_plus * np.float64(recipe.layer_decay) ** layers)
     if not np.isfinite(fastest):
@@ -96,14 +99,14 @@ def check_rates(recipe: Recipe, sites: Sequence[Site]) -> None:
         )
 
 
-def precondition(trainable: State, grads: State) -> State:
+def precondition(trainable: State, grads: State, structure: Structure) -> State:
     """Every method's gradients as it preconditions them (`Method.precondition`), layer by layer."""
 
     def at(name: str, key: str) -> Any:
         if not trainable[name][key]:
             return {}
         method = method_of(key)
-        each = jax.vmap(method.precondition) if stack_of(name) else method.precondition
+        each = jax.vmap(method.precondition) if structure.stacked(name) else method.precondition
         return each(trainable[name][key], grads[name][key])
 
     return {name: {key: at(name, key) for key in keys} for name, keys in trainable.items()}

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 
 from ...typed import Count
 from ..method import Leaves, Method, zeros
-from ..sites import Site, layers_of
+from ..sites import Site
+from ..structure import Structure
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,21 @@ class Full(Method):
     name: ClassVar[str] = "full"
     summary: ClassVar[str] = "every weight is trained (of a tied table what is read, not what is said); the yardstick"
     count: ClassVar[str] = "all of it"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm", "embedding")
-    through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv", "norm", "embedding")
+    through_weights: ClassVar[tuple[str, ...]] = ("linear", "conv", "norm")
     mergeable: ClassVar[bool] = True
 
     last: Count = 0  # train this many of the last layers and what lies above them alone; 0: everything
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)
-        layers = layers_of(sites)
-        return [
-            s for s in chosen if not self.last or s.above or (s.layer is not None and s.layer >= layers[s.stack] - self.last)
-        ]
+        structure = Structure.of(sites)
+        return [s for s in chosen if not self.last or structure.layers_over(s) < self.last]
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         if site.kind == "embedding":
             return {"table": zeros(*site.shape)}, {}
-        weight = {"kernel" if site.kind == "linear" else "scale": zeros(*site.shape)}
+        weight = {"scale" if site.kind == "norm" else "kernel": zeros(*site.shape)}
         return weight | ({"bias": zeros(site.shape[-1])} if site.biased else {}), {}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
@@ -55,4 +54,4 @@ class Full(Method):
         return y + jnp.take(state["table"], x, axis=0, mode="clip")
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
-        return type(frozen)(**{name: weight + state.get(name, 0.0) for name, weight in frozen._asdict().items()})
+        return frozen._replace(**{name: getattr(frozen, name) + change for name, change in state.items()})

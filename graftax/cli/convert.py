@@ -98,8 +98,7 @@ def export(
     loading: ExactLoadingOptions,
 ) -> None:
     """Write an adapter as another library's files: those of AdapterHub's `adapters`, or graftax's and PEFT's."""
-    from ..adapters.files import load_adapter, save_adapter
-    from ..adapters.formats.adapterhub import export_adapter
+    from ..adapters.files import export_adapter, load_adapter, save_adapter
     from ..models.load import load_backbone
 
     loaded = load_backbone(backbone, **asdict(loading))

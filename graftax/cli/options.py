@@ -16,17 +16,6 @@ from ..serve.sampling import Sampling
 from .dataclass_options import OptionPerField
 
 
-class TaskName(StrEnum):
-    classify = "classify"
-    multilabel = "multilabel"
-    regress = "regress"
-    tag = "tag"
-    lm = "lm"
-    sft = "sft"
-    dpo = "dpo"
-    seq2seq = "seq2seq"
-
-
 class ScoreName(StrEnum):
     text = "text"
     gsm8k = "gsm8k"

@@ -10,7 +10,6 @@ import typer
 from annotated_doc import Doc
 
 from ..errors import GraftaxError
-from ..paths import expect_file
 from ..train.recipe import Recipe
 from .arguments import chat_template_of, columns_of, parse_adapter, read_config, read_val, use_config
 from .dataclass_options import OptionPerField, options_from_fields
@@ -20,7 +19,6 @@ from .options import (
     ColumnOption,
     ColumnsOptions,
     Loading,
-    TaskName,
     out_option,
 )
 
@@ -76,13 +74,13 @@ def train(
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="FILE", help="More data files.")] = None,
     *,
     task: Annotated[
-        TaskName,
+        str,
         typer.Option(
             metavar="NAME",
             help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
-            "chats) or dpo (preferences); of encoder-decoders seq2seq.",
+            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify.",
         ),
-    ] = TaskName.classify,
+    ] = "classify",
     words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR"})],
     recipe: Annotated[Recipe, OptionPerField("The recipe", last=("clip", "patience", "seed"))],
     columns: ColumnsOptions,
@@ -126,7 +124,7 @@ def train(
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     # before anything is loaded
-    check_arguments(named, out, made, task.value, recipe, each, held, read, running.pack_size, running.save_every)
+    check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     loaded = load_backbone(backbone, **asdict(loading))
     fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in words.fuse)) if words.fuse else None
     results = train_many(
@@ -134,7 +132,7 @@ def train(
         named,
         out,
         method=fused or made,
-        task=task.value,
+        task=task,
         recipe=recipe,
         each=each,
         val=held,
@@ -162,10 +160,12 @@ def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any
 
 
 def _by_name(files: list[Path]) -> dict[str, Path]:
-    """Data files by the names of their adapters."""
-    names = [file.stem for file in files]
+    """Files and folders of data by the names of their adapters."""
+    from ..data.sources import expect_rows, name_of
+
+    names = [name_of(file) for file in files]
     if len(set(names)) < len(names):
         raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
     for file in files:
-        expect_file(file)
+        expect_rows(file)
     return dict(zip(names, files, strict=True))

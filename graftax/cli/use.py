@@ -37,7 +37,7 @@ from .options import (
 from .output import print_json, print_measured
 
 if TYPE_CHECKING:
-    from ..data.examples import Columns
+    from ..data.columns import Columns
     from ..models.backbone import Backbone
     from ..serve.evaluation import Measured
 
@@ -114,12 +114,12 @@ def _measured(
     from ..adapters.fitting import names_for
     from ..serve.evaluation import Measured, evaluate_language, measure
     from ..serve.predictor import Predictor
-    from ..tasks.labelled import task_named
+    from ..tasks.registry import task_named
 
     if named is None:
         return measure(Predictor(backbone), None, data, columns=columns)
     adapter = load_adapter(named.place, backbone, any_backbone=any_backbone)
-    if task_named(adapter.task).headless:
+    if not task_named(adapter.task).output.headed:
         names_for(adapter, names, named.name)
         return Measured(evaluate_language(backbone, adapter, data, columns=columns, chat_template=template))
     predictor = Predictor(backbone)
@@ -150,8 +150,8 @@ def predict(
     from ..serve.predictor import Predictor
 
     named = parse_adapters(adapter or [])
-    texts, wanted = rows_to_read(input, named)
     predictor = Predictor(load_backbone(backbone, **asdict(loading)))
+    rows, wanted = rows_to_read(input, named, predictor.processor)
     if not named and predictor.backbone.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own.")
     if labels is not None and not named:
@@ -161,7 +161,7 @@ def predict(
         if not predictor.labels(name):
             task = predictor.task(name).name
             raise GraftaxError(f"{name} is of task {task} and has no head that could answer; generate and eval can use it.")
-    for answer in predictor.predict(texts, wanted, top_k=top_k):
+    for answer in predictor.predict(rows, wanted, top_k=top_k):
         told = ({"probabilities": answer.probabilities} if top_k else {}) | ({"cut": True} if answer.cut else {})
         print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})
 
@@ -189,11 +189,11 @@ def embed(
     from ..serve.predictor import Predictor
 
     named = parse_adapters(adapter or [])
-    texts, wanted = rows_to_read(input, named)
     predictor = Predictor(load_backbone(backbone, **asdict(loading)), max_length=max_length)
+    rows, wanted = rows_to_read(input, named, predictor.processor)
     for name, place in named:
         predictor.load(name, place, any_backbone=any_backbone)
-    for what, vector in zip(wanted, predictor.embed(texts, wanted), strict=True):
+    for what, vector in zip(wanted, predictor.embed(rows, wanted), strict=True):
         print_json(
             {"adapter": None if what is None else str(what), "vector": [float(str(value)) for value in vector]}
         )  # as short as a float32 can be said

@@ -17,7 +17,7 @@ widest one's width and at all of the fusion's sites, with zeros where there is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,6 @@ import numpy as np
 from ....errors import GraftaxError
 from ...adapter import Adapter
 from ...directory import HUB_FUSION, HUB_SETUP, is_fusion, parse_tensors, read_json
-from ...files import load_adapter
 from ...method import Leaves, Method, States
 from ...methods.bottleneck import Bottleneck
 from ...methods.compacter import Compacter
@@ -108,12 +107,12 @@ def open_fusion(directory: Path) -> FusionFiles:
     return FusionFiles(directory, config, tensors, members, head)
 
 
-def read_fusion(directory: Path, backbone: Backbone) -> Adapter:
-    """The fusion of a directory that holds a setup, or of its own."""
+def read_fusion(directory: Path, backbone: Backbone, load: Callable[[Path, Backbone], Adapter]) -> Adapter:
+    """The fusion of a directory that holds a setup, or of its own; `load` reads the adapters that it fuses."""
     files = open_fusion(directory)
     where = f"{files.directory / HUB_FUSION}"
     check_backbone(files.config, backbone, where)
-    trained = tuple(load_adapter(member, backbone) for member in files.members)
+    trained = tuple(load(member, backbone) for member in files.members)
     found = read_head(files.head, backbone)
     sites = backbone.sites_for(found.head if found else None)
     method, held = Fuse(trained=trained).joined(sites)

@@ -30,6 +30,7 @@ from ...directory import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_o
 from ...method import Leaves, Method, States
 from ...methods.head import FIRST, TOKENS, Head
 from ...sites import Site
+from ..peft.heads import HeadDialect
 from .methods import read_methods, words_of
 from .words import Place, Words
 
@@ -197,8 +198,8 @@ class HeadWords:
     modules: tuple[str, ...]
 
     @property
-    def renamed(self) -> Head:
-        return dataclasses.replace(self.method, modules=self.modules)
+    def renamed(self) -> HeadDialect:
+        return HeadDialect(dataclasses.replace(self.method, modules=self.modules))
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
         ((site, leaves),) = states.items()

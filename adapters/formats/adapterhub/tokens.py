@@ -13,6 +13,7 @@ from ...methods.bottleneck import ACTIVATIONS
 from ...methods.prefix import Prefix
 from ...methods.prompt import PromptTuning
 from ...sites import Site
+from ..peft.prompts import PrefixDialect, PromptDialect
 from .words import Place, Tensors, Words, our_activation
 
 
@@ -32,12 +33,13 @@ class PrefixWords(Words):
         return {"architecture": "prefix_tuning", "flat": True, "prefix_length": self.method.tokens, "leave_out": []}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        (tensor,) = self.method.export(states).values()  # PEFT's: [tokens, layers * 2 * hidden]
+        (tensor,) = PrefixDialect(self.method).export(states).values()  # PEFT's: [tokens, layers * 2 * hidden]
         return {f"{self.stem}control_trans": tensor.reshape(-1)}
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Tensors) -> dict[Site, Leaves]:
-        ((key, expected),) = self.method.export(like).items()
-        return self.method.restore(like, {key: tensors[f"{self.stem}control_trans"].reshape(expected.shape)})
+        dialect = PrefixDialect(self.method)
+        ((key, expected),) = dialect.export(like).items()
+        return dialect.restore(like, {key: tensors[f"{self.stem}control_trans"].reshape(expected.shape)})
 
     def simplified(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Without each layer's copy of the prefix, and with what its network makes in place of the network."""
@@ -89,12 +91,13 @@ class PromptWords(Words):
         return {"architecture": "prompt_tuning", "prompt_length": self.method.tokens, "combine": "prefix"}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        (tensor,) = self.method.export(states).values()
+        (tensor,) = PromptDialect(self.method).export(states).values()
         return {self.key: tensor}
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Tensors) -> dict[Site, Leaves]:
-        ((key, _),) = self.method.export(like).items()
-        return self.method.restore(like, {key: tensors[self.key]})
+        dialect = PromptDialect(self.method)
+        ((key, _),) = dialect.export(like).items()
+        return dialect.restore(like, {key: tensors[self.key]})
 
 
 def read_prompt(config: dict[str, Any], place: Place) -> Words:

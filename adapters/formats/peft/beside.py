@@ -22,14 +22,20 @@ import ml_dtypes
 import numpy as np
 
 from ....errors import GraftaxError
-from ...method import MODEL_PREFIX, Leaves, Method, file_key, matches
+from ...directory import Words
+from ...method import Leaves, Method
 from ...methods.bitfit import BitFit
 from ...methods.dora import DoRA
 from ...methods.full import Full
 from ...methods.head import Head
 from ...methods.lora import LoRA
-from ...methods.trainable_tokens import ROWS, TrainableTokens
+from ...methods.trainable_tokens import TrainableTokens
+from ...patterns import matches
 from ...sites import LM_HEAD, WEIGHTS, Site
+from .dialect import MODEL_PREFIX, file_key
+from .dialects import dialect_of
+from .in_place import ROWS
+from .loras import LoRADialect
 from .words import read_targets
 
 if TYPE_CHECKING:
@@ -68,23 +74,20 @@ class Copies:
         }
 
 
-def words(methods: Sequence[Method]) -> dict[str, Any]:
+def words(methods: Sequence[Method]) -> dict[str, Words]:
     """By method key, what exports and restores a method's leaves in a file of PEFT's."""
-    return {m.key: Copies(m) if isinstance(m, Full | BitFit) else m for m in methods}
+    return {m.key: Copies(m) if isinstance(m, Full | BitFit) else dialect_of(m) for m in methods}
 
 
 def _saved(site: Site, field: str, change: Any = np.float32(0.0)) -> np.ndarray:
     """A weight of a site as torch has it, changed."""
-    return np.ascontiguousarray(_turned(site, field, getattr(site.weights(), field) + change))
+    weight = getattr(site.weights(), field) + change
+    return np.ascontiguousarray(site.as_stored(weight) if field == "kernel" else weight)
 
 
 def _change(site: Site, field: str, saved: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(_turned(site, field, saved) - getattr(site.weights(), field))
-
-
-def _turned(site: Site, field: str, weight: np.ndarray) -> np.ndarray:
-    """From [in, out] to torch's [out, in] and back; anything but a linear layer's kernel as it is."""
-    return weight.T if field == "kernel" and not site.conv1d else weight
+    own = saved.transpose(site.axes) if field == "kernel" else saved
+    return np.ascontiguousarray(own - getattr(site.weights(), field))
 
 
 def _keys(site: Site) -> dict[str, str]:
@@ -149,7 +152,7 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
         parts = key.split(".")
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
-    if not getattr(backbone.config, "tied", False):
+    if not backbone.config.tied:
         return found
     said = f"{MODEL_PREFIX}{LM_HEAD}"
     for read in (file_key(site, "")[:-1] for site in backbone.sites if site.role == "word_embeddings"):
@@ -248,8 +251,8 @@ _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the
 def _check_shapes(site: Site, saved: Mapping[str, np.ndarray]) -> None:
     for field, tensor in saved.items():
         shape = site.shape[-1:] if field == "bias" else site.shape
-        if field == "kernel" and not site.conv1d:
-            shape = shape[::-1]
+        if field == "kernel":
+            shape = tuple(shape[axis] for axis in np.argsort(site.axes))
         if tensor.shape == shape:
             continue
         table = site.kind == "embedding" or site.name == LM_HEAD
@@ -312,7 +315,7 @@ def body_and_beside(methods: Sequence[Method]) -> tuple[Method | None, tuple[Met
     body = [m for m in methods if not isinstance(m, Head)]
     if len(body) == 1:
         return body[0], ()
-    loras = [m for m in body if m.peft_type == LoRA.peft_type]
+    loras = [m for m in body if dialect_of(m).peft_type == LoRADialect.peft_type]
     beside = tuple(m for m in body if m not in loras)
     if len(loras) != 1 or not all(isinstance(m, Full | BitFit | TrainableTokens) for m in beside):
         return None, ()

@@ -11,15 +11,12 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ....errors import GraftaxError
-from ...method import Targets, matches
-from ...patterns import fullmatch
+from ...method import Targets
+from ...patterns import fullmatch, matches
 from ...sites import LM_HEAD, Site
 
 #: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
 PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
-
-#: Its types that act on a Conv1D.
-CONV1D_TYPES = ("LORA", "ADALORA", "IA3", "VERA", "FOURIERFT", "RANDLORA", "HIRA")
 
 #: Keys that say where an adapter comes from or how it is to be run, never what it computes.
 _NEUTRAL = {
@@ -90,15 +87,6 @@ def _layer_index(path: str, patterns: str | list[str] | None) -> int | None:
         if found := fullmatch(rf"(?:^|.*?\.){pattern}\.(?P<index>\d+)\..*", path):
             return int(found["index"])
     return None
-
-
-def need_drawn(config: dict[str, Any], method: str) -> None:
-    """Pop `save_projection`; an error where a file lacks what was drawn."""
-    if not config.pop("save_projection", True):
-        raise GraftaxError(
-            f"{method}: saved without its random projections (save_projection=false), and torch's generator, which made them, "
-            "cannot be reproduced. Save it again with save_projection=true."
-        )
 
 
 def refuse_leftovers(config: dict[str, Any], where: str, neutral: Collection[str] = _NEUTRAL) -> None:

@@ -1,0 +1,161 @@
+"""How a convolution's kernel walks over a feature map, and how to compute with it.
+
+Two programs give the same numbers. XLA's own convolution is the faster one where all rows share the kernel, as they do those of
+the frozen backbone. Where kernels differ, by adapter in a pack or by row in a mixed batch, it would become a grouped
+convolution, whose gradient is slower by orders of magnitude on a CPU. There the kernel is taken apart: each of its cells
+multiplies the feature map, moved so far as the cell lies from the kernel's corner, and the products are added.
+
+    y[h, w] = sum_ij x[h sh + i dh - top, w sw + j dw - left] kernel[i, j]       s the stride, d the dilation; x is 0 outside
+
+So kernels that differ are as many matrix products. Which program is compiled follows from what `vmap` is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+Sides = tuple[tuple[int, int], tuple[int, int]]  # of height and of width: before, behind
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Geometry:
+    """How a convolution's kernel walks over a feature map; pairs are height, then width.
+
+    `padding`: how many zeros before and behind each axis; None: as many as TensorFlow's "SAME" has, which depends on the
+    feature map's size: the output is as large as the input divided by the stride, rounded up, and an odd zero is put behind.
+    `groups`: the input's channels are cut into so many groups, each of which is read by as large a part of the outputs.
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    padding: Sides | None = ((0, 0), (0, 0))
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def sides(self, size: Sequence[int], kernel: Sequence[int]) -> Sides:
+        """The padding of a feature map of this height and width under a kernel of that."""
+        if self.padding is not None:
+            return self.padding
+        (top, bottom), (left, right) = jax.lax.padtype_to_pads(size, self._reach(kernel), self.stride, "SAME")
+        return (top, bottom), (left, right)
+
+    def _reach(self, kernel: Sequence[int]) -> tuple[int, int]:
+        """How many rows and columns of a feature map the kernel lies over."""
+        (height, width), (down, right) = kernel, self.dilation
+        return (height - 1) * down + 1, (width - 1) * right + 1
+
+    def size(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+        """Height and width of the output."""
+        (top, bottom), (left, right) = self.sides(size, kernel)
+        (high, wide), (down, across) = self._reach(kernel), self.stride
+        return (size[0] + top + bottom - high) // down + 1, (size[1] + left + right - wide) // across + 1
+
+
+def convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """`x [..., height, width, in]` by `kernel [kh, kw, in / groups, out]`: `[..., height', width', out]`."""
+    return _convolve(x, kernel, geometry)
+
+
+@jax.custom_vjp
+def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    return _forward(x, kernel, geometry)
+
+
+def _kept(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, Any]:
+    return _forward(x, kernel, geometry), (x, kernel, geometry)
+
+
+def _cotangents(kept: Any, dy: jax.Array) -> Any:
+    x, kernel, geometry = kept
+    return _to_input(x, kernel, geometry, dy), _to_kernel(x, kernel, geometry, dy), geometry
+
+
+_convolve.defvjp(_kept, _cotangents)
+
+
+def _at_once(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    y = jax.lax.conv_general_dilated(
+        x.reshape(-1, *x.shape[-3:]),  # it takes one leading axis, neither none nor several
+        kernel,
+        window_strides=geometry.stride,
+        padding=geometry.sides(x.shape[-3:-1], kernel.shape[:2]),
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=geometry.groups,
+    )
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _cell_by_cell(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    lead, size, (kh, kw, inputs, out) = x.shape[:-3], x.shape[-3:-1], kernel.shape
+    height, width = geometry.size(size, (kh, kw))
+    x = jnp.pad(x, [(0, 0)] * len(lead) + [*geometry.sides(size, (kh, kw)), (0, 0)])
+    (down, across), (far_down, far_across), groups = geometry.stride, geometry.dilation, geometry.groups
+    cells = kernel.reshape(kh, kw, inputs, groups, out // groups)
+    y = jnp.zeros((*lead, height, width, groups, out // groups), x.dtype)
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i * far_down, i * far_down + (height - 1) * down + 1, down)
+            columns = slice(j * far_across, j * far_across + (width - 1) * across + 1, across)
+            part = x[..., rows, columns, :].reshape(*lead, height, width, groups, inputs)
+            y = y + jnp.einsum("...gi,igo->...go", part, cells[i, j])
+    return y.reshape(*lead, height, width, out)
+
+
+@custom_vmap
+def _forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    return _at_once(x, kernel, geometry)
+
+
+@_forward.def_vmap
+def _forward_of_many(size: int, batched: Any, x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, bool]:
+    of_x, of_kernel, _ = batched
+    if of_x and not of_kernel:
+        return _forward(x, kernel, geometry), True  # as one more leading axis
+    return jax.vmap(_cell_by_cell, (*_axes(of_x, of_kernel), None))(x, kernel, geometry), True
+
+
+@custom_vmap
+def _to_input(x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array) -> jax.Array:
+    return jax.vjp(lambda x: _at_once(x, kernel, geometry), x)[1](dy)[0]
+
+
+@_to_input.def_vmap
+def _to_inputs(
+    size: int, batched: Any, x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array
+) -> tuple[jax.Array, bool]:
+    of_x, of_kernel, _, of_dy = batched
+    if of_x and of_dy and not of_kernel:
+        return _to_input(x, kernel, geometry, dy), True  # as one more leading axis
+
+    def one(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: _cell_by_cell(x, kernel, geometry), x)[1](dy)[0]
+
+    return jax.vmap(one, _axes(of_x, of_kernel, of_dy))(x, kernel, dy), True
+
+
+@custom_vmap
+def _to_kernel(x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array) -> jax.Array:
+    return jax.vjp(lambda kernel: _at_once(x, kernel, geometry), kernel)[1](dy)[0]
+
+
+@_to_kernel.def_vmap
+def _to_kernels(
+    size: int, batched: Any, x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array
+) -> tuple[jax.Array, bool]:
+    of_x, of_kernel, _, of_dy = batched
+
+    def one(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: _cell_by_cell(x, kernel, geometry), kernel)[1](dy)[0]
+
+    return jax.vmap(one, _axes(of_x, of_kernel, of_dy))(x, kernel, dy), True
+
+
+def _axes(*batched: bool) -> tuple[int | None, ...]:
+    return tuple(0 if each else None for each in batched)

@@ -1,0 +1,49 @@
+"""What the configs of all families say, and what those of families that read text say besides.
+
+A family's own config is a frozen dataclass that begins from one of these: what its network's forward pass needs to know, filled
+from a Hugging Face config (`Family.configure`).
+"""
+
+from __future__ import annotations
+
+from ..errors import GraftaxError
+
+
+class Config:
+    """What is asked of every family's config."""
+
+    hidden_size: int  # channels of what leaves the network, which heads read
+    tied = False  # whether a table of words is used a second time, as the projection to the vocabulary or by another tower
+    pooler = False  # whether a pretrained layer stands between the network and a head
+
+    def check(self) -> None:
+        """Raises GraftaxError for sizes that cannot be, each of which alone could."""
+
+
+class TextConfig(Config):
+    """What is asked of the config of a family that reads text."""
+
+    vocab_size: int
+    max_positions: int  # rows of a table of positions
+    pad_id: int
+    type_vocab_size = 0  # 0: no token types
+    start_id = 0  # what the decoder of an encoder-decoder reads before the first token of the target
+    eos_ids: tuple[int, ...] = ()  # which end a text that is written
+
+    @property
+    def max_tokens(self) -> int:
+        """Of a row of text."""
+        return self.max_positions
+
+    def check(self) -> None:
+        if self.max_tokens < 1:
+            raise GraftaxError(f"config.json: {self.max_positions} positions leave none for a token.")
+        for name, token in (("pad_token_id", self.pad_id), ("decoder_start_token_id", self.start_id)):
+            if token >= self.vocab_size:
+                raise GraftaxError(f"config.json: {name} is {token}, in a vocabulary of {self.vocab_size}.")
+
+
+def refuse_uneven_heads(hidden_size: int, heads: int, head_dim: int = 0) -> None:
+    """An error where the channels do not divide among the heads, and no size of a head is given."""
+    if hidden_size % heads and not head_dim:
+        raise GraftaxError(f"config.json: hidden size {hidden_size} is not a multiple of {heads} heads.")
