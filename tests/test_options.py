@@ -14,6 +14,7 @@ from graftax.cli import app
 from graftax.cli.arguments import columns_of
 from graftax.cli.dataclass_options import OptionPerField, options_from_fields
 from graftax.cli.options import ColumnOption, ColumnsOptions, Loading, NamedColumns
+from graftax.cli.train import LoadingToTrain, MethodInWords, Running
 from graftax.serve.sampling import Sampling
 from graftax.train import Columns, Recipe
 from graftax.typed import settle
