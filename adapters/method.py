@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _ZERO = bytes(4)  # float32's
 QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qkv: one projection for query, key and value
+CONVOLUTIONS = ("conv_in", "conv_out")  # likewise, in a convolutional block: what enters its inner channels, what leaves them
 Leaves = dict[str, Any]  # leaf name -> array
 Targets = str | tuple[str, ...] | None
 AtSites = Mapping[str, Leaves]  # of one method: leaves by the name of the site, those of its layers stacked

@@ -28,6 +28,13 @@ class Inputs(NamedTuple):
     target: Inputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
 
 
+class ImageInputs(NamedTuple):
+    """A batch of pictures, as their processor has prepared them."""
+
+    pixels: Any  # float32 [items, height, width, channels]; None where `hidden` is known
+    hidden: Any = None  # what enters the first part with an adapter, `[items, ...]`, where that is known
+
+
 class Outputs(NamedTuple):
     hidden: jax.Array  # [rows, tokens, hidden], of the inputs' tokens; [texts, 1, hidden] where only the pooled was asked for
     first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer; of other items what is said of each

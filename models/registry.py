@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import GraftaxError
-from . import albert, bart, bert, distilbert, gpt2, gpt_neox, llama, roberta, t5
+from . import albert, bart, bert, cifar_resnet, distilbert, gpt2, gpt_neox, llama, mobilenet_v2, roberta, t5
 from .family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -12,6 +12,7 @@ FAMILIES: dict[str, Family] = {
         *(bert.FAMILY, *roberta.FAMILIES, distilbert.FAMILY, albert.FAMILY),
         *(gpt2.FAMILY, gpt_neox.FAMILY, *llama.FAMILIES),
         *(*bart.FAMILIES, *t5.FAMILIES),
+        *(cifar_resnet.FAMILY, mobilenet_v2.FAMILY),
     )
     for model_type in family.model_types
 }

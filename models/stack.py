@@ -218,6 +218,11 @@ class _Pass:
         """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`."""
         if begin >= end:
             return h
+        if len(self.stack.layer_of) == 1:  # a layer alone, which may make something of another shape
+            h = apply(h, self.layer_of[0], 0)
+            if states is not None:
+                states.append(h[None])
+            return h
 
         def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
             h = apply(h, *at)

@@ -22,13 +22,13 @@ from .starts import DRAWN
 
 @dataclass(frozen=True)
 class LoRAFA(LoRA):
-    """LoRA with its first factor frozen, on `linear` sites; query and value projections unless `targets` says otherwise."""
+    """LoRA with its first factor frozen; default targets are LoRA's."""
 
     name: ClassVar[str] = "lora_fa"
     summary: ClassVar[str] = "LoRA of which the second factor alone is trained"
     count: ClassVar[str] = "r out"
     allowed: ClassVar[tuple[str, ...]] = DRAWN
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)  # on an embedding A starts at zero, and frozen it would stay there
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")  # on an embedding A starts at zero, and frozen it would stay there
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         trainable, fixed = super().identity(site, size)

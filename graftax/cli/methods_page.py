@@ -12,11 +12,13 @@ Written by `graftax methods --markdown`; a test compares. Every method here trai
 run and in one adapter; is saved, loaded and hot-swapped; and answers its rows of a mixed batch beside rows of the other
 methods. `pytest tests/test_contract_*.py -k NAME -m ""` runs all of that for one of them, on every family of backbones.
 
-- *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like;
+- *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like; for LoRA and its
+  kin at a convolution in is all that its kernel lies over, kh kw in, and out is by group;
   `test_trainable_count_is_the_formula`.
 - *Fresh*: a fresh adapter gives the base's logits bitwise, to the tolerance named, or starts elsewhere;
   `test_fresh_is_nothing_and_random_is_something`.
-- *Merge*: it can be folded into the weights, and combined with others where it changes kernels alone (`graftax combine`);
+- *Merge*: it can be folded into the weights (LoRA and its kin not where a convolution has groups), and combined with others
+  where it changes kernels alone (`graftax combine`);
   `test_merged_equals_unmerged`.
 - *Sizes share a program*: adapters of other sizes swap without compiling, in buckets of powers of two;
   `test_sizes_share_a_program`.
