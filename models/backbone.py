@@ -31,6 +31,7 @@ from .fingerprint import fingerprint_of
 from .inputs import Inputs
 from .network import Unrolled
 from .parts import Part, Weight
+from .processor import Processor
 from .quantised import dense
 
 _UNROLLED = 12  # layers at most
@@ -102,6 +103,15 @@ class Backbone(Shown):
     def _layers(self) -> int:
         """Of all stacks, counted as often as they are applied."""
         return sum(layers.shared or layers.count for layers in self.family.stacks(self.config))
+
+    @cached_property
+    def processor(self) -> Processor:
+        """What stands between rows and it (`processor.py`); for one thread at a time."""
+        return self.new_processor()
+
+    def new_processor(self) -> Processor:
+        """One more: whoever may be called from several threads has its own."""
+        return self.family.processor.of(self)
 
     @cached_property
     def layers(self) -> Unrolled:
@@ -213,7 +223,7 @@ class Backbone(Shown):
 
     def has_frozen_layers(self, cut: Cut) -> bool:
         """Whether what the layers below a cut make of an item can be kept, and there are any."""
-        return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks)))
+        return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks), ""))
 
     def forward(
         self,

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.registry import FAMILIES
 
 _ENCODER = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -117,11 +117,11 @@ def their_logits(model: Any, ids: np.ndarray | None = None) -> np.ndarray:
 
 def our_logits(backbone: Backbone, ids: np.ndarray | None = None) -> np.ndarray:
     ids = some_ids() if ids is None else ids
-    inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
+    inputs = TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
     if backbone.family.encodes:
         inputs = inputs._replace(target=inputs._replace(ids=ids[:, ::-1].copy()))
 
-    def logits(params: Any, inputs: Inputs) -> jax.Array:
+    def logits(params: Any, inputs: TextInputs) -> jax.Array:
         hidden: jax.Array = backbone.encode(params, {}, inputs).hidden
         return backbone.next_token(params, {}, hidden) if backbone.generates else hidden
 

@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 
 from graftax import GraftaxError, load_backbone
 from graftax.models.activations import ACTIVATIONS
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.registry import FAMILIES
 
 X = np.random.default_rng(0).uniform(-1, 1, (2, 2000)).astype(np.float32) * np.array([[30], [3]], np.float32)  # at no corner
@@ -61,7 +61,7 @@ def test_the_name_reaches_the_layers(tmp_path: Path) -> None:
     ids = rows(backbone).ids[:1]
     with torch.no_grad():
         theirs = decoder(torch.tensor(ids.astype(np.int64))).logits.numpy()
-    ours, _ = logits(backbone, Inputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
+    ours, _ = logits(backbone, TextInputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
     t5 = FAMILIES["t5"].configure({"feed_forward_proj": "gated-quick_gelu"})
     assert (t5.gated, t5.activation) == (True, "quick_gelu")

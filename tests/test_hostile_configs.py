@@ -133,7 +133,8 @@ def compared(directory: Path, backbone: Any) -> None:
 def test_any_json_for_a_config_is_refused(model_type: str, content: Any, checkpoints: Any) -> None:
     directory = checkpoints(model_type)
     (directory / "config.json").write_text(json.dumps(content))
-    assert refused(lambda: load_backbone(directory)) is not None
+    line = refused(lambda: load_backbone(directory)) or ""
+    assert str(directory / "config.json") in line or line.startswith("model_type None is not supported; supported are albert,")
 
 
 @pytest.mark.parametrize("deep", [200_000, 500])
@@ -141,7 +142,7 @@ def test_nesting_in_a_config_is_a_line(deep: int, checkpoints: Any) -> None:
     directory = checkpoints("llama")
     whole = json.dumps(WHOLE["llama"])[:-1]
     (directory / "config.json").write_text(f'{whole}, "rope_scaling": {"[" * deep}{"]" * deep}}}')
-    assert refused(lambda: load_backbone(directory)) is not None
+    assert "config.json" in (refused(lambda: load_backbone(directory)) or "")
 
 
 # -- weights that are not finite ------------------------------------------------------------------------------------------
