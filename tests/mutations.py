@@ -47,7 +47,12 @@ MUTATIONS = [
     Mutation("train/step.py", "jax.random.key(slot.hyper.seed,", "jax.random.key(0,", STEP),
     Mutation("train/optimizer.py", "recipe.lora_plus if", "1.0 if", f"{RATES}::test_lora_plus"),
     Mutation("train/optimizer.py", "layer_decay**below", "layer_decay", f"{RATES}::test_discriminative_rates"),
-    Mutation("train/optimizer.py", "recipe.unfreeze * epoch", "recipe.unfreeze", f"{RATES}::test_gradual_unfreezing"),
+    Mutation(
+        "train/optimizer.py",
+        "recipe.unfreeze * epoch",
+        "recipe.unfreeze",
+        f"{RATES}::test_a_layer_begins_after_whole_steps_of_its_epochs",
+    ),
     # -- which epoch is kept, and when training ends
     Mutation("train/queue.py", "reached > place.best", "reached >= place.best", KEPT),
     Mutation("train/queue.py", "place.waited += 1", "pass", KEPT),
@@ -77,16 +82,14 @@ MUTATIONS = [
     Mutation("data/batches.py", "begin += lengths[", "begin -= lengths[", BATCHES),
     Mutation("data/batches.py", "len(batches[-1]) == most", "len(batches[-1]) > most", BATCHES),
     # -- how a token is chosen
-    Mutation("serve/sampling.py", "rank < settings.top_k", "rank <= settings.top_k", CHOOSING),
-    Mutation("serve/sampling.py", "axis=-1) - chances <", "axis=-1) <", CHOOSING),
-    Mutation("serve/sampling.py", "* chances[:, :1]", "", CHOOSING),
-    Mutation("serve/sampling.py", "jnp.where(within, ranked, -jnp.inf)", "ranked", CHOOSING),
-    Mutation("serve/sampling.py", "logits / penalty, logits * penalty", "logits / penalty, logits / penalty", CHOOSING),
-    Mutation("serve/sampling.py", "number.astype(jnp.uint32)", "jnp.uint32(0)", CHOOSING),
-    Mutation(
-        "serve/sampling.py", "logits / jnp.where(settings.temperature", "logits * jnp.where(settings.temperature", CHOOSING
-    ),
-    Mutation("serve/sampling.py", "settings.temperature > 0, drawn", "settings.temperature >= 0, drawn", CHOOSING),
+    Mutation("serve/choice.py", "rank < settings.top_k", "rank <= settings.top_k", CHOOSING),
+    Mutation("serve/choice.py", "axis=-1) - chances <", "axis=-1) <", CHOOSING),
+    Mutation("serve/choice.py", "* chances[:, :1]", "", CHOOSING),
+    Mutation("serve/choice.py", "jnp.where(within, ranked, -jnp.inf)", "ranked", CHOOSING),
+    Mutation("serve/choice.py", "logits / penalty, logits * penalty", "logits / penalty, logits / penalty", CHOOSING),
+    Mutation("serve/choice.py", "number.astype(jnp.uint32)", "jnp.uint32(0)", CHOOSING),
+    Mutation("serve/choice.py", "logits / jnp.where(settings.temperature", "logits * jnp.where(settings.temperature", CHOOSING),
+    Mutation("serve/choice.py", "settings.temperature > 0, drawn", "settings.temperature >= 0, drawn", CHOOSING),
     # -- who sees whom
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
     Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),
