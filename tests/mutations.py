@@ -47,7 +47,12 @@ MUTATIONS = [
     Mutation("train/step.py", "jax.random.key(slot.hyper.seed,", "jax.random.key(0,", STEP),
     Mutation("train/optimizer.py", "recipe.lora_plus if", "1.0 if", f"{RATES}::test_lora_plus"),
     Mutation("train/optimizer.py", "layer_decay**below", "layer_decay", f"{RATES}::test_discriminative_rates"),
-    Mutation("train/optimizer.py", "recipe.unfreeze * epoch", "recipe.unfreeze", f"{RATES}::test_gradual_unfreezing"),
+    Mutation(
+        "train/optimizer.py",
+        "recipe.unfreeze * epoch",
+        "recipe.unfreeze",
+        f"{RATES}::test_a_layer_begins_after_whole_steps_of_its_epochs",
+    ),
     # -- which epoch is kept, and when training ends
     Mutation("train/queue.py", "reached > place.best", "reached >= place.best", KEPT),
     Mutation("train/queue.py", "place.waited += 1", "pass", KEPT),
