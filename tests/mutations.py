@@ -72,9 +72,9 @@ MUTATIONS = [
         PREFERENCE,
     ),
     # -- batches
-    Mutation("data/batches.py", "taken + length <= tokens", "taken + length < tokens", BATCHES),
+    Mutation("data/batches.py", "taken + length <=", "taken + length <", BATCHES),
     Mutation("data/batches.py", "default_rng([seed, epoch])", "default_rng(seed)", BATCHES),
-    Mutation("data/batches.py", "begin += lengths[text]", "pass", BATCHES),
+    Mutation("data/batches.py", "begin += lengths[", "begin -= lengths[", BATCHES),
     Mutation("data/batches.py", "len(batches[-1]) == most", "len(batches[-1]) > most", BATCHES),
     # -- how a token is chosen
     Mutation("serve/sampling.py", "rank < settings.top_k", "rank <= settings.top_k", CHOOSING),

@@ -21,8 +21,8 @@ from ...methods.dora import DoRA
 from ...methods.lora import LoRA, OnResidual
 from ...methods.lora_fa import LoRAFA
 from ...sites import Site
+from .config import read_targets, targets_of
 from .dialect import Dialect
-from .words import read_targets, targets_of
 
 _BIAS = "lora_B.bias"
 _SUFFIXES = {
