@@ -25,6 +25,7 @@ from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls, State
 from ..adapters.structure import Cut
+from .by_layer import held_by_layer, layer_of
 from .inputs import Inputs
 from .network import Network, Unrolled
 
@@ -215,8 +216,17 @@ class _Pass:
         return layer(h, self.view.at(application), self.grafts.at(state, application), pooled)
 
     def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, states: list[jax.Array] | None) -> jax.Array:
-        """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`."""
+        """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`.
+
+        Where the weights are held layer by layer there is no array to loop over, and they are compiled one after another.
+        """
         if begin >= end:
+            return h
+        if held_by_layer(self.stack.layers):
+            for application in range(begin, end):
+                h = apply(h, self.layer_of[application], application)
+                if states is not None:
+                    states.append(h[None])
             return h
 
         def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
@@ -235,7 +245,7 @@ class _Pass:
 
     def _stacked(self, index: Any) -> Any:
         """A layer of the stack."""
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.stack.layers)
+        return layer_of(self.stack.layers, index)
 
     def _slot(self, index: Any, application: Any) -> Any:
         """Where an application's state is among that of the adapted layers."""
