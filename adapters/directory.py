@@ -1,7 +1,8 @@
 """What lies in an adapter's directory, and its tensors put in their places: the part of reading that every format shares.
 
-`files.py` reads graftax's and PEFT's directories with it, `hub/` AdapterHub's. Everything is checked before anything is used: a
-missing, extra or misshapen tensor, a wrong checksum or a damaged file is an error that names it. Nothing is ever unpickled.
+`files.py` reads graftax's and PEFT's directories with it, `formats/adapterhub/` AdapterHub's. Everything is checked before
+anything is used: a missing, extra or misshapen tensor, a wrong checksum or a damaged file is an error that names it. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,8 +25,8 @@ from .method import Leaves, Method
 from .sites import Site
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`hub/`), whose config has the same name
-HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`hub/fusion.py`)
+HUB_WEIGHTS = "adapter.safetensors"  # of a directory of AdapterHub's (`formats/adapterhub/`), whose config has the same name
+HUB_SETUP, HUB_FUSION = "adapter_setup.json", "adapter_fusion_config.json"  # of its fusions (`fusions.py`)
 MARKS = (CONFIG, HUB_SETUP, HUB_FUSION)  # a directory that holds one of them is an adapter's
 
 
@@ -93,26 +94,35 @@ def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
+class Codec(Protocol):
+    """A method's leaves as the tensors of a file, by key, and back."""
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]: ...
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]: ...
+
+
 def states_of(
     methods: Sequence[Method],
     tensors: Mapping[str, np.ndarray],
     sites: Sequence[Site],
     where: Path | str,
-    words: Mapping[str, Any] | None = None,
+    codecs: Mapping[str, Codec],
+    *,
+    buffers: bool = False,
 ) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once.
 
-    `words`: by method key, what exports and restores in its place where the file is not in the method's own words.
+    `codecs`: of every method, by its key. `buffers`: whether the file is sure to hold those of the methods (`Method.buffers`).
     """
     try:
         blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
     except GraftaxError as error:  # of a method, which knows no directory
         raise GraftaxError(f"{where}: {error}") from error
-    _refuse_sizes(methods, blank, tensors, where, buffers=words is None)
-    words = words or {method.key: method for method in methods}
+    _refuse_sizes(methods, blank, tensors, where, buffers)
     expected: dict[str, np.ndarray] = {}
     for method in methods:
-        expected |= words[method.key].export(blank[method.key])
+        expected |= codecs[method.key].export(blank[method.key])
     problems = [f"missing {key}" for key in sorted(expected.keys() - tensors.keys())]
     problems += [f"unexpected {key}" for key in sorted(tensors.keys() - expected.keys())]
     problems += [
@@ -130,7 +140,7 @@ def states_of(
         raise GraftaxError(f"{where}: tensors do not fit this backbone and config: {shown}.")
     states: SiteStates = {}
     for method in methods:
-        restored: dict[Site, Leaves] = words[method.key].restore(blank[method.key], tensors)
+        restored: dict[Site, Leaves] = codecs[method.key].restore(blank[method.key], tensors)
         for site, leaves in restored.items():
             kept = method.buffers(site)
             trainable = {name: leaf for name, leaf in leaves.items() if name not in kept}

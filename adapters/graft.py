@@ -299,12 +299,12 @@ def _given(_: Any, *made: Any) -> Any:
 
 
 def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:
-    """`shares [terms]` or `[terms, tokens]` to multiply `[terms, tokens of y, dim]`.
+    """`shares [terms]` or `[terms, tokens]` to multiply `[terms, *y.shape]`; by token y is `[tokens, dim]`.
 
     Tokens that methods put in front go with the text's first; where the pooled position alone is computed, it is that too.
     """
     if shares.ndim == 1:
-        return shares[:, None, None]
+        return shares.reshape(-1, *(1,) * y.ndim)
     tokens, there = shares.shape[1], y.shape[-2]
     spread = shares[:, :there] if there < tokens else jnp.pad(shares, ((0, 0), (there - tokens, 0)), mode="edge")
     return spread[..., None]

@@ -21,7 +21,7 @@ from .adapter import Adapter
 from .files import adapter_for
 from .fitting import is_finite
 from .methods.head import Head
-from .sites import WEIGHTS
+from .sites import ARRAYS, weights_of
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -57,12 +57,11 @@ def _folded(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
                 raise GraftaxError(
                     f"{method.name} at {site.path} cannot be merged: the same table is used elsewhere, unchanged."
                 )
-            kind, index = WEIGHTS[site.kind], ... if site.layer is None else site.layer
-            there = {leaf: f"{site.name}.{leaf}" for leaf in kind._fields if f"{site.name}.{leaf}" in arrays}
-            absent = {leaf: np.zeros(site.shape[-1], np.float32) for leaf in kind._fields if leaf not in there}  # a bias
-            frozen = kind(**{leaf: arrays[name][index] for leaf, name in there.items()}, **absent)
+            index = ... if site.layer is None else site.layer
+            there = {leaf: f"{site.name}.{leaf}" for leaf in ARRAYS[site.kind] if f"{site.name}.{leaf}" in arrays}
+            frozen = weights_of(site.kind, {leaf: arrays[name][index] for leaf, name in there.items()}, site.geometry)
             merged = jax.tree.map(np.asarray, method.merge(frozen, {**trainable, **fixed}))
-            lost = [leaf for leaf in absent if np.any(getattr(merged, leaf))]
+            lost = [leaf for leaf in ARRAYS[site.kind] if leaf not in there and np.any(getattr(merged, leaf))]
             if lost:
                 raise GraftaxError(f"{method.name} cannot be merged: it adds a {lost[0]} to {site.path}, which has none.")
             for leaf, name in there.items():

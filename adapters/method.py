@@ -17,24 +17,23 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import jax
 import numpy as np
 
 from .. import typed
 from ..errors import GraftaxError
-from .patterns import fullmatch
+from .patterns import matches
 from .sites import Site
 
 if TYPE_CHECKING:
     from .methods.starts import Rows
 
 _ZERO = bytes(4)  # float32's
-MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
 QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qkv: one projection for query, key and value
+CONVOLUTIONS = ("conv_in", "conv_out")  # likewise, in a convolutional block: what enters its inner channels, what leaves them
 Leaves = dict[str, Any]  # leaf name -> array
-T = TypeVar("T")
 Targets = str | tuple[str, ...] | None
 AtSites = Mapping[str, Leaves]  # of one method: leaves by the name of the site, those of its layers stacked
 States = dict[Site, tuple[Leaves, Leaves]]  # of one method: trainable and fixed leaves at every site
@@ -59,13 +58,12 @@ class Method(ABC):
     through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `apply`
     mergeable: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a row of its own
+    virtual: ClassVar[bool] = False  # its virtual tokens are one tensor in files, of one name: an adapter may hold one such
     placed: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `Place` in its state
     projects: ClassVar[bool] = False  # where an embedding's table projects to the vocabulary too, `project` changes the logits
     whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a row of its own
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
     tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
-    peft_type: ClassVar[str | None] = None  # PEFT's name for it, where PEFT has it
-    peft_task: ClassVar[str | None] = None  # the only `task_type` that PEFT has it for; None: any
 
     targets: Targets = None  # regex over the whole module path, or tuple of suffixes, as in PEFT; None: `default_roles`
 
@@ -141,6 +139,16 @@ class Method(ABC):
         """Names of the trainable leaves at this site, in this config."""
         return tuple(self.identity(site, self.size(site))[0])
 
+    def blank(self, site: Site) -> Leaves:
+        """Trainable leaves at identity, with this config's names and shapes."""
+        identity = self.identity(site, self.size(site))[0]
+        return {name: identity[name] for name in self.trainable(site)}
+
+    def held(self, site: Site) -> Leaves:
+        """What a file must hold of a site, at identity: the trainable leaves and the buffers."""
+        trainable, fixed = self.identity(site, self.size(site))
+        return {name: trainable[name] for name in self.trainable(site)} | {name: fixed[name] for name in self.buffers(site)}
+
     def buffers(self, site: Site) -> tuple[str, ...]:
         """Names of the fixed leaves that files hold, because they do not follow from the config: drawn, or chosen from data."""
         return ()
@@ -193,56 +201,6 @@ class Method(ABC):
         """What of an adapter in training answers, and is saved: its trainable leaves, and fixed ones that `revise` changed."""
         return trainable
 
-    # -- what its files hold ------------------------------------------------------------------------------------------
-
-    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        """Tensors of an adapter file from the leaves at every site (`held`); keys and shapes are PEFT's where it has any."""
-        return {
-            file_key(site, suffix): np.asarray(tensor, order="C")
-            for site, leaves in states.items()
-            for suffix, tensor in self.tensors(site, leaves).items()
-        }
-
-    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        """Inverse of `export`: leaves like `like` from the tensors of a file, whose keys and shapes were checked before."""
-        states = {}
-        for site, leaves in like.items():
-            suffixes = self.tensors(site, leaves)
-            states[site] = self.leaves(site, {suffix: tensors[file_key(site, suffix)] for suffix in suffixes})
-        return states
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        """One site's leaves as tensors, by the suffix of their key, which no two methods may share."""
-        return {f"{self.name}_{name}": np.asarray(leaf) for name, leaf in leaves.items()}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        """Inverse of `tensors`."""
-        return {suffix.removeprefix(f"{self.name}_"): tensor for suffix, tensor in tensors.items()}
-
-    def blank(self, site: Site) -> Leaves:
-        """Trainable leaves at identity, with this config's names and shapes."""
-        identity = self.identity(site, self.size(site))[0]
-        return {name: identity[name] for name in self.trainable(site)}
-
-    def held(self, site: Site) -> Leaves:
-        """What a file must hold of a site, at identity: the trainable leaves and the buffers."""
-        trainable, fixed = self.identity(site, self.size(site))
-        return {name: trainable[name] for name in self.trainable(site)} | {name: fixed[name] for name in self.buffers(site)}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
-        """This config in the words of PEFT's `adapter_config.json`; None where PEFT cannot say it."""
-        return None
-
-    @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a PEFT config is this method's."""
-        return cls.peft_type is not None and config.get("peft_type") == cls.peft_type
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        """Inverse of `to_peft`. Keys it does not pop from a copy must be at PEFT's defaults (`peft.read_config`)."""
-        raise GraftaxError(f"PEFT's {config.get('peft_type')} cannot be read as {cls.name}.")
-
     # -- identity of the compiled program -----------------------------------------------------------------------------
 
     @property
@@ -259,26 +217,6 @@ class Method(ABC):
         return cls(**{name: read[kinds[name]](value) for name, value in zip(cls.traced, values, strict=True)})
 
 
-def matches(targets: str | Sequence[str], path: str) -> bool:
-    """PEFT's rule: a string is a regex for the whole path, a list holds whole paths or dotted suffixes."""
-    if isinstance(targets, str):
-        return fullmatch(targets, path) is not None
-    return any(path == t or path.endswith(f".{t}") for t in targets)
-
-
-def file_key(site: Site, suffix: str) -> str:
-    """Key of a tensor in an adapter file."""
-    return MODEL_PREFIX + (f"{site.path}.{suffix}" if site.path else suffix)
-
-
-def pattern_value(patterns: Mapping[str, T], path: str, default: T) -> T:
-    """PEFT's rule for rank and alpha patterns: the first key that, as a regex, matches the end of the path at a dot."""
-    for key, value in patterns.items():
-        if fullmatch(rf"(.*\.)?({key})", path):
-            return value
-    return default
-
-
 def zeros(*shape: int) -> np.ndarray:
     """Zeros to be read: one number that stands for all, so that a size costs no memory until it is found to be true."""
     return np.ndarray(shape, np.float32, _ZERO, strides=(0,) * len(shape))
@@ -287,3 +225,11 @@ def zeros(*shape: int) -> np.ndarray:
 def scalar(value: float) -> np.ndarray:
     """A strongly typed float32 scalar: a Python float would be weakly typed and compile again."""
     return np.asarray(value, np.float32)
+
+
+def padded(array: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An array in a larger shape, with zeros behind it on every axis."""
+    array = np.asarray(array)
+    if array.shape == shape:
+        return array
+    return np.pad(array, [(0, room - n) for n, room in zip(array.shape, shape, strict=True)])

@@ -11,13 +11,31 @@ from __future__ import annotations
 import functools
 import re
 import warnings
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from ..errors import GraftaxError
 
 _LONGEST = 20_000  # characters of a pattern
 _MEMORY = 1 << 20  # bytes of a compiled one
 _AMBIGUOUS = ("{,", "[:")  # a{,2} is a repetition to Python and a text to RE2, [[:alpha:]] a class to RE2 alone
+
+T = TypeVar("T")
+
+
+def matches(targets: str | Sequence[str], path: str) -> bool:
+    """PEFT's rule: a string is a regex for the whole path, a list holds whole paths or dotted suffixes."""
+    if isinstance(targets, str):
+        return fullmatch(targets, path) is not None
+    return any(path == t or path.endswith(f".{t}") for t in targets)
+
+
+def pattern_value(patterns: Mapping[str, T], path: str, default: T) -> T:
+    """PEFT's rule for rank and alpha patterns: the first key that, as a regex, matches the end of the path at a dot."""
+    for key, value in patterns.items():
+        if fullmatch(rf"(.*\.)?({key})", path):
+            return value
+    return default
 
 
 def fullmatch(pattern: str, path: str) -> Any:

@@ -76,6 +76,11 @@ class Site:
         """A kernel of this shape with its axes in a checkpoint's order; `transpose(site.axes)` goes back."""
         return kernel.transpose(np.argsort(self.axes))
 
+    @property
+    def inputs(self) -> int:
+        """Of a linear layer or a convolution: channels of what enters it, of all groups."""
+        return self.shape[-2] * (self.geometry.groups if self.geometry else 1)
+
 
 class LinearWeights(NamedTuple):
     kernel: jax.Array  # [in, out]

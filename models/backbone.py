@@ -32,6 +32,7 @@ from .fingerprint import fingerprint_of
 from .inputs import Inputs
 from .network import Unrolled
 from .parts import Part, Weight
+from .processor import Processor
 from .quantised import dense
 
 _UNROLLED = 12  # layers at most
@@ -123,6 +124,15 @@ class Backbone(Shown):
     def _layers(self) -> int:
         """Of all stacks, counted as often as they are applied."""
         return sum(layers.shared or layers.count for layers in self.family.stacks(self.config))
+
+    @cached_property
+    def processor(self) -> Processor:
+        """What stands between rows and it (`processor.py`); for one thread at a time."""
+        return self.new_processor()
+
+    def new_processor(self) -> Processor:
+        """One more: whoever may be called from several threads has its own."""
+        return self.family.processor.of(self)
 
     @cached_property
     def layers(self) -> Unrolled:

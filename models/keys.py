@@ -47,6 +47,12 @@ def size(default: int | None, field: str = "", most: int = _LARGEST, least: int 
     return Key(default, lambda v: _whole(v) and least <= v <= most, f"a whole number from {least} to {most:,}", field)
 
 
+def sizes(default: tuple[int, ...]) -> Key:
+    """A list of whole numbers."""
+    one = size(None)
+    return Key(default, lambda v: isinstance(v, list | tuple) and bool(v) and all(map(one.allows, v)), "a list of sizes")
+
+
 def layers(default: int | None, field: str = "") -> Key:
     return size(default, field, _LAYERS)
 

@@ -31,8 +31,8 @@ from .quantised import QTYPES, quantiser
 from .registry import family_of
 from .stack import REMAT
 
-#: Of checkpoints from before transformers left them out: no weights.
-_BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq")
+#: No weights: what checkpoints had before transformers left it out, and how long a batch norm has been trained.
+_BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", ".num_batches_tracked")
 _BUFFERS += (
     "EncDecAttention.relative_attention_bias.weight",
     ".attn.bias",

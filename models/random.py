@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,20 +10,26 @@ import numpy as np
 
 from .backbone import Backbone
 from .load import stack_weights
+from .parts import Part
 from .registry import family_of
 
 
 def random_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
-    """A checkpoint's tensors for a Hugging Face config: normal weights of scale 0.02, norms near one, small biases."""
+    """A checkpoint's tensors for a Hugging Face config: normal weights, norms near one, small biases."""
     family = family_of(config.get("model_type"))
     typed = family.configure(config)
     random = np.random.default_rng(seed)
     tensors = {}
     for part in family.parts(typed):
         for weight in part.weights(family.layer_paths(typed)):
-            noise = 0.02 * random.standard_normal(weight.stored_shape, np.float32)
+            noise = _spread(part) * random.standard_normal(weight.stored_shape, np.float32)
             tensors[weight.key] = noise + 1.0 if weight.leaf in ("scale", "var") else noise
     return tensors
+
+
+def _spread(part: Part) -> float:
+    """That of a convolution keeps what many of them make of a picture from growing or fading (He et al., arXiv:1502.01852)."""
+    return math.sqrt(2.0 / math.prod(part.shape[:-1])) if part.kind == "conv" else 0.02
 
 
 def random_backbone(

@@ -222,7 +222,8 @@ class _Pass:
         """
         if begin >= end:
             return h
-        if held_by_layer(self.stack.layers):
+        alone = len(self.stack.layer_of) == 1  # a layer that may make something of another shape, which no loop can
+        if alone or held_by_layer(self.stack.layers):
             for application in range(begin, end):
                 h = apply(h, self.layer_of[application], application)
                 if states is not None:

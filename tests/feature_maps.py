@@ -28,7 +28,7 @@ HEIGHT, WIDTH = 9, 8
 def site_of(case: str) -> Site:
     (channels, out, height, width), geometry = CASES[case]
     shape = (height, width, channels // geometry.groups, out)
-    return Site("conv_in", "conv", "block.conv", shape, geometry=geometry, hidden=out, within="block.conv")
+    return Site("conv_in", "conv", "block.conv", shape, "conv_in", geometry=geometry, hidden=out, within="block.conv")
 
 
 def weights_of(case: str, seed: int = 0) -> ConvWeights:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,16 +34,12 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Count, Rate, Size, SizeOrZero, Within
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, AtSites, Begun, Keys, Leaves, Method, States, scalar, zeros
 from ..sites import LinearWeights, Site
 from .dropout import dropout
 
 if TYPE_CHECKING:
     from .starts import Rows
-
-#: Fields that are PEFT's in name, meaning and default, beside `init_r` and `target_r`.
-_SCHEDULE = ("tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step")
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,6 @@ class AdaLoRA(Method):
     roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     padded: ClassVar[dict[str, int]] = {"p": 0, "e": 0, "q": 0}
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "ADALORA"
 
     init_r: Size = 12  # rank of every site at the start
     target_r: SizeOrZero = 8  # mean rank at the end
@@ -112,47 +107,6 @@ class AdaLoRA(Method):
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         change = state["scale"] * (state["q"].T * state["e"] @ state["p"])
         return frozen._replace(kernel=frozen.kernel + change)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {
-            "lora_A": np.asarray(leaves["q"]),
-            "lora_B": np.asarray(leaves["p"]).T,
-            "lora_E": np.asarray(leaves["e"])[:, None],
-        }
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"q": tensors["lora_A"], "p": tensors["lora_B"].T, "e": tensors["lora_E"][:, 0]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "init_r": self.init_r,
-            "target_r": self.target_r,
-            **{name: getattr(self, name) for name in _SCHEDULE},
-            "total_step": self.total_step or self.tinit + self.tfinal + 1,  # PEFT wants one, also where nothing was trained
-            "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout,
-            "rank_pattern": {key: list(left) for key, left in self.rank_pattern.items()} or None,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_lora_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        for unread in ("init_lora_weights", "r"):  # what it began from, and a rank that PEFT does not read either
-            config.pop(unread, None)
-        init_r = config.pop("init_r", 12)
-        return cls(
-            init_r=init_r,
-            # PEFT's schedule cannot reach a larger one, but adapters are trained there without calling it
-            target_r=min(config.pop("target_r", 8), init_r),
-            **{name: value for name in _SCHEDULE if (value := config.pop(name, None)) is not None},
-            alpha=config.pop("lora_alpha", 8),
-            dropout=config.pop("lora_dropout", 0.0),
-            rank_pattern=config.pop("rank_pattern", None) or {},
-            targets=peft.read_targets(config, sites),
-        )
 
 
 @dataclass(frozen=True)

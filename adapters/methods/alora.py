@@ -17,9 +17,9 @@ are graftax's own. A tokenizer may write the invocation otherwise in a text than
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,6 @@ from ..method import Begun, Keys, Leaves
 from ..sites import FAR, Place, Site
 from .lora import LoRA
 from .starts import DRAWN, Rows
-
-_WORD = "alora_invocation_tokens"
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,6 @@ class ALoRA(LoRA):
     placed: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False
     allowed: ClassVar[tuple[str, ...]] = DRAWN
-    peft_task: ClassVar[str | None] = "CAUSAL_LM"
 
     invocation: tuple[Count, ...] = ()  # ids of the tokens that call it; there must be some
 
@@ -96,25 +93,6 @@ class ALoRA(LoRA):
         if isinstance(y, Place):
             return y._replace(called=called(state["invocation"], x, y))
         return y + jnp.where(state["called"][..., None], self.update(state, x, frozen, key), 0.0)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {} if site.kind == "text" else super().tensors(site, leaves)
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {} if site.kind == "text" else super().leaves(site, tensors)
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        linear = [site for site in chosen if site.kind == "linear"]
-        return super().to_peft(linear, sites) | {_WORD: list(self.invocation)}
-
-    @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
-        return super().reads(config) and config.get(_WORD) is not None
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        invocation = config.pop(_WORD)
-        return replace(super().from_peft(config, sites), invocation=invocation)
 
 
 def called(invocation: jax.Array, ids: jax.Array, place: Place) -> jax.Array:

@@ -1,6 +1,6 @@
 """BitFit: train the biases and nothing else (Ben Zaken et al., 2021, arXiv:2106.10199).
 
-    y = y + d            d [out], at every linear layer and every layer norm of the encoder
+    y = y + d            d [out], at every linear layer, convolution and norm that has a bias
 
 d is the change of the bias, so it starts at zero and an empty slot is zero.
 """
@@ -25,7 +25,7 @@ class BitFit(Method):
     name: ClassVar[str] = "bitfit"
     summary: ClassVar[str] = "trains the biases alone"
     count: ClassVar[str] = "out"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm")
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv", "norm")
     mergeable: ClassVar[bool] = True
 
     def select(self, sites: Sequence[Site]) -> list[Site]:

@@ -13,7 +13,7 @@ PEFT without its CUDA extension takes one factor, whatever the config says: its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -23,7 +23,6 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import SizeOrZero, Within
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
 
@@ -39,7 +38,6 @@ class BOFT(Method):
     roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("boft_block_size", "boft_block_num", "boft_n_butterfly_factor")
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "BOFT"
 
     boft_block_size: SizeOrZero = 4  # c
     boft_block_num: SizeOrZero = 0  # n; either this or the block size, the other 0
@@ -103,35 +101,6 @@ class BOFT(Method):
         q = state["q"]
         skew = 0.5 * (q - q.swapaxes(-1, -2))
         return -2.0 * jnp.linalg.solve(jnp.eye(q.shape[-1], dtype=q.dtype) + skew, skew)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"boft_R": np.asarray(leaves["q"]), "boft_s": np.asarray(leaves["s"])[:, None]}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"q": tensors["boft_R"], "s": tensors["boft_s"].reshape(-1)}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "boft_block_size": self.boft_block_size,
-            "boft_block_num": self.boft_block_num,
-            "boft_n_butterfly_factor": self.boft_n_butterfly_factor,
-            "boft_dropout": 0.0,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> BOFT:
-        config.pop("init_weights", None)  # how the weights began, not what they do
-        config.pop("boft_dropout", None)  # of training alone
-        return cls(
-            boft_block_size=config.pop("boft_block_size", 4),
-            boft_block_num=config.pop("boft_block_num", 0),
-            boft_n_butterfly_factor=config.pop("boft_n_butterfly_factor", 1),
-            targets=peft.read_targets(config, sites),
-        )
 
 
 def _together(x: jax.Array, factor: int, width: int) -> jax.Array:

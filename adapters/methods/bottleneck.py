@@ -44,10 +44,10 @@ ACTIVATIONS = {
     "tanh": jnp.tanh,
 }
 _PLACES: dict[str, tuple[tuple[str, ...], float | str]] = {  # roles of the sites, and the scaling unless the user says another
-    "houlsby": (("attention_branch", "ffn_branch"), 1.0),
-    "pfeiffer": (("ffn_branch",), 1.0),
-    "parallel": (("ffn_branch",), 4.0),
-    "plus": (("ffn_branch",), "channel"),
+    "houlsby": (("attention_branch", "ffn_branch", "conv_branch"), 1.0),
+    "pfeiffer": (("ffn_branch", "conv_branch"), 1.0),
+    "parallel": (("ffn_branch", "conv_branch"), 4.0),
+    "plus": (("ffn_branch", "conv_branch"), "channel"),
     "post": (("ffn_norm",), "channel"),
 }
 

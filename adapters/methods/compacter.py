@@ -29,7 +29,7 @@ from ..method import Leaves, Method, zeros
 from ..sites import Site
 from .bottleneck import ACTIVATIONS
 
-_PLACES = {"houlsby": ("attention_branch", "ffn_branch"), "pfeiffer": ("ffn_branch",)}
+_PLACES = {"houlsby": ("attention_branch", "ffn_branch", "conv_branch"), "pfeiffer": ("ffn_branch", "conv_branch")}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ cos and sin of the rows by those of the columns, x D would cost more unless 2 n 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Within
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from ..sites import LinearWeights, Site
 from .sparse import places, spread
@@ -42,7 +41,6 @@ class FourierFT(Method):
     padded: ClassVar[dict[str, int]] = {"spectrum": 0, "place": 0}
     mergeable: ClassVar[bool] = True
     fresh_within: ClassVar[float | None] = None
-    peft_type: ClassVar[str] = "FOURIERFT"
 
     n_frequency: Annotated[int, Within(1, below=1 << 31)] = 1000  # n
     scaling: float = 150.0  # s
@@ -73,33 +71,6 @@ class FourierFT(Method):
         rows, out = frozen.kernel.shape
         spectrum = spread(jnp.asarray(state["spectrum"]), state["place"], (out, rows))
         return frozen._replace(kernel=frozen.kernel + state["scale"] * jnp.fft.ifft2(spectrum).real.T)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"fourierft_spectrum": np.asarray(leaves["spectrum"])}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"spectrum": tensors["fourierft_spectrum"]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "n_frequency": self.n_frequency,
-            "scaling": self.scaling,
-            "random_loc_seed": self.random_loc_seed,
-            "init_weights": self.init_weights,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> FourierFT:
-        return cls(
-            n_frequency=config.pop("n_frequency", 1000),
-            scaling=config.pop("scaling", 150.0),
-            random_loc_seed=config.pop("random_loc_seed", 777),
-            init_weights=config.pop("init_weights", False),
-            targets=peft.read_targets(config, sites),
-        )
 
 
 def shuffled(count: int, first: int, seed: int) -> np.ndarray:

@@ -32,8 +32,8 @@ class Full(Method):
     name: ClassVar[str] = "full"
     summary: ClassVar[str] = "every weight is trained (of a tied table what is read, not what is said); the yardstick"
     count: ClassVar[str] = "all of it"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear", "norm", "embedding")
-    through_weights: ClassVar[tuple[str, ...]] = ("linear", "norm")
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv", "norm", "embedding")
+    through_weights: ClassVar[tuple[str, ...]] = ("linear", "conv", "norm")
     mergeable: ClassVar[bool] = True
 
     last: Count = 0  # train this many of the last layers and what lies above them alone; 0: everything
@@ -46,7 +46,7 @@ class Full(Method):
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         if site.kind == "embedding":
             return {"table": zeros(*site.shape)}, {}
-        weight = {"kernel" if site.kind == "linear" else "scale": zeros(*site.shape)}
+        weight = {"scale" if site.kind == "norm" else "kernel": zeros(*site.shape)}
         return weight | ({"bias": zeros(site.shape[-1])} if site.biased else {}), {}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
@@ -54,4 +54,4 @@ class Full(Method):
         return y + jnp.take(state["table"], x, axis=0, mode="clip")
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
-        return type(frozen)(**{name: weight + state.get(name, 0.0) for name, weight in frozen._asdict().items()})
+        return frozen._replace(**{name: getattr(frozen, name) + change for name, change in state.items()})

@@ -42,7 +42,7 @@ class Gated(Method):
     placed: ClassVar[bool] = True
     whole_text: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False
-    peft_type: ClassVar[str | None] = None
+    virtual: ClassVar[bool] = False  # its files have a tensor for each layer
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         return super().select([site for site in sites if site.layer is not None or site.kind == "input"])
@@ -72,9 +72,6 @@ class Gated(Method):
         score = jnp.where(own, jax.nn.sigmoid(h @ state["gate"] + state["gate_bias"]), 0.0)
         tokens = jnp.maximum(jnp.sum(own, axis=-1, keepdims=True), 1)
         return (jnp.sum(score, axis=-1, keepdims=True) / tokens.astype(score.dtype))[..., None]
-
-    # one tensor for each leaf, where the plain methods' files have PEFT's form
-    export, restore, tensors, leaves = Method.export, Method.restore, Method.tensors, Method.leaves
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ where that model reads the pooler, as AdapterHub's do.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Rate, Within
@@ -93,24 +92,3 @@ class Head(Method):
             x = dropout(x, state["dropout"], keys[1])
         logits = x @ state["kernel"].T
         return logits + state["bias"] if "bias" in state else logits
-
-    # -- files: the modules of Hugging Face's task model, so that PEFT's `modules_to_save` finds them ------------------
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        named = {f"{self.modules[-1]}.weight": leaves["kernel"]}
-        if self.biased:
-            named[f"{self.modules[-1]}.bias"] = leaves["bias"]
-        if self.hidden != "none":
-            named[f"{self.modules[0]}.weight"] = leaves["hidden"].T
-            named[f"{self.modules[0]}.bias"] = leaves["hidden_bias"]
-        return {name: np.asarray(tensor) for name, tensor in named.items()}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        last = self.modules[-1]
-        leaves = {"kernel": tensors[f"{last}.weight"]}
-        if self.biased:
-            leaves["bias"] = tensors[f"{last}.bias"]
-        if self.hidden != "none":
-            first = self.modules[0]
-            leaves |= {"hidden": tensors[f"{first}.weight"].T, "hidden_bias": tensors[f"{first}.bias"]}
-        return leaves

@@ -15,15 +15,12 @@ rank_pattern is refused: PEFT 0.21 writes it and does not follow it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import jax
-import numpy as np
 
 from ...typed import Size
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
 
@@ -40,7 +37,6 @@ class HiRA(Method):
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "HIRA"
 
     r: Size = 32  # rank of what multiplies the weights
 
@@ -57,23 +53,3 @@ class HiRA(Method):
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         return frozen._replace(kernel=frozen.kernel * (1.0 + state["a"].T @ state["b"]))
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"hira_A": np.asarray(leaves["a"]), "hira_B": np.asarray(leaves["b"]).T}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"a": tensors["hira_A"], "b": tensors["hira_B"].T}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        for only_training in ("init_weights", "hira_dropout"):
-            config.pop(only_training, None)
-        return cls(r=config.pop("r", 32), targets=peft.read_targets(config, sites))

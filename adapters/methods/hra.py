@@ -14,16 +14,13 @@ Trainable parameters at a site: r in.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ...typed import Size
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
 
@@ -41,7 +38,6 @@ class HRA(Method):
     traced: ClassVar[tuple[str, ...]] = ("apply_GS",)
     mergeable: ClassVar[bool] = True
     fresh_within: ClassVar[float | None] = None  # see above; for an even r it is rounding
-    peft_type: ClassVar[str] = "HRA"
 
     r: Size = 8  # number of reflections, even for a start that changes nothing
     apply_GS: bool = False  # make the vectors orthogonal first
@@ -83,23 +79,3 @@ class HRA(Method):
         if self.apply_GS:
             return u, jnp.linalg.inv(one + below + below.T) @ u.T
         return u, jax.scipy.linalg.solve_triangular(one + 2.0 * below, one, lower=True, unit_diagonal=True) @ u.T
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"hra_u": np.asarray(leaves["u"])}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"u": tensors["hra_u"]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "apply_GS": self.apply_GS,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> HRA:
-        config.pop("init_weights", None)  # how the weights began, not what they do
-        return cls(r=config.pop("r", 8), apply_GS=config.pop("apply_GS", False), targets=peft.read_targets(config, sites))

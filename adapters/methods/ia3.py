@@ -3,50 +3,53 @@
     keys, values:   y = l * (x W + b)        l [out]
     feed-forward:   y = (l * x) W + b        l [in], on the second matrix, so l scales the activations between the two
 
-Vectors start at one: a fresh adapter changes nothing.
+At convolutions likewise, by channel: l scales what enters the last one of a block, or what leaves one. Vectors start at one: a
+fresh adapter changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..formats.peft import words as peft
-from ..method import Leaves, Method, Targets, matches
-from ..sites import LinearWeights, Site
+from ..method import Leaves, Method, Targets
+from ..patterns import matches
+from ..sites import Site
+
+_SECOND = ("ffn_out", "conv_out")  # roles of what reads the activations within a block
 
 
 @dataclass(frozen=True)
 class IA3(Method):
-    """Rescaling of `linear` sites: keys, values and the feed-forward's second matrix unless `targets` says otherwise.
+    """Rescaling of linear layers and convolutions.
 
-    Where a backbone has one projection for queries, keys and values, that whole one by default, as in PEFT.
+    By default of keys, values, the feed-forward's second matrix, and what enters the last convolution of a block. Where a
+    backbone has one projection for queries, keys and values, that whole one by default, as in PEFT.
     """
 
     name: ClassVar[str] = "ia3"
-    summary: ClassVar[str] = "learned vectors rescale keys, values and feed-forward activations"
+    summary: ClassVar[str] = "learned vectors rescale keys, values and activations within blocks"
     count: ClassVar[str] = "out; in at the feed-forward"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = ("key", "value", "qkv", "ffn_out")
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
+    roles: ClassVar[tuple[str, ...] | None] = ("key", "value", "qkv", *_SECOND)
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "IA3"
 
-    feedforward: Targets = None  # which of the targets scale their input; None: the feed-forward's second matrix
+    feedforward: Targets = None  # which of the targets scale their input; None: what leads out of a block
 
     def scales_input(self, site: Site) -> bool:
         if self.feedforward is None:
-            return site.role == "ffn_out"
+            return site.role in _SECOND
         return matches(self.feedforward, site.path)
 
     def trainable(self, site: Site) -> tuple[str, ...]:
         return ("l_in",) if self.scales_input(site) else ("l_out",)
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        return {"l_in": np.ones(site.shape[0], np.float32), "l_out": np.ones(site.shape[1], np.float32)}, {}
+        return {"l_in": np.ones(site.inputs, np.float32), "l_out": np.ones(site.shape[-1], np.float32)}, {}
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
         return x * state["l_in"] if "l_in" in state else x
@@ -54,34 +57,13 @@ class IA3(Method):
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         return y * state["l_out"] if "l_out" in state else y
 
-    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        kernel, bias = frozen
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        kernel, bias = frozen.kernel, frozen.bias
         if "l_in" in state:
-            kernel = kernel * state["l_in"][:, None]
+            # [in, 1], and of a convolution in groups [in / groups, out]: an output reads the channels of its own group
+            groups = len(state["l_in"]) // kernel.shape[-2]
+            by_group = state["l_in"].reshape(groups, -1).T
+            kernel = kernel * jnp.repeat(by_group, 1 if groups == 1 else kernel.shape[-1] // groups, axis=1)
         if "l_out" in state:
             kernel, bias = kernel * state["l_out"], bias * state["l_out"]
-        return LinearWeights(kernel, bias)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        ((name, vector),) = leaves.items()
-        return {"ia3_l": np.asarray(vector)[None, :] if name == "l_in" else np.asarray(vector)[:, None]}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        (name,) = self.trainable(site)
-        return {name: tensors["ia3_l"].reshape(-1)}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        scaling_input = [site for site in chosen if self.scales_input(site)]
-        return {
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "feedforward_modules": peft.targets_of(self.feedforward, scaling_input, sites) if scaling_input else [],
-            "fan_in_fan_out": False,
-            "init_ia3_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> IA3:
-        config.pop("init_ia3_weights", None)  # how the weights began, not what they do
-        feedforward = config.pop("feedforward_modules", None) or ()
-        targets = peft.read_targets(config, sites)
-        return cls(targets=targets, feedforward=feedforward if isinstance(feedforward, str) else tuple(feedforward))
+        return frozen._replace(kernel=kernel, bias=bias)

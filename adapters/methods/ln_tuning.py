@@ -9,17 +9,11 @@ Trainable parameters at a site: 2d, or d at an RMS norm, which has no bias.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from ..formats.peft import words as peft
 from ..method import Leaves, Method, zeros
 from ..sites import NormWeights, Site
-
-_KEYS = {"scale": "weight", "bias": "bias"}
 
 
 @dataclass(frozen=True)
@@ -32,25 +26,9 @@ class LayerNormTuning(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("norm",)
     through_weights: ClassVar[tuple[str, ...]] = ("norm",)  # the normalised input is not to be had from y where scale is 0
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "LN_TUNING"
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"scale": zeros(*site.shape)} | ({"bias": zeros(*site.shape)} if site.biased else {}), {}
 
     def merge(self, frozen: NormWeights, state: Leaves) -> NormWeights:
         return NormWeights(*(weight + state.get(name, 0.0) for name, weight in frozen._asdict().items()))
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        merged = self.merge(site.weights(), leaves)._asdict()
-        return {f"ln_tuning_layers.{_KEYS[name]}": np.asarray(merged[name]) for name in leaves}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        frozen, keys = site.weights()._asdict(), {key.rpartition(".")[2]: tensor for key, tensor in tensors.items()}
-        return {name: keys[key] - frozen[name] for name, key in _KEYS.items() if key in keys}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {"target_modules": peft.targets_of(self.targets, chosen, sites)}
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> LayerNormTuning:
-        return cls(targets=peft.read_targets(config, sites))

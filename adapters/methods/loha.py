@@ -13,12 +13,10 @@ Which it is follows from the shapes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
-import numpy as np
 
 from ..method import Leaves, scalar, zeros
 from ..sites import Site
@@ -34,7 +32,6 @@ class LoHa(Lycoris):
     count: ClassVar[str] = "2r (in + out)"
     # in every factor: the pad of one would be trained through what is not zero in the others
     padded: ClassVar[dict[str, int]] = {"w1_a": 0, "w1_b": 0, "w2_a": 0, "w2_b": 0}
-    peft_type: ClassVar[str] = "LOHA"
 
     def size(self, site: Site) -> int:
         return self.rank(site)
@@ -64,13 +61,6 @@ class LoHa(Lycoris):
 
     def change(self, state: Leaves) -> jax.Array:
         return (state["w1_b"].T @ state["w1_a"]) * (state["w2_b"].T @ state["w2_a"])
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {f"hada_{name}": np.asarray(leaf).T if name.endswith("a") else np.asarray(leaf) for name, leaf in leaves.items()}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        named = {suffix.removeprefix("hada_"): tensor for suffix, tensor in tensors.items()}
-        return {name: tensor.T if name.endswith("a") else tensor for name, tensor in named.items()}
 
 
 def _products(one: jax.Array, two: jax.Array) -> jax.Array:

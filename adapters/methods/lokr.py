@@ -14,13 +14,11 @@ products cheap. Where C2 is a product, its factors are applied one after the oth
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Within
@@ -38,7 +36,6 @@ class LoKr(Lycoris):
     count: ClassVar[str] = "l m + r (k + n), with l k = out, m n = in"
     padded: ClassVar[dict[str, int]] = {"w1_a": 1, "w1_b": 0, "w2_a": 1, "w2_b": 0}
     traced: ClassVar[tuple[str, ...]] = ("decompose_factor",)  # shapes follow from it
-    peft_type: ClassVar[str] = "LOKR"
 
     decompose_both: bool = False  # C1 may be of low rank too
     #: the smaller half of in and out, where it divides them; -1: near the square root
@@ -88,22 +85,6 @@ class LoKr(Lycoris):
 
     def change(self, state: Leaves) -> jax.Array:
         return jnp.kron(_whole(state, "w1"), _whole(state, "w2")).T
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {f"lokr_{name}": np.asarray(leaf) for name, leaf in leaves.items()}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {suffix.removeprefix("lokr_"): tensor for suffix, tensor in tensors.items()}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        cut = {"decompose_both": self.decompose_both, "decompose_factor": self.decompose_factor}
-        return super().to_peft(chosen, sites) | cut
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site], **more: Any) -> Self:
-        config.pop("rank_dropout_scale", None)  # of training
-        both, factor = config.pop("decompose_both", False), config.pop("decompose_factor", -1)
-        return super().from_peft(config, sites, decompose_both=both, decompose_factor=factor, **more)
 
 
 def factorization(length: int, factor: int) -> tuple[int, int]:

@@ -5,7 +5,8 @@
 A starts uniform (Kaiming with a = sqrt(5), as in PEFT and torch's Linear), B at zero, so a fresh adapter changes nothing.
 rsLoRA's scale (Kalajdzievski, 2023, arXiv:2312.03732) keeps the size of the update independent of the rank. On an embedding,
 y = W[ids] + s A^T[ids] B with A starting at zero and B normal, as in PEFT. `start` names other beginnings; `starts.py` says
-what they are. With `bias` a site has a change of its bias, too: y = x W + b + s ((x A^T) B + d), d [out] from zero.
+what they are. With `bias` a site has a change of its bias, too: y = x W + b + s ((x A^T) B + d), d [out] from zero. At a
+convolution x is a patch of the feature map (`patches.py`).
 
 Both factors keep the rank first: dA = (dy B^T)^T x then transposes the thin matrix and not x, and a rank is padded
 by rows of zeros in *both* (with zeros in B alone the pad would start to train, and the rank would silently grow).
@@ -16,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +25,10 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Rate, Size
-from ..formats.peft import words as peft
-from ..method import QUERY_VALUE, Begun, Keys, Leaves, Method, States, pattern_value, scalar, zeros
-from ..sites import Site, TableWeights
-from . import starts
+from ..method import CONVOLUTIONS, QUERY_VALUE, Begun, Keys, Leaves, Method, States, scalar, zeros
+from ..patterns import pattern_value
+from ..sites import ConvWeights, Site, TableWeights
+from . import patches, starts
 from .dropout import dropout
 
 _DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
@@ -35,17 +36,16 @@ _DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
 
 @dataclass(frozen=True)
 class LoRA(Method):
-    """Low-rank adaptation of `linear` and `embedding` sites; query and value projections unless `targets` says otherwise."""
+    """Low-rank adaptation of weights: queries and values, and convolutions in blocks, unless `targets` says otherwise."""
 
     name: ClassVar[str] = "lora"
     summary: ClassVar[str] = "low-rank update of the weights, y += s x A^T B"
     count: ClassVar[str] = "r (in + out)"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear", "embedding")
-    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv", "embedding")
+    roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
     fast: ClassVar[tuple[str, ...]] = ("b",)
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str | None] = "LORA"
     allowed: ClassVar[tuple[str, ...]] = starts.STARTS  # values of `start`
 
     r: Size = 8  # rank
@@ -80,14 +80,14 @@ class LoRA(Method):
         return alpha / math.sqrt(r) if self.rslora else alpha / r
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
-        (rows, out), r = site.shape, self.size(site)
         if site.kind == "embedding":
+            (rows, out), r = site.shape, self.size(site)
             return {"a": zeros(r, rows), "b": jax.random.normal(key, (r, out))}
-        return self._factors(key, site) | ({"bias": zeros(out)} if self.bias else {})
+        return self._factors(key, site) | ({"bias": zeros(site.shape[-1])} if self.bias else {})
 
     def _factors(self, key: jax.Array, site: Site) -> Leaves:
-        """Of a linear layer, at the start."""
-        (rows, out), r = site.shape, self.size(site)
+        """Of a linear layer or a convolution, at the start."""
+        (rows, out), r = patches.factor_sizes(site), self.size(site)
         if self.start == "gaussian":
             return {"a": jax.random.normal(key, (r, rows)) / r, "b": zeros(r, out)}
         if self.start == "orthogonal":
@@ -100,7 +100,24 @@ class LoRA(Method):
         tables = ", ".join(site.path for site in chosen if site.kind == "embedding")
         if self.bias and tables:
             raise GraftaxError(f"{self.name}: an embedding has no bias; leave {tables} out of its targets.")
+        for site in chosen:
+            self._fits(site)
         return chosen
+
+    def _fits(self, site: Site) -> None:
+        """An error where a convolution does not take this rank or start."""
+        if site.geometry is None:
+            return
+        if self.start not in ("default", "gaussian"):
+            raise GraftaxError(
+                f"{self.name}: start {self.start!r} is for linear layers; {site.path} is a convolution, "
+                "which starts as default or gaussian."
+            )
+        if self.size(site) % site.geometry.groups:
+            raise GraftaxError(
+                f"{self.name}: {site.path} is a convolution of {site.geometry.groups} groups, which share the ranks: "
+                f"its rank must be a multiple of {site.geometry.groups}, got {self.size(site)}."
+            )
 
     def begin(self, sites: Sequence[Site], key: Keys, rows: starts.Rows | None = None) -> Begun:
         if self.start in starts.FROM_ROWS and rows is None:
@@ -133,8 +150,8 @@ class LoRA(Method):
         return {"scale": scalar(self.scale(site)), "dropout": scalar(self.dropout)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        rows, out = site.shape
-        leaves = {"a": zeros(size, rows), "b": zeros(size, out), "bias": zeros(out)}
+        rows, out = patches.factor_sizes(site)
+        leaves = {"a": zeros(size, rows), "b": zeros(size, out), "bias": zeros(site.shape[-1])}
         return leaves, {"scale": scalar(0.0), "dropout": scalar(0.0)}
 
     def trainable(self, site: Site) -> tuple[str, ...]:
@@ -143,20 +160,24 @@ class LoRA(Method):
     def update(self, state: Leaves, x: Any, frozen: Any, key: jax.Array | None) -> jax.Array:
         """x times the change of the weights, through the rank."""
         if isinstance(frozen, TableWeights):
-            low = jnp.take(state["a"].T, x, axis=0, mode="clip")
+            change = jnp.take(state["a"].T, x, axis=0, mode="clip") @ state["b"]
+        elif isinstance(frozen, ConvWeights):
+            change = patches.through_rank(dropout(x, state["dropout"], key), state["a"], state["b"], frozen)
         else:
-            low = dropout(x, state["dropout"], key) @ state["a"].T
-        change = low @ state["b"]
+            change = dropout(x, state["dropout"], key) @ state["a"].T @ state["b"]
         return state["scale"] * (change + state["bias"] if "bias" in state else change)
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         return y + self.update(state, x, frozen, key)
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
-        weight, *bias = frozen
+        weight, *rest = frozen
         if "bias" in state:
-            bias = [bias[0] + state["scale"] * state["bias"]]
-        return type(frozen)(weight + state["scale"] * (state["a"].T @ state["b"]), *bias)
+            rest[0] = rest[0] + state["scale"] * state["bias"]
+        if isinstance(frozen, ConvWeights):
+            patches.refuse_groups(self.name, frozen)
+        change = (state["a"].T @ state["b"]).reshape(weight.shape)
+        return type(frozen)(weight + state["scale"] * change, *rest)
 
     def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
         """Each factor's gradient by the other's inverse Gram matrix (Zhang & Pilanci, 2024, arXiv:2402.02347, eq. 3)."""
@@ -166,49 +187,6 @@ class LoRA(Method):
             return jnp.linalg.solve(gram, grad)
 
         return {**grads, "a": scaled(leaves["b"], grads["a"]), "b": scaled(leaves["a"], grads["b"])}
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        a, b = _SUFFIXES[site.kind]
-        bias = {_BIAS: np.asarray(leaves["bias"])} if "bias" in leaves else {}
-        return {a: np.asarray(leaves["a"]), b: np.asarray(leaves["b"]).T} | bias
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        a, b = _SUFFIXES[site.kind]
-        bias = {"bias": tensors[_BIAS]} if _BIAS in tensors else {}
-        return {"a": tensors[a], "b": tensors[b].T} | bias
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout,
-            "use_rslora": self.rslora,
-            "rank_pattern": dict(self.rank_pattern),
-            "alpha_pattern": dict(self.alpha_pattern),
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            **({"lora_bias": True} if self.bias else {}),
-            "fan_in_fan_out": False,
-            "init_lora_weights": True,  # whatever the start was: PEFT draws, and then reads the file
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        start = _read_start(config)
-        if start != "default" and start not in cls.allowed:
-            raise GraftaxError(f"init_lora_weights={start!r} with {cls.name} is not supported; {_CONVERT}.")
-        kind: Any = cls if start == "default" else OnResidual
-        return kind(
-            r=config.pop("r", 8),
-            alpha=config.pop("lora_alpha", 8),
-            dropout=config.pop("lora_dropout", 0.0),
-            rslora=config.pop("use_rslora", False),
-            rank_pattern=config.pop("rank_pattern", None) or {},
-            alpha_pattern=config.pop("alpha_pattern", None) or {},
-            targets=peft.read_targets(config, sites),
-            start=start,
-            bias=bool(config.pop("lora_bias", False)),
-        )
 
 
 @dataclass(frozen=True)
@@ -264,8 +242,8 @@ class OnResidual(LoRA):
         return super().update(state, x, frozen, key) - super().update(_at_start(state), x, frozen, None)
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
-        weight, *bias = super().merge(frozen, state)
-        return type(frozen)(weight - state["scale"] * (state["a0"].T @ state["b0"]), *bias)
+        weight, *rest = super().merge(frozen, state)
+        return type(frozen)(weight - state["scale"] * (state["a0"].T @ state["b0"]), *rest)
 
     def finished(self, states: States) -> Begun:
         more = math.sqrt(2.0) if self.rslora else 2.0  # alpha, so that the scale stays
@@ -287,30 +265,3 @@ class OnResidual(LoRA):
 
 def _at_start(state: Leaves) -> Leaves:
     return {**state, "a": state["a0"], "b": state["b0"]}
-
-
-_CONVERT = "save it with PEFT's path_initial_model_for_weight_conversion, which makes it plain LoRA"
-
-
-def _read_start(config: dict[str, Any]) -> str:
-    """Pop how PEFT's LoRA began.
-
-    "pissa" and "olora" PEFT repeats on the base model when it loads the file; "default" stands for all that leave the base
-    alone. The others cannot be repeated from a file (PiSSA's fast form draws at random).
-    """
-    began = config.pop("init_lora_weights", True)
-    for key in ("eva_config", "corda_config", "lora_ga_config", "loftq_config"):
-        config.pop(key, None)  # read only at the start
-    began = began.lower() if isinstance(began, str) else began
-    if began is None or isinstance(began, bool) or began in ("gaussian", "eva", "orthogonal", "mica"):
-        return "default"
-    if began in starts.FROM_WEIGHTS:
-        return str(began)
-    raise GraftaxError(f"init_lora_weights={began!r} changed the base model in a way that no file tells; {_CONVERT}.")
-
-
-_BIAS = "lora_B.bias"
-_SUFFIXES = {
-    "linear": ("lora_A.weight", "lora_B.weight"),
-    "embedding": ("lora_embedding_A", "lora_embedding_B"),
-}

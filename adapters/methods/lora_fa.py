@@ -11,9 +11,8 @@ a file is a plain LoRA's: PEFT reads it as one, and so does graftax where grafta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..method import Leaves
 from ..sites import Site
@@ -23,13 +22,13 @@ from .starts import DRAWN
 
 @dataclass(frozen=True)
 class LoRAFA(LoRA):
-    """LoRA with its first factor frozen, on `linear` sites; query and value projections unless `targets` says otherwise."""
+    """LoRA with its first factor frozen; default targets are LoRA's."""
 
     name: ClassVar[str] = "lora_fa"
     summary: ClassVar[str] = "LoRA of which the second factor alone is trained"
     count: ClassVar[str] = "r out"
     allowed: ClassVar[tuple[str, ...]] = DRAWN
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)  # on an embedding A starts at zero, and frozen it would stay there
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")  # on an embedding A starts at zero, and frozen it would stay there
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         trainable, fixed = super().identity(site, size)
@@ -40,7 +39,3 @@ class LoRAFA(LoRA):
 
     def precondition(self, leaves: Leaves, grads: Leaves) -> Leaves:
         return grads
-
-    @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
-        return False  # PEFT's word for it is LoRA's

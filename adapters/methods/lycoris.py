@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import jax
 
 from ...typed import Size
-from ..formats.peft import words as peft
-from ..method import QUERY_VALUE, Leaves, Method, pattern_value, scalar
+from ..method import QUERY_VALUE, Leaves, Method, scalar
+from ..patterns import pattern_value
 from ..sites import LinearWeights, Site
 
 
@@ -45,30 +45,6 @@ class Lycoris(Method):
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         return frozen._replace(kernel=frozen.kernel + state["scale"] * self.change(state))
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "alpha": self.alpha,
-            "rank_pattern": dict(self.rank_pattern),
-            "alpha_pattern": dict(self.alpha_pattern),
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site], **more: Any) -> Self:
-        for only_training in ("init_weights", "rank_dropout", "module_dropout"):
-            config.pop(only_training, None)
-        config.pop("use_effective_conv2d", None)  # of convolutions
-        return cls(
-            r=config.pop("r", 8),
-            alpha=config.pop("alpha", 8),
-            rank_pattern=config.pop("rank_pattern", None) or {},
-            alpha_pattern=config.pop("alpha_pattern", None) or {},
-            targets=peft.read_targets(config, sites),
-            **more,
-        )
 
 
 def uniform(key: jax.Array, *shape: int) -> jax.Array:

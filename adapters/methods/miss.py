@@ -12,17 +12,15 @@ not built and is refused: its change of a block is that block's own product with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Rate, Size, SizeOrZero
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from ..sites import LinearWeights, Site
 from .dropout import dropout
@@ -39,7 +37,6 @@ class MiSS(Method):
     roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("r", "mini_r")
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "MISS"
 
     r: Size = 64  # rows of a shard
     mini_r: SizeOrZero = 0  # columns of a shard, which must divide the outputs; 0: all of them
@@ -70,31 +67,3 @@ class MiSS(Method):
         (r, columns), (width, out) = state["block"].shape, frozen.kernel.shape
         change = jnp.tile(state["block"], (-(-width // r), out // columns))[:width]
         return frozen._replace(kernel=frozen.kernel + change)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"miss_block": np.asarray(leaves["block"])}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"block": tensors["miss_block"]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "mini_r": self.mini_r or 1,
-            "init_weights": "mini" if self.mini_r else True,  # where PEFT says which kind it is
-            "miss_dropout": self.dropout,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        mini_r = config.pop("mini_r", 1)
-        if config.get("init_weights") != "bat":
-            mini_r = mini_r if config.pop("init_weights", True) == "mini" else 0
-        return cls(
-            r=config.pop("r", 64),
-            mini_r=mini_r,
-            dropout=config.pop("miss_dropout", 0.0),
-            targets=peft.read_targets(config, sites),
-        )

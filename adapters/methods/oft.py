@@ -12,10 +12,8 @@ precision of the products. Trainable parameters at a site: in (b - 1) / 2, with 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,6 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import SizeOrZero, Within
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
 
@@ -45,7 +42,6 @@ class OFT(Method):
         "num_cayley_neumann_terms",
     )
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "OFT"
 
     r: SizeOrZero = 0  # number of blocks; either this or the block size, the other 0
     oft_block_size: SizeOrZero = 32  # b
@@ -101,44 +97,6 @@ class OFT(Method):
             total = total + 2.0 * power
         return total + power @ q
 
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"oft_R.weight": np.asarray(leaves["skew"])}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"skew": tensors["oft_R.weight"]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "peft_version": "0.18.0",  # the first with this series; where no version stands, PEFT says to train again
-            "r": self.r,
-            "oft_block_size": self.oft_block_size,
-            "block_share": self.block_share,
-            "use_cayley_neumann": self.use_cayley_neumann,
-            "num_cayley_neumann_terms": self.num_cayley_neumann_terms,
-            "coft": False,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> OFT:
-        config.pop("init_weights", None)  # how the weights began, not what they do
-        config.pop("module_dropout", None)  # of training alone
-        config.pop("eps", None)  # read only with coft
-        series, version = config.pop("use_cayley_neumann", True), str(config.get("peft_version"))
-        if "oft_block_size" not in config or (series and _release(version) < (0, 18)):
-            raise GraftaxError(f"OFT as PEFT {version} had it computes something else (the form changed in 0.14 and 0.18).")
-        return cls(
-            r=config.pop("r", 0),
-            oft_block_size=config.pop("oft_block_size"),
-            block_share=config.pop("block_share", False),
-            use_cayley_neumann=series,
-            num_cayley_neumann_terms=config.pop("num_cayley_neumann_terms", 5),
-            targets=peft.read_targets(config, sites),
-        )
-
 
 def nearest_divisor(number: int, wanted: int) -> int:
     """The divisor of `number` nearest to the one wanted, the lower of two, as PEFT chooses it."""
@@ -153,8 +111,3 @@ def skew(entries: jax.Array) -> jax.Array:
     place[above] = np.arange(len(above[0]))
     upper = jnp.where(np.triu(np.ones((width, width), bool), 1), entries[..., place], 0.0)
     return upper - upper.swapaxes(-1, -2)
-
-
-def _release(version: str) -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

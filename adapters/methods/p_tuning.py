@@ -15,14 +15,11 @@ A fresh prompt changes the output: all starts at random, as in torch. Trainable 
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
-import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import SizeOrZero
@@ -40,7 +37,6 @@ class PTuning(PromptTuning):
     count: ClassVar[str] = "n e + 2 h e + h^2 + 2 h + e"
     padded: ClassVar[dict[str, int]] = {"embedding": 0, "prompt": 0, "mask": 0}
     traced: ClassVar[tuple[str, ...]] = ("encoder_hidden_size",)
-    peft_type: ClassVar[str] = "P_TUNING"
 
     encoder_hidden_size: SizeOrZero = 0  # h; 0: e, the width of the word embeddings
 
@@ -83,21 +79,5 @@ class PTuning(PromptTuning):
         network = {"embedding", "w1", "b1", "w2", "b2", "w3", "b3"}
         return {name: leaf for name, leaf in state.items() if name not in network} | {"prompt": self.rows(state)}
 
-    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        with jax.default_matmul_precision("highest"):  # wherever it is saved: the file must answer as the network does
-            return super().export(states)
-
     def held(self, site: Site) -> Leaves:
         return {"prompt": zeros(self.tokens, *site.shape)}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
-        config = super().to_peft(chosen, sites) or {}
-        del config["prompt_tuning_init"]
-        return {**config, "encoder_hidden_size": self.encoder_hidden_size or config["token_dim"]}
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        hidden = config.pop("encoder_hidden_size", None) or 0
-        for only_training in ("encoder_reparameterization_type", "encoder_num_layers", "encoder_dropout"):
-            config.pop(only_training, None)  # of the network, which the file does not hold
-        return dataclasses.replace(super().from_peft(config, sites), encoder_hidden_size=hidden)

@@ -9,7 +9,6 @@ tokens are masked off. Unlike the other methods a fresh prefix changes the outpu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,7 +31,7 @@ class Prefix(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("attention", "input")
     padded: ClassVar[dict[str, int]] = {"key": 0, "value": 0, "mask": 0}
     fresh_within: ClassVar[float | None] = None
-    peft_type: ClassVar[str | None] = "PREFIX_TUNING"
+    virtual: ClassVar[bool] = True
 
     tokens: Size = 16  # n
     shifted: bool = True  # the real tokens' positions start after the virtual ones, as in PEFT; in `adapters` they do not
@@ -77,35 +76,3 @@ class Prefix(Method):
         return KeyValue(key, value, in_front(state["mask"], y.mask, -1))
 
     # PEFT keeps one tensor [tokens, layers * 2 * hidden]: key and value of layer 0, of layer 1, ...
-
-    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        layers = sorted((s for s in states if s.kind == "attention"), key=lambda s: s.layer or 0)
-        pairs = [np.asarray(states[site][leaf]) for site in layers for leaf in ("key", "value")]
-        return {"prompt_embeddings": np.concatenate(pairs, axis=1)}
-
-    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        layers = sorted((s for s in like if s.kind == "attention"), key=lambda s: s.layer or 0)
-        pairs = np.split(tensors["prompt_embeddings"], 2 * len(layers), axis=1)
-        states: dict[Site, Leaves] = {s: {} for s in like if s.kind == "input"}
-        return states | {site: {"key": pairs[2 * i], "value": pairs[2 * i + 1]} for i, site in enumerate(layers)}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
-        layers = [s for s in chosen if s.kind == "attention"]
-        if not self.shifted or len({s.stack for s in layers}) > 1:  # PEFT gives an encoder none, and a decoder one for both
-            return None
-        return {
-            "num_virtual_tokens": self.tokens,
-            "num_layers": len(layers),
-            "token_dim": layers[0].shape[0],
-            "prefix_projection": False,
-            "num_transformer_submodules": 1,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Prefix:
-        for shape_only in ("num_layers", "token_dim", "num_attention_heads", "num_transformer_submodules"):
-            config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
-        # The network that made the prefix is collapsed when PEFT saves; its settings no longer change anything.
-        config.pop("prefix_projection", None), config.pop("encoder_hidden_size", None)
-        config.pop("init_weights", None)  # how it began
-        return cls(tokens=config.pop("num_virtual_tokens", 0) or 0)

@@ -17,9 +17,9 @@ Trainable parameters: n e.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class PromptTuning(Method):
     fresh_within: ClassVar[float | None] = None
     traced: ClassVar[tuple[str, ...]] = ("post",)
     adds_tokens: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "PROMPT_TUNING"
+    virtual: ClassVar[bool] = True
 
     tokens: Size = 16  # n
     post: bool = False  # the rows come behind the norm of the embeddings
@@ -113,33 +113,3 @@ class PromptTuning(Method):
         # Where padding takes no position: transformers sees no ids beside a prompt, and counts it as any other token.
         straight = y.positions[..., :1] + count + jnp.arange(y.positions.shape[-1], dtype=jnp.int32)
         return jnp.where(count > 0, straight, y.positions)
-
-    # -- files: PEFT keeps one tensor [tokens, e], under no module's name ----------------------------------------------
-
-    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        (prompt,) = (self.rows(leaves) for site, leaves in states.items() if self.holds(site))
-        return {"prompt_embeddings": np.asarray(prompt)}
-
-    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        return {site: {"prompt": tensors["prompt_embeddings"]} if self.holds(site) else {} for site in like}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
-        if self.post:
-            return None
-        (site,) = chosen
-        return {
-            "num_virtual_tokens": self.tokens,
-            "num_layers": sum(s.kind == "attention" for s in sites),
-            "num_attention_heads": 1,  # PEFT wants some number, and a prompt has no use for it
-            "token_dim": site.shape[0],
-            "num_transformer_submodules": 1,
-            "prompt_tuning_init": "RANDOM",
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        for shape_only in ("num_layers", "token_dim", "num_transformer_submodules"):
-            config.pop(shape_only, None)  # said again by the tensor's shape, which is checked
-        for start in ("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"):
-            config.pop(start, None)  # how the prompt began, not what it does
-        return cls(tokens=config.pop("num_virtual_tokens", 0) or 0)

@@ -20,22 +20,17 @@ has, which are not trained. `r` is compiled in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import ml_dtypes
 import numpy as np
 
-from ...errors import GraftaxError
 from ...typed import Rate, Seed, Size
-from ..formats.peft import words as peft
-from ..method import QUERY_VALUE, Leaves, Method, file_key, scalar, zeros
+from ..method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from ..sites import LinearWeights, Site
 from .dropout import dropout
-
-_SHARED = {"a": "randlora_A", "b": "randlora_B"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,6 @@ class RandLoRA(Method):
     roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("r",)  # another r is another number of bases: no padding makes one of the other
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "RANDLORA"
 
     r: Size = 32  # rank of each basis; fewer are trained with a greater one
     alpha: float = 640.0  # the update is scaled by alpha / r
@@ -69,7 +63,7 @@ class RandLoRA(Method):
         a = _drawn((seed, 0), small, self.r).T
         # one stream for each basis, so that narrower and fewer ones are the beginning of wider and more
         b = np.stack([_drawn((seed, 1, n), wide, self.r) for n in range(self.bases(small))], axis=1)
-        return {"a": a, "b": _in_a_row(b), "scale": scalar(self.alpha / self.r), "dropout": scalar(self.dropout)}
+        return {"a": a, "b": in_a_row(b), "scale": scalar(self.alpha / self.r), "dropout": scalar(self.dropout)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         small, wide = sorted(site.shape)
@@ -78,7 +72,7 @@ class RandLoRA(Method):
         return {"lambda": zeros(self.r, n), "gamma": zeros(n, small)}, fixed
 
     def buffers(self, site: Site) -> tuple[str, ...]:
-        return tuple(_SHARED)
+        return ("a", "b")
 
     def factors(self, state: Leaves, width: int) -> tuple[jax.Array, jax.Array]:
         """[n r, in] and [n r, out], the scaled copies of A and the bases: D is the one, transposed, times the other."""
@@ -94,67 +88,6 @@ class RandLoRA(Method):
         down, up = self.factors(state, len(frozen.kernel))
         return frozen._replace(kernel=frozen.kernel + state["scale"] * (down.T @ up))
 
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {f"randlora_{name}": np.asarray(leaf) for name, leaf in leaves.items() if name not in _SHARED}
-
-    # One A [r, 1, small] and one B [wide, n, r], under the model's key and every site's.
-
-    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        small, wide = sorted(max(site.shape[axis] for site in states) for axis in (0, 1))
-        a = np.zeros((self.r, 1, small), np.float32)
-        b = np.zeros((wide, self.bases(small), self.r), np.float32)
-        for leaves in states.values():
-            own_a, own_b = np.asarray(leaves["a"]), self._by_basis(np.asarray(leaves["b"]))
-            a[:, 0, : own_a.shape[1]] = own_a
-            b[: own_b.shape[0], : own_b.shape[1]] = own_b
-        keys = {name: self._keys(states, suffix) for name, suffix in _SHARED.items()}
-        return super().export(states) | dict.fromkeys(keys["a"], a) | dict.fromkeys(keys["b"], b)
-
-    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        shared = {name: [tensors[key] for key in self._keys(like, suffix)] for name, suffix in _SHARED.items()}
-        if any(not np.array_equal(copy, copies[0]) for copies in shared.values() for copy in copies):
-            raise GraftaxError("randlora: the sites' copies of the random bases are not the same.")
-        a, b = shared["a"][0], shared["b"][0]
-        states = super().restore(like, tensors)
-        for site, leaves in states.items():
-            small, wide = sorted(site.shape)
-            leaves |= {"a": a[:, 0, :small], "b": _in_a_row(b[:wide, : self.bases(small)])}
-        return states
-
-    @staticmethod
-    def _keys(states: Iterable[Site], suffix: str) -> list[str]:
-        return [f"base_model.{suffix}", *(file_key(site, suffix) for site in states)]
-
-    def _by_basis(self, rows: np.ndarray) -> np.ndarray:
-        """Inverse of `_in_a_row`."""
-        return rows.T.reshape(rows.shape[1], -1, self.r)
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "randlora_alpha": self.alpha,
-            "randlora_dropout": self.dropout,
-            "projection_prng_key": self.projection_prng_key,
-            "save_projection": True,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        for start in ("init_weights", "sparse", "very_sparse"):
-            config.pop(start, None)  # how weights and bases began; the file holds both
-        peft.need_drawn(config, "randlora")
-        return cls(
-            r=config.pop("r", 32),
-            alpha=config.pop("randlora_alpha", 640),
-            dropout=config.pop("randlora_dropout", 0.0),
-            projection_prng_key=config.pop("projection_prng_key", 0),
-            targets=peft.read_targets(config, sites),
-        )
-
 
 def _drawn(seed: tuple[int, ...], width: int, r: int) -> np.ndarray:
     """[width, r], uniform with variance 1, in numbers that PEFT, which holds them as bfloat16, can hold."""
@@ -162,6 +95,6 @@ def _drawn(seed: tuple[int, ...], width: int, r: int) -> np.ndarray:
     return ((2.0 * uniform - 1.0) * np.sqrt(np.float32(3.0))).astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
-def _in_a_row(b: np.ndarray) -> np.ndarray:
+def in_a_row(b: np.ndarray) -> np.ndarray:
     """The rows [n r, wide] of all bases from PEFT's [wide, n, r]: those of one basis beside each other."""
     return np.asarray(b.reshape(len(b), -1).T, order="C")

@@ -11,7 +11,7 @@ Trainable parameters at a site: out, 2 out or 4 out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -21,7 +21,6 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Within
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
 
@@ -39,7 +38,6 @@ class RoAd(Method):
     roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     traced: ClassVar[tuple[str, ...]] = ("variant", "group_size")
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "ROAD"
 
     variant: str = "road_1"  # road_1, road_2 or road_4
     group_size: Annotated[int, Within(2, below=1 << 15)] = 64  # outputs that are paired among themselves
@@ -83,26 +81,3 @@ class RoAd(Method):
             return both[:, 0], both[:, 1]
         one = leaf.reshape(-1, 1 if self.variant == "road_1" else 2, half)
         return one, one
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"road_theta": np.asarray(leaves["theta"]), "road_alpha": np.asarray(leaves["alpha"])}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"theta": tensors["road_theta"], "alpha": tensors["road_alpha"]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "variant": self.variant,
-            "group_size": self.group_size,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> RoAd:
-        config.pop("init_weights", None)  # how the weights began, not what they do
-        return cls(
-            variant=config.pop("variant", "road_1"),
-            group_size=config.pop("group_size", 64),
-            targets=peft.read_targets(config, sites),
-        )

@@ -11,16 +11,15 @@ whole kernel. Trainable parameters at a site: r (in + out).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Seed, Size
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
 from .sparse import places, spread
@@ -38,7 +37,6 @@ class SHiRA(Method):
     through_weights: ClassVar[tuple[str, ...]] = ("linear",)
     padded: ClassVar[dict[str, int]] = {"entries": 0, "place": 0}
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "SHIRA"
 
     r: Size = 32  # r (in + out) entries
     random_seed: Seed = 0  # of the places, which differ from site to site
@@ -68,31 +66,3 @@ class SHiRA(Method):
         rows, out = frozen.kernel.shape
         change = spread(jnp.asarray(state["entries"]), state["place"], (out, rows))
         return frozen._replace(kernel=frozen.kernel + change.T)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        flat = np.asarray(leaves["place"]) - 1
-        indices = np.stack([flat // site.shape[0], flat % site.shape[0]]).astype(np.int32)
-        return {"shira_weight": np.asarray(leaves["entries"]), "shira_indices": indices}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        (row, column), (rows, out) = tensors["shira_indices"], site.shape
-        if row.min() < 0 or row.max() >= out or column.min() < 0 or column.max() >= rows:
-            raise GraftaxError(f"shira: {site.path} is [{out}, {rows}], and shira_indices point outside.")
-        return {"entries": tensors["shira_weight"], "place": places(row.astype(np.int64) * rows + column)}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "mask_type": "random",
-            "random_seed": self.random_seed,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> SHiRA:
-        for key in ("mask_type", "init_weights"):  # how the places were chosen and the entries began: the file has both
-            config.pop(key, None)
-        seed = config.pop("random_seed", None) or 0
-        return cls(r=config.pop("r", 32), random_seed=seed, targets=peft.read_targets(config, sites))

@@ -12,7 +12,7 @@ The ids are data, plus 1, and zeros as filling: adapters with other ids, or more
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,12 +22,9 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Count
-from ..formats.peft import words as peft
 from ..method import Leaves, Method, zeros
 from ..sites import LM_HEAD, Site, TableWeights
 from .sparse import places
-
-ROWS = "trainable_tokens_delta"  # PEFT's name for what are no differences
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,6 @@ class TrainableTokens(Method):
     padded: ClassVar[dict[str, int]] = {"rows": 0, "ids": 0}
     projects: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "TRAINABLE_TOKENS"
-    peft_task: ClassVar[str] = "CAUSAL_LM"  # it keeps no head beside, and of an encoder-decoder's towers the same rows
 
     ids: tuple[Count, ...] = ()  # of the tokens; there must be some
 
@@ -93,24 +88,6 @@ class TrainableTokens(Method):
         table = jnp.asarray(_table(frozen))
         merged = table.at[_index(state, table)].set(state["rows"], mode="drop")
         return TableWeights(merged) if isinstance(frozen, TableWeights) else frozen._replace(kernel=merged.T)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {ROWS: np.asarray(leaves["rows"])}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"rows": tensors[ROWS]}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "token_indices": list(self.ids),
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> TrainableTokens:
-        config.pop("init_weights", None)  # how the rows began: the file has them
-        return cls(ids=config.pop("token_indices", None) or (), targets=peft.read_targets(config, sites))
 
 
 def _shape(site: Site) -> tuple[int, int]:

@@ -14,20 +14,17 @@ are not trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
 from ...typed import Rate, Seed, Size
-from ..formats.peft import words as peft
 from ..method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from ..sites import LinearWeights, Site
 from .dropout import dropout
 
-_SHARED = {"a": "base_model.vera_A", "b": "base_model.vera_B"}
 _WIDTH = 768
 
 
@@ -42,7 +39,6 @@ class VeRA(Method):
     roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
     padded: ClassVar[dict[str, int]] = {"lambda_d": 0, "a": 0, "b": 0}
     mergeable: ClassVar[bool] = True
-    peft_type: ClassVar[str] = "VERA"
 
     r: Size = 256  # rank of the projections
     d_initial: float = 0.1  # where d starts
@@ -66,7 +62,7 @@ class VeRA(Method):
         return {"lambda_b": zeros(out), "lambda_d": zeros(size)}, fixed
 
     def buffers(self, site: Site) -> tuple[str, ...]:
-        return tuple(_SHARED)
+        return ("a", "b")
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         low = dropout(x, state["dropout"], key) @ state["a"].T * state["lambda_d"]
@@ -75,48 +71,6 @@ class VeRA(Method):
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         change = state["a"].T * state["lambda_d"] @ state["b"] * state["lambda_b"]
         return frozen._replace(kernel=frozen.kernel + change)
-
-    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {f"vera_{name}": np.asarray(leaf) for name, leaf in leaves.items() if name not in _SHARED}
-
-    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {suffix.removeprefix("vera_"): tensor for suffix, tensor in tensors.items()}
-
-    # One A [r, in] and one B [out, r] in a file: the widest site's, of which the others' are the beginning.
-
-    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        a, b = (max((np.asarray(at[name]) for at in states.values()), key=lambda t: t.shape[1]) for name in _SHARED)
-        return super().export(states) | {_SHARED["a"]: np.asarray(a, order="C"), _SHARED["b"]: np.asarray(b.T, order="C")}
-
-    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
-        a, b = tensors[_SHARED["a"]], tensors[_SHARED["b"]].T
-        states = super().restore(like, tensors)
-        return {site: own | {"a": a[:, : site.shape[0]], "b": b[:, : site.shape[1]]} for site, own in states.items()}
-
-    def to_peft(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.r,
-            "d_initial": self.d_initial,
-            "vera_dropout": self.dropout,
-            "projection_prng_key": self.projection_prng_key,
-            "save_projection": True,
-            "target_modules": peft.targets_of(self.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
-    @classmethod
-    def from_peft(cls, config: dict[str, Any], sites: Sequence[Site]) -> Self:
-        config.pop("init_weights", None)  # how the weights began, not what they do
-        peft.need_drawn(config, "vera")
-        return cls(
-            r=config.pop("r", 256),
-            d_initial=config.pop("d_initial", 0.1),
-            dropout=config.pop("vera_dropout", 0.0),
-            projection_prng_key=config.pop("projection_prng_key", 0),
-            targets=peft.read_targets(config, sites),
-        )
 
 
 def _drawn(seed: tuple[int, int], width: int, r: int, fan_in: int) -> np.ndarray:

@@ -15,7 +15,8 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="The whole table, as in docs/methods.md.")] = False,
 ) -> None:
     """List the adapter methods."""
-    from ..adapters.methods.registry import METHODS
+    from ..adapters.formats.peft.dialects import dialect_class
+    from ..adapters.methods.registry import all_methods
     from ..adapters.methods.unions import UNIONS
     from .methods_page import markdown as table
 
@@ -23,8 +24,8 @@ def methods(
         print(table(), end="")
         return
     said: dict[str, str] = {}
-    for name, cls in METHODS.items():
-        can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(cls.peft_type))
+    for name, cls in all_methods().items():
+        can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(dialect_class(cls).peft_type))
         said[name] = cls.summary + (f"  [{can}]" if can else "")
     said |= {name: f"{'+'.join(method.name for method in union())} in one adapter" for name, union in UNIONS.items()}
     said["probe"] = f"no method: {said.pop('head')}"

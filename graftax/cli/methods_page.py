@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..adapters.formats.adapterhub.methods import WORDS
+from ..adapters.formats.adapterhub.dialects import DIALECTS
+from ..adapters.formats.peft.dialects import dialect_class
 from ..adapters.methods.registry import METHODS
 
 _HEADER = """# Methods
@@ -11,11 +12,13 @@ Written by `graftax methods --markdown`; a test compares. Every method here trai
 run and in one adapter; is saved, loaded and hot-swapped; and answers its rows of a mixed batch beside rows of the other
 methods. `pytest tests/test_contract_*.py -k NAME -m ""` runs all of that for one of them, on every family of backbones.
 
-- *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like;
+- *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like; for LoRA and its
+  kin at a convolution in is all that its kernel lies over, kh kw in, and out is by group;
   `test_trainable_count_is_the_formula`.
 - *Fresh*: a fresh adapter gives the base's logits bitwise, to the tolerance named, or starts elsewhere;
   `test_fresh_is_nothing_and_random_is_something`.
-- *Merge*: it can be folded into the weights, and combined with others where it changes kernels alone (`graftax combine`);
+- *Merge*: it can be folded into the weights (LoRA and its kin not where a convolution has groups), and combined with others
+  where it changes kernels alone (`graftax combine`);
   `test_merged_equals_unmerged`.
 - *Sizes share a program*: adapters of other sizes swap without compiling, in buckets of powers of two;
   `test_sizes_share_a_program`.
@@ -32,13 +35,14 @@ methods. `pytest tests/test_contract_*.py -k NAME -m ""` runs all of that for on
 def markdown() -> str:
     """The whole page."""
     rows = []
-    there = {cls: words.there for cls, words in WORDS.items()}
+    there = {cls: dialect.there for cls, dialect in DIALECTS.items()}
     for name, cls in METHODS.items():
         within = cls.fresh_within
         fresh = "elsewhere" if within is None else f"{within:.0e}" if within else "bitwise"
         marks = ["yes" if flag else "" for flag in (cls.mergeable, cls.padded)]
         title = f"`{name}`" if name != "head" else "`probe`"
-        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, cls.peft_type or "", there.get(cls, "")]
+        peft, adapterhub = dialect_class(cls).peft_type or "", there.get(cls, "")
+        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, peft, adapterhub]
         cells.append(f"{cls.tolerance:.0e}")
         rows.append("| " + " | ".join(cells) + " |")
     return _HEADER + "\n".join(rows) + "\n"

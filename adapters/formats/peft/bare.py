@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...method import MODEL_PREFIX, matches, pattern_value
-from . import words as peft
+from ...patterns import matches, pattern_value
+from . import config as peft
+from .dialect import MODEL_PREFIX
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone

@@ -1,7 +1,7 @@
 """An adapter's directory of PEFT's own: which methods it holds, what it is for, and whom.
 
-`peft.py` has the words of its config and the rule for reading them; what a method makes of its own is `Method.from_peft`. What
-PEFT's options train beside the method is read by `peft_beside.py`, and an adapter of a bare model by `peft_bare.py`.
+`config.py` has the rule for reading its config; what becomes a method's fields is read by the method's dialect (`dialect.py`).
+What PEFT's options train beside the method is read by `beside.py`, and an adapter of a bare model by `bare.py`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import numpy as np
 
 from ....errors import GraftaxError
 from ...directory import CONFIG
-from ...method import MODEL_PREFIX, Method
+from ...method import Method
 from ...methods.head import Head
-from ...methods.registry import METHODS
+from ...task_words import task_in_peft
 from . import bare as peft_bare
 from . import beside as peft_beside
-from .words import PROMPT_TYPES, refuse_leftovers
+from .config import PROMPT_TYPES, refuse_leftovers
+from .dialect import MODEL_PREFIX
+from .dialects import dialect_for
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
 
-_TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm", "SEQ_2_SEQ_LM": "seq2seq"}  # what a PEFT directory is for; else classify
 _TASK_OF_CLASS = {"SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS"}  # by what follows "For"
 
 
@@ -46,10 +47,10 @@ def made_for(config: Mapping[str, Any], backbone: Backbone, directory: Path) -> 
 def task_of(config: Mapping[str, Any], backbone: Backbone, head: Head | None) -> str:
     """What a directory of PEFT's is for: what its head does; without one, what the backbone does."""
     if head is not None:
-        return "tag" if _task_type(config) == "TOKEN_CLS" else "classify"
+        return "tag" if _task_type(config) == "TOKEN_CLS" else backbone.family.task
     if backbone.generates:
         return "seq2seq" if backbone.family.encodes else "lm"
-    return _TASKS.get(str(config.get("task_type")), "classify")
+    return task_in_peft(config.get("task_type")) or "classify"
 
 
 def _task_type(config: Mapping[str, Any]) -> str | None:
@@ -73,20 +74,16 @@ def read(
 def _read(
     config: dict[str, Any], tensors: dict[str, np.ndarray], backbone: Backbone
 ) -> tuple[tuple[Method, ...], dict[str, np.ndarray]]:
-    readers = [m for m in METHODS.values() if m.reads(config)]
-    if not readers:
-        known = ", ".join(dict.fromkeys(m.peft_type for m in METHODS.values() if m.peft_type))
-        raise GraftaxError(f"peft_type {config.get('peft_type')!r} is not supported; supported are {known}.")
-    cls = max(readers, key=lambda m: len(m.__mro__))  # the most special: a DoRA's config is a LoRA's too
+    dialect = dialect_for(config)
     head = _head(config, tensors, backbone)
-    sites = [s for s in backbone.sites_for(*head) if s.kind in cls.acts_on]
+    sites = [s for s in backbone.sites_for(*head) if s.kind in dialect.of.acts_on]
     try:
         if peft_bare.is_bare(tensors, backbone):
             config, tensors = peft_bare.in_task_model(config, tensors, backbone)
         peft_beside.target_tied(config, tensors)
         options = peft_beside.Options.pop(config)
         config = peft_beside.spared(config, options, sites)
-        body = cls.from_peft(config, sites)
+        body = dialect.from_config(config, sites)
     except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
         raise GraftaxError(f"{CONFIG} is not a sound config: {error}.") from error
     refuse_leftovers(config, CONFIG)

@@ -1,0 +1,87 @@
+"""A method's dialect: its config in the words of PEFT's `adapter_config.json`, and its leaves as the tensors of a file.
+
+A method knows nothing of files (`adapters/method.py`). What files call it is said beside it, by a `Dialect` of its own where
+PEFT has the method: there is a file here for each group of like methods, and a table of them all in `dialects.py`. `Dialect`
+itself is that of every other method, and says what graftax's own files say: a tensor for each leaf, under the method's name.
+
+    Dialect(Bottleneck()).tensors(site, {"down": ...})        {"bottleneck_down": ...}
+    LoRADialect(LoRA()).tensors(site, {"a": ..., "b": ...})   {"lora_A.weight": ..., "lora_B.weight": ...}
+    LoRADialect(LoRA(r=4)).to_config(chosen, sites)           {"r": 4, "lora_alpha": 16.0, ...}
+
+A method's tensors are the same in both kinds of files: those that PEFT reads (`"peft_type": "LORA"`), and graftax's own
+(`"GRAFTAX"`), whose config lists the fields of the methods as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ....errors import GraftaxError
+from ...method import Leaves, Method
+from ...sites import Site
+
+MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
+
+
+def file_key(site: Site, suffix: str) -> str:
+    """Key of a tensor in an adapter file."""
+    return MODEL_PREFIX + (f"{site.path}.{suffix}" if site.path else suffix)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """One method as files have it; this one is of methods that PEFT has not."""
+
+    of: ClassVar[type[Method]]  # whose dialect it is
+    peft_type: ClassVar[str | None] = None  # PEFT's name for the method, where PEFT has it
+    task_type: ClassVar[str | None] = None  # the only `task_type` that PEFT has it for; None: any
+    conv1d: ClassVar[bool] = False  # whether PEFT has it for layers whose weights lie the other way round (GPT-2's)
+    past_key_values: ClassVar[bool] = False  # whether PEFT passes it as a cache of keys and values; not every family takes one
+
+    method: Method
+
+    # -- its leaves as tensors ----------------------------------------------------------------------------------------
+
+    def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
+        """Tensors of a file, by key, from the leaves at every site (`Method.held`)."""
+        return {
+            file_key(site, suffix): np.asarray(tensor, order="C")
+            for site, leaves in states.items()
+            for suffix, tensor in self.tensors(site, leaves).items()
+        }
+
+    def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
+        """Inverse of `export`: leaves like `like` from the tensors of a file, whose keys and shapes were checked before."""
+        states = {}
+        for site, leaves in like.items():
+            suffixes = self.tensors(site, leaves)
+            states[site] = self.leaves(site, {suffix: tensors[file_key(site, suffix)] for suffix in suffixes})
+        return states
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        """One site's leaves as tensors, by the suffix of their key, which no two methods may share."""
+        return {f"{self.method.name}_{name}": np.asarray(leaf) for name, leaf in leaves.items()}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        """Inverse of `tensors`."""
+        return {suffix.removeprefix(f"{self.method.name}_"): tensor for suffix, tensor in tensors.items()}
+
+    # -- its config ---------------------------------------------------------------------------------------------------
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        """The method's config at the sites it has chosen, in PEFT's words; None where PEFT cannot say it."""
+        return None
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a PEFT config is this method's."""
+        return cls.peft_type is not None and config.get("peft_type") == cls.peft_type
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        """Inverse of `to_config`; it pops what it reads. What it leaves must be at PEFT's defaults (`refuse_leftovers`)."""
+        raise GraftaxError(f"PEFT's {config.get('peft_type')} cannot be read as {cls.of.name}.")

@@ -1,0 +1,214 @@
+"""Other updates of a weight in PEFT's words: by small factors of it, a block, a spectrum, or a few of its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ....errors import GraftaxError
+from ...method import Leaves, Method
+from ...methods.fourierft import FourierFT
+from ...methods.hira import HiRA
+from ...methods.loha import LoHa
+from ...methods.lokr import LoKr
+from ...methods.lycoris import Lycoris
+from ...methods.miss import MiSS
+from ...methods.shira import SHiRA
+from ...methods.sparse import places
+from ...sites import Site
+from .config import read_targets, targets_of
+from .dialect import Dialect
+
+
+class LycorisDialect(Dialect):
+    """What LoHa's and LoKr's configs have in common."""
+
+    method: Lycoris
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "r": self.method.r,
+            "alpha": self.method.alpha,
+            "rank_pattern": dict(self.method.rank_pattern),
+            "alpha_pattern": dict(self.method.alpha_pattern),
+            "target_modules": targets_of(self.method.targets, chosen, sites),
+            "init_weights": True,
+        }
+
+    @staticmethod
+    def fields(config: dict[str, Any], sites: Sequence[Site]) -> dict[str, Any]:
+        """Those of the method, popped from a config."""
+        for only_training in ("init_weights", "rank_dropout", "module_dropout"):
+            config.pop(only_training, None)
+        config.pop("use_effective_conv2d", None)  # of convolutions
+        return {
+            "r": config.pop("r", 8),
+            "alpha": config.pop("alpha", 8),
+            "rank_pattern": config.pop("rank_pattern", None) or {},
+            "alpha_pattern": config.pop("alpha_pattern", None) or {},
+            "targets": read_targets(config, sites),
+        }
+
+
+class LoHaDialect(LycorisDialect):
+    of = LoHa
+    peft_type = "LOHA"
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return {f"hada_{name}": np.asarray(leaf).T if name.endswith("a") else np.asarray(leaf) for name, leaf in leaves.items()}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        named = {suffix.removeprefix("hada_"): tensor for suffix, tensor in tensors.items()}
+        return {name: tensor.T if name.endswith("a") else tensor for name, tensor in named.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        return LoHa(**cls.fields(config, sites))
+
+
+class LoKrDialect(LycorisDialect):
+    """The names of the tensors are those of the default."""
+
+    of = LoKr
+    peft_type = "LOKR"
+
+    method: LoKr
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        cut = {"decompose_both": self.method.decompose_both, "decompose_factor": self.method.decompose_factor}
+        return super().to_config(chosen, sites) | cut
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        config.pop("rank_dropout_scale", None)  # of training
+        both, factor = config.pop("decompose_both", False), config.pop("decompose_factor", -1)
+        return LoKr(**cls.fields(config, sites), decompose_both=both, decompose_factor=factor)
+
+
+class MiSSDialect(Dialect):
+    """The names of the tensors are those of the default."""
+
+    of = MiSS
+    peft_type = "MISS"
+
+    method: MiSS
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "r": self.method.r,
+            "mini_r": self.method.mini_r or 1,
+            "init_weights": "mini" if self.method.mini_r else True,  # where PEFT says which kind it is
+            "miss_dropout": self.method.dropout,
+            "target_modules": targets_of(self.method.targets, chosen, sites),
+            "bias": "none",
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        mini_r = config.pop("mini_r", 1)
+        if config.get("init_weights") != "bat":
+            mini_r = mini_r if config.pop("init_weights", True) == "mini" else 0
+        return MiSS(
+            r=config.pop("r", 64),
+            mini_r=mini_r,
+            dropout=config.pop("miss_dropout", 0.0),
+            targets=read_targets(config, sites),
+        )
+
+
+class HiRADialect(Dialect):
+    of = HiRA
+    peft_type = "HIRA"
+    conv1d = True
+
+    method: HiRA
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        return {"hira_A": np.asarray(leaves["a"]), "hira_B": np.asarray(leaves["b"]).T}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        return {"a": tensors["hira_A"], "b": tensors["hira_B"].T}
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "r": self.method.r,
+            "target_modules": targets_of(self.method.targets, chosen, sites),
+            "fan_in_fan_out": False,
+            "init_weights": True,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        for only_training in ("init_weights", "hira_dropout"):
+            config.pop(only_training, None)
+        return HiRA(r=config.pop("r", 32), targets=read_targets(config, sites))
+
+
+class FourierFTDialect(Dialect):
+    """The names of the tensors are those of the default."""
+
+    of = FourierFT
+    peft_type = "FOURIERFT"
+    conv1d = True
+
+    method: FourierFT
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "n_frequency": self.method.n_frequency,
+            "scaling": self.method.scaling,
+            "random_loc_seed": self.method.random_loc_seed,
+            "init_weights": self.method.init_weights,
+            "target_modules": targets_of(self.method.targets, chosen, sites),
+            "bias": "none",
+            "fan_in_fan_out": False,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        return FourierFT(
+            n_frequency=config.pop("n_frequency", 1000),
+            scaling=config.pop("scaling", 150.0),
+            random_loc_seed=config.pop("random_loc_seed", 777),
+            init_weights=config.pop("init_weights", False),
+            targets=read_targets(config, sites),
+        )
+
+
+class SHiRADialect(Dialect):
+    """The places [2, entries] in a file are rows and columns of torch's weight, which is [out, in]."""
+
+    of = SHiRA
+    peft_type = "SHIRA"
+
+    method: SHiRA
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        flat = np.asarray(leaves["place"]) - 1
+        indices = np.stack([flat // site.shape[0], flat % site.shape[0]]).astype(np.int32)
+        return {"shira_weight": np.asarray(leaves["entries"]), "shira_indices": indices}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        (row, column), (rows, out) = tensors["shira_indices"], site.shape
+        if row.min() < 0 or row.max() >= out or column.min() < 0 or column.max() >= rows:
+            raise GraftaxError(f"shira: {site.path} is [{out}, {rows}], and shira_indices point outside.")
+        return {"entries": tensors["shira_weight"], "place": places(row.astype(np.int64) * rows + column)}
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
+        return {
+            "r": self.method.r,
+            "mask_type": "random",
+            "random_seed": self.method.random_seed,
+            "target_modules": targets_of(self.method.targets, chosen, sites),
+            "fan_in_fan_out": False,
+            "init_weights": True,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        for key in ("mask_type", "init_weights"):  # how the places were chosen and the entries began: the file has both
+            config.pop(key, None)
+        seed = config.pop("random_seed", None) or 0
+        return SHiRA(r=config.pop("r", 32), random_seed=seed, targets=read_targets(config, sites))

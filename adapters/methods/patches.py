@@ -1,0 +1,68 @@
+"""LoRA's factors at a convolution, which is a linear layer on patches of a feature map.
+
+Under each position of the output lies a patch of the input, kh kw in numbers. LoRA's A is a convolution of the same geometry
+with r output channels, B one of a single cell; so over patches both are the matrices that they are at a linear layer,
+
+    y = conv(x, W) + b + s (patches(x) A^T) B           A [r, kh kw in], B [r, out]
+
+and the change of the kernel is A^T B, laid out as the kernel is.
+
+Of a convolution in G groups A reads all channels, as in PEFT, and B is in groups: an output sees those ranks alone that are its
+group's. Rank j is group j mod G's, so B is [r, out / G], and zeros behind the last rank pad it like any other. Such a change is
+none of the kernel, whose outputs see the channels of their own group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...errors import GraftaxError
+from ..geometry import convolve
+from ..sites import ConvWeights, Site
+
+
+def factor_sizes(site: Site) -> tuple[int, int]:
+    """(in, out) of LoRA's factors `[r, in]` and `[r, out]` at a site with a kernel or a table."""
+    if site.geometry is None:
+        rows, out = site.shape
+        return rows, out
+    height, width, _, out = site.shape
+    return height * width * site.inputs, out // site.geometry.groups
+
+
+def through_rank(x: jax.Array, a: jax.Array, b: jax.Array, frozen: ConvWeights) -> jax.Array:
+    """patches(x) A^T B: `x [..., height, width, in]` to `[..., height', width', out]`."""
+    height, width, inputs, _ = frozen.kernel.shape
+    groups = frozen.geometry.groups
+    kernel = a.T.reshape(height, width, inputs * groups, len(a))
+    return convolve(x, kernel, dataclasses.replace(frozen.geometry, groups=1)) @ over_groups(b, groups)
+
+
+def over_groups(b: jax.Array, groups: int) -> jax.Array:
+    """B as a matrix `[r, out]`, zero where an output does not see a rank."""
+    if groups == 1:
+        return b
+    seen = np.arange(len(b))[:, None] % groups == np.arange(groups)
+    return (b[:, None, :] * jnp.asarray(seen[:, :, None], b.dtype)).reshape(len(b), -1)
+
+
+def whole_kernel(frozen: ConvWeights) -> jax.Array:
+    """The kernel as a matrix `[kh kw in, out]`, zero where an output does not see a channel."""
+    kernel, groups = frozen.kernel, frozen.geometry.groups
+    height, width, inputs, out = kernel.shape
+    by_group = kernel.reshape(height, width, 1, inputs, groups, out // groups)
+    whole = by_group * jnp.eye(groups, dtype=kernel.dtype)[:, None, :, None]
+    return whole.reshape(height * width * inputs * groups, out)
+
+
+def refuse_groups(name: str, frozen: ConvWeights) -> None:
+    """An error where LoRA's change is none of the kernel."""
+    if frozen.geometry.groups > 1:
+        raise GraftaxError(
+            f"{name} cannot be merged into a convolution of {frozen.geometry.groups} groups: it lets each of its outputs "
+            "read the channels of all groups, and the kernel those of one."
+        )

@@ -1,0 +1,243 @@
+"""Methods at convolutions of every geometry, as functions of arrays: against PEFT's modules, merged, in mixed rows, padded."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peft
+import pytest
+import torch
+from feature_maps import CASES, from_torch, picture, site_of, to_torch, torch_layer, weights_of
+
+from graftax.adapters.geometry import Geometry
+from graftax.adapters.graft import SiteCalls
+from graftax.adapters.method import Leaves, Method
+from graftax.adapters.methods.bitfit import BitFit
+from graftax.adapters.methods.bottleneck import Bottleneck
+from graftax.adapters.methods.dora import DoRA
+from graftax.adapters.methods.full import Full
+from graftax.adapters.methods.ia3 import IA3
+from graftax.adapters.methods.ln_tuning import LayerNormTuning
+from graftax.adapters.methods.lora import LoRA, OnResidual
+from graftax.adapters.methods.lora_fa import LoRAFA
+from graftax.adapters.sites import ConvWeights, Site
+from graftax.errors import GraftaxError
+from graftax.models.layers import BatchNorm, Conv
+
+RANK = 4  # a multiple of every case's groups
+METHODS: dict[str, Method] = {
+    "lora": LoRA(r=RANK, alpha=7.0, bias=True),
+    "lora_fa": LoRAFA(r=RANK, alpha=7.0),
+    "dora": DoRA(r=RANK, alpha=7.0),
+    "ia3": IA3(targets=("conv",), feedforward=()),
+    "ia3_input": IA3(targets=("conv",), feedforward=("conv",)),
+    "bitfit": BitFit(),
+    "full": Full(),
+}
+
+
+class _Torch(torch.nn.Module):
+    def __init__(self, conv: torch.nn.Module):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+def randomised(method: Method, site: Site, seed: int = 0, size: int | None = None) -> Leaves:
+    """State of an adapter that is nowhere zero; `size`: padded to it."""
+    random = np.random.default_rng(seed)
+    made = method.init(jax.random.key(seed), site)
+    trainable = {name: 0.3 * random.standard_normal(leaf.shape, np.float32) + (name == "m") for name, leaf in made.items()}
+    state = {**method.fixed(site), **trainable}
+    if size is None:
+        return state
+    blank = method.identity(site, size)
+    padded = {name: np.array(blank[name not in blank[0]][name]) for name in state}
+    for name, leaf in state.items():
+        padded[name][tuple(slice(0, n) for n in np.shape(leaf))] = leaf
+    return padded
+
+
+def answer(method: Method, state: Leaves, weights: ConvWeights, x: jax.Array, mixed: bool = False) -> np.ndarray:
+    module = Conv({"c.kernel": weights.kernel, "c.bias": weights.bias}, "c", weights.geometry)
+    return np.asarray(
+        jax.jit(lambda state, x: SiteCalls({"c": {method.key: state}}, mixed=mixed).conv("c", x, module))(state, x)
+    )
+
+
+def sited(case: str, weights: ConvWeights) -> Site:
+    """The case's site, that knows its weights."""
+    held = jax.tree.map(np.asarray, weights)
+    return dataclasses.replace(site_of(case), weights=lambda: held)
+
+
+def in_peft(config: Any, case: str, weights: ConvWeights) -> Any:
+    """PEFT's module at the convolution, beside which the given weights are frozen."""
+    module: Any = peft.get_peft_model(_Torch(torch_layer(weights)), config).base_model.model.conv
+    return module
+
+
+def ranks_by_group(case: str) -> np.ndarray:
+    """Which of PEFT's ranks each of ours is: there a group's lie side by side, here all groups' take turns."""
+    groups = CASES[case][1].groups
+    return np.arange(RANK).reshape(groups, RANK // groups).T.reshape(-1)
+
+
+def put_lora(module: Any, case: str, state: Leaves) -> None:
+    """Our factors as PEFT's tensors."""
+    (channels, out, height, width), geometry = CASES[case]
+    there = np.argsort(ranks_by_group(case))
+    a = np.asarray(state["a"])[there].reshape(RANK, height, width, channels).transpose(0, 3, 1, 2)
+    b = np.asarray(state["b"])[there].reshape(geometry.groups, RANK // geometry.groups, out // geometry.groups)
+    lora_a, lora_b = module.lora_A["default"], module.lora_B["default"]
+    lora_a.weight.data = torch.tensor(np.ascontiguousarray(a))
+    lora_b.weight.data = torch.tensor(b.transpose(0, 2, 1).reshape(lora_b.weight.shape))
+    if lora_b.bias is not None:
+        lora_b.bias.data = torch.tensor(state["bias"])
+    lora_a.dilation = geometry.dilation  # which PEFT leaves out: of a dilated layer its A's output has another size
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd")
+@pytest.mark.parametrize(
+    ("name", "case"),  # PEFT's DoRA crashes where there are groups
+    [("lora", case) for case in CASES] + [("dora", case) for case in CASES if CASES[case][1].groups == 1],
+)
+def test_lora_is_pefts(name: str, case: str) -> None:
+    method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
+    state = randomised(method, sited(case, weights))
+    kind = {"use_dora": True} if name == "dora" else {"lora_bias": True}
+    module = in_peft(peft.LoraConfig(r=RANK, lora_alpha=7.0, target_modules=["conv"], **kind), case, weights)
+    put_lora(module, case, state)
+    if name == "dora":
+        module.lora_magnitude_vector["default"].weight.data = torch.tensor(state["m"]).reshape(1, -1, 1, 1)
+    np.testing.assert_allclose(answer(method, state, weights, x), from_torch(module(to_torch(x))), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd")
+@pytest.mark.parametrize("case", ["oblong", "grouped"])
+def test_lora_starts_as_pefts(case: str) -> None:
+    """By the fan-in of A, which reads all channels: as many weights as there have the same bound and spread."""
+    weights = weights_of(case)
+    module = in_peft(peft.LoraConfig(r=60, target_modules=["conv"]), case, weights)
+    theirs = module.lora_A["default"].weight.detach().numpy()
+    ours = LoRA(r=60).init(jax.random.key(0), sited(case, weights))
+    assert ours["a"].size == theirs.size
+    assert ours["b"].size == module.lora_B["default"].weight.numel()
+    assert np.abs(ours["a"]).max() == pytest.approx(np.abs(theirs).max(), rel=0.01)
+    assert np.std(ours["a"]) == pytest.approx(theirs.std(), rel=0.05)
+    assert not np.any(ours["b"])
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", ["ia3", "ia3_input"])
+def test_ia3_is_pefts(name: str, case: str) -> None:
+    method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
+    state = randomised(method, sited(case, weights))
+    feedforward = ["conv"] if name == "ia3_input" else []
+    module = in_peft(peft.IA3Config(target_modules=["conv"], feedforward_modules=feedforward), case, weights)
+    (vector,) = state.values()
+    module.ia3_l["default"].data = torch.tensor(vector).reshape(1, -1, 1, 1)
+    np.testing.assert_allclose(answer(method, state, weights, x), from_torch(module(to_torch(x))), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", METHODS)
+def test_merged_is_unmerged(name: str, case: str) -> None:
+    method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
+    state = randomised(method, sited(case, weights))
+    if name in ("lora", "lora_fa", "dora") and CASES[case][1].groups > 1:
+        with pytest.raises(GraftaxError, match=r"cannot be merged into a convolution of \d groups"):
+            method.merge(weights, state)
+        return
+    merged = method.merge(weights, state)
+    assert merged.geometry == weights.geometry
+    found = answer(method, state, weights, x)
+    np.testing.assert_allclose(merged.convolve(x), found, atol=1e-4, rtol=1e-5)
+    assert np.abs(found - weights.convolve(x)).max() > 0.01
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_dora_has_the_lengths_that_it_was_given(case: str) -> None:
+    """Also of a convolution in groups, where PEFT's crashes: W and the update as kernels over all channels."""
+    method, weights = METHODS["dora"], weights_of(case)
+    site = sited(case, weights)
+    state = randomised(method, site)
+    # a picture for each weight of a whole kernel, as large as the kernel and one at that weight alone
+    pictures = jnp.eye(site.shape[0] * site.shape[1] * site.inputs).reshape(-1, *site.shape[:2], site.inputs)
+    bare = ConvWeights(weights.kernel, jnp.zeros(site.shape[-1]), Geometry(groups=weights.geometry.groups))
+    columns = answer(method, state, bare, pictures)[:, 0, 0]
+    np.testing.assert_allclose(np.linalg.norm(columns, axis=0), np.abs(state["m"]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["oblong", "grouped"])
+@pytest.mark.parametrize("name", METHODS)
+def test_rows_of_a_batch_have_adapters_of_their_own(name: str, case: str) -> None:
+    method, weights, x = METHODS[name], weights_of(case), picture(case, 3)
+    states = [randomised(method, sited(case, weights), seed) for seed in range(3)]
+    together = answer(method, jax.tree.map(lambda *leaves: np.stack(leaves), *states), weights, x, mixed=True)
+    for row, state in enumerate(states):
+        alone = answer(method, state, weights, x[row : row + 1])[0]
+        np.testing.assert_allclose(together[row], alone, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["plain", "grouped", "depthwise"])
+@pytest.mark.parametrize("name", ["lora", "dora"])
+def test_a_padded_rank_changes_nothing(name: str, case: str) -> None:
+    method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
+    site = sited(case, weights)
+    found = answer(method, randomised(method, site, size=8), weights, x)
+    np.testing.assert_allclose(found, answer(method, randomised(method, site), weights, x), atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_fresh_one_is_nothing(name: str) -> None:
+    method, weights, x = METHODS[name], weights_of("grouped"), picture("grouped", 2)
+    site = sited("grouped", weights)
+    fresh = {**method.fixed(site), **method.init(jax.random.key(0), site)}
+    np.testing.assert_allclose(answer(method, fresh, weights, x), weights.convolve(x), atol=2e-5)
+
+
+def test_what_a_convolution_does_not_take_is_said() -> None:
+    grouped, plain = site_of("grouped"), site_of("plain")
+    with pytest.raises(GraftaxError, match=r"block.conv is a convolution of 2 groups.*multiple of 2, got 3"):
+        LoRA(r=3).select([grouped])
+    with pytest.raises(GraftaxError, match=r"start 'pissa' is for linear layers; block.conv is a convolution"):
+        OnResidual(start="pissa").select([plain])
+    with pytest.raises(GraftaxError, match="start 'eva' is for linear layers"):
+        LoRA(start="eva").select([plain])
+
+
+def test_norm_tuning_on_a_batch_norm() -> None:
+    random = np.random.default_rng(0)
+    arrays = {f"n.{name}": jnp.asarray(random.uniform(0.5, 2.0, 6), jnp.float32) for name in ("scale", "bias", "mean", "var")}
+    module, method = BatchNorm(arrays, "n", 1e-3), LayerNormTuning()
+    x = jnp.asarray(random.standard_normal((2, 5, 4, 6), np.float32))
+    state = {name: jnp.asarray(random.standard_normal(6), jnp.float32) for name in ("scale", "bias")}
+    found = SiteCalls({"n": {method.key: state}}).norm("n", x, module)
+    normed = (x - arrays["n.mean"]) / np.sqrt(arrays["n.var"] + 1e-3)
+    expected = normed * (arrays["n.scale"] + state["scale"]) + arrays["n.bias"] + state["bias"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["houlsby", "parallel", "plus"])
+def test_a_bottleneck_treats_every_position_by_itself(place: str) -> None:
+    method = Bottleneck(width=3, place=place)
+    site = Site("conv_branch", "branch", "block", (6,), "conv_branch", within="block")
+    assert method.select([site]) == [site]
+    state, random = randomised(method, site), np.random.default_rng(1)
+    x, y = (jnp.asarray(random.standard_normal((2, 5, 4, 6), np.float32)) for _ in range(2))
+    found = SiteCalls({"b": {method.key: state}}).branch("b", x, y)
+    as_tokens = SiteCalls({"b": {method.key: state}}).branch("b", x.reshape(2, 20, 6), y.reshape(2, 20, 6))
+    np.testing.assert_allclose(found.reshape(2, 20, 6), as_tokens, atol=1e-5)
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf, 2.0 * leaf if leaf.ndim else leaf]), jax.tree.map(jnp.asarray, state))
+    mixed = SiteCalls({"b": {method.key: states}}, mixed=True).branch("b", x, y)
+    np.testing.assert_allclose(mixed[0], found[0], atol=1e-5)
+    weighed = jax.tree.map(lambda leaf: leaf[:, None, None], states)
+    half = SiteCalls({"b": {method.key: weighed}}, mixed=True, weights=jnp.full((2, 1, 1), 0.5)).branch("b", x, y)
+    np.testing.assert_allclose(half, (mixed + y) / 2.0, atol=1e-5)
