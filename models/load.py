@@ -85,12 +85,7 @@ def load_backbone(
     config = adjust(family, config, tensors)
     config = with_generation(config, directory, raw, encodes=family.encodes) if family.generates else config
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
-    known: dict[str, Any] = {
-        "fingerprint": fingerprint,
-        "name": str(path_or_hub_id),
-        "directory": str(directory),
-        "hf_config": raw,
-    }
+    known: dict[str, Any] = {"name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
     backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, fingerprint=fingerprint, **known)
     return replace(backbone, own_head=head_of(backbone, raw, tensors))
 
