@@ -1,6 +1,8 @@
 # make demo    eight domain adapters on one backbone, trained and used; under a minute on two cores
 # make bench   the benchmark suite `quick`: methods compared; twelve minutes (another: make bench SUITE=domains)
 # make test    the tests
+# make docs    the documentation's site, in site/; links that lead nowhere are errors
+# make tutorials    the tutorials run, and their pages written anew; two minutes
 # make package    wheel and sdist built, installed and tried in an empty folder
 # make test-adapterhub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
@@ -16,7 +18,8 @@ OUT ?= bench-output
 export GRAFTAX_DATA ?= $(abspath $(wildcard ../shared/assets/data))
 export GRAFTAX_BACKBONES ?= $(abspath $(wildcard ../shared/assets/backbones))
 
-.PHONY: demo bench test test-part test-all test-adapterhub lint types smoke package setup setup-test clean
+.PHONY: demo bench test test-half test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
+        setup setup-test clean
 
 demo: $(VENV)/.ready-plot
 	$(BIN)/graftax demo
@@ -27,12 +30,22 @@ bench: $(VENV)/.ready-bench
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub"
 
-# which of the parts: the day of the last commit, so that a commit always runs the same one and every day another
-PARTS ?= 20
-PART ?= $(shell git log -1 --format=%cd --date=format:%j)
+# What is too much for every time is run in parts. Which one is told by the day of the last commit, counted from 1970: a commit
+# always runs the same part, and one of the next day another.
+DAY ?= $(shell expr $$(git log -1 --format=%ct) / 86400)
+
+test-half: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub" --part $(DAY)/2
 
 test-part: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(PART)/$(PARTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(DAY)/10
+
+# tests of the tests: mistakes in the code that some test must find
+mutants: $(VENV)/.ready-test
+	$(BIN)/python tests/mutants.py
+
+mutants-part: $(VENV)/.ready-test
+	$(BIN)/python tests/mutants.py --part $(DAY)/13
 
 test-all: $(VENV)/.ready-test .venv-adapterhub/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
@@ -45,6 +58,12 @@ lint: $(VENV)/.ready-test
 
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
+
+docs: $(VENV)/.ready-docs
+	$(BIN)/python tests/build_docs.py
+
+tutorials: $(VENV)/.ready-plot
+	$(BIN)/python tests/run_tutorials.py $(wildcard $(GRAFTAX_BACKBONES)/all-MiniLM-L6-v2)
 
 smoke: $(VENV)/.ready-plot
 	$(BIN)/python tests/smoke.py
@@ -74,4 +93,4 @@ $(VENV)/bin/python:
 comma := ,
 
 clean:
-	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache

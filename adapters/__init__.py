@@ -2,8 +2,7 @@
 
 from .adapter import Adapter, Layout
 from .combining import COMBINATIONS, combine, to_lora
-from .files import load_adapter, save_adapter
-from .formats.adapterhub import export_adapter
+from .files import export_adapter, load_adapter, save_adapter
 from .merging import merge, merged_arrays
 from .method import Method
 from .methods.adalora import AdaLoRA

@@ -21,7 +21,7 @@ from ..errors import GraftaxError
 from ..shown import Shown
 from ..typed import Seed, checked, settle
 from .graft import State
-from .method import Leaves, Method, States
+from .method import Leaves, Method, States, padded
 from .methods.registry import method_of
 from .sites import Site
 from .structure import Cut, Structure
@@ -72,6 +72,11 @@ class Adapter(Shown):
         """What is saved of it (`Method.finished`)."""
         made = [method.finished(self.states[method.key]) for method in self.methods]
         return replace(self, methods=tuple(method for method, _ in made), states={method.key: own for method, own in made})
+
+    def held(self, method: Method) -> dict[Site, Leaves]:
+        """What a file holds of one of its methods, by site: the trainable leaves and the buffers (`Method.held`)."""
+        states = self.states[method.key].items()
+        return {site: own | {name: fixed[name] for name in method.buffers(site)} for site, (own, fixed) in states}
 
     def facts(self) -> dict[str, Any]:
         body = "+".join(method.name for method in self.methods)
@@ -220,14 +225,7 @@ def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | N
         return own
     blank = method.identity(site, slot.size)
     trainable, fixed = (
-        {leaf: _pad(mine[leaf], like[leaf]) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
+        {leaf: padded(mine[leaf], like[leaf].shape) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
         for mine, like, names in zip(own or ({}, {}), blank, (slot.trainable, slot.fixed), strict=True)
     )
     return trainable, fixed
-
-
-def _pad(array: Any, like: Any) -> np.ndarray:
-    array = np.asarray(array)
-    if array.shape == like.shape:
-        return array
-    return np.pad(array, [(0, room - n) for n, room in zip(array.shape, like.shape, strict=True)])

@@ -33,7 +33,9 @@ from .methods.lora import LoRA
 from .sites import Site
 
 COMBINATIONS = ("linear", "cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune")
-_TRIMMED = ("ties", "dare_linear", "dare_ties", "magnitude_prune")
+_TRIMMED = ("ties", "magnitude_prune")  # to their largest entries
+_THINNED = ("dare_linear", "dare_ties")  # at random
+_ELECTED = ("ties", "dare_ties")  # entries whose sign the others do not share are left out
 Deltas = dict[Site, np.ndarray]  # linear site -> change of its kernel [in, out], float32
 
 
@@ -56,8 +58,8 @@ def combine(
             layers' kernels alone.
         weights: one for each; may be negative.
         how: one of COMBINATIONS.
-        rank, energy: where the result is cut: at a rank, or at the least rank that keeps this share of the energy of every
-            site's change. Neither: nothing is cut.
+        rank: where the result is cut; None, and no `energy`: nothing is cut.
+        energy: instead of a rank, the share of the energy of every site's change that the least sufficient rank keeps.
         density: share of the entries that ties, dare_* and magnitude_prune keep.
         seed: of the entries that dare_* drops.
         head: the number of the adapter whose task, head and labels the result has; None: no head, and the first one's task.
@@ -73,8 +75,8 @@ def combine(
         raise GraftaxError(f"{len(adapters)} adapters but {len(weights)} weights.")
     for adapter in adapters:
         refuse_unsound(adapter)
-    if (how in _TRIMMED) != (density is not None):
-        raise GraftaxError(f"{how} {'needs' if how in _TRIMMED else 'takes no'} density.")
+    if (how in (*_TRIMMED, *_THINNED)) != (density is not None):
+        raise GraftaxError(f"{how} {'needs' if how in (*_TRIMMED, *_THINNED) else 'takes no'} density.")
     if head is not None and head not in range(len(adapters)):
         raise GraftaxError(f"head {head} is the number of none of {len(adapters)} adapters, which are counted from 0.")
     prints = {adapter.fingerprint for adapter in adapters} - {None}
@@ -150,12 +152,12 @@ def _merge(
     merged = {}
     for site in sites:
         each = np.stack([change.get(site, np.zeros(site.shape, np.float32)) for change in changes])
-        if how in ("ties", "magnitude_prune"):
+        if how in _TRIMMED:
             each = np.stack([trim(one, density) for one in each])
-        elif how.startswith("dare"):
+        elif how in _THINNED:
             each = np.where(random.random(each.shape) < density, each / np.float32(density), np.float32(0.0))
         weighted = each * np.asarray(weights, np.float32)[:, None, None]
-        merged[site] = _agreeing(each, weighted) if how.endswith("ties") else weighted.sum(0)
+        merged[site] = _agreeing(each, weighted) if how in _ELECTED else weighted.sum(0)
     return merged
 
 

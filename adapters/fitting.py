@@ -19,12 +19,10 @@ from .adapter import Adapter
 from .method import Leaves, Method
 from .methods.head import TOKENS, Head
 from .sites import Site
+from .task_words import words_for
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
-
-HEADED = ("classify", "multilabel", "regress", "tag")  # tasks that a head answers
-HEADLESS = ("lm", "sft", "dpo", "seq2seq")
 
 
 def refuse_unfit(adapter: Adapter, backbone: Backbone, *, any_backbone: bool = False, name: str = "the adapter") -> None:
@@ -66,9 +64,9 @@ def expect_adapter(value: Any, name: str) -> None:
 def length_for(adapter: Adapter, backbone: Backbone, otherwise: int) -> int:
     """Tokens of a text at most: as many as the adapter was trained on, or else `otherwise`, where the backbone has room."""
     virtual = sum(method.virtual_tokens for method in adapter.methods)
-    room = backbone.config.max_tokens - virtual
+    room = backbone.processor.max_length - virtual
     if room < 1:
-        raise GraftaxError(f"{virtual} virtual tokens leave no room: {backbone.name} takes {backbone.config.max_tokens}.")
+        raise GraftaxError(f"{virtual} virtual tokens leave no room: {backbone.name} takes {backbone.processor.max_length}.")
     return min(checked(adapter.recipe.get("max_length", otherwise), Some, "recipe: max_length"), room)
 
 
@@ -97,18 +95,21 @@ def names_for(adapter: Adapter, given: Sequence[str] | None, name: str) -> tuple
 def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str) -> None:
     """An error where a head, or none, cannot answer a task, or labels are not one for each of its classes."""
     refuse_labels(labels, name)
-    if task not in (*HEADED, *HEADLESS):
-        raise GraftaxError(f"{name}: task {task!r} is none of {', '.join((*HEADED, *HEADLESS))}.")
+    try:
+        words = words_for(task)
+    except GraftaxError as error:
+        raise GraftaxError(f"{name}: {error}") from None
     if head is None:
         if labels:
             raise GraftaxError(f"{name}: {len(labels)} labels, and no head that would answer with them.")
         return
-    if task in HEADLESS:
+    if words.head is None:
         raise GraftaxError(f"{name}: task {task!r} has no head, and this adapter has one.")
-    if (task == "tag") != (head.site == TOKENS):
+    if (words.head == "position") != (head.site == TOKENS):
         raise GraftaxError(f"{name}: task {task!r} for a head at {head.site}; tags are of tokens, other answers of texts.")
-    if task == "regress" and head.labels != 1:
-        raise GraftaxError(f"{name}: task 'regress' has one number, and its head {head.labels}.")
+    if words.outputs not in (None, head.labels):
+        count = "one number" if words.outputs == 1 else f"{words.outputs} numbers"
+        raise GraftaxError(f"{name}: task {task!r} has {count}, and its head {head.labels}.")
     if len(labels) not in (0, head.labels):
         raise GraftaxError(f"{name}: {len(labels)} labels for a head of {head.labels} classes.")
 

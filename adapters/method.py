@@ -225,3 +225,11 @@ def zeros(*shape: int) -> np.ndarray:
 def scalar(value: float) -> np.ndarray:
     """A strongly typed float32 scalar: a Python float would be weakly typed and compile again."""
     return np.asarray(value, np.float32)
+
+
+def padded(array: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """An array in a larger shape, with zeros behind it on every axis."""
+    array = np.asarray(array)
+    if array.shape == shape:
+        return array
+    return np.pad(array, [(0, room - n) for n, room in zip(array.shape, shape, strict=True)])

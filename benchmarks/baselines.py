@@ -13,15 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data.rows import Rows
+from ..data.prepared import Prepared
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
-from ..models.tokens import Tokenizer, rung
 
 _ROWS = 32  # of a batch
 
 
-def mean_features(backbone: Backbone, rows: Rows) -> np.ndarray:
+def mean_features(backbone: Backbone, texts: Prepared) -> np.ndarray:
     """Mean of each text's tokens as they leave the last layer of the backbone alone, `[texts, hidden]` float32."""
 
     def means(params: Any, inputs: Inputs) -> jax.Array:
@@ -30,12 +29,13 @@ def mean_features(backbone: Backbone, rows: Rows) -> np.ndarray:
         return jnp.sum(hidden * read, axis=1) / jnp.sum(read, axis=1)
 
     program = backbone.programs.setdefault((mean_features,), jax.jit(means))
-    tokenizer, limit = Tokenizer.of(backbone), backbone.config.max_tokens
-    order = sorted(range(len(rows)), key=lambda i: -rows.lengths[i])
-    found = np.empty((len(rows), backbone.config.hidden_size), np.float32)
+    processor, lengths = backbone.processor, texts.lengths
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    found = np.empty((len(lengths), backbone.config.hidden_size), np.float32)
     for begin in range(0, len(order), _ROWS):
         chosen = order[begin : begin + _ROWS]
-        inputs = tokenizer.pad([rows.tokens[i] for i in chosen], _ROWS, rung(rows.lengths[chosen[0]], limit))
+        items = [texts.items[i] for i in chosen]
+        inputs = processor.lay(items, [(row, 0) for row in range(len(items))], processor.shape_to_ask(items, _ROWS))
         found[chosen] = np.asarray(program(backbone.params, inputs))[: len(chosen)]
     return found
 

@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from ..models.backbone import Backbone
-from ..models.tokens import Tokenizer
 from ..tasks.task import Task
 from ..train.job import Job
 from ..train.pack import Pack
@@ -45,9 +44,9 @@ class StepCost:
     feature_seconds: float  # of what is computed once, before the first step: frozen layers below everything trained
 
 
-def step_cost(backbone: Backbone, task: Task, job: Job, tokenizer: Tokenizer) -> StepCost:
+def step_cost(backbone: Backbone, task: Task, job: Job) -> StepCost:
     """The cost of a job's step, trained alone; its program is the one that training runs."""
-    pack = Pack(backbone, task, [job], 1, tokenizer)
+    pack = Pack(backbone, task, [job], 1)
     pack.admit(0, 0)
     times, began = [], time.perf_counter()
     while pack.features and pack.features.step():

@@ -6,14 +6,17 @@ Validation rows that were held out of the training rows choose a setting; the fi
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..data.examples import Examples, read_examples, split
+from ..data.examples import Examples, split
 from ..errors import GraftaxError
+from ..models.tokens import Tokenizer
 from ..paths import expect_file
+from ..tasks.reading import read_examples
+from ..tasks.registry import task_named
 from .results import Stage
 from .suite import Suite, TaskSpec
 
@@ -59,10 +62,10 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
         digest.update(path.read_bytes())
 
     def read(file: str) -> Examples:
-        return read_examples(suite.path(file), spec.columns, spec.kind)
+        return read_examples(suite.path(file), spec.columns, task_named(spec.kind), Tokenizer)
 
     def held_out(rows: Examples, share: float) -> tuple[Examples, Examples]:
-        if rows.labels is None and rows.pairs is None and len(rows) == 1:
+        if [*rows.fields] == ["text"] and rows.labels is None and len(rows) == 1:
             return _cut(rows, share)
         left, held = split(rows, share, _DRAW)
         return rows.take(left), rows.take(held)
@@ -80,11 +83,11 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
 
 def _cut(rows: Examples, share: float) -> tuple[Examples, Examples]:
     """A file of plain text in two, at the end of a line."""
-    text = rows.texts[0]
+    (text,) = rows.fields["text"]
     at = text.find("\n", int(len(text) * (1 - share))) + 1
     if not 0 < at < len(text):
         raise GraftaxError(f"{rows.source}: the text has too few lines to hold {share:g} of it out.")
-    return replace(rows, texts=(text[:at],)), replace(rows, texts=(text[at:],))
+    return rows.with_fields(text=(text[:at],)), rows.with_fields(text=(text[at:],))
 
 
 def _some(rows: Examples, most: int) -> Examples:

@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..data.rows import Rows
+from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..serve.evaluate import outputs_of, pooled_of
+from ..serve.evaluation import outputs_of, pooled_of
 from ..serve.generator import Generator
 from ..serve.sampling import Sampling
-from ..tasks.labelled import task_named
+from ..tasks.language import holds_chats
+from ..tasks.registry import task_named
 from ..tasks.text_metrics import edit_distance, final_number, word_matches
 from .baselines import nearest_means
 from .results import Predictions
@@ -36,13 +37,13 @@ class Measured:
     fields: dict[str, Any]
 
 
-def measure(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -> Measured:
+def measure(backbone: Backbone, adapter: Adapter, rows: Prepared, spec: TaskSpec) -> Measured:
     """An adapter's answers to rows of its own task."""
     found = outputs_of(backbone, adapter, rows)
-    outputs = [found[i] for i in range(len(rows.tokens))]
-    if not task_named(spec.kind).headless:
+    outputs = [found[i] for i in range(len(rows.items))]
+    if task_named(spec.kind).output.headed:
         return judged(np.stack(outputs), np.array(rows.labels, np.int32), rows.lengths, spec.main_metric, adapter.labels)
-    likelihood = np.stack([of.astype(np.float64).sum(0) for of in outputs])  # [texts, 3]: see `LanguageModel.outputs`
+    likelihood = np.stack([of.astype(np.float64).sum(0) for of in outputs])  # [texts, 3]: see `NextToken.compute`
     predictions = Predictions(-likelihood[:, 0], likelihood[:, 2])
     metrics = {"perplexity": float(metric_named("perplexity")(predictions)[0])}
     metrics |= {"nll": math.log(metrics["perplexity"]), "token_accuracy": likelihood[:, 1].sum() / likelihood[:, 2].sum()}
@@ -52,13 +53,14 @@ def measure(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) ->
     return Measured(predictions, {"metric": spec.main_metric, "value": metrics[spec.main_metric], "metrics": metrics})
 
 
-def _written(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -> Predictions:
+def _written(backbone: Backbone, adapter: Adapter, rows: Prepared, spec: TaskSpec) -> Predictions:
     """Of what is generated behind the prompts."""
     examples = rows.examples
-    if examples.pairs is None or examples.hold_chats:
+    if holds_chats(examples):
         raise GraftaxError(f"{examples.source}: {spec.main_metric} needs prompts and completions, and there are chats.")
     right: dict[str, list[str]] = {}  # a prompt's right answers: it may stand in several rows, and is answered once
-    for prompt, wanted in zip(examples.texts, examples.pairs, strict=True):
+    asked = [*zip(examples.fields["prompt"], examples.fields["completion"], strict=True)]
+    for prompt, wanted in asked:
         right.setdefault(prompt, []).append(wanted)
     generator = backbone.programs.setdefault(Generator, Generator(backbone))
     generator.load("measured", adapter)
@@ -67,7 +69,7 @@ def _written(backbone: Backbone, adapter: Adapter, rows: Rows, spec: TaskSpec) -
     if spec.main_metric == "bleu":  # an example is a prompt with all that is right
         return Predictions(*word_matches(said, [*right.values()]))
     score, answers = _SCORES[spec.main_metric], dict(zip(right, said, strict=True))
-    scored = [score(answers[prompt], wanted) for prompt, wanted in zip(examples.texts, examples.pairs, strict=True)]
+    scored = [score(answers[prompt], wanted) for prompt, wanted in asked]
     top, bottom = np.array(scored, np.float64).T
     return Predictions(top, bottom)
 
@@ -126,7 +128,7 @@ def worst_slice(
     return worst, None if worst is None else shares[worst]
 
 
-def general_score(backbone: Backbone, adapter: Adapter | None, train: Rows, test: Rows) -> float:
+def general_score(backbone: Backbone, adapter: Adapter | None, train: Prepared, test: Prepared) -> float:
     """How well the pooled features still tell the classes of a task that the adapter was not trained on.
 
     Accuracy of the nearest class mean (by cosine), of means over `train`.

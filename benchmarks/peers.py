@@ -30,20 +30,20 @@ import jax
 import numpy as np
 
 from ..adapters.directory import CONFIG, read_json
-from ..adapters.files import save_adapter
-from ..adapters.formats.adapterhub import export_adapter
+from ..adapters.files import export_adapter, save_adapter
 from ..adapters.methods.head import Head
 from ..adapters.methods.p_tuning import PTuning
+from ..adapters.task_words import words_for
 from ..data.batches import plan_epoch
-from ..data.rows import Rows
+from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.own_head import PROBLEM_TYPES
 from ..train.job import Job
 from ..train.recipe import Recipe
 from ..train.step import learning_rate
 
 LIBRARIES = {"peft": "torch peft", "adapters": "torch adapters safetensors"}
+_TASKS = ("classify", "multilabel", "regress")
 _ADAMW_ALONE = ("optimizer", "preconditioned", "lora_plus", "layer_decay", "unfreeze", "patience")
 
 
@@ -63,7 +63,7 @@ class Unsupported(GraftaxError):
     """What a peer does not have, and so cannot be compared by."""
 
 
-def run_peer(library: str, backbone: Backbone, job: Job, test: Rows, *, python: str | None = None) -> PeerResult:
+def run_peer(library: str, backbone: Backbone, job: Job, test: Prepared, *, python: str | None = None) -> PeerResult:
     """Train `job` from its fresh adapter with a peer, to its last step, and answer the test rows.
 
     Args:
@@ -100,8 +100,8 @@ def run_peer(library: str, backbone: Backbone, job: Job, test: Rows, *, python: 
 
 
 def _check(library: str, backbone: Backbone, job: Job) -> None:
-    if job.adapter.task not in PROBLEM_TYPES:
-        raise GraftaxError(f"the peer {library} trains the tasks {', '.join(PROBLEM_TYPES)}, not {job.adapter.task}.")
+    if job.adapter.task not in _TASKS:
+        raise GraftaxError(f"the peer {library} trains the tasks {', '.join(_TASKS)}, not {job.adapter.task}.")
     if backbone.directory is None:
         raise GraftaxError(f"the peer {library} loads the backbone from its directory, and {backbone.name} has none.")
     if backbone.quantize or backbone.dtype != np.float32:
@@ -145,18 +145,18 @@ def _body(job: Job) -> str:
     return "+".join(method.name for method in job.adapter.methods if not isinstance(method, Head))
 
 
-def _facts(backbone: Backbone, job: Job, test: Rows) -> dict[str, Any]:
+def _facts(backbone: Backbone, job: Job, test: Prepared) -> dict[str, Any]:
     """What decides the training, as JSON."""
     recipe, typed = job.recipe, backbone.config.type_vocab_size > 1
     epochs = [plan_epoch(job.train.lengths, job.shape, recipe.seed, epoch) for epoch in range(recipe.epochs)]
-    batches = [list(planned.texts) for epoch in epochs for planned in epoch]
+    batches = [list(planned.items) for epoch in epochs for planned in epoch]
     return {
         "backbone": backbone.directory,
         "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
         "probe": not _body(job),
         "parameters": job.adapter.parameters,
         "classes": len(job.adapter.labels),
-        "problem_type": PROBLEM_TYPES[job.adapter.task],
+        "problem_type": words_for(job.adapter.task).problem,
         "pad": backbone.config.pad_id,
         "seed": recipe.seed,
         "weight_decay": recipe.weight_decay,
@@ -168,10 +168,10 @@ def _facts(backbone: Backbone, job: Job, test: Rows) -> dict[str, Any]:
     }
 
 
-def _rows(rows: Rows, typed: bool) -> dict[str, list[Any]]:
+def _rows(texts: Prepared, typed: bool) -> dict[str, list[Any]]:
     """Token ids and labels of rows, and token types where the backbone has several."""
-    lists = {"ids": [row.ids.tolist() for row in rows.tokens], "labels": [np.asarray(one).tolist() for one in rows.labels]}
-    return lists | ({"types": [row.types.tolist() for row in rows.tokens]} if typed else {})
+    lists = {"ids": [text.ids.tolist() for text in texts.items], "labels": [np.asarray(one).tolist() for one in texts.labels]}
+    return lists | ({"types": [text.types.tolist() for text in texts.items]} if typed else {})
 
 
 def _run(library: str, interpreter: str, folder: Path) -> float:

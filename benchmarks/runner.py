@@ -34,13 +34,12 @@ from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
 from ..adapters.methods.head import Head
 from ..data.examples import Examples
-from ..data.rows import Rows
+from ..data.prepared import Prepared, note_cut
 from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.load import load_backbone
-from ..models.tokens import note_cut
-from ..tasks.labelled import task_named
+from ..tasks.registry import task_named
 from .baselines import mean_features, nearest_means
 from .clock import Clock
 from .draws import TaskRows, read_task
@@ -165,7 +164,7 @@ class Bench:
             "date": datetime.date.today().isoformat(),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
-        self._rows: dict[tuple[str, str], Rows] = {}
+        self._rows: dict[tuple[str, str], Prepared] = {}
         self._test_features: dict[str, np.ndarray] = {}  # of the backbone alone, by task
 
     def method(self, label: str, pairs: Sequence[Key]) -> None:
@@ -341,10 +340,10 @@ class Bench:
 
     # -- rows -----------------------------------------------------------------------------------------------------------
 
-    def _encoded(self, kind: str, examples: Examples, labels: Sequence[str]) -> Rows:
-        return task_named(kind).rows(examples, labels, self.trainer.tokenizer, self.suite.max_length, truncate=True)
+    def _encoded(self, kind: str, examples: Examples, labels: Sequence[str]) -> Prepared:
+        return task_named(kind).prepare(examples, labels, self.backbone.processor, self.suite.max_length, truncate=True)
 
-    def _rows_of(self, name: str, split: str, labels: Sequence[str]) -> Rows:
+    def _rows_of(self, name: str, split: str, labels: Sequence[str]) -> Prepared:
         """Validation or test rows, tokenized once."""
         if (name, split) not in self._rows:
             task = self.tasks[name]
@@ -367,7 +366,7 @@ class Bench:
         return None if self._general_rows is None else general_score(self.backbone, None, *self._general_rows)
 
     @cached_property
-    def _general_rows(self) -> tuple[Rows, Rows] | None:
+    def _general_rows(self) -> tuple[Prepared, Prepared] | None:
         """Those that make the means of its classes, and those that are told apart by these."""
         if self.general is None or not self.backbone.family.head.modules:
             return None

@@ -44,7 +44,7 @@ from typing import Annotated, Any, Literal
 
 from ..adapters.methods.named import PROBE, make_method
 from ..data.batches import number_of_batches
-from ..data.examples import Columns
+from ..data.columns import Columns
 from ..errors import GraftaxError
 from ..serve.sampling import Beams
 from ..toml_files import read_toml

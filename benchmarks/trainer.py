@@ -13,9 +13,8 @@ from ..data.batches import number_of_batches
 from ..data.examples import Examples
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.tokens import Tokenizer
 from ..notes import silenced
-from ..tasks.labelled import task_named
+from ..tasks.registry import task_named
 from ..train import Interrupted, Result, train_many
 from ..train.begun import Begun
 from ..train.job import Job, prepare
@@ -41,7 +40,6 @@ class Trainer:
 
     def __init__(self, suite: Suite, backbone: Backbone, tasks: Mapping[str, TaskRows], folder: Path):
         self.suite, self.backbone, self.tasks, self.folder = suite, backbone, tasks, folder
-        self.tokenizer = Tokenizer.of(backbone)
         self._costs: dict[tuple[Stage, str, str, int | None], StepCost] = {}
         self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
 
@@ -105,7 +103,6 @@ class Trainer:
             method=self.suite.trained(cell.task)[cell.method].make(),
             recipe=self.suite.recipe(cell.lr, cell.schedule, cell.epochs, cell.seed),
             columns=spec.columns,
-            tokenizer=self.tokenizer,
         )
 
     def step_cost(self, cell: Cell) -> StepCost:
@@ -113,7 +110,7 @@ class Trainer:
         key = cell.stage, cell.method, cell.task, cell.size
         if key not in self._costs:
             task, job = task_named(self.tasks[cell.task].spec.kind), self.job(replace(cell, seed=0, epochs=1))
-            cost = step_cost(self.backbone, task, job, self.tokenizer)
+            cost = step_cost(self.backbone, task, job)
             layout = Layout.of([job.adapter], self.backbone.sites, bucket=True)
             first = self._compiling.setdefault((layout, task.name, job.shape), cost.compile_seconds)
             self._costs[key] = replace(cost, compile_seconds=first)

@@ -1,6 +1,7 @@
-"""Where rows come from: files, data sets of `datasets`, data frames, plain dicts. All become one dict per row.
+"""Where rows come from: files, folders of pictures, data sets of `datasets`, data frames, plain dicts. All become one dict per
+row.
 
-What the values in them mean is said in `values.py`, which of them a task wants in `examples.py`.
+What the values in them mean is said in `values.py` and `pictures.py`, which of them a task wants in `examples.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from ..errors import GraftaxError
 from ..json_files import parse_json, refuse_pointer
 from ..notes import note
-from ..paths import expect_file
+from ..paths import expect_file, is_directory
 from ..typed import Location, checked
+from .archives import archive_of, read_archive
+from .picture_folders import read_picture_folder
 from .text_files import read_as_is
 from .values import Unreadable, is_missing, plain
 
@@ -37,7 +43,8 @@ class Source:
 
     name: str
     rows: list[dict[str, Any]]
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> names, of a `datasets.ClassLabel`
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # column -> names of its numbers, in their order
+    folder: Path = Path()  # what relative paths in the rows are relative to
 
     def require(self, *columns: str) -> None:
         """An error that names those of the columns that are not there."""
@@ -53,19 +60,34 @@ class Source:
         self.require(column)
         return tuple(self.cell(i, column, meaning, blank) for i in range(len(self.rows)))
 
+    def located(self, column: str, meaning: Callable[..., T]) -> tuple[T, ...]:
+        """The same of a meaning that is told where a value stands: the row, for errors, and the folder of relative paths."""
+        self.require(column)
+        return tuple(
+            self.cell(i, column, partial(meaning, where=self.at(i), folder=self.folder)) for i in range(len(self.rows))
+        )
+
+    def at(self, row: int) -> str:
+        """What errors call a row."""
+        return f"{self.name}: row {row + 1}"
+
     def cell(self, row: int, column: str, meaning: Callable[[Any], T], blank: bool = False) -> T:
-        """What one value means."""
-        value = plain(self.rows[row].get(column))
+        """What one value means. An array stays one, for a picture may have a million pixels."""
+        value = self.rows[row].get(column)
+        if not (isinstance(value, np.ndarray) and value.ndim):
+            value = plain(value)
         if is_missing(value) or (isinstance(value, str) and not value.strip() and not blank):
-            raise GraftaxError(f"{self.name}: row {row + 1} has nothing in column {column!r}.")
+            raise GraftaxError(f"{self.at(row)} has nothing in column {column!r}.")
         try:
             return meaning(value)
         except Unreadable as error:
-            raise GraftaxError(f"{self.name}: row {row + 1}: {error} (column {column!r}).") from None
+            raise GraftaxError(f"{self.at(row)}: {error} (column {column!r}).") from None
 
 
 def source_of(data: Any, called: str = "") -> Source:
-    """Rows of a path, a `datasets` data set, a pandas DataFrame or an iterable of dicts; `called` names what has no path.
+    """Rows of a file or folder, a `datasets` data set, a pandas DataFrame or an iterable of dicts.
+
+    `called` names what has no path.
 
     Raises GraftaxError: nothing of the kind, no rows, a file that cannot be read, two columns of one name.
     """
@@ -80,7 +102,7 @@ def source_of(data: Any, called: str = "") -> Source:
             f"{name}: its keys are {', '.join(map(str, data))}; rows are a list of dicts, or one split of a data set."
         )
     elif isinstance(data, Iterable):
-        rows = list(data)
+        rows = list(_undecoded(data))
     else:
         raise GraftaxError(f"{name}: no rows; give a file, a data set, a data frame or a list of dicts.")
     for i, row in enumerate(rows):
@@ -91,15 +113,33 @@ def source_of(data: Any, called: str = "") -> Source:
 
 
 def read_file(path: str | Path) -> Source:
-    """Rows of a .csv, .tsv, .jsonl or .parquet file."""
+    """Rows of a .csv, .tsv, .jsonl, .parquet or .npz file, a split of the last (`FILE.npz:train`), or a folder of pictures."""
     path = Path(path)
+    if is_directory(path):
+        return Source(str(path), read_picture_folder(path))
+    archive, split = archive_of(path)
+    if archive.suffix.lower() == ".npz":
+        return _some(Source(str(path), *read_archive(archive, split)))
     expect_file(path)
     if path.suffix.lower() not in _READERS:
-        raise GraftaxError(f"{path}: unknown kind of file; use .csv, .tsv, .jsonl or .parquet.")
+        raise GraftaxError(f"{path}: unknown kind of file; use .csv, .tsv, .jsonl, .parquet or .npz.")
     try:
-        return _some(_READERS[path.suffix.lower()](path))
+        return replace(_some(_READERS[path.suffix.lower()](path)), folder=path.parent)
     except (csv.Error, OSError, ValueError, NotImplementedError) as error:  # the last two are pyarrow's
         raise GraftaxError(f"{path}: cannot be read ({error}).") from error
+
+
+def expect_rows(path: Path) -> None:
+    """An error unless there is a file or folder; what is in it is not looked at."""
+    archive, _ = archive_of(path)
+    if not is_directory(archive):
+        expect_file(archive)
+
+
+def name_of(path: Path) -> str:
+    """What an adapter is called that learns from there: after a file, without its ending (and its split), or after a folder."""
+    archive, _ = archive_of(path)
+    return archive.resolve().name if is_directory(archive) else archive.stem
 
 
 def parse_json_lines(text: str, source: str) -> list[dict[str, Any]]:
@@ -191,6 +231,15 @@ _READERS: dict[str, Callable[[Path], Source]] = {
 
 def _within(content: Any, key: str) -> Any:
     return content.get(key) if isinstance(content, dict) else None
+
+
+def _undecoded(data: Any) -> Any:
+    """Rows as they are, but a data set of `datasets` with its pictures as the files that they were: decoded, all of them would
+    lie in memory."""
+    for column, feature in (getattr(data, "features", None) or {}).items():
+        if getattr(feature, "_type", "") == "Image" and feature.decode and feature.mode is None:
+            data = data.cast_column(column, replace(feature, decode=False))
+    return data
 
 
 def _classes(features: Any) -> dict[str, tuple[str, ...]]:

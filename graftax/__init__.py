@@ -5,8 +5,9 @@ The public names; each is imported when it is first used, so that `import grafta
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazily
 
 if TYPE_CHECKING:
     from .adapters import (
@@ -134,23 +135,11 @@ __all__ = [
     "unipelt",
 ]
 
-#: Where a name comes from; those not named here come from `adapters`.
 _HOMES = {
-    "errors": "GraftaxError",
-    "models": "Backbone load_backbone",
-    "serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack",
-    "train": "Columns Interrupted Recipe Result train_many",
+    ".errors": "GraftaxError",
+    ".models": "Backbone load_backbone",
+    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack",
+    ".train": "Columns Interrupted Recipe Result train_many",
 }
-_HOME_OF = dict.fromkeys(__all__, "adapters") | {name: home for home, names in _HOMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'graftax' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+_ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}
+__getattr__, __dir__ = lazily(__name__, {**_HOMES, ".adapters": " ".join(name for name in __all__ if name not in _ELSEWHERE)})

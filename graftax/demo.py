@@ -79,7 +79,7 @@ def run(backbone_path: str | None, out: Path) -> None:
 def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[str, Result]) -> None:
     """A line for each business: how often its probe and its LoRA are right about the test rows, and what the LoRA takes up."""
     from .data.sources import read_file
-    from .serve.evaluate import evaluate
+    from .serve.evaluation import evaluate
     from .serve.predictor import Predictor
 
     predictor = Predictor(backbone)

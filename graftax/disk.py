@@ -124,12 +124,16 @@ def sweep(directory: Path) -> None:
 
 
 def _lock(directory: Path, wait: bool = True) -> int:
-    """A handle that locks a directory until it is closed; BlockingIOError where another process holds it."""
-    import fcntl  # Windows has none, and reads all the same
+    """A handle that locks a directory until it is closed; BlockingIOError where another process holds it.
+
+    The directory itself is locked: a lock file would lie among what is written there, and stay.
+    """
+    from filelock import lock_descriptor
 
     handle = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_descriptor(handle, blocking=wait):
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(directory))
     except BaseException:
         os.close(handle)
         raise

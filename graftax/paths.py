@@ -28,6 +28,12 @@ def expect_directory(path: Path, missing: str | None = None) -> None:
         raise GraftaxError(f"{path}: a file; a directory is wanted here.")
 
 
+def is_directory(path: Path) -> bool:
+    """Whether there is a directory; an error where that cannot be seen."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
 def _mode(path: Path) -> int | None:
     """What the file system says of the kind of what is there; None where there is nothing."""
     try:

@@ -211,7 +211,7 @@ def fitted(value: Any, kind: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         plain = fitted(value, inner[0])
-        if not all(rule.holds(plain) for rule in inner[1:]):
+        if not all(rule.holds(plain) for rule in _rules(inner)):
             raise Unfit
         return plain
     if origin is Literal and isinstance(value, str) and value in inner:
@@ -227,6 +227,11 @@ def fitted(value: Any, kind: Any) -> Any:
     if isinstance(kind, type) and isinstance(value, kind):
         return value
     raise Unfit
+
+
+def _rules(inner: Sequence[Any]) -> list[Within | Such]:
+    """What an `Annotated` holds its values to; the rest of what it says is for others, such as words for people."""
+    return [rule for rule in inner[1:] if isinstance(rule, Within | Such)]
 
 
 def _plain(value: Any, kind: Any) -> Any:
@@ -281,7 +286,7 @@ def in_words(kind: Any) -> str:
     """A kind, for people: "a whole number, at least 1 and less than 32,768"."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        return ", ".join([in_words(inner[0]), *map(str, inner[1:])])
+        return ", ".join([in_words(inner[0]), *map(str, _rules(inner))])
     if origin is Literal:
         return " or ".join(f'"{word}"' for word in inner)
     if origin in (typing.Union, types.UnionType):

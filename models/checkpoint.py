@@ -27,8 +27,9 @@ _CONVERT = (
     "transformers installed: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{0}')"
     ".save_pretrained('converted')\""
 )
-#: Files of a tokenizer, and of what else is said of texts; as patterns of `glob`, which huggingface_hub reads alike.
-TEXT_FILES = (
+#: Files that say how inputs are read: texts (a tokenizer's, and what else is said of them) or pictures. As patterns of `glob`,
+#: which huggingface_hub reads alike.
+INPUT_FILES = (
     "tokenizer*",
     "vocab*",
     "*.model",
@@ -40,10 +41,11 @@ TEXT_FILES = (
     "chat_templates/*",
     "additional_chat_templates/*",
     "generation_config.json",
+    "preprocessor_config.json",
 )
 #: What sentence-transformers says of its models.
 _VECTOR_FILES = ("modules.json", "*_Pooling/config.json", "sentence_bert_config.json")
-_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", *_VECTOR_FILES, *TEXT_FILES)
+_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", *_VECTOR_FILES, *INPUT_FILES)
 
 #: safetensors' names of types, but for those that no backbone is stored in.
 _DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}

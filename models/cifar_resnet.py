@@ -26,6 +26,7 @@ from .family import Family, HeadLayout
 from .keys import epsilon, layers, only, size, sizes, unread_all
 from .layers import Arrays
 from .parts import Part
+from .pictures import Pictures
 from .stages import ConvNorm, StagedConfig, StagedNetwork, conv_norm_parts, square, stacks_of, staged_parts
 
 OPTION_A = "option A: subsample by 2 and zero-pad channels equally on both sides"
@@ -142,6 +143,8 @@ FAMILY = Family(
     stacks=stacks_of,
     head=HeadLayout(features="pooled", hidden="none", modules=("linear",), sites=(POOLED,)),
     config=CifarResNetConfig,
+    task="image-classify",
+    processor=Pictures,
     module=CifarResNet,
     read=read,
 )

@@ -18,6 +18,8 @@ from .encoder import Encoder, EncoderConfig
 from .keys import Key
 from .network import Network
 from .parts import LayerPaths, Layers, Part, Weight, in_stack
+from .processor import Processor
+from .tokens import Tokenizer
 
 #: Keys that any config may have and no model reads: what transformers says of every model, and what it writes beside. Other
 #: keys that a family does not know are ignored too, and said (`Family.unread`).
@@ -89,6 +91,8 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)  # keys that checkpoints may have again -> what they repeat
     absent: Callable[[Any, Weight], Callable[[], np.ndarray] | None] = _nowhere  # what makes a weight that may be lacking
     fitted: Callable[[Any, Container[str]], Any] = _as_said  # the config as the keys of a checkpoint have it
+    task: str = "classify"  # what a head over an item's features is for, where a file does not say it
+    processor: type[Processor] = Tokenizer  # what stands between rows and the backbone
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
     @property

@@ -1,4 +1,4 @@
-"""What a backbone is given and what it gives back."""
+"""What a backbone is given, by kind of input, and what it gives back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Texts(NamedTuple):
     first: Any  # int32 [texts]: where each text begins in the rows laid end to end
 
 
-class Inputs(NamedTuple):
+class TextInputs(NamedTuple):
     """A batch of token ids, each `[rows, tokens]`, as NumPy arrays outside a traced function."""
 
     ids: Any  # int32
@@ -25,7 +25,11 @@ class Inputs(NamedTuple):
     types: Any  # int32
     texts: Texts | None = None  # None: a row is a text
     hidden: Any = None  # what enters the first adapted layer (`Network.frozen`), where that is known; else computed from ids
-    target: Inputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
+    target: TextInputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
+
+
+#: A batch of any kind: what a family's processor lays and its module reads.
+Inputs = Any
 
 
 class ImageInputs(NamedTuple):

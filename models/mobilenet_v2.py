@@ -25,6 +25,7 @@ from .family import Family, HeadLayout
 from .keys import activation, epsilon, flag, number, size, unread_all
 from .layers import Arrays
 from .parts import Part
+from .pictures import Pictures
 from .stages import ConvNorm, StagedConfig, StagedNetwork, conv_norm_parts, square, stacks_of, staged_parts
 
 #: Output channels of the stem, of the sixteen blocks, and strides of these.
@@ -206,6 +207,8 @@ FAMILY = Family(
     stacks=stacks_of,
     head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), sites=(POOLED,)),
     config=MobileNetV2Config,
+    task="image-classify",
+    processor=Pictures,
     module=MobileNetV2,
     read=read,
 )

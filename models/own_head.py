@@ -16,6 +16,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.formats.peft.heads import HeadDialect
+from ..adapters.task_words import task_in_transformers, words_for
 from ..errors import GraftaxError
 from ..notes import note
 from .checkpoint import Stored
@@ -25,9 +26,8 @@ from .tokenizer_files import text_length
 if TYPE_CHECKING:
     from .backbone import Backbone
 
-#: Tasks, and what transformers calls their loss: `problem_type` in config.json.
-PROBLEM_TYPES = {"classify": "single_label_classification", "multilabel": "multi_label_classification", "regress": "regression"}
-_TASKS = {problem_type: task for task, problem_type in PROBLEM_TYPES.items()}
+#: What transformers' task models with a head are called, behind the family's name and "For".
+_MODELS = ("SequenceClassification", "TokenClassification", "ImageClassification")
 
 
 class _Unfit(Exception):
@@ -47,9 +47,12 @@ def head_of(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, St
 
 
 def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Adapter | None:
-    tags, classifies = (_is_for(raw, task) for task in ("TokenClassification", "SequenceClassification"))
-    if not backbone.family.head.modules or not (tags or classifies):
+    model = next((model for model in _MODELS if _is_for(raw, model)), None)
+    if not backbone.family.task_model:  # transformers has no class of it that config.json could name
+        model = words_for(backbone.family.task).model
+    if not backbone.family.head.modules or model is None:
         return None
+    tags = model == "TokenClassification"
     weight = f"{backbone.head(1, tokens=tags).modules[-1]}.weight"
     if weight not in tensors or not tensors[weight].shape:
         raise _Unfit(f"it has no {weight}")
@@ -61,9 +64,12 @@ def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Sto
     for key, shape in wanted.items():
         if key not in tensors or tensors[key].shape != shape:
             raise _Unfit(f"it has no {key} of shape {shape}")
-    task = "tag" if tags else _TASKS.get(str(raw.get("problem_type")), "regress" if classes == 1 else "classify")
-    if (task, classes) == ("classify", 1) or (task == "regress" and classes > 1):
-        raise _Unfit(f"{raw['problem_type']} with {classes} classes is not supported")
+    problem = None if tags or raw.get("problem_type") is None else str(raw["problem_type"])
+    usual = task_in_transformers(model, "regression") if classes == 1 else None
+    task = task_in_transformers(model, problem) or usual or backbone.family.task
+    numbers = words_for(task).outputs == 1
+    if numbers != (classes == 1) and task not in ("tag", "multilabel"):
+        raise _Unfit(f"{problem or task} with {classes} classes is not supported")
     labels = _labels(raw, classes)
     read = {key: np.asarray(tensors[key]).astype(np.float32) for key in wanted}
     for key, tensor in read.items():
@@ -73,13 +79,13 @@ def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Sto
     states = {head.key: {site: (leaves, {leaf: np.asarray(array) for leaf, array in fixed.items()})}}
     length = text_length(Path(backbone.directory)) if backbone.directory else None
     recipe = {} if length is None else {"max_length": length}
-    return Adapter((head,), states, task, () if task == "regress" else labels, backbone.fingerprint, recipe=recipe)
+    return Adapter((head,), states, task, () if numbers else labels, backbone.fingerprint, recipe=recipe)
 
 
-def _is_for(raw: Mapping[str, Any], task: str) -> bool:
+def _is_for(raw: Mapping[str, Any], model: str) -> bool:
     """Whether config.json says that the checkpoint is of that task model."""
     said = raw.get("architectures")
-    return isinstance(said, list) and any(isinstance(name, str) and name.endswith(f"For{task}") for name in said)
+    return isinstance(said, list) and any(isinstance(name, str) and name.endswith(f"For{model}") for name in said)
 
 
 def _labels(raw: Mapping[str, Any], classes: int) -> tuple[str, ...]:

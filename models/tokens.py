@@ -1,42 +1,46 @@
-"""Text to token ids, with the backbone's own tokenizer (`tokenizer_files.py`), and the ladder of lengths that predictions are
-padded to."""
+"""The processor of texts: text to token ids, with the backbone's own tokenizer (`tokenizer_files.py`), and these in batches.
+
+Several short texts may share a batch row, behind one another (`inputs.Texts`).
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
+from ..data.batches import Shape, rung, shape_alone, shape_for
+from ..data.columns import Field
+from ..data.values import text_of
 from ..errors import GraftaxError
-from ..notes import note
 from .chat import AS_TRAINED, TEMPLATES, is_named, marked, render, template_of
-from .inputs import Inputs, Texts
+from .inputs import TextInputs, Texts
+from .pooling import Pooling
+from .processor import Processor
+from .text_rows import text_asked
 from .tokenizer_files import TokenizerFiles
 
 if TYPE_CHECKING:
-    from ..data.batches import Shape
+    from ..data.prepared import Prepared
     from .backbone import Backbone
 
-
-def rung(length: int, limit: int) -> int:
-    """The shortest padded length that holds `length` tokens, at most `limit`.
-
-    A program is compiled per length, so rows are padded to 8, 12, 16, 24, 32, 48, ...: at most 1.5 times their own from 8 on.
-    """
-    double = max(8, 1 << (length - 1).bit_length())
-    between = double * 3 // 4
-    return min(between if length <= between and between > 8 else double, limit)
+_MEASURED = 1024  # tokens of a batch that is measured; but
+_MEASURED_ROWS = 8  # batch rows at least
+_NARROWEST = 64  # tokens of a batch row that texts share
+_SHORTEST = 4  # tokens of a text, for the room a batch has for texts
 
 
 class Tokens:
-    """One tokenized row: `ids` and `types [tokens]`; of words `words [tokens]`, the index of each token's word.
+    """One tokenized text: `ids` and `types [tokens]`; of words `words [tokens]`, the index of each token's word.
 
     It is -1 for special tokens, and for words that belong to the piece before (`Tokenizer.pieces`). `count`: words that are the
-    row's own, some of which may have no token. `target [tokens]`: what a decoder reads beside the row. `cut`: whether the text
-    has more tokens, beyond the length limit.
+    text's own, some of which may have no token. `target [tokens]`: what a decoder reads beside the text. `cut`: whether the
+    text has more tokens, beyond the length limit.
     """
 
     __slots__ = ("count", "cut", "ids", "target", "types", "words")
@@ -55,25 +59,36 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def target_length(self) -> int:
+        return 0 if self.target is None else len(self.target)
 
-class Tokenizer:
+    def tobytes(self) -> bytes:
+        return self.ids.tobytes() if self.target is None else self.ids.tobytes() + self.target.tobytes()
+
+
+class Tokenizer(Processor):
     """The tokenizer in a backbone's directory.
 
-    `max_tokens`, the longest row the backbone's positions allow, bounds every `max_length`. `files` is None for a backbone that
+    `max_length`, the longest text that the backbone's positions allow, bounds every other. `files` is None for a backbone that
     has no directory. Of its tokens the backbone may embed less than all: some that no text should hold are beyond its table.
     """
+
+    kind = "text"
+    fields = (Field("text", text_of), Field("pair", text_of, read="named"))
+    sequences = True
 
     def __init__(
         self,
         files: TokenizerFiles | None,
-        max_tokens: int,
+        max_length: int,
         pad_id: int,
         type_vocab_size: int,
         vocab_size: int,
         eos_ids: tuple[int, ...] = (),
         start_id: int = 0,
     ):
-        self.files, self.max_tokens, self.pad_id, self.types = files, max_tokens, pad_id, type_vocab_size > 1
+        self.files, self.max_length, self.pad_id, self.types = files, max_length, pad_id, type_vocab_size > 1
         self.vocab_size, self.eos_ids, self.start_id = vocab_size, eos_ids, start_id
         self.chat_template: str | None = None  # in place of the tokenizer's own
         self.trusting, self.foreign = (
@@ -90,6 +105,9 @@ class Tokenizer:
             files = TokenizerFiles(Path(backbone.directory), backbone.hf_config or {}, eos)
         made = cls(files, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos, start)
         return made.with_template(chat_template)
+
+    def for_training(self, recipe: Any) -> Tokenizer:
+        return self.with_template(recipe.chat_template)
 
     def with_template(self, given: str | None) -> Tokenizer:
         """The same, with another template for chats: a name of `chat.TEMPLATES`, or a Jinja text; None: as it is.
@@ -252,46 +270,103 @@ class Tokenizer:
         return np.asarray(encoded.type_ids, np.int32) if self.types else np.zeros(len(encoded.ids), np.int32)
 
     def _check(self, max_length: int) -> None:
-        if max_length > self.max_tokens:
-            raise GraftaxError(f"max length {max_length} is more than the {self.max_tokens} tokens this backbone takes.")
+        if max_length > self.max_length:
+            raise GraftaxError(f"max length {max_length} is more than the {self.max_length} tokens this backbone takes.")
 
-    def pad(self, rows: Sequence[Tokens], count: int, length: int, target: int = 0) -> Inputs:
-        """Rows in a batch of `[count, length]`, and their targets in `[count, target]`.
+    # -- as a processor -------------------------------------------------------------------------------------------------
 
-        A filling row has one visible pad token, so that its attention is defined.
+    def items(self, fields: Mapping[str, Sequence[Any]], max_length: int) -> list[Tokens]:
+        return self(fields["text"], fields.get("pair"), max_length)
+
+    def asked(self, row: Any, where: str, adapter: str | None) -> dict[str, Any]:
+        text = text_asked(row, where, adapter)
+        return {"text": text} if isinstance(text, str) else dict(zip(("text", "pair"), text, strict=True))
+
+    def told(self, line: Mapping[str, Any], where: str, folder: Path) -> Any:
+        """A text or words under "text", and perhaps a second text under "text_pair"."""
+        if not isinstance(line.get("text"), str | list):
+            raise GraftaxError(f'{where} has no "text".')
+        if not isinstance(line.get("text_pair"), str | None):
+            raise GraftaxError(f'{where}: "text_pair" must be a text.')
+        return (line["text"], line["text_pair"]) if line.get("text_pair") else line["text"]
+
+    def row_of(self, fields: Mapping[str, Any]) -> Any:
+        return (fields["text"], fields["pair"]) if "pair" in fields else fields["text"]
+
+    def refuse_length(self, max_length: int, taken: int) -> None:
+        if max_length + taken > self.max_length:
+            most = self.max_length - taken
+            raise GraftaxError(f"max length {max_length} is more than the {most} tokens this backbone takes here.")
+
+    def shape_to_train(self, parts: Sequence[Prepared], batch_size: int, seed: int, epochs: int, *, alone: bool) -> Shape:
+        texts = parts[0]
+        if alone:
+            longest = max(length for part in parts for length in part.lengths)
+            return shape_alone(longest, batch_size, texts.together, max(part.longest_target for part in parts))
+        longest = max(length for part in parts for length in part.wholes)
+        return shape_for(texts.lengths, longest, batch_size, seed, epochs, texts.together)
+
+    def shape_to_measure(self, prepared: Prepared, *, alone: bool) -> Shape:
+        if alone or prepared.longest_target:
+            return shape_alone(max(prepared.lengths), _MEASURED_ROWS, prepared.together, prepared.longest_target)
+        width = max(_NARROWEST, 1 << (max(prepared.wholes) - 1).bit_length())
+        rows = max(_MEASURED_ROWS, _MEASURED // width)
+        return Shape(rows * width // _SHORTEST, rows, width, together=prepared.together)
+
+    def shape_to_ask(self, items: Sequence[Tokens], count: int) -> Shape:
+        return Shape(count, count, rung(max(map(len, items)), self.max_length), shared=False)
+
+    def lay(self, items: Sequence[Tokens], places: Sequence[tuple[int, int]], shape: Shape) -> TextInputs:
+        if not shape.shared:
+            return self.pad(items, shape.rows, shape.length, shape.target)
+        size = (shape.rows, shape.length)
+        ids = np.full(size, self.pad_id, np.int32)
+        types, segments = np.zeros(size, np.int32), np.zeros(size, np.int32)
+        first = np.zeros(shape.items, np.int32)  # 0 for texts that are not there
+        for i, (text, (row, begin)) in enumerate(zip(items, places, strict=True)):
+            at = (row, slice(begin, begin + len(text)))
+            ids[at], types[at], segments[at] = text.ids, text.types, i + 1
+            first[i] = row * size[1] + begin
+        return TextInputs(ids, segments > 0, types, Texts(segments, first))
+
+    def pad(self, texts: Sequence[Tokens], count: int, length: int, target: int = 0) -> TextInputs:
+        """Texts in a batch of `[count, length]`, a batch row each, and their targets in `[count, target]`.
+
+        A filling batch row has one visible pad token, so that its attention is defined.
         """
         ids = np.full((count, length), self.pad_id, np.int32)
         types = np.zeros((count, length), np.int32)
         mask = np.zeros((count, length), bool)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row.ids
-            types[i, : len(row)] = row.types
-            mask[i, : len(row)] = True
-        mask[len(rows) :, 0] = True
+        for i, text in enumerate(texts):
+            ids[i, : len(text)] = text.ids
+            types[i, : len(text)] = text.types
+            mask[i, : len(text)] = True
+        mask[len(texts) :, 0] = True
         if not target:
-            return Inputs(ids, mask, types)
-        read = [Tokens(row.target, np.zeros_like(row.target), None) for row in rows if row.target is not None]
-        return Inputs(ids, mask, types, target=self.pad(read, count, target))
+            return TextInputs(ids, mask, types)
+        read = [Tokens(text.target, np.zeros_like(text.target), None) for text in texts if text.target is not None]
+        return TextInputs(ids, mask, types, target=self.pad(read, count, target))
 
-    def lay(self, texts: Sequence[Tokens], places: Sequence[tuple[int, int]], shape: Shape) -> Inputs:
-        """Texts in a batch of a shape, each at its row and first token; missing texts begin at 0."""
-        if not shape.shared:
-            return self.pad(texts, shape.rows, shape.tokens, shape.target)
-        size = (shape.rows, shape.tokens)
-        ids = np.full(size, self.pad_id, np.int32)
-        types, segments = np.zeros(size, np.int32), np.zeros(size, np.int32)
-        first = np.zeros(shape.texts, np.int32)
-        for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
-            at = (row, slice(begin, begin + len(text)))
-            ids[at], types[at], segments[at] = text.ids, text.types, i + 1
-            first[i] = row * size[1] + begin
-        return Inputs(ids, segments > 0, types, Texts(segments, first))
+    def with_hidden(self, hidden: Any, inputs: TextInputs | None) -> TextInputs:
+        if inputs is not None:
+            return inputs._replace(types=None, hidden=hidden)
+        size = (len(hidden), 1)  # batch rows of one token, the one that is left of each text
+        return TextInputs(np.zeros(size, np.int32), np.ones(size, bool), None, hidden=hidden)
 
+    @cached_property
+    def pooling(self) -> Pooling:
+        """How the last layer becomes a vector; GraftaxError where that cannot be computed."""
+        return Pooling.of(None if self.files is None else str(self.files.directory))
 
-def note_cut(name: str, count: int, rows: int, max_length: int) -> None:
-    """A note of how many of the rows of `name` are cut; none where none is."""
-    if count:
-        note(f"{name}: {count} of {rows} rows cut at {max_length} tokens (max_length).")
+    @property
+    def vector_length(self) -> int | None:
+        return self.pooling.max_length
+
+    def vector_size(self, hidden: int) -> int:
+        return hidden * len(self.pooling.names)
+
+    def vector_of(self, outputs: Any, inputs: TextInputs) -> jax.Array:
+        return self.pooling(outputs.hidden, inputs.mask)
 
 
 def _end_of_text(special: Sequence[int]) -> int:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .choice import Settings, penalised
 from .restraint import Written
-from .sampling import Settings, penalised
 
 _NEVER = -1e9  # the score of what is no text
 

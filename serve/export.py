@@ -17,13 +17,13 @@ from ..adapters.fitting import head_of, length_for, names_for
 from ..adapters.formats.peft.heads import HeadDialect
 from ..adapters.merging import merge
 from ..adapters.methods.head import FIRST
+from ..adapters.task_words import words_for
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import CHAT_TEMPLATE, is_named, template_of
-from ..models.checkpoint import TEXT_FILES
-from ..models.inputs import Inputs
+from ..models.checkpoint import INPUT_FILES
+from ..models.inputs import TextInputs
 from ..models.load import unstack_weights
-from ..models.own_head import PROBLEM_TYPES
 from ..models.tokenizer_files import write_text_length
 from ..notes import note
 from ..typed import Location, held
@@ -64,12 +64,12 @@ def export_merged(
         config["architectures"] = [f"{backbone.family.task_model}Model"]
         tensors = {key.removeprefix(f"{backbone.family.prefix}."): tensor for key, tensor in tensors.items()}
     else:
-        kind = "TokenClassification" if adapter.task == "tag" else "SequenceClassification"
-        config["architectures"] = [f"{backbone.family.task_model}For{kind}"]
+        words = words_for(adapter.task)
+        config["architectures"] = [f"{backbone.family.task_model}For{words.model}"]
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
         config["label2id"] = {name: i for i, name in enumerate(names)}
-        if adapter.task in PROBLEM_TYPES:
-            config["problem_type"] = PROBLEM_TYPES[adapter.task]
+        if words.problem is not None:
+            config["problem_type"] = words.problem
         for site, (leaves, _) in adapter.states[head.key].items():
             tensors |= {name: np.ascontiguousarray(tensor) for name, tensor in HeadDialect(head).tensors(site, leaves).items()}
     drift = _drift(backbone, adapter, whole, rest)
@@ -77,14 +77,14 @@ def export_merged(
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         if backbone.directory is not None:
-            _copy_text_files(Path(backbone.directory), draft)
+            _copy_input_files(Path(backbone.directory), draft)
             _keep_how_texts_are_read(adapter, backbone, draft)
     return drift
 
 
-def _copy_text_files(source: Path, target: Path) -> None:
-    """The tokenizer's files, with chat templates, and `generation_config.json`."""
-    for file in (file for pattern in TEXT_FILES for file in source.glob(pattern) if file.is_file()):
+def _copy_input_files(source: Path, target: Path) -> None:
+    """The files of a tokenizer, with chat templates, `generation_config.json`; or what is said of pictures."""
+    for file in (file for pattern in INPUT_FILES for file in source.glob(pattern) if file.is_file()):
         (target / file.relative_to(source)).parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target / file.relative_to(source))
 
@@ -104,7 +104,7 @@ def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter)
     config = backbone.config
     ids = np.random.default_rng(0).integers(0, config.vocab_size, (8, min(32, config.max_tokens))).astype(np.int32)
     ids[ids == config.pad_id] = (config.pad_id + 1) % config.vocab_size
-    inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
+    inputs = TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
     if backbone.family.encodes:
         inputs = inputs._replace(target=inputs)
 

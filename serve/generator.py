@@ -24,21 +24,23 @@ from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of
 from ..adapters.graft import Mix
 from ..adapters.methods.head import HEADS
+from ..data.batches import rung
 from ..data.chats import chat_of
 from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.inputs import Inputs
-from ..models.tokens import Tokenizer, rung
+from ..models.inputs import TextInputs
+from ..models.tokens import Tokenizer
 from ..notes import note
 from ..shown import Shown
 from ..typed import Location, Name, checked, held
 from .bank import Bank
+from .choice import Kind, Settings
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
 from .detokeniser import Teller
 from .requests import listed
 from .requests import named as adapters_of
-from .sampling import Kind, Sampling, Settings
+from .sampling import Sampling
 from .writer import Adapted, Standing, Writer
 
 MOST_ROWS = 64  # per call
@@ -266,12 +268,12 @@ class Generator(Shown):
         least[: len(asked)] = [max(rules.min_length, tokens + rules.min_new_tokens) for tokens in before]
         return least
 
-    def _laid(self, asked: Sequence[_Asked], count: int, length: int) -> Inputs:
+    def _laid(self, asked: Sequence[_Asked], count: int, length: int) -> TextInputs:
         ids, mask = np.full((count, length), self.tokenizer.pad_id, np.int32), np.zeros((count, length), bool)
         for k, row in enumerate(asked):
             ids[k, : len(row.ids)], mask[k, : len(row.ids)] = row.ids, True
         mask[len(asked) :, 0] = True
-        return Inputs(ids, mask, np.zeros_like(ids))
+        return TextInputs(ids, mask, np.zeros_like(ids))
 
     def _adapted(self, asked: Sequence[_Asked], count: int) -> Adapted:
         """What every program takes: an adapter that is replaced while it is used changes what follows."""

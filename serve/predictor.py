@@ -17,7 +17,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -29,17 +28,17 @@ from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, names_for
 from ..adapters.graft import Mix
 from ..adapters.methods.head import HEADS, TOKENS
+from ..data.prepared import Item, note_cut
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, Logits
 from ..models.inputs import Inputs
-from ..models.tokens import Tokenizer, Tokens, note_cut, rung
 from ..shown import Shown
-from ..tasks.labelled import Answer, Task, task_named
+from ..tasks.registry import task_named
+from ..tasks.task import Answer, Task, items_asked
 from ..typed import Location, Name, Some, checked, held
 from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
-from .embedding import Pooling
-from .requests import listed, named, text_of
+from .requests import listed, named
 
 MOST_ROWS = 64  # per call
 _OWN = "the checkpoint's own head"  # name of the head that the checkpoint brings, which answers rows without an adapter
@@ -74,12 +73,12 @@ class _Loaded:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A row of tokens to be answered: a text, or a piece of one."""
+    """An item to be answered: a row, or a piece of one."""
 
     what: str | None
     plan: Plan
     head: str | None  # the adapter whose head answers
-    tokens: Tokens
+    item: Item
 
 
 class Predictor(Shown):
@@ -94,9 +93,9 @@ class Predictor(Shown):
         """
         self.backbone = backbone
         self.bank = Bank(backbone)
-        self.tokenizer = Tokenizer.of(backbone)
+        self.processor = backbone.new_processor()
         self._asked_length = max_length
-        self.max_length = min(max_length or backbone.config.max_tokens, backbone.config.max_tokens)
+        self.max_length = min(max_length or self.processor.max_length, self.processor.max_length)
         self.compilations = 0
         self._loaded: dict[str, _Loaded] = {}
         self._lock = threading.Lock()
@@ -111,14 +110,7 @@ class Predictor(Shown):
 
     def _traced_vectors(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> jax.Array:
         self.compilations += 1
-        return self.pooling(self.backbone.encode(params, state, inputs, slots).hidden, inputs.mask)
-
-    @cached_property
-    def pooling(self) -> Pooling:
-        """How `embed` makes a vector of the last layer; GraftaxError where it cannot."""
-        if self.backbone.family.encodes:
-            raise GraftaxError(f"{self.backbone.name} is an encoder-decoder, which has no layer that all of a text passes.")
-        return Pooling.of(self.backbone.directory)
+        return self.processor.vector_of(self.backbone.encode(params, state, inputs, slots), inputs)
 
     def facts(self) -> dict[str, Any]:
         return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters), "max_length": self.max_length}
@@ -206,7 +198,7 @@ class Predictor(Shown):
             return Prediction(asked.what, None, None)
         answer = known[0] if len(known) == 1 else self._loaded[asked.head].task.whole(known)
         likeliest = _likeliest(answer.probabilities, top_k)
-        return Prediction(asked.what, answer.label, answer.score, likeliest, asked.tokens.cut)
+        return Prediction(asked.what, answer.label, answer.score, likeliest, asked.item.cut)
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
@@ -217,33 +209,36 @@ class Predictor(Shown):
         head is not asked.
 
         Args:
-            rows, adapters: as of `predict`. A row with `Parallel` has a vector for each part.
+            rows: as of `predict`.
+            adapters: as of `predict`. A row with `Parallel` has a vector for each part.
 
         Raises:
             GraftaxError: as of `predict`; a pooling that is not supported; an encoder-decoder.
         """
-        size = self.backbone.config.hidden_size * len(self.pooling.names)
-        longest = self._asked_length or self.pooling.max_length or self.max_length
+        if self.backbone.family.encodes:
+            raise GraftaxError(f"{self.backbone.name} is an encoder-decoder, which has no layer that all of a text passes.")
+        size = self.processor.vector_size(self.backbone.config.hidden_size)
+        longest = self._asked_length or self.processor.vector_length or self.max_length
         vectors = [own[0] for _, own in self._each(rows, adapters, self._vectors, min(longest, self.max_length))]
         return np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
 
     def _each(
         self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]], max_length: int
     ) -> list[tuple[_Asked, list[T]]]:
-        """What is asked (of a text in pieces its first one), and what `compute` makes of each piece.
+        """What is asked (of a row in pieces its first one), and what `compute` makes of each piece.
 
-        It is given rows of like length, at most `MOST_ROWS`. `max_length`: of texts without an adapter.
+        It is given items of like length, at most `MOST_ROWS`. `max_length`: of rows without an adapter.
         """
-        texts = listed(rows)
-        wanted = named(adapters, len(texts))
+        given = listed(rows)
+        wanted = named(adapters, len(given))
         with self._lock:
             pieces = [
                 self._asked(row, part, i, max_length)
-                for i, (row, what) in enumerate(zip(texts, wanted, strict=True))
+                for i, (row, what) in enumerate(zip(given, wanted, strict=True))
                 for part in (what.parts if isinstance(what, Parallel) else (what,))
             ]
             asked = list(chain.from_iterable(pieces))
-            order = sorted(range(len(asked)), key=lambda i: len(asked[i].tokens))
+            order = sorted(range(len(asked)), key=lambda i: len(asked[i].item))
             made: dict[int, T] = {}
             for begin in range(0, len(order), MOST_ROWS):
                 chunk = order[begin : begin + MOST_ROWS]
@@ -254,14 +249,14 @@ class Predictor(Shown):
 
     def _note_cut(self, asked: Sequence[_Asked]) -> None:
         """A note for each adapter that does not read all of some rows."""
-        longest = {row.what: len(row.tokens) for row in asked if row.tokens.cut}
+        longest = {row.what: len(row.item) for row in asked if row.item.cut}
         if longest:
-            rows, cut = Counter(row.what for row in asked), Counter(row.what for row in asked if row.tokens.cut)
+            rows, cut = Counter(row.what for row in asked), Counter(row.what for row in asked if row.item.cut)
             for what, length in longest.items():
                 note_cut(what or self.backbone.name, cut[what], rows[what], length)
 
     def _asked(self, row: Any, what: str | Composition | None, index: int, max_length: int) -> list[_Asked]:
-        """A row tokenized for the adapter that answers it, of a tagging one in as many pieces as it needs."""
+        """A row prepared for the adapter that answers it, in as many pieces as its task needs."""
         plan = plan_of(_OWN if what is None and self.backbone.own_head is not None else what)
         for stage in plan:
             for term in stage:
@@ -270,21 +265,16 @@ class Predictor(Shown):
         head = heads[0] if heads else None
         known = [self._loaded[term.name].max_length for stage in plan for term in stage]
         length = self._loaded[head].max_length if head else min(known, default=max_length)
-        words = bool(head and self._loaded[head].task.tokens)
-        text = text_of(row, index, what, words)
-        if words:
-            (pieces,) = self.tokenizer.pieces([text], length)
-        else:
-            pair = isinstance(text, tuple)
-            pieces = self.tokenizer([text[0]] if pair else [text], [text[1]] if pair else None, length)
-        return [_Asked(None if what is None else str(what), plan, head, tokens) for tokens in pieces]
+        ask = self._loaded[head].task.ask if head else items_asked
+        called = None if what is None else str(what)
+        return [_Asked(called, plan, head, item) for item in ask(self.processor, row, f"row {index + 1}", called, length)]
 
     def _laid(self, rows: list[_Asked]) -> tuple[Inputs, Any]:
         """A batch of rows, and the slots that they use."""
-        count = 1 << (len(rows) - 1).bit_length()
-        length = rung(max(len(row.tokens) for row in rows), self.backbone.config.max_tokens)
-        inputs = self.tokenizer.pad([row.tokens for row in rows], count, length)
-        return inputs, laid([row.plan for row in rows], [row.head for row in rows], self.bank.slot, count, length)
+        items, count = [row.item for row in rows], 1 << (len(rows) - 1).bit_length()
+        shape = self.processor.shape_to_ask(items, count)
+        inputs = self.processor.lay(items, [(row, 0) for row in range(len(items))], shape)
+        return inputs, laid([row.plan for row in rows], [row.head for row in rows], self.bank.slot, count, shape.length)
 
     def _answers(self, rows: list[_Asked]) -> list[Answer | None]:
         """In one compiled call."""
@@ -292,7 +282,7 @@ class Predictor(Shown):
         inputs, slots = self._laid(rows)
         heads = [self._loaded[row.head] if row.head is not None else None for row in rows]
         state = self.bank.state
-        if not any(head and head.task.tokens for head in heads):
+        if not any(head and head.task.output.by_position for head in heads):
             state = {name: tree for name, tree in state.items() if name != TOKENS}  # then only pooled positions are computed
         logits = jax.device_get(self._forward(self.backbone.params, state, inputs, slots))
         answers: list[Answer | None] = []
@@ -300,14 +290,14 @@ class Predictor(Shown):
             if head is None:
                 answers.append(None)
                 continue
-            mine = logits.tokens[r] if head.task.tokens else logits.pooled[r]
-            answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.tokens))
+            mine = logits.tokens[r] if head.task.output.by_position else logits.pooled[r]
+            answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.item))
         return answers
 
     def _refuse_headless(self, rows: list[_Asked]) -> None:
         """An error where what is to answer a row is an adapter of a task that no head answers."""
         for name in (term.name for row in rows if row.head is None for stage in row.plan for term in stage):
-            if (task := self._loaded[name].task).headless:
+            if not (task := self._loaded[name].task).output.headed:
                 advice = "a Generator continues texts with it, embed makes vectors"
                 raise GraftaxError(f"{name}: an adapter of task {task.name!r} has no head that could answer; {advice}.")
 

@@ -16,8 +16,8 @@ from ..adapters.graft import State
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from .beams import search
+from .choice import Kind, Settings, choose
 from .restraint import Written, restrained
-from .sampling import Kind, Settings, choose
 
 BURST = 16  # tokens per call of the decoding program
 

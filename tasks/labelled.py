@@ -1,32 +1,44 @@
-"""Tasks on labelled rows (a label, labels, a number, a label per word), and the tasks there are by name."""
+"""Tasks on labelled rows: a label, labels, a number, a label per word."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data.batches import Shape
+from ..adapters.task_words import words_for
+from ..data.columns import Columns, Field, read_fields
 from ..data.examples import Examples
-from ..data.labels import each_name, in_order, in_words_of
-from ..data.rows import Rows
+from ..data.labels import (
+    are_vectors,
+    each_name,
+    in_one_spelling,
+    in_order,
+    in_words_of,
+    refuse_truths_beside_numbers,
+    set_of,
+    tags_of,
+    vector_of,
+)
+from ..data.prepared import Prepared
+from ..data.sources import Source
+from ..data.values import class_of, items_of, label_of, number_of, words_of
 from ..errors import GraftaxError
+from ..models.text_rows import words_asked
 from ..models.tokens import Tokenizer, Tokens
 from ..notes import note
 from . import metrics
-from .language import LanguageModel, SequenceToSequence, SupervisedFineTuning
-from .preference import DirectPreference
-from .task import IGNORE, Answer, Task, index_of, mean_of
-
-if TYPE_CHECKING:
-    from ..train.step import Hyper
+from .outputs import IGNORE, OfItem, OfPosition
+from .task import Answer, Settings, Task, index_of, mean_of
 
 OUTSIDE = "O"  # the tag of a word that is read by no token
+_LABEL = Field("label", label_of)
 
 
 def _masked(logits: jax.Array, classes: jax.Array) -> jax.Array:
@@ -40,33 +52,46 @@ def spelled(examples: Examples, names: Sequence[str]) -> Examples:
 
 
 class Labelled(Task):
-    """Base of those whose labels a head of the adapter gives."""
+    """Base of those whose labels a head of the adapter gives, of whatever the backbone's processor reads."""
+
+    output = OfItem()
+
+    def fields(self, processor: Any) -> tuple[Field, ...]:
+        return (*processor.fields, _LABEL)
+
+    def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
+        fields = [field for field in self.fields(processor) if field is not _LABEL]
+        source.require(*(columns[field.name] for field in fields if field.read == "always"), columns["label"])
+        labels, classes = self.read_labels(source, columns["label"], names)
+        return Examples(read_fields(source, columns, fields), labels, source.name, classes)
+
+    @abstractmethod
+    def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """The label of each row, and the names of all classes where the data say them."""
+
+    def prepare(
+        self, examples: Examples, names: Sequence[str], processor: Any, max_length: int, truncate: bool = False
+    ) -> Prepared:
+        examples, items = spelled(examples, names), processor.items(examples.fields, max_length)
+        return Prepared(examples, items, self.encode(examples, names))
 
     @abstractmethod
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
-        """Labels as numbers, one array per row; an unknown label is an error that names it."""
-
-    def rows(
-        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
-    ) -> Rows:
-        examples, tokens = spelled(examples, names), tokenizer(examples.texts, examples.pairs, max_length)
-        return Rows(examples, tokens, self.encode(examples, names))
-
-    def outputs(
-        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
-        """The head's logits."""
-        logits = backbone.forward(params, state, inputs, key=key, layers=layers)
-        mine: jax.Array | None = logits.tokens if self.tokens else logits.pooled
-        assert mine is not None
-        return mine
+        """Labels as numbers, an array for each example; an unknown label is an error that names it."""
 
 
 class Classify(Labelled):
     """One label per row: softmax cross-entropy."""
 
     name = "classify"
+    words = words_for(name)
     main_metric = "accuracy"
+
+    def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        classes = source.classes.get(column, ())
+        labels = in_one_spelling(source.column(column, partial(class_of, names=classes)), classes)
+        refuse_truths_beside_numbers([row[column] for row in source.rows], f"{source.name}: column {column!r}")
+        return labels, classes
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         names = in_order(examples.labels or ())
@@ -80,11 +105,11 @@ class Classify(Labelled):
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         return [np.int32(index_of(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
-        logs = jax.nn.log_softmax(_masked(logits, hyper.classes))
+    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(_masked(logits, settings.classes))
         return mean_of(-jnp.take_along_axis(logs, labels[:, None], axis=-1)[:, 0], weight)
 
-    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+    def answer(self, logits: np.ndarray, names: Sequence[str], item: Any) -> Answer:
         best, chances = int(logits.argmax()), _softmax(logits).tolist()
         return Answer(names[best], chances[best], dict(zip(names, chances, strict=True)))
 
@@ -99,7 +124,23 @@ class MultiLabel(Labelled):
     """Any number of labels per row: a sigmoid and binary cross-entropy for each; a label is given above 0.5."""
 
     name = "multilabel"
+    words = words_for(name)
     main_metric = "macro_f1"
+
+    def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        classes = source.classes.get(column, ())
+        rows = source.column(column, partial(items_of, separator="|"), blank=True)
+        meaning = partial(set_of, names=classes)
+        if are_vectors(rows, source.name):
+            width = len(rows[0])
+            if classes and len(classes) != width:
+                raise GraftaxError(
+                    f"{source.name}: its labels are {width} numbers a row, and its features name {len(classes)} classes."
+                )
+            classes = classes or (tuple(names) if len(names) == width else tuple(f"LABEL_{i}" for i in range(width)))
+            meaning = partial(vector_of, names=classes)
+        labels = in_one_spelling(source.column(column, meaning, blank=True), classes)
+        return tuple(tuple(sorted(set(row))) for row in labels), classes
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         names = in_order(each_name(examples.labels or ()))
@@ -115,13 +156,13 @@ class MultiLabel(Labelled):
             arrays.append(array)
         return arrays
 
-    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
-        own = jnp.arange(logits.shape[-1]) < hyper.classes
+    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+        own = jnp.arange(logits.shape[-1]) < settings.classes
         logits = jnp.where(own, logits, 0.0)
         each = jax.nn.softplus(logits) - labels * logits
-        return mean_of(jnp.sum(jnp.where(own, each, 0.0), axis=-1) / hyper.classes.astype(logits.dtype), weight)
+        return mean_of(jnp.sum(jnp.where(own, each, 0.0), axis=-1) / settings.classes.astype(logits.dtype), weight)
 
-    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+    def answer(self, logits: np.ndarray, names: Sequence[str], item: Any) -> Answer:
         chances = 1.0 / (1.0 + np.exp(-logits))
         chosen = np.flatnonzero(chances > 0.5)
         said = [names[i] for i in chosen.tolist()], [float(chances[i]) for i in chosen]
@@ -135,15 +176,16 @@ class MultiLabel(Labelled):
         missed = [(name, None) for name in label if name not in answer.label]
         return (*right, *missed, *((None, name) for name in answer.label if name not in label))
 
-    def blank(self, shape: Shape, room: int) -> np.ndarray:
-        return np.zeros((shape.texts, room), np.float32)
-
 
 class Regress(Labelled):
     """One number per row: squared error."""
 
     name = "regress"
+    words = words_for(name)
     main_metric = "pearson"
+
+    def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        return source.column(column, number_of), ()
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         return ("value",)
@@ -151,17 +193,14 @@ class Regress(Labelled):
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         return [np.float32(value) for value in examples.labels or ()]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
+    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
         return mean_of(jnp.square(logits[:, 0] - labels), weight)
 
-    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+    def answer(self, logits: np.ndarray, names: Sequence[str], item: Any) -> Answer:
         return Answer(float(logits[0]), None)
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.regression(list(examples.labels or ()), [a.label for a in answers])
-
-    def blank(self, shape: Shape, room: int) -> np.ndarray:
-        return np.zeros(shape.texts, np.float32)
 
 
 class Tag(Labelled):
@@ -173,8 +212,26 @@ class Tag(Labelled):
     """
 
     name = "tag"
-    tokens = True
+    words = words_for(name)
+    output = OfPosition()
     main_metric = "f1"
+    needs_text = True
+
+    def fields(self, processor: Any) -> tuple[Field, ...]:
+        return (Field("text", words_of), _LABEL)
+
+    def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
+        examples = super().read(source, columns, processor, names)
+        for i, (words, tags) in enumerate(zip(examples.fields["text"], examples.labels or (), strict=True)):
+            if not words:
+                raise GraftaxError(f"{source.name}: row {i + 1} has no words.")
+            if len(words) != len(tags):
+                raise GraftaxError(f"{source.name}: row {i + 1} has {len(words)} words and {len(tags)} tags.")
+        return examples
+
+    def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        classes = source.classes.get(column, ())
+        return in_one_spelling(source.column(column, partial(tags_of, names=classes)), classes), classes
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         names = in_order(each_name(examples.labels or ()))
@@ -182,20 +239,24 @@ class Tag(Labelled):
             raise GraftaxError(f"{examples.source}: every word has the tag {names[0]!r}; there must be at least two.")
         return examples.names or names
 
-    def rows(
-        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
-    ) -> Rows:
+    def prepare(
+        self, examples: Examples, names: Sequence[str], processor: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Prepared:
         examples = spelled(examples, names)
-        tokens, labels, owners = [], [], list[int]()
-        pieces_of_each = tokenizer.pieces(examples.texts, max_length)
-        for i, (pieces, tags) in enumerate(zip(pieces_of_each, self.encode(examples, names), strict=True)):
+        pieces, labels, owners = list[Tokens](), [], list[int]()
+        pieces_of_each = processor.pieces(examples.fields["text"], max_length)
+        for i, (of_text, tags) in enumerate(zip(pieces_of_each, self.encode(examples, names), strict=True)):
             begin = 0
-            for piece in pieces:
-                tokens.append(piece)
+            for piece in of_text:
+                pieces.append(piece)
                 labels.append(_on_first_tokens(piece, tags[begin : begin + piece.count]))
                 owners.append(i)
                 begin += piece.count
-        return Rows(examples, tokens, labels, owners=owners)
+        return Prepared(examples, pieces, labels, owners=owners)
+
+    def ask(self, processor: Tokenizer, row: Any, where: str, adapter: str | None, max_length: int) -> Sequence[Tokens]:
+        (pieces,) = processor.pieces([words_asked(row, where)], max_length)
+        return pieces
 
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         """The number of every word's tag."""
@@ -204,18 +265,18 @@ class Tag(Labelled):
             for i, tags in enumerate(examples.labels or ())
         ]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
-        logs = jax.nn.log_softmax(_masked(logits, hyper.classes))
+    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+        logs = jax.nn.log_softmax(_masked(logits, settings.classes))
         each = -jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
         return mean_of(each, (labels != IGNORE).astype(each.dtype))  # a text that is not there has no label
 
-    def answer(self, logits: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
-        assert row.words is not None
-        tags: list[str] = [OUTSIDE] * row.count
-        scores: list[float | None] = [None] * row.count
-        for token in first_tokens(row):
+    def answer(self, logits: np.ndarray, names: Sequence[str], item: Any) -> Answer:
+        assert item.words is not None
+        tags: list[str] = [OUTSIDE] * item.count
+        scores: list[float | None] = [None] * item.count
+        for token in first_tokens(item):
             best = int(logits[token].argmax())
-            tags[row.words[token]], scores[row.words[token]] = names[best], float(_softmax(logits[token])[best])
+            tags[item.words[token]], scores[item.words[token]] = names[best], float(_softmax(logits[token])[best])
         return Answer(tags, scores)
 
     def whole(self, answers: Sequence[Answer]) -> Answer:
@@ -227,39 +288,21 @@ class Tag(Labelled):
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
         return zip(label, answer.label, strict=True)
 
-    def blank(self, shape: Shape, room: int) -> np.ndarray:
-        return np.full((shape.rows, shape.tokens), IGNORE, np.int32)
 
-
-def _on_first_tokens(row: Tokens, tags: np.ndarray) -> np.ndarray:
+def _on_first_tokens(text: Tokens, tags: np.ndarray) -> np.ndarray:
     """The number of each word's tag at its first token, `IGNORE` at all others."""
-    assert row.words is not None
-    array, at = np.full(len(row), IGNORE, np.int32), first_tokens(row)
-    array[at] = tags[row.words[at]]
+    assert text.words is not None
+    array, at = np.full(len(text), IGNORE, np.int32), first_tokens(text)
+    array[at] = tags[text.words[at]]
     return array
 
 
-def first_tokens(row: Tokens) -> np.ndarray:
+def first_tokens(text: Tokens) -> np.ndarray:
     """Positions of the first token of every word."""
-    assert row.words is not None
-    return np.flatnonzero((row.words >= 0) & (row.words != np.concatenate([[-1], row.words[:-1]])))
+    assert text.words is not None
+    return np.flatnonzero((text.words >= 0) & (text.words != np.concatenate([[-1], text.words[:-1]])))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
-
-
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        *(Classify(), MultiLabel(), Regress(), Tag()),
-        *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence(), DirectPreference()),
-    )
-}
-
-
-def task_named(name: str) -> Task:
-    if name not in TASKS:
-        raise GraftaxError(f"unknown task {name!r}; there are {', '.join(TASKS)}.")
-    return TASKS[name]

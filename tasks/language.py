@@ -12,45 +12,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data.batches import Shape
+from ..adapters.task_words import words_for
+from ..data.chats import Chat, chat_of, is_chat, turns_of
+from ..data.columns import Columns, Field, read_fields
 from ..data.examples import Examples
-from ..data.rows import Rows
+from ..data.prepared import Prepared
+from ..data.sources import Source
+from ..data.text_files import read_text
+from ..data.values import text_of
 from ..errors import GraftaxError
 from ..models.tokens import Tokenizer, Tokens
-from .task import IGNORE, Answer, Task
+from .outputs import IGNORE, NextToken, OfTarget
+from .task import Answer, Settings, Task
 
-if TYPE_CHECKING:
-    from ..train.step import Hyper
+_PROMPT, _COMPLETION = Field("prompt", text_of), Field("completion", text_of)
+_MESSAGES = Field("messages", chat_of, read="found")
 
 
 class LanguageModel(Task):
     """Causal language modelling: every text ends with the token that ends texts, and a long one is cut into rows."""
 
     name = "lm"
-    tokens = True
-    headless = True
+    words = words_for(name)
+    output = NextToken()
     main_metric = "perplexity"
     lower_is_better = True
+    needs_text = True
+
+    def fields(self, processor: Any) -> tuple[Field, ...]:
+        return (Field("text", text_of),)
+
+    def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
+        return Examples(read_fields(source, columns, self.fields(processor)), None, source.name)
+
+    def read_directly(self, data: Any) -> Examples | None:
+        """A file of plain text is one text; other tasks on texts have no use for one."""
+        plain = type(self) is LanguageModel and isinstance(data, str | Path) and Path(data).suffix == ".txt"
+        return Examples({"text": (read_text(Path(data)),)}, None, str(data)) if plain else None
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         return ()
 
-    def rows(
-        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
-    ) -> Rows:
+    def prepare(
+        self, examples: Examples, names: Sequence[str], processor: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Prepared:
         """Each text's tokens in rows of at most `max_length`; a row begins with the last token of the one before.
 
         A row is an example of its own: of a single long text, too, some may be held out.
         """
         tokens, labels, owner = [], [], []
-        for i, ids in enumerate(tokenizer.ids(examples.texts)):
-            ids = tokenizer.ended(ids)
+        for i, ids in enumerate(processor.ids(examples.fields["text"])):
+            ids = processor.ended(ids)
             for begin in range(0, max(1, len(ids) - 1), max_length - 1):
                 own = ids[begin : begin + max_length]
                 tokens.append(Tokens(own, np.zeros_like(own), None))
@@ -58,20 +78,12 @@ class LanguageModel(Task):
                 owner.append(i)
         if not any(len(row) > 1 for row in tokens):
             raise GraftaxError(f"{examples.source}: no text in it has two tokens.")
-        return Rows(examples.take(owner), tokens, labels)
+        return Prepared(examples.take(owner), tokens, labels)
 
-    def outputs(
-        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
-        """`[rows, tokens, 3]`: the next token's log-likelihood, whether it was the likeliest, whether it counts."""
-        found, hit = backbone.likelihood(params, state, inputs, jnp.maximum(labels, 0), key=key, layers=layers)
-        counts = labels != IGNORE
-        return jnp.where(counts[..., None], jnp.stack([found, hit, counts.astype(found.dtype)], axis=-1), 0.0)
-
-    def loss(self, outputs: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
+    def loss(self, outputs: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
         return -outputs[..., 0].sum() / jnp.maximum(outputs[..., 2].sum(), 1.0)
 
-    def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+    def answer(self, outputs: np.ndarray, names: Sequence[str], item: Any) -> Answer:
         return Answer(None, tuple(outputs.astype(np.float64).sum(0).tolist()))
 
     def whole(self, answers: Sequence[Answer]) -> Answer:
@@ -82,21 +94,34 @@ class LanguageModel(Task):
         total, hits, count = np.sum([a.score for a in answers], axis=0)
         return {"perplexity": math.exp(min(-total / count, 700.0)), "token_accuracy": float(hits / count)}
 
-    def blank(self, shape: Shape, room: int) -> np.ndarray:
-        return np.full((shape.rows, shape.tokens), IGNORE, np.int32)
-
 
 class SupervisedFineTuning(LanguageModel):
     """Prompts and responses, or chats: the loss is on the responses alone."""
 
     name = "sft"
+    words = words_for(name)
 
     last_turn_alone = False  # of a chat that has a row for every turn, the last one's is all
 
-    def rows(
-        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
-    ) -> Rows:
-        made = self._chats(examples, tokenizer) if examples.hold_chats else self._pairs(examples, tokenizer)
+    def fields(self, processor: Any) -> tuple[Field, ...]:
+        return (_PROMPT, _COMPLETION, _MESSAGES)
+
+    def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
+        """Chats, or prompts with completions; where either is a list of messages, both become such lists."""
+        if columns["messages"] in source.rows[0]:
+            return Examples({"messages": source.column(columns["messages"], chat_of)}, None, source.name)
+        prompt, completion = columns["prompt"], columns["completion"]
+        source.require(prompt, completion)
+        if not any(is_chat(row.get(column)) for row in source.rows for column in (prompt, completion)):
+            return Examples(read_fields(source, columns, (_PROMPT, _COMPLETION)), None, source.name)
+        prompts = source.column(prompt, partial(turns_of, role="user"))
+        completions = source.column(completion, partial(turns_of, role="assistant"))
+        return Examples({"prompt": prompts, "completion": completions}, None, source.name)
+
+    def prepare(
+        self, examples: Examples, names: Sequence[str], processor: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Prepared:
+        made = self._chats(examples, processor) if holds_chats(examples) else self._pairs(examples, processor)
         tokens, labels, owners = list[Tokens](), [], list[int]()
         for owner, ids, counted in made:
             where = f"{examples.source}: row {owner + 1}"
@@ -113,15 +138,15 @@ class SupervisedFineTuning(LanguageModel):
             tokens.append(Tokens(ids, np.zeros_like(ids), None, cut=cut))
             labels.append(np.where(counted, successors(ids), IGNORE).astype(np.int32))
             owners.append(owner)
-        return Rows(examples, tokens, labels, owners=owners)
+        return Prepared(examples, tokens, labels, owners=owners)
 
     @staticmethod
     def _pairs(examples: Examples, tokenizer: Tokenizer) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Index, ids of prompt and response, and the tokens whose successor belongs to the response (or ends it)."""
-        assert examples.pairs is not None
-        prompts = tokenizer.prompts(examples.texts)
-        both = tokenizer.prompts([text + response for text, response in zip(examples.texts, examples.pairs, strict=True)])
-        alone = tokenizer.ids(examples.pairs, special=False)
+        asked, responses = examples.fields["prompt"], examples.fields["completion"]
+        prompts = tokenizer.prompts(asked)
+        both = tokenizer.prompts([prompt + response for prompt, response in zip(asked, responses, strict=True)])
+        alone = tokenizer.ids(responses, special=False)
         for i, (prompt, joined, response) in enumerate(zip(prompts, both, alone, strict=True)):
             # a prompt is tokenized by itself when it is answered: its last token must not have grown together with the response
             ids = tokenizer.ended(joined if _begins(joined, prompt) else np.concatenate([prompt, response]))
@@ -134,9 +159,8 @@ class SupervisedFineTuning(LanguageModel):
         row holds all turns as they were said, and every turn of the assistant has a row of its own, behind the chat as it was
         written when the assistant spoke.
         """
-        for i, prompt in enumerate(examples.texts):
+        for i, (messages, asked) in enumerate(chats_in(examples)):
             where = f"{examples.source}: row {i + 1}"
-            messages, asked = (prompt, 0) if examples.pairs is None else (prompt + examples.pairs[i], len(prompt))
             turns = [turn for turn in range(asked, len(messages)) if messages[turn]["role"] == "assistant"]
             if not turns:
                 raise GraftaxError(f"{where} has no message of the assistant.")
@@ -183,31 +207,46 @@ class SequenceToSequence(LanguageModel):
     """Sources and targets, for encoder-decoders."""
 
     name = "seq2seq"
-    targets = True
+    words = words_for(name)
+    output = OfTarget()
 
-    def rows(
-        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
-    ) -> Rows:
-        assert examples.pairs is not None
+    def fields(self, processor: Any) -> tuple[Field, ...]:
+        return (_PROMPT, _COMPLETION)
+
+    def prepare(
+        self, examples: Examples, names: Sequence[str], processor: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Prepared:
         tokens, labels = [], []
-        both = tokenizer.ids(examples.texts), tokenizer.ids(examples.pairs, written=True)
+        both = processor.ids(examples.fields["prompt"]), processor.ids(examples.fields["completion"], written=True)
         for i, (source, target) in enumerate(zip(*both, strict=True)):
-            target = tokenizer.ended(target)
+            target = processor.ended(target)
             for ids, which in ((source, "source"), (target, "target")):
                 if len(ids) > max_length and not truncate:
                     much = f"the {which} of row {i + 1} has {len(ids)} tokens, more than the {max_length} of max_length"
                     raise GraftaxError(f"{examples.source}: {much}; raise that, or truncate rows.")
             cut = max(len(source), len(target)) > max_length
             source, target = source[:max_length], target[:max_length]
-            read = np.insert(target[:-1], 0, tokenizer.start_id).astype(np.int32)
+            read = np.insert(target[:-1], 0, processor.start_id).astype(np.int32)
             tokens.append(Tokens(source, np.zeros_like(source), None, read, cut=cut))
             labels.append(target)
-        return Rows(examples, tokens, labels)
-
-    def blank(self, shape: Shape, room: int) -> np.ndarray:
-        return np.full((shape.rows, shape.target), IGNORE, np.int32)
+        return Prepared(examples, tokens, labels)
 
 
 def successors(ids: np.ndarray) -> np.ndarray:
     """Each token's next one; none behind the last."""
     return np.append(ids[1:], IGNORE).astype(np.int32)
+
+
+def holds_chats(examples: Examples) -> bool:
+    """Whether what is read and answered are messages."""
+    first = next(iter(examples.fields.values()))
+    return len(first) > 0 and not isinstance(first[0], str)
+
+
+def chats_in(examples: Examples) -> Iterator[tuple[Chat, int]]:
+    """The messages of each example that holds a chat, and how many of them are its prompt."""
+    if "messages" in examples.fields:
+        yield from ((messages, 0) for messages in examples.fields["messages"])
+        return
+    for prompt, completion in zip(examples.fields["prompt"], examples.fields["completion"], strict=True):
+        yield prompt + completion, len(prompt)

@@ -9,66 +9,65 @@ another. p0 is computed beside p in every step, on the same tokens, and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..data.batches import Planned
+from ..adapters.task_words import words_for
+from ..data.chats import Chat, chat_of, is_chat, turns_of
+from ..data.columns import Columns, Field, read_fields
 from ..data.examples import Examples
-from ..data.rows import Rows
-from ..models.tokens import Tokenizer, Tokens
+from ..data.prepared import Prepared
+from ..data.sources import Source
+from ..data.values import text_of
+from ..models.tokens import Tokenizer
 from .language import SupervisedFineTuning
-from .task import IGNORE, Answer, mean_of
+from .outputs import Against
+from .task import Answer, Settings, mean_of
 
-if TYPE_CHECKING:
-    from ..train.step import Hyper
+_PROMPT, _CHOSEN, _REJECTED = (Field(name, text_of) for name in ("prompt", "chosen", "rejected"))
 
 
 class DirectPreference(SupervisedFineTuning):
     """DPO on prompts with two responses, or on pairs of chats."""
 
     name = "dpo"
-    compares = True
+    words = words_for(name)
+    output = Against()
     main_metric = "reward_accuracy"
     lower_is_better = False
     last_turn_alone = True
 
-    def rows(
-        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
-    ) -> Rows:
-        """Text 2 i is that of example i's chosen response, text 2 i + 1 of the rejected one."""
-        chosen = super().rows(_side(examples, 0), names, tokenizer, max_length, truncate)
-        rejected = super().rows(_side(examples, 1), names, tokenizer, max_length, truncate)
-        tokens = [own for pair in zip(chosen.tokens, rejected.tokens, strict=True) for own in pair]
+    def fields(self, processor: Any) -> tuple[Field, ...]:
+        return (_PROMPT, _CHOSEN, _REJECTED)
+
+    def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
+        """Prompts with two responses each, or, where those are lists of messages, pairs of chats."""
+        both = columns["chosen"], columns["rejected"]
+        source.require(*both)
+        if not any(is_chat(row.get(column)) for row in source.rows for column in both):
+            return Examples(read_fields(source, columns, (_CHOSEN, _REJECTED, _PROMPT)), None, source.name)
+        sides = [tuple(_answered(source, columns, column, i) for i in range(len(source.rows))) for column in both]
+        return Examples(dict(zip(("chosen", "rejected"), sides, strict=True)), None, source.name)
+
+    def prepare(
+        self, examples: Examples, names: Sequence[str], processor: Tokenizer, max_length: int, truncate: bool = False
+    ) -> Prepared:
+        """Item 2 i is example i's prompt with its chosen response, item 2 i + 1 with the rejected one."""
+        chosen = super().prepare(_side(examples, "chosen"), names, processor, max_length, truncate)
+        rejected = super().prepare(_side(examples, "rejected"), names, processor, max_length, truncate)
+        items = [own for pair in zip(chosen.items, rejected.items, strict=True) for own in pair]
         labels = [own for pair in zip(chosen.labels, rejected.labels, strict=True) for own in pair]
-        return Rows(examples, tokens, labels, together=2)
+        return Prepared(examples, items, labels, together=2)
 
-    def outputs(
-        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
-        """`[texts, 2]`: the log-likelihood of each text's response with the adapter, and without it."""
-        targets, counts = jnp.maximum(labels, 0), labels != IGNORE
-        found, _ = backbone.likelihood(params, state, inputs, targets, key=key, layers=layers)
-        before, _ = backbone.likelihood(params, {}, inputs, targets)
-        both = jnp.where(counts[..., None], jnp.stack([found, jax.lax.stop_gradient(before)], axis=-1), 0.0)
-        if inputs.texts is None:
-            return both.sum(1)
-        texts = jnp.arange(1, len(inputs.texts.first) + 1, dtype=jnp.int32)
-        mine = inputs.texts.segments[..., None] == texts  # [rows, tokens, texts]
-        return jnp.sum(jnp.where(mine[..., None], both[:, :, None], 0.0), axis=(0, 1))
-
-    def loss(self, outputs: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
+    def loss(self, outputs: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
         rewards = outputs[:, 0] - outputs[:, 1]
-        return mean_of(-jax.nn.log_sigmoid(hyper.beta * (rewards[::2] - rewards[1::2])), weight[::2])
+        return mean_of(-jax.nn.log_sigmoid(settings.beta * (rewards[::2] - rewards[1::2])), weight[::2])
 
-    def each(self, outputs: np.ndarray, rows: Rows, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
-        return zip(planned.texts, outputs, strict=False)  # fewer texts than there is room for
-
-    def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
+    def answer(self, outputs: np.ndarray, names: Sequence[str], item: Any) -> Answer:
         return Answer(None, float(outputs[0]) - float(outputs[1]))
 
     def whole(self, answers: Sequence[Answer]) -> Answer:
@@ -81,8 +80,16 @@ class DirectPreference(SupervisedFineTuning):
         return {"reward_accuracy": float((margins > 0).mean()), "margin": float(margins.mean())}
 
 
-def _side(examples: Examples, side: int) -> Examples:
-    """Rows of one response each: the chosen ones (0), or the rejected."""
-    if examples.pairs is None:
-        return replace(examples, texts=tuple(chats[side] for chats in examples.texts))
-    return replace(examples, pairs=tuple(responses[side] for responses in examples.pairs))
+def _side(examples: Examples, side: str) -> Examples:
+    """Examples of one response each: the "chosen" ones, or the "rejected"."""
+    responses = examples.fields[side]
+    if "prompt" in examples.fields:
+        return Examples({"prompt": examples.fields["prompt"], "completion": responses}, None, examples.source)
+    return Examples({"messages": responses}, None, examples.source)
+
+
+def _answered(source: Source, columns: Columns, column: str, row: int) -> Chat:
+    """A chat; where it begins with the assistant's answer, behind the prompt, which is a text or a list of messages."""
+    chat = source.cell(row, column, chat_of)
+    prompt = partial(turns_of, role="user")
+    return chat if chat[0]["role"] != "assistant" else source.cell(row, columns["prompt"], prompt) + chat

@@ -1,35 +1,45 @@
-"""What a task is: how rows become tokens and labels, the loss, how outputs become answers, which metrics are taken.
+"""What a task is: what it reads of rows, what it asks of a backbone, its loss, how outputs become answers, its metrics.
 
-Losses are written for one adapter and one batch. Classes beyond an adapter's own (it shares a program with adapters that have
-more) are masked *before* the loss: a mask after it would leak NaN through 0 * inf.
+One class declares it all (docs/adding_a_task.md). Losses are written for one adapter and one batch. Classes beyond an adapter's
+own (it shares a program with adapters that have more) are masked *before* the loss: a mask after it would leak NaN through
+0 * inf.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..data.batches import Planned, Shape
+from ..adapters.task_words import TaskWords
+from ..data.columns import Columns, Field
 from ..data.examples import Examples
-from ..data.rows import Rows
+from ..data.prepared import Prepared
+from ..data.sources import Source
 from ..errors import GraftaxError
-from ..models.tokens import Tokenizer, Tokens
+from .outputs import Output
 
-if TYPE_CHECKING:
-    from ..train.step import Hyper
 
-IGNORE = -1  # a token without a tag of its own, in label arrays
+class Settings(Protocol):
+    """What a loss may ask of an adapter's training, as traced numbers (`train.step.Hyper`)."""
+
+    @property
+    def classes(self) -> jax.Array:
+        """Real classes of its head."""
+
+    @property
+    def beta(self) -> jax.Array:
+        """Of preferences (`tasks/preference.py`)."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is predicted for one row: a label and its score, or lists of them (tagging, multi-label), or a number."""
+    """What is predicted for one example: a label and its score, or lists of them (tagging, multi-label), or a number."""
 
     label: Any
     score: Any
@@ -40,42 +50,51 @@ class Task(ABC):
     """Base of the tasks; `name` is what `--task` takes."""
 
     name: ClassVar[str]
-    tokens: ClassVar[bool] = False  # logits for every token, not for the row
-    headless: ClassVar[bool] = False  # the backbone answers, not a head of the adapter's
-    compares: ClassVar[bool] = False  # `outputs` runs the backbone without the adapter, too, and needs all of the layers
-    targets: ClassVar[bool] = False  # it reads one text and writes another: for encoder-decoders
+    output: ClassVar[Output]  # what it asks of the backbone (`outputs.py`)
+    words: ClassVar[TaskWords]  # what it is called in other libraries' files
     main_metric: ClassVar[str]
     lower_is_better: ClassVar[bool] = False
+    needs_text: ClassVar[bool] = False  # whether it is about texts, and asks the processor for what tokenizers alone do
+
+    @abstractmethod
+    def fields(self, processor: Any) -> tuple[Field, ...]:
+        """What it reads of a row; `processor`: the backbone's (or its class), which has fields of its own."""
+
+    @abstractmethod
+    def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
+        """Examples of rows. `names`: the classes, where they are known already.
+
+        Raises GraftaxError, which names the source, and the row where it is one row that cannot be read.
+        """
+
+    def read_directly(self, data: Any) -> Examples | None:
+        """Examples of data that are no rows, such as a file of plain text; None where they are rows."""
+        return None
 
     @abstractmethod
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
 
     @abstractmethod
-    def rows(
-        self, examples: Examples, names: Sequence[str], tokenizer: Tokenizer, max_length: int, truncate: bool = False
-    ) -> Rows:
-        """Examples tokenized, with label arrays, in rows of at most `max_length` tokens; `truncate`: see `Recipe`."""
+    def prepare(
+        self, examples: Examples, names: Sequence[str], processor: Any, max_length: int, truncate: bool = False
+    ) -> Prepared:
+        """Examples as items of at most `max_length` positions, with label arrays; `truncate`: see `Recipe`."""
+
+    def ask(self, processor: Any, row: Any, where: str, adapter: str | None, max_length: int) -> Sequence[Any]:
+        """The items of one row as a caller hands it in: several where it is answered in pieces. `where` names it in errors."""
+        return items_asked(processor, row, where, adapter, max_length)
 
     @abstractmethod
-    def outputs(
-        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
-        """What `loss` and `answer` read. Arguments as of `Backbone.forward`."""
+    def loss(self, outputs: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+        """Mean loss over the items with weight 1 of what `output` computes, with `labels` as it lays them."""
 
     @abstractmethod
-    def loss(self, outputs: jax.Array, labels: jax.Array, hyper: Hyper, weight: jax.Array) -> jax.Array:
-        """Mean loss over the texts with weight 1, of outputs `[texts, room]` or, by token, `[rows, tokens, room]`.
-
-        Of a head's logits `hyper.classes` are real.
-        """
-
-    @abstractmethod
-    def answer(self, outputs: np.ndarray, names: Sequence[str], row: Tokens) -> Answer:
-        """From one row's outputs, cut to its classes (and its tokens or more)."""
+    def answer(self, outputs: np.ndarray, names: Sequence[str], item: Any) -> Answer:
+        """From one item's outputs, cut to its classes (and its positions or more)."""
 
     def whole(self, answers: Sequence[Answer]) -> Answer:
-        """The answer to an example, of those to its texts (`Rows.texts`): the pieces of a long one, the turns of a chat."""
+        """The answer to an example, of those to its items (`Prepared.items_of`): the pieces of a long one, a chat's turns."""
         (answer,) = answers
         return answer
 
@@ -83,33 +102,20 @@ class Task(ABC):
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         """Metrics by name, of one answer to each example."""
 
-    def measure(self, rows: Rows, answers: Mapping[int, Answer], names: Sequence[str]) -> dict[str, float]:
-        """Metrics by name, of an answer to each text of some rows."""
-        return self.score(rows.examples, [self.whole([answers[i] for i in texts]) for texts in rows.texts], names)
+    def measure(self, prepared: Prepared, answers: Mapping[int, Answer], names: Sequence[str]) -> dict[str, float]:
+        """Metrics by name, of an answer to each item of some examples."""
+        whole = [self.whole([answers[i] for i in items]) for items in prepared.items_of]
+        return self.score(prepared.examples, whole, names)
 
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
-        """A row's labels, each with what was answered in its place, for a table of confusions; none where they are numbers."""
+        """An example's labels, each with what was answered in its place, for a table of confusions; none of numbers."""
         return ()
 
-    def blank(self, shape: Shape, room: int) -> np.ndarray:
-        """A batch of labels to fill in, with room for so many classes."""
-        return np.zeros(shape.texts, np.int32)
 
-    def lay(self, rows: Rows, planned: Planned, shape: Shape, room: int) -> np.ndarray:
-        """The labels of a batch, where its texts are laid."""
-        laid = self.blank(shape, room)
-        for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-            own = rows.labels[i]
-            if self.tokens:
-                laid[row, begin : begin + len(own)] = own
-            else:
-                laid[(k, slice(0, len(own))) if own.ndim else k] = own
-        return laid
-
-    def each(self, outputs: np.ndarray, rows: Rows, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
-        """The texts of a batch, and what is theirs of its outputs."""
-        for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-            yield i, outputs[row, begin : begin + len(rows.labels[i])] if self.tokens else outputs[k]
+def items_asked(processor: Any, row: Any, where: str, adapter: str | None, max_length: int) -> Sequence[Any]:
+    """The item of one row as a caller hands it in."""
+    asked = processor.asked(row, where, adapter)
+    return processor.items({field: [value] for field, value in asked.items()}, max_length)
 
 
 def mean_of(losses: jax.Array, weight: jax.Array) -> jax.Array:

@@ -41,13 +41,9 @@ def character_error_rate(said: Sequence[str], wanted: Sequence[str]) -> float:
 
 def edit_distance(one: str, other: str) -> int:
     """Characters to insert, delete or replace (Levenshtein)."""
-    columns = np.arange(len(other) + 1)
-    codes, row = np.array([ord(c) for c in other], np.int64), columns
-    for i, character in enumerate(one):
-        kept = row[:-1] + (codes != ord(character))
-        row = np.concatenate([[i + 1], np.minimum(kept, row[1:] + 1)])
-        row = np.minimum.accumulate(row - columns) + columns  # insertions, from the left
-    return int(row[-1])
+    from rapidfuzz.distance import Levenshtein
+
+    return Levenshtein.distance(one, other)
 
 
 def bleu(said: Sequence[str], wanted: Sequence[str]) -> float:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.registry import FAMILIES
 
 _ENCODER = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -71,7 +71,9 @@ OTHERS["mt5"] = {**OTHERS["t5"], "decoder_start_token_id": 9}
 OTHERS["bart"] |= {"decoder_start_token_id": 9, "forced_eos_token_id": 5}
 OTHERS["pegasus"] = OTHERS["bart"]
 
-WHOLE = {name: {"model_type": name, **SIZES[name], **OTHERS[name]} for name in FAMILIES}
+#: Those that read texts.
+TEXT_FAMILIES = {name: family for name, family in FAMILIES.items() if family.processor.kind == "text"}
+WHOLE = {name: {"model_type": name, **SIZES[name], **OTHERS[name]} for name in TEXT_FAMILIES}
 
 
 def write_config(directory: Path, config: dict[str, Any]) -> Path:
@@ -117,11 +119,11 @@ def their_logits(model: Any, ids: np.ndarray | None = None) -> np.ndarray:
 
 def our_logits(backbone: Backbone, ids: np.ndarray | None = None) -> np.ndarray:
     ids = some_ids() if ids is None else ids
-    inputs = Inputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
+    inputs = TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
     if backbone.family.encodes:
         inputs = inputs._replace(target=inputs._replace(ids=ids[:, ::-1].copy()))
 
-    def logits(params: Any, inputs: Inputs) -> jax.Array:
+    def logits(params: Any, inputs: TextInputs) -> jax.Array:
         hidden: jax.Array = backbone.encode(params, {}, inputs).hidden
         return backbone.next_token(params, {}, hidden) if backbone.generates else hidden
 

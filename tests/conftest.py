@@ -32,7 +32,7 @@ from tiny import write_backbone, write_decoder
 
 from graftax.__main__ import main
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
 
@@ -104,7 +104,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`--part 3/20`: a part of the slow tests, which nobody has an hour for each time; twenty runs have run them all."""
+    """`--part 3/10`: of the slow tests, which nobody has an hour for each time, a tenth; ten runs in turn have run them all."""
     if part := config.getoption("--part"):
         index, count = map(int, part.split("/"))
         items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % count == index % count]
@@ -205,7 +205,7 @@ def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
-def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> Inputs:
+def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> TextInputs:
     """Random rows; all but the first end in padding. Of an encoder-decoder with a target each."""
     random = np.random.default_rng(seed)
     ids = random.integers(5, backbone.config.vocab_size, (rows, tokens)).astype(np.int32)
@@ -215,7 +215,7 @@ def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 
     if backbone.config.type_vocab_size > 1:
         types[:, tokens // 2 :] = 1
     if not backbone.family.encodes:
-        return Inputs(ids, mask, types)
+        return TextInputs(ids, mask, types)
     target = random.integers(5, backbone.config.vocab_size, (rows, 7)).astype(np.int32)
     target[:, 0] = backbone.config.start_id
-    return Inputs(ids, mask, types, target=Inputs(target, np.ones_like(target, bool), np.zeros_like(target)))
+    return TextInputs(ids, mask, types, target=TextInputs(target, np.ones_like(target, bool), np.zeros_like(target)))

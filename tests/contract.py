@@ -1,7 +1,7 @@
 """What the contract suite runs on, and the checks of it that other files use.
 
 The suite is tests/test_contract_*.py: what must hold for every method on every backbone, each test with the number of its
-invariant. A method joins it by its line in cases.py, a family by its line in conftest.py.
+invariant (`docs/invariants.md`). A method joins it by its line in cases.py, a family by its line in conftest.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from graftax.adapters.adapter import Layout
 from graftax.data.batches import Shape, place
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
-from graftax.tasks.labelled import task_named
+from graftax.tasks.registry import task_named
 from graftax.train.optimizer import rates
 from graftax.train.step import Batch, Programs, SlotState, hyper, start
 

@@ -41,7 +41,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
 def nan_rows() -> Examples:
     """Regression rows whose labels are NaN, past the reader that would refuse them."""
     rows = toy_rows("regress", 16)
-    return Examples(tuple(row["text"] for row in rows), None, (float("nan"),) * 16)
+    return Examples({"text": tuple(row["text"] for row in rows)}, (float("nan"),) * 16)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, ticks: int, then: Callable[[Run], None]) -> None:

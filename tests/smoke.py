@@ -10,7 +10,7 @@ import numpy as np
 
 import graftax
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
 
 CONFIG = {
@@ -30,7 +30,7 @@ def main() -> None:
 
     backbone = random_backbone(CONFIG)
     ids = np.arange(10, 26, dtype=np.int32).reshape(2, 8)
-    inputs = Inputs(ids, np.ones((2, 8), bool), np.zeros((2, 8), np.int32))
+    inputs = TextInputs(ids, np.ones((2, 8), bool), np.zeros((2, 8), np.int32))
     with tempfile.TemporaryDirectory() as folder:
         for method in (graftax.LoRA(r=2, alpha=6), graftax.IA3(), graftax.Bottleneck(width=4), graftax.Prefix(tokens=3)):
             made = Adapter.create((method, backbone.head(3)), backbone.sites, fingerprint=backbone.fingerprint)

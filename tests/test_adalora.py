@@ -25,10 +25,10 @@ from tiny import toy_rows, weights_of
 from graftax import AdaLoRA, GraftaxError, LoRA, Recipe, load_adapter, save_adapter
 from graftax.adapters.formats.peft.loras import AdaLoRADialect
 from graftax.adapters.methods.adalora import Budgeted
-from graftax.data.examples import Columns
+from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted
 from graftax.train.job import Job, prepare
 from graftax.train.pack import Pack
@@ -41,8 +41,8 @@ KEY = Budgeted.name
 def begun(backbone: Backbone, method: AdaLoRA, recipe: Recipe) -> tuple[Job, Pack]:
     """A job, alone in its pack."""
     settings: dict[str, Any] = {"task": TASKS["classify"], "method": method, "columns": Columns(), "recipe": recipe}
-    job = prepare("a", ROWS, None, backbone=backbone, tokenizer=Tokenizer.of(backbone), **settings)
-    pack = Pack(backbone, TASKS["classify"], [job], 1, Tokenizer.of(backbone))
+    job = prepare("a", ROWS, None, backbone=backbone, **settings)
+    pack = Pack(backbone, TASKS["classify"], [job], 1)
     pack.admit(0, 0)
     return job, pack
 
@@ -51,7 +51,7 @@ def tick(pack: Pack) -> tuple[int, ...]:
     """A step; the rows it took."""
     place = pack.places[0]
     assert place is not None
-    examples = pack.plan(place)[place.position].texts
+    examples = pack.plan(place)[place.position].items
     pack.tick()
     if pack.epoch_done(0):
         place.epoch, place.position = place.epoch + 1, 0
@@ -117,7 +117,7 @@ def test_every_step_is_pefts(case: str, tiny: Backbone, tiny_dir: Path, tmp_path
     theirs = Theirs(base(), save_adapter(job.adapter, tmp_path / "start", tiny), recipe)
     for step in range(12):
         examples = tick(pack)
-        inputs = Tokenizer.of(tiny).pad([job.train.tokens[i] for i in examples], len(examples), 16)
+        inputs = Tokenizer.of(tiny).pad([job.train.items[i] for i in examples], len(examples), 16)
         total += theirs.step(inputs, [int(job.train.labels[i]) for i in examples], step)
         np.testing.assert_allclose(pack.state.loss[0], total, rtol=1e-4)
         mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), (pack.state.trainable, pack.state.fixed))

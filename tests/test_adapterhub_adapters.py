@@ -6,9 +6,10 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from cases import random_adapter
 from conftest import Graftax
 
-from graftax import IA3, Adapter, GraftaxError, LoRA, Predictor, load_adapter, save_adapter
+from graftax import IA3, GraftaxError, LoRA, Predictor, load_adapter, save_adapter
 from graftax.models.backbone import Backbone
 
 COMMIT, OLDER = "a" * 40, "b" * 40
@@ -21,8 +22,7 @@ def cache(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.chdir(tmp_path)
     repository = tmp_path / "cache" / "models--user--bank"
     for commit, method in ((COMMIT, LoRA(r=2)), (OLDER, IA3())):
-        made = Adapter.create((method, tiny.head(2)), tiny.sites, labels=("a", "b"), fingerprint=tiny.fingerprint)
-        save_adapter(made, repository / "snapshots" / commit, tiny)
+        save_adapter(random_adapter(tiny, (method,)), repository / "snapshots" / commit, tiny)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
     return repository
@@ -34,7 +34,11 @@ def test_from_the_cache(cache: Path, tiny: Backbone) -> None:
     assert load_adapter("user/bank", tiny, revision=OLDER).methods[0] == IA3()
     predictor = Predictor(tiny)
     predictor.load("bank", "user/bank")
-    assert predictor.predict(["plum"], "bank")[0].label in ("a", "b")
+    predictor.load("older", load_adapter("user/bank", tiny, revision=OLDER))
+    said = predictor.predict(["plum"], "bank")[0]
+    predictor.load("bank", cache / "snapshots" / COMMIT)
+    assert predictor.predict(["plum"], "bank")[0] == said
+    assert predictor.predict(["plum"], "older")[0].score != said.score
 
 
 def test_on_the_command_line(cache: Path, graftax: Graftax, tiny_dir: Path) -> None:

@@ -33,7 +33,7 @@ from graftax import (
 )
 from graftax.adapters.methods.fusion import Fusion
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 
 pytestmark = pytest.mark.adapterhub
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,12 +104,12 @@ def in_their_environment(command: str, backbone: Path, rows: Path, directory: Pa
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def comparable(inputs: Inputs, case: str) -> Inputs:
+def comparable(inputs: TextInputs, case: str) -> TextInputs:
     """The rows on which both agree: those without padding where gates are a mean over it there."""
     if case not in ("unipelt", "gated"):
         return inputs
     full = inputs.mask.all(axis=1)
-    return Inputs(*(part[full] for part in inputs[:3]))
+    return TextInputs(*(part[full] for part in inputs[:3]))
 
 
 Exchange = Callable[[str], tuple[Backbone, Path]]

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from graftax import Adapter, GraftaxError, Head, LoRA, export_adapter, load_adapter, save_adapter
 from graftax.adapters.adapter import Layout
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.serve.bank import Bank
 from graftax.serve.export import export_merged
 
@@ -152,7 +152,7 @@ def test_heads_without_the_pooler(hidden: str, backbone_of: GetBackbone, tmp_pat
     bank, few = Bank(backbone, capacity=4), some_inputs(backbone)
     for name, adapter in {"first": load_adapter(here, backbone), "usual": usual}.items():
         bank.add(name, adapter)
-    inputs = Inputs(*(np.concatenate([leaf] * 3) for leaf in few[:3]))
+    inputs = TextInputs(*(np.concatenate([leaf] * 3) for leaf in few[:3]))
     slots = np.repeat([bank.slot(name) for name in (None, "first", "usual")], len(few.ids)).astype(np.int32)
     none, of_first, of_usual = np.split(np.asarray(compiled(backbone)(backbone.params, bank.state, inputs, slots).pooled), 3)
     alone = compiled(backbone)(backbone.params, Layout.of([first], backbone.sites).stack(first, backbone.sites).state, few)

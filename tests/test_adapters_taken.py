@@ -84,14 +84,18 @@ def test_a_generator_asks_no_head(teller: Backbone, tmp_path: Path) -> None:
 def test_a_predictor_says_that_a_language_model_has_no_answer(teller: Backbone, speaker: Adapter) -> None:
     """It answered with None. Vectors, and a stack with an adapter that has a head, are there all the same."""
     predictor = Predictor(teller)
+    classifier = random_adapter(teller, (LoRA(r=2, alpha=3.0),))
     predictor.load("speaker", speaker)
-    predictor.load("classifier", random_adapter(teller, (LoRA(r=2, alpha=3.0),)))
+    predictor.load("classifier", classifier)
     for asked in ("speaker", Stack("speaker", "speaker")):
         with pytest.raises(GraftaxError, match="speaker: an adapter of task 'lm' has no head that could answer; a Generator"):
             predictor.predict(["a", "b"], [None, asked])
     assert predictor.embed(["a"], "speaker").shape == (1, 32)
     (answer,) = predictor.predict(["a"], Stack("speaker", "classifier"))
-    assert answer.label is not None
+    merged = Predictor(merge(teller, speaker)[0])
+    merged.load("classifier", classifier, any_backbone=True)
+    (wanted,) = merged.predict(["a"], "classifier")
+    assert (answer.label, answer.score) == (wanted.label, pytest.approx(wanted.score, abs=1e-5))
     assert predictor.predict(["a"])[0].label is None
 
 

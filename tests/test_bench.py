@@ -29,11 +29,11 @@ from graftax.benchmarks.runner import Shard, run_suite
 from graftax.benchmarks.scores import METRICS
 from graftax.benchmarks.search import Setting
 from graftax.benchmarks.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec, load_suite
-from graftax.data.rows import Rows
+from graftax.data.prepared import Prepared
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Generator, Sampling
-from graftax.serve.evaluate import evaluate_generation, evaluate_language
+from graftax.serve.evaluation import evaluate_generation, evaluate_language
 from graftax.train import Interrupted, train_many
 from graftax.train.job import Job
 
@@ -75,9 +75,9 @@ def test_draws_have_so_many_rows_of_each_label_and_differ_by_seed(suite: Callabl
     drawn = rows.draw("search", 6, 0)
     assert sorted(drawn.labels or ()).count("fruit") == 6
     assert len(drawn) == 12
-    assert drawn.texts == rows.draw("search", 6, 0).texts
-    assert drawn.texts != rows.draw("search", 6, 1).texts
-    assert not {*drawn.texts} & {*rows.val.texts}
+    assert drawn.fields["text"] == rows.draw("search", 6, 0).fields["text"]
+    assert drawn.fields["text"] != rows.draw("search", 6, 1).fields["text"]
+    assert not {*drawn.fields["text"]} & {*rows.val.fields["text"]}
     assert rows.draw("search", None, 3) is rows.train
 
 
@@ -85,12 +85,12 @@ def test_the_final_trainings_have_back_what_was_held_out_for_the_search(suite: C
     every = {row["text"] for row in toy_rows(count=40)}
     one = suite()
     rows = read_task(one, "toy", one.tasks["toy"])
-    assert {*rows.draw("final", None, 0).texts} == every
-    assert {*rows.val.texts} | {*rows.train.texts} == every
+    assert {*rows.draw("final", None, 0).fields["text"]} == every
+    assert {*rows.val.fields["text"]} | {*rows.train.fields["text"]} == every
     capped = read_task(one, "toy", dataclasses.replace(one.tasks["toy"], val_rows=3))
     assert (len(capped.val), len(capped.train), len(capped.whole)) == (3, 28, 40)  # held out, and not all of use: back as well
     share = read_task(one, "toy", dataclasses.replace(one.tasks["toy"], test=0.25))
-    assert not {*share.whole.texts} & {*share.test.texts}
+    assert not {*share.whole.fields["text"]} & {*share.test.fields["text"]}
     write_csv(folder / "val.csv", toy_rows(count=10, seed=3))
     own_file = read_task(one, "toy", dataclasses.replace(one.tasks["toy"], val="val.csv"))
     assert own_file.whole is own_file.train  # a validation file of its own is no training data
@@ -268,13 +268,13 @@ def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
     }
     one = suite(tasks=tasks, methods={"lora": MethodSpec("lora", rank=2)}, sizes=("all",), seeds=1, widen=0, doublings=0)
     rows = read_task(one, "tale", tasks["tale"])
-    assert (rows.train.texts[0] + rows.val.texts[0] + rows.test.texts[0]) == (folder / "tale.txt").read_text()
-    assert all(part.texts[0].endswith(".\n") for part in (rows.train, rows.val, rows.test))
+    assert "".join(part.fields["text"][0] for part in (rows.train, rows.val, rows.test)) == (folder / "tale.txt").read_text()
+    assert all(part.fields["text"][0].endswith(".\n") for part in (rows.train, rows.val, rows.test))
 
     records = run_suite(one, folder / "out", load=lambda name: teller, say=lambda line: None)
     assert not [r.error for r in records if r.error]
     assert {r.method for r in records} == {"lora"}  # no baseline of classifiers
-    assert rows.whole.texts[0] == rows.train.texts[0] + rows.val.texts[0]
+    assert rows.whole.fields["text"][0] == rows.train.fields["text"][0] + rows.val.fields["text"][0]
     final = {r.task: r for r in records if r.split == "test" and r.seed == 0}
     adapter = load_adapter(folder / "out" / "adapters" / final["tale"].cell.id, teller)
     expected = evaluate_language(teller, adapter, rows.test)
@@ -288,7 +288,7 @@ def test_language_models_are_measured_by_likelihood_and_by_what_they_write(
     scored = evaluate_generation(
         generator,
         "sums",
-        [{"prompt": p, "completion": c} for p, c in zip(asked.texts, asked.pairs or (), strict=True)],
+        [{"prompt": p, "completion": c} for p, c in zip(asked.fields["prompt"], asked.fields["completion"], strict=True)],
         score="gsm8k",
         sampling=Sampling(max_new_tokens=4),
     )
@@ -303,7 +303,7 @@ def test_peers_train_the_final_cells_and_lack_what_they_lack(
 ) -> None:
     asked: list[str] = []
 
-    def answers(library: str, backbone: Backbone, job: Job, test: Rows) -> PeerResult:
+    def answers(library: str, backbone: Backbone, job: Job, test: Prepared) -> PeerResult:
         if job.adapter.recipe["method"] == "probe":
             raise Unsupported("no probe there")
         asked.append(job.name)
@@ -366,9 +366,9 @@ def test_a_task_named_general_is_none_of_the_general_tasks_rows(
     suite: Callable[..., Suite], bench: Callable[..., list[Record]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is forgotten is looked for on the rows of [general], which nobody trains on."""
-    asked: list[Rows] = []
+    asked: list[Prepared] = []
 
-    def score(backbone: Backbone, adapter: Adapter | None, train: Rows, test: Rows) -> float:
+    def score(backbone: Backbone, adapter: Adapter | None, train: Prepared, test: Prepared) -> float:
         asked.append(test)
         return 0.0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from of_texts import read_examples
 from tiny import toy_rows, write_csv
 
 from graftax.benchmarks import quiet, trainer
@@ -20,21 +21,21 @@ from graftax.benchmarks.draws import read_task
 from graftax.benchmarks.results import Predictions, read
 from graftax.benchmarks.runner import run_suite
 from graftax.benchmarks.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec
-from graftax.data.examples import Columns, read_examples
+from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import task_named
+from graftax.tasks.registry import task_named
 
 
 def test_features_are_means_over_a_texts_own_tokens(tiny: Backbone) -> None:
     """Whatever batch and padding a text is in."""
     tokenizer = Tokenizer.of(tiny)
-    rows = task_named("classify").rows(
+    rows = task_named("classify").prepare(
         read_examples(toy_rows(count=40), Columns(), "classify"), ("fruit", "metal"), tokenizer, 24
     )
     found = mean_features(tiny, rows)
     for i in (0, 17, 39):
-        alone = tokenizer.pad([rows.tokens[i]], 1, len(rows.tokens[i]))
+        alone = tokenizer.pad([rows.items[i]], 1, len(rows.items[i]))
         hidden = np.asarray(tiny.encode(tiny.params, {}, alone).hidden)[0]
         np.testing.assert_allclose(found[i], hidden.mean(0), atol=1e-5)
 
@@ -69,7 +70,7 @@ def test_both_stand_in_every_table_of_a_classification(tiny: Backbone, tmp_path:
     assert (near.parameters, near.converged, near.edge, near.ece) == (0, True, None, None)
     rows = read_task(suite, "toy", suite.tasks["toy"])
     train, test = (
-        task_named("classify").rows(of, ("fruit", "metal"), Tokenizer.of(tiny), 24) for of in (rows.whole, rows.test)
+        task_named("classify").prepare(of, ("fruit", "metal"), Tokenizer.of(tiny), 24) for of in (rows.whole, rows.test)
     )
     cosines = nearest_means(mean_features(tiny, train), np.array(train.labels), mean_features(tiny, test))
     assert near.predictions is not None

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from cases import METHODS, logits
 from conftest import CONFIGS, MINILM, SHARED, needs_assets
+from of_texts import read_examples
 from safetensors.numpy import save_file
 from tiny import toy_rows, write_backbone
 
 from graftax import GraftaxError, LoRA, Method, Recipe, load_adapter, load_backbone
 from graftax.benchmarks.peers import PeerResult, run_peer
-from graftax.data.examples import Columns, read_examples
-from graftax.data.rows import Rows
+from graftax.data.columns import Columns
+from graftax.data.prepared import Prepared
 from graftax.data.sources import read_file
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone, random_tensors
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import task_named
+from graftax.tasks.registry import task_named
 from graftax.train import train
 from graftax.train.job import Job, prepare
 
@@ -35,21 +36,21 @@ TRAIN, TEST = toy_rows(count=22), toy_rows(count=9, seed=1)  # batches of 8, 7 a
 def job_of(
     backbone: Backbone, method: Sequence[Method], recipe: Recipe = RECIPE, data: Any = TRAIN, task: str = "classify"
 ) -> Job:
-    known = {"backbone": backbone, "task": task_named(task), "columns": Columns(), "tokenizer": Tokenizer.of(backbone)}
+    known = {"backbone": backbone, "task": task_named(task), "columns": Columns()}
     return prepare("cell", data, None, method=method, recipe=recipe, **known)
 
 
-def rows_of(backbone: Backbone, job: Job, data: Any = TEST) -> Rows:
+def rows_of(backbone: Backbone, job: Job, data: Any = TEST) -> Prepared:
     task = task_named(job.adapter.task)
     examples = read_examples(data, Columns(), task.name)
-    return task.rows(examples, job.adapter.labels, Tokenizer.of(backbone), job.recipe.max_length)
+    return task.prepare(examples, job.adapter.labels, Tokenizer.of(backbone), job.recipe.max_length)
 
 
-def ours(backbone: Backbone, method: Sequence[Method], job: Job, test: Rows, out: Path, data: Any = TRAIN) -> Mine:
+def ours(backbone: Backbone, method: Sequence[Method], job: Job, test: Prepared, out: Path, data: Any = TRAIN) -> Mine:
     """The logits of graftax's own adapter of the job, and its mean loss of each epoch."""
     settings = {"method": method, "task": job.adapter.task, "recipe": job.recipe, "progress": False}
     made = train(backbone, data, out, **settings)
-    inputs = Tokenizer.of(backbone).pad(test.tokens, len(test), max(test.lengths))
+    inputs = Tokenizer.of(backbone).pad(test.items, len(test), max(test.lengths))
     said = logits(backbone, load_adapter(made.directory, backbone), inputs)
     return said[:, : len(job.adapter.labels)], [line["loss"] for line in made.history]
 

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from of_texts import read_examples
 from refusals import refused
 from tiny import write_decoder, write_jsonl
 
 from graftax import Columns, Generator, GraftaxError, LoRA, Recipe, Sampling, load_adapter, load_backbone, train_many
-from graftax.data.examples import read_examples
-from graftax.data.rows import Rows
+from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.models.chat import TEMPLATES, template_of
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_generation, evaluate_language
-from graftax.tasks.labelled import IGNORE, TASKS
+from graftax.tasks.outputs import IGNORE
+from graftax.tasks.registry import TASKS
 
 #: As Qwen3's and DeepSeek's: what the assistant thought in earlier turns is dropped, and a first system message is optional.
 THINKING = """\
@@ -47,16 +48,16 @@ TWO_TURNS = chat(("user", "1+1"), ("assistant", "<think>one more</think>2"))
 TWO_TURNS += chat(("user", "2+2"), ("assistant", "<think>4?</think>4"))
 
 
-def rows_of(backbone: Backbone, chats: list[Any], template: str | None = None, task: str = "sft", **settings: Any) -> Rows:
+def rows_of(backbone: Backbone, chats: list[Any], template: str | None = None, task: str = "sft", **settings: Any) -> Prepared:
     data = [{"messages": messages} for messages in chats] if task == "sft" else chats
     tokenizer = Tokenizer.of(backbone, template)
-    return TASKS[task].rows(read_examples(data, Columns(), task), (), tokenizer, settings.pop("max_length", 96), **settings)
+    return TASKS[task].prepare(read_examples(data, Columns(), task), (), tokenizer, settings.pop("max_length", 96), **settings)
 
 
-def texts(backbone: Backbone, rows: Rows) -> list[tuple[str, str]]:
+def texts(backbone: Backbone, rows: Prepared) -> list[tuple[str, str]]:
     """Of each row all that it holds, and what of it is said."""
     backend = Tokenizer.of(backbone).backend
-    whole = [backend.decode(row.ids.tolist(), skip_special_tokens=False) for row in rows.tokens]
+    whole = [backend.decode(row.ids.tolist(), skip_special_tokens=False) for row in rows.items]
     said = [backend.decode(own[own != IGNORE].tolist(), skip_special_tokens=False) for own in rows.labels]
     return list(zip(whole, said, strict=True))
 
@@ -101,10 +102,10 @@ def test_turns_of_a_chat_are_held_out_together(teller: Backbone, tmp_path: Path)
 
     chats = [chat(("user", str(i)), ("assistant", f"<think>{i}</think>a"), ("user", "?"), ("assistant", "b")) for i in range(6)]
     known: dict[str, Any] = {"backbone": teller, "task": TASKS["sft"], "method": LORA, "columns": Columns()}
-    known |= {"recipe": Recipe(max_length=90, chat_template=THINKING), "tokenizer": Tokenizer.of(teller)}
+    known |= {"recipe": Recipe(max_length=90, chat_template=THINKING)}
     job = prepare("a", [{"messages": c} for c in chats], 0.34, **known)
     assert job.val is not None
-    sides = [{messages[0]["content"] for messages in rows.examples.texts} for rows in (job.train, job.val)]
+    sides = [{messages[0]["content"] for messages in rows.examples.fields["messages"]} for rows in (job.train, job.val)]
     assert (len(job.train), len(job.val)) == (8, 4)
     assert [len(side) for side in sides] == [4, 2]
     assert not sides[0] & sides[1]
@@ -154,7 +155,7 @@ messages = st.fixed_dictionaries(
 )
 def test_any_chat_is_a_right_row_or_one_line(messages: list[Any], template: Any, teller: Backbone) -> None:
     """What is trained ends with the assistant's words, of every turn; and begins where the prompt for an answer ends."""
-    found: list[Rows] = []
+    found: list[Prepared] = []
     if refused(lambda: found.append(rows_of(teller, [messages], template))) is None:
         said = [said for _, said in texts(teller, found[0])]
         for message in messages:
@@ -198,7 +199,7 @@ def test_named_templates_fit_tokenizers_that_have_their_tokens(name: str, end: s
     backbone = load_backbone(directory)
     rows = rows_of(backbone, [chat(("user", "a"), ("assistant", "b"))], name)
     assert texts(backbone, rows)[0][1].strip() == f"b{end}"
-    assert 259 in rows.tokens[0].ids.tolist()
+    assert 259 in rows.items[0].ids.tolist()
 
 
 def test_generation_uses_the_template_of_training(without: Backbone, tmp_path: Path) -> None:

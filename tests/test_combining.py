@@ -38,7 +38,7 @@ def assert_close(found: Deltas, wanted: Deltas, atol: float = 1e-4) -> None:
 @pytest.mark.parametrize("name", [*SCALES, "ia3"])
 @pytest.mark.parametrize("how", ["linear", "cat", "svd"])
 def test_one_at_weight_one_is_itself(name: str, how: str, backbone_of: Any) -> None:
-    """22: for every scaling rule; the logits too, head included."""
+    """Invariant 22: for every scaling rule; the logits too, head included."""
     backbone = backbone_of("bert")
     adapter = random_adapter(backbone, (SCALES.get(name, IA3_KERNELS),))
     same = combine([adapter], [1.0], how)
@@ -49,14 +49,14 @@ def test_one_at_weight_one_is_itself(name: str, how: str, backbone_of: Any) -> N
 
 
 def test_weight_minus_one_negates(backbone_of: Any) -> None:
-    """22."""
+    """Invariant 22."""
     adapter = random_adapter(backbone_of("bert"), (SCALES["rslora"],))
     assert_close(changes(combine([adapter], [-1.0])), {site: -d for site, d in changes(adapter).items()})
 
 
 @pytest.mark.parametrize("how", ["linear", "cat", "svd"])
 def test_two_are_the_sum(how: str, backbone_of: Any) -> None:
-    """22: of different methods, ranks, scales and sites."""
+    """Invariant 22: of different methods, ranks, scales and sites."""
     backbone = backbone_of("bert")
     one = random_adapter(backbone, (SCALES["rslora"],), seed=1)
     others = [random_adapter(backbone, (LoRA(r=2, alpha=5.0, targets=("key", "value")),), seed=2)]
@@ -90,7 +90,7 @@ def test_cutting(backbone_of: Any) -> None:
 
 @pytest.mark.parametrize("how", ["ties", "dare_linear", "dare_ties", "magnitude_prune"])
 def test_density_one_drops_nothing(how: str, backbone_of: Any) -> None:
-    """23: of one adapter the adapter, of two the sum (ties: where they agree the mean)."""
+    """Invariant 23: of one adapter the adapter, of two the sum (ties: where they agree the mean)."""
     backbone = backbone_of("bert")
     one, two = (random_adapter(backbone, (LoRA(r=2, alpha=5.0),), seed=seed) for seed in (1, 2))
     assert_close(changes(combine([one], [1.0], how, density=1.0)), changes(one))
@@ -106,7 +106,7 @@ def test_density_one_drops_nothing(how: str, backbone_of: Any) -> None:
 
 
 def test_sign_election_by_hand() -> None:
-    """23: three changes of four entries, density 3/4, weights 1, 2, 1."""
+    """Invariant 23: three changes of four entries, density 3/4, weights 1, 2, 1."""
     from graftax.adapters.combining import _agreeing
 
     each = np.array([[4.0, -1.0, 0.5, 3.0], [-1.0, -2.0, 3.0, 0.1], [2.0, 5.0, -0.2, -1.0]], np.float32)
@@ -119,7 +119,7 @@ def test_sign_election_by_hand() -> None:
 
 @pytest.mark.parametrize("density", [0.01, 0.3, 0.5, 0.999])
 def test_density_is_exact(density: float) -> None:
-    """23: magnitude pruning keeps exactly that many entries, the largest."""
+    """Invariant 23: magnitude pruning keeps exactly that many entries, the largest."""
     change = np.random.default_rng(0).standard_normal((37, 23)).astype(np.float32)
     kept = trim(change, density)
     assert np.count_nonzero(kept) == round(density * change.size)
@@ -127,7 +127,7 @@ def test_density_is_exact(density: float) -> None:
 
 
 def test_dare_expects_the_change(backbone_of: Any) -> None:
-    """23: the mean over seeds is the change; each keeps about its density."""
+    """Invariant 23: the mean over seeds is the change; each keeps about its density."""
     adapter = random_adapter(backbone_of("bert"), (LoRA(r=2, alpha=5.0),))
     site, change = next(iter(changes(adapter).items()))
     draws = [changes(combine([adapter], [1.0], "dare_linear", density=0.4, seed=s))[site] for s in range(200)]

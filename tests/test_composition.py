@@ -101,7 +101,7 @@ def test_what_has_no_meaning_is_refused(make: Any, words: str) -> None:
 
 
 def test_the_formula_at_a_site() -> None:
-    """29, in NumPy: rows of a stack of averages of bottlenecks, one row with weights by token."""
+    """Invariant 29, in NumPy: rows of a stack of averages of bottlenecks, one row with weights by token."""
     random = np.random.default_rng(0)
     rows, stages, terms, tokens, dim, width = 2, 2, 2, 5, 8, 3
     shapes = {"down": (dim, width), "down_bias": (width,), "up": (width, dim), "up_bias": (dim,)}

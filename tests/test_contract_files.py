@@ -72,7 +72,7 @@ from graftax.models.random import random_backbone
 
 @cross(FAST)
 def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """4, 10: every tensor bitwise, the config as a typed object, and what is known about the adapter."""
+    """Invariants 4, 10: every tensor bitwise, the config as a typed object, and what is known about the adapter."""
     backbone = backbone_of(family)
     before = digest(backbone)
     adapter = dataclasses.replace(random_adapter(backbone, name, head == "tokens"), metrics={"f1": 0.5}, recipe={"lr": 1e-3})
@@ -152,7 +152,7 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
     ids=lambda method: method.name,
 )
 def test_typed_config_survives(method: Any, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """10: every field, the head's too."""
+    """Invariant 10: every field, the head's too."""
     backbone = backbone_of("bert")
     head = backbone.head(3, dropout=0.25)
     adapter = Adapter.create((method, head), backbone.sites_for(head), labels=LABELS)
@@ -162,7 +162,7 @@ def test_typed_config_survives(method: Any, backbone_of: GetBackbone, tmp_path: 
 
 
 def test_two_methods_never_share_a_key(backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """10: two methods of one adapter that hold a leaf of one name at one site keep both."""
+    """Invariant 10: two methods of one adapter that hold a leaf of one name at one site keep both."""
     backbone = backbone_of("bert")
     adapter = random_adapter(backbone, (Full(), BitFit()))
     assert_same_states(load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone), adapter)
@@ -191,7 +191,7 @@ TENSOR_FAULTS: dict[str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], 
 @pytest.mark.parametrize("which", [0, -1], ids=["first", "last"])
 @pytest.mark.parametrize("name", ["rslora", "lora-embedding", "ia3", "houlsby", "bitfit", "shira", "full", "prefix", "probe"])
 def test_wrong_tensor_is_named(name: str, which: int, fault: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """13: one missing, extra, misshapen or wrong-dtype tensor."""
+    """Invariant 13: one missing, extra, misshapen or wrong-dtype tensor."""
     change, message = TENSOR_FAULTS[fault]
     backbone = backbone_of("roberta")
     path = save_adapter(random_adapter(backbone, name), tmp_path / "a", backbone)
@@ -215,7 +215,7 @@ def test_wrong_tensor_is_named(name: str, which: int, fault: str, backbone_of: G
     ids=["float", "high", "negative", "bool"],
 )
 def test_wrong_indices_are_refused(change: Any, message: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """13: integers are read where a method has them, and checked."""
+    """Invariant 13: integers are read where a method has them, and checked."""
     backbone = backbone_of("bert")
     path = save_adapter(random_adapter(backbone, "shira"), tmp_path / "a", backbone)
     changed = spoilt(path, lambda tensors: {k: change(t) if k.endswith("indices") else t for k, t in tensors.items()})
@@ -248,7 +248,7 @@ def test_wrong_indices_are_refused(change: Any, message: str, backbone_of: GetBa
 def test_wrong_config_is_named(
     name: str, changes: dict[str, Any], message: str, backbone_of: GetBackbone, tmp_path: Path
 ) -> None:
-    """13."""
+    """Invariant 13."""
     backbone = backbone_of("bert")
     path = save_adapter(random_adapter(backbone, name), tmp_path / "a", backbone)
     edited(path / "adapter_config.json", **changes)
@@ -268,7 +268,7 @@ def test_an_edited_peft_config_counts(backbone_of: GetBackbone, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["lora", "houlsby"])
 def test_other_backbone_is_refused(name: str, tmp_path: Path, backbone_of: GetBackbone) -> None:
-    """14: by fingerprint, unless told otherwise."""
+    """Invariant 14: by fingerprint, unless told otherwise."""
     backbone, other = backbone_of("bert"), random_backbone(CONFIGS["bert"], seed=8)
     path = save_adapter(random_adapter(backbone, name), tmp_path / "a", backbone)
     with pytest.raises(GraftaxError, match=f"another backbone.*{backbone.fingerprint[:12]}.*{other.fingerprint[:12]}"):
@@ -278,7 +278,7 @@ def test_other_backbone_is_refused(name: str, tmp_path: Path, backbone_of: GetBa
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
 def test_damaged_weights_are_refused(damage: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """13: a checksum, and without graftax.json the format itself."""
+    """Invariant 13: a checksum, and without graftax.json the format itself."""
     backbone = backbone_of("bert")
     path = save_adapter(random_adapter(backbone, "lora"), tmp_path / "a", backbone)
     file = path / "adapter_model.safetensors"
@@ -294,7 +294,7 @@ def test_damaged_weights_are_refused(damage: str, backbone_of: GetBackbone, tmp_
 
 @pytest.mark.parametrize("name", sorted(p.name for p in GOLDEN.glob("*/*") if p.is_dir()))
 def test_golden(name: str) -> None:
-    """12: adapters stored by every release so far load and give the logits stored beside them."""
+    """Invariant 12: adapters stored by every release so far load and give the logits stored beside them."""
     (path,) = GOLDEN.glob(f"*/{name}")
     backbone = golden_backbone()
     adapter = load_adapter(path, backbone)
@@ -304,7 +304,7 @@ def test_golden(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_files_load_as_float32(dtype: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """28."""
+    """Invariant 28."""
     backbone = backbone_of("bert")
     path = save_adapter(random_adapter(backbone, "lora"), tmp_path / "a", backbone)
     loaded = load_adapter(spoilt(path, lambda tensors: {k: t.astype(np.dtype(dtype)) for k, t in tensors.items()}), backbone)

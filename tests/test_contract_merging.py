@@ -50,7 +50,7 @@ def inverse(adapter: Adapter) -> Adapter:
 
 @cross({case for case in FAST if case[1] in MERGEABLE}, tuple(MERGEABLE))
 def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
-    """4, 7, 8: merging is functional, gives the same logits, and merging the inverse gives the base back."""
+    """Invariants 4, 7, 8: merging is functional, gives the same logits, and merging the inverse gives the base back."""
     backbone = backbone_of(family)
     adapter, inputs, before = random_adapter(backbone, name, head == "tokens"), some_inputs(backbone), digest(backbone)
     whole, rest = merge(backbone, adapter)
@@ -68,7 +68,7 @@ def test_merged_equals_unmerged(family: str, name: str, head: str, backbone_of: 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("others", [("lora", "lora-dense"), ("rslora", "ln_tuning"), ("lora-embedding", "full")])
 def test_merge_order_does_not_matter(family: str, others: tuple[str, str], backbone_of: GetBackbone) -> None:
-    """9: merging two adapters is merging them in the other order."""
+    """Invariant 9: merging two adapters is merging them in the other order."""
     backbone = backbone_of(family)
     one, two = (random_adapter(backbone, name, seed=seed) for seed, name in enumerate(others, 1))
     there, back = (merge(merge(backbone, a)[0], b, any_backbone=True)[0].arrays() for a, b in ((one, two), (two, one)))

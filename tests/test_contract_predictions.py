@@ -39,7 +39,7 @@ SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_toke
 
 @cross(FAST)
 def test_fresh_is_nothing_and_random_is_something(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
-    """1, 2, 3, 4: within one program a fresh adapter, or none, is the base bitwise; a random one is not."""
+    """Invariants 1, 2, 3, 4: within one program a fresh adapter, or none, is the base bitwise; a random one is not."""
     backbone, tokens = backbone_of(family), head == "tokens"
     inputs, before = some_inputs(backbone), digest(backbone)
     new, grown = fresh(backbone, name, tokens), random_adapter(backbone, name, tokens)
@@ -57,7 +57,7 @@ def test_fresh_is_nothing_and_random_is_something(family: str, name: str, head: 
 
 
 def test_reflections_start_in_pairs(backbone_of: GetBackbone) -> None:
-    """1: HRA of an even rank starts by undoing what it does."""
+    """Invariant 1: HRA of an even rank starts by undoing what it does."""
     backbone = backbone_of("bert")
     adapter, inputs = fresh(backbone, (HRA(r=6),)), some_inputs(backbone)
     layout = Layout.of([adapter], backbone.sites)
@@ -67,19 +67,19 @@ def test_reflections_start_in_pairs(backbone_of: GetBackbone) -> None:
 
 @cross(FAST_SHARED, SHARING, tuple(CONFIGS))
 def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
-    """17: as training batches are."""
+    """Invariant 17: as training batches are."""
     backbone = backbone_of(family)
     assert_texts_may_share_a_row(backbone, random_adapter(backbone, name, head == "tokens"))
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "together"])
 def test_trainable_count_is_the_formula(name: str, backbone_of: GetBackbone) -> None:
-    """6."""
+    """Invariant 6."""
     assert fresh(backbone_of("bert"), name).parameters == COUNTS[name] + HEAD
 
 
 def test_shared_layers_count_once(backbone_of: GetBackbone) -> None:
-    """6: ALBERT's one layer is adapted once, however often it is applied."""
+    """Invariant 6: ALBERT's one layer is adapted once, however often it is applied."""
     assert fresh(backbone_of("albert"), "lora").parameters == 2 * 3 * (D + D) + HEAD
     assert fresh(backbone_of("albert"), "houlsby").parameters == 2 * (2 * D * 5 + 5 + D) + HEAD
 

@@ -110,7 +110,7 @@ def test_every_size_is_tried() -> None:
 @pytest.mark.parametrize("family", ["bert", pytest.param("albert", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("methods", SIZES, ids=lambda methods: methods[0].name)
 def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_of: GetBackbone) -> None:
-    """16: another rank, width, number of virtual tokens or alpha in one layout retraces nothing and changes nothing."""
+    """Invariant 16: another rank, width, number of virtual tokens or alpha in a layout retraces and changes nothing."""
     backbone = backbone_of(family)
     inputs = some_inputs(backbone)
     adapters = [random_adapter(backbone, (method,), seed=i) for i, method in enumerate(methods)]
@@ -143,7 +143,7 @@ def every_mixture() -> list[Any]:
 
 @pytest.mark.parametrize(("family", "mixture"), every_mixture())
 def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """17: a row of a mixed batch is that row alone, base rows included, in any order; a NaN stays in its own rows.
+    """Invariant 17: a row of a mixed batch is that row alone, base rows included, in any order; a NaN stays in its own rows.
 
     To 1e-5 of a logit besides the method's tolerance, as where it is merged: a random `full` makes logits of 10.
     """
@@ -189,7 +189,7 @@ def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackb
 
 
 def test_unknown_name_is_an_error(backbone_of: GetBackbone) -> None:
-    """17."""
+    """Invariant 17."""
     bank = Bank(backbone_of("bert"))
     bank.add("one", random_adapter(backbone_of("bert"), "lora"))
     with pytest.raises(GraftaxError, match="'two' is loaded; loaded are one"):
@@ -198,7 +198,7 @@ def test_unknown_name_is_an_error(backbone_of: GetBackbone) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_program_follows_from_the_key(name: str, backbone_of: GetBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """16: what runs reads no field that is not `traced`: it would find the default there, whatever the adapter says."""
+    """Invariant 16: what runs reads no field that is not `traced`: it would find the default, whatever the adapter says."""
     backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
 

@@ -28,7 +28,7 @@ from graftax import LayerNormTuning, load_adapter, save_adapter
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone
-from graftax.tasks.labelled import task_named
+from graftax.tasks.registry import task_named
 from graftax.train.step import Programs
 
 #: Of the pairs that are tried every time, the ones whose training step is compiled every time.
@@ -38,7 +38,7 @@ FAST_STEPS |= {("llama", "lora-dense", "tokens"), ("bart", "lora-dense", "said")
 
 @cross(FAST_STEPS)
 def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backbone_of: GetBackbone) -> None:
-    """4, 5, in three steps of a pack of one."""
+    """Invariants 4, 5, in three steps of a pack of one."""
     backbone = backbone_of(family)
     seed = 2 if head == "said" else 1  # under seed 1 all of the five ReLUs at one of BART's sites are shut
     assert_step_moves_adapter_alone(backbone, random_adapter(backbone, name, head == "tokens", seed))
@@ -47,7 +47,7 @@ def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backb
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: GetBackbone) -> None:
-    """21: with or without jit, with layers unrolled (as in training) or scanned, to 1e-5."""
+    """Invariant 21: with or without jit, with layers unrolled (as in training) or scanned, to 1e-5."""
     backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
     slot, batch = jax.tree.map(jnp.asarray, a_slot(backbone, adapter, Layout.of([adapter], backbone.sites)))
     gradient = Programs(backbone, task_named("classify"), 1, False).gradient_one
@@ -67,7 +67,7 @@ def rough() -> Backbone:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "lora" else pytest.mark.slow) for n in METHODS])
 def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """28: after load, save and three steps; and the logits are the float32 ones, roughly."""
+    """Invariant 28: after load, save and three steps; and the logits are the float32 ones, roughly."""
     exact = backbone_of("bert")
     assert rough.fingerprint == exact.fingerprint
     adapter = random_adapter(exact, name)

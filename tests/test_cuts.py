@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from conftest import Graftax
 from noted import noted
+from of_texts import read_examples
 from tiny import toy_rows, write_csv, write_jsonl
 
 from graftax import Adapter, Average, LoRA, Predictor, Recipe, save_adapter, train_many
-from graftax.data.examples import read_examples
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.serve.evaluate import measure
-from graftax.tasks.labelled import TASKS
+from graftax.serve.evaluation import measure
+from graftax.tasks.registry import TASKS
 from graftax.train import Columns
 
 ROOM = 16  # tokens: 14 words between [CLS] and [SEP]
@@ -45,16 +45,16 @@ def test_how_many_are_cut(tiny: Backbone, teller: Backbone, task: str, rows: Any
     columns = Columns(pair="pair" if "pair" in rows[0] else None)
     rows = [row | ({"pair": row["pair"] or "a"} if "pair" in row else {}) for row in rows]
     examples = read_examples(rows, columns, task)
-    tokenizer = Tokenizer.of(teller if TASKS[task].headless else tiny)
-    labels = () if TASKS[task].headless else ("x", "O")
-    assert TASKS[task].rows(examples, labels, tokenizer, ROOM, truncate=True).cut == cut
+    tokenizer = Tokenizer.of(tiny if TASKS[task].output.headed else teller)
+    labels = ("x", "O") if TASKS[task].output.headed else ()
+    assert TASKS[task].prepare(examples, labels, tokenizer, ROOM, truncate=True).cut == cut
 
 
 def test_pieces_lose_nothing(tiny: Backbone, teller: Backbone) -> None:
     tags = read_examples([{"text": LONG * 3, "label": "O " * len((LONG * 3).split())}], Columns(), "tag")
-    assert TASKS["tag"].rows(tags, ("x", "O"), Tokenizer.of(tiny), ROOM).cut[0] == 0
+    assert TASKS["tag"].prepare(tags, ("x", "O"), Tokenizer.of(tiny), ROOM).cut[0] == 0
     text = read_examples([{"text": "x" * 100}], Columns(), "lm")
-    assert TASKS["lm"].rows(text, (), Tokenizer.of(teller), ROOM).cut[0] == 0
+    assert TASKS["lm"].prepare(text, (), Tokenizer.of(teller), ROOM).cut[0] == 0
 
 
 def test_a_turn_that_is_cut_away(teller: Backbone) -> None:
@@ -63,10 +63,10 @@ def test_a_turn_that_is_cut_away(teller: Backbone) -> None:
     ask, say = {"role": "user", "content": "ab"}, {"role": "assistant", "content": "cdef"}
     tokenizer = Tokenizer.of(teller).with_template(drops)
     examples = read_examples([{"messages": [ask, say, ask, say]}], Columns(), "sft")
-    whole = TASKS["sft"].rows(examples, (), tokenizer, 90)
-    assert (len(whole.tokens), whole.cut) == (2, (0, 1))
-    cut = TASKS["sft"].rows(examples, (), tokenizer, len(whole.tokens[0]), truncate=True)
-    assert (len(cut.tokens), cut.cut) == (1, (1, 1))
+    whole = TASKS["sft"].prepare(examples, (), tokenizer, 90)
+    assert (len(whole.items), whole.cut) == (2, (0, 1))
+    cut = TASKS["sft"].prepare(examples, (), tokenizer, len(whole.items[0]), truncate=True)
+    assert (len(cut.items), cut.cut) == (1, (1, 1))
 
 
 def test_training_says_it_once_of_each_data_set(tiny: Backbone, tmp_path: Path) -> None:

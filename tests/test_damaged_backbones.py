@@ -23,8 +23,8 @@ from safetensors.numpy import load_file, save_file
 from tiny import write_backbone, write_decoder
 
 from graftax import load_backbone
+from graftax.models.pooling import Pooling
 from graftax.models.tokens import Tokenizer
-from graftax.serve.embedding import Pooling
 
 VALUES = [None, True, -1, 0, 3, 10**9, 0.5, 1e300, "", "a", "../x", "x\0y", "n" * 5000, [], [1], ["a"], {}, {"a": 1}, [[["a"]]]]
 Draw = Callable[[Any], Any]

@@ -70,7 +70,7 @@ def test_another_backbone_does_not_go_on(tiny: Backbone, copy: Any, tmp_path: Pa
         assert "unfinished run with other settings or data" in (refused(lambda other=other: call(other, out)) or "")
     call(others[0], out, overwrite=True)
     assert refused(lambda: call(others[0], out)) is None
-    assert refused(lambda: call(others[1], out)) is not None
+    assert "unfinished run with other settings or data" in (refused(lambda: call(others[1], out)) or "")
 
 
 def goes_on_or_is_refused(backbone: Backbone, out: Path) -> None:

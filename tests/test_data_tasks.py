@@ -14,21 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from of_texts import of_texts, read_examples
 from seqeval.metrics import f1_score as span_f1
 from sklearn.metrics import accuracy_score, f1_score, log_loss, matthews_corrcoef
 from tiny import toy_rows, write_csv, write_jsonl
 
 from graftax.data.batches import number_of_batches, plan_all, plan_epoch, shape_alone, shape_for
-from graftax.data.examples import read_examples, split
+from graftax.data.examples import split
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
-from graftax.tasks.labelled import IGNORE, TASKS, first_tokens
+from graftax.tasks.labelled import first_tokens
 from graftax.tasks.metrics import classification, multilabel, regression, spans, tagging
-from graftax.train import Columns, Examples, Recipe
+from graftax.tasks.outputs import IGNORE
+from graftax.tasks.registry import TASKS
+from graftax.train import Columns, Recipe
 from graftax.train.step import hyper
 
-TASK_NAMES = sorted(name for name, task in TASKS.items() if not task.headless)
+TASK_NAMES = sorted(name for name, task in TASKS.items() if task.output.headed and task.name != "image-classify")
 
 
 def message(error: pytest.ExceptionInfo[GraftaxError]) -> str:
@@ -57,7 +60,7 @@ def test_every_format_reads_the_same(task: str, tmp_path: Path) -> None:
         rows,
     ]
     read = [read_examples(source, Columns(), task) for source in sources]
-    assert len({(e.texts if task != "tag" else tuple(map(tuple, e.texts)), repr(e.labels)) for e in read}) == 1
+    assert len({tuple(examples.contents()) for examples in read}) == 1
     assert len(read[0]) == 9
 
 
@@ -66,8 +69,8 @@ def test_columns_and_pairs(tmp_path: Path) -> None:
     path = tmp_path / "nli.csv"
     path.write_text('premise,hypothesis,gold\n"one, two","x\ny",yes\nthree,four,no\n')
     examples = read_examples(path, Columns("premise", "hypothesis", "gold"), "classify")
-    assert examples.texts == ("one, two", "three")
-    assert examples.pairs == ("x\ny", "four")
+    assert examples.fields["text"] == ("one, two", "three")
+    assert examples.fields["pair"] == ("x\ny", "four")
     assert examples.labels == ("yes", "no")
 
 
@@ -141,16 +144,16 @@ def test_one_class_only(task: str, labels: tuple[Any, ...], expected: str) -> No
     """There must be something to choose between."""
     texts = tuple(["w"] if task == "tag" else "w" for _ in labels)
     with pytest.raises(GraftaxError, match=expected):
-        TASKS[task].label_names(Examples(texts, None, labels))
+        TASKS[task].label_names(of_texts(texts, labels))
 
 
 @pytest.mark.parametrize("task", ["classify", "multilabel", "tag"])
 def test_unknown_label_is_named(task: str, tiny: Backbone) -> None:
     """A label that the adapter does not know is an error with its row and the known ones."""
     label: Any = {"classify": "new", "multilabel": ("new",), "tag": ["new"]}[task]
-    examples = Examples((["w"] if task == "tag" else "w",), None, (label,), "test.csv")
+    examples = of_texts([["w"] if task == "tag" else "w"], [label], "test.csv")
     with pytest.raises(GraftaxError) as error:
-        TASKS[task].rows(examples, ("a", "b"), Tokenizer.of(tiny), 8)
+        TASKS[task].prepare(examples, ("a", "b"), Tokenizer.of(tiny), 8)
     assert "test.csv: row 1 has label 'new', which the adapter does not know (a, b)" in message(error)
 
 
@@ -188,9 +191,9 @@ def test_bad_recipes(settings: dict[str, Any], expected: str) -> None:
 def test_split_is_stratified(seed: int) -> None:
     """Every row is on one side; each label is held out in its proportion, and a single row of a label stays in training."""
     labels = ("a",) * 60 + ("b",) * 30 + ("c",) * 10 + ("d",)
-    examples = Examples(tuple(map(str, range(101))), None, labels)
+    examples = of_texts([*map(str, range(101))], labels)
     kept, held = (examples.take(part) for part in split(examples, 0.2, seed))
-    assert sorted(map(int, kept.texts + held.texts)) == list(range(101))
+    assert sorted(map(int, kept.fields["text"] + held.fields["text"])) == list(range(101))
     counts = Counter(held.labels or ())
     assert (abs(counts["a"] - 12) <= 1, abs(counts["b"] - 6) <= 1, abs(counts["c"] - 2) <= 1, counts["d"]) == (
         True,
@@ -206,7 +209,7 @@ def test_split_is_stratified(seed: int) -> None:
 def test_bad_splits(count: int, fraction: float) -> None:
     """A fraction outside (0, 1), or one that leaves no row to train on, is refused."""
     with pytest.raises(GraftaxError):
-        split(Examples(("x",) * count, None, ("a",) * count), fraction, 0)
+        split(of_texts(["x"] * count, ["a"] * count), fraction, 0)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -216,22 +219,22 @@ def test_an_epoch_has_every_row_once(rows: int, batch_size: int, shared: bool, s
     """Each row is in one batch, no two texts overlap, sizes differ by one; the plan is a function of seed and epoch."""
     lengths = np.random.default_rng(seed).integers(2, 60, rows).tolist()
     shape = shape_for(lengths, 61, batch_size, seed, epochs=3) if shared else shape_alone(61, batch_size)
-    assert shape.tokens >= 61
-    assert shape.texts == batch_size
+    assert shape.length >= 61
+    assert shape.items == batch_size
     plan = plan_epoch(lengths, shape, seed, 1)
     assert len(plan) == number_of_batches(rows, batch_size) == -(-rows // batch_size)
-    sizes = [len(planned.texts) for planned in plan]
+    sizes = [len(planned.items) for planned in plan]
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) <= batch_size
     for found in (plan, plan_all(lengths, shape)):
-        assert sorted(i for planned in found for i in planned.texts) == list(range(rows))
+        assert sorted(i for planned in found for i in planned.items) == list(range(rows))
         for planned in found:
-            taken = np.zeros((shape.rows, shape.tokens), int)
-            for i, (row, begin) in zip(planned.texts, planned.places, strict=True):
-                assert begin + lengths[i] <= shape.tokens
+            taken = np.zeros((shape.rows, shape.length), int)
+            for i, (row, begin) in zip(planned.items, planned.places, strict=True):
+                assert begin + lengths[i] <= shape.length
                 taken[row, begin : begin + lengths[i]] += 1
             assert taken.max() == 1
-            assert shared or planned.places == tuple((row, 0) for row in range(len(planned.texts)))
+            assert shared or planned.places == tuple((row, 0) for row in range(len(planned.items)))
     assert plan == plan_epoch(lengths, shape, seed, 1)
     if rows >= 50:
         assert plan != plan_epoch(lengths, shape, seed, 2)
@@ -242,7 +245,7 @@ def test_batches_are_nearly_full() -> None:
     """Texts of 5 to 60 tokens, a few at the limit: a fifth of a batch is padding at most, whole batches included."""
     lengths = np.minimum(5 + np.random.default_rng(0).geometric(0.08, 1000), 60).tolist()
     shape = shape_for(lengths, 60, 32, 0, epochs=3)
-    assert sum(lengths) / number_of_batches(1000, 32) > 0.8 * shape.rows * shape.tokens
+    assert sum(lengths) / number_of_batches(1000, 32) > 0.8 * shape.rows * shape.length
 
 
 # -- labels and losses ------------------------------------------------------------------------------------------------
@@ -250,11 +253,11 @@ def test_batches_are_nearly_full() -> None:
 
 def test_tags_sit_on_first_tokens(tiny: Backbone) -> None:
     """A word's tag is at its first token; its other tokens and special ones are ignored."""
-    examples = Examples((["an", "apple", "unknownword", "iron"],), None, (["O", "B-F", "O", "B-M"],))
-    rows = TASKS["tag"].rows(examples, ("B-F", "B-M", "O"), Tokenizer.of(tiny), 32)
-    at = first_tokens(rows.tokens[0])
+    examples = of_texts([["an", "apple", "unknownword", "iron"]], [["O", "B-F", "O", "B-M"]])
+    rows = TASKS["tag"].prepare(examples, ("B-F", "B-M", "O"), Tokenizer.of(tiny), 32)
+    at = first_tokens(rows.items[0])
     assert rows.labels[0][at].tolist() == [2, 0, 2, 1]
-    assert len(rows.tokens[0]) > 6
+    assert len(rows.items[0]) > 6
     assert (np.delete(rows.labels[0], at) == IGNORE).all()
 
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from graftax import GraftaxError, load_backbone
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs, Texts
+from graftax.models.inputs import TextInputs, Texts
 from graftax.models.registry import family_of
 from graftax.models.rope import Rope
 
@@ -87,27 +87,27 @@ def pair(shape: str, directory: Path) -> tuple[Backbone, Any]:
     return load_backbone(directory), model
 
 
-def laid(texts: list[np.ndarray], left: bool = False) -> Inputs:
+def laid(texts: list[np.ndarray], left: bool = False) -> TextInputs:
     """Texts as rows padded on one side."""
     tokens = max(map(len, texts))
     ids, mask = np.zeros((len(texts), tokens), np.int32), np.zeros((len(texts), tokens), bool)
     for i, text in enumerate(texts):
         at = slice(tokens - len(text), None) if left else slice(0, len(text))
         ids[i, at], mask[i, at] = text, True
-    return Inputs(ids, mask, np.zeros_like(ids))
+    return TextInputs(ids, mask, np.zeros_like(ids))
 
 
-def rows(backbone: Backbone) -> Inputs:
+def rows(backbone: Backbone) -> TextInputs:
     """Three random texts, padded on the right, and again on the left."""
     random = np.random.default_rng(0)
     texts = [random.integers(3, backbone.config.vocab_size, count).astype(np.int32) for count in (12, 8, 3)]
     return jax.tree.map(lambda *sides: np.concatenate(sides), laid(texts), laid(texts, left=True))
 
 
-def logits(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+def logits(backbone: Backbone, inputs: TextInputs) -> tuple[np.ndarray, np.ndarray]:
     """Next-token logits of every token, and the states of every layer."""
 
-    def run(params: Any, inputs: Inputs) -> Any:
+    def run(params: Any, inputs: TextInputs) -> Any:
         out = backbone.encode(params, {}, inputs, intermediates=True)
         return backbone.next_token(params, {}, out.hidden), out.layers
 
@@ -141,7 +141,7 @@ def test_texts_of_one_row_do_not_meet(shape: str, tmp_path: Path) -> None:
         packed[0, begin : begin + length], segments[0, begin : begin + length] = inputs.ids[i, :length], i + 1
         first.append(begin)
         begin += length
-    together = Inputs(packed, segments > 0, np.zeros_like(packed), Texts(segments, np.array(first, np.int32)))
+    together = TextInputs(packed, segments > 0, np.zeros_like(packed), Texts(segments, np.array(first, np.int32)))
     alone, _ = logits(backbone, inputs)
     found, _ = logits(backbone, together)
     for i, length in enumerate(lengths):
@@ -150,10 +150,10 @@ def test_texts_of_one_row_do_not_meet(shape: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(both, one, atol=1e-5)
 
 
-def ends(backbone: Backbone, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+def ends(backbone: Backbone, inputs: TextInputs) -> tuple[np.ndarray, np.ndarray]:
     """Each text's last position, from all tokens and computed alone."""
 
-    def run(params: Any, inputs: Inputs) -> Any:
+    def run(params: Any, inputs: TextInputs) -> Any:
         return tuple(backbone.encode(params, {}, inputs, pooled=pooled).first for pooled in (False, True))
 
     whole, cut = jax.tree.map(np.asarray, jax.jit(run)(backbone.params, inputs))
@@ -226,7 +226,7 @@ def test_stories_equal_transformers() -> None:
     ids = np.random.default_rng(0).integers(3, 512, (2, 40)).astype(np.int32)
     with torch.no_grad():
         theirs = model(input_ids=torch.tensor(ids.astype(np.int64))).logits.numpy()
-    ours, _ = logits(backbone, Inputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
+    ours, _ = logits(backbone, TextInputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
     np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-4)
 
 

@@ -1,5 +1,5 @@
-"""Every field of every public dataclass says what it is: in a comment beside it or above, or by its name in the docstring; and
-every script that measures is in the table of these."""
+"""Every field of every public dataclass says what it is: in its `Doc`, in a comment beside it or above, or by its name in the
+docstring; and every script that measures is in the table of these."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from annotated_doc import Doc
 
 import graftax
 
@@ -25,7 +27,7 @@ def undocumented(cls: type) -> list[str]:
     docstring, missing = cls.__doc__ or "", []
     for field in dataclasses.fields(cls):
         at = next((i for i, line in enumerate(lines) if re.match(rf"    {field.name}:", line)), None)
-        if at is None:  # inherited
+        if at is None or "Doc(" in str(field.type):  # inherited, or said
             continue
         named = re.search(rf"`{field.name}`|^\s*{field.name}: ", docstring, re.MULTILINE)
         if not named and "  # " not in lines[at] and not lines[at - 1].strip().startswith("#"):
@@ -47,6 +49,7 @@ def test_all_are_looked_at() -> None:
 
         x: int
         y: int  # a number
+        z: Annotated[int, Doc("A number.")]
 
     assert {graftax.Recipe, graftax.Prediction, graftax.LoRA, graftax.Sampling} <= {*DATACLASSES}
     assert undocumented(Bare) == ["x"]

@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from graftax import Adapter, Average, GraftaxError, LoRA, Parallel, Predictor, Prefix, PromptTuning, load_backbone
 from graftax.models.backbone import Backbone
-from graftax.serve.embedding import Pooling
+from graftax.models.pooling import Pooling
 
 TEXTS = ["apple iron fresh", "gold", "the old shop sells a red plum today"]
 KINDS = ["Transformer", "Pooling", "Normalize"]

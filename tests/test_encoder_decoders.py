@@ -18,6 +18,7 @@ import torch
 import transformers
 from cases import randomised
 from conftest import SHARED, needs_assets
+from of_texts import read_examples
 from runs import interrupt, stop_after
 from safetensors.numpy import load_file, save_file
 from tiny import weights_of
@@ -39,14 +40,14 @@ from graftax import (
     train_many,
 )
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.data.examples import Columns, read_examples
+from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
-from graftax.serve.evaluate import evaluate_language
+from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
-from graftax.tasks.labelled import task_named
+from graftax.tasks.registry import task_named
 from graftax.train import Interrupted
 
 TRANSLITERATION = SHARED / "backbones" / "aren-transliteration"
@@ -96,7 +97,7 @@ def pair(shape: str, directory: Path) -> tuple[Backbone, Any]:
     return load_backbone(directory), model
 
 
-def rows(backbone: Backbone) -> Inputs:
+def rows(backbone: Backbone) -> TextInputs:
     """Three random sources, padded on the right, and again on the left, with a target each."""
     random = np.random.default_rng(0)
     tokens, lengths = 11, (11, 8, 3)
@@ -105,14 +106,14 @@ def rows(backbone: Backbone) -> Inputs:
     ids = np.where(mask, random.integers(3, backbone.config.vocab_size, mask.shape), backbone.config.pad_id).astype(np.int32)
     target = random.integers(3, backbone.config.vocab_size, (6, 7)).astype(np.int32)
     target[:, 0] = backbone.config.start_id
-    read = Inputs(target, np.ones(target.shape, bool), np.zeros_like(target))
-    return Inputs(ids, mask, np.zeros_like(ids), target=read)
+    read = TextInputs(target, np.ones(target.shape, bool), np.zeros_like(target))
+    return TextInputs(ids, mask, np.zeros_like(ids), target=read)
 
 
-def run(backbone: Backbone, inputs: Inputs) -> Any:
+def run(backbone: Backbone, inputs: TextInputs) -> Any:
     """Logits of every token of the target, and the states of both towers."""
 
-    def forward(params: Any, inputs: Inputs) -> Any:
+    def forward(params: Any, inputs: TextInputs) -> Any:
         out = backbone.encode(params, {}, inputs, intermediates=True)
         assert out.encoder is not None
         return backbone.next_token(params, {}, out.hidden), out.encoder.layers, out.layers
@@ -120,7 +121,7 @@ def run(backbone: Backbone, inputs: Inputs) -> Any:
     return jax.tree.map(np.asarray, jax.jit(forward)(backbone.params, inputs))
 
 
-def of_torch(model: Any, inputs: Inputs) -> Any:
+def of_torch(model: Any, inputs: TextInputs) -> Any:
     ids, mask, target = (torch.tensor(np.asarray(x, np.int64)) for x in (inputs.ids, inputs.mask, inputs.target.ids))
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=mask, decoder_input_ids=target, output_hidden_states=True)
@@ -284,10 +285,10 @@ def test_rows_have_adapters_of_their_own(writers: Any) -> None:
 # -- adapter files -------------------------------------------------------------------------------------------------------
 
 
-def adapted(backbone: Backbone, adapter: Adapter, inputs: Inputs) -> np.ndarray:
+def adapted(backbone: Backbone, adapter: Adapter, inputs: TextInputs) -> np.ndarray:
     """Logits of every token of the target."""
 
-    def forward(params: Any, state: Any, inputs: Inputs) -> Any:
+    def forward(params: Any, state: Any, inputs: TextInputs) -> Any:
         return backbone.next_token(params, state, backbone.encode(params, state, inputs).hidden)
 
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
@@ -323,7 +324,7 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "t5" else pytest.mark.slow) for k in KINDS])
 def test_files_go_both_ways(kind: str, tmp_path: Path) -> None:
-    """11: PEFT reads our file and we read its, with the same logits and the same tensors."""
+    """Invariant 11: PEFT reads our file and we read its, with the same logits and the same tensors."""
     shape, method, config = KINDS[kind]
     backbone, model = pair(shape, tmp_path / "backbone")
     inputs = rows(backbone)
@@ -408,7 +409,7 @@ def test_learns_to_copy(writers: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ticks", [1, 7])  # of six for each adapter
 def test_resumes_to_the_same_bits(writers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
-    """15: a queue longer than its pack, interrupted within an epoch and behind the first adapters' ends, and called again."""
+    """Invariant 20: a queue longer than its pack, interrupted within an epoch and behind the first ends, and called again."""
     backbone = writers("bart")[0].backbone
     data = {
         name: [{"prompt": word * n, "completion": word} for n in range(1, 6)] for name, word in zip("xyz", "abc", strict=True)
@@ -430,10 +431,10 @@ def test_rows_that_are_too_long(writers: Any) -> None:
     examples = read_examples([{"prompt": "ab", "completion": "abcdef"}], Columns(), "seq2seq")
     task, tokenizer = task_named("seq2seq"), TokenizerOf.of(backbone)
     with pytest.raises(GraftaxError, match="the target of row 1 has 7 tokens, more than the 4 of max_length"):
-        task.rows(examples, (), tokenizer, 4)
-    rows = task.rows(examples, (), tokenizer, 4, truncate=True)
-    assert rows.tokens[0].target is not None
-    assert rows.tokens[0].target.tolist() == [backbone.config.start_id, *rows.labels[0][:-1]]
+        task.prepare(examples, (), tokenizer, 4)
+    rows = task.prepare(examples, (), tokenizer, 4, truncate=True)
+    assert rows.items[0].target is not None
+    assert rows.items[0].target.tolist() == [backbone.config.start_id, *rows.labels[0][:-1]]
     assert len(rows.labels[0]) == 4
 
 

@@ -15,7 +15,7 @@ from tiny import FRUIT, METAL, command_line, toy_rows, write_csv, write_jsonl
 from graftax import GraftaxError, Predictor, Recipe, train_many
 from graftax.models.backbone import Backbone
 from graftax.serve.confusion import Confusion
-from graftax.serve.evaluate import evaluate, measure
+from graftax.serve.evaluation import evaluate, measure
 from graftax.tasks.metrics import multilabel
 
 RECIPE = Recipe(epochs=4, lr=1e-2, max_length=16, batch_size=8)

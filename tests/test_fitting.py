@@ -29,14 +29,15 @@ from graftax import (
     train_many,
 )
 from graftax.adapters.adapter import Layout
-from graftax.adapters.fitting import HEADED, HEADLESS, refuse_unfit
+from graftax.adapters.fitting import refuse_unfit
+from graftax.adapters.task_words import words_for
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
 from graftax.serve.bank import Bank
-from graftax.serve.evaluate import evaluate_language
+from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 
 Meet = Callable[[Backbone, Adapter, Path], Any]
 MEETINGS: dict[str, Meet] = {
@@ -195,8 +196,9 @@ def test_a_layout_is_of_sites_that_are_there(backbone: Backbone) -> None:
 
 
 def test_the_tasks_are_those_there_are() -> None:
-    assert {name for name, task in TASKS.items() if not task.headless} == {*HEADED}
-    assert {name for name, task in TASKS.items() if task.headless} == {*HEADLESS}
+    heads = {(True, False): "item", (True, True): "position", (False, True): None}
+    for name, task in TASKS.items():
+        assert words_for(name).head == heads[task.output.headed, task.output.by_position]
     assert len(LABELS) == 3
 
 

@@ -62,7 +62,7 @@ def test_what_it_computes(backbone_of: GetBackbone) -> None:
 
 @pytest.mark.parametrize("family", ["bert", pytest.param("albert", marks=pytest.mark.slow)])
 def test_the_contract(family: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """1, 4, 5, 12: it trains alone, texts share rows, its file holds the adapters it needs."""
+    """Invariants 1, 4, 5, 10: it trains alone, texts share rows, its file holds the adapters it needs."""
     backbone = backbone_of(family)
     adapter, inputs = fused(backbone), some_inputs(backbone)
     assert_step_moves_adapter_alone(backbone, adapter)
@@ -82,7 +82,7 @@ def test_compacters_fuse_too(backbone_of: GetBackbone) -> None:
 
 @pytest.mark.slow
 def test_in_a_mixed_batch(tiny: Backbone) -> None:
-    """17: beside its own members and a LoRA, each row as with its own alone."""
+    """Invariant 17: beside its own members and a LoRA, each row as with its own alone."""
     adapters = {"fused": fused(tiny), "lora": random_adapter(tiny, (LoRA(r=3, alpha=7.0),)), "wide": members(tiny)[0]}
     together, rows = Predictor(tiny), ["apple and zinc", "iron"]
     for name, adapter in adapters.items():

@@ -19,7 +19,7 @@ from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves
 from graftax.adapters.sites import FAR, KeyValue, LinearWeights, Place, split_heads
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
 
 ROWS, TOKENS, D = 2, 6, 32
@@ -90,7 +90,7 @@ def test_padding_is_not_in_the_mean(backbone_of: GetBackbone) -> None:
     """A text's logits do not depend on how far it is padded."""
     backbone = backbone_of("bert")
     adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_inputs(backbone, rows=1, tokens=5)
-    longer = Inputs(*(np.pad(part, ((0, 0), (0, 4))) for part in short[:3]))
+    longer = TextInputs(*(np.pad(part, ((0, 0), (0, 4))) for part in short[:3]))
     np.testing.assert_allclose(logits(backbone, adapter, longer), logits(backbone, adapter, short), atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_padding_on_either_side_of_a_decoder() -> None:
     encode = jax.jit(lambda state, inputs: backbone.encode(backbone.params, state, inputs).first)
     alone = np.asarray(encode(state, short))
     for side in ((0, 4), (4, 0)):
-        longer = Inputs(*(np.pad(part, ((0, 0), side)) for part in short[:3]))
+        longer = TextInputs(*(np.pad(part, ((0, 0), side)) for part in short[:3]))
         np.testing.assert_allclose(encode(state, longer), alone, atol=1e-5)
     assert np.abs(np.asarray(encode({}, short)) - alone).max() > 1e-2
 

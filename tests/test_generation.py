@@ -32,9 +32,9 @@ from graftax import (
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.models.backbone import Backbone
 from graftax.models.generation import Rules
-from graftax.models.inputs import Inputs
+from graftax.models.inputs import TextInputs
 from graftax.serve import evaluate_generation
-from graftax.serve.sampling import Kind, Settings, choose
+from graftax.serve.choice import Kind, Settings, choose
 
 STORIES = SHARED / "backbones" / "stories260K"
 PROMPTS = ["the early bird", "a", "one, two, three, four, five"]
@@ -125,13 +125,13 @@ def next_token(backbone: Backbone, adapter: Adapter | None, ids: list[int]) -> i
     laid[0, : len(ids)] = ids
     layout = Layout.of([adapter] if adapter else [], backbone.sites)
     state = layout.stack(adapter, backbone.sites).state
-    logits = whole(backbone)(backbone.params, state, Inputs(laid, mask, np.zeros_like(laid)))
+    logits = whole(backbone)(backbone.params, state, TextInputs(laid, mask, np.zeros_like(laid)))
     return int(jnp.argmax(logits[0, len(ids) - 1]))
 
 
 @functools.cache
 def whole(backbone: Backbone) -> Any:
-    def run(params: Any, state: Any, inputs: Inputs) -> Any:
+    def run(params: Any, state: Any, inputs: TextInputs) -> Any:
         return backbone.next_token(params, state, backbone.encode(params, state, inputs).hidden)
 
     return jax.jit(run)

@@ -148,9 +148,9 @@ def test_how_it_is_drawn_is_the_callers(free: list[list[int]], tmp_path: Path) -
 def test_config_json_has_the_same_keys_where_the_file_is_missing(tmp_path: Path) -> None:
     write_decoder(tmp_path)
     raw = json.loads((tmp_path / "config.json").read_text()) | {"repetition_penalty": 1.4, "forced_eos_token_id": 9}
-    config = with_generation(load_backbone(tmp_path).config, tmp_path, raw)
+    config = with_generation(load_backbone(tmp_path).config, tmp_path, raw, encodes=False)
     assert (config.rules, config.last_id) == (Rules(repetition_penalty=1.4), 9)
-    assert with_generation(config, saying(tmp_path), raw).last_id == -1  # the file's word alone
+    assert with_generation(config, saying(tmp_path), raw, encodes=False).last_id == -1  # the file's word alone
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_any_file_is_read_or_one_line(said: dict[str, Any], teller: Any) -> None
         directory = Path(folder)
         saying(directory, **said)
         found: list[Any] = []
-        if refused(lambda: found.append(with_generation(teller.config, directory, {}))) is None:
+        if refused(lambda: found.append(with_generation(teller.config, directory, {}, encodes=False))) is None:
             hash(found[0])
             assert all(0 <= token < 272 for token in (*found[0].eos_ids, *({found[0].first_id, found[0].last_id} - {-1})))
 

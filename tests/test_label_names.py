@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tiny import toy_rows, write_csv, write_jsonl
 
 from graftax import Adapter, LoRA, Predictor, load_backbone, save_adapter
 from graftax.models.backbone import Backbone
+from graftax.serve.evaluation import evaluate
 from graftax.serve.export import export_merged
 
 
@@ -53,10 +55,21 @@ def test_commands_with_names(graftax: Graftax, tiny: Backbone, tiny_dir: Path, t
     export_merged(tiny, an_adapter(tiny, ()), tmp_path / "merged")
     rows = write_csv(tmp_path / "rows.csv", toy_rows())
     asked = write_jsonl(tmp_path / "asked.jsonl", toy_rows())
+    predictor = Predictor(tiny)
+    predictor.load("y", tmp_path / "y", labels=("fruit", "metal"))
+    answers = predictor.predict([row["text"] for row in toy_rows()], "y")
     for command, files in (("eval", ["-d", rows]), ("predict", ["-i", asked]), ("merge", ["-o", tmp_path / "o"])):
         given = [command, "-b", tiny_dir, *files, "--labels"]
         assert graftax(*given, "a,b", "-a", tmp_path / "x").err.endswith(f"{OWN}\n")
-        assert graftax(*given, "fruit,metal", "-a", tmp_path / "y").code == 0
+        named = graftax(*given, "fruit,metal", "-a", tmp_path / "y").out
+        if command == "predict":
+            assert [json.loads(line)["label"] for line in named.splitlines()] == [answer.label for answer in answers]
+        elif command == "eval":
+            assert f"accuracy     {evaluate(predictor, 'y', rows)['accuracy']:.4f}" in named.splitlines()
+        else:
+            head = load_backbone(tmp_path / "o").own_head
+            assert head is not None
+            assert head.labels == ("fruit", "metal")
         assert "none of them empty" in graftax(*given, "", "-a", tmp_path / "y").err
         if command != "merge":
             said = graftax(command, "-b", tmp_path / "merged", *files, "--labels", "a,b")

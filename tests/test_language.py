@@ -16,26 +16,27 @@ import torch
 import transformers
 from cases import randomised
 from conftest import SHARED, Graftax, needs_assets
+from of_texts import read_examples
 from tiny import write_decoder
 
 from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, load_backbone, save_adapter, train_many
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.data.batches import Shape, place
-from graftax.data.examples import read_examples
-from graftax.data.rows import Rows
+from graftax.data.batches import Planned, Shape, place
+from graftax.data.prepared import Prepared
 from graftax.models import cross_entropy as vocabulary
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_language, export_merged
-from graftax.tasks.labelled import IGNORE, TASKS
+from graftax.tasks.outputs import IGNORE
+from graftax.tasks.registry import TASKS
 from graftax.train.step import hyper
 
 TEXTS = ["a stitch in time", "saves nine", "the early bird catches the worm, they say"]
 
 
-def rows_of(backbone: Backbone, task: str, data: list[dict[str, Any]], max_length: int = 64) -> Rows:
+def rows_of(backbone: Backbone, task: str, data: list[dict[str, Any]], max_length: int = 64) -> Prepared:
     examples = read_examples(data, Columns(), task)
-    return TASKS[task].rows(examples, (), Tokenizer.of(backbone), max_length)
+    return TASKS[task].prepare(examples, (), Tokenizer.of(backbone), max_length)
 
 
 def an_adapter(backbone: Backbone, *targets: str, seed: int = 0) -> Adapter:
@@ -102,7 +103,7 @@ def test_shared_rows_have_the_same_loss(teller: Backbone) -> None:
     state = Layout.of([adapter], teller.sites).stack(adapter, teller.sites).state
 
     def loss(state: Any, inputs: Any, labels: Any) -> jax.Array:
-        outputs = task.outputs(teller, teller.params, state, inputs, labels)
+        outputs = task.output.compute(teller, teller.params, state, inputs, labels)
         return task.loss(outputs, labels, hyper(Recipe(), 1, 0), jnp.ones(3))
 
     found = []
@@ -110,10 +111,8 @@ def test_shared_rows_have_the_same_loss(teller: Backbone) -> None:
         ([(0, 0), (1, 0), (2, 0)], Shape(3, 3, 48, shared=False)),
         (place(rows.lengths, 64), Shape(3, 2, 64)),
     ):
-        labels = task.blank(shape, 0)
-        for own, (row, begin) in zip(rows.labels, places, strict=True):
-            labels[row, begin : begin + len(own)] = own
-        found.append(jax.jit(jax.value_and_grad(loss))(state, tokenizer.lay(rows.tokens, places, shape), labels))
+        labels = task.output.lay(rows, Planned((0, 1, 2), tuple(places)), shape, 0)
+        found.append(jax.jit(jax.value_and_grad(loss))(state, tokenizer.lay(rows.items, places, shape), labels))
     (alone, slope), (packed, other) = found
     np.testing.assert_allclose(packed, alone, rtol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), other, slope)
@@ -122,7 +121,7 @@ def test_shared_rows_have_the_same_loss(teller: Backbone) -> None:
 # -- what is counted -----------------------------------------------------------------------------------------------------
 
 
-def said(backbone: Backbone, rows: Rows, i: int) -> str:
+def said(backbone: Backbone, rows: Prepared, i: int) -> str:
     """The tokens that row i is trained to say."""
     labels = rows.labels[i]
     return Tokenizer.of(backbone).backend.decode(labels[labels != IGNORE].tolist(), skip_special_tokens=False)
@@ -132,17 +131,17 @@ def test_text_is_cut_and_every_token_is_said_once(teller: Backbone, tmp_path: Pa
     text = "".join(TEXTS)
     (tmp_path / "a.txt").write_text(text)
     examples = read_examples(tmp_path / "a.txt", Columns(), "lm")
-    rows = TASKS["lm"].rows(examples, (), Tokenizer.of(teller), 16)
+    rows = TASKS["lm"].prepare(examples, (), Tokenizer.of(teller), 16)
     assert max(rows.lengths) == 16
-    assert "".join(said(teller, rows, i) for i in range(len(rows.tokens))) == text + "</s>"
-    assert rows.tokens[0].ids[0] == 1
-    assert [row.ids[0] for row in rows.tokens[1:]] == [row.ids[-1] for row in rows.tokens[:-1]]
+    assert "".join(said(teller, rows, i) for i in range(len(rows.items))) == text + "</s>"
+    assert rows.items[0].ids[0] == 1
+    assert [row.ids[0] for row in rows.items[1:]] == [row.ids[-1] for row in rows.items[:-1]]
 
 
 def test_only_the_response_is_said(teller: Backbone) -> None:
     rows = rows_of(teller, "sft", [{"prompt": "2+2=", "completion": "4"}, {"prompt": "Hi", "completion": " there"}])
     assert [said(teller, rows, i) for i in range(2)] == ["4</s>", " there</s>"]
-    assert [Tokenizer.of(teller).text(row.ids) for row in rows.tokens] == ["2+2=4", "Hi there"]
+    assert [Tokenizer.of(teller).text(row.ids) for row in rows.items] == ["2+2=4", "Hi there"]
 
 
 def test_only_the_assistant_is_said(teller: Backbone) -> None:
@@ -170,12 +169,12 @@ def test_rows_that_are_refused(task: str, row: dict[str, Any], message: str, tel
 
 def test_truncation_is_asked_for(teller: Backbone) -> None:
     examples = read_examples([{"prompt": "ab", "completion": "c" * 40}], Columns(), "sft")
-    rows = TASKS["sft"].rows(examples, (), Tokenizer.of(teller), 16, truncate=True)
+    rows = TASKS["sft"].prepare(examples, (), Tokenizer.of(teller), 16, truncate=True)
     assert rows.lengths == [16]
     assert said(teller, rows, 0) == "c" * 13
     examples = read_examples([{"prompt": "a" * 20, "completion": "c"}], Columns(), "sft")
     with pytest.raises(GraftaxError, match="nothing of its response is within 16 tokens"):
-        TASKS["sft"].rows(examples, (), Tokenizer.of(teller), 16, truncate=True)
+        TASKS["sft"].prepare(examples, (), Tokenizer.of(teller), 16, truncate=True)
 
 
 def test_a_chat_needs_a_template(tmp_path: Path) -> None:

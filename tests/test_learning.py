@@ -13,12 +13,12 @@ from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method, mam
 from graftax.models.backbone import Backbone
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Recipe
 
 
 def test_frozen_is_frozen(tiny: Backbone, tmp_path: Path) -> None:
-    """Training leaves every parameter of the backbone as it was, and changes every tensor of the adapter."""
+    """Invariants 4, 5: training leaves every parameter of the backbone as it was, and changes every tensor of the adapter."""
     before = {name: array.copy() for name, array in tiny.arrays().items()}
     run_many(tiny, {"a": DATA["a"]}, tmp_path / "one")
     assert all(np.array_equal(array, before[name]) for name, array in tiny.arrays().items())

@@ -72,7 +72,7 @@ def test_transformers_takes_the_same_tokens(template: str, teller: Backbone) -> 
     made = Tokenizer.of(teller)._files.by_transformers.apply_chat_template(
         messages, chat_template=template, return_dict=True, return_assistant_tokens_mask=True
     )
-    assert rows.tokens[0].ids.tolist() == made["input_ids"]
+    assert rows.items[0].ids.tolist() == made["input_ids"]
     assert (np.flatnonzero(rows.labels[0] >= 0) + 1).tolist() == np.flatnonzero(made["assistant_masks"]).tolist()
 
 

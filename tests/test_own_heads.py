@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from configs import SIZES
+from configs import SIZES, TEXT_FAMILIES
 from conftest import some_inputs
 from refusals import refused
 from safetensors.numpy import load_file, save_file
@@ -19,14 +19,13 @@ from tiny import tokenizer_json, toy_rows, write_csv
 
 from graftax import Generator, GraftaxError, LoRA, Predictor, load_adapter, load_backbone, merge, save_adapter
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.models.registry import FAMILIES
 from graftax.notes import GraftaxNote
-from graftax.serve.evaluate import evaluate
+from graftax.serve.evaluation import evaluate
 from graftax.serve.export import export_merged
 
 TASKS = ("SequenceClassification", "TokenClassification")
 #: Families with heads by transformers' task models of them, of which it lacks one.
-CLASSIFIERS = [(name, task) for name, family in FAMILIES.items() if family.head.modules for task in TASKS]
+CLASSIFIERS = [(name, task) for name, family in TEXT_FAMILIES.items() if family.head.modules for task in TASKS]
 CLASSIFIERS.remove(("gemma3_text", "TokenClassification"))
 WORDS = ["iron shop", "the old apple", "a red plum and zinc", "gold"]
 
@@ -80,7 +79,7 @@ def test_rows_without_an_adapter_are_answered_by_the_checkpoint(tmp_path: Path) 
     backbone = load_backbone(tmp_path)
     predictor = Predictor(backbone)
     answers = predictor.predict(WORDS)
-    ids = [predictor.tokenizer([text], None, 40)[0].ids for text in WORDS]
+    ids = [predictor.processor([text], None, 40)[0].ids for text in WORDS]
     with torch.no_grad():
         theirs = [model(input_ids=torch.tensor(np.asarray(row, np.int64))[None]).logits[0].softmax(-1) for row in ids]
     assert [(a.adapter, a.label) for a in answers] == [(None, f"name {int(t.argmax())}") for t in theirs]
@@ -97,7 +96,7 @@ def test_rows_without_an_adapter_are_answered_by_the_checkpoint(tmp_path: Path) 
 def test_eval_and_predict_without_an_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from graftax.cli.use import evaluate as eval_command
+    from graftax.cli import app
     from graftax.cli.use import predict as predict_command
 
     write_classifier(tmp_path / "model", "bert", "SequenceClassification", 2)
@@ -107,7 +106,7 @@ def test_eval_and_predict_without_an_adapter(
     rows = write_csv(tmp_path / "rows.csv", toy_rows(count=12))
     backbone = load_backbone(tmp_path / "model")
     numbers = evaluate(Predictor(backbone), None, rows)
-    eval_command(str(tmp_path / "model"), rows, as_json=True)
+    app(args=["eval", "-b", str(tmp_path / "model"), "-d", str(rows), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out).items() >= numbers.items()
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in WORDS))

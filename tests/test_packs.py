@@ -10,18 +10,19 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from of_texts import of_texts, read_examples
 from runs import DATA, QUICK, SMALLER, nan_rows, run_many, tensors
 from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method
-from graftax.data.examples import Columns, read_examples, split
+from graftax.data.columns import Columns
+from graftax.data.examples import split
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
-from graftax.models.tokens import Tokenizer
 from graftax.serve import Predictor
-from graftax.tasks.labelled import TASKS, Answer
-from graftax.train import Examples
+from graftax.tasks.registry import TASKS
+from graftax.tasks.task import Answer
 from graftax.train import pack_size as tune
 from graftax.train.job import prepare
 from graftax.train.pack import Pack
@@ -29,8 +30,8 @@ from graftax.train.pack import Pack
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
-    """Adapters of packs of two and four are those of runs of their own [1e-5 of each tensor's largest entry; 1e-3 in one
-    entry of a hundred, where the gradient is at rounding level and Adam makes a whole step of it]."""
+    """Invariant 19: adapters of packs of two and four are those of runs of their own [1e-5 of each tensor's largest entry;
+    1e-3 in one entry of a hundred, where the gradient is at rounding level and Adam makes a whole step of it]."""
     settings: dict[str, Any] = {"method": LoRA(r=4, alpha=6.0, dropout=dropout), "recipe": QUICK.replace(epochs=1)}
     data = {n: DATA[n] for n in "abde"}
     for size in (1, 2, 4):
@@ -45,8 +46,8 @@ def test_packed_equals_alone(tiny: Backbone, tmp_path: Path, dropout: float) -> 
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_neighbours_slots_and_queue_change_no_bit(tiny: Backbone, tmp_path: Path, dropout: float) -> None:
-    """At one pack size an adapter's bits depend on its own rows and seed alone: not on who trains beside it (NaN rows, a
-    learning rate of 1e30), in which slot, or how late in the queue."""
+    """Invariant 19: at one pack size an adapter's bits depend on its own rows and seed alone: not on who trains beside it
+    (NaN rows, a learning rate of 1e30), in which slot, or how late in the queue."""
     mine = {"mine": toy_rows("regress", 20)}
     others = {name: toy_rows("regress", 12, ord(name)) for name in "pqr"}
     settings: dict[str, Any] = {"task": "regress", "pack_size": 2, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
@@ -92,10 +93,10 @@ def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
     """A slot whose job has another shape of batch, and an empty one, are the same bits after a tick."""
     jobs = []
     for name, text in (("short", "a shop"), ("long", "a shop sells " + "old and new " * 30)):
-        examples = Examples((text,) * 8, None, ("x", "y") * 4)
+        examples = of_texts([text] * 8, ["x", "y"] * 4)
         settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
-        jobs.append(prepare(name, examples, None, recipe=QUICK, tokenizer=Tokenizer.of(tiny), **settings))
-    pack = Pack(tiny, TASKS["classify"], jobs, 3, Tokenizer.of(tiny))
+        jobs.append(prepare(name, examples, None, recipe=QUICK, **settings))
+    pack = Pack(tiny, TASKS["classify"], jobs, 3)
     pack.admit(0, 0)
     pack.admit(1, 1)
     before = jax.tree.map(np.array, pack.state)
@@ -137,9 +138,9 @@ def test_the_pack_size_can_be_measured(tiny: Backbone, monkeypatch: pytest.Monke
     monkeypatch.setattr(tune, "_SHORT", 0.0)
     settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
     recipe = QUICK.replace(batch_size=32 if single_batch else 8)
-    examples = Examples(tuple(row["text"] for row in DATA["a"]), None, tuple(row["label"] for row in DATA["a"]))
-    jobs = [prepare(str(i), examples, None, recipe=recipe, tokenizer=Tokenizer.of(tiny), **settings) for i in range(4)]
-    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs, Tokenizer.of(tiny))[0] in (1, 4)
+    examples = of_texts([row["text"] for row in DATA["a"]], [row["label"] for row in DATA["a"]])
+    jobs = [prepare(str(i), examples, None, recipe=recipe, **settings) for i in range(4)]
+    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs)[0] in (1, 4)
 
 
 #: Methods whose packs are trained every time; the others' are slow.
@@ -148,7 +149,7 @@ PACKED = ("dora",)
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in PACKED else pytest.mark.slow) for n in METHODS])
 def test_every_method_trains_in_a_pack(tiny: Backbone, tmp_path: Path, name: str) -> None:
-    """19: a pack of two is two runs of their own [1e-5]. With SGD: Adam makes whole steps of gradients at rounding level."""
+    """Invariant 19: a pack of two is two runs [1e-5]. With SGD: Adam makes whole steps of gradients at rounding level."""
     method: Method | None = None if name == "head" else METHODS[name](**SMALLER.get(name, {}))
     data, recipe = {n: DATA[n] for n in "ab"}, QUICK.replace(optimizer="sgd", lr=0.05)
     for size in (1, 2):
@@ -189,7 +190,7 @@ def test_a_prompt_trains_beside_another_method(tiny: Backbone, tmp_path: Path, t
         predictor.load(name, tmp_path / "pack" / name)
         examples = read_examples(data[name], Columns(), task)
         held = examples.take(split(examples, 0.25, 0)[1])
-        said = [Answer(p.label, p.score) for p in predictor.predict(list(held.texts), name)]
+        said = [Answer(p.label, p.score) for p in predictor.predict(list(held.fields["text"]), name)]
         labels = predictor.labels(name)
         assert (
             TASKS[task].score(held, said, labels).items()

@@ -61,7 +61,7 @@ BARE: dict[str, tuple[str, dict[str, Any]]] = {
     [("names", "FEATURE_EXTRACTION"), *((case, None) for case in BARE if case != "names")],
 )
 def test_adapters_of_the_bare_model(case: str, task: str | None, tmp_path: Path) -> None:
-    """11: the modules of `AutoModel` are those of the task model, and its states are PEFT's."""
+    """Invariant 11: the modules of `AutoModel` are those of the task model, and its states are PEFT's."""
     shape, options = BARE[case]
     pair = bare_pair(shape, tmp_path / "base")
     model, path = make(pair, tmp_path / "adapter", peft.LoraConfig(task_type=task, **LORA, **options))
@@ -76,7 +76,7 @@ def test_adapters_of_the_bare_model(case: str, task: str | None, tmp_path: Path)
 
 @pytest.mark.parametrize("task", [None, "FEATURE_EXTRACTION", "CAUSAL_LM"])
 def test_a_language_model_makes_language(task: str | None, tmp_path: Path) -> None:
-    """17: what names no task is, on a language model, an adapter of one, and is saved as one."""
+    """What names no task is, on a language model, an adapter of one, and is saved as one."""
     path = saved(test_decoders.torch_model("llama"), tmp_path / "base")
     backbone = load_backbone(path)
     auto = transformers.AutoModelForCausalLM
@@ -103,7 +103,7 @@ def test_an_encoder_decoder_answers(task: str | None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "task"), [("TokenClassification", "tag"), ("SequenceClassification", "classify")])
 def test_the_class_of_the_model_says_what_its_head_is(kind: str, task: str, tmp_path: Path) -> None:
-    """17: BERT's classifiers of texts and of tokens have one name; without a task the model's class tells them apart."""
+    """BERT's classifiers of texts and of tokens have one name; without a task the model's class tells them apart."""
     path = saved(torch_model("bert"), tmp_path / "base")
     auto = getattr(transformers, f"AutoModelFor{kind}")
     pair = Pair(load_backbone(path), lambda: auto.from_pretrained(path, num_labels=3, dtype=torch.float32).eval())

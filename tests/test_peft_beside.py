@@ -148,7 +148,7 @@ EVERY_TIME += ("lora-tied-weights", "all-at-once")
 
 @pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in EVERY_TIME else pytest.mark.slow) for c in CASES])
 def test_options_beside_a_lora(case: str, pairs: Pairs, tmp_path: Path) -> None:
-    """11: PEFT's logits, the methods that the options are, and back."""
+    """Invariant 11: PEFT's logits, the methods that the options are, and back."""
     name, options, beside, both_ways = CASES[case]
     pair = pairs(name)
     task = "CAUSAL_LM" if pair.backbone.family.generates else "SEQ_CLS"
@@ -284,7 +284,9 @@ def test_copies_in_half_precision(pairs: Pairs, tmp_path: Path) -> None:
     save_file({**tensors, key: rounded}, file)
     assert len(load_adapter(path, pair.backbone).methods) == 1
     save_file({**tensors, key: np.nextafter(scale, np.float32(9.0))}, file)
-    assert load_adapter(path, pair.backbone).method("full") is not None
+    ((changed, (leaves, _)),) = load_adapter(path, pair.backbone).states["full"].items()
+    assert changed == site
+    np.testing.assert_allclose(leaves["kernel"] if "kernel" in leaves else leaves["scale"], np.nextafter(scale, 9) - scale)
 
 
 # -- what is refused ----------------------------------------------------------------------------------------------------------

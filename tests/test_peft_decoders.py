@@ -201,7 +201,7 @@ def pools_padding(kind: str, task: str) -> bool:
 
 @pytest.mark.parametrize(("shape", "kind", "task"), MARKED)
 def test_peft_reads_our_files(shape: str, kind: str, task: str, pairs: Pairs, tmp_path: Path) -> None:
-    """11: every tensor of the file finds its place, and the logits are the same."""
+    """Invariant 11: every tensor of the file finds its place, and the logits are the same."""
     pair = pairs(shape, task)
     adapter = random_adapter(pair.backbone, KINDS[kind][0], task)
     path = save_adapter(adapter, tmp_path / "a", pair.backbone)
@@ -221,7 +221,7 @@ def test_peft_reads_our_files(shape: str, kind: str, task: str, pairs: Pairs, tm
 
 @pytest.mark.parametrize(("shape", "kind", "task"), MARKED)
 def test_we_read_pefts_files(shape: str, kind: str, task: str, pairs: Pairs, tmp_path: Path) -> None:
-    """11: adapters made and saved by PEFT give PEFT's logits, and go back as they came."""
+    """Invariant 11: adapters made and saved by PEFT give PEFT's logits, and go back as they came."""
     method, config, settings = KINDS[kind]
     pair = pairs(shape, task)
     model, path = make(pair, tmp_path, config(task_type=task, **settings))
@@ -254,7 +254,7 @@ FAMILIES: dict[str, tuple[str, ...] | None] = {
 
 @pytest.mark.parametrize("shape", [pytest.param(s, marks=() if s == "phi3" else pytest.mark.slow) for s in FAMILIES])
 def test_every_family(shape: str, pairs: Pairs, tmp_path: Path) -> None:
-    """11: a LoRA of PEFT's is read, and written as PEFT reads it."""
+    """Invariant 11: a LoRA of PEFT's is read, and written as PEFT reads it."""
     pair, targets = pairs(shape, "CAUSAL_LM"), FAMILIES[shape]
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=3, lora_alpha=7, target_modules=list(targets) if targets else None)
     model, path = make(pair, tmp_path, config)

@@ -33,7 +33,7 @@ FAST_READ |= {("roberta", "prefix", "tokens"), ("distilbert", "dense", "pooled")
 
 @pytest.mark.parametrize(("family", "kind", "head"), marked(READ, FAST_READ))
 def test_we_read_pefts_files(family: str, kind: str, head: str, pairs: Pairs, tmp_path: Path) -> None:
-    """11: adapters made and saved by PEFT give PEFT's logits, and go back as they came."""
+    """Invariant 11: adapters made and saved by PEFT give PEFT's logits, and go back as they came."""
     pair = pairs(family, head)
     model, path = make(pair, tmp_path, peft_config(kind, family, head))
     adapter = load_adapter(path, pair.backbone)
@@ -61,7 +61,7 @@ def test_a_padding_token_within_a_text(kind: str, pairs: Pairs, tmp_path: Path) 
 
 
 def test_adalora_that_peft_has_pruned(pairs: Pairs, tmp_path: Path) -> None:
-    """11: the singular values that PEFT's schedule has left, one site without any, and the scale of the first rank."""
+    """Invariant 11: the singular values that PEFT's schedule has left, a site without any, and the scale of the first rank."""
     pair, config = pairs("bert"), peft_config("adalora", "bert", "pooled")
     stem, random = "bert.encoder.layer.{}.attention.self.{}.lora_E", np.random.default_rng(0)
     left = {stem.format(i, name): (random.random(5) < 0.5).tolist() for i in range(3) for name in ("query", "value")}

@@ -20,12 +20,12 @@ from graftax import Adapter, GraftaxError, LoRA, Recipe, load_adapter, save_adap
 from graftax.adapters.combining import deltas
 from graftax.adapters.methods import starts
 from graftax.data.batches import Shape
-from graftax.data.rows import Rows
+from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
-from graftax.models.tokens import Tokenizer, Tokens
-from graftax.tasks.labelled import task_named
+from graftax.models.tokens import Tokens
+from graftax.tasks.registry import task_named
 from graftax.train import Examples
-from graftax.train.calibration import Measure
+from graftax.train.calibration import Calibration
 
 
 def lora_from(began: Any, **changes: Any) -> Any:
@@ -36,7 +36,7 @@ def lora_from(began: Any, **changes: Any) -> Any:
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True, "rank_pattern": {"query": 2}, "alpha_pattern": {"dense": 3}}])
 @pytest.mark.parametrize("began", [True, False, "gaussian", "orthogonal", "eva", "mica", "pissa", "olora"])
 def test_we_read_what_began_elsewhere(began: Any, options: dict[str, Any], pairs: Pairs, tmp_path: Path) -> None:
-    """11, 25: PEFT changes the base again when it loads PiSSA and OLoRA; here they become plain LoRA, which PEFT reads."""
+    """Invariants 11, 25: PEFT changes the base when it loads PiSSA and OLoRA; here they become plain LoRA, which PEFT reads."""
     pair = pairs("bert")
     trained, path = make(pair, tmp_path / "theirs", lora_from(began, **options))
     loaded = peft.PeftModel.from_pretrained(pair.model(), path).eval()
@@ -57,7 +57,7 @@ def test_we_read_what_began_elsewhere(began: Any, options: dict[str, Any], pairs
 
 @pytest.mark.parametrize("began", ["pissa", "olora"])
 def test_what_peft_converts(began: str, pairs: Pairs, tmp_path: Path) -> None:
-    """25: PEFT's own way to plain LoRA, which our refusals name, makes a file (without a head) that is read as it is."""
+    """Invariant 25: PEFT's own way to plain LoRA, which our refusals name, makes a file (no head) that is read as it is."""
     pair = pairs("bert")
     model = peft.get_peft_model(pair.model(), lora_from(began, task_type=None))
     model.peft_config["default"].init_lora_weights = True
@@ -116,13 +116,14 @@ def assert_begins_as_in_peft(method: LoRA, model: Any, backbone: Backbone, withi
         np.testing.assert_allclose(np.linalg.norm(own["a"], axis=1), np.linalg.norm(a, axis=1), rtol=100 * within)
 
 
-def texts_of(backbone: Backbone) -> Measure:
+def texts_of(backbone: Backbone) -> Calibration:
     """The rows of these tests as those of a job, all in one batch."""
     inputs = rows(backbone)
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
     shape = Shape(len(texts), len(texts), inputs.ids.shape[1], shared=False)
-    held = Rows(Examples((), None, None), texts, [np.int32(0)] * len(texts))
-    return Measure(backbone, task_named("classify"), Tokenizer.of(backbone), Recipe(), backbone.head(len(LABELS)), held, shape)
+    held = Prepared(Examples({"text": ()}), texts, [np.int32(0)] * len(texts))
+    head = backbone.head(len(LABELS))
+    return Calibration(backbone, task_named("classify"), backbone.processor, Recipe(), head, held, shape)
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}])

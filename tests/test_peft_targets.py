@@ -67,7 +67,7 @@ def assert_same_modules(pair: Pair, path: Path, model: Any) -> None:
 
 @pytest.mark.parametrize("case", TARGETS)
 def test_same_modules_as_peft(case: str, pairs: Pairs, tmp_path: Path) -> None:
-    """24: targets, exclusions, layers."""
+    """Invariant 24: targets, exclusions, layers."""
     family, settings = TARGETS[case]
     pair = pairs(family)
     model, path = make(pair, tmp_path, peft.LoraConfig(task_type="SEQ_CLS", r=2, lora_alpha=5, **settings))
@@ -76,7 +76,7 @@ def test_same_modules_as_peft(case: str, pairs: Pairs, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", RANKS)
 def test_same_ranks_and_scales_as_peft(case: str, pairs: Pairs, tmp_path: Path) -> None:
-    """24: rank and alpha patterns, with rsLoRA."""
+    """Invariant 24: rank and alpha patterns, with rsLoRA."""
     pair = pairs("bert")
     config = peft.LoraConfig(
         task_type="SEQ_CLS",

@@ -55,7 +55,7 @@ def minilm() -> Any:
 @needs_assets
 @pytest.mark.parametrize("maker", ["graftax", "peft"])
 def test_trained_on_clinc150(maker: str, tmp_path: Path) -> None:
-    """11: a LoRA trained here and one trained by PEFT, on real weights and rows, give the same logits in both [1e-4]."""
+    """Invariant 11: a LoRA trained here and one by PEFT, on real weights and rows, give the same logits in both [1e-4]."""
     backbone, path = load_backbone(MINILM), tmp_path / "trained"
     if maker == "peft":
         trained_by_peft(path)

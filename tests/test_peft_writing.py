@@ -35,7 +35,7 @@ FAST_WRITTEN |= {("roberta", "lora-dense", "pooled"), ("albert", "ia3-targets", 
 
 @pytest.mark.parametrize(("family", "name", "head"), marked(WRITTEN, FAST_WRITTEN))
 def test_peft_reads_our_files(family: str, name: str, head: str, pairs: Pairs, tmp_path: Path) -> None:
-    """11: every tensor of the file finds its place, and the logits are the same."""
+    """Invariant 11: every tensor of the file finds its place, and the logits are the same."""
     pair = pairs(family, head)
     adapter = random_adapter(pair.backbone, name, tokens=head == "tokens")
     path = save_adapter(adapter, tmp_path / "a", pair.backbone)

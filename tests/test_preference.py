@@ -13,19 +13,19 @@ import pytest
 import torch
 import transformers
 from cases import mapped, randomised
+from of_texts import read_examples
 from runs import interrupt, stop_after
 from safetensors.numpy import load_file
 from tiny import weights_of
 
 from graftax import Columns, GraftaxError, LoRA, PromptTuning, Recipe, load_adapter, save_adapter, train_many
 from graftax.data.batches import plan_all, plan_epoch, shape_alone, shape_for
-from graftax.data.examples import read_examples
-from graftax.data.rows import Rows
+from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_language
-from graftax.tasks.labelled import TASKS
-from graftax.tasks.task import IGNORE
+from graftax.tasks.outputs import IGNORE
+from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted
 from graftax.train.job import Job, prepare
 from graftax.train.pack import Pack
@@ -39,11 +39,11 @@ ROWS = [
 LAST = ("layers.1.self_attn.q_proj", "layers.1.mlp.down_proj")
 
 
-def rows_of(backbone: Backbone, data: list[dict[str, Any]], max_length: int = 64) -> Rows:
-    return DPO.rows(read_examples(data, Columns(), "dpo"), (), Tokenizer.of(backbone), max_length)
+def rows_of(backbone: Backbone, data: list[dict[str, Any]], max_length: int = 64) -> Prepared:
+    return DPO.prepare(read_examples(data, Columns(), "dpo"), (), Tokenizer.of(backbone), max_length)
 
 
-def said(backbone: Backbone, rows: Rows) -> list[str]:
+def said(backbone: Backbone, rows: Prepared) -> list[str]:
     """What each text is trained to say."""
     backend = Tokenizer.of(backbone).backend
     return [backend.decode(own[own != IGNORE].tolist(), skip_special_tokens=False) for own in rows.labels]
@@ -56,7 +56,7 @@ def test_a_row_is_two_texts(teller: Backbone) -> None:
     rows = rows_of(teller, ROWS)
     assert len(rows) == 3
     assert said(teller, rows)[:4] == ["4</s>", "five, I think</s>", " Hello! How are you?</s>", " No.</s>"]
-    assert [Tokenizer.of(teller).text(row.ids) for row in rows.tokens[:2]] == ["2+2=4", "2+2=five, I think"]
+    assert [Tokenizer.of(teller).text(row.ids) for row in rows.items[:2]] == ["2+2=4", "2+2=five, I think"]
     assert said(teller, rows.take([2, 0])) == [": red</s>", ": seven</s>", "4</s>", "five, I think</s>"]
 
 
@@ -69,7 +69,7 @@ def test_chats_with_and_without_a_prompt(teller: Backbone) -> None:
     found = [rows_of(teller, [row]) for row in (whole, *behind)]
     assert said(teller, found[0]) == ["4</s>", "five</s>"]
     for other in found[1:]:
-        assert all(np.array_equal(a.ids, b.ids) for a, b in zip(found[0].tokens, other.tokens, strict=True))
+        assert all(np.array_equal(a.ids, b.ids) for a, b in zip(found[0].items, other.items, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -96,15 +96,15 @@ def test_pairs_stay_together(shared: bool) -> None:
     """In one batch, one behind the other; each pair once in an epoch; no two texts overlap."""
     lengths = np.random.default_rng(0).integers(2, 40, 2 * 33).tolist()
     shape = shape_for(lengths, 78, 4, 0, 2, together=2) if shared else shape_alone(40, 4, together=2)
-    assert shape.texts == 8
+    assert shape.items == 8
     for plan in (plan_epoch(lengths, shape, 0, 1), plan_all(lengths, shape)):
-        assert sorted(i for planned in plan for i in planned.texts) == list(range(66))
+        assert sorted(i for planned in plan for i in planned.items) == list(range(66))
         for planned in plan:
-            assert all(i % 2 == 0 and j == i + 1 for i, j in zip(planned.texts[::2], planned.texts[1::2], strict=True))
-            assert len(planned.texts) <= shape.texts
-            taken = np.zeros((shape.rows, shape.tokens), int)
-            for i, (row, begin) in zip(planned.texts, planned.places, strict=True):
-                assert begin + lengths[i] <= shape.tokens
+            assert all(i % 2 == 0 and j == i + 1 for i, j in zip(planned.items[::2], planned.items[1::2], strict=True))
+            assert len(planned.items) <= shape.items
+            taken = np.zeros((shape.rows, shape.length), int)
+            for i, (row, begin) in zip(planned.items, planned.places, strict=True):
+                assert begin + lengths[i] <= shape.length
                 taken[row, begin : begin + lengths[i]] += 1
             assert taken.max() == 1
 
@@ -114,20 +114,20 @@ def test_pairs_stay_together(shared: bool) -> None:
 
 def a_job(backbone: Backbone, targets: tuple[str, ...], **settings: Any) -> Job:
     """With a random adapter."""
-    known: dict[str, Any] = {"backbone": backbone, "task": DPO, "columns": Columns(), "tokenizer": Tokenizer.of(backbone)}
+    known: dict[str, Any] = {"backbone": backbone, "task": DPO, "columns": Columns()}
     recipe = Recipe(max_length=64, **settings)
     job = prepare("a", ROWS, None, method=LoRA(r=3, alpha=7.0, targets=targets), recipe=recipe, **known)
     return dataclasses.replace(job, adapter=randomised(job.adapter, size=0.1))
 
 
-def by_torch(directory: Path, adapter: Path, rows: Rows, beta: float) -> tuple[float, dict[str, np.ndarray]]:
+def by_torch(directory: Path, adapter: Path, rows: Prepared, beta: float) -> tuple[float, dict[str, np.ndarray]]:
     """Loss and gradient as the paper has them: a sequence at a time, PEFT's LoRA on transformers' model."""
     base = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     model = peft.PeftModel.from_pretrained(base, adapter, is_trainable=True).eval()
 
     def likelihoods() -> torch.Tensor:
         found = []
-        for row, own in zip(rows.tokens, rows.labels, strict=True):
+        for row, own in zip(rows.items, rows.labels, strict=True):
             logs = model(input_ids=torch.tensor(row.ids[None].astype(np.int64))).logits[0].log_softmax(-1)
             at = torch.tensor(np.flatnonzero(own != IGNORE))
             found.append(logs[at, torch.tensor(own[own != IGNORE].astype(np.int64))].sum())
@@ -150,7 +150,7 @@ def test_loss_and_gradient_equal_torch(targets: tuple[str, ...], teller: Backbon
     job = a_job(teller, targets, beta=0.3)
     save_adapter(job.adapter, tmp_path / "adapter", teller)
     loss, grads = by_torch(teller_dir, tmp_path / "adapter", job.train, 0.3)
-    pack = Pack(teller, DPO, [job], 1, Tokenizer.of(teller))
+    pack = Pack(teller, DPO, [job], 1)
     pack.admit(0, 0)
     (mine,), found = pack.programs.gradient(teller.params, teller.unrolled, pack.state, pack._next()[1])
     np.testing.assert_allclose(mine, loss, atol=1e-4)

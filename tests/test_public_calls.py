@@ -366,7 +366,7 @@ PUBLIC = {name: getattr(module, name) for module in (graftax, serve, train) for 
 SETTINGS = {
     name: one
     for name, one in PUBLIC.items()
-    if inspect.isclass(one) and issubclass(one, (Method, Recipe, Sampling, Columns, Adapter)) and not inspect.isabstract(one)
+    if inspect.isclass(one) and issubclass(one, (Method, Recipe, Sampling, Adapter)) and not inspect.isabstract(one)
 }
 #: Fields whose values are looked at where they are used.
 LATER = {"Adapter.states", "Adapter.metrics", "Fuse.trained"}
@@ -386,6 +386,16 @@ def test_each_field_holds_what_it_was_given_or_refuses_it(name: str, tmp_path: P
                 assert same(held, value) or (field.name, word) == ("clip", "inf"), f"{name}({field.name}={word}) is {held!r}"
 
 
+@pytest.mark.parametrize("field", ["text", "pair", "image"])
+def test_columns_hold_names_of_columns(field: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for word, make in WRONG.items():
+        value = make(tmp_path)
+        made = made_of(Columns, {field: value})
+        if made is not None:
+            assert made[field] == (field if value is None else value), f"Columns({field}={word})"
+
+
 def made_of(cls: type, given: Arguments) -> Any:
     """The settings, or None where they are refused."""
     made: list[Any] = []
@@ -401,7 +411,7 @@ def same(held: Any, given: Any) -> bool:
 
 def test_every_public_name_is_asked() -> None:
     """Those that are not are made by graftax, or of functions to be traced."""
-    asked = {*SETTINGS, *CALLS}
+    asked = {*SETTINGS, *CALLS, "Columns"}
     answers = {"Prediction", "Continuation", "Result", "Measured", "Confusion", "Examples", "Interrupted", "GraftaxError"}
     others = {"METHODS", "Method", "Composition", "Backbone", "Site"}
     assert {*PUBLIC} - asked - answers - others == set()

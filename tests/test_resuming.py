@@ -22,7 +22,7 @@ from graftax.train import Interrupted
 
 @pytest.mark.parametrize("ticks", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_of_several_kinds_resumes(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
-    """Stopped while the first kind of jobs trains, or the second: the bits of an uninterrupted run."""
+    """Invariant 20: stopped while the first kind of jobs trains, or the second: the bits of an uninterrupted run."""
     data, each = {n: DATA[n] for n in "abd"}, {"b": {"method": LoRA(r=20, alpha=6.0)}}
     settings: dict[str, Any] = {"pack_size": 1, "each": each, "recipe": QUICK.replace(epochs=1)}
     run_many(tiny, data, tmp_path / "whole", **settings)
@@ -40,7 +40,7 @@ def test_a_run_of_several_kinds_resumes(tiny: Backbone, tmp_path: Path, monkeypa
     ("ticks", "dropout"), [pytest.param(1, 0.2, marks=pytest.mark.slow), (3, 0.2), pytest.param(6, 0.2, marks=pytest.mark.slow)]
 )
 def test_resume_in_process(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int, dropout: float) -> None:
-    """Stopped at any tick (in an epoch, between jobs) and called again: the bits and metrics of an uninterrupted run."""
+    """Invariant 20: stopped at any tick (in an epoch, between jobs): the bits and metrics of an uninterrupted run."""
     recipe = QUICK.replace(epochs=4)
     settings: dict[str, Any] = {"pack_size": 2, "val": 0.3, "recipe": recipe, "method": LoRA(r=4, alpha=6.0, dropout=dropout)}
     data = {n: DATA[n] for n in "abd"}

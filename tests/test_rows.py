@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from of_texts import read_examples
 from refusals import refused
 from tiny import write_jsonl
 
-from graftax.data.examples import read_examples
 from graftax.data.labels import in_order, key_of
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Columns, Examples, Recipe, train_many
 
 
@@ -55,9 +55,9 @@ def of_csv(path: Path, header: str, *lines: str) -> Path:
 )
 def test_texts(value: Any, text: str) -> None:
     """Text, UTF-8 bytes and numbers are texts, in every column of texts."""
-    assert read("classify", {"text": value, "label": "x"}).texts == (text,)
-    assert read("seq2seq", {"prompt": "p", "completion": value}).pairs == (text,)
-    assert read("dpo", {"prompt": "p", "chosen": value, "rejected": "r"}).pairs == ((text, "r"),)
+    assert read("classify", {"text": value, "label": "x"}).fields["text"] == (text,)
+    assert read("seq2seq", {"prompt": "p", "completion": value}).fields["completion"] == (text,)
+    assert read("dpo", {"prompt": "p", "chosen": value, "rejected": "r"}).fields["chosen"] == (text,)
 
 
 NO_TEXTS = {
@@ -95,11 +95,11 @@ def test_prompts_and_completions_of_messages(teller: Backbone) -> None:
     """TRL's conversational form: the chat of both, of which only the completion is learnt, not what a prompt says of before."""
     rows = [{"prompt": [ASK, SAY, ASK], "completion": [SAY]}, {"prompt": "ab", "completion": [SAY]}]
     examples, sft, tokenizer = read("sft", *rows), TASKS["sft"], Tokenizer.of(teller)
-    assert examples.texts == ((ASK, SAY, ASK), (ASK,))
-    assert examples.pairs == ((SAY,), (SAY,))
-    found = sft.rows(examples, (), tokenizer, 90)
-    whole = sft.rows(read("sft", {"messages": [ASK, SAY, ASK, SAY]}), (), tokenizer, 90)
-    assert found.tokens[0].ids.tolist() == whole.tokens[0].ids.tolist()
+    assert examples.fields["prompt"] == ((ASK, SAY, ASK), (ASK,))
+    assert examples.fields["completion"] == ((SAY,), (SAY,))
+    found = sft.prepare(examples, (), tokenizer, 90)
+    whole = sft.prepare(read("sft", {"messages": [ASK, SAY, ASK, SAY]}), (), tokenizer, 90)
+    assert found.items[0].ids.tolist() == whole.items[0].ids.tolist()
     learnt = [tokenizer.text(row[row >= 0]) for row in (*found.labels, *whole.labels)]
     assert learnt == ["cd", "cd", "cdcd"]
 
@@ -107,7 +107,8 @@ def test_prompts_and_completions_of_messages(teller: Backbone) -> None:
 def test_parts_of_a_message_are_joined() -> None:
     """A content in parts is a text where all parts are; other contents are refused, never printed as Python prints them."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert read("sft", {"messages": [{"role": "user", "content": parts}, SAY]}).texts[0][0] == {"role": "user", "content": "ab"}
+    (messages,) = read("sft", {"messages": [{"role": "user", "content": parts}, SAY]}).fields["messages"]
+    assert messages[0] == {"role": "user", "content": "ab"}
     for content in ([{"type": "image"}], {"text": "a"}, None, 1.0 + 2j):
         line = refused(
             lambda content=content: read("sft", {"messages": [SAY]}, {"messages": [{"role": "user", "content": content}]})
@@ -158,7 +159,7 @@ def test_other_rows_are_read_in_the_names_that_an_adapter_has(tiny: Backbone) ->
         (("pos", "pos "), "pos", 0),
         (("pos ", "x"), "pos", 0),
     ):
-        rows = classify.rows(read("classify", {"text": "a", "label": label}), names, tokenizer, 8)
+        rows = classify.prepare(read("classify", {"text": "a", "label": label}), names, tokenizer, 8)
         assert rows.labels[0] == number
         assert rows.examples.labels == (names[number],)
 
@@ -189,7 +190,7 @@ def test_class_numbers_are_names(form: str, tmp_path: Path) -> None:
     assert examples.labels == ("alpha", "zero")
     assert TASKS["classify"].label_names(examples) == ("zero", "alpha", "none")
     examples = read_examples(data, Columns(text="words", label="tags"), "tag")
-    assert examples.texts == (["a"], ["b", "c"])
+    assert examples.fields["text"] == (["a"], ["b", "c"])
     assert examples.labels == (["B-X"], ["O", "B-Y"])
     assert read_examples(data, Columns(label="tags"), "multilabel").labels == (("B-X",), ("B-Y", "O"))
     data = datasets.Dataset.from_dict(rows | {"label": [1, -1]}, features=CLASSES)
@@ -261,7 +262,7 @@ def test_words_in_every_form_of_a_list(form: str, words: list[str]) -> None:
     """A list, and the text that Python, JSON or NumPy writes of it, are the same words, quotes and escapes included."""
     tags = [f"B-{i}" for i in range(len(words))]
     examples = read("tag", {"text": LISTS[form](words), "label": LISTS[form](tags)})
-    assert examples.texts == (words,)
+    assert examples.fields["text"] == (words,)
     assert examples.labels == (tags,)
 
 
@@ -277,14 +278,14 @@ def test_bytes_in_parquet(tmp_path: Path) -> None:
     columns = {"text": pa.array(["café".encode(), b"a"], pa.binary()), "label": pa.array([b"x", b"y"], pa.large_binary())}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     examples = read_examples(tmp_path / "a.parquet", Columns(), "classify")
-    assert (examples.texts, examples.labels) == (("café", "a"), ("x", "y"))
+    assert (examples.fields["text"], examples.labels) == (("café", "a"), ("x", "y"))
 
 
 def test_texts_that_are_no_lists() -> None:
     """Brackets in a text are words; tags in brackets that are no list are refused, as are texts without a list's order."""
-    assert read("tag", {"text": "[ Music ]", "label": "O B-X O"}).texts == (["[", "Music", "]"],)
-    assert read("tag", {"text": "See [1]", "label": "O O"}).texts == (["See", "[1]"],)
-    assert read("tag", {"text": "[1]", "label": "O"}).texts == (["[1]"],)
+    assert read("tag", {"text": "[ Music ]", "label": "O B-X O"}).fields["text"] == (["[", "Music", "]"],)
+    assert read("tag", {"text": "See [1]", "label": "O O"}).fields["text"] == (["See", "[1]"],)
+    assert read("tag", {"text": "[1]", "label": "O"}).fields["text"] == (["[1]"],)
     assert read("tag", {"text": "a b c", "label": "[3 0 7]"}).labels == (["3", "0", "7"],)
     assert read("tag", {"text": "( Reuters , AP )", "label": "( NNP , NNP )"}).labels == (["(", "NNP", ",", "NNP", ")"],)
     for tags in ("[O, O]", "['O', ...]", "['O' 'O", "{'O', 'B'}"):
@@ -358,7 +359,7 @@ def test_fields_of_any_length(tmp_path: Path) -> None:
     import csv
 
     before, text = csv.field_size_limit(), "word " * 40_000
-    assert read_examples(of_csv(tmp_path / "a.csv", "text,label", f"{text},x"), Columns(), "classify").texts == (text,)
+    assert read_examples(of_csv(tmp_path / "a.csv", "text,label", f"{text},x"), Columns(), "classify").fields["text"] == (text,)
     assert csv.field_size_limit() == before
 
 
@@ -413,17 +414,18 @@ def check(data: Any, task: str) -> None:
         "regress": lambda label: isinstance(label, float) and np.isfinite(np.float32(label)),
         "tag": lambda label: all(isinstance(tag, str) for tag in label),
     }
-    texts = [*examples.texts, *(examples.pairs or ())] if task in ("classify", "multilabel", "regress", "lm", "seq2seq") else []
+    plain = task in ("classify", "multilabel", "regress", "lm", "seq2seq")
+    texts = [text for values in examples.fields.values() for text in values] if plain else []
     assert all(isinstance(text, str) for text in texts)
     assert all(kinds[task](label) for label in examples.labels or ())
     if task == "tag":
-        assert [len(words) for words in examples.texts] == [len(tags) for tags in examples.labels or ()]
-        assert all(isinstance(word, str) for words in examples.texts for word in words)
+        assert [len(words) for words in examples.fields["text"]] == [len(tags) for tags in examples.labels or ()]
+        assert all(isinstance(word, str) for words in examples.fields["text"] for word in words)
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(rows=ROWS)
-@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("task", sorted({*TASKS} - {"image-classify"}))
 def test_rows_are_read_or_refused(task: str, rows: list[dict[str, Any]]) -> None:
     """Whatever stands in dicts and data frames."""
     check(rows, task)

@@ -13,7 +13,7 @@ from refusals import refused
 from graftax import Generator, GraftaxError, Sampling
 from graftax.models.backbone import Backbone
 from graftax.models.generation import Rules
-from graftax.serve.sampling import Settings
+from graftax.serve.choice import Settings
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from graftax import Recipe
-from graftax.train.step import SCHEDULES, hyper, learning_rate
+from graftax.train.recipe import SCHEDULES
+from graftax.train.step import hyper, learning_rate
 
 STEPS, WARMUP = 10, 3
 

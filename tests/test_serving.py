@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import logits
 from tiny import FRUIT, METAL, toy_rows
 
 from graftax.adapters import METHODS, Adapter, LoRA, save_adapter
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Prediction, Predictor
-from graftax.serve.evaluate import evaluate
+from graftax.serve.evaluation import evaluate
 from graftax.train import Recipe, train_many
 
 #: name -> (method, task, label names): as different from each other as can be.
@@ -135,15 +136,19 @@ def test_mixtures_share_a_program(predictor: Predictor) -> None:
     assert predictor.compilations == compiled
 
 
-def test_kinds_of_answers(predictor: Predictor) -> None:
-    """A label, a set of labels, a number, a tag per word, or nothing."""
+def test_kinds_of_answers(tiny: Backbone, zoo: dict[str, Adapter], predictor: Predictor) -> None:
+    """A label, a set of labels, a number, a tag per word, as they follow from the logits; or nothing."""
     said = dict(zip(ZOO, predictor.predict(["apple iron fresh"] * len(ZOO), list(ZOO)), strict=True))
-    assert said["lora"].label in ("a", "b")
-    assert said["lora"].score > 0.5
-    assert set(said["ia3"].label) <= {"x", "y", "z"}
-    assert isinstance(said["bottleneck"].label, float)
-    assert said["bottleneck"].score is None
-    assert len(said["bitfit"].label) == len(said["bitfit"].score) == 3
+    inputs = predictor.processor.pad(predictor.processor(["apple iron fresh"], None, 16), 1, 5)
+    found = {name: logits(tiny, adapter, inputs)[0] for name, adapter in zoo.items()}
+    likely = {name: np.exp(z) / np.exp(z).sum(-1, keepdims=True) for name, z in found.items()}
+    assert said["lora"].label == "ab"[found["lora"].argmax()]
+    assert said["lora"].score == pytest.approx(likely["lora"].max(), abs=1e-5)
+    assert said["ia3"].label == [name for name, z in zip("xyz", found["ia3"], strict=True) if z > 0]
+    assert said["ia3"].score == pytest.approx([1 / (1 + np.exp(-z)) for z in found["ia3"] if z > 0], abs=1e-5)
+    assert (said["bottleneck"].label, said["bottleneck"].score) == (pytest.approx(found["bottleneck"][0], abs=1e-5), None)
+    assert said["bitfit"].label == [ZOO["bitfit"][2][i] for i in found["bitfit"][1:4].argmax(-1)]
+    assert said["bitfit"].score == pytest.approx(likely["bitfit"][1:4].max(-1), abs=1e-5)
     assert predictor.predict(["x"], [None]) == [Prediction(None, None, None)]
     assert predictor.predict([]) == []
     assert predictor.labels("prefix")[10] == "label 10"
@@ -256,7 +261,7 @@ def test_pairs_and_long_rows(tiny: Backbone, predictor: Predictor) -> None:
     assert len(tags) == 100
     assert len(predictor.predict([" ".join(words), ("x " * 30, "y " * 30)], ["prefix", "lora"])) == 2
     for count in (1, 5, 20, 38, 60):
-        assert predictor.predict([" ".join(words[:count])], "prefix")[0].label is not None
+        assert predictor.predict([" ".join(words[:count])], "prefix")[0].label in predictor.labels("prefix")
 
 
 def test_many_rows_in_their_order(predictor: Predictor) -> None:

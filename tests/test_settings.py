@@ -16,8 +16,7 @@ from tiny import toy_rows, weights_of
 from graftax.adapters import LoRA
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Columns, Recipe, run, train_many
 from graftax.train.job import Job, prepare
 
@@ -46,7 +45,6 @@ def job_of(backbone: Backbone, recipe: Recipe, rows: Any = ROWS, val: Any = None
         method=LoRA(),
         recipe=recipe,
         columns=Columns(),
-        tokenizer=Tokenizer.of(backbone),
     )
 
 
@@ -106,7 +104,7 @@ def test_any_recipe_is_refused_or_makes_a_job(tiny: Backbone, fields: dict[str, 
         job = job_of(tiny, Recipe(**{"max_length": 16, **fields}), val=0.5)
         assert all(math.isfinite(float(value)) for name, value in job.hyper()._asdict().items() if name != "clip")
         assert job.hyper().lr > 0
-        assert 0 < job.shape.texts <= 32
+        assert 0 < job.shape.items <= 32
         assert job.steps == job.recipe.epochs * job.steps_per_epoch
 
     refused(check)
@@ -116,7 +114,7 @@ def test_any_recipe_is_refused_or_makes_a_job(tiny: Backbone, fields: dict[str, 
 def test_a_batch_has_no_room_for_rows_that_there_are_not(tiny: Backbone, asked: int, texts: int) -> None:
     """The size of a batch is compared with the rows before anything is made of it; small ones stay as they are asked for."""
     job = job_of(tiny, Recipe(batch_size=asked, max_length=16))
-    assert (job.shape.texts, job.steps_per_epoch) == (texts, -(-24 // asked))
+    assert (job.shape.items, job.steps_per_epoch) == (texts, -(-24 // asked))
 
 
 def test_more_steps_than_can_be_counted(tiny: Backbone) -> None:
@@ -156,7 +154,7 @@ def test_rates_that_multiply_to_infinity(tiny: Backbone) -> None:
         ({"data": [ROWS]}, "data must be a mapping from names to rows, got a list."),
         ({"data": {3: ROWS}}, "cannot be named 3"),
         ({"data": {"a\0": ROWS}}, "cannot be named"),
-        ({"task": ["classify"]}, "task must be a str, got a list."),
+        ({"task": ["classify"]}, "task must be the name of a task, or a task; got a list."),
         ({"out": 3}, "out must be a text or a path, such as a file system can hold, got 3."),
     ],
 )

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from of_texts import read_examples
 from tiny import toy_rows
 
 from graftax import Adapter, Columns, Continuation, Generator, LoRA, Predictor, Recipe, Result
 from graftax.adapters import Layout
-from graftax.data.examples import read_examples
 from graftax.models.backbone import Backbone
-from graftax.models.tokens import Tokenizer
 from graftax.serve import Prediction
-from graftax.tasks.labelled import task_named
+from graftax.tasks.registry import task_named
 from graftax.train.job import prepare
 
 
@@ -39,7 +38,7 @@ def things(tiny: Backbone, teller: Backbone) -> dict[str, Any]:
         "Continuation": Continuation("sea", "a ship", (1,) * 500, "length"),
         "Recipe": Recipe(),
         "Examples": read_examples(rows, Columns(), "classify"),
-        "Job": prepare("bank", rows, backbone=tiny, task=task_named("classify"), tokenizer=Tokenizer.of(tiny), **known),
+        "Job": prepare("bank", rows, backbone=tiny, task=task_named("classify"), **known),
     }
 
 

@@ -11,13 +11,13 @@ from conftest import Graftax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noted import noted
+from of_texts import read_examples
 from refusals import refused
 from tiny import toy_rows, write_csv
 
 from graftax import GraftaxError, Recipe, train_many
-from graftax.data.examples import read_examples
 from graftax.models.backbone import Backbone
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Columns
 from graftax.train.arguments import check_name
 
@@ -34,8 +34,8 @@ ROW = {"text": "a", "label": "x", "prompt": "p", "completion": "c", "chosen": "d
         ("regress", {"pair": "label"}, "the column 'label' is named as pair and as label"),
         ("multilabel", {"text": "label"}, "the column 'label' is named as text and as label"),
         ("tag", {"text": "label"}, "the column 'label' is named as text and as label"),
-        ("tag", {"pair": "prompt"}, "task 'tag' reads no second text, so the column 'prompt' cannot be one"),
-        ("lm", {"pair": "label"}, "task 'lm' reads no second text"),
+        ("tag", {"pair": "prompt"}, "task 'tag' reads no 'pair', so the column 'prompt' cannot be one"),
+        ("lm", {"pair": "label"}, "task 'lm' reads no 'pair'"),
         ("sft", {"prompt": "completion"}, "the column 'completion' is named as prompt and as completion"),
         ("sft", {"prompt": "messages"}, "the column 'messages' is named as prompt and as messages"),
         ("seq2seq", {"completion": "prompt"}, "the column 'prompt' is named as prompt and as completion"),
@@ -55,8 +55,8 @@ def test_one_column_for_two_things(tiny: Backbone, tmp_path: Path, task: str, co
 
 def test_columns_of_other_tasks_may_be_anything() -> None:
     """A task minds the columns that it reads."""
-    assert read_examples([ROW], Columns(text="label"), "lm").texts == ("x",)
-    assert read_examples([ROW], Columns(prompt="label", completion="text"), "sft").texts == ("x",)
+    assert read_examples([ROW], Columns(text="label"), "lm").fields["text"] == ("x",)
+    assert read_examples([ROW], Columns(prompt="label", completion="text"), "sft").fields["prompt"] == ("x",)
 
 
 def test_validation_on_the_training_rows(graftax: Graftax, tiny: Backbone, tiny_dir: Path, tmp_path: Path) -> None:
@@ -146,3 +146,15 @@ def test_a_name_is_refused_or_a_directory_can_have_it(name: str, tmp_path_factor
     folder = tmp_path_factory.mktemp("names")
     (folder / name).mkdir()
     assert [path.name for path in folder.iterdir()] == [name]
+
+
+def test_columns_are_named_once() -> None:
+    """By a field's name, or the first three in their order; a field that is None is not named."""
+    assert Columns("a", None, "b") == Columns(text="a", label="b")
+    assert (Columns("a")["text"], Columns("a")["label"], Columns("a")["image"]) == ("a", "label", "image")
+    for wrong in (lambda: Columns("a", text="b"), lambda: Columns("a", "b", "c", "d"), lambda: Columns(image="")):
+        line = refused(wrong)
+        assert line is not None
+        assert line.startswith("columns: ")
+    said = "task 'classify' reads no 'image', so the column 'x' cannot be one; it reads text, pair, label."
+    assert refused(lambda: read_examples([ROW], Columns(image="x"), "classify")) == said

@@ -22,9 +22,10 @@ from graftax.adapters.structure import Cut
 from graftax.models.backbone import Backbone
 from graftax.models.config import Config
 from graftax.models.family import Family, HeadLayout
-from graftax.models.inputs import Inputs, Outputs
+from graftax.models.inputs import Outputs, TextInputs
 from graftax.models.layers import Arrays, Linear
 from graftax.models.load import stack_weights, unstack_weights
+from graftax.models.network import Network
 from graftax.models.parts import Layers, Part, in_stack
 from graftax.models.stack import Chain, Stack
 
@@ -63,7 +64,7 @@ class Pyramid(Chain):
     def enter(self, stack: int, h: Any, at: SiteCalls) -> jax.Array:
         return at.linear("between", h, self.between) if stack else at.linear("widen", h.ids, self.widen)
 
-    def __call__(self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
+    def __call__(self, inputs: TextInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
         h = self.through(inputs, grafts, layers)
         h = grafts.outside().linear("last", h, self.last)
         return Outputs(h, h, h)
@@ -115,8 +116,8 @@ def backbone(tensors: dict[str, np.ndarray]) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def inputs() -> Inputs:
-    return Inputs(np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32), np.ones((5, 1), bool), None)
+def inputs() -> TextInputs:
+    return TextInputs(np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32), np.ones((5, 1), bool), None)
 
 
 def adapter_at(backbone: Backbone, targets: str, seed: int = 0) -> Adapter:
@@ -156,7 +157,7 @@ def reference(tensors: dict[str, np.ndarray], adapter: Adapter | None, x: np.nda
     return h @ leaves["kernel"].T + leaves["bias"]
 
 
-def said(backbone: Backbone, layout: Layout, adapter: Adapter, inputs: Inputs, **options: Any) -> np.ndarray:
+def said(backbone: Backbone, layout: Layout, adapter: Adapter, inputs: TextInputs, **options: Any) -> np.ndarray:
     state = layout.stack(adapter, backbone.sites).state
     found = jax.jit(lambda *a: backbone.forward(*a, **options).pooled)(backbone.params, state, inputs)
     return np.asarray(found)[:, :3]
@@ -175,7 +176,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("targets", CASES)
-def test_an_adapter_anywhere(targets: str, backbone: Backbone, tensors: dict[str, np.ndarray], inputs: Inputs) -> None:
+def test_an_adapter_anywhere(targets: str, backbone: Backbone, tensors: dict[str, np.ndarray], inputs: TextInputs) -> None:
     """It says what NumPy says, in a loop and unrolled, and from features kept below it; the layout has a depth by stack."""
     adapter = adapter_at(backbone, targets)
     layout = Layout.of([adapter], backbone.sites, bucket=True)
@@ -190,13 +191,13 @@ def test_an_adapter_anywhere(targets: str, backbone: Backbone, tensors: dict[str
     if kept:
         hidden = np.asarray(backbone.frozen(backbone.params, inputs, cut, pooled=True))
         assert hidden.shape == (5, WIDTHS[cut.stack == "high.layers"])
-        known = Inputs(np.full_like(inputs.ids, np.nan), inputs.mask, None, hidden=hidden)
+        known = TextInputs(np.full_like(inputs.ids, np.nan), inputs.mask, None, hidden=hidden)
         np.testing.assert_allclose(said(backbone, layout, adapter, known), wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_it_trains_in_the_second_stack_alone(backbone: Backbone, inputs: Inputs) -> None:
+def test_it_trains_in_the_second_stack_alone(backbone: Backbone, inputs: TextInputs) -> None:
     """A packed step moves the adapter's leaves and computes no gradient of a layer below the cut."""
-    from graftax.tasks.labelled import task_named
+    from graftax.tasks.registry import task_named
     from graftax.train.optimizer import rates
     from graftax.train.recipe import Recipe
     from graftax.train.step import Batch, Programs, hyper, start
@@ -221,7 +222,7 @@ def test_it_trains_in_the_second_stack_alone(backbone: Backbone, inputs: Inputs)
             assert all((leaves[leaf] != before[leaf]).any() for leaf in leaves), site.path
 
 
-def test_a_bank_and_files(backbone: Backbone, tensors: dict[str, np.ndarray], inputs: Inputs, tmp_path: Path) -> None:
+def test_a_bank_and_files(backbone: Backbone, tensors: dict[str, np.ndarray], inputs: TextInputs, tmp_path: Path) -> None:
     """Adapters of unlike depths lie in one bank, a row each; each comes back from its file as it was."""
     from graftax.serve.bank import Bank
 
@@ -274,3 +275,53 @@ def test_axes_in_a_checkpoint(axes: tuple[int, ...]) -> None:
     own = stored.transpose(axes)
     assert own.shape == weight.shape
     np.testing.assert_array_equal(weight.as_stored(own), stored)
+
+
+class TableNetwork(Network):
+    """W_2 tanh(W_1 x): no layers of one kind, and so no stack."""
+
+    def __init__(self, config: Config, arrays: Arrays):
+        self.first, self.second = Linear(arrays, "first"), Linear(arrays, "second")
+
+    def __call__(self, inputs: TextInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
+        at = grafts.outside()
+        h = at.linear("second", jnp.tanh(at.linear("first", inputs.ids, self.first)), self.second)
+        return Outputs(h, h, h)
+
+
+def test_a_network_of_two_layers(inputs: TextInputs) -> None:
+    """A backbone that is no Transformer and has no stack: facts, sites, a head, and adapters in a bank."""
+    from graftax.serve.bank import Bank
+
+    family = Family(
+        model_types=("table",),
+        summary="two layers over a row of numbers",
+        keys={},
+        parts=lambda c: (Part("linear", "first", "first", (4, 6)), Part("linear", "second", "second", (6, c.hidden_size))),
+        head=HeadLayout("pooled", "none", ("classifier",), sites=(POOLED,)),
+        config=PyramidConfig,
+        module=TableNetwork,
+    )
+    config = family.configure({})
+    tensors = {w.key: np.ones(w.stored_shape, np.float32) for part in family.parts(config) for w in part.weights({})}
+    arrays, fingerprint = stack_weights(family, config, tensors, "float32")
+    backbone = Backbone.build(family, config, arrays, fingerprint=fingerprint, name="table")
+    assert backbone.facts() == {
+        "name": "table",
+        "family": "table",
+        "layers": 0,
+        "hidden": 8,
+        "parameters": 4 * 6 + 6 + 6 * 8 + 8,
+        "weights": "float32",
+    }
+    assert [site.name for site in backbone.sites] == ["first", "second", POOLED]
+    adapter = adapter_at(backbone, "first|second")
+    layout = Layout.of([adapter], backbone.sites)
+    assert not backbone.has_frozen_layers(layout.cut(backbone.structure))
+    bank = Bank(backbone)
+    bank.add("a", adapter)
+    alone = said(backbone, layout, adapter, inputs)
+    mixed = jax.jit(backbone.forward)(backbone.params, bank.state, inputs, np.array([1, 0, 1, 0, 1], np.int32)).pooled
+    assert mixed is not None
+    np.testing.assert_allclose(mixed[::2, :3], alone[::2], rtol=1e-5, atol=1e-5)
+    assert not np.any(mixed[1::2])

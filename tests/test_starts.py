@@ -16,6 +16,7 @@ import pytest
 from cases import fresh, logits, only_head, random_adapter
 from conftest import CONFIGS, GetBackbone, some_inputs
 from contract import assert_same_states, assert_step_moves_adapter_alone, assert_texts_may_share_a_row
+from of_texts import read_examples
 from tiny import toy_rows, weights_of
 
 from graftax import Adapter, DoRA, GraftaxError, LoRA, Recipe, load_adapter, merge, save_adapter
@@ -24,13 +25,13 @@ from graftax.adapters.methods import starts
 from graftax.adapters.methods.lora import OnResidual
 from graftax.adapters.sites import Site
 from graftax.data.batches import plan_epoch, shape_for
-from graftax.data.examples import Columns, read_examples
-from graftax.data.rows import Rows
+from graftax.data.columns import Columns
+from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted, train_many
-from graftax.train.calibration import BATCHES, Measure
+from graftax.train.calibration import BATCHES, Calibration
 from graftax.train.job import prepare
 from graftax.train.pack import Pack
 
@@ -70,7 +71,7 @@ def test_drawn_starts(backbone_of: GetBackbone) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("start", [*starts.DRAWN, *starts.FROM_WEIGHTS])
 def test_fresh_is_nothing(start: str, family: str, backbone_of: GetBackbone) -> None:
-    """1: a fresh adapter is the base, with rank and alpha patterns, and an embedding beside the linear layers."""
+    """Invariant 1: a fresh adapter is the base, with rank and alpha patterns, and an embedding beside the linear layers."""
     backbone, inputs = backbone_of(family), some_inputs(backbone_of(family))
     patterns = {"rslora": True, **PATTERNS} if family == "bert" else {}
     adapter = fresh(backbone, (lora(start, targets=(*EMBEDDING, *DENSE), **patterns),))
@@ -112,7 +113,7 @@ def grown(backbone: Backbone, method: LoRA, seed: int = 1) -> Adapter:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("start", starts.FROM_WEIGHTS)
 def test_what_is_saved_is_the_trained_model(start: str, family: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """25: plain LoRA of twice the rank on the untouched base gives the logits of training, and its merged weights."""
+    """Invariant 25: plain LoRA of twice the rank on the untouched base gives the logits of training, and its merged weights."""
     backbone, inputs = backbone_of(family), some_inputs(backbone_of(family))
     method = lora(start, rslora=family == "bert", targets=(*EMBEDDING, *DENSE), **PATTERNS)
     adapter = grown(backbone, method)
@@ -130,7 +131,7 @@ def test_what_is_saved_is_the_trained_model(start: str, family: str, backbone_of
 
 @pytest.mark.slow
 def test_in_training(backbone_of: GetBackbone) -> None:
-    """4, 5, 17, 21: only the factors train, in a layout that is wider; texts share rows; merging is what it computes."""
+    """Invariants 4, 5, 7: only the factors train, in a wider layout; texts share rows; merging is what it computes."""
     backbone, inputs, method = backbone_of("bert"), some_inputs(backbone_of("bert")), lora("pissa", r=5, targets=DENSE)
     assert_step_moves_adapter_alone(backbone, random_adapter(backbone, (method,)))
     assert_texts_may_share_a_row(backbone, random_adapter(backbone, (method,)))
@@ -149,26 +150,26 @@ def test_ordinary_lora_pays_nothing(backbone_of: GetBackbone) -> None:
 # -- starts from the rows --------------------------------------------------------------------------------------------------
 
 
-def measured(backbone: Backbone, task: str = "classify", count: int = 40, **changes: Any) -> Measure:
+def measured(backbone: Backbone, task: str = "classify", count: int = 40, **changes: Any) -> Calibration:
     examples, kind = read_examples(toy_rows(task, count), Columns(), task), TASKS[task]
     names, tokenizer = kind.label_names(examples), Tokenizer.of(backbone)
-    rows = kind.rows(examples, names, tokenizer, RECIPE.max_length)
+    rows = kind.prepare(examples, names, tokenizer, RECIPE.max_length)
     shape = shape_for(rows.lengths, max(rows.lengths), RECIPE.batch_size, RECIPE.seed, RECIPE.epochs)
-    head = backbone.head(len(names), tokens=kind.tokens)
-    return dataclasses.replace(Measure(backbone, kind, tokenizer, RECIPE, head, rows, shape), **changes)
+    head = backbone.head(len(names), tokens=kind.output.by_position)
+    return dataclasses.replace(Calibration(backbone, kind, tokenizer, RECIPE, head, rows, shape), **changes)
 
 
-def seen(measure: Measure, layer: int) -> np.ndarray:
+def seen(measure: Calibration, layer: int) -> np.ndarray:
     """What enters a layer, every text of the measured batches by itself: [tokens of all, hidden]."""
-    found = [seen_alone(measure, i, layer) for planned in measure.plan() for i in planned.texts]
+    found = [seen_alone(measure, i, layer) for planned in measure.plan() for i in planned.items]
     return np.concatenate(found).astype(np.float64)
 
 
-def seen_alone(measure: Measure, i: int, layer: int) -> np.ndarray:
+def seen_alone(measure: Calibration, i: int, layer: int) -> np.ndarray:
     """What enters a layer of one text."""
-    rows: Rows = measure.rows
-    inputs = measure.tokenizer.pad([rows.tokens[i]], 1, RECIPE.max_length)
-    return np.asarray(layers_of(measure.backbone)(measure.backbone.params, inputs)[layer, 0, : len(rows.tokens[i])])
+    rows: Prepared = measure.prepared
+    inputs = measure.processor.pad([rows.items[i]], 1, RECIPE.max_length)
+    return np.asarray(layers_of(measure.backbone)(measure.backbone.params, inputs)[layer, 0, : len(rows.items[i])])
 
 
 @functools.cache
@@ -177,7 +178,7 @@ def layers_of(backbone: Backbone) -> Callable[..., jax.Array]:
     return jax.jit(lambda params, inputs: backbone.encode(params, {}, inputs, intermediates=True).layers)
 
 
-def begin(measure: Measure, method: LoRA, sites: Any = None) -> Any:
+def begin(measure: Calibration, method: LoRA, sites: Any = None) -> Any:
     adapter = Adapter.create((method,), sites or measure.backbone.sites, rows=measure)
     return adapter.methods[0], next(iter(adapter.states.values()))
 
@@ -185,7 +186,7 @@ def begin(measure: Measure, method: LoRA, sites: Any = None) -> Any:
 def test_eva(tiny: Backbone) -> None:
     """A holds the principal axes of the layer's inputs, padding left out; ranks go where they explain most."""
     measure = measured(tiny)
-    assert len(plan_epoch(measure.rows.lengths, measure.shape, 0, 0)) < BATCHES  # all of the rows
+    assert len(plan_epoch(measure.prepared.lengths, measure.shape, 0, 0)) < BATCHES  # all of the rows
     inputs = [x - x.mean(0) for x in (seen(measure, layer) for layer in range(2))]
     decomposed = [np.linalg.svd(x, full_matrices=False)[1:] for x in inputs]
     for r in (2, 3, 5, 7):
@@ -241,8 +242,8 @@ def test_corda(tiny: Backbone) -> None:
     for site, (own, fixed) in states.items():
         grams = []
         for planned in measure.plan():
-            one = dataclasses.replace(measure, rows=measure.rows.take(planned.texts))
-            x = np.concatenate([seen_alone(one, i, site.layer or 0) for i in range(len(planned.texts))])
+            one = dataclasses.replace(measure, prepared=measure.prepared.take(planned.items))
+            x = np.concatenate([seen_alone(one, i, site.layer or 0) for i in range(len(planned.items))])
             grams.append(x.T @ x / x.max() ** 2)
         c = np.mean(grams, axis=0)
         c += 0.01 * np.diag(c).mean() * np.eye(len(c))
@@ -262,16 +263,15 @@ def test_lora_ga(task: str, tiny: Backbone) -> None:
     gradients = measure.gradients(list(states))
     plain = prepare(
         "a",
-        measure.rows.examples,
+        measure.prepared.examples,
         None,
         backbone=tiny,
         task=measure.task,
         method=lora("default"),
         recipe=RECIPE,
         columns=Columns(),
-        tokenizer=measure.tokenizer,
     )
-    pack = Pack(tiny, measure.task, [plain], 1, measure.tokenizer)
+    pack = Pack(tiny, measure.task, [plain], 1)
     pack.admit(0, 0)
     found = pack.layout.unstack(plain.adapter, pack.gradients(BATCHES), sites)["lora"]
     for site, (own, fixed) in states.items():
@@ -297,7 +297,7 @@ def run(tiny: Backbone, out: Path, names: tuple[str, ...] = starts.STARTS, **set
 
 @pytest.mark.slow
 def test_a_pack_of_all_starts(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """25: every start trains beside the others; what is saved is what was trained; each is what it is in a run of its own."""
+    """Invariant 25: all starts train together; what is saved is what was trained; each is what it is in a run of its own."""
     trained: list[Adapter] = []
     result = Pack.result
 
@@ -326,7 +326,7 @@ def test_a_pack_of_all_starts(tiny: Backbone, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_resume(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20: an interrupted run of starts ends with the bits of one that was not; another start is another run."""
+    """Invariant 20: an interrupted run of starts ends with the bits of one that was not; another start is another run."""
     names = ("pissa", "eva", "corda", "lora_ga")
     run(tiny, tmp_path / "whole", names)
     tick, count = Pack.tick, [0]

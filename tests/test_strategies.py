@@ -12,15 +12,16 @@ import optax
 import pytest
 from tiny import toy_rows, weights_of
 
+from graftax import large
 from graftax.adapters import BitFit, Full, LoRA, Method
-from graftax.adapters.adapter import Layout
-from graftax.data.examples import Columns
+from graftax.adapters.adapter import Adapter, Layout
+from graftax.data.columns import Columns
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.models.tokens import Tokenizer
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted, Recipe, features, train_many
 from graftax.train.job import Job, prepare
+from graftax.train.optimizer import rates
 from graftax.train.pack import Pack
 from graftax.train.step import Programs
 
@@ -29,12 +30,12 @@ PLAIN = Recipe(epochs=2, lr=0.1, batch_size=8, max_length=16, optimizer="sgd", s
 
 def a_job(backbone: Backbone, method: Method | None, recipe: Recipe, rows: int = 8) -> Job:
     settings: dict[str, Any] = {"task": TASKS["classify"], "method": method, "columns": Columns(), "recipe": recipe}
-    return prepare("a", toy_rows(count=rows), None, backbone=backbone, tokenizer=Tokenizer.of(backbone), **settings)
+    return prepare("a", toy_rows(count=rows), None, backbone=backbone, **settings)
 
 
 def moves(backbone: Backbone, method: Method, recipe: Recipe, ticks: int = 1) -> dict[str, dict[str, np.ndarray]]:
     """How far each leaf has moved after so many steps on the same rows: site name -> leaf -> change."""
-    pack = Pack(backbone, TASKS["classify"], [a_job(backbone, method, recipe)], 1, Tokenizer.of(backbone))
+    pack = Pack(backbone, TASKS["classify"], [a_job(backbone, method, recipe)], 1)
     pack.admit(0, 0)
     before = jax.device_get(pack.state.trainable)
     for _ in range(ticks):
@@ -130,6 +131,17 @@ def test_gradual_unfreezing(tiny: Backbone) -> None:
         assert change["embedding_norm"]["bias"].any() == (epochs > 3)
 
 
+@pytest.mark.parametrize(("unfreeze", "layers", "below"), [(1.0, [10, 5], 15), (0.5, [5, 3], 8), (0.0, [0, 0], 0)])
+def test_a_layer_begins_after_whole_steps_of_its_epochs(unfreeze: float, layers: list[int], below: int, tiny: Backbone) -> None:
+    """An epoch of five steps: a layer waits as many epochs as there are layers above it, in steps rounded up."""
+    adapter = Adapter.create((BitFit(), tiny.head(2)), tiny.sites)
+    stacked = Layout.of([adapter], tiny.sites).stack(adapter, tiny.sites)
+    _, begins = rates(Recipe(unfreeze=unfreeze), stacked, tiny.sites, 5)
+    assert begins["layers.query"]["bitfit"]["bias"].ravel().tolist() == layers
+    assert begins["embedding_norm"]["bitfit"]["bias"].ravel().tolist() == [below]
+    assert begins["head.pooled"][tiny.head(2).key]["kernel"].ravel().tolist() == [0]
+
+
 def test_preconditioning(tiny: Backbone) -> None:
     """The formula of Zhang & Pilanci, with both factors away from zero."""
     random = np.random.default_rng(0)
@@ -167,7 +179,7 @@ def test_kept_features_train_the_same(case: str, tiny: Backbone, tmp_path: Path,
 
     sgd = QUICK.replace(optimizer="sgd", lr=0.05)
     kept = run(tiny, tmp_path / "kept", case, recipe=sgd)
-    monkeypatch.setattr(features, "IN_MEMORY", 0)
+    monkeypatch.setattr(large, "IN_MEMORY", 0)
     assert run(tiny, tmp_path / "disk", case, recipe=sgd) == kept
     monkeypatch.setattr(Backbone, "has_frozen_layers", lambda self, adapted: False)
     for name, weights in run(tiny, tmp_path / "anew", case, recipe=sgd).items():
@@ -196,7 +208,7 @@ def test_the_backbone_runs_once(tiny: Backbone, tmp_path: Path, monkeypatch: pyt
 
 
 def test_resume_computes_the_same_features(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20: stopped in the middle of features and in the middle of training."""
+    """Invariant 20: stopped in the middle of features and in the middle of training."""
     whole = run(tiny, tmp_path / "whole", "probe")
     for stop in (2, 9):
         tick, count = Pack.tick, [0]

@@ -10,12 +10,11 @@ import pytest
 from tiny import toy_rows
 
 from graftax import LoRA, Predictor, Recipe, train_many
-from graftax.data.examples import Columns
-from graftax.data.rows import Rows
+from graftax.data.columns import Columns
+from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
-from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
 from graftax.train.job import Job, prepare
 
@@ -44,7 +43,7 @@ def test_validation_says_what_evaluation_says(tiny: Backbone, tmp_path: Path, ma
 
 def job_of(backbone: Backbone, rows: list[dict[str, Any]], val: Any) -> Job:
     known: dict[str, Any] = {"backbone": backbone, "task": TASKS["tag"], "method": LoRA(), "columns": Columns()}
-    return prepare("a", rows, val, recipe=Recipe(max_length=9), tokenizer=Tokenizer.of(backbone), **known)
+    return prepare("a", rows, val, recipe=Recipe(max_length=9), **known)
 
 
 def test_the_pieces_of_a_text_are_held_out_together(tiny: Backbone) -> None:
@@ -54,32 +53,34 @@ def test_the_pieces_of_a_text_are_held_out_together(tiny: Backbone) -> None:
     assert (len(job.train.examples), len(job.val.examples)) == (7, 3)
     for rows in (job.train, job.val):
         assert len(rows) > 3 * len(rows.examples)
-        for words, texts in zip(rows.examples.texts, rows.texts, strict=True):
-            assert sum(rows.tokens[i].count for i in texts) == len(words)
-    assert not {tuple(text) for text in job.train.examples.texts} & {tuple(text) for text in job.val.examples.texts}
+        for words, texts in zip(rows.examples.fields["text"], rows.items_of, strict=True):
+            assert sum(rows.items[i].count for i in texts) == len(words)
+    trained, held = ({*map(tuple, part.examples.fields["text"])} for part in (job.train, job.val))
+    assert not trained & held
 
 
 def test_rows_that_are_taken_have_all_their_texts(tiny: Backbone) -> None:
     """In the order in which they are taken, of pieces, pairs and single texts alike."""
     pieces = job_of(tiny, [*long_rows(2, 33, seed=0), *toy_rows("tag", 4)], None).train
-    assert [len(texts) > 1 for texts in pieces.texts] == [True, True, False, False, False, False]
-    pairs = Rows(pieces.examples, pieces.tokens[:12], [*range(12)], together=2)
-    single = Rows(pieces.examples, pieces.tokens[:6], [*range(6)])
+    assert [len(texts) > 1 for texts in pieces.items_of] == [True, True, False, False, False, False]
+    pairs = Prepared(pieces.examples, pieces.items[:12], [*range(12)], together=2)
+    single = Prepared(pieces.examples, pieces.items[:6], [*range(6)])
     for rows in (pieces, pairs, single):
         taken = rows.take([4, 1])
-        assert [taken.examples.texts[i] for i in range(2)] == [rows.examples.texts[4], rows.examples.texts[1]]
-        wanted = [[rows.tokens[i] for i in rows.texts[example]] for example in (4, 1)]
-        assert [[taken.tokens[i] for i in texts] for texts in taken.texts] == wanted
-        assert taken.take([1]).texts == [[*range(len(wanted[1]))]]
+        texts = rows.examples.fields["text"]
+        assert taken.examples.fields["text"] == (texts[4], texts[1])
+        wanted = [[rows.items[i] for i in rows.items_of[example]] for example in (4, 1)]
+        assert [[taken.items[i] for i in texts] for texts in taken.items_of] == wanted
+        assert taken.take([1]).items_of == [[*range(len(wanted[1]))]]
 
 
 def test_answers_to_an_examples_texts_are_one_answer(tiny: Backbone) -> None:
     """A span that goes on in the next piece is one span, and right as a whole."""
     rows = job_of(tiny, [{"text": ["iron"] * 8, "label": ["B-X", *["I-X"] * 7]}, *toy_rows("tag", 2)], None).train
     right = {
-        i: Answer(rows.examples.labels[example][begin : begin + rows.tokens[i].count], [1.0] * rows.tokens[i].count)
-        for example, texts in enumerate(rows.texts)
-        for i, begin in zip(texts, np.cumsum([0, *(rows.tokens[i].count for i in texts)]).tolist(), strict=False)
+        i: Answer(rows.examples.labels[example][begin : begin + rows.items[i].count], [1.0] * rows.items[i].count)
+        for example, texts in enumerate(rows.items_of)
+        for i, begin in zip(texts, np.cumsum([0, *(rows.items[i].count for i in texts)]).tolist(), strict=False)
     }
-    assert len(rows.texts[0]) > 1
+    assert len(rows.items_of[0]) > 1
     assert TASKS["tag"].measure(rows, right, ()) == {"f1": 1.0, "precision": 1.0, "recall": 1.0, "accuracy": 1.0}

@@ -16,12 +16,12 @@ from conftest import Graftax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noted import noted
+from of_texts import read_examples
 from refusals import refused
 from tiny import toy_rows, write_csv
 
 from graftax import Adapter, LoRA, disk, load_adapter, load_backbone, save_adapter
 from graftax.adapters.inspect import describe
-from graftax.data.examples import read_examples
 from graftax.data.sources import read_file
 from graftax.errors import GraftaxError
 from graftax.json_files import read_object
@@ -58,7 +58,7 @@ def test_separators(tmp_path: Path, name: str, separator: str, quoting: Any, sai
     found: list[Examples] = []
     notes = noted(lambda: found.append(read(tmp_path / name)))
     assert notes == ([] if said is None else [f"{tmp_path / name}: its fields are read as separated by {said}."])
-    assert (found[0].texts, found[0].labels) == (TEXTS, LABELS)
+    assert (found[0].fields["text"], found[0].labels) == (TEXTS, LABELS)
     theirs = pandas.read_csv(tmp_path / name, sep=separator)
     assert tuple(theirs["text"]) == TEXTS
 
@@ -72,7 +72,7 @@ def test_separators_that_are_not_certain(tmp_path: Path) -> None:
     file.write_text("text;label\tof it\na;x\tb\n")
     assert refused(lambda: read(file)) == f"{file}: no column 'text', 'label'; it has text;label\\tof it."
     file.write_text("text\na; b\n")
-    assert read(file, "lm").texts == ("a; b",)
+    assert read(file, "lm").fields["text"] == ("a; b",)
     file.write_text("text;label\na;b;x\n")
     with pytest.raises(GraftaxError, match="row 1 has more fields than the header; quote texts that hold semicolons"):
         read(file)
@@ -96,15 +96,15 @@ def test_encodings_that_files_name(tmp_path: Path, encoding: str) -> None:
     """UTF-8, and what a mark says, in every kind of file of text."""
     file = tmp_path / "a.csv"
     file.write_bytes(MARKED[encoding] + written("\t").encode(encoding))
-    assert (read(file).texts, read(file).labels) == (TEXTS, LABELS)
+    assert (read(file).fields["text"], read(file).labels) == (TEXTS, LABELS)
     file = tmp_path / "a.txt"
     file.write_bytes(MARKED[encoding] + "Grüße\r\n日本\r\n".encode(encoding))
-    assert read(file, "lm").texts == ("Grüße\n日本\n",)
+    assert read(file, "lm").fields["text"] == ("Grüße\n日本\n",)
     file = tmp_path / "a.jsonl"
     file.write_bytes(
         MARKED[encoding] + '{"text": "Grüße\u2028", "label": "x"}\r\n\r\n{"text": "b", "label": "y"}'.encode(encoding)
     )
-    assert read(file).texts == ("Grüße\u2028", "b")
+    assert read(file).fields["text"] == ("Grüße\u2028", "b")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.txt"])

@@ -29,6 +29,8 @@ from graftax.tasks.text_metrics import (
         ("flaw", "lawn", 2),
         ("ab", "ba", 2),
         ("गीत", "गति", 2),
+        ("é漢😀", "e漢", 2),
+        ("ab" * 100, "ba" * 100, 2),
     ],
 )
 def test_edits(one: str, other: str, edits: int) -> None:

@@ -95,7 +95,8 @@ def test_what_is_missing_is_named() -> None:
 def test_one_of_some_words() -> None:
     line = refused(lambda: read(Needed, {"kind": "wide", "count": 1}, "file"))
     assert line == 'file: kind must be "short" or "long", got \'wide\'.'
-    assert refused(lambda: read(Needed, {"kind": ["short"], "count": 1}, "file")) is not None
+    line = refused(lambda: read(Needed, {"kind": ["short"], "count": 1}, "file"))
+    assert line == 'file: kind must be "short" or "long", got [\'short\'].'
 
 
 ANYTHING = st.recursive(

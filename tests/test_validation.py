@@ -11,13 +11,24 @@ import pytest
 from tiny import toy_rows
 
 from graftax import LoRA, load_adapter
-from graftax.data.rows import Rows
+from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.serve import Predictor, evaluate_language
-from graftax.tasks.labelled import TASKS
+from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
 from graftax.train import Examples, Recipe, train_many
 from graftax.train.pack import Pack
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, metric: str, scores: Sequence[float], losses: Sequence[float]) -> None:
+    """What the validation of one epoch after another is to find."""
+    told = iter(zip(scores, losses, strict=True))
+
+    def evaluate(self: Pack, slot: int) -> dict[str, float]:
+        score, loss = next(told)
+        return {"loss": loss, metric: score}
+
+    monkeypatch.setattr(Pack, "evaluate", evaluate)
 
 
 @pytest.mark.parametrize(
@@ -40,17 +51,22 @@ def test_the_loss_decides_a_tie(
     kept: int,
 ) -> None:
     """Patience waits for an epoch that is better in this sense, and the last such epoch is kept."""
-    told = iter(zip(scores, losses, strict=True))
-
-    def evaluate(self: Pack, slot: int) -> dict[str, float]:
-        score, loss = next(told)
-        return {"loss": loss, "accuracy": score}
-
-    monkeypatch.setattr(Pack, "evaluate", evaluate)
+    tell(monkeypatch, "accuracy", scores, losses)
     recipe = Recipe(epochs=4, patience=2, batch_size=32, max_length=16)
     result = train_many(tiny, {"a": toy_rows()}, tmp_path, recipe=recipe, val=0.5, progress=False)["a"]
     assert len(result.history) == trained
     assert (result.metrics["val_accuracy"], result.metrics["val_loss"]) == (scores[kept - 1], losses[kept - 1])
+
+
+def test_of_a_metric_that_falls_the_lowest_is_the_best(
+    teller: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, "perplexity", [5.0, 3.0, 4.0, 4.0], [0.5, 0.5, 0.1, 0.1])
+    recipe = Recipe(epochs=4, patience=2, batch_size=32, max_length=16)
+    lora = LoRA(r=2, alpha=3.0, targets=("q_proj",))
+    data, val = {"a": [{"text": "one"}]}, {"a": [{"text": "two"}]}
+    result = train_many(teller, data, tmp_path, task="lm", method=lora, recipe=recipe, val=val, progress=False)["a"]
+    assert (len(result.history), result.metrics["val_perplexity"]) == (4, 3.0)
 
 
 def test_the_loss_is_that_of_the_answers(tiny: Backbone, tmp_path: Path) -> None:
@@ -92,11 +108,11 @@ def test_validation_of_a_language_model_says_what_evaluation_says(teller: Backbo
 
 def test_metrics_of_examples_with_several_texts_by_hand() -> None:
     """All turns of a chat count, and of a pair the first response is the chosen one."""
-    examples = Examples(("a", "b"), None, None)
+    examples = Examples({"text": ("a", "b")})
     answers = {i: Answer(None, sums) for i, sums in enumerate([(-1.0, 1.0, 2.0), (-3.0, 0.0, 1.0), (-2.0, 1.0, 1.0)])}
-    chats = Rows(examples, [None] * 3, [None] * 3, owners=[0, 0, 1])
+    chats = Prepared(examples, [None] * 3, [None] * 3, owners=[0, 0, 1])
     measured = TASKS["sft"].measure(chats, answers, ())
     assert measured == {"perplexity": pytest.approx(np.exp(6 / 4)), "token_accuracy": pytest.approx(2 / 4)}
-    pairs = Rows(examples, [None] * 4, [None] * 4, together=2)
+    pairs = Prepared(examples, [None] * 4, [None] * 4, together=2)
     rewards = {i: Answer(None, reward) for i, reward in enumerate([2.0, 1.0, 1.0, 4.0])}
     assert TASKS["dpo"].measure(pairs, rewards, ()) == {"reward_accuracy": 0.5, "margin": -1.0}

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from of_texts import of_texts
 
 from graftax import Predictor, Recipe, load_adapter, train_many
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.serve import evaluate
-from graftax.tasks.labelled import IGNORE, TASKS
-from graftax.train import Examples
+from graftax.tasks.outputs import IGNORE
+from graftax.tasks.registry import TASKS
 
 TAG = TASKS["tag"]
 NAMES = ("B-X", "B-Y", "O")
@@ -40,12 +41,12 @@ PLAIN = ["gold", "iron", "apple", "pears", "shop", "unknownword"]
 def tagged_by_hand(rows: Any) -> list[tuple[str, int]]:
     """Each word that has a label array's number on one of its tokens, with that number."""
     found = []
-    for words, texts in zip(rows.examples.texts, rows.texts, strict=True):
+    for words, texts in zip(rows.examples.fields["text"], rows.items_of, strict=True):
         begin = 0
         for i in texts:
             for token in np.flatnonzero(rows.labels[i] != IGNORE):
-                found.append((words[begin + rows.tokens[i].words[token]], int(rows.labels[i][token])))
-            begin += rows.tokens[i].count
+                found.append((words[begin + rows.items[i].words[token]], int(rows.labels[i][token])))
+            begin += rows.items[i].count
     return found
 
 
@@ -58,14 +59,14 @@ def test_every_word_has_its_own_tag(tiny: Backbone, max_length: int, tagged: lis
     """Words that are read are trained on once, with their own tags and in their order, at any limit; every word is answered."""
     tagged = [(word.encode("utf-8", "ignore").decode(), tag) for word, tag in tagged]
     words, tags = [word for word, _ in tagged], [tag for _, tag in tagged]
-    rows = TAG.rows(Examples((words,), None, (tags,)), NAMES, Tokenizer.of(tiny), max_length)
-    assert max(len(row) for row in rows.tokens) <= max_length
-    assert sum(piece.count for piece in rows.tokens) == len(words)
+    rows = TAG.prepare(of_texts([words], [tags]), NAMES, Tokenizer.of(tiny), max_length)
+    assert max(len(row) for row in rows.items) <= max_length
+    assert sum(piece.count for piece in rows.items) == len(words)
     read = [len(Tokenizer.of(tiny).ids([word], special=False)[0]) > 0 for word in words]
     assert tagged_by_hand(rows) == [(word, NAMES.index(tag)) for (word, tag), seen in zip(tagged, read, strict=True) if seen]
     # a model that says at every first token what is right there
     answers = []
-    for row, labels in zip(rows.tokens, rows.labels, strict=True):
+    for row, labels in zip(rows.items, rows.labels, strict=True):
         answers.append(TAG.answer(9.0 * np.eye(3, dtype=np.float32)[np.maximum(labels, 0)], NAMES, row))
     whole = TAG.whole(answers)
     assert whole.label == [tag if seen else "O" for tag, seen in zip(tags, read, strict=True)]
@@ -78,7 +79,7 @@ def test_a_word_without_token_shifts_no_tag() -> None:
     answer = TAG.answer(np.float32([[9, 0, 0], [0, 9, 0]]), NAMES, row)
     assert answer.label == ["B-X", "O", "B-Y"]
     assert answer.score[1] is None
-    assert TAG.score(Examples((["a", "\xad", "b"],), None, (["B-X", "B-X", "B-Y"],)), [answer], NAMES) == {
+    assert TAG.score(of_texts([["a", "\xad", "b"]], [["B-X", "B-X", "B-Y"]]), [answer], NAMES) == {
         "f1": pytest.approx(4 / 5),
         "precision": 1.0,
         "recall": pytest.approx(2 / 3),

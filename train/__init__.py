@@ -1,9 +1,27 @@
 """Training many adapters on one frozen backbone."""
 
-from ..data.examples import Columns, Examples
-from .queue import Interrupted
-from .recipe import Recipe
-from .result import Result
-from .run import train, train_many
+from typing import TYPE_CHECKING
+
+from ..lazy import lazily
+
+if TYPE_CHECKING:
+    from ..data.columns import Columns
+    from ..data.examples import Examples
+    from .queue import Interrupted
+    from .recipe import Recipe
+    from .result import Result
+    from .run import train, train_many
 
 __all__ = ["Columns", "Examples", "Interrupted", "Recipe", "Result", "train", "train_many"]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "..data.columns": "Columns",
+        "..data.examples": "Examples",
+        ".queue": "Interrupted",
+        ".recipe": "Recipe",
+        ".result": "Result",
+        ".run": "train train_many",
+    },
+)

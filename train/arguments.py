@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..adapters.method import Method
-from ..data.examples import Columns, check_columns, check_fraction
+from ..data.columns import Columns
+from ..data.examples import check_fraction
 from ..errors import GraftaxError
-from ..tasks.labelled import task_named
+from ..tasks.registry import the_task
+from ..tasks.task import Task
 from ..typed import Location, Some, Within, checked
 from .recipe import Recipe
 
@@ -42,10 +44,12 @@ def check_arguments(
     if Path(out).exists() and not Path(out).is_dir():
         raise GraftaxError(f"{out} is not a directory.")
     check_method(method)
-    for argument, value, kind in (("task", task, str), ("recipe", recipe, Recipe), ("columns", columns, Columns)):
+    if not isinstance(task, str | Task):
+        raise GraftaxError(f"task must be the name of a task, or a task; got {_kind(task)}.")
+    for argument, value, kind in (("recipe", recipe, Recipe), ("columns", columns, Columns)):
         if not isinstance(value, kind):
             raise GraftaxError(f"{argument} must be a {kind.__name__}, got {_kind(value)}.")
-    check_columns(columns, task_named(task).name)
+    the_task(task)
     if pack_size is not None:
         checked(pack_size, Some, "the pack size")
     checked(save_every, Annotated[float, Within(0.0, most=_DAYS)], "save_every, seconds between checkpoints,")

@@ -19,7 +19,7 @@ from .. import __version__, disk, typed
 from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
-from ..tasks.labelled import Task
+from ..tasks.task import Task
 from .job import Job
 
 

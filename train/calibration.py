@@ -22,43 +22,43 @@ from ..adapters.methods.observer import Observer
 from ..adapters.methods.starts import Moments
 from ..adapters.sites import Site
 from ..data.batches import Planned, Shape, number_of_batches, plan_epoch
-from ..data.rows import Rows
+from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.tokens import Tokenizer
-from ..tasks.labelled import Task
+from ..models.processor import Processor
+from ..tasks.task import Task
 from .recipe import Recipe
 
 BATCHES = 8  # at most
 
 
 @dataclass(frozen=True)
-class Measure:
-    """The rows of one job, as `adapters.starts.Rows`."""
+class Calibration:
+    """The examples of one job, as `adapters.starts.Rows`."""
 
     backbone: Backbone
     task: Task
-    tokenizer: Tokenizer
+    processor: Processor
     recipe: Recipe
     head: Head | None
-    rows: Rows
+    prepared: Prepared
     shape: Shape
 
     @property
     def steps(self) -> int:
-        return self.recipe.epochs * number_of_batches(len(self.rows), self.recipe.batch_size)
+        return self.recipe.epochs * number_of_batches(len(self.prepared), self.recipe.batch_size)
 
     @property
     def ids(self) -> list[np.ndarray]:
-        return [row.ids for row in self.rows.tokens]
+        return [text.ids for text in self.prepared.items]
 
     def plan(self) -> list[Planned]:
-        return plan_epoch(self.rows.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]
+        return plan_epoch(self.prepared.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]
 
     def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
         if not sites:
             return {}
-        if self.task.targets:
+        if self.prepared.longest_target:
             raise GraftaxError("a start that is made of the rows' moments needs a backbone that reads one text; use another.")
         every = self.backbone.sites
         method = Observer(targets=tuple(site.path for site in sites), unit=unit)
@@ -67,7 +67,7 @@ class Measure:
         stacked, total = layout.stack(adapter, every), None
         program = self.backbone.programs.setdefault(Observer, jax.jit(jax.grad(partial(_objective, self.backbone))))
         for planned in self.plan():
-            inputs = self.tokenizer.lay([self.rows.tokens[i] for i in planned.texts], planned.places, self.shape)
+            inputs = self.processor.lay([self.prepared.items[i] for i in planned.items], planned.places, self.shape)
             fixed = {
                 name: {method.key: {"mask": self._mask(planned, name, len(leaves[method.key]["count"].reshape(-1)))}}
                 for name, leaves in stacked.trainable.items()
@@ -84,10 +84,10 @@ class Measure:
     def _mask(self, planned: Planned, name: str, layers: int) -> np.ndarray:
         """1 on the tokens of texts: what an observer at a site of this name reads."""
         if name == "pooler":  # it reads the first token of each text
-            return (np.arange(self.shape.texts) < len(planned.texts)).astype(np.float32)[:, None]
-        mask = np.zeros((self.shape.rows, self.shape.tokens), np.float32)
+            return (np.arange(self.shape.items) < len(planned.items)).astype(np.float32)[:, None]
+        mask = np.zeros((self.shape.rows, self.shape.length), np.float32)
         for i, (row, begin) in zip(*planned, strict=True):
-            mask[row, begin : begin + len(self.rows.tokens[i])] = 1.0
+            mask[row, begin : begin + len(self.prepared.items[i])] = 1.0
         return np.broadcast_to(mask, (layers, *mask.shape)) if self.backbone.structure.stacked(name) else mask
 
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
@@ -102,7 +102,7 @@ class Measure:
         labels = ("",) * sum(head.labels for head in heads)
         adapter = Adapter.create((method, *heads), every, seed=self.recipe.seed, task=self.task.name, labels=labels)
         recipe = self.recipe.replace(optimizer="sgd", preconditioned=False)  # it keeps no moments
-        pack = Pack(self.backbone, self.task, [Job("", recipe, adapter, self.rows, None, self.shape)], 1, self.tokenizer)
+        pack = Pack(self.backbone, self.task, [Job("", recipe, adapter, self.prepared, None, self.shape)], 1)
         pack.admit(0, 0)
         while pack.features and pack.features.step():
             pass

@@ -1,94 +1,96 @@
-"""What the frozen layers say of a job's texts, computed once and kept: a probe's second epoch costs next to nothing.
+"""What the frozen layers make of a job's items, computed once and kept: a probe's second epoch costs next to nothing.
 
 Where everything that is trained lies above some layers (a probe above all of them, the last k layers above the rest), those
-layers say the same of a text in every epoch. Kept per text is what enters the first adapted layer, `[tokens, hidden]`, or with
-no adapted layer and a pooled head the pooled position alone, `[1, hidden]`; in memory, and beyond `IN_MEMORY` bytes on disk.
+layers say the same of an item in every epoch. Kept per item is what enters the first adapted layer: of a sequence `[length,
+hidden]`, or with no adapted layer and a pooled head the pooled position alone, `[1, hidden]`; of an item without a length one
+array of whatever shape. In memory, and where they are too large on disk (`graftax/large.py`).
 
-Every text is computed in the batch that `plan_all` puts it in, which depends on the rows alone: an interrupted run computes
+Every item is computed in the batch that `plan_all` puts it in, which depends on the examples alone: an interrupted run computes
 the same bits again.
 """
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..data.batches import Planned, Shape, plan_all
-from ..data.rows import Rows
-from ..models.backbone import Backbone
+from ..data.prepared import Prepared
+from ..large import large_array
 from ..models.inputs import Inputs
-from ..models.tokens import Tokenizer
+from ..models.processor import Processor
 from .job import Job
-
-IN_MEMORY = 2 << 30
 
 
 class Features:
-    """An array `[length, hidden]` per text."""
+    """An array `[length, ...]` per item."""
 
-    def __init__(self, lengths: Sequence[int], hidden: int, dtype: Any):
+    def __init__(self, lengths: Sequence[int], rest: tuple[int, ...], dtype: Any):
         self._ends = np.cumsum([0, *lengths])
-        shape = (int(self._ends[-1]), hidden)
-        if math.prod(shape) * np.dtype(dtype).itemsize <= IN_MEMORY:
-            self._array = np.empty(shape, dtype)
-        else:  # the file has no name, and its memory map outlives it: it is gone when this object is
-            with tempfile.TemporaryFile() as file:
-                self._array = np.memmap(file, dtype, "w+", shape=shape)
+        self._array = large_array((int(self._ends[-1]), *rest), dtype)
 
-    def __getitem__(self, text: int) -> np.ndarray:
-        return self._array[self._ends[text] : self._ends[text + 1]]
+    def __getitem__(self, item: int) -> np.ndarray:
+        return self._array[self._ends[item] : self._ends[item + 1]]
 
-    def __setitem__(self, text: int, value: np.ndarray) -> None:
-        self[text][...] = value
+    def __setitem__(self, item: int, value: np.ndarray) -> None:
+        self[item][...] = value
 
 
 class FeatureStore:
-    """The features of the jobs in a pack's slots, and the batches made of them instead of token ids."""
+    """The features of the jobs in a pack's slots, and the batches made of them instead of the processor's inputs.
 
-    def __init__(self, backbone: Backbone, tokenizer: Tokenizer, compute: Callable[[Inputs], Any], per_token: bool):
-        self.backbone, self.tokenizer, self.compute, self.per_token = backbone, tokenizer, compute, per_token
-        self._kept: dict[Rows, Features] = {}
-        self._unknown: list[tuple[Rows, Planned, Shape]] = []
+    `compute` makes of inputs what enters the first adapted layer: `by_position` `[rows, length, ...]`, else `[items, ...]`.
+    """
+
+    def __init__(self, processor: Processor, compute: Callable[[Inputs], Any], by_position: bool):
+        self.processor, self.compute, self.by_position = processor, compute, by_position
+        self._kept: dict[Prepared, Features] = {}
+        self._like: jax.ShapeDtypeStruct | None = None  # of one position, or one item; known when the first job is expected
+        self._unknown: list[tuple[Prepared, Planned, Shape]] = []
 
     def expect(self, job: Job) -> None:
         """Make room for a job's features, and note the batches in which they are to be computed."""
-        for rows in filter(None, (job.train, job.val)):
-            lengths = rows.lengths if self.per_token else [1] * len(rows.tokens)
-            self._kept[rows] = Features(lengths, self.backbone.config.hidden_size, self.backbone.dtype)
-            self._unknown += [(rows, planned, job.shape) for planned in plan_all(rows.lengths, job.shape)]
+        for prepared in filter(None, (job.train, job.val)):
+            plan = plan_all(prepared.lengths, job.shape)
+            if self._like is None:
+                made = jax.eval_shape(self.compute, self._laid(prepared, plan[0], job.shape))
+                self._like = jax.ShapeDtypeStruct(made.shape[2 if self.by_position else 1 :], made.dtype)
+            lengths = prepared.lengths if self.by_position else [1] * len(prepared.items)
+            self._kept[prepared] = Features(lengths, self._like.shape, self._like.dtype)
+            self._unknown += [(prepared, planned, job.shape) for planned in plan]
 
     def forget(self, job: Job) -> None:
-        for rows in filter(None, (job.train, job.val)):
-            del self._kept[rows]
+        for prepared in filter(None, (job.train, job.val)):
+            del self._kept[prepared]
 
     def step(self) -> bool:
         """Compute one batch of features; False where all are known."""
         if not self._unknown:
             return False
-        rows, planned, shape = self._unknown.pop(0)
-        hidden = np.asarray(self.compute(self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)))
+        prepared, planned, shape = self._unknown.pop(0)
+        made = np.asarray(self.compute(self._laid(prepared, planned, shape)))
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-            self._kept[rows][i] = hidden[row, begin : begin + len(rows.tokens[i])] if self.per_token else hidden[k]
+            self._kept[prepared][i] = made[row, begin : begin + len(prepared.items[i])] if self.by_position else made[k]
         return True
 
     def shape(self, job: Job) -> Shape:
-        """Of the job's batches: without tokens only the number of texts is left, and jobs of all lengths share a program."""
-        return job.shape if self.per_token else Shape(job.shape.texts, 0, 0)
+        """Of the job's batches: without positions only the number of items is left, and jobs of all lengths share a program."""
+        return job.shape if self.by_position else Shape(job.shape.items, 0, 0)
 
-    def inputs(self, rows: Rows, planned: Planned, shape: Shape) -> Inputs:
+    def inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
         """A batch of features."""
-        size = (shape.rows, shape.tokens) if self.per_token else (shape.texts, 1)
-        hidden = np.zeros((*size, self.backbone.config.hidden_size), self.backbone.dtype)
+        assert self._like is not None
+        size = (shape.rows, shape.length) if self.by_position else (shape.items,)
+        hidden = np.zeros((*size, *self._like.shape), self._like.dtype)
         for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-            if self.per_token:
-                hidden[row, begin : begin + len(rows.tokens[i])] = self._kept[rows][i]
+            if self.by_position:
+                hidden[row, begin : begin + len(prepared.items[i])] = self._kept[prepared][i]
             else:
-                hidden[k] = self._kept[rows][i]
-        if not self.per_token:
-            return Inputs(np.zeros(size, np.int32), np.ones(size, bool), None, hidden=hidden)  # rows of one token
-        laid = self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
-        return laid._replace(types=None, hidden=hidden)
+                hidden[k] = self._kept[prepared][i][0]
+        return self.processor.with_hidden(hidden, self._laid(prepared, planned, shape) if self.by_position else None)
+
+    def _laid(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
+        return self.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)

@@ -1,4 +1,4 @@
-"""A job: one adapter to be trained, with its rows tokenized and checked."""
+"""A job: one adapter to be trained, with its examples prepared and checked."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from ..adapters.adapter import Adapter, Layout
 from ..adapters.fitting import refuse_unfit
 from ..adapters.method import Method
 from ..adapters.sites import Site
-from ..data.batches import Shape, number_of_batches, shape_alone, shape_for
-from ..data.examples import Columns, are_among, check_fraction, read_examples, split
-from ..data.rows import Rows
+from ..data.batches import Shape, number_of_batches
+from ..data.columns import Columns
+from ..data.examples import Examples, are_among, check_fraction, split
+from ..data.prepared import Prepared, note_cut
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import template_of
-from ..models.tokens import Tokenizer, note_cut
+from ..models.processor import Processor
 from ..notes import note
 from ..shown import Shown
-from ..tasks.labelled import Task
-from .calibration import Measure
+from ..tasks.reading import read_examples
+from ..tasks.task import Task
+from .calibration import Calibration
 from .optimizer import check_rates, rates
 from .recipe import Recipe
 from .step import Hyper, SlotState, hyper, start
@@ -38,8 +40,8 @@ class Job(Shown):
     name: str
     recipe: Recipe
     adapter: Adapter  # fresh
-    train: Rows
-    val: Rows | None
+    train: Prepared
+    val: Prepared | None
     shape: Shape  # of every batch
 
     def facts(self) -> dict[str, Any]:
@@ -63,16 +65,18 @@ class Job(Shown):
         return start(stacked, speeds, self.hyper(), self.recipe.optimizer)
 
     def digest(self) -> str:
-        """Changes with anything that changes the result: rows, their tokens, labels, recipe, method."""
+        """Changes with anything that changes the result: examples, their items, labels, recipe, method."""
         d = hashlib.sha256(repr((self.name, asdict(self.recipe), self.adapter.methods, self.adapter.labels)).encode())
         for method in self.adapter.methods:  # what its file holds and no config tells: a fusion's adapters, say
             for site, (_, fixed) in self.adapter.states[method.key].items():
                 for name in method.buffers(site):
                     d.update(np.ascontiguousarray(fixed[name]).tobytes())
-        for rows in (self.train, self.val) if self.val else (self.train,):
-            d.update(repr((rows.examples.texts, rows.examples.pairs, rows.examples.labels)).encode())
-            for row in rows.tokens:
-                d.update(row.ids.tobytes() if row.target is None else row.ids.tobytes() + row.target.tobytes())
+        for part in (self.train, self.val) if self.val else (self.train,):
+            d.update(repr(part.examples.labels).encode())
+            for item in part.items:
+                d.update(item.tobytes())
+            for label in part.labels:
+                d.update(np.ascontiguousarray(label).tobytes())
         return d.hexdigest()
 
 
@@ -86,62 +90,99 @@ def prepare(
     method: Method | Sequence[Method] | None,
     recipe: Recipe,
     columns: Columns,
-    tokenizer: Tokenizer,
 ) -> Job:
     """Read and check the data of one adapter and make its fresh state. `method`: one, a union, or None: the head alone."""
-    examples = read_examples(data, columns, task.name, called=name)
-    names = task.label_names(examples)  # of all rows: a rare label may be held out whole
-    if val is None and recipe.patience is not None:
-        raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
-    held = None
-    if isinstance(val, float):
-        check_fraction(val)
-    elif val is not None:
-        held = read_examples(val, columns, task.name, names, called=f"{name}, validation")
-        if are_among(held, examples):
-            learnt = "its validation rows are training rows, too"
-            note(f"{name}: {learnt}: val_ figures say how well it knows these by heart, not how it answers others.")
-    if task.headless and not backbone.generates:
-        raise GraftaxError(f"task {task.name!r} needs a language model, and {backbone.name} is none.")
-    if task.targets != backbone.family.encodes:
-        other = "an encoder-decoder, for task 'seq2seq' alone" if backbone.family.encodes else "no encoder-decoder"
-        raise GraftaxError(f"task {task.name!r}: {backbone.name} is {other}.")
-    head = None if task.headless else backbone.head(len(names), tokens=task.tokens)
+    processor = backbone.processor.for_training(recipe)
+    examples = read_examples(data, columns, task, processor, called=name)
+    names = task.label_names(examples)  # of all examples: a rare label may be held out whole
+    held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
+    head = task.output.head(backbone, len(names))
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
     methods = (*body, *([head] if head else []))
-    if not methods:
-        raise GraftaxError(f"task {task.name!r} has no head to train: it needs a method.")
-    for trained in (adapter for m in body for adapter in getattr(m, "trained", ())):  # those that a fusion holds
-        refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
-    virtual = sum(m.virtual_tokens for m in methods)
-    if recipe.max_length + virtual > backbone.config.max_tokens:
-        most = backbone.config.max_tokens - virtual
-        raise GraftaxError(f"max length {recipe.max_length} is more than the {most} tokens this backbone takes here.")
-    tokenizer = tokenizer.with_template(recipe.chat_template)
-    rows, val_rows = task.rows(examples, names, tokenizer, recipe.max_length, recipe.truncate), None
-    note_cut(name, *rows.cut, recipe.max_length)
-    if isinstance(val, float):
-        left, held_out = split(rows.examples, val, recipe.seed)
-        rows, val_rows = rows.take(left), rows.take(held_out)
-    elif held is not None:
-        val_rows = task.rows(held, names, tokenizer, recipe.max_length, recipe.truncate)
-        note_cut(f"{name}, validation", *val_rows.cut, recipe.max_length)
-    parts = [rows, val_rows] if val_rows else [rows]
+    _refuse_methods(name, task, backbone, body, methods)
+    processor.refuse_length(recipe.max_length, sum(m.virtual_tokens for m in methods))
+    train, held_out = _prepared(name, val, examples, held, names, task=task, recipe=recipe, processor=processor)
+    parts = [train, held_out] if held_out else [train]
     batch_size = _batch_size(parts, recipe, name)
     check_rates(recipe, backbone.sites_for(head))
-    alone = task.targets or any(m.adds_tokens or m.whole_text for m in methods)
-    shape = (_shape_alone if alone else _shape_shared)(parts, batch_size, recipe)
+    alone = any(m.adds_tokens or m.whole_text for m in methods) or any(part.longest_target for part in parts)
+    shape = processor.shape_to_train(parts, batch_size, recipe.seed, recipe.epochs, alone=alone)
     adapter = Adapter.create(
         methods,
         backbone.sites_for(head),
         seed=recipe.seed,
-        rows=Measure(backbone, task, tokenizer, recipe, head, rows, shape),
+        rows=Calibration(backbone, task, processor, recipe, head, train, shape),
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,
         recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
     )
-    return Job(name, recipe, adapter, rows, val_rows, shape)
+    return Job(name, recipe, adapter, train, held_out, shape)
+
+
+def refuse_unfit_task(task: Task, backbone: Backbone) -> None:
+    """An error where a backbone cannot do a task."""
+    if task.needs_text and backbone.processor.kind != "text":
+        kind = backbone.processor.kind
+        raise GraftaxError(f"task {task.name!r} is about texts, and {backbone.name} reads input of kind {kind!r}.")
+    task.output.refuse_unfit(backbone, task.name)
+
+
+def _held_out(
+    name: str,
+    val: Any,
+    examples: Examples,
+    names: Sequence[str],
+    *,
+    task: Task,
+    recipe: Recipe,
+    columns: Columns,
+    processor: Processor,
+) -> Examples | None:
+    """Validation examples that are data of their own; None where there are none, or they are a share of those for training."""
+    if val is None and recipe.patience is not None:
+        raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
+    if isinstance(val, float):
+        check_fraction(val)
+    if val is None or isinstance(val, float):
+        return None
+    held = read_examples(val, columns, task, processor, names, called=f"{name}, validation")
+    if are_among(held, examples):
+        learnt = "its validation rows are training rows, too"
+        note(f"{name}: {learnt}: val_ figures say how well it knows these by heart, not how it answers others.")
+    return held
+
+
+def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Method], methods: Sequence[Method]) -> None:
+    """An error where there is nothing to train, or something to be fused is another backbone's."""
+    if not methods:
+        raise GraftaxError(f"task {task.name!r} has no head to train: it needs a method.")
+    for trained in (adapter for m in body for adapter in getattr(m, "trained", ())):  # those that a fusion holds
+        refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
+
+
+def _prepared(
+    name: str,
+    val: Any,
+    examples: Examples,
+    held: Examples | None,
+    names: Sequence[str],
+    *,
+    task: Task,
+    recipe: Recipe,
+    processor: Processor,
+) -> tuple[Prepared, Prepared | None]:
+    """What is trained on, and what is held out for validation."""
+    train = task.prepare(examples, names, processor, recipe.max_length, recipe.truncate)
+    note_cut(name, *train.cut, recipe.max_length)
+    if isinstance(val, float):
+        left, held_out = split(train.examples, val, recipe.seed)
+        return train.take(left), train.take(held_out)
+    if held is None:
+        return train, None
+    validation = task.prepare(held, names, processor, recipe.max_length, recipe.truncate)
+    note_cut(f"{name}, validation", *validation.cut, recipe.max_length)
+    return train, validation
 
 
 def _settings_of(recipe: Recipe) -> dict[str, Any]:
@@ -156,22 +197,10 @@ def _start_of(methods: Sequence[Method]) -> dict[str, str]:
     return {"start": found[0]} if found else {}
 
 
-def _batch_size(parts: Sequence[Rows], recipe: Recipe, name: str) -> int:
-    """The recipe's, or less: no room is needed for rows that there are not. `parts`: for training, and for validation."""
+def _batch_size(parts: Sequence[Prepared], recipe: Recipe, name: str) -> int:
+    """The recipe's, or less: no room is needed for examples that there are not. `parts`: for training, and for validation."""
     most = max(map(len, parts))
     batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())
     if (steps := recipe.epochs * number_of_batches(len(parts[0]), batch_size)) > MOST_STEPS:
         raise GraftaxError(f"{name}: {recipe.epochs:,} epochs are {steps:,} steps; a run counts up to {MOST_STEPS:,}.")
     return batch_size
-
-
-def _shape_alone(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
-    """Of batches in which every text has a row of its own."""
-    longest = max(length for part in parts for length in part.lengths)
-    return shape_alone(longest, batch_size, parts[0].together, max(part.longest_target for part in parts))
-
-
-def _shape_shared(parts: Sequence[Rows], batch_size: int, recipe: Recipe) -> Shape:
-    """Of batches in which texts share rows."""
-    longest, rows = max(length for part in parts for length in part.wholes), parts[0]
-    return shape_for(rows.lengths, longest, batch_size, recipe.seed, recipe.epochs, rows.together)

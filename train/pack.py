@@ -19,11 +19,10 @@ import numpy as np
 from ..adapters.adapter import Adapter
 from ..adapters.methods.head import HEADS
 from ..data.batches import Planned, Shape, plan_all, plan_epoch
-from ..data.rows import Rows
+from ..data.prepared import Prepared
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
-from ..models.tokens import Tokenizer
-from ..tasks.labelled import Answer, Task
+from ..tasks.task import Answer, Task
 from .features import FeatureStore
 from .job import Job
 from .kinds import kind_of
@@ -50,8 +49,8 @@ class Pack:
     O(slots), however long the queue.
     """
 
-    def __init__(self, backbone: Backbone, task: Task, jobs: Sequence[Job], slots: int, tokenizer: Tokenizer):
-        self.backbone, self.task, self.jobs, self.tokenizer = backbone, task, jobs, tokenizer
+    def __init__(self, backbone: Backbone, task: Task, jobs: Sequence[Job], slots: int):
+        self.backbone, self.task, self.jobs, self.processor = backbone, task, jobs, backbone.processor
         (kind,) = {kind_of(job, backbone.sites) for job in jobs}
         self.layout = kind.layout
         self.room = next((slot.size for slot in self.layout.slots if slot.name in HEADS), 0)
@@ -62,9 +61,10 @@ class Pack:
         self.places: list[Place | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
         self.features: FeatureStore | None = None
-        if not task.compares and backbone.has_frozen_layers(cut := self.layout.cut(backbone.structure)):
+        if not task.output.bare and backbone.has_frozen_layers(cut := self.layout.cut(backbone.structure)):
             compute = partial(self.programs.frozen, backbone.params, cut=cut)
-            self.features = FeatureStore(backbone, tokenizer, compute, per_token=task.tokens or not cut.top)
+            by_position = self.processor.sequences and (task.output.by_position or not cut.top)
+            self.features = FeatureStore(self.processor, compute, by_position=by_position)
 
     # -- the queue ------------------------------------------------------------------------------------------------------
 
@@ -150,18 +150,18 @@ class Pack:
             return self._batch(self.jobs[0].train, Planned((), ()), shape)._replace(live=np.bool_(False))
         return self._batch(self.jobs[place.job].train, self.plan(place)[place.position], shape)
 
-    def _batch(self, rows: Rows, planned: Planned, shape: Shape) -> Batch:
-        labels = self.task.lay(rows, planned, shape, self.room)
-        weight = (np.arange(shape.texts) < len(planned.texts)).astype(np.float32)
-        return Batch(self._inputs(rows, planned, shape), labels, weight, np.bool_(True))
+    def _batch(self, prepared: Prepared, planned: Planned, shape: Shape) -> Batch:
+        labels = self.task.output.lay(prepared, planned, shape, self.room)
+        weight = (np.arange(shape.items) < len(planned.items)).astype(np.float32)
+        return Batch(self._inputs(prepared, planned, shape), labels, weight, np.bool_(True))
 
     def _shape(self, job: Job) -> Shape:
         return self.features.shape(job) if self.features else job.shape
 
-    def _inputs(self, rows: Rows, planned: Planned, shape: Shape) -> Inputs:
+    def _inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
         if self.features:
-            return self.features.inputs(rows, planned, shape)
-        return self.tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
+            return self.features.inputs(prepared, planned, shape)
+        return self.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)
 
     def epoch_done(self, slot: int) -> bool:
         place = self.places[slot]
@@ -186,26 +186,24 @@ class Pack:
         answers, loss = found
         return {"loss": loss, **self.task.measure(job.val, answers, job.adapter.labels)}
 
-    def _answers(self, slot: int, job: Job, rows: Rows) -> tuple[dict[int, Answer], float] | None:
-        """What a slot's adapter says of each text of some rows, and their mean loss; None where a logit is not finite.
+    def _answers(self, slot: int, job: Job, prepared: Prepared) -> tuple[dict[int, Answer], float] | None:
+        """What a slot's adapter says of each item of some examples, and their mean loss; None where a logit is not finite.
 
-        The mean is over the batches', each as often as it has texts.
+        The mean is over the batches', each as often as it has items.
         """
         names, answers, losses = job.adapter.labels, dict[int, Answer](), 0.0
-        for planned in plan_all(rows.lengths, job.shape):
-            batch = self._batch(rows, planned, self._shape(job))
+        for planned in plan_all(prepared.lengths, job.shape):
+            batch = self._batch(prepared, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
             outputs = self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs, labels)
             loss = self.programs.measured(self.state, np.int32(slot), outputs, labels, batch.weight)
-            losses += float(loss) * len(planned.texts)
-            logits = np.asarray(outputs)
-            if not self.task.headless:
-                logits = logits[..., : len(names)]
-            for i, mine in self.task.each(logits, rows, planned):
+            losses += float(loss) * len(planned.items)
+            own = self.task.output.own(np.asarray(outputs), len(names))
+            for i, mine in self.task.output.each(own, prepared, planned):
                 if not np.isfinite(mine).all():
                     return None
-                answers[i] = self.task.answer(mine, names, rows.tokens[i])
-        return answers, losses / len(rows.tokens)
+                answers[i] = self.task.answer(mine, names, prepared.items[i])
+        return answers, losses / len(prepared.items)
 
     def _settled(self) -> Any:
         return settled(self.state.trainable, self.state.fixed)

@@ -7,6 +7,7 @@ faster per adapter and fits in memory. Runs so short that measuring would cost m
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -15,8 +16,7 @@ import jax
 import numpy as np
 
 from ..models.backbone import Backbone
-from ..models.tokens import Tokenizer
-from ..tasks.labelled import Task
+from ..tasks.task import Task
 from .job import Job
 from .pack import Pack
 
@@ -26,7 +26,7 @@ _WAITING = 0.7  # share of the slots that take part in a tick when their lengths
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
 
 
-def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], tokenizer: Tokenizer) -> tuple[int, str]:
+def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job]) -> tuple[int, str]:
     """The number of slots that trains these jobs fastest, 1 where that cannot be told or does not matter; and why."""
     platform = jax.default_backend()
     sizes = [n for n in _SIZES.get(platform, ()) if n <= len(jobs)]
@@ -34,11 +34,11 @@ def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], tokeni
         return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
     if platform == "cpu" and _estimated_seconds(backbone, jobs) < _SHORT:
         return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
-    alone = _seconds_per_adapter(Pack(backbone, task, jobs, 1, tokenizer))
+    alone = _seconds_per_adapter(Pack(backbone, task, jobs, 1))
     assert alone is not None
     best, chosen = alone, 1
     for size in sizes:
-        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size, tokenizer))
+        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size))
         if seconds is None:
             return chosen, f"{size} at once do not fit in memory"
         if seconds / _WAITING > best / _WORTH:
@@ -48,11 +48,10 @@ def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], tokeni
 
 
 def _estimated_seconds(backbone: Backbone, jobs: Sequence[Job]) -> float:
-    """Work of the run at 6 FLOP per weight and token and 40 GFLOP/s, a modest laptop."""
-    c = backbone.config
-    weights = c.num_layers * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
-    tokens = sum(job.shape.rows * job.shape.tokens * job.steps_per_epoch * job.recipe.epochs for job in jobs)
-    return 6.0 * weights * tokens / 40e9
+    """Work of the run at 6 FLOP per weight and position and 40 GFLOP/s, a modest laptop."""
+    weights = sum(math.prod(site.shape) for site in backbone.sites if site.kind in ("linear", "conv"))
+    positions = sum(job.shape.rows * job.shape.length * job.steps_per_epoch * job.recipe.epochs for job in jobs)
+    return 6.0 * weights * positions / 40e9
 
 
 def _seconds_per_adapter(pack: Pack) -> float | None:

@@ -16,8 +16,7 @@ from ..adapters.directory import MARKS
 from ..adapters.files import save_adapter
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.tokens import Tokenizer
-from ..tasks.labelled import Task
+from ..tasks.task import Task
 from .begun import Begun, digest_of, machine
 from .checkpoint import Checkpoints
 from .job import Job
@@ -43,14 +42,13 @@ class Run:
         jobs: list[Job],
         out: Path,
         lock: disk.Locked,
-        tokenizer: Tokenizer,
         pack_size: int | None,
         overwrite: bool,
         save_every: float,
         progress: Progress,
     ):
         self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
-        self.tokenizer, self.save_every, self.progress = tokenizer, save_every, progress
+        self.save_every, self.progress = save_every, progress
         self.folder = out / ".run"
         self.stop = signals.Stop()
         self.kinds = by_kind(jobs, backbone.sites)
@@ -76,7 +74,7 @@ class Run:
     def _open(self, kind: int) -> None:
         """A pack for the jobs of one kind, which all wait."""
         self.kind, mine = kind, self.kinds[kind]
-        self.pack = Pack(self.backbone, self.task, mine, self.sizes[kind], self.tokenizer)
+        self.pack = Pack(self.backbone, self.task, mine, self.sizes[kind])
         self.waiting = list(range(len(mine)))
 
     # -- what is in the directory already -------------------------------------------------------------------------------
@@ -108,7 +106,7 @@ class Run:
 
     def _choose_pack_size(self, jobs: list[Job]) -> int:
         self.progress.doing("choosing the pack size")
-        size, why = choose_pack_size(self.backbone, self.task, jobs, self.tokenizer)
+        size, why = choose_pack_size(self.backbone, self.task, jobs)
         if len(jobs) > 1:
             how = f"{size} at once" if size > 1 else "one after another"
             self.progress.say(f"{len(jobs)} adapters, {how}: {why}")

@@ -1,4 +1,8 @@
-"""How one adapter is trained: everything that may differ between the adapters of one run."""
+"""How one adapter is trained: everything that may differ between the adapters of one run.
+
+The fields are also options of the command line, with the words that stand beside them here. Its help reads them and does
+without JAX, so what the checks need of it is imported where they are made.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from ..errors import GraftaxError
-from ..models.chat import template_of
-from ..typed import Positive, Rate, ShortSeed, Some, Within, settle
-from .optimizer import optimizer_named
-from .step import SCHEDULES
+from annotated_doc import Doc
 
+from ..errors import GraftaxError
+from ..typed import Positive, Rate, ShortSeed, Some, Within, settle
+
+SCHEDULES = ("linear", "cosine", "constant")
 _MOST_EPOCHS = 100_000
 Epochs = Annotated[int, Within(1, most=_MOST_EPOCHS)]
 
@@ -25,34 +29,44 @@ class Recipe:
         GraftaxError: a value of another type, not finite, or out of its range.
     """
 
-    epochs: Epochs = 3  # passes over the rows
-    lr: Positive = 1e-3  # peak learning rate of AdamW
-    batch_size: Some = 32  # rows per step at most; an epoch's steps share its rows evenly
-    max_length: Some = 128  # tokens per row; longer rows are cut, of "tag" into pieces, but
-    truncate: bool = False  # rows with a response (sft) only if this says so: else they are refused
-    schedule: str = "linear"  # after the warm-up: linear or cosine decay to zero, or constant
-    warmup: Rate = 0.06  # share of the steps
-    weight_decay: Annotated[float, Within(0.0)] = 0.0  # decoupled
-    clip: Positive | None = 1.0  # of the gradient's global norm; None, or infinity, which becomes None: not at all
-    optimizer: str = "adamw"  # any of optax's whose update is proportional to the learning rate
-    preconditioned: bool = False  # low-rank gradients scaled by the other factor's inverse Gram matrix
-    lora_plus: Positive = 1.0  # learning rate of LoRA's B, as a multiple of A's
-    layer_decay: Positive = 1.0  # learning rate of a layer, as a multiple of that of the layer above
-    beta: Positive = 0.1  # of task dpo: how much a likelihood away from the backbone's counts
+    epochs: Annotated[Epochs, Doc("Passes over the rows.")] = 3
+    lr: Annotated[Positive, Doc("Peak learning rate.")] = 1e-3
+    batch_size: Annotated[Some, Doc("Rows per step.")] = 32  # at most: an epoch's steps share its rows evenly
+    max_length: Annotated[Some, Doc("Tokens per row. Longer rows are cut, of tag in pieces, of sft and seq2seq refused.")] = 128
+    truncate: Annotated[bool, Doc("Cut rows with a response, too.")] = False
+    schedule: Annotated[str, Doc("After the warm-up: linear, cosine or constant.")] = "linear"  # to zero, but the last
+    warmup: Annotated[Rate, Doc("Share of the steps with a rising learning rate.")] = 0.06
+    weight_decay: Annotated[float, Within(0.0), Doc("Decoupled weight decay.")] = 0.0
+    #: None, or infinity, which becomes None: not at all
+    clip: Annotated[Positive | None, Doc("Clip the gradient's norm to this, per adapter.")] = 1.0
+    #: any of optax's whose update is proportional to the learning rate
+    optimizer: Annotated[str, Doc("optax's name for it: adamw, lion, sgd, ...")] = "adamw"
+    #: scaled by the other factor's inverse Gram matrix
+    preconditioned: Annotated[bool, Doc("Riemannian preconditioning of low-rank gradients.")] = False
+    lora_plus: Annotated[Positive, Doc("LoRA+: B's learning rate as a multiple of A's.")] = 1.0
+    layer_decay: Annotated[Positive, Doc("A layer's learning rate as a multiple of the next one's above.")] = 1.0
+    beta: Annotated[Positive, Doc("Of task dpo: how firmly the adapter is held to what the backbone says.")] = 0.1
     chat_template: str | None = None  # of chats: a name or a Jinja text (`models/chat.py`); None: the tokenizer's own
-    #: epochs until the next layer below begins to train, from the head down; 0: all train from the start
-    unfreeze: Annotated[float, Within(0.0, most=_MOST_EPOCHS)] = 0.0
-    seed: ShortSeed = 0  # of the start, the order of the rows and dropout
-    patience: Epochs | None = None  # epochs without improvement on the validation rows before stopping early
+    unfreeze: Annotated[
+        float,
+        Within(0.0, most=_MOST_EPOCHS),
+        Doc("Epochs until the next layer below begins to train; 0: all at once."),
+    ] = 0.0
+    seed: Annotated[ShortSeed, Doc("Of the start, the order of the rows and dropout.")] = 0
+    patience: Annotated[Epochs | None, Doc("Stop after this many epochs without improvement (needs --val).")] = None
 
     def __post_init__(self) -> None:
         if isinstance(self.clip, float) and self.clip == math.inf:
             object.__setattr__(self, "clip", None)
         settle(self)
         if self.chat_template is not None:
+            from ..models.chat import template_of
+
             template_of(self.chat_template)
         if self.schedule not in SCHEDULES:
             raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
+        from .optimizer import optimizer_named
+
         optimizer_named(self.optimizer)
 
     def replace(self, **changes: Any) -> Recipe:

@@ -14,15 +14,14 @@ from typing import Any
 from .. import disk, signals
 from ..adapters.method import Method
 from ..adapters.methods.lora import LoRA
-from ..data.examples import Columns
+from ..data.columns import Columns
 from ..models.backbone import Backbone, expect_backbone
-from ..models.tokens import Tokenizer
 from ..notes import note
-from ..tasks.labelled import task_named
-from ..tasks.task import some_of
+from ..tasks.registry import the_task
+from ..tasks.task import Task, some_of
 from ..typed import Location, checked
 from .arguments import changed, check_arguments
-from .job import prepare
+from .job import prepare, refuse_unfit_task
 from .progress import Progress
 from .queue import Run
 from .recipe import Recipe
@@ -41,7 +40,7 @@ def train_many(
     out: str | Path,
     *,
     method: Method | Sequence[Method] | None = LoRA(),
-    task: str = "classify",
+    task: str | Task = "classify",
     recipe: Recipe = Recipe(),
     each: Mapping[str, Mapping[str, Any]] | None = None,
     val: Any = None,
@@ -60,12 +59,12 @@ def train_many(
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
         task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo"; of an encoder-decoder
-            "seq2seq".
+            "seq2seq"; of pictures "image-classify"; or a `Task` of your own (docs/adding_a_task.md).
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.
         val: a fraction of the rows to hold out, or name -> data (of some names: the others have none). With validation rows
             the best epoch is kept, else the last.
-        columns: which columns hold texts and labels.
+        columns: which columns hold texts and labels, or what else the task and the backbone's processor read.
         pack_size: how many adapters are trained at once; None measures, once per run.
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
@@ -85,7 +84,9 @@ def train_many(
         checked(value, bool, name)
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
-    out, kind, tokenizer = Path(out), task_named(task), Tokenizer.of(backbone)
+    out, kind = Path(out), the_task(task)
+    columns.check(kind.fields(backbone.processor), f"task {kind.name!r}")
+    refuse_unfit_task(kind, backbone)
     with Progress(progress) as shown:
         jobs = []
         for number, (name, rows) in enumerate(data.items(), 1):
@@ -101,10 +102,9 @@ def train_many(
                     method=changes.get("method", method),
                     recipe=changed(recipe, name, changes),
                     columns=columns,
-                    tokenizer=tokenizer,
                 )
             )
         with disk.locked(out) as lock:
-            run = Run(backbone, kind, jobs, out, lock, tokenizer, pack_size, overwrite, save_every, shown)
+            run = Run(backbone, kind, jobs, out, lock, pack_size, overwrite, save_every, shown)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,10 @@ from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
-from ..tasks.labelled import Task
+from ..tasks.task import Task
 from .method_hooks import objective, revised, settled
 from .optimizer import optimizer_named, precondition
-
-if TYPE_CHECKING:
-    from .recipe import Recipe
-
-SCHEDULES = ("linear", "cosine", "constant")
+from .recipe import SCHEDULES, Recipe
 
 
 class Hyper(NamedTuple):
@@ -63,11 +59,11 @@ class SlotState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows of one adapter."""
+    """Items of one adapter."""
 
     inputs: Inputs
     labels: Any
-    weight: Any  # [rows] 1 for a row, 0 for filling
+    weight: Any  # [items] 1 for an item, 0 for filling
     live: Any  # bool: whether this slot takes a step
 
 
@@ -125,7 +121,7 @@ class Programs:
             # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
             key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
         state = join(trainable, slot.fixed)
-        outputs = self.task.outputs(self.backbone, params, state, batch.inputs, batch.labels, key=key, layers=layers)
+        outputs = self.task.output.compute(self.backbone, params, state, batch.inputs, batch.labels, key=key, layers=layers)
         loss = self.task.loss(outputs, batch.labels, slot.hyper, batch.weight)
         return objective(loss, trainable, slot.fixed)
 
@@ -184,12 +180,12 @@ class Programs:
 
     @cached_property
     def predict(self) -> Callable[[Any, SlotState, Any, Inputs, Any], jax.Array]:
-        """`predict(params, pack, slot, inputs, labels) -> outputs` (`Task.outputs`) of one slot, compiled per shape."""
+        """`predict(params, pack, slot, inputs, labels) -> outputs` (`Output.compute`) of one slot, compiled per shape."""
 
         def outputs(params: Any, pack: SlotState, slot: jax.Array, inputs: Inputs, labels: jax.Array) -> jax.Array:
             trainable, fixed = jax.tree.map(lambda leaf: leaf[slot], (pack.trainable, pack.fixed))
             state = join(settled(trainable, fixed), fixed)
-            return self.task.outputs(self.backbone, params, state, inputs, labels)
+            return self.task.output.compute(self.backbone, params, state, inputs, labels)
 
         return jax.jit(outputs)
 
@@ -205,7 +201,7 @@ class Programs:
     @cached_property
     def frozen(self) -> Callable[..., jax.Array]:
         """`frozen(params, inputs, cut=) -> hidden`, what enters the first adapted layer (`Backbone.frozen`)."""
-        return jax.jit(partial(self.backbone.frozen, pooled=not self.task.tokens), static_argnames="cut")
+        return jax.jit(partial(self.backbone.frozen, pooled=not self.task.output.by_position), static_argnames="cut")
 
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:

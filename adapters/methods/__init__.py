@@ -1,1 +1,3 @@
 """Adapter methods, a file each, and what several of them share."""
+
+from . import builtin as builtin

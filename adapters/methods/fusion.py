@@ -16,7 +16,7 @@ paper (and AdapterHub's library, with a weight of 0.01) also pulls V to the iden
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import jax
@@ -25,10 +25,10 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Size, Within
-from ..method import Begun, Keys, Leaves, Method, zeros
+from ..method import Begun, Keys, Leaves, Method, padded, zeros
 from ..sites import Site
-from ..structure import Structure
 from .head import Head
+from .registry import method_of
 
 if TYPE_CHECKING:
     from .starts import Rows
@@ -68,8 +68,6 @@ class Fusion(Method):
 
     def config(self) -> Method:
         """What is the same in all of the adapters."""
-        from .registry import method_of  # which lists this method too
-
         return method_of(self.member.replace("/", ":"))
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
@@ -115,8 +113,6 @@ class Fuse(Fusion):
 
     def joined(self, sites: Sequence[Site]) -> tuple[Fusion, dict[Site, Leaves]]:
         """The fusion that holds these adapters, and their leaves beside each other at every site."""
-        from ..adapter import Layout, Slot
-
         bodies = [[m for m in adapter.methods if not isinstance(m, Head)] for adapter in self.trained]
         kinds = sorted({"+".join(m.key for m in body) for body in bodies})
         if len(bodies) < 2 or len(kinds) > 1 or len(bodies[0]) > 1:
@@ -127,28 +123,29 @@ class Fuse(Fusion):
             )
         if bodies[0][0].placed:
             raise GraftaxError(f"fusion: {bodies[0][0].name} must know where a token is in its text, and here it would not.")
-        plain = [replace(one, methods=tuple(body)) for one, body in zip(self.trained, bodies, strict=True)]
-        slots = Layout.of(plain, sites).slots
+        for one in self.trained:
+            one.refuse_other_sites(sites)
+        key = kinds[0]
+        members = [(body, one.states[key]) for one, (body,) in zip(self.trained, bodies, strict=True)]
         method = Fusion(
-            member=kinds[0].replace(":", "/"),
-            adapters=len(plain),
-            width=max(slot.size for slot in slots),
+            member=key.replace(":", "/"),
+            adapters=len(self.trained),
+            width=max(body.size(site) for body, states in members for site in states),
             query_normed=self.query_normed,
-            targets=tuple(dict.fromkeys(site.path for one in plain for site in one.states[kinds[0]])),
+            targets=tuple(dict.fromkeys(site.path for _, states in members for site in states)),
         )
-        chosen = method.select(sites)
-        names = {site.name: bodies[0][0].identity(site, method.width) for site in chosen}
-        layout = Layout(
-            tuple(Slot(name, kinds[0], method.width, tuple(own), tuple(fixed)) for name, (own, fixed) in names.items()),
-            tuple(Structure.of(sites).stacks.items()),
-        )
-        stacked = [layout.stack(one, sites).state for one in plain]
+        held = {}
+        for site in method.select(sites):
+            each = [_widened(body, site, method.width, states.get(site)) for body, states in members]
+            held[site] = {OF + name: np.stack([_number(leaves[name]) for leaves in each]) for name in each[0]}
+        return method, held
 
-        def held(site: Site, leaf: str) -> np.ndarray:
-            each = (tree[site.name][kinds[0]][leaf.removeprefix(OF)] for tree in stacked)
-            return np.stack([_number(leaf if site.layer is None else leaf[site.layer]) for leaf in each])
 
-        return method, {site: {leaf: held(site, leaf) for leaf in method.buffers(site)} for site in chosen}
+def _widened(method: Method, site: Site, width: int, own: tuple[Leaves, Leaves] | None) -> Leaves:
+    """All leaves of an adapter at a site, with zeros up to a width; what it does not hold is at identity."""
+    (trainable, fixed), identity = own or ({}, {}), method.identity(site, width)
+    blank, there = identity[0] | identity[1], trainable | fixed
+    return {name: padded(there[name], like.shape) if name in there else np.asarray(like) for name, like in blank.items()}
 
 
 def _number(leaf: np.ndarray) -> np.ndarray:

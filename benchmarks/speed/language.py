@@ -103,17 +103,16 @@ def our_step(folder: str) -> Work:
     import jax
 
     import graftax
-    from graftax.data.examples import Columns
-    from graftax.models.tokens import Tokenizer
-    from graftax.tasks.labelled import task_named
+    from graftax.data.columns import Columns
+    from graftax.tasks.registry import task_named
     from graftax.train.job import prepare
     from graftax.train.pack import Pack
 
     backbone, task = graftax.load_backbone(folder), task_named("sft")
-    tokenizer, recipe = Tokenizer.of(backbone), graftax.Recipe(epochs=1, batch_size=TEXTS, max_length=512)
+    recipe = graftax.Recipe(epochs=1, batch_size=TEXTS, max_length=512)
     settings: dict[str, Any] = {"method": graftax.LoRA(r=8, alpha=16.0), "recipe": recipe, "columns": Columns()}
-    job = prepare("texts", pairs(), None, backbone=backbone, task=task, tokenizer=tokenizer, **settings)
-    pack = Pack(backbone, task, [job], 1, tokenizer)
+    job = prepare("texts", pairs(), None, backbone=backbone, task=task, **settings)
+    pack = Pack(backbone, task, [job], 1)
     pack.admit(0, 0)
     yield {}
     while True:
@@ -133,26 +132,27 @@ def their_step(folder: str, targets: list[str]) -> Work:
     from transformers import AutoModelForCausalLM
 
     import graftax
-    from graftax.data.examples import Columns, read_examples
+    from graftax.data.columns import Columns
     from graftax.models.tokens import Tokenizer
-    from graftax.tasks.labelled import IGNORE, task_named
+    from graftax.tasks.outputs import IGNORE
+    from graftax.tasks.reading import read_examples
+    from graftax.tasks.registry import task_named
 
-    rows = task_named("sft").rows(
-        read_examples(pairs(), Columns(), "sft"), (), Tokenizer.of(graftax.load_backbone(folder)), 512
-    )
+    task, tokenizer = task_named("sft"), Tokenizer.of(graftax.load_backbone(folder))
+    rows = task.prepare(read_examples(pairs(), Columns(), task, tokenizer), (), tokenizer, 512)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=8, target_modules=targets)
     model = peft.get_peft_model(model.to(torch_device()), config).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, 1e-3)
-    order = np.random.default_rng(0).permutation(len(rows.tokens))
+    order = np.random.default_rng(0).permutation(len(rows.items))
     yield {}
     for begin in range(0, len(order), TEXTS):
         chosen = order[begin : begin + TEXTS]
-        longest = max(len(rows.tokens[i]) for i in chosen)
+        longest = max(len(rows.items[i]) for i in chosen)
         ids, labels, mask = np.zeros((TEXTS, longest), int), np.full((TEXTS, longest), -100), np.zeros((TEXTS, longest), int)
         for k, i in enumerate(chosen):
-            own, counted = rows.tokens[i].ids, rows.labels[i][:-1] != IGNORE
+            own, counted = rows.items[i].ids, rows.labels[i][:-1] != IGNORE
             ids[k, : len(own)], mask[k, : len(own)] = own, 1
             labels[k, 1 : len(own)] = np.where(counted, own[1:], -100)
         began = time.perf_counter()
@@ -180,7 +180,7 @@ def our_decode(folder: str, adapters: int, resident: int, new: int = NEW) -> Wor
         began = time.perf_counter()
         made = generator.generate(texts, names, how)
         yield {"seconds": time.perf_counter() - began}
-        assert all(len(one.tokens) == new for one in made), "a row has ended early"
+        assert all(len(one.items) == new for one in made), "a row has ended early"
 
 
 def noisy(adapter: Any) -> Any:

@@ -33,7 +33,7 @@ def ours(folder: str, adapters: int, resident: int, texts: bool, methods: int = 
     import graftax
     from graftax.adapters.graft import Mix
     from graftax.models.backbone import TOKENS
-    from graftax.models.inputs import Inputs
+    from graftax.models.inputs import TextInputs
 
     backbone = graftax.load_backbone(MINILM)
     predictor = graftax.Predictor(backbone)
@@ -45,7 +45,7 @@ def ours(folder: str, adapters: int, resident: int, texts: bool, methods: int = 
         rows = [row["text"] for row in clinc("test")[::100][:ROWS]]
     else:
         ids = np.random.default_rng(0).integers(5, 30000, (ROWS, LENGTH)).astype(np.int32)
-        inputs = Inputs(ids, np.ones_like(ids, bool), np.zeros_like(ids))
+        inputs = TextInputs(ids, np.ones_like(ids, bool), np.zeros_like(ids))
         slots: Any = np.array([predictor.bank.slot(name) for name in names], np.int32)
         if terms > 1:
             several = np.stack([np.roll(slots, k) for k in range(terms)], axis=1)[:, None]

@@ -23,9 +23,8 @@ def epochs(count: int, kept: bool) -> Work:
     import jax
 
     import graftax
-    from graftax.data.examples import Columns
-    from graftax.models.tokens import Tokenizer
-    from graftax.tasks.labelled import task_named
+    from graftax.data.columns import Columns
+    from graftax.tasks.registry import task_named
     from graftax.train.job import prepare
     from graftax.train.pack import Pack
 
@@ -33,11 +32,9 @@ def epochs(count: int, kept: bool) -> Work:
         mock.patch.object(graftax.Backbone, "has_frozen_layers", return_value=False).start()
     backbone, task = graftax.load_backbone(MINILM), task_named("classify")
     rows = random.Random(0).sample(clinc("train"), count)
-    recipe, tokenizer = graftax.Recipe(epochs=1), Tokenizer.of(backbone)
-    job = prepare(
-        "probe", rows, None, backbone=backbone, task=task, method=None, recipe=recipe, columns=Columns(), tokenizer=tokenizer
-    )
-    pack = Pack(backbone, task, [job], 1, tokenizer)
+    recipe = graftax.Recipe(epochs=1)
+    job = prepare("probe", rows, None, backbone=backbone, task=task, method=None, recipe=recipe, columns=Columns())
+    pack = Pack(backbone, task, [job], 1)
     pack.admit(0, 0)
     while not pack.tick():
         pass

@@ -45,10 +45,10 @@ def ours(
     import graftax
     from graftax.adapters.adapter import Adapter, Layout
     from graftax.adapters.methods.registry import method_class
-    from graftax.models.inputs import Inputs
+    from graftax.models.inputs import TextInputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone
-    from graftax.tasks.labelled import task_named
+    from graftax.tasks.registry import task_named
     from graftax.train.optimizer import rates
     from graftax.train.step import Batch, Programs, hyper, start
 
@@ -60,9 +60,9 @@ def ours(
     layout = Layout.of([adapter], backbone.sites)
     rates_of = hyper(graftax.Recipe(lr=1e-3, warmup=0.1), total=100, classes=8)
     stacked = layout.stack(adapter, backbone.sites)
-    state = start(stacked, rates(graftax.Recipe(), stacked, layout, backbone.sites, 1), rates_of, "adamw")
+    state = start(stacked, rates(graftax.Recipe(), stacked, backbone.sites, 1), rates_of, "adamw")
     random = np.random.default_rng(0)
-    inputs = Inputs(
+    inputs = TextInputs(
         random.integers(5, 30000, (rows, length)).astype(np.int32),
         np.ones((rows, length), bool),
         np.zeros((rows, length), np.int32),

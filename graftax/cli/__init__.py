@@ -8,7 +8,7 @@ import typer
 
 from .. import __version__
 from ..signals import heard_at_once
-from . import bench, files, lists, train, use
+from . import bench, convert, lists, train, use
 from .waiting import waiting
 
 ASKING = ("eval", "predict", "embed", "generate")  # these compile, and have no bars to say it
@@ -49,10 +49,10 @@ app.command(name="eval")(use.evaluate)
 app.command()(use.predict)
 app.command()(use.embed)
 app.command()(use.generate)
-app.command()(files.merge)
-app.command()(files.combine)
-app.command()(files.export)
-app.command()(files.inspect)
+app.command()(convert.merge)
+app.command()(convert.combine)
+app.command()(convert.export)
+app.command()(convert.inspect)
 app.command()(lists.methods)
 app.command()(lists.backbones)
 app.command()(lists.demo)

@@ -7,13 +7,18 @@ import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from ..errors import GraftaxError
 from ..paths import expect_file
 from ..typed import shown
+from .options import NamedColumns, column_option
+
+if TYPE_CHECKING:
+    from ..data.columns import Columns
+    from ..models.processor import Processor
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -49,7 +54,9 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def read_val(val: str | None, files: list[Path]) -> Any:
-    """A fraction, or the validation file of each data file."""
+    """A fraction, or the validation file of each data file, or the folder of a folder."""
+    from ..data.sources import name_of
+
     if val is None:
         return None
     if not val.strip():
@@ -58,11 +65,13 @@ def read_val(val: str | None, files: list[Path]) -> Any:
         return float(val)
     except ValueError:
         path = Path(val)
-    if path.is_dir():
-        return {file.stem: path / file.name for file in files}
+    inside = {name_of(file): path / file.name for file in files}
+    of_a_folder = len(files) == 1 and files[0].is_dir() and not (path / files[0].name).exists()
+    if path.is_dir() and not of_a_folder:
+        return inside
     if len(files) > 1:
         raise GraftaxError(f"--val {val}: with several data files give a fraction or a directory with a file for each.")
-    return {files[0].stem: path}
+    return dict.fromkeys(inside, path)
 
 
 def read_stdin() -> list[dict[str, Any]]:
@@ -75,20 +84,26 @@ def read_stdin() -> list[dict[str, Any]]:
     return parse_json_lines(text, name)
 
 
-def columns_of(options: Mapping[str, Any]) -> Any:
-    """The columns that the options of a command name."""
-    from ..data.examples import Columns
+def columns_of(context: typer.Context, own: NamedColumns, more: Sequence[str] | None) -> Columns:
+    """The columns that a command's own options name (--text-column, ...), and those of --column FIELD=NAME, `more`."""
+    from ..data.columns import Columns
 
-    options = {**options, "pair_column": options["text_pair_column"]}
-    return Columns(**{field.name: options[f"{field.name}_column"] for field in dataclasses.fields(Columns)})
+    columns: dict[str, str | None] = {}
+    for text in more or ():
+        field, _, column = text.partition("=")
+        if not field or not column:
+            raise GraftaxError(f"--column {text!r}: expected FIELD=NAME, as in text=question.")
+        if field in columns or _is_given(context, column_option(field)):
+            raise GraftaxError(f"--column {text!r}: the column of {field!r} is named twice.")
+        columns[field] = column
+    given = {field: column for field, column in dataclasses.asdict(own).items() if _is_given(context, column_option(field))}
+    return Columns(**given | columns)
 
 
-def sampling_of(options: dict[str, Any]) -> Any:
-    """How to generate, of a command's options."""
-    from ..serve.sampling import Sampling
-
-    given = {name: options[name] for name in Sampling.__dataclass_fields__}
-    return Sampling(**given | {"stop": tuple(given["stop"] or ())})
+def _is_given(context: typer.Context, option: str) -> bool:
+    """Whether somebody gave an option, on the command line or in its file of settings."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
 
 
 def chat_template_of(given: Any) -> Any:
@@ -133,20 +148,14 @@ def split_names(labels: str | None) -> list[str] | None:
     return None if labels is None else [name.strip() for name in labels.split(",")]
 
 
-def rows_to_read(file: Path, named: list[Named]) -> tuple[list[Any], list[Any]]:
-    """Texts of the lines of a file or standard input, and the adapter or composition of each."""
-    from ..data.sources import read_file
+def rows_to_read(file: Path, named: list[Named], processor: Processor) -> tuple[list[Any], list[Any]]:
+    """The rows of a file or of standard input, and the adapter or composition of each."""
+    from ..data.sources import Source, read_file
     from ..serve.composition import from_json
 
-    rows = read_stdin() if str(file) == "-" else read_file(file).rows
-    texts: list[Any] = []
-    for i, row in enumerate(rows):
-        if not isinstance(row.get("text"), str | list):
-            raise GraftaxError(f'{file}: row {i + 1} has no "text".')
-        if not isinstance(row.get("text_pair"), str | None):
-            raise GraftaxError(f'{file}: row {i + 1}: "text_pair" must be a text.')
-        texts.append((row["text"], row["text_pair"]) if row.get("text_pair") else row["text"])
-    return texts, [from_json(what) for what in _named_by(rows, [one.name for one in named], str(file))]
+    source = Source("-", read_stdin()) if str(file) == "-" else read_file(file)
+    rows = [processor.told(row, f"{file}: row {i + 1}", source.folder) for i, row in enumerate(source.rows)]
+    return rows, [from_json(what) for what in _named_by(source.rows, [one.name for one in named], str(file))]
 
 
 def _named_by(rows: Sequence[Mapping[str, Any]], loaded: Sequence[str], source: str) -> list[Any]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ..errors import GraftaxError
-from .options import LabelOption, PairOption, TextOption, out_option
+from .dataclass_options import options_from_fields
+from .options import LabelledOptions, NamedColumns, out_option
+
+if TYPE_CHECKING:
+    from ..benchmarks.suite import Suite
 
 app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 @app.callback(invoke_without_command=True)
+@options_from_fields
 def bench(
     context: typer.Context,
+    *,
     suite: Annotated[
         str, typer.Option(help="Name of a suite (quick, domains, text, language, ...), or a TOML file.")
     ] = "quick",
@@ -45,9 +51,7 @@ def bench(
         typer.Option(help="Run the final cells through this library, too: peft or adapters, in an environment of its own."),
     ] = None,
     shard: Annotated[Optional[str], typer.Option(metavar="I/N", help="Run the I-th of N parts; all into one --out.")] = None,
-    text_column: TextOption = "text",
-    text_pair_column: PairOption = None,
-    label_column: LabelOption = "label",
+    columns: LabelledOptions,
 ) -> None:
     """Compare fine-tuning methods: which wins where, at what cost, and what cannot be told apart.
 
@@ -62,29 +66,17 @@ def bench(
     from ..benchmarks.peers import LIBRARIES
     from ..benchmarks.report import write_report
     from ..benchmarks.runner import Shard, run_suite
-    from ..benchmarks.suite import TaskSpec, load_suite
+    from ..benchmarks.suite import load_suite
 
     chosen = load_suite(suite)
     if data_dir is not None:
         chosen = replace(chosen, data=str(data_dir.resolve()))
     if data:
-        rows: dict[str, Any] = {"text": text_column, "pair": text_pair_column, "label": label_column}
-        if test is not None:
-            if len(data) > 1:
-                raise GraftaxError("--test is for one data file; with several a quarter of each is held out.")
-            rows["test"] = str(test.resolve())
-        tasks = {file.stem: TaskSpec(train=str(file.resolve()), **rows) for file in data}
-        if len(tasks) < len(data):
-            raise GraftaxError(f"two data files have the same name: {', '.join(file.stem for file in data)}.")
-        usual: dict[str, Any] = {"sizes": ("all",), "general": None, "batch_size": 16, "max_length": 128}
-        chosen = replace(chosen, name="+".join(tasks), description="", tasks=tasks, **usual)
+        chosen = _of_rows(chosen, data, test, columns)
     if backbone:
         chosen = replace(chosen, backbones=tuple(str(Path(b).resolve()) if Path(b).is_dir() else b for b in backbone))
     if method:
-        unknown = [name for name in method if name not in chosen.methods]
-        if unknown:
-            raise GraftaxError(f"no method {', '.join(unknown)} in suite {chosen.name}; it has {', '.join(chosen.methods)}.")
-        chosen = replace(chosen, methods={name: spec for name, spec in chosen.methods.items() if name in method})
+        chosen = _of_methods(chosen, method)
     given: dict[str, Any] = {"seeds": seeds, "max_length": max_length}
     chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     for name in peer or []:
@@ -96,6 +88,30 @@ def bench(
     failed = [record for record in records if record.error]
     if failed:
         raise GraftaxError(f"{len(failed)} of {len(records)} cells failed, {failed[0].method} first: {failed[0].error}")
+
+
+def _of_rows(suite: Suite, data: list[Path], test: Path | None, columns: NamedColumns) -> Suite:
+    """The suite with the user's files for its tasks."""
+    from ..benchmarks.suite import TaskSpec
+
+    rows: dict[str, Any] = {"text": columns.text, "pair": columns.pair, "label": columns.label}
+    if test is not None:
+        if len(data) > 1:
+            raise GraftaxError("--test is for one data file; with several a quarter of each is held out.")
+        rows["test"] = str(test.resolve())
+    tasks = {file.stem: TaskSpec(train=str(file.resolve()), **rows) for file in data}
+    if len(tasks) < len(data):
+        raise GraftaxError(f"two data files have the same name: {', '.join(file.stem for file in data)}.")
+    usual: dict[str, Any] = {"sizes": ("all",), "general": None, "batch_size": 16, "max_length": 128}
+    return replace(suite, name="+".join(tasks), description="", tasks=tasks, **usual)
+
+
+def _of_methods(suite: Suite, names: list[str]) -> Suite:
+    """The suite with some of its methods."""
+    unknown = [name for name in names if name not in suite.methods]
+    if unknown:
+        raise GraftaxError(f"no method {', '.join(unknown)} in suite {suite.name}; it has {', '.join(suite.methods)}.")
+    return replace(suite, methods={name: spec for name, spec in suite.methods.items() if name in names})
 
 
 @app.command()

@@ -16,7 +16,7 @@ def methods(
 ) -> None:
     """List the adapter methods."""
     from ..adapters.formats.peft.dialects import dialect_class
-    from ..adapters.methods.registry import METHODS
+    from ..adapters.methods.registry import all_methods
     from ..adapters.methods.unions import UNIONS
     from .methods_page import markdown as table
 
@@ -24,7 +24,7 @@ def methods(
         print(table(), end="")
         return
     said: dict[str, str] = {}
-    for name, cls in METHODS.items():
+    for name, cls in all_methods().items():
         can = ", ".join(["merge"] * cls.mergeable + ["PEFT files"] * bool(dialect_class(cls).peft_type))
         said[name] = cls.summary + (f"  [{can}]" if can else "")
     said |= {name: f"{'+'.join(method.name for method in union())} in one adapter" for name, union in UNIONS.items()}

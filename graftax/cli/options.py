@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from annotated_doc import Doc
 
 from ..errors import GraftaxError
-
-
-class TaskName(StrEnum):
-    classify = "classify"
-    multilabel = "multilabel"
-    regress = "regress"
-    tag = "tag"
-    lm = "lm"
-    sft = "sft"
-    dpo = "dpo"
-    seq2seq = "seq2seq"
+from ..serve.sampling import Sampling
+from .dataclass_options import OptionPerField
 
 
 class ScoreName(StrEnum):
@@ -31,10 +24,6 @@ class ScoreName(StrEnum):
 class FormatName(StrEnum):
     adapters = "adapters"
     graftax = "graftax"
-
-
-of_columns = partial(typer.Option, rich_help_panel="Columns of the data")  # panels of the help
-of_generation = partial(typer.Option, rich_help_panel="What is generated")
 
 
 def _directory(given: str | Path) -> Path:
@@ -60,41 +49,48 @@ OptionalAdaptersOption = Annotated[Optional[list[str]], _adapters]
 InputOption = Annotated[
     Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
 ]
-RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of the backbone's Hub id.")]
-DtypeOption = Annotated[str, typer.Option(help="Of the frozen weights in memory: float32 or bfloat16.")]
-QuantizeOption = Annotated[
-    Optional[str], typer.Option(help="Hold the layers' weights as int8 or nf4 (needs the package qwix).")
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a backbone is loaded, as `load_backbone` takes it."""
+
+    revision: Annotated[str, Doc("Branch, tag or commit of the backbone's Hub id.")] = "main"
+    dtype: Annotated[str, Doc("Of the frozen weights in memory: float32 or bfloat16.")] = "float32"
+    quantize: Annotated[str | None, Doc("Hold the layers' weights as int8 or nf4 (needs the package qwix).")] = None
+
+
+@dataclass(frozen=True)
+class NamedColumns:
+    """The columns that have options of their own, by their fields; those of every other kind of input are for `--column`."""
+
+    text: Annotated[str, Doc("Column with the text.")] = "text"
+    pair: Annotated[str | None, Doc("Column with a second text, for tasks on two.")] = None
+    label: Annotated[str, Doc("Column with the label.")] = "label"
+    prompt: Annotated[str, Doc("Column with the prompt, or source, of tasks sft, dpo and seq2seq.")] = "prompt"
+    completion: Annotated[str, Doc("Column with the response to it, or target.")] = "completion"
+    messages: Annotated[str, Doc("Column with a chat, a list of {role, content}; where there is one, it is used.")] = "messages"
+    chosen: Annotated[str, Doc("Column with the better response of task dpo, or a chat that ends in it.")] = "chosen"
+    rejected: Annotated[str, Doc("Column with the worse one.")] = "rejected"
+
+
+def column_option(field: str) -> str:
+    """What the option is called that names the column of a field."""
+    return "text_pair_column" if field == "pair" else f"{field}_column"
+
+
+OF_COLUMNS = "Columns of the data"  # a panel of the help
+LoadingOptions = Annotated[Loading, OptionPerField()]
+ExactLoadingOptions = Annotated[Loading, OptionPerField(only=("revision",))]  # for what is made of the weights
+ColumnsOptions = Annotated[NamedColumns, OptionPerField(OF_COLUMNS, column_option)]
+LabelledOptions = Annotated[NamedColumns, OptionPerField(OF_COLUMNS, column_option, only=("text", "pair", "label"))]
+ColumnOption = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="FIELD=NAME", help="The column of any field, once for each, as text=question.", rich_help_panel=OF_COLUMNS
+    ),
 ]
-TextOption = Annotated[str, of_columns(help="Column with the text.")]
-PairOption = Annotated[Optional[str], of_columns(help="Column with a second text, for tasks on two.")]
-LabelOption = Annotated[str, of_columns(help="Column with the label.")]
-PromptOption = Annotated[str, of_columns(help="Column with the prompt, or source, of tasks sft, dpo and seq2seq.")]
-CompletionOption = Annotated[str, of_columns(help="Column with the response to it, or target.")]
-MessagesOption = Annotated[
-    str,
-    of_columns(help="Column with a chat, a list of {role, content}; where there is one, it is used."),
-]
-ChosenOption = Annotated[str, of_columns(help="Column with the better response of task dpo, or a chat that ends in it.")]
-RejectedOption = Annotated[str, of_columns(help="Column with the worse one.")]
-MaxNewTokensOption = Annotated[int, of_generation(help="Tokens to generate at most.")]
-TemperatureOption = Annotated[float, of_generation(help="0: the likeliest token, always.")]
-TopKOption = Annotated[int, of_generation(help="Draw from this many of the likeliest tokens; 0: from all.")]
-TopPOption = Annotated[float, of_generation(help="Draw from the fewest tokens that together have this probability.")]
-MinPOption = Annotated[float, of_generation(help="Draw from tokens at least this times as likely as the likeliest.")]
-PenaltyOption = Annotated[
-    Optional[float],
-    of_generation(help="Above 1: tokens that are there already become unlikelier. Default: as generation_config.json says."),
-]
-StopOption = Annotated[Optional[list[str]], of_generation(help="End before this text; once per text.")]
-NumBeamsOption = Annotated[int, of_generation(help="Above 1: beam search, of so many texts at once.")]
-LengthPenaltyOption = Annotated[
-    Optional[float],
-    of_generation(help="Of beams: scores are divided by the length to this power. Default: as of the penalty."),
-]
-EarlyStoppingOption = Annotated[
-    Optional[bool], of_generation(help="Of beams: end with the first that are finished. Default: as of the penalty.")
-]
-DrawOption = Annotated[int, of_generation(help="Row i draws from seed + i.")]
+SamplingOptions = Annotated[Sampling, OptionPerField("What is generated")]
 ChatTemplateOption = Annotated[
     Optional[str],
     typer.Option(

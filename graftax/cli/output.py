@@ -12,7 +12,7 @@ from ..errors import in_a_line
 from ..json_files import json_line
 
 if TYPE_CHECKING:
-    from ..serve.evaluate import Measured
+    from ..serve.evaluation import Measured
 
 
 def print_json(content: Any) -> None:

@@ -2,38 +2,69 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from annotated_doc import Doc
 
 from ..errors import GraftaxError
-from ..paths import expect_file
+from ..train.recipe import Recipe
 from .arguments import chat_template_of, columns_of, parse_adapter, read_config, read_val, use_config
+from .dataclass_options import OptionPerField, options_from_fields
 from .options import (
     BackboneOption,
     ChatTemplateOption,
-    ChosenOption,
-    CompletionOption,
-    DtypeOption,
-    LabelOption,
-    MessagesOption,
-    PairOption,
-    PromptOption,
-    QuantizeOption,
-    RejectedOption,
-    RevisionOption,
-    TaskName,
-    TextOption,
+    ColumnOption,
+    ColumnsOptions,
+    Loading,
     out_option,
 )
 
-of_method = partial(typer.Option, rich_help_panel="The method")  # panels of the help
-of_recipe = partial(typer.Option, rich_help_panel="The recipe")
+
+@dataclass(frozen=True)
+class MethodInWords:
+    """A method in words: all but `fuse` is what `make_method` takes."""
+
+    method: Annotated[
+        str, Doc("Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone.")
+    ] = "lora"
+    rank: Annotated[int | None, Doc("Rank of LoRA and its kin. Default: 8.")] = None
+    alpha: Annotated[float | None, Doc("Of LoRA: the update is scaled by alpha / rank. Default: 16.")] = None
+    start: Annotated[
+        str | None, Doc("How LoRA begins: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga.")
+    ] = None
+    fuse: Annotated[
+        tuple[str, ...],
+        Doc("An adapter, as --adapter elsewhere, once for each: train AdapterFusion over these, in place of a method."),
+    ] = ()
+    target: Annotated[str | None, Doc("Regex over module paths: where the method acts.")] = None
+    option: Annotated[tuple[str, ...], Doc("Any other field of the method, as name=value (width=64, rslora=true).")] = ()
 
 
+@dataclass(frozen=True)
+class Running:
+    """How the run goes, as `train_many` takes it."""
+
+    pack_size: Annotated[int | None, Doc("Adapters trained at once. Default: measured.")] = None
+    overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
+    save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
+
+
+@dataclass(frozen=True)
+class LoadingToTrain(Loading):
+    """How a backbone is loaded that gradients go through."""
+
+    remat: Annotated[
+        str | None,
+        Doc("Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
+    ] = None
+
+
+@options_from_fields
 def train(
+    context: typer.Context,
     backbone: BackboneOption,
     out: Annotated[Path, out_option(help="Directory of the run: one adapter per data file, DIR/NAME.")],
     data: Annotated[
@@ -41,73 +72,19 @@ def train(
         typer.Option("--data", "-d", help="CSV, TSV, JSONL, Parquet or (lm) TXT files, one adapter each, named after it."),
     ],
     more_data: Annotated[Optional[list[Path]], typer.Argument(metavar="FILE", help="More data files.")] = None,
+    *,
     task: Annotated[
-        TaskName,
+        str,
         typer.Option(
             metavar="NAME",
             help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
-            "chats) or dpo (preferences); of encoder-decoders seq2seq.",
+            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify.",
         ),
-    ] = TaskName.classify,
-    method: Annotated[
-        str,
-        of_method(
-            help="Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone.",
-        ),
-    ] = "lora",
-    rank: Annotated[Optional[int], of_method(help="Rank of LoRA and its kin. Default: 8.")] = None,
-    alpha: Annotated[
-        Optional[float],
-        of_method(help="Of LoRA: the update is scaled by alpha / rank. Default: 16."),
-    ] = None,
-    start: Annotated[
-        Optional[str],
-        of_method(help="How LoRA begins: default, gaussian, orthogonal, pissa, olora, eva, corda or lora_ga."),
-    ] = None,
-    fuse: Annotated[
-        Optional[list[str]],
-        of_method(
-            metavar="[NAME=]DIR",
-            help="An adapter, as --adapter elsewhere, once for each: train AdapterFusion over these, in place of a method.",
-        ),
-    ] = None,
-    target: Annotated[Optional[str], of_method(help="Regex over module paths: where the method acts.")] = None,
-    option: Annotated[
-        Optional[list[str]],
-        of_method(help="Any other field of the method, as name=value (width=64, rslora=true)."),
-    ] = None,
-    epochs: Annotated[int, of_recipe(help="Passes over the rows.")] = 3,
-    lr: Annotated[float, of_recipe(help="Peak learning rate.")] = 1e-3,
-    batch_size: Annotated[int, of_recipe(help="Rows per step.")] = 32,
-    max_length: Annotated[
-        int, of_recipe(help="Tokens per row. Longer rows are cut, of tag in pieces, of sft and seq2seq refused.")
-    ] = 128,
-    truncate: Annotated[bool, of_recipe("--truncate", help="Cut rows with a response, too.")] = False,
-    schedule: Annotated[str, of_recipe(help="After the warm-up: linear, cosine or constant.")] = "linear",
-    warmup: Annotated[float, of_recipe(help="Share of the steps with a rising learning rate.")] = 0.06,
-    weight_decay: Annotated[float, of_recipe(help="Decoupled weight decay.")] = 0.0,
-    optimizer: Annotated[str, of_recipe(help="optax's name for it: adamw, lion, sgd, ...")] = "adamw",
-    preconditioned: Annotated[bool, of_recipe(help="Riemannian preconditioning of low-rank gradients.")] = False,
-    lora_plus: Annotated[float, of_recipe(help="LoRA+: B's learning rate as a multiple of A's.")] = 1.0,
-    layer_decay: Annotated[float, of_recipe(help="A layer's learning rate as a multiple of the next one's above.")] = 1.0,
-    beta: Annotated[
-        float,
-        of_recipe(help="Of task dpo: how firmly the adapter is held to what the backbone says."),
-    ] = 0.1,
-    unfreeze: Annotated[float, of_recipe(help="Epochs until the next layer below begins to train; 0: all at once.")] = 0.0,
-    clip: Annotated[float, of_recipe(help="Clip the gradient's norm to this, per adapter.")] = 1.0,
-    patience: Annotated[
-        Optional[int],
-        of_recipe(help="Stop after this many epochs without improvement (needs --val)."),
-    ] = None,
-    text_column: TextOption = "text",
-    text_pair_column: PairOption = None,
-    label_column: LabelOption = "label",
-    prompt_column: PromptOption = "prompt",
-    completion_column: CompletionOption = "completion",
-    messages_column: MessagesOption = "messages",
-    chosen_column: ChosenOption = "chosen",
-    rejected_column: RejectedOption = "rejected",
+    ] = "classify",
+    words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR"})],
+    recipe: Annotated[Recipe, OptionPerField("The recipe", last=("clip", "patience", "seed"))],
+    columns: ColumnsOptions,
+    column: ColumnOption = None,
     chat_template: ChatTemplateOption = None,
     val: Annotated[
         Optional[str],
@@ -115,7 +92,6 @@ def train(
             help="Validation rows: a fraction to hold out, a file, or a directory with a file of each data file's name."
         ),
     ] = None,
-    seed: Annotated[int, of_recipe(help="Of the start, the order of the rows and dropout.")] = 0,
     config: Annotated[
         Optional[Path],
         typer.Option(
@@ -124,16 +100,8 @@ def train(
             is_eager=True,
         ),
     ] = None,
-    pack_size: Annotated[Optional[int], typer.Option(help="Adapters trained at once. Default: measured.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace adapters that are there already.")] = False,
-    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
-    revision: RevisionOption = "main",
-    dtype: DtypeOption = "float32",
-    quantize: QuantizeOption = None,
-    remat: Annotated[
-        Optional[str],
-        typer.Option(help="Compute again rather than keep for gradients: none, products (all but theirs) or layers (all)."),
-    ] = None,
+    running: Annotated[Running, OptionPerField()],
+    loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
     """Train one adapter per data file, all in one run.
 
@@ -146,35 +114,30 @@ def train(
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
     from ..train.arguments import check_arguments
-    from ..train.recipe import Recipe
     from ..train.run import train_many
 
-    settings = {name: value for name, value in locals().items() if name in Recipe.__dataclass_fields__}
-    settings["chat_template"] = chat_template_of(chat_template)
-    columns = columns_of(locals())
-    chosen: dict[str, Any] = {"method": method, "rank": rank, "alpha": alpha, "target": target, "start": start}
-    chosen["option"] = option or []
+    read = columns_of(context, columns, column)
+    recipe = recipe.replace(chat_template=chat_template_of(chat_template))
+    chosen = {name: value for name, value in asdict(words).items() if name != "fuse"}
     tables = read_config(config)[1] if config is not None else {}
     each = {name: _settings_of(table, chosen) for name, table in tables.items()}
     named = _by_name([*data, *(more_data or [])])
-    recipe, made, held = Recipe().replace(**settings), make_method(**chosen), read_val(val, list(named.values()))
+    made, held = make_method(**chosen), read_val(val, list(named.values()))
     # before anything is loaded
-    check_arguments(named, out, made, task.value, recipe, each, held, columns, pack_size, save_every)
-    loaded = load_backbone(backbone, revision=revision, dtype=dtype, quantize=quantize, remat=remat)
-    fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in fuse)) if fuse else None
+    check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
+    loaded = load_backbone(backbone, **asdict(loading))
+    fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in words.fuse)) if words.fuse else None
     results = train_many(
         loaded,
         named,
         out,
         method=fused or made,
-        task=task.value,
+        task=task,
         recipe=recipe,
         each=each,
         val=held,
-        columns=columns,
-        pack_size=pack_size,
-        overwrite=overwrite,
-        save_every=save_every,
+        columns=read,
+        **asdict(running),
     )
     for result in results.values():
         numbers = "  ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
@@ -197,10 +160,12 @@ def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any
 
 
 def _by_name(files: list[Path]) -> dict[str, Path]:
-    """Data files by the names of their adapters."""
-    names = [file.stem for file in files]
+    """Files and folders of data by the names of their adapters."""
+    from ..data.sources import expect_rows, name_of
+
+    names = [name_of(file) for file in files]
     if len(set(names)) < len(names):
         raise GraftaxError(f"two data files have the same name: {', '.join(names)}.")
     for file in files:
-        expect_file(file)
+        expect_rows(file)
     return dict(zip(names, files, strict=True))

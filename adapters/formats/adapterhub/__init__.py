@@ -2,6 +2,6 @@
 
 from .fusions import read_fusion
 from .reading import read_adapter
-from .writing import export_adapter
+from .writing import files_of
 
-__all__ = ["export_adapter", "read_adapter", "read_fusion"]
+__all__ = ["files_of", "read_adapter", "read_fusion"]

@@ -1,6 +1,6 @@
 """An adapter's directory of PEFT's own: which methods it holds, what it is for, and whom.
 
-`words.py` has the rule for reading its config; what becomes a method's fields is read by the method's dialect (`dialect.py`).
+`config.py` has the rule for reading its config; what becomes a method's fields is read by the method's dialect (`dialect.py`).
 What PEFT's options train beside the method is read by `beside.py`, and an adapter of a bare model by `bare.py`.
 """
 
@@ -17,16 +17,16 @@ from ....errors import GraftaxError
 from ...directory import CONFIG
 from ...method import Method
 from ...methods.head import Head
+from ...task_words import task_in_peft
 from . import bare as peft_bare
 from . import beside as peft_beside
+from .config import PROMPT_TYPES, refuse_leftovers
 from .dialect import MODEL_PREFIX
 from .dialects import dialect_for
-from .words import PROMPT_TYPES, refuse_leftovers
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
 
-_TASKS = {"TOKEN_CLS": "tag", "CAUSAL_LM": "lm", "SEQ_2_SEQ_LM": "seq2seq"}  # what a PEFT directory is for; else classify
 _TASK_OF_CLASS = {"SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS"}  # by what follows "For"
 
 
@@ -47,10 +47,10 @@ def made_for(config: Mapping[str, Any], backbone: Backbone, directory: Path) -> 
 def task_of(config: Mapping[str, Any], backbone: Backbone, head: Head | None) -> str:
     """What a directory of PEFT's is for: what its head does; without one, what the backbone does."""
     if head is not None:
-        return "tag" if _task_type(config) == "TOKEN_CLS" else "classify"
+        return "tag" if _task_type(config) == "TOKEN_CLS" else backbone.family.task
     if backbone.generates:
         return "seq2seq" if backbone.family.encodes else "lm"
-    return _TASKS.get(str(config.get("task_type")), "classify")
+    return task_in_peft(config.get("task_type")) or "classify"
 
 
 def _task_type(config: Mapping[str, Any]) -> str | None:

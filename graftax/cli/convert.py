@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Optional
 
 import typer
 
 from ..errors import GraftaxError
 from .arguments import parse_adapter, split_names
+from .dataclass_options import options_from_fields
 from .options import (
     AdapterOption,
     AdaptersOption,
     AnyBackboneOption,
     BackboneOption,
+    ExactLoadingOptions,
     FormatName,
     LabelsOption,
     OutOption,
-    RevisionOption,
 )
 from .output import print_page
 
 
+@options_from_fields
 def merge(
     backbone: BackboneOption,
     adapter: AdapterOption,
     out: OutOption,
+    *,
     labels: LabelsOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
     any_backbone: AnyBackboneOption = False,
-    revision: RevisionOption = "main",
+    loading: ExactLoadingOptions,
 ) -> None:
     """Fold an adapter into the weights: a plain Hugging Face directory that transformers loads."""
     from ..models.load import load_backbone
     from ..serve.export import export_merged
 
     drift = export_merged(
-        load_backbone(backbone, revision=revision),
+        load_backbone(backbone, **asdict(loading)),
         parse_adapter(adapter).place,
         out,
         labels=split_names(labels),
@@ -45,10 +49,12 @@ def merge(
     print(f"{out}: largest difference of the logits to the unmerged adapter's {drift:.1e}")
 
 
+@options_from_fields
 def combine(
     backbone: BackboneOption,
     adapter: AdaptersOption,
     out: OutOption,
+    *,
     weight: Annotated[
         Optional[list[float]],
         typer.Option("--weight", "-w", help="Once per adapter, in their order. Default: equal, their sum 1."),
@@ -61,7 +67,7 @@ def combine(
     head: Annotated[int, typer.Option(help="The adapter (from 1) whose head and labels are kept; 0: no head.")] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
     any_backbone: AnyBackboneOption = False,
-    revision: RevisionOption = "main",
+    loading: ExactLoadingOptions,
 ) -> None:
     """Combine adapters into one LoRA, or turn one into a LoRA of another rank."""
     from ..adapters.combining import combine as combined
@@ -70,7 +76,7 @@ def combine(
 
     if not 0 <= head <= len(adapter):
         raise GraftaxError(f"--head {head}: there are {len(adapter)} adapters.")
-    loaded = load_backbone(backbone, revision=revision)
+    loaded = load_backbone(backbone, **asdict(loading))
     adapters = [load_adapter(parse_adapter(text).place, loaded, any_backbone=any_backbone) for text in adapter]
     weights = weight or [1.0 / len(adapters)] * len(adapters)
     settings: dict[str, Any] = {"rank": rank, "energy": energy, "density": density, "seed": seed}
@@ -79,22 +85,23 @@ def combine(
     print(f"{out}: a LoRA of rank {made.methods[0].size(next(iter(made.states['lora'])))}")
 
 
+@options_from_fields
 def export(
     backbone: BackboneOption,
     adapter: AdapterOption,
     out: OutOption,
+    *,
     format: Annotated[FormatName, typer.Option(help="Of the files written; graftax's are PEFT's where PEFT has the method.")],
     name: Annotated[Optional[str], typer.Option(help="The adapter's in `adapters`. Default: as --adapter.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
     any_backbone: AnyBackboneOption = False,
-    revision: RevisionOption = "main",
+    loading: ExactLoadingOptions,
 ) -> None:
     """Write an adapter as another library's files: those of AdapterHub's `adapters`, or graftax's and PEFT's."""
-    from ..adapters.files import load_adapter, save_adapter
-    from ..adapters.formats.adapterhub import export_adapter
+    from ..adapters.files import export_adapter, load_adapter, save_adapter
     from ..models.load import load_backbone
 
-    loaded = load_backbone(backbone, revision=revision)
+    loaded = load_backbone(backbone, **asdict(loading))
     named = parse_adapter(adapter)
     read = load_adapter(named.place, loaded, any_backbone=any_backbone)
     if format is FormatName.adapters:

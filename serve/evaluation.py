@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,15 +14,19 @@ from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, refuse_unfit
 from ..adapters.methods.head import HEADS
-from ..data.batches import Shape, plan_all, shape_alone
-from ..data.examples import Columns, Examples, read_examples
+from ..data.batches import plan_all
+from ..data.columns import Columns
+from ..data.examples import Examples
 from ..data.labels import each_name
-from ..data.rows import Rows
+from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
-from ..tasks.labelled import Answer, spelled, task_named
-from ..tasks.task import some_of
+from ..tasks.labelled import spelled
+from ..tasks.language import chats_in, holds_chats
+from ..tasks.reading import read_examples
+from ..tasks.registry import task_named
+from ..tasks.task import Answer, some_of
 from ..tasks.text_metrics import SCORES
 from ..typed import Location, held
 from .composition import Composition
@@ -29,11 +34,6 @@ from .confusion import Confusion
 from .generator import Generator, Prompt
 from .predictor import Predictor
 from .sampling import Sampling
-
-_TOKENS = 1024  # of a batch; but
-_ROWS = 8  # at least
-_NARROWEST = 64  # tokens of a row that texts share
-_SHORTEST = 4  # tokens of a text, for the room a batch has for texts
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,13 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     names, task = predictor.labels(name), predictor.task(name)
     if not names:
         raise GraftaxError(f"{name} has no head, so there is nothing to measure.")
-    examples = spelled(read_examples(data, columns, task.name, names), names)
+    examples = spelled(read_examples(data, columns, task, predictor.processor, names), names)
     occurring = Counter(each_name(examples.labels))
     unknown = {label: count for label, count in occurring.items() if label not in names}
     if unknown and len(unknown) == len(occurring):
         who, theirs = name or predictor.backbone.name, some_of(list(unknown))
         raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
-    rows = list(zip(examples.texts, examples.pairs, strict=True)) if examples.pairs else list(examples.texts)
-    answers = predictor.predict(rows, name)
+    answers = predictor.predict([predictor.processor.row_of(fields) for fields in _each(examples)], name)
     said = [Answer(answer.label, answer.score) for answer in answers]
     metrics = task.score(examples, said, names)
     if cut := sum(answer.cut for answer in answers):
@@ -104,64 +103,68 @@ def evaluate_language(
     """
     adapter = adapter_for(backbone, adapter)
     task = task_named(adapter.task)
-    if not task.headless:
+    if task.output.headed:
         raise GraftaxError(f"adapters of task {task.name!r} are measured by what a Predictor answers with them (`measure`).")
-    tokenizer = Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
-    length = length_for(adapter, backbone, backbone.config.max_tokens)
-    rows = task.rows(read_examples(data, columns, task.name), (), tokenizer, length)
-    found = outputs_of(backbone, adapter, rows)
-    return task.measure(rows, {i: task.answer(mine, (), rows.tokens[i]) for i, mine in found.items()}, ())
+    processor = Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
+    length = length_for(adapter, backbone, processor.max_length)
+    prepared = task.prepare(read_examples(data, columns, task, processor), (), processor, length)
+    found = outputs_of(backbone, adapter, prepared)
+    return task.measure(prepared, {i: task.answer(mine, (), prepared.items[i]) for i, mine in found.items()}, ())
 
 
-def outputs_of(backbone: Backbone, adapter: Adapter, rows: Rows) -> dict[int, np.ndarray]:
-    """What `Task.answer` reads of each text, an adapter's own task and classes: text -> outputs, in the order computed.
+def _each(examples: Examples) -> Iterator[dict[str, Any]]:
+    """The fields of each example."""
+    for values in zip(*examples.fields.values(), strict=True):
+        yield dict(zip(examples.fields, values, strict=True))
+
+
+def outputs_of(backbone: Backbone, adapter: Adapter, prepared: Prepared) -> dict[int, np.ndarray]:
+    """What `Task.answer` reads of each item, an adapter's own task and classes: item -> outputs, in the order computed.
 
     Adapters of one method and like sizes share a program.
     """
     task, classes = task_named(adapter.task), len(adapter.labels)
 
     def outputs(params: Any, state: Any, inputs: Any, labels: Any) -> jax.Array:
-        return task.outputs(backbone, params, state, inputs, labels)
+        return task.output.compute(backbone, params, state, inputs, labels)
 
     program = backbone.programs.setdefault((outputs_of, task.name), jax.jit(outputs))
-    layout, tokenizer = Layout.of([adapter], backbone.sites, bucket=True), Tokenizer.of(backbone)
+    layout = Layout.of([adapter], backbone.sites, bucket=True)
     state = jax.device_put(layout.stack(adapter, backbone.sites).state)
-    shape, found = _shape_of(rows, adapter), dict[int, np.ndarray]()
-    for planned in plan_all(rows.lengths, shape):
-        inputs = tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
-        outs = np.asarray(program(backbone.params, state, inputs, task.lay(rows, planned, shape, classes)))
-        found |= {i: mine if task.headless else mine[..., :classes] for i, mine in task.each(outs, rows, planned)}
+    shape = backbone.processor.shape_to_measure(prepared, alone=_alone(adapter))
+    found = dict[int, np.ndarray]()
+    for planned in plan_all(prepared.lengths, shape):
+        inputs = backbone.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)
+        labels = task.output.lay(prepared, planned, shape, classes)
+        outputs_laid = task.output.own(np.asarray(program(backbone.params, state, inputs, labels)), classes)
+        found |= dict(task.output.each(outputs_laid, prepared, planned))
     return found
 
 
-def pooled_of(backbone: Backbone, adapter: Adapter | None, rows: Rows) -> np.ndarray:
-    """The features that a classifier reads, `[texts, hidden]`, under an adapter without its head; None: of the backbone."""
+def pooled_of(backbone: Backbone, adapter: Adapter | None, prepared: Prepared) -> np.ndarray:
+    """The features that a classifier reads, `[items, hidden]`, under an adapter without its head; None: of the backbone."""
 
     def features(params: Any, state: Any, inputs: Any) -> jax.Array:
         out = backbone.encode(params, state, inputs)
         return out.pooled if backbone.family.head.features == "pooled" and out.pooled is not None else out.first
 
     program = backbone.programs.setdefault((pooled_of,), jax.jit(features))
-    tokenizer, state = Tokenizer.of(backbone), {}
+    state = {}
     if adapter is not None:
         refuse_unfit(adapter, backbone)
         whole = Layout.of([adapter], backbone.sites, bucket=True).stack(adapter, backbone.sites).state
         state = {name: tree for name, tree in whole.items() if name not in HEADS}
-    shape, found = _shape_of(rows, adapter), dict[int, np.ndarray]()
-    for planned in plan_all(rows.lengths, shape):
-        inputs = tokenizer.lay([rows.tokens[i] for i in planned.texts], planned.places, shape)
-        found |= dict(zip(planned.texts, np.asarray(program(backbone.params, state, inputs)), strict=False))
-    return np.stack([found[i] for i in range(len(rows))])
+    shape = backbone.processor.shape_to_measure(prepared, alone=_alone(adapter))
+    found = dict[int, np.ndarray]()
+    for planned in plan_all(prepared.lengths, shape):
+        inputs = backbone.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)
+        found |= dict(zip(planned.items, np.asarray(program(backbone.params, state, inputs)), strict=False))
+    return np.stack([found[i] for i in range(len(prepared))])
 
 
-def _shape_of(rows: Rows, adapter: Adapter | None) -> Shape:
-    """Of the batches in which rows are measured."""
-    methods = adapter.methods if adapter else ()
-    if rows.longest_target or any(method.adds_tokens or method.whole_text for method in methods):
-        return shape_alone(max(rows.lengths), _ROWS, rows.together, rows.longest_target)
-    tokens = max(_NARROWEST, 1 << (max(rows.wholes) - 1).bit_length())
-    count = max(_ROWS, _TOKENS // tokens)
-    return Shape(count * tokens // _SHORTEST, count, tokens, together=rows.together)
+def _alone(adapter: Adapter | None) -> bool:
+    """Whether a method needs every item in a batch row of its own."""
+    return any(method.adds_tokens or method.whole_text for method in (adapter.methods if adapter else ()))
 
 
 @held
@@ -187,8 +190,11 @@ def evaluate_generation(
     """
     if score not in SCORES:
         raise GraftaxError(f"unknown score {score!r}; there are {', '.join(SCORES)}.")
-    examples = read_examples(data, columns, "sft")
-    prompts, wanted = _questions(examples) if examples.hold_chats else (examples.texts, examples.pairs or ())
+    examples = read_examples(data, columns, task_named("sft"), generator.tokenizer)
+    if holds_chats(examples):
+        prompts, wanted = _questions(examples)
+    else:
+        prompts, wanted = list(examples.fields["prompt"]), list(examples.fields["completion"])
     said = [continuation.text for continuation in generator.generate(prompts, name, sampling)]
     return SCORES[score](said, wanted)
 
@@ -197,8 +203,7 @@ def _questions(chats: Examples) -> tuple[list[Prompt], list[str]]:
     """Each chat up to the assistant's last message, and that message."""
     prompts: list[Prompt] = []
     wanted = []
-    for i, messages in enumerate(chats.texts):
-        messages += chats.pairs[i] if chats.pairs else ()
+    for i, (messages, _) in enumerate(chats_in(chats)):
         turns = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns:
             raise GraftaxError(f"{chats.source}: row {i + 1} has no message of the assistant.")

@@ -1,0 +1,53 @@
+"""The methods that graftax brings. A new one is a file and a line here; the registry has them from the start."""
+
+from __future__ import annotations
+
+from ..method import Method
+from .adalora import AdaLoRA, Budgeted
+from .alora import ALoRA
+from .bitfit import BitFit
+from .boft import BOFT
+from .bottleneck import Bottleneck
+from .compacter import Compacter
+from .dora import DoRA
+from .fourierft import FourierFT
+from .full import Full
+from .fusion import Fusion
+from .gated import GatedBottleneck, GatedLoRA, GatedPrefix
+from .head import Head
+from .hira import HiRA
+from .hra import HRA
+from .ia3 import IA3
+from .invertible import Invertible
+from .ln_tuning import LayerNormTuning
+from .loha import LoHa
+from .lokr import LoKr
+from .lora import LoRA, OnResidual
+from .lora_fa import LoRAFA
+from .miss import MiSS
+from .observer import Observer
+from .oft import OFT
+from .p_tuning import PTuning
+from .prefix import Prefix
+from .prompt import PromptTuning
+from .randlora import RandLoRA
+from .reft import DiReFT, LoReFT
+from .registry import INNER, MADE, METHODS
+from .road import RoAd
+from .shira import SHiRA
+from .trainable_tokens import TrainableTokens
+from .vera import VeRA
+
+_CHOSEN: tuple[type[Method], ...] = (
+    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA),
+    *(OFT, BOFT, HRA, FourierFT, RoAd),
+    *(IA3, BitFit, LayerNormTuning, SHiRA, TrainableTokens),
+    *(Bottleneck, Compacter, Invertible),
+    *(Prefix, PromptTuning, PTuning),
+    *(LoReFT, DiReFT),
+    *(GatedLoRA, GatedBottleneck, GatedPrefix),
+    *(Full, Head),
+)
+METHODS.update({method.name: method for method in _CHOSEN})
+MADE.update({Fusion.name: Fusion})
+INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer)})

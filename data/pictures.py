@@ -1,0 +1,189 @@
+"""Pictures: what a cell of a row may hold as one, and its pixels.
+
+A cell holds a path, the bytes of a file, what `datasets` keeps of an `Image` (`{"bytes": ..., "path": ...}`), a Pillow image or
+an array of pixels, uint8 `[H, W]` or `[H, W, 1 or 3 or 4]`. Listing the rows only notes which it is (`picture_of`): a thousand
+photographs are gigabytes of pixels, and are decoded when something is made of them, one after another (`Picture.pixels`).
+
+Pixels are 8-bit RGB, made as transformers' image processors make them: the picture stands upright (EXIF says how it was held),
+what is transparent lies on white, greys and palettes become colours. Of 16 bits the upper 8 are taken. Whatever is wrong with
+a picture is one line that names it: data is often collected by machines, and one of thousands is half a download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import GraftaxError
+from ..json_files import read_bytes
+from ..paths import expect_file
+from .values import Unreadable, kind_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: Pillow's names of the formats that are read. It knows more; some of these run other programs (EPS), or are no pictures.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+#: How names of such files end.
+SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif"),
+    ]
+)
+_FILTERS = threading.Lock()  # those of warnings are the whole process's
+_MOST_BYTES = 1 << 28  # of a file
+MOST_PIXELS = 1 << 26  # of a picture: 200 MB as RGB; a small file can claim to hold far more
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of greys of that kind
+_CHANNELS = (1, 3, 4)  # of an array's last axis: grey, RGB, RGB with how opaque it is
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Picture:
+    """A picture that is not decoded yet."""
+
+    content: Path | bytes | np.ndarray | Image.Image
+    where: str = "a picture"  # what errors call it: its row, and its file where it has one
+
+    @property
+    def identity(self) -> str:
+        """The same for two pictures of one path, or of the same bytes or pixels."""
+        if isinstance(self.content, Path):
+            return str(self.content.absolute())
+        if isinstance(self.content, bytes):
+            return f"sha256 {hashlib.sha256(self.content).hexdigest()}"
+        pixels = self.pixels()
+        return f"sha256 {hashlib.sha256(pixels.tobytes()).hexdigest()} of {pixels.shape}"
+
+    def __repr__(self) -> str:
+        return f"Picture({self.identity})"
+
+    def pixels(self) -> np.ndarray:
+        """uint8 `[H, W, 3]`, RGB. Raises GraftaxError, which names the picture, where it is none that can be read."""
+        with _refusals(self.where):
+            if isinstance(self.content, np.ndarray):
+                return _rgb_of_array(self.content)
+            if isinstance(self.content, bytes):
+                return _decoded(self.content)
+            if isinstance(self.content, Path):
+                expect_file(self.content, f"{self.where}: no such file.")
+                return _decoded(read_bytes(self.content, _MOST_BYTES))
+            return _rgb_of(self.content)
+
+
+def picture_of(value: Any, where: str, folder: Path) -> Picture:
+    """The picture that a cell holds; nothing is opened yet.
+
+    Args:
+        where: the row, for errors.
+        folder: what relative paths are relative to.
+
+    Raises:
+        Unreadable: the value is no picture, nor says where one is.
+    """
+    if isinstance(value, Picture):
+        return value
+    if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
+        value = value["path"] if value["bytes"] is None else value["bytes"]
+    if isinstance(value, str | Path) and str(value).strip():
+        path = folder / value
+        return Picture(path, f"{where}: {path}")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return Picture(bytes(value), where)
+    if isinstance(value, np.ndarray):
+        _expect_pixels(value)
+        return Picture(value, where)
+    if "PIL.Image" in sys.modules and isinstance(value, sys.modules["PIL.Image"].Image):
+        return Picture(value, where)
+    raise Unreadable(f"{kind_of(value)} is no picture: give a path, bytes, a Pillow image or an array of pixels")
+
+
+def _expect_pixels(array: np.ndarray) -> None:
+    if array.dtype != np.uint8:
+        raise Unreadable(
+            f"an array of {array.dtype} is no picture: pixels are uint8, from 0 to 255 "
+            "(of numbers from 0 to 1: (255 * x).round().astype('uint8'))"
+        )
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _CHANNELS):
+        raise Unreadable(f"an array {list(array.shape)} is no picture: its axes are height, width and 1, 3 or 4 channels")
+    if 0 in array.shape:
+        raise Unreadable(f"an array {list(array.shape)} has no pixels")
+
+
+def _rgb_of_array(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 3 and array.shape[2] == 3:
+        return array
+    if array.ndim == 3 and array.shape[2] == 4:
+        from PIL import Image
+
+        return _rgb_of(Image.fromarray(np.ascontiguousarray(array)))
+    return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    if not data:
+        raise Unreadable("empty; there is not one byte")
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return _rgb_of(image)
+
+
+def _rgb_of(image: Image.Image) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    if image.width * image.height > MOST_PIXELS:
+        raise Unreadable(f"{image.width:,} x {image.height:,} pixels, and at most {MOST_PIXELS:,} are read")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # of which a camera's first is the photograph
+        raise Unreadable("an animation, or several pages; save one of its pictures")
+    sixteen_bits = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
+    if image.mode in ("I", "F") and not sixteen_bits:
+        raise Unreadable("its pixels have 32 bits; save it with 8")
+    image = ImageOps.exif_transpose(image)
+    if sixteen_bits:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow itself would make 255 of all above
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def _refusals(where: str) -> Iterator[None]:
+    """What Pillow raises of pictures, in a line each.
+
+    Its readers raise whatever comes up where a file is damaged (OSError, SyntaxError, struct.error, KeyError, ...), hence
+    `Exception`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
+    except GraftaxError:
+        raise
+    except Unreadable as error:
+        raise GraftaxError(f"{where}: {error}.") from None
+    except UnidentifiedImageError:
+        raise GraftaxError(f"{where}: no picture, or one that is damaged; read are {', '.join(_FORMATS)}.") from None
+    except Image.DecompressionBombError:
+        raise GraftaxError(f"{where}: it claims more pixels than the {MOST_PIXELS:,} that are read.") from None
+    except Exception as error:
+        raise GraftaxError(f"{where}: a damaged picture ({str(error) or type(error).__name__}).") from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """A block without Pillow's warnings: of oddities in files that it reads all the same, of sizes that are refused here."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,103 @@
+"""How the next token is chosen, for all rows of a batch on the device; what each row asks for is its `Sampling`.
+
+    z' = z / penalty where z > 0, z * penalty elsewhere      of tokens that the row holds (Keskar et al., arXiv:1909.05858)
+    p  = softmax(z' / temperature)                           and of p the `top_k` likeliest, the fewest that hold `top_p`
+                                                             (Holtzman et al., arXiv:1904.09751), those above `min_p` max p
+
+Every row draws from its own seed, so what it says does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..models.generation import Rules
+from .sampling import Sampling
+
+
+class Settings(NamedTuple):
+    """Those of every row, as data."""
+
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    penalty: Any
+    seed: Any
+    length_penalty: Any
+    early_stopping: Any
+
+    @classmethod
+    def of(cls, rows: Sequence[Sampling], count: int) -> Settings:
+        """In a batch of `count` rows; those that fill it up are greedy. `rows` are `under` the backbone's rules."""
+        filled = [*rows, *[Sampling().under(Rules())] * (count - len(rows))]
+        return cls(
+            np.array([s.temperature for s in filled], np.float32),
+            np.array([s.top_k for s in filled], np.int32),
+            np.array([s.top_p for s in filled], np.float32),
+            np.array([s.min_p for s in filled], np.float32),
+            np.array([s.repetition_penalty for s in filled], np.float32),
+            np.array([s.seed for s in filled], np.uint32),
+            np.array([s.length_penalty for s in filled], np.float32),
+            np.array([s.early_stopping for s in filled], bool),
+        )
+
+
+class Kind(NamedTuple):
+    """What some row of a batch asks for: the rest is not compiled."""
+
+    draws: bool
+    cuts: bool
+    penalises: bool
+
+    @classmethod
+    def of(cls, rows: Sequence[Sampling]) -> Kind:
+        draws = any(s.temperature > 0 for s in rows)
+        cuts = any(s.temperature > 0 and (s.top_k or s.top_p < 1.0 or s.min_p > 0.0) for s in rows)
+        return cls(draws, cuts, any(s.repetition_penalty != 1.0 for s in rows))
+
+
+def choose(kind: Kind, logits: jax.Array, settings: Settings, seen: jax.Array | None, number: jax.Array) -> jax.Array:
+    """The next token of every row, int32 `[rows]`.
+
+    `logits [rows, vocabulary]` float32; `seen` of that shape: the tokens a row holds, None where none is penalised;
+    `number [rows]`: how many it has drawn.
+    """
+    if seen is not None and kind.penalises:
+        logits = penalised(logits, seen, settings.penalty)
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    if not kind.draws:
+        return likeliest
+    scaled = logits / jnp.where(settings.temperature > 0, settings.temperature, 1.0)[:, None]
+    if kind.cuts:
+        scaled = jnp.where(_kept(scaled, settings), scaled, -jnp.inf)
+
+    def draw(seed: jax.Array, number: jax.Array, row: jax.Array) -> jax.Array:
+        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number.astype(jnp.uint32))
+        return jax.random.categorical(key, row).astype(jnp.int32)
+
+    drawn = jax.vmap(draw)(settings.seed, number, scaled)
+    return jnp.where(settings.temperature > 0, drawn, likeliest)
+
+
+def penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+    """With the tokens that are there already unlikelier; `penalty [rows]`."""
+    penalty = penalty[:, None]
+    return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def _kept(logits: jax.Array, settings: Settings) -> jax.Array:
+    """Which tokens may be drawn: those no less likely than the last one that each rule keeps."""
+    ranked = jnp.sort(logits, axis=-1, descending=True)
+    rank = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+    within = (settings.top_k[:, None] == 0) | (rank < settings.top_k[:, None])
+    chances = jax.nn.softmax(jnp.where(within, ranked, -jnp.inf), axis=-1)
+    within &= jnp.cumsum(chances, axis=-1) - chances < settings.top_p[:, None]
+    within &= chances >= settings.min_p[:, None] * chances[:, :1]
+    last = jnp.sum(within, axis=-1, dtype=jnp.int32) - 1
+    return logits >= jnp.take_along_axis(ranked, last[:, None], axis=-1)

@@ -1,0 +1,13 @@
+"""Tasks on pictures."""
+
+from __future__ import annotations
+
+from ..adapters.task_words import words_for
+from .labelled import Classify
+
+
+class ImageClassify(Classify):
+    """One label per picture: softmax cross-entropy."""
+
+    name = "image-classify"
+    words = words_for(name)

@@ -1,0 +1,171 @@
+"""The mistakes that `mutants.py` makes: each a text that its file has once, what is written instead, and tests that find it.
+
+Texts are short, and the tests the quickest that have to fail. Who changes such a line changes it here; who adds a rule that
+results hang on adds the mistake that somebody might make there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    file: str
+    old: str
+    new: str
+    tests: str  # as pytest is told them
+
+
+SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
+CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
+RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
+KEPT, LOWEST = f"{VALIDATION}::test_the_loss_decides_a_tie", f"{VALIDATION}::test_of_a_metric_that_falls_the_lowest_is_the_best"
+LOSSES = "tests/test_data_tasks.py::test_losses_equal_the_formulas"
+PREFERENCE = "tests/test_preference.py::test_loss_and_gradient_equal_torch"
+FILES, DISK, BANK = "tests/test_contract_files.py", "tests/test_disk.py", "tests/test_bank.py"
+FACTS = "tests/test_adapter_files.py"
+
+MUTATIONS = [
+    # -- a step of training
+    Mutation("train/step.py", "rise = jnp.minimum(1.0,", "rise = jnp.maximum(1.0,", SCHEDULES),
+    Mutation("train/step.py", "(now + 1.0)", "now", SCHEDULES),
+    Mutation("train/step.py", "(1.0 + jnp.cos(jnp.pi * done))", "(2.0 - 2.0 * done)", SCHEDULES),
+    Mutation("train/step.py", "[h.schedule]", "[0]", SCHEDULES),
+    Mutation("train/step.py", "round(recipe.warmup * total)", "int(recipe.warmup * total)", SCHEDULES),
+    Mutation("train/step.py", "jnp.where(rate > 0, g, 0.0)", "g", STEP),
+    Mutation("train/step.py", "jnp.minimum(1.0, slot.hyper.clip", "jnp.maximum(1.0, slot.hyper.clip", STEP),
+    Mutation("train/step.py", "u - slot.hyper.weight_decay * p", "u", STEP),
+    Mutation("train/step.py", "lr * rate *", "lr *", STEP),
+    Mutation("train/step.py", "slot.step >= begins", "slot.step > begins", STEP),
+    Mutation("train/step.py", "learning_rate(slot.hyper, slot.step)", "learning_rate(slot.hyper, slot.step + 1)", STEP),
+    Mutation("train/step.py", "live & finite &", "finite &", STEP),
+    Mutation("train/step.py", "live & finite &", "live &", STEP),
+    Mutation("train/step.py", "& ~slot.failed", "", STEP),
+    Mutation("train/step.py", "(live & ~finite)", "~finite", STEP),
+    Mutation("train/step.py", "slot.loss + loss", "loss", STEP),
+    Mutation("train/step.py", "slot.step.astype(jnp.uint32))", "jnp.uint32(0))", STEP),
+    Mutation("train/step.py", "jax.random.key(slot.hyper.seed,", "jax.random.key(0,", STEP),
+    Mutation("train/optimizer.py", "recipe.lora_plus if", "1.0 if", f"{RATES}::test_lora_plus"),
+    Mutation("train/optimizer.py", "layer_decay**below", "layer_decay", f"{RATES}::test_discriminative_rates"),
+    Mutation(
+        "train/optimizer.py",
+        "recipe.unfreeze * epoch",
+        "recipe.unfreeze",
+        f"{RATES}::test_a_layer_begins_after_whole_steps_of_its_epochs",
+    ),
+    # -- which epoch is kept, and when training ends
+    Mutation("train/queue.py", "reached > place.best", "reached >= place.best", KEPT),
+    Mutation("train/queue.py", "place.waited += 1", "pass", KEPT),
+    Mutation("train/queue.py", "place.waited >= patience", "place.waited > patience", KEPT),
+    Mutation("train/queue.py", '-scores["loss"]', 'scores["loss"]', KEPT),
+    Mutation("train/queue.py", "kept = place.best_epoch if", "kept = place.epoch if", KEPT),
+    Mutation("train/queue.py", "-1.0 if self.task.lower_is_better", "1.0 if self.task.lower_is_better", LOWEST),
+    Mutation(
+        "train/pack.py",
+        "self.best if job.val is not None else",
+        "",
+        f"{TRAINING}::test_best_epoch_is_kept_and_stops_early",
+    ),
+    # -- losses
+    Mutation("tasks/labelled.py", "classes, logits, -1e9", "classes, logits, 0.0", LOSSES),
+    Mutation("tasks/labelled.py", "(labels != IGNORE).astype(each.dtype)", "jnp.ones_like(each)", LOSSES),
+    Mutation("tasks/labelled.py", "- labels * logits", "- logits", LOSSES),
+    Mutation(
+        "tasks/preference.py",
+        "rewards[::2] - rewards[1::2]",
+        "rewards[1::2] - rewards[::2]",
+        PREFERENCE,
+    ),
+    # -- batches
+    Mutation("data/batches.py", "taken + length <=", "taken + length <", BATCHES),
+    Mutation("data/batches.py", "default_rng([seed, epoch])", "default_rng(seed)", BATCHES),
+    Mutation("data/batches.py", "begin += lengths[", "begin -= lengths[", BATCHES),
+    Mutation("data/batches.py", "len(batches[-1]) == most", "len(batches[-1]) > most", BATCHES),
+    # -- how a token is chosen
+    Mutation("serve/choice.py", "rank < settings.top_k", "rank <= settings.top_k", CHOOSING),
+    Mutation("serve/choice.py", "axis=-1) - chances <", "axis=-1) <", CHOOSING),
+    Mutation("serve/choice.py", "* chances[:, :1]", "", CHOOSING),
+    Mutation("serve/choice.py", "jnp.where(within, ranked, -jnp.inf)", "ranked", CHOOSING),
+    Mutation("serve/choice.py", "logits / penalty, logits * penalty", "logits / penalty, logits / penalty", CHOOSING),
+    Mutation("serve/choice.py", "number.astype(jnp.uint32)", "jnp.uint32(0)", CHOOSING),
+    Mutation("serve/choice.py", "logits / jnp.where(settings.temperature", "logits * jnp.where(settings.temperature", CHOOSING),
+    Mutation("serve/choice.py", "settings.temperature > 0, drawn", "settings.temperature >= 0, drawn", CHOOSING),
+    # -- who sees whom
+    Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
+    Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),
+    Mutation("models/ops.py", "scale * math.sqrt(size)", "scale", MASKS),
+    Mutation("models/decoder.py", "positions[:, None, :] <= positions", "positions[:, None, :] >= positions", MASKS),
+    Mutation("models/decoder.py", "own &= segments[:, :, None] ==", "own &= segments[:, :, None] >=", MASKS),
+    Mutation("models/decoder.py", "< c.window", "<= c.window", MASKS),
+    Mutation("models/encoder.py", "own = segments[:, :, None] ==", "own = segments[:, :, None] >=", MASKS),
+    Mutation("models/encoder.py", "View(mask[:, None],", "View(jnp.ones_like(mask)[:, None],", MASKS),
+    Mutation(
+        "adapters/methods/prefix.py",
+        '{"mask": np.zeros(size, bool)}',
+        '{"mask": np.ones(size, bool)}',
+        "tests/test_contract_sharing.py::test_sizes_share_a_program",
+    ),
+    # -- files
+    Mutation(
+        "adapters/directory.py",
+        "facts.sha256 not in (None,",
+        "facts.sha256 in (None,",
+        f"{FILES}::test_damaged_weights_are_refused",
+    ),
+    Mutation(
+        "adapters/files.py",
+        "if not any_backbone and fingerprint",
+        "if any_backbone and fingerprint",
+        f"{FILES}::test_other_backbone_is_refused",
+    ),
+    Mutation(
+        "adapters/files.py",
+        "if facts.methods and config_is_ours",
+        "if facts.methods",
+        f"{FILES}::test_an_edited_peft_config_counts",
+    ),
+    Mutation(
+        "adapters/facts.py", "if schema != SCHEMA", "if schema == 0", f"{FACTS}::test_a_file_that_lies_is_refused_in_a_line"
+    ),
+    Mutation(
+        "adapters/facts.py",
+        "math.isfinite(metric) else None",
+        "math.isfinite(metric) else 0.0",
+        f"{FACTS}::test_metrics_may_be_no_numbers_and_the_file_is_json_all_the_same",
+    ),
+    Mutation(
+        "graftax/disk.py",
+        "if path.exists() and not overwrite",
+        "if False",
+        f"{DISK}::test_disk_refuses_what_it_must_not_replace",
+    ),
+    Mutation(
+        "graftax/disk.py",
+        "old.rename(path)\n                raise",
+        "raise",
+        f"{DISK}::test_a_directory_is_replaced_whole_or_not_at_all",
+    ),
+    Mutation("train/journal.py", "there[:offset]", "there", "tests/test_resuming.py::test_resume_in_process"),
+    # -- the bank
+    Mutation(
+        "serve/bank.py", "range(1, self._capacity + 1)", "range(self._capacity + 1)", f"{BANK}::test_a_free_slot_is_used_again"
+    ),
+    Mutation(
+        "serve/bank.py",
+        "if slots[name] < self._capacity",
+        "if slots[name] <= self._capacity",
+        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+    ),
+    Mutation(
+        "serve/bank.py",
+        "self._slots if name in self._slots else",
+        "",
+        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+    ),
+    Mutation(
+        "serve/bank.py",
+        "leaf.at[:, slot].set(own)",
+        "leaf.at[:, slot].add(own)",
+        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+    ),
+]

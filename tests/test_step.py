@@ -1,0 +1,127 @@
+"""One optimizer step of one adapter, by hand: clipping, decay, rates, and who takes part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from cases import random_adapter
+from contract import a_slot
+
+from graftax import LoRA, Recipe
+from graftax.adapters.adapter import Layout, Stacked
+from graftax.models.backbone import Backbone
+from graftax.tasks.registry import task_named
+from graftax.train.step import Programs, SlotState, hyper, start
+
+#: Two leaves, of two and one numbers; the learning rate is 0.5 throughout.
+BEFORE, GRADIENT = {"a": [1.0, 2.0], "b": [-4.0]}, {"a": [3.0, 0.0], "b": [4.0]}
+
+State = dict[str, Any]
+Step = Callable[..., SlotState]
+
+
+def tree(leaves: dict[str, Any], dtype: Any = np.float32) -> State:
+    """Leaves at one site of one method, which makes nothing of them beside its forward pass."""
+    return {"site": {"lora": {name: np.asarray(values, dtype) for name, values in leaves.items()}}}
+
+
+def numbers(state: State) -> dict[str, list[float]]:
+    return {name: np.asarray(leaf).tolist() for name, leaf in state["site"]["lora"].items()}
+
+
+@pytest.fixture(scope="module")
+def step(tiny: Backbone) -> Step:
+    """One step of plain gradient descent, from `BEFORE` along `GRADIENT` unless told otherwise; one program for all."""
+    update = jax.jit(Programs(tiny, task_named("classify"), slots=1, optimizer="sgd").update_one)
+
+    def take(
+        gradient: dict[str, Any] = GRADIENT,
+        *,
+        at: int = 0,
+        loss: float = 2.0,
+        live: bool = True,
+        failed: bool = False,
+        rate: dict[str, Any] | None = None,
+        begins: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> SlotState:
+        recipe = Recipe(**{"lr": 0.5, "schedule": "constant", "warmup": 0.0, "clip": None, **settings})
+        rates = tree(rate or {"a": [1.0], "b": [1.0]}), tree(begins or {"a": [0], "b": [0]}, np.int32)
+        begun = start(Stacked(tree(BEFORE), tree({}), rates[0]), rates, hyper(recipe, total=10, classes=2), "sgd")
+        slot = begun._replace(step=np.int32(at), loss=np.float32(7.0), failed=np.bool_(failed))
+        return update(slot, np.float32(loss), tree(gradient), np.bool_(live))
+
+    return take
+
+
+def test_down_the_gradient(step: Step) -> None:
+    after = step()
+    assert numbers(after.trainable) == {"a": [-0.5, 2.0], "b": [-6.0]}
+    assert (int(after.step), float(after.loss), bool(after.failed)) == (1, 9.0, False)
+
+
+@pytest.mark.parametrize(("clip", "scale"), [(1.0, 0.2), (2.5, 0.5), (5.0, 1.0), (20.0, 1.0), (None, 1.0)])
+def test_the_norm_over_all_leaves_is_clipped(step: Step, clip: float | None, scale: float) -> None:
+    """The gradient's norm is 5; one below the limit is left alone."""
+    after = numbers(step(clip=clip).trainable)
+    np.testing.assert_allclose(after["a"], [1.0 - 0.5 * 3.0 * scale, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(after["b"], [-4.0 - 0.5 * 4.0 * scale], rtol=1e-6)
+
+
+def test_decay_is_of_the_weights_and_of_no_gradient(step: Step) -> None:
+    """Decoupled (Loshchilov & Hutter): lr * decay * p, and not clipped."""
+    after = numbers(step({"a": [0.0, 0.0], "b": [0.0]}, weight_decay=0.25, clip=1e-3).trainable)
+    assert after == {"a": [1.0 - 0.125, 2.0 - 0.25], "b": [-4.0 + 0.5]}
+
+
+def test_the_schedule_is_at_the_slots_own_step(step: Step) -> None:
+    assert numbers(step(at=0, warmup=0.4).trainable)["b"] == [-4.0 - 0.5 * 0.25 * 4.0]
+    assert numbers(step(at=5, schedule="linear").trainable)["b"] == [-4.0 - 0.5 * 0.5 * 4.0]
+
+
+def test_leaves_at_rates_of_their_own(step: Step) -> None:
+    """A leaf at three times the rate moves, and decays, three times as far."""
+    after = numbers(step(rate={"a": [3.0], "b": [1.0]}, weight_decay=0.5).trainable)
+    assert after == {"a": [1.0 - 1.5 * (3.0 + 0.5), 2.0 - 1.5 * 1.0], "b": [-4.0 - 0.5 * (4.0 - 2.0)]}
+
+
+def test_filling_neither_moves_nor_counts_in_the_norm(step: Step) -> None:
+    after = numbers(step(rate={"a": [0.0], "b": [1.0]}, weight_decay=0.25, clip=2.0).trainable)
+    assert after == {"a": [1.0, 2.0], "b": [-4.0 - 0.5 * (2.0 - 1.0)]}
+
+
+@pytest.mark.parametrize(("at", "trains"), [(2, False), (3, True), (4, True)])
+def test_a_leaf_begins_at_its_step(step: Step, at: int, trains: bool) -> None:
+    after = numbers(step(at=at, begins={"a": [0], "b": [3]}, weight_decay=0.5).trainable)
+    assert after["a"] == [1.0 - 0.5 * 3.5, 2.0 - 0.5 * 1.0]
+    assert after["b"] == ([-4.0 - 0.5 * 2.0] if trains else [-4.0])
+
+
+@pytest.mark.parametrize("why", ["idle", "failed before", "loss", "gradient", "gradient, idle"])
+def test_who_takes_no_step_keeps_every_bit(step: Step, why: str) -> None:
+    """An idle slot is not failed by what is computed for it, and a failed one stays so."""
+    gradient = {"a": [np.nan, 0.0], "b": [1.0]} if "gradient" in why else GRADIENT
+    loss = np.inf if why == "loss" else 2.0
+    after = step(gradient, at=4, loss=loss, live="idle" not in why, failed=why == "failed before", weight_decay=0.5)
+    assert numbers(after.trainable) == BEFORE
+    assert (int(after.step), float(after.loss), bool(after.failed)) == (4, 7.0, "idle" not in why)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_what_is_dropped_is_of_the_seed_and_the_step(tiny: Backbone, dropout: float) -> None:
+    """The loss of one slot at two steps and under two seeds: four values where something is dropped, else one."""
+    adapter = random_adapter(tiny, (LoRA(r=2, alpha=30.0, dropout=dropout),))
+    slot, batch = a_slot(tiny, adapter, Layout.of([adapter], tiny.sites, bucket=True))
+    loss = jax.jit(Programs(tiny, task_named("classify"), slots=1, dropout=True).loss)
+
+    def found(seed: int, at: int) -> float:
+        changed = slot._replace(step=np.int32(at), hyper=slot.hyper._replace(seed=np.uint32(seed)))
+        return float(loss(slot.trainable, tiny.params, tiny.layers, changed, batch))
+
+    losses = [found(seed, at) for seed in (0, 1) for at in (0, 1)]
+    assert found(0, 1) == losses[1]
+    assert len({*losses}) == (4 if dropout else 1)
