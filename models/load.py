@@ -91,7 +91,7 @@ def load_backbone(
         "directory": str(directory),
         "hf_config": raw,
     }
-    backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, fingerprint=fingerprint, **known)
+    backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)
     return replace(backbone, own_head=head_of(backbone, raw, tensors))
 
 
