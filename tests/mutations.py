@@ -160,7 +160,7 @@ MUTATIONS = [
         "serve/bank.py",
         "self._slots if name in self._slots else",
         "",
-        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+        f"{BANK}::test_one_of_the_same_name_has_its_slot",
     ),
     Mutation(
         "serve/bank.py",

@@ -105,6 +105,13 @@ def test_a_free_slot_is_used_again(backbone: Backbone) -> None:
         bank.remove("1")
 
 
+def test_one_of_the_same_name_has_its_slot(backbone: Backbone) -> None:
+    bank = Bank(backbone, capacity=4)
+    for name, seed in (("a", 1), ("b", 2), ("a", 3)):
+        bank.add(name, lora(backbone, seed))
+    assert (bank.slot("a"), bank.slot("b"), len(bank)) == (1, 2, 2)
+
+
 @pytest.mark.parametrize("name", [None, "", 3, ("a",)])
 def test_a_name_is_a_text(name: Any, backbone: Backbone) -> None:
     """None stands for no adapter: under that name one could never be asked for."""
