@@ -141,6 +141,9 @@ def main() -> None:
     here, there = str(ROOT), str(chosen.other.resolve())
     name = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=there, capture_output=True, text=True).stdout.strip()
     for work in (step, many, mixed, swap, generation):
+        for folder in (here, there):  # a process that has compiled is slower for it: both sides are to find their programs
+            worker = Worker(work, folder=folder)
+            worker.step(), worker.close()
         found = duel(Worker(work, folder=here), Worker(work, folder=there), chosen.repeats)
         report(row(f"{work.__name__}, against {name}", found, "both columns graftax (`versions.py`)"))
     assert DATA.is_dir()
