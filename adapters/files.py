@@ -63,7 +63,7 @@ def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Bac
     adapter = adapter_for(backbone, adapter, name=f"{directory}: not saved")
     adapter = adapter.finished()
     config = peft_writing.config_of(adapter, backbone)
-    tensors = _own_tensors(adapter) if config is None else peft_writing.tensors_of(adapter)
+    tensors = _own_tensors(adapter) if config is None else peft_writing.tensors_of(adapter, backbone)
     config = config or _own_config(adapter)
     data = save(tensors, metadata={"format": "pt"})
     facts = Facts(

@@ -31,7 +31,7 @@ from ...methods.head import Head
 from ...methods.lora import LoRA
 from ...methods.trainable_tokens import TrainableTokens
 from ...patterns import matches
-from ...sites import LM_HEAD, WEIGHTS, Site
+from ...sites import ARRAYS, LM_HEAD, WEIGHTS, Site
 from .config import read_targets
 from .dialect import MODEL_PREFIX, file_key
 from .dialects import dialect_of
@@ -47,6 +47,9 @@ WRAPPED = "base_layer"  # what PEFT calls the module itself where its method act
 ADAPTER = "token_adapter"  # what it calls trained rows beside another method
 _INSERTED = frozenset((WRAPPED, ADAPTER))
 _COPY = ".modules_to_save."  # what it calls a module's trained copy, which a file has under the module's own name
+STATISTICS = ("running_mean", "running_var")  # of a batch norm, which a file has beside its weights,
+TRAINED = "num_batches_tracked"  # with the number of batches that they were taken of
+_TUNED = "ln_tuning_layers"  # what it calls the trained copy of a norm
 _REPLACED = "original_module"  # and the module in whose place that answers
 
 
@@ -91,7 +94,7 @@ def _change(site: Site, field: str, saved: np.ndarray) -> np.ndarray:
 
 def _keys(site: Site) -> dict[str, str]:
     """The key of each of a site's weights, by its field."""
-    fields = [field for field in WEIGHTS[site.kind]._fields if field != "bias" or site.biased]
+    fields = [field for field in ARRAYS[site.kind] if field != "bias" or site.biased]
     return {field: file_key(site, _SUFFIX[field]) for field in fields}
 
 
@@ -144,11 +147,16 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     """The tensors of a file of PEFT's under the names that modules have in the base model.
 
     Of a table that also projects to the vocabulary, a file may hold one copy that stands for both places (a `base_layer`), or
-    trained rows twice: here each place has its copy, and the rows are there once.
+    trained rows twice: here each place has its copy, and the rows are there once. Statistics of a batch norm have their names
+    in the base model, wherever the file has a copy.
     """
     found = {}
     for key, tensor in tensors.items():
         parts = key.split(".")
+        if parts[-1] == TRAINED:
+            continue
+        if parts[-1] in STATISTICS:
+            key = ".".join(part for part in parts if part not in (WRAPPED, _TUNED))
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
     if not backbone.config.tied:
@@ -214,7 +222,7 @@ def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Metho
     if options.bias != "none":
         trained = sites if options.bias == "all" else body.select(sites)
         said = f"bias={options.bias!r}"
-        wanted |= {file_key(site, "bias"): said for site in trained if site.biased and site.kind in ("linear", "norm")}
+        wanted |= {file_key(site, "bias"): said for site in trained if site.biased and site.kind in BitFit.acts_on}
     missing = [f"{said} but no tensor {key}" for key, said in wanted.items() if key not in tensors]
     if missing:
         more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -240,10 +248,13 @@ def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -
         if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
             name = options.saves(module)
             said = f"modules_to_save={name!r}: " if name else ""
+            if suffix in STATISTICS:
+                raise GraftaxError(f"{said}{key} is not this backbone's: a batch norm's statistics are frozen here. {_MOVED}")
             raise GraftaxError(f"{said}{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
     return kept
 
 
+_MOVED = "PEFT trains with them in motion unless the model's batch norms are in `eval()`."
 _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the same way (docs/training.md)."
 
 

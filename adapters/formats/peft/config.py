@@ -19,7 +19,7 @@ from ....errors import GraftaxError
 from ....typed import checked, kinds_of
 from ...method import Targets
 from ...patterns import fullmatch, matches
-from ...sites import LM_HEAD, Site
+from ...sites import LM_HEAD, WEIGHTS, Site
 
 #: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
 PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
@@ -72,7 +72,7 @@ def targets_of(targets: Targets, chosen: Sequence[Site], sites: Sequence[Site]) 
     """`target_modules`: the user's own targets; for a default, the shortest names that mean the chosen sites and no other."""
     if targets is not None:
         return targets if isinstance(targets, str) else list(targets)
-    modules = {site.path for site in sites if site.kind in ("linear", "embedding", "norm")}
+    modules = {site.path for site in sites if site.kind in WEIGHTS}
     wanted = {site.path for site in chosen}
     for names in ({site.path.rpartition(".")[2] for site in chosen}, {site.within for site in chosen}):
         if {path for path in modules if matches(tuple(names), path)} == wanted:

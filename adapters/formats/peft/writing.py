@@ -20,7 +20,7 @@ from ...methods.head import FIRST, Head
 from ...methods.trainable_tokens import TrainableTokens
 from ...sites import IN_OUT, LM_HEAD, Site
 from ...task_words import words_for
-from .beside import ADAPTER, WRAPPED, codecs_of
+from .beside import ADAPTER, STATISTICS, TRAINED, WRAPPED, codecs_of
 from .config import PROMPT_TYPES
 from .dialect import MODEL_PREFIX, file_key
 from .dialects import dialect_of
@@ -60,12 +60,12 @@ def config_of(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     }
 
 
-def tensors_of(adapter: Adapter) -> dict[str, np.ndarray]:
+def tensors_of(adapter: Adapter, backbone: Backbone) -> dict[str, np.ndarray]:
     """The tensors of an adapter that PEFT can express, by key."""
     body, beside = _body_and_beside(adapter.methods)
     assert body is not None
     codecs = codecs_of(adapter.methods)
-    tensors: dict[str, np.ndarray] = {}
+    tensors = _statistics(beside, adapter.states, backbone)
     for method in adapter.methods:
         exported = codecs[method.key].export(adapter.held(method))
         if method in beside:
@@ -74,6 +74,19 @@ def tensors_of(adapter: Adapter) -> dict[str, np.ndarray]:
             exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
         tensors |= exported
     return tensors
+
+
+def _statistics(beside: Sequence[Method], states: Mapping[str, Collection[Site]], backbone: Backbone) -> dict[str, np.ndarray]:
+    """Of the batch norms that are saved whole: PEFT asks of a file all that such a module holds, be it trained or not."""
+    whole = {site.path for method in beside if isinstance(method, Full) for site in states[method.key]}
+    found: dict[str, np.ndarray] = {}
+    for weight in backbone.weights if whole else ():
+        module, _, name = backbone.family.task_path(weight.key).rpartition(".")
+        if name in STATISTICS and module in whole:
+            statistic = backbone.arrays()[weight.name][... if weight.layer is None else weight.layer]
+            found[f"{MODEL_PREFIX}{module}.{name}"] = np.asarray(statistic, np.float32)
+            found[f"{MODEL_PREFIX}{module}.{TRAINED}"] = np.array(0)
+    return found
 
 
 def _top(module: str) -> str:
