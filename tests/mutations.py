@@ -103,7 +103,7 @@ MUTATIONS = [
         "adapters/methods/prefix.py",
         '{"mask": np.zeros(size, bool)}',
         '{"mask": np.ones(size, bool)}',
-        "tests/test_contract_sharing.py::test_sizes_share_a_program",
+        f"{BANK}::test_a_row_without_an_adapter_is_the_backbones_beside_any",
     ),
     # -- files
     Mutation(
@@ -145,7 +145,12 @@ MUTATIONS = [
         "raise",
         f"{DISK}::test_a_directory_is_replaced_whole_or_not_at_all",
     ),
-    Mutation("train/journal.py", "there[:offset]", "there", "tests/test_resuming.py::test_resume_in_process"),
+    Mutation(
+        "train/journal.py",
+        "there[:offset]",
+        "there",
+        "tests/test_resuming.py::test_lines_behind_the_checkpoint_are_written_again",
+    ),
     # -- the bank
     Mutation(
         "serve/bank.py", "range(1, self._capacity + 1)", "range(self._capacity + 1)", f"{BANK}::test_a_free_slot_is_used_again"
@@ -154,13 +159,13 @@ MUTATIONS = [
         "serve/bank.py",
         "if slots[name] < self._capacity",
         "if slots[name] <= self._capacity",
-        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+        f"{BANK}::test_a_full_bank_grows_before_it_is_written",
     ),
     Mutation(
         "serve/bank.py",
         "self._slots if name in self._slots else",
         "",
-        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+        f"{BANK}::test_one_of_the_same_name_has_its_slot",
     ),
     Mutation(
         "serve/bank.py",
