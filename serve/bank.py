@@ -88,7 +88,7 @@ class Bank:
 
     def _built(self, layout: Layout, capacity: int, held: Mapping[int, Adapter]) -> tuple[dict[str, Any], State]:
         """The weights at a layout's sites, and every leaf anew with what the slots hold."""
-        frozen = {slot.name: self.backbone.frozen_at(self.backbone.params, slot.name) for slot in layout.slots}
+        frozen = {space.name: self.backbone.frozen_at(self.backbone.params, space.name) for space in layout.spaces}
         nothing = layout.stack(None, self.backbone.sites).state
         shapes = jax.eval_shape(partial(prepared, structure=self.backbone.structure), nothing, frozen)
 

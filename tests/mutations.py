@@ -49,11 +49,11 @@ MUTATIONS = [
     Mutation("train/optimizer.py", "layer_decay**below", "layer_decay", f"{RATES}::test_discriminative_rates"),
     Mutation("train/optimizer.py", "recipe.unfreeze * epoch", "recipe.unfreeze", f"{RATES}::test_gradual_unfreezing"),
     # -- which epoch is kept, and when training ends
-    Mutation("train/queue.py", "reached > place.best", "reached >= place.best", KEPT),
-    Mutation("train/queue.py", "place.waited += 1", "pass", KEPT),
-    Mutation("train/queue.py", "place.waited >= patience", "place.waited > patience", KEPT),
+    Mutation("train/queue.py", "reached > bookmark.best", "reached >= bookmark.best", KEPT),
+    Mutation("train/queue.py", "bookmark.waited += 1", "pass", KEPT),
+    Mutation("train/queue.py", "bookmark.waited >= patience", "bookmark.waited > patience", KEPT),
     Mutation("train/queue.py", '-scores["loss"]', 'scores["loss"]', KEPT),
-    Mutation("train/queue.py", "kept = place.best_epoch if", "kept = place.epoch if", KEPT),
+    Mutation("train/queue.py", "kept = bookmark.best_epoch if", "kept = bookmark.epoch if", KEPT),
     Mutation("train/queue.py", "-1.0 if self.task.lower_is_better", "1.0 if self.task.lower_is_better", LOWEST),
     Mutation(
         "train/pack.py",

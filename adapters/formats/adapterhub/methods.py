@@ -37,7 +37,7 @@ from ..peft import words as peft
 from .bottlenecks import BottleneckWords, CompacterWords, read_bottleneck
 from .lora import IA3Words, LoRAWords, read_lora
 from .tokens import PrefixWords, PromptWords, read_prefix, read_prompt
-from .words import AtSites, Place, Tensors, Words
+from .words import AtSites, Context, Tensors, Words
 
 #: Settings that say how an adapter began or is trained, or that count only with others that are refused, or in decoders.
 _NEUTRAL = frozenset(
@@ -63,11 +63,11 @@ class GatedWords(Words):
         """Of a gate's module."""
         if isinstance(self.inner, AtSites):
             return f"{self.inner.stem(site)}.gate"
-        return f"{site.path}.prefix_tuning.prefix_gates.{self.place.name}"
+        return f"{site.path}.prefix_tuning.prefix_gates.{self.context.name}"
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
         if isinstance(self.method, GatedLoRA) and any(self.method.scale(site) != 1.0 for site in chosen):
-            raise self.place.refuse("a gated LoRA has the scale 1 there; train it with alpha = r")
+            raise self.context.refuse("a gated LoRA has the scale 1 there; train it with alpha = r")
         return self.inner.config(chosen) | {"use_gating": True}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
@@ -95,19 +95,19 @@ def _without_gates(states: Mapping[Site, Leaves]) -> dict[Site, Leaves]:
 
 
 def _read_gates(words: Words, config: dict[str, Any]) -> Words:
-    place, method = words.place, words.method
+    context, method = words.context, words.method
     if type(method) not in GATED:
-        raise place.refuse(f"not supported: use_gating=True with {method.name}")
+        raise context.refuse(f"not supported: use_gating=True with {method.name}")
     if isinstance(method, LoRA):
         method = replace(method, alpha=float(method.r))  # alpha says nothing there
     if isinstance(method, Prefix) and not config.pop("shared_gating", True):
-        raise place.refuse("not supported: shared_gating=False; graftax has one gate for keys and values")
-    return GatedWords(gated(method), place, words)
+        raise context.refuse("not supported: shared_gating=False; graftax has one gate for keys and values")
+    return GatedWords(gated(method), context, words)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
 
-_READERS: dict[Any, Callable[[dict[str, Any], Place], Words]] = {
+_READERS: dict[Any, Callable[[dict[str, Any], Context], Words]] = {
     None: read_bottleneck,
     "prefix_tuning": read_prefix,
     "prompt_tuning": read_prompt,
@@ -124,34 +124,34 @@ WORDS: dict[type[Method], type[Words]] = {
 }
 
 
-def read_methods(config: dict[str, Any], place: Place, faulty_scale: bool = False) -> list[Words]:
+def read_methods(config: dict[str, Any], context: Context, faulty_scale: bool = False) -> list[Words]:
     """The methods that a config means, in words; `faulty_scale`: a LoRA was trained at scale 1, whatever its alpha."""
     kind = config.get("architecture")
     if kind == "union":
-        return [words for part in config["configs"] for words in read_methods(dict(part), place, faulty_scale)]
+        return [words for part in config["configs"] for words in read_methods(dict(part), context, faulty_scale)]
     if kind not in _READERS:
         known = ", ".join(str(name or "bottleneck") for name in (*_READERS, "union"))
-        raise place.refuse(f"architecture {kind!r} is not supported; supported are {known}")
+        raise context.refuse(f"architecture {kind!r} is not supported; supported are {known}")
     if kind == "lora" and faulty_scale:
         config["alpha"] = config.get("r", 8)
     has_gates = config.pop("use_gating", False)
-    words = _READERS[kind](config, place)
+    words = _READERS[kind](config, context)
     if has_gates:
         words = _read_gates(words, config)
-    peft.refuse_leftovers(config, place.where, _NEUTRAL)
+    peft.refuse_leftovers(config, context.where, _NEUTRAL)
     return [words]
 
 
-def words_of(method: Method, states: Mapping[Site, tuple[Leaves, Leaves]], place: Place) -> Words:
+def words_of(method: Method, states: Mapping[Site, tuple[Leaves, Leaves]], context: Context) -> Words:
     """A method in words; an error where the library has no such method."""
     words = WORDS.get(type(method))
     if words is None:
         known = ", ".join(cls.name for cls in WORDS)
-        raise place.refuse(f"{method.name} cannot be written for it; {known} can")
+        raise context.refuse(f"{method.name} cannot be written for it; {known} can")
     if isinstance(method, Gated):
         without = plain(method)
-        return GatedWords(method, place, words_of(without, {}, place))
+        return GatedWords(method, context, words_of(without, {}, context))
     if words is CompacterWords:
         rules = [own["rule"] for own, _ in states.values()]
-        return CompacterWords(method, place, all(np.array_equal(rule, rules[0]) for rule in rules))
-    return words(method, place)
+        return CompacterWords(method, context, all(np.array_equal(rule, rules[0]) for rule in rules))
+    return words(method, context)
