@@ -18,7 +18,6 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..tasks.task import Task
 from .begun import Begun, digest_of, machine
-from .run_checkpoint import Checkpoints
 from .job import Job
 from .journal import Metrics
 from .kinds import by_kind
@@ -26,6 +25,7 @@ from .pack import Bookmark, Pack
 from .pack_size import choose_pack_size
 from .progress import Progress
 from .result import Result, Timer
+from .run_checkpoint import Checkpoints
 
 
 class Interrupted(GraftaxError):
