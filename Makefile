@@ -59,8 +59,6 @@ lint: $(VENV)/.ready-test
 types: $(VENV)/.ready-test
 	$(BIN)/mypy
 
-.PHONY: docs tutorials
-
 docs: $(VENV)/.ready-docs
 	$(BIN)/python tests/build_docs.py
 

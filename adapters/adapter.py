@@ -73,6 +73,11 @@ class Adapter(Shown):
         made = [method.finished(self.states[method.key]) for method in self.methods]
         return replace(self, methods=tuple(method for method, _ in made), states={method.key: own for method, own in made})
 
+    def held(self, method: Method) -> dict[Site, Leaves]:
+        """What a file holds of one of its methods, by site: the trainable leaves and the buffers (`Method.held`)."""
+        states = self.states[method.key].items()
+        return {site: own | {name: fixed[name] for name in method.buffers(site)} for site, (own, fixed) in states}
+
     def facts(self) -> dict[str, Any]:
         body = "+".join(method.name for method in self.methods)
         known = {"labels": self.labels, "metrics": self.metrics, "fingerprint": (self.fingerprint or "")[:12]}

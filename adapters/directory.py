@@ -94,7 +94,7 @@ def parse_tensors(data: bytes, file: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-class Words(Protocol):
+class Codec(Protocol):
     """A method's leaves as the tensors of a file, by key, and back."""
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]: ...
@@ -107,13 +107,13 @@ def states_of(
     tensors: Mapping[str, np.ndarray],
     sites: Sequence[Site],
     where: Path | str,
-    words: Mapping[str, Words],
+    codecs: Mapping[str, Codec],
     *,
     buffers: bool = False,
 ) -> SiteStates:
     """Leaves at every site; what is missing, extra or misshapen is named, all at once.
 
-    `words`: of every method, by its key. `buffers`: whether the file is sure to hold those of the methods (`Method.buffers`).
+    `codecs`: of every method, by its key. `buffers`: whether the file is sure to hold those of the methods (`Method.buffers`).
     """
     try:
         blank = {method.key: {site: method.held(site) for site in method.select(sites)} for method in methods}
@@ -122,7 +122,7 @@ def states_of(
     _refuse_sizes(methods, blank, tensors, where, buffers)
     expected: dict[str, np.ndarray] = {}
     for method in methods:
-        expected |= words[method.key].export(blank[method.key])
+        expected |= codecs[method.key].export(blank[method.key])
     problems = [f"missing {key}" for key in sorted(expected.keys() - tensors.keys())]
     problems += [f"unexpected {key}" for key in sorted(tensors.keys() - expected.keys())]
     problems += [
@@ -140,7 +140,7 @@ def states_of(
         raise GraftaxError(f"{where}: tensors do not fit this backbone and config: {shown}.")
     states: SiteStates = {}
     for method in methods:
-        restored: dict[Site, Leaves] = words[method.key].restore(blank[method.key], tensors)
+        restored: dict[Site, Leaves] = codecs[method.key].restore(blank[method.key], tensors)
         for site, leaves in restored.items():
             kept = method.buffers(site)
             trainable = {name: leaf for name, leaf in leaves.items() if name not in kept}

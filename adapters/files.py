@@ -25,21 +25,19 @@ from ..errors import GraftaxError
 from ..notes import note
 from ..typed import Location, Name, checked, held, read
 from .adapter import Adapter
-from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS, Words, from_hub, is_fusion, parse_tensors, read_directory, states_of
+from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS, Codec, from_hub, is_fusion, parse_tensors, read_directory, states_of
 from .facts import EXTRA, Facts, TrainedOn, dumped, written
 from .fitting import length_for, refuse_task, refuse_unfit
 from .formats import adapterhub
 from .formats.peft import beside as peft_beside
 from .formats.peft import reading as peft_reading
-from .formats.peft.dialect import MODEL_PREFIX
+from .formats.peft import writing as peft_writing
+from .formats.peft.config import check_config
 from .formats.peft.dialects import dialect_of
-from .formats.peft.schema import check_config
-from .formats.peft.words import PROMPT_TYPES
 from .located import find_adapter
 from .method import Method
-from .methods.head import FIRST, Head
+from .methods.head import Head
 from .methods.registry import method_class
-from .sites import IN_OUT
 from .task_words import words_for
 
 if TYPE_CHECKING:
@@ -64,8 +62,10 @@ def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Bac
 
     adapter = adapter_for(backbone, adapter, name=f"{directory}: not saved")
     adapter = adapter.finished()
-    config = _peft_config(adapter, backbone) or _own_config(adapter)
-    data = save(_tensors(adapter, config), metadata={"format": "pt"})
+    config = peft_writing.config_of(adapter, backbone)
+    tensors = _own_tensors(adapter) if config is None else peft_writing.tensors_of(adapter, backbone)
+    config = config or _own_config(adapter)
+    data = save(tensors, metadata={"format": "pt"})
     facts = Facts(
         task=adapter.task,
         labels=tuple(adapter.labels),
@@ -162,9 +162,10 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     head = _head_of(methods)
     task = facts.task or peft_reading.task_of(config, backbone, head)
     refuse_task(task, facts.labels, head, str(directory))
+    codecs = peft_beside.codecs_of(methods) if peft else _own_codecs(methods)
     adapter = Adapter(
         methods=methods,
-        states=states_of(methods, tensors, backbone.sites_for(head), where, _words(methods, peft), buffers=not peft),
+        states=states_of(methods, tensors, backbone.sites_for(head), where, codecs, buffers=not peft),
         task=task,
         labels=facts.labels,
         fingerprint=fingerprint if fingerprint == backbone.fingerprint else None,
@@ -196,42 +197,6 @@ def adapter_for(
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def _peft_config(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
-    """PEFT's config, where PEFT can express the adapter."""
-    body, beside = peft_beside.body_and_beside(adapter.methods)
-    head = _head_of(adapter.methods)
-    if body is None or (head is not None and head.site == FIRST):
-        return None
-    dialect, words = dialect_of(body), words_for(adapter.task)
-    if dialect.peft_type is None or dialect.task_type not in (None, words.peft):
-        return None
-    chosen = list(adapter.states[body.key])
-    fields = dialect.to_config(chosen, backbone.sites)
-    conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
-    if conv1d and not dialect.conv1d:
-        return None
-    options = peft_beside.written(beside, adapter.states, body, backbone.sites_for(head))
-    if fields is None or options is None or (dialect.past_key_values and not backbone.family.past_key_values):
-        return None
-    modules = [*options.pop("modules_to_save", []), *({_top(module) for module in head.modules} if head else ())]
-    return {
-        "peft_type": dialect.peft_type,
-        "task_type": words.peft if head or words.head is None else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": backbone.name,
-        "inference_mode": True,
-        **({"modules_to_save": sorted(modules)} if modules else {}),
-        **fields,
-        **options,
-        **({"fan_in_fan_out": True} if conv1d else {}),
-    }
-
-
-def _top(module: str) -> str:
-    """The module PEFT saves whole: "classifier" for RoBERTa's classifier.dense, bert.pooler for its dense layer."""
-    first, *rest = module.split(".")
-    return first if first in ("classifier", "pre_classifier") else ".".join([first, *rest[:1]])
-
-
 def _own_config(adapter: Adapter) -> dict[str, Any]:
     return {"peft_type": "GRAFTAX", "task_type": words_for(adapter.task).peft, "methods": _written(adapter.methods)}
 
@@ -244,29 +209,19 @@ def _fields(method: Method) -> dict[str, Any]:
     return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
 
 
-def _tensors(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    tensors: dict[str, np.ndarray] = {}
-    peft = config["peft_type"] != "GRAFTAX"
-    body, beside = peft_beside.body_and_beside(adapter.methods) if peft else (None, ())
-    words = _words(adapter.methods, peft)
+def _own_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
+    codecs, tensors = _own_codecs(adapter.methods), dict[str, np.ndarray]()
     for method in adapter.methods:
-        states = adapter.states[method.key].items()
-        held = {s: own | {name: fixed[name] for name in method.buffers(s)} for s, (own, fixed) in states}
-        exported = words[method.key].export(held)
-        if body and method in beside:
-            exported = {peft_beside.file_name(key, method, adapter.states[body.key]): t for key, t in exported.items()}
-        if isinstance(method, Head) and config["peft_type"] in PROMPT_TYPES:
-            exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
-        tensors |= exported
+        tensors |= codecs[method.key].export(adapter.held(method))
     return tensors
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _words(methods: Sequence[Method], peft: bool) -> dict[str, Words]:
-    """By method key, what makes tensors of a method's leaves, and leaves of them, in a file that PEFT reads or in our own."""
-    return peft_beside.words(methods) if peft else {method.key: dialect_of(method) for method in methods}
+def _own_codecs(methods: Sequence[Method]) -> dict[str, Codec]:
+    """By method key, what makes tensors of leaves, and leaves of tensors, in graftax's own files."""
+    return {method.key: dialect_of(method) for method in methods}
 
 
 def _head_of(methods: Sequence[Method]) -> Head | None:

@@ -28,6 +28,7 @@ from ..errors import GraftaxError
 from ..shapes import Float, Int, shaped
 from ..shown import Shown
 from ..typed import shown
+from .by_layer import apart, held_by_layer, put_by_layer, share_memory, stacked
 from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
@@ -66,9 +67,29 @@ class Backbone(Shown):
     programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
     @classmethod
-    def build(cls, family: Family, config: Any, arrays: Mapping[str, Any], *, remat: str = "none", **known: Any) -> Backbone:
-        """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them; `remat`: see `Stack`."""
-        module = family.module(config, jax.tree.map(jnp.asarray, dict(arrays)))
+    def build(
+        cls,
+        family: Family,
+        config: Any,
+        arrays: Mapping[str, Any],
+        *,
+        remat: str = "none",
+        by_layer: bool | None = None,
+        **known: Any,
+    ) -> Backbone:
+        """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them.
+
+        `remat`: see `Stack`. `by_layer`: how stacks are held (`by_layer.py`); None: as it is best on this device.
+        """
+        layer_paths, split = family.layer_paths(config), not share_memory() if by_layer is None else by_layer
+        parts = [part for part in family.parts(config) if part.stack and split]
+        apart_there = {weight.name for part in parts for weight in part.weights(layer_paths)}
+        put = {
+            # not `jnp.asarray`, which compiles a program per shape; on a CPU nothing is copied
+            name: put_by_layer(array) if name in apart_there else jax.device_put(array, may_alias=True)
+            for name, array in arrays.items()
+        }
+        module = family.module(config, put)
         for stack in module.stacks:
             stack.remat = remat
         graphdef, params = nnx.split(module)
@@ -79,7 +100,7 @@ class Backbone(Shown):
 
         Raises GraftaxError where they are not finite.
         """
-        known = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
+        known: dict[str, Any] = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
         fingerprint = fingerprint_of(self.weights, arrays)
         return Backbone.build(self.family, self.config, arrays, remat=self.remat, fingerprint=fingerprint, **known)
 
@@ -119,8 +140,8 @@ class Backbone(Shown):
 
     @cached_property
     def layers(self) -> Unrolled:
-        """Parameters of each layer by itself, by stack; on a CPU they share the memory of the stacked ones."""
-        return {stack.name: _apart(nnx.state(stack.layers)) for stack in nnx.merge(self.graphdef, self.params).stacks}
+        """Parameters of each layer by itself, by stack; the same memory as in `params` (`by_layer.py`)."""
+        return {stack.name: apart(nnx.state(stack.layers)) for stack in nnx.merge(self.graphdef, self.params).stacks}
 
     @property
     def unrolled(self) -> Unrolled | None:
@@ -128,7 +149,8 @@ class Backbone(Shown):
 
         Unrolled, a step of 12 layers took 0.96 of the loop's time and twice its time to compile, which grows with the layers.
         """
-        return self.layers if self.remat == "none" and self._layers <= _UNROLLED else None
+        few = self._layers <= _UNROLLED or held_by_layer(self.params)  # there is no loop, then
+        return self.layers if self.remat == "none" and few else None
 
     @cached_property
     def weights(self) -> tuple[Weight, ...]:
@@ -295,11 +317,11 @@ class Backbone(Shown):
         """Every parameter by weight name, layers stacked."""
         every = {weight.name: weight for weight in self.weights}
         modules = {weight.part: self._module_at(self.params, weight.part) for weight in every.values()}
-        return {name: np.asarray(dense(getattr(modules[w.part], w.leaf)[...])) for name, w in every.items()}
+        return {name: np.asarray(dense(stacked(getattr(modules[w.part], w.leaf).get_value()))) for name, w in every.items()}
 
     def frozen_at(self, params: Any, name: str) -> Any:
         """The frozen weights at a site, of all layers stacked; None where it has none."""
-        return self._module_at(params, name).weights() if self.structure.named[name].kind in WEIGHTS else None
+        return stacked(self._module_at(params, name)).weights() if self.structure.named[name].kind in WEIGHTS else None
 
     def _module_at(self, params: Any, name: str) -> Any:
         """The module of a part: its attributes are called as the parts are."""
@@ -310,13 +332,6 @@ def expect_backbone(value: Any) -> None:
     """An error where something else, such as the path of one, stands in a backbone's place."""
     if not isinstance(value, Backbone):
         raise GraftaxError(f"expected a backbone, as load_backbone gives one, got {shown(value)}.")
-
-
-def _apart(stacked: Any) -> tuple[Any, ...]:
-    """Each layer's parameters of those with a leading layer axis."""
-    leaves, treedef = jax.tree.flatten(stacked)
-    alone = zip(*(jax.device_put(list(np.asarray(leaf)), may_alias=True) for leaf in leaves), strict=True)
-    return tuple(jax.tree.unflatten(treedef, layer) for layer in alone)
 
 
 def _of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:

@@ -85,8 +85,8 @@ def load_backbone(
     config = adjust(family, config, tensors)
     config = with_generation(config, directory, raw, encodes=family.encodes) if family.generates else config
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
-    known = {"fingerprint": fingerprint, "name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
-    backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, **known)
+    known: dict[str, Any] = {"name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
+    backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, fingerprint=fingerprint, **known)
     return replace(backbone, own_head=head_of(backbone, raw, tensors))
 
 
@@ -166,8 +166,7 @@ def _stacks(
             array = _stacked((make(_read(weight, found, np.float32, fingerprint)) for weight in group), len(group))
         else:
             array = _stacked((_read(weight, found, target, fingerprint) for weight in group), len(group))
-        # not `jnp.asarray`, which compiles a program per shape; on a CPU nothing is copied
-        arrays[name] = jax.device_put(array, may_alias=True)
+        arrays[name] = array
     return arrays, str(fingerprint)
 
 

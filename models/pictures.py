@@ -86,6 +86,11 @@ class Pictures(Processor):
                 pixels[row, ..., channel] = item.levels[:, channel][item.array[..., channel]]
         return ImageInputs(pixels)
 
+    def random_inputs(self, count: int) -> ImageInputs:
+        arrays = np.random.default_rng(0).integers(0, 256, (count, *self.shape), np.uint8)
+        items = [Pixels(array, self.preparation.levels) for array in arrays]
+        return self.lay(items, [(row, 0) for row in range(count)], Shape(count, count, shared=False))
+
     def with_hidden(self, hidden: Any, inputs: ImageInputs | None) -> ImageInputs:
         return ImageInputs(None, hidden)
 

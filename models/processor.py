@@ -99,6 +99,14 @@ class Processor(ABC):
         """A row as `asked` takes it, of its fields."""
         return next(iter(fields.values())) if len(self.fields) == 1 else dict(fields)
 
+    def random_inputs(self, count: int) -> Any:
+        """A batch of `count` made-up items, always the same, on which two backbones are compared; here of none but padding."""
+        return self.lay([], [], Shape(count, count, shared=False))
+
+    def keep_length(self, directory: Path, length: int) -> None:
+        """Write into a backbone's directory how long the items are that are read with it; of items without a length nothing."""
+        return
+
     # -- what a recipe, or an adapter's, says of it ---------------------------------------------------------------------
 
     def for_training(self, recipe: Any) -> Self:

@@ -39,5 +39,5 @@ def random_backbone(
     family = family_of(config.get("model_type"))
     typed = family.configure(config)
     arrays, fingerprint = stack_weights(family, typed, random_tensors(config, seed), dtype, quantize)
-    known = {"fingerprint": fingerprint, "name": f"random-{config['model_type']}", "hf_config": dict(config)}
+    known: dict[str, Any] = {"fingerprint": fingerprint, "name": f"random-{config['model_type']}", "hf_config": dict(config)}
     return Backbone.build(family, typed, arrays, quantize=quantize, remat=remat, **known)

@@ -25,6 +25,7 @@ from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls, State
 from ..adapters.structure import Cut
+from .by_layer import held_by_layer, layer_of
 from .inputs import Inputs
 from .network import Network, Unrolled
 
@@ -215,13 +216,18 @@ class _Pass:
         return layer(h, self.view.at(application), self.grafts.calls(state, application), pooled)
 
     def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, states: list[jax.Array] | None) -> jax.Array:
-        """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`."""
+        """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`.
+
+        Where the weights are held layer by layer there is no array to loop over, and they are compiled one after another.
+        """
         if begin >= end:
             return h
-        if len(self.stack.layer_of) == 1:  # a layer alone, which may make something of another shape
-            h = apply(h, self.layer_of[0], 0)
-            if states is not None:
-                states.append(h[None])
+        alone = len(self.stack.layer_of) == 1  # a layer that may make something of another shape, which no loop can
+        if alone or held_by_layer(self.stack.layers):
+            for application in range(begin, end):
+                h = apply(h, self.layer_of[application], application)
+                if states is not None:
+                    states.append(h[None])
             return h
 
         def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
@@ -240,7 +246,7 @@ class _Pass:
 
     def _stacked(self, index: Any) -> Any:
         """A layer of the stack."""
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), self.stack.layers)
+        return layer_of(self.stack.layers, index)
 
     def _slot(self, index: Any, application: Any) -> Any:
         """Where an application's state is among that of the adapted layers."""

@@ -23,7 +23,7 @@ from .inputs import TextInputs, Texts
 from .pooling import Pooling
 from .processor import Processor
 from .text_rows import text_asked
-from .tokenizer_files import TokenizerFiles
+from .tokenizer_files import TokenizerFiles, write_text_length
 
 if TYPE_CHECKING:
     from ..data.prepared import Prepared
@@ -346,6 +346,14 @@ class Tokenizer(Processor):
             return TextInputs(ids, mask, types)
         read = [Tokens(text.target, np.zeros_like(text.target), None) for text in texts if text.target is not None]
         return TextInputs(ids, mask, types, target=self.pad(read, count, target))
+
+    def random_inputs(self, count: int) -> TextInputs:
+        ids = np.random.default_rng(0).integers(0, self.vocab_size, (count, min(32, self.max_length))).astype(np.int32)
+        ids[ids == self.pad_id] = (self.pad_id + 1) % self.vocab_size
+        return TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
+
+    def keep_length(self, directory: Path, length: int) -> None:
+        write_text_length(directory, length)
 
     def with_hidden(self, hidden: Any, inputs: TextInputs | None) -> TextInputs:
         if inputs is not None:

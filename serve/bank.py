@@ -19,7 +19,6 @@ import numpy as np
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.fitting import refuse_unfit
 from ..adapters.graft import State, prepared
-from ..adapters.structure import Structure
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..typed import Name, Some, held, shown
@@ -37,8 +36,7 @@ class Bank:
         self.layout = Layout()
         self.state: State = {}
         self.growths = 0  # how often the shape changed: each means compiling what is called next
-        self._frozen: dict[str, Any] = {}  # weights of the sites in the layout
-        self._put = jax.jit(partial(_put, structure=backbone.structure), donate_argnums=0)
+        self._put = jax.jit(partial(_put, backbone), donate_argnums=0)
 
     def __len__(self) -> int:
         return len(self.adapters)
@@ -68,11 +66,11 @@ class Bank:
         grows = (layout, capacity) != (self.layout, self._capacity)
         if grows:
             held = {slots[name]: adapter for name, adapter in adapters.items()}
-            frozen, state = self._built(layout, capacity, held)
+            state = self._built(layout, capacity, held)
         else:
-            frozen, state = self._frozen, self._written(slots[name], adapter)
+            state = self._written(slots[name], adapter)
         self.layout, self._capacity, self._slots, self.adapters = layout, capacity, slots, adapters
-        self._frozen, self.state, self.growths = frozen, state, self.growths + grows
+        self.state, self.growths = state, self.growths + grows
 
     @held
     def remove(self, name: str) -> None:
@@ -86,37 +84,42 @@ class Bank:
         used = {*self._slots.values()}
         return next(slot for slot in range(1, self._capacity + 1) if slot not in used)
 
-    def _built(self, layout: Layout, capacity: int, held: Mapping[int, Adapter]) -> tuple[dict[str, Any], State]:
-        """The weights at a layout's sites, and every leaf anew with what the slots hold."""
-        frozen = {space.name: self.backbone.frozen_at(self.backbone.params, space.name) for space in layout.spaces}
+    def _built(self, layout: Layout, capacity: int, held: Mapping[int, Adapter]) -> State:
+        """Every leaf of a layout anew with what the slots hold."""
         nothing = layout.stack(None, self.backbone.sites).state
-        shapes = jax.eval_shape(partial(prepared, structure=self.backbone.structure), nothing, frozen)
+        shapes = jax.eval_shape(partial(_ready, self.backbone), nothing, self.backbone.params)
 
         def room(name: str, leaf: Any) -> jax.Array:
             axis = 1 if self.backbone.structure.stacked(name) else 0
             return jnp.zeros((*leaf.shape[:axis], capacity, *leaf.shape[axis:]), leaf.dtype)
 
         state = {name: jax.tree.map(partial(room, name), tree) for name, tree in shapes.items()}
-        state = self._put(state, np.int32(0), nothing, frozen)
+        state = self._put(state, np.int32(0), nothing, self.backbone.params)
         for slot, adapter in held.items():
-            state = self._put(state, np.int32(slot), layout.stack(adapter, self.backbone.sites).state, frozen)
-        return frozen, state
+            own = layout.stack(adapter, self.backbone.sites).state
+            state = self._put(state, np.int32(slot), own, self.backbone.params)
+        return state
 
     def _written(self, slot: int, adapter: Adapter) -> State:
         """The present leaves with one slot written in place; if that fails after they were given away, they are made again."""
         one = self.layout.stack(adapter, self.backbone.sites).state
         try:
-            return self._put(self.state, np.int32(slot), one, self._frozen)
+            return self._put(self.state, np.int32(slot), one, self.backbone.params)
         except BaseException:
             if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state)):
                 held = {self._slots[name]: adapter for name, adapter in self.adapters.items()}
-                self.state = self._built(self.layout, self._capacity, held)[1]
+                self.state = self._built(self.layout, self._capacity, held)
             raise
 
 
-def _put(state: State, slot: jax.Array, one: State, frozen: dict[str, Any], *, structure: Structure) -> State:
-    def put(name: str, leaf: jax.Array, own: jax.Array) -> jax.Array:
-        return leaf.at[:, slot].set(own) if structure.stacked(name) else leaf.at[slot].set(own)
+def _ready(backbone: Backbone, one: State, params: Any) -> State:
+    """What a slot holds of an adapter."""
+    return prepared(one, {name: backbone.frozen_at(params, name) for name in one}, backbone.structure)
 
-    ready = prepared(one, frozen, structure)
+
+def _put(backbone: Backbone, state: State, slot: jax.Array, one: State, params: Any) -> State:
+    def put(name: str, leaf: jax.Array, own: jax.Array) -> jax.Array:
+        return leaf.at[:, slot].set(own) if backbone.structure.stacked(name) else leaf.at[slot].set(own)
+
+    ready = _ready(backbone, one, params)
     return {name: jax.tree.map(partial(put, name), tree, ready[name]) for name, tree in state.items()}

@@ -22,9 +22,7 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import CHAT_TEMPLATE, is_named, template_of
 from ..models.checkpoint import INPUT_FILES
-from ..models.inputs import TextInputs
 from ..models.load import unstack_weights
-from ..models.tokenizer_files import write_text_length
 from ..notes import note
 from ..typed import Location, held
 
@@ -92,7 +90,7 @@ def _copy_input_files(source: Path, target: Path) -> None:
 def _keep_how_texts_are_read(adapter: Adapter, backbone: Backbone, directory: Path) -> None:
     """What a head answers depends on where texts are cut, what a chat is answered on its template: both as of the adapter."""
     if head_of(adapter) is not None:
-        write_text_length(directory, length_for(adapter, backbone, backbone.config.max_tokens))
+        backbone.processor.keep_length(directory, length_for(adapter, backbone, backbone.processor.max_length))
     if (template := adapter.recipe.get("chat_template")) is not None:
         (directory / CHAT_TEMPLATE).write_text(text := template_of(template), "utf-8")
         if not is_named(text):
@@ -100,11 +98,8 @@ def _keep_how_texts_are_read(adapter: Adapter, backbone: Backbone, directory: Pa
 
 
 def _drift(backbone: Backbone, adapter: Adapter, whole: Backbone, rest: Adapter) -> float:
-    """Largest difference of the outputs on 8 rows of 32 random tokens."""
-    config = backbone.config
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, (8, min(32, config.max_tokens))).astype(np.int32)
-    ids[ids == config.pad_id] = (config.pad_id + 1) % config.vocab_size
-    inputs = TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
+    """Largest difference of the outputs on 8 random items, of texts with 32 tokens."""
+    inputs = backbone.processor.random_inputs(8)
     if backbone.family.encodes:
         inputs = inputs._replace(target=inputs)
 

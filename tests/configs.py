@@ -71,7 +71,9 @@ OTHERS["mt5"] = {**OTHERS["t5"], "decoder_start_token_id": 9}
 OTHERS["bart"] |= {"decoder_start_token_id": 9, "forced_eos_token_id": 5}
 OTHERS["pegasus"] = OTHERS["bart"]
 
-WHOLE = {name: {"model_type": name, **SIZES[name], **OTHERS[name]} for name in FAMILIES}
+#: Those that read texts.
+TEXT_FAMILIES = {name: family for name, family in FAMILIES.items() if family.processor.kind == "text"}
+WHOLE = {name: {"model_type": name, **SIZES[name], **OTHERS[name]} for name in TEXT_FAMILIES}
 
 
 def write_config(directory: Path, config: dict[str, Any]) -> Path:

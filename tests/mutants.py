@@ -2,7 +2,7 @@
 
     python tests/mutants.py                    every one, about twenty minutes (`make mutants`)
     python tests/mutants.py --part 20785/10    every tenth, another one for each number of a day (`make mutants-part`)
-    python tests/mutants.py --file sampling    those in files whose path has this in it
+    python tests/mutants.py --file choice      those in files whose path has this in it
 
 Tests that pass whatever the code does are worse than none. A mistake that no test finds *survives*: then a test is missing. It
 is listed, and the exit code is 1. So is a mistake whose text is no longer in its file: write it for the text that is there now.

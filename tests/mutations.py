@@ -47,7 +47,12 @@ MUTATIONS = [
     Mutation("train/step.py", "jax.random.key(slot.hyper.seed,", "jax.random.key(0,", STEP),
     Mutation("train/optimizer.py", "recipe.lora_plus if", "1.0 if", f"{RATES}::test_lora_plus"),
     Mutation("train/optimizer.py", "layer_decay**below", "layer_decay", f"{RATES}::test_discriminative_rates"),
-    Mutation("train/optimizer.py", "recipe.unfreeze * epoch", "recipe.unfreeze", f"{RATES}::test_gradual_unfreezing"),
+    Mutation(
+        "train/optimizer.py",
+        "recipe.unfreeze * epoch",
+        "recipe.unfreeze",
+        f"{RATES}::test_a_layer_begins_after_whole_steps_of_its_epochs",
+    ),
     # -- which epoch is kept, and when training ends
     Mutation("train/queue.py", "reached > bookmark.best", "reached >= bookmark.best", KEPT),
     Mutation("train/queue.py", "bookmark.waited += 1", "pass", KEPT),
@@ -72,21 +77,19 @@ MUTATIONS = [
         PREFERENCE,
     ),
     # -- batches
-    Mutation("data/batches.py", "taken + length <= tokens", "taken + length < tokens", BATCHES),
+    Mutation("data/batches.py", "taken + length <=", "taken + length <", BATCHES),
     Mutation("data/batches.py", "default_rng([seed, epoch])", "default_rng(seed)", BATCHES),
-    Mutation("data/batches.py", "begin += lengths[text]", "pass", BATCHES),
+    Mutation("data/batches.py", "begin += lengths[", "begin -= lengths[", BATCHES),
     Mutation("data/batches.py", "len(batches[-1]) == most", "len(batches[-1]) > most", BATCHES),
     # -- how a token is chosen
-    Mutation("serve/sampling.py", "rank < settings.top_k", "rank <= settings.top_k", CHOOSING),
-    Mutation("serve/sampling.py", "axis=-1) - chances <", "axis=-1) <", CHOOSING),
-    Mutation("serve/sampling.py", "* chances[:, :1]", "", CHOOSING),
-    Mutation("serve/sampling.py", "jnp.where(within, ranked, -jnp.inf)", "ranked", CHOOSING),
-    Mutation("serve/sampling.py", "logits / penalty, logits * penalty", "logits / penalty, logits / penalty", CHOOSING),
-    Mutation("serve/sampling.py", "number.astype(jnp.uint32)", "jnp.uint32(0)", CHOOSING),
-    Mutation(
-        "serve/sampling.py", "logits / jnp.where(settings.temperature", "logits * jnp.where(settings.temperature", CHOOSING
-    ),
-    Mutation("serve/sampling.py", "settings.temperature > 0, drawn", "settings.temperature >= 0, drawn", CHOOSING),
+    Mutation("serve/choice.py", "rank < settings.top_k", "rank <= settings.top_k", CHOOSING),
+    Mutation("serve/choice.py", "axis=-1) - chances <", "axis=-1) <", CHOOSING),
+    Mutation("serve/choice.py", "* chances[:, :1]", "", CHOOSING),
+    Mutation("serve/choice.py", "jnp.where(within, ranked, -jnp.inf)", "ranked", CHOOSING),
+    Mutation("serve/choice.py", "logits / penalty, logits * penalty", "logits / penalty, logits / penalty", CHOOSING),
+    Mutation("serve/choice.py", "number.astype(jnp.uint32)", "jnp.uint32(0)", CHOOSING),
+    Mutation("serve/choice.py", "logits / jnp.where(settings.temperature", "logits * jnp.where(settings.temperature", CHOOSING),
+    Mutation("serve/choice.py", "settings.temperature > 0, drawn", "settings.temperature >= 0, drawn", CHOOSING),
     # -- who sees whom
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
     Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),
@@ -100,7 +103,7 @@ MUTATIONS = [
         "adapters/methods/prefix.py",
         '{"mask": np.zeros(size, bool)}',
         '{"mask": np.ones(size, bool)}',
-        "tests/test_contract_sharing.py::test_sizes_share_a_program",
+        f"{BANK}::test_a_row_without_an_adapter_is_the_backbones_beside_any",
     ),
     # -- files
     Mutation(
@@ -142,7 +145,12 @@ MUTATIONS = [
         "raise",
         f"{DISK}::test_a_directory_is_replaced_whole_or_not_at_all",
     ),
-    Mutation("train/journal.py", "there[:offset]", "there", "tests/test_resuming.py::test_resume_in_process"),
+    Mutation(
+        "train/journal.py",
+        "there[:offset]",
+        "there",
+        "tests/test_resuming.py::test_lines_behind_the_checkpoint_are_written_again",
+    ),
     # -- the bank
     Mutation(
         "serve/bank.py", "range(1, self._capacity + 1)", "range(self._capacity + 1)", f"{BANK}::test_a_free_slot_is_used_again"
@@ -151,13 +159,13 @@ MUTATIONS = [
         "serve/bank.py",
         "if slots[name] < self._capacity",
         "if slots[name] <= self._capacity",
-        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+        f"{BANK}::test_a_full_bank_grows_before_it_is_written",
     ),
     Mutation(
         "serve/bank.py",
         "self._slots if name in self._slots else",
         "",
-        f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+        f"{BANK}::test_one_of_the_same_name_has_its_slot",
     ),
     Mutation(
         "serve/bank.py",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from configs import TEXT_FAMILIES
 from conftest import some_inputs
 from reference import saved, torch_model
 from test_backbones import assert_parity
@@ -19,7 +20,6 @@ from transformers.activations import ACT2FN
 from graftax import GraftaxError, load_backbone
 from graftax.models.activations import ACTIVATIONS
 from graftax.models.inputs import TextInputs
-from graftax.models.registry import FAMILIES
 
 X = np.random.default_rng(0).uniform(-1, 1, (2, 2000)).astype(np.float32) * np.array([[30], [3]], np.float32)  # at no corner
 
@@ -42,11 +42,11 @@ def test_all_of_transformers_but_those_with_weights_and_a_routers() -> None:
 KEYS = ("hidden_act", "activation", "activation_function", "hidden_activation")
 
 
-@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+@pytest.mark.parametrize("model_type", sorted(TEXT_FAMILIES))
 def test_any_other_is_refused_by_name(model_type: str) -> None:
-    key = next(key for key in KEYS if key in FAMILIES[model_type].keys) if "t5" not in model_type else "dense_act_fn"
+    key = next(key for key in KEYS if key in TEXT_FAMILIES[model_type].keys) if "t5" not in model_type else "dense_act_fn"
     with pytest.raises(GraftaxError, match=rf"{key}='xielu' \(one of gelu, gelu_python, .*, mish, .*, linear\)"):
-        FAMILIES[model_type].configure({key: "xielu"})
+        TEXT_FAMILIES[model_type].configure({key: "xielu"})
 
 
 def test_the_name_reaches_the_layers(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_name_reaches_the_layers(tmp_path: Path) -> None:
         theirs = decoder(torch.tensor(ids.astype(np.int64))).logits.numpy()
     ours, _ = logits(backbone, TextInputs(ids, np.ones_like(ids, bool), np.zeros_like(ids)))
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=1e-5)
-    t5 = FAMILIES["t5"].configure({"feed_forward_proj": "gated-quick_gelu"})
+    t5 = TEXT_FAMILIES["t5"].configure({"feed_forward_proj": "gated-quick_gelu"})
     assert (t5.gated, t5.activation) == (True, "quick_gelu")
     with pytest.raises(GraftaxError, match=r"feed_forward_proj='gated-xielu': 'xielu' is none of gelu, .*, linear"):
-        FAMILIES["t5"].configure({"feed_forward_proj": "gated-xielu"})
+        TEXT_FAMILIES["t5"].configure({"feed_forward_proj": "gated-xielu"})

@@ -12,7 +12,7 @@ import pytest
 from cases import random_adapter
 from tiny import write_backbone
 
-from graftax import Adapter, GraftaxError, LoRA, Predictor
+from graftax import Adapter, GraftaxError, LoRA, Predictor, Prefix
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.serve.bank import Bank
@@ -103,6 +103,30 @@ def test_a_free_slot_is_used_again(backbone: Backbone) -> None:
     assert (bank.growths, sorted(bank.slot(name) for name in bank.adapters)) == (grown, [1, 2, 3])
     with pytest.raises(GraftaxError, match="no adapter named '1' is loaded; loaded are 0, 2, new"):
         bank.remove("1")
+
+
+def test_one_of_the_same_name_has_its_slot(backbone: Backbone) -> None:
+    bank = Bank(backbone, capacity=4)
+    for name, seed in (("a", 1), ("b", 2), ("a", 3)):
+        bank.add(name, lora(backbone, seed))
+    assert (bank.slot("a"), bank.slot("b"), len(bank)) == (1, 2, 2)
+
+
+def test_a_full_bank_grows_before_it_is_written(backbone: Backbone) -> None:
+    """Of two slots one is nobody's: the second adapter needs a third."""
+    small, roomy = Bank(backbone, capacity=2), Bank(backbone, capacity=8)
+    for name, seed in (("a", 1), ("b", 2)):
+        small.add(name, lora(backbone, seed))
+        roomy.add(name, lora(backbone, seed))
+    jax.tree.map(np.testing.assert_array_equal, slot_of(small, "b"), slot_of(roomy, "b"))
+
+
+def test_a_row_without_an_adapter_is_the_backbones_beside_any(backbone: Backbone) -> None:
+    predictor = Predictor(backbone)
+    before = predictor.embed(["plum"])
+    predictor.load("x", random_adapter(backbone, (Prefix(tokens=3),)))
+    np.testing.assert_allclose(predictor.embed(["plum"]), before, atol=1e-6)
+    assert np.abs(predictor.embed(["plum"], "x") - before).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", [None, "", 3, ("a",)])

@@ -18,7 +18,7 @@ def test_texts_of_one_length_keep_their_order() -> None:
 
 def test_examples_of_two_texts_are_laid_whole() -> None:
     """Three examples of 2 + 3, 4 + 1 and 3 + 3 tokens, at most two a batch: the longest first."""
-    lengths, shape = [2, 3, 4, 1, 3, 3], Shape(texts=4, rows=2, tokens=11, together=2)
+    lengths, shape = [2, 3, 4, 1, 3, 3], Shape(4, 2, 11, together=2)
     assert wholes(lengths, 2) == [5, 5, 6]
     assert plan_all(lengths, shape) == [
         Planned((4, 5, 0, 1), ((0, 0), (0, 3), (0, 6), (0, 8))),
@@ -27,11 +27,11 @@ def test_examples_of_two_texts_are_laid_whole() -> None:
 
 
 def test_a_batch_ends_where_its_rows_or_its_texts_do() -> None:
-    rows = Shape(texts=9, rows=2, tokens=10)
-    assert [planned.texts for planned in plan_all([6, 6, 6, 4], rows)] == [(0, 1), (2, 3)]
-    texts = Shape(texts=2, rows=2, tokens=10)
-    assert [planned.texts for planned in plan_all([1, 2, 3], texts)] == [(2, 1), (0,)]
-    alone = Shape(texts=2, rows=2, tokens=10, shared=False)
+    rows = Shape(9, 2, 10)
+    assert [items for items, _ in plan_all([6, 6, 6, 4], rows)] == [(0, 1), (2, 3)]
+    few = Shape(2, 2, 10)  # at most two, in two rows of ten
+    assert [items for items, _ in plan_all([1, 2, 3], few)] == [(2, 1), (0,)]
+    alone = Shape(2, 2, 10, shared=False)
     assert plan_all([1, 2, 3], alone) == [Planned((2, 1), ((0, 0), (1, 0))), Planned((0,), ((0, 0),))]
 
 
@@ -55,7 +55,7 @@ def test_every_batch_has_a_row_of_every_length() -> None:
 
 
 def test_a_planned_epoch_is_what_was_drawn_laid_out() -> None:
-    lengths, shape = [3, 6, 7, 4, 5, 2], Shape(texts=3, rows=2, tokens=10)
+    lengths, shape = [3, 6, 7, 4, 5, 2], Shape(3, 2, 10)
     planned = plan_epoch(lengths, shape, seed=5, epoch=1)
     drawn = draw_epoch(lengths, 3, seed=5, epoch=1)
     assert planned == [Planned(tuple(batch), tuple(place([lengths[i] for i in batch], 10))) for batch in drawn]

@@ -11,7 +11,7 @@ import pytest
 
 from graftax import Sampling
 from graftax.models.generation import Rules
-from graftax.serve.sampling import Kind, Settings, choose, penalised
+from graftax.serve.choice import Kind, Settings, choose, penalised
 
 CHANCES = np.array([0.2, 0.4, 0.1, 0.3], np.float32)
 

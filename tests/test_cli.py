@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import Graftax, Said
-from graftax.serve.evaluate import evaluate
 from tiny import command_line, toy_rows, weights_of, write_backbone, write_csv, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
@@ -24,6 +23,7 @@ from graftax.__main__ import main
 from graftax.adapters import METHODS
 from graftax.adapters.methods.unions import UNIONS
 from graftax.models.registry import FAMILIES
+from graftax.serve.evaluation import evaluate
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--lr", "5e-3"]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Graftax
-from graftax.serve.evaluate import evaluate
 from tiny import command_line, toy_rows, weights_of, write_csv
 
 from graftax import Adapter, GraftaxError, LoRA, Predictor, __version__, save_adapter
 from graftax.cli.arguments import Named, parse_adapter
 from graftax.cli.output import folded, print_json
 from graftax.models.backbone import Backbone
+from graftax.serve.evaluation import evaluate
 
 
 @pytest.fixture(scope="module")

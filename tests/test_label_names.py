@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Graftax
-from graftax.serve.evaluate import evaluate
 from refusals import refused
 from tiny import toy_rows, write_csv, write_jsonl
 
 from graftax import Adapter, LoRA, Predictor, load_backbone, save_adapter
 from graftax.models.backbone import Backbone
+from graftax.serve.evaluation import evaluate
 from graftax.serve.export import export_merged
 
 

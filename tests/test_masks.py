@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import CONFIGS, TINY
 
-from graftax.models.inputs import Inputs, Texts
+from graftax.models.inputs import TextInputs, Texts
 from graftax.models.ops import attention
 from graftax.models.random import random_backbone
 
@@ -34,7 +34,7 @@ def moved(kind: str, mask: list[int], segments: list[int] | None = None) -> np.n
     real, texts = np.tile(np.array(mask, bool), (tokens + 1, 1)), None
     if segments is not None:
         texts = Texts(np.tile(np.array(segments, np.int32), (tokens + 1, 1)), np.zeros(1, np.int32))
-    inputs = Inputs(ids, real, np.zeros_like(ids), texts)
+    inputs = TextInputs(ids, real, np.zeros_like(ids), texts)
     hidden = np.asarray(jax.jit(backbone.encode)(backbone.params, {}, inputs).hidden)
     return np.abs(hidden[:-1] - hidden[-1]).max(-1).T > 1e-5
 

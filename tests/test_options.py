@@ -14,6 +14,7 @@ from graftax.cli import app
 from graftax.cli.arguments import columns_of
 from graftax.cli.dataclass_options import OptionPerField, options_from_fields
 from graftax.cli.options import ColumnOption, ColumnsOptions, Loading, NamedColumns
+from graftax.cli.train import LoadingToTrain, MethodInWords, Running
 from graftax.serve.sampling import Sampling
 from graftax.train import Columns, Recipe
 from graftax.typed import settle
@@ -165,10 +166,6 @@ def test_a_column_that_cannot_be_meant(given: list[str], line: str) -> None:
 
 def test_every_field_of_a_bundle_has_words() -> None:
     """But the one for which a command has an option of its own."""
-    bare = [
-        f.name
-        for cls in (Recipe, Sampling, NamedColumns, Loading)
-        for f in dataclasses.fields(cls)
-        if "Doc(" not in str(f.type)
-    ]
-    assert bare == ["chat_template"]
+    bundles = (Recipe, Sampling, NamedColumns, Loading, LoadingToTrain, MethodInWords, Running)
+    fields = [field for cls in bundles for field in dataclasses.fields(cls)]
+    assert [field.name for field in fields if "Doc(" not in str(field.type)] == ["chat_template"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from configs import SIZES
+from configs import SIZES, TEXT_FAMILIES
 from conftest import some_inputs
 from refusals import refused
 from safetensors.numpy import load_file, save_file
@@ -19,14 +19,13 @@ from tiny import tokenizer_json, toy_rows, write_csv
 
 from graftax import Generator, GraftaxError, LoRA, Predictor, load_adapter, load_backbone, merge, save_adapter
 from graftax.adapters.adapter import Adapter, Layout
-from graftax.models.registry import FAMILIES
 from graftax.notes import GraftaxNote
 from graftax.serve.evaluation import evaluate
 from graftax.serve.export import export_merged
 
 TASKS = ("SequenceClassification", "TokenClassification")
 #: Families with heads by transformers' task models of them, of which it lacks one.
-CLASSIFIERS = [(name, task) for name, family in FAMILIES.items() if family.head.modules for task in TASKS]
+CLASSIFIERS = [(name, task) for name, family in TEXT_FAMILIES.items() if family.head.modules for task in TASKS]
 CLASSIFIERS.remove(("gemma3_text", "TokenClassification"))
 WORDS = ["iron shop", "the old apple", "a red plum and zinc", "gold"]
 

@@ -68,6 +68,15 @@ def test_batches() -> None:
     assert processor.with_hidden(pixels, None).hidden is pixels
 
 
+def test_random_pictures_compare_backbones() -> None:
+    """Each another, the same whenever they are made, as floats like those of pictures."""
+    processor = taking(4, 6)
+    first, again = (processor.random_inputs(8).pixels for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len({picture.tobytes() for picture in first}) == 8
+    assert set(first[..., 0].ravel()) <= set(processor.preparation.levels[:, 0])
+
+
 def test_many_pictures_lie_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"image": noise(4, 6, 3, seed=i)} for i in range(3)]
     processor = taking(4, 6)

@@ -18,6 +18,7 @@ from graftax.adapters import LoRA
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.train import Interrupted
+from graftax.train.journal import Metrics
 
 
 @pytest.mark.parametrize("ticks", [2, pytest.param(5, marks=pytest.mark.slow)])
@@ -121,3 +122,11 @@ def test_training_leaves_no_state_of_a_removed_run(tiny: Backbone, tmp_path: Pat
     shutil.rmtree(tmp_path / ".run")
     run_many(tiny, {"a": DATA["a"]}, tmp_path)
     assert [(line["adapter"], line["epoch"]) for line in lines(tmp_path)] == [("a", 1), ("a", 2)]
+
+
+def test_lines_behind_the_checkpoint_are_written_again(tmp_path: Path) -> None:
+    file, kept = tmp_path / "metrics.jsonl", '{"adapter": "a", "epoch": 1}\n'
+    file.write_text(kept + '{"adapter": "a", "epoch": 2}\n')
+    with Metrics(file, len(kept), ["a"]) as metrics:
+        metrics.write({"adapter": "a", "epoch": 2, "step": 6})
+    assert file.read_text() == kept + '{"adapter": "a", "epoch": 2, "step": 6}\n'

@@ -14,13 +14,14 @@ from tiny import toy_rows, weights_of
 
 from graftax import large
 from graftax.adapters import BitFit, Full, LoRA, Method
-from graftax.adapters.adapter import Layout
+from graftax.adapters.adapter import Adapter, Layout
 from graftax.data.columns import Columns
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted, Recipe, features, train_many
 from graftax.train.job import Job, prepare
+from graftax.train.optimizer import rates
 from graftax.train.pack import Pack
 from graftax.train.step import Programs
 
@@ -128,6 +129,17 @@ def test_gradual_unfreezing(tiny: Backbone) -> None:
         top = change["layers.query"]["bias"]
         assert [bool(layer.any()) for layer in top] == [epochs > 2, epochs > 1]
         assert change["embedding_norm"]["bias"].any() == (epochs > 3)
+
+
+@pytest.mark.parametrize(("unfreeze", "layers", "below"), [(1.0, [10, 5], 15), (0.5, [5, 3], 8), (0.0, [0, 0], 0)])
+def test_a_layer_begins_after_whole_steps_of_its_epochs(unfreeze: float, layers: list[int], below: int, tiny: Backbone) -> None:
+    """An epoch of five steps: a layer waits as many epochs as there are layers above it, in steps rounded up."""
+    adapter = Adapter.create((BitFit(), tiny.head(2)), tiny.sites)
+    stacked = Layout.of([adapter], tiny.sites).stack(adapter, tiny.sites)
+    _, begins = rates(Recipe(unfreeze=unfreeze), stacked, tiny.sites, 5)
+    assert begins["layers.query"]["bitfit"]["bias"].ravel().tolist() == layers
+    assert begins["embedding_norm"]["bitfit"]["bias"].ravel().tolist() == [below]
+    assert begins["head.pooled"][tiny.head(2).key]["kernel"].ravel().tolist() == [0]
 
 
 def test_preconditioning(tiny: Backbone) -> None:

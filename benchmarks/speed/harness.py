@@ -28,7 +28,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MINILM = os.environ.get("GRAFTAX_MINILM") or str(ROOT.parent / "shared/assets/backbones/all-MiniLM-L6-v2")
 DATA = Path(os.environ.get("GRAFTAX_DATA") or ROOT.parent / "shared/assets/data")
 

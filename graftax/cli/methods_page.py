@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..adapters.formats.adapterhub.methods import WORDS
+from ..adapters.formats.adapterhub.dialects import DIALECTS
 from ..adapters.formats.peft.dialects import dialect_class
 from ..adapters.methods.registry import METHODS
 
@@ -35,7 +35,7 @@ methods. `pytest tests/test_contract_*.py -k NAME -m ""` runs all of that for on
 def markdown() -> str:
     """The whole page."""
     rows = []
-    there = {cls: words.there for cls, words in WORDS.items()}
+    there = {cls: dialect.there for cls, dialect in DIALECTS.items()}
     for name, cls in METHODS.items():
         within = cls.fresh_within
         fresh = "elsewhere" if within is None else f"{within:.0e}" if within else "bitwise"

@@ -17,12 +17,12 @@ from ...method import Leaves
 from ...methods.bottleneck import Bottleneck
 from ...methods.compacter import Compacter
 from ...sites import Site
-from .words import THEIR_ACTIVATIONS, AtSites, Context, Tensors, Words, our_activation
+from .dialect import THEIR_ACTIVATIONS, AtSites, Context, Dialect, Tensors, our_activation
 
 _SIDES = {"mh_adapter": "attention", "output_adapter": "ffn"}
 
 
-class BottleneckWords(AtSites):
+class BottleneckDialect(AtSites):
     there = "bottleneck"
     part = "adapters"
 
@@ -68,7 +68,7 @@ class BottleneckWords(AtSites):
 
 
 @dataclass(frozen=True)
-class CompacterWords(BottleneckWords):
+class CompacterDialect(BottleneckDialect):
     there: ClassVar[str] = "compacter"
 
     one_rule: bool = True  # the same at all sites, and held once
@@ -119,7 +119,7 @@ class CompacterWords(BottleneckWords):
         return {s: {**leaves, "rule": tensors[self.shared]} for s, leaves in states.items()} if self.one_rule else states
 
 
-def read_bottleneck(config: dict[str, Any], context: Context) -> Words:
+def read_bottleneck(config: dict[str, Any], context: Context) -> Dialect:
     sides = [side for key, side in _SIDES.items() if config.pop(key, False)]
     before, after = config.pop("original_ln_before", False), config.pop("original_ln_after", True)
     residual, parallel = config.pop("residual_before_ln", True), config.pop("is_parallel", False)
@@ -145,12 +145,12 @@ def read_bottleneck(config: dict[str, Any], context: Context) -> Words:
     method = Bottleneck(**settings, scaling=scaling)
     if method.scale == Bottleneck(place=method.place).scale:
         method = replace(method, scaling=None)
-    return BottleneckWords(replace(method, targets=context.targets(method, chosen)), context)
+    return BottleneckDialect(replace(method, targets=context.targets(method, chosen)), context)
 
 
 def _read_compacter(
     config: dict[str, Any], settings: dict[str, Any], scaling: Any, chosen: Sequence[Site], context: Context
-) -> Words:
+) -> Dialect:
     shared = config.pop("shared_phm_rule", True)
     needed = {"phm_bias": True, "factorized_phm_W": True, "phm_rank": 1, "shared_W_phm": False, "factorized_phm_rule": False}
     given = {key: config.pop(key, value) for key, value in needed.items()}
@@ -160,7 +160,7 @@ def _read_compacter(
     if wrong:
         raise context.refuse(f"not supported of a Compacter, and it would change the result: {', '.join(wrong)}")
     method = Compacter(**settings, n=config.pop("phm_dim", 4))
-    return CompacterWords(replace(method, targets=context.targets(method, chosen)), context, bool(shared))
+    return CompacterDialect(replace(method, targets=context.targets(method, chosen)), context, bool(shared))
 
 
 def _width(factor: Any, chosen: Sequence[Site], context: Context) -> int:

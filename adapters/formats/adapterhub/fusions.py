@@ -32,9 +32,9 @@ from ...methods.bottleneck import Bottleneck
 from ...methods.compacter import Compacter
 from ...methods.fusion import OF, Fuse, Fusion
 from ...sites import Site
-from ..peft.words import refuse_leftovers
+from ..peft.config import refuse_leftovers
+from .dialect import Context
 from .reading import VERSION, check_backbone, dumped, envelope, method_files, of_task_model, packed, read_head, with_head
-from .words import Context
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
@@ -45,7 +45,7 @@ _NEUTRAL = ("regularization", "value_initialized", "value_before_softmax", "drop
 
 
 @dataclass(frozen=True)
-class FusionWords:
+class FusionDialect:
     """A fusion under that library's keys; its adapters are in files of their own."""
 
     method: Fusion
@@ -116,9 +116,9 @@ def read_fusion(directory: Path, backbone: Backbone, load: Callable[[Path, Backb
     found = read_head(files.head, backbone)
     sites = backbone.sites_for(found.head if found else None)
     method, held = Fuse(trained=trained).joined(sites)
-    words = _words(dict(files.config["config"]), method, files.config["name"], held, where)
+    dialect = _read_settings(dict(files.config["config"]), method, files.config["name"], held, where)
     tensors = of_task_model(files.tensors, backbone)
-    return with_head((words.method,), {words.method.key: words}, tensors, found, sites, files.directory)
+    return with_head((dialect.method,), {dialect.method.key: dialect}, tensors, found, sites, files.directory)
 
 
 def _located(directory: Path) -> tuple[Path, Path]:
@@ -149,7 +149,9 @@ def _are_names(names: list[Any]) -> bool:
     return all(isinstance(n, str) and Path(n).name == n and n not in ("", "..") for n in names)
 
 
-def _words(settings: dict[str, Any], method: Fusion, name: str, held: Mapping[Site, Leaves], where: str) -> FusionWords:
+def _read_settings(
+    settings: dict[str, Any], method: Fusion, name: str, held: Mapping[Site, Leaves], where: str
+) -> FusionDialect:
     if any(np.any(leaves.get(f"{OF}parallel", 0)) for leaves in held.values()):
         raise GraftaxError(f"{where}: not supported: a fusion of parallel adapters.")
     asked = {key: settings.pop(key, True) for key in ("query", "key")}
@@ -158,7 +160,7 @@ def _words(settings: dict[str, Any], method: Fusion, name: str, held: Mapping[Si
     values, before = bool(settings.pop("value", True)), settings.pop("query_before_ln", False)
     refuse_leftovers(settings, where, _NEUTRAL)
     normed = getattr(method.config(), "normed", False)
-    return FusionWords(replace(method, query_normed=bool(normed and not before)), name, held, values)
+    return FusionDialect(replace(method, query_normed=bool(normed and not before)), name, held, values)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -178,13 +180,13 @@ def fusion_files(method: Fusion, states: States, name: str, head: bool, backbone
         written = method_files([(one, {site: (at, {}) for site, at in own.items()})], member, backbone)
         files |= {f"{member}/{file}": content for file, content in written.items()}
     fusion = ",".join(names)
-    words = FusionWords(method, fusion, {})
+    dialect = FusionDialect(method, fusion, {})
     settings: dict[str, Any] = {"query": True, "key": True, "value": True, "query_before_ln": not method.query_normed}
     settings |= {"regularization": True, "residual_before": False, "temperature": False, "value_before_softmax": True}
     settings |= {"value_initialized": True, "dropout_prob": None}
     config = envelope(fusion, backbone) | {"config": settings, "adapter_names": names}
     files[f"{fusion}/{HUB_FUSION}"] = dumped(config)
-    files[f"{fusion}/{WEIGHTS}"] = packed(words.export({site: own for site, (own, _) in states.items()}))
+    files[f"{fusion}/{WEIGHTS}"] = packed(dialect.export({site: own for site, (own, _) in states.items()}))
     children = [{"type": "single", "children": [member]} for member in names]
     setup = {"adapter_setup": {"type": "Fuse", "children": children}, "head_setup": name if head else None}
     return files | {HUB_SETUP: dumped(setup | {"version": VERSION})}

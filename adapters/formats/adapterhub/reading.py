@@ -5,10 +5,10 @@
     head_config.json        {config: {head_type, layers, use_pooler, label2id, ...}, ...}, where there is a head
     model_head.safetensors
 
-`methods.py` says each method in that library's words; a fusion is several such directories (`fusions.py`). Reading is as strict
-as with PEFT's files (`adapters/files.py`): a missing, extra or misshapen tensor, or a setting that would change the result, is
-an error that names it. A head of another shape than this backbone's is left out, and a warning says so. Both ways go for the
-model types in `FAMILIES`, whose modules have the names that transformers gives them there.
+`dialects.py` says what each method is called in that library; a fusion is several such directories (`fusions.py`). Reading is
+as strict as with PEFT's files (`adapters/files.py`): a missing, extra or misshapen tensor, or a setting that would change the
+result, is an error that names it. A head of another shape than this backbone's is left out, and a warning says so. Both ways
+go for the model types in `FAMILIES`, whose modules have the names that transformers gives them there.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from ...directory import CONFIG, HUB_WEIGHTS, parse_tensors, read_json, states_o
 from ...method import Leaves, Method, States
 from ...methods.head import FIRST, TOKENS, Head
 from ...sites import Site
-from ..peft.heads import HeadDialect
-from .methods import read_methods, words_of
-from .words import Context, Words
+from ..peft import heads as in_peft
+from .dialect import Context, Dialect
+from .dialects import dialect_of, read_methods
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
@@ -55,14 +55,14 @@ def read_adapter(config: Mapping[str, Any], tensors: dict[str, np.ndarray], dire
     tensors, found = of_task_model(tensors, backbone), read_head(directory, backbone)
     context = Context(backbone.sites_for(found.head if found else None), backbone.family.prefix, name, where)
     try:
-        words = read_methods(dict(settings), context, _faulty_scale(config.get("version")))
+        dialects = read_methods(dict(settings), context, _faulty_scale(config.get("version")))
     except (TypeError, ValueError, AttributeError, KeyError) as error:  # values of a type that the library never writes
         raise GraftaxError(f"{where}: not a sound config: {error}.") from error
-    for part in words:
+    for part in dialects:
         tensors = part.simplified(tensors)
-    spoken: dict[str, Any] = {part.method.key: part for part in words}
-    methods: tuple[Method, ...] = tuple(part.method for part in words)
-    if len(spoken) < len(words):
+    spoken: dict[str, Any] = {part.method.key: part for part in dialects}
+    methods: tuple[Method, ...] = tuple(part.method for part in dialects)
+    if len(spoken) < len(dialects):
         raise GraftaxError(f"{where}: two parts of a union are one method here ({', '.join(m.name for m in methods)}).")
     return with_head(methods, spoken, tensors, found, context.sites, directory)
 
@@ -75,10 +75,10 @@ def with_head(
     sites: Sequence[Site],
     directory: Path,
 ) -> Adapter:
-    """The adapter of these methods and the head that was found; `spoken`: words by method key."""
+    """The adapter of these methods and the head that was found; `spoken`: their dialects by method key."""
     if found is None:
         return Adapter(methods, states_of(methods, tensors, sites, directory, spoken))
-    spoken = {**spoken, found.head.key: HeadWords(found.head, found.modules)}
+    spoken = {**spoken, found.head.key: HeadDialect(found.head, found.modules)}
     states = states_of((*methods, found.head), {**tensors, **found.tensors}, sites, directory, spoken)
     return Adapter((*methods, found.head), states, task=found.task, labels=found.labels)
 
@@ -191,15 +191,15 @@ def _shape(head: Head, backbone: Backbone) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadWords:
+class HeadDialect:
     """A head under the names of its modules there, which are the numbers of a sequence."""
 
     method: Head
     modules: tuple[str, ...]
 
     @property
-    def renamed(self) -> HeadDialect:
-        return HeadDialect(dataclasses.replace(self.method, modules=self.modules))
+    def renamed(self) -> in_peft.HeadDialect:
+        return in_peft.HeadDialect(dataclasses.replace(self.method, modules=self.modules))
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
         ((site, leaves),) = states.items()
@@ -215,16 +215,16 @@ class HeadWords:
 def method_files(parts: Sequence[tuple[Method, States]], name: str, backbone: Backbone) -> dict[str, bytes]:
     """The files of these methods as one adapter."""
     context = Context(backbone.sites, backbone.family.prefix, name, "`adapters`")
-    words = [words_of(method, states, context) for method, states in parts]
-    settings = _joined([(part, part.config(list(states))) for part, (_, states) in zip(words, parts, strict=True)])
+    dialects = [dialect_of(method, states, context) for method, states in parts]
+    settings = _joined([(part, part.config(list(states))) for part, (_, states) in zip(dialects, parts, strict=True)])
     tensors: dict[str, np.ndarray] = {}
-    for part, (_, states) in zip(words, parts, strict=True):
+    for part, (_, states) in zip(dialects, parts, strict=True):
         tensors |= part.export(_trained(states))
     return {HUB_WEIGHTS: packed(tensors), CONFIG: dumped(envelope(name, backbone) | {"config": settings})}
 
 
 def head_files(adapter: Adapter, head: Head, name: str, backbone: Backbone) -> dict[str, bytes]:
-    exported = HeadWords(head, _numbered(head, name)).export(_trained(adapter.states[head.key]))
+    exported = HeadDialect(head, _numbered(head, name)).export(_trained(adapter.states[head.key]))
     shape = _shape(head, backbone)
     head_type = {task: there for there, task in _TASKS.items()}.get(adapter.task, "classification")
     labels = adapter.labels if len(adapter.labels) == head.labels else tuple(f"LABEL_{i}" for i in range(head.labels))
@@ -250,7 +250,7 @@ def _trained(states: States) -> dict[Site, Leaves]:
     return {site: own for site, (own, _) in states.items()}
 
 
-def _joined(parts: list[tuple[Words, dict[str, Any]]]) -> dict[str, Any]:
+def _joined(parts: list[tuple[Dialect, dict[str, Any]]]) -> dict[str, Any]:
     """One method's settings as they are, several as a union."""
     if not parts:
         raise GraftaxError("a head alone is no adapter there.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...patterns import matches, pattern_value
-from . import words as peft
+from . import config as peft
 from .dialect import MODEL_PREFIX
 
 if TYPE_CHECKING:

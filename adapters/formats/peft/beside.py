@@ -14,7 +14,7 @@ change D = W' - W; `Copies` goes between the two. The tensors say what was saved
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from ....errors import GraftaxError
-from ...directory import Words
+from ...directory import Codec
 from ...method import Leaves, Method
 from ...methods.bitfit import BitFit
 from ...methods.dora import DoRA
@@ -31,12 +31,11 @@ from ...methods.head import Head
 from ...methods.lora import LoRA
 from ...methods.trainable_tokens import TrainableTokens
 from ...patterns import matches
-from ...sites import LM_HEAD, WEIGHTS, Site
+from ...sites import ARRAYS, LM_HEAD, WEIGHTS, Site
+from .config import read_targets
 from .dialect import MODEL_PREFIX, file_key
 from .dialects import dialect_of
 from .in_place import ROWS
-from .loras import LoRADialect
-from .words import read_targets
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
@@ -44,10 +43,13 @@ if TYPE_CHECKING:
 Tensors = dict[str, np.ndarray]
 
 _SUFFIX = {"kernel": "weight", "scale": "weight", "table": "weight", "bias": "bias"}  # by the field of a site's weights
-_WRAPPED = "base_layer"  # what PEFT calls the module itself where its method acts on it
-_ADAPTER = "token_adapter"  # what it calls trained rows beside another method
-_INSERTED = frozenset((_WRAPPED, _ADAPTER))
+WRAPPED = "base_layer"  # what PEFT calls the module itself where its method acts on it
+ADAPTER = "token_adapter"  # what it calls trained rows beside another method
+_INSERTED = frozenset((WRAPPED, ADAPTER))
 _COPY = ".modules_to_save."  # what it calls a module's trained copy, which a file has under the module's own name
+STATISTICS = ("running_mean", "running_var")  # of a batch norm, which a file has beside its weights,
+TRAINED = "num_batches_tracked"  # with the number of batches that they were taken of
+_TUNED = "ln_tuning_layers"  # what it calls the trained copy of a norm
 _REPLACED = "original_module"  # and the module in whose place that answers
 
 
@@ -74,7 +76,7 @@ class Copies:
         }
 
 
-def words(methods: Sequence[Method]) -> dict[str, Words]:
+def codecs_of(methods: Sequence[Method]) -> dict[str, Codec]:
     """By method key, what exports and restores a method's leaves in a file of PEFT's."""
     return {m.key: Copies(m) if isinstance(m, Full | BitFit) else dialect_of(m) for m in methods}
 
@@ -92,7 +94,7 @@ def _change(site: Site, field: str, saved: np.ndarray) -> np.ndarray:
 
 def _keys(site: Site) -> dict[str, str]:
     """The key of each of a site's weights, by its field."""
-    fields = [field for field in WEIGHTS[site.kind]._fields if field != "bias" or site.biased]
+    fields = [field for field in ARRAYS[site.kind] if field != "bias" or site.biased]
     return {field: file_key(site, _SUFFIX[field]) for field in fields}
 
 
@@ -145,18 +147,23 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
     """The tensors of a file of PEFT's under the names that modules have in the base model.
 
     Of a table that also projects to the vocabulary, a file may hold one copy that stands for both places (a `base_layer`), or
-    trained rows twice: here each place has its copy, and the rows are there once.
+    trained rows twice: here each place has its copy, and the rows are there once. Statistics of a batch norm have their names
+    in the base model, wherever the file has a copy.
     """
     found = {}
     for key, tensor in tensors.items():
         parts = key.split(".")
+        if parts[-1] == TRAINED:
+            continue
+        if parts[-1] in STATISTICS:
+            key = ".".join(part for part in parts if part not in (WRAPPED, _TUNED))
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
     if not backbone.config.tied:
         return found
     said = f"{MODEL_PREFIX}{LM_HEAD}"
     for read in (file_key(site, "")[:-1] for site in backbone.sites if site.role == "word_embeddings"):
-        both = tensors.get(f"{read}.{_WRAPPED}.weight", tensors.get(f"{said}.{_WRAPPED}.weight"))
+        both = tensors.get(f"{read}.{WRAPPED}.weight", tensors.get(f"{said}.{WRAPPED}.weight"))
         if both is not None:
             found |= {f"{read}.weight": both, f"{said}.weight": both}
         if f"{read}.{ROWS}" in found:
@@ -215,7 +222,7 @@ def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Metho
     if options.bias != "none":
         trained = sites if options.bias == "all" else body.select(sites)
         said = f"bias={options.bias!r}"
-        wanted |= {file_key(site, "bias"): said for site in trained if site.biased and site.kind in ("linear", "norm")}
+        wanted |= {file_key(site, "bias"): said for site in trained if site.biased and site.kind in BitFit.acts_on}
     missing = [f"{said} but no tensor {key}" for key, said in wanted.items() if key not in tensors]
     if missing:
         more = f"; and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -241,10 +248,13 @@ def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -
         if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
             name = options.saves(module)
             said = f"modules_to_save={name!r}: " if name else ""
+            if suffix in STATISTICS:
+                raise GraftaxError(f"{said}{key} is not this backbone's: a batch norm's statistics are frozen here. {_MOVED}")
             raise GraftaxError(f"{said}{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
     return kept
 
 
+_MOVED = "PEFT trains with them in motion unless the model's batch norms are in `eval()`."
 _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the same way (docs/training.md)."
 
 
@@ -305,59 +315,3 @@ def _refuse_together(methods: Sequence[Method], body: Method, sites: Sequence[Si
         if both and (type(body) is not LoRA or isinstance(method, TrainableTokens)):
             named = ", ".join(sorted(site.path for site in both))
             raise GraftaxError(f"{named}: new weights under {body.name} are not supported.")
-
-
-# -- writing ----------------------------------------------------------------------------------------------------------
-
-
-def body_and_beside(methods: Sequence[Method]) -> tuple[Method | None, tuple[Method, ...]]:
-    """The one method that PEFT's `peft_type` can name, and those beside it; None where there is no such one."""
-    body = [m for m in methods if not isinstance(m, Head)]
-    if len(body) == 1:
-        return body[0], ()
-    loras = [m for m in body if dialect_of(m).peft_type == LoRADialect.peft_type]
-    beside = tuple(m for m in body if m not in loras)
-    if len(loras) != 1 or not all(isinstance(m, Full | BitFit | TrainableTokens) for m in beside):
-        return None, ()
-    return loras[0], beside
-
-
-def written(beside: Sequence[Method], states: Mapping[str, Collection[Site]], body: Method, sites: Sequence[Site]) -> Any:
-    """PEFT's options for the methods beside a LoRA, by name; None where PEFT has none for one of them."""
-    options: dict[str, Any] = {}
-    under = set(states[body.key])
-    whole = {site for method in beside if isinstance(method, Full) for site in states[method.key]}
-    for method in beside:
-        at = set(states[method.key])
-        if isinstance(method, Full):
-            if at & under:
-                return None
-            options["modules_to_save"] = sorted(site.path for site in at)
-        elif isinstance(method, BitFit):
-            said = _bias(at, under, whole, sites)
-            if said is None or isinstance(body, DoRA):
-                return None
-            options["bias"] = said
-        elif isinstance(method, TrainableTokens) and len(at) == 1 and not at & under:
-            ((site,), ids) = (at, list(method.ids))
-            options["trainable_token_indices"] = {site.path: ids} if site.name == LM_HEAD else ids
-        else:
-            return None
-    return options
-
-
-def _bias(at: set[Site], under: set[Site], whole: set[Site], sites: Sequence[Site]) -> str | None:
-    """PEFT's word for these places of trained biases, beside a method at the places `under` and `whole` modules with theirs."""
-    there = {site for site in sites if site.biased and site.kind in BitFit.acts_on}
-    if at | whole >= there:
-        return "all"
-    return "lora_only" if at == there & under else None
-
-
-def file_name(key: str, method: Method, under: Collection[Site]) -> str:
-    """The key, in a file of PEFT's, of a tensor of a method beside one that acts at the sites `under`."""
-    module, _, suffix = key.rpartition(".")
-    if isinstance(method, TrainableTokens):
-        return f"{module}.{_ADAPTER}.{suffix}"
-    wrapped = isinstance(method, BitFit) and module in {file_key(site, "")[:-1] for site in under}
-    return f"{module}.{_WRAPPED}.{suffix}" if wrapped else key

@@ -12,12 +12,12 @@ from ...methods.ia3 import IA3
 from ...methods.ln_tuning import LayerNormTuning
 from ...methods.trainable_tokens import TrainableTokens
 from ...sites import Site
+from .config import read_targets, targets_of
 from .dialect import Dialect
-from .words import read_targets, targets_of
 
 
 class IA3Dialect(Dialect):
-    """One vector at a site: [1, in] where it scales the input, [out, 1] where the output."""
+    """One vector at a site: [1, in] where it scales the input, [out, 1] where the output; at convolutions [1, n, 1, 1]."""
 
     of = IA3
     peft_type = "IA3"
@@ -27,6 +27,8 @@ class IA3Dialect(Dialect):
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         ((name, vector),) = leaves.items()
+        if site.geometry is not None:
+            return {"ia3_l": np.asarray(vector).reshape(1, -1, 1, 1)}
         return {"ia3_l": np.asarray(vector)[None, :] if name == "l_in" else np.asarray(vector)[:, None]}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:

@@ -1,4 +1,4 @@
-"""LoRA and its kin in PEFT's words: factors lora_A [r, in] and lora_B [out, r].
+"""LoRA and its kin in PEFT's words: factors lora_A [r, in] and lora_B [out, r], at convolutions with more axes.
 
 PEFT has one `peft_type` for LoRA, DoRA (`use_dora`) and activated LoRA (`alora_invocation_tokens`). LoRA-FA differs from LoRA
 in training alone: what it has trained is written as LoRA and read as such.
@@ -21,12 +21,14 @@ from ...methods.dora import DoRA
 from ...methods.lora import LoRA, OnResidual
 from ...methods.lora_fa import LoRAFA
 from ...sites import Site
+from . import convolutions
+from .config import read_targets, targets_of
 from .dialect import Dialect
-from .words import read_targets, targets_of
 
 _BIAS = "lora_B.bias"
 _SUFFIXES = {
     "linear": ("lora_A.weight", "lora_B.weight"),
+    "conv": ("lora_A.weight", "lora_B.weight"),
     "embedding": ("lora_embedding_A", "lora_embedding_B"),
 }
 
@@ -41,12 +43,16 @@ class LoRADialect(Dialect):
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         a, b = _SUFFIXES[site.kind]
         bias = {_BIAS: np.asarray(leaves["bias"])} if "bias" in leaves else {}
-        return {a: np.asarray(leaves["a"]), b: np.asarray(leaves["b"]).T} | bias
+        factors = np.asarray(leaves["a"]), np.asarray(leaves["b"])
+        theirs = (factors[0], factors[1].T) if site.geometry is None else convolutions.to_peft(site, *factors)
+        return dict(zip((a, b), theirs, strict=True)) | bias
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         a, b = _SUFFIXES[site.kind]
         bias = {"bias": tensors[_BIAS]} if _BIAS in tensors else {}
-        return {"a": tensors[a], "b": tensors[b].T} | bias
+        theirs = tensors[a], tensors[b]
+        own = (theirs[0], theirs[1].T) if site.geometry is None else convolutions.from_peft(site, *theirs)
+        return dict(zip("ab", own, strict=True)) | bias
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return {
@@ -116,10 +122,11 @@ class DoRADialect(LoRADialect):
     magnitude: ClassVar[str] = "lora_magnitude_vector"
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return super().tensors(site, leaves) | {self.magnitude: np.asarray(leaves["m"])}
+        m = np.asarray(leaves["m"])
+        return super().tensors(site, leaves) | {self.magnitude: m if site.geometry is None else m.reshape(1, -1, 1, 1)}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return super().leaves(site, tensors) | {"m": tensors[self.magnitude]}
+        return super().leaves(site, tensors) | {"m": tensors[self.magnitude].reshape(-1)}
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return super().to_config(chosen, sites) | {"use_dora": True}

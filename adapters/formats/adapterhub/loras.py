@@ -12,13 +12,13 @@ from ...method import Leaves
 from ...methods.ia3 import IA3
 from ...methods.lora import LoRA
 from ...sites import Site
-from .words import AtSites, Context, Tensors, Words
+from .dialect import AtSites, Context, Dialect, Tensors
 
 _MATRICES = {"q": "query", "k": "key", "v": "value"}
 _FEED_FORWARD = {"intermediate_lora": "ffn_in", "output_lora": "ffn_out"}
 
 
-class LoRAWords(AtSites):
+class LoRADialect(AtSites):
     there = "lora"
     part = "loras"
 
@@ -52,7 +52,7 @@ class LoRAWords(AtSites):
         return {"a": tensors["lora_A"], "b": tensors["lora_B"].T}
 
 
-class IA3Words(LoRAWords):
+class IA3Dialect(LoRADialect):
     there = "ia3"
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class IA3Words(LoRAWords):
         return {"l_out": tensors["lora_B"].reshape(-1)}
 
 
-def read_lora(config: dict[str, Any], context: Context) -> Words:
+def read_lora(config: dict[str, Any], context: Context) -> Dialect:
     matrices = config.pop("attn_matrices", ["q", "v"])
     attention = [_MATRICES.get(m, m) for m in matrices] if config.pop("selfattn_lora", True) else []
     roles = [*attention, *(role for key, role in _FEED_FORWARD.items() if config.pop(key, False))]
@@ -84,6 +84,6 @@ def read_lora(config: dict[str, Any], context: Context) -> Words:
     rate = config.pop("dropout", 0.0)
     if mode == "scale":
         ia3 = IA3(feedforward=())
-        return IA3Words(replace(ia3, targets=context.targets(ia3, chosen)), context)
+        return IA3Dialect(replace(ia3, targets=context.targets(ia3, chosen)), context)
     lora = LoRA(r=r, alpha=alpha, dropout=rate)
-    return LoRAWords(replace(lora, targets=context.targets(lora, chosen)), context)
+    return LoRADialect(replace(lora, targets=context.targets(lora, chosen)), context)

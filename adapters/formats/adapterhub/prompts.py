@@ -13,12 +13,12 @@ from ...methods.bottleneck import ACTIVATIONS
 from ...methods.prefix import Prefix
 from ...methods.prompt import PromptTuning
 from ...sites import Site
-from ..peft.prompts import PrefixDialect, PromptDialect
-from .words import Context, Tensors, Words, our_activation
+from ..peft import prompts as in_peft
+from .dialect import Context, Dialect, Tensors, our_activation
 
 
 @dataclass(frozen=True)
-class PrefixWords(Words):
+class PrefixDialect(Dialect):
     there: ClassVar[str] = "prefix_tuning"
 
     activation: str | None = None  # of the network that makes the prefix, where there is one
@@ -33,11 +33,11 @@ class PrefixWords(Words):
         return {"architecture": "prefix_tuning", "flat": True, "prefix_length": self.method.tokens, "leave_out": []}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        (tensor,) = PrefixDialect(self.method).export(states).values()  # PEFT's: [tokens, layers * 2 * hidden]
+        (tensor,) = in_peft.PrefixDialect(self.method).export(states).values()  # PEFT's: [tokens, layers * 2 * hidden]
         return {f"{self.stem}control_trans": tensor.reshape(-1)}
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Tensors) -> dict[Site, Leaves]:
-        dialect = PrefixDialect(self.method)
+        dialect = in_peft.PrefixDialect(self.method)
         ((key, expected),) = dialect.export(like).items()
         return dialect.restore(like, {key: tensors[f"{self.stem}control_trans"].reshape(expected.shape)})
 
@@ -70,15 +70,15 @@ class PrefixWords(Words):
 _LINEAR = ("weight", "bias")
 
 
-def read_prefix(config: dict[str, Any], context: Context) -> Words:
+def read_prefix(config: dict[str, Any], context: Context) -> Dialect:
     if left_out := config.pop("leave_out", None):
         raise context.refuse(f"leave_out={left_out!r}: graftax has prefixes in every layer")
     flat, activation = config.pop("flat", False), str(config.pop("non_linearity", "tanh"))
     method = Prefix(tokens=config.pop("prefix_length", 30), shifted=False)
-    return PrefixWords(method, context, None if flat else our_activation(activation, context))
+    return PrefixDialect(method, context, None if flat else our_activation(activation, context))
 
 
-class PromptWords(Words):
+class PromptDialect(Dialect):
     there = "prompt_tuning"
 
     @property
@@ -91,16 +91,16 @@ class PromptWords(Words):
         return {"architecture": "prompt_tuning", "prompt_length": self.method.tokens, "combine": "prefix"}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        (tensor,) = PromptDialect(self.method).export(states).values()
+        (tensor,) = in_peft.PromptDialect(self.method).export(states).values()
         return {self.key: tensor}
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Tensors) -> dict[Site, Leaves]:
-        dialect = PromptDialect(self.method)
+        dialect = in_peft.PromptDialect(self.method)
         ((key, _),) = dialect.export(like).items()
         return dialect.restore(like, {key: tensors[self.key]})
 
 
-def read_prompt(config: dict[str, Any], context: Context) -> Words:
+def read_prompt(config: dict[str, Any], context: Context) -> Dialect:
     if (combine := config.pop("combine", "prefix")) != "prefix":
         raise context.refuse(f"not supported: combine={combine!r}")
-    return PromptWords(PromptTuning(tokens=config.pop("prompt_length", 10), post=True), context)
+    return PromptDialect(PromptTuning(tokens=config.pop("prompt_length", 10), post=True), context)

@@ -33,11 +33,11 @@ from ...methods.lora import LoRA
 from ...methods.prefix import Prefix
 from ...methods.prompt import PromptTuning
 from ...sites import Site
-from ..peft import words as peft
-from .bottlenecks import BottleneckWords, CompacterWords, read_bottleneck
-from .lora import IA3Words, LoRAWords, read_lora
-from .tokens import PrefixWords, PromptWords, read_prefix, read_prompt
-from .words import AtSites, Context, Tensors, Words
+from ..peft import config as peft
+from .bottlenecks import BottleneckDialect, CompacterDialect, read_bottleneck
+from .dialect import AtSites, Context, Dialect, Tensors
+from .loras import IA3Dialect, LoRADialect, read_lora
+from .prompts import PrefixDialect, PromptDialect, read_prefix, read_prompt
 
 #: Settings that say how an adapter began or is trained, or that count only with others that are refused, or in decoders.
 _NEUTRAL = frozenset(
@@ -52,12 +52,12 @@ _NEUTRAL = frozenset(
 
 
 @dataclass(frozen=True)
-class GatedWords(Words):
-    """A method behind gates: the words of the method without them, and the gates as modules beside it."""
+class GatedDialect(Dialect):
+    """A method behind gates: the dialect of the method without them, and the gates as modules beside it."""
 
     there: ClassVar[str] = "use_gating=True"
 
-    inner: Any  # Words
+    inner: Any  # Dialect
 
     def key(self, site: Site) -> str:
         """Of a gate's module."""
@@ -94,64 +94,64 @@ def _without_gates(states: Mapping[Site, Leaves]) -> dict[Site, Leaves]:
     return {site: {name: leaf for name, leaf in leaves.items() if name not in GATE} for site, leaves in states.items()}
 
 
-def _read_gates(words: Words, config: dict[str, Any]) -> Words:
-    context, method = words.context, words.method
+def _read_gates(dialect: Dialect, config: dict[str, Any]) -> Dialect:
+    context, method = dialect.context, dialect.method
     if type(method) not in GATED:
         raise context.refuse(f"not supported: use_gating=True with {method.name}")
     if isinstance(method, LoRA):
         method = replace(method, alpha=float(method.r))  # alpha says nothing there
     if isinstance(method, Prefix) and not config.pop("shared_gating", True):
         raise context.refuse("not supported: shared_gating=False; graftax has one gate for keys and values")
-    return GatedWords(gated(method), context, words)
+    return GatedDialect(gated(method), context, dialect)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
 
-_READERS: dict[Any, Callable[[dict[str, Any], Context], Words]] = {
+_READERS: dict[Any, Callable[[dict[str, Any], Context], Dialect]] = {
     None: read_bottleneck,
     "prefix_tuning": read_prefix,
     "prompt_tuning": read_prompt,
     "lora": read_lora,
 }
-WORDS: dict[type[Method], type[Words]] = {
-    Bottleneck: BottleneckWords,
-    Compacter: CompacterWords,
-    Prefix: PrefixWords,
-    PromptTuning: PromptWords,
-    LoRA: LoRAWords,
-    IA3: IA3Words,
-    **dict.fromkeys(GATED.values(), GatedWords),
+DIALECTS: dict[type[Method], type[Dialect]] = {
+    Bottleneck: BottleneckDialect,
+    Compacter: CompacterDialect,
+    Prefix: PrefixDialect,
+    PromptTuning: PromptDialect,
+    LoRA: LoRADialect,
+    IA3: IA3Dialect,
+    **dict.fromkeys(GATED.values(), GatedDialect),
 }
 
 
-def read_methods(config: dict[str, Any], context: Context, faulty_scale: bool = False) -> list[Words]:
-    """The methods that a config means, in words; `faulty_scale`: a LoRA was trained at scale 1, whatever its alpha."""
+def read_methods(config: dict[str, Any], context: Context, faulty_scale: bool = False) -> list[Dialect]:
+    """The methods that a config means; `faulty_scale`: a LoRA was trained at scale 1, whatever its alpha."""
     kind = config.get("architecture")
     if kind == "union":
-        return [words for part in config["configs"] for words in read_methods(dict(part), context, faulty_scale)]
+        return [dialect for part in config["configs"] for dialect in read_methods(dict(part), context, faulty_scale)]
     if kind not in _READERS:
         known = ", ".join(str(name or "bottleneck") for name in (*_READERS, "union"))
         raise context.refuse(f"architecture {kind!r} is not supported; supported are {known}")
     if kind == "lora" and faulty_scale:
         config["alpha"] = config.get("r", 8)
     has_gates = config.pop("use_gating", False)
-    words = _READERS[kind](config, context)
+    dialect = _READERS[kind](config, context)
     if has_gates:
-        words = _read_gates(words, config)
+        dialect = _read_gates(dialect, config)
     peft.refuse_leftovers(config, context.where, _NEUTRAL)
-    return [words]
+    return [dialect]
 
 
-def words_of(method: Method, states: Mapping[Site, tuple[Leaves, Leaves]], context: Context) -> Words:
-    """A method in words; an error where the library has no such method."""
-    words = WORDS.get(type(method))
-    if words is None:
-        known = ", ".join(cls.name for cls in WORDS)
+def dialect_of(method: Method, states: Mapping[Site, tuple[Leaves, Leaves]], context: Context) -> Dialect:
+    """A method in that library's dialect; an error where the library has no such method."""
+    dialect = DIALECTS.get(type(method))
+    if dialect is None:
+        known = ", ".join(cls.name for cls in DIALECTS)
         raise context.refuse(f"{method.name} cannot be written for it; {known} can")
     if isinstance(method, Gated):
         without = plain(method)
-        return GatedWords(method, context, words_of(without, {}, context))
-    if words is CompacterWords:
+        return GatedDialect(method, context, dialect_of(without, {}, context))
+    if dialect is CompacterDialect:
         rules = [own["rule"] for own, _ in states.values()]
-        return CompacterWords(method, context, all(np.array_equal(rule, rules[0]) for rule in rules))
-    return words(method, context)
+        return CompacterDialect(method, context, all(np.array_equal(rule, rules[0]) for rule in rules))
+    return dialect(method, context)

@@ -13,7 +13,7 @@ from ....errors import GraftaxError
 from ...method import Leaves, Method, Targets
 from ...methods.bottleneck import ACTIVATIONS
 from ...sites import Site
-from ..peft import words as peft
+from ..peft import config as peft
 
 Tensors = Mapping[str, np.ndarray]
 #: Activations here -> there; there silu has a second name.
@@ -58,7 +58,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Words(ABC):
+class Dialect(ABC):
     """One method in that library's words: the settings, and the leaves at its sites as tensors under its keys."""
 
     there: ClassVar[str]  # the method's name in that library
@@ -81,8 +81,8 @@ class Words(ABC):
         return tensors
 
 
-class AtSites(Words):
-    """Words for a method whose tensors are each site's own, under the site's module."""
+class AtSites(Dialect):
+    """Dialect for a method whose tensors are each site's own, under the site's module."""
 
     part: ClassVar[str]  # what stands between the module and the adapter's name
 

@@ -1,4 +1,8 @@
-"""The words of PEFT's `adapter_config.json`, and the rule for reading them strictly.
+"""The keys of PEFT's `adapter_config.json` that more than one method has, and the rule for reading a config strictly.
+
+A method's own settings become fields of that method, which are held to their annotations when it is made (`graftax/typed.py`).
+The keys that more than one method has are looked at before there is a method: to find out which it is, and where it acts
+(`check_config`).
 
 PEFT warns about keys it does not know and drops them; here a key that would change the result is an error that names it.
 PEFT's switches are off when falsy, so after a method has popped what it understands, whatever is left must be falsy or one
@@ -7,13 +11,15 @@ of the keys that say nothing about the result.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ....errors import GraftaxError
+from ....typed import checked, kinds_of
 from ...method import Targets
 from ...patterns import fullmatch, matches
-from ...sites import LM_HEAD, Site
+from ...sites import LM_HEAD, WEIGHTS, Site
 
 #: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
 PROMPT_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
@@ -35,11 +41,38 @@ _NEUTRAL = {
 }
 
 
+@dataclass(frozen=True)
+class SharedKeys:
+    """The keys, all of which may be left out."""
+
+    peft_type: str | None = None
+    task_type: str | None = None
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    target_modules: Targets = None
+    exclude_modules: Targets = None
+    feedforward_modules: Targets = None
+    modules_to_save: tuple[str, ...] | None = None
+    layers_to_transform: int | tuple[int, ...] | None = None
+    layers_pattern: Targets = None
+    rank_pattern: Mapping[str, Any] | None = None
+    alpha_pattern: Mapping[str, Any] | None = None
+    bias: str | None = None
+    init_lora_weights: bool | str | None = None
+
+
+def check_config(config: Mapping[str, Any], where: str) -> None:
+    """An error, which begins with `where`, for a shared key whose value is of a kind that PEFT never writes."""
+    for key, kind in kinds_of(SharedKeys).items():
+        if key in config:
+            checked(config[key], kind, f"{where}: {key}")
+
+
 def targets_of(targets: Targets, chosen: Sequence[Site], sites: Sequence[Site]) -> str | list[str]:
     """`target_modules`: the user's own targets; for a default, the shortest names that mean the chosen sites and no other."""
     if targets is not None:
         return targets if isinstance(targets, str) else list(targets)
-    modules = {site.path for site in sites if site.kind in ("linear", "embedding", "norm")}
+    modules = {site.path for site in sites if site.kind in WEIGHTS}
     wanted = {site.path for site in chosen}
     for names in ({site.path.rpartition(".")[2] for site in chosen}, {site.within for site in chosen}):
         if {path for path in modules if matches(tuple(names), path)} == wanted:

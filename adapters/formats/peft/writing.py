@@ -1,0 +1,148 @@
+"""An adapter as PEFT writes it: the config and the tensors, where PEFT can express the adapter.
+
+PEFT names one method. What an adapter holds beside it is written in PEFT's options where these can say it (`beside.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...adapter import Adapter
+from ...fitting import head_of
+from ...method import Method
+from ...methods.bitfit import BitFit
+from ...methods.dora import DoRA
+from ...methods.full import Full
+from ...methods.head import FIRST, Head
+from ...methods.trainable_tokens import TrainableTokens
+from ...sites import IN_OUT, LM_HEAD, Site
+from ...task_words import words_for
+from .beside import ADAPTER, STATISTICS, TRAINED, WRAPPED, codecs_of
+from .config import PROMPT_TYPES
+from .dialect import MODEL_PREFIX, file_key
+from .dialects import dialect_of
+from .loras import LoRADialect
+
+if TYPE_CHECKING:
+    from ....models.backbone import Backbone
+
+
+def config_of(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
+    """PEFT's config of an adapter; None where PEFT cannot express it."""
+    body, beside = _body_and_beside(adapter.methods)
+    head = head_of(adapter)
+    if body is None or (head is not None and head.site == FIRST):
+        return None
+    dialect, task = dialect_of(body), words_for(adapter.task)
+    if dialect.peft_type is None or dialect.task_type not in (None, task.peft):
+        return None
+    chosen = list(adapter.states[body.key])
+    fields = dialect.to_config(chosen, backbone.sites)
+    conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
+    if conv1d and not dialect.conv1d:
+        return None
+    options = _options(beside, adapter.states, body, backbone.sites_for(head))
+    if fields is None or options is None or (dialect.past_key_values and not backbone.family.past_key_values):
+        return None
+    modules = [*options.pop("modules_to_save", []), *({_top(module) for module in head.modules} if head else ())]
+    return {
+        "peft_type": dialect.peft_type,
+        "task_type": task.peft if head or task.head is None else "FEATURE_EXTRACTION",
+        "base_model_name_or_path": backbone.name,
+        "inference_mode": True,
+        **({"modules_to_save": sorted(modules)} if modules else {}),
+        **fields,
+        **options,
+        **({"fan_in_fan_out": True} if conv1d else {}),
+    }
+
+
+def tensors_of(adapter: Adapter, backbone: Backbone) -> dict[str, np.ndarray]:
+    """The tensors of an adapter that PEFT can express, by key."""
+    body, beside = _body_and_beside(adapter.methods)
+    assert body is not None
+    codecs = codecs_of(adapter.methods)
+    tensors = _statistics(beside, adapter.states, backbone)
+    for method in adapter.methods:
+        exported = codecs[method.key].export(adapter.held(method))
+        if method in beside:
+            exported = {_file_name(key, method, adapter.states[body.key]): tensor for key, tensor in exported.items()}
+        if isinstance(method, Head) and dialect_of(body).peft_type in PROMPT_TYPES:
+            exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
+        tensors |= exported
+    return tensors
+
+
+def _statistics(beside: Sequence[Method], states: Mapping[str, Collection[Site]], backbone: Backbone) -> dict[str, np.ndarray]:
+    """Of the batch norms that are saved whole: PEFT asks of a file all that such a module holds, be it trained or not."""
+    whole = {site.path for method in beside if isinstance(method, Full) for site in states[method.key]}
+    found: dict[str, np.ndarray] = {}
+    for weight in backbone.weights if whole else ():
+        module, _, name = backbone.family.task_path(weight.key).rpartition(".")
+        if name in STATISTICS and module in whole:
+            statistic = backbone.arrays()[weight.name][... if weight.layer is None else weight.layer]
+            found[f"{MODEL_PREFIX}{module}.{name}"] = np.asarray(statistic, np.float32)
+            found[f"{MODEL_PREFIX}{module}.{TRAINED}"] = np.array(0)
+    return found
+
+
+def _top(module: str) -> str:
+    """The module PEFT saves whole: "classifier" for RoBERTa's classifier.dense, bert.pooler for its dense layer."""
+    first, *rest = module.split(".")
+    return first if first in ("classifier", "pre_classifier") else ".".join([first, *rest[:1]])
+
+
+def _body_and_beside(methods: Sequence[Method]) -> tuple[Method | None, tuple[Method, ...]]:
+    """The one method that PEFT's `peft_type` can name, and those beside it; None where there is no such one."""
+    body = [m for m in methods if not isinstance(m, Head)]
+    if len(body) == 1:
+        return body[0], ()
+    loras = [m for m in body if dialect_of(m).peft_type == LoRADialect.peft_type]
+    beside = tuple(m for m in body if m not in loras)
+    if len(loras) != 1 or not all(isinstance(m, Full | BitFit | TrainableTokens) for m in beside):
+        return None, ()
+    return loras[0], beside
+
+
+def _options(beside: Sequence[Method], states: Mapping[str, Collection[Site]], body: Method, sites: Sequence[Site]) -> Any:
+    """PEFT's options for the methods beside a LoRA, by name; None where PEFT has none for one of them."""
+    options: dict[str, Any] = {}
+    under = set(states[body.key])
+    whole = {site for method in beside if isinstance(method, Full) for site in states[method.key]}
+    for method in beside:
+        at = set(states[method.key])
+        if isinstance(method, Full):
+            if at & under:
+                return None
+            options["modules_to_save"] = sorted(site.path for site in at)
+        elif isinstance(method, BitFit):
+            said = _bias(at, under, whole, sites)
+            if said is None or isinstance(body, DoRA):
+                return None
+            options["bias"] = said
+        elif isinstance(method, TrainableTokens) and len(at) == 1 and not at & under:
+            ((site,), ids) = (at, list(method.ids))
+            options["trainable_token_indices"] = {site.path: ids} if site.name == LM_HEAD else ids
+        else:
+            return None
+    return options
+
+
+def _bias(at: set[Site], under: set[Site], whole: set[Site], sites: Sequence[Site]) -> str | None:
+    """PEFT's word for these places of trained biases, beside a method at the places `under` and `whole` modules with theirs."""
+    there = {site for site in sites if site.biased and site.kind in BitFit.acts_on}
+    if at | whole >= there:
+        return "all"
+    return "lora_only" if at == there & under else None
+
+
+def _file_name(key: str, method: Method, under: Collection[Site]) -> str:
+    """The key, in a file of PEFT's, of a tensor of a method beside one that acts at the sites `under`."""
+    module, _, suffix = key.rpartition(".")
+    if isinstance(method, TrainableTokens):
+        return f"{module}.{ADAPTER}.{suffix}"
+    wrapped = isinstance(method, BitFit) and module in {file_key(site, "")[:-1] for site in under}
+    return f"{module}.{WRAPPED}.{suffix}" if wrapped else key

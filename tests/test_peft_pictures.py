@@ -1,0 +1,102 @@
+"""PEFT's files of adapters on convolutions and batch norms: its directories answer here as there, and ours there as here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import peft
+import pytest
+import torch
+from feature_maps import to_torch
+from safetensors.numpy import load_file, save_file
+from torch_resnet import mobilenet, pictures, resnet
+
+from graftax import GraftaxError, load_adapter, load_backbone, save_adapter
+from graftax.adapters.adapter import Layout
+from graftax.models.inputs import ImageInputs
+
+STEPS = ["expand_1x1.convolution", "reduce_1x1.convolution", "layer.0.conv_3x3.convolution"]  # the last is depthwise, of 10
+#: A maker of a torch model and its checkpoint, and PEFT's config.
+CASES: dict[str, tuple[Callable[[Path], Any], Callable[[], Any]]] = {
+    "lora": (resnet, lambda: peft.LoraConfig(r=4, lora_alpha=7, target_modules=["conv1", "conv2"], modules_to_save=["linear"])),
+    "dora": (
+        resnet,
+        lambda: peft.LoraConfig(r=4, lora_alpha=7, use_dora=True, target_modules=["conv2"], modules_to_save=["linear"]),
+    ),
+    "norms_beside": (
+        resnet,
+        lambda: peft.LoraConfig(r=4, lora_alpha=7, target_modules=["layer3.1.conv1"], modules_to_save=["linear", "bn2"]),
+    ),
+    "ia3": (
+        resnet,
+        lambda: peft.IA3Config(target_modules=["conv1", "conv2"], feedforward_modules=["conv2"], modules_to_save=["linear"]),
+    ),
+    "ln_tuning": (resnet, lambda: peft.LNTuningConfig(target_modules=["bn1", "bn2"], modules_to_save=["linear"])),
+    "mobilenet": (
+        partial(mobilenet, tf_padding=False),  # with which PEFT's convolutions have not what the model asks them for
+        lambda: peft.LoraConfig(
+            r=3, lora_alpha=7, rank_pattern={STEPS[2]: 20}, target_modules=STEPS, modules_to_save=["classifier"]
+        ),
+    ),
+}
+
+
+def logits_of(model: Any, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        out = model(to_torch(x))
+    logits: np.ndarray = (out if isinstance(out, torch.Tensor) else out.logits).numpy()
+    return logits
+
+
+def made(directory: Path, case: str) -> Any:
+    """PEFT's model with an adapter that changes something, which it has saved; the checkpoint beside it."""
+    maker, config = CASES[case]
+    (directory / "base").mkdir()
+    model = peft.get_peft_model(maker(directory / "base"), config()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(directory / "theirs")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd")
+@pytest.mark.parametrize("case", CASES)
+def test_both_ways(case: str, tmp_path: Path) -> None:
+    model, x = made(tmp_path, case), pictures()
+    backbone = load_backbone(tmp_path / "base")
+    adapter = load_adapter(tmp_path / "theirs", backbone)
+    state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
+    wanted = logits_of(model, x)
+    found = jax.jit(lambda *args: backbone.forward(*args).pooled)(backbone.params, state, ImageInputs(x))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+    save_adapter(adapter, tmp_path / "ours", backbone)
+    config = peft.PeftConfig.from_pretrained(tmp_path / "ours")
+    config.task_type = None
+    (tmp_path / "again").mkdir()
+    again = peft.PeftModel(CASES[case][0](tmp_path / "again"), config).eval()
+    tensors = load_file(tmp_path / "ours" / "adapter_model.safetensors")
+    there = peft.get_peft_model_state_dict(again)
+    if case == "ln_tuning":  # PEFT saves the copies' statistics too, and does not ask for them
+        there = {key: tensor for key, tensor in there.items() if "running_" not in key and "num_batches" not in key}
+    assert there.keys() == tensors.keys()
+    peft.set_peft_model_state_dict(again, {key: torch.tensor(tensor) for key, tensor in tensors.items()})
+    np.testing.assert_allclose(logits_of(again, x), wanted, atol=1e-4)
+
+
+def test_statistics_in_motion_are_said(tmp_path: Path) -> None:
+    """PEFT's file has those of a batch norm that it saves, which training in `train()` has moved."""
+    made(tmp_path, "norms_beside")
+    backbone, path = load_backbone(tmp_path / "base"), tmp_path / "theirs" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    key = next(key for key in tensors if key.endswith("running_mean"))
+    save_file({**tensors, key: tensors[key] + 1.0}, path)
+    with pytest.raises(GraftaxError, match=r"bn2\.running_mean is not this backbone's: a batch norm's statistics are frozen"):
+        load_adapter(tmp_path / "theirs", backbone)
