@@ -27,7 +27,7 @@ from .sites import Site
 from .structure import Cut, Structure
 
 if TYPE_CHECKING:
-    from .methods.starts import Rows
+    from .methods.starts import TrainingData
 
 SiteStates = dict[str, States]  # method key -> site -> (trainable leaves, fixed leaves)
 
@@ -50,9 +50,9 @@ class Adapter(Shown):
 
     @classmethod
     def create(
-        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, rows: Rows | None = None, **known: Any
+        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, data: TrainingData | None = None, **known: Any
     ) -> Adapter:
-        """A fresh adapter. What is drawn at a site depends on the seed and its path alone; `rows`: see `Method.begin`."""
+        """A fresh adapter. What is drawn at a site depends on the seed and its path alone; `data`: see `Method.begin`."""
         methods, sites = checked(methods, Sequence[Method], "methods"), checked(sites, Sequence[Site], "sites")
         seed = checked(seed, Seed, "seed")
         keys = [method.key for method in methods]
@@ -65,7 +65,7 @@ class Adapter(Shown):
         def key(name: str, site: Site) -> jax.Array:
             return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{site.name}/{site.path}".encode()))
 
-        begun = [method.begin(sites, partial(key, method.name), rows) for method in methods]
+        begun = [method.begin(sites, partial(key, method.name), data) for method in methods]
         return cls(tuple(method for method, _ in begun), {method.key: states for method, states in begun}, **known)
 
     def finished(self) -> Adapter:
@@ -120,7 +120,7 @@ def join(trainable: State, fixed: State) -> State:
 
 
 @dataclass(frozen=True)
-class Slot:
+class Space:
     """One method at one site name: how much room there is."""
 
     name: str
@@ -134,16 +134,20 @@ class Slot:
 class Layout(Shown):
     """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
 
-    slots: tuple[Slot, ...] = ()  # a method at a site each
+    spaces: tuple[Space, ...] = ()  # a method at a site each
     depths: tuple[tuple[str, int], ...] = ()  # by stack: how many of its last layers carry state
 
     def facts(self) -> dict[str, Any]:
-        return {"methods": sorted({slot.key for slot in self.slots}), "slots": len(self.slots), "depths": dict(self.depths)}
+        return {
+            "methods": sorted({space.key for space in self.spaces}),
+            "spaces": len(self.spaces),
+            "depths": dict(self.depths),
+        }
 
     @classmethod
     def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:
         """The smallest layout that holds the adapters (and `grow`); `bucket` rounds sizes up to powers of two from 8."""
-        found = {(slot.name, slot.key): slot for slot in grow.slots} if grow else {}
+        found = {(space.name, space.key): space for space in grow.spaces} if grow else {}
         layers = Structure.of(sites).stacks
         depths = dict.fromkeys(layers, 0) | (dict(grow.depths) if grow else {})
         for adapter in adapters:
@@ -154,10 +158,10 @@ class Layout(Shown):
                     size = method.size(site)
                     if bucket and size:
                         size = max(8, 1 << (size - 1).bit_length())
-                    at, old = (site.name, key), found.get((site.name, key), Slot(site.name, key, 0, (), ()))
+                    at, old = (site.name, key), found.get((site.name, key), Space(site.name, key, 0, (), ()))
                     fits = size <= old.size and trainable.keys() <= {*old.trainable} and fixed.keys() <= {*old.fixed}
                     if at not in found or not fits:
-                        found[at] = Slot(
+                        found[at] = Space(
                             *at,
                             max(size, old.size),
                             tuple(sorted({*trainable, *old.trainable})),
@@ -172,7 +176,7 @@ class Layout(Shown):
 
     def cut(self, structure: Structure) -> Cut:
         """Where what an adapter of this layout can change begins."""
-        return structure.cut(dict(self.depths), [slot.name for slot in self.slots])
+        return structure.cut(dict(self.depths), [space.name for space in self.spaces])
 
     def _first(self, sites: Sequence[Site]) -> dict[str, int]:
         """The first layer that carries state, by stack."""
@@ -183,11 +187,11 @@ class Layout(Shown):
         first = self._first(sites)
         methods = {method.key: method for method in adapter.methods} if adapter else {}
         trees = Stacked({}, {}, {})
-        for slot in self.slots:
-            method = methods.get(slot.key) or method_of(slot.key)
-            own = adapter.states[slot.key] if adapter and slot.key in methods else {}
-            here = [s for s in sites if s.name == slot.name and (s.layer is None or s.layer >= first[s.stack])]
-            filled = [_fill(method, site, slot, own.get(site)) for site in here]
+        for space in self.spaces:
+            method = methods.get(space.key) or method_of(space.key)
+            own = adapter.states[space.key] if adapter and space.key in methods else {}
+            here = [s for s in sites if s.name == space.name and (s.layer is None or s.layer >= first[s.stack])]
+            filled = [_fill(method, site, space, own.get(site)) for site in here]
             layered = here[0].layer is not None
             trainable, fixed = (
                 {leaf: np.stack([part[leaf] for part in parts]) if layered else parts[0][leaf] for leaf in parts[0]}
@@ -198,7 +202,7 @@ class Layout(Shown):
                 held = [site in own and leaf in own[site][0] for site in here]
                 mask[leaf] = np.array(held, np.float32).reshape((len(here) if layered else 1,) + (1,) * (array.ndim - 1))
             for tree, leaves in zip(trees, (trainable, fixed, mask), strict=True):
-                tree.setdefault(slot.name, {})[slot.key] = leaves
+                tree.setdefault(space.name, {})[space.key] = leaves
         return trees
 
     def unstack(self, adapter: Adapter, state: State, sites: Sequence[Site]) -> SiteStates:
@@ -219,13 +223,13 @@ class Layout(Shown):
         return states
 
 
-def _fill(method: Method, site: Site, slot: Slot, own: tuple[Leaves, Leaves] | None) -> tuple[Leaves, Leaves]:
-    """One site's leaves at a slot's size, trainable and fixed; what the adapter does not hold is at identity."""
-    if own and method.size(site) == slot.size and own[0].keys() == {*slot.trainable} and own[1].keys() == {*slot.fixed}:
+def _fill(method: Method, site: Site, space: Space, own: tuple[Leaves, Leaves] | None) -> tuple[Leaves, Leaves]:
+    """One site's leaves at a space's size, trainable and fixed; what the adapter does not hold is at identity."""
+    if own and method.size(site) == space.size and own[0].keys() == {*space.trainable} and own[1].keys() == {*space.fixed}:
         return own
-    blank = method.identity(site, slot.size)
+    blank = method.identity(site, space.size)
     trainable, fixed = (
         {leaf: padded(mine[leaf], like[leaf].shape) if leaf in mine else np.asarray(like[leaf]) for leaf in names}
-        for mine, like, names in zip(own or ({}, {}), blank, (slot.trainable, slot.fixed), strict=True)
+        for mine, like, names in zip(own or ({}, {}), blank, (space.trainable, space.fixed), strict=True)
     )
     return trainable, fixed

@@ -251,7 +251,7 @@ class Grafts:
         at = index if self.slots is None else (index, self._used())
         return jax.tree.map(lambda leaf: leaf[at], self._of(stack))
 
-    def at(self, state: State, application: jax.Array | int) -> SiteCalls:
+    def calls(self, state: State, application: jax.Array | int) -> SiteCalls:
         """The calls of one application of a layer."""
         return self._calls(
             state, None if self.key is None else jax.random.fold_in(self.key, jnp.asarray(application, jnp.uint32))

@@ -28,7 +28,7 @@ from .patterns import matches
 from .sites import Site
 
 if TYPE_CHECKING:
-    from .methods.starts import Rows
+    from .methods.starts import TrainingData
 
 _ZERO = bytes(4)  # float32's
 QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qkv: one projection for query, key and value
@@ -108,10 +108,10 @@ class Method(ABC):
         """Trainable leaves at the start of training, at identity unless the method says otherwise, and `buffers` it draws."""
         return self.blank(site)
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+    def begin(self, sites: Sequence[Site], key: Keys, data: TrainingData | None = None) -> Begun:
         """The method that trains, itself unless its start needs another, and its leaves at every site before the first step.
 
-        `rows`: what is known of the rows to be trained on, for starts that follow from them; None outside training.
+        `data`: what is known of the rows to be trained on, for starts that follow from them; None outside training.
         """
         states: States = {}
         for site in self.select(sites):

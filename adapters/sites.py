@@ -34,7 +34,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
+from ..shapes import Float, shaped
 from .geometry import Geometry, convolve
 
 #: Orders of a kernel's axes in checkpoints, as permutations: our axis i is the checkpoint's axis `axes[i]`.
@@ -151,8 +153,9 @@ class KeyValue(NamedTuple):
     mask: jax.Array  # [..., 1 or queries, T], True where attention may look
 
 
-def split_heads(x: jax.Array, heads: int) -> jax.Array:
-    """`[..., tokens, heads * size]` to `[..., heads, tokens, size]`."""
+@shaped
+def split_heads(x: Float[Array, "*lead tokens width"], heads: int) -> Float[Array, "*lead {heads} tokens size"]:
+    """What heads have side by side, `width` being heads * size, as an axis of heads."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
 
 

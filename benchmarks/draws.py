@@ -24,7 +24,7 @@ _DRAW = 20_000  # seeds of draws that no training's seed is to repeat
 
 
 @dataclass(frozen=True, eq=False)
-class TaskRows:
+class TaskExamples:
     """A task's examples. `digest` is the sha256 of its files."""
 
     name: str
@@ -40,16 +40,16 @@ class TaskRows:
 
         They are drawn by `seed`: what seeds differ by, beside the start and the order.
         """
-        rows = self.train if stage == "search" else self.whole
+        examples = self.train if stage == "search" else self.whole
         if size is None:
-            return rows
+            return examples
         by_label: dict[Any, list[int]] = {}
-        for i in np.random.default_rng([_DRAW, seed]).permutation(len(rows)).tolist():
-            by_label.setdefault(rows.labels[i] if rows.labels else None, []).append(i)
-        return rows.take(sorted(i for of_label in by_label.values() for i in of_label[:size]))
+        for i in np.random.default_rng([_DRAW, seed]).permutation(len(examples)).tolist():
+            by_label.setdefault(examples.labels[i] if examples.labels else None, []).append(i)
+        return examples.take(sorted(i for of_label in by_label.values() for i in of_label[:size]))
 
 
-def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
+def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskExamples:
     """Rows of one task; shares are held out of the training rows before anything is drawn.
 
     Raises GraftaxError for a file that is not there, and for labels in the other rows that the training rows do not have.
@@ -64,33 +64,33 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskRows:
     def read(file: str) -> Examples:
         return read_examples(suite.path(file), spec.columns, task_named(spec.kind), Tokenizer)
 
-    def held_out(rows: Examples, share: float) -> tuple[Examples, Examples]:
-        if [*rows.fields] == ["text"] and rows.labels is None and len(rows) == 1:
-            return _cut(rows, share)
-        left, held = split(rows, share, _DRAW)
-        return rows.take(left), rows.take(held)
+    def held_out(examples: Examples, share: float) -> tuple[Examples, Examples]:
+        if [*examples.fields] == ["text"] and examples.labels is None and len(examples) == 1:
+            return _cut(examples, share)
+        left, held = split(examples, share, _DRAW)
+        return examples.take(left), examples.take(held)
 
     every = read(spec.train)
     whole, test = (every, read(spec.test)) if isinstance(spec.test, str) else held_out(every, spec.test)
     train, val = (whole, read(spec.val)) if isinstance(spec.val, str) else held_out(whole, spec.val)
     known = set(train.labels or ())
-    for rows in (val, test):
-        unknown = sorted({str(label) for label in rows.labels or () if label not in known})
+    for examples in (val, test):
+        unknown = sorted({str(label) for label in examples.labels or () if label not in known})
         if unknown:
-            raise GraftaxError(f"{rows.source}: label {unknown[0]!r} is on none of the training rows of task {name}.")
-    return TaskRows(name, spec, train, whole, _some(val, spec.val_rows), _some(test, spec.test_rows), digest.hexdigest())
+            raise GraftaxError(f"{examples.source}: label {unknown[0]!r} is on none of the training rows of task {name}.")
+    return TaskExamples(name, spec, train, whole, _some(val, spec.val_rows), _some(test, spec.test_rows), digest.hexdigest())
 
 
-def _cut(rows: Examples, share: float) -> tuple[Examples, Examples]:
+def _cut(examples: Examples, share: float) -> tuple[Examples, Examples]:
     """A file of plain text in two, at the end of a line."""
-    (text,) = rows.fields["text"]
+    (text,) = examples.fields["text"]
     at = text.find("\n", int(len(text) * (1 - share))) + 1
     if not 0 < at < len(text):
-        raise GraftaxError(f"{rows.source}: the text has too few lines to hold {share:g} of it out.")
-    return rows.with_fields(text=(text[:at],)), rows.with_fields(text=(text[at:],))
+        raise GraftaxError(f"{examples.source}: the text has too few lines to hold {share:g} of it out.")
+    return examples.with_fields(text=(text[:at],)), examples.with_fields(text=(text[at:],))
 
 
-def _some(rows: Examples, most: int) -> Examples:
-    if len(rows) <= most:
-        return rows
-    return rows.take(sorted(np.random.default_rng(_DRAW).permutation(len(rows))[:most].tolist()))
+def _some(examples: Examples, most: int) -> Examples:
+    if len(examples) <= most:
+        return examples
+    return examples.take(sorted(np.random.default_rng(_DRAW).permutation(len(examples))[:most].tolist()))

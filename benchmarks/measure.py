@@ -37,25 +37,27 @@ class Measured:
     fields: dict[str, Any]
 
 
-def measure(backbone: Backbone, adapter: Adapter, rows: Prepared, spec: TaskSpec) -> Measured:
+def measure(backbone: Backbone, adapter: Adapter, prepared: Prepared, spec: TaskSpec) -> Measured:
     """An adapter's answers to rows of its own task."""
-    found = outputs_of(backbone, adapter, rows)
-    outputs = [found[i] for i in range(len(rows.items))]
+    found = outputs_of(backbone, adapter, prepared)
+    outputs = [found[i] for i in range(len(prepared.items))]
     if task_named(spec.kind).output.headed:
-        return judged(np.stack(outputs), np.array(rows.labels, np.int32), rows.lengths, spec.main_metric, adapter.labels)
+        return judged(
+            np.stack(outputs), np.array(prepared.labels, np.int32), prepared.lengths, spec.main_metric, adapter.labels
+        )
     likelihood = np.stack([of.astype(np.float64).sum(0) for of in outputs])  # [texts, 3]: see `NextToken.compute`
     predictions = Predictions(-likelihood[:, 0], likelihood[:, 2])
     metrics = {"perplexity": float(metric_named("perplexity")(predictions)[0])}
     metrics |= {"nll": math.log(metrics["perplexity"]), "token_accuracy": likelihood[:, 1].sum() / likelihood[:, 2].sum()}
     if spec.main_metric != "perplexity":
-        predictions = _written(backbone, adapter, rows, spec)
+        predictions = _written(backbone, adapter, prepared, spec)
         metrics[spec.main_metric] = float(metric_named(spec.main_metric)(predictions)[0])
     return Measured(predictions, {"metric": spec.main_metric, "value": metrics[spec.main_metric], "metrics": metrics})
 
 
-def _written(backbone: Backbone, adapter: Adapter, rows: Prepared, spec: TaskSpec) -> Predictions:
+def _written(backbone: Backbone, adapter: Adapter, prepared: Prepared, spec: TaskSpec) -> Predictions:
     """Of what is generated behind the prompts."""
-    examples = rows.examples
+    examples = prepared.examples
     if holds_chats(examples):
         raise GraftaxError(f"{examples.source}: {spec.main_metric} needs prompts and completions, and there are chats.")
     right: dict[str, list[str]] = {}  # a prompt's right answers: it may stand in several rows, and is answered once
@@ -133,6 +135,6 @@ def general_score(backbone: Backbone, adapter: Adapter | None, train: Prepared, 
 
     Accuracy of the nearest class mean (by cosine), of means over `train`.
     """
-    known, asked = (pooled_of(backbone, adapter, rows) for rows in (train, test))
+    known, asked = (pooled_of(backbone, adapter, prepared) for prepared in (train, test))
     found = nearest_means(known, np.array(train.labels), asked).argmax(-1)
     return float((found == np.array(test.labels)).mean())

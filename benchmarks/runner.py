@@ -42,7 +42,7 @@ from ..models.load import load_backbone
 from ..tasks.registry import task_named
 from .baselines import mean_features, nearest_means
 from .clock import Clock
-from .draws import TaskRows, read_task
+from .draws import TaskExamples, read_task
 from .measure import Measured, general_score, judged, measure
 from .peers import Unsupported, run_peer
 from .quiet import watched
@@ -98,7 +98,7 @@ def run_suite(
     with disk.locked(home):
         tasks = {name: read_task(suite, name, spec) for name, spec in suite.tasks.items()}
         general = read_task(suite, "general", suite.general) if suite.general else None
-        _settle(suite, home, {name: rows.digest for name, rows in tasks.items()})
+        _settle(suite, home, {name: task.digest for name, task in tasks.items()})
         every = [(path, *pair) for path in suite.backbones for pair in suite.pairs(path)]
         own = [one for number, one in enumerate(every) if shard.has(number)]
         todo = {path: suite.methods_of({name for of, name, _ in own if of == path}) for path in suite.backbones}
@@ -146,8 +146,8 @@ class Bench:
         suite: Suite,
         backbone: Backbone,
         name: str,
-        tasks: dict[str, TaskRows],
-        general: TaskRows | None,
+        tasks: dict[str, TaskExamples],
+        general: TaskExamples | None,
         home: Path,
         clock: Clock,
         peers: Sequence[str],
@@ -164,7 +164,7 @@ class Bench:
             "date": datetime.date.today().isoformat(),
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
-        self._rows: dict[tuple[str, str], Prepared] = {}
+        self._prepared: dict[tuple[str, str], Prepared] = {}
         self._test_features: dict[str, np.ndarray] = {}  # of the backbone alone, by task
 
     def method(self, label: str, pairs: Sequence[Key]) -> None:
@@ -200,8 +200,8 @@ class Bench:
         return cells
 
     def _search(self, label: str, pair: Key) -> Search:
-        rows = self.tasks[pair[0]].draw("search", pair[1], 0)
-        return self.suite.search(self.suite.trained(pair[0])[label], len(rows))
+        examples = self.tasks[pair[0]].draw("search", pair[1], 0)
+        return self.suite.search(self.suite.trained(pair[0])[label], len(examples))
 
     def _tried(self, label: str, pair: Key) -> Tried:
         """The search's records so far."""
@@ -243,7 +243,7 @@ class Bench:
         task = self.tasks[cell.task]
         labels = task_named("classify").label_names(task.whole)
         train = self._encoded("classify", task.draw("final", cell.size, cell.seed), labels)
-        test = self._rows_of(cell.task, "test", labels)
+        test = self._prepared_of(cell.task, "test", labels)
         if cell.task not in self._test_features:
             self._test_features[cell.task] = mean_features(self.backbone, test)
         known, asked = mean_features(self.backbone, train), self._test_features[cell.task]
@@ -271,7 +271,7 @@ class Bench:
     def _by_peer(self, cell: Cell) -> Record:
         """A cell trained by the library that it names."""
         job = self.trainer.job(cell)
-        test = self._rows_of(cell.task, "test", job.adapter.labels)
+        test = self._prepared_of(cell.task, "test", job.adapter.labels)
         with watched() as stretch:
             peer = run_peer(cell.library, self.backbone, job, test)
         blank, gold = self._blank(cell), np.array(test.labels, np.int32)
@@ -313,14 +313,14 @@ class Bench:
         if outcome.error is not None:
             return replace(blank, error=outcome.error)
         adapter = load_adapter(self.trainer.folder / cell.id, self.backbone)
-        rows, spec = self._rows_of(cell.task, blank.split, adapter.labels), self.tasks[cell.task].spec
-        found = measure(self.backbone, adapter, rows, spec)
+        prepared, spec = self._prepared_of(cell.task, blank.split, adapter.labels), self.tasks[cell.task].spec
+        found = measure(self.backbone, adapter, prepared, spec)
         record = replace(blank, **found.fields, **self._size(cell, adapter), **self.trainer.fields(cell, outcome))
         if cell.stage == "search":
             return record
         record = replace(record, forgetting=self._forgotten(adapter), predictions=self._said(cell, found))
         if self.packed.has(cell):
-            among = measure(self.backbone, load_adapter(self.packed.folder / cell.id, self.backbone), rows, spec)
+            among = measure(self.backbone, load_adapter(self.packed.folder / cell.id, self.backbone), prepared, spec)
             record = replace(record, interference=among.fields["value"] - found.fields["value"])
         return record
 
@@ -338,35 +338,35 @@ class Bench:
         found.predictions.save(self.home / file)
         return file
 
-    # -- rows -----------------------------------------------------------------------------------------------------------
+    # -- examples -------------------------------------------------------------------------------------------------------
 
     def _encoded(self, kind: str, examples: Examples, labels: Sequence[str]) -> Prepared:
         return task_named(kind).prepare(examples, labels, self.backbone.processor, self.suite.max_length, truncate=True)
 
-    def _rows_of(self, name: str, split: str, labels: Sequence[str]) -> Prepared:
+    def _prepared_of(self, name: str, split: str, labels: Sequence[str]) -> Prepared:
         """Validation or test rows, tokenized once."""
-        if (name, split) not in self._rows:
+        if (name, split) not in self._prepared:
             task = self.tasks[name]
-            rows = self._encoded(task.spec.kind, task.val if split == "val" else task.test, labels)
-            note_cut(f"{name}, {split} rows", *rows.cut, self.suite.max_length)
-            self._rows[name, split] = rows
-        return self._rows[name, split]
+            prepared = self._encoded(task.spec.kind, task.val if split == "val" else task.test, labels)
+            note_cut(f"{name}, {split} rows", *prepared.cut, self.suite.max_length)
+            self._prepared[name, split] = prepared
+        return self._prepared[name, split]
 
     # -- forgetting -----------------------------------------------------------------------------------------------------
 
     def _forgotten(self, adapter: Adapter) -> float | None:
         """Change on the general task; None where the suite has none, or the backbone's features are no classifier's."""
-        if self._general_rows is None or self._general_score is None:
+        if self._general is None or self._general_score is None:
             return None
-        return general_score(self.backbone, adapter, *self._general_rows) - self._general_score
+        return general_score(self.backbone, adapter, *self._general) - self._general_score
 
     @cached_property
     def _general_score(self) -> float | None:
         """Of the backbone alone."""
-        return None if self._general_rows is None else general_score(self.backbone, None, *self._general_rows)
+        return None if self._general is None else general_score(self.backbone, None, *self._general)
 
     @cached_property
-    def _general_rows(self) -> tuple[Prepared, Prepared] | None:
+    def _general(self) -> tuple[Prepared, Prepared] | None:
         """Those that make the means of its classes, and those that are told apart by these."""
         if self.general is None or not self.backbone.family.head.modules:
             return None

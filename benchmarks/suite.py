@@ -190,7 +190,7 @@ class Suite:
             raise GraftaxError(
                 f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio."
             )
-        every = self.search(spec, rows=1).rates
+        every = self.search(spec, examples=1).rates
         reach = f"suite {self.name}: going on by their ratio, the rates of {label} are {', '.join(f'{lr:g}' for lr in every)}"
         if not _ascending(every):
             raise GraftaxError(f"{reach}; the first ones must be further apart, or nearer.")
@@ -231,9 +231,9 @@ class Suite:
         """The labels of all methods that are trained on some of these tasks."""
         return [*dict.fromkeys(label for task in self.tasks if task in tasks for label in self.trained(task))]
 
-    def search(self, spec: MethodSpec, rows: int) -> Search:
+    def search(self, spec: MethodSpec, examples: int) -> Search:
         """Where a method's search on so many training rows begins, and how far it may go."""
-        epochs = max(self.epochs, -(-max(self.steps, spec.steps) // number_of_batches(rows, self.batch_size)))
+        epochs = max(self.epochs, -(-max(self.steps, spec.steps) // number_of_batches(examples, self.batch_size)))
         return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings)
 
     def path(self, name: str) -> Path:

@@ -19,7 +19,7 @@ from ..train import Interrupted, Result, train_many
 from ..train.begun import Begun
 from ..train.job import Job, prepare
 from .cost import JOULES_PER_FLOP, Energy, StepCost, metered, step_cost
-from .draws import TaskRows
+from .draws import TaskExamples
 from .quiet import watched
 from .results import Cell, Stage
 from .suite import Suite
@@ -38,7 +38,7 @@ class Outcome:
 class Trainer:
     """The cells of one backbone; their adapters go to `folder`."""
 
-    def __init__(self, suite: Suite, backbone: Backbone, tasks: Mapping[str, TaskRows], folder: Path):
+    def __init__(self, suite: Suite, backbone: Backbone, tasks: Mapping[str, TaskExamples], folder: Path):
         self.suite, self.backbone, self.tasks, self.folder = suite, backbone, tasks, folder
         self._costs: dict[tuple[Stage, str, str, int | None], StepCost] = {}
         self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
@@ -63,7 +63,7 @@ class Trainer:
             with metered() as meter, watched() as stretch:
                 results = train_many(
                     self.backbone,
-                    {cell.id: self.rows(cell) for cell in cells},
+                    {cell.id: self.examples(cell) for cell in cells},
                     self.folder,
                     method=self.suite.trained(one.task)[one.method].make(),
                     task=self.tasks[one.task].spec.kind,
@@ -87,7 +87,7 @@ class Trainer:
         shares = {cell: own / sum(seconds.values()) for cell, own in seconds.items()}
         return {cell: Outcome(results[cell.id], None, meter.share(shares[cell]), stretch.other_cores) for cell in cells}
 
-    def rows(self, cell: Cell) -> Examples:
+    def examples(self, cell: Cell) -> Examples:
         """What a cell is trained on."""
         return self.tasks[cell.task].draw(cell.stage, cell.size, cell.seed)
 
@@ -96,7 +96,7 @@ class Trainer:
         spec = self.tasks[cell.task].spec
         return prepare(
             cell.id,
-            self.rows(cell),
+            self.examples(cell),
             None,
             backbone=self.backbone,
             task=task_named(spec.kind),
@@ -118,8 +118,8 @@ class Trainer:
 
     def steps(self, cell: Cell) -> tuple[int, int]:
         """Training rows and steps of a cell."""
-        rows = len(self.rows(cell))
-        return rows, cell.epochs * number_of_batches(rows, self.suite.batch_size)
+        count = len(self.examples(cell))
+        return count, cell.epochs * number_of_batches(count, self.suite.batch_size)
 
     def seconds(self, cell: Cell, result: Result) -> float:
         """Of a cell's training, without compiling."""
@@ -128,11 +128,11 @@ class Trainer:
 
     def fields(self, cell: Cell, outcome: Outcome) -> dict[str, Any]:
         """The costs of a `Record`."""
-        (rows, steps), cost, used = self.steps(cell), self.step_cost(cell), outcome.used
+        (count, steps), cost, used = self.steps(cell), self.step_cost(cell), outcome.used
         if used.joules is None:
             used = Energy(cost.flops * steps * JOULES_PER_FLOP, "flops")
         found = {
-            "rows": rows,
+            "rows": count,
             "steps": steps,
             "compile_seconds": cost.compile_seconds,
             "memory_bytes": cost.memory_bytes,

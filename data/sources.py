@@ -64,10 +64,10 @@ class Source:
         """The same of a meaning that is told where a value stands: the row, for errors, and the folder of relative paths."""
         self.require(column)
         return tuple(
-            self.cell(i, column, partial(meaning, where=self.at(i), folder=self.folder)) for i in range(len(self.rows))
+            self.cell(i, column, partial(meaning, where=self.row_name(i), folder=self.folder)) for i in range(len(self.rows))
         )
 
-    def at(self, row: int) -> str:
+    def row_name(self, row: int) -> str:
         """What errors call a row."""
         return f"{self.name}: row {row + 1}"
 
@@ -77,11 +77,11 @@ class Source:
         if not (isinstance(value, np.ndarray) and value.ndim):
             value = plain(value)
         if is_missing(value) or (isinstance(value, str) and not value.strip() and not blank):
-            raise GraftaxError(f"{self.at(row)} has nothing in column {column!r}.")
+            raise GraftaxError(f"{self.row_name(row)} has nothing in column {column!r}.")
         try:
             return meaning(value)
         except Unreadable as error:
-            raise GraftaxError(f"{self.at(row)}: {error} (column {column!r}).") from None
+            raise GraftaxError(f"{self.row_name(row)}: {error} (column {column!r}).") from None
 
 
 def source_of(data: Any, called: str = "") -> Source:

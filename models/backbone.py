@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
@@ -24,6 +25,7 @@ from ..adapters.methods.head import FIRST, POOLED, TOKENS, Head
 from ..adapters.sites import ARRAYS, KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
+from ..shapes import Float, Int, shaped
 from ..shown import Shown
 from ..typed import shown
 from .by_layer import apart, held_by_layer, put_by_layer, share_memory, stacked
@@ -36,13 +38,15 @@ from .processor import Processor
 from .quantised import dense
 
 _UNROLLED = 12  # layers at most
+Slots = Int[Array, " rows"] | Mix | None  # which slot of a bank each row uses; None: the state is one adapter's
 
 
 class Logits(NamedTuple):
     """What the heads say; None where no adapter in the state has such a head."""
 
-    pooled: jax.Array | None  # [rows, classes], of a head over what the task model pools or over the first position
-    tokens: jax.Array | None  # [rows, tokens, classes]
+    #: of a head over what the task model pools or over the first position
+    pooled: Float[Array, "rows classes"] | None
+    tokens: Float[Array, "rows tokens classes"] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -232,11 +236,12 @@ class Backbone(Shown):
             hidden, modules = "tanh", (layout.pooler, *modules)
         return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=layout.bias)
 
-    def encode(self, params: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, **options: Any) -> Any:
+    @shaped
+    def encode(self, params: Any, state: State, inputs: Inputs, slots: Slots = None, **options: Any) -> Any:
         """The backbone's `Outputs` under an adapter; options as in `Encoder.__call__`."""
         return nnx.merge(self.graphdef, params)(inputs, self._grafts(state, slots), **options)
 
-    def _grafts(self, state: State, slots: jax.Array | Mix | None = None, key: jax.Array | None = None) -> Grafts:
+    def _grafts(self, state: State, slots: Slots = None, key: jax.Array | None = None) -> Grafts:
         return Grafts(state, self.structure, slots, key)
 
     def frozen(self, params: Any, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
@@ -247,18 +252,19 @@ class Backbone(Shown):
         """Whether what the layers below a cut make of an item can be kept, and there are any."""
         return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks), ""))
 
+    @shaped
     def forward(
         self,
         params: Any,
         state: State,
         inputs: Inputs,
-        slots: jax.Array | Mix | None = None,
+        slots: Slots = None,
         key: jax.Array | None = None,
         layers: Unrolled | None = None,
     ) -> Logits:
         """Logits of the heads in `state`. Pure; meant to be traced.
 
-        `state` is one adapter's tree, or a bank's with `slots`: the slot of each row `[rows]`, or a `Mix`.
+        `state` is one adapter's tree, or a bank's with `slots`: the slot of each row, or a `Mix`.
         `key`: for dropout, in training. `layers`: this backbone's, for training (`Encoder.__call__` says why).
         Only the pooled position of the last layer is computed, where neither a head nor a method reads the others.
         """
@@ -268,36 +274,42 @@ class Backbone(Shown):
         at = grafts.outside()
         return Logits(_of_either(at.head(POOLED, features), at.head(FIRST, out.first)), at.head(TOKENS, out.hidden))
 
-    def next_token(self, params: Any, state: State, hidden: jax.Array, slots: jax.Array | Mix | None = None) -> jax.Array:
-        """A language model's logits of the token behind each, `[rows, tokens, vocabulary]`, from `encode(...).hidden`."""
+    @shaped
+    def next_token(
+        self, params: Any, state: State, hidden: Float[Array, "rows tokens dim"], slots: Slots = None
+    ) -> Float[Array, "rows tokens vocabulary"]:
+        """A language model's logits of the token behind each, from `encode(...).hidden`."""
         return nnx.merge(self.graphdef, params).logits(hidden, self._grafts(state, slots).outside())
 
+    @shaped
     def likelihood(
         self,
         params: Any,
         state: State,
         inputs: Inputs,
-        targets: jax.Array,
-        slots: jax.Array | Mix | None = None,
+        targets: Int[Array, "rows tokens"],
+        slots: Slots = None,
         key: jax.Array | None = None,
         layers: Unrolled | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Log-likelihood of the token behind each, `targets [rows, tokens]`, and whether it was the likeliest.
+    ) -> tuple[Float[Array, "rows tokens"], Float[Array, "rows tokens"]]:
+        """Log-likelihood of the token behind each, its target, and whether it was the likeliest.
 
-        Both float32 `[rows, tokens]`; arguments as of `forward`.
+        Both float32; arguments as of `forward`.
         """
         module, grafts = nnx.merge(self.graphdef, params), self._grafts(state, slots, key)
         return module.likelihood(module(inputs, grafts, layers=layers).hidden, targets, grafts.outside())
 
+    @shaped
     def prefill(
-        self, params: Any, layers: Any, state: State, inputs: Inputs, slots: jax.Array | Mix | None = None, *, columns: int
-    ) -> tuple[jax.Array, Any]:
+        self, params: Any, layers: Any, state: State, inputs: Inputs, slots: Slots = None, *, columns: int
+    ) -> tuple[Float[Array, "rows vocabulary"], Any]:
         """`Decoder.prefill`: logits behind each row's last token, and a cache with room for `columns` tokens."""
         return nnx.merge(self.graphdef, params).prefill(inputs, self._grafts(state, slots), layers, columns)
 
+    @shaped
     def step(
-        self, params: Any, layers: Any, state: State, ids: jax.Array, cache: Any, slots: jax.Array | Mix | None = None
-    ) -> tuple[jax.Array, Any]:
+        self, params: Any, layers: Any, state: State, ids: Int[Array, " rows"], cache: Any, slots: Slots = None
+    ) -> tuple[Float[Array, "rows vocabulary"], Any]:
         """`Decoder.step`: logits behind one more token of each row, and the cache with it."""
         return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)
 

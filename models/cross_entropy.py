@@ -18,16 +18,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+
+from ..shapes import Float, Int, shaped
 
 _NUMBERS = 1 << 24  # logits held at a time
 
 Project = Callable[[Any, jax.Array], jax.Array]  # weights, hidden [rows, tokens, d] -> logits [rows, tokens, vocabulary]
 
 
+@shaped
 def likelihood(
-    project: Project, weights: Any, hidden: jax.Array, targets: jax.Array, frozen: bool
-) -> tuple[jax.Array, jax.Array]:
-    """Log-likelihood of `targets [rows, tokens]` and whether each was the likeliest token, both float32 `[rows, tokens]`.
+    project: Project,
+    weights: Any,
+    hidden: Float[Array, "rows tokens dim"],
+    targets: Int[Array, "rows tokens"],
+    frozen: bool,
+) -> tuple[Float[Array, "rows tokens"], Float[Array, "rows tokens"]]:
+    """Log-likelihood of the targets and whether each was the likeliest token, both float32.
 
     `frozen`: nothing acts on the projection but its weights, which may be differentiated all the same.
     """

@@ -415,7 +415,7 @@ class Decoder(TextStack, Speaker):
         kept, first, alone = [], self.config.num_layers - grafts.adapted(self.name), layers[self.name]
         for index, layer in enumerate(alone):
             module = nnx.merge(nnx.graphdef(self.layers), layer)
-            calls = grafts.at(grafts.layer(self.name, index - first) if index >= first else {}, index)
+            calls = grafts.calls(grafts.layer(self.name, index - first) if index >= first else {}, index)
             ends_alone = pooled and index == len(alone) - 1
             h, pair = module.run(h, view.at(index), calls, ends_alone, pasts[index] if pasts else None)
             kept.append(pair)

@@ -459,6 +459,6 @@ class EncoderDecoder(Speaker):
         stack, graphdef = self.decoder.name, nnx.graphdef(self.decoder.layers)
         first = self.config.decoder_layers - own.adapted(stack)
         return [
-            (nnx.merge(graphdef, layer), own.at(own.layer(stack, index - first) if index >= first else {}, index))
+            (nnx.merge(graphdef, layer), own.calls(own.layer(stack, index - first) if index >= first else {}, index))
             for index, layer in enumerate(layers[stack])
         ]

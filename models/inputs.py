@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..adapters.sites import FAR, Place
+from ..shapes import Int, shaped
 
 
 class Texts(NamedTuple):
@@ -47,7 +49,8 @@ class Outputs(NamedTuple):
     encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
 
 
-def places(segments: jax.Array) -> Place:
+@shaped
+def places(segments: Int[Array, "rows tokens"]) -> Place:
     """Where tokens are in their texts; `segments` as in `Texts`."""
     edge = segments[:, 1:] != segments[:, :-1]
     always = jnp.ones_like(edge, shape=(len(segments), 1))
@@ -58,8 +61,9 @@ def places(segments: jax.Array) -> Place:
     return Place(before, behind, jnp.zeros_like(segments, bool))
 
 
-def count_within(counted: jax.Array, texts: Texts | None) -> jax.Array:
-    """Running count of `counted [rows, tokens]`, each token's own included, begun anew with every text."""
+@shaped
+def count_within(counted: Int[Array, "rows tokens"], texts: Texts | None) -> Int[Array, "rows tokens"]:
+    """Running count of `counted`, each token's own included, begun anew with every text."""
     count = jnp.cumsum(counted, axis=1)
     if texts is None:
         return count

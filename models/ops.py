@@ -23,13 +23,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+
+from ..shapes import Bool, Float, shaped
 
 _SQRT_HALF = math.sqrt(0.5)
 _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 @jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
+@shaped
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x Phi(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)."""
     return 0.5 * x * (1.0 + jax.lax.erf(x * _SQRT_HALF))
 
@@ -46,7 +50,8 @@ def _gelu_backward(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
 gelu.defvjp(_gelu_forward, _gelu_backward)
 
 
-def gelu_tanh(x: jax.Array) -> jax.Array:
+@shaped
+def gelu_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The tanh approximation of GELU (`gelu_new` in Hugging Face configs)."""
     return jax.nn.gelu(x, approximate=True)
 
@@ -59,7 +64,10 @@ def _normalise(x: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+@shaped
+def layer_norm(
+    x: Float[Array, "*lead dim"], scale: Float[Array, " dim"], bias: Float[Array, " dim"], eps: float
+) -> Float[Array, "*lead dim"]:
     """scale (x - mean) / sqrt(variance + eps) + bias over the last axis, in float32 (Ba et al., arXiv:1607.06450)."""
     return _layer_norm_forward(x, scale, bias, eps)[0]
 
@@ -83,7 +91,8 @@ layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+@shaped
+def rms_norm(x: Float[Array, "*lead dim"], scale: Float[Array, " dim"], eps: float) -> Float[Array, "*lead dim"]:
     """scale x / sqrt(mean(x^2) + eps) over the last axis, in float32 (Zhang & Sennrich, arXiv:1910.07467)."""
     return _rms_norm_forward(x, scale, eps)[0]
 
@@ -106,21 +115,22 @@ def _rms_norm_backward(eps: float, kept: Any, dy: jax.Array) -> tuple[jax.Array,
 rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
+@shaped
 def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array,
+    query: Float[Array, "rows heads queries size"],
+    key: Float[Array, "rows groups keys size"],
+    value: Float[Array, "rows groups keys size"],
+    mask: Bool[Array, " rows #queries keys"],
     scale: float | None = None,
     cap: float | None = None,
-    added: jax.Array | None = None,
-) -> jax.Array:
+    added: Float[Array, "#rows heads queries keys"] | None = None,
+) -> Float[Array, "rows queries width"]:
     """softmax(scale q k^T) v over the keys that `mask` allows; `scale` is 1 / sqrt(size) unless given.
 
-    `query [rows, heads, q, size]`, `key` and `value` `[rows, groups, k, size]` with groups a divisor of heads (each group of
-    query heads shares one: grouped-query attention, Ainslie et al., arXiv:2305.13245), `mask [rows, 1 or q, k]` (True: may be
-    attended to); returns `[rows, q, heads * size]`. The softmax is taken in float32. With `cap` c the
-    scores are c tanh(score / c) (Gemma 2). `added [rows, heads, q, k]` is added to the scores, of as many heads as groups (T5).
+    The number of groups divides that of heads: each group of query heads shares a key (grouped-query attention, Ainslie et al.,
+    arXiv:2305.13245). `mask` is True where a query may attend. What comes out has the heads side by side, `width` is heads *
+    size. The softmax is taken in float32. With `cap` c the scores are c tanh(score / c) (Gemma 2). `added` is added to the
+    scores, where there are as many heads as groups (T5).
     """
     rows, heads, tokens, size = query.shape
     groups = key.shape[1]

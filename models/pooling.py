@@ -15,9 +15,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..errors import GraftaxError
 from ..json_files import read_object, read_value
+from ..shapes import Bool, Float, shaped
 from ..typed import Some, checked
 
 
@@ -94,8 +96,9 @@ class Pooling:
         normalized = any(module["type"].rpartition(".")[2] == "Normalize" for module in content)
         return cls(names, normalized, _max_length(modules.with_name("sentence_bert_config.json")))
 
-    def __call__(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
-        """Of `hidden [rows, tokens, size]` and the mask of its tokens, float32 `[rows, size]` (times the number of names)."""
+    @shaped
+    def __call__(self, hidden: Float[Array, "rows tokens dim"], mask: Bool[Array, "rows tokens"]) -> Float[Array, "rows size"]:
+        """Vectors of texts, float32, of what the last layer says of their tokens; `size` is `dim` times the names."""
         hidden, weight = hidden.astype(jnp.float32), mask[:, :, None].astype(jnp.float32)
         vectors = jnp.concatenate([POOLINGS[name](hidden, weight) for name in self.names], axis=-1)
         if self.normalized:

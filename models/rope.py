@@ -17,8 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..errors import GraftaxError
+from ..shapes import Float, Int, shaped
 
 Angles = tuple[jax.Array, jax.Array]  # cos and sin [rows, tokens, dim / 2]
 
@@ -98,8 +100,11 @@ class Rope:
                 return _yarn(inverse, self.dim, self.theta, settings)
         return inverse, 1.0
 
-    def angles(self, positions: jax.Array) -> Angles:
-        """Of tokens at these positions `[rows, tokens]`."""
+    @shaped
+    def angles(
+        self, positions: Int[Array, "rows tokens"]
+    ) -> tuple[Float[Array, "rows tokens half"], Float[Array, "rows tokens half"]]:
+        """Of tokens at these positions."""
         inverse, factor = self.frequencies()
         turned = positions[..., None].astype(jnp.float32) * jnp.asarray(inverse, jnp.float32)
         return jnp.cos(turned) * jnp.float32(factor), jnp.sin(turned) * jnp.float32(factor)
@@ -109,8 +114,11 @@ def _sound(value: Any, null: bool) -> bool:
     return null if value is None else (isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e30)
 
 
-def turn(x: jax.Array, angles: Angles) -> jax.Array:
-    """`x [rows, heads, tokens, size]` turned by `angles`, in float32."""
+@shaped
+def turn(
+    x: Float[Array, "rows heads tokens size"], angles: tuple[Float[Array, "rows tokens half"], Float[Array, "rows tokens half"]]
+) -> Float[Array, "rows heads tokens size"]:
+    """Queries or keys turned by `angles`, in float32."""
     cos, sin = (angle[:, None] for angle in angles)
     half = cos.shape[-1]
     one, two = x[..., :half].astype(jnp.float32), x[..., half : 2 * half].astype(jnp.float32)

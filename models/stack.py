@@ -213,7 +213,7 @@ class _Pass:
         assert self.layers is not None
         layer = nnx.merge(nnx.graphdef(self.stack.layers), self.layers[index])
         state = self.parts[self._slot(index, application)]
-        return layer(h, self.view.at(application), self.grafts.at(state, application), pooled)
+        return layer(h, self.view.at(application), self.grafts.calls(state, application), pooled)
 
     def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, states: list[jax.Array] | None) -> jax.Array:
         """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`.
@@ -242,7 +242,7 @@ class _Pass:
 
     def _adapted(self, index: Any, application: Any, pooled: bool, h: jax.Array) -> jax.Array:
         state = self.grafts.layer(self.stack.name, self._slot(index, application))
-        return self._stacked(index)(h, self.view.at(application), self.grafts.at(state, application), pooled)
+        return self._stacked(index)(h, self.view.at(application), self.grafts.calls(state, application), pooled)
 
     def _stacked(self, index: Any) -> Any:
         """A layer of the stack."""

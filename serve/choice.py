@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..models.generation import Rules
+from ..shapes import Bool, Float, Int, shaped
 from .sampling import Sampling
 
 
@@ -62,11 +64,17 @@ class Kind(NamedTuple):
         return cls(draws, cuts, any(s.repetition_penalty != 1.0 for s in rows))
 
 
-def choose(kind: Kind, logits: jax.Array, settings: Settings, seen: jax.Array | None, number: jax.Array) -> jax.Array:
-    """The next token of every row, int32 `[rows]`.
+@shaped
+def choose(
+    kind: Kind,
+    logits: Float[Array, "rows vocabulary"],
+    settings: Settings,
+    seen: Bool[Array, "rows vocabulary"] | None,
+    number: Int[Array, " rows"],
+) -> Int[Array, " rows"]:
+    """The next token of every row.
 
-    `logits [rows, vocabulary]` float32; `seen` of that shape: the tokens a row holds, None where none is penalised;
-    `number [rows]`: how many it has drawn.
+    `seen`: the tokens a row holds, None where none is penalised; `number`: how many it has drawn.
     """
     if seen is not None and kind.penalises:
         logits = penalised(logits, seen, settings.penalty)
@@ -85,8 +93,11 @@ def choose(kind: Kind, logits: jax.Array, settings: Settings, seen: jax.Array | 
     return jnp.where(settings.temperature > 0, drawn, likeliest)
 
 
-def penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
-    """With the tokens that are there already unlikelier; `penalty [rows]`."""
+@shaped
+def penalised(
+    logits: Float[Array, "rows vocabulary"], seen: Bool[Array, "rows vocabulary"], penalty: Float[Array, " rows"]
+) -> Float[Array, "rows vocabulary"]:
+    """With the tokens that are there already unlikelier."""
     penalty = penalty[:, None]
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 

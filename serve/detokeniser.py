@@ -9,7 +9,7 @@ import numpy as np
 from ..models.tokens import Tokenizer
 
 
-class Teller:
+class Detokeniser:
     """The text of one row: nothing that a further token or a stop text could take back."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: np.ndarray, stop: Sequence[str], ends: Collection[int], most: int):

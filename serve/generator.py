@@ -37,7 +37,7 @@ from ..typed import Location, Name, checked, held
 from .bank import Bank
 from .choice import Kind, Settings
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
-from .detokeniser import Teller
+from .detokeniser import Detokeniser
 from .requests import listed
 from .requests import named as adapters_of
 from .sampling import Sampling
@@ -230,13 +230,13 @@ class Generator(Shown):
             found = np.asarray(
                 self.writer.search(adapted, at, settings, kind=Kind.of(how), beams=how[0].num_beams, limit=limit)
             )
-        for k, teller in enumerate(self._tellers(asked)):
-            text, finished = teller.hear(found[k].tolist())
-            yield k, text, _continued(asked[k], teller, finished)
+        for k, detokeniser in enumerate(self._detokenisers(asked)):
+            text, finished = detokeniser.hear(found[k].tolist())
+            yield k, text, _continued(asked[k], detokeniser, finished)
 
     def _decoded(self, asked: Sequence[_Asked], at: Standing, settings: Settings) -> Iterator[Told]:
         """Token by token: further texts, a burst of tokens at a time."""
-        kind, tellers = Kind.of([row.sampling for row in asked]), self._tellers(asked)
+        kind, detokenisers = Kind.of([row.sampling for row in asked]), self._detokenisers(asked)
         left = {*range(len(asked))}
         while left:
             with self._lock:  # not while a caller looks at what there is: it may call again
@@ -244,8 +244,8 @@ class Generator(Shown):
                 drawn = np.asarray(drawn)
             stopped = np.zeros(len(at.done), bool)
             for k in sorted(left):
-                text, finished = tellers[k].hear(drawn[:, k].tolist())
-                end = _continued(asked[k], tellers[k], finished) if finished else None
+                text, finished = detokenisers[k].hear(drawn[:, k].tolist())
+                end = _continued(asked[k], detokenisers[k], finished) if finished else None
                 if finished:
                     left.discard(k)
                     stopped[k] = True
@@ -253,11 +253,13 @@ class Generator(Shown):
                     yield k, text, end
             at = at._replace(done=at.done | stopped)
 
-    def _tellers(self, asked: Sequence[_Asked]) -> list[Teller]:
+    def _detokenisers(self, asked: Sequence[_Asked]) -> list[Detokeniser]:
         """One for each row; what an encoder-decoder writes begins behind no text."""
         ends, encodes = frozenset(self.backbone.config.eos_ids), self.backbone.family.encodes
         return [
-            Teller(self.tokenizer, row.ids[:0] if encodes else row.ids, row.sampling.stop, ends, row.sampling.max_new_tokens)
+            Detokeniser(
+                self.tokenizer, row.ids[:0] if encodes else row.ids, row.sampling.stop, ends, row.sampling.max_new_tokens
+            )
             for row in asked
         ]
 
@@ -304,5 +306,5 @@ def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sa
     return [how.changed(changes) for how in given]
 
 
-def _continued(row: _Asked, teller: Teller, finished: str) -> Continuation:
-    return Continuation(None if row.what is None else str(row.what), teller.said, tuple(teller.tokens), finished)
+def _continued(row: _Asked, detokeniser: Detokeniser, finished: str) -> Continuation:
+    return Continuation(None if row.what is None else str(row.what), detokeniser.said, tuple(detokeniser.tokens), finished)

@@ -32,6 +32,7 @@ from ..data.prepared import Item, note_cut
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, Logits
 from ..models.inputs import Inputs
+from ..shapes import Float
 from ..shown import Shown
 from ..tasks.registry import task_named
 from ..tasks.task import Answer, Task, items_asked
@@ -202,8 +203,8 @@ class Predictor(Shown):
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
-    ) -> np.ndarray:
-        """Vectors of rows, `[rows, size]` float32, in their order: the backbone's last layer, pooled over the tokens.
+    ) -> Float[np.ndarray, "rows size"]:
+        """Vectors of rows, float32, in their order: the backbone's last layer, pooled over the tokens.
 
         The mean, or what a directory of sentence-transformers says (`serve/embedding.py`). An adapter changes the layers; its
         head is not asked.

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..models.generation import Rules
+from ..shapes import Float, Int, shaped
 
 
 class Written(NamedTuple):
@@ -33,8 +35,11 @@ class Written(NamedTuple):
         return jnp.zeros((len(self.ids), vocabulary), bool).at[rows, self.ids].set(True, mode="drop")
 
 
-def restrained(config: Any, logits: jax.Array, written: Written, number: jax.Array) -> jax.Array:
-    """Logits (or log p) `[rows, vocabulary]` with -inf for tokens that may not come next; `number [rows]`: generated so far."""
+@shaped
+def restrained(
+    config: Any, logits: Float[Array, "rows vocabulary"], written: Written, number: Int[Array, " rows"]
+) -> Float[Array, "rows vocabulary"]:
+    """Logits (or log p) with -inf for tokens that may not come next; `number`: generated so far."""
     rules: Rules = config.rules
     vocabulary, token = logits.shape[-1], jnp.arange(logits.shape[-1], dtype=jnp.int32)
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..adapters.task_words import words_for
 from ..data.columns import Columns, Field, read_fields
@@ -33,6 +34,7 @@ from ..errors import GraftaxError
 from ..models.text_rows import words_asked
 from ..models.tokens import Tokenizer, Tokens
 from ..notes import note
+from ..shapes import Float, Int, shaped
 from . import metrics
 from .outputs import IGNORE, OfItem, OfPosition
 from .task import Answer, Settings, Task, index_of, mean_of
@@ -105,7 +107,14 @@ class Classify(Labelled):
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         return [np.int32(index_of(names, label, i, examples.source)) for i, label in enumerate(examples.labels or ())]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+    @shaped
+    def loss(
+        self,
+        logits: Float[Array, "items room"],
+        labels: Int[Array, " items"],
+        settings: Settings,
+        weight: Float[Array, " items"],
+    ) -> Float[Array, ""]:
         logs = jax.nn.log_softmax(_masked(logits, settings.classes))
         return mean_of(-jnp.take_along_axis(logs, labels[:, None], axis=-1)[:, 0], weight)
 
@@ -156,7 +165,14 @@ class MultiLabel(Labelled):
             arrays.append(array)
         return arrays
 
-    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+    @shaped
+    def loss(
+        self,
+        logits: Float[Array, "items room"],
+        labels: Float[Array, "items room"],
+        settings: Settings,
+        weight: Float[Array, " items"],
+    ) -> Float[Array, ""]:
         own = jnp.arange(logits.shape[-1]) < settings.classes
         logits = jnp.where(own, logits, 0.0)
         each = jax.nn.softplus(logits) - labels * logits
@@ -193,7 +209,14 @@ class Regress(Labelled):
     def encode(self, examples: Examples, names: Sequence[str]) -> list[Any]:
         return [np.float32(value) for value in examples.labels or ()]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+    @shaped
+    def loss(
+        self,
+        logits: Float[Array, "items room"],
+        labels: Float[Array, " items"],
+        settings: Settings,
+        weight: Float[Array, " items"],
+    ) -> Float[Array, ""]:
         return mean_of(jnp.square(logits[:, 0] - labels), weight)
 
     def answer(self, logits: np.ndarray, names: Sequence[str], item: Any) -> Answer:
@@ -265,7 +288,14 @@ class Tag(Labelled):
             for i, tags in enumerate(examples.labels or ())
         ]
 
-    def loss(self, logits: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+    @shaped
+    def loss(
+        self,
+        logits: Float[Array, "rows length room"],
+        labels: Int[Array, "rows length"],
+        settings: Settings,
+        weight: Float[Array, " items"],
+    ) -> Float[Array, ""]:
         logs = jax.nn.log_softmax(_masked(logits, settings.classes))
         each = -jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
         return mean_of(each, (labels != IGNORE).astype(each.dtype))  # a text that is not there has no label

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..adapters.task_words import words_for
 from ..data.chats import Chat, chat_of, is_chat, turns_of
@@ -30,6 +30,7 @@ from ..data.text_files import read_text
 from ..data.values import text_of
 from ..errors import GraftaxError
 from ..models.tokens import Tokenizer, Tokens
+from ..shapes import Float, Int, shaped
 from .outputs import IGNORE, NextToken, OfTarget
 from .task import Answer, Settings, Task
 
@@ -80,7 +81,14 @@ class LanguageModel(Task):
             raise GraftaxError(f"{examples.source}: no text in it has two tokens.")
         return Prepared(examples.take(owner), tokens, labels)
 
-    def loss(self, outputs: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+    @shaped
+    def loss(
+        self,
+        outputs: Float[Array, "rows length 3"],
+        labels: Int[Array, "rows length"],
+        settings: Settings,
+        weight: Float[Array, " items"],
+    ) -> Float[Array, ""]:
         return -outputs[..., 0].sum() / jnp.maximum(outputs[..., 2].sum(), 1.0)
 
     def answer(self, outputs: np.ndarray, names: Sequence[str], item: Any) -> Answer:

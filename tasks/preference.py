@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 
 from ..adapters.task_words import words_for
 from ..data.chats import Chat, chat_of, is_chat, turns_of
@@ -24,6 +25,7 @@ from ..data.prepared import Prepared
 from ..data.sources import Source
 from ..data.values import text_of
 from ..models.tokens import Tokenizer
+from ..shapes import Float, Int, shaped
 from .language import SupervisedFineTuning
 from .outputs import Against
 from .task import Answer, Settings, mean_of
@@ -63,7 +65,14 @@ class DirectPreference(SupervisedFineTuning):
         labels = [own for pair in zip(chosen.labels, rejected.labels, strict=True) for own in pair]
         return Prepared(examples, items, labels, together=2)
 
-    def loss(self, outputs: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
+    @shaped
+    def loss(
+        self,
+        outputs: Float[Array, "items 2"],
+        labels: Int[Array, "rows length"],
+        settings: Settings,
+        weight: Float[Array, " items"],
+    ) -> Float[Array, ""]:
         rewards = outputs[:, 0] - outputs[:, 1]
         return mean_of(-jax.nn.log_sigmoid(settings.beta * (rewards[::2] - rewards[1::2])), weight[::2])
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from ..adapters.task_words import TaskWords
 from ..data.columns import Columns, Field
@@ -22,9 +23,11 @@ from ..data.examples import Examples
 from ..data.prepared import Prepared
 from ..data.sources import Source
 from ..errors import GraftaxError
+from ..shapes import Float, shaped
 from .outputs import Output
 
 
+@runtime_checkable
 class Settings(Protocol):
     """What a loss may ask of an adapter's training, as traced numbers (`train.step.Hyper`)."""
 
@@ -118,7 +121,8 @@ def items_asked(processor: Any, row: Any, where: str, adapter: str | None, max_l
     return processor.items({field: [value] for field, value in asked.items()}, max_length)
 
 
-def mean_of(losses: jax.Array, weight: jax.Array) -> jax.Array:
+@shaped
+def mean_of(losses: Float[Array, "*shape"], weight: Float[Array, "*shape"]) -> Float[Array, ""]:
     """The mean where the weight is 1, not 0; 0 where it nowhere is."""
     return jnp.sum(jnp.where(weight > 0, losses, 0.0)) / jnp.maximum(jnp.sum(weight), 1.0)
 

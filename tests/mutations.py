@@ -54,11 +54,11 @@ MUTATIONS = [
         f"{RATES}::test_a_layer_begins_after_whole_steps_of_its_epochs",
     ),
     # -- which epoch is kept, and when training ends
-    Mutation("train/queue.py", "reached > place.best", "reached >= place.best", KEPT),
-    Mutation("train/queue.py", "place.waited += 1", "pass", KEPT),
-    Mutation("train/queue.py", "place.waited >= patience", "place.waited > patience", KEPT),
+    Mutation("train/queue.py", "reached > bookmark.best", "reached >= bookmark.best", KEPT),
+    Mutation("train/queue.py", "bookmark.waited += 1", "pass", KEPT),
+    Mutation("train/queue.py", "bookmark.waited >= patience", "bookmark.waited > patience", KEPT),
     Mutation("train/queue.py", '-scores["loss"]', 'scores["loss"]', KEPT),
-    Mutation("train/queue.py", "kept = place.best_epoch if", "kept = place.epoch if", KEPT),
+    Mutation("train/queue.py", "kept = bookmark.best_epoch if", "kept = bookmark.epoch if", KEPT),
     Mutation("train/queue.py", "-1.0 if self.task.lower_is_better", "1.0 if self.task.lower_is_better", LOWEST),
     Mutation(
         "train/pack.py",

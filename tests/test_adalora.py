@@ -49,12 +49,12 @@ def begun(backbone: Backbone, method: AdaLoRA, recipe: Recipe) -> tuple[Job, Pac
 
 def tick(pack: Pack) -> tuple[int, ...]:
     """A step; the rows it took."""
-    place = pack.places[0]
-    assert place is not None
-    examples = pack.plan(place)[place.position].items
+    bookmark = pack.bookmarks[0]
+    assert bookmark is not None
+    examples = pack.plan(bookmark)[bookmark.position].items
     pack.tick()
     if pack.epoch_done(0):
-        place.epoch, place.position = place.epoch + 1, 0
+        bookmark.epoch, bookmark.position = bookmark.epoch + 1, 0
     return examples
 
 

@@ -18,7 +18,7 @@ from graftax.benchmarks.draws import read_task
 from graftax.benchmarks.results import Cell
 from graftax.benchmarks.suite import FOLDER, MethodSpec, Suite, TaskSpec, backbone_name, load_suite
 from graftax.errors import GraftaxError
-from graftax.train.arguments import check_name
+from graftax.train.checks import check_name
 
 
 def test_every_suite_that_comes_along_can_be_read() -> None:

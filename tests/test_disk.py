@@ -46,7 +46,7 @@ def test_full_disk_while_saving_an_adapter(tiny: Backbone, tmp_path: Path, monke
 
 def test_full_disk_while_checkpointing(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint that does not fit is one clear line too."""
-    from graftax.train.checkpoint import Checkpoints
+    from graftax.train.run_checkpoint import Checkpoints
 
     monkeypatch.setattr(Checkpoints, "save", full)
     with pytest.raises(GraftaxError, match="no space left on the disk"):

@@ -102,7 +102,7 @@ def test_the_first_signal_is_answered_when_the_state_is_saved(
     tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`Interrupted` promises a checkpoint, so a checkpoint that cannot be written is an error, and no promise."""
-    from graftax.train.checkpoint import Checkpoints
+    from graftax.train.run_checkpoint import Checkpoints
 
     fill = Run._fill
 

@@ -93,7 +93,7 @@ def test_stale_checkpoints_are_not_resumed(tiny: Backbone, tmp_path: Path, monke
 
 def test_a_checkpoint_is_of_one_moment(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The background save writes what was true when it began, whatever training adds meanwhile."""
-    from graftax.train.checkpoint import Checkpoints
+    from graftax.train.run_checkpoint import Checkpoints
 
     dumps = json.dumps
 

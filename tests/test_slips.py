@@ -19,7 +19,7 @@ from graftax import GraftaxError, Recipe, train_many
 from graftax.models.backbone import Backbone
 from graftax.tasks.registry import TASKS
 from graftax.train import Columns
-from graftax.train.arguments import check_name
+from graftax.train.checks import check_name
 
 SETTINGS: dict[str, Any] = {"recipe": Recipe(epochs=1, max_length=16), "progress": False, "pack_size": 1}
 ROW = {"text": "a", "label": "x", "prompt": "p", "completion": "c", "chosen": "d", "rejected": "e"}

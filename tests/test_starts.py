@@ -179,7 +179,7 @@ def layers_of(backbone: Backbone) -> Callable[..., jax.Array]:
 
 
 def begin(measure: Calibration, method: LoRA, sites: Any = None) -> Any:
-    adapter = Adapter.create((method,), sites or measure.backbone.sites, rows=measure)
+    adapter = Adapter.create((method,), sites or measure.backbone.sites, data=measure)
     return adapter.methods[0], next(iter(adapter.states.values()))
 
 
@@ -370,7 +370,7 @@ def test_wrong_starts(make: Callable[[], LoRA], message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("start", starts.FROM_ROWS)
+@pytest.mark.parametrize("start", starts.FROM_DATA)
 def test_rows_are_needed(start: str, tiny: Backbone) -> None:
     with pytest.raises(GraftaxError, match=f"start '{start}' is made of the rows to be trained on"):
         Adapter.create((lora(start),), tiny.sites)

@@ -39,9 +39,9 @@ def moves(backbone: Backbone, method: Method, recipe: Recipe, ticks: int = 1) ->
     pack.admit(0, 0)
     before = jax.device_get(pack.state.trainable)
     for _ in range(ticks):
-        place = pack.places[0]
-        assert place is not None
-        place.position = 0
+        bookmark = pack.bookmarks[0]
+        assert bookmark is not None
+        bookmark.position = 0
         while not pack.tick():
             pass
     change = jax.tree.map(lambda a, b: (a - b)[0], jax.device_get(pack.state.trainable), before)

@@ -34,7 +34,7 @@ BATCHES = 8  # at most
 
 @dataclass(frozen=True)
 class Calibration:
-    """The examples of one job, as `adapters.starts.Rows`."""
+    """The examples of one job, as `adapters.starts.TrainingData`."""
 
     backbone: Backbone
     task: Task

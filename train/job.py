@@ -111,7 +111,7 @@ def prepare(
         methods,
         backbone.sites_for(head),
         seed=recipe.seed,
-        rows=Calibration(backbone, task, processor, recipe, head, train, shape),
+        data=Calibration(backbone, task, processor, recipe, head, train, shape),
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,

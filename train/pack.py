@@ -31,7 +31,7 @@ from .step import Batch, Programs, SlotState
 
 
 @dataclass
-class Place:
+class Bookmark:
     """Where a slot is in its job; JSON in a checkpoint."""
 
     job: int
@@ -53,12 +53,12 @@ class Pack:
         self.backbone, self.task, self.jobs, self.processor = backbone, task, jobs, backbone.processor
         (kind,) = {kind_of(job, backbone.sites) for job in jobs}
         self.layout = kind.layout
-        self.room = next((slot.size for slot in self.layout.slots if slot.name in HEADS), 0)
+        self.room = next((space.size for space in self.layout.spaces if space.name in HEADS), 0)
         self.programs = Programs.of(backbone, task, slots, kind.dropout, kind.optimizer, kind.preconditioned)
         idle = jobs[0].start(self.layout, backbone.sites)
         self.state: SlotState = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
         self.best = jax.tree.map(lambda leaf: leaf.copy(), self._settled())
-        self.places: list[Place | None] = [None] * slots
+        self.bookmarks: list[Bookmark | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}
         self.features: FeatureStore | None = None
         if not task.output.bare and backbone.has_frozen_layers(cut := self.layout.cut(backbone.structure)):
@@ -72,33 +72,33 @@ class Pack:
         """Put a fresh job in a slot."""
         begun = self.jobs[job].start(self.layout, self.backbone.sites)
         self.state = self.programs.put(self.state, np.int32(slot), begun)
-        self.places[slot] = Place(job)
+        self.bookmarks[slot] = Bookmark(job)
         if self.features:
             self.features.expect(self.jobs[job])
 
-    def at(self, slot: int) -> tuple[Place, Job]:
-        """The place of a slot that has a job, and the job."""
-        place = self.places[slot]
-        assert place is not None
-        return place, self.jobs[place.job]
+    def occupant(self, slot: int) -> tuple[Bookmark, Job]:
+        """The bookmark of a slot that has a job, and the job."""
+        bookmark = self.bookmarks[slot]
+        assert bookmark is not None
+        return bookmark, self.jobs[bookmark.job]
 
     def release(self, slot: int) -> None:
-        place = self.places[slot]
-        if self.features and place is not None:
-            self.features.forget(self.jobs[place.job])
-        self.places[slot] = None
+        bookmark = self.bookmarks[slot]
+        if self.features and bookmark is not None:
+            self.features.forget(self.jobs[bookmark.job])
+        self.bookmarks[slot] = None
 
     @property
     def busy(self) -> bool:
-        return any(place is not None for place in self.places)
+        return any(bookmark is not None for bookmark in self.bookmarks)
 
-    def plan(self, place: Place) -> list[Planned]:
-        """The batches of a place's epoch, the same whenever it is asked."""
-        key = (place.job, place.epoch)
+    def plan(self, bookmark: Bookmark) -> list[Planned]:
+        """The batches of a bookmark's epoch, the same whenever it is asked."""
+        key = (bookmark.job, bookmark.epoch)
         if key not in self._plans:
-            job = self.jobs[place.job]
-            self._plans = {k: v for k, v in self._plans.items() if k[0] != place.job}
-            self._plans[key] = plan_epoch(job.train.lengths, job.shape, job.recipe.seed, place.epoch)
+            job = self.jobs[bookmark.job]
+            self._plans = {k: v for k, v in self._plans.items() if k[0] != bookmark.job}
+            self._plans[key] = plan_epoch(job.train.lengths, job.shape, job.recipe.seed, bookmark.epoch)
         return self._plans[key]
 
     # -- training -------------------------------------------------------------------------------------------------------
@@ -111,8 +111,8 @@ class Pack:
         self.wait()  # at most one step ahead: a signal is answered within a step
         self.state = self.programs.step(self.backbone.params, self.backbone.unrolled, self.state, stacked)
         for k in live:
-            if (place := self.places[k]) is not None:
-                place.position += 1
+            if (bookmark := self.bookmarks[k]) is not None:
+                bookmark.position += 1
         return live
 
     def wait(self) -> None:
@@ -121,9 +121,9 @@ class Pack:
 
     def gradients(self, batches: int) -> Any:
         """Mean gradient of the first slot's adapter as it is, over the first batches of its epoch."""
-        place, _ = self.at(0)
-        total, count = None, min(batches, len(self.plan(place)))
-        for place.position in range(count):  # the batch that `_next` gives
+        bookmark, _ = self.occupant(0)
+        total, count = None, min(batches, len(self.plan(bookmark)))
+        for bookmark.position in range(count):  # the batch that `_next` gives
             _, batch = self._next()
             _, found = self.programs.gradient(self.backbone.params, self.backbone.unrolled, self.state, batch)
             mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
@@ -137,18 +137,18 @@ class Pack:
 
     def _next(self) -> tuple[list[int], Batch]:
         """The slots that take part in the next tick, those of the shape that most of them have, and their batches."""
-        shapes = [None if place is None else self._shape(self.jobs[place.job]) for place in self.places]
+        shapes = [None if bookmark is None else self._shape(self.jobs[bookmark.job]) for bookmark in self.bookmarks]
         counts = Counter(shape for shape in shapes if shape is not None)
         shape = min(counts, key=lambda s: (-counts[s], s))
         live = [k for k, own in enumerate(shapes) if own == shape]
-        batches = [self._due(self.places[k] if k in live else None, shape) for k in range(len(self.places))]
+        batches = [self._due(self.bookmarks[k] if k in live else None, shape) for k in range(len(self.bookmarks))]
         return live, jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
-    def _due(self, place: Place | None, shape: Shape) -> Batch:
+    def _due(self, bookmark: Bookmark | None, shape: Shape) -> Batch:
         """The next batch of a slot; an empty one of a slot that waits."""
-        if place is None:
+        if bookmark is None:
             return self._batch(self.jobs[0].train, Planned((), ()), shape)._replace(live=np.bool_(False))
-        return self._batch(self.jobs[place.job].train, self.plan(place)[place.position], shape)
+        return self._batch(self.jobs[bookmark.job].train, self.plan(bookmark)[bookmark.position], shape)
 
     def _batch(self, prepared: Prepared, planned: Planned, shape: Shape) -> Batch:
         labels = self.task.output.lay(prepared, planned, shape, self.room)
@@ -164,22 +164,22 @@ class Pack:
         return self.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)
 
     def epoch_done(self, slot: int) -> bool:
-        place = self.places[slot]
-        return place is not None and place.position == len(self.plan(place))
+        bookmark = self.bookmarks[slot]
+        return bookmark is not None and bookmark.position == len(self.plan(bookmark))
 
     def take_loss(self, slot: int) -> tuple[float, bool]:
         """Mean loss of the epoch that has just ended, and whether the slot failed; the sum starts anew."""
-        place, _ = self.at(slot)
+        bookmark, _ = self.occupant(slot)
         total, failed = np.asarray(self.state.loss)[slot], np.asarray(self.state.failed)[slot]
         failed |= not all(np.isfinite(leaf[slot]).all() for leaf in jax.tree.leaves(self.state.trainable))
         self.state = self.state._replace(loss=self.state.loss.at[slot].set(0.0))
-        return float(total) / place.position, bool(failed)
+        return float(total) / bookmark.position, bool(failed)
 
     # -- validation and results -----------------------------------------------------------------------------------------
 
     def evaluate(self, slot: int) -> dict[str, float] | None:
         """Loss and metrics of a slot's adapter on its validation rows; None where it gives numbers that are not finite."""
-        _, job = self.at(slot)
+        _, job = self.occupant(slot)
         assert job.val is not None
         if (found := self._answers(slot, job, job.val)) is None:
             return None
@@ -214,7 +214,7 @@ class Pack:
 
     def result(self, slot: int, metrics: dict[str, float]) -> Adapter:
         """The trained adapter at true size: its best epoch where there were validation rows, else its last."""
-        _, job = self.at(slot)
+        _, job = self.occupant(slot)
         tree = self.best if job.val is not None else self._settled()
         own = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), tree)
         states = self.layout.unstack(job.adapter, own, self.backbone.sites)
@@ -226,12 +226,12 @@ class Pack:
         return {"state": self.state, "best": self.best}
 
     def facts(self) -> list[dict[str, Any] | None]:
-        return [None if place is None else asdict(place) for place in self.places]
+        return [None if bookmark is None else asdict(bookmark) for bookmark in self.bookmarks]
 
     def restore(self, arrays: dict[str, Any], facts: list[dict[str, Any] | None]) -> None:
         arrays = jax.tree.map(jax.numpy.asarray, arrays)
         self.state, self.best = arrays["state"], arrays["best"]
-        self.places = [None if place is None else Place(**place) for place in facts]
-        for place in self.places:
-            if self.features and place is not None:
-                self.features.expect(self.jobs[place.job])
+        self.bookmarks = [None if bookmark is None else Bookmark(**bookmark) for bookmark in facts]
+        for bookmark in self.bookmarks:
+            if self.features and bookmark is not None:
+                self.features.expect(self.jobs[bookmark.job])

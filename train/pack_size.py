@@ -56,7 +56,7 @@ def _estimated_seconds(backbone: Backbone, jobs: Sequence[Job]) -> float:
 
 def _seconds_per_adapter(pack: Pack) -> float | None:
     """Median time of a tick over its slots; None where the pack would not fit in memory."""
-    slots = len(pack.places)
+    slots = len(pack.bookmarks)
     for slot in range(slots):
         pack.admit(slot, 0)
     if not _fits(pack):
@@ -65,8 +65,8 @@ def _seconds_per_adapter(pack: Pack) -> float | None:
         pass
     times = []
     for _ in range(3):
-        for place in filter(None, pack.places):
-            place.position = 0  # the job may have a single batch
+        for bookmark in filter(None, pack.bookmarks):
+            bookmark.position = 0  # the job may have a single batch
         jax.block_until_ready(pack.state.step)
         began = time.perf_counter()
         pack.tick()

@@ -18,14 +18,14 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..tasks.task import Task
 from .begun import Begun, digest_of, machine
-from .checkpoint import Checkpoints
 from .job import Job
 from .journal import Metrics
 from .kinds import by_kind
-from .pack import Pack, Place
+from .pack import Bookmark, Pack
 from .pack_size import choose_pack_size
 from .progress import Progress
 from .result import Result, Timer
+from .run_checkpoint import Checkpoints
 
 
 class Interrupted(GraftaxError):
@@ -177,11 +177,11 @@ class Run:
         """Put waiting jobs in free slots; when all jobs of a kind are done, those of the next."""
         if not self.waiting and not self.pack.busy and self.kind + 1 < len(self.kinds):
             self._open(self.kind + 1)
-        for slot, place in enumerate(self.pack.places):
-            if place is None and self.waiting:
+        for slot, bookmark in enumerate(self.pack.bookmarks):
+            if bookmark is None and self.waiting:
                 job = self.waiting.pop(0)
                 self.pack.admit(slot, job)
-                self._show(Place(job))
+                self._show(Bookmark(job))
 
     def _tick(self) -> None:
         """A step of the pack, and the ends of the epochs that end with it."""
@@ -191,7 +191,7 @@ class Run:
             self.pack.wait()  # it would soon, for the loss: so that its last steps are in this epoch's time
         seconds = (time.perf_counter() - began) / max(1, len(ticked))
         for slot in ticked:
-            _, job = self.pack.at(slot)
+            _, job = self.pack.occupant(slot)
             self.timers.setdefault(job.name, Timer()).step(seconds)
             self.progress.advance(job.name)
             if self.pack.epoch_done(slot):
@@ -199,7 +199,7 @@ class Run:
 
     def _end_epoch(self, slot: int) -> None:
         self.lock.check()
-        place, job = self.pack.at(slot)
+        bookmark, job = self.pack.occupant(slot)
         self.timers[job.name].end_epoch()
         loss, failed = self.pack.take_loss(slot)
         scores = self.pack.evaluate(slot) if job.val is not None and not failed else {}
@@ -208,65 +208,65 @@ class Run:
             return
         if job.val is not None:
             self._compare(slot, scores)
-        place.epoch, place.position = place.epoch + 1, 0
+        bookmark.epoch, bookmark.position = bookmark.epoch + 1, 0
         numbers = {"loss": loss, **{f"val_{name}": value for name, value in scores.items()}}
-        line = {"adapter": job.name, "epoch": place.epoch, "step": place.epoch * job.steps_per_epoch, **numbers}
+        line = {"adapter": job.name, "epoch": bookmark.epoch, "step": bookmark.epoch * job.steps_per_epoch, **numbers}
         self.history[job.name].append(line)
         self.metrics.write(line)
         shown = "loss" if job.val is None else f"val_{self.task.main_metric}"
-        self.progress.epoch(job.name, place.epoch, job.recipe.epochs, numbers, shown)
+        self.progress.epoch(job.name, bookmark.epoch, job.recipe.epochs, numbers, shown)
         patience = job.recipe.patience
-        if place.epoch == job.recipe.epochs or (patience is not None and place.waited >= patience):
+        if bookmark.epoch == job.recipe.epochs or (patience is not None and bookmark.waited >= patience):
             self._finish(slot)
 
     def _compare(self, slot: int, scores: dict[str, float]) -> None:
         """The epoch that ends is the best so far, or one more since that was."""
-        place, _ = self.pack.at(slot)
+        bookmark, _ = self.pack.occupant(slot)
         main = scores[self.task.main_metric] * (-1.0 if self.task.lower_is_better else 1.0)
         reached = [main, -scores["loss"]]  # where the main metric ties, the loss decides
-        if place.best is None or reached > place.best:
-            place.best, place.best_epoch, place.waited = reached, place.epoch + 1, 0
+        if bookmark.best is None or reached > bookmark.best:
+            bookmark.best, bookmark.best_epoch, bookmark.waited = reached, bookmark.epoch + 1, 0
             self.pack.keep_best(slot)
         else:
-            place.waited += 1
+            bookmark.waited += 1
 
     def _finish(self, slot: int) -> None:
         """Save a slot's adapter and free the slot."""
-        place, job = self.pack.at(slot)
-        kept = place.best_epoch if job.val is not None else place.epoch
+        bookmark, job = self.pack.occupant(slot)
+        kept = bookmark.best_epoch if job.val is not None else bookmark.epoch
         line = self.history[job.name][kept - 1]
         numbers = {key: value for key, value in line.items() if isinstance(value, float)}
         adapter = self.pack.result(slot, {**numbers, "epoch": kept})
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
-        size = len(self.pack.places)
+        size = len(self.pack.bookmarks)
         self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name], size)
-        self.progress.end(job.name, skipped=job.steps - place.epoch * job.steps_per_epoch)
+        self.progress.end(job.name, skipped=job.steps - bookmark.epoch * job.steps_per_epoch)
         self.pack.release(slot)
 
     def _give_up(self, slot: int) -> None:
         """Free a slot whose loss is not finite, in the epoch that ends."""
-        place, job = self.pack.at(slot)
+        bookmark, job = self.pack.occupant(slot)
         self.failures.append(job.name)
         self.progress.say(f"{job.name}: stopped, its loss is not finite; a lower learning rate may help.")
-        self.progress.end(job.name, skipped=job.steps - (place.epoch + 1) * job.steps_per_epoch)
+        self.progress.end(job.name, skipped=job.steps - (bookmark.epoch + 1) * job.steps_per_epoch)
         self.pack.release(slot)
 
     # -- what is shown --------------------------------------------------------------------------------------------------
 
     def _show_all(self) -> None:
         """How much there is to do, and a bar for each job in a slot."""
-        places = [place for place in self.pack.places if place is not None]
+        bookmarks = [bookmark for bookmark in self.pack.bookmarks if bookmark is not None]
         ended = {*self.results, *self.failures}
-        steps_done = sum(job.steps for job in self.jobs if job.name in ended) + sum(map(self._taken, places))
+        steps_done = sum(job.steps for job in self.jobs if job.name in ended) + sum(map(self._taken, bookmarks))
         self.progress.expect(len(self.jobs), len(ended), sum(job.steps for job in self.jobs), steps_done)
-        for place in places:
-            self._show(place)
+        for bookmark in bookmarks:
+            self._show(bookmark)
 
-    def _show(self, place: Place) -> None:
-        job = self.pack.jobs[place.job]
-        self.progress.begin(job.name, job.steps, self._taken(place))
+    def _show(self, bookmark: Bookmark) -> None:
+        job = self.pack.jobs[bookmark.job]
+        self.progress.begin(job.name, job.steps, self._taken(bookmark))
 
-    def _taken(self, place: Place) -> int:
+    def _taken(self, bookmark: Bookmark) -> int:
         """How many steps the job in a slot has taken."""
-        return place.epoch * self.pack.jobs[place.job].steps_per_epoch + place.position
+        return bookmark.epoch * self.pack.jobs[bookmark.job].steps_per_epoch + bookmark.position

@@ -20,7 +20,7 @@ from ..notes import note
 from ..tasks.registry import the_task
 from ..tasks.task import Task, some_of
 from ..typed import Location, checked
-from .arguments import changed, check_arguments
+from .checks import changed, check_arguments
 from .job import prepare, refuse_unfit_task
 from .progress import Progress
 from .queue import Run

@@ -39,7 +39,7 @@ from ..sites import LinearWeights, Site
 from .dropout import dropout
 
 if TYPE_CHECKING:
-    from .starts import Rows
+    from .starts import TrainingData
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ class AdaLoRA(Method):
         normal = {name: 0.02 * jax.random.normal(k, blank[name].shape) for name, k in (("p", one), ("q", two))}
         return blank | normal
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
-        if rows is None:
+    def begin(self, sites: Sequence[Site], key: Keys, data: TrainingData | None = None) -> Begun:
+        if data is None:
             return super().begin(sites, key)
-        return Budgeted(**{**vars(self), "total_step": rows.steps}).begin(sites, key, rows)
+        return Budgeted(**{**vars(self), "total_step": data.steps}).begin(sites, key, data)
 
     def fixed(self, site: Site) -> Leaves:
         return {"scale": scalar(self.alpha / (self.init_r + 1e-5)), "dropout": scalar(self.dropout)}
@@ -125,7 +125,7 @@ class Budgeted(AdaLoRA):
 
     name: ClassVar[str] = "adalora_budgeted"
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+    def begin(self, sites: Sequence[Site], key: Keys, data: TrainingData | None = None) -> Begun:
         _, states = Method.begin(self, sites, key)
         sizes = [self.size(site) for site in states]
         falls = np.split(self.falls(sum(sizes), self.target_r * len(sizes)), np.cumsum(sizes)[:-1])

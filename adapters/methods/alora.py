@@ -30,7 +30,7 @@ from ...typed import Count
 from ..method import Begun, Keys, Leaves
 from ..sites import FAR, Place, Site
 from .lora import LoRA
-from .starts import DRAWN, Rows
+from .starts import DRAWN, TrainingData
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class ALoRA(LoRA):
     def init(self, key: jax.Array, site: Site) -> Leaves:
         return {} if site.kind == "text" else super().init(key, site)
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
-        if rows is not None and not any(self.calls(ids) for ids in rows.ids):
+    def begin(self, sites: Sequence[Site], key: Keys, data: TrainingData | None = None) -> Begun:
+        if data is not None and not any(self.calls(ids) for ids in data.ids):
             raise GraftaxError(
-                f"alora: the invocation {list(self.invocation)} is in none of the {len(rows.ids)} texts to be trained on."
+                f"alora: the invocation {list(self.invocation)} is in none of the {len(data.ids)} texts to be trained on."
             )
-        return super().begin(sites, key, rows)
+        return super().begin(sites, key, data)
 
     def calls(self, ids: np.ndarray) -> bool:
         """Whether the invocation is in a text of these ids `[tokens]`."""

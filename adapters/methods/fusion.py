@@ -31,7 +31,7 @@ from .head import Head
 from .registry import method_of
 
 if TYPE_CHECKING:
-    from .starts import Rows
+    from .starts import TrainingData
 
 OF = "of_"  # begins the names of the adapters' leaves
 
@@ -61,7 +61,7 @@ class Fusion(Method):
         if "branch" not in config.acts_on or isinstance(config, Fusion):
             raise GraftaxError(f"fusion: {config.name} does not act on residual branches, as bottleneck and compacter do.")
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+    def begin(self, sites: Sequence[Site], key: Keys, data: TrainingData | None = None) -> Begun:
         raise GraftaxError(
             "fusion: is made of trained adapters: method=Fuse(trained=(one, another)), or --fuse DIR --fuse DIR."
         )
@@ -106,7 +106,7 @@ class Fuse(Fusion):
 
     trained: tuple[Any, ...] = field(default=(), repr=False)  # what is fused: adapters
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: Rows | None = None) -> Begun:
+    def begin(self, sites: Sequence[Site], key: Keys, data: TrainingData | None = None) -> Begun:
         method, held = self.joined(sites)
         _, states = Method.begin(method, sites, key)
         return method, {site: (own, held[site]) for site, (own, _) in states.items()}

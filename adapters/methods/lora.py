@@ -81,19 +81,19 @@ class LoRA(Method):
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
         if site.kind == "embedding":
-            (rows, out), r = site.shape, self.size(site)
-            return {"a": zeros(r, rows), "b": jax.random.normal(key, (r, out))}
+            (inputs, out), r = site.shape, self.size(site)
+            return {"a": zeros(r, inputs), "b": jax.random.normal(key, (r, out))}
         return self._factors(key, site) | ({"bias": zeros(site.shape[-1])} if self.bias else {})
 
     def _factors(self, key: jax.Array, site: Site) -> Leaves:
         """Of a linear layer or a convolution, at the start."""
-        (rows, out), r = patches.factor_sizes(site), self.size(site)
+        (inputs, out), r = patches.factor_sizes(site), self.size(site)
         if self.start == "gaussian":
-            return {"a": jax.random.normal(key, (r, rows)) / r, "b": zeros(r, out)}
+            return {"a": jax.random.normal(key, (r, inputs)) / r, "b": zeros(r, out)}
         if self.start == "orthogonal":
             return dict(zip("ab", starts.orthogonal(key, site.shape, r), strict=True))
-        bound = 1.0 / math.sqrt(rows)
-        return {"a": jax.random.uniform(key, (r, rows), minval=-bound, maxval=bound), "b": zeros(r, out)}
+        bound = 1.0 / math.sqrt(inputs)
+        return {"a": jax.random.uniform(key, (r, inputs), minval=-bound, maxval=bound), "b": zeros(r, out)}
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)
@@ -119,21 +119,21 @@ class LoRA(Method):
                 f"its rank must be a multiple of {site.geometry.groups}, got {self.size(site)}."
             )
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: starts.Rows | None = None) -> Begun:
-        if self.start in starts.FROM_ROWS and rows is None:
+    def begin(self, sites: Sequence[Site], key: Keys, data: starts.TrainingData | None = None) -> Begun:
+        if self.start in starts.FROM_DATA and data is None:
             raise GraftaxError(
                 f"{self.name}: start {self.start!r} is made of the rows to be trained on: it needs `train_many`."
             )
-        if self.start == "eva" and rows is not None:
-            return self._explaining(sites, key, rows)
+        if self.start == "eva" and data is not None:
+            return self._explaining(sites, key, data)
         if self.start in starts.ON_RESIDUAL:
-            return OnResidual(**{f.name: getattr(self, f.name) for f in fields(self)}).begin(sites, key, rows)
+            return OnResidual(**{f.name: getattr(self, f.name) for f in fields(self)}).begin(sites, key, data)
         return super().begin(sites, key)
 
-    def _explaining(self, sites: Sequence[Site], key: Keys, rows: starts.Rows) -> Begun:
+    def _explaining(self, sites: Sequence[Site], key: Keys, data: starts.TrainingData) -> Begun:
         """EVA: sites share out the sum of their ranks; alpha follows the rank, as in PEFT, so without rsLoRA scales stay."""
         ranks = {site: self.size(site) for site in self.select(sites) if site.kind == "linear"}
-        axes = starts.eva(rows.moments(list(ranks), unit=False), ranks)
+        axes = starts.eva(data.moments(list(ranks), unit=False), ranks)
         other = {site.path: len(axes[site]) for site in ranks if len(axes[site]) not in (0, ranks[site])}
         alphas = {s.path: self.alpha_at(s) * other[s.path] / ranks[s] for s in ranks if s.path in other}
         bare = {site for site in ranks if not len(axes[site])}
@@ -150,8 +150,8 @@ class LoRA(Method):
         return {"scale": scalar(self.scale(site)), "dropout": scalar(self.dropout)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        rows, out = patches.factor_sizes(site)
-        leaves = {"a": zeros(size, rows), "b": zeros(size, out), "bias": zeros(site.shape[-1])}
+        inputs, out = patches.factor_sizes(site)
+        leaves = {"a": zeros(size, inputs), "b": zeros(size, out), "bias": zeros(site.shape[-1])}
         return leaves, {"scale": scalar(0.0), "dropout": scalar(0.0)}
 
     def trainable(self, site: Site) -> tuple[str, ...]:
@@ -203,14 +203,14 @@ class OnResidual(LoRA):
     fresh_within: ClassVar[float | None] = 1e-5  # it adds and subtracts the same
     allowed: ClassVar[tuple[str, ...]] = ("default", *starts.ON_RESIDUAL)  # default: what a key makes (`from_key`)
 
-    def begin(self, sites: Sequence[Site], key: Keys, rows: starts.Rows | None = None) -> Begun:
+    def begin(self, sites: Sequence[Site], key: Keys, data: starts.TrainingData | None = None) -> Begun:
         chosen = self.select(sites)
         linear = [site for site in chosen if site.kind == "linear"]
-        if self.start == "corda" and rows is not None:
-            moments = rows.moments(linear, unit=True)
+        if self.start == "corda" and data is not None:
+            moments = data.moments(linear, unit=True)
             found = {site: starts.corda(site, moments[site], self.size(site), self.scale(site)) for site in linear}
-        elif self.start == "lora_ga" and rows is not None:
-            gradients = rows.gradients(linear)
+        elif self.start == "lora_ga" and data is not None:
+            gradients = data.gradients(linear)
             found = {site: starts.lora_ga(site, gradients[site], self.size(site)) for site in linear}
         else:
             found = {site: self.began(site) for site in linear}
@@ -223,9 +223,9 @@ class OnResidual(LoRA):
 
     def began(self, site: Site) -> starts.Factors:
         """A0 and B0, where they follow from the weights; at embeddings the start is the default one, and they are zero."""
-        r, (rows, out) = self.size(site), site.shape
+        r, (inputs, out) = self.size(site), site.shape
         if site.kind == "embedding":
-            return zeros(r, rows), zeros(r, out)
+            return zeros(r, inputs), zeros(r, out)
         return starts.from_weights(self.start, site, r, self.scale(site))
 
     def fixed(self, site: Site) -> Leaves:

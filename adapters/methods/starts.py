@@ -33,9 +33,9 @@ from ...errors import GraftaxError
 from ..sites import Site
 
 DRAWN = ("default", "gaussian", "orthogonal")
-FROM_WEIGHTS, FROM_ROWS = ("pissa", "olora"), ("eva", "corda", "lora_ga")
+FROM_WEIGHTS, FROM_DATA = ("pissa", "olora"), ("eva", "corda", "lora_ga")
 ON_RESIDUAL = ("pissa", "olora", "corda", "lora_ga")  # those that change the frozen weights
-STARTS = (*DRAWN, *FROM_WEIGHTS, *FROM_ROWS)
+STARTS = (*DRAWN, *FROM_WEIGHTS, *FROM_DATA)
 
 _SPREAD = 2.0  # EVA: a site gets at most so many times its rank (PEFT's rho)
 _DAMPING = 0.01  # CorDA: so much of the mean moment is added to each, so that C has an inverse
@@ -51,7 +51,7 @@ class Moments(NamedTuple):
     mean: np.ndarray  # [in]
 
 
-class Rows(Protocol):
+class TrainingData(Protocol):
     """What a start may ask of the rows that are to be trained on (`train/calibration.py`)."""
 
     @property

@@ -40,9 +40,9 @@ def epochs(count: int, kept: bool) -> Work:
         pass
     yield {}
     while True:
-        (place,) = pack.places
-        assert place is not None
-        place.position = 0
+        (bookmark,) = pack.bookmarks
+        assert bookmark is not None
+        bookmark.position = 0
         began = time.perf_counter()
         while not pack.epoch_done(0):
             pack.tick()

@@ -113,7 +113,7 @@ def train(
     from ..adapters.methods.fusion import Fuse
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
-    from ..train.arguments import check_arguments
+    from ..train.checks import check_arguments
     from ..train.run import train_many
 
     read = columns_of(context, columns, column)

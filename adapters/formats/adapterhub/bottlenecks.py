@@ -17,7 +17,7 @@ from ...method import Leaves
 from ...methods.bottleneck import Bottleneck
 from ...methods.compacter import Compacter
 from ...sites import Site
-from .dialect import THEIR_ACTIVATIONS, AtSites, Dialect, Place, Tensors, our_activation
+from .dialect import THEIR_ACTIVATIONS, AtSites, Context, Dialect, Tensors, our_activation
 
 _SIDES = {"mh_adapter": "attention", "output_adapter": "ffn"}
 
@@ -31,7 +31,7 @@ class BottleneckDialect(AtSites):
         return super().stem(replace(site, path=site.path.removesuffix(".LayerNorm")))
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
-        method, (roles, left_out) = self.method, self.place.spread(chosen)
+        method, (roles, left_out) = self.method, self.context.spread(chosen)
         width, (dim,) = method.width, chosen[0].shape
         sides = {role.partition("_")[0] for role in roles}
         post = getattr(method, "place", None) == "post"
@@ -86,7 +86,7 @@ class CompacterDialect(BottleneckDialect):
 
     @property
     def shared(self) -> str:
-        return f"{self.place.prefix}.shared_parameters.{self.place.name}.phm_rule"
+        return f"{self.context.prefix}.shared_parameters.{self.context.name}.phm_rule"
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
         phm = {"phm_layer": True, "phm_dim": self.method.n, "shared_phm_rule": self.one_rule}
@@ -107,7 +107,7 @@ class CompacterDialect(BottleneckDialect):
             return found
         down, up = (tensors[rule] for rule in self.rules)
         if not np.array_equal(down, up):
-            raise self.place.refuse("a Compacter's two matrices have rules (phm_rule) of their own; graftax has one for both")
+            raise self.context.refuse("a Compacter's two matrices have rules (phm_rule) of their own; graftax has one for both")
         return found | {"rule": down}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
@@ -119,37 +119,37 @@ class CompacterDialect(BottleneckDialect):
         return {s: {**leaves, "rule": tensors[self.shared]} for s, leaves in states.items()} if self.one_rule else states
 
 
-def read_bottleneck(config: dict[str, Any], place: Place) -> Dialect:
+def read_bottleneck(config: dict[str, Any], context: Context) -> Dialect:
     sides = [side for key, side in _SIDES.items() if config.pop(key, False)]
     before, after = config.pop("original_ln_before", False), config.pop("original_ln_after", True)
     residual, parallel = config.pop("residual_before_ln", True), config.pop("is_parallel", False)
     scaling, left_out = config.pop("scaling", 1.0), config.pop("leave_out", None)
-    activation = our_activation(str(config.pop("non_linearity", None)), place)
+    activation = our_activation(str(config.pop("non_linearity", None)), context)
     post = (parallel, before, after, residual) == (False, True, False, False)
     if not post and not (after is True and (parallel or residual is True or (residual is False and not before))):
         said = f"original_ln_before={before}, original_ln_after={after}, residual_before_ln={residual}, is_parallel={parallel}"
-        raise place.refuse(f"not supported: {said}")
+        raise context.refuse(f"not supported: {said}")
     roles = [f"{side}_{'norm' if post else 'branch'}" for side in sides]
-    chosen = place.chosen(roles, left_out, "norm" if post else "branch")
+    chosen = context.chosen(roles, left_out, "norm" if post else "branch")
     settings: dict[str, Any] = {
-        "width": _width(config.pop("reduction_factor", None), chosen, place),
+        "width": _width(config.pop("reduction_factor", None), chosen, context),
         "activation": activation,
         "place": "post" if post else "parallel" if parallel else "houlsby" if len(sides) == 2 else "pfeiffer",
     }
     if before and not parallel and not post:
         settings["normed"] = True
     if config.pop("phm_layer", False):
-        return _read_compacter(config, settings, scaling, chosen, place)
+        return _read_compacter(config, settings, scaling, chosen, context)
     for inner in ("phm_bias", "factorized_phm_W", "shared_phm_rule", "shared_W_phm", "factorized_phm_rule", "phm_rank"):
         config.pop(inner, None)
     method = Bottleneck(**settings, scaling=scaling)
     if method.scale == Bottleneck(place=method.place).scale:
         method = replace(method, scaling=None)
-    return BottleneckDialect(replace(method, targets=place.targets(method, chosen)), place)
+    return BottleneckDialect(replace(method, targets=context.targets(method, chosen)), context)
 
 
 def _read_compacter(
-    config: dict[str, Any], settings: dict[str, Any], scaling: Any, chosen: Sequence[Site], place: Place
+    config: dict[str, Any], settings: dict[str, Any], scaling: Any, chosen: Sequence[Site], context: Context
 ) -> Dialect:
     shared = config.pop("shared_phm_rule", True)
     needed = {"phm_bias": True, "factorized_phm_W": True, "phm_rank": 1, "shared_W_phm": False, "factorized_phm_rule": False}
@@ -158,16 +158,16 @@ def _read_compacter(
     wrong += [f"scaling={scaling!r}"] if scaling != 1.0 else []
     wrong += [] if settings["place"] in ("houlsby", "pfeiffer") else [f"phm_layer=True, as {settings['place']}"]
     if wrong:
-        raise place.refuse(f"not supported of a Compacter, and it would change the result: {', '.join(wrong)}")
+        raise context.refuse(f"not supported of a Compacter, and it would change the result: {', '.join(wrong)}")
     method = Compacter(**settings, n=config.pop("phm_dim", 4))
-    return CompacterDialect(replace(method, targets=place.targets(method, chosen)), place, bool(shared))
+    return CompacterDialect(replace(method, targets=context.targets(method, chosen)), context, bool(shared))
 
 
-def _width(factor: Any, chosen: Sequence[Site], place: Place) -> int:
+def _width(factor: Any, chosen: Sequence[Site], context: Context) -> int:
     """d divided by the reduction factor, which may be given by layer."""
     given = factor if isinstance(factor, Mapping) else {"default": factor}
-    by_layer = checked(given, Mapping[str, Annotated[float, Within(1e-3)]], f"{place.where}: reduction_factor")
+    by_layer = checked(given, Mapping[str, Annotated[float, Within(1e-3)]], f"{context.where}: reduction_factor")
     widths = {max(1, int(s.shape[0] // by_layer[str(s.layer) if str(s.layer) in by_layer else "default"])) for s in chosen}
     if len(widths) > 1:
-        raise place.refuse(f"reduction_factor={factor!r} gives several widths; graftax has one in an adapter")
+        raise context.refuse(f"reduction_factor={factor!r} gives several widths; graftax has one in an adapter")
     return widths.pop()

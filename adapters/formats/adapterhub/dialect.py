@@ -22,7 +22,7 @@ OUR_ACTIVATIONS = {there: here for here, there in THEIR_ACTIVATIONS.items()} | {
 
 
 @dataclass(frozen=True)
-class Place:
+class Context:
     """Where an adapter is: the sites there are, and what its keys are made of."""
 
     sites: Sequence[Site]
@@ -64,7 +64,7 @@ class Dialect(ABC):
     there: ClassVar[str]  # the method's name in that library
 
     method: Any
-    place: Place
+    context: Context
 
     @abstractmethod
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class AtSites(Dialect):
     part: ClassVar[str]  # what stands between the module and the adapter's name
 
     def stem(self, site: Site) -> str:
-        return f"{site.path}.{self.part}.{self.place.name}"
+        return f"{site.path}.{self.part}.{self.context.name}"
 
     @abstractmethod
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]: ...
@@ -109,8 +109,8 @@ class AtSites(Dialect):
         }
 
 
-def our_activation(name: str, place: Place) -> str:
+def our_activation(name: str, context: Context) -> str:
     """What an activation is called here."""
     if name.lower() not in OUR_ACTIVATIONS:
-        raise place.refuse(f"non_linearity={name.lower()!r} is none of {', '.join(OUR_ACTIVATIONS)}")
+        raise context.refuse(f"non_linearity={name.lower()!r} is none of {', '.join(OUR_ACTIVATIONS)}")
     return OUR_ACTIVATIONS[name.lower()]

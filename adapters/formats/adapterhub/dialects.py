@@ -35,7 +35,7 @@ from ...methods.prompt import PromptTuning
 from ...sites import Site
 from ..peft import config as peft
 from .bottlenecks import BottleneckDialect, CompacterDialect, read_bottleneck
-from .dialect import AtSites, Dialect, Place, Tensors
+from .dialect import AtSites, Context, Dialect, Tensors
 from .loras import IA3Dialect, LoRADialect, read_lora
 from .prompts import PrefixDialect, PromptDialect, read_prefix, read_prompt
 
@@ -63,11 +63,11 @@ class GatedDialect(Dialect):
         """Of a gate's module."""
         if isinstance(self.inner, AtSites):
             return f"{self.inner.stem(site)}.gate"
-        return f"{site.path}.prefix_tuning.prefix_gates.{self.place.name}"
+        return f"{site.path}.prefix_tuning.prefix_gates.{self.context.name}"
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
         if isinstance(self.method, GatedLoRA) and any(self.method.scale(site) != 1.0 for site in chosen):
-            raise self.place.refuse("a gated LoRA has the scale 1 there; train it with alpha = r")
+            raise self.context.refuse("a gated LoRA has the scale 1 there; train it with alpha = r")
         return self.inner.config(chosen) | {"use_gating": True}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
@@ -95,19 +95,19 @@ def _without_gates(states: Mapping[Site, Leaves]) -> dict[Site, Leaves]:
 
 
 def _read_gates(dialect: Dialect, config: dict[str, Any]) -> Dialect:
-    place, method = dialect.place, dialect.method
+    context, method = dialect.context, dialect.method
     if type(method) not in GATED:
-        raise place.refuse(f"not supported: use_gating=True with {method.name}")
+        raise context.refuse(f"not supported: use_gating=True with {method.name}")
     if isinstance(method, LoRA):
         method = replace(method, alpha=float(method.r))  # alpha says nothing there
     if isinstance(method, Prefix) and not config.pop("shared_gating", True):
-        raise place.refuse("not supported: shared_gating=False; graftax has one gate for keys and values")
-    return GatedDialect(gated(method), place, dialect)
+        raise context.refuse("not supported: shared_gating=False; graftax has one gate for keys and values")
+    return GatedDialect(gated(method), context, dialect)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
 
-_READERS: dict[Any, Callable[[dict[str, Any], Place], Dialect]] = {
+_READERS: dict[Any, Callable[[dict[str, Any], Context], Dialect]] = {
     None: read_bottleneck,
     "prefix_tuning": read_prefix,
     "prompt_tuning": read_prompt,
@@ -124,34 +124,34 @@ DIALECTS: dict[type[Method], type[Dialect]] = {
 }
 
 
-def read_methods(config: dict[str, Any], place: Place, faulty_scale: bool = False) -> list[Dialect]:
+def read_methods(config: dict[str, Any], context: Context, faulty_scale: bool = False) -> list[Dialect]:
     """The methods that a config means; `faulty_scale`: a LoRA was trained at scale 1, whatever its alpha."""
     kind = config.get("architecture")
     if kind == "union":
-        return [dialect for part in config["configs"] for dialect in read_methods(dict(part), place, faulty_scale)]
+        return [dialect for part in config["configs"] for dialect in read_methods(dict(part), context, faulty_scale)]
     if kind not in _READERS:
         known = ", ".join(str(name or "bottleneck") for name in (*_READERS, "union"))
-        raise place.refuse(f"architecture {kind!r} is not supported; supported are {known}")
+        raise context.refuse(f"architecture {kind!r} is not supported; supported are {known}")
     if kind == "lora" and faulty_scale:
         config["alpha"] = config.get("r", 8)
     has_gates = config.pop("use_gating", False)
-    dialect = _READERS[kind](config, place)
+    dialect = _READERS[kind](config, context)
     if has_gates:
         dialect = _read_gates(dialect, config)
-    peft.refuse_leftovers(config, place.where, _NEUTRAL)
+    peft.refuse_leftovers(config, context.where, _NEUTRAL)
     return [dialect]
 
 
-def dialect_of(method: Method, states: Mapping[Site, tuple[Leaves, Leaves]], place: Place) -> Dialect:
+def dialect_of(method: Method, states: Mapping[Site, tuple[Leaves, Leaves]], context: Context) -> Dialect:
     """A method in that library's dialect; an error where the library has no such method."""
     dialect = DIALECTS.get(type(method))
     if dialect is None:
         known = ", ".join(cls.name for cls in DIALECTS)
-        raise place.refuse(f"{method.name} cannot be written for it; {known} can")
+        raise context.refuse(f"{method.name} cannot be written for it; {known} can")
     if isinstance(method, Gated):
         without = plain(method)
-        return GatedDialect(method, place, dialect_of(without, {}, place))
+        return GatedDialect(method, context, dialect_of(without, {}, context))
     if dialect is CompacterDialect:
         rules = [own["rule"] for own, _ in states.values()]
-        return CompacterDialect(method, place, all(np.array_equal(rule, rules[0]) for rule in rules))
-    return dialect(method, place)
+        return CompacterDialect(method, context, all(np.array_equal(rule, rules[0]) for rule in rules))
+    return dialect(method, context)

@@ -33,7 +33,7 @@ from ...methods.compacter import Compacter
 from ...methods.fusion import OF, Fuse, Fusion
 from ...sites import Site
 from ..peft.config import refuse_leftovers
-from .dialect import Place
+from .dialect import Context
 from .reading import VERSION, check_backbone, dumped, envelope, method_files, of_task_model, packed, read_head, with_head
 
 if TYPE_CHECKING:
@@ -168,15 +168,15 @@ def _read_settings(
 
 def fusion_files(method: Fusion, states: States, name: str, head: bool, backbone: Backbone) -> dict[str, bytes]:
     """The files of a setup but for the head's, which come into the directory `name`."""
-    place = Place(backbone.sites, backbone.family.prefix, name, "`adapters`")
-    if place.spread(list(states))[1]:
-        raise place.refuse("a fusion acts in every layer there")
+    context = Context(backbone.sites, backbone.family.prefix, name, "`adapters`")
+    if context.spread(list(states))[1]:
+        raise context.refuse("a fusion acts in every layer there")
     if method.query_normed and not getattr(method.config(), "normed", False):
-        raise place.refuse("queries are made of the norm of the sum there only where the adapters read it")
+        raise context.refuse("queries are made of the norm of the sum there only where the adapters read it")
     names = [f"{name}_{n}" for n in range(method.adapters)]
     files: dict[str, bytes] = {}
     for n, member in enumerate(names):
-        one, own = _member(method, {site: _of(fixed, n) for site, (_, fixed) in states.items()}, place)
+        one, own = _member(method, {site: _of(fixed, n) for site, (_, fixed) in states.items()}, context)
         written = method_files([(one, {site: (at, {}) for site, at in own.items()})], member, backbone)
         files |= {f"{member}/{file}": content for file, content in written.items()}
     fusion = ",".join(names)
@@ -197,7 +197,7 @@ def _of(fixed: Leaves, n: int) -> Leaves:
     return {leaf.removeprefix(OF): array[n] for leaf, array in fixed.items()}
 
 
-def _member(fusion: Fusion, leaves: Mapping[Site, Leaves], place: Place) -> tuple[Method, dict[Site, Leaves]]:
+def _member(fusion: Fusion, leaves: Mapping[Site, Leaves], context: Context) -> tuple[Method, dict[Site, Leaves]]:
     """One of the adapters by itself: its config and trained leaves."""
     config, targets = fusion.config(), tuple(site.path for site in leaves)
     if isinstance(config, Compacter):
@@ -205,7 +205,7 @@ def _member(fusion: Fusion, leaves: Mapping[Site, Leaves], place: Place) -> tupl
         return replace(config, width=fusion.width * config.n, targets=targets), own
     assert isinstance(config, Bottleneck)
     if any(at["parallel"] for at in leaves.values()):
-        raise place.refuse("that library adds the residual stream once more where it fuses parallel adapters")
+        raise context.refuse("that library adds the residual stream once more where it fuses parallel adapters")
     scales = {site: np.asarray(at["scale"] * at["learned"] * at["channel"], np.float32) for site, at in leaves.items()}
     even = all(np.all(scale == scale[0]) for scale in scales.values())
     first = next(iter(scales.values()))[0]

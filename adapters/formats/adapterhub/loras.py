@@ -12,7 +12,7 @@ from ...method import Leaves
 from ...methods.ia3 import IA3
 from ...methods.lora import LoRA
 from ...sites import Site
-from .dialect import AtSites, Dialect, Place, Tensors
+from .dialect import AtSites, Context, Dialect, Tensors
 
 _MATRICES = {"q": "query", "k": "key", "v": "value"}
 _FEED_FORWARD = {"intermediate_lora": "ffn_in", "output_lora": "ffn_out"}
@@ -25,17 +25,17 @@ class LoRADialect(AtSites):
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
         ranks = {(self.method.size(s), self.method.scale(s)) for s in chosen}
         if len(ranks) > 1:
-            raise self.place.refuse("a LoRA has one rank and one alpha there")
+            raise self.context.refuse("a LoRA has one rank and one alpha there")
         if self.method.bias:
-            raise self.place.refuse("a LoRA has no bias there")
+            raise self.context.refuse("a LoRA has no bias there")
         ((r, scale),) = ranks
         how = {"composition_mode": "add", "r": r, "alpha": scale * r, "dropout": self.method.dropout, "init_weights": "lora"}
         return self.at(chosen) | how
 
     def at(self, chosen: Sequence[Site]) -> dict[str, Any]:
-        roles, left_out = self.place.spread(chosen)
+        roles, left_out = self.context.spread(chosen)
         if others := roles - {*_MATRICES.values(), *_FEED_FORWARD.values()}:
-            raise self.place.refuse(f"there is no LoRA or IA3 there at {', '.join(sorted(others))}")
+            raise self.context.refuse(f"there is no LoRA or IA3 there at {', '.join(sorted(others))}")
         attention = [letter for letter, role in _MATRICES.items() if role in roles]
         return {
             "architecture": "lora",
@@ -57,7 +57,7 @@ class IA3Dialect(LoRADialect):
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
         if any(self.method.scales_input(s) for s in chosen):
-            raise self.place.refuse(
+            raise self.context.refuse(
                 "IA3 scales what matrices put out there; this one scales what enters the feed-forward's second"
             )
         return self.at(chosen) | {"composition_mode": "scale", "r": 1, "alpha": 1, "init_weights": "ia3"}
@@ -69,21 +69,21 @@ class IA3Dialect(LoRADialect):
         return {"l_out": tensors["lora_B"].reshape(-1)}
 
 
-def read_lora(config: dict[str, Any], place: Place) -> Dialect:
+def read_lora(config: dict[str, Any], context: Context) -> Dialect:
     matrices = config.pop("attn_matrices", ["q", "v"])
     attention = [_MATRICES.get(m, m) for m in matrices] if config.pop("selfattn_lora", True) else []
     roles = [*attention, *(role for key, role in _FEED_FORWARD.items() if config.pop(key, False))]
     if unknown := [m for m in matrices if m not in _MATRICES]:
-        raise place.refuse(f"not supported: attn_matrices={unknown!r}")
-    chosen = place.chosen(roles, config.pop("leave_out", None), "linear")
+        raise context.refuse(f"not supported: attn_matrices={unknown!r}")
+    chosen = context.chosen(roles, config.pop("leave_out", None), "linear")
     r, alpha, mode = config.pop("r", 8), config.pop("alpha", 8), config.pop("composition_mode", "add")
     vera = [f"{key}={config.pop(key)!r}" for key in ("vera_d", "vera_b") if config.get(key) is not None]  # zero is on, too
     if vera or mode not in ("add", "scale") or (mode == "scale" and (r, alpha) != (1, 1)):
         said = ", ".join([*vera, f"composition_mode={mode!r}, r={r}, alpha={alpha}"])
-        raise place.refuse(f"not supported: {said}")
+        raise context.refuse(f"not supported: {said}")
     rate = config.pop("dropout", 0.0)
     if mode == "scale":
         ia3 = IA3(feedforward=())
-        return IA3Dialect(replace(ia3, targets=place.targets(ia3, chosen)), place)
+        return IA3Dialect(replace(ia3, targets=context.targets(ia3, chosen)), context)
     lora = LoRA(r=r, alpha=alpha, dropout=rate)
-    return LoRADialect(replace(lora, targets=place.targets(lora, chosen)), place)
+    return LoRADialect(replace(lora, targets=context.targets(lora, chosen)), context)

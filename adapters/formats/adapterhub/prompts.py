@@ -14,7 +14,7 @@ from ...methods.prefix import Prefix
 from ...methods.prompt import PromptTuning
 from ...sites import Site
 from ..peft import prompts as in_peft
-from .dialect import Dialect, Place, Tensors, our_activation
+from .dialect import Context, Dialect, Tensors, our_activation
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class PrefixDialect(Dialect):
 
     @property
     def stem(self) -> str:
-        return f"{self.place.prefix}.prefix_tuning.prefix_tunings.{self.place.name}.self_prefix."
+        return f"{self.context.prefix}.prefix_tuning.prefix_tunings.{self.context.name}.self_prefix."
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
         if self.method.shifted:
-            raise self.place.refuse("no positions are shifted there by a prefix; train it with shifted=false")
+            raise self.context.refuse("no positions are shifted there by a prefix; train it with shifted=false")
         return {"architecture": "prefix_tuning", "flat": True, "prefix_length": self.method.tokens, "leave_out": []}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ class PrefixDialect(Dialect):
 
     def simplified(self, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Without each layer's copy of the prefix, and with what its network makes in place of the network."""
-        pool = f".prefix_tuning.pool.prefix_tunings.{self.place.name}.self_prefix."
+        pool = f".prefix_tuning.pool.prefix_tunings.{self.context.name}.self_prefix."
 
         def copied(key: str) -> bool:
             there = tensors.get(self.stem + key.partition(pool)[2]) if pool in key else None
@@ -61,7 +61,7 @@ class PrefixDialect(Dialect):
                 (out, middle),
                 (out,),
             ]:
-                raise self.place.refuse("the matrices of the network that makes the prefix do not fit each other")
+                raise self.context.refuse("the matrices of the network that makes the prefix do not fit each other")
             wide = ACTIVATIONS[self.activation](rows @ w1.T + b1)
             tensors[f"{self.stem}control_trans"] = (np.asarray(wide) @ w2.T + b2).reshape(-1)
         return tensors
@@ -70,12 +70,12 @@ class PrefixDialect(Dialect):
 _LINEAR = ("weight", "bias")
 
 
-def read_prefix(config: dict[str, Any], place: Place) -> Dialect:
+def read_prefix(config: dict[str, Any], context: Context) -> Dialect:
     if left_out := config.pop("leave_out", None):
-        raise place.refuse(f"leave_out={left_out!r}: graftax has prefixes in every layer")
+        raise context.refuse(f"leave_out={left_out!r}: graftax has prefixes in every layer")
     flat, activation = config.pop("flat", False), str(config.pop("non_linearity", "tanh"))
     method = Prefix(tokens=config.pop("prefix_length", 30), shifted=False)
-    return PrefixDialect(method, place, None if flat else our_activation(activation, place))
+    return PrefixDialect(method, context, None if flat else our_activation(activation, context))
 
 
 class PromptDialect(Dialect):
@@ -83,11 +83,11 @@ class PromptDialect(Dialect):
 
     @property
     def key(self) -> str:
-        return f"{self.place.prefix}.prompt_tuning.prompt_tunings.{self.place.name}.prompt_embedding.weight"
+        return f"{self.context.prefix}.prompt_tuning.prompt_tunings.{self.context.name}.prompt_embedding.weight"
 
     def config(self, chosen: Sequence[Site]) -> dict[str, Any]:
         if not self.method.post:
-            raise self.place.refuse("a prompt comes behind the embeddings' norm there; train it with post=true")
+            raise self.context.refuse("a prompt comes behind the embeddings' norm there; train it with post=true")
         return {"architecture": "prompt_tuning", "prompt_length": self.method.tokens, "combine": "prefix"}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
@@ -100,7 +100,7 @@ class PromptDialect(Dialect):
         return dialect.restore(like, {key: tensors[self.key]})
 
 
-def read_prompt(config: dict[str, Any], place: Place) -> Dialect:
+def read_prompt(config: dict[str, Any], context: Context) -> Dialect:
     if (combine := config.pop("combine", "prefix")) != "prefix":
-        raise place.refuse(f"not supported: combine={combine!r}")
-    return PromptDialect(PromptTuning(tokens=config.pop("prompt_length", 10), post=True), place)
+        raise context.refuse(f"not supported: combine={combine!r}")
+    return PromptDialect(PromptTuning(tokens=config.pop("prompt_length", 10), post=True), context)

@@ -31,7 +31,7 @@ from ...method import Leaves, Method, States
 from ...methods.head import FIRST, TOKENS, Head
 from ...sites import Site
 from ..peft import heads as in_peft
-from .dialect import Dialect, Place
+from .dialect import Context, Dialect
 from .dialects import dialect_of, read_methods
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def read_adapter(config: Mapping[str, Any], tensors: dict[str, np.ndarray], dire
         raise GraftaxError(f"{where}: expected the settings of an adapter under config, and its name.")
     check_backbone(config, backbone, where)
     tensors, found = of_task_model(tensors, backbone), read_head(directory, backbone)
-    place = Place(backbone.sites_for(found.head if found else None), backbone.family.prefix, name, where)
+    context = Context(backbone.sites_for(found.head if found else None), backbone.family.prefix, name, where)
     try:
-        dialects = read_methods(dict(settings), place, _faulty_scale(config.get("version")))
+        dialects = read_methods(dict(settings), context, _faulty_scale(config.get("version")))
     except (TypeError, ValueError, AttributeError, KeyError) as error:  # values of a type that the library never writes
         raise GraftaxError(f"{where}: not a sound config: {error}.") from error
     for part in dialects:
@@ -64,7 +64,7 @@ def read_adapter(config: Mapping[str, Any], tensors: dict[str, np.ndarray], dire
     methods: tuple[Method, ...] = tuple(part.method for part in dialects)
     if len(spoken) < len(dialects):
         raise GraftaxError(f"{where}: two parts of a union are one method here ({', '.join(m.name for m in methods)}).")
-    return with_head(methods, spoken, tensors, found, place.sites, directory)
+    return with_head(methods, spoken, tensors, found, context.sites, directory)
 
 
 def with_head(
@@ -214,8 +214,8 @@ class HeadDialect:
 
 def method_files(parts: Sequence[tuple[Method, States]], name: str, backbone: Backbone) -> dict[str, bytes]:
     """The files of these methods as one adapter."""
-    place = Place(backbone.sites, backbone.family.prefix, name, "`adapters`")
-    dialects = [dialect_of(method, states, place) for method, states in parts]
+    context = Context(backbone.sites, backbone.family.prefix, name, "`adapters`")
+    dialects = [dialect_of(method, states, context) for method, states in parts]
     settings = _joined([(part, part.config(list(states))) for part, (_, states) in zip(dialects, parts, strict=True)])
     tensors: dict[str, np.ndarray] = {}
     for part, (_, states) in zip(dialects, parts, strict=True):
