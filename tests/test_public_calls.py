@@ -46,7 +46,7 @@ from graftax import (
 )
 from graftax.models.backbone import Backbone
 from graftax.serve import Bank, evaluate, evaluate_generation, evaluate_language, export, export_merged, measure
-from graftax.train.run import Run
+from graftax.train.queue import Run
 
 ROWS = toy_rows(count=4)
 PROMPTS = [{"prompt": "a", "completion": "b"}]
