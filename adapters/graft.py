@@ -2,6 +2,11 @@
 
     state[site name][method key][leaf]      leaves of a site in a stack of layers have a leading layer axis
 
+The state of a LoRA of rank 4 on the queries of two layers of width 32, with a linear head for three classes:
+
+    {"layers.query": {"lora": {"a": [2, 4, 32], "b": [2, 4, 32], "scale": [2], "dropout": [2]}},
+     "head.pooled": {"head:none": {"kernel": [3, 32], "bias": [3], "dropout": []}}}
+
 The same code runs in three modes. *Plain*: one adapter for the whole batch. *Packed*: plain, under `vmap` over adapters.
 *Mixed rows*: the leaves carry a slot axis after the layer axis, `slots [rows]` names the slot of every row, and each site
 gathers its rows' leaves and calls the methods once per row under `vmap`. The gather is per sequence, never one-hot (a NaN in an
@@ -21,6 +26,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from ..shapes import AnyArray
 from .method import Leaves, Method
 from .methods.registry import method_of
 from .sites import Entry, KeyValue, NextNorm, Place
@@ -201,7 +207,7 @@ class Grafts:
 
     state: State
     structure: Structure = NO_SITES
-    slots: jax.Array | Mix | None = None
+    slots: AnyArray | Mix | None = None
     key: jax.Array | None = None
     tower: str = ""
 

@@ -18,6 +18,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import jax
+import numpy as np
+
+#: An array of the device, or of the host, as whoever calls a function without tracing it may give one.
+AnyArray = jax.Array | np.ndarray
+
 CHECKED = os.environ.get("GRAFTAX_CHECK_SHAPES") == "1"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,4 +50,4 @@ def shaped(function: Function) -> Function:
     return cast(Function, jaxtyped(function, typechecker=beartype))
 
 
-__all__ = ["CHECKED", "Bool", "Float", "Int", "shaped"]
+__all__ = ["CHECKED", "AnyArray", "Bool", "Float", "Int", "shaped"]

@@ -25,7 +25,7 @@ from ..adapters.methods.head import FIRST, POOLED, TOKENS, Head
 from ..adapters.sites import ARRAYS, KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
-from ..shapes import Float, Int, shaped
+from ..shapes import AnyArray, Float, Int, shaped
 from ..shown import Shown
 from ..typed import shown
 from .by_layer import apart, held_by_layer, put_by_layer, share_memory, stacked
@@ -38,7 +38,7 @@ from .processor import Processor
 from .quantised import dense
 
 _UNROLLED = 12  # layers at most
-Slots = Int[Array, " rows"] | Mix | None  # which slot of a bank each row uses; None: the state is one adapter's
+Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each row uses; None: the state is one adapter's
 
 
 class Logits(NamedTuple):
@@ -287,7 +287,7 @@ class Backbone(Shown):
         params: Any,
         state: State,
         inputs: Inputs,
-        targets: Int[Array, "rows tokens"],
+        targets: Int[AnyArray, "rows tokens"],
         slots: Slots = None,
         key: jax.Array | None = None,
         layers: Unrolled | None = None,
@@ -308,7 +308,7 @@ class Backbone(Shown):
 
     @shaped
     def step(
-        self, params: Any, layers: Any, state: State, ids: Int[Array, " rows"], cache: Any, slots: Slots = None
+        self, params: Any, layers: Any, state: State, ids: Int[AnyArray, " rows"], cache: Any, slots: Slots = None
     ) -> tuple[Float[Array, "rows vocabulary"], Any]:
         """`Decoder.step`: logits behind one more token of each row, and the cache with it."""
         return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)

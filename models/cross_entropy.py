@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..shapes import Float, Int, shaped
+from ..shapes import AnyArray, Float, Int, shaped
 
 _NUMBERS = 1 << 24  # logits held at a time
 
@@ -32,7 +32,7 @@ def likelihood(
     project: Project,
     weights: Any,
     hidden: Float[Array, "rows tokens dim"],
-    targets: Int[Array, "rows tokens"],
+    targets: Int[AnyArray, "rows tokens"],
     frozen: bool,
 ) -> tuple[Float[Array, "rows tokens"], Float[Array, "rows tokens"]]:
     """Log-likelihood of the targets and whether each was the likeliest token, both float32.
@@ -45,7 +45,7 @@ def likelihood(
     chunks = -(-tokens // chunk)
     room = ((0, 0), (0, chunks * chunk - tokens))
 
-    def cut(of_tokens: jax.Array) -> jax.Array:
+    def cut(of_tokens: AnyArray) -> jax.Array:
         """`[rows, tokens, ...]` to `[chunks, rows, chunk, ...]`."""
         padded = jnp.pad(of_tokens, room + ((0, 0),) * (of_tokens.ndim - 2))
         return jnp.moveaxis(padded.reshape(rows, chunks, chunk, *of_tokens.shape[2:]), 1, 0)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..adapters.sites import FAR, Place
-from ..shapes import Int, shaped
+from ..shapes import AnyArray, Int, shaped
 
 
 class Texts(NamedTuple):
@@ -50,7 +50,7 @@ class Outputs(NamedTuple):
 
 
 @shaped
-def places(segments: Int[Array, "rows tokens"]) -> Place:
+def places(segments: Int[AnyArray, "rows tokens"]) -> Place:
     """Where tokens are in their texts; `segments` as in `Texts`."""
     edge = segments[:, 1:] != segments[:, :-1]
     always = jnp.ones_like(edge, shape=(len(segments), 1))
@@ -62,7 +62,7 @@ def places(segments: Int[Array, "rows tokens"]) -> Place:
 
 
 @shaped
-def count_within(counted: Int[Array, "rows tokens"], texts: Texts | None) -> Int[Array, "rows tokens"]:
+def count_within(counted: Int[AnyArray, "rows tokens"], texts: Texts | None) -> Int[Array, "rows tokens"]:
     """Running count of `counted`, each token's own included, begun anew with every text."""
     count = jnp.cumsum(counted, axis=1)
     if texts is None:

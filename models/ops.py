@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..shapes import Bool, Float, shaped
+from ..shapes import AnyArray, Bool, Float, shaped
 
 _SQRT_HALF = math.sqrt(0.5)
 _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
@@ -120,7 +120,7 @@ def attention(
     query: Float[Array, "rows heads queries size"],
     key: Float[Array, "rows groups keys size"],
     value: Float[Array, "rows groups keys size"],
-    mask: Bool[Array, " rows #queries keys"],
+    mask: Bool[AnyArray, " rows #queries keys"],
     scale: float | None = None,
     cap: float | None = None,
     added: Float[Array, "#rows heads queries keys"] | None = None,

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from ..errors import GraftaxError
-from ..shapes import Float, Int, shaped
+from ..shapes import AnyArray, Float, Int, shaped
 
 Angles = tuple[jax.Array, jax.Array]  # cos and sin [rows, tokens, dim / 2]
 
@@ -102,7 +102,7 @@ class Rope:
 
     @shaped
     def angles(
-        self, positions: Int[Array, "rows tokens"]
+        self, positions: Int[AnyArray, "rows tokens"]
     ) -> tuple[Float[Array, "rows tokens half"], Float[Array, "rows tokens half"]]:
         """Of tokens at these positions."""
         inverse, factor = self.frequencies()

@@ -4,6 +4,9 @@ Leaves are `[layer, slot, ...]` (or `[slot, ...]` outside the layers). Slot 0 ch
 A slot holds what its methods' `prepare` makes of an adapter's leaves, so that no batch computes that again. Loading an adapter
 writes one slot in place; nothing is compiled unless the bank must grow: a method or site it has not seen, a rank beyond its
 bucket (powers of two from 8), more adapters than slots (doubled each time).
+
+An example: of a backbone of two layers the adapters "law" and "medicine" lie in slots 1 and 2 of nine, so A is `[2, 9, 8, 32]`.
+A batch of three rows, for "medicine", no adapter and "law", is the batch with `slots = [2, 0, 1]`.
 """
 
 from __future__ import annotations

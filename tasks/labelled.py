@@ -34,7 +34,7 @@ from ..errors import GraftaxError
 from ..models.text_rows import words_asked
 from ..models.tokens import Tokenizer, Tokens
 from ..notes import note
-from ..shapes import Float, Int, shaped
+from ..shapes import AnyArray, Float, Int, shaped
 from . import metrics
 from .outputs import IGNORE, OfItem, OfPosition
 from .task import Answer, Settings, Task, index_of, mean_of
@@ -111,7 +111,7 @@ class Classify(Labelled):
     def loss(
         self,
         logits: Float[Array, "items room"],
-        labels: Int[Array, " items"],
+        labels: Int[AnyArray, " items"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:
@@ -169,7 +169,7 @@ class MultiLabel(Labelled):
     def loss(
         self,
         logits: Float[Array, "items room"],
-        labels: Float[Array, "items room"],
+        labels: Float[AnyArray, "items room"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:
@@ -213,7 +213,7 @@ class Regress(Labelled):
     def loss(
         self,
         logits: Float[Array, "items room"],
-        labels: Float[Array, " items"],
+        labels: Float[AnyArray, " items"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:
@@ -292,7 +292,7 @@ class Tag(Labelled):
     def loss(
         self,
         logits: Float[Array, "rows length room"],
-        labels: Int[Array, "rows length"],
+        labels: Int[AnyArray, "rows length"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:

@@ -30,7 +30,7 @@ from ..data.text_files import read_text
 from ..data.values import text_of
 from ..errors import GraftaxError
 from ..models.tokens import Tokenizer, Tokens
-from ..shapes import Float, Int, shaped
+from ..shapes import AnyArray, Float, Int, shaped
 from .outputs import IGNORE, NextToken, OfTarget
 from .task import Answer, Settings, Task
 
@@ -85,7 +85,7 @@ class LanguageModel(Task):
     def loss(
         self,
         outputs: Float[Array, "rows length 3"],
-        labels: Int[Array, "rows length"],
+        labels: Int[AnyArray, "rows length"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:

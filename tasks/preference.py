@@ -25,7 +25,7 @@ from ..data.prepared import Prepared
 from ..data.sources import Source
 from ..data.values import text_of
 from ..models.tokens import Tokenizer
-from ..shapes import Float, Int, shaped
+from ..shapes import AnyArray, Float, Int, shaped
 from .language import SupervisedFineTuning
 from .outputs import Against
 from .task import Answer, Settings, mean_of
@@ -69,7 +69,7 @@ class DirectPreference(SupervisedFineTuning):
     def loss(
         self,
         outputs: Float[Array, "items 2"],
-        labels: Int[Array, "rows length"],
+        labels: Int[AnyArray, "rows length"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ from graftax.adapters import LoRA
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.tasks.registry import TASKS
-from graftax.train import Columns, Recipe, run, train_many
+from graftax.train import Columns, Recipe, queue, train_many
 from graftax.train.intake import prepare
 from graftax.train.job import Job
 
@@ -184,7 +184,7 @@ def test_any_argument_is_refused_or_understood(
 ) -> None:
     """One line, or a run that begins. (What it would train is another test's.)"""
     began: list[Callable[..., Any]] = []
-    monkeypatch.setattr(run.Run, "go", lambda self: began.append(self.go))
+    monkeypatch.setattr(queue.Run, "go", lambda self: began.append(self.go))
     arguments = {"recipe": Recipe(max_length=16), "progress": False, **given_}
     out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
     line = refused(lambda: train_many(tiny, {"a": ROWS}, out, **arguments))

@@ -143,8 +143,8 @@ def test_in_training(backbone_of: GetBackbone) -> None:
 def test_ordinary_lora_pays_nothing(backbone_of: GetBackbone) -> None:
     """Its leaves, and so its programs, are what they were."""
     backbone = backbone_of("bert")
-    (slot, *_) = Layout.of([Adapter.create((LoRA(),), backbone.sites)], backbone.sites).slots
-    assert (slot.key, slot.trainable, slot.fixed) == ("lora", ("a", "b"), ("dropout", "scale"))
+    (space, *_) = Layout.of([Adapter.create((LoRA(),), backbone.sites)], backbone.sites).spaces
+    assert (space.key, space.trainable, space.fixed) == ("lora", ("a", "b"), ("dropout", "scale"))
 
 
 # -- starts from the rows --------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What `train_many` is given for one adapter, read, checked and made a job.
 
 The data become examples (`tasks/reading.py`), these the items of the backbone's processor, and of their lengths follows the
-shape of all batches; the adapter is drawn, from the data where its method's start asks for that (`calibration.py`). Whatever does
-not fit is refused here, before anything is trained.
+shape of all batches; the adapter is drawn, from the data where its method's start asks for that (`calibration.py`). Whatever
+does not fit is refused here, before anything is trained.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A run under way: its jobs, from what the directory holds already to the last adapter saved.
 
-The jobs of one kind (`kinds.py`) flow through a pack (`pack.py`), one kind after another. Where each of them is, what waits and
-what is done is checkpointed with the pack's arrays, so that a run that was stopped goes on as if it had not been.
+`open_run` settles what is in the directory, and the `Run` that it gives goes. The jobs of one kind (`kinds.py`) flow through
+a pack (`pack.py`), one kind after another. Where each of them is, what waits and what is done is checkpointed with the pack's
+arrays, so that a run that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -32,41 +33,102 @@ class Interrupted(GraftaxError):
     """SIGINT or SIGTERM arrived; the state is saved."""
 
 
+def open_run(
+    backbone: Backbone,
+    task: Task,
+    jobs: list[Job],
+    out: Path,
+    lock: disk.Locked,
+    pack_size: int | None,
+    overwrite: bool,
+    save_every: float,
+    progress: Progress,
+) -> Run:
+    """The run of a directory: the unfinished one there, where it stood, or one that is begun.
+
+    Raises GraftaxError where either would lose something: for an unfinished run of other settings, and for adapters of these
+    names. With `overwrite` both are replaced.
+    """
+    kinds, folder = by_kind(jobs, backbone.sites), out / ".run"
+    digest = digest_of(backbone, task, jobs)
+    pack_size = None if pack_size is None else min(pack_size, len(jobs))
+    found = _unfinished(folder / "run.json", digest, len(kinds), pack_size, overwrite, out)
+    if found is None:
+        _refuse_loss(jobs, out, overwrite)
+        shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
+        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress) for own in kinds]
+        begun = Begun(digest, sizes, [job.name for job in jobs])
+        begun.write(folder / "run.json")
+    else:
+        begun = found
+    progress.doing("getting ready")
+    return Run(backbone, task, jobs, kinds, begun, found is not None, out, lock, save_every, progress)
+
+
+def _unfinished(file: Path, digest: str, kinds: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
+    """What the unfinished run of a directory was begun with, if there is one that this call goes on with."""
+    if not file.is_file():
+        return None
+    try:
+        begun = Begun.read(file)
+        begun.check(digest, kinds, pack_size, out)
+        return begun
+    except GraftaxError:
+        if not overwrite:
+            raise
+        return None
+
+
+def _refuse_loss(jobs: list[Job], out: Path, overwrite: bool) -> None:
+    """An error where adapters would be replaced that nobody said may be, or directories that hold something else."""
+    there = [job.name for job in jobs if (out / job.name).exists()]
+    if there and not overwrite:
+        raise GraftaxError(f"{out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
+    for name in there:
+        disk.refuse_foreign(out / name, MARKS)
+
+
+def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress: Progress) -> int:
+    progress.doing("choosing the pack size")
+    size, why = choose_pack_size(backbone, task, jobs)
+    if len(jobs) > 1:
+        how = f"{size} at once" if size > 1 else "one after another"
+        progress.say(f"{len(jobs)} adapters, {how}: {why}")
+    return size
+
+
 class Run:
-    """One call of `train_many`, new or resumed."""
+    """One call of `train_many` in a settled directory, from its newest checkpoint, where it has one, to the end."""
 
     def __init__(
         self,
         backbone: Backbone,
         task: Task,
         jobs: list[Job],
+        kinds: list[list[Job]],
+        begun: Begun,
+        resumed: bool,
         out: Path,
         lock: disk.Locked,
-        pack_size: int | None,
-        overwrite: bool,
         save_every: float,
         progress: Progress,
     ):
+        """`kinds`: the jobs of each kind; `begun`: what the directory says of it; `resumed`: whether it was there before."""
         self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
+        self.kinds, self.sizes = kinds, begun.pack_sizes
         self.save_every, self.progress = save_every, progress
         self.folder = out / ".run"
         self.stop = signals.Stop()
-        self.kinds = by_kind(jobs, backbone.sites)
         self.ticks = 0
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []
         self.timers: dict[str, Timer] = {}  # of the jobs in the slots
         self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
 
-        digest = digest_of(backbone, task, jobs)
-        pack_size = None if pack_size is None else min(pack_size, len(jobs))
-        begun = self._unfinished(digest, pack_size, overwrite)
-        self.sizes = self._begin(digest, pack_size) if begun is None else begun.pack_sizes
-        progress.doing("getting ready")
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        facts = None if begun is None else self.checkpoints.facts()
+        facts = self.checkpoints.facts() if resumed else None
         self._open(facts["kind"] if facts else 0)
-        if begun and facts:
+        if facts:
             self._go_on(begun, facts)
         self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
         self._show_all()
@@ -77,40 +139,7 @@ class Run:
         self.pack = Pack(self.backbone, self.task, mine, self.sizes[kind])
         self.waiting = list(range(len(mine)))
 
-    # -- what is in the directory already -------------------------------------------------------------------------------
-
-    def _unfinished(self, digest: str, pack_size: int | None, overwrite: bool) -> Begun | None:
-        """The unfinished run to go on with, or None to begin; refuses what would lose something."""
-        file = self.folder / "run.json"
-        if file.is_file():
-            try:
-                begun = Begun.read(file)
-                begun.check(digest, len(self.kinds), pack_size, self.out)
-                return begun
-            except GraftaxError:
-                if not overwrite:
-                    raise
-        there = [job.name for job in self.jobs if (self.out / job.name).exists()]
-        if there and not overwrite:
-            raise GraftaxError(f"{self.out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
-        for name in there:
-            disk.refuse_foreign(self.out / name, MARKS)
-        return None
-
-    def _begin(self, digest: str, pack_size: int | None) -> list[int]:
-        """The pack size of each kind, in a run that is begun with this."""
-        shutil.rmtree(self.folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
-        sizes = [pack_size or self._choose_pack_size(own) for own in self.kinds]
-        Begun(digest, sizes, [job.name for job in self.jobs]).write(self.folder / "run.json")
-        return sizes
-
-    def _choose_pack_size(self, jobs: list[Job]) -> int:
-        self.progress.doing("choosing the pack size")
-        size, why = choose_pack_size(self.backbone, self.task, jobs)
-        if len(jobs) > 1:
-            how = f"{size} at once" if size > 1 else "one after another"
-            self.progress.say(f"{len(jobs)} adapters, {how}: {why}")
-        return size
+    # -- checkpoints ----------------------------------------------------------------------------------------------------
 
     def _go_on(self, begun: Begun, facts: dict[str, Any]) -> None:
         """Go on from a checkpoint's facts, and its arrays."""

@@ -23,7 +23,7 @@ from ..typed import Location, checked
 from .checks import changed, check_arguments
 from .intake import prepare, refuse_unfit_task
 from .progress import Progress
-from .queue import Run
+from .queue import open_run
 from .recipe import Recipe
 from .result import Result
 
@@ -105,6 +105,6 @@ def train_many(
                 )
             )
         with disk.locked(out) as lock:
-            run = Run(backbone, kind, jobs, out, lock, pack_size, overwrite, save_every, shown)
+            run = open_run(backbone, kind, jobs, out, lock, pack_size, overwrite, save_every, shown)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()
