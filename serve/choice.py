@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from ..models.generation import Rules
-from ..shapes import Bool, Float, Int, shaped
+from ..shapes import AnyArray, Bool, Float, Int, shaped
 from .sampling import Sampling
 
 
@@ -95,7 +95,7 @@ def choose(
 
 @shaped
 def penalised(
-    logits: Float[Array, "rows vocabulary"], seen: Bool[Array, "rows vocabulary"], penalty: Float[Array, " rows"]
+    logits: Float[Array, "rows vocabulary"], seen: Bool[Array, "rows vocabulary"], penalty: Float[AnyArray, " rows"]
 ) -> Float[Array, "rows vocabulary"]:
     """With the tokens that are there already unlikelier."""
     penalty = penalty[:, None]

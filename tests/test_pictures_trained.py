@@ -10,7 +10,11 @@ import pytest
 from conftest import SHARED, Graftax
 
 RESNET, CIFAR = SHARED / "backbones" / "resnet20-cifar10", SHARED / "data" / "cifar10_jpeg" / "cifar10_subset.npz"
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CIFAR.is_file(), reason="the shared assets are not there")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not CIFAR.is_file(), reason="the shared assets are not there"),
+]
 
 
 @pytest.fixture(scope="module")
