@@ -17,7 +17,8 @@ from ..notes import silenced
 from ..tasks.registry import task_named
 from ..train import Interrupted, Result, train_many
 from ..train.begun import Begun
-from ..train.job import Job, prepare
+from ..train.intake import prepare
+from ..train.job import Job
 from .cost import JOULES_PER_FLOP, Energy, StepCost, metered, step_cost
 from .draws import TaskExamples
 from .quiet import watched

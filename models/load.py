@@ -108,7 +108,12 @@ def stack_weights(
         raise GraftaxError(
             f"the weights do not fit the config: config.json says {count:,} layers, of {len(tensors):,} tensors."
         )
-    weights = [weight for part in family.parts(config) for weight in part.weights(family.layer_paths(config))]
+    parts = family.parts(config)
+    if quantize and any(part.kind == "conv" for part in parts):
+        raise GraftaxError(
+            f"quantize {quantize!r} is for linear layers, and this backbone's are convolutions: load it without."
+        )
+    weights = [weight for part in parts for weight in part.weights(family.layer_paths(config))]
     found = _by_key(family, weights, tensors)
     wanted = {weight.key for weight in weights}
     copies = [copy for copy in family.copies if copy not in wanted]

@@ -30,7 +30,8 @@ from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted
-from graftax.train.job import Job, prepare
+from graftax.train.intake import prepare
+from graftax.train.job import Job
 from graftax.train.pack import Pack
 
 ROWS = toy_rows(count=16)  # two batches an epoch; all tests here have one shape, so they share what is compiled

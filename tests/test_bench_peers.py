@@ -25,7 +25,8 @@ from graftax.models.random import random_backbone, random_tensors
 from graftax.models.tokens import Tokenizer
 from graftax.tasks.registry import task_named
 from graftax.train import train
-from graftax.train.job import Job, prepare
+from graftax.train.intake import prepare
+from graftax.train.job import Job
 
 HUB = Path(__file__).resolve().parent.parent / ".venv-adapterhub" / "bin" / "python"
 Mine = tuple[np.ndarray, list[float]]

@@ -98,7 +98,7 @@ def test_preferences_are_of_the_last_turn(teller: Backbone) -> None:
 
 def test_turns_of_a_chat_are_held_out_together(teller: Backbone, tmp_path: Path) -> None:
     """No chat is trained in one turn and measured in another."""
-    from graftax.train.job import prepare
+    from graftax.train.intake import prepare
 
     chats = [chat(("user", str(i)), ("assistant", f"<think>{i}</think>a"), ("user", "?"), ("assistant", "b")) for i in range(6)]
     known: dict[str, Any] = {"backbone": teller, "task": TASKS["sft"], "method": LORA, "columns": Columns()}

@@ -24,7 +24,7 @@ from graftax.serve import Predictor
 from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
 from graftax.train import pack_size as tune
-from graftax.train.job import prepare
+from graftax.train.intake import prepare
 from graftax.train.pack import Pack
 
 

@@ -221,6 +221,11 @@ def test_configs_that_are_none(changed: dict[str, Any], message: str) -> None:
         family_of("cifar_resnet").configure({**RESNET, **changed})
 
 
+def test_kernels_of_convolutions_are_not_rounded() -> None:
+    with pytest.raises(GraftaxError, match="quantize 'int8' is for linear layers"):
+        random_backbone(RESNET, quantize="int8")
+
+
 # -- as published -----------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,8 @@ from graftax.serve import evaluate_language
 from graftax.tasks.outputs import IGNORE
 from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted
-from graftax.train.job import Job, prepare
+from graftax.train.intake import prepare
+from graftax.train.job import Job
 from graftax.train.pack import Pack
 
 DPO = TASKS["dpo"]

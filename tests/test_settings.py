@@ -18,7 +18,8 @@ from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.tasks.registry import TASKS
 from graftax.train import Columns, Recipe, queue, train_many
-from graftax.train.job import Job, prepare
+from graftax.train.intake import prepare
+from graftax.train.job import Job
 
 ROWS = toy_rows()
 ANYTHING = st.one_of(

@@ -14,7 +14,7 @@ from graftax.adapters import Layout
 from graftax.models.backbone import Backbone
 from graftax.serve import Prediction
 from graftax.tasks.registry import task_named
-from graftax.train.job import prepare
+from graftax.train.intake import prepare
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from graftax.models.tokens import Tokenizer
 from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted, train_many
 from graftax.train.calibration import BATCHES, Calibration
-from graftax.train.job import prepare
+from graftax.train.intake import prepare
 from graftax.train.pack import Pack
 
 DENSE = ("query", "q_lin", "attention.output.dense", "out_lin", "lin2", "ffn_output", "q_proj", "o_proj", "down_proj")

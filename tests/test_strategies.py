@@ -20,7 +20,8 @@ from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.tasks.registry import TASKS
 from graftax.train import Interrupted, Recipe, features, train_many
-from graftax.train.job import Job, prepare
+from graftax.train.intake import prepare
+from graftax.train.job import Job
 from graftax.train.optimizer import rates
 from graftax.train.pack import Pack
 from graftax.train.step import Programs

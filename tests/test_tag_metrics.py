@@ -16,7 +16,8 @@ from graftax.models.backbone import Backbone
 from graftax.serve import evaluate
 from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
-from graftax.train.job import Job, prepare
+from graftax.train.intake import prepare
+from graftax.train.job import Job
 
 TAGS = {"gold": "B-METAL", "iron": "I-METAL", "apple": "B-FRUIT", "pear": "I-FRUIT", "shop": "O"}
 

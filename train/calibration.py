@@ -27,6 +27,8 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.processor import Processor
 from ..tasks.task import Task
+from .job import Job
+from .pack import Pack
 from .recipe import Recipe
 
 BATCHES = 8  # at most
@@ -93,9 +95,6 @@ class Calibration:
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
         if not sites:
             return {}
-        from .job import Job  # which imports this module
-        from .pack import Pack
-
         method = Full(targets=tuple(site.path for site in sites))
         every = self.backbone.sites_for(self.head)
         heads = (self.head,) if self.head else ()

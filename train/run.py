@@ -21,7 +21,7 @@ from ..tasks.registry import the_task
 from ..tasks.task import Task, some_of
 from ..typed import Location, checked
 from .checks import changed, check_arguments
-from .job import prepare, refuse_unfit_task
+from .intake import prepare, refuse_unfit_task
 from .progress import Progress
 from .queue import open_run
 from .recipe import Recipe

@@ -105,7 +105,7 @@ def our_step(folder: str) -> Work:
     import graftax
     from graftax.data.columns import Columns
     from graftax.tasks.registry import task_named
-    from graftax.train.job import prepare
+    from graftax.train.intake import prepare
     from graftax.train.pack import Pack
 
     backbone, task = graftax.load_backbone(folder), task_named("sft")

@@ -1,0 +1,159 @@
+"""What `train_many` is given for one adapter, read, checked and made a job.
+
+The data become examples (`tasks/reading.py`), these the items of the backbone's processor, and of their lengths follows the
+shape of all batches; the adapter is drawn, from the data where its method's start asks for that (`calibration.py`). Whatever
+does not fit is refused here, before anything is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ..adapters.adapter import Adapter
+from ..adapters.fitting import refuse_unfit
+from ..adapters.method import Method
+from ..data.batches import number_of_batches
+from ..data.columns import Columns
+from ..data.examples import Examples, are_among, check_fraction, split
+from ..data.prepared import Prepared, note_cut
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..models.chat import template_of
+from ..models.processor import Processor
+from ..notes import note
+from ..tasks.reading import read_examples
+from ..tasks.task import Task
+from .calibration import Calibration
+from .job import Job
+from .optimizer import check_rates
+from .recipe import Recipe
+
+MOST_STEPS = 2**24  # a schedule counts them in 32-bit floats, which hold no larger number exactly
+
+
+def prepare(
+    name: str,
+    data: Any,
+    val: Any,
+    *,
+    backbone: Backbone,
+    task: Task,
+    method: Method | Sequence[Method] | None,
+    recipe: Recipe,
+    columns: Columns,
+) -> Job:
+    """Read and check the data of one adapter and make its fresh state. `method`: one, a union, or None: the head alone."""
+    processor = backbone.processor.for_training(recipe)
+    examples = read_examples(data, columns, task, processor, called=name)
+    names = task.label_names(examples)  # of all examples: a rare label may be held out whole
+    held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
+    head = task.output.head(backbone, len(names))
+    body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
+    methods = (*body, *([head] if head else []))
+    _refuse_methods(name, task, backbone, body, methods)
+    processor.refuse_length(recipe.max_length, sum(m.virtual_tokens for m in methods))
+    train, held_out = _prepared(name, val, examples, held, names, task=task, recipe=recipe, processor=processor)
+    parts = [train, held_out] if held_out else [train]
+    batch_size = _batch_size(parts, recipe, name)
+    check_rates(recipe, backbone.sites_for(head))
+    alone = any(m.adds_tokens or m.whole_text for m in methods) or any(part.longest_target for part in parts)
+    shape = processor.shape_to_train(parts, batch_size, recipe.seed, recipe.epochs, alone=alone)
+    adapter = Adapter.create(
+        methods,
+        backbone.sites_for(head),
+        seed=recipe.seed,
+        data=Calibration(backbone, task, processor, recipe, head, train, shape),
+        task=task.name,
+        labels=names,
+        fingerprint=backbone.fingerprint,
+        recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
+    )
+    return Job(name, recipe, adapter, train, held_out, shape)
+
+
+def refuse_unfit_task(task: Task, backbone: Backbone) -> None:
+    """An error where a backbone cannot do a task."""
+    if task.needs_text and backbone.processor.kind != "text":
+        kind = backbone.processor.kind
+        raise GraftaxError(f"task {task.name!r} is about texts, and {backbone.name} reads input of kind {kind!r}.")
+    task.output.refuse_unfit(backbone, task.name)
+
+
+def _held_out(
+    name: str,
+    val: Any,
+    examples: Examples,
+    names: Sequence[str],
+    *,
+    task: Task,
+    recipe: Recipe,
+    columns: Columns,
+    processor: Processor,
+) -> Examples | None:
+    """Validation examples that are data of their own; None where there are none, or they are a share of those for training."""
+    if val is None and recipe.patience is not None:
+        raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
+    if isinstance(val, float):
+        check_fraction(val)
+    if val is None or isinstance(val, float):
+        return None
+    held = read_examples(val, columns, task, processor, names, called=f"{name}, validation")
+    if are_among(held, examples):
+        learnt = "its validation rows are training rows, too"
+        note(f"{name}: {learnt}: val_ figures say how well it knows these by heart, not how it answers others.")
+    return held
+
+
+def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Method], methods: Sequence[Method]) -> None:
+    """An error where there is nothing to train, or something to be fused is another backbone's."""
+    if not methods:
+        raise GraftaxError(f"task {task.name!r} has no head to train: it needs a method.")
+    for trained in (adapter for m in body for adapter in getattr(m, "trained", ())):  # those that a fusion holds
+        refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
+
+
+def _prepared(
+    name: str,
+    val: Any,
+    examples: Examples,
+    held: Examples | None,
+    names: Sequence[str],
+    *,
+    task: Task,
+    recipe: Recipe,
+    processor: Processor,
+) -> tuple[Prepared, Prepared | None]:
+    """What is trained on, and what is held out for validation."""
+    train = task.prepare(examples, names, processor, recipe.max_length, recipe.truncate)
+    note_cut(name, *train.cut, recipe.max_length)
+    if isinstance(val, float):
+        left, held_out = split(train.examples, val, recipe.seed)
+        return train.take(left), train.take(held_out)
+    if held is None:
+        return train, None
+    validation = task.prepare(held, names, processor, recipe.max_length, recipe.truncate)
+    note_cut(f"{name}, validation", *validation.cut, recipe.max_length)
+    return train, validation
+
+
+def _settings_of(recipe: Recipe) -> dict[str, Any]:
+    """A recipe, with the text of its template of chats: the one of a name may be another one day."""
+    template = recipe.chat_template
+    return asdict(recipe) | {"chat_template": None if template is None else template_of(template)}
+
+
+def _start_of(methods: Sequence[Method]) -> dict[str, str]:
+    """How LoRA started, which plain LoRA's file does not say."""
+    found = [start for m in methods if (start := getattr(m, "start", "default")) != "default"]
+    return {"start": found[0]} if found else {}
+
+
+def _batch_size(parts: Sequence[Prepared], recipe: Recipe, name: str) -> int:
+    """The recipe's, or less: no room is needed for examples that there are not. `parts`: for training, and for validation."""
+    most = max(map(len, parts))
+    batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())
+    if (steps := recipe.epochs * number_of_batches(len(parts[0]), batch_size)) > MOST_STEPS:
+        raise GraftaxError(f"{name}: {recipe.epochs:,} epochs are {steps:,} steps; a run counts up to {MOST_STEPS:,}.")
+    return batch_size
