@@ -8,7 +8,7 @@ a bank or a swap is only another argument. `unstack` goes back, exactly.
 An example: a LoRA of rank 3 at `query` of both layers of a backbone of width 32, one of rank 7 at `query` of the last. As files
 they hold A of `[3, 32]` twice and of `[7, 32]` once. Their common layout has one space, of size 7 at `layers.query`, and
 depth 2. Stacked into it, each is a tree with A of `[2, 7, 32]`: of the first adapter four rows of each layer are filling, of
-the second the whole lower layer; a mask says so, and what is filling is never trained. In packs and banks the size would be 8.
+the second the whole lower layer; a mask says so, and filling is never trained. In packs and banks the size would be 8.
 """
 
 from __future__ import annotations
