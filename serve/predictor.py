@@ -206,7 +206,7 @@ class Predictor(Shown):
     ) -> Float[np.ndarray, "rows size"]:
         """Vectors of rows, float32, in their order: the backbone's last layer, pooled over the tokens.
 
-        The mean, or what a directory of sentence-transformers says (`serve/embedding.py`). An adapter changes the layers; its
+        The mean, or what a directory of sentence-transformers says (`models/pooling.py`). An adapter changes the layers; its
         head is not asked.
 
         Args:
