@@ -16,6 +16,7 @@ from flax import nnx
 
 from ..adapters.graft import Grafts
 from ..adapters.structure import Cut
+from ..errors import GraftaxError
 from .inputs import Inputs, Outputs
 from .layers import Arrays
 
@@ -50,4 +51,4 @@ class Network(nnx.Module):
 
     def frozen(self, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
         """What enters the layer at a cut, where nothing acts below it, for `Inputs.hidden`."""
-        raise NotImplementedError
+        raise GraftaxError("what this network's frozen layers make of an item is not kept.")

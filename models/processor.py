@@ -147,7 +147,7 @@ class Processor(ABC):
         was made of; None where only a position of each item is left. Asked of families alone whose module keeps that
         (`Network.keeps_frozen`).
         """
-        raise NotImplementedError(f"{type(self).__name__}.with_hidden")
+        raise GraftaxError(f"what frozen layers make of input of kind {self.kind!r} is not kept.")
 
     @property
     def vector_length(self) -> int | None:
