@@ -9,7 +9,7 @@ another one:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,10 +65,13 @@ class Columns:
     def __repr__(self) -> str:
         return f"Columns({', '.join(f'{field}={column!r}' for field, column in self.named.items())})"
 
-    def check(self, fields: Iterable[Field], reader: str) -> None:
-        """An error where a column is named for a field that is none of these, or one column for two. `reader`: who reads."""
+    def check(self, fields: Iterable[Field], reader: str, elsewhere: Collection[str] = ()) -> None:
+        """An error where a column is named for a field that is none of these, or one column for two.
+
+        `reader`: who reads, for the error. `elsewhere`: fields that others read, and this one need not.
+        """
         names = [field.name for field in fields]
-        if other := [field for field, column in self.named.items() if field not in names and column != field]:
+        if other := [field for field, column in self.named.items() if field not in {*names, *elsewhere} and column != field]:
             column = self.named[other[0]]
             raise GraftaxError(
                 f"{reader} reads no {other[0]!r}, so the column {column!r} cannot be one; it reads {', '.join(names)}."

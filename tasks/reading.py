@@ -8,7 +8,18 @@ from typing import Any
 from ..data.columns import Columns
 from ..data.examples import Examples
 from ..data.sources import source_of
+from .registry import TASKS
 from .task import Task
+
+
+def check_columns(columns: Columns, task: Task, processor: Any) -> None:
+    """An error where one column is named for two fields, or one for a field that this task does not read.
+
+    Fields of other tasks are passed over, for a command or a file of settings may name the columns of several. But one that is
+    read only where it is named, such as a second text, is meant for this task.
+    """
+    every = (field for other in TASKS.values() for field in other.fields(processor))
+    columns.check(task.fields(processor), f"task {task.name!r}", {field.name for field in every if field.read != "named"})
 
 
 def read_examples(
@@ -23,6 +34,6 @@ def read_examples(
     """
     if isinstance(data, Examples):
         return data
-    columns.check(task.fields(processor), f"task {task.name!r}")
+    check_columns(columns, task, processor)
     direct = task.read_directly(data)
     return task.read(source_of(data, called), columns, processor, names) if direct is None else direct

@@ -57,6 +57,7 @@ def test_columns_of_other_tasks_may_be_anything() -> None:
     """A task minds the columns that it reads."""
     assert read_examples([ROW], Columns(text="label"), "lm").fields["text"] == ("x",)
     assert read_examples([ROW], Columns(prompt="label", completion="text"), "sft").fields["prompt"] == ("x",)
+    assert read_examples([ROW], Columns(chosen="good", rejected="bad"), "classify").labels == ("x",)
 
 
 def test_validation_on_the_training_rows(graftax: Graftax, tiny: Backbone, tiny_dir: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ..adapters.methods.lora import LoRA
 from ..data.columns import Columns
 from ..models.backbone import Backbone, expect_backbone
 from ..notes import note
+from ..tasks.reading import check_columns
 from ..tasks.registry import the_task
 from ..tasks.task import Task, some_of
 from ..typed import Location, checked
@@ -85,7 +86,7 @@ def train_many(
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
     out, kind = Path(out), the_task(task)
-    columns.check(kind.fields(backbone.processor), f"task {kind.name!r}")
+    check_columns(columns, kind, backbone.processor)
     refuse_unfit_task(kind, backbone)
     with Progress(progress) as shown:
         jobs = []
