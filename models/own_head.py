@@ -96,4 +96,6 @@ def _labels(raw: Mapping[str, Any], classes: int) -> tuple[str, ...]:
         return tuple(f"LABEL_{i}" for i in indices)
     if not isinstance(named, dict) or {*named} != {*indices}:
         raise _Unfit(f"id2label in config.json does not name its {classes} classes")
-    return tuple(str(named[i]) for i in indices)
+    names = [str(named[i]) for i in indices]
+    # ImageNet has a bird and a machine called crane: classes of one name are told apart by their numbers
+    return tuple(name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names))

@@ -203,3 +203,12 @@ def test_merged_backbones_have_fingerprints_of_their_own(tiny: Any, tmp_path: Pa
     load_adapter(tmp_path / "adapter", load_backbone(tmp_path / "merged"))
     with pytest.raises(GraftaxError, match="made for another backbone"):
         load_adapter(tmp_path / "adapter", merged[1])
+
+
+def test_classes_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """As ImageNet's two cranes are: else no predictor could hold the head, nor any other adapter beside it."""
+    write_classifier(tmp_path, "bert", "SequenceClassification", 3)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["id2label"] = {"0": "crane", "1": "hen", "2": "crane"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Predictor(load_backbone(tmp_path)).labels(None) == ("crane (0)", "hen", "crane (2)")
