@@ -9,7 +9,7 @@ from graftax.data.columns import Columns
 from graftax.data.examples import Examples
 from graftax.models.tokens import Tokenizer
 from graftax.tasks import reading
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 
 
 def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] = (), called: str = "") -> Examples:
