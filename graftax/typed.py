@@ -226,6 +226,8 @@ def fitted(value: Any, kind: Any) -> Any:
         return value
     if isinstance(kind, type) and isinstance(value, kind):
         return value
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return read(typing.cast(Any, kind), value, in_words(kind))
     raise Unfit
 
 
