@@ -55,8 +55,12 @@ def pulled(folder: Path) -> dict[str, bytes]:
 def content_of(index: Index) -> dict[str, list[str]]:
     """Every row of an index, its tables' own order aside; of the words for full-text search, what is found by them."""
     tables = index._tables
-    names = [name for (name,) in tables.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'words%'")]
-    content = {name: sorted(json.dumps(list(map(repr, row))) for row in tables.execute(f"SELECT * FROM {name}")) for name in names}
+    names = [
+        name for (name,) in tables.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'words%'")
+    ]
+    content = {
+        name: sorted(json.dumps(list(map(repr, row))) for row in tables.execute(f"SELECT * FROM {name}")) for name in names
+    }
     vocabulary = "CREATE VIRTUAL TABLE temp.found USING fts5vocab('main', 'words', 'instance')"
     tables.execute(vocabulary)
     content["words"] = sorted(repr(tuple(row)) for row in tables.execute("SELECT * FROM temp.found"))
