@@ -73,6 +73,8 @@ def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Bac
         parameters=adapter.parameters,
         metrics=dict(adapter.metrics),
         recipe=dict(adapter.recipe),
+        data=adapter.data,
+        parents=adapter.parents,
         sha256=hashlib.sha256(data).hexdigest(),
     )
     if config["peft_type"] != "GRAFTAX":  # PEFT's words say less than our fields; ours hold while its file is as written here
@@ -171,6 +173,9 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
         fingerprint=fingerprint if fingerprint == backbone.fingerprint else None,
         metrics={name: math.nan if value is None else value for name, value in facts.metrics.items()},
         recipe=dict(facts.recipe),
+        data=facts.data,
+        parents=facts.parents,
+        source=facts.sha256,
     )
     return adapter.finished()
 
