@@ -159,7 +159,7 @@ class _SiteCall:
         """With the adapters of a `Mix`: leaves have axes of stages and terms, as `shares`."""
         site = self.compute
         for stage in range(len(shares)):
-            terms, here = jax.tree.map(lambda leaf, at=stage: leaf[at], (states, places))
+            terms, here = jax.tree.map(lambda leaf, stage=stage: leaf[stage], (states, places))
             if self.kind in SINGLE:
                 first, place = jax.tree.map(lambda leaf: leaf[0], (terms, here))
                 site = partial(self._changed, first, place, site)
@@ -254,8 +254,8 @@ class Grafts:
 
     def layer(self, stack: str, index: jax.Array | int) -> State:
         """State of one adapted layer, of a bank that of every row."""
-        at = index if self.slots is None else (index, self._used())
-        return jax.tree.map(lambda leaf: leaf[at], self._of(stack))
+        which = index if self.slots is None else (index, self._used())
+        return jax.tree.map(lambda leaf: leaf[which], self._of(stack))
 
     def calls(self, state: State, application: jax.Array | int) -> SiteCalls:
         """The calls of one application of a layer."""
@@ -267,7 +267,9 @@ class Grafts:
         """The calls outside the layers."""
         state = {name: states for name, states in self._here().items() if not self.structure.stacked(name)}
         if self.slots is not None:
-            state = {name: jax.tree.map(lambda leaf, at=self._used(name): leaf[at], states) for name, states in state.items()}
+            state = {
+                name: jax.tree.map(lambda leaf, used=self._used(name): leaf[used], states) for name, states in state.items()
+            }
         return self._calls(state, self.key)
 
     def _used(self, name: str | None = None) -> Any:
@@ -287,16 +289,19 @@ class Grafts:
 
 def prepared(state: State, frozen: dict[str, Any], structure: Structure) -> State:
     """What a bank holds of an adapter: its leaves as `Method.prepare` makes them, from the weights at each site."""
+    return {
+        name: {key: _prepared_at(leaves, method_of(key), frozen[name], structure.stacked(name)) for key, leaves in keys.items()}
+        for name, keys in state.items()
+    }
 
-    def at(name: str, key: str, leaves: Leaves) -> Leaves:
-        prepare, weights = method_of(key).prepare, frozen[name]
-        if not structure.stacked(name):
-            return _in_float32(prepare, leaves, weights)
-        depth = len(jax.tree.leaves(leaves)[0])
-        last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state
-        return jax.vmap(lambda *args: _in_float32(prepare, *args))(leaves, last)
 
-    return {name: {key: at(name, key, leaves) for key, leaves in keys.items()} for name, keys in state.items()}
+def _prepared_at(leaves: Leaves, method: Method, weights: Any, stacked: bool) -> Leaves:
+    """The same at one site, or at those of all layers of a stack that share a name."""
+    if not stacked:
+        return _in_float32(method.prepare, leaves, weights)
+    depth = len(jax.tree.leaves(leaves)[0])
+    last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state
+    return jax.vmap(partial(_in_float32, method.prepare))(leaves, last)
 
 
 def _given(_: Any, *made: Any) -> Any:

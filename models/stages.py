@@ -93,8 +93,8 @@ class ConvNorm(nnx.Module):
         self.conv = Conv(arrays, f"{name}.conv", geometry)
         self.norm = BatchNorm(arrays, f"{name}.norm", eps)
 
-    def __call__(self, h: jax.Array, at: SiteCalls) -> jax.Array:
-        return at.norm(f"{self.name}.norm", at.conv(f"{self.name}.conv", h, self.conv), self.norm)
+    def __call__(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
+        return calls.norm(f"{self.name}.norm", calls.conv(f"{self.name}.conv", h, self.conv), self.norm)
 
 
 class StagedNetwork(Chain):
@@ -116,15 +116,15 @@ class StagedNetwork(Chain):
         """The module of one stage's blocks, called as `Stack.layers` is."""
 
     @abstractmethod
-    def stem(self, pixels: jax.Array, at: SiteCalls) -> jax.Array:
+    def stem(self, pixels: jax.Array, calls: SiteCalls) -> jax.Array:
         """What enters the first block."""
 
     @property
     def stacks(self) -> tuple[Stack, ...]:
         return tuple(getattr(self, name) for name in self.names)
 
-    def enter(self, stack: int, h: Any, at: SiteCalls) -> jax.Array:
-        return h if stack else self.stem(h.pixels, at)
+    def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:
+        return h if stack else self.stem(h.pixels, calls)
 
     def __call__(self, inputs: Any, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Outputs:
         h = self.through(inputs, grafts, layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -22,3 +23,15 @@ def test_every_file_is_on_the_map(folder: str) -> None:
     there = {path.name for path in below if path.parts[0] not in links | ELSEWHERE and path.name != "__init__.py"}
     named = {name for name in re.findall(r"`([\w/]+\.py)`", section) if "/" not in name}
     assert named == there
+
+
+#: The folders whose words are held here, and the words that no parameter has for a name, with what it is called instead.
+HELD = ["adapters", "models", "graftax"]
+SAYS_NOTHING = {"at": "calls, for the calls of sites"}
+
+
+@pytest.mark.parametrize("folder", HELD)
+def test_no_parameter_has_a_name_that_says_nothing(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        every = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.arg))
+        assert [f"{path.name}:{node.lineno} {node.arg}" for node in every if node.arg in SAYS_NOTHING] == []

@@ -31,9 +31,9 @@ class TableNetwork(Network):
         self.first, self.second = Linear(arrays, "first"), Linear(arrays, "second")
 
     def __call__(self, inputs: TableInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
-        at = grafts.outside()
-        h = jnp.tanh(at.linear("first", inputs.numbers, self.first))
-        h = jnp.tanh(at.linear("second", h, self.second))
+        calls = grafts.outside()
+        h = jnp.tanh(calls.linear("first", inputs.numbers, self.first))
+        h = jnp.tanh(calls.linear("second", h, self.second))
         return Outputs(h, h, h)
 
 

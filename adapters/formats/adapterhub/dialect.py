@@ -51,7 +51,7 @@ class Context:
         """The roles and left-out layers that mean these sites."""
         layers = {s.layer for s in self.sites if s.layer is not None}
         roles = {layer: {s.role for s in chosen if s.layer == layer} for layer in layers}
-        (found, *others) = {frozenset(at) for at in roles.values() if at} or {frozenset()}
+        (found, *others) = {frozenset(names) for names in roles.values() if names} or {frozenset()}
         if others or any(s.layer is None for s in chosen):
             raise self.refuse("the method must act at the same places in every layer that it acts in")
         return set(found), sorted(layer for layer in layers if layer is not None and not roles[layer])
