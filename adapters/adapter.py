@@ -27,7 +27,7 @@ from ..shown import Shown
 from ..typed import Seed, checked, settle
 from .graft import State
 from .method import Leaves, Method, States, padded
-from .methods.registry import method_of
+from .methods.method_registry import method_of
 from .sites import Site
 from .structure import Cut, Structure
 

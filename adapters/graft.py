@@ -28,7 +28,7 @@ import jax.numpy as jnp
 
 from ..shapes import AnyArray
 from .method import Leaves, Method
-from .methods.registry import method_of
+from .methods.method_registry import method_of
 from .sites import Entry, KeyValue, NextNorm, Place
 from .structure import NO_SITES, Cut, Structure
 

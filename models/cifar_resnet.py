@@ -22,8 +22,8 @@ from flax import nnx
 from ..adapters.graft import SiteCalls
 from ..adapters.methods.head import POOLED
 from ..errors import GraftaxError
+from .config_keys import epsilon, layers, only, size, sizes, unread_all
 from .family import Family, HeadLayout
-from .keys import epsilon, layers, only, size, sizes, unread_all
 from .layers import Arrays
 from .parts import Part
 from .pictures import Pictures

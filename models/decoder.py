@@ -23,7 +23,7 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
-from .config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_heads
 from .generation import Rules
 from .inputs import Inputs, Outputs, count_within, places
 from .language_head import Speaker

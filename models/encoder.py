@@ -20,7 +20,7 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import Entry, KeyValue, Place, split_heads
 from .activations import ACTIVATIONS
-from .config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_heads
 from .inputs import Inputs, Outputs, count_within, places
 from .layers import Arrays, Embedding, Linear, Norm
 from .network import Network, Unrolled

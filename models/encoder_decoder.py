@@ -26,7 +26,7 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
-from .config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_heads
 from .generation import Rules
 from .inputs import Inputs, Outputs, places
 from .language_head import Speaker

@@ -21,8 +21,8 @@ from ..adapters.geometry import Geometry
 from ..adapters.graft import SiteCalls
 from ..adapters.methods.head import POOLED
 from .activations import ACTIVATIONS
+from .config_keys import activation, epsilon, flag, number, size, unread_all
 from .family import Family, HeadLayout
-from .keys import activation, epsilon, flag, number, size, unread_all
 from .layers import Arrays
 from .parts import Part
 from .pictures import Pictures

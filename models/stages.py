@@ -20,7 +20,7 @@ from flax import nnx
 from ..adapters.geometry import Geometry
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.structure import Cut
-from .config import Config
+from .backbone_config import Config
 from .inputs import Outputs
 from .layers import Arrays, BatchNorm, Conv
 from .network import Unrolled

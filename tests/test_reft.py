@@ -13,8 +13,8 @@ from cases import logits, random_adapter
 from conftest import GetBackbone, some_inputs
 
 from graftax import DiReFT, GraftaxError, LoReFT, PromptTuning
+from graftax.adapters.methods.method_registry import method_of
 from graftax.adapters.methods.reft import orthonormal
-from graftax.adapters.methods.registry import method_of
 from graftax.adapters.sites import FAR
 from graftax.models.inputs import places
 

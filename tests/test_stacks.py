@@ -20,7 +20,7 @@ from graftax.adapters.graft import Grafts, SiteCalls
 from graftax.adapters.methods.head import POOLED
 from graftax.adapters.structure import Cut
 from graftax.models.backbone import Backbone
-from graftax.models.config import Config
+from graftax.models.backbone_config import Config
 from graftax.models.family import Family, HeadLayout
 from graftax.models.inputs import Outputs, TextInputs
 from graftax.models.layers import Arrays, Linear

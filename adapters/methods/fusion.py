@@ -28,7 +28,7 @@ from ...typed import Size, Within
 from ..method import Begun, Keys, Leaves, Method, padded, zeros
 from ..sites import Site
 from .head import Head
-from .registry import method_of
+from .method_registry import method_of
 
 if TYPE_CHECKING:
     from .starts import TrainingData

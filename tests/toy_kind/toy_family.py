@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from graftax.adapters.graft import Grafts
 from graftax.adapters.methods.head import POOLED
-from graftax.models.config import Config
+from graftax.models.backbone_config import Config
+from graftax.models.config_keys import size
 from graftax.models.family import Family, HeadLayout
 from graftax.models.inputs import Outputs
-from graftax.models.keys import size
 from graftax.models.layers import Arrays, Linear
 from graftax.models.network import Network
 from graftax.models.parts import Part

@@ -32,7 +32,7 @@ from ...methods.bottleneck import Bottleneck
 from ...methods.compacter import Compacter
 from ...methods.fusion import OF, Fuse, Fusion
 from ...sites import Site
-from ..peft.config import refuse_leftovers
+from ..peft.shared_keys import refuse_leftovers
 from .dialect import Context
 from .reading import VERSION, check_backbone, dumped, envelope, method_files, of_task_model, packed, read_head, with_head
 

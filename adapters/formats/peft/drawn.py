@@ -15,8 +15,8 @@ from ...method import Leaves, Method
 from ...methods.randlora import RandLoRA, in_a_row
 from ...methods.vera import VeRA
 from ...sites import Site
-from .config import read_targets, targets_of
 from .dialect import Dialect, file_key
+from .shared_keys import read_targets, targets_of
 
 
 class VeRADialect(Dialect):

@@ -18,8 +18,8 @@ from ...methods.miss import MiSS
 from ...methods.shira import SHiRA
 from ...methods.sparse import places
 from ...sites import Site
-from .config import read_targets, targets_of
 from .dialect import Dialect
+from .shared_keys import read_targets, targets_of
 
 
 class LycorisDialect(Dialect):

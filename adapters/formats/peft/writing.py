@@ -21,10 +21,10 @@ from ...methods.trainable_tokens import TrainableTokens
 from ...sites import IN_OUT, LM_HEAD, Site
 from ...task_words import words_for
 from .beside import ADAPTER, STATISTICS, TRAINED, WRAPPED, codecs_of
-from .config import PROMPT_TYPES
 from .dialect import MODEL_PREFIX, file_key
-from .dialects import dialect_of
+from .dialect_table import dialect_of
 from .loras import LoRADialect
+from .shared_keys import PROMPT_TYPES
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
