@@ -20,12 +20,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
 from .backbone_config import TextConfig, refuse_uneven_heads
 from .generation import Rules
-from .inputs import Inputs, Outputs, count_within, places
+from .inputs import Inputs, Outputs, count_within, text_positions
 from .language_head import Speaker
 from .layers import Arrays, Embedding, Linear, Norm, RMSNorm
 from .network import Unrolled
@@ -125,7 +125,7 @@ class View(NamedTuple):
     row: jax.Array  # int32 [texts]: each text's row
     pool: jax.Array  # int32 [texts]: its last position in that row
     packed: bool  # whether rows hold several texts; else text i is row i
-    place: Place
+    text_position: TextPosition
 
     def of_application(self, application: Any) -> View:
         if self.windowed is None or not any(self.kinds):
@@ -145,7 +145,7 @@ class Cache(NamedTuple):
     positions: jax.Array  # int32 [rows, columns]
     column: jax.Array  # int32: the next to be filled
     ends: jax.Array  # int32 [rows]: the next position of each row
-    called: jax.Array  # bool [rows, ..., 1]: `Place.called` at the prompt's end, which goes for all that follows
+    called: jax.Array  # bool [rows, ..., 1]: `TextPosition.called` at the prompt's end, which goes for all that follows
 
 
 class Past(NamedTuple):
@@ -189,8 +189,8 @@ class Layer(nnx.Module):
         self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
-        c, every = self.config, calls.over(view.place)
-        calls = calls.over(view.place.of(view.row, view.pool)) if pooled else every
+        c, every = self.config, calls.over(view.text_position)
+        calls = calls.over(view.text_position.of(view.row, view.pool)) if pooled else every
         x = every.norm("layers.attention_norm", h, self.attention_norm)
         query, key, value = self.project(x, view, every, calls, pooled)
         if past is not None:
@@ -305,7 +305,9 @@ class Decoder(TextStack, Speaker):
         words = self.words(inputs.ids, calls)
         entry = Entry(words, jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
         entry = calls.input("input", inputs.ids, entry)
-        return self.placed(entry.embeddings, entry.positions, calls), self.view(inputs, calls, entry.mask, entry.positions)
+        return self.with_positions(entry.embeddings, entry.positions, calls), self.view(
+            inputs, calls, entry.mask, entry.positions
+        )
 
     def seen(self, inputs: Inputs, calls: SiteCalls) -> View:
         return self.view(inputs, calls, inputs.mask, self.positions(inputs))
@@ -314,7 +316,7 @@ class Decoder(TextStack, Speaker):
         words = calls.embedding("word_embeddings", ids, self.word_embeddings)
         return words if self.config.embedding_scale == 1.0 else words * jnp.asarray(self.config.embedding_scale, words.dtype)
 
-    def placed(self, h: jax.Array, positions: jax.Array, calls: SiteCalls) -> jax.Array:
+    def with_positions(self, h: jax.Array, positions: jax.Array, calls: SiteCalls) -> jax.Array:
         """With the learned positions, where there are any."""
         if self.position_embeddings is None:
             return h
@@ -332,7 +334,7 @@ class Decoder(TextStack, Speaker):
         added = ((0, 0), (tokens - width, 0))
         own = mask[:, None, :] & (positions[:, None, :] <= positions[:, :, None])
         segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
-        place = calls.text("text", jnp.pad(inputs.ids, added, constant_values=-1), places(segments))
+        text_position = calls.text("text", jnp.pad(inputs.ids, added, constant_values=-1), text_positions(segments))
         if texts is None:
             row = jnp.arange(rows, dtype=jnp.int32)
             last = tokens - 1 - jnp.argmax(mask[:, ::-1], axis=1).astype(jnp.int32)
@@ -342,7 +344,7 @@ class Decoder(TextStack, Speaker):
             ends = jnp.sum(segments[row] == segments[row, first][:, None], axis=1, dtype=jnp.int32)
             last = jnp.minimum(first + ends - 1, tokens - 1)
         sights = self.sights(own, positions, positions)
-        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, place)
+        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, text_position)
 
     def sights(self, own: jax.Array, queries: jax.Array, keys: jax.Array) -> tuple[Sight, Sight | None]:
         """With every token of `own` in sight, and with those of the window alone."""
@@ -381,7 +383,7 @@ class Decoder(TextStack, Speaker):
 
         keys, values = (tuple(with_room(of_layer, 2) for of_layer in each) for each in zip(*kept, strict=True))
         ends = jnp.max(jnp.where(view.real, view.positions, -1), axis=1) + 1
-        called = view.place.of(view.row, view.pool).called
+        called = view.text_position.of(view.row, view.pool).called
         cache = Cache(keys, values, with_room(view.real, 1), with_room(view.positions, 1), jnp.int32(used), ends, called)
         return self.logits(calls.norm("final_norm", h, self.final_norm), calls)[:, 0], cache
 
@@ -392,11 +394,11 @@ class Decoder(TextStack, Speaker):
         mask = put(cache.mask, jnp.ones_like(positions, bool), cache.column, axis=1)
         filled = put(cache.positions, positions, cache.column, axis=1)
         row, last = jnp.arange(len(ids), dtype=jnp.int32), jnp.zeros(len(ids), jnp.int32)
-        place = Place(positions, jnp.full_like(positions, FAR), cache.called)
+        text_position = TextPosition(positions, jnp.full_like(positions, FAR), cache.called)
         sights = self.sights(mask[:, None], positions, filled)
-        view = View(*sights, self.config.kinds, mask, positions, row, last, packed=False, place=place)
+        view = View(*sights, self.config.kinds, mask, positions, row, last, packed=False, text_position=text_position)
         pasts = [Past(key, value, cache.column) for key, value in zip(cache.keys, cache.values, strict=True)]
-        h = self.placed(self.words(ids[:, None], calls), positions, calls)
+        h = self.with_positions(self.words(ids[:, None], calls), positions, calls)
         h, kept = self.one_by_one(h, view, grafts, layers, pasts)
         keys, values = zip(*kept, strict=True)
         cache = Cache(keys, values, mask, filled, cache.column + 1, cache.ends + 1, cache.called)

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import Entry, KeyValue, Place, split_heads
+from ..adapters.sites import Entry, KeyValue, TextPosition, split_heads
 from .activations import ACTIVATIONS
 from .backbone_config import TextConfig, refuse_uneven_heads
-from .inputs import Inputs, Outputs, count_within, places
+from .inputs import Inputs, Outputs, count_within, text_positions
 from .layers import Arrays, Embedding, Linear, Norm
 from .network import Network, Unrolled
 from .ops import attention
@@ -72,7 +72,7 @@ class View(NamedTuple):
     row: jax.Array  # int32 [texts]: each text's row
     pool: jax.Array  # int32 [texts]: its pooled position in that row
     packed: bool  # whether rows hold several texts; else text i is row i
-    place: Place  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
+    text_position: TextPosition  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
 
     def of_application(self, application: Any) -> View:
         """What one application of a layer sees: the same in all."""
@@ -96,10 +96,10 @@ class Layer(nnx.Module):
 
     def __call__(self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
-        every = calls.over(view.place)
+        every = calls.over(view.text_position)
         x, calls = h, every
         if pooled:
-            x, calls = h[view.row, view.pool][:, None], calls.over(view.place.of(view.row, view.pool))
+            x, calls = h[view.row, view.pool][:, None], calls.over(view.text_position.of(view.row, view.pool))
         query = split_heads(calls.linear("layers.query", x, self.query), self.heads)
         key = split_heads(every.linear("layers.key", h, self.key), self.heads)
         value = split_heads(every.linear("layers.value", h, self.value), self.heads)
@@ -192,10 +192,10 @@ class Encoder(TextStack, Network):
         texts, width = inputs.texts, inputs.mask.shape[1]
         added = ((0, 0), (tokens - width, 0))
         segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
-        place = calls.text("text", jnp.pad(inputs.ids, added, constant_values=-1), places(segments))
+        text_position = calls.text("text", jnp.pad(inputs.ids, added, constant_values=-1), text_positions(segments))
         if texts is None:
-            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, place=place)
+            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, text_position=text_position)
         # padding attends to padding: a softmax over nothing would be no number. What another adapter's prompt has added is
         # empty here, as rows of several texts have none
         own = segments[:, :, None] == segments[:, None, :]
-        return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, place=place)
+        return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, text_position=text_position)

@@ -23,12 +23,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
 from .backbone_config import TextConfig, refuse_uneven_heads
 from .generation import Rules
-from .inputs import Inputs, Outputs, places
+from .inputs import Inputs, Outputs, text_positions
 from .language_head import Speaker
 from .layers import Arrays, Constant, Embedding, Linear, Norm, RMSNorm
 from .network import Unrolled
@@ -145,7 +145,7 @@ class Source(NamedTuple):
 
     hidden: jax.Array | None  # [rows, tokens, hidden]: what leaves the encoder; None where a cache has its keys and values
     mask: jax.Array  # bool [rows, 1, tokens]
-    place: Place  # [rows, tokens]
+    text_position: TextPosition  # [rows, tokens]
 
 
 class View(NamedTuple):
@@ -153,7 +153,7 @@ class View(NamedTuple):
 
     mask: jax.Array  # bool [rows, 1 or tokens, keys]
     added: jax.Array | None  # [rows, heads, tokens, keys] to the scores
-    place: Place  # [rows, tokens]
+    text_position: TextPosition  # [rows, tokens]
     source: Source | None = None  # of a decoder
 
     def of_application(self, application: Any) -> View:
@@ -248,7 +248,7 @@ class Layer(Attention):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, heads, keys, size]`: of the new tokens, with a past of all."""
         c, every = self.config.whole, calls
-        calls = calls.over(view.place)
+        calls = calls.over(view.text_position)
         x = self.entering(h, calls)
         own = self.pair(x, calls)
         if past is not None:
@@ -272,7 +272,7 @@ class Layer(Attention):
         """Keys and values of the source."""
         assert self.cross is not None
         assert source.hidden is not None
-        return self.cross.pair(source.hidden, calls.over(source.place))
+        return self.cross.pair(source.hidden, calls.over(source.text_position))
 
 
 class Tower(TextStack):
@@ -317,7 +317,9 @@ class Tower(TextStack):
         sight = mask[:, None]
         if self.config.decodes:
             sight = sight & (positions[:, None] <= positions[:, :, None])
-        view = View(sight, self.distances(positions, positions, calls), places(jnp.pad(inputs.mask.astype(jnp.int32), added)))
+        view = View(
+            sight, self.distances(positions, positions, calls), text_positions(jnp.pad(inputs.mask.astype(jnp.int32), added))
+        )
         return self.entered(entry.embeddings, positions, calls), view
 
     def seen(self, inputs: Inputs, calls: SiteCalls) -> View:
@@ -403,7 +405,7 @@ class EncoderDecoder(Speaker):
         """What the decoder is told of the source, and the encoder's outputs."""
         h, states, view = self.encoder(inputs, grafts.within("encoder"), None, intermediates, layers)
         added = h.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
-        return Source(h, view.mask, view.place), Outputs(
+        return Source(h, view.mask, view.text_position), Outputs(
             h[:, added:], h[:, added], None, None if states is None else states[:, :, added:]
         )
 
@@ -443,7 +445,9 @@ class EncoderDecoder(Speaker):
         position = jnp.broadcast_to(cache.column, (len(ids), 1))
         mask = jnp.broadcast_to(columns <= cache.column, (len(ids), 1, len(columns)))
         added = self.decoder.distances(position, jnp.broadcast_to(columns, (len(ids), len(columns))), outside)
-        view = View(mask, added, Place(position, jnp.full_like(position, FAR), jnp.zeros_like(position, bool)), cache.source)
+        view = View(
+            mask, added, TextPosition(position, jnp.full_like(position, FAR), jnp.zeros_like(position, bool)), cache.source
+        )
         h = self.decoder.entered(self.decoder.words(ids[:, None], outside), position, outside)
         kept = []
         pasts = zip(cache.keys, cache.values, cache.source_keys, cache.source_values, strict=True)

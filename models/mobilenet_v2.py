@@ -168,10 +168,10 @@ class MobileNetV2(StagedNetwork):
         return self.stem_reduce(act(self.stem_depthwise(h, calls)), calls)
 
 
-def _step(name: str, place: str, path: str, size: int, channels: tuple[int, int], geometry: Geometry) -> tuple[Part, Part]:
+def _step(name: str, where: str, path: str, size: int, channels: tuple[int, int], geometry: Geometry) -> tuple[Part, Part]:
     """A convolution with its norm, as Hugging Face's MobileNetV2ConvLayer has them."""
     prefix = f"{path}." if path else ""
-    return conv_norm_parts(name, place, (f"{prefix}convolution", f"{prefix}normalization"), size, channels, geometry)
+    return conv_norm_parts(name, where, (f"{prefix}convolution", f"{prefix}normalization"), size, channels, geometry)
 
 
 def parts(config: MobileNetV2Config) -> tuple[Part, ...]:

@@ -73,16 +73,16 @@ def square(size: int, stride: int = 1, padding: int | None = 0, dilation: int = 
 
 
 def conv_norm_parts(
-    name: str, place: str, paths: tuple[str, str], size: int, channels: tuple[int, int], geometry: Geometry
+    name: str, where: str, paths: tuple[str, str], size: int, channels: tuple[int, int], geometry: Geometry
 ) -> tuple[Part, Part]:
     """A square convolution of so many channels, in and out, and its batch norm.
 
-    `place` is where in its block it stands, "in" or "out", and part of both roles; `paths` are theirs in a checkpoint.
+    `where` says where in its block it stands, "in" or "out", and is part of both roles; `paths` are theirs in a checkpoint.
     """
     inputs, out = channels
     shape = (size, size, inputs // geometry.groups, out)
-    conv = Part("conv", f"{name}.conv", paths[0], shape, role=f"conv_{place}", bias=False, geometry=geometry)
-    return conv, Part("batch_norm", f"{name}.norm", paths[1], (out,), role=f"norm_{place}")
+    conv = Part("conv", f"{name}.conv", paths[0], shape, role=f"conv_{where}", bias=False, geometry=geometry)
+    return conv, Part("batch_norm", f"{name}.norm", paths[1], (out,), role=f"norm_{where}")
 
 
 class ConvNorm(nnx.Module):

@@ -17,7 +17,7 @@ from graftax import Adapter, Fuse, GatedBottleneck, GatedLoRA, GatedPrefix, Graf
 from graftax.adapters.adapter import Layout
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves
-from graftax.adapters.sites import FAR, KeyValue, LinearWeights, Place, split_heads
+from graftax.adapters.sites import FAR, KeyValue, LinearWeights, TextPosition, split_heads
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
@@ -25,7 +25,7 @@ from graftax.models.random import random_backbone
 ROWS, TOKENS, D = 2, 6, 32
 #: Which tokens are a text's own: behind two virtual ones, and before padding.
 OWN = np.array([[False, False, True, True, True, True], [False, False, True, True, False, False]])
-PLACE = Place(*(jnp.where(jnp.asarray(OWN), 0, FAR).astype(jnp.int32) for _ in range(2)), called=jnp.zeros_like(OWN))
+POSITION = TextPosition(*(jnp.where(jnp.asarray(OWN), 0, FAR).astype(jnp.int32) for _ in range(2)), called=jnp.zeros_like(OWN))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def at_site(backbone: Backbone, method: Method, name: str) -> tuple[Leaves, Site
     adapter = random_adapter(backbone, (method,))
     own, fixed = next(leaves for site, leaves in adapter.states[method.key].items() if site.name == name)
     state = {leaf: jnp.asarray(array) for leaf, array in (own | fixed).items()}
-    return own, SiteCalls({name: {method.key: state}}).over(PLACE)
+    return own, SiteCalls({name: {method.key: state}}).over(POSITION)
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:

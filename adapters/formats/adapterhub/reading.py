@@ -161,8 +161,8 @@ def _warn(directory: Path, why: str) -> None:
 
 
 def _numbered(head: Head, name: Any) -> tuple[str, ...]:
-    """Modules of a head's matrices: their places in a sequence of dropout, matrix, activation, dropout, matrix."""
-    return tuple(f"heads.{name}.{place}" for place in ((1,) if head.hidden == "none" else (1, 4)))
+    """Modules of a head's matrices: their numbers in a sequence of dropout, matrix, activation, dropout, matrix."""
+    return tuple(f"heads.{name}.{number}" for number in ((1,) if head.hidden == "none" else (1, 4)))
 
 
 _SHAPE = {"layers": 2, "activation_function": "tanh", "use_pooler": False, "bias": True}  # where a config does not say
