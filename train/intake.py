@@ -82,14 +82,6 @@ def prepare(
     return Job(name, recipe, adapter, train, held_out, shape)
 
 
-def refuse_unfit_task(task: Task, backbone: Backbone) -> None:
-    """An error where a backbone cannot do a task."""
-    if task.needs_text and backbone.processor.kind != "text":
-        kind = backbone.processor.kind
-        raise GraftaxError(f"task {task.name!r} is about texts, and {backbone.name} reads input of kind {kind!r}.")
-    task.output.refuse_unfit(backbone, task.name)
-
-
 def _held_out(
     name: str,
     val: Any,
