@@ -24,10 +24,11 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..shown import Shown
+from ..store.manifest import DataFacts
 from ..typed import Seed, checked, settle
 from .graft import State
 from .method import Leaves, Method, States, padded
-from .methods.registry import method_of
+from .methods.method_registry import method_of
 from .sites import Site
 from .structure import Cut, Structure
 
@@ -48,6 +49,9 @@ class Adapter(Shown):
     fingerprint: str | None = None  # of the backbone it was trained on; None: not recorded (PEFT's files)
     metrics: dict[str, float] = field(default_factory=dict)  # of its training
     recipe: dict[str, Any] = field(default_factory=dict)  # fields of the `Recipe`, and the method
+    data: DataFacts | None = None  # that it was trained on
+    parents: tuple[str, ...] = ()  # sha256 of the weights' files of the adapters that it was made from
+    source: str | None = None  # sha256 of the weights' file that it was read from
 
     def __post_init__(self) -> None:
         """Held to its kinds, but for the arrays, which are looked at where they meet a backbone (`fitting.py`)."""
@@ -55,9 +59,13 @@ class Adapter(Shown):
 
     @classmethod
     def create(
-        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, data: TrainingData | None = None, **known: Any
+        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, training: TrainingData | None = None, **known: Any
     ) -> Adapter:
-        """A fresh adapter. What is drawn at a site depends on the seed and its path alone; `data`: see `Method.begin`."""
+        """A fresh adapter. What is drawn at a site depends on the seed and its path alone.
+
+        `training`: what is known of the rows to be trained on, for starts that follow from them (`Method.begin`'s `data`);
+        `known`: the other fields.
+        """
         methods, sites = checked(methods, Sequence[Method], "methods"), checked(sites, Sequence[Site], "sites")
         seed = checked(seed, Seed, "seed")
         keys = [method.key for method in methods]
@@ -70,7 +78,7 @@ class Adapter(Shown):
         def key(name: str, site: Site) -> jax.Array:
             return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{site.name}/{site.path}".encode()))
 
-        begun = [method.begin(sites, partial(key, method.name), data) for method in methods]
+        begun = [method.begin(sites, partial(key, method.name), training) for method in methods]
         return cls(tuple(method for method, _ in begun), {method.key: states for method, states in begun}, **known)
 
     def finished(self) -> Adapter:
@@ -91,7 +99,9 @@ class Adapter(Shown):
     @property
     def parameters(self) -> int:
         """Number of trainable parameters, the head's included."""
-        return sum(leaf.size for at in self.states.values() for trainable, _ in at.values() for leaf in trainable.values())
+        return sum(
+            leaf.size for states in self.states.values() for trainable, _ in states.values() for leaf in trainable.values()
+        )
 
     def refuse_other_sites(self, sites: Sequence[Site]) -> None:
         """An error where it holds something at a site that is none of these."""
@@ -163,11 +173,11 @@ class Layout(Shown):
                     size = method.size(site)
                     if bucket and size:
                         size = max(8, 1 << (size - 1).bit_length())
-                    at, old = (site.name, key), found.get((site.name, key), Space(site.name, key, 0, (), ()))
+                    where, old = (site.name, key), found.get((site.name, key), Space(site.name, key, 0, (), ()))
                     fits = size <= old.size and trainable.keys() <= {*old.trainable} and fixed.keys() <= {*old.fixed}
-                    if at not in found or not fits:
-                        found[at] = Space(
-                            *at,
+                    if where not in found or not fits:
+                        found[where] = Space(
+                            *where,
                             max(size, old.size),
                             tuple(sorted({*trainable, *old.trainable})),
                             tuple(sorted({*fixed, *old.fixed})),

@@ -35,7 +35,16 @@ _RECORD = "written_by_graftax"  # the key of the front matter under which it is 
 _LISTS = ("tags", "datasets")  # keys of which each entry is kept or renewed by itself
 _MOST = 1 << 20  # characters of a card
 _SUMMARY = 300  # characters of a description
-_HUB_ID = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)?")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+#: ids from before every model had an owner
+_OLD_IDS = {
+    *(f"bert-{size}-{kind}" for size in ("base", "large") for kind in ("cased", "uncased")),
+    *(f"bert-base-multilingual-{kind}" for kind in ("cased", "uncased")),
+    *(f"distilbert-base-{kind}" for kind in ("cased", "uncased", "multilingual-cased")),
+    *("roberta-base", "roberta-large", "distilroberta-base", "xlm-roberta-base", "xlm-roberta-large"),
+    *(f"albert-{size}-v{version}" for size in ("base", "large", "xlarge", "xxlarge") for version in (1, 2)),
+    *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b"),
+}
 _ROWS = (".csv", ".tsv", ".jsonl", ".parquet", ".npz", ".txt")  # files, which are no ids of the Hub
 #: how blocks of lines begin that are no paragraph, and how headings end that are underlined
 _NO_PROSE = re.compile(r"#|\||>|[-+*]\s|\d+[.)]\s|```|~~~|<|!\[|\[!\[|={3,}|-{3,}|.+\n(?:=+|-+)\s*\Z")
@@ -119,7 +128,7 @@ def _front_matter(manifest: Manifest, evaluations: Sequence[Score], name: str, l
         "base_model_relation": "adapter" if base else None,
         "pipeline_tag": words.pipeline if words else None,
         "license": manifest.license,
-        "datasets": [data] if data and "/" in data and _is_hub_id(data) else None,
+        "datasets": [data] if data and _is_hub_id(data) else None,
         "tags": [*dict.fromkeys(map(printable, tags))],
         "model-index": _model_index(manifest, evaluations, name),
     }
@@ -165,8 +174,9 @@ def _dataset_type(name: str | None) -> str:
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a name can be an id on the Hub: no path, and nothing that is on this machine."""
-    return bool(_HUB_ID.fullmatch(name)) and not name.lower().endswith(_ROWS) and not Path(name).exists()
+    """Whether a name can be an id on the Hub: no file of rows, and nothing that is on this machine."""
+    can_be = name in _OLD_IDS or (bool(_HUB_ID.fullmatch(name)) and not name.lower().endswith(_ROWS))
+    return can_be and not Path(name).exists()
 
 
 def _renewed_front(front: FrontMatter, own: Mapping[str, Any], record: dict[str, dict[Any, str]]) -> FrontMatter:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..adapters.task_words import TaskWords, words_for
 from ..errors import GraftaxError, in_a_line, printable
-from ..store.manifest import Data, Manifest
+from ..store.manifest import DataFacts, Manifest
 from ..store.version import Score
 
 SECTIONS = ("description", "about", "use", "labels", "training", "metrics", "provenance")  # in their order in a card
@@ -92,13 +92,13 @@ def _labels(labels: Sequence[str]) -> str:
 
 
 def _training(manifest: Manifest) -> str:
-    said = [_data_line(manifest.data)] if manifest.data != Data() else []
+    said = [_data_line(manifest.data)] if manifest.data != DataFacts() else []
     if manifest.recipe:
         said.append(_block("json", json.dumps(dict(manifest.recipe), indent=2, sort_keys=True, default=str)))
     return "## Training\n\n" + "\n\n".join(said) if said else ""
 
 
-def _data_line(data: Data) -> str:
+def _data_line(data: DataFacts) -> str:
     said = [code(data.name)] if data.name else []
     said += [f"{data.rows:,} rows"] if data.rows else []
     said += [f"sha256 {code(data.sha256)}"] if data.sha256 else []

@@ -31,6 +31,7 @@ CREATE INDEX by_digest ON versions (digest);
 CREATE INDEX by_fingerprint ON versions (fingerprint, newest);
 CREATE INDEX by_task ON versions (task, newest);
 CREATE INDEX by_newest ON versions (newest, id);
+CREATE INDEX by_name ON versions (name) WHERE newest;
 CREATE INDEX by_end ON versions (expires) WHERE expires IS NOT NULL AND NOT gone;
 CREATE VIRTUAL TABLE words USING fts5 (name, backbone, methods, task, labels, text, content='', tokenize='unicode61');
 CREATE TABLE metrics (id INTEGER NOT NULL, metric TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (id, metric)) WITHOUT ROWID;

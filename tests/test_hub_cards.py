@@ -17,7 +17,7 @@ from refusals import refused
 from graftax.hub.card import Card, library_of, read_card, write_card
 from graftax.hub.front_matter import split_front_matter
 from graftax.hub.kept import digest_of, renewed
-from graftax.store.manifest import Data, Manifest
+from graftax.store.manifest import DataFacts, Manifest
 from graftax.store.version import Score, Version
 
 VERSION = Version("bank/intent", 1, "0" * 64, 2, None, None, None, (), None, (), 0, 0, "", (), "", None, None, None)
@@ -30,7 +30,7 @@ MANIFEST = Manifest(
     labels=("card lost", "refund"),
     parameters=1234,
     recipe={"lr": 0.005},
-    data=Data("cd" * 32, 308, "bank.csv"),
+    data=DataFacts("cd" * 32, 308, "bank.csv"),
     metrics={"val_accuracy": 0.93, "loss": 0.1, "val_loss": None},
     parents=("sha256:" + "e" * 64,),
     graftax="0.1.0",
@@ -63,7 +63,9 @@ def test_the_hub_reads_what_a_new_card_says() -> None:
         assert part in card.text
 
 
-@pytest.mark.parametrize("backbone", ["/home/me/MiniLM", "./MiniLM", "tests", "a/b/c", "no id of the Hub", None])
+@pytest.mark.parametrize(
+    "backbone", ["/home/me/MiniLM", "./MiniLM", "tests/golden", "MiniLM", "a/b/c", "no id of the Hub", None]
+)
 def test_a_base_model_is_said_where_it_can_be_the_hubs(backbone: str | None) -> None:
     assert not {"base_model", "base_model_relation"} & front(written(backbone=backbone)).keys()
 
@@ -186,7 +188,7 @@ def test_hostile_words_do_no_harm(text: str) -> None:
         "keywords": (text,) if text else (),
         "license": text or None,
         "backbone": text or None,
-        "data": Data("cd" * 32, 3, text),
+        "data": DataFacts("cd" * 32, 3, text),
         "metrics": {text: 0.5},
     }
     scores = [replace(SCORES[0], data_name=text or None, metric=text or "m")]

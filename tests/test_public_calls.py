@@ -352,7 +352,7 @@ def test_every_parameter_is_asked(world: World) -> None:
             for parameter in inspect.signature(call).parameters.values()
             if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         }
-        assert wanted - {*arguments} <= {"data"} if name == "Adapter.create" else wanted <= {*arguments}, name
+        assert wanted - {*arguments} <= {"training"} if name == "Adapter.create" else wanted <= {*arguments}, name
 
 
 def test_unknown_and_missing_arguments_are_pythons_matter(world: World) -> None:

@@ -121,14 +121,16 @@ class Named(NamedTuple):
     """An adapter as the command line names it."""
 
     name: str
-    place: str  # directory or Hub id
+    place: str  # directory, name on a hub or Hub id
 
 
 def parse_adapter(text: str) -> Named:
-    """[NAME=]DIR, or a Hub id in place of DIR; without a name it is called by the last part of where it is."""
+    """[NAME=]DIR, or a name on a hub in place of DIR; without a name it is called by the last part of where it is."""
+    from ..adapters.located import called
+
     name, equals, place = text.partition("=")
     if not equals or "/" in name or Path(text).is_dir():  # a path may hold a =
-        name, place = Path(text).resolve().name, text
+        name, place = called(text), text
     if not name or not place:
         raise GraftaxError(f"--adapter {text!r}: expected NAME=DIR or DIR.")
     return Named(name, place)
