@@ -68,11 +68,9 @@ def files_of(directory: Path) -> dict[str, bytes]:
 def manifest_of(directory: Path) -> Manifest:
     """What an adapter's directory says of itself; the files are not in it yet."""
     if is_fusion(directory):
-        first = open_fusion(directory).members[0]
-        config = read_object(first / CONFIG)
-        return Manifest(
-            {}, backbone=_called(config.get("model_name")), model_type=config.get("model_type"), methods=("fusion",)
-        )
+        config = read_object(open_fusion(directory).members[0] / CONFIG)
+        backbone, model_type = _called(config.get("model_name")), config.get("model_type")
+        return Manifest({}, backbone=backbone, model_type=model_type, methods=("fusion",))
     config, facts, data = read_directory(directory)
     if facts is not None and (facts.methods or config.get("peft_type") == "GRAFTAX"):
         return _of_graftax(config, facts)

@@ -10,6 +10,7 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +18,9 @@ from pathlib import Path
 from ..adapters.directory import MARKS
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..serve.evaluation import Measured
 from ..shown import Shown
-from ..store.events import moment
+from ..store.events import Measure, moment
 from ..store.names import parse_reference
 from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
@@ -206,6 +208,17 @@ class Hub(Shown):
     def collect(self) -> Garbage:
         """Delete what no version refers to any more."""
         return self.store.collect()
+
+    def record(self, version: Version, measured: Measured) -> None:
+        """Keep how a version did on rows that it was measured on, for the leaderboard of its task.
+
+        Raises GraftaxError where it is not said which rows these were, or for what the adapter was trained.
+        """
+        data = measured.data
+        if data.sha256 is None or data.rows is None or version.task is None:
+            raise GraftaxError(f"{version}: kept are the metrics of known rows and a known task.")
+        found = {name: Measure(float(value)) for name, value in measured.metrics.items() if math.isfinite(value)}
+        self.store.add_evaluation(version, version.task, data.sha256, data.rows, found, data.name)
 
     def parents(self, version: Version) -> dict[str, Version | None]:
         """What a version was made from: sha256 of each one's weights, and the version that holds them, where one does."""

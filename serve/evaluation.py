@@ -22,6 +22,7 @@ from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
 from ..tasks.labelled import spelled
 from ..tasks.read_examples import read_examples
@@ -45,6 +46,7 @@ class Measured:
     metrics: dict[str, float]
     unknown: dict[str, int] = field(default_factory=dict)  # these, and how often each occurs; any answer there counts as wrong
     confusion: Confusion | None = None  # None: there are no labels that could be confused
+    data: DataFacts = DataFacts()  # which rows they were
 
 
 @held
@@ -62,7 +64,8 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     names, task = predictor.labels(name), predictor.task(name)
     if not names:
         raise GraftaxError(f"{name} has no head, so there is nothing to measure.")
-    examples = spelled(read_examples(data, columns, task, predictor.processor, names), names)
+    read = read_examples(data, columns, task, predictor.processor, names)
+    examples, asked = spelled(read, names), read.known()
     occurring = Counter(each_name(examples.labels))
     unknown = {label: count for label, count in occurring.items() if label not in names}
     if unknown and len(unknown) == len(occurring):
@@ -78,7 +81,7 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     pairs = Counter(
         pair for label, answer in zip(examples.labels or (), said, strict=True) for pair in task.compared(label, answer)
     )
-    return Measured(metrics, unknown, Confusion((*names, *unknown), pairs) if pairs else None)
+    return Measured(metrics, unknown, Confusion((*names, *unknown), pairs) if pairs else None, asked)
 
 
 def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
@@ -86,15 +89,20 @@ def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Colu
     return measure(predictor, name, data, columns=columns).metrics
 
 
+def evaluate_language(backbone: Backbone, adapter: Adapter | Location, data: Any, **how: Any) -> dict[str, float]:
+    """The metrics alone of `measure_language`."""
+    return measure_language(backbone, adapter, data, **how).metrics
+
+
 @held
-def evaluate_language(
+def measure_language(
     backbone: Backbone,
     adapter: Adapter | Location,
     data: Any,
     *,
     columns: Columns = Columns(),
     chat_template: str | None = None,
-) -> dict[str, float]:
+) -> Measured:
     """Metrics of an adapter (in memory, its directory or Hub id) on rows of its task, which has no head ("lm", "sft", "dpo",
     "seq2seq"); `data` as for `train_many`.
 
@@ -107,9 +115,11 @@ def evaluate_language(
         raise GraftaxError(f"adapters of task {task.name!r} are measured by what a Predictor answers with them (`measure`).")
     processor = Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
     length = length_for(adapter, backbone, processor.max_length)
-    prepared = task.prepare(read_examples(data, columns, task, processor), (), processor, length)
+    examples = read_examples(data, columns, task, processor)
+    prepared = task.prepare(examples, (), processor, length)
     found = outputs_of(backbone, adapter, prepared)
-    return task.measure(prepared, {i: task.answer(mine, (), prepared.items[i]) for i, mine in found.items()}, ())
+    answers = {i: task.answer(mine, (), prepared.items[i]) for i, mine in found.items()}
+    return Measured(task.measure(prepared, answers, ()), data=examples.known())
 
 
 def _each(examples: Examples) -> Iterator[dict[str, Any]]:
@@ -167,8 +177,13 @@ def _alone(adapter: Adapter | None) -> bool:
     return any(method.adds_tokens or method.whole_text for method in (adapter.methods if adapter else ()))
 
 
+def evaluate_generation(generator: Generator, name: str | Composition | None, data: Any, **how: Any) -> dict[str, float]:
+    """The metrics alone of `measure_generation`."""
+    return measure_generation(generator, name, data, **how).metrics
+
+
 @held
-def evaluate_generation(
+def measure_generation(
     generator: Generator,
     name: str | Composition | None,
     data: Any,
@@ -176,7 +191,7 @@ def evaluate_generation(
     score: str = "text",
     sampling: Sampling = Sampling(),
     columns: Columns = Columns(),
-) -> dict[str, float]:
+) -> Measured:
     """What is generated behind every prompt, against what is wanted there (`tasks/text_metrics.py`).
 
     Args:
@@ -196,7 +211,7 @@ def evaluate_generation(
     else:
         prompts, wanted = list(examples.fields["prompt"]), list(examples.fields["completion"])
     said = [continuation.text for continuation in generator.generate(prompts, name, sampling)]
-    return SCORES[score](said, wanted)
+    return Measured(SCORES[score](said, wanted), data=examples.known())
 
 
 def _questions(chats: Examples) -> tuple[list[Prompt], list[str]]:

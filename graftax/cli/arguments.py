@@ -19,6 +19,7 @@ from .options import NamedColumns, column_option
 if TYPE_CHECKING:
     from ..data.columns import Columns
     from ..models.processor import Processor
+    from ..store.version import Version
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -134,6 +135,15 @@ def parse_adapter(text: str) -> Named:
     if not name or not place:
         raise GraftaxError(f"--adapter {text!r}: expected NAME=DIR or DIR.")
     return Named(name, place)
+
+
+def version_to_record(named: Named | None) -> Version:
+    """The version on the hub whose measurement is to be kept there."""
+    from ..hub.hub import Hub
+
+    if named is None or Path(named.place).exists():
+        raise GraftaxError("--record keeps the metrics of an adapter on a hub; name it as it is called there.")
+    return Hub().resolve(named.place)
 
 
 def parse_adapters(texts: Iterable[str]) -> list[Named]:
