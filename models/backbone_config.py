@@ -24,7 +24,7 @@ class TextConfig(Config):
     """What is asked of the config of a family that reads text."""
 
     vocab_size: int
-    max_positions: int  # rows of a table of positions
+    max_positions: int  # that the backbone can tell apart
     pad_id: int
     type_vocab_size = 0  # 0: no token types
     start_id = 0  # what the decoder of an encoder-decoder reads before the first token of the target
@@ -32,7 +32,7 @@ class TextConfig(Config):
 
     @property
     def max_tokens(self) -> int:
-        """Of a row of text."""
+        """Of a text."""
         return self.max_positions
 
     def check(self) -> None:

@@ -143,9 +143,9 @@ def absent(config: EncoderDecoderConfig, weight: Weight) -> Callable[[], np.ndar
     return None
 
 
-def sinusoids(rows: int, width: int) -> np.ndarray:
+def sinusoids(positions: int, width: int) -> np.ndarray:
     """Sines of position / 10000^(2i / width) in the first half of the channels, cosines in the second."""
-    angles = np.arange(rows)[:, None] / 10_000.0 ** (2 * np.arange((width + 1) // 2) / width)
+    angles = np.arange(positions)[:, None] / 10_000.0 ** (2 * np.arange((width + 1) // 2) / width)
     return np.concatenate([np.sin(angles), np.cos(angles[:, : width // 2])], axis=1).astype(np.float32)
 
 

@@ -122,9 +122,9 @@ class View(NamedTuple):
     kinds: tuple[bool, ...]  # by layer: whether it has a window
     real: jax.Array  # bool [rows, tokens]: no padding; virtual tokens are real
     positions: jax.Array  # int32 [rows, tokens]
-    row: jax.Array  # int32 [texts]: each text's row
-    pool: jax.Array  # int32 [texts]: its last position in that row
-    packed: bool  # whether rows hold several texts; else text i is row i
+    row: jax.Array  # int32 [texts]: each text's batch row
+    pool: jax.Array  # int32 [texts]: its last position there
+    packed: bool  # whether a batch row may hold several texts; else text i is batch row i
     text_position: TextPosition
 
     def of_application(self, application: Any) -> View:
@@ -137,14 +137,14 @@ class View(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer, in columns that the rows fill together; a row's padding leaves masked columns."""
+    """Keys and values of every layer, in columns that all batch rows fill together. One that is padded masks its column."""
 
     keys: tuple[jax.Array, ...]  # by layer [rows, kv heads, columns, size]
     values: tuple[jax.Array, ...]
     mask: jax.Array  # bool [rows, columns]: filled
     positions: jax.Array  # int32 [rows, columns]
     column: jax.Array  # int32: the next to be filled
-    ends: jax.Array  # int32 [rows]: the next position of each row
+    ends: jax.Array  # int32 [rows]: the next position of each batch row
     called: jax.Array  # bool [rows, ..., 1]: `TextPosition.called` at the prompt's end, which goes for all that follows
 
 
@@ -370,7 +370,10 @@ class Decoder(TextStack, Speaker):
     # -- generation -----------------------------------------------------------------------------------------------------
 
     def prefill(self, inputs: Inputs, grafts: Grafts, layers: Unrolled, columns: int) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind each row's last token, and a cache for `columns` tokens and what methods add."""
+        """Logits `[rows, vocabulary]` behind each batch row's last token, and a cache.
+
+        The cache has room for `columns` tokens and what methods add.
+        """
         if grafts.whole:
             raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
         calls = grafts.outside()
@@ -388,7 +391,7 @@ class Decoder(TextStack, Speaker):
         return self.logits(calls.norm("final_norm", h, self.final_norm), calls)[:, 0], cache
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
+        """Logits `[rows, vocabulary]` behind one more token of each batch row, `ids [rows]`, and the cache with it."""
         calls, positions = grafts.outside(), cache.ends[:, None]
         put = jax.lax.dynamic_update_slice_in_dim
         mask = put(cache.mask, jnp.ones_like(positions, bool), cache.column, axis=1)

@@ -37,7 +37,7 @@ class EncoderConfig(TextConfig):
     num_layers: int  # applications of a layer
     num_heads: int
     intermediate_size: int
-    max_positions: int  # rows of the position table; `max_tokens` is what a row of text may use
+    max_positions: int  # rows of the position table; `max_tokens` is what a batch row may use
     activation: str = "gelu"
     type_vocab_size: int = 0  # 0: no token types
     norm_eps: float = 1e-12
@@ -69,9 +69,9 @@ class View(NamedTuple):
     """Which tokens a layer's queries may attend to, and which of them it computes."""
 
     mask: jax.Array  # bool [rows, 1 or tokens, tokens]
-    row: jax.Array  # int32 [texts]: each text's row
-    pool: jax.Array  # int32 [texts]: its pooled position in that row
-    packed: bool  # whether rows hold several texts; else text i is row i
+    row: jax.Array  # int32 [texts]: each text's batch row
+    pool: jax.Array  # int32 [texts]: its pooled position there
+    packed: bool  # whether a batch row may hold several texts; else text i is batch row i
     text_position: TextPosition  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
 
     def of_application(self, application: Any) -> View:
@@ -196,6 +196,6 @@ class Encoder(TextStack, Network):
         if texts is None:
             return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, text_position=text_position)
         # padding attends to padding: a softmax over nothing would be no number. What another adapter's prompt has added is
-        # empty here, as rows of several texts have none
+        # empty here, as batch rows of several texts have none
         own = segments[:, :, None] == segments[:, None, :]
         return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, text_position=text_position)

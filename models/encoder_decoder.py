@@ -51,7 +51,7 @@ class EncoderDecoderConfig(TextConfig):
     encoder_wide: int  # channels within the feed-forward
     decoder_wide: int
     max_positions: int = 0  # tokens of a text that have a position in the table; 0: there is none
-    position_offset: int = 0  # rows of the table before the first position's
+    position_offset: int = 0  # rows of that table before the first position's
     buckets: int = 0  # of distances between tokens, for the amounts added to scores; 0: nothing is added
     far: int = 128  # the distance from which on all are in one bucket
     head_dim: int = 0  # 0: hidden_size / heads
@@ -162,7 +162,7 @@ class View(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the decoder's layers: the source's, and those so far in columns that all rows fill together."""
+    """Keys and values of the decoder's layers: the source's, and those so far in columns that all batch rows fill together."""
 
     keys: tuple[jax.Array, ...]  # by layer [rows, heads, columns, size]
     values: tuple[jax.Array, ...]
@@ -332,8 +332,8 @@ class Tower(TextStack):
     def entered(self, h: jax.Array, positions: jax.Array, calls: SiteCalls) -> jax.Array:
         """What enters the first layer."""
         if self.position_embeddings is not None:
-            rows = positions + self.config.whole.position_offset
-            h = h + calls.embedding("position_embeddings", rows, self.position_embeddings)
+            indices = positions + self.config.whole.position_offset
+            h = h + calls.embedding("position_embeddings", indices, self.position_embeddings)
         return h if self.embedding_norm is None else calls.norm("embedding_norm", h, self.embedding_norm)
 
     def left(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
@@ -439,7 +439,7 @@ class EncoderDecoder(Speaker):
         return self.step(jnp.full(rows, self.config.start_id, jnp.int32), cache, grafts, layers)
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
+        """Logits `[rows, vocabulary]` behind one more token of each batch row, `ids [rows]`, and the cache with it."""
         own = grafts.within("decoder")
         outside, columns = own.outside(), jnp.arange(cache.keys[0].shape[2], dtype=jnp.int32)
         position = jnp.broadcast_to(cache.column, (len(ids), 1))

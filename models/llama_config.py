@@ -159,7 +159,7 @@ HEAD_DIM = {"head_dim": LLAMA["head_dim"]}
 
 
 def special_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids that end a text, and the one that fills rows. Those of a default may lie outside a small vocabulary."""
+    """The ids that end a text, and the one that fills batch rows. Those of a default may lie outside a small vocabulary."""
     eos = values["eos_token_id"]
     several = eos if isinstance(eos, list) else [] if eos is None else [eos]
     vocabulary = range(values["vocab_size"])

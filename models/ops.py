@@ -82,7 +82,7 @@ def _layer_norm_backward(eps: float, kept: Any, dy: jax.Array) -> tuple[jax.Arra
     normed, inverse, scale = kept
     dy32 = dy.reshape(normed.shape).astype(jnp.float32)
     g = dy32 * scale.astype(jnp.float32)
-    # A difference of two full arrays, and not a full array times a row's number, which XLA would compute once per reader.
+    # A difference of two full arrays, and not one times a number for each token, which XLA would compute once per reader.
     dx = (g - g.mean(-1, keepdims=True)) * inverse - normed * ((g * normed).mean(-1, keepdims=True) * inverse)
     return dx.astype(dy.dtype).reshape(dy.shape), (dy32 * normed).sum(0).astype(scale.dtype), dy32.sum(0).astype(scale.dtype)
 

@@ -191,10 +191,10 @@ class SHiRADialect(Dialect):
         return {"shira_weight": np.asarray(leaves["entries"]), "shira_indices": indices}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        (row, column), (rows, out) = tensors["shira_indices"], site.shape
-        if row.min() < 0 or row.max() >= out or column.min() < 0 or column.max() >= rows:
-            raise GraftaxError(f"shira: {site.path} is [{out}, {rows}], and shira_indices point outside.")
-        return {"entries": tensors["shira_weight"], "place": counted_from_one(row.astype(np.int64) * rows + column)}
+        (row, column), (inputs, out) = tensors["shira_indices"], site.shape
+        if row.min() < 0 or row.max() >= out or column.min() < 0 or column.max() >= inputs:
+            raise GraftaxError(f"shira: {site.path} is [{out}, {inputs}], and shira_indices point outside.")
+        return {"entries": tensors["shira_weight"], "place": counted_from_one(row.astype(np.int64) * inputs + column)}
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return {
