@@ -230,11 +230,11 @@ class Backbone(Shown):
             raise GraftaxError(f"adapters have no head on a backbone of type {self.family.model_types[0]}.")
         if tokens:
             return Head(site=TOKENS, labels=labels, modules=(self.family.head.tokens,), dropout=dropout)
-        layout = self.family.head
-        hidden, modules = layout.hidden, layout.modules
-        if layout.pooler and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
-            hidden, modules = "tanh", (layout.pooler, *modules)
-        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=layout.bias)
+        its = self.family.head
+        hidden, modules = its.hidden, its.modules
+        if its.pooler and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
+            hidden, modules = "tanh", (its.pooler, *modules)
+        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=its.bias)
 
     @shaped
     def encode(self, params: Any, state: State, inputs: Inputs, slots: Slots = None, **options: Any) -> Any:

@@ -43,7 +43,7 @@ class TextConfig(Config):
                 raise GraftaxError(f"config.json: {name} is {token}, in a vocabulary of {self.vocab_size}.")
 
 
-def refuse_uneven_heads(hidden_size: int, heads: int, head_dim: int = 0) -> None:
-    """An error where the channels do not divide among the heads, and no size of a head is given."""
+def refuse_uneven_attention_heads(hidden_size: int, heads: int, head_dim: int = 0) -> None:
+    """An error where the channels do not divide among the attention heads, and no size of one is given."""
     if hidden_size % heads and not head_dim:
         raise GraftaxError(f"config.json: hidden size {hidden_size} is not a multiple of {heads} heads.")

@@ -129,7 +129,7 @@ def read(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **special_of(values),
         **{field: -1 if token is None else token for field, token in forced.items()},
-        "own_head": not values["tie_word_embeddings"],
+        "own_projection": not values["tie_word_embeddings"],
         "embedding_scale": math.sqrt(values["d_model"]) if values["scale_embedding"] else 1.0,
     }
 

@@ -1,7 +1,7 @@
 """The post-norm Transformer encoder that BERT, RoBERTa, DistilBERT and ALBERT share (Devlin et al., 2018, arXiv:1810.04805).
 
     h0 = LN(word + token_type + position)                       ALBERT: then one projection to the hidden size
-    a  = LN(h + W_o softmax(q k^T / sqrt(head)) v)              per layer
+    a  = LN(h + W_o softmax(q k^T / sqrt(size)) v)              per layer, size being that of an attention head
     h  = LN(a + W_2 gelu(W_1 a))
 
 The forward is pure: frozen parameters, the adapters (`Grafts`) and the inputs are arguments; at each named site it asks the
@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import Entry, KeyValue, TextPosition, split_heads
+from ..adapters.sites import Entry, KeyValue, TextPosition, split_attention_heads
 from .activations import ACTIVATIONS
-from .backbone_config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .inputs import Inputs, Outputs, count_within, text_positions
 from .layers import Arrays, Embedding, Linear, Norm
 from .network import Network, Unrolled
@@ -61,7 +61,7 @@ class EncoderConfig(TextConfig):
         return self.max_positions - (self.pad_id + 1 if self.positions_from_pad else 0)
 
     def check(self) -> None:
-        refuse_uneven_heads(self.hidden_size, self.num_heads)
+        refuse_uneven_attention_heads(self.hidden_size, self.num_heads)
         super().check()
 
 
@@ -100,9 +100,9 @@ class Layer(nnx.Module):
         x, calls = h, every
         if pooled:
             x, calls = h[view.row, view.pool][:, None], calls.over(view.text_position.of(view.row, view.pool))
-        query = split_heads(calls.linear("layers.query", x, self.query), self.heads)
-        key = split_heads(every.linear("layers.key", h, self.key), self.heads)
-        value = split_heads(every.linear("layers.value", h, self.value), self.heads)
+        query = split_attention_heads(calls.linear("layers.query", x, self.query), self.heads)
+        key = split_attention_heads(every.linear("layers.key", h, self.key), self.heads)
+        value = split_attention_heads(every.linear("layers.value", h, self.value), self.heads)
         pairs = every.attention("layers.attention", h, KeyValue(key, value, view.mask))
         if pooled and view.packed:
             pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
@@ -150,13 +150,13 @@ class Encoder(TextStack, Network):
         backward pass into one stacked array and out again; a prediction gains little and would compile longer.
         """
         calls = grafts.outside()
-        h, states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
+        h, hidden_states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
         h = h if pooled else h[:, added:]
-        states = None if states is None else states[:, :, added:]
+        hidden_states = None if hidden_states is None else hidden_states[:, :, added:]
         out = None if self.pooler is None else jnp.tanh(calls.linear("pooler", first[:, None], self.pooler)[:, 0])
-        return Outputs(h, first, out, states)
+        return Outputs(h, first, out, hidden_states)
 
     def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, View]:
         from_pad = self.config.positions_from_pad

@@ -171,7 +171,7 @@ def biases_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rope_of(values: Mapping[str, Any], head_dim: int, partial: bool = False) -> Rope:
-    """Rotary positions of all layers. `partial`: whether the family's model can turn some of a head's channels alone."""
+    """Rotary positions of all layers. `partial`: whether only some channels of an attention head can be turned."""
     said = dict(values["rope_scaling"] or values["rope_parameters"] or {})
     said.setdefault("rope_theta", values["rope_theta"])
     if values["partial_rotary_factor"] is not None:
