@@ -153,6 +153,23 @@ class Method(ABC):
         """Names of the fixed leaves that files hold, because they do not follow from the config: drawn, or chosen from data."""
         return ()
 
+    # -- what some methods have as fields; others answer with what changes nothing --------------------------------------
+
+    @property
+    def dropout(self) -> float:
+        """Share of what it computes with that is dropped in training."""
+        return 0.0
+
+    @property
+    def start(self) -> str:
+        """How its leaves start, where there is a choice (`adapters/methods/starts.py`)."""
+        return "default"
+
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """The trained adapters that it holds, as a fusion does."""
+        return ()
+
     @property
     def virtual_tokens(self) -> int:
         """Positions it takes from the text: a prefix's, a prompt's."""

@@ -464,8 +464,8 @@ def test_transliteration_writes_as_transformers() -> None:
 @pytest.mark.parametrize(
     ("task", "method", "message"),
     [
-        ("classify", LoRA(), "an encoder-decoder, for task 'seq2seq' alone"),
-        ("sft", LoRA(), "an encoder-decoder, for task 'seq2seq' alone"),
+        ("classify", LoRA(), "an encoder-decoder; it can do seq2seq"),
+        ("sft", LoRA(), "an encoder-decoder; it can do seq2seq"),
         ("seq2seq", ALoRA(invocation=(7,)), "this one reads two"),
         ("seq2seq", LoRA(start="eva"), "made of the rows' moments"),
     ],
