@@ -59,7 +59,7 @@ class Method(ABC):
     mergeable: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a row of its own
     virtual: ClassVar[bool] = False  # its virtual tokens are one tensor in files, of one name: an adapter may hold one such
-    placed: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `Place` in its state
+    reads_positions: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `TextPosition` in its state
     projects: ClassVar[bool] = False  # where an embedding's table projects to the vocabulary too, `project` changes the logits
     whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a row of its own
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result

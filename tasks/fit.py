@@ -11,7 +11,7 @@ from typing import Any
 from ..data.columns import Columns
 from ..data.sources import Source
 from ..errors import GraftaxError
-from ..models.registry import FAMILIES
+from ..models.family_registry import FAMILIES
 from .task import Task
 from .task_registry import TASKS
 

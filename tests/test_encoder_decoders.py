@@ -42,8 +42,8 @@ from graftax import (
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
+from graftax.models.family_registry import family_of
 from graftax.models.inputs import TextInputs
-from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
 from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged

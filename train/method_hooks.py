@@ -12,7 +12,7 @@ import jax
 
 from ..adapters.graft import State
 from ..adapters.method import Leaves, Method
-from ..adapters.methods.registry import method_of
+from ..adapters.methods.method_registry import method_of
 
 
 def each_method(tree: State) -> Iterator[tuple[str, Method]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..adapters.formats.adapterhub.dialects import DIALECTS
-from ..adapters.formats.peft.dialects import dialect_class
-from ..adapters.methods.registry import METHODS
+from ..adapters.formats.adapterhub.dialect_table import DIALECTS
+from ..adapters.formats.peft.dialect_table import dialect_class
+from ..adapters.methods.method_registry import METHODS
 
 _HEADER = """# Methods
 
