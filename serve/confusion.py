@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import in_a_line
 
 _CLASSES = 12  # of a table at most
-_NAME = 24  # cells of a name in it; at least
+_NAME = 24  # columns of the terminal for a name in it; at least
 _SHORTEST = 8
 _LISTED = 12  # confusions, where there are more classes
 
