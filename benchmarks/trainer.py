@@ -45,7 +45,7 @@ class Trainer:
         self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
 
     def train(self, cells: Sequence[Cell], pack_size: int | None) -> dict[Cell, Outcome]:
-        """Train those cells, of one method and one task of graftax's, whose adapters are not there; an unfinished run goes on."""
+        """Train those cells, of one method and one task of graftax's, whose adapters are missing; an unfinished run goes on."""
         unfinished = self.folder / ".run" / "run.json"
         begun = Begun.read(unfinished).jobs if unfinished.is_file() else []
         todo = [cell for cell in cells if cell.id in begun or not self.has(cell)]
