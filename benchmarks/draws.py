@@ -15,8 +15,8 @@ from ..data.examples import Examples, split
 from ..errors import GraftaxError
 from ..models.tokens import Tokenizer
 from ..paths import expect_file
-from ..tasks.reading import read_examples
-from ..tasks.registry import task_named
+from ..tasks.read_examples import read_examples
+from ..tasks.task_registry import task_named
 from .results import Stage
 from .suite import Suite, TaskSpec
 

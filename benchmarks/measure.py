@@ -17,8 +17,8 @@ from ..models.backbone import Backbone
 from ..serve.evaluation import outputs_of, pooled_of
 from ..serve.generator import Generator
 from ..serve.sampling import Sampling
-from ..tasks.language import holds_chats
-from ..tasks.registry import task_named
+from ..tasks.generative import holds_chats
+from ..tasks.task_registry import task_named
 from ..tasks.text_metrics import edit_distance, final_number, word_matches
 from .baselines import nearest_means
 from .results import Predictions

@@ -39,7 +39,7 @@ from ..errors import GraftaxError
 from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.load import load_backbone
-from ..tasks.registry import task_named
+from ..tasks.task_registry import task_named
 from .baselines import mean_features, nearest_means
 from .clock import Clock
 from .draws import TaskExamples, read_task

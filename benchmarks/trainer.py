@@ -14,7 +14,7 @@ from ..data.examples import Examples
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..notes import silenced
-from ..tasks.registry import task_named
+from ..tasks.task_registry import task_named
 from ..train import Interrupted, Result, train_many
 from ..train.begun import Begun
 from ..train.intake import prepare

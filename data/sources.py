@@ -1,7 +1,7 @@
 """Where rows come from: files, folders of pictures, data sets of `datasets`, data frames, plain dicts. All become one dict per
 row.
 
-What the values in them mean is said in `values.py` and `pictures.py`, which of them a task wants in `examples.py`.
+What the values in them mean is said in `values.py` and `picture_cells.py`, which of them a task wants in `examples.py`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..data.pictures import MOST_PIXELS
+from ..data.picture_cells import MOST_PIXELS
 from ..errors import GraftaxError
 
 

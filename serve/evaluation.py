@@ -22,11 +22,11 @@ from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..tasks.generative import chats_in, holds_chats
 from ..tasks.labelled import spelled
-from ..tasks.language import chats_in, holds_chats
-from ..tasks.reading import read_examples
-from ..tasks.registry import task_named
+from ..tasks.read_examples import read_examples
 from ..tasks.task import Answer, some_of
+from ..tasks.task_registry import task_named
 from ..tasks.text_metrics import SCORES
 from ..typed import Location, held
 from .composition import Composition

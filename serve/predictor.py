@@ -34,8 +34,8 @@ from ..models.backbone import Backbone, Logits
 from ..models.inputs import Inputs
 from ..shapes import Float
 from ..shown import Shown
-from ..tasks.registry import task_named
 from ..tasks.task import Answer, Task, items_asked
+from ..tasks.task_registry import task_named
 from ..typed import Location, Name, Some, checked, held
 from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens

@@ -26,7 +26,7 @@ from ..data.sources import Source
 from ..data.values import text_of
 from ..models.tokens import Tokenizer
 from ..shapes import AnyArray, Float, Int, shaped
-from .language import SupervisedFineTuning
+from .generative import SupervisedFineTuning
 from .outputs import Against
 from .task import Answer, Settings, mean_of
 

@@ -32,7 +32,7 @@ from graftax.adapters.adapter import Layout
 from graftax.data.batches import Shape, place
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train.optimizer import rates
 from graftax.train.step import Batch, Programs, SlotState, hyper, start
 

@@ -8,13 +8,13 @@ from typing import Any
 from graftax.data.columns import Columns
 from graftax.data.examples import Examples
 from graftax.models.tokens import Tokenizer
-from graftax.tasks import reading
-from graftax.tasks.registry import task_named
+from graftax.tasks import read_examples as of_tasks
+from graftax.tasks.task_registry import task_named
 
 
 def read_examples(data: Any, columns: Columns, task: str, names: Sequence[str] = (), called: str = "") -> Examples:
     """Examples of a task by its name, for a backbone that reads texts."""
-    return reading.read_examples(data, columns, task_named(task), Tokenizer, names, called)
+    return of_tasks.read_examples(data, columns, task_named(task), Tokenizer, names, called)
 
 
 def of_texts(texts: Sequence[Any], labels: Sequence[Any] | None, source: str = "data") -> Examples:

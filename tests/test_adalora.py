@@ -28,7 +28,7 @@ from graftax.adapters.methods.adalora import Budgeted
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Interrupted
 from graftax.train.intake import prepare
 from graftax.train.job import Job

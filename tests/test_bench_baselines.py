@@ -24,7 +24,7 @@ from graftax.benchmarks.suite import NEAREST_MEAN, MethodSpec, Suite, TaskSpec
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 
 
 def test_features_are_means_over_a_texts_own_tokens(tiny: Backbone) -> None:

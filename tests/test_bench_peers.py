@@ -23,7 +23,7 @@ from graftax.data.sources import read_file
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone, random_tensors
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train import train
 from graftax.train.intake import prepare
 from graftax.train.job import Job

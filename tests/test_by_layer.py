@@ -21,7 +21,7 @@ from graftax.models.by_layer import held_by_layer
 from graftax.models.load import stack_weights
 from graftax.models.random import random_backbone, random_tensors
 from graftax.serve.bank import Bank
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train.step import Programs
 
 FAMILIES = ("bert", "albert", "llama", "bart")

@@ -20,7 +20,7 @@ from graftax.models.chat import TEMPLATES, template_of
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_generation, evaluate_language
 from graftax.tasks.outputs import IGNORE
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 
 #: As Qwen3's and DeepSeek's: what the assistant thought in earlier turns is dropped, and a first system message is optional.
 THINKING = """\

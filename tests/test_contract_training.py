@@ -28,7 +28,7 @@ from graftax import LayerNormTuning, load_adapter, save_adapter
 from graftax.adapters.adapter import Layout
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train.step import Programs
 
 #: Of the pairs that are tried every time, the ones whose training step is compiled every time.

@@ -16,7 +16,7 @@ from graftax import Adapter, Average, LoRA, Predictor, Recipe, save_adapter, tra
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve.evaluation import measure
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Columns
 
 ROOM = 16  # tokens: 14 words between [CLS] and [SEP]

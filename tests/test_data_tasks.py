@@ -27,7 +27,7 @@ from graftax.models.tokens import Tokenizer, Tokens
 from graftax.tasks.labelled import first_tokens
 from graftax.tasks.metrics import classification, multilabel, regression, spans, tagging
 from graftax.tasks.outputs import IGNORE
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Columns, Recipe
 from graftax.train.step import hyper
 

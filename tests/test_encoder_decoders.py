@@ -47,7 +47,7 @@ from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
 from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train import Interrupted
 
 TRANSLITERATION = SHARED / "backbones" / "aren-transliteration"

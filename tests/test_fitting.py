@@ -37,7 +37,7 @@ from graftax.models.random import random_backbone
 from graftax.serve.bank import Bank
 from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 
 Meet = Callable[[Backbone, Adapter, Path], Any]
 MEETINGS: dict[str, Meet] = {

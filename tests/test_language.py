@@ -28,7 +28,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_language, export_merged
 from graftax.tasks.outputs import IGNORE
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train.step import hyper
 
 TEXTS = ["a stitch in time", "saves nine", "the early bird catches the worm, they say"]

@@ -13,7 +13,7 @@ from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method, mam
 from graftax.models.backbone import Backbone
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Recipe
 
 

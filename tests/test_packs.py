@@ -21,8 +21,8 @@ from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.serve import Predictor
-from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
+from graftax.tasks.task_registry import TASKS
 from graftax.train import pack_size as tune
 from graftax.train.intake import prepare
 from graftax.train.pack import Pack

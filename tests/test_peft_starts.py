@@ -23,7 +23,7 @@ from graftax.data.batches import Shape
 from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokens
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train import Examples
 from graftax.train.calibration import Calibration
 

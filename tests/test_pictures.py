@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from refusals import refused
 from transformers.image_transforms import convert_to_rgb
 
-from graftax.data.pictures import Picture, picture_of, without_warnings
+from graftax.data.picture_cells import Picture, picture_of, without_warnings
 from graftax.data.sources import source_of
 from graftax.data.values import Unreadable
 

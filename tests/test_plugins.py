@@ -10,7 +10,7 @@ import pytest
 from graftax import GraftaxError, plugins
 from graftax.adapters.task_words import TaskWords, words_for
 from graftax.models.registry import FAMILIES, add_family
-from graftax.tasks import registry
+from graftax.tasks import task_registry
 from graftax.tasks.labelled import Classify, Regress
 
 
@@ -37,7 +37,7 @@ class Installed:
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What a test has found is not found by the next one."""
-    monkeypatch.setattr(registry, "TASKS", dict(registry.TASKS))
+    monkeypatch.setattr(task_registry, "TASKS", dict(task_registry.TASKS))
     yield
     plugins.found.cache_clear()
 
@@ -45,18 +45,18 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_task_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """By its name, for commands and for adapters' files; the names that are known cost no search."""
     Installed(monkeypatch, "graftax.tasks", ("scores", "Scores"))
-    assert type(registry.task_named(Scores.name)) is Scores
+    assert type(task_registry.task_named(Scores.name)) is Scores
     assert words_for(Scores.name).outputs == 1
-    assert type(registry.task_named("classify")) is Classify
+    assert type(task_registry.task_named("classify")) is Classify
 
 
 def test_what_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     Installed(monkeypatch, "graftax.tasks", ("scores", "Nothing"))
     with pytest.raises(GraftaxError, match=r"its graftax.tasks 'scores' cannot be loaded"):
-        registry.task_named("unknown")
+        task_registry.task_named("unknown")
     Installed(monkeypatch, "graftax.tasks", ("scores", "Scores"), ("scores", "Scores"))
     with pytest.raises(GraftaxError, match="two packages bring 'scores'"):
-        registry.task_named("unknown")
+        task_registry.task_named("unknown")
 
 
 def test_a_name_is_taken_once() -> None:
@@ -67,9 +67,9 @@ def test_a_name_is_taken_once() -> None:
 
     neither: Any = Other
     with pytest.raises(GraftaxError, match="there is a task 'classify' already"):
-        registry.add_task(Other())
+        task_registry.add_task(Other())
     with pytest.raises(GraftaxError, match="expected a task, got"):
-        registry.add_task(neither)
+        task_registry.add_task(neither)
     with pytest.raises(GraftaxError, match="expected a family"):
         add_family(neither)
     add_family(FAMILIES["bert"])  # it is there already
@@ -77,4 +77,4 @@ def test_a_name_is_taken_once() -> None:
 
 def test_an_unknown_task_is_said() -> None:
     with pytest.raises(GraftaxError, match="unknown task 'sortt'; there are classify, multilabel"):
-        registry.task_named("sortt")
+        task_registry.task_named("sortt")

@@ -25,7 +25,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve import evaluate_language
 from graftax.tasks.outputs import IGNORE
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Interrupted
 from graftax.train.intake import prepare
 from graftax.train.job import Job

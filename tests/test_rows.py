@@ -25,7 +25,7 @@ from graftax.data.labels import in_order, key_of
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Columns, Examples, Recipe, train_many
 
 

@@ -16,7 +16,7 @@ from tiny import toy_rows, weights_of
 from graftax.adapters import LoRA
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Columns, Recipe, queue, train_many
 from graftax.train.intake import prepare
 from graftax.train.job import Job

@@ -14,7 +14,7 @@ from jax import Array
 
 from graftax.models.ops import attention, layer_norm
 from graftax.shapes import CHECKED, Float, Int, shaped
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 
 
 @shaped

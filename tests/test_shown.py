@@ -13,7 +13,7 @@ from graftax import Adapter, Columns, Continuation, Generator, LoRA, Predictor, 
 from graftax.adapters import Layout
 from graftax.models.backbone import Backbone
 from graftax.serve import Prediction
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train.intake import prepare
 
 

@@ -17,7 +17,7 @@ from tiny import toy_rows, write_csv
 
 from graftax import GraftaxError, Recipe, train_many
 from graftax.models.backbone import Backbone
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Columns
 from graftax.train.checks import check_name
 

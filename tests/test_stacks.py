@@ -197,7 +197,7 @@ def test_an_adapter_anywhere(targets: str, backbone: Backbone, tensors: dict[str
 
 def test_it_trains_in_the_second_stack_alone(backbone: Backbone, inputs: TextInputs) -> None:
     """A packed step moves the adapter's leaves and computes no gradient of a layer below the cut."""
-    from graftax.tasks.registry import task_named
+    from graftax.tasks.task_registry import task_named
     from graftax.train.optimizer import rates
     from graftax.train.recipe import Recipe
     from graftax.train.step import Batch, Programs, hyper, start

@@ -29,7 +29,7 @@ from graftax.data.columns import Columns
 from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Interrupted, train_many
 from graftax.train.calibration import BATCHES, Calibration
 from graftax.train.intake import prepare

@@ -14,7 +14,7 @@ from contract import a_slot
 from graftax import LoRA, Recipe
 from graftax.adapters.adapter import Layout, Stacked
 from graftax.models.backbone import Backbone
-from graftax.tasks.registry import task_named
+from graftax.tasks.task_registry import task_named
 from graftax.train.step import Programs, SlotState, hyper, start
 
 #: Two leaves, of two and one numbers; the learning rate is 0.5 throughout.

@@ -18,7 +18,7 @@ from graftax.adapters.adapter import Adapter, Layout
 from graftax.data.columns import Columns
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Interrupted, Recipe, features, train_many
 from graftax.train.intake import prepare
 from graftax.train.job import Job

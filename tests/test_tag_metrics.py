@@ -14,8 +14,8 @@ from graftax.data.columns import Columns
 from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.serve import evaluate
-from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
+from graftax.tasks.task_registry import TASKS
 from graftax.train.intake import prepare
 from graftax.train.job import Job
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tiny import write_csv
-from toy_kind.family import FAMILY
-from toy_kind.task import Amount
+from toy_kind.toy_family import FAMILY
+from toy_kind.toy_task import Amount
 
 from graftax import BitFit, GraftaxError, LoRA, Predictor, Recipe, load_adapter, load_backbone, merge, train_many
 from graftax.models import registry as families
 from graftax.models.backbone import Backbone
 from graftax.serve import evaluate
-from graftax.tasks import registry as tasks
+from graftax.tasks import task_registry as tasks
 
 RECIPE = Recipe(epochs=60, lr=0.05, batch_size=16)
 FIELDS = ("a", "b", "c")
@@ -159,4 +159,4 @@ def test_each_file_is_short() -> None:
         file.name: len(file.read_text("utf-8").splitlines()) for file in Path(__file__).with_name("toy_kind").glob("*.py")
     }
     assert max(lengths.values()) < 100
-    assert lengths.keys() == {"__init__.py", "family.py", "processor.py", "task.py"}
+    assert lengths.keys() == {"__init__.py", "toy_family.py", "toy_processor.py", "toy_task.py"}

@@ -14,8 +14,8 @@ from graftax import LoRA, load_adapter
 from graftax.data.prepared import Prepared
 from graftax.models.backbone import Backbone
 from graftax.serve import Predictor, evaluate_language
-from graftax.tasks.registry import TASKS
 from graftax.tasks.task import Answer
+from graftax.tasks.task_registry import TASKS
 from graftax.train import Examples, Recipe, train_many
 from graftax.train.pack import Pack
 

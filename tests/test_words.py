@@ -16,7 +16,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.serve import evaluate
 from graftax.tasks.outputs import IGNORE
-from graftax.tasks.registry import TASKS
+from graftax.tasks.task_registry import TASKS
 
 TAG = TASKS["tag"]
 NAMES = ("B-X", "B-Y", "O")

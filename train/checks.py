@@ -11,8 +11,8 @@ from ..adapters.method import Method
 from ..data.columns import Columns
 from ..data.examples import check_fraction
 from ..errors import GraftaxError
-from ..tasks.registry import the_task
 from ..tasks.task import Task
+from ..tasks.task_registry import the_task
 from ..typed import Location, Some, Within, checked
 from .recipe import Recipe
 

@@ -1,8 +1,8 @@
 """What `train_many` is given for one adapter, read, checked and made a job.
 
-The data become examples (`tasks/reading.py`), these the items of the backbone's processor, and of their lengths follows the
-shape of all batches; the adapter is drawn, from the data where its method's start asks for that (`calibration.py`). Whatever
-does not fit is refused here, before anything is trained.
+The data become examples (`tasks/read_examples.py`), and the backbone's processor makes items of these. From the lengths of the
+items follows the shape of all batches. Then the adapter is drawn: at random, or from the data, where its method's start asks
+for that (`calibration.py`). Whatever does not fit is refused here, before anything is trained.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..models.backbone import Backbone
 from ..models.chat import template_of
 from ..models.processor import Processor
 from ..notes import note
-from ..tasks.reading import read_examples
+from ..tasks.read_examples import read_examples
 from ..tasks.task import Task
 from .calibration import Calibration
 from .job import Job

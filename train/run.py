@@ -17,9 +17,9 @@ from ..adapters.methods.lora import LoRA
 from ..data.columns import Columns
 from ..models.backbone import Backbone, expect_backbone
 from ..notes import note
-from ..tasks.reading import check_columns
-from ..tasks.registry import the_task
+from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
+from ..tasks.task_registry import the_task
 from ..typed import Location, checked
 from .checks import changed, check_arguments
 from .intake import prepare, refuse_unfit_task

@@ -5,7 +5,7 @@ times itself and yields as a dict of numbers (`seconds` among them). `duel` runs
 the ratio of each pair. Where the whole process is what is measured, `Worker.ready` holds the seconds from its start to its
 first yield.
 
-    python benchmarks/speed/step.py            runs the duel and prints a row for RESULTS.md
+    python benchmarks/speed/training_step.py            runs the duel and prints a row for RESULTS.md
 
 Where JAX sees a GPU, both sides compute there (`torch_device`), and the memory is the GPU's that each has asked for.
 """

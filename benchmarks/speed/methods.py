@@ -2,8 +2,8 @@
 
     python benchmarks/speed/methods.py [NAME ...]
 
-As `step.py`: MiniLM, 32 x 64, pooled position read, no dropout, float32; on query and value wherever the method acts on linear
-layers, at settings that both sides have (PEFT's defaults where there is one).
+As `training_step.py`: MiniLM, 32 x 64, pooled position read, no dropout, float32; on query and value wherever the method acts
+on linear layers, at settings that both sides have (PEFT's defaults where there is one).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def epochs(count: int, kept: bool) -> Work:
 
     import graftax
     from graftax.data.columns import Columns
-    from graftax.tasks.registry import task_named
+    from graftax.tasks.task_registry import task_named
     from graftax.train.intake import prepare
     from graftax.train.pack import Pack
 

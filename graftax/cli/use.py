@@ -114,7 +114,7 @@ def _measured(
     from ..adapters.fitting import names_for
     from ..serve.evaluation import Measured, evaluate_language, measure
     from ..serve.predictor import Predictor
-    from ..tasks.registry import task_named
+    from ..tasks.task_registry import task_named
 
     if named is None:
         return measure(Predictor(backbone), None, data, columns=columns)

@@ -17,7 +17,7 @@ from graftax.models.layers import Arrays, Linear
 from graftax.models.network import Network
 from graftax.models.parts import Part
 
-from .processor import TableInputs, Tables
+from .toy_processor import TableInputs, Tables
 
 
 @dataclass(frozen=True)

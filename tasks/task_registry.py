@@ -8,9 +8,9 @@ from .. import plugins
 from ..adapters.task_words import add_words
 from ..errors import GraftaxError
 from ..typed import shown
+from .generative import LanguageModel, SequenceToSequence, SupervisedFineTuning
 from .labelled import Classify, MultiLabel, Regress, Tag
-from .language import LanguageModel, SequenceToSequence, SupervisedFineTuning
-from .pictures import ImageClassify
+from .labelled_pictures import ImageClassify
 from .preference import DirectPreference
 from .task import Task
 

@@ -1,6 +1,6 @@
 """Language models: a LoRA training step on real short texts, and decoding under many adapters, graftax against PEFT on torch.
 
-    python benchmarks/speed/language.py [step] [decode] [resident] [prefill] [--shape llama|gpt2] [--repeats N]
+    python benchmarks/speed/language_models.py [step] [decode] [resident] [prefill] [--shape llama|gpt2] [--repeats N]
 
 Weights are random, of a 135 M Llama shape (SmolLM's: 30 layers of 576, 9 heads, 3 of keys and values) or of the smallest
 GPT-2's (124 M), float32; the work does not depend on them. Texts are prompts and responses of code_alpaca, tokenized by a BPE
@@ -104,7 +104,7 @@ def our_step(folder: str) -> Work:
 
     import graftax
     from graftax.data.columns import Columns
-    from graftax.tasks.registry import task_named
+    from graftax.tasks.task_registry import task_named
     from graftax.train.intake import prepare
     from graftax.train.pack import Pack
 
@@ -135,8 +135,8 @@ def their_step(folder: str, targets: list[str]) -> Work:
     from graftax.data.columns import Columns
     from graftax.models.tokens import Tokenizer
     from graftax.tasks.outputs import IGNORE
-    from graftax.tasks.reading import read_examples
-    from graftax.tasks.registry import task_named
+    from graftax.tasks.read_examples import read_examples
+    from graftax.tasks.task_registry import task_named
 
     task, tokenizer = task_named("sft"), Tokenizer.of(graftax.load_backbone(folder))
     rows = task.prepare(read_examples(pairs(), Columns(), task, tokenizer), (), tokenizer, 512)

@@ -8,8 +8,8 @@ from typing import Any
 from ..data.columns import Columns
 from ..data.examples import Examples
 from ..data.sources import source_of
-from .registry import TASKS
 from .task import Task
+from .task_registry import TASKS
 
 
 def check_columns(columns: Columns, task: Task, processor: Any) -> None:

@@ -1,6 +1,6 @@
 """One LoRA training step (r 8 on query and value, no dropout), graftax against PEFT on torch.
 
-python benchmarks/speed/step.py [minilm|base] [--rows N] [--dtype float32|bfloat16]
+python benchmarks/speed/training_step.py [minilm|base] [--rows N] [--dtype float32|bfloat16]
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def ours(
     from graftax.models.inputs import TextInputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone
-    from graftax.tasks.registry import task_named
+    from graftax.tasks.task_registry import task_named
     from graftax.train.optimizer import rates
     from graftax.train.step import Batch, Programs, hyper, start
 
