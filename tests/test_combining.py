@@ -99,7 +99,9 @@ def test_of_convolutions_too(backbone_of: Any) -> None:
         logits(backbone, to_lora(other), inputs), logits(backbone, other, inputs), atol=1e-4 * np.abs(inputs.pixels).max()
     )
     grouped = random_adapter(backbone_of("mobilenet_v2"), (LoRA(r=10, targets=("layer.0.conv_3x3.convolution",)),))
-    with pytest.raises(GraftaxError, match=r"conv_3x3\.convolution, a convolution of 10 groups, where a LoRA changes more than"):
+    with pytest.raises(
+        GraftaxError, match=r"conv_3x3\.convolution, a convolution of 10 groups, where a LoRA changes more than"
+    ):
         combine([grouped], [1.0])
 
 

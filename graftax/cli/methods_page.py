@@ -12,8 +12,8 @@ Written by `graftax methods --markdown`; a test compares. Every method here trai
 run and in one adapter; is saved, loaded and hot-swapped; and answers its rows of a mixed batch beside rows of the other
 methods. `pytest tests/test_contract_*.py -k NAME -m ""` runs all of that for one of them, on every family of backbones.
 
-- *Acts on*: kinds of site, as in `adapters/sites.py`; elsewhere it refuses in a line. On convolutions in groups `adalora`, `hira`,
-  `boft` and `hra` do not act.
+- *Acts on*: kinds of site, as in `adapters/sites.py`; elsewhere it refuses in a line. On convolutions in groups `adalora`,
+  `hira`, `boft` and `hra` do not act.
 - *At a site*: trainable parameters, with the site's in and out (d where they are one), r the rank or the like; at a convolution
   in is all that the kernel lies over, kh kw in, of one group (for LoRA and its kin of all groups, and out is by group);
   `test_trainable_count_is_the_formula`.
