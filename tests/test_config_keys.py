@@ -15,17 +15,28 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from configs import OTHERS, SIZES, TEXT_FAMILIES, THEIRS, WHOLE, assert_same, auto_of, their_logits, write_checkpoint, write_config
+from configs import (
+    OTHERS,
+    SIZES,
+    TEXT_FAMILIES,
+    THEIRS,
+    WHOLE,
+    assert_same,
+    auto_of,
+    their_logits,
+    write_checkpoint,
+    write_config,
+)
 from conftest import SHARED, needs_assets
 from refusals import refused
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from graftax import GraftaxError, load_backbone
-from graftax.models import keys
+from graftax.models import config_keys
 from graftax.models.encoder import EncoderConfig
 from graftax.models.encoder_decoder import EncoderDecoderConfig
 from graftax.models.family import COMMON
-from graftax.models.registry import FAMILIES
+from graftax.models.family_registry import FAMILIES
 from graftax.notes import GraftaxNote, print_notes
 
 _BASE = {field.name: field.default for field in dataclasses.fields(transformers.PreTrainedConfig)}
@@ -85,9 +96,7 @@ _REFUSED |= {key: {"use_sliding_window": r"layers with a window \(layer_types\)"
 FAST = {("gemma2", "attn_logit_softcapping"), ("gemma3_text", "rope_parameters"), ("gemma3_text", "sliding_window")}
 FAST |= {("t5", "feed_forward_proj"), ("bart", "scale_embedding"), ("gpt_neox", "attention_bias")}
 _DROPPED = [
-    pytest.param(name, key, marks=() if (name, key) in FAST else pytest.mark.slow)
-    for name in THEIRS
-    for key in OTHERS[name]
+    pytest.param(name, key, marks=() if (name, key) in FAST else pytest.mark.slow) for name in THEIRS for key in OTHERS[name]
 ]
 
 
@@ -278,8 +287,8 @@ def test_real_checkpoints_load_unmodified(name: str) -> None:
     assert_same(backbone, model, ids.astype(np.int32))
 
 
-@pytest.mark.parametrize("key", [keys.number(1.0), keys.epsilon(1e-5), keys.size(1)])
-def test_a_number_of_hundreds_of_digits_is_unsound(key: keys.Key) -> None:
+@pytest.mark.parametrize("key", [config_keys.number(1.0), config_keys.epsilon(1e-5), config_keys.size(1)])
+def test_a_number_of_hundreds_of_digits_is_unsound(key: config_keys.Key) -> None:
     """JSON has such numbers, and floats have not."""
     assert not key.allows(10**400)
     assert not key.allows(float("nan"))

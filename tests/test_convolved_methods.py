@@ -12,8 +12,8 @@ import peft
 import pytest
 import torch
 from feature_maps import CASES, from_torch, picture, site_of, to_torch, torch_layer, weights_of
-
 from graftax.adapters.formats.peft.dialects import dialect_of
+
 from graftax.adapters.geometry import Geometry
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves, Method
@@ -294,5 +294,5 @@ def test_a_bottleneck_treats_every_position_by_itself(place: str) -> None:
     mixed = SiteCalls({"b": {method.key: states}}, mixed=True).branch("b", x, y)
     np.testing.assert_allclose(mixed[0], found[0], atol=1e-5)
     weighed = jax.tree.map(lambda leaf: leaf[:, None, None], states)
-    half = SiteCalls({"b": {method.key: weighed}}, mixed=True, weights=jnp.full((2, 1, 1), 0.5)).branch("b", x, y)
+    half = SiteCalls({"b": {method.key: weighed}}, mixed=True, shares=jnp.full((2, 1, 1), 0.5)).branch("b", x, y)
     np.testing.assert_allclose(half, (mixed + y) / 2.0, atol=1e-5)
