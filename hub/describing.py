@@ -31,8 +31,9 @@ from ..errors import GraftaxError
 from ..json_files import read_bytes, read_object
 from ..notes import note
 from ..store.manifest import DataFacts, Manifest
+from .card import FILE as CARD
+from .card import library_of
 
-CARD = "README.md"
 _OF_ADAPTERS = (
     *(CONFIG, WEIGHTS, EXTRA),
     *(HUB_WEIGHTS, HUB_SETUP, HUB_FUSION, FUSION_WEIGHTS, "head_config.json", "model_head.safetensors"),  # AdapterHub's
@@ -78,6 +79,12 @@ def manifest_of(directory: Path) -> Manifest:
         tensors = parse_tensors(data, directory / HUB_WEIGHTS)
         return _of_adapterhub(config, _size(tensors))
     return _of_peft(config, facts, _size(parse_tensors(data, directory / WEIGHTS)))
+
+
+def library_in(directory: Path) -> str:
+    """Whose files those of an adapter's directory are, in the Hugging Face Hub's word for it."""
+    folder = open_fusion(directory).members[0] if is_fusion(directory) else directory
+    return library_of(read_object(folder / CONFIG))
 
 
 def _of_graftax(config: Mapping[str, Any], facts: Facts) -> Manifest:

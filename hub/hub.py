@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +27,10 @@ from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
 from ..typed import Location, Name, Some, held
-from .describing import files_of, manifest_of
+from .card import FILE as CARD
+from .card import read_card, write_card
+from .describing import files_of, library_in, manifest_of
+from .page import page_of
 
 
 class Hub(Shown):
@@ -90,6 +94,11 @@ class Hub(Shown):
         if keep_for is not None and keep_for <= timedelta():
             raise GraftaxError("the time for which a version is kept must be above zero.")
         contents, manifest = files_of(directory), manifest_of(directory)
+        there = contents[CARD].decode("utf-8", "replace") if CARD in contents else None
+        if there is not None:
+            said = read_card(there, str(directory / CARD))
+            manifest = replace(manifest, description=said.description, keywords=said.keywords, license=said.license)
+        contents[CARD] = write_card(manifest, (), there, name, library=library_in(directory)).encode()
         return self.store.push(
             name,
             manifest,
@@ -173,6 +182,11 @@ class Hub(Shown):
     def resolve(self, reference: Name, *, route: str | None = None) -> Version:
         """The version that a text refers to; `route` as of `pull`."""
         return self.store.resolve(reference, route=route)
+
+    @held
+    def show(self, reference: Name) -> str:
+        """A page about a version: what it is, what it fits, how it did, where it comes from."""
+        return page_of(self.store, self.store.resolve(reference))
 
     @held
     def tag(self, name: Name, tag: Name, to: int | Mapping[int, float] | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from .output import print_json, print_table
+from .output import print_json, print_page, print_table
 
 if TYPE_CHECKING:
     from ..store.version import Version
@@ -124,6 +124,20 @@ def search(
     words = " ".join(text) if text else None
     found = Hub(hub).search(words, fits=fingerprint, **known, all_versions=all_versions, limit=limit)
     _print_versions(found, as_json, limit)
+
+
+@app.command()
+def show(name: Reference, hub: HubOption = None, as_json: JsonOption = False) -> None:
+    """Show what a version is, what it fits, how it did and where it comes from."""
+    from ..hub.hub import Hub
+    from ..hub.page import provenance
+
+    there = Hub(hub)
+    if as_json:
+        version = there.resolve(name)
+        print_json(_told(version) | {"provenance": provenance(there.store, version)})
+    else:
+        print_page(there.show(name))
 
 
 @app.command()
