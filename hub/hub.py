@@ -10,7 +10,6 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..serve.evaluation import Measured
 from ..shown import Shown
-from ..store.events import Measure, moment
+from ..store.events import moment
 from ..store.names import parse_reference
 from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
@@ -30,6 +29,8 @@ from ..typed import Location, Name, Some, held
 from .card import FILE as CARD
 from .card import read_card, write_card
 from .describing import files_of, library_in, manifest_of
+from .intervals import intervals
+from .leaderboard import Leaderboard, leaderboard
 from .page import page_of
 
 
@@ -224,15 +225,26 @@ class Hub(Shown):
         return self.store.collect()
 
     def record(self, version: Version, measured: Measured) -> None:
-        """Keep how a version did on rows that it was measured on, for the leaderboard of its task.
+        """Keep how a version did on rows that it was measured on, with intervals, for the leaderboard of its task.
 
         Raises GraftaxError where it is not said which rows these were, or for what the adapter was trained.
         """
         data = measured.data
         if data.sha256 is None or data.rows is None or version.task is None:
             raise GraftaxError(f"{version}: kept are the metrics of known rows and a known task.")
-        found = {name: Measure(float(value)) for name, value in measured.metrics.items() if math.isfinite(value)}
+        found = intervals(measured, version.task)
         self.store.add_evaluation(version, version.task, data.sha256, data.rows, found, data.name)
+
+    @held
+    def leaderboard(self, task: Name, *, metric: str | None = None, data: str | None = None) -> Leaderboard:
+        """The versions ranked that were measured on the same rows of a task, with intervals.
+
+        Args:
+            task: its name.
+            metric: by default the task's main one.
+            data: the rows' name, or their sha256 or how it begins; by default those on which most versions were measured.
+        """
+        return leaderboard(self.store.scores(task), task, metric=metric, data=data)
 
     def parents(self, version: Version) -> dict[str, Version | None]:
         """What a version was made from: sha256 of each one's weights, and the version that holds them, where one does."""

@@ -196,6 +196,27 @@ def verify(
     print("everything is as its digests say")
 
 
+@app.command(name="leaderboard")
+def show_leaderboard(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classify, tag, lm, ...")],
+    metric: Annotated[Optional[str], typer.Option(help="Default: the task's main one.")] = None,
+    data: Annotated[
+        Optional[str], typer.Option(metavar="ROWS", help="Name or sha256. Default: what most versions were measured on.")
+    ] = None,
+    hub: HubOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank what was measured on the same rows (`graftax eval --record`), with 95% intervals."""
+    from ..hub.hub import Hub
+    from ..hub.leaderboard import leaderboard_page, leaderboard_record
+
+    board = Hub(hub).leaderboard(task, metric=metric, data=data)
+    if as_json:
+        print_json(leaderboard_record(board))
+    else:
+        print(leaderboard_page(board))
+
+
 @app.command()
 def rm(
     name: Reference,
@@ -229,7 +250,7 @@ def _print_versions(versions: Sequence[Version], as_json: bool, limit: int) -> N
         lines = [
             (str(one), one.task or "", "+".join(one.methods), one.backbone or "", _best(one), one.pushed) for one in versions
         ]
-        print_table(("version", "task", "method", "backbone", "", "pushed"), lines)
+        print_table(("version", "task", "method", "backbone", "trained to", "pushed"), lines)
     if not versions:
         print("graftax: none", file=sys.stderr)
     elif len(versions) == limit:
@@ -248,9 +269,14 @@ def _told(version: Version) -> dict[str, Any]:
 
 
 def _best(version: Version) -> str:
-    """The metric of its training that people look at first."""
-    names = [name for name in version.metrics if not name.endswith("loss")] or [*version.metrics]
-    return f"{names[0]} {version.metrics[names[0]]:.3f}" if names else ""
+    """The main metric of its task, as its training ended."""
+    from ..tasks.task_registry import task_named
+
+    try:
+        main = f"val_{task_named(version.task).main_metric}" if version.task else ""
+    except GraftaxError:  # of a package that is not installed here
+        main = ""
+    return f"{main} {version.metrics[main]:.3f}" if main in version.metrics else ""
 
 
 def _fingerprint(text: str) -> str:
