@@ -21,7 +21,7 @@ from ..models.backbone import Backbone
 from ..serve.evaluation import Measured
 from ..shown import Shown
 from ..store.events import moment
-from ..store.names import parse_reference
+from ..store.names import check_name, parse_reference
 from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
@@ -92,6 +92,7 @@ class Hub(Shown):
         sign: Location | None = None,
     ) -> tuple[Version, bool]:
         """The version, and whether it is new."""
+        check_name(name)
         if keep_for is not None and keep_for <= timedelta():
             raise GraftaxError("the time for which a version is kept must be above zero.")
         contents, manifest = files_of(directory), manifest_of(directory)
@@ -254,6 +255,11 @@ class Hub(Shown):
     def children(self, version: Version) -> Sequence[Version]:
         """What was made from a version."""
         return self.store.index().children(version)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory is no adapter's itself, and holds some."""
+    return directory.is_dir() and not any((directory / mark).exists() for mark in MARKS) and bool(adapters_in(directory))
 
 
 def adapters_in(directory: Path) -> Sequence[Path]:

@@ -52,15 +52,15 @@ def push(
 
     graftax hub push bank/intent adapters/bank --tag prod
     """
-    from ..hub.hub import Hub, adapters_in
+    from ..hub.hub import Hub, is_run
 
-    there, tags = Hub(hub), tuple(tag or ())
-    if not (directory / "adapter_config.json").exists() and adapters_in(directory):
-        if version is not None or keep_for is not None:
+    there, tags, kept = Hub(hub), tuple(tag or ()), _time(keep_for)
+    if is_run(directory):
+        if version is not None or kept is not None:
             raise GraftaxError(f"{directory} holds several adapters; --version and --keep-for are for one.")
         pushed = there.push_run(name, directory, tags=tags, sign=sign)
     else:
-        pushed = [there.push(name, directory, version=version, tags=tags, keep_for=_time(keep_for), sign=sign)]
+        pushed = [there.push(name, directory, version=version, tags=tags, keep_for=kept, sign=sign)]
     for one in pushed:
         if as_json:
             print_json(_told(one))
@@ -265,7 +265,7 @@ def _line(version: Version) -> tuple[str, ...]:
 
 def _told(version: Version) -> dict[str, Any]:
     """A version as JSON."""
-    return {"version": str(version), **asdict(version), "number": version.version, "digest": f"sha256:{version.digest}"}
+    return {"reference": str(version), **asdict(version), "digest": f"sha256:{version.digest}"}
 
 
 def _best(version: Version) -> str:
