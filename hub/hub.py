@@ -25,7 +25,7 @@ from ..store.names import check_name, parse_reference
 from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
-from ..typed import Location, Name, Some, held
+from ..typed import Location, Name, Positive, Some, held
 from .card import FILE as CARD
 from .card import read_card, write_card
 from .describing import files_of, library_in, manifest_of
@@ -144,6 +144,8 @@ class Hub(Shown):
     @held
     def list(self, prefix: str = "", *, limit: Some = 1000) -> Sequence[Version]:
         """The newest version of each name that begins so, by name."""
+        if prefix:
+            check_name(prefix.removesuffix("/"))
         return self.store.index().names(prefix, limit)
 
     @held
@@ -178,7 +180,7 @@ class Hub(Shown):
     @held
     def versions(self, name: Name) -> Sequence[Version]:
         """All versions of a name, the newest last."""
-        return self.store.index().versions(name)
+        return self.store.index().versions(check_name(name))
 
     @held
     def resolve(self, reference: Name, *, route: str | None = None) -> Version:
@@ -191,7 +193,7 @@ class Hub(Shown):
         return page_of(self.store, self.store.resolve(reference))
 
     @held
-    def tag(self, name: Name, tag: Name, to: int | Mapping[int, float] | None) -> None:
+    def tag(self, name: Name, tag: Name, to: Some | Mapping[Some, Positive] | None) -> None:
         """Let a tag of a name point to a version, or to several by their shares ({3: 0.9, 4: 0.1}); None takes it away."""
         shares = {} if to is None else {to: 1.0} if isinstance(to, int) else to
         self.store.point(name, tag, shares)
