@@ -26,7 +26,7 @@ site all the same, for methods whose targets name it: what acts there changes wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,6 +82,11 @@ class Site:
     def inputs(self) -> int:
         """Of a linear layer or a convolution: channels of what enters it, of all groups."""
         return self.shape[-2] * (self.geometry.groups if self.geometry else 1)
+
+
+def of_texts(sites: Iterable[Site]) -> bool:
+    """Whether a backbone with these sites reads tokens of texts."""
+    return any(site.kind in ("input", "text") for site in sites)
 
 
 class LinearWeights(NamedTuple):

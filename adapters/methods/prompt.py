@@ -58,11 +58,15 @@ class PromptTuning(Method):
     def virtual_tokens(self) -> int:
         return 0 if self.post else self.tokens
 
-    def select(self, sites: Sequence[Site]) -> list[Site]:
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
         names = ("input", "embedding_norm") if self.post else ("input",)
         towers = {site.tower for site in sites if site.kind == "input"}  # what is read has room for the prompt
-        there = [site for site in sites if site.role in names and not site.stack and site.tower in towers]
-        chosen = super().select(there)
+        if not towers:
+            raise GraftaxError(f"{self.name} puts tokens in front of a text, and this backbone reads none.")
+        return [site for site in sites if site.role in names and not site.stack and site.tower in towers]
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        chosen = super().select(sites)
         if not any(self.holds(site) for site in chosen):
             raise GraftaxError(f"{self.name}: post puts rows behind the embeddings' norm, and this backbone has none there.")
         return chosen

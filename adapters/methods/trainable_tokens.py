@@ -47,11 +47,13 @@ class TrainableTokens(Method):
         if len(set(self.ids)) < len(self.ids):
             raise GraftaxError(f"trainable_tokens: an id is named twice in {list(self.ids)}.")
 
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        return [site for site in sites if site.kind == "embedding" or (site.name == LM_HEAD and not site.tied)]
+
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.ids:
             raise GraftaxError("trainable_tokens: no tokens. Give their ids, as in ids=[5, 6].")
-        there = [site for site in sites if site.kind == "embedding" or (site.name == LM_HEAD and not site.tied)]
-        chosen = super().select(there)
+        chosen = super().select(sites)
         for site in chosen:
             count, _ = _shape(site)
             if max(self.ids) >= count:
