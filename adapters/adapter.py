@@ -153,7 +153,7 @@ class Space:
 class Layout(Shown):
     """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
 
-    spaces: tuple[Space, ...] = ()
+    spaces: tuple[Space, ...] = ()  # the room of each method at the sites of each name
     depths: tuple[tuple[str, int], ...] = ()  # of each stack, how many of its last layers carry state
 
     def facts(self) -> dict[str, Any]:
