@@ -1,4 +1,4 @@
-"""Generated tokenizer directories: vocabularies of every algorithm, in the files that people have, with tokens named anywhere."""
+"""Generated tokenizer directories: vocabularies of every algorithm, in the files that people have, tokens named anywhere."""
 
 from __future__ import annotations
 

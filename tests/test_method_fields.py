@@ -14,10 +14,10 @@ from graftax import METHODS, LoRA
 from graftax.adapters.methods.fusion import Fusion
 from graftax.adapters.methods.method_registry import method_of
 from graftax.adapters.methods.named import make_method
-from graftax.typed import annotations_of
+from graftax.typed import kinds_of
 
 EVERY = METHODS | {"fusion": Fusion}
-FIELDS = [(name, field) for name, cls in EVERY.items() for field in annotations_of(cls)]
+FIELDS = [(name, field) for name, cls in EVERY.items() for field in kinds_of(cls)]
 #: By the plain type of a field, what none of them may be.
 NEVER: dict[Any, list[Any]] = {
     int: [True, 1.5, "1", None, [1], -5, 10**40, float("nan")],
@@ -40,7 +40,7 @@ def plain(annotation: Any) -> Any:
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_a_setting_of_another_kind_is_refused(name: str, field: str) -> None:
-    cls, annotation = EVERY[name], annotations_of(EVERY[name])[field]
+    cls, annotation = EVERY[name], kinds_of(EVERY[name])[field]
     for value in [1, [1]] if field in ("targets", "feedforward") else NEVER[plain(annotation)]:
         if value is None and type(None) in typing.get_args(annotation):
             continue
