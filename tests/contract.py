@@ -175,7 +175,7 @@ def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> Non
 
 
 def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
-    """Texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
+    """Texts laid behind one another, as training batches are, get the logits that each gets in a batch row of its own."""
     inputs, tokens = some_inputs(backbone, rows=5), adapter.task == "tag"
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
     places = place([len(text) for text in texts], 20)

@@ -1,4 +1,4 @@
-"""Methods at convolutions of every geometry, as functions of arrays: against PEFT's modules, merged, in mixed rows, padded."""
+"""Methods at convolutions of every geometry, against PEFT's modules, merged, in mixed batches, filled up."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_under_adapters(tiny: Backbone) -> None:
 
 
 def test_under_methods_that_add_tokens(tiny: Backbone) -> None:
-    """A prompt's tokens are none of the text's: the mean is over the same positions, in mixed rows as alone."""
+    """A prompt's tokens are none of the text's: the mean is over the same positions, in mixed batches as alone."""
     predictor = Predictor(tiny)
     for name, method in (("prompt", PromptTuning(tokens=3)), ("prefix", Prefix(tokens=3))):
         made = Adapter.create((method,), tiny.sites, task="classify")

@@ -267,7 +267,7 @@ def test_writes_as_transformers(shape: str, options: dict[str, Any], writers: An
 
 @pytest.mark.slow
 def test_rows_have_adapters_of_their_own(writers: Any) -> None:
-    """In one batch each row writes what it writes alone, by beams too."""
+    """In one batch each prompt gets what it gets alone, by beams too."""
     generator, _ = writers("pegasus")
     for seed, name in enumerate("ab"):
         method = LoRA(r=2 + seed, alpha=7.0, targets=("q_proj", "v_proj", "fc1"))

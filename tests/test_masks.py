@@ -26,7 +26,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 def moved(sees: str, mask: list[int], segments: list[int] | None = None) -> np.ndarray:
     """bool [tokens, tokens]: whether the last layer's output at the first changes with the id of the second.
 
-    The batch has a row as it is and, for every token, one in which that token is another.
+    The batch has the text as it is in one batch row and, for every token, another one in which that token is another.
     """
     backbone, tokens = random_backbone(BACKBONES[sees], seed=7), len(mask)
     ids = np.tile(np.arange(10, 10 + tokens, dtype=np.int32), (tokens + 1, 1))
@@ -44,7 +44,7 @@ def grid(text: str) -> np.ndarray:
     return np.array([[mark == "x" for mark in line.split()] for line in text.strip().splitlines()])
 
 
-#: by sees: of a text of five tokens in a row of seven
+#: By how a backbone attends: of a text of five tokens in a batch row of seven
 PADDED = {
     "both ways": "x x x x x . .\n" * 5,
     "causal": "x . . . . . .\nx x . . . . .\nx x x . . . .\nx x x x . . .\nx x x x x . .\n",
