@@ -56,10 +56,12 @@ T = TypeVar("T")
 class Prediction:
     """What is answered to one row.
 
-    | task | `label` | `score` | |---|---|---| | "classify", "image-classify" | the name of the likeliest class | its
-    probability | | "multilabel" | the names of all classes with a probability above a half | their probabilities | | "regress"
-    | the number | None | | "tag" | a name for every word; "O" for a word that the tokenizer makes nothing of | a probability
-    for every word, or None |
+    | task | `label` | `score` |
+    |---|---|---|
+    | "classify", "image-classify" | the name of the likeliest class | its probability |
+    | "multilabel" | the names of all classes with a probability above a half | their probabilities |
+    | "regress" | the number | None |
+    | "tag" | a name for every word, "O" for one that the tokenizer makes nothing of | a probability for every word, or None |
 
     Both are None where nothing can answer: the adapter has no head, or no adapter is named and the backbone's checkpoint
     brings no head of its own.
