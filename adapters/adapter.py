@@ -27,7 +27,7 @@ from ..shown import Shown
 from ..typed import Seed, checked, settle
 from .graft import State
 from .method import Leaves, Method, States, padded
-from .methods.registry import method_of
+from .methods.method_registry import method_of
 from .sites import Site
 from .structure import Cut, Structure
 
@@ -91,7 +91,9 @@ class Adapter(Shown):
     @property
     def parameters(self) -> int:
         """Number of trainable parameters, the head's included."""
-        return sum(leaf.size for at in self.states.values() for trainable, _ in at.values() for leaf in trainable.values())
+        return sum(
+            leaf.size for states in self.states.values() for trainable, _ in states.values() for leaf in trainable.values()
+        )
 
     def refuse_other_sites(self, sites: Sequence[Site]) -> None:
         """An error where it holds something at a site that is none of these."""
@@ -163,11 +165,11 @@ class Layout(Shown):
                     size = method.size(site)
                     if bucket and size:
                         size = max(8, 1 << (size - 1).bit_length())
-                    at, old = (site.name, key), found.get((site.name, key), Space(site.name, key, 0, (), ()))
+                    where, old = (site.name, key), found.get((site.name, key), Space(site.name, key, 0, (), ()))
                     fits = size <= old.size and trainable.keys() <= {*old.trainable} and fixed.keys() <= {*old.fixed}
-                    if at not in found or not fits:
-                        found[at] = Space(
-                            *at,
+                    if where not in found or not fits:
+                        found[where] = Space(
+                            *where,
                             max(size, old.size),
                             tuple(sorted({*trainable, *old.trainable})),
                             tuple(sorted({*fixed, *old.fixed})),

@@ -32,12 +32,12 @@ from .formats import adapterhub
 from .formats.peft import beside as peft_beside
 from .formats.peft import reading as peft_reading
 from .formats.peft import writing as peft_writing
-from .formats.peft.config import check_config
-from .formats.peft.dialects import dialect_of
+from .formats.peft.dialect_table import dialect_of
+from .formats.peft.shared_keys import check_config
 from .located import find_adapter
 from .method import Method
 from .methods.head import Head
-from .methods.registry import method_class
+from .methods.method_registry import method_class
 from .task_words import words_for
 
 if TYPE_CHECKING:

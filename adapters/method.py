@@ -59,7 +59,7 @@ class Method(ABC):
     mergeable: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a row of its own
     virtual: ClassVar[bool] = False  # its virtual tokens are one tensor in files, of one name: an adapter may hold one such
-    placed: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `Place` in its state
+    reads_positions: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `TextPosition` in its state
     projects: ClassVar[bool] = False  # where an embedding's table projects to the vocabulary too, `project` changes the logits
     whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a row of its own
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
@@ -151,6 +151,23 @@ class Method(ABC):
 
     def buffers(self, site: Site) -> tuple[str, ...]:
         """Names of the fixed leaves that files hold, because they do not follow from the config: drawn, or chosen from data."""
+        return ()
+
+    # -- what some methods have as fields; others answer with what changes nothing --------------------------------------
+
+    @property
+    def dropout(self) -> float:
+        """Share of what it computes with that is dropped in training."""
+        return 0.0
+
+    @property
+    def start(self) -> str:
+        """How its leaves start, where there is a choice (`adapters/methods/starts.py`)."""
+        return "default"
+
+    @property
+    def trained(self) -> tuple[Any, ...]:
+        """The trained adapters that it holds, as a fusion does."""
         return ()
 
     @property

@@ -271,8 +271,8 @@ class Backbone(Shown):
         grafts = self._grafts(state, slots, key)
         out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state and not grafts.whole, layers=layers)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
-        at = grafts.outside()
-        return Logits(_of_either(at.head(POOLED, features), at.head(FIRST, out.first)), at.head(TOKENS, out.hidden))
+        calls = grafts.outside()
+        return Logits(_of_either(calls.head(POOLED, features), calls.head(FIRST, out.first)), calls.head(TOKENS, out.hidden))
 
     @shaped
     def next_token(

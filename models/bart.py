@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraftaxError
+from .config_keys import Key, activation, flag, layers, nullable, only, padding, size, token, tokens, unread_all
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .family import HEADLESS, Family
-from .keys import Key, activation, flag, layers, nullable, only, padding, size, token, tokens, unread_all
 from .llama_config import special_of
 from .parts import Layers, Part, Weight, in_stack, in_tower, projection
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from .config_keys import activation, epsilon, layers, nullable, only, size, token, unread_all
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, pooler_parts, transformer_parts
-from .keys import activation, epsilon, layers, nullable, only, size, token, unread_all
 from .parts import Layers, Part, text_site
 
 #: Our part names -> Hugging Face module paths within a layer; RoBERTa's are the same.

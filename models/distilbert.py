@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from . import bert
+from .config_keys import activation, layers, nullable, size, token, unread_all
 from .encoder import EncoderConfig
 from .family import Family, HeadLayout, embedding_parts, transformer_parts
-from .keys import activation, layers, nullable, size, token, unread_all
 from .parts import Layers, Part, text_site
 
 LAYER = {

@@ -1,6 +1,6 @@
 """What a family of backbones declares, and how its Hugging Face config is read.
 
-Adding one: a file like `bert.py` with a `Family`, and a line in `registry.py` (docs/adding_a_backbone.md).
+Adding one: a file like `bert.py` with a `Family`, and a line in `family_registry.py` (docs/adding_a_backbone.md).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from ..adapters.methods.head import HEADS
 from ..errors import GraftaxError
-from .config import Config
+from .backbone_config import Config
+from .config_keys import Key
 from .encoder import Encoder, EncoderConfig
-from .keys import Key
 from .network import Network
 from .parts import LayerPaths, Layers, Part, Weight, in_stack
 from .processor import Processor

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..adapters.sites import IN_OUT, OUT_IN
+from .config_keys import activation, epsilon, flag, layers, nullable, only, padding, size, tokens, unread_all
 from .decoder import Decoder, DecoderConfig
 from .family import Family, HeadLayout
-from .keys import activation, epsilon, flag, layers, nullable, only, padding, size, tokens, unread_all
 from .llama import fitted, head_parts
 from .llama_config import special_of
 from .parts import Layers, Part, in_stack

@@ -11,10 +11,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import GraftaxError
+from .config_keys import (
+    activation,
+    epsilon,
+    flag,
+    layers,
+    nullable,
+    number,
+    padding,
+    settings,
+    size,
+    tokens,
+    unread,
+    unread_all,
+)
 from .decoder import Decoder, DecoderConfig
 from .family import Family, HeadLayout
 from .gpt2 import layer_parts
-from .keys import activation, epsilon, flag, layers, nullable, number, padding, settings, size, tokens, unread, unread_all
 from .llama import fitted, head_parts, stacks
 from .llama_config import biases_of, head_dim_of, rope_of, special_of
 from .parts import Part

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..adapters.sites import FAR, Place
+from ..adapters.sites import FAR, TextPosition
 from ..shapes import AnyArray, Int, shaped
 
 
@@ -50,7 +50,7 @@ class Outputs(NamedTuple):
 
 
 @shaped
-def places(segments: Int[AnyArray, "rows tokens"]) -> Place:
+def text_positions(segments: Int[AnyArray, "rows tokens"]) -> TextPosition:
     """Where tokens are in their texts; `segments` as in `Texts`."""
     edge = segments[:, 1:] != segments[:, :-1]
     always = jnp.ones_like(edge, shape=(len(segments), 1))
@@ -58,7 +58,7 @@ def places(segments: Int[AnyArray, "rows tokens"]) -> Place:
     begin = jax.lax.cummax(jnp.where(jnp.concatenate([always, edge], axis=1), index, 0), axis=1)
     end = jax.lax.cummin(jnp.where(jnp.concatenate([edge, always], axis=1), index, last), axis=1, reverse=True)
     before, behind = (jnp.where(segments > 0, distance, FAR) for distance in (index - begin, end - index))
-    return Place(before, behind, jnp.zeros_like(segments, bool))
+    return TextPosition(before, behind, jnp.zeros_like(segments, bool))
 
 
 @shaped

@@ -38,23 +38,23 @@ class Speaker(Network):
         return _as_linear(self.projection)
 
     @abstractmethod
-    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
+    def logits(self, hidden: jax.Array, calls: SiteCalls, head: Any = None) -> jax.Array:
         """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`; `head`: for its own."""
 
-    def likelihood(self, hidden: jax.Array, targets: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
+    def likelihood(self, hidden: jax.Array, targets: jax.Array, calls: SiteCalls) -> tuple[jax.Array, jax.Array]:
         """Log-likelihood of each token's successor `targets [rows, tokens]`, and whether it was the likeliest."""
         graphdef, weights = nnx.split(self.head)
 
         def project(weights: Any, hidden: jax.Array) -> jax.Array:
-            return self.logits(hidden, at, nnx.merge(graphdef, weights))
+            return self.logits(hidden, calls, nnx.merge(graphdef, weights))
 
-        acted_on = at.held(LM_HEAD) or (isinstance(self.projection, Embedding) and at.projects(self.table))
+        acted_on = calls.held(LM_HEAD) or (isinstance(self.projection, Embedding) and calls.projects(self.table))
         return likelihood(project, weights, hidden, targets, frozen=not acted_on)
 
-    def projected(self, hidden: jax.Array, at: SiteCalls, projection: Linear | Embedding) -> jax.Array:
+    def projected(self, hidden: jax.Array, calls: SiteCalls, projection: Linear | Embedding) -> jax.Array:
         """`hidden` times what projects to the vocabulary, with what adapters change there."""
-        out = at.linear(LM_HEAD, hidden, _as_linear(projection))
-        return at.projection(self.table, hidden, out, projection) if isinstance(projection, Embedding) else out
+        out = calls.linear(LM_HEAD, hidden, _as_linear(projection))
+        return calls.projection(self.table, hidden, out, projection) if isinstance(projection, Embedding) else out
 
 
 def _as_linear(projection: Linear | Embedding) -> Linear | Transposed:

@@ -18,9 +18,9 @@ from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
+from .config_keys import Key
 from .decoder import Decoder, DecoderConfig
 from .family import Family, HeadLayout
-from .keys import Key
 from .llama_config import (
     GEMMA,
     GEMMA2,

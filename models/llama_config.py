@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import GraftaxError
-from .keys import (
+from .config_keys import (
     Key,
     activation,
     epsilon,

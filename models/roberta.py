@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import bert
+from .config_keys import size, token, unread_all
 from .family import Family, HeadLayout
-from .keys import size, token, unread_all
 
 #: What RobertaConfig declares; a padding id it must have, for positions are counted from there.
 KEYS = {

@@ -71,7 +71,7 @@ class Stack(nnx.Module):
     ) -> tuple[jax.Array, jax.Array | None]:
         """From what enters layer `begin` to what leaves the one before `end`; with `pooled` the last at that position alone.
 
-        `view.at(application)` is what an application of a layer sees.
+        `view.of_application(application)` is what an application of a layer sees.
         """
         layer_of = self.layer_of[:end]
         adapted = grafts.adapted(self.name)  # layers that carry adapter state, counted from the output
@@ -110,22 +110,22 @@ class TextStack(Stack):
         return self.config.layer_of
 
     @abstractmethod
-    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, Any]:
+    def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, Any]:
         """What enters the first layer, and the view of the layers."""
 
     @abstractmethod
-    def seen(self, inputs: Inputs, at: SiteCalls) -> Any:
+    def seen(self, inputs: Inputs, calls: SiteCalls) -> Any:
         """The view of the layers where nothing is put in front of the text."""
 
     def through(
-        self, inputs: Inputs, grafts: Grafts, at: SiteCalls, pooled: bool, intermediates: bool, layers: Unrolled | None
+        self, inputs: Inputs, grafts: Grafts, calls: SiteCalls, pooled: bool, intermediates: bool, layers: Unrolled | None
     ) -> tuple[jax.Array, jax.Array | None, Any]:
         """What leaves the last layer, every layer's output with `intermediates`, and the view; from token ids or `hidden`."""
         begin = 0
         if inputs.hidden is None:
-            h, view = self.embed(inputs, at)
+            h, view = self.embed(inputs, calls)
         else:
-            h, view, begin = inputs.hidden, self.seen(inputs, at), self._application(grafts.cut)
+            h, view, begin = inputs.hidden, self.seen(inputs, calls), self._application(grafts.cut)
         alone = None if layers is None else layers[self.name]
         h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=alone)
         return h, states, view
@@ -151,7 +151,7 @@ class TextStack(Stack):
 class Seen:
     """What the layers see of a stack in which each sees what enters it and nothing else."""
 
-    def at(self, application: Any) -> None:
+    def of_application(self, application: Any) -> None:
         return None
 
 
@@ -161,18 +161,18 @@ class Chain(Network):
     keeps_frozen = True
 
     @abstractmethod
-    def enter(self, stack: int, h: Any, at: SiteCalls) -> jax.Array:
+    def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:
         """What enters a stack: the first from the inputs, another from what leaves the one before it."""
 
     def through(self, inputs: Inputs, grafts: Grafts, layers: Unrolled | None) -> jax.Array:
         """What leaves the last stack: from the inputs, or from what is known to enter the layer at the adapter's cut."""
-        at, cut = grafts.outside(), None if inputs.hidden is None else grafts.cut
+        calls, cut = grafts.outside(), None if inputs.hidden is None else grafts.cut
         h: Any = inputs if cut is None else inputs.hidden
         for index, stack in enumerate(self.stacks):
             if cut is not None and cut.stack != stack.name:  # all of it is known
                 continue
             begin = cut.layer if cut is not None else 0
-            h = self.enter(index, h, at) if cut is None else h
+            h = self.enter(index, h, calls) if cut is None else h
             alone = None if layers is None else layers[stack.name]
             h, cut = stack.run_layers(h, Seen(), grafts, begin=begin, layers=alone)[0], None
         return h
@@ -201,7 +201,7 @@ class _Pass:
 
     def bare(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
         """A layer without adapters."""
-        return self._stacked(index)(h, self.view.at(application), self.grafts.bare(), pooled)
+        return self._stacked(index)(h, self.view.of_application(application), self.grafts.bare(), pooled)
 
     def looped(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
         """A layer with adapters, of the stack."""
@@ -212,8 +212,8 @@ class _Pass:
         """A layer with adapters, with weights and state of its own."""
         assert self.layers is not None
         layer = nnx.merge(nnx.graphdef(self.stack.layers), self.layers[index])
-        state = self.parts[self._slot(index, application)]
-        return layer(h, self.view.at(application), self.grafts.calls(state, application), pooled)
+        state = self.parts[self._adapted_index(index, application)]
+        return layer(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
 
     def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, states: list[jax.Array] | None) -> jax.Array:
         """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`.
@@ -230,8 +230,8 @@ class _Pass:
                     states.append(h[None])
             return h
 
-        def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array | None]:
-            h = apply(h, *at)
+        def step(h: jax.Array, indices: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array | None]:
+            h = apply(h, *indices)
             return h, (None if states is None else h)
 
         steps = jnp.asarray(self.layer_of[begin:end], jnp.int32), jnp.arange(begin, end, dtype=jnp.int32)
@@ -241,13 +241,13 @@ class _Pass:
         return h
 
     def _adapted(self, index: Any, application: Any, pooled: bool, h: jax.Array) -> jax.Array:
-        state = self.grafts.layer(self.stack.name, self._slot(index, application))
-        return self._stacked(index)(h, self.view.at(application), self.grafts.calls(state, application), pooled)
+        state = self.grafts.layer(self.stack.name, self._adapted_index(index, application))
+        return self._stacked(index)(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
 
     def _stacked(self, index: Any) -> Any:
         """A layer of the stack."""
         return layer_of(self.stack.layers, index)
 
-    def _slot(self, index: Any, application: Any) -> Any:
-        """Where an application's state is among that of the adapted layers."""
+    def _adapted_index(self, index: Any, application: Any) -> Any:
+        """Which of the adapted layers an application is, counted from the first that carries state."""
         return index if self.stack.shared else application - self.first

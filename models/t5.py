@@ -20,9 +20,9 @@ from typing import Any
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
 from .bart import stacks, words
+from .config_keys import Key, activation, epsilon, flag, layers, nullable, only, padding, size, text, token, tokens, unread_all
 from .encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from .family import HEADLESS, Family
-from .keys import Key, activation, epsilon, flag, layers, nullable, only, padding, size, text, token, tokens, unread_all
 from .llama_config import special_of
 from .parts import Part, in_stack, in_tower, projection
 

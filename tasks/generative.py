@@ -46,7 +46,7 @@ class LanguageModel(Task):
     output = NextToken()
     main_metric = "perplexity"
     lower_is_better = True
-    needs_text = True
+    about = "text"
 
     def fields(self, processor: Any) -> tuple[Field, ...]:
         return (Field("text", text_of),)

@@ -238,7 +238,7 @@ class Tag(Labelled):
     words = words_for(name)
     output = OfPosition()
     main_metric = "f1"
-    needs_text = True
+    about = "text"
 
     def fields(self, processor: Any) -> tuple[Field, ...]:
         return (Field("text", words_of), _LABEL)

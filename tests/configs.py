@@ -12,8 +12,8 @@ import torch
 import transformers
 
 from graftax.models.backbone import Backbone
+from graftax.models.family_registry import FAMILIES
 from graftax.models.inputs import TextInputs
-from graftax.models.registry import FAMILIES
 
 _ENCODER = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 _ENCODER |= {"max_position_embeddings": 40, "type_vocab_size": 3}

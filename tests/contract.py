@@ -33,7 +33,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer, Tokens
 from graftax.tasks.task_registry import task_named
 from graftax.train.optimizer import rates
-from graftax.train.step import Batch, Programs, SlotState, hyper, start
+from graftax.train.step import Batch, Learner, Programs, hyper, start
 
 FAMILIES = (*CONFIGS, *ENCODER_DECODERS)
 #: What a family has no sites for, and what an adapter of that kind is told.
@@ -88,19 +88,19 @@ def assert_same_states(one: Adapter, other: Adapter, within: float = 0.0) -> Non
             jax.tree.map(same, leaves, other.states[key][site])
 
 
-def a_slot(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[SlotState, Batch]:
+def a_learner(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[Learner, Batch]:
     """An adapter in training and a batch for it."""
     inputs = some_inputs(backbone)
     rows, length = inputs.ids.shape
     settings = hyper(Recipe(lr=1e-2, warmup=0.0, schedule="constant"), 10, len(LABELS))
     stacked = layout.stack(adapter, backbone.sites)
-    slot = start(stacked, rates(Recipe(), stacked, backbone.sites, 1), settings, "adamw")
+    learner = start(stacked, rates(Recipe(), stacked, backbone.sites, 1), settings, "adamw")
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)
     if adapter.task == "tag":
         labels = np.broadcast_to(labels[:, None], (rows, length))
     if inputs.target is not None:
         labels = np.roll(inputs.target.ids, -1, axis=1)
-    return slot, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))
+    return learner, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))
 
 
 def products(program: Any, shape: tuple[int, ...]) -> int:
@@ -113,7 +113,7 @@ def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> Non
     """All that is trainable moves, padding and the base do not, and no gradient of a frozen kernel is computed."""
     before = digest(backbone)
     layout = Layout.of([adapter], backbone.sites, bucket=True)
-    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(backbone, adapter, layout))
+    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_learner(backbone, adapter, layout))
     programs = Programs(backbone, task_named(adapter.task), slots=1, dropout=False)
     gradient = programs.gradient.lower(backbone.params, backbone.layers, pack, batch).compile()
     old = jax.device_get(pack)

@@ -23,7 +23,7 @@ from graftax.__main__ import main
 from graftax.adapters import METHODS
 from graftax.adapters.methods.unions import UNIONS
 from graftax.data.columns import Columns
-from graftax.models.registry import FAMILIES
+from graftax.models.family_registry import FAMILIES
 from graftax.serve.evaluation import evaluate, evaluate_generation, evaluate_language
 
 FAST = ["--epochs", "2", "--batch-size", "8", "--max-length", "16", "--lr", "5e-3"]

@@ -21,7 +21,7 @@ from refusals import refused
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from graftax import GraftaxError, load_backbone
-from graftax.models import keys
+from graftax.models import config_keys
 from graftax.models.encoder import EncoderConfig
 from graftax.models.encoder_decoder import EncoderDecoderConfig
 from graftax.models.family import COMMON
@@ -264,8 +264,8 @@ def test_real_checkpoints_load_unmodified(name: str) -> None:
     assert_same(backbone, model, ids.astype(np.int32))
 
 
-@pytest.mark.parametrize("key", [keys.number(1.0), keys.epsilon(1e-5), keys.size(1)])
-def test_a_number_of_hundreds_of_digits_is_unsound(key: keys.Key) -> None:
+@pytest.mark.parametrize("key", [config_keys.number(1.0), config_keys.epsilon(1e-5), config_keys.size(1)])
+def test_a_number_of_hundreds_of_digits_is_unsound(key: config_keys.Key) -> None:
     """JSON has such numbers, and floats have not."""
     assert not key.allows(10**400)
     assert not key.allows(float("nan"))

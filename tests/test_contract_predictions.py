@@ -27,7 +27,7 @@ from contract import (
 
 from graftax import HRA, GraftaxError
 from graftax.adapters.adapter import Layout
-from graftax.adapters.methods.registry import METHODS as ALL_METHODS
+from graftax.adapters.methods.method_registry import METHODS as ALL_METHODS
 from graftax.cli.methods_page import markdown
 
 #: And the ones whose texts share a row every time: one method at each kind of site.

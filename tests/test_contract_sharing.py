@@ -54,7 +54,7 @@ from graftax import (
     VeRA,
 )
 from graftax.adapters.adapter import Layout
-from graftax.adapters.methods.registry import METHODS as ALL_METHODS
+from graftax.adapters.methods.method_registry import METHODS as ALL_METHODS
 from graftax.serve.bank import Bank
 
 #: Banks to mix rows from: "lora" and "ia3" in each, for the rows that are poisoned. First those of one config per method.

@@ -239,5 +239,5 @@ def test_a_bottleneck_treats_every_position_by_itself(place: str) -> None:
     mixed = SiteCalls({"b": {method.key: states}}, mixed=True).branch("b", x, y)
     np.testing.assert_allclose(mixed[0], found[0], atol=1e-5)
     weighed = jax.tree.map(lambda leaf: leaf[:, None, None], states)
-    half = SiteCalls({"b": {method.key: weighed}}, mixed=True, weights=jnp.full((2, 1, 1), 0.5)).branch("b", x, y)
+    half = SiteCalls({"b": {method.key: weighed}}, mixed=True, shares=jnp.full((2, 1, 1), 0.5)).branch("b", x, y)
     np.testing.assert_allclose(half, (mixed + y) / 2.0, atol=1e-5)

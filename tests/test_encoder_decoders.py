@@ -42,8 +42,8 @@ from graftax import (
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
+from graftax.models.family_registry import family_of
 from graftax.models.inputs import TextInputs
-from graftax.models.registry import family_of
 from graftax.models.tokens import Tokenizer as TokenizerOf
 from graftax.serve.evaluation import evaluate_language
 from graftax.serve.export import export_merged
@@ -464,8 +464,8 @@ def test_transliteration_writes_as_transformers() -> None:
 @pytest.mark.parametrize(
     ("task", "method", "message"),
     [
-        ("classify", LoRA(), "an encoder-decoder, for task 'seq2seq' alone"),
-        ("sft", LoRA(), "an encoder-decoder, for task 'seq2seq' alone"),
+        ("classify", LoRA(), "an encoder-decoder; it can do seq2seq"),
+        ("sft", LoRA(), "an encoder-decoder; it can do seq2seq"),
         ("seq2seq", ALoRA(invocation=(7,)), "this one reads two"),
         ("seq2seq", LoRA(start="eva"), "made of the rows' moments"),
     ],

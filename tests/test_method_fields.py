@@ -12,8 +12,8 @@ from refusals import refused
 
 from graftax import METHODS, LoRA
 from graftax.adapters.methods.fusion import Fusion
+from graftax.adapters.methods.method_registry import method_of
 from graftax.adapters.methods.named import make_method
-from graftax.adapters.methods.registry import method_of
 from graftax.typed import kinds_of
 
 EVERY = METHODS | {"fusion": Fusion}

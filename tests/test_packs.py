@@ -102,9 +102,9 @@ def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
     pack = Pack(tiny, TASKS["classify"], jobs, 3)
     pack.admit(0, 0)
     pack.admit(1, 1)
-    before = jax.tree.map(np.array, pack.state)
+    before = jax.tree.map(np.array, pack.learners)
     assert pack.tick() == [0]
-    after = jax.tree.map(np.array, pack.state)
+    after = jax.tree.map(np.array, pack.learners)
     changed = jax.tree.map(lambda a, b: [bool((a[k] != b[k]).any()) for k in range(3)], before, after)
     found = jax.tree.leaves(changed, is_leaf=lambda x: isinstance(x, list))
     assert any(slot[0] for slot in found)

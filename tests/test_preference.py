@@ -153,7 +153,7 @@ def test_loss_and_gradient_equal_torch(targets: tuple[str, ...], teller: Backbon
     loss, grads = by_torch(teller_dir, tmp_path / "adapter", job.train, 0.3)
     pack = Pack(teller, DPO, [job], 1)
     pack.admit(0, 0)
-    (mine,), found = pack.programs.gradient(teller.params, teller.unrolled, pack.state, pack._next()[1])
+    (mine,), found = pack.programs.gradient(teller.params, teller.unrolled, pack.learners, pack._next()[1])
     np.testing.assert_allclose(mine, loss, atol=1e-4)
     states = pack.layout.unstack(job.adapter, jax.tree.map(lambda leaf: np.asarray(leaf[0]), found), teller.sites)["lora"]
     slopes = mapped(job.adapter, lambda site, name, leaf: states[site][0][name])

@@ -21,7 +21,7 @@ from tokenizers_of_all_kinds import EXTRA, KIND_OF, PLACES, Made, directories, w
 
 from graftax import Generator, GraftaxError, load_backbone
 from graftax.models.backbone import Backbone
-from graftax.models.registry import FAMILIES
+from graftax.models.family_registry import FAMILIES
 from graftax.models.tokenizer_classes import TOKENIZER_CLASSES
 from graftax.models.tokenizer_files import TokenizerFiles
 from graftax.models.tokens import Tokenizer

@@ -177,17 +177,19 @@ class Budgeted(AdaLoRA):
 
     def revise(self, trainable: AtSites, fixed: AtSites, grads: AtSites, step: jax.Array) -> tuple[AtSites, AtSites]:
         seen = {name: _averaged(leaves, fixed[name], grads[name], step) for name, leaves in trainable.items()}
-        scores = {name: _importance(at) for name, at in seen.items()}
-        ranked = jnp.sort(jnp.concatenate([jnp.where(at["own"], scores[name], jnp.inf).ravel() for name, at in seen.items()]))
-        gone = sum(jnp.sum((at["falls"] > 0) & (at["falls"] <= step)) for at in seen.values())
+        scores = {name: _importance(leaves) for name, leaves in seen.items()}
+        ranked = jnp.sort(
+            jnp.concatenate([jnp.where(leaves["own"], scores[name], jnp.inf).ravel() for name, leaves in seen.items()])
+        )
+        gone = sum(jnp.sum((leaves["falls"] > 0) & (leaves["falls"] <= step)) for leaves in seen.values())
         threshold = jnp.where(gone > 0, ranked[jnp.maximum(gone - 1, 0)], -jnp.inf)
         moved, known = {}, {}
-        for name, at in seen.items():
-            until = at["until"][..., None]
-            due = ((step < until) & (step % at["every"][..., None] == 0)) | (step == until)
-            left = jnp.where(due, at["own"] & (scores[name] > threshold), at["left"])
+        for name, leaves in seen.items():
+            until = leaves["until"][..., None]
+            due = ((step < until) & (step % leaves["every"][..., None] == 0)) | (step == until)
+            left = jnp.where(due, leaves["own"] & (scores[name] > threshold), leaves["left"])
             e = jnp.where((due | (step > until)) & ~left, 0.0, trainable[name]["e"])
-            moved[name], known[name] = {**trainable[name], "e": e}, {**at, "left": left}
+            moved[name], known[name] = {**trainable[name], "e": e}, {**leaves, "left": left}
         return moved, known
 
     def settled(self, trainable: Leaves, fixed: Leaves) -> Leaves:

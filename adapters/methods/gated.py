@@ -39,7 +39,7 @@ GATE = ("gate", "gate_bias")  # leaves
 class Gated(Method):
     """What the gated methods have in common; the other base class is the plain method."""
 
-    placed: ClassVar[bool] = True
+    reads_positions: ClassVar[bool] = True
     whole_text: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False
     virtual: ClassVar[bool] = False  # its files have a tensor for each layer

@@ -38,7 +38,7 @@ class DiReFT(Method):
     count: ClassVar[str] = "2rd + r"
     acts_on: ClassVar[tuple[str, ...]] = ("stream",)
     padded: ClassVar[dict[str, int]] = {"r": 0, "w": 0, "b": 0}
-    placed: ClassVar[bool] = True
+    reads_positions: ClassVar[bool] = True
 
     r: Size = 8  # rank
     prefix_positions: Count = 0  # how many of a text's first tokens are changed, and

@@ -24,7 +24,7 @@ from ...errors import GraftaxError
 from ...typed import Count
 from ..method import Leaves, Method, zeros
 from ..sites import LM_HEAD, Site, TableWeights
-from .sparse import places
+from .sparse import counted_from_one
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TrainableTokens(Method):
         return {"rows": _table(site.weights())[np.array(self.ids)]}
 
     def fixed(self, site: Site) -> Leaves:
-        return {"ids": places(np.array(self.ids))}
+        return {"ids": counted_from_one(np.array(self.ids))}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"rows": zeros(size, _shape(site)[1])}, {"ids": np.zeros(size, np.int32)}

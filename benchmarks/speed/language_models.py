@@ -118,7 +118,7 @@ def our_step(folder: str) -> Work:
     while True:
         began = time.perf_counter()
         pack.tick()
-        jax.block_until_ready(pack.state.step)
+        jax.block_until_ready(pack.learners.step)
         yield {"seconds": time.perf_counter() - began}
 
 

@@ -1,7 +1,7 @@
 """An adapter's directory of PEFT's own: which methods it holds, what it is for, and whom.
 
-`config.py` has the rule for reading its config; what becomes a method's fields is read by the method's dialect (`dialect.py`).
-What PEFT's options train beside the method is read by `beside.py`, and an adapter of a bare model by `bare.py`.
+`shared_keys.py` has the rule for reading its config; what becomes a method's fields is read by the method's dialect
+(`dialect.py`). What PEFT's options train beside the method is read by `beside.py`, and an adapter of a bare model by `bare.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ...methods.head import Head
 from ...task_words import task_in_peft
 from . import bare as peft_bare
 from . import beside as peft_beside
-from .config import PROMPT_TYPES, refuse_leftovers
 from .dialect import MODEL_PREFIX
-from .dialects import dialect_for
+from .dialect_table import dialect_for
+from .shared_keys import PROMPT_TYPES, refuse_leftovers
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone

@@ -15,8 +15,8 @@ from ...methods.hra import HRA
 from ...methods.oft import OFT
 from ...methods.road import RoAd
 from ...sites import Site
-from .config import read_targets, targets_of
 from .dialect import Dialect
+from .shared_keys import read_targets, targets_of
 
 
 class OFTDialect(Dialect):

@@ -16,10 +16,10 @@ from ...methods.lokr import LoKr
 from ...methods.lycoris import Lycoris
 from ...methods.miss import MiSS
 from ...methods.shira import SHiRA
-from ...methods.sparse import places
+from ...methods.sparse import counted_from_one
 from ...sites import Site
-from .config import read_targets, targets_of
 from .dialect import Dialect
+from .shared_keys import read_targets, targets_of
 
 
 class LycorisDialect(Dialect):
@@ -194,7 +194,7 @@ class SHiRADialect(Dialect):
         (row, column), (rows, out) = tensors["shira_indices"], site.shape
         if row.min() < 0 or row.max() >= out or column.min() < 0 or column.max() >= rows:
             raise GraftaxError(f"shira: {site.path} is [{out}, {rows}], and shira_indices point outside.")
-        return {"entries": tensors["shira_weight"], "place": places(row.astype(np.int64) * rows + column)}
+        return {"entries": tensors["shira_weight"], "place": counted_from_one(row.astype(np.int64) * rows + column)}
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return {

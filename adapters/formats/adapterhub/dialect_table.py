@@ -33,7 +33,7 @@ from ...methods.lora import LoRA
 from ...methods.prefix import Prefix
 from ...methods.prompt import PromptTuning
 from ...sites import Site
-from ..peft import config as peft
+from ..peft.shared_keys import refuse_leftovers
 from .bottlenecks import BottleneckDialect, CompacterDialect, read_bottleneck
 from .dialect import AtSites, Context, Dialect, Tensors
 from .loras import IA3Dialect, LoRADialect, read_lora
@@ -138,7 +138,7 @@ def read_methods(config: dict[str, Any], context: Context, faulty_scale: bool = 
     dialect = _READERS[kind](config, context)
     if has_gates:
         dialect = _read_gates(dialect, config)
-    peft.refuse_leftovers(config, context.where, _NEUTRAL)
+    refuse_leftovers(config, context.where, _NEUTRAL)
     return [dialect]
 
 
