@@ -34,6 +34,9 @@ EACH, MEAN = (
     )
 )
 SHARED = "tests/test_contract_predictions.py::test_texts_may_share_a_row"
+OUTPUTS, OWN_HEADS = "tests/test_outputs.py", "tests/test_own_heads.py::test_own_head_has_transformers_logits"
+TWO_TEXTS = "tests/test_encoder_decoders.py::test_equals_transformers"
+WRITTEN = "tests/test_generation.py::test_greedy_equals_transformers"
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
 
 MUTATIONS = [
@@ -96,8 +99,8 @@ MUTATIONS = [
     Mutation("train/pack.py", "float(loss) * len(planned.items)", "float(loss) * job.shape.items", ANSWERS),
     Mutation(
         "train/pack.py",
-        'self.state, self.best = arrays["state"], arrays["best"]',
-        'self.state = arrays["state"]',
+        'self.learners, self.best = arrays["state"], arrays["best"]',
+        'self.learners = arrays["state"]',
         f"{VALIDATION}::test_the_best_epoch_outlasts_a_stop",
     ),
     Mutation("train/queue.py", '= facts["waiting"], ', "= self.waiting, ", RESUMED),
@@ -129,6 +132,11 @@ MUTATIONS = [
         "rewards[1::2] - rewards[::2]",
         PREFERENCE,
     ),
+    # -- labels and outputs, where their items lie
+    Mutation("tasks/outputs.py", "laid[row, begin : begin +", "laid[row, :", OUTPUTS),
+    Mutation("tasks/outputs.py", "outputs[row, begin : begin +", "outputs[row, :", OUTPUTS),
+    Mutation("tasks/outputs.py", "if first.ndim else k]", "if first.ndim else i]", OUTPUTS),
+    Mutation("tasks/outputs.py", "segments[..., None] == texts", "segments[..., None] >= texts", "tests/test_preference.py"),
     # -- batches
     Mutation("data/batches.py", "taken + length <=", "taken + length <", BATCHES),
     Mutation("data/batches.py", "default_rng([seed, epoch])", "default_rng(seed)", BATCHES),
@@ -152,6 +160,16 @@ MUTATIONS = [
     Mutation("models/decoder.py", "< c.window", "<= c.window", MASKS),
     Mutation("models/encoder.py", "own = segments[:, :, None] ==", "own = segments[:, :, None] >=", MASKS),
     Mutation("models/encoder.py", "View(mask[:, None],", "View(jnp.ones_like(mask)[:, None],", MASKS),
+    Mutation("models/encoder_decoder.py", "sight & (positions[:, None] <= positions[:, :, None])", "sight", TWO_TEXTS),
+    Mutation(
+        "models/encoder_decoder.py",
+        "view.source.mask, None, calls)",
+        "jnp.ones_like(view.source.mask), None, calls)",
+        TWO_TEXTS,
+    ),
+    Mutation("models/decoder.py", "jnp.argmax(mask[:, ::-1], axis=1)", "jnp.argmax(mask, axis=1)", OWN_HEADS),
+    Mutation("models/decoder.py", "cache.ends + 1, cache.called", "cache.ends, cache.called", WRITTEN),
+    Mutation("models/decoder.py", "-1), axis=1) + 1", "-1), axis=1)", WRITTEN),
     Mutation(
         "adapters/methods/prefix.py",
         '{"mask": np.zeros(size, bool)}',
@@ -222,6 +240,33 @@ MUTATIONS = [
         "there[:offset]",
         "there",
         "tests/test_resuming.py::test_lines_behind_the_checkpoint_are_written_again",
+    ),
+    # -- answers of many rows, and of rows that use several adapters
+    Mutation(
+        "serve/predictor.py",
+        "zip(chunk, compute",
+        "zip(sorted(chunk), compute",
+        "tests/test_serving.py::test_many_rows_in_their_order",
+    ),
+    Mutation(
+        "adapters/fitting.py",
+        "backbone.processor.max_length - virtual",
+        "backbone.processor.max_length",
+        "tests/test_serving.py::test_texts_of_every_length",
+    ),
+    Mutation("adapters/graft.py", "* (each - y)", "* each", "tests/test_composition.py::test_the_formula_at_a_site"),
+    # -- what a benchmark counts, and how many train at once
+    Mutation(
+        "benchmarks/trainer.py",
+        '"flops": cost.flops * steps,',
+        '"flops": cost.flops,',
+        "tests/test_bench.py::test_what_a_training_has_cost",
+    ),
+    Mutation(
+        "train/pack_size.py",
+        "if seconds / _WAITING > best",
+        "if seconds > best",
+        "tests/test_packs.py::test_a_larger_pack_must_be_worth_it",
     ),
     # -- the bank
     Mutation(
