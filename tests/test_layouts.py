@@ -59,5 +59,5 @@ def test_a_layer_that_is_filled_is_not_trained(tiny: Backbone) -> None:
     pack.admit(0, 0)
     for _ in range(2):
         pack.tick()
-    (change,) = np.asarray(pack.state.trainable["layers.query"]["bitfit"]["bias"])
+    (change,) = np.asarray(pack.learners.trainable["layers.query"]["bitfit"]["bias"])
     assert [bool(layer.any()) for layer in change] == [True, False]
