@@ -198,7 +198,8 @@ class _SiteCall:
         for method, state in methods:
             if self.kind in method.through_weights:
                 weights = _in_float32(method.merge, weights, state, like=weights)
-            entering = _in_float32(method.pre, state, entering, like=entering)
+            else:
+                entering = _in_float32(method.pre, state, entering, like=entering)
         y = inner(weights, entering, *rest)
         for method, state in methods:
             if self.kind not in method.through_weights:

@@ -38,7 +38,7 @@ from .processor import Processor
 from .quantised import dense
 
 _UNROLLED = 12  # layers at most
-Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each row uses; None: the state is one adapter's
+Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch row uses; None: the state is one adapter's
 
 
 class Logits(NamedTuple):
@@ -230,11 +230,11 @@ class Backbone(Shown):
             raise GraftaxError(f"adapters have no head on a backbone of type {self.family.model_types[0]}.")
         if tokens:
             return Head(site=TOKENS, labels=labels, modules=(self.family.head.tokens,), dropout=dropout)
-        layout = self.family.head
-        hidden, modules = layout.hidden, layout.modules
-        if layout.pooler and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
-            hidden, modules = "tanh", (layout.pooler, *modules)
-        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=layout.bias)
+        its = self.family.head
+        hidden, modules = its.hidden, its.modules
+        if its.pooler and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
+            hidden, modules = "tanh", (its.pooler, *modules)
+        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=its.bias)
 
     @shaped
     def encode(self, params: Any, state: State, inputs: Inputs, slots: Slots = None, **options: Any) -> Any:
@@ -264,7 +264,7 @@ class Backbone(Shown):
     ) -> Logits:
         """Logits of the heads in `state`. Pure; meant to be traced.
 
-        `state` is one adapter's tree, or a bank's with `slots`: the slot of each row, or a `Mix`.
+        `state` is one adapter's tree, or a bank's with `slots`: the slot of each batch row, or a `Mix`.
         `key`: for dropout, in training. `layers`: this backbone's, for training (`Encoder.__call__` says why).
         Only the pooled position of the last layer is computed, where neither a head nor a method reads the others.
         """
@@ -303,14 +303,14 @@ class Backbone(Shown):
     def prefill(
         self, params: Any, layers: Any, state: State, inputs: Inputs, slots: Slots = None, *, columns: int
     ) -> tuple[Float[Array, "rows vocabulary"], Any]:
-        """`Decoder.prefill`: logits behind each row's last token, and a cache with room for `columns` tokens."""
+        """`Decoder.prefill`: logits behind each batch row's last token, and a cache with room for `columns` tokens."""
         return nnx.merge(self.graphdef, params).prefill(inputs, self._grafts(state, slots), layers, columns)
 
     @shaped
     def step(
         self, params: Any, layers: Any, state: State, ids: Int[AnyArray, " rows"], cache: Any, slots: Slots = None
     ) -> tuple[Float[Array, "rows vocabulary"], Any]:
-        """`Decoder.step`: logits behind one more token of each row, and the cache with it."""
+        """`Decoder.step`: logits behind one more token of each batch row, and the cache with it."""
         return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -335,7 +335,7 @@ def expect_backbone(value: Any) -> None:
 
 
 def _of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
-    """Logits of two kinds of head where every row has at most one of them: the other's, of an empty slot, are zero."""
+    """Logits of two kinds of head. Each batch row has at most one of them: the other's, of an empty slot, are zero."""
     if a is None or b is None:
         return a if b is None else b
     wide = max(a.shape[-1], b.shape[-1])

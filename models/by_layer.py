@@ -54,11 +54,11 @@ def stacked(tree: Any) -> Any:
 def apart(tree: Any) -> tuple[Any, ...]:
     """The weights of each layer: the same memory, however they are held."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_by_layer)
-    alone = zip(*(leaf.each if _is_by_layer(leaf) else _rows(leaf) for leaf in leaves), strict=True)
+    alone = zip(*(leaf.each if _is_by_layer(leaf) else _views(leaf) for leaf in leaves), strict=True)
     return tuple(jax.tree.unflatten(treedef, layer) for layer in alone)
 
 
-def _rows(array: jax.Array) -> Any:
+def _views(array: jax.Array) -> Any:
     """Parts of an array in the memory of a CPU, without a copy."""
     return jax.device_put(list(np.asarray(array)), may_alias=True)
 

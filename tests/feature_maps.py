@@ -53,7 +53,7 @@ def torch_layer(weights: ConvWeights) -> torch.nn.Conv2d:
     layer: Any = torch.nn.Conv2d(
         channels * geometry.groups, out, (height, width), geometry.stride, (top, left), geometry.dilation, geometry.groups
     )
-    layer.weight.data = torch.tensor(np.asarray(weights.kernel).transpose(3, 2, 0, 1))
+    layer.weight.data = torch.tensor(np.asarray(weights.kernel).transpose(3, 2, 0, 1)).contiguous()
     layer.bias.data = torch.tensor(np.asarray(weights.bias))
     return layer
 

@@ -34,7 +34,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.generation import Rules
 from graftax.models.inputs import TextInputs
 from graftax.serve import evaluate_generation
-from graftax.serve.choice import Kind, Settings, choose
+from graftax.serve.choice import Needs, Settings, choose
 
 STORIES = SHARED / "backbones" / "stories260K"
 PROMPTS = ["the early bird", "a", "one, two, three, four, five"]
@@ -210,7 +210,7 @@ def test_draws_follow_transformers_filters(options: dict[str, Any]) -> None:
     count = 4000
     rows = [Sampling(seed=i, **options).under(Rules()) for i in range(count)]
     wide = jnp.broadcast_to(logits, (count, 24))
-    drawn = choose(Kind.of(rows), wide, Settings.of(rows, count), jnp.zeros((count, 24), bool), jnp.zeros(count, jnp.int32))
+    drawn = choose(Needs.of(rows), wide, Settings.of(rows, count), jnp.zeros((count, 24), bool), jnp.zeros(count, jnp.int32))
     seen = np.bincount(np.asarray(drawn), minlength=24) / count
     assert not seen[expected == 0].any()
     np.testing.assert_allclose(seen, expected, atol=0.03)

@@ -15,7 +15,7 @@ from refusals import refused
 from graftax import large
 from graftax.data.batches import Shape
 from graftax.data.columns import Columns, read_fields
-from graftax.data.picture_cells import Picture
+from graftax.data.picture_values import Picture
 from graftax.data.sources import source_of
 from graftax.models.pictures import Pictures
 from graftax.models.preparation import Preparation

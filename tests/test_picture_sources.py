@@ -16,7 +16,7 @@ from PIL import Image
 from refusals import refused
 
 from graftax.cli.arguments import read_val
-from graftax.data.picture_cells import picture_of
+from graftax.data.picture_values import picture_of
 from graftax.data.sources import Source, expect_rows, name_of, read_file, source_of
 from graftax.data.values import class_of
 

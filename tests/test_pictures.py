@@ -1,4 +1,4 @@
-"""Pictures: what a cell may hold, pixels against Pillow's and transformers', and whatever may be wrong with a file."""
+"""Pictures: what a value may be, pixels against Pillow's and transformers', and whatever may be wrong with a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from refusals import refused
 from transformers.image_transforms import convert_to_rgb
 
-from graftax.data.picture_cells import Picture, picture_of, without_warnings
+from graftax.data.picture_values import Picture, picture_of, without_warnings
 from graftax.data.sources import source_of
 from graftax.data.values import Unreadable
 
@@ -50,11 +50,11 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-# -- what a cell may hold ---------------------------------------------------------------------------------------------
+# -- what a value may be -----------------------------------------------------------------------------------------------
 
 
 def test_one_picture_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path, absolute or relative to its rows; bytes; a cell of `datasets`; a Pillow image; arrays: the same pixels."""
+    """A path, absolute or relative to its rows; bytes; what `datasets` keeps; a Pillow image; arrays: the same pixels."""
     array = noise(5, 7, 3)
     image = Image.fromarray(array)
     (tmp_path / "there").mkdir()

@@ -21,7 +21,7 @@ from of_texts import read_examples
 from refusals import refused
 from tiny import write_jsonl
 
-from graftax.data.labels import in_order, key_of
+from graftax.data.labels import in_order, normal_form
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
@@ -329,7 +329,7 @@ def test_data_frames(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "a.csv")
     for data in (frame, tmp_path / "a.csv"):
         assert read_examples(data, Columns(), "classify").labels == ("y", "x", "y")
-        assert tuple(map(key_of, read_examples(data, Columns(label="number"), "classify").labels or ())) == ("1", "0", "2")
+        assert tuple(map(normal_form, read_examples(data, Columns(label="number"), "classify").labels or ())) == ("1", "0", "2")
         assert read_examples(data, Columns(label="number"), "regress").labels == (1.0, 0.0, 2.0)
     assert read_examples(frame, Columns(text="words", label="tags"), "tag").labels == (["O"], ["O", "B"], ["B"])
     frame["label"] = ["y", None, "x"]
