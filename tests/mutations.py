@@ -106,8 +106,8 @@ MUTATIONS = [
     Mutation("train/queue.py", '= facts["waiting"], ', "= self.waiting, ", RESUMED),
     Mutation("train/queue.py", 'self.history = facts["history"]', "pass", RESUMED),
     # -- what frozen layers make of items, kept
-    Mutation("train/features.py", "made[row, begin : begin +", "made[row, :", f"{FEATURES}[probe-tokens]"),
-    Mutation("train/features.py", "hidden[row, begin : begin +", "hidden[row, :", f"{FEATURES}[probe-tokens]"),
+    Mutation("train/features.py", "made[batch_row, begin : begin +", "made[batch_row, :", f"{FEATURES}[probe-tokens]"),
+    Mutation("train/features.py", "hidden[batch_row, begin : begin +", "hidden[batch_row, :", f"{FEATURES}[probe-tokens]"),
     Mutation("train/features.py", "else made[k]", "else made[0]", f"{FEATURES}[probe]"),
     Mutation("train/features.py", "hidden[k] = ", "hidden[0] = ", f"{FEATURES}[probe]"),
     Mutation(
@@ -133,8 +133,8 @@ MUTATIONS = [
         PREFERENCE,
     ),
     # -- labels and outputs, where their items lie
-    Mutation("tasks/outputs.py", "laid[row, begin : begin +", "laid[row, :", OUTPUTS),
-    Mutation("tasks/outputs.py", "outputs[row, begin : begin +", "outputs[row, :", OUTPUTS),
+    Mutation("tasks/outputs.py", "laid[batch_row, begin : begin +", "laid[batch_row, :", OUTPUTS),
+    Mutation("tasks/outputs.py", "outputs[batch_row, begin : begin +", "outputs[batch_row, :", OUTPUTS),
     Mutation("tasks/outputs.py", "if first.ndim else k]", "if first.ndim else i]", OUTPUTS),
     Mutation("tasks/outputs.py", "segments[..., None] == texts", "segments[..., None] >= texts", "tests/test_preference.py"),
     # -- batches
