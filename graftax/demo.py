@@ -1,8 +1,8 @@
 """`graftax demo`: what graftax is for, on real weights and eight small businesses, in under a minute on two cores.
 
-Trains a linear probe and a LoRA adapter for each business, measures both on the fixed test rows and puts the LoRA adapters on a
-hub. Then a new process looks there for what fits the backbone, loads the eight, and answers one batch in which neighbouring rows
-use different ones.
+Trains a linear probe and a LoRA adapter for each business, measures both on the fixed test rows and puts the LoRA adapters on
+a hub. Then a new process looks there for what fits the backbone, loads the eight, and answers one batch in which neighbouring
+rows use different ones.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .notes import silenced
 
 if TYPE_CHECKING:
     from .adapters.method import Method
-    from .models.backbone import Backbone
     from .hub.hub import Hub
+    from .models.backbone import Backbone
     from .train.recipe import Recipe
     from .train.result import Result
 
@@ -95,13 +95,13 @@ def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[s
     for name in loras:
         scores = {}
         # swapped in one after another: what the first compiles serves all
-        for kind, made in (("LoRA", loras), ("probe", probes)):
+        for method, made in (("LoRA", loras), ("probe", probes)):
             predictor.load("measured", made[name].directory)
             measured = measure(predictor, "measured", DOMAINS / "test" / f"{name}.csv")
-            scores[kind] = measured.metrics["accuracy"]
-            if kind == "LoRA":
+            scores[method] = measured.metrics["accuracy"]
+            if method == "LoRA":
                 hub.record(hub.push(f"demo/{name}", made[name].directory), measured)
-        means = {kind: mean + scores[kind] / len(loras) for kind, mean in means.items()}
+        means = {method: mean + scores[method] / len(loras) for method, mean in means.items()}
         extra = read_object(loras[name].directory / "graftax.json")
         size = sum(file.stat().st_size for file in loras[name].directory.iterdir())
         rows = len(read_file(DOMAINS / f"{name}.csv").rows)
