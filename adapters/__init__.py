@@ -26,6 +26,7 @@ from .methods.loha import LoHa
 from .methods.lokr import LoKr
 from .methods.lora import LoRA
 from .methods.lora_fa import LoRAFA
+from .methods.method_registry import METHODS
 from .methods.miss import MiSS
 from .methods.oft import OFT
 from .methods.p_tuning import PTuning
@@ -33,7 +34,6 @@ from .methods.prefix import Prefix
 from .methods.prompt import PromptTuning
 from .methods.randlora import RandLoRA
 from .methods.reft import DiReFT, LoReFT
-from .methods.registry import METHODS
 from .methods.road import RoAd
 from .methods.shira import SHiRA
 from .methods.trainable_tokens import TrainableTokens

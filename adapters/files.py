@@ -32,12 +32,12 @@ from .formats import adapterhub
 from .formats.peft import beside as peft_beside
 from .formats.peft import reading as peft_reading
 from .formats.peft import writing as peft_writing
-from .formats.peft.config import check_config
-from .formats.peft.dialects import dialect_of
+from .formats.peft.dialect_table import dialect_of
+from .formats.peft.shared_keys import check_config
 from .located import find_adapter
 from .method import Method
 from .methods.head import Head
-from .methods.registry import method_class
+from .methods.method_registry import method_class
 from .task_words import words_for
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Bac
         parameters=adapter.parameters,
         metrics=dict(adapter.metrics),
         recipe=dict(adapter.recipe),
+        data=adapter.data,
+        parents=adapter.parents,
         sha256=hashlib.sha256(data).hexdigest(),
     )
     if config["peft_type"] != "GRAFTAX":  # PEFT's words say less than our fields; ours hold while its file is as written here
@@ -171,6 +173,9 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
         fingerprint=fingerprint if fingerprint == backbone.fingerprint else None,
         metrics={name: math.nan if value is None else value for name, value in facts.metrics.items()},
         recipe=dict(facts.recipe),
+        data=facts.data,
+        parents=facts.parents,
+        source=facts.sha256,
     )
     return adapter.finished()
 

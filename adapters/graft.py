@@ -1,18 +1,33 @@
 """How an adapter acts in a forward pass: the object a backbone asks at every site.
 
-    state[site name][method key][leaf]      leaves of a site in a stack of layers have a leading layer axis
+An adapter's arrays come to a forward pass as a tree, its *state*:
+
+    state[site name][method key][leaf name]        leaves of a site in a stack of layers have a leading layer axis
 
 The state of a LoRA of rank 4 on the queries of two layers of width 32, with a linear head for three classes:
 
     {"layers.query": {"lora": {"a": [2, 4, 32], "b": [2, 4, 32], "scale": [2], "dropout": [2]}},
      "head.pooled": {"head:none": {"kernel": [3, 32], "bias": [3], "dropout": []}}}
 
-The same code runs in three modes. *Plain*: one adapter for the whole batch. *Packed*: plain, under `vmap` over adapters.
-*Mixed rows*: the leaves carry a slot axis after the layer axis, `slots [rows]` names the slot of every row, and each site
-gathers its rows' leaves and calls the methods once per row under `vmap`. The gather is per sequence, never one-hot (a NaN in an
-unused slot must not cross), and takes layer and slot at once (a slice of the layer would copy the whole bank). Frozen weights
-stay outside that `vmap`, so their matrix product is one product for the whole batch. Where a row uses several adapters
-(`Mix`), a method is called once for each, and what they make of the site is averaged; see `serve/composition.py`.
+A backbone is given it as `Grafts`, takes the `SiteCalls` of each layer from them, and asks those wherever a method may act.
+With the frozen module `self.query`,
+
+    calls.linear("layers.query", x, self.query)
+
+is what that module makes of x, changed by the methods that the state holds under that name; without any it is that alone.
+
+The same code runs in three modes:
+
+- *Plain*: one adapter for the whole batch. The leaf "a" comes to the methods of a layer as `[4, 32]`.
+- *Packed*: plain, under a `vmap` over adapters (`train/step.py`), of which nothing here knows.
+- *Mixed rows*: every batch row may use another adapter. The leaves have an axis of slots behind that of layers, "a" in a bank
+  of eight is `[2, 8, 4, 32]`, and `slots [rows]` says which slot each batch row uses. With slots [5, 0, 5] a layer's "a" is
+  gathered as `[3, 4, 32]`, and the methods are called once for each batch row, under `vmap`.
+
+The gather is of whole leaves, never a product with ones and zeros (a NaN in a slot that no batch row uses must not cross), and
+takes layer and slot at once (a slice of the layer would copy the whole bank). Frozen weights stay outside that `vmap`, so their
+matrix product is one product for the whole batch. Where a batch row uses several adapters (`Mix`), a method is called once for
+each, and what they make of the site is averaged; see `serve/composition.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +43,8 @@ import jax.numpy as jnp
 
 from ..shapes import AnyArray
 from .method import Leaves, Method
-from .methods.registry import method_of
-from .sites import Entry, KeyValue, NextNorm, Place
+from .methods.method_registry import method_of
+from .sites import Entry, KeyValue, NextNorm, TextPosition
 from .structure import NO_SITES, Cut, Structure
 
 State = dict[str, dict[str, Leaves]]
@@ -44,7 +59,11 @@ class Module(Protocol):
 
 
 class Mix(NamedTuple):
-    """The adapters of every row, where a row may use several: stages, each a weighted mean of terms."""
+    """The adapters of every batch row, where one may use several: stages, one behind another, each a weighted mean of terms.
+
+    A batch row that asks for the mean of the adapters in slots 2 and 3, and behind that for the one in slot 5, has
+    slots [[2, 3], [5, 0]] and weights [[0.5, 0.5], [1.0, 0.0]].
+    """
 
     slots: Any  # int32 [rows, stages, terms]
     weights: Any  # float32 [rows, stages, terms], or [rows, stages, terms, tokens] where they differ by token
@@ -57,30 +76,30 @@ SINGLE = ("attention", "input")
 
 @dataclass(frozen=True)
 class SiteCalls:
-    """What the adapters do at the sites of one layer (or outside the layers).
+    """What the adapters do at the sites of one layer, or at those outside the layers.
 
-    `tower`: of an encoder-decoder the one that asks, by the names that its sites have within it.
-    `mixed`: leaves have a leading rows axis; with `weights` (`Mix.weights`) axes of rows, stages and terms.
-    `place`: where the tokens are that a layer is given, for methods that are `placed`; with `weights` by adapter too.
+    There is a method for each kind of site. It is given the site's name and what the table in `sites.py` calls x, and returns
+    what the backbone goes on with.
     """
 
-    state: State
-    tower: str = ""
-    mixed: bool = False
-    key: jax.Array | None = None
-    weights: jax.Array | None = None
-    place: Place | None = None
+    state: State  # of this layer: its leaves have no layer axis
+    tower: str = ""  # of an encoder-decoder the one that asks, by the names that its sites have within it
+    mixed: bool = False  # whether leaves have a leading axis of batch rows; with `shares` those of batch rows, stages and terms
+    key: jax.Array | None = None  # a PRNG key, in training with dropout
+    shares: jax.Array | None = None  # `Mix.weights`, where a batch row may use several adapters
+    #: of the tokens that the layer is given, for methods that ask (`Method.reads_positions`); with `shares` by adapter too
+    text_position: TextPosition | None = None
 
-    def over(self, place: Place) -> SiteCalls:
-        """The same for the tokens at these places, `[rows, tokens]` or as `text` gives them."""
-        if self.weights is not None:
-            lead = self.weights.shape[:3]
-            spread = (array if array.ndim > 2 else array[:, None, None] for array in place)
-            place = Place(*(jnp.broadcast_to(array, (*lead, array.shape[-1])) for array in spread))
-        return replace(self, place=place)
+    def over(self, text_position: TextPosition) -> SiteCalls:
+        """The same for tokens that lie so in their texts: arrays of `[rows, tokens]`, or what `text` gives."""
+        if self.shares is not None:
+            lead = self.shares.shape[:3]
+            spread = (array if array.ndim > 2 else array[:, None, None] for array in text_position)
+            text_position = TextPosition(*(jnp.broadcast_to(array, (*lead, array.shape[-1])) for array in spread))
+        return replace(self, text_position=text_position)
 
     def held(self, name: str) -> dict[str, Leaves]:
-        """What acts at a site, by method key."""
+        """What acts at a site: the leaves of each method there, by the method's key."""
         return self.state.get(f"{self.tower}.{name}" if self.tower else name, {})
 
     def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
@@ -104,7 +123,7 @@ class SiteCalls:
         return self._site("projection", name, module.weights(), _given, x, y) if self.projects(name) else y
 
     def branch(self, name: str, x: jax.Array, y: jax.Array, norm: Module | None = None) -> jax.Array:
-        """`norm`: where one is behind the residual sum."""
+        """What a residual branch adds to the stream x, of what it has made, y; `norm`: the module behind their sum, if any."""
         frozen = NextNorm(None, _given) if norm is None else NextNorm(norm.weights(), norm.compute)
         return self._site("branch", name, frozen, _given, x, y)
 
@@ -117,8 +136,8 @@ class SiteCalls:
     def input(self, name: str, ids: jax.Array, y: Entry) -> Entry:
         return self._site("input", name, None, _given, ids, y)
 
-    def text(self, name: str, ids: jax.Array, y: Place) -> Place:
-        """With `weights` what each of a row's adapters makes of it: `[rows, stages, terms, tokens]`."""
+    def text(self, name: str, ids: jax.Array, y: TextPosition) -> TextPosition:
+        """With `shares` what each of a batch row's adapters makes of it: arrays of `[rows, stages, terms, tokens]`."""
         return self._site("text", name, None, _given, ids, y)
 
     def head(self, name: str, features: jax.Array) -> jax.Array | None:
@@ -126,71 +145,87 @@ class SiteCalls:
         return self._site("head", name, None, _given, features, None) if self.held(name) else None
 
     def _site(self, kind: str, name: str, frozen: Any, compute: Callable, *args: Any) -> Any:
-        """The site's output: what `compute(frozen, *args)` becomes through the methods held there."""
+        """The site's output: what `compute(frozen, *args)` becomes through the methods held there, in the mode at hand."""
         states, site = self.held(name), _SiteCall(kind, name, frozen, compute, self.key)
         if not (states and self.mixed):
-            return site.alone(states, self.place, *args)
-        if self.weights is None or kind == "head":
-            return jax.vmap(site.alone)(states, self.place, *args)
+            return site.alone(states, self.text_position, *args)
+        if self.shares is None or kind == "head":
+            return jax.vmap(site.alone)(states, self.text_position, *args)
         if kind == "text":  # what one adapter makes of it is none of the others' business
             each = jax.vmap(jax.vmap(site.alone, (0, None, None, None)), (0, None, None, None))
-            return jax.vmap(each)(states, self.place, *args)
-        return jax.vmap(site.staged)(states, self.place, self.weights, *args)
+            return jax.vmap(each)(states, self.text_position, *args)
+        return jax.vmap(site.staged)(states, self.text_position, self.shares, *args)
 
 
 @dataclass(frozen=True)
 class _SiteCall:
-    """One site in a forward pass: what `compute(frozen, *args)` becomes there, for the whole batch or for a row.
+    """One site in a forward pass: what `compute(frozen, *args)` becomes there, for the whole batch or for one batch row.
 
-    A step of that is called with its `inner`, the site as it is without the step: the frozen module, or the stage before.
+    Adapters are applied around one another. What each is applied to is a function `inner` of weights and arguments: of the
+    first the frozen module's `compute`, of the adapters of a later stage the site as the stage before has changed it.
     """
 
     kind: str
     name: str
-    frozen: Any
+    frozen: Any  # the weights there
     compute: Callable
     key: jax.Array | None
 
-    def alone(self, states: dict[str, Leaves], place: Place | None, *args: Any) -> Any:
-        """With one adapter."""
-        return self._changed(states, place, self.compute, self.frozen, *args)
+    def alone(self, states: dict[str, Leaves], text_position: TextPosition | None, *args: Any) -> Any:
+        """The site with one adapter, whose methods these are."""
+        return self._changed(states, text_position, self.compute, self.frozen, *args)
 
-    def staged(self, states: dict[str, Leaves], places: Place | None, shares: jax.Array, *args: Any) -> Any:
-        """With the adapters of a `Mix`: leaves have axes of stages and terms, as `shares`."""
+    def staged(self, states: dict[str, Leaves], text_positions: TextPosition | None, shares: jax.Array, *args: Any) -> Any:
+        """The site with the adapters of a `Mix`: the leaves have axes of stages and terms, as `shares` has."""
         site = self.compute
         for stage in range(len(shares)):
-            terms, here = jax.tree.map(lambda leaf, at=stage: leaf[at], (states, places))
+            terms, here = jax.tree.map(lambda leaf, stage=stage: leaf[stage], (states, text_positions))
             if self.kind in SINGLE:
-                first, place = jax.tree.map(lambda leaf: leaf[0], (terms, here))
-                site = partial(self._changed, first, place, site)
+                first, text_position = jax.tree.map(lambda leaf: leaf[0], (terms, here))
+                site = partial(self._changed, first, text_position, site)
             else:
                 site = partial(self._averaged, terms, here, shares[stage], site)
         return site(self.frozen, *args)
 
     def _changed(
-        self, states: dict[str, Leaves], place: Place | None, inner: Callable, weights: Any, x: Any, *rest: Any
+        self, states: dict[str, Leaves], text_position: TextPosition | None, inner: Callable, weights: Any, x: Any, *rest: Any
     ) -> Any:
-        """`inner(weights, x, *rest)` through the methods of one adapter, in the order of their keys."""
+        """What `inner(weights, x, *rest)` becomes through the methods of one adapter, in the order of their keys.
+
+        First each may change the weights or what enters, then `inner` computes, then each may change what leaves.
+        """
         methods, entering = [(method_of(key), states[key]) for key in sorted(states)], x
         for method, state in methods:
             if self.kind in method.through_weights:
                 weights = _in_float32(method.merge, weights, state, like=weights)
-            entering = _in_float32(method.pre, state, entering, like=entering)
+            else:
+                entering = _in_float32(method.pre, state, entering, like=entering)
         y = inner(weights, entering, *rest)
         for method, state in methods:
             if self.kind not in method.through_weights:
-                if method.placed and place is not None:
-                    state = {**state, **place._asdict()}
+                if method.reads_positions and text_position is not None:
+                    state = {**state, **text_position._asdict()}
                 act = method.project if self.kind == "projection" else method.apply
                 y = _in_float32(act, state, x, y, self.frozen, self._key(method), like=y)
         return y
 
     def _averaged(
-        self, states: dict[str, Leaves], places: Place | None, shares: jax.Array, inner: Callable, weights: Any, *args: Any
+        self,
+        states: dict[str, Leaves],
+        text_positions: TextPosition | None,
+        shares: jax.Array,
+        inner: Callable,
+        weights: Any,
+        *args: Any,
     ) -> Any:
-        """`inner(weights, *args)` with the mean of several adapters: y + sum_k share_k (y_k - y)."""
+        """What `inner(weights, *args)`, y, becomes with the mean of several adapters that make y_k of it.
+
+        That is y + sum_k share_k (y_k - y).
+        """
         y = inner(weights, *args)
-        each = jax.vmap(lambda state, place: self._changed(state, place, inner, weights, *args))(states, places)
+        each = jax.vmap(lambda state, text_position: self._changed(state, text_position, inner, weights, *args))(
+            states, text_positions
+        )
         return y + jnp.sum(_by_token(shares, y) * (each - y), axis=0).astype(y.dtype)
 
     def _key(self, method: Method) -> jax.Array | None:
@@ -199,17 +234,13 @@ class _SiteCall:
 
 @dataclass(frozen=True)
 class Grafts:
-    """An adapter, a pack's member or a bank, as a forward pass sees it.
+    """What a forward pass knows of adapters: of one, of one of a pack, or of a bank."""
 
-    `state` as above, of a backbone of that `structure`; `slots` for a bank: the slot of every row `[rows]`, or a `Mix`; `key`
-    a PRNG key in training with dropout; `tower`: of an encoder-decoder the one whose part this is (`within`).
-    """
-
-    state: State
-    structure: Structure = NO_SITES
-    slots: AnyArray | Mix | None = None
-    key: jax.Array | None = None
-    tower: str = ""
+    state: State  # as the module's docstring has it
+    structure: Structure = NO_SITES  # of the backbone whose sites the state names
+    slots: AnyArray | Mix | None = None  # of a bank: the slot that each batch row uses, int32 [rows], or a `Mix`
+    key: jax.Array | None = None  # a PRNG key, in training with dropout
+    tower: str = ""  # of an encoder-decoder: the one whose part this is (`within`)
 
     def within(self, tower: str) -> Grafts:
         """What acts in one tower of an encoder-decoder, which asks by the names that its sites have within it."""
@@ -228,12 +259,12 @@ class Grafts:
 
     @property
     def by_token(self) -> bool:
-        """Whether the adapters of a row differ by token, which then all must be computed."""
+        """Whether the adapters of a batch row differ by token. All of its tokens must be computed then."""
         return isinstance(self.slots, Mix) and self.slots.weights.ndim == 4
 
     @property
     def whole(self) -> bool:
-        """Whether a method reads whole texts, all of whose tokens the last layer must compute."""
+        """Whether a method reads whole texts. The last layer must compute all of their tokens then."""
         layered = (states for name, states in self._here().items() if self.structure.stacked(name))
         return self.by_token or any(method_of(key).whole_text for states in layered for key in states)
 
@@ -247,56 +278,67 @@ class Grafts:
         return {name: states for name, states in self.state.items() if self.structure.named[name].stack == stack}
 
     def unstacked(self, stack: str) -> list[State]:
-        """State of every adapted layer, for training; not of a bank. A split's derivative is one concatenation."""
+        """The state of every adapted layer by itself, for training; not of a bank.
+
+        Leaves are split and not indexed, because the derivative of a split is one concatenation.
+        """
         leaves, treedef = jax.tree.flatten(self._of(stack))
         split = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, [1] * self.adapted(stack))] for leaf in leaves]
         return [jax.tree.unflatten(treedef, parts) for parts in zip(*split, strict=True)]
 
     def layer(self, stack: str, index: jax.Array | int) -> State:
-        """State of one adapted layer, of a bank that of every row."""
-        at = index if self.slots is None else (index, self._used())
-        return jax.tree.map(lambda leaf: leaf[at], self._of(stack))
+        """The state of one adapted layer, counted from the first; of a bank that of every batch row."""
+        which = index if self.slots is None else (index, self._used())
+        return jax.tree.map(lambda leaf: leaf[which], self._of(stack))
 
     def calls(self, state: State, application: jax.Array | int) -> SiteCalls:
-        """The calls of one application of a layer."""
-        return self._calls(
-            state, None if self.key is None else jax.random.fold_in(self.key, jnp.asarray(application, jnp.uint32))
-        )
+        """The calls of one application of a layer, whose state this is."""
+        key = None if self.key is None else jax.random.fold_in(self.key, jnp.asarray(application, jnp.uint32))
+        return self._calls(state, key)
 
     def outside(self) -> SiteCalls:
-        """The calls outside the layers."""
+        """The calls of the sites outside the layers."""
         state = {name: states for name, states in self._here().items() if not self.structure.stacked(name)}
         if self.slots is not None:
-            state = {name: jax.tree.map(lambda leaf, at=self._used(name): leaf[at], states) for name, states in state.items()}
+            state = {
+                name: jax.tree.map(lambda leaf, used=self._used(name): leaf[used], states) for name, states in state.items()
+            }
         return self._calls(state, self.key)
 
     def _used(self, name: str | None = None) -> Any:
-        """The slots that the rows use at a site; a head is one adapter's."""
+        """The slots that the batch rows use at a site: of a `Mix` those of all terms, but at a head the one that answers."""
         if not isinstance(self.slots, Mix):
             return self.slots
         return self.slots.heads if name is not None and self.structure.named[name].kind == "head" else self.slots.slots
 
     def _calls(self, state: State, key: jax.Array | None) -> SiteCalls:
-        weights = self.slots.weights if isinstance(self.slots, Mix) else None
-        return SiteCalls(state, self.tower, self.slots is not None, key, weights)
+        shares = self.slots.weights if isinstance(self.slots, Mix) else None
+        return SiteCalls(state, self.tower, self.slots is not None, key, shares)
 
     @staticmethod
     def bare() -> SiteCalls:
+        """The calls where no adapter acts."""
         return SiteCalls({})
 
 
 def prepared(state: State, frozen: dict[str, Any], structure: Structure) -> State:
-    """What a bank holds of an adapter: its leaves as `Method.prepare` makes them, from the weights at each site."""
+    """What a bank holds of an adapter: its leaves as `Method.prepare` makes them with the frozen weights at each site."""
+    return {
+        name: {
+            method_key: _prepared_at(leaves, method_of(method_key), frozen[name], structure.stacked(name))
+            for method_key, leaves in methods.items()
+        }
+        for name, methods in state.items()
+    }
 
-    def at(name: str, key: str, leaves: Leaves) -> Leaves:
-        prepare, weights = method_of(key).prepare, frozen[name]
-        if not structure.stacked(name):
-            return _in_float32(prepare, leaves, weights)
-        depth = len(jax.tree.leaves(leaves)[0])
-        last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state
-        return jax.vmap(lambda *args: _in_float32(prepare, *args))(leaves, last)
 
-    return {name: {key: at(name, key, leaves) for key, leaves in keys.items()} for name, keys in state.items()}
+def _prepared_at(leaves: Leaves, method: Method, weights: Any, stacked: bool) -> Leaves:
+    """The same at one site, or at those of all layers of a stack that share a name."""
+    if not stacked:
+        return _in_float32(method.prepare, leaves, weights)
+    depth = len(jax.tree.leaves(leaves)[0])
+    last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state
+    return jax.vmap(partial(_in_float32, method.prepare))(leaves, last)
 
 
 def _given(_: Any, *made: Any) -> Any:
@@ -305,9 +347,11 @@ def _given(_: Any, *made: Any) -> Any:
 
 
 def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:
-    """`shares [terms]` or `[terms, tokens]` to multiply `[terms, *y.shape]`; by token y is `[tokens, dim]`.
+    """`shares`, `[terms]` or `[terms, tokens]`, with axes of one behind so that they multiply `[terms, *y.shape]`.
 
-    Tokens that methods put in front go with the text's first; where the pooled position alone is computed, it is that too.
+    Where they are by token, y is `[tokens, dim]`. It may have more tokens than `shares`, those that methods put in front: they
+    have the share of the text's first. It may have fewer, where the pooled position alone is computed: that is the text's
+    first.
     """
     if shares.ndim == 1:
         return shares.reshape(-1, *(1,) * y.ndim)
@@ -317,7 +361,7 @@ def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _in_float32(function: Callable, *args: Any, like: Any = None) -> Any:
-    """Call a method with float32 arguments over a backbone of any dtype; the result has the dtype of `like`."""
+    """What a method makes of float32 arguments, whatever the dtype of the backbone; the result has the dtypes of `like`."""
     if not any(leaf.dtype in (jnp.bfloat16, jnp.float16) for leaf in jax.tree.leaves(args)):
         return function(*args)
 

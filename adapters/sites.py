@@ -1,4 +1,4 @@
-"""Sites: the named places of a backbone where an adapter method may act.
+"""Sites: the named points of a backbone where an adapter method may act.
 
 Backbones and methods both know sites, and neither knows the other; that is why N methods times M backbones work. A site has
 a *kind*, and the kind fixes what a method is given there:
@@ -8,25 +8,25 @@ a *kind*, and the kind fixes what a method is given there:
 | `linear`    | input `[..., T, in]`           | output `[..., T, out]`                   | `LinearWeights(kernel, bias)`|
 | `conv`      | a feature map `[..., H, W, in]`| output `[..., H', W', out]`              | `ConvWeights`, with geometry |
 | `norm`      | input `[..., T, d]`            | output `[..., T, d]`                     | `NormWeights(scale, bias)`   |
-| `embedding` | ids `[..., T]`                 | looked-up rows `[..., T, d]`             | `TableWeights(table)`        |
+| `embedding` | ids `[..., T]`                 | looked-up vectors `[..., T, d]`          | `TableWeights(table)`        |
 | `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
 | `stream`    | a layer's output `[..., T, d]` | the same                                 | None                         |
-| `attention` | the layer's input              | `KeyValue(key, value, mask)`, by heads   | None                         |
+| `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
-| `text`      | ids `[..., T]`                 | `Place`: what the layers know of tokens  | None                         |
+| `text`      | ids `[..., T]`                 | `TextPosition` of each token             | None                         |
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
 
-A leading rows axis may be there or not (a mixed batch calls a method once per row, under `vmap`), so methods index from the
-end. Of a picture, whose feature maps are `[..., height, width, channels]`, two axes stand where T does: at `norm`, `branch` and
-`stream` sites a method that treats every token by itself treats every position of a feature map so. At `text` the id of a
-token that a method has put in front is -1. Every weight's bias belongs to its `linear`, `conv` or `norm` site. Where an
-embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear` site all the
-same, for methods whose targets name it: what acts there changes what is said and not what is read.
+The leading axis of batch rows may be there or not (a mixed batch calls a method once per batch row, under `vmap`), so methods
+index from the end. Of a picture, whose feature maps are `[..., height, width, channels]`, two axes stand where T does: at
+`norm`, `branch` and `stream` sites a method that treats every token by itself treats every position of a feature map so. At
+`text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear`, `conv` or `norm`
+site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear`
+site all the same, for methods whose targets name it: what acts there changes what is said and not what is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,6 +82,11 @@ class Site:
     def inputs(self) -> int:
         """Of a linear layer or a convolution: channels of what enters it, of all groups."""
         return self.shape[-2] * (self.geometry.groups if self.geometry else 1)
+
+
+def of_texts(sites: Iterable[Site]) -> bool:
+    """Whether a backbone with these sites reads tokens of texts."""
+    return any(site.kind in ("input", "text") for site in sites)
 
 
 class LinearWeights(NamedTuple):
@@ -146,7 +151,7 @@ class NextNorm:
 
 
 class KeyValue(NamedTuple):
-    """What a layer's queries attend to; a method may add entries along the token axis."""
+    """What the queries of a layer attend to, by attention head; a method may add entries along the axis of tokens."""
 
     key: jax.Array  # [..., heads, T, size]
     value: jax.Array  # [..., heads, T, size]
@@ -154,13 +159,13 @@ class KeyValue(NamedTuple):
 
 
 @shaped
-def split_heads(x: Float[Array, "*lead tokens width"], heads: int) -> Float[Array, "*lead {heads} tokens size"]:
-    """What heads have side by side, `width` being heads * size, as an axis of heads."""
+def split_attention_heads(x: Float[Array, "*lead tokens width"], heads: int) -> Float[Array, "*lead {heads} tokens size"]:
+    """What attention heads have side by side, `width` being heads * size, with an axis for the heads."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
 
 
 def in_front(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
-    """What a method puts in front of every row's own along an axis, counted from the end; `real` may have leading axes."""
+    """What a method puts in front of the rest along an axis, counted from the end; `real` may have leading axes."""
     shape = (*real.shape[: real.ndim - virtual.ndim], *virtual.shape)
     return jnp.concatenate([jnp.broadcast_to(virtual, shape), real], axis=axis)
 
@@ -168,16 +173,21 @@ def in_front(virtual: jax.Array, real: jax.Array, axis: int) -> jax.Array:
 FAR = 1 << 30  # more tokens than any text has
 
 
-class Place(NamedTuple):
-    """Where tokens are in their text, as counted from its ends; FAR from both for padding and virtual tokens."""
+class TextPosition(NamedTuple):
+    """Where tokens are in their text, counted from both of its ends; FAR from both for padding and virtual tokens.
+
+    Of a batch row that holds a text of three tokens, one of two and a token of padding, `before` is [0, 1, 2, 0, 1, FAR] and
+    `behind` is [2, 1, 0, 1, 0, FAR]. (The *positions* that are embedded or turned by are counted by the backbone, as its family
+    does; `Entry` has them.)
+    """
 
     before: jax.Array  # int32 [..., T]: how many tokens of the text lie before each
     behind: jax.Array  # int32 [..., T]: and behind it
     called: jax.Array  # bool [..., T]: whether the adapter has been called by then, where it waits for that; see `alora.py`
 
-    def of(self, row: jax.Array, token: jax.Array) -> Place:
-        """Of one token of each of some rows: `[texts, ..., 1]`."""
-        return Place(*(array[row, ..., token][..., None] for array in self))
+    def of(self, row: jax.Array, token: jax.Array) -> TextPosition:
+        """Of one token of each text, in a batch row each: `[texts, ..., 1]`, from `row [texts]` and `token [texts]`."""
+        return TextPosition(*(array[row, ..., token][..., None] for array in self))
 
 
 class Entry(NamedTuple):

@@ -22,8 +22,8 @@ from flax import nnx
 from ..adapters.graft import SiteCalls
 from ..adapters.methods.head import POOLED
 from ..errors import GraftaxError
-from .family import Family, HeadLayout
-from .keys import epsilon, layers, only, size, sizes, unread_all
+from .config_keys import epsilon, layers, only, size, sizes, unread_all
+from .family import Family, TaskHead
 from .layers import Arrays
 from .parts import Part
 from .pictures import Pictures
@@ -91,11 +91,11 @@ class BasicBlock(nnx.Module):
         self.first = ConvNorm(arrays, f"{name}.first", square(3, kind.stride, 1), eps)
         self.second = ConvNorm(arrays, f"{name}.second", square(3, 1, 1), eps)
 
-    def __call__(self, h: jax.Array, view: None, at: SiteCalls, pooled: bool = False) -> jax.Array:
-        y = self.second(jax.nn.relu(self.first(h, at)), at)
+    def __call__(self, h: jax.Array, view: None, calls: SiteCalls, pooled: bool = False) -> jax.Array:
+        y = self.second(jax.nn.relu(self.first(h, calls)), calls)
         shortcut = self.shortcut(h)
-        y = at.branch(f"{self.name}.branch", shortcut, y)
-        return at.stream(f"{self.name}.output", jax.nn.relu(shortcut + y))
+        y = calls.branch(f"{self.name}.branch", shortcut, y)
+        return calls.stream(f"{self.name}.output", jax.nn.relu(shortcut + y))
 
     def shortcut(self, h: jax.Array) -> jax.Array:
         """Option A."""
@@ -112,8 +112,8 @@ class CifarResNet(StagedNetwork):
     def block(config: CifarResNetConfig, kind: Block, arrays: Arrays, name: str) -> nnx.Module:
         return BasicBlock(kind, arrays, name, config.norm_eps)
 
-    def stem(self, pixels: jax.Array, at: SiteCalls) -> jax.Array:
-        return jax.nn.relu(self.stem_in(pixels, at))
+    def stem(self, pixels: jax.Array, calls: SiteCalls) -> jax.Array:
+        return jax.nn.relu(self.stem_in(pixels, calls))
 
 
 def block_parts(kind: Block) -> tuple[Part, ...]:
@@ -141,7 +141,7 @@ FAMILY = Family(
     keys=KEYS,
     parts=parts,
     stacks=stacks_of,
-    head=HeadLayout(features="pooled", hidden="none", modules=("linear",), sites=(POOLED,)),
+    head=TaskHead(features="pooled", hidden="none", modules=("linear",), sites=(POOLED,)),
     config=CifarResNetConfig,
     task="image-classify",
     processor=Pictures,

@@ -55,7 +55,7 @@ def likelihood(
         return joined.reshape(rows, chunks * chunk, *joined.shape[3:])[:, :tokens]
 
     one = partial(_kept, project) if frozen else jax.checkpoint(partial(_likelihood, project))
-    found = jax.lax.map(lambda at: one(weights, *at), (cut(hidden), cut(targets)))
+    found = jax.lax.map(lambda pieces: one(weights, *pieces), (cut(hidden), cut(targets)))
     return whole(found[0]), whole(found[1])
 
 

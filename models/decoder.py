@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_attention_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
-from .config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .generation import Rules
-from .inputs import Inputs, Outputs, count_within, places
-from .language_head import Speaker
+from .inputs import Inputs, Outputs, count_within, text_positions
+from .language_model import LanguageModel
 from .layers import Arrays, Embedding, Linear, Norm, RMSNorm
 from .network import Unrolled
 from .ops import attention
@@ -59,8 +59,8 @@ class DecoderConfig(TextConfig):
     out_bias: bool = False
     ffn_bias: bool = False
     fused: bool = False  # one projection for query, key and value, and one for both of a gated feed-forward's
-    interleaved: bool = False  # of which the first makes each head's three in turn
-    qk_norm: bool = False  # each head's query and key are normed
+    interleaved: bool = False  # of which the first makes the three of each attention head in turn
+    qk_norm: bool = False  # the query and key of each attention head are normed
     post_norms: bool = False  # and each branch's output
     parallel: bool = False  # the feed-forward reads the layer's input, beside the attention
     query_scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
@@ -92,11 +92,11 @@ class DecoderConfig(TextConfig):
 
     @property
     def size(self) -> int:
-        """Channels of a head."""
+        """Channels of an attention head."""
         return self.head_dim or self.hidden_size // self.num_heads
 
     def check(self) -> None:
-        refuse_uneven_heads(self.hidden_size, self.num_heads, self.head_dim)
+        refuse_uneven_attention_heads(self.hidden_size, self.num_heads, self.head_dim)
         if self.num_heads % self.kv_heads:
             raise GraftaxError(f"config.json: {self.num_heads} heads do not share {self.kv_heads} of keys and values.")
         super().check()
@@ -122,12 +122,12 @@ class View(NamedTuple):
     kinds: tuple[bool, ...]  # by layer: whether it has a window
     real: jax.Array  # bool [rows, tokens]: no padding; virtual tokens are real
     positions: jax.Array  # int32 [rows, tokens]
-    row: jax.Array  # int32 [texts]: each text's row
-    pool: jax.Array  # int32 [texts]: its last position in that row
-    packed: bool  # whether rows hold several texts; else text i is row i
-    place: Place
+    row: jax.Array  # int32 [texts]: each text's batch row
+    pool: jax.Array  # int32 [texts]: its last position there
+    packed: bool  # whether a batch row may hold several texts; else text i is batch row i
+    text_position: TextPosition
 
-    def at(self, application: Any) -> View:
+    def of_application(self, application: Any) -> View:
         if self.windowed is None or not any(self.kinds):
             return self
         if all(self.kinds):
@@ -137,15 +137,15 @@ class View(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer, in columns that the rows fill together; a row's padding leaves masked columns."""
+    """Keys and values of every layer, in columns that all batch rows fill together. One that is padded masks its column."""
 
     keys: tuple[jax.Array, ...]  # by layer [rows, kv heads, columns, size]
     values: tuple[jax.Array, ...]
     mask: jax.Array  # bool [rows, columns]: filled
     positions: jax.Array  # int32 [rows, columns]
     column: jax.Array  # int32: the next to be filled
-    ends: jax.Array  # int32 [rows]: the next position of each row
-    called: jax.Array  # bool [rows, ..., 1]: `Place.called` at the prompt's end, which goes for all that follows
+    ends: jax.Array  # int32 [rows]: the next position of each batch row
+    called: jax.Array  # bool [rows, ..., 1]: `TextPosition.called` at the prompt's end, which goes for all that follows
 
 
 class Past(NamedTuple):
@@ -181,18 +181,18 @@ class Layer(nnx.Module):
             self.attention_post_norm = norm_of(config, arrays, "layers.attention_post_norm")
             self.ffn_post_norm = norm_of(config, arrays, "layers.ffn_post_norm")
 
-    def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
+    def __call__(self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
-        return self.run(h, view, at, pooled)[0]
+        return self.run(h, view, calls, pooled)[0]
 
     def run(
-        self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False, past: Past | None = None
+        self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
-        c, every = self.config, at.over(view.place)
-        at = at.over(view.place.of(view.row, view.pool)) if pooled else every
+        c, every = self.config, calls.over(view.text_position)
+        calls = calls.over(view.text_position.of(view.row, view.pool)) if pooled else every
         x = every.norm("layers.attention_norm", h, self.attention_norm)
-        query, key, value = self.project(x, view, every, at, pooled)
+        query, key, value = self.project(x, view, every, calls, pooled)
         if past is not None:
             key, value = (
                 jax.lax.dynamic_update_slice_in_dim(old, new, past.column, axis=2)
@@ -205,24 +205,24 @@ class Layer(nnx.Module):
             key, value = (pairs.key[view.row], pairs.value[view.row]) if view.packed else (pairs.key, pairs.value)
             pairs = KeyValue(key, value, pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask, c.query_scale or None, c.attention_cap or None)
-        mixed = at.linear("layers.attention_out", mixed, self.attention_out)
+        mixed = calls.linear("layers.attention_out", mixed, self.attention_out)
         if c.post_norms:
-            mixed = at.norm("layers.attention_post_norm", mixed, self.attention_post_norm)
-        mixed = at.branch("layers.attention_branch", h, mixed)
+            mixed = calls.norm("layers.attention_post_norm", mixed, self.attention_post_norm)
+        mixed = calls.branch("layers.attention_branch", h, mixed)
         beside = h + mixed
-        x = at.norm("layers.ffn_norm", h if c.parallel else beside, self.ffn_norm)
-        narrow = at.linear("layers.ffn_out", self.widen(x, at), self.ffn_out)
+        x = calls.norm("layers.ffn_norm", h if c.parallel else beside, self.ffn_norm)
+        narrow = calls.linear("layers.ffn_out", self.widen(x, calls), self.ffn_out)
         if c.post_norms:
-            narrow = at.norm("layers.ffn_post_norm", narrow, self.ffn_post_norm)
-        narrow = at.branch("layers.ffn_branch", beside, narrow)
-        return at.stream("layers.output", beside + narrow), kept
+            narrow = calls.norm("layers.ffn_post_norm", narrow, self.ffn_post_norm)
+        narrow = calls.branch("layers.ffn_branch", beside, narrow)
+        return calls.stream("layers.output", beside + narrow), kept
 
     def project(
-        self, x: jax.Array, view: View, every: SiteCalls, at: SiteCalls, pooled: bool
+        self, x: jax.Array, view: View, every: SiteCalls, calls: SiteCalls, pooled: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries of the computed tokens, keys and values of all, by heads, turned by their positions.
+        """Queries of the computed tokens, keys and values of all, by attention heads, turned by their positions.
 
-        `every` and `at`: the calls for all tokens, and for those computed.
+        `every` and `calls`: those for all tokens, and for those computed.
         """
         c, angles = self.config, view.sight.angles
 
@@ -237,28 +237,28 @@ class Layer(nnx.Module):
             query, key, value = jnp.split(both, (sizes[0], sizes[0] + sizes[1]), axis=-1)
             query = those(query)
         else:
-            query = at.linear("layers.query", those(x), self.query)
+            query = calls.linear("layers.query", those(x), self.query)
             key, value = every.linear("layers.key", x, self.key), every.linear("layers.value", x, self.value)
         query, key, value = (
-            split_heads(y, heads) for y, heads in ((query, c.num_heads), (key, c.kv_heads), (value, c.kv_heads))
+            split_attention_heads(y, heads) for y, heads in ((query, c.num_heads), (key, c.kv_heads), (value, c.kv_heads))
         )
         if c.qk_norm:
-            query = at.norm("layers.query_norm", query, self.query_norm)
+            query = calls.norm("layers.query_norm", query, self.query_norm)
             key = every.norm("layers.key_norm", key, self.key_norm)
         if angles is not None:
             query, key = turn(query, jax.tree.map(those, angles)), turn(key, angles)
         return query, key, value
 
-    def widen(self, x: jax.Array, at: SiteCalls) -> jax.Array:
+    def widen(self, x: jax.Array, calls: SiteCalls) -> jax.Array:
         """The feed-forward's inner channels."""
         c, act = self.config, ACTIVATIONS[self.config.activation]
-        wide = at.linear("layers.ffn_in", x, self.ffn_in)
+        wide = calls.linear("layers.ffn_in", x, self.ffn_in)
         if not c.gated:
             return act(wide)
         if c.fused:
             gate, wide = jnp.split(wide, 2, axis=-1)
         else:
-            gate = at.linear("layers.ffn_gate", x, self.ffn_gate)
+            gate = calls.linear("layers.ffn_gate", x, self.ffn_gate)
         return act(gate) * wide
 
 
@@ -268,7 +268,7 @@ def norm_of(config: DecoderConfig, arrays: Arrays, name: str) -> Norm | RMSNorm:
     return RMSNorm(arrays, name, config.norm_eps, config.norm_offset)
 
 
-class Decoder(TextStack, Speaker):
+class Decoder(TextStack, LanguageModel):
     """Embeddings, stacked layers, a last norm and the projection to the vocabulary."""
 
     def __init__(self, config: DecoderConfig, arrays: Arrays):
@@ -290,49 +290,52 @@ class Decoder(TextStack, Speaker):
     ) -> Outputs:
         """Run the decoder; options as of `Encoder.__call__`. The pooled position is a text's last.
 
-        With `intermediates` the states are those that enter each layer, and at last the normed output, as in transformers.
+        With `intermediates` the hidden states are those that enter each layer, and at last the normed output, as in
+        transformers.
         """
-        at = grafts.outside()
-        h, states, view = self.through(inputs, grafts, at, pooled, intermediates, layers)
-        h = at.norm("final_norm", h, self.final_norm)
+        calls = grafts.outside()
+        h, hidden_states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
+        h = calls.norm("final_norm", h, self.final_norm)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = view.real.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
-        if states is not None:
-            states = jnp.concatenate([states[:-1], h[None]])[:, :, added:]
-        return Outputs(h if pooled else h[:, added:], first, None, states)
+        if hidden_states is not None:
+            hidden_states = jnp.concatenate([hidden_states[:-1], h[None]])[:, :, added:]
+        return Outputs(h if pooled else h[:, added:], first, None, hidden_states)
 
-    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, View]:
-        words = self.words(inputs.ids, at)
+    def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, View]:
+        words = self.words(inputs.ids, calls)
         entry = Entry(words, jnp.zeros_like(inputs.ids), self.positions(inputs), inputs.mask, None)
-        entry = at.input("input", inputs.ids, entry)
-        return self.placed(entry.embeddings, entry.positions, at), self.view(inputs, at, entry.mask, entry.positions)
+        entry = calls.input("input", inputs.ids, entry)
+        return self.with_positions(entry.embeddings, entry.positions, calls), self.view(
+            inputs, calls, entry.mask, entry.positions
+        )
 
-    def seen(self, inputs: Inputs, at: SiteCalls) -> View:
-        return self.view(inputs, at, inputs.mask, self.positions(inputs))
+    def seen(self, inputs: Inputs, calls: SiteCalls) -> View:
+        return self.view(inputs, calls, inputs.mask, self.positions(inputs))
 
-    def words(self, ids: jax.Array, at: SiteCalls) -> jax.Array:
-        words = at.embedding("word_embeddings", ids, self.word_embeddings)
+    def words(self, ids: jax.Array, calls: SiteCalls) -> jax.Array:
+        words = calls.embedding("word_embeddings", ids, self.word_embeddings)
         return words if self.config.embedding_scale == 1.0 else words * jnp.asarray(self.config.embedding_scale, words.dtype)
 
-    def placed(self, h: jax.Array, positions: jax.Array, at: SiteCalls) -> jax.Array:
+    def with_positions(self, h: jax.Array, positions: jax.Array, calls: SiteCalls) -> jax.Array:
         """With the learned positions, where there are any."""
         if self.position_embeddings is None:
             return h
-        return h + at.embedding("position_embeddings", positions, self.position_embeddings)
+        return h + calls.embedding("position_embeddings", positions, self.position_embeddings)
 
     @staticmethod
     def positions(inputs: Inputs) -> jax.Array:
         """Real tokens before each; 0 on the left's padding."""
         return jnp.maximum(count_within(inputs.mask.astype(jnp.int32), inputs.texts) - 1, 0)
 
-    def view(self, inputs: Inputs, at: SiteCalls, mask: jax.Array, positions: jax.Array) -> View:
+    def view(self, inputs: Inputs, calls: SiteCalls, mask: jax.Array, positions: jax.Array) -> View:
         """`mask` and `positions` as methods have left them: what they put in front of the text is in them, not in `inputs`."""
         rows, tokens = mask.shape
         texts, width = inputs.texts, inputs.mask.shape[1]
         added = ((0, 0), (tokens - width, 0))
         own = mask[:, None, :] & (positions[:, None, :] <= positions[:, :, None])
         segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
-        place = at.text("text", jnp.pad(inputs.ids, added, constant_values=-1), places(segments))
+        text_position = calls.text("text", jnp.pad(inputs.ids, added, constant_values=-1), text_positions(segments))
         if texts is None:
             row = jnp.arange(rows, dtype=jnp.int32)
             last = tokens - 1 - jnp.argmax(mask[:, ::-1], axis=1).astype(jnp.int32)
@@ -342,7 +345,7 @@ class Decoder(TextStack, Speaker):
             ends = jnp.sum(segments[row] == segments[row, first][:, None], axis=1, dtype=jnp.int32)
             last = jnp.minimum(first + ends - 1, tokens - 1)
         sights = self.sights(own, positions, positions)
-        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, place)
+        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, text_position)
 
     def sights(self, own: jax.Array, queries: jax.Array, keys: jax.Array) -> tuple[Sight, Sight | None]:
         """With every token of `own` in sight, and with those of the window alone."""
@@ -358,21 +361,24 @@ class Decoder(TextStack, Speaker):
         return self.own_projection or self.word_embeddings
 
     @property
-    def head(self) -> Linear | Embedding:
+    def language_head(self) -> Linear | Embedding:
         return self.projection
 
-    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
-        out, cap = self.projected(hidden, at, head or self.head).astype(jnp.float32), self.config.logit_cap
+    def logits(self, hidden: jax.Array, calls: SiteCalls, language_head: Any = None) -> jax.Array:
+        out, cap = self.projected(hidden, calls, language_head or self.language_head).astype(jnp.float32), self.config.logit_cap
         return cap * jnp.tanh(out / cap) if cap else out
 
     # -- generation -----------------------------------------------------------------------------------------------------
 
     def prefill(self, inputs: Inputs, grafts: Grafts, layers: Unrolled, columns: int) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind each row's last token, and a cache for `columns` tokens and what methods add."""
+        """Logits `[rows, vocabulary]` behind each batch row's last token, and a cache.
+
+        The cache has room for `columns` tokens and what methods add.
+        """
         if grafts.whole:
             raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
-        at = grafts.outside()
-        h, view = self.embed(inputs, at)
+        calls = grafts.outside()
+        h, view = self.embed(inputs, calls)
         used, width = view.real.shape[1], inputs.mask.shape[1]
         h, kept = self.one_by_one(h, view, grafts, layers, pooled=True)
 
@@ -381,26 +387,26 @@ class Decoder(TextStack, Speaker):
 
         keys, values = (tuple(with_room(of_layer, 2) for of_layer in each) for each in zip(*kept, strict=True))
         ends = jnp.max(jnp.where(view.real, view.positions, -1), axis=1) + 1
-        called = view.place.of(view.row, view.pool).called
+        called = view.text_position.of(view.row, view.pool).called
         cache = Cache(keys, values, with_room(view.real, 1), with_room(view.positions, 1), jnp.int32(used), ends, called)
-        return self.logits(at.norm("final_norm", h, self.final_norm), at)[:, 0], cache
+        return self.logits(calls.norm("final_norm", h, self.final_norm), calls)[:, 0], cache
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
-        at, positions = grafts.outside(), cache.ends[:, None]
+        """Logits `[rows, vocabulary]` behind one more token of each batch row, `ids [rows]`, and the cache with it."""
+        calls, positions = grafts.outside(), cache.ends[:, None]
         put = jax.lax.dynamic_update_slice_in_dim
         mask = put(cache.mask, jnp.ones_like(positions, bool), cache.column, axis=1)
         filled = put(cache.positions, positions, cache.column, axis=1)
         row, last = jnp.arange(len(ids), dtype=jnp.int32), jnp.zeros(len(ids), jnp.int32)
-        place = Place(positions, jnp.full_like(positions, FAR), cache.called)
+        text_position = TextPosition(positions, jnp.full_like(positions, FAR), cache.called)
         sights = self.sights(mask[:, None], positions, filled)
-        view = View(*sights, self.config.kinds, mask, positions, row, last, packed=False, place=place)
+        view = View(*sights, self.config.kinds, mask, positions, row, last, packed=False, text_position=text_position)
         pasts = [Past(key, value, cache.column) for key, value in zip(cache.keys, cache.values, strict=True)]
-        h = self.placed(self.words(ids[:, None], at), positions, at)
+        h = self.with_positions(self.words(ids[:, None], calls), positions, calls)
         h, kept = self.one_by_one(h, view, grafts, layers, pasts)
         keys, values = zip(*kept, strict=True)
         cache = Cache(keys, values, mask, filled, cache.column + 1, cache.ends + 1, cache.called)
-        return self.logits(at.norm("final_norm", h, self.final_norm), at)[:, 0], cache
+        return self.logits(calls.norm("final_norm", h, self.final_norm), calls)[:, 0], cache
 
     def one_by_one(
         self,
@@ -417,6 +423,6 @@ class Decoder(TextStack, Speaker):
             module = nnx.merge(nnx.graphdef(self.layers), layer)
             calls = grafts.calls(grafts.layer(self.name, index - first) if index >= first else {}, index)
             ends_alone = pooled and index == len(alone) - 1
-            h, pair = module.run(h, view.at(index), calls, ends_alone, pasts[index] if pasts else None)
+            h, pair = module.run(h, view.of_application(index), calls, ends_alone, pasts[index] if pasts else None)
             kept.append(pair)
         return h, kept

@@ -1,7 +1,7 @@
 """The post-norm Transformer encoder that BERT, RoBERTa, DistilBERT and ALBERT share (Devlin et al., 2018, arXiv:1810.04805).
 
     h0 = LN(word + token_type + position)                       ALBERT: then one projection to the hidden size
-    a  = LN(h + W_o softmax(q k^T / sqrt(head)) v)              per layer
+    a  = LN(h + W_o softmax(q k^T / sqrt(size)) v)              per layer, size being that of an attention head
     h  = LN(a + W_2 gelu(W_1 a))
 
 The forward is pure: frozen parameters, the adapters (`Grafts`) and the inputs are arguments; at each named site it asks the
@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import Entry, KeyValue, Place, split_heads
+from ..adapters.sites import Entry, KeyValue, TextPosition, split_attention_heads
 from .activations import ACTIVATIONS
-from .config import TextConfig, refuse_uneven_heads
-from .inputs import Inputs, Outputs, count_within, places
+from .backbone_config import TextConfig, refuse_uneven_attention_heads
+from .inputs import Inputs, Outputs, count_within, text_positions
 from .layers import Arrays, Embedding, Linear, Norm
 from .network import Network, Unrolled
 from .ops import attention
@@ -37,7 +37,7 @@ class EncoderConfig(TextConfig):
     num_layers: int  # applications of a layer
     num_heads: int
     intermediate_size: int
-    max_positions: int  # rows of the position table; `max_tokens` is what a row of text may use
+    max_positions: int  # rows of the position table; `max_tokens` is what a batch row may use
     activation: str = "gelu"
     type_vocab_size: int = 0  # 0: no token types
     norm_eps: float = 1e-12
@@ -61,7 +61,7 @@ class EncoderConfig(TextConfig):
         return self.max_positions - (self.pad_id + 1 if self.positions_from_pad else 0)
 
     def check(self) -> None:
-        refuse_uneven_heads(self.hidden_size, self.num_heads)
+        refuse_uneven_attention_heads(self.hidden_size, self.num_heads)
         super().check()
 
 
@@ -69,12 +69,12 @@ class View(NamedTuple):
     """Which tokens a layer's queries may attend to, and which of them it computes."""
 
     mask: jax.Array  # bool [rows, 1 or tokens, tokens]
-    row: jax.Array  # int32 [texts]: each text's row
-    pool: jax.Array  # int32 [texts]: its pooled position in that row
-    packed: bool  # whether rows hold several texts; else text i is row i
-    place: Place  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
+    row: jax.Array  # int32 [texts]: each text's batch row
+    pool: jax.Array  # int32 [texts]: its pooled position there
+    packed: bool  # whether a batch row may hold several texts; else text i is batch row i
+    text_position: TextPosition  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
 
-    def at(self, application: Any) -> View:
+    def of_application(self, application: Any) -> View:
         """What one application of a layer sees: the same in all."""
         return self
 
@@ -94,26 +94,26 @@ class Layer(nnx.Module):
         self.ffn_out = Linear(arrays, "layers.ffn_out")
         self.ffn_norm = Norm(arrays, "layers.ffn_norm", config.norm_eps)
 
-    def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
+    def __call__(self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
-        every = at.over(view.place)
-        x, at = h, every
+        every = calls.over(view.text_position)
+        x, calls = h, every
         if pooled:
-            x, at = h[view.row, view.pool][:, None], at.over(view.place.of(view.row, view.pool))
-        query = split_heads(at.linear("layers.query", x, self.query), self.heads)
-        key = split_heads(every.linear("layers.key", h, self.key), self.heads)
-        value = split_heads(every.linear("layers.value", h, self.value), self.heads)
+            x, calls = h[view.row, view.pool][:, None], calls.over(view.text_position.of(view.row, view.pool))
+        query = split_attention_heads(calls.linear("layers.query", x, self.query), self.heads)
+        key = split_attention_heads(every.linear("layers.key", h, self.key), self.heads)
+        value = split_attention_heads(every.linear("layers.value", h, self.value), self.heads)
         pairs = every.attention("layers.attention", h, KeyValue(key, value, view.mask))
         if pooled and view.packed:
             pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
         mixed = attention(query, pairs.key, pairs.value, pairs.mask)
-        mixed = at.linear("layers.attention_out", mixed, self.attention_out)
-        mixed = at.branch("layers.attention_branch", x, mixed, self.attention_norm)
-        x = at.norm("layers.attention_norm", x + mixed, self.attention_norm)
-        wide = ACTIVATIONS[self.activation](at.linear("layers.ffn_in", x, self.ffn_in))
-        narrow = at.linear("layers.ffn_out", wide, self.ffn_out)
-        narrow = at.branch("layers.ffn_branch", x, narrow, self.ffn_norm)
-        return at.stream("layers.output", at.norm("layers.ffn_norm", x + narrow, self.ffn_norm))
+        mixed = calls.linear("layers.attention_out", mixed, self.attention_out)
+        mixed = calls.branch("layers.attention_branch", x, mixed, self.attention_norm)
+        x = calls.norm("layers.attention_norm", x + mixed, self.attention_norm)
+        wide = ACTIVATIONS[self.activation](calls.linear("layers.ffn_in", x, self.ffn_in))
+        narrow = calls.linear("layers.ffn_out", wide, self.ffn_out)
+        narrow = calls.branch("layers.ffn_branch", x, narrow, self.ffn_norm)
+        return calls.stream("layers.output", calls.norm("layers.ffn_norm", x + narrow, self.ffn_norm))
 
 
 class Encoder(TextStack, Network):
@@ -149,53 +149,53 @@ class Encoder(TextStack, Network):
         layers one after another instead of as a loop: for training, where a loop must copy what each layer keeps for the
         backward pass into one stacked array and out again; a prediction gains little and would compile longer.
         """
-        at = grafts.outside()
-        h, states, view = self.through(inputs, grafts, at, pooled, intermediates, layers)
+        calls = grafts.outside()
+        h, hidden_states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
         h = h if pooled else h[:, added:]
-        states = None if states is None else states[:, :, added:]
-        out = None if self.pooler is None else jnp.tanh(at.linear("pooler", first[:, None], self.pooler)[:, 0])
-        return Outputs(h, first, out, states)
+        hidden_states = None if hidden_states is None else hidden_states[:, :, added:]
+        out = None if self.pooler is None else jnp.tanh(calls.linear("pooler", first[:, None], self.pooler)[:, 0])
+        return Outputs(h, first, out, hidden_states)
 
-    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, View]:
+    def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, View]:
         from_pad = self.config.positions_from_pad
         counted = (inputs.ids != self.config.pad_id).astype(jnp.int32) if from_pad else jnp.ones_like(inputs.ids)
         count = count_within(counted, inputs.texts)
         positions = count * counted + self.config.pad_id if from_pad else count - 1
-        words = at.embedding("word_embeddings", inputs.ids, self.word_embeddings)
+        words = calls.embedding("word_embeddings", inputs.ids, self.word_embeddings)
         moved = counted if from_pad else None
         entry = Entry(words, inputs.types, positions, inputs.mask, self.first_position(inputs), moved)
-        entry = at.input("input", inputs.ids, entry)
+        entry = calls.input("input", inputs.ids, entry)
         assert entry.pool is not None
-        view = self.view(inputs, at, entry.mask, entry.pool)
+        view = self.view(inputs, calls, entry.mask, entry.pool)
         h = entry.embeddings
         if self.token_type_embeddings is not None:
-            h = h + at.embedding("token_type_embeddings", entry.types, self.token_type_embeddings)
-        h = h + at.embedding("position_embeddings", entry.positions, self.position_embeddings)
-        h = at.norm("embedding_norm", h, self.embedding_norm)
+            h = h + calls.embedding("token_type_embeddings", entry.types, self.token_type_embeddings)
+        h = h + calls.embedding("position_embeddings", entry.positions, self.position_embeddings)
+        h = calls.norm("embedding_norm", h, self.embedding_norm)
         if self.embedding_projection is not None:
-            h = at.linear("embedding_projection", h, self.embedding_projection)
+            h = calls.linear("embedding_projection", h, self.embedding_projection)
         return h, view
 
-    def seen(self, inputs: Inputs, at: SiteCalls) -> View:
-        return self.view(inputs, at, inputs.mask, self.first_position(inputs))
+    def seen(self, inputs: Inputs, calls: SiteCalls) -> View:
+        return self.view(inputs, calls, inputs.mask, self.first_position(inputs))
 
     @staticmethod
     def first_position(inputs: Inputs) -> jax.Array:
         return jnp.zeros(len(inputs.mask), jnp.int32)
 
     @staticmethod
-    def view(inputs: Inputs, at: SiteCalls, mask: jax.Array, pool: jax.Array) -> View:
+    def view(inputs: Inputs, calls: SiteCalls, mask: jax.Array, pool: jax.Array) -> View:
         """`mask` and `pool` as methods have left them: what they put in front of the text is in `mask`, not in `inputs`."""
         rows, tokens = mask.shape
         texts, width = inputs.texts, inputs.mask.shape[1]
         added = ((0, 0), (tokens - width, 0))
         segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
-        place = at.text("text", jnp.pad(inputs.ids, added, constant_values=-1), places(segments))
+        text_position = calls.text("text", jnp.pad(inputs.ids, added, constant_values=-1), text_positions(segments))
         if texts is None:
-            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, place=place)
+            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, text_position=text_position)
         # padding attends to padding: a softmax over nothing would be no number. What another adapter's prompt has added is
-        # empty here, as rows of several texts have none
+        # empty here, as batch rows of several texts have none
         own = segments[:, :, None] == segments[:, None, :]
-        return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, place=place)
+        return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, text_position=text_position)

@@ -23,13 +23,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, Place, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_attention_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
-from .config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .generation import Rules
-from .inputs import Inputs, Outputs, places
-from .language_head import Speaker
+from .inputs import Inputs, Outputs, text_positions
+from .language_model import LanguageModel
 from .layers import Arrays, Constant, Embedding, Linear, Norm, RMSNorm
 from .network import Unrolled
 from .ops import attention
@@ -51,7 +51,7 @@ class EncoderDecoderConfig(TextConfig):
     encoder_wide: int  # channels within the feed-forward
     decoder_wide: int
     max_positions: int = 0  # tokens of a text that have a position in the table; 0: there is none
-    position_offset: int = 0  # rows of the table before the first position's
+    position_offset: int = 0  # rows of that table before the first position's
     buckets: int = 0  # of distances between tokens, for the amounts added to scores; 0: nothing is added
     far: int = 128  # the distance from which on all are in one bucket
     head_dim: int = 0  # 0: hidden_size / heads
@@ -65,7 +65,7 @@ class EncoderDecoderConfig(TextConfig):
     embedding_scale: float = 1.0
     output_scale: float = 1.0  # of what is projected to the vocabulary
     tied: bool = True  # both towers' words have one table
-    own_head: bool = False  # the projection to the vocabulary is not that table
+    own_projection: bool = False  # the projection to the vocabulary is not that table
     logits_bias: bool = False
     start_id: int = 0  # what the decoder reads before the first token of the target
     first_id: int = -1  # what every text that is generated begins with, and
@@ -78,13 +78,13 @@ class EncoderDecoderConfig(TextConfig):
 
     def check(self) -> None:
         for heads in (self.encoder_heads, self.decoder_heads):
-            refuse_uneven_heads(self.hidden_size, heads, self.head_dim)
+            refuse_uneven_attention_heads(self.hidden_size, heads, self.head_dim)
         super().check()
 
     @property
     def projecting_table(self) -> str:
         """The part whose weights project to the vocabulary; empty where the projection has its own."""
-        if self.own_head:
+        if self.own_projection:
             return ""
         return "encoder.word_embeddings" if self.tied else "decoder.word_embeddings"
 
@@ -136,7 +136,7 @@ class TowerConfig:
 
     @property
     def size(self) -> int:
-        """Channels of a head."""
+        """Channels of an attention head."""
         return self.whole.head_dim or self.whole.hidden_size // self.num_heads
 
 
@@ -145,7 +145,7 @@ class Source(NamedTuple):
 
     hidden: jax.Array | None  # [rows, tokens, hidden]: what leaves the encoder; None where a cache has its keys and values
     mask: jax.Array  # bool [rows, 1, tokens]
-    place: Place  # [rows, tokens]
+    text_position: TextPosition  # [rows, tokens]
 
 
 class View(NamedTuple):
@@ -153,16 +153,16 @@ class View(NamedTuple):
 
     mask: jax.Array  # bool [rows, 1 or tokens, keys]
     added: jax.Array | None  # [rows, heads, tokens, keys] to the scores
-    place: Place  # [rows, tokens]
+    text_position: TextPosition  # [rows, tokens]
     source: Source | None = None  # of a decoder
 
-    def at(self, application: Any) -> View:
+    def of_application(self, application: Any) -> View:
         """What one application of a layer sees: the same in all."""
         return self
 
 
 class Cache(NamedTuple):
-    """Keys and values of the decoder's layers: the source's, and those so far in columns that all rows fill together."""
+    """Keys and values of the decoder's layers: the source's, and those so far in columns that all batch rows fill together."""
 
     keys: tuple[jax.Array, ...]  # by layer [rows, heads, columns, size]
     values: tuple[jax.Array, ...]
@@ -197,35 +197,35 @@ class Attention(nnx.Module):
         self.attention_out = Linear(arrays, f"{whole}.attention_out")
         self.attention_norm = norm_of(config.whole, arrays, f"{whole}.attention_norm")
 
-    def pair(self, x: jax.Array, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
+    def pair(self, x: jax.Array, calls: SiteCalls) -> tuple[jax.Array, jax.Array]:
         """Keys and values of `x [rows, keys, hidden]`, `[rows, heads, keys, size]`."""
-        made = at.linear(f"{self.name}.key", x, self.key), at.linear(f"{self.name}.value", x, self.value)
-        return split_heads(made[0], self.config.num_heads), split_heads(made[1], self.config.num_heads)
+        made = calls.linear(f"{self.name}.key", x, self.key), calls.linear(f"{self.name}.value", x, self.value)
+        return split_attention_heads(made[0], self.config.num_heads), split_attention_heads(made[1], self.config.num_heads)
 
-    def entering(self, h: jax.Array, at: SiteCalls) -> jax.Array:
-        return at.norm(f"{self.name}.attention_norm", h, self.attention_norm) if self.config.whole.pre_norm else h
+    def entering(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
+        return calls.norm(f"{self.name}.attention_norm", h, self.attention_norm) if self.config.whole.pre_norm else h
 
     def attend(
-        self, h: jax.Array, x: jax.Array, pair: tuple[jax.Array, jax.Array], mask: jax.Array, added: Any, at: SiteCalls
+        self, h: jax.Array, x: jax.Array, pair: tuple[jax.Array, jax.Array], mask: jax.Array, added: Any, calls: SiteCalls
     ) -> jax.Array:
         """The residual stream behind it, from `h` before it and `x`, what enters it of h."""
         name, scale = self.name, self.config.whole.query_scale or None
-        query = split_heads(at.linear(f"{name}.query", x, self.query), self.config.num_heads)
-        pairs = at.attention(f"{name}.attention", x, KeyValue(*pair, mask))
+        query = split_attention_heads(calls.linear(f"{name}.query", x, self.query), self.config.num_heads)
+        pairs = calls.attention(f"{name}.attention", x, KeyValue(*pair, mask))
         if added is not None:  # nothing for the keys that methods put in front
             added = jnp.pad(added, ((0, 0), (0, 0), (0, 0), (pairs.key.shape[-2] - added.shape[-1], 0)))
         mixed = attention(query, pairs.key, pairs.value, pairs.mask, scale, added=added)
-        mixed = at.linear(f"{name}.attention_out", mixed, self.attention_out)
-        return joined(self.config.whole, f"{name}.attention", h, mixed, self.attention_norm, at)
+        mixed = calls.linear(f"{name}.attention_out", mixed, self.attention_out)
+        return joined(self.config.whole, f"{name}.attention", h, mixed, self.attention_norm, calls)
 
 
 def joined(
-    config: EncoderDecoderConfig, name: str, h: jax.Array, made: jax.Array, norm: Norm | RMSNorm, at: SiteCalls
+    config: EncoderDecoderConfig, name: str, h: jax.Array, made: jax.Array, norm: Norm | RMSNorm, calls: SiteCalls
 ) -> jax.Array:
     """The residual stream with what a branch has made, in post-norm towers normed."""
     if config.pre_norm:
-        return h + at.branch(f"{name}_branch", h, made)
-    return at.norm(f"{name}_norm", h + at.branch(f"{name}_branch", h, made, norm), norm)
+        return h + calls.branch(f"{name}_branch", h, made)
+    return calls.norm(f"{name}_norm", h + calls.branch(f"{name}_branch", h, made, norm), norm)
 
 
 class Layer(Attention):
@@ -239,40 +239,40 @@ class Layer(Attention):
         self.ffn_out = Linear(arrays, f"{config.name}.layers.ffn_out")
         self.ffn_norm = norm_of(config.whole, arrays, f"{config.name}.layers.ffn_norm")
 
-    def __call__(self, h: jax.Array, view: View, at: SiteCalls, pooled: bool = False) -> jax.Array:
+    def __call__(self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False) -> jax.Array:
         """`h [rows, tokens, hidden]` to the same; nothing is `pooled` of an encoder-decoder."""
-        return self.run(h, view, at)[0]
+        return self.run(h, view, calls)[0]
 
     def run(
-        self, h: jax.Array, view: View, at: SiteCalls, past: Past | None = None
+        self, h: jax.Array, view: View, calls: SiteCalls, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, heads, keys, size]`: of the new tokens, with a past of all."""
-        c, every = self.config.whole, at
-        at = at.over(view.place)
-        x = self.entering(h, at)
-        own = self.pair(x, at)
+        c, every = self.config.whole, calls
+        calls = calls.over(view.text_position)
+        x = self.entering(h, calls)
+        own = self.pair(x, calls)
         if past is not None:
             put = jax.lax.dynamic_update_slice_in_dim
             own = put(past.key, own[0], past.column, axis=2), put(past.value, own[1], past.column, axis=2)
-        h = self.attend(h, x, own, view.mask, view.added, at)
+        h = self.attend(h, x, own, view.mask, view.added, calls)
         if self.cross is not None:
             assert view.source is not None
             pair = self.of_source(view.source, every) if past is None else (past.source_key, past.source_value)
-            h = self.cross.attend(h, self.cross.entering(h, at), pair, view.source.mask, None, at)
-        x = at.norm("layers.ffn_norm", h, self.ffn_norm) if c.pre_norm else h
-        wide = at.linear("layers.ffn_in", x, self.ffn_in)
+            h = self.cross.attend(h, self.cross.entering(h, calls), pair, view.source.mask, None, calls)
+        x = calls.norm("layers.ffn_norm", h, self.ffn_norm) if c.pre_norm else h
+        wide = calls.linear("layers.ffn_in", x, self.ffn_in)
         if self.ffn_gate is None:
             wide = ACTIVATIONS[c.activation](wide)
         else:
-            wide = ACTIVATIONS[c.activation](at.linear("layers.ffn_gate", x, self.ffn_gate)) * wide
-        narrow = at.linear("layers.ffn_out", wide, self.ffn_out)
-        return at.stream("layers.output", joined(c, "layers.ffn", h, narrow, self.ffn_norm, at)), own
+            wide = ACTIVATIONS[c.activation](calls.linear("layers.ffn_gate", x, self.ffn_gate)) * wide
+        narrow = calls.linear("layers.ffn_out", wide, self.ffn_out)
+        return calls.stream("layers.output", joined(c, "layers.ffn", h, narrow, self.ffn_norm, calls)), own
 
-    def of_source(self, source: Source, at: SiteCalls) -> tuple[jax.Array, jax.Array]:
+    def of_source(self, source: Source, calls: SiteCalls) -> tuple[jax.Array, jax.Array]:
         """Keys and values of the source."""
         assert self.cross is not None
         assert source.hidden is not None
-        return self.cross.pair(source.hidden, at.over(source.place))
+        return self.cross.pair(source.hidden, calls.over(source.text_position))
 
 
 class Tower(TextStack):
@@ -295,54 +295,56 @@ class Tower(TextStack):
         intermediates: bool = False,
         layers: Unrolled | None = None,
     ) -> tuple[jax.Array, jax.Array | None, View]:
-        """What leaves the tower `[rows, tokens, hidden]`, all states with `intermediates`, and the view.
+        """What leaves the tower `[rows, tokens, hidden]`, all hidden states with `intermediates`, and the view.
 
-        The states are those that enter each layer and at last what leaves the tower, as in transformers.
+        The hidden states are those that enter each layer and at last what leaves the tower, as in transformers.
         """
-        at = grafts.outside()
-        h, view = self.embed(inputs, at)
+        calls = grafts.outside()
+        h, view = self.embed(inputs, calls)
         view = view._replace(source=source)
         alone = None if layers is None else layers[self.name]
-        h, states = self.run_layers(h, view, grafts, intermediates=intermediates, layers=alone)
-        h = self.left(h, at)
-        return h, None if states is None else jnp.concatenate([states[:-1], h[None]]), view
+        h, hidden_states = self.run_layers(h, view, grafts, intermediates=intermediates, layers=alone)
+        h = self.left(h, calls)
+        return h, None if hidden_states is None else jnp.concatenate([hidden_states[:-1], h[None]]), view
 
-    def embed(self, inputs: Inputs, at: SiteCalls) -> tuple[jax.Array, View]:
+    def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, View]:
         positions = jnp.broadcast_to(jnp.arange(inputs.ids.shape[1], dtype=jnp.int32), inputs.ids.shape)
-        entry = Entry(self.words(inputs.ids, at), jnp.zeros_like(inputs.ids), positions, inputs.mask, None)
+        entry = Entry(self.words(inputs.ids, calls), jnp.zeros_like(inputs.ids), positions, inputs.mask, None)
         if not self.config.decodes:  # what is put in front is put in front of the source
-            entry = at.input("input", inputs.ids, entry)
+            entry = calls.input("input", inputs.ids, entry)
         mask, positions = entry.mask, entry.positions
         added = ((0, 0), (mask.shape[1] - inputs.mask.shape[1], 0))
         sight = mask[:, None]
         if self.config.decodes:
             sight = sight & (positions[:, None] <= positions[:, :, None])
-        view = View(sight, self.distances(positions, positions, at), places(jnp.pad(inputs.mask.astype(jnp.int32), added)))
-        return self.entered(entry.embeddings, positions, at), view
+        view = View(
+            sight, self.distances(positions, positions, calls), text_positions(jnp.pad(inputs.mask.astype(jnp.int32), added))
+        )
+        return self.entered(entry.embeddings, positions, calls), view
 
-    def seen(self, inputs: Inputs, at: SiteCalls) -> View:
-        return self.embed(inputs, at)[1]
+    def seen(self, inputs: Inputs, calls: SiteCalls) -> View:
+        return self.embed(inputs, calls)[1]
 
-    def words(self, ids: jax.Array, at: SiteCalls) -> jax.Array:
-        words, scale = at.embedding("word_embeddings", ids, self.word_embeddings), self.config.whole.embedding_scale
+    def words(self, ids: jax.Array, calls: SiteCalls) -> jax.Array:
+        words, scale = calls.embedding("word_embeddings", ids, self.word_embeddings), self.config.whole.embedding_scale
         return words if scale == 1.0 else words * jnp.asarray(scale, words.dtype)
 
-    def entered(self, h: jax.Array, positions: jax.Array, at: SiteCalls) -> jax.Array:
+    def entered(self, h: jax.Array, positions: jax.Array, calls: SiteCalls) -> jax.Array:
         """What enters the first layer."""
         if self.position_embeddings is not None:
-            rows = positions + self.config.whole.position_offset
-            h = h + at.embedding("position_embeddings", rows, self.position_embeddings)
-        return h if self.embedding_norm is None else at.norm("embedding_norm", h, self.embedding_norm)
+            indices = positions + self.config.whole.position_offset
+            h = h + calls.embedding("position_embeddings", indices, self.position_embeddings)
+        return h if self.embedding_norm is None else calls.norm("embedding_norm", h, self.embedding_norm)
 
-    def left(self, h: jax.Array, at: SiteCalls) -> jax.Array:
-        return h if self.final_norm is None else at.norm("final_norm", h, self.final_norm)
+    def left(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
+        return h if self.final_norm is None else calls.norm("final_norm", h, self.final_norm)
 
-    def distances(self, queries: jax.Array, keys: jax.Array, at: SiteCalls) -> jax.Array | None:
+    def distances(self, queries: jax.Array, keys: jax.Array, calls: SiteCalls) -> jax.Array | None:
         """What is added to the scores, `[rows, heads, queries, keys]`, from positions `[rows, tokens]`."""
         if self.relative_positions is None:
             return None
         bucket = self.bucket(keys[:, None, :] - queries[:, :, None])
-        flat = at.embedding("relative_positions", bucket.reshape(len(bucket), -1), self.relative_positions)
+        flat = calls.embedding("relative_positions", bucket.reshape(len(bucket), -1), self.relative_positions)
         return jnp.moveaxis(flat.reshape(*bucket.shape, -1), -1, 1)
 
     def bucket(self, ahead: jax.Array) -> jax.Array:
@@ -360,7 +362,7 @@ class Tower(TextStack):
         return first + jnp.where(distance < exact, distance, wide)
 
 
-class EncoderDecoder(Speaker):
+class EncoderDecoder(LanguageModel):
     """Both towers and the projection to the vocabulary."""
 
     encodes: ClassVar[bool] = True
@@ -372,7 +374,7 @@ class EncoderDecoder(Speaker):
         self.encoder = Tower(config.encoder, arrays)
         words = self.encoder.word_embeddings if config.tied else None
         self.decoder = Tower(config.decoder, arrays, words)
-        self.own_projection = Linear(arrays, LM_HEAD) if config.own_head else None
+        self.own_projection = Linear(arrays, LM_HEAD) if config.own_projection else None
         self.logits_bias = Constant(arrays, "logits_bias") if config.logits_bias else None
 
     @property
@@ -393,18 +395,18 @@ class EncoderDecoder(Speaker):
             raise GraftaxError("an encoder-decoder reads two texts, and there is no target.")
         source, encoder = self.encode(inputs, grafts, intermediates, layers)
         own, target = grafts.within("decoder"), inputs.target
-        h, states, _ = self.decoder(target, own, source, intermediates, layers)
+        h, hidden_states, _ = self.decoder(target, own, source, intermediates, layers)
         last = jnp.maximum(target.mask.sum(1, dtype=jnp.int32) - 1, 0)
-        return Outputs(h, h[jnp.arange(len(h), dtype=jnp.int32), last], None, states, encoder)
+        return Outputs(h, h[jnp.arange(len(h), dtype=jnp.int32), last], None, hidden_states, encoder)
 
     def encode(
         self, inputs: Inputs, grafts: Grafts, intermediates: bool = False, layers: Unrolled | None = None
     ) -> tuple[Source, Outputs]:
         """What the decoder is told of the source, and the encoder's outputs."""
-        h, states, view = self.encoder(inputs, grafts.within("encoder"), None, intermediates, layers)
+        h, hidden_states, view = self.encoder(inputs, grafts.within("encoder"), None, intermediates, layers)
         added = h.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
-        return Source(h, view.mask, view.place), Outputs(
-            h[:, added:], h[:, added], None, None if states is None else states[:, :, added:]
+        return Source(h, view.mask, view.text_position), Outputs(
+            h[:, added:], h[:, added], None, None if hidden_states is None else hidden_states[:, :, added:]
         )
 
     @property
@@ -412,13 +414,13 @@ class EncoderDecoder(Speaker):
         return self.own_projection or self.decoder.word_embeddings
 
     @property
-    def head(self) -> tuple[Linear | Embedding, Constant | None]:
+    def language_head(self) -> tuple[Linear | Embedding, Constant | None]:
         return self.projection, self.logits_bias
 
-    def logits(self, hidden: jax.Array, at: SiteCalls, head: Any = None) -> jax.Array:
-        (kernel, bias), scale = head or self.head, self.config.output_scale
+    def logits(self, hidden: jax.Array, calls: SiteCalls, language_head: Any = None) -> jax.Array:
+        (kernel, bias), scale = language_head or self.language_head, self.config.output_scale
         hidden = hidden if scale == 1.0 else hidden * jnp.asarray(scale, hidden.dtype)
-        out = self.projected(hidden, at, kernel).astype(jnp.float32)
+        out = self.projected(hidden, calls, kernel).astype(jnp.float32)
         return out if bias is None else out + bias.value[...].astype(jnp.float32)
 
     # -- generation -----------------------------------------------------------------------------------------------------
@@ -437,14 +439,16 @@ class EncoderDecoder(Speaker):
         return self.step(jnp.full(rows, self.config.start_id, jnp.int32), cache, grafts, layers)
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
+        """Logits `[rows, vocabulary]` behind one more token of each batch row, `ids [rows]`, and the cache with it."""
         own = grafts.within("decoder")
-        at, columns = own.outside(), jnp.arange(cache.keys[0].shape[2], dtype=jnp.int32)
+        outside, columns = own.outside(), jnp.arange(cache.keys[0].shape[2], dtype=jnp.int32)
         position = jnp.broadcast_to(cache.column, (len(ids), 1))
         mask = jnp.broadcast_to(columns <= cache.column, (len(ids), 1, len(columns)))
-        added = self.decoder.distances(position, jnp.broadcast_to(columns, (len(ids), len(columns))), at)
-        view = View(mask, added, Place(position, jnp.full_like(position, FAR), jnp.zeros_like(position, bool)), cache.source)
-        h = self.decoder.entered(self.decoder.words(ids[:, None], at), position, at)
+        added = self.decoder.distances(position, jnp.broadcast_to(columns, (len(ids), len(columns))), outside)
+        view = View(
+            mask, added, TextPosition(position, jnp.full_like(position, FAR), jnp.zeros_like(position, bool)), cache.source
+        )
+        h = self.decoder.entered(self.decoder.words(ids[:, None], outside), position, outside)
         kept = []
         pasts = zip(cache.keys, cache.values, cache.source_keys, cache.source_values, strict=True)
         for (module, calls), past in zip(self.one_by_one(own, layers), pasts, strict=True):
@@ -452,7 +456,7 @@ class EncoderDecoder(Speaker):
             kept.append(pair)
         keys, values = zip(*kept, strict=True)
         cache = cache._replace(keys=keys, values=values, column=cache.column + 1)
-        return self.logits(self.decoder.left(h, at), grafts.outside())[:, 0], cache
+        return self.logits(self.decoder.left(h, outside), grafts.outside())[:, 0], cache
 
     def one_by_one(self, own: Grafts, layers: Unrolled) -> list[tuple[Layer, SiteCalls]]:
         """The decoder's layers, each with what acts there."""

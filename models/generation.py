@@ -19,8 +19,8 @@ from typing import Any
 
 from ..errors import GraftaxError
 from ..json_files import read_object
-from . import keys
-from .keys import Key, is_number
+from . import config_keys
+from .config_keys import Key, is_number
 
 #: Keys that change greedy texts, and the values with which they do not, beside null.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
@@ -47,7 +47,7 @@ class Rules:
     early_stopping: bool = False  # of beams
     suppressed: tuple[int, ...] = ()  # tokens that are never written,
     first_suppressed: tuple[int, ...] = ()  # nor first
-    no_repeat: int = 0  # so many tokens in a row are there once at most; 0: any number of times
+    no_repeat: int = 0  # so many tokens one behind another are there once at most; 0: any number of times
     min_new_tokens: int = 0  # before one that ends the text
     min_length: int = 0  # the same, with the prompt's tokens; of an encoder-decoder with the one that begins a text
     unsupported: tuple[str, ...] = ()  # as "key=value"
@@ -69,10 +69,10 @@ def with_generation(config: Any, directory: Path, raw: Mapping[str, Any], *, enc
     return replace(config, **changes)
 
 
-#: What stands at a key of the file, as of config.json (`models/keys.py`).
-_IDS = keys.tokens(None)
-_COUNT = keys.size(0, least=0)
-_BEAMS = keys.size(1)
+#: What stands at a key of the file, as of config.json (`models/config_keys.py`).
+_IDS = config_keys.tokens(None)
+_COUNT = config_keys.size(0, least=0)
+_BEAMS = config_keys.size(1)
 _FACTOR = Key(1.0, lambda v: is_number(v) and 1e-6 <= v < 1e6, "a positive number")
 _EXPONENT = Key(1.0, lambda v: is_number(v) and abs(v) < 1e6, "a number")
 _WHEN = Key(False, lambda v: v in (True, False, "never"), "true or false")

@@ -8,15 +8,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..adapters.sites import FAR, Place
+from ..adapters.sites import FAR, TextPosition
 from ..shapes import AnyArray, Int, shaped
 
 
 class Texts(NamedTuple):
-    """Where several texts lie in one row, behind one another; each attends to its own tokens only."""
+    """Where several texts lie in one batch row, behind one another; each attends to its own tokens only.
+
+    A text of two tokens and one of three in a first batch row of six, and one of four in a second, are
+    segments [[1, 1, 2, 2, 2, 0], [3, 3, 3, 3, 0, 0]] and first [0, 2, 6].
+    """
 
     segments: Any  # int32 [rows, tokens]: the text's number, from 1; 0 on padding
-    first: Any  # int32 [texts]: where each text begins in the rows laid end to end
+    first: Any  # int32 [texts]: where each text begins, in the batch rows laid end to end
 
 
 class TextInputs(NamedTuple):
@@ -25,7 +29,7 @@ class TextInputs(NamedTuple):
     ids: Any  # int32
     mask: Any  # bool, True on real tokens
     types: Any  # int32
-    texts: Texts | None = None  # None: a row is a text
+    texts: Texts | None = None  # None: every batch row is one text
     hidden: Any = None  # what enters the first adapted layer (`Network.frozen`), where that is known; else computed from ids
     target: TextInputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
 
@@ -50,7 +54,7 @@ class Outputs(NamedTuple):
 
 
 @shaped
-def places(segments: Int[AnyArray, "rows tokens"]) -> Place:
+def text_positions(segments: Int[AnyArray, "rows tokens"]) -> TextPosition:
     """Where tokens are in their texts; `segments` as in `Texts`."""
     edge = segments[:, 1:] != segments[:, :-1]
     always = jnp.ones_like(edge, shape=(len(segments), 1))
@@ -58,7 +62,7 @@ def places(segments: Int[AnyArray, "rows tokens"]) -> Place:
     begin = jax.lax.cummax(jnp.where(jnp.concatenate([always, edge], axis=1), index, 0), axis=1)
     end = jax.lax.cummin(jnp.where(jnp.concatenate([edge, always], axis=1), index, last), axis=1, reverse=True)
     before, behind = (jnp.where(segments > 0, distance, FAR) for distance in (index - begin, end - index))
-    return Place(before, behind, jnp.zeros_like(segments, bool))
+    return TextPosition(before, behind, jnp.zeros_like(segments, bool))
 
 
 @shaped

@@ -23,12 +23,12 @@ from ..typed import Location, held
 from .backbone import Backbone
 from .checkpoint import Stored, find_directory, stored_tensors
 from .family import Family
+from .family_registry import family_of
 from .fingerprint import Fingerprint, by_name
 from .generation import with_generation
 from .own_head import head_of
 from .parts import Weight
 from .quantised import QTYPES, quantiser
-from .registry import family_of
 from .stack import REMAT
 
 #: No weights: what checkpoints had before transformers left it out, and how long a batch norm has been trained.

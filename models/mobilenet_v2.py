@@ -21,8 +21,8 @@ from ..adapters.geometry import Geometry
 from ..adapters.graft import SiteCalls
 from ..adapters.methods.head import POOLED
 from .activations import ACTIVATIONS
-from .family import Family, HeadLayout
-from .keys import activation, epsilon, flag, number, size, unread_all
+from .config_keys import activation, epsilon, flag, number, size, unread_all
+from .family import Family, TaskHead
 from .layers import Arrays
 from .parts import Part
 from .pictures import Pictures
@@ -128,12 +128,12 @@ class InvertedResidual(nnx.Module):
         self.depthwise = ConvNorm(arrays, f"{name}.depthwise", around, config.norm_eps)
         self.reduce = ConvNorm(arrays, f"{name}.reduce", square(1), config.norm_eps)
 
-    def __call__(self, h: jax.Array, view: None, at: SiteCalls, pooled: bool = False) -> jax.Array:
+    def __call__(self, h: jax.Array, view: None, calls: SiteCalls, pooled: bool = False) -> jax.Array:
         act = ACTIVATIONS[self.activation]
-        y = self.reduce(act(self.depthwise(act(self.expand(h, at)), at)), at)
+        y = self.reduce(act(self.depthwise(act(self.expand(h, calls)), calls)), calls)
         if self.residual:
-            y = h + at.branch(f"{self.name}.branch", h, y)
-        return at.stream(f"{self.name}.output", y)
+            y = h + calls.branch(f"{self.name}.branch", h, y)
+        return calls.stream(f"{self.name}.output", y)
 
 
 class Last(nnx.Module):
@@ -142,8 +142,8 @@ class Last(nnx.Module):
     def __init__(self, config: MobileNetV2Config, arrays: Arrays, name: str):
         self.activation, self.last = config.activation, ConvNorm(arrays, f"{name}.last", square(1), config.norm_eps)
 
-    def __call__(self, h: jax.Array, view: None, at: SiteCalls, pooled: bool = False) -> jax.Array:
-        return ACTIVATIONS[self.activation](self.last(h, at))
+    def __call__(self, h: jax.Array, view: None, calls: SiteCalls, pooled: bool = False) -> jax.Array:
+        return ACTIVATIONS[self.activation](self.last(h, calls))
 
 
 class MobileNetV2(StagedNetwork):
@@ -160,18 +160,18 @@ class MobileNetV2(StagedNetwork):
     def block(config: MobileNetV2Config, kind: Block, arrays: Arrays, name: str) -> nnx.Module:
         return InvertedResidual(config, kind, arrays, name) if kind.wide else Last(config, arrays, name)
 
-    def stem(self, pixels: jax.Array, at: SiteCalls) -> jax.Array:
+    def stem(self, pixels: jax.Array, calls: SiteCalls) -> jax.Array:
         act = ACTIVATIONS[self.activation]
-        h = act(self.stem_first(pixels, at))
+        h = act(self.stem_first(pixels, calls))
         if self.whole_stem:
-            h = act(self.stem_expand(h, at))
-        return self.stem_reduce(act(self.stem_depthwise(h, at)), at)
+            h = act(self.stem_expand(h, calls))
+        return self.stem_reduce(act(self.stem_depthwise(h, calls)), calls)
 
 
-def _step(name: str, place: str, path: str, size: int, channels: tuple[int, int], geometry: Geometry) -> tuple[Part, Part]:
+def _step(name: str, where: str, path: str, size: int, channels: tuple[int, int], geometry: Geometry) -> tuple[Part, Part]:
     """A convolution with its norm, as Hugging Face's MobileNetV2ConvLayer has them."""
     prefix = f"{path}." if path else ""
-    return conv_norm_parts(name, place, (f"{prefix}convolution", f"{prefix}normalization"), size, channels, geometry)
+    return conv_norm_parts(name, where, (f"{prefix}convolution", f"{prefix}normalization"), size, channels, geometry)
 
 
 def parts(config: MobileNetV2Config) -> tuple[Part, ...]:
@@ -205,7 +205,7 @@ FAMILY = Family(
     keys=KEYS,
     parts=parts,
     stacks=stacks_of,
-    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), sites=(POOLED,)),
+    head=TaskHead(features="pooled", hidden="none", modules=("classifier",), sites=(POOLED,)),
     config=MobileNetV2Config,
     task="image-classify",
     processor=Pictures,

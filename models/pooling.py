@@ -44,8 +44,8 @@ def _later_more(hidden: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _last(hidden: jax.Array, weight: jax.Array) -> jax.Array:
-    at = jnp.sum(weight, axis=1).astype(jnp.int32) - 1
-    return jnp.take_along_axis(hidden, at[:, None], axis=1)[:, 0]
+    last = jnp.sum(weight, axis=1).astype(jnp.int32) - 1
+    return jnp.take_along_axis(hidden, last[:, None], axis=1)[:, 0]
 
 
 #: sentence-transformers' names -> `hidden [rows, tokens, size]` and `weight [rows, tokens, 1]`, 1 on tokens, to `[rows, size]`.

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import GraftaxError
 from ..json_files import read_object
 from ..notes import note
-from .keys import Key, flag, is_number, nullable, number, only, unread_all
+from .config_keys import Key, flag, is_number, nullable, number, only, unread_all
 from .preparation import Preparation
 
 NAME = "preprocessor_config.json"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from .backbone import Backbone
+from .family_registry import family_of
 from .load import stack_weights
 from .parts import Part
-from .registry import family_of
 
 
 def random_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, np.ndarray]:

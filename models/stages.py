@@ -20,7 +20,7 @@ from flax import nnx
 from ..adapters.geometry import Geometry
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.structure import Cut
-from .config import Config
+from .backbone_config import Config
 from .inputs import Outputs
 from .layers import Arrays, BatchNorm, Conv
 from .network import Unrolled
@@ -73,16 +73,16 @@ def square(size: int, stride: int = 1, padding: int | None = 0, dilation: int = 
 
 
 def conv_norm_parts(
-    name: str, place: str, paths: tuple[str, str], size: int, channels: tuple[int, int], geometry: Geometry
+    name: str, where: str, paths: tuple[str, str], size: int, channels: tuple[int, int], geometry: Geometry
 ) -> tuple[Part, Part]:
     """A square convolution of so many channels, in and out, and its batch norm.
 
-    `place` is where in its block it stands, "in" or "out", and part of both roles; `paths` are theirs in a checkpoint.
+    `where` says where in its block it stands, "in" or "out", and is part of both roles; `paths` are theirs in a checkpoint.
     """
     inputs, out = channels
     shape = (size, size, inputs // geometry.groups, out)
-    conv = Part("conv", f"{name}.conv", paths[0], shape, role=f"conv_{place}", bias=False, geometry=geometry)
-    return conv, Part("batch_norm", f"{name}.norm", paths[1], (out,), role=f"norm_{place}")
+    conv = Part("conv", f"{name}.conv", paths[0], shape, role=f"conv_{where}", bias=False, geometry=geometry)
+    return conv, Part("batch_norm", f"{name}.norm", paths[1], (out,), role=f"norm_{where}")
 
 
 class ConvNorm(nnx.Module):
@@ -93,8 +93,8 @@ class ConvNorm(nnx.Module):
         self.conv = Conv(arrays, f"{name}.conv", geometry)
         self.norm = BatchNorm(arrays, f"{name}.norm", eps)
 
-    def __call__(self, h: jax.Array, at: SiteCalls) -> jax.Array:
-        return at.norm(f"{self.name}.norm", at.conv(f"{self.name}.conv", h, self.conv), self.norm)
+    def __call__(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
+        return calls.norm(f"{self.name}.norm", calls.conv(f"{self.name}.conv", h, self.conv), self.norm)
 
 
 class StagedNetwork(Chain):
@@ -116,15 +116,15 @@ class StagedNetwork(Chain):
         """The module of one stage's blocks, called as `Stack.layers` is."""
 
     @abstractmethod
-    def stem(self, pixels: jax.Array, at: SiteCalls) -> jax.Array:
+    def stem(self, pixels: jax.Array, calls: SiteCalls) -> jax.Array:
         """What enters the first block."""
 
     @property
     def stacks(self) -> tuple[Stack, ...]:
         return tuple(getattr(self, name) for name in self.names)
 
-    def enter(self, stack: int, h: Any, at: SiteCalls) -> jax.Array:
-        return h if stack else self.stem(h.pixels, at)
+    def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:
+        return h if stack else self.stem(h.pixels, calls)
 
     def __call__(self, inputs: Any, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Outputs:
         h = self.through(inputs, grafts, layers)

@@ -324,8 +324,8 @@ class Tokenizer(Processor):
         types, segments = np.zeros(size, np.int32), np.zeros(size, np.int32)
         first = np.zeros(shape.items, np.int32)  # 0 for texts that are not there
         for i, (text, (row, begin)) in enumerate(zip(items, places, strict=True)):
-            at = (row, slice(begin, begin + len(text)))
-            ids[at], types[at], segments[at] = text.ids, text.types, i + 1
+            cells = (row, slice(begin, begin + len(text)))
+            ids[cells], types[cells], segments[cells] = text.ids, text.types, i + 1
             first[i] = row * size[1] + begin
         return TextInputs(ids, segments > 0, types, Texts(segments, first))
 

@@ -219,6 +219,11 @@ class Index:
         beyond = digest + "g"  # behind every hexadecimal digit
         return self._versions("WHERE digest >= ? AND digest < ? AND NOT gone ORDER BY id", (digest, beyond))
 
+    def names(self, prefix: str, limit: int) -> list[Version]:
+        """What each name means that begins so, by name."""
+        beyond = prefix + "\x7f"  # behind every character of a name
+        return self._versions("WHERE newest AND name >= ? AND name < ? ORDER BY name LIMIT ?", (prefix, beyond, limit))
+
     def last_number(self, name: str) -> int:
         """The highest version that a name has ever had; 0 where there is no such name."""
         return self._tables.execute("SELECT coalesce(max(version), 0) FROM versions WHERE name = ?", (name,)).fetchone()[0]
@@ -229,8 +234,15 @@ class Index:
 
     def children(self, version: Version) -> list[Version]:
         """The versions that were made from one."""
-        made_of = "EXISTS (SELECT 1 FROM json_each(parents) WHERE value = ?)"
-        return self._versions(f"WHERE NOT gone AND parents != '[]' AND {made_of} ORDER BY id", (f"sha256:{version.digest}",))
+        which = (version.name, version.version)
+        (packed,) = self._tables.execute("SELECT blobs FROM versions WHERE name = ? AND version = ?", which).fetchone()
+        blobs = json.dumps(_unpacked(packed))
+        made_of = "EXISTS (SELECT 1 FROM json_each(parents) JOIN json_each(?) AS blob ON json_each.value = blob.value)"
+        return self._versions(f"WHERE NOT gone AND parents != '[]' AND {made_of} ORDER BY id", (blobs,))
+
+    def holding(self, blob: str) -> list[Version]:
+        """The versions that hold a file of this sha256: those that it is as a parent."""
+        return self._versions("WHERE NOT gone AND instr(blobs, ?) ORDER BY id", (bytes.fromhex(blob),))
 
     def tags(self, name: str) -> dict[str, dict[int, float]]:
         """The shares of each tag of a name, by version; those of versions that are gone are the others'."""
@@ -265,7 +277,7 @@ class Index:
         """sha256 of the files of every version that is there."""
         live: set[str] = set()
         for (blobs,) in self._tables.execute("SELECT blobs FROM versions WHERE NOT gone"):
-            live.update(blobs[i : i + 32].hex() for i in range(0, len(blobs), 32))
+            live.update(_unpacked(blobs))
         return live
 
     def times_given_up(self, digest: str) -> int:
@@ -294,3 +306,8 @@ def _identity(file: Path) -> tuple[int, int]:
     """What tells a file from another that was put in its place."""
     there = file.stat()
     return there.st_dev, there.st_ino
+
+
+def _unpacked(blobs: bytes) -> list[str]:
+    """sha256 of each of a version's files."""
+    return [blobs[i : i + 32].hex() for i in range(0, len(blobs), 32)]

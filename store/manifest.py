@@ -47,12 +47,12 @@ class File:
 
 
 @dataclass(frozen=True)
-class Data:
-    """What an adapter was trained or measured on."""
+class DataFacts:
+    """What is known of the rows that an adapter was trained or measured on."""
 
-    sha256: str | None = None
-    rows: int | None = None
-    name: str | None = None
+    sha256: str | None = None  # of what they hold, in any order (`Examples.digest`)
+    rows: int | None = None  # how many
+    name: str | None = None  # for people
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Manifest:
     labels: tuple[str, ...] = ()
     parameters: int = 0
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    data: Data = Data()
+    data: DataFacts = DataFacts()
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # as training ended, of its validation rows
-    parents: tuple[str, ...] = ()  # digests (or names, where no digest is known) of what it was made from
+    parents: tuple[str, ...] = ()  # sha256 of the weights' files of the adapters that it was made from
     description: str = ""  # a line or two
     keywords: tuple[str, ...] = ()
     license: str | None = None

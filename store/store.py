@@ -323,6 +323,18 @@ class Store:
             note(f"{found} was withdrawn: {found.yanked}")
         return found
 
+    def expect_versions(self, name: str) -> list[Version]:
+        """All versions of a name that are there; an error where there are none."""
+        return _expect_name(self.index(), check_name(name), self.url)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a name, under which a version may be; of a store that was never made nothing is."""
+        return self.exists() and self.index().last_number(name) > 0
+
+    def exists(self) -> bool:
+        """Whether there is a store at all."""
+        return self._ledger.exists()
+
     def _resolved(self, index: Index, reference: Reference, route: str | None) -> Version:
         name = reference.name
         if reference.digest is not None:

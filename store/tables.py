@@ -32,6 +32,7 @@ CREATE INDEX IF NOT EXISTS by_digest ON versions (digest);
 CREATE INDEX IF NOT EXISTS by_fingerprint ON versions (fingerprint, newest);
 CREATE INDEX IF NOT EXISTS by_task ON versions (task, newest);
 CREATE INDEX IF NOT EXISTS by_newest ON versions (newest, id);
+CREATE INDEX IF NOT EXISTS by_name ON versions (name) WHERE newest;
 CREATE INDEX IF NOT EXISTS by_end ON versions (gone, expires) WHERE expires IS NOT NULL;
 CREATE VIRTUAL TABLE IF NOT EXISTS words
     USING fts5 (name, backbone, methods, task, labels, text, content='', tokenize='unicode61');

@@ -10,4 +10,5 @@ class ImageClassify(Classify):
     """One label per picture: softmax cross-entropy."""
 
     name = "image-classify"
+    about = "image"
     words = words_for(name)

@@ -1,13 +1,20 @@
 """What a task reads of a backbone's forward pass, and how that lies in a batch.
 
-| output | needs | what `loss` and `answer` read |
+| output | what it needs | what `loss` reads |
 |---|---|---|
 | `OfItem` | features of an item, and a head of the adapter's over them | `[items, room]` |
 | `OfPosition` | features of every position, and a head over them | `[rows, length, room]` |
-| `NextToken` | a language model; of `OfTarget` an encoder-decoder | `[rows, length, 3]`: see `NextToken.compute` |
+| `NextToken` | a language model | `[rows, length, 3]`: see `NextToken.compute` |
+| `OfTarget` | an encoder-decoder | the same, of the target: `length` is the target's |
+| `Against` | a language model | `[items, 2]`: see `Against.compute` |
 
-A task names one (`Task.output`), so what it needs of a backbone is said in one place. `room` is at least the number of an
-adapter's classes: adapters that share a program have the same, and what is beyond an adapter's own is masked by the loss.
+A task names one of them (`Task.output`), so what it needs of a backbone is said in one place. `rows` are batch rows. `room`
+is the number of classes that there is room for: adapters that share a program share it, and the loss masks what is beyond an
+adapter's own.
+
+For instance, two texts of 3 and 2 tokens lie in one batch row of 8 positions, at the places (0, 0) and (0, 3). A tagging task
+(`OfPosition`) lays their labels as `[[5, 0, 2, 1, 1, -1, -1, -1]]`, where -1 (`IGNORE`) says that no label is there. Of outputs
+`[1, 8, room]` the first text is then given positions 0 to 2, and the second one positions 3 and 4 (`Output.each`).
 """
 
 from __future__ import annotations
@@ -19,12 +26,14 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
+from ..adapters.methods.head import POOLED, TOKENS
 from ..data.batches import Planned, Shape
 from ..data.prepared import Prepared
-from ..errors import GraftaxError
+from ..shapes import AnyArray, Float, Int, shaped
 
-IGNORE = -1  # a position without a label of its own, in label arrays
+IGNORE = -1  # in arrays of labels: a position without a label of its own
 
 
 class HasHead(Protocol):
@@ -34,14 +43,14 @@ class HasHead(Protocol):
         """The head for so many classes; GraftaxError where the family has none."""
 
     def forward(self, params: Any, state: Any, inputs: Any, *, key: Any = None, layers: Any = None) -> Any:
-        """`Logits`."""
+        """`Logits`: those of items, `[items, room]`, and those of positions, `[rows, length, room]`."""
 
 
 class SaysTokens(Protocol):
     """A language model."""
 
     def likelihood(self, params: Any, state: Any, inputs: Any, targets: Any, *, key: Any = None, layers: Any = None) -> Any:
-        """Log-likelihood of each token of `targets`, and whether it was the likeliest."""
+        """Log-likelihood of each token of `targets`, and whether it was the likeliest; `[rows, length]` both."""
 
 
 class Output(ABC):
@@ -49,11 +58,11 @@ class Output(ABC):
 
     headed: ClassVar[bool]  # whether a head of the adapter's makes it; else the backbone does
     by_position: ClassVar[bool] = False  # whether it says something of each position of an item
-    bare: ClassVar[bool] = False  # whether it also runs the backbone without the adapter: then no frozen layer's work is kept
+    bare: ClassVar[bool] = False  # whether the backbone also runs without the adapter: then nothing of frozen layers is kept
 
     @abstractmethod
-    def refuse_unfit(self, backbone: Any, task: str) -> None:
-        """An error where a backbone cannot give this output."""
+    def unfit(self, backbone: Any) -> str | None:
+        """Why a backbone cannot give this output, in words behind "task NAME"; None where it can."""
 
     @abstractmethod
     def head(self, backbone: Any, classes: int) -> Any:
@@ -63,41 +72,46 @@ class Output(ABC):
     def compute(
         self, backbone: Any, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
     ) -> jax.Array:
-        """What `loss` and `answer` read; arguments as of `Backbone.forward`. Pure; meant to be traced."""
+        """What `loss` and `answer` read of a batch. Pure, and meant to be traced. Arguments are as of `Backbone.forward`."""
 
     @abstractmethod
     def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> np.ndarray:
-        """The labels of a batch, where its items are laid, with room for so many classes."""
+        """The labels of a planned batch in one array, laid as its items are; `room`: for so many classes."""
 
     @abstractmethod
     def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
-        """The items of a batch, and what is theirs of its outputs."""
+        """The index of each item in a planned batch, with that part of the batch's outputs which is about it."""
 
     def own(self, outputs: np.ndarray, classes: int) -> np.ndarray:
-        """Without what there is room for beyond an adapter's own classes."""
+        """Outputs without the room beyond an adapter's own classes."""
         return outputs[..., :classes] if self.headed else outputs
 
 
 class OfItem(Output):
-    """One row of numbers for each item: the logits of a head over its features."""
+    """The logits of an item: what a head makes of its features."""
 
     headed = True
+    reads: ClassVar[str] = POOLED  # the site at which the head acts
 
-    def refuse_unfit(self, backbone: Any, task: str) -> None:
+    def unfit(self, backbone: Any) -> str | None:
         if backbone.family.encodes:
-            raise GraftaxError(f"task {task!r}: {backbone.name} is an encoder-decoder, for task 'seq2seq' alone.")
+            return f"needs a backbone with a head, and {backbone.name} is an encoder-decoder"
+        if self.reads not in backbone.family.head.sites:
+            return f"needs a head that {backbone.name} has no features for"
+        return None
 
     def head(self, backbone: HasHead, classes: int) -> Any:
         return backbone.head(classes)
 
+    @shaped
     def compute(
-        self, backbone: HasHead, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
+        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: Any, key: Any = None, layers: Any = None
+    ) -> Float[Array, "items room"]:
         logits: jax.Array = backbone.forward(params, state, inputs, key=key, layers=layers).pooled
         return logits
 
     def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> np.ndarray:
-        """A number for each item, or `room` numbers where an item has several."""
+        """`[items]`, a number for each item; or `[items, room]` where the label of an item is several numbers."""
         first = np.asarray(prepared.labels[0])
         laid = np.zeros((shape.items, room) if first.ndim else shape.items, first.dtype)
         for k, i in enumerate(planned.items):
@@ -106,20 +120,22 @@ class OfItem(Output):
         return laid
 
     def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
-        return zip(planned.items, outputs, strict=False)  # fewer items than there is room for
+        return zip(planned.items, outputs, strict=False)  # the batch may have fewer items than room for them
 
 
 class OfPosition(OfItem):
-    """One row of numbers for each position of an item: the logits of a head over its features there."""
+    """The logits of every position of an item: what a head makes of its features there."""
 
     by_position = True
+    reads = TOKENS
 
     def head(self, backbone: HasHead, classes: int) -> Any:
         return backbone.head(classes, tokens=True)
 
+    @shaped
     def compute(
-        self, backbone: HasHead, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
+        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: Any, key: Any = None, layers: Any = None
+    ) -> Float[Array, "rows length room"]:
         logits: jax.Array = backbone.forward(params, state, inputs, key=key, layers=layers).tokens
         return logits
 
@@ -131,24 +147,35 @@ class OfPosition(OfItem):
 
 
 class NextToken(Output):
-    """How likely each next token is: the backbone says it, and the adapter has no head."""
+    """How likely each next token is. The backbone says that, and the adapter has no head."""
 
     headed = False
     by_position = True
 
-    def refuse_unfit(self, backbone: Any, task: str) -> None:
+    def unfit(self, backbone: Any) -> str | None:
         if not backbone.generates:
-            raise GraftaxError(f"task {task!r} needs a language model, and {backbone.name} is none.")
-        if backbone.family.encodes:
-            raise GraftaxError(f"task {task!r}: {backbone.name} is an encoder-decoder, for task 'seq2seq' alone.")
+            return f"needs a language model, and {backbone.name} is none"
+        return f"needs a decoder alone, and {backbone.name} is an encoder-decoder" if backbone.family.encodes else None
 
     def head(self, backbone: Any, classes: int) -> None:
         return None
 
+    @shaped
     def compute(
-        self, backbone: SaysTokens, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
-        """`[rows, length, 3]`: the next token's log-likelihood, whether it was the likeliest, whether it counts."""
+        self,
+        backbone: Any,
+        params: Any,
+        state: Any,
+        inputs: Any,
+        labels: Int[AnyArray, "rows length"],
+        key: Any = None,
+        layers: Any = None,
+    ) -> Float[Array, "rows length 3"]:
+        """Three numbers of each token of `labels`: its log-likelihood, whether it was the likeliest (1 or 0), whether it
+        counts.
+
+        All three are 0 where `labels` has `IGNORE`.
+        """
         found, hit = backbone.likelihood(params, state, inputs, jnp.maximum(labels, 0), key=key, layers=layers)
         counts = labels != IGNORE
         return jnp.where(counts[..., None], jnp.stack([found, hit, counts.astype(found.dtype)], axis=-1), 0.0)
@@ -161,26 +188,39 @@ class NextToken(Output):
 
 
 class OfTarget(NextToken):
-    """How likely the tokens of a target are, which an encoder-decoder writes beside the item that it reads."""
+    """How likely each token of a target is, which an encoder-decoder writes beside the item that it reads."""
 
-    def refuse_unfit(self, backbone: Any, task: str) -> None:
+    def unfit(self, backbone: Any) -> str | None:
         if not backbone.generates:
-            raise GraftaxError(f"task {task!r} needs a language model, and {backbone.name} is none.")
-        if not backbone.family.encodes:
-            raise GraftaxError(f"task {task!r}: {backbone.name} is no encoder-decoder.")
+            return f"needs a language model, and {backbone.name} is none"
+        return None if backbone.family.encodes else f"needs an encoder-decoder, and {backbone.name} is none"
 
     def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> np.ndarray:
         return lay_by_position(prepared.labels, planned, (shape.rows, shape.target))
 
 
 class Against(NextToken):
-    """How likely an item's counted tokens are together, with the adapter and without it: `[items, 2]`."""
+    """How likely the counted tokens of an item are together, with the adapter and without it."""
 
     bare = True
 
+    @shaped
     def compute(
-        self, backbone: SaysTokens, params: Any, state: Any, inputs: Any, labels: jax.Array, key: Any = None, layers: Any = None
-    ) -> jax.Array:
+        self,
+        backbone: Any,
+        params: Any,
+        state: Any,
+        inputs: Any,
+        labels: Int[AnyArray, "rows length"],
+        key: Any = None,
+        layers: Any = None,
+    ) -> Float[Array, "items 2"]:
+        """Two sums of log-likelihoods for each item: with the adapter, and without it, through which no gradient flows.
+
+        Where items share batch rows, `inputs.texts.segments [rows, length]` says which item each position belongs to: 1 is the
+        first item, 2 the second, and 0 is padding. For instance, segments `[[1, 1, 2, 2, 2, 0]]` make sums over the first two
+        and over the next three positions.
+        """
         targets, counts = jnp.maximum(labels, 0), labels != IGNORE
         found, _ = backbone.likelihood(params, state, inputs, targets, key=key, layers=layers)
         before, _ = backbone.likelihood(params, {}, inputs, targets)
@@ -188,22 +228,22 @@ class Against(NextToken):
         if inputs.texts is None:
             return both.sum(1)
         texts = jnp.arange(1, len(inputs.texts.first) + 1, dtype=jnp.int32)
-        mine = inputs.texts.segments[..., None] == texts  # [rows, tokens, texts]
+        mine = inputs.texts.segments[..., None] == texts  # [rows, length, items]
         return jnp.sum(jnp.where(mine[..., None], both[:, :, None], 0.0), axis=(0, 1))
 
     def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
-        return zip(planned.items, outputs, strict=False)  # fewer items than there is room for
+        return zip(planned.items, outputs, strict=False)  # the batch may have fewer items than room for them
 
 
 def lay_by_position(labels: Sequence[np.ndarray], planned: Planned, size: tuple[int, int]) -> np.ndarray:
-    """Labels of positions in a batch, int32 of a size; `IGNORE` where no item lies."""
+    """Labels of positions in a batch: int32, of `size` (batch rows, positions); `IGNORE` where no item lies."""
     laid = np.full(size, IGNORE, np.int32)
-    for i, (row, begin) in zip(*planned, strict=True):
-        laid[row, begin : begin + len(labels[i])] = labels[i]
+    for i, (batch_row, begin) in zip(*planned, strict=True):
+        laid[batch_row, begin : begin + len(labels[i])] = labels[i]
     return laid
 
 
 def each_by_position(outputs: np.ndarray, labels: Sequence[np.ndarray], planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
-    """The items of a batch, and what is theirs of outputs by position."""
-    for i, (row, begin) in zip(*planned, strict=True):
-        yield i, outputs[row, begin : begin + len(labels[i])]
+    """The index of each item in a batch, with the outputs `[its positions, ...]` at its place."""
+    for i, (batch_row, begin) in zip(*planned, strict=True):
+        yield i, outputs[batch_row, begin : begin + len(labels[i])]

@@ -8,6 +8,7 @@ from typing import Any
 from ..data.columns import Columns
 from ..data.examples import Examples
 from ..data.sources import source_of
+from .fit import refuse_other_input
 from .task import Task
 from .task_registry import TASKS
 
@@ -35,5 +36,8 @@ def read_examples(
     if isinstance(data, Examples):
         return data
     check_columns(columns, task, processor)
-    direct = task.read_directly(data)
-    return task.read(source_of(data, called), columns, processor, names) if direct is None else direct
+    if (direct := task.read_directly(data)) is not None:
+        return direct
+    source = source_of(data, called)
+    refuse_other_input(source, columns, task, processor)
+    return task.read(source, columns, processor, names)

@@ -57,7 +57,7 @@ class Task(ABC):
     words: ClassVar[TaskWords]  # what it is called in other libraries' files
     main_metric: ClassVar[str]
     lower_is_better: ClassVar[bool] = False
-    needs_text: ClassVar[bool] = False  # whether it is about texts, and asks the processor for what tokenizers alone do
+    about: ClassVar[str | None] = None  # the kind of input it is for: "text", "image"; None: any that the backbone reads
 
     @abstractmethod
     def fields(self, processor: Any) -> tuple[Field, ...]:
@@ -111,7 +111,7 @@ class Task(ABC):
         return self.score(prepared.examples, whole, names)
 
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
-        """An example's labels, each with what was answered in its place, for a table of confusions; none of numbers."""
+        """An example's labels, each with what was answered instead, for a table of confusions; none of numbers."""
         return ()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ def in_memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def about(description: str, **known: Any) -> Manifest:
     """A manifest that says a word."""
     return Manifest(files={}, description=description, **known)
@@ -41,10 +46,7 @@ def about(description: str, **known: Any) -> Manifest:
 
 def with_files(manifest: Manifest, contents: dict[str, bytes]) -> Manifest:
     """The manifest as it is once its files were pushed."""
-    from dataclasses import replace
-
-    files = {path: File(hashlib.sha256(content).hexdigest(), len(content)) for path, content in contents.items()}
-    return replace(manifest, files=files)
+    return replace(manifest, files={path: File(digest(content), len(content)) for path, content in contents.items()})
 
 
 def pulled(folder: Path) -> dict[str, bytes]:

@@ -120,8 +120,8 @@ def test_every_step_is_pefts(case: str, tiny: Backbone, tiny_dir: Path, tmp_path
         examples = tick(pack)
         inputs = Tokenizer.of(tiny).pad([job.train.items[i] for i in examples], len(examples), 16)
         total += theirs.step(inputs, [int(job.train.labels[i]) for i in examples], step)
-        np.testing.assert_allclose(pack.state.loss[0], total, rtol=1e-4)
-        mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), (pack.state.trainable, pack.state.fixed))
+        np.testing.assert_allclose(pack.learners.loss[0], total, rtol=1e-4)
+        mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), (pack.learners.trainable, pack.learners.fixed))
         own, known = (pack.layout.unstack(job.adapter, tree, tiny.sites)[KEY] for tree in mine)
         held, left = theirs.tensors(), theirs.left()
         for site, (leaves, _) in own.items():
@@ -238,12 +238,12 @@ def test_what_is_measured_is_what_is_saved(tiny: Backbone, tmp_path: Path) -> No
     job, pack = begun(tiny, AdaLoRA(init_r=5, target_r=2, alpha=7.0, deltaT=4), SGD)
     for _ in range(10):
         tick(pack)
-    own, known = (tree["layers.query"][KEY] for tree in (pack.state.trainable, pack.state.fixed))
+    own, known = (tree["layers.query"][KEY] for tree in (pack.learners.trainable, pack.learners.fixed))
     assert np.any(np.asarray(own["e"])[~np.asarray(known["left"])])
     pack.keep_best(0)
     saved = load_adapter(save_adapter(pack.result(0, {}), tmp_path / "a", tiny), tiny)
     inputs = some_inputs(tiny)
-    answers = np.asarray(pack.programs.predict(tiny.params, pack.state, np.int32(0), inputs, None))[:, :2]
+    answers = np.asarray(pack.programs.predict(tiny.params, pack.learners, np.int32(0), inputs, None))[:, :2]
     np.testing.assert_allclose(logits(tiny, saved, inputs)[:, :2], answers, atol=1e-5)
     best = jax.tree.map(lambda leaf: np.asarray(leaf[0]), pack.best)
     states = pack.layout.unstack(job.adapter, best, tiny.sites)[KEY]

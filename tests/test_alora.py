@@ -34,7 +34,7 @@ from graftax import (
 from graftax.adapters.adapter import Layout
 from graftax.adapters.methods.alora import called
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import Inputs, places
+from graftax.models.inputs import Inputs, text_positions
 from graftax.models.random import random_backbone
 from graftax.models.tokens import Tokenizer
 from graftax.serve.bank import Bank
@@ -70,10 +70,12 @@ def test_where_it_is_called(invocation: tuple[int, ...]) -> None:
             expected[row, at] = at >= begins[-1] if begins else False
     leaf = np.asarray(invocation, np.int32) + np.int32(1)
     for filled in (leaf, np.pad(leaf, (0, 5))):
-        np.testing.assert_array_equal(called(jnp.asarray(filled), jnp.asarray(ids), places(jnp.asarray(segments))), expected)
+        np.testing.assert_array_equal(
+            called(jnp.asarray(filled), jnp.asarray(ids), text_positions(jnp.asarray(segments))), expected
+        )
     assert expected.any()
     assert not expected.all(axis=1).all()
-    assert not called(jnp.zeros(4, jnp.int32), jnp.asarray(ids), places(jnp.asarray(segments))).any()
+    assert not called(jnp.zeros(4, jnp.int32), jnp.asarray(ids), text_positions(jnp.asarray(segments))).any()
 
 
 def test_before_it_is_called_the_base_is_untouched(backbone_of: GetBackbone) -> None:

@@ -96,6 +96,8 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     config, directory = CONFIGS[family] | {"vocab_size": 160}, tmp_path / "backbone"
     write_backbone(directory)  # for its tokenizer
     (directory / "config.json").write_text(json.dumps(config))
+    # else transformers takes the class that ALBERT's usually has, which is no WordPiece
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     save_file(random_tensors(config, seed=7), directory / "model.safetensors", metadata={"format": "pt"})
     backbone = load_backbone(directory)
     job = job_of(backbone, METHODS["lora"])

@@ -10,7 +10,7 @@ import pytest
 from conftest import GetBackbone
 
 from graftax import Bottleneck, Compacter, GraftaxError, Invertible
-from graftax.adapters.methods.registry import method_of
+from graftax.adapters.methods.method_registry import method_of
 from graftax.adapters.sites import Site
 from graftax.models.backbone import Backbone
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cases import random_adapter
 from conftest import CONFIGS, ENCODER_DECODERS, GetBackbone, some_inputs
-from contract import a_slot
+from contract import a_learner
 
 from graftax import LoRA
 from graftax.adapters.adapter import Layout
@@ -44,7 +44,7 @@ def test_a_step_is_the_same(family: str, backbone_of: GetBackbone) -> None:
     for backbone in (backbone_of(family), split(backbone_of(family)), split(backbone_of(family), remat="layers")):
         adapter = random_adapter(backbone, (LoRA(r=4),))
         layout = Layout.of([adapter], backbone.sites)
-        pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(backbone, adapter, layout))
+        pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_learner(backbone, adapter, layout))
         programs = Programs(backbone, task_named(adapter.task), slots=1)
         made.append(programs.gradient(backbone.params, backbone.unrolled, pack, batch))
     assert_near(made[1], made[0])

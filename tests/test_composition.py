@@ -41,7 +41,7 @@ def loras(tiny: Backbone) -> dict[str, Adapter]:
 
 @pytest.fixture(scope="module")
 def predictor(tiny: Backbone, loras: dict[str, Adapter]) -> Predictor:
-    """One with the LoRAs and one adapter of each other kind resident."""
+    """One with the LoRAs and one adapter of each other method resident."""
     made = Predictor(tiny)
     for name, adapter in loras.items():
         made.load(name, adapter)
@@ -118,7 +118,7 @@ def test_the_formula_at_a_site() -> None:
                 own = {name: state[name][row, stage, term] for name in shapes}
                 change = np.maximum(inner @ own["down"] + own["down_bias"], 0) @ own["up"] + own["up_bias"]
                 expected[row] += shares[row, stage, term][:, None] * change
-    calls = SiteCalls({"site": {key: jax.tree.map(jnp.asarray, state)}}, mixed=True, weights=jnp.asarray(shares))
+    calls = SiteCalls({"site": {key: jax.tree.map(jnp.asarray, state)}}, mixed=True, shares=jnp.asarray(shares))
     found = calls.branch("site", jnp.asarray(x), jnp.asarray(y), NoNorm())
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 

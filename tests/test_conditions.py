@@ -30,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", ["1", "5"])  # in the first kind of jobs, in the second
+@pytest.mark.parametrize("steps", ["1", "5"])  # in the first cohort of jobs, in the second
 def test_a_run_goes_on_in_another_process_to_the_same_bits(whole: dict[str, Any], tmp_path: Path, steps: str) -> None:
     assert bits(tmp_path, "--stop", steps) == {"interrupted": True}
     assert bits(tmp_path) == whole

@@ -18,7 +18,7 @@ from cases import (
 from conftest import CONFIGS, GetBackbone, some_inputs
 from contract import (
     MAIN,
-    a_slot,
+    a_learner,
     assert_same_states,
     assert_step_moves_adapter_alone,
     cross,
@@ -33,6 +33,7 @@ from graftax.train.step import Programs
 
 #: Of the pairs that are tried every time, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN}
+FAST_STEPS |= {("cifar_resnet", name, "pooled") for name in ("lora", "dora", "loha", "hra", "adalora", "houlsby", "full")}
 FAST_STEPS |= {("llama", "lora-dense", "tokens"), ("bart", "lora-dense", "said")}
 
 
@@ -49,7 +50,7 @@ def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backb
 def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: GetBackbone) -> None:
     """Invariant 21: with or without jit, with layers unrolled (as in training) or scanned, to 1e-5."""
     backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
-    slot, batch = jax.tree.map(jnp.asarray, a_slot(backbone, adapter, Layout.of([adapter], backbone.sites)))
+    slot, batch = jax.tree.map(jnp.asarray, a_learner(backbone, adapter, Layout.of([adapter], backbone.sites)))
     gradient = Programs(backbone, task_named("classify"), 1, False).gradient_one
     compiled = jax.jit(gradient)(backbone.params, backbone.layers, slot, batch)
     scanned = jax.jit(gradient)(backbone.params, None, slot, batch)
@@ -78,7 +79,7 @@ def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, ba
     near = logits(rough, loaded, some_inputs(rough), layout)
     assert near.dtype == np.float32
     np.testing.assert_allclose(near, logits(exact, adapter, some_inputs(exact)), atol=0.1)
-    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_slot(rough, loaded, layout))
+    pack, batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a_learner(rough, loaded, layout))
     programs = Programs(rough, task_named(loaded.task), slots=1, dropout=False)
     for _ in range(3):
         pack = programs.step(rough.params, rough.layers, pack, batch)

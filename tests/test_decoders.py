@@ -1,4 +1,4 @@
-"""Decoders against transformers' torch models: layer by layer, padded on either side, several texts in a row, step by step."""
+"""Decoders against transformers' torch models: layer by layer, padded, several texts in a batch row, step by step."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 
 from graftax import GraftaxError, load_backbone
 from graftax.models.backbone import Backbone
+from graftax.models.family_registry import family_of
 from graftax.models.inputs import TextInputs, Texts
-from graftax.models.registry import family_of
 from graftax.models.rope import Rope
 
 TINY = {"vocab_size": 97, "num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}

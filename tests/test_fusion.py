@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -36,13 +37,23 @@ def fused(backbone: Backbone, seed: int = 1) -> Adapter:
     return random_adapter(backbone, (Fuse(trained=members(backbone)),), seed=seed)
 
 
-def test_what_it_computes(backbone_of: GetBackbone) -> None:
+def compacters(backbone: Backbone) -> tuple[Adapter, ...]:
+    """Another method at residual branches: any can be fused."""
+    return tuple(random_adapter(backbone, (Compacter(width=width, n=2),), seed=width) for width in (4, 8))
+
+
+@pytest.mark.parametrize(("made", "size", "member"), [(members, 6, "bottleneck/"), (compacters, 4, "compacter/")])
+def test_what_it_computes(
+    made: Callable[[Backbone], tuple[Adapter, ...]], size: int, member: str, backbone_of: GetBackbone
+) -> None:
     """The formula in NumPy, at a site of the last layer; the adapters' leaves are theirs."""
     backbone = backbone_of("bert")
-    adapter, parts = fused(backbone), members(backbone)
+    parts = made(backbone)
+    adapter = random_adapter(backbone, (Fuse(trained=parts),))
     method = adapter.methods[0]
     assert isinstance(method, Fusion)
-    assert (method.adapters, method.width) == (3, 6)
+    assert (method.adapters, method.width) == (len(parts), size)
+    assert method.key.startswith(f"fusion:{member}")
     site = max(adapter.states[method.key], key=lambda site: site.path)
     own, fixed = adapter.states[method.key][site]
     random = np.random.default_rng(0)
@@ -69,15 +80,6 @@ def test_the_contract(family: str, backbone_of: GetBackbone, tmp_path: Path) -> 
     assert_texts_may_share_a_row(backbone, adapter)
     loaded = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
     np.testing.assert_array_equal(logits(backbone, loaded, inputs), logits(backbone, adapter, inputs))
-
-
-def test_compacters_fuse_too(backbone_of: GetBackbone) -> None:
-    """Any method at residual branches."""
-    backbone = backbone_of("bert")
-    parts = tuple(random_adapter(backbone, (Compacter(width=4, n=2),), seed=seed) for seed in (3, 4))
-    adapter = random_adapter(backbone, (Fuse(trained=parts),))
-    assert np.isfinite(logits(backbone, adapter, some_inputs(backbone))).all()
-    assert adapter.methods[0].key.startswith("fusion:compacter/")
 
 
 @pytest.mark.slow

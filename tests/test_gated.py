@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import logits, mapped, random_adapter
-from conftest import GetBackbone, some_inputs
+from conftest import GetBackbone, some_inputs, some_texts
 from test_decoders import SHAPES
 
 from graftax import Adapter, Fuse, GatedBottleneck, GatedLoRA, GatedPrefix, GraftaxError, LoRA, Method, Prefix, merge, unipelt
 from graftax.adapters.adapter import Layout
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves
-from graftax.adapters.sites import FAR, KeyValue, LinearWeights, Place, split_heads
+from graftax.adapters.sites import FAR, KeyValue, LinearWeights, TextPosition, split_attention_heads
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
@@ -25,7 +25,7 @@ from graftax.models.random import random_backbone
 ROWS, TOKENS, D = 2, 6, 32
 #: Which tokens are a text's own: behind two virtual ones, and before padding.
 OWN = np.array([[False, False, True, True, True, True], [False, False, True, True, False, False]])
-PLACE = Place(*(jnp.where(jnp.asarray(OWN), 0, FAR).astype(jnp.int32) for _ in range(2)), called=jnp.zeros_like(OWN))
+POSITION = TextPosition(*(jnp.where(jnp.asarray(OWN), 0, FAR).astype(jnp.int32) for _ in range(2)), called=jnp.zeros_like(OWN))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def at_site(backbone: Backbone, method: Method, name: str) -> tuple[Leaves, Site
     adapter = random_adapter(backbone, (method,))
     own, fixed = next(leaves for site, leaves in adapter.states[method.key].items() if site.name == name)
     state = {leaf: jnp.asarray(array) for leaf, array in (own | fixed).items()}
-    return own, SiteCalls({name: {method.key: state}}).over(PLACE)
+    return own, SiteCalls({name: {method.key: state}}).over(POSITION)
 
 
 def drawn(*shape: int, seed: int = 0) -> np.ndarray:
@@ -60,36 +60,36 @@ def gate(own: Leaves, h: np.ndarray) -> np.ndarray:
 
 
 def test_gated_lora_is_the_formula(backbone_of: GetBackbone) -> None:
-    own, at = at_site(backbone_of("bert"), GatedLoRA(r=3, alpha=7.0), "layers.query")
+    own, calls = at_site(backbone_of("bert"), GatedLoRA(r=3, alpha=7.0), "layers.query")
     x, frozen = drawn(ROWS, TOKENS, D), LinearWeights(jnp.asarray(drawn(D, D, seed=1)), jnp.asarray(drawn(D, seed=2)))
     expected = x @ frozen.kernel + frozen.bias + gate(own, x) * 7.0 / 3.0 * (x @ own["a"].T @ own["b"])
-    np.testing.assert_allclose(at.linear("layers.query", jnp.asarray(x), Frozen(frozen)), expected, atol=1e-4)
+    np.testing.assert_allclose(calls.linear("layers.query", jnp.asarray(x), Frozen(frozen)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("place", ["pfeiffer", "parallel"])
 def test_gated_bottleneck_is_the_formula(place: str, backbone_of: GetBackbone) -> None:
-    own, at = at_site(backbone_of("bert"), GatedBottleneck(width=5, place=place, scaling=1.7), "layers.ffn_branch")
+    own, calls = at_site(backbone_of("bert"), GatedBottleneck(width=5, place=place, scaling=1.7), "layers.ffn_branch")
     x, y = drawn(ROWS, TOKENS, D), drawn(ROWS, TOKENS, D, seed=1)
     h = x if place == "parallel" else y
     change = np.maximum(h @ own["down"] + own["down_bias"], 0.0) @ own["up"] + own["up_bias"]
-    found = at.branch("layers.ffn_branch", jnp.asarray(x), jnp.asarray(y))
+    found = calls.branch("layers.ffn_branch", jnp.asarray(x), jnp.asarray(y))
     np.testing.assert_allclose(found, y + gate(own, h) * 1.7 * change, atol=1e-4)
 
 
 def test_gated_prefix_is_the_formula(backbone_of: GetBackbone) -> None:
-    own, at = at_site(backbone_of("bert"), GatedPrefix(tokens=3), "layers.attention")
+    own, calls = at_site(backbone_of("bert"), GatedPrefix(tokens=3), "layers.attention")
     x, real = drawn(ROWS, TOKENS, D), jnp.asarray(drawn(ROWS, 4, TOKENS, D // 4, seed=1))
-    found = at.attention("layers.attention", jnp.asarray(x), KeyValue(real, -real, jnp.asarray(OWN[:, None])))
+    found = calls.attention("layers.attention", jnp.asarray(x), KeyValue(real, -real, jnp.asarray(OWN[:, None])))
     for name, pairs, behind in (("key", found.key, real), ("value", found.value, -real)):
         scaled = jnp.asarray(gate(own, x) * own[name], jnp.float32)
-        np.testing.assert_allclose(pairs, jnp.concatenate([split_heads(scaled, 4), behind], axis=2), atol=1e-5)
+        np.testing.assert_allclose(pairs, jnp.concatenate([split_attention_heads(scaled, 4), behind], axis=2), atol=1e-5)
     assert found.mask[..., :3].all()
 
 
 def test_padding_is_not_in_the_mean(backbone_of: GetBackbone) -> None:
     """A text's logits do not depend on how far it is padded."""
     backbone = backbone_of("bert")
-    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_inputs(backbone, rows=1, tokens=5)
+    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_texts(backbone, rows=1, tokens=5)
     longer = TextInputs(*(np.pad(part, ((0, 0), (0, 4))) for part in short[:3]))
     np.testing.assert_allclose(logits(backbone, adapter, longer), logits(backbone, adapter, short), atol=1e-5)
 
@@ -98,7 +98,7 @@ def test_padding_is_not_in_the_mean(backbone_of: GetBackbone) -> None:
 def test_padding_on_either_side_of_a_decoder() -> None:
     """The same where keys are narrower than the residual stream; and the gates are felt in what leaves the last layer."""
     backbone = random_backbone(SHAPES["llama"], seed=7)
-    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_inputs(backbone, rows=1, tokens=5)
+    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_texts(backbone, rows=1, tokens=5)
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
     encode = jax.jit(lambda state, inputs: backbone.encode(backbone.params, state, inputs).first)
     alone = np.asarray(encode(state, short))

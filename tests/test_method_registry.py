@@ -19,9 +19,9 @@ from safetensors.numpy import load_file
 
 from graftax import Adapter, GraftaxError, LoRA, load_adapter, plugins, save_adapter
 from graftax.adapters.formats.peft.dialect import Dialect
-from graftax.adapters.formats.peft.dialects import dialect_of
+from graftax.adapters.formats.peft.dialect_table import dialect_of
+from graftax.adapters.methods.method_registry import METHODS, add_method, method_of
 from graftax.adapters.methods.named import make_method
-from graftax.adapters.methods.registry import METHODS, add_method, method_of
 from graftax.models.backbone import Backbone
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "adding_a_method.md").read_text("utf-8")

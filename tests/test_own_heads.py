@@ -49,11 +49,21 @@ def write_classifier(directory: Path, model_type: str, task: str, labels: int, *
     return model.eval()
 
 
-def own_logits(backbone: Any, inputs: Any) -> np.ndarray:
-    head = backbone.own_head
-    state = Layout.of([head], backbone.sites).stack(head, backbone.sites).state
+def logits_of(backbone: Any, adapter: Adapter, inputs: Any) -> np.ndarray:
+    state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
     found = jax.jit(backbone.forward)(backbone.params, state, inputs)
-    return np.asarray(found.tokens if head.task == "tag" else found.pooled)
+    return np.asarray(found.tokens if adapter.task == "tag" else found.pooled)
+
+
+def their_logits(model: Any, predictor: Predictor) -> np.ndarray:
+    """transformers' of each of `WORDS`, by itself."""
+    rows = [torch.tensor(item.ids.astype(np.int64))[None] for item in predictor.processor(WORDS, None, 40)]
+    with torch.no_grad():
+        return np.stack([model(input_ids=row).logits[0].numpy() for row in rows])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
 
 
 @pytest.mark.parametrize(("model_type", "task"), CLASSIFIERS)
@@ -68,7 +78,7 @@ def test_own_head_has_transformers_logits(model_type: str, task: str, tmp_path: 
     ids, mask = (torch.tensor(np.asarray(row, np.int64)) for row in (inputs.ids, inputs.mask))
     with torch.no_grad():
         theirs = model(input_ids=ids, attention_mask=mask).logits.numpy()
-    ours = own_logits(backbone, inputs._replace(types=np.zeros_like(inputs.types)))
+    ours = logits_of(backbone, backbone.own_head, inputs._replace(types=np.zeros_like(inputs.types)))
     at = np.asarray(inputs.mask) if task == "TokenClassification" else ...
     np.testing.assert_allclose(ours[at], theirs[at], atol=1e-4)
 
@@ -78,19 +88,19 @@ def test_rows_without_an_adapter_are_answered_by_the_checkpoint(tmp_path: Path) 
     model = write_classifier(tmp_path, "bert", "SequenceClassification", 50)
     backbone = load_backbone(tmp_path)
     predictor = Predictor(backbone)
-    answers = predictor.predict(WORDS)
-    ids = [predictor.processor([text], None, 40)[0].ids for text in WORDS]
-    with torch.no_grad():
-        theirs = [model(input_ids=torch.tensor(np.asarray(row, np.int64))[None]).logits[0].softmax(-1) for row in ids]
-    assert [(a.adapter, a.label) for a in answers] == [(None, f"name {int(t.argmax())}") for t in theirs]
-    np.testing.assert_allclose([a.score for a in answers], [float(t.max()) for t in theirs], atol=1e-4)
+    answers, theirs = predictor.predict(WORDS), softmax(their_logits(model, predictor))
+    assert [(a.adapter, a.label) for a in answers] == [(None, f"name {i}") for i in theirs.argmax(-1)]
+    np.testing.assert_allclose([a.score for a in answers], theirs.max(-1), atol=1e-4)
     assert (predictor.labels(None), predictor.task(None).name) == (backbone.own_head.labels, "classify")
 
-    adapter = Adapter.create((LoRA(r=4), backbone.head(3)), backbone.sites, labels=("x", "y", "z"))
-    predictor.load("mine", adapter)
+    adapter = an_adapter(backbone, 3)
+    predictor.load("mine", adapter, labels=["x", "y", "z"])
     mixed = predictor.predict(WORDS, [None, "mine", None, "mine"])
     assert [one.label for one in mixed[::2]] == [one.label for one in answers[::2]]
-    assert {one.label for one in mixed[1::2]} <= {"x", "y", "z"}
+    items = predictor.processor(WORDS[1::2], None, 40)
+    ours = softmax(logits_of(backbone, adapter, predictor.processor.pad(items, 2, 16)))
+    assert [one.label for one in mixed[1::2]] == ["xyz"[i] for i in ours.argmax(-1)]
+    np.testing.assert_allclose([one.score for one in mixed[1::2]], ours.max(-1), atol=1e-5)
 
 
 def test_eval_and_predict_without_an_adapter(
@@ -155,21 +165,34 @@ def test_a_head_that_is_not_finite_is_refused(tmp_path: Path) -> None:
         load_backbone(tmp_path)
 
 
-def test_regression_and_several_labels(tmp_path: Path) -> None:
-    for labels, problem, task in ((1, "regression", "regress"), (3, "multi_label_classification", "multilabel")):
-        write_classifier(tmp_path / task, "bert", "SequenceClassification", labels, problem_type=problem)
-        predictor = Predictor(load_backbone(tmp_path / task))
-        assert predictor.task(None).name == task
-        assert isinstance(predictor.predict(WORDS)[0].label, float if task == "regress" else list)
+def test_regression(tmp_path: Path) -> None:
+    model = write_classifier(tmp_path, "bert", "SequenceClassification", 1, problem_type="regression")
+    predictor = Predictor(load_backbone(tmp_path))
+    assert predictor.task(None).name == "regress"
+    theirs = their_logits(model, predictor)[:, 0]
+    np.testing.assert_allclose([answer.label for answer in predictor.predict(WORDS)], theirs, atol=1e-4)
+
+
+def test_several_labels(tmp_path: Path) -> None:
+    """Those that transformers' model finds more likely than not."""
+    model = write_classifier(tmp_path, "bert", "SequenceClassification", 9, problem_type="multi_label_classification")
+    predictor = Predictor(load_backbone(tmp_path))
+    assert predictor.task(None).name == "multilabel"
+    theirs = their_logits(model, predictor)
+    answers = predictor.predict(WORDS)
+    assert [answer.label for answer in answers] == [[f"name {i}" for i in np.flatnonzero(row > 0)] for row in theirs]
+    assert len({len(answer.label) for answer in answers} - {0, 9}) > 0
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gpt_neox"])
 def test_an_untied_classifier_has_no_projection(model_type: str, tmp_path: Path) -> None:
     """It classifies, with its own head and with adapters, and is no language model."""
-    write_classifier(tmp_path, model_type, "SequenceClassification", 5, tie_word_embeddings=False)
+    model = write_classifier(tmp_path, model_type, "SequenceClassification", 5, tie_word_embeddings=False)
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
     backbone = load_backbone(tmp_path)
-    assert Predictor(backbone).predict(WORDS)[0].label in backbone.own_head.labels
+    predictor = Predictor(backbone)
+    theirs = their_logits(model, predictor).argmax(-1)
+    assert [answer.label for answer in predictor.predict(WORDS)] == [f"name {i}" for i in theirs]
     said = refused(lambda: Generator(backbone))
     assert said is not None
     assert "no language model" in said

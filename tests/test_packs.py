@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -99,9 +102,9 @@ def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
     pack = Pack(tiny, TASKS["classify"], jobs, 3)
     pack.admit(0, 0)
     pack.admit(1, 1)
-    before = jax.tree.map(np.array, pack.state)
+    before = jax.tree.map(np.array, pack.learners)
     assert pack.tick() == [0]
-    after = jax.tree.map(np.array, pack.state)
+    after = jax.tree.map(np.array, pack.learners)
     changed = jax.tree.map(lambda a, b: [bool((a[k] != b[k]).any()) for k in range(3)], before, after)
     found = jax.tree.leaves(changed, is_leaf=lambda x: isinstance(x, list))
     assert any(slot[0] for slot in found)
@@ -134,13 +137,47 @@ def test_a_queue_compiles_nothing(tiny_dir: Path, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("single_batch", [False, True])
 def test_the_pack_size_can_be_measured(tiny: Backbone, monkeypatch: pytest.MonkeyPatch, single_batch: bool) -> None:
-    """Measuring works on jobs of any length, also of a single batch, and gives a size there is."""
+    """Of jobs of any length, also of a single batch. By a clock on which every tick takes a second, four adapters at once are
+    four times as fast as one, of which 0.7 are counted on: their lengths may differ."""
     monkeypatch.setattr(tune, "_SHORT", 0.0)
+    clock = SimpleNamespace(perf_counter=partial(next, itertools.count()))
+    monkeypatch.setattr(tune, "time", clock)
     settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
     recipe = QUICK.replace(batch_size=32 if single_batch else 8)
     examples = of_texts([row["text"] for row in DATA["a"]], [row["label"] for row in DATA["a"]])
     jobs = [prepare(str(i), examples, None, recipe=recipe, **settings) for i in range(4)]
-    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs)[0] in (1, 4)
+    assert tune.choose_pack_size(tiny, TASKS["classify"], jobs) == (4, "measured, 2.8 times as fast as one after another")
+    assert clock.perf_counter() == 2 * 2 * 3  # three ticks of each size, begun and ended
+
+
+@pytest.mark.parametrize(
+    ("platform", "seconds", "jobs", "size", "why"),
+    [
+        ("gpu", {1: 1.0, 4: 0.5, 16: 0.4, 64: 0.2}, 64, 64, "measured, 3.5 times as fast as one after another"),
+        ("gpu", {1: 1.0, 4: 0.5, 16: 0.49, 64: 0.2}, 64, 4, "16 at once were measured, and are no faster"),
+        ("gpu", {1: 1.0, 4: 0.65}, 64, 1, "4 at once were measured, and are no faster"),  # by 1.08, as not all take part
+        ("gpu", {1: 1.0, 4: 0.5, 16: None}, 64, 4, "16 at once do not fit in memory"),
+        ("gpu", {1: 1.0, 4: 0.5}, 15, 4, "measured, 1.4 times as fast as one after another"),
+        ("gpu", {}, 3, 1, "fewer than 4 fill no pack"),
+        ("cpu", {}, 64, 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"),
+    ],
+)
+def test_a_larger_pack_must_be_worth_it(
+    tiny: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    platform: str,
+    seconds: dict[int, float | None],
+    jobs: int,
+    size: int,
+    why: str,
+) -> None:
+    """By the seconds per adapter that each size is measured to take; None: it does not fit."""
+    monkeypatch.setattr(tune.jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(tune, "Pack", lambda backbone, task, jobs, slots: slots)
+    monkeypatch.setattr(tune, "_seconds_per_adapter", lambda slots: seconds[slots])
+    monkeypatch.setattr(tune, "_estimated_seconds", lambda backbone, jobs: 599.0)
+    waiting: Any = [None] * jobs
+    assert tune.choose_pack_size(tiny, TASKS["classify"], waiting) == (size, why)
 
 
 #: Methods whose packs are trained every time; the others' are slow.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from refusals import refused
 
 from graftax import IA3, Adapter, GraftaxError, LoKr, LoRA
-from graftax.adapters.formats.peft.config import read_targets
+from graftax.adapters.formats.peft.shared_keys import read_targets
 from graftax.adapters.patterns import fullmatch, matches, pattern_value
 
 ENDLESS = "(?:[a-z0-9._]+)+!"

@@ -24,10 +24,10 @@ from graftax.adapters.graft import Grafts
 from graftax.adapters.method import Method
 from graftax.adapters.methods.head import POOLED
 from graftax.models.backbone import Backbone
+from graftax.models.family_registry import family_of
 from graftax.models.inputs import ImageInputs
 from graftax.models.load import unstack_weights
 from graftax.models.random import random_backbone
-from graftax.models.registry import family_of
 from graftax.models.stack import Seen
 
 CIFAR, IMAGENET = SHARED / "backbones" / "resnet20-cifar10", SHARED / "backbones" / "mobilenet-v2-1.0-224"

@@ -9,7 +9,7 @@ import pytest
 
 from graftax import GraftaxError, plugins
 from graftax.adapters.task_words import TaskWords, words_for
-from graftax.models.registry import FAMILIES, add_family
+from graftax.models.family_registry import FAMILIES, add_family
 from graftax.tasks import task_registry
 from graftax.tasks.labelled import Classify, Regress
 

@@ -104,9 +104,9 @@ def test_pairs_stay_together(shared: bool) -> None:
             assert all(i % 2 == 0 and j == i + 1 for i, j in zip(planned.items[::2], planned.items[1::2], strict=True))
             assert len(planned.items) <= shape.items
             taken = np.zeros((shape.rows, shape.length), int)
-            for i, (row, begin) in zip(planned.items, planned.places, strict=True):
+            for i, (batch_row, begin) in zip(planned.items, planned.places, strict=True):
                 assert begin + lengths[i] <= shape.length
-                taken[row, begin : begin + lengths[i]] += 1
+                taken[batch_row, begin : begin + lengths[i]] += 1
             assert taken.max() == 1
 
 
@@ -153,7 +153,7 @@ def test_loss_and_gradient_equal_torch(targets: tuple[str, ...], teller: Backbon
     loss, grads = by_torch(teller_dir, tmp_path / "adapter", job.train, 0.3)
     pack = Pack(teller, DPO, [job], 1)
     pack.admit(0, 0)
-    (mine,), found = pack.programs.gradient(teller.params, teller.unrolled, pack.state, pack._next()[1])
+    (mine,), found = pack.programs.gradient(teller.params, teller.unrolled, pack.learners, pack._next()[1])
     np.testing.assert_allclose(mine, loss, atol=1e-4)
     states = pack.layout.unstack(job.adapter, jax.tree.map(lambda leaf: np.asarray(leaf[0]), found), teller.sites)["lora"]
     slopes = mapped(job.adapter, lambda site, name, leaf: states[site][0][name])

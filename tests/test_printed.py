@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import random_adapter
+from cases import logits, random_adapter
 from conftest import Graftax, Said
 from safetensors.numpy import load_file, save_file
 from tiny import write_csv
@@ -57,7 +57,9 @@ def test_labels_are_shown_written_out(graftax: Graftax, tiny: Backbone, tiny_dir
     made = replace(random_adapter(tiny, (LoRA(r=2, alpha=3.0),)), labels=labels)
     directory = save_adapter(made, tmp_path / "a", tiny)
     said = graftax("predict", "-b", tiny_dir, "-a", f"a={directory}", "-i", "-", stdin='{"text": "apple"}\n')
-    assert json.loads(shown(said))["label"] in labels
+    processor = tiny.processor
+    (found,) = logits(tiny, made, processor.pad(processor(["apple"], None, 8), 1, 8))
+    assert json.loads(shown(said))["label"] == labels[found.argmax()]
     data = write_csv(tmp_path / "rows.csv", [{"text": "apple", "label": label} for label in labels])
     shown(graftax("eval", "-b", tiny_dir, "-a", directory, "-d", data))
     shown(graftax("eval", "-b", tiny_dir, "-a", directory, "-d", data, "--json"))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import CONFIGS, some_inputs
+from conftest import CONFIGS, some_inputs, some_texts
 
 from graftax import Generator, GraftaxError, LoRA, Recipe, Sampling, load_adapter, load_backbone, train_many
 from graftax.adapters.adapter import Adapter, Layout
@@ -18,6 +18,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.quantised import QTYPES, dense, quantiser
 from graftax.models.random import random_backbone
 from graftax.models.stack import REMAT
+from graftax.serve import evaluate_language
 
 LLAMA = {**CONFIGS["llama"], "hidden_size": 64, "intermediate_size": 128}
 #: How far a normal kernel may be from what it is held as, relative to its length.
@@ -26,8 +27,8 @@ ERROR = {"int8": 0.01, "nf4": 0.1}
 
 def unrounded(backbone: Backbone) -> Backbone:
     """The float backbone with the kernels that this one stands for."""
-    arrays, like = backbone.arrays(), {"fingerprint": backbone.fingerprint, "name": backbone.name}
-    return Backbone.build(backbone.family, backbone.config, arrays, **like, hf_config=backbone.hf_config)
+    known = {name: getattr(backbone, name) for name in ("fingerprint", "name", "hf_config", "directory")}
+    return Backbone.build(backbone.family, backbone.config, backbone.arrays(), **known)
 
 
 def a_state(backbone: Backbone) -> Any:
@@ -80,7 +81,7 @@ def test_recomputing_changes_no_gradient_and_keeps_less() -> None:
 
     def run(how: str) -> tuple[Any, int]:
         backbone = random_backbone(config, remat=how)
-        inputs, state = some_inputs(backbone, rows=16, tokens=32), a_state(backbone)
+        inputs, state = some_texts(backbone, rows=16, tokens=32), a_state(backbone)
 
         def loss(state: Any, params: Any, layers: Any) -> jax.Array:
             logits = backbone.forward(params, state, inputs, layers=layers).pooled
@@ -100,17 +101,23 @@ def test_recomputing_changes_no_gradient_and_keeps_less() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("qtype", QTYPES)
 def test_trains_generates_and_its_files_are_the_floats_own(qtype: str, teller_dir: Path, tmp_path: Path) -> None:
-    held, floats = load_backbone(teller_dir, quantize=qtype), load_backbone(teller_dir)
+    held = load_backbone(teller_dir, quantize=qtype)
+    plain = unrounded(held)
     data = [{"text": text} for text in ("the boat is on the sea", "a boat, a sea, a sail")] * 4
     recipe = Recipe(epochs=6, lr=2e-2, batch_size=4, max_length=32)
     settings: dict[str, Any] = {"task": "lm", "recipe": recipe, "progress": False}
     result = train_many(held, {"sea": data}, tmp_path, val={"sea": data}, **settings)["sea"]
-    assert result.metrics["val_perplexity"] < 150  # of 259 tokens
-    generator = Generator(held)
-    generator.load("sea", tmp_path / "sea")
-    (said,) = generator.generate(["the boat"], "sea", Sampling(max_new_tokens=8))
-    assert len(said.tokens) > 0
-    load_adapter(tmp_path / "sea", floats)  # of the same fingerprint
+    perplexity = result.metrics["val_perplexity"]
+    assert perplexity < 150  # of 259 tokens
+    assert perplexity == pytest.approx(evaluate_language(plain, tmp_path / "sea", data)["perplexity"], rel=1e-3)
+    said = []
+    for backbone in (held, plain):
+        generator = Generator(backbone)
+        generator.load("sea", tmp_path / "sea")
+        said.append([one.tokens for one in generator.generate(["the boat", "a"], "sea", Sampling(max_new_tokens=8))])
+    assert said[0] == said[1]
+    assert len({*said[0][0]}) > 2
+    load_adapter(tmp_path / "sea", load_backbone(teller_dir))  # of the same fingerprint
 
 
 def test_merging_into_rounded_weights_is_refused() -> None:

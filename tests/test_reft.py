@@ -13,10 +13,10 @@ from cases import logits, random_adapter
 from conftest import GetBackbone, some_inputs
 
 from graftax import DiReFT, GraftaxError, LoReFT, PromptTuning
+from graftax.adapters.methods.method_registry import method_of
 from graftax.adapters.methods.reft import orthonormal
-from graftax.adapters.methods.registry import method_of
 from graftax.adapters.sites import FAR
-from graftax.models.inputs import places
+from graftax.models.inputs import text_positions
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_reft_is_its_formula(method: Any, positions: Any, backbone_of: GetBackbo
     site = method.select(backbone_of("bert").sites)[-1]
     w = {k: random.standard_normal(v.shape).astype(np.float32) for k, v in method.blank(site).items()}
     h = random.standard_normal((2, 5, *site.shape)).astype(np.float32)
-    place = places(jnp.array([[1, 1, 1, 1, 0]] * 2))
-    changed = method_of(method.key).apply({**w, **method.fixed(site), **place._asdict()}, None, h, None, None)
+    text_position = text_positions(jnp.array([[1, 1, 1, 1, 0]] * 2))
+    changed = method_of(method.key).apply({**w, **method.fixed(site), **text_position._asdict()}, None, h, None, None)
     r, subtracted = w["r"], 0.0
     if method.name == "loreft":
         q, upper = np.linalg.qr(w["r"].T)
@@ -49,9 +49,9 @@ def test_reft_is_its_formula(method: Any, positions: Any, backbone_of: GetBackbo
 
 def test_places() -> None:
     """Counted in each text; padding, and what lies in front of a text, is far from everything."""
-    place = places(jnp.array([[0, 0, 1, 1, 1, 2, 3, 3, 0], [1] * 9]))
-    np.testing.assert_array_equal(place.before, [[FAR, FAR, 0, 1, 2, 0, 0, 1, FAR], range(9)])
-    np.testing.assert_array_equal(place.behind, [[FAR, FAR, 2, 1, 0, 0, 1, 0, FAR], range(8, -1, -1)])
+    text_position = text_positions(jnp.array([[0, 0, 1, 1, 1, 2, 3, 3, 0], [1] * 9]))
+    np.testing.assert_array_equal(text_position.before, [[FAR, FAR, 0, 1, 2, 0, 0, 1, FAR], range(9)])
+    np.testing.assert_array_equal(text_position.behind, [[FAR, FAR, 2, 1, 0, 0, 1, 0, FAR], range(8, -1, -1)])
 
 
 def test_a_prompt_is_no_part_of_the_text(backbone_of: GetBackbone) -> None:

@@ -23,7 +23,7 @@ from graftax.train.journal import Metrics
 
 @pytest.mark.parametrize("ticks", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_run_of_several_kinds_resumes(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ticks: int) -> None:
-    """Invariant 20: stopped while the first kind of jobs trains, or the second: the bits of an uninterrupted run."""
+    """Invariant 20: stopped while the first cohort of jobs trains, or the second: the bits of an uninterrupted run."""
     data, each = {n: DATA[n] for n in "abd"}, {"b": {"method": LoRA(r=20, alpha=6.0)}}
     settings: dict[str, Any] = {"pack_size": 1, "each": each, "recipe": QUICK.replace(epochs=1)}
     run_many(tiny, data, tmp_path / "whole", **settings)

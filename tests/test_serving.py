@@ -6,14 +6,17 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from cases import logits
 from tiny import FRUIT, METAL, toy_rows
 
 from graftax.adapters import METHODS, Adapter, LoRA, save_adapter
+from graftax.adapters.adapter import Layout
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
+from graftax.models.inputs import TextInputs
 from graftax.serve import Prediction, Predictor
 from graftax.serve.evaluation import evaluate
 from graftax.train import Recipe, train_many
@@ -250,18 +253,53 @@ def test_adapters_without_a_head_answer_nothing(tiny: Backbone) -> None:
         evaluate(predictor, "bare", toy_rows())
 
 
-def test_pairs_and_long_rows(tiny: Backbone, predictor: Predictor) -> None:
-    """A second text matters; rows beyond the limit are cut to it, for a tagger in pieces; all lengths up to the limit run."""
-    one, two = predictor.predict([("iron", "plum"), ("iron", "gold and old")], "lora")
-    assert one.score != two.score
+def logits_of(backbone: Backbone, adapter: Adapter, inputs: TextInputs) -> np.ndarray:
+    """Of its own classes, by one forward pass."""
+    state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
+    found = jax.jit(backbone.forward)(backbone.params, state, inputs)
+    return np.asarray(found.tokens if adapter.task == "tag" else found.pooled)[..., : len(adapter.labels)]
+
+
+def tags_by_hand(backbone: Backbone, adapter: Adapter, words: list[str]) -> list[str]:
+    """Of words that are a token each, 38 at a time; a piece begins with the last nine of the one before."""
+    tags: list[str] = []
+    for begin in range(0, len(words) - 9, 29):
+        piece = backbone.processor([" ".join(words[begin : begin + 38])], None, 40)
+        found = logits_of(backbone, adapter, backbone.processor.pad(piece, 1, 40))[0, 1 : len(piece[0]) - 1]
+        tags += [adapter.labels[i] for i in found.argmax(-1)[len(tags) - begin :]]
+    return tags
+
+
+def test_pairs_and_long_rows(tiny: Backbone, zoo: dict[str, Adapter], predictor: Predictor) -> None:
+    """A second text is of the second type; beyond the limit of 40 tokens texts are cut, and for a tagger come in pieces."""
+    firsts, seconds = ["iron", "iron"], ["plum", "gold and old"]
+    items = predictor.processor(firsts, seconds, 40)
+    for said, item in zip(predictor.predict(list(zip(firsts, seconds, strict=True)), "lora"), items, strict=True):
+        types = np.arange(len(item)) >= 3  # behind [CLS] iron [SEP]
+        inputs = TextInputs(item.ids[None], np.ones((1, len(item)), bool), types[None].astype(np.int32))
+        found = logits_of(tiny, zoo["lora"], inputs)[0]
+        assert said.label == "ab"[found.argmax()]
+        assert said.score == pytest.approx(np.exp(found.max()) / np.exp(found).sum(), abs=1e-5)
     words = [str(w) for w in np.random.default_rng(0).choice(FRUIT + METAL, 100)]
     long, cut = predictor.predict([" ".join(words), " ".join(words[:38])], "lora")
-    assert long == cut
+    assert (long, long.cut, cut.cut) == (cut, True, False)
     tags = predictor.predict([words], "bitfit")[0].label
-    assert len(tags) == 100
-    assert len(predictor.predict([" ".join(words), ("x " * 30, "y " * 30)], ["prefix", "lora"])) == 2
-    for count in (1, 5, 20, 38, 60):
-        assert predictor.predict([" ".join(words[:count])], "prefix")[0].label in predictor.labels("prefix")
+    assert tags == tags_by_hand(tiny, zoo["bitfit"], words)
+    assert {*tags} == {"I-F", "O"}
+    pair, fits = predictor.predict([("x " * 30, "y " * 30), ("x " * 18, "y " * 19)], "lora")  # the longer one is cut
+    assert (pair, pair.cut, fits.cut) == (fits, True, False)
+
+
+def test_texts_of_every_length(tiny: Backbone, zoo: dict[str, Adapter], predictor: Predictor) -> None:
+    """Up to the 40 positions that there are, less the adapter's five of its own; a longer one is cut to them."""
+    words = [str(w) for w in np.random.default_rng(0).choice(FRUIT + METAL, 100)]
+    labels = predictor.labels("prefix")
+    for count, read in ((1, 1), (5, 5), (20, 20), (33, 33), (38, 33), (60, 33)):
+        said = predictor.predict([" ".join(words[:count])], "prefix")[0]
+        alone = predictor.processor.pad(predictor.processor([" ".join(words[:read])], None, 35), 1, read + 2)
+        found = logits_of(tiny, zoo["prefix"], alone)[0]
+        assert (said.label, said.cut) == (labels[found.argmax()], count > read)
+        assert said.score == pytest.approx(np.exp(found.max()) / np.exp(found).sum(), abs=1e-5)
 
 
 def test_many_rows_in_their_order(predictor: Predictor) -> None:

@@ -20,8 +20,8 @@ from graftax.adapters.graft import Grafts, SiteCalls
 from graftax.adapters.methods.head import POOLED
 from graftax.adapters.structure import Cut
 from graftax.models.backbone import Backbone
-from graftax.models.config import Config
-from graftax.models.family import Family, HeadLayout
+from graftax.models.backbone_config import Config
+from graftax.models.family import Family, TaskHead
 from graftax.models.inputs import Outputs, TextInputs
 from graftax.models.layers import Arrays, Linear
 from graftax.models.load import stack_weights, unstack_weights
@@ -45,8 +45,8 @@ class Layer(nnx.Module):
     def __init__(self, arrays: Arrays, stack: str):
         self.stack, self.mix = stack, Linear(arrays, f"{stack}.mix")
 
-    def __call__(self, h: jax.Array, view: None, at: SiteCalls, pooled: bool = False) -> jax.Array:
-        return h + jnp.tanh(at.linear(f"{self.stack}.mix", h, self.mix))
+    def __call__(self, h: jax.Array, view: None, calls: SiteCalls, pooled: bool = False) -> jax.Array:
+        return h + jnp.tanh(calls.linear(f"{self.stack}.mix", h, self.mix))
 
 
 class Pyramid(Chain):
@@ -61,8 +61,8 @@ class Pyramid(Chain):
     def stacks(self) -> tuple[Stack, ...]:
         return self.low, self.high
 
-    def enter(self, stack: int, h: Any, at: SiteCalls) -> jax.Array:
-        return at.linear("between", h, self.between) if stack else at.linear("widen", h.ids, self.widen)
+    def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:
+        return calls.linear("between", h, self.between) if stack else calls.linear("widen", h.ids, self.widen)
 
     def __call__(self, inputs: TextInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
         h = self.through(inputs, grafts, layers)
@@ -95,7 +95,7 @@ PYRAMID = Family(
     keys={},
     parts=parts,
     stacks=stacks,
-    head=HeadLayout("pooled", "none", ("classifier",), sites=(POOLED,)),
+    head=TaskHead("pooled", "none", ("classifier",), sites=(POOLED,)),
     config=PyramidConfig,
     module=Pyramid,
 )
@@ -284,8 +284,8 @@ class TableNetwork(Network):
         self.first, self.second = Linear(arrays, "first"), Linear(arrays, "second")
 
     def __call__(self, inputs: TextInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
-        at = grafts.outside()
-        h = at.linear("second", jnp.tanh(at.linear("first", inputs.ids, self.first)), self.second)
+        calls = grafts.outside()
+        h = calls.linear("second", jnp.tanh(calls.linear("first", inputs.ids, self.first)), self.second)
         return Outputs(h, h, h)
 
 
@@ -298,7 +298,7 @@ def test_a_network_of_two_layers(inputs: TextInputs) -> None:
         summary="two layers over a row of numbers",
         keys={},
         parts=lambda c: (Part("linear", "first", "first", (4, 6)), Part("linear", "second", "second", (6, c.hidden_size))),
-        head=HeadLayout("pooled", "none", ("classifier",), sites=(POOLED,)),
+        head=TaskHead("pooled", "none", ("classifier",), sites=(POOLED,)),
         config=PyramidConfig,
         module=TableNetwork,
     )

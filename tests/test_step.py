@@ -9,19 +9,19 @@ import jax
 import numpy as np
 import pytest
 from cases import random_adapter
-from contract import a_slot
+from contract import a_learner
 
 from graftax import LoRA, Recipe
 from graftax.adapters.adapter import Layout, Stacked
 from graftax.models.backbone import Backbone
 from graftax.tasks.task_registry import task_named
-from graftax.train.step import Programs, SlotState, hyper, start
+from graftax.train.step import Learner, Programs, hyper, start
 
 #: Two leaves, of two and one numbers; the learning rate is 0.5 throughout.
 BEFORE, GRADIENT = {"a": [1.0, 2.0], "b": [-4.0]}, {"a": [3.0, 0.0], "b": [4.0]}
 
 State = dict[str, Any]
-Step = Callable[..., SlotState]
+Step = Callable[..., Learner]
 
 
 def tree(leaves: dict[str, Any], dtype: Any = np.float32) -> State:
@@ -48,12 +48,12 @@ def step(tiny: Backbone) -> Step:
         rate: dict[str, Any] | None = None,
         begins: dict[str, Any] | None = None,
         **settings: Any,
-    ) -> SlotState:
+    ) -> Learner:
         recipe = Recipe(**{"lr": 0.5, "schedule": "constant", "warmup": 0.0, "clip": None, **settings})
         rates = tree(rate or {"a": [1.0], "b": [1.0]}), tree(begins or {"a": [0], "b": [0]}, np.int32)
         begun = start(Stacked(tree(BEFORE), tree({}), rates[0]), rates, hyper(recipe, total=10, classes=2), "sgd")
-        slot = begun._replace(step=np.int32(at), loss=np.float32(7.0), failed=np.bool_(failed))
-        return update(slot, np.float32(loss), tree(gradient), np.bool_(live))
+        learner = begun._replace(step=np.int32(at), loss=np.float32(7.0), failed=np.bool_(failed))
+        return update(learner, np.float32(loss), tree(gradient), np.bool_(live))
 
     return take
 
@@ -78,7 +78,7 @@ def test_decay_is_of_the_weights_and_of_no_gradient(step: Step) -> None:
     assert after == {"a": [1.0 - 0.125, 2.0 - 0.25], "b": [-4.0 + 0.5]}
 
 
-def test_the_schedule_is_at_the_slots_own_step(step: Step) -> None:
+def test_the_schedule_is_at_the_learners_own_step(step: Step) -> None:
     assert numbers(step(at=0, warmup=0.4).trainable)["b"] == [-4.0 - 0.5 * 0.25 * 4.0]
     assert numbers(step(at=5, schedule="linear").trainable)["b"] == [-4.0 - 0.5 * 0.5 * 4.0]
 
@@ -103,7 +103,7 @@ def test_a_leaf_begins_at_its_step(step: Step, at: int, trains: bool) -> None:
 
 @pytest.mark.parametrize("why", ["idle", "failed before", "loss", "gradient", "gradient, idle"])
 def test_who_takes_no_step_keeps_every_bit(step: Step, why: str) -> None:
-    """An idle slot is not failed by what is computed for it, and a failed one stays so."""
+    """An idle learner is not failed by what is computed for it, and a failed one stays so."""
     gradient = {"a": [np.nan, 0.0], "b": [1.0]} if "gradient" in why else GRADIENT
     loss = np.inf if why == "loss" else 2.0
     after = step(gradient, at=4, loss=loss, live="idle" not in why, failed=why == "failed before", weight_decay=0.5)
@@ -113,14 +113,14 @@ def test_who_takes_no_step_keeps_every_bit(step: Step, why: str) -> None:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_what_is_dropped_is_of_the_seed_and_the_step(tiny: Backbone, dropout: float) -> None:
-    """The loss of one slot at two steps and under two seeds: four values where something is dropped, else one."""
+    """The loss of one learner at two steps and under two seeds: four values where something is dropped, else one."""
     adapter = random_adapter(tiny, (LoRA(r=2, alpha=30.0, dropout=dropout),))
-    slot, batch = a_slot(tiny, adapter, Layout.of([adapter], tiny.sites, bucket=True))
+    learner, batch = a_learner(tiny, adapter, Layout.of([adapter], tiny.sites, bucket=True))
     loss = jax.jit(Programs(tiny, task_named("classify"), slots=1, dropout=True).loss)
 
     def found(seed: int, at: int) -> float:
-        changed = slot._replace(step=np.int32(at), hyper=slot.hyper._replace(seed=np.uint32(seed)))
-        return float(loss(slot.trainable, tiny.params, tiny.layers, changed, batch))
+        changed = learner._replace(step=np.int32(at), hyper=learner.hyper._replace(seed=np.uint32(seed)))
+        return float(loss(learner.trainable, tiny.params, tiny.layers, changed, batch))
 
     losses = [found(seed, at) for seed in (0, 1) for at in (0, 1)]
     assert found(0, 1) == losses[1]

@@ -38,14 +38,14 @@ def moves(backbone: Backbone, method: Method, recipe: Recipe, ticks: int = 1) ->
     """How far each leaf has moved after so many steps on the same rows: site name -> leaf -> change."""
     pack = Pack(backbone, TASKS["classify"], [a_job(backbone, method, recipe)], 1)
     pack.admit(0, 0)
-    before = jax.device_get(pack.state.trainable)
+    before = jax.device_get(pack.learners.trainable)
     for _ in range(ticks):
         bookmark = pack.bookmarks[0]
         assert bookmark is not None
         bookmark.position = 0
         while not pack.tick():
             pass
-    change = jax.tree.map(lambda a, b: (a - b)[0], jax.device_get(pack.state.trainable), before)
+    change = jax.tree.map(lambda a, b: (a - b)[0], jax.device_get(pack.learners.trainable), before)
     return {name: {leaf: v for leaves in keys.values() for leaf, v in leaves.items()} for name, keys in change.items()}
 
 

@@ -15,7 +15,7 @@ from toy_kind.toy_family import FAMILY
 from toy_kind.toy_task import Amount
 
 from graftax import BitFit, GraftaxError, LoRA, Predictor, Recipe, load_adapter, load_backbone, merge, train_many
-from graftax.models import registry as families
+from graftax.models import family_registry as families
 from graftax.models.backbone import Backbone
 from graftax.serve import evaluate
 from graftax.tasks import task_registry as tasks

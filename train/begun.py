@@ -38,7 +38,7 @@ class Begun:
     """The content of `run.json`."""
 
     digest: str
-    pack_sizes: Sequence[typed.Some]  # by kind
+    pack_sizes: Sequence[typed.Some]  # of each cohort
     jobs: Sequence[str]
     machine: Mapping[str, Any] = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
@@ -57,7 +57,7 @@ class Begun:
                 f"{file}: damaged, or of another version of graftax; go on with that version, or pass --overwrite."
             ) from error
 
-    def check(self, digest: str, kinds: int, pack_size: int | None, out: Path) -> None:
+    def check(self, digest: str, cohorts: int, pack_size: int | None, out: Path) -> None:
         """Refuse to go on where another call, or another version, would end with other adapters."""
         for name, here in versions().items():
             if (there := self.versions.get(name)) != here:
@@ -65,7 +65,7 @@ class Begun:
                     f"{out} holds an unfinished run that {name} {there or 'of another version'} began, and this is {here}; "
                     "go on with that version, choose another directory, or pass --overwrite."
                 )
-        if self.digest != digest or len(self.pack_sizes) != kinds or pack_size not in (None, *self.pack_sizes):
+        if self.digest != digest or len(self.pack_sizes) != cohorts or pack_size not in (None, *self.pack_sizes):
             raise GraftaxError(
                 f"{out} holds an unfinished run with other settings or data; repeat its command to resume it, choose another "
                 "directory, or pass --overwrite."

@@ -35,7 +35,7 @@ def check_arguments(
 ) -> None:
     """GraftaxError for the first argument that cannot be meant."""
     if not isinstance(data, Mapping):
-        raise GraftaxError(f"data must be a mapping from names to rows, got {_kind(data)}.")
+        raise GraftaxError(f"data must be a mapping from names to rows, got {_described(data)}.")
     if not data:
         raise GraftaxError("there is no data to train on.")
     for name in data:
@@ -45,10 +45,10 @@ def check_arguments(
         raise GraftaxError(f"{out} is not a directory.")
     check_method(method)
     if not isinstance(task, str | Task):
-        raise GraftaxError(f"task must be the name of a task, or a task; got {_kind(task)}.")
-    for argument, value, kind in (("recipe", recipe, Recipe), ("columns", columns, Columns)):
-        if not isinstance(value, kind):
-            raise GraftaxError(f"{argument} must be a {kind.__name__}, got {_kind(value)}.")
+        raise GraftaxError(f"task must be the name of a task, or a task; got {_described(task)}.")
+    for argument, value, wanted in (("recipe", recipe, Recipe), ("columns", columns, Columns)):
+        if not isinstance(value, wanted):
+            raise GraftaxError(f"{argument} must be a {wanted.__name__}, got {_described(value)}.")
     the_task(task)
     if pack_size is not None:
         checked(pack_size, Some, "the pack size")
@@ -56,7 +56,7 @@ def check_arguments(
     select_overrides(each, list(data), "settings")
     for name, changes in each.items():
         if not isinstance(changes, Mapping):
-            raise GraftaxError(f"settings for {name} must be a mapping from fields of a recipe, got {_kind(changes)}.")
+            raise GraftaxError(f"settings for {name} must be a mapping from fields of a recipe, got {_described(changes)}.")
         check_method(changes.get("method"))
         changed(recipe, name, changes)
     if isinstance(val, Mapping):
@@ -66,7 +66,7 @@ def check_arguments(
     elif isinstance(val, int | float):
         check_fraction(val)
     elif val is not None:
-        raise GraftaxError(f"val must be a share of the rows or a mapping from names to rows, got {_kind(val)}.")
+        raise GraftaxError(f"val must be a share of the rows or a mapping from names to rows, got {_described(val)}.")
 
 
 def changed(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Recipe:
@@ -96,18 +96,18 @@ def check_method(method: Any) -> None:
     several = method if isinstance(method, list | tuple) else () if method is None else (method,)
     for one in several:
         if not isinstance(one, Method):
-            raise GraftaxError(f"method must be a method such as LoRA(), several of them, or None; got {_kind(one)}.")
+            raise GraftaxError(f"method must be a method such as LoRA(), several of them, or None; got {_described(one)}.")
 
 
 def select_overrides(overrides: Any, names: list[str], what: str) -> None:
     """Settings (or validation rows) of an adapter that is not trained are a slip of the pen."""
     if not isinstance(overrides, Mapping):
-        raise GraftaxError(f"{what} of single adapters must be a mapping from their names, got {_kind(overrides)}.")
+        raise GraftaxError(f"{what} of single adapters must be a mapping from their names, got {_described(overrides)}.")
     unknown = [str(name) for name in overrides if name not in names]
     if unknown:
         raise GraftaxError(f"{what} for {', '.join(unknown)}, but the adapters are {', '.join(names)}.")
 
 
-def _kind(value: Any) -> str:
+def _described(value: Any) -> str:
     """A value as an error shows it: a text as it is, of others the type alone."""
     return repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"

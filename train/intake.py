@@ -14,6 +14,7 @@ from typing import Any
 from ..adapters.adapter import Adapter
 from ..adapters.fitting import refuse_unfit
 from ..adapters.method import Method
+from ..adapters.methods.fusion import Fuse
 from ..data.batches import number_of_batches
 from ..data.columns import Columns
 from ..data.examples import Examples, are_among, check_fraction, split
@@ -44,12 +45,21 @@ def prepare(
     recipe: Recipe,
     columns: Columns,
 ) -> Job:
-    """Read and check the data of one adapter and make its fresh state. `method`: one, a union, or None: the head alone."""
+    """The job of one adapter: its data read and checked, and its leaves before the first step.
+
+    Args:
+        name: of the adapter; errors name it.
+        data, val: as of `train_many`, for this adapter: rows; and a share of them to hold out, rows of their own, or None.
+        method: one method, several that form one adapter together, or None, which trains the head alone.
+
+    Raises:
+        GraftaxError: anything that does not fit.
+    """
     processor = backbone.processor.for_training(recipe)
     examples = read_examples(data, columns, task, processor, called=name)
     names = task.label_names(examples)  # of all examples: a rare label may be held out whole
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
-    head = task.output.head(backbone, len(names))
+    head = task.output.head(backbone, len(names))  # None for a language model's task
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
     methods = (*body, *([head] if head else []))
     _refuse_methods(name, task, backbone, body, methods)
@@ -64,21 +74,15 @@ def prepare(
         methods,
         backbone.sites_for(head),
         seed=recipe.seed,
-        data=Calibration(backbone, task, processor, recipe, head, train, shape),
+        training=Calibration(backbone, task, processor, recipe, head, train, shape),
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,
+        data=train.examples.known(),
+        parents=tuple(one.source for m in body if isinstance(m, Fuse) for one in m.trained if one.source),
         recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
     )
     return Job(name, recipe, adapter, train, held_out, shape)
-
-
-def refuse_unfit_task(task: Task, backbone: Backbone) -> None:
-    """An error where a backbone cannot do a task."""
-    if task.needs_text and backbone.processor.kind != "text":
-        kind = backbone.processor.kind
-        raise GraftaxError(f"task {task.name!r} is about texts, and {backbone.name} reads input of kind {kind!r}.")
-    task.output.refuse_unfit(backbone, task.name)
 
 
 def _held_out(
@@ -92,7 +96,10 @@ def _held_out(
     columns: Columns,
     processor: Processor,
 ) -> Examples | None:
-    """Validation examples that are data of their own; None where there are none, or they are a share of those for training."""
+    """The validation examples where `val` is data of its own.
+
+    None where there is no validation, and where `val` is a share of the training examples, which is split off later.
+    """
     if val is None and recipe.patience is not None:
         raise GraftaxError(f"{name}: patience needs validation rows, and there are none.")
     if isinstance(val, float):
@@ -107,10 +114,10 @@ def _held_out(
 
 
 def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Method], methods: Sequence[Method]) -> None:
-    """An error where there is nothing to train, or something to be fused is another backbone's."""
+    """An error where there is nothing to train, or where a fusion holds an adapter of another backbone."""
     if not methods:
         raise GraftaxError(f"task {task.name!r} has no head to train: it needs a method.")
-    for trained in (adapter for m in body for adapter in getattr(m, "trained", ())):  # those that a fusion holds
+    for trained in (adapter for m in body for adapter in m.trained):
         refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
 
 
@@ -125,7 +132,7 @@ def _prepared(
     recipe: Recipe,
     processor: Processor,
 ) -> tuple[Prepared, Prepared | None]:
-    """What is trained on, and what is held out for validation."""
+    """The examples that are trained on, and those held out for validation (or None), as items with their labels."""
     train = task.prepare(examples, names, processor, recipe.max_length, recipe.truncate)
     note_cut(name, *train.cut, recipe.max_length)
     if isinstance(val, float):
@@ -139,19 +146,25 @@ def _prepared(
 
 
 def _settings_of(recipe: Recipe) -> dict[str, Any]:
-    """A recipe, with the text of its template of chats: the one of a name may be another one day."""
+    """A recipe's fields, with the text of the chat template in place of its name.
+
+    A later version of graftax may have another template of that name, and the adapter must be asked with the one it learnt.
+    """
     template = recipe.chat_template
     return asdict(recipe) | {"chat_template": None if template is None else template_of(template)}
 
 
 def _start_of(methods: Sequence[Method]) -> dict[str, str]:
-    """How LoRA started, which plain LoRA's file does not say."""
-    found = [start for m in methods if (start := getattr(m, "start", "default")) != "default"]
+    """How the first method with a start of its own started, which its file would not say: it is saved as plain LoRA."""
+    found = [method.start for method in methods if method.start != "default"]
     return {"start": found[0]} if found else {}
 
 
 def _batch_size(parts: Sequence[Prepared], recipe: Recipe, name: str) -> int:
-    """The recipe's, or less: no room is needed for examples that there are not. `parts`: for training, and for validation."""
+    """The recipe's batch size, or a smaller power of two that holds all examples where there are fewer.
+
+    `parts`: the examples for training, and those for validation where there are some.
+    """
     most = max(map(len, parts))
     batch_size = min(recipe.batch_size, 1 << (most - 1).bit_length())
     if (steps := recipe.epochs * number_of_batches(len(parts[0]), batch_size)) > MOST_STEPS:

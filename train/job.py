@@ -16,7 +16,7 @@ from ..data.prepared import Prepared
 from ..shown import Shown
 from .optimizer import rates
 from .recipe import Recipe
-from .step import Hyper, SlotState, hyper, start
+from .step import Hyper, Learner, hyper, start
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,8 +44,8 @@ class Job(Shown):
     def hyper(self) -> Hyper:
         return hyper(self.recipe, self.steps, len(self.adapter.labels))
 
-    def start(self, layout: Layout, sites: Sequence[Site]) -> SlotState:
-        """Its state before the first step."""
+    def start(self, layout: Layout, sites: Sequence[Site]) -> Learner:
+        """A learner that has taken no step yet."""
         stacked = layout.stack(self.adapter, sites)
         speeds = rates(self.recipe, stacked, sites, self.steps_per_epoch)
         return start(stacked, speeds, self.hyper(), self.recipe.optimizer)

@@ -31,9 +31,9 @@ class Metrics:
         self._file.write((json_line(line) + "\n").encode())
         self._file.flush()
         if self._board is not None:
-            for key, value in line.items():
+            for name, value in line.items():
                 if isinstance(value, float):
-                    self._board.add_scalar(f"{line['adapter']}/{key}", value, line["step"])
+                    self._board.add_scalar(f"{line['adapter']}/{name}", value, line["step"])
 
     def __enter__(self) -> Metrics:
         return self

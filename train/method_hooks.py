@@ -12,7 +12,7 @@ import jax
 
 from ..adapters.graft import State
 from ..adapters.method import Leaves, Method
-from ..adapters.methods.registry import method_of
+from ..adapters.methods.method_registry import method_of
 
 
 def each_method(tree: State) -> Iterator[tuple[str, Method]]:
@@ -33,7 +33,7 @@ def objective(loss: jax.Array, trainable: State, fixed: State) -> jax.Array:
 
 
 def revised(trainable: State, fixed: State, grads: State, step: jax.Array) -> tuple[State, State]:
-    """Both kinds of leaves after the optimizer's step, as methods revise them (`Method.revise`)."""
+    """The trainable and the fixed leaves after the optimizer's step, as methods revise them (`Method.revise`)."""
     trees: tuple[State, State] = ({}, {})
     for key, method in each_method(trainable):
         made = method.revise(at_sites(trainable, key), at_sites(fixed, key), at_sites(grads, key), step)

@@ -26,7 +26,7 @@ import optax
 
 from ..adapters.adapter import Stacked
 from ..adapters.graft import State
-from ..adapters.methods.registry import method_of
+from ..adapters.methods.method_registry import method_of
 from ..adapters.sites import Site
 from ..adapters.structure import Structure
 from ..errors import GraftaxError

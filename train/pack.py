@@ -1,8 +1,12 @@
-"""A pack: slots through which a queue of jobs of one kind (`kinds.py`) flows, in programs that are compiled once.
+"""A pack: a fixed number of slots through which the jobs of one cohort (`cohorts.py`) flow, in programs that are compiled once.
 
-Each *tick* runs the compiled step at one shape of batch. Slots whose job has that shape take a step; the others wait and keep
-every bit. So what an adapter becomes depends on its own rows and seed, and not on its neighbours, its slot or its
-place in the queue. A job that ends, or stops early, frees its slot for the next; nothing is compiled for that.
+Each *tick* runs the compiled step once, for all slots, at one shape of batch. The slots whose job has that shape take a step,
+and the others wait and keep every bit. A job that ends frees its slot for the next job that waits, and nothing is compiled
+for that.
+
+For instance, three slots hold jobs of which two have batches of 6 batch rows and one has batches of 4. The ticks at 6 batch
+rows move the first two jobs; when these are done, ticks at 4 move the third. So what an adapter becomes depends on its own
+data and seed, and not on its neighbours, on its slot or on its turn in the queue.
 """
 
 from __future__ import annotations
@@ -23,43 +27,43 @@ from ..data.prepared import Prepared
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..tasks.task import Answer, Task
+from .cohorts import traits_of
 from .features import FeatureStore
 from .job import Job
-from .kinds import kind_of
 from .method_hooks import settled
-from .step import Batch, Programs, SlotState
+from .step import Batch, Learner, Programs
 
 
 @dataclass
 class Bookmark:
-    """Where a slot is in its job; JSON in a checkpoint."""
+    """How far the job in a slot is in its data. A checkpoint holds it as JSON."""
 
-    job: int
-    epoch: int = 0
+    job: int  # its index among the pack's jobs
+    epoch: int = 0  # epochs that are done
     position: int = 0  # batches of this epoch that are done
-    best: list[float] | None = None  # main metric and loss of the best epoch so far, both as "more is better"
+    best: list[float] | None = None  # main metric and loss of the best epoch so far, with signs such that more is better
     best_epoch: int = 0
-    waited: int = 0  # epochs since
+    waited: int = 0  # epochs since the best one
 
 
 class Pack:
-    """The device state of a run and the compiled functions over it.
+    """The learners in the slots, on the device, and the compiled functions over them.
 
-    `state` holds every slot's adapter and optimizer, `best` the settled leaves of each slot's best epoch; memory is
-    O(slots), however long the queue.
+    `learners` holds what every slot's job has become so far, and `best` the settled leaves of each slot's best epoch. Both
+    have a leading slot axis, so memory grows with the number of slots, and not with the number of jobs.
     """
 
     def __init__(self, backbone: Backbone, task: Task, jobs: Sequence[Job], slots: int):
         self.backbone, self.task, self.jobs, self.processor = backbone, task, jobs, backbone.processor
-        (kind,) = {kind_of(job, backbone.sites) for job in jobs}
-        self.layout = kind.layout
+        (traits,) = {traits_of(job, backbone.sites) for job in jobs}
+        self.layout = traits.layout
         self.room = next((space.size for space in self.layout.spaces if space.name in HEADS), 0)
-        self.programs = Programs.of(backbone, task, slots, kind.dropout, kind.optimizer, kind.preconditioned)
+        self.programs = Programs.of(backbone, task, slots, traits.dropout, traits.optimizer, traits.preconditioned)
         idle = jobs[0].start(self.layout, backbone.sites)
-        self.state: SlotState = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
+        self.learners: Learner = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
         self.best = jax.tree.map(lambda leaf: leaf.copy(), self._settled())
         self.bookmarks: list[Bookmark | None] = [None] * slots
-        self._plans: dict[tuple[int, int], list[Planned]] = {}
+        self._plans: dict[tuple[int, int], list[Planned]] = {}  # by job and epoch; of each job the newest alone
         self.features: FeatureStore | None = None
         if not task.output.bare and backbone.has_frozen_layers(cut := self.layout.cut(backbone.structure)):
             compute = partial(self.programs.frozen, backbone.params, cut=cut)
@@ -69,9 +73,9 @@ class Pack:
     # -- the queue ------------------------------------------------------------------------------------------------------
 
     def admit(self, slot: int, job: int) -> None:
-        """Put a fresh job in a slot."""
+        """Put a job that has not begun in a free slot; `job` is its index."""
         begun = self.jobs[job].start(self.layout, self.backbone.sites)
-        self.state = self.programs.put(self.state, np.int32(slot), begun)
+        self.learners = self.programs.put(self.learners, np.int32(slot), begun)
         self.bookmarks[slot] = Bookmark(job)
         if self.features:
             self.features.expect(self.jobs[job])
@@ -83,6 +87,7 @@ class Pack:
         return bookmark, self.jobs[bookmark.job]
 
     def release(self, slot: int) -> None:
+        """Free a slot, whose job has ended."""
         bookmark = self.bookmarks[slot]
         if self.features and bookmark is not None:
             self.features.forget(self.jobs[bookmark.job])
@@ -90,72 +95,83 @@ class Pack:
 
     @property
     def busy(self) -> bool:
+        """Whether some slot has a job."""
         return any(bookmark is not None for bookmark in self.bookmarks)
 
     def plan(self, bookmark: Bookmark) -> list[Planned]:
-        """The batches of a bookmark's epoch, the same whenever it is asked."""
-        key = (bookmark.job, bookmark.epoch)
-        if key not in self._plans:
+        """The batches of the epoch that a job is in. They follow from its seed, and are the same whenever this is asked."""
+        wanted = (bookmark.job, bookmark.epoch)
+        if wanted not in self._plans:
             job = self.jobs[bookmark.job]
-            self._plans = {k: v for k, v in self._plans.items() if k[0] != bookmark.job}
-            self._plans[key] = plan_epoch(job.train.lengths, job.shape, job.recipe.seed, bookmark.epoch)
-        return self._plans[key]
+            self._plans = {known: plan for known, plan in self._plans.items() if known[0] != bookmark.job}
+            self._plans[wanted] = plan_epoch(job.train.lengths, job.shape, job.recipe.seed, bookmark.epoch)
+        return self._plans[wanted]
 
     # -- training -------------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[int]:
-        """One compiled step; returns the slots that took it: none where a batch of features was due instead."""
+        """Run the compiled step once and return the slots that took it.
+
+        Where features of frozen layers are still to be computed, a batch of these is computed instead, and no slot takes a
+        step.
+        """
         if self.features and self.features.step():
             return []
         live, stacked = self._next()
-        self.wait()  # at most one step ahead: a signal is answered within a step
-        self.state = self.programs.step(self.backbone.params, self.backbone.unrolled, self.state, stacked)
+        self.wait()  # be at most one step ahead of the device, so that a signal is answered within a step
+        self.learners = self.programs.step(self.backbone.params, self.backbone.unrolled, self.learners, stacked)
         for k in live:
             if (bookmark := self.bookmarks[k]) is not None:
                 bookmark.position += 1
         return live
 
     def wait(self) -> None:
-        """Until the last step is computed."""
-        jax.block_until_ready(self.state.step)
+        """Wait until the last step is computed."""
+        jax.block_until_ready(self.learners.step)
 
     def gradients(self, batches: int) -> Any:
-        """Mean gradient of the first slot's adapter as it is, over the first batches of its epoch."""
+        """The mean gradient of the first slot's adapter, as it is now, over the first batches of its epoch."""
         bookmark, _ = self.occupant(0)
         total, count = None, min(batches, len(self.plan(bookmark)))
-        for bookmark.position in range(count):  # the batch that `_next` gives
+        for bookmark.position in range(count):  # `_next` gives the batch at this position
             _, batch = self._next()
-            _, found = self.programs.gradient(self.backbone.params, self.backbone.unrolled, self.state, batch)
+            _, found = self.programs.gradient(self.backbone.params, self.backbone.unrolled, self.learners, batch)
             mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
             total = mine if total is None else jax.tree.map(np.add, total, mine)
         return jax.tree.map(lambda leaf: leaf / np.float32(count), total)
 
     def step_program(self) -> Any:
-        """The next step's gradient program, compiled: for what XLA knows of it."""
+        """The gradient program of the next step, compiled, so that XLA can be asked about its memory and its operations."""
         _, batch = self._next()
-        return self.programs.gradient.lower(self.backbone.params, self.backbone.unrolled, self.state, batch).compile()
+        return self.programs.gradient.lower(self.backbone.params, self.backbone.unrolled, self.learners, batch).compile()
 
     def _next(self) -> tuple[list[int], Batch]:
-        """The slots that take part in the next tick, those of the shape that most of them have, and their batches."""
+        """The slots that take part in the next tick, and the batches of all slots, stacked.
+
+        Those slots take part whose job has the shape that most jobs in slots have; of two shapes that are as frequent, the
+        smaller.
+        """
         shapes = [None if bookmark is None else self._shape(self.jobs[bookmark.job]) for bookmark in self.bookmarks]
         counts = Counter(shape for shape in shapes if shape is not None)
-        shape = min(counts, key=lambda s: (-counts[s], s))
+        shape = min(counts, key=lambda shape: (-counts[shape], shape))
         live = [k for k, own in enumerate(shapes) if own == shape]
         batches = [self._due(self.bookmarks[k] if k in live else None, shape) for k in range(len(self.bookmarks))]
         return live, jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
     def _due(self, bookmark: Bookmark | None, shape: Shape) -> Batch:
-        """The next batch of a slot; an empty one of a slot that waits."""
+        """The next batch of the job at a bookmark; for None, a slot that waits, a batch without an item that is not live."""
         if bookmark is None:
             return self._batch(self.jobs[0].train, Planned((), ()), shape)._replace(live=np.bool_(False))
         return self._batch(self.jobs[bookmark.job].train, self.plan(bookmark)[bookmark.position], shape)
 
     def _batch(self, prepared: Prepared, planned: Planned, shape: Shape) -> Batch:
+        """The arrays of a planned batch."""
         labels = self.task.output.lay(prepared, planned, shape, self.room)
         weight = (np.arange(shape.items) < len(planned.items)).astype(np.float32)
         return Batch(self._inputs(prepared, planned, shape), labels, weight, np.bool_(True))
 
     def _shape(self, job: Job) -> Shape:
+        """The shape of a job's batches, of features where these take the place of inputs."""
         return self.features.shape(job) if self.features else job.shape
 
     def _inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
@@ -164,21 +180,22 @@ class Pack:
         return self.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)
 
     def epoch_done(self, slot: int) -> bool:
+        """Whether the job in a slot has taken all steps of its epoch."""
         bookmark = self.bookmarks[slot]
         return bookmark is not None and bookmark.position == len(self.plan(bookmark))
 
     def take_loss(self, slot: int) -> tuple[float, bool]:
-        """Mean loss of the epoch that has just ended, and whether the slot failed; the sum starts anew."""
+        """The mean loss of the epoch that has just ended, and whether the slot's learner failed. The sum starts anew."""
         bookmark, _ = self.occupant(slot)
-        total, failed = np.asarray(self.state.loss)[slot], np.asarray(self.state.failed)[slot]
-        failed |= not all(np.isfinite(leaf[slot]).all() for leaf in jax.tree.leaves(self.state.trainable))
-        self.state = self.state._replace(loss=self.state.loss.at[slot].set(0.0))
+        total, failed = np.asarray(self.learners.loss)[slot], np.asarray(self.learners.failed)[slot]
+        failed |= not all(np.isfinite(leaf[slot]).all() for leaf in jax.tree.leaves(self.learners.trainable))
+        self.learners = self.learners._replace(loss=self.learners.loss.at[slot].set(0.0))
         return float(total) / bookmark.position, bool(failed)
 
     # -- validation and results -----------------------------------------------------------------------------------------
 
     def evaluate(self, slot: int) -> dict[str, float] | None:
-        """Loss and metrics of a slot's adapter on its validation rows; None where it gives numbers that are not finite."""
+        """Loss and metrics of a slot's adapter on its validation examples; None where an output is not finite."""
         _, job = self.occupant(slot)
         assert job.val is not None
         if (found := self._answers(slot, job, job.val)) is None:
@@ -187,16 +204,16 @@ class Pack:
         return {"loss": loss, **self.task.measure(job.val, answers, job.adapter.labels)}
 
     def _answers(self, slot: int, job: Job, prepared: Prepared) -> tuple[dict[int, Answer], float] | None:
-        """What a slot's adapter says of each item of some examples, and their mean loss; None where a logit is not finite.
+        """What a slot's adapter answers to each item of some examples, and their mean loss; None where an output is not finite.
 
-        The mean is over the batches', each as often as it has items.
+        The mean loss is that of the batches, in which each batch counts as often as it has items.
         """
         names, answers, losses = job.adapter.labels, dict[int, Answer](), 0.0
         for planned in plan_all(prepared.lengths, job.shape):
             batch = self._batch(prepared, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
-            outputs = self.programs.predict(self.backbone.params, self.state, np.int32(slot), inputs, labels)
-            loss = self.programs.measured(self.state, np.int32(slot), outputs, labels, batch.weight)
+            outputs = self.programs.predict(self.backbone.params, self.learners, np.int32(slot), inputs, labels)
+            loss = self.programs.measured(self.learners, np.int32(slot), outputs, labels, batch.weight)
             losses += float(loss) * len(planned.items)
             own = self.task.output.own(np.asarray(outputs), len(names))
             for i, mine in self.task.output.each(own, prepared, planned):
@@ -206,14 +223,16 @@ class Pack:
         return answers, losses / len(prepared.items)
 
     def _settled(self) -> Any:
-        return settled(self.state.trainable, self.state.fixed)
+        """The leaves of all slots that answer now and would be saved now."""
+        return settled(self.learners.trainable, self.learners.fixed)
 
     def keep_best(self, slot: int) -> None:
+        """Keep a slot's leaves as those of its best epoch so far."""
         own = jax.tree.map(lambda leaf: leaf[slot], self._settled())
         self.best = self.programs.put(self.best, np.int32(slot), own)
 
     def result(self, slot: int, metrics: dict[str, float]) -> Adapter:
-        """The trained adapter at true size: its best epoch where there were validation rows, else its last."""
+        """The trained adapter at its true size: of its best epoch where there are validation examples, else of its last."""
         _, job = self.occupant(slot)
         tree = self.best if job.val is not None else self._settled()
         own = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), tree)
@@ -223,14 +242,17 @@ class Pack:
     # -- checkpoints ----------------------------------------------------------------------------------------------------
 
     def arrays(self) -> dict[str, Any]:
-        return {"state": self.state, "best": self.best}
+        """What a checkpoint holds on the arrays' side; the names are those in its files."""
+        return {"state": self.learners, "best": self.best}
 
     def facts(self) -> list[dict[str, Any] | None]:
+        """What a checkpoint holds of the slots as JSON: the bookmark of each, None of a free one."""
         return [None if bookmark is None else asdict(bookmark) for bookmark in self.bookmarks]
 
     def restore(self, arrays: dict[str, Any], facts: list[dict[str, Any] | None]) -> None:
+        """Go on from the arrays and facts of a checkpoint."""
         arrays = jax.tree.map(jax.numpy.asarray, arrays)
-        self.state, self.best = arrays["state"], arrays["best"]
+        self.learners, self.best = arrays["state"], arrays["best"]
         self.bookmarks = [None if bookmark is None else Bookmark(**bookmark) for bookmark in facts]
         for bookmark in self.bookmarks:
             if self.features and bookmark is not None:

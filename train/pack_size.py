@@ -67,10 +67,10 @@ def _seconds_per_adapter(pack: Pack) -> float | None:
     for _ in range(3):
         for bookmark in filter(None, pack.bookmarks):
             bookmark.position = 0  # the job may have a single batch
-        jax.block_until_ready(pack.state.step)
+        jax.block_until_ready(pack.learners.step)
         began = time.perf_counter()
         pack.tick()
-        jax.block_until_ready(pack.state.step)
+        jax.block_until_ready(pack.learners.step)
         times.append(time.perf_counter() - began)
     return float(np.median(times)) / slots
 

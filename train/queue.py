@@ -1,8 +1,15 @@
-"""A run under way: its jobs, from what the directory holds already to the last adapter saved.
+"""A run under way: its jobs, from what its directory holds already to the last adapter saved.
 
-`open_run` settles what is in the directory, and the `Run` that it gives goes. The jobs of one kind (`kinds.py`) flow through
-a pack (`pack.py`), one kind after another. Where each of them is, what waits and what is done is checkpointed with the pack's
-arrays, so that a run that was stopped goes on as if it had not been.
+`open_run` looks what is in the directory and returns a `Run`, and `Run.go` trains. The jobs of one cohort (`cohorts.py`) flow
+through a pack (`pack.py`), and the cohorts come one after another. For instance, a run of five jobs in a pack of two slots:
+
+    tick     slot 0      slot 1      waiting
+    1        law         medicine    news, sport, music
+    ...      medicine ends first, after its three epochs, is saved, and its slot is free
+    31       law         news        sport, music
+
+A checkpoint holds the arrays of the pack together with how far each job is, which jobs wait and which are done. So a run that
+was stopped goes on as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +26,9 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..tasks.task import Task
 from .begun import Begun, digest_of, machine
+from .cohorts import cohorts_of
 from .job import Job
 from .journal import Metrics
-from .kinds import by_kind
 from .pack import Bookmark, Pack
 from .pack_size import choose_pack_size
 from .progress import Progress
@@ -30,7 +37,7 @@ from .run_checkpoint import Checkpoints
 
 
 class Interrupted(GraftaxError):
-    """SIGINT or SIGTERM arrived; the state is saved."""
+    """SIGINT or SIGTERM has arrived, and a checkpoint is saved from which the same call goes on."""
 
 
 def open_run(
@@ -44,34 +51,34 @@ def open_run(
     save_every: float,
     progress: Progress,
 ) -> Run:
-    """The run of a directory: the unfinished one there, where it stood, or one that is begun.
+    """The run of directory `out`: the unfinished run that is there, where it stopped, or else a new one.
 
-    Raises GraftaxError where either would lose something: for an unfinished run of other settings, and for adapters of these
-    names. With `overwrite` both are replaced.
+    Raises GraftaxError where a run would destroy something: an unfinished run of other settings, or adapters of the same names.
+    With `overwrite` both are replaced.
     """
-    kinds, folder = by_kind(jobs, backbone.sites), out / ".run"
+    cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
     digest = digest_of(backbone, task, jobs)
     pack_size = None if pack_size is None else min(pack_size, len(jobs))
-    found = _unfinished(folder / "run.json", digest, len(kinds), pack_size, overwrite, out)
+    found = _unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
     if found is None:
         _refuse_loss(jobs, out, overwrite)
         shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
-        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress) for own in kinds]
+        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress) for own in cohorts]
         begun = Begun(digest, sizes, [job.name for job in jobs])
         begun.write(folder / "run.json")
     else:
         begun = found
     progress.doing("getting ready")
-    return Run(backbone, task, jobs, kinds, begun, found is not None, out, lock, save_every, progress)
+    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress)
 
 
-def _unfinished(file: Path, digest: str, kinds: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
-    """What the unfinished run of a directory was begun with, if there is one that this call goes on with."""
+def _unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
+    """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten."""
     if not file.is_file():
         return None
     try:
         begun = Begun.read(file)
-        begun.check(digest, kinds, pack_size, out)
+        begun.check(digest, cohorts, pack_size, out)
         return begun
     except GraftaxError:
         if not overwrite:
@@ -80,7 +87,7 @@ def _unfinished(file: Path, digest: str, kinds: int, pack_size: int | None, over
 
 
 def _refuse_loss(jobs: list[Job], out: Path, overwrite: bool) -> None:
-    """An error where adapters would be replaced that nobody said may be, or directories that hold something else."""
+    """An error where adapters would be replaced without `overwrite`, or with it directories that hold something else."""
     there = [job.name for job in jobs if (out / job.name).exists()]
     if there and not overwrite:
         raise GraftaxError(f"{out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
@@ -89,6 +96,7 @@ def _refuse_loss(jobs: list[Job], out: Path, overwrite: bool) -> None:
 
 
 def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress: Progress) -> int:
+    """The pack size of a cohort, measured (`pack_size.py`) and said on the display."""
     progress.doing("choosing the pack size")
     size, why = choose_pack_size(backbone, task, jobs)
     if len(jobs) > 1:
@@ -98,14 +106,14 @@ def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress:
 
 
 class Run:
-    """One call of `train_many` in a settled directory, from its newest checkpoint, where it has one, to the end."""
+    """One call of `train_many` in a directory that `open_run` has looked at, from the newest checkpoint there to the end."""
 
     def __init__(
         self,
         backbone: Backbone,
         task: Task,
         jobs: list[Job],
-        kinds: list[list[Job]],
+        cohorts: list[list[Job]],
         begun: Begun,
         resumed: bool,
         out: Path,
@@ -113,9 +121,9 @@ class Run:
         save_every: float,
         progress: Progress,
     ):
-        """`kinds`: the jobs of each kind; `begun`: what the directory says of it; `resumed`: whether it was there before."""
+        """`cohorts`: the jobs of each; `begun`: what `run.json` says; `resumed`: whether an earlier call began the run."""
         self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
-        self.kinds, self.sizes = kinds, begun.pack_sizes
+        self.cohorts, self.sizes = cohorts, begun.pack_sizes  # as many sizes as cohorts
         self.save_every, self.progress = save_every, progress
         self.folder = out / ".run"
         self.stop = signals.Stop()
@@ -127,39 +135,40 @@ class Run:
 
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         facts = self.checkpoints.facts() if resumed else None
-        self._open(facts["kind"] if facts else 0)
+        self._open(facts["kind"] if facts else 0)  # in files a cohort is called so
         if facts:
             self._go_on(begun, facts)
         self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
         self._show_all()
 
-    def _open(self, kind: int) -> None:
-        """A pack for the jobs of one kind, which all wait."""
-        self.kind, mine = kind, self.kinds[kind]
-        self.pack = Pack(self.backbone, self.task, mine, self.sizes[kind])
+    def _open(self, cohort: int) -> None:
+        """Make a pack for the jobs of one cohort, all of which wait."""
+        self.cohort, mine = cohort, self.cohorts[cohort]
+        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort])
         self.waiting = list(range(len(mine)))
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
 
     def _go_on(self, begun: Begun, facts: dict[str, Any]) -> None:
-        """Go on from a checkpoint's facts, and its arrays."""
+        """Go on from the facts of a checkpoint and the arrays beside them."""
         self.pack.restore(self.checkpoints.arrays(like=self.pack.arrays()), facts["places"])
         self.waiting, self.failures, self.ticks = facts["waiting"], facts["failures"], facts["ticks"]
         self.history = facts["history"]
-        sizes = {job.name: size for own, size in zip(self.kinds, self.sizes, strict=True) for job in own}
+        sizes = {job.name: size for own, size in zip(self.cohorts, self.sizes, strict=True) for job in own}
         self.results = {
             name: Result(name, self.out / name, **known, history=self.history[name], pack_size=sizes[name])
             for name, known in facts["done"].items()
         }
         done = f"{len(self.results)} of {len(self.jobs)} adapters done"
-        self.progress.say(f"resumed: {done}, pack size {self.sizes[self.kind]}")
+        self.progress.say(f"resumed: {done}, pack size {self.sizes[self.cohort]}")
         if begun.machine != machine():
             self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
 
     def _checkpoint(self) -> None:
+        """Start to save a checkpoint. The names of the facts are those in its files."""
         self.lock.check()
         facts = {
-            "kind": self.kind,
+            "kind": self.cohort,
             "places": self.pack.facts(),
             "waiting": self.waiting,
             "failures": self.failures,
@@ -173,6 +182,7 @@ class Run:
     # -- the loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> dict[str, Result]:
+        """Train to the end. Returns the result of each job; GraftaxError, when all else is done, for jobs that failed."""
         kept = "run the same command again when there is room, to go on from the newest state that was saved"
         with disk.writing(self.out, left=kept), self.checkpoints, self.metrics:
             self._loop()
@@ -187,6 +197,7 @@ class Run:
         return {job.name: self.results[job.name] for job in self.jobs}
 
     def _loop(self) -> None:
+        """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
         saved = time.monotonic()
         self._fill()
         self.progress.doing("the first step")
@@ -203,9 +214,9 @@ class Run:
                 saved = time.monotonic()
 
     def _fill(self) -> None:
-        """Put waiting jobs in free slots; when all jobs of a kind are done, those of the next."""
-        if not self.waiting and not self.pack.busy and self.kind + 1 < len(self.kinds):
-            self._open(self.kind + 1)
+        """Put waiting jobs in free slots; when all jobs of a cohort are done, begin with those of the next."""
+        if not self.waiting and not self.pack.busy and self.cohort + 1 < len(self.cohorts):
+            self._open(self.cohort + 1)
         for slot, bookmark in enumerate(self.pack.bookmarks):
             if bookmark is None and self.waiting:
                 job = self.waiting.pop(0)
@@ -213,11 +224,11 @@ class Run:
                 self._show(Bookmark(job))
 
     def _tick(self) -> None:
-        """A step of the pack, and the ends of the epochs that end with it."""
+        """Run one step of the pack, and end the epochs of which it was the last step."""
         began = time.perf_counter()
         ticked = self.pack.tick()
         if any(self.pack.epoch_done(slot) for slot in ticked):
-            self.pack.wait()  # it would soon, for the loss: so that its last steps are in this epoch's time
+            self.pack.wait()  # for the loss it would soon; here, so that the last steps count in this epoch's time
         seconds = (time.perf_counter() - began) / max(1, len(ticked))
         for slot in ticked:
             _, job = self.pack.occupant(slot)
@@ -227,6 +238,7 @@ class Run:
                 self._end_epoch(slot)
 
     def _end_epoch(self, slot: int) -> None:
+        """End the epoch of a slot's job: measure it, write its line, and end the job where this was its last epoch."""
         self.lock.check()
         bookmark, job = self.pack.occupant(slot)
         self.timers[job.name].end_epoch()
@@ -249,7 +261,7 @@ class Run:
             self._finish(slot)
 
     def _compare(self, slot: int, scores: dict[str, float]) -> None:
-        """The epoch that ends is the best so far, or one more since that was."""
+        """Keep the epoch that ends if it is the best so far; else count one more epoch since the best."""
         bookmark, _ = self.pack.occupant(slot)
         main = scores[self.task.main_metric] * (-1.0 if self.task.lower_is_better else 1.0)
         reached = [main, -scores["loss"]]  # where the main metric ties, the loss decides
@@ -260,11 +272,11 @@ class Run:
             bookmark.waited += 1
 
     def _finish(self, slot: int) -> None:
-        """Save a slot's adapter and free the slot."""
+        """Save the adapter of a slot whose job is done, and free the slot."""
         bookmark, job = self.pack.occupant(slot)
         kept = bookmark.best_epoch if job.val is not None else bookmark.epoch
         line = self.history[job.name][kept - 1]
-        numbers = {key: value for key, value in line.items() if isinstance(value, float)}
+        numbers = {name: value for name, value in line.items() if isinstance(value, float)}
         adapter = self.pack.result(slot, {**numbers, "epoch": kept})
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
@@ -274,7 +286,7 @@ class Run:
         self.pack.release(slot)
 
     def _give_up(self, slot: int) -> None:
-        """Free a slot whose loss is not finite, in the epoch that ends."""
+        """Free the slot of a job whose loss was not finite in the epoch that ends."""
         bookmark, job = self.pack.occupant(slot)
         self.failures.append(job.name)
         self.progress.say(f"{job.name}: stopped, its loss is not finite; a lower learning rate may help.")
@@ -284,7 +296,7 @@ class Run:
     # -- what is shown --------------------------------------------------------------------------------------------------
 
     def _show_all(self) -> None:
-        """How much there is to do, and a bar for each job in a slot."""
+        """Show how much there is to do in all, and a bar for each job in a slot."""
         bookmarks = [bookmark for bookmark in self.pack.bookmarks if bookmark is not None]
         ended = {*self.results, *self.failures}
         steps_done = sum(job.steps for job in self.jobs if job.name in ended) + sum(map(self._taken, bookmarks))
@@ -293,9 +305,10 @@ class Run:
             self._show(bookmark)
 
     def _show(self, bookmark: Bookmark) -> None:
+        """Show a bar for the job at a bookmark."""
         job = self.pack.jobs[bookmark.job]
         self.progress.begin(job.name, job.steps, self._taken(bookmark))
 
     def _taken(self, bookmark: Bookmark) -> int:
-        """How many steps the job in a slot has taken."""
+        """How many steps the job at a bookmark has taken."""
         return bookmark.epoch * self.pack.jobs[bookmark.job].steps_per_epoch + bookmark.position

@@ -17,12 +17,13 @@ from ..adapters.methods.lora import LoRA
 from ..data.columns import Columns
 from ..models.backbone import Backbone, expect_backbone
 from ..notes import note
+from ..tasks.fit import refuse_unfit_task
 from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
 from ..tasks.task_registry import the_task
 from ..typed import Location, checked
 from .checks import changed, check_arguments
-from .intake import prepare, refuse_unfit_task
+from .intake import prepare
 from .progress import Progress
 from .queue import open_run
 from .recipe import Recipe
@@ -85,9 +86,9 @@ def train_many(
         checked(value, bool, name)
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
-    out, kind = Path(out), the_task(task)
-    check_columns(columns, kind, backbone.processor)
-    refuse_unfit_task(kind, backbone)
+    out, learnt = Path(out), the_task(task)
+    check_columns(columns, learnt, backbone.processor)
+    refuse_unfit_task(learnt, backbone)
     with Progress(progress) as shown:
         jobs = []
         for number, (name, rows) in enumerate(data.items(), 1):
@@ -99,13 +100,13 @@ def train_many(
                     rows,
                     val.get(name) if isinstance(val, Mapping) else val,
                     backbone=backbone,
-                    task=kind,
+                    task=learnt,
                     method=changes.get("method", method),
                     recipe=changed(recipe, name, changes),
                     columns=columns,
                 )
             )
         with disk.locked(out) as lock:
-            run = open_run(backbone, kind, jobs, out, lock, pack_size, overwrite, save_every, shown)
+            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()

@@ -1,6 +1,6 @@
-"""The state of an unfinished run on disk, through orbax.
+"""An unfinished run on disk, through orbax.
 
-A checkpoint is one composite: the arrays of every slot, and as JSON where each slot is in its job's data, which jobs wait
+A checkpoint is one composite: the arrays of every slot, and as JSON how far each job is in its data, which jobs wait
 and which are done. Orbax commits it atomically, so a crash in the middle of a save leaves the one before. Adapters are never
 kept this way: they are the product, and have files of their own.
 """
@@ -70,8 +70,8 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind is not None and not issubclass(kind, Exception):
+    def __exit__(self, raised: type[BaseException] | None, *_: Any) -> None:
+        if raised is not None and not issubclass(raised, Exception):
             return  # KeyboardInterrupt: at once
         with suppress(Exception):  # `wait` has told, or the run ends for another reason, or no checkpoint is needed any more
             self._manager.close()

@@ -1,11 +1,12 @@
-"""One training step, of one adapter; `jit(vmap(...))` over a pack of slots.
+"""One training step, of one adapter; `jit(vmap(...))` over the slots of a pack.
 
-Everything about an adapter that training reads or changes is in its `SlotState`: a pytree, so a pack is the same tree with a
-leading slot axis and the backbone's parameters are the one shared argument. Freezing is not being differentiated: the
-gradient is taken with respect to the trainable leaves alone, and no gradient of a frozen kernel is ever computed.
+Everything about an adapter that training reads or changes is in its `Learner`: a pytree, so the learners of a pack are the
+same tree with a leading slot axis, and the backbone's parameters are the one shared argument. Freezing is not being
+differentiated: the gradient is taken with respect to the trainable leaves alone, and no gradient of a frozen kernel is ever
+computed.
 
 Per adapter, never over the pack: the mean of the loss, the gradient clip, the schedule, weight decay, the random stream. A
-slot with nothing to do in a step (`live` False) keeps every bit; one whose loss or gradient is not finite stops where it is.
+learner with nothing to do in a step (`live` False) keeps every bit; one whose loss or gradient is not finite stops where it is.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ class Hyper(NamedTuple):
     seed: Any
 
 
-class SlotState(NamedTuple):
-    """An adapter in training."""
+class Learner(NamedTuple):
+    """An adapter in training: what a slot holds of it. The learners of a pack are one such tree with a leading slot axis."""
 
     trainable: State
     fixed: State  # changed by `Method.revise` alone
     rate: State  # multiple of the learning rate, 0 where a leaf is filling, and
     begins: State  # the step at which a leaf begins to train (`train/optimizer.py`)
-    moments: Any  # the optimizer's state
+    moments: Any  # what the optimizer remembers
     hyper: Hyper
     step: Any  # int32, optimizer steps taken
     loss: Any  # float32, sum of the losses since the epoch began
@@ -59,18 +60,18 @@ class SlotState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Items of one adapter."""
+    """Items for one learner."""
 
     inputs: Inputs
     labels: Any
     weight: Any  # [items] 1 for an item, 0 for filling
-    live: Any  # bool: whether this slot takes a step
+    live: Any  # bool: whether the learner takes a step
 
 
-def start(stacked: Stacked, rates: tuple[State, State], hyper: Hyper, optimizer: str) -> SlotState:
-    """State before the first step, as NumPy arrays."""
+def start(stacked: Stacked, rates: tuple[State, State], hyper: Hyper, optimizer: str) -> Learner:
+    """A learner before its first step, as NumPy arrays."""
     moments = jax.tree.map(np.asarray, optimizer_named(optimizer).init(stacked.trainable))
-    return SlotState(stacked.trainable, stacked.fixed, *rates, moments, hyper, np.int32(0), np.float32(0), np.bool_(False))
+    return Learner(stacked.trainable, stacked.fixed, *rates, moments, hyper, np.int32(0), np.float32(0), np.bool_(False))
 
 
 def hyper(recipe: Recipe, total: int, classes: int) -> Hyper:
@@ -114,43 +115,45 @@ class Programs:
         key = (cls, task.name, *settings)
         return backbone.programs.setdefault(key, cls(backbone, task, *settings))
 
-    def loss(self, trainable: State, params: Any, layers: Any, slot: SlotState, batch: Batch) -> jax.Array:
+    def loss(self, trainable: State, params: Any, layers: Any, learner: Learner, batch: Batch) -> jax.Array:
         """Mean loss of a batch under one adapter."""
         key = None
         if self.dropout:
             # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
-            key = jax.random.fold_in(jax.random.key(slot.hyper.seed, impl="threefry2x32"), slot.step.astype(jnp.uint32))
-        state = join(trainable, slot.fixed)
+            key = jax.random.fold_in(jax.random.key(learner.hyper.seed, impl="threefry2x32"), learner.step.astype(jnp.uint32))
+        state = join(trainable, learner.fixed)
         outputs = self.task.output.compute(self.backbone, params, state, batch.inputs, batch.labels, key=key, layers=layers)
-        loss = self.task.loss(outputs, batch.labels, slot.hyper, batch.weight)
-        return objective(loss, trainable, slot.fixed)
+        loss = self.task.loss(outputs, batch.labels, learner.hyper, batch.weight)
+        return objective(loss, trainable, learner.fixed)
 
-    def gradient_one(self, params: Any, layers: Any, slot: SlotState, batch: Batch) -> tuple[jax.Array, State]:
+    def gradient_one(self, params: Any, layers: Any, learner: Learner, batch: Batch) -> tuple[jax.Array, State]:
         """Loss and gradient of one adapter."""
-        return jax.value_and_grad(self.loss)(slot.trainable, params, layers, slot, batch)
+        return jax.value_and_grad(self.loss)(learner.trainable, params, layers, learner, batch)
 
-    def update_one(self, slot: SlotState, loss: jax.Array, grads: State, live: jax.Array) -> SlotState:
+    def update_one(self, learner: Learner, loss: jax.Array, grads: State, live: jax.Array) -> Learner:
         """One step of one adapter; with "adamw" that of Loshchilov & Hutter, arXiv:1711.05101."""
-        grads = jax.tree.map(lambda g, rate: jnp.where(rate > 0, g, 0.0), grads, slot.rate)
+        grads = jax.tree.map(lambda g, rate: jnp.where(rate > 0, g, 0.0), grads, learner.rate)
         norm = optax.tree.norm(grads)
-        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, slot.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
+        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, learner.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
         if self.preconditioned:
-            grads = precondition(slot.trainable, grads, self.backbone.structure)
+            grads = precondition(learner.trainable, grads, self.backbone.structure)
         with jax.numpy_dtype_promotion("standard"):  # optax counts on it, whatever the caller has set
-            updates, moments = optimizer_named(self.optimizer).update(grads, slot.moments, slot.trainable)
-        lr = learning_rate(slot.hyper, slot.step)
+            updates, moments = optimizer_named(self.optimizer).update(grads, learner.moments, learner.trainable)
+        lr = learning_rate(learner.hyper, learner.step)
 
         def moved(p: jax.Array, u: jax.Array, rate: jax.Array, begins: jax.Array) -> jax.Array:
-            trains = (rate > 0) & (slot.step >= begins)
-            return p + lr * rate * jnp.where(trains, u - slot.hyper.weight_decay * p, 0.0)
+            trains = (rate > 0) & (learner.step >= begins)
+            return p + lr * rate * jnp.where(trains, u - learner.hyper.weight_decay * p, 0.0)
 
-        trainable = jax.tree.map(moved, slot.trainable, updates, slot.rate, slot.begins)
-        trainable, fixed = revised(trainable, slot.fixed, grads, slot.step)
+        trainable = jax.tree.map(moved, learner.trainable, updates, learner.rate, learner.begins)
+        trainable, fixed = revised(trainable, learner.fixed, grads, learner.step)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        after = slot._replace(trainable=trainable, fixed=fixed, moments=moments, step=slot.step + 1, loss=slot.loss + loss)
-        takes = live & finite & ~slot.failed
-        kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), after, slot)
-        return kept._replace(failed=slot.failed | (live & ~finite))
+        after = learner._replace(
+            trainable=trainable, fixed=fixed, moments=moments, step=learner.step + 1, loss=learner.loss + loss
+        )
+        takes = live & finite & ~learner.failed
+        kept = jax.tree.map(lambda new, old: jnp.where(takes, new, old), after, learner)
+        return kept._replace(failed=learner.failed | (live & ~finite))
 
     @cached_property
     def gradient(self) -> Any:
@@ -162,7 +165,7 @@ class Programs:
         """`update(pack, losses, grads, live) -> pack`, compiled once; donates the pack."""
         return jax.jit(self.over_slots(self.update_one), donate_argnums=0)
 
-    def step(self, params: Any, layers: Any, pack: SlotState, batches: Batch) -> SlotState:
+    def step(self, params: Any, layers: Any, pack: Learner, batches: Batch) -> Learner:
         """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""
         return self.update(pack, *self.gradient(params, layers, pack, batches), batches.live)
 
@@ -179,10 +182,10 @@ class Programs:
         return single
 
     @cached_property
-    def predict(self) -> Callable[[Any, SlotState, Any, Inputs, Any], jax.Array]:
+    def predict(self) -> Callable[[Any, Learner, Any, Inputs, Any], jax.Array]:
         """`predict(params, pack, slot, inputs, labels) -> outputs` (`Output.compute`) of one slot, compiled per shape."""
 
-        def outputs(params: Any, pack: SlotState, slot: jax.Array, inputs: Inputs, labels: jax.Array) -> jax.Array:
+        def outputs(params: Any, pack: Learner, slot: jax.Array, inputs: Inputs, labels: jax.Array) -> jax.Array:
             trainable, fixed = jax.tree.map(lambda leaf: leaf[slot], (pack.trainable, pack.fixed))
             state = join(settled(trainable, fixed), fixed)
             return self.task.output.compute(self.backbone, params, state, inputs, labels)
@@ -190,10 +193,10 @@ class Programs:
         return jax.jit(outputs)
 
     @cached_property
-    def measured(self) -> Callable[[SlotState, Any, Any, Any, Any], jax.Array]:
+    def measured(self) -> Callable[[Learner, Any, Any, Any, Any], jax.Array]:
         """`measured(pack, slot, outputs, labels, weight) -> loss`, the mean of a batch that `predict` has answered."""
 
-        def mean(pack: SlotState, slot: jax.Array, outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+        def mean(pack: Learner, slot: jax.Array, outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
             return self.task.loss(outputs, labels, jax.tree.map(lambda leaf: leaf[slot], pack.hyper), weight)
 
         return jax.jit(mean)

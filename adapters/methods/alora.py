@@ -7,9 +7,9 @@ causal model makes of the tokens before t* does not depend on the adapter: their
 every other such adapter. Hence it cannot be merged. Trainable parameters at a site: r (in + out).
 
 The invocation is data, at the site `text`: its ids plus 1, and zeros as filling, so that adapters with invocations of other
-lengths share a program. c [..., T] is found once, before the layers, and comes to them as `Place.called`. Where a row holds
-several texts each has a t* of its own. In generation the prompt alone is searched: behind one that has called the adapter it
-acts on every token, else on none, whatever is generated.
+lengths share a program. c [..., T] is found once, before the layers, and comes to them as `TextPosition.called`. Where a batch
+row holds several texts each has a t* of its own. In generation the prompt alone is searched: behind one that has called the
+adapter it acts on every token, else on none, whatever is generated.
 
 Files are PEFT's LoRA files with `alora_invocation_tokens`. PEFT looks for these in language models alone: for other tasks files
 are graftax's own. A tokenizer may write the invocation otherwise in a text than by itself; special tokens stay what they are.
@@ -28,7 +28,7 @@ import numpy as np
 from ...errors import GraftaxError
 from ...typed import Count
 from ..method import Begun, Keys, Leaves
-from ..sites import FAR, Place, Site
+from ..sites import FAR, Site, TextPosition
 from .lora import LoRA
 from .starts import DRAWN, TrainingData
 
@@ -41,18 +41,21 @@ class ALoRA(LoRA):
     summary: ClassVar[str] = "LoRA on the tokens from the text's last invocation on"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "text")
     padded: ClassVar[dict[str, int]] = {**LoRA.padded, "invocation": 0}
-    placed: ClassVar[bool] = True
+    reads_positions: ClassVar[bool] = True
     mergeable: ClassVar[bool] = False
     allowed: ClassVar[tuple[str, ...]] = DRAWN
 
     invocation: tuple[Count, ...] = ()  # ids of the tokens that call it; there must be some
+
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        return [site for site in sites if site.kind == "linear"]
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.invocation:
             raise GraftaxError(
                 "alora: no invocation. Give the ids of the tokens that call the adapter, as in invocation=[27, 81]."
             )
-        chosen = super().select([site for site in sites if site.kind == "linear"])
+        chosen = super().select(sites)
         outside = ", ".join(site.path for site in chosen if site.layer is None)
         if outside:
             raise GraftaxError(f"alora acts within the layers, and cannot at {outside}: leave that out of its targets.")
@@ -90,22 +93,22 @@ class ALoRA(LoRA):
         return super().identity(site, size)
 
     def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
-        if isinstance(y, Place):
+        if isinstance(y, TextPosition):
             return y._replace(called=called(state["invocation"], x, y))
         return y + jnp.where(state["called"][..., None], self.update(state, x, frozen, key), 0.0)
 
 
-def called(invocation: jax.Array, ids: jax.Array, place: Place) -> jax.Array:
+def called(invocation: jax.Array, ids: jax.Array, position: TextPosition) -> jax.Array:
     """Whether tokens are at or behind the beginning of their text's last invocation: bool `[..., T]`, False outside texts.
 
     `invocation` int32 [n]: ids plus 1, and zeros behind them, which stand for nothing; `ids` int32 `[..., T]`.
     """
     length = jnp.sum(invocation > 0, dtype=jnp.int32)
-    begins = (length > 0) & (place.behind >= length - 1)
+    begins = (length > 0) & (position.behind >= length - 1)
     for j, token in enumerate(invocation):
         begins &= (token == 0) | (jnp.roll(ids, -j, axis=-1) + 1 == token)
     tokens = ids.shape[-1]
     index = jnp.arange(tokens, dtype=jnp.int32)
     latest = jax.lax.cummax(jnp.where(begins, index, -1), axis=ids.ndim - 1)
-    last = jnp.take_along_axis(latest, jnp.minimum(index + place.behind, tokens - 1), axis=-1)  # by the text's end
-    return (place.before < FAR) & (index - place.before <= last) & (last <= index)
+    last = jnp.take_along_axis(latest, jnp.minimum(index + position.behind, tokens - 1), axis=-1)  # by the text's end
+    return (position.before < FAR) & (index - position.before <= last) & (last <= index)

@@ -24,6 +24,7 @@ from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA, OnResidual
 from .lora_fa import LoRAFA
+from .method_registry import INNER, MADE, METHODS
 from .miss import MiSS
 from .observer import Observer
 from .oft import OFT
@@ -32,7 +33,6 @@ from .prefix import Prefix
 from .prompt import PromptTuning
 from .randlora import RandLoRA
 from .reft import DiReFT, LoReFT
-from .registry import INNER, MADE, METHODS
 from .road import RoAd
 from .shira import SHiRA
 from .trainable_tokens import TrainableTokens

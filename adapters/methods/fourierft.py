@@ -25,7 +25,7 @@ from ...errors import GraftaxError
 from ...typed import Within
 from ..method import QUERY_VALUE, Leaves, Method, scalar, zeros
 from ..sites import LinearWeights, Site
-from .sparse import places, spread
+from .sparse import counted_from_one, spread
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class FourierFT(Method):
 
     def fixed(self, site: Site) -> Leaves:
         drawn = shuffled(site.shape[0] * site.shape[1], self.n_frequency, self.random_loc_seed)
-        return {"place": places(drawn), "scale": scalar(self.scaling)}
+        return {"place": counted_from_one(drawn), "scale": scalar(self.scaling)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"spectrum": zeros(size)}, {"place": np.zeros(size, np.int32), "scale": scalar(0.0)}
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        rows, out = frozen.kernel.shape
-        spectrum = spread(jnp.asarray(state["spectrum"]), state["place"], (out, rows))
+        inputs, out = frozen.kernel.shape
+        spectrum = spread(jnp.asarray(state["spectrum"]), state["place"], (out, inputs))
         return frozen._replace(kernel=frozen.kernel + state["scale"] * jnp.fft.ifft2(spectrum).real.T)
 
 

@@ -28,7 +28,7 @@ from ...typed import Size, Within
 from ..method import Begun, Keys, Leaves, Method, padded, zeros
 from ..sites import Site
 from .head import Head
-from .registry import method_of
+from .method_registry import method_of
 
 if TYPE_CHECKING:
     from .starts import TrainingData
@@ -121,7 +121,7 @@ class Fuse(Fusion):
             raise GraftaxError(
                 f"fusion: {bodies[0][0].name} does not act on residual branches, as bottleneck and compacter do."
             )
-        if bodies[0][0].placed:
+        if bodies[0][0].reads_positions:
             raise GraftaxError(f"fusion: {bodies[0][0].name} must know where a token is in its text, and here it would not.")
         for one in self.trained:
             one.refuse_other_sites(sites)

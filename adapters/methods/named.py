@@ -10,7 +10,7 @@ from ...errors import GraftaxError
 from ...json_files import parse_json
 from ..method import Method
 from .lora import LoRA
-from .registry import method_class
+from .method_registry import method_class
 from .unions import UNIONS
 
 PROBE = ("probe", "head", "linear_probe")  # no method: the head alone

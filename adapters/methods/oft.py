@@ -106,8 +106,8 @@ def nearest_divisor(number: int, wanted: int) -> int:
 def skew(entries: jax.Array) -> jax.Array:
     """Skew-symmetric matrices [..., b, b] from the entries above their diagonals [..., b (b - 1) / 2], row by row."""
     width = (1 + round((1 + 8 * entries.shape[-1]) ** 0.5)) // 2
-    place = np.zeros((width, width), np.int32)  # a gather, because XLA scatters one element after another on a CPU
+    index = np.zeros((width, width), np.int32)  # a gather, because XLA scatters one element after another on a CPU
     above = np.triu_indices(width, 1)
-    place[above] = np.arange(len(above[0]))
-    upper = jnp.where(np.triu(np.ones((width, width), bool), 1), entries[..., place], 0.0)
+    index[above] = np.arange(len(above[0]))
+    upper = jnp.where(np.triu(np.ones((width, width), bool), 1), entries[..., index], 0.0)
     return upper - upper.swapaxes(-1, -2)

@@ -22,7 +22,7 @@ from ...errors import GraftaxError
 from ...typed import Seed, Size
 from ..method import QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
-from .sparse import places, spread
+from .sparse import counted_from_one, spread
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SHiRA(Method):
     def fixed(self, site: Site) -> Leaves:
         random = np.random.default_rng([self.random_seed, zlib.crc32(site.path.encode())])
         drawn = random.choice(site.shape[0] * site.shape[1], self.size(site), replace=False, shuffle=False)
-        return {"place": places(np.sort(drawn))}
+        return {"place": counted_from_one(np.sort(drawn))}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"entries": zeros(size)}, {"place": np.zeros(size, np.int32)}
@@ -63,6 +63,6 @@ class SHiRA(Method):
         return ("place",)
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        rows, out = frozen.kernel.shape
-        change = spread(jnp.asarray(state["entries"]), state["place"], (out, rows))
+        inputs, out = frozen.kernel.shape
+        change = spread(jnp.asarray(state["entries"]), state["place"], (out, inputs))
         return frozen._replace(kernel=frozen.kernel + change.T)

@@ -46,7 +46,7 @@ def epochs(count: int, kept: bool) -> Work:
         began = time.perf_counter()
         while not pack.epoch_done(0):
             pack.tick()
-        jax.block_until_ready(pack.state.step)
+        jax.block_until_ready(pack.learners.step)
         yield {"seconds": time.perf_counter() - began}
 
 

@@ -44,7 +44,7 @@ def ours(
 
     import graftax
     from graftax.adapters.adapter import Adapter, Layout
-    from graftax.adapters.methods.registry import method_class
+    from graftax.adapters.methods.method_registry import method_class
     from graftax.models.inputs import TextInputs
     from graftax.models.load import load_backbone
     from graftax.models.random import random_backbone

@@ -15,8 +15,8 @@ def methods(
     markdown: Annotated[bool, typer.Option("--markdown", help="The whole table, as in docs/methods.md.")] = False,
 ) -> None:
     """List the adapter methods."""
-    from ..adapters.formats.peft.dialects import dialect_class
-    from ..adapters.methods.registry import all_methods
+    from ..adapters.formats.peft.dialect_table import dialect_class
+    from ..adapters.methods.method_registry import all_methods
     from ..adapters.methods.unions import UNIONS
     from .methods_page import markdown as table
 
@@ -35,7 +35,7 @@ def methods(
 
 def backbones() -> None:
     """List the backbone families."""
-    from ..models.registry import FAMILIES
+    from ..models.family_registry import FAMILIES
 
     width = max(map(len, FAMILIES))
     print_page("\n".join(f"{model_type:{width}}  {family.summary}" for model_type, family in FAMILIES.items()))

@@ -18,6 +18,7 @@ from .arguments import (
     rows_to_continue,
     rows_to_read,
     split_names,
+    version_to_record,
 )
 from .dataclass_options import options_from_fields
 from .options import (
@@ -62,6 +63,9 @@ def evaluate(
     columns: ColumnsOptions,
     column: ColumnOption = None,
     labels: LabelsOption = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the metrics on the hub that has the adapter, for `hub leaderboard`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object, last.")] = False,
     any_backbone: AnyBackboneOption = False,
     loading: LoadingOptions,
@@ -75,6 +79,7 @@ def evaluate(
     read, names, template = columns_of(context, columns, column), split_names(labels), chat_template_of(chat_template)
     loaded = load_backbone(backbone, **asdict(loading))
     named = parse_adapter(adapter) if adapter is not None else None
+    version = version_to_record(named) if record else None
     if named is None and not generate and loaded.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
     if names is not None and (generate or named is None):
@@ -85,19 +90,23 @@ def evaluate(
     else:
         measured = _measured(loaded, named, data, template, any_backbone, names, read)
     print_measured(measured, as_json)
+    if version is not None:
+        from ..hub.hub import Hub
+
+        Hub().record(version, measured)
 
 
 def _measured_as_it_writes(
     backbone: Backbone, named: Named | None, data: Path, template: Any, any_backbone: bool, how: dict[str, Any]
 ) -> Measured:
     """By what a language model says behind the prompts."""
-    from ..serve.evaluation import Measured, evaluate_generation
+    from ..serve.evaluation import measure_generation
     from ..serve.generator import Generator
 
     generator = Generator(backbone, chat_template=template)
     if named is not None:
-        generator.load(named.name, named.place, any_backbone=any_backbone)
-    return Measured(evaluate_generation(generator, named.name if named else None, data, **how))
+        generator.load(named.name, named.location, any_backbone=any_backbone)
+    return measure_generation(generator, named.name if named else None, data, **how)
 
 
 def _measured(
@@ -112,16 +121,16 @@ def _measured(
     """By what an adapter, or the backbone's own head, answers; a language model's by how likely it finds the rows."""
     from ..adapters.files import load_adapter
     from ..adapters.fitting import names_for
-    from ..serve.evaluation import Measured, evaluate_language, measure
+    from ..serve.evaluation import measure, measure_language
     from ..serve.predictor import Predictor
     from ..tasks.task_registry import task_named
 
     if named is None:
         return measure(Predictor(backbone), None, data, columns=columns)
-    adapter = load_adapter(named.place, backbone, any_backbone=any_backbone)
+    adapter = load_adapter(named.location, backbone, any_backbone=any_backbone)
     if not task_named(adapter.task).output.headed:
         names_for(adapter, names, named.name)
-        return Measured(evaluate_language(backbone, adapter, data, columns=columns, chat_template=template))
+        return measure_language(backbone, adapter, data, columns=columns, chat_template=template)
     predictor = Predictor(backbone)
     predictor.load(named.name, adapter, labels=names)
     return measure(predictor, named.name, data, columns=columns)
@@ -156,8 +165,8 @@ def predict(
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own.")
     if labels is not None and not named:
         raise GraftaxError("--labels names the classes of an adapter's head, and no adapter is given.")
-    for name, place in named:
-        predictor.load(name, place, labels=split_names(labels), any_backbone=any_backbone)
+    for name, location in named:
+        predictor.load(name, location, labels=split_names(labels), any_backbone=any_backbone)
         if not predictor.labels(name):
             task = predictor.task(name).name
             raise GraftaxError(f"{name} is of task {task} and has no head that could answer; generate and eval can use it.")
@@ -191,8 +200,8 @@ def embed(
     named = parse_adapters(adapter or [])
     predictor = Predictor(load_backbone(backbone, **asdict(loading)), max_length=max_length)
     rows, wanted = rows_to_read(input, named, predictor.processor)
-    for name, place in named:
-        predictor.load(name, place, any_backbone=any_backbone)
+    for name, location in named:
+        predictor.load(name, location, any_backbone=any_backbone)
     for what, vector in zip(wanted, predictor.embed(rows, wanted), strict=True):
         print_json(
             {"adapter": None if what is None else str(what), "vector": [float(str(value)) for value in vector]}
@@ -234,8 +243,8 @@ def generate(
     rows = rows_to_continue(prompt or [], [one.name for one in named], input)
     template = chat_template_of(chat_template)
     generator = Generator(load_backbone(backbone, **asdict(loading)), chat_template=template)
-    for name, place in named:
-        generator.load(name, place, any_backbone=any_backbone)
+    for name, location in named:
+        generator.load(name, location, any_backbone=any_backbone)
     printer = Printer(rows, stream, as_json)
     for row, text, end in generator.stream([prompt for prompt, _ in rows], [what for _, what in rows], sampling):
         printer.hear(row, text, end)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from graftax.adapters.graft import Grafts
 from graftax.adapters.methods.head import POOLED
-from graftax.models.config import Config
-from graftax.models.family import Family, HeadLayout
+from graftax.models.backbone_config import Config
+from graftax.models.config_keys import size
+from graftax.models.family import Family, TaskHead
 from graftax.models.inputs import Outputs
-from graftax.models.keys import size
 from graftax.models.layers import Arrays, Linear
 from graftax.models.network import Network
 from graftax.models.parts import Part
@@ -31,9 +31,9 @@ class TableNetwork(Network):
         self.first, self.second = Linear(arrays, "first"), Linear(arrays, "second")
 
     def __call__(self, inputs: TableInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
-        at = grafts.outside()
-        h = jnp.tanh(at.linear("first", inputs.numbers, self.first))
-        h = jnp.tanh(at.linear("second", h, self.second))
+        calls = grafts.outside()
+        h = jnp.tanh(calls.linear("first", inputs.numbers, self.first))
+        h = jnp.tanh(calls.linear("second", h, self.second))
         return Outputs(h, h, h)
 
 
@@ -49,7 +49,7 @@ FAMILY = Family(
     summary="two layers over a row of numbers",
     keys={"inputs": size(3, "inputs"), "hidden_size": size(16, "hidden_size")},
     parts=parts,
-    head=HeadLayout(features="pooled", hidden="none", modules=("output",), sites=(POOLED,)),
+    head=TaskHead(features="pooled", hidden="none", modules=("output",), sites=(POOLED,)),
     config=TableConfig,
     module=TableNetwork,
     task="toy-amount",

@@ -13,7 +13,7 @@ from ....errors import GraftaxError
 from ...method import Leaves, Method, Targets
 from ...methods.bottleneck import ACTIVATIONS
 from ...sites import Site
-from ..peft import config as peft
+from ..peft.shared_keys import targets_of
 
 Tensors = Mapping[str, np.ndarray]
 #: Activations here -> there; there silu has a second name.
@@ -45,13 +45,13 @@ class Context:
         """`targets` that mean these sites: None where they are the method's default."""
         if {s.path for s in method.select(self.sites)} == {s.path for s in chosen}:
             return None
-        return tuple(peft.targets_of(None, chosen, self.sites))
+        return tuple(targets_of(None, chosen, self.sites))
 
     def spread(self, chosen: Sequence[Site]) -> tuple[set[str], list[int]]:
         """The roles and left-out layers that mean these sites."""
         layers = {s.layer for s in self.sites if s.layer is not None}
         roles = {layer: {s.role for s in chosen if s.layer == layer} for layer in layers}
-        (found, *others) = {frozenset(at) for at in roles.values() if at} or {frozenset()}
+        (found, *others) = {frozenset(names) for names in roles.values() if names} or {frozenset()}
         if others or any(s.layer is None for s in chosen):
             raise self.refuse("the method must act at the same places in every layer that it acts in")
         return set(found), sorted(layer for layer in layers if layer is not None and not roles[layer])
@@ -81,8 +81,8 @@ class Dialect(ABC):
         return tensors
 
 
-class AtSites(Dialect):
-    """Dialect for a method whose tensors are each site's own, under the site's module."""
+class ModuleDialect(Dialect):
+    """The dialect of a method each of whose tensors belongs to one site, and has its key under that site's module."""
 
     part: ClassVar[str]  # what stands between the module and the adapter's name
 

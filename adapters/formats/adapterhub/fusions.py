@@ -32,7 +32,7 @@ from ...methods.bottleneck import Bottleneck
 from ...methods.compacter import Compacter
 from ...methods.fusion import OF, Fuse, Fusion
 from ...sites import Site
-from ..peft.config import refuse_leftovers
+from ..peft.shared_keys import refuse_leftovers
 from .dialect import Context
 from .reading import VERSION, check_backbone, dumped, envelope, method_files, of_task_model, packed, read_head, with_head
 
@@ -177,7 +177,7 @@ def fusion_files(method: Fusion, states: States, name: str, head: bool, backbone
     files: dict[str, bytes] = {}
     for n, member in enumerate(names):
         one, own = _member(method, {site: _of(fixed, n) for site, (_, fixed) in states.items()}, context)
-        written = method_files([(one, {site: (at, {}) for site, at in own.items()})], member, backbone)
+        written = method_files([(one, {site: (here, {}) for site, here in own.items()})], member, backbone)
         files |= {f"{member}/{file}": content for file, content in written.items()}
     fusion = ",".join(names)
     dialect = FusionDialect(method, fusion, {})
@@ -201,12 +201,12 @@ def _member(fusion: Fusion, leaves: Mapping[Site, Leaves], context: Context) -> 
     """One of the adapters by itself: its config and trained leaves."""
     config, targets = fusion.config(), tuple(site.path for site in leaves)
     if isinstance(config, Compacter):
-        own = {site: {leaf: at[leaf] for leaf in config.blank(site)} for site, at in leaves.items()}
+        own = {site: {leaf: here[leaf] for leaf in config.blank(site)} for site, here in leaves.items()}
         return replace(config, width=fusion.width * config.n, targets=targets), own
     assert isinstance(config, Bottleneck)
-    if any(at["parallel"] for at in leaves.values()):
+    if any(here["parallel"] for here in leaves.values()):
         raise context.refuse("that library adds the residual stream once more where it fuses parallel adapters")
-    scales = {site: np.asarray(at["scale"] * at["learned"] * at["channel"], np.float32) for site, at in leaves.items()}
+    scales = {site: np.asarray(here["scale"] * here["learned"] * here["channel"], np.float32) for site, here in leaves.items()}
     even = all(np.all(scale == scale[0]) for scale in scales.values())
     first = next(iter(scales.values()))[0]
     if even and all(scale[0] == first for scale in scales.values()):
@@ -214,7 +214,7 @@ def _member(fusion: Fusion, leaves: Mapping[Site, Leaves], context: Context) -> 
     else:
         scaling = "learned" if even else "channel"
     method = replace(config, width=fusion.width, scaling=scaling, targets=targets)
-    own = {site: {leaf: at[leaf] for leaf in ("down", "down_bias", "up", "up_bias")} for site, at in leaves.items()}
+    own = {site: {leaf: here[leaf] for leaf in ("down", "down_bias", "up", "up_bias")} for site, here in leaves.items()}
     if isinstance(scaling, str):
-        own = {site: {**at, scaling: scales[site][:1] if even else scales[site]} for site, at in own.items()}
+        own = {site: {**here, scaling: scales[site][:1] if even else scales[site]} for site, here in own.items()}
     return method, own

@@ -12,13 +12,13 @@ from ...method import Leaves
 from ...methods.ia3 import IA3
 from ...methods.lora import LoRA
 from ...sites import Site
-from .dialect import AtSites, Context, Dialect, Tensors
+from .dialect import Context, Dialect, ModuleDialect, Tensors
 
 _MATRICES = {"q": "query", "k": "key", "v": "value"}
 _FEED_FORWARD = {"intermediate_lora": "ffn_in", "output_lora": "ffn_out"}
 
 
-class LoRADialect(AtSites):
+class LoRADialect(ModuleDialect):
     there = "lora"
     part = "loras"
 
@@ -30,9 +30,9 @@ class LoRADialect(AtSites):
             raise self.context.refuse("a LoRA has no bias there")
         ((r, scale),) = ranks
         how = {"composition_mode": "add", "r": r, "alpha": scale * r, "dropout": self.method.dropout, "init_weights": "lora"}
-        return self.at(chosen) | how
+        return self.where(chosen) | how
 
-    def at(self, chosen: Sequence[Site]) -> dict[str, Any]:
+    def where(self, chosen: Sequence[Site]) -> dict[str, Any]:
         roles, left_out = self.context.spread(chosen)
         if others := roles - {*_MATRICES.values(), *_FEED_FORWARD.values()}:
             raise self.context.refuse(f"there is no LoRA or IA3 there at {', '.join(sorted(others))}")
@@ -60,7 +60,7 @@ class IA3Dialect(LoRADialect):
             raise self.context.refuse(
                 "IA3 scales what matrices put out there; this one scales what enters the feed-forward's second"
             )
-        return self.at(chosen) | {"composition_mode": "scale", "r": 1, "alpha": 1, "init_weights": "ia3"}
+        return self.where(chosen) | {"composition_mode": "scale", "r": 1, "alpha": 1, "init_weights": "ia3"}
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         return {"lora_B": np.asarray(leaves["l_out"])[:, None]}

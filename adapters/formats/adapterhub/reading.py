@@ -5,10 +5,10 @@
     head_config.json        {config: {head_type, layers, use_pooler, label2id, ...}, ...}, where there is a head
     model_head.safetensors
 
-`dialects.py` says what each method is called in that library; a fusion is several such directories (`fusions.py`). Reading is
-as strict as with PEFT's files (`adapters/files.py`): a missing, extra or misshapen tensor, or a setting that would change the
-result, is an error that names it. A head of another shape than this backbone's is left out, and a warning says so. Both ways
-go for the model types in `FAMILIES`, whose modules have the names that transformers gives them there.
+`dialect_table.py` says what each method is called in that library; a fusion is several such directories (`fusions.py`). Reading
+is as strict as with PEFT's files (`adapters/files.py`): a missing, extra or misshapen tensor, or a setting that would change
+the result, is an error that names it. A head of another shape than this backbone's is left out, and a warning says so. Both
+ways go for the model types in `FAMILIES`, whose modules have the names that transformers gives them there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ...methods.head import FIRST, TOKENS, Head
 from ...sites import Site
 from ..peft import heads as in_peft
 from .dialect import Context, Dialect
-from .dialects import dialect_of, read_methods
+from .dialect_table import dialect_of, read_methods
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
@@ -161,8 +161,8 @@ def _warn(directory: Path, why: str) -> None:
 
 
 def _numbered(head: Head, name: Any) -> tuple[str, ...]:
-    """Modules of a head's matrices: their places in a sequence of dropout, matrix, activation, dropout, matrix."""
-    return tuple(f"heads.{name}.{place}" for place in ((1,) if head.hidden == "none" else (1, 4)))
+    """Modules of a head's matrices: their numbers in a sequence of dropout, matrix, activation, dropout, matrix."""
+    return tuple(f"heads.{name}.{number}" for number in ((1,) if head.hidden == "none" else (1, 4)))
 
 
 _SHAPE = {"layers": 2, "activation_function": "tanh", "use_pooler": False, "bias": True}  # where a config does not say

@@ -29,9 +29,9 @@ def files_of(adapter: Adapter, name: str, backbone: Backbone) -> dict[str, bytes
     head = head_of(adapter)
     body = [(m, adapter.states[m.key]) for m in adapter.methods if not isinstance(m, Head)]
     if len(body) == 1 and isinstance(fusion := body[0][0], Fusion):
-        files, at = fusion_files(fusion, body[0][1], name, head is not None, backbone), f"{name}/"
+        files, beneath = fusion_files(fusion, body[0][1], name, head is not None, backbone), f"{name}/"
     else:
-        files, at = method_files(body, name, backbone), ""
+        files, beneath = method_files(body, name, backbone), ""
     if head is not None:
-        files |= {f"{at}{file}": content for file, content in head_files(adapter, head, name, backbone).items()}
+        files |= {f"{beneath}{file}": content for file, content in head_files(adapter, head, name, backbone).items()}
     return files

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...patterns import matches, pattern_value
-from . import config as peft
 from .dialect import MODEL_PREFIX
+from .shared_keys import read_targets
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
@@ -44,7 +44,7 @@ def in_task_model(
         renamed[prefix + inner if inner.partition(".")[0] in modules else key] = tensor
     if config.get("target_modules"):
         sites = [replace(site, path=path) for path, site in paths.items()]
-        targets = peft.read_targets(config, sites)
+        targets = read_targets(config, sites)
         config["target_modules"] = [whole.path for path, whole in paths.items() if targets and matches(targets, path)]
     for name in _PATTERNS:
         patterns = config.get(name)

@@ -32,10 +32,10 @@ from ...methods.lora import LoRA
 from ...methods.trainable_tokens import TrainableTokens
 from ...patterns import matches
 from ...sites import ARRAYS, LM_HEAD, WEIGHTS, Site
-from .config import read_targets
 from .dialect import MODEL_PREFIX, file_key
-from .dialects import dialect_of
+from .dialect_table import dialect_of
 from .in_place import ROWS
+from .shared_keys import read_targets
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone

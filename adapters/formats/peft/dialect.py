@@ -1,8 +1,9 @@
 """A method's dialect: its config in the words of PEFT's `adapter_config.json`, and its leaves as the tensors of a file.
 
 A method knows nothing of files (`adapters/method.py`). What files call it is said beside it, by a `Dialect` of its own where
-PEFT has the method: there is a file here for each group of like methods, and a table of them all in `dialects.py`. `Dialect`
-itself is that of every other method, and says what graftax's own files say: a tensor for each leaf, under the method's name.
+PEFT has the method: there is a file here for each group of like methods, and a table of them all in `dialect_table.py`. That
+of every other method is `Dialect` itself, which says what graftax's own files say: a tensor for each leaf, under the method's
+name.
 
     Dialect(Bottleneck()).tensors(site, {"down": ...})        {"bottleneck_down": ...}
     LoRADialect(LoRA()).tensors(site, {"a": ..., "b": ...})   {"lora_A.weight": ..., "lora_B.weight": ...}

@@ -15,8 +15,8 @@ from ...method import Leaves, Method
 from ...methods.randlora import RandLoRA, in_a_row
 from ...methods.vera import VeRA
 from ...sites import Site
-from .config import read_targets, targets_of
 from .dialect import Dialect, file_key
+from .shared_keys import read_targets, targets_of
 
 
 class VeRADialect(Dialect):
@@ -33,7 +33,7 @@ class VeRADialect(Dialect):
         return {f"vera_{name}": np.asarray(leaf) for name, leaf in leaves.items() if name not in self.shared}
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        a, b = (max((np.asarray(at[name]) for at in states.values()), key=lambda t: t.shape[1]) for name in self.shared)
+        a, b = (max((np.asarray(leaves[name]) for leaves in states.values()), key=lambda t: t.shape[1]) for name in self.shared)
         one = {self.shared["a"]: np.asarray(a, order="C"), self.shared["b"]: np.asarray(b.T, order="C")}
         return super().export(states) | one
 

@@ -12,8 +12,8 @@ from ...methods.ia3 import IA3
 from ...methods.ln_tuning import LayerNormTuning
 from ...methods.trainable_tokens import TrainableTokens
 from ...sites import Site
-from .config import read_targets, targets_of
 from .dialect import Dialect
+from .shared_keys import read_targets, targets_of
 
 
 class IA3Dialect(Dialect):

@@ -22,8 +22,8 @@ from ...methods.lora import LoRA, OnResidual
 from ...methods.lora_fa import LoRAFA
 from ...sites import Site
 from . import convolutions
-from .config import read_targets, targets_of
 from .dialect import Dialect
+from .shared_keys import read_targets, targets_of
 
 _BIAS = "lora_B.bias"
 _SUFFIXES = {

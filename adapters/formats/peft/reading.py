@@ -1,7 +1,7 @@
 """An adapter's directory of PEFT's own: which methods it holds, what it is for, and whom.
 
-`config.py` has the rule for reading its config; what becomes a method's fields is read by the method's dialect (`dialect.py`).
-What PEFT's options train beside the method is read by `beside.py`, and an adapter of a bare model by `bare.py`.
+`shared_keys.py` has the rule for reading its config; what becomes a method's fields is read by the method's dialect
+(`dialect.py`). What PEFT's options train beside the method is read by `beside.py`, and an adapter of a bare model by `bare.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ...methods.head import Head
 from ...task_words import task_in_peft
 from . import bare as peft_bare
 from . import beside as peft_beside
-from .config import PROMPT_TYPES, refuse_leftovers
 from .dialect import MODEL_PREFIX
-from .dialects import dialect_for
+from .dialect_table import dialect_for
+from .shared_keys import PROMPT_TYPES, refuse_leftovers
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
@@ -76,7 +76,8 @@ def _read(
 ) -> tuple[tuple[Method, ...], dict[str, np.ndarray]]:
     dialect = dialect_for(config)
     head = _head(config, tensors, backbone)
-    sites = [s for s in backbone.sites_for(*head) if s.kind in dialect.of.acts_on]
+    every = backbone.sites_for(*head)
+    sites = [site for site in every if site.kind in dialect.of.acts_on]
     try:
         if peft_bare.is_bare(tensors, backbone):
             config, tensors = peft_bare.in_task_model(config, tensors, backbone)
@@ -87,7 +88,7 @@ def _read(
     except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
         raise GraftaxError(f"{CONFIG} is not a sound config: {error}.") from error
     refuse_leftovers(config, CONFIG)
-    body.select(sites)  # an error where there is no such site
+    body.select(every)  # an error where there is no such site
     beside, tensors = peft_beside.read(options, tensors, backbone, head[0] if head else None, body)
     return (body, *beside, *head), tensors
 

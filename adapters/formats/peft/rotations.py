@@ -15,8 +15,8 @@ from ...methods.hra import HRA
 from ...methods.oft import OFT
 from ...methods.road import RoAd
 from ...sites import Site
-from .config import read_targets, targets_of
 from .dialect import Dialect
+from .shared_keys import read_targets, targets_of
 
 
 class OFTDialect(Dialect):
@@ -76,7 +76,8 @@ class BOFTDialect(Dialect):
     method: BOFT
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"boft_R": np.asarray(leaves["q"]), "boft_s": np.asarray(leaves["s"])[:, None]}
+        s = np.asarray(leaves["s"])
+        return {"boft_R": np.asarray(leaves["q"]), "boft_s": s[None] if site.kind == "conv" else s[:, None]}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         return {"q": tensors["boft_R"], "s": tensors["boft_s"].reshape(-1)}

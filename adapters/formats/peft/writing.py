@@ -21,10 +21,10 @@ from ...methods.trainable_tokens import TrainableTokens
 from ...sites import IN_OUT, LM_HEAD, Site
 from ...task_words import words_for
 from .beside import ADAPTER, STATISTICS, TRAINED, WRAPPED, codecs_of
-from .config import PROMPT_TYPES
 from .dialect import MODEL_PREFIX, file_key
-from .dialects import dialect_of
+from .dialect_table import dialect_of
 from .loras import LoRADialect
+from .shared_keys import PROMPT_TYPES
 
 if TYPE_CHECKING:
     from ....models.backbone import Backbone
@@ -113,30 +113,30 @@ def _options(beside: Sequence[Method], states: Mapping[str, Collection[Site]], b
     under = set(states[body.key])
     whole = {site for method in beside if isinstance(method, Full) for site in states[method.key]}
     for method in beside:
-        at = set(states[method.key])
+        acted_on = set(states[method.key])
         if isinstance(method, Full):
-            if at & under:
+            if acted_on & under:
                 return None
-            options["modules_to_save"] = sorted(site.path for site in at)
+            options["modules_to_save"] = sorted(site.path for site in acted_on)
         elif isinstance(method, BitFit):
-            said = _bias(at, under, whole, sites)
+            said = _bias(acted_on, under, whole, sites)
             if said is None or isinstance(body, DoRA):
                 return None
             options["bias"] = said
-        elif isinstance(method, TrainableTokens) and len(at) == 1 and not at & under:
-            ((site,), ids) = (at, list(method.ids))
+        elif isinstance(method, TrainableTokens) and len(acted_on) == 1 and not acted_on & under:
+            ((site,), ids) = (acted_on, list(method.ids))
             options["trainable_token_indices"] = {site.path: ids} if site.name == LM_HEAD else ids
         else:
             return None
     return options
 
 
-def _bias(at: set[Site], under: set[Site], whole: set[Site], sites: Sequence[Site]) -> str | None:
+def _bias(acted_on: set[Site], under: set[Site], whole: set[Site], sites: Sequence[Site]) -> str | None:
     """PEFT's word for these places of trained biases, beside a method at the places `under` and `whole` modules with theirs."""
     there = {site for site in sites if site.biased and site.kind in BitFit.acts_on}
-    if at | whole >= there:
+    if acted_on | whole >= there:
         return "all"
-    return "lora_only" if at == there & under else None
+    return "lora_only" if acted_on == there & under else None
 
 
 def _file_name(key: str, method: Method, under: Collection[Site]) -> str:

@@ -33,9 +33,9 @@ from ...methods.lora import LoRA
 from ...methods.prefix import Prefix
 from ...methods.prompt import PromptTuning
 from ...sites import Site
-from ..peft import config as peft
+from ..peft.shared_keys import refuse_leftovers
 from .bottlenecks import BottleneckDialect, CompacterDialect, read_bottleneck
-from .dialect import AtSites, Context, Dialect, Tensors
+from .dialect import Context, Dialect, ModuleDialect, Tensors
 from .loras import IA3Dialect, LoRADialect, read_lora
 from .prompts import PrefixDialect, PromptDialect, read_prefix, read_prompt
 
@@ -61,7 +61,7 @@ class GatedDialect(Dialect):
 
     def key(self, site: Site) -> str:
         """Of a gate's module."""
-        if isinstance(self.inner, AtSites):
+        if isinstance(self.inner, ModuleDialect):
             return f"{self.inner.stem(site)}.gate"
         return f"{site.path}.prefix_tuning.prefix_gates.{self.context.name}"
 
@@ -138,7 +138,7 @@ def read_methods(config: dict[str, Any], context: Context, faulty_scale: bool = 
     dialect = _READERS[kind](config, context)
     if has_gates:
         dialect = _read_gates(dialect, config)
-    peft.refuse_leftovers(config, context.where, _NEUTRAL)
+    refuse_leftovers(config, context.where, _NEUTRAL)
     return [dialect]
 
 
