@@ -77,7 +77,7 @@ class FeatureStore:
         return True
 
     def shape(self, job: Job) -> Shape:
-        """The shape of a job's batches of features. Without positions it is the number of items, so that jobs share programs."""
+        """The shape of a job's batches of features. Without positions it is the number of items, so jobs share programs."""
         return job.shape if self.by_position else Shape(job.shape.items, 0, 0)
 
     def inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
