@@ -46,9 +46,8 @@ class Answer:
 
     label: Any
     score: Any
-    probabilities: Mapping[str, float] | None = (
-        None  # of every label, where the answer is made by a softmax or by sigmoids over them
-    )
+    #: of every label, where the answer is made by a softmax or by sigmoids over them
+    probabilities: Mapping[str, float] | None = None
 
 
 class Task(ABC):
