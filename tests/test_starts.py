@@ -144,7 +144,7 @@ def test_ordinary_lora_pays_nothing(backbone_of: GetBackbone) -> None:
     """Its leaves, and so its programs, are what they were."""
     backbone = backbone_of("bert")
     (space, *_) = Layout.of([Adapter.create((LoRA(),), backbone.sites)], backbone.sites).spaces
-    assert (space.key, space.trainable, space.fixed) == ("lora", ("a", "b"), ("dropout", "scale"))
+    assert (space.method_key, space.trainable, space.fixed) == ("lora", ("a", "b"), ("dropout", "scale"))
 
 
 # -- starts from the rows --------------------------------------------------------------------------------------------------
