@@ -12,8 +12,8 @@ import peft
 import pytest
 import torch
 from feature_maps import CASES, from_torch, picture, site_of, to_torch, torch_layer, weights_of
-from graftax.adapters.formats.peft.dialects import dialect_of
 
+from graftax.adapters.formats.peft.dialect_table import dialect_of
 from graftax.adapters.geometry import Geometry
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves, Method
