@@ -26,13 +26,18 @@ class VeRADialect(TableDialect):
     conv1d = True
 
     method: VeRA
-    fields = {
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "r": ("r", 256),
         "d_initial": ("d_initial", 0.1),
         "dropout": ("vera_dropout", 0.0),
         "projection_prng_key": ("projection_prng_key", 0),
     }
-    beside = {"save_projection": True, "bias": "none", "fan_in_fan_out": False, "init_weights": True}
+    beside: ClassVar[Mapping[str, Any]] = {
+        "save_projection": True,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_weights": True,
+    }
     shared: ClassVar[dict[str, str]] = {"a": "base_model.vera_A", "b": "base_model.vera_B"}
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
@@ -62,7 +67,7 @@ class RandLoRADialect(TableDialect):
     conv1d = True
 
     method: RandLoRA
-    fields = {
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "r": ("r", 32),
         "alpha": ("randlora_alpha", 640),
         "dropout": ("randlora_dropout", 0.0),

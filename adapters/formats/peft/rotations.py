@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,14 +23,14 @@ class OFTDialect(TableDialect):
     peft_type = "OFT"
 
     method: OFT
-    fields = {
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "r": ("r", 0),
         "oft_block_size": ("oft_block_size", None),
         "block_share": ("block_share", False),
         "use_cayley_neumann": ("use_cayley_neumann", True),
         "num_cayley_neumann_terms": ("num_cayley_neumann_terms", 5),
     }
-    beside = {
+    beside: ClassVar[Mapping[str, Any]] = {
         "peft_version": "0.18.0",  # the first with this series; where no version stands, PEFT says to train again
         "coft": False,
         "bias": "none",
@@ -63,12 +63,12 @@ class BOFTDialect(TableDialect):
     peft_type = "BOFT"
 
     method: BOFT
-    fields = {
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "boft_block_size": ("boft_block_size", 4),
         "boft_block_num": ("boft_block_num", 0),
         "boft_n_butterfly_factor": ("boft_n_butterfly_factor", 1),
     }
-    beside = {"boft_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "init_weights": True}
+    beside: ClassVar[Mapping[str, Any]] = {"boft_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "init_weights": True}
     unread = ("init_weights", "boft_dropout")
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
@@ -86,8 +86,8 @@ class HRADialect(TableDialect):
     peft_type = "HRA"
 
     method: HRA
-    fields = {"r": ("r", 8), "apply_GS": ("apply_GS", False)}
-    beside = {"bias": "none", "init_weights": True}
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"r": ("r", 8), "apply_GS": ("apply_GS", False)}
+    beside: ClassVar[Mapping[str, Any]] = {"bias": "none", "init_weights": True}
 
 
 class RoAdDialect(TableDialect):
@@ -97,4 +97,4 @@ class RoAdDialect(TableDialect):
     peft_type = "ROAD"
 
     method: RoAd
-    fields = {"variant": ("variant", "road_1"), "group_size": ("group_size", 64)}
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"variant": ("variant", "road_1"), "group_size": ("group_size", 64)}

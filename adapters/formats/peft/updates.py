@@ -147,8 +147,8 @@ class HiRADialect(TableDialect):
     conv1d = True
 
     method: HiRA
-    fields = {"r": ("r", 32)}
-    beside = {"fan_in_fan_out": False, "init_weights": True}
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"r": ("r", 32)}
+    beside: ClassVar[Mapping[str, Any]] = {"fan_in_fan_out": False, "init_weights": True}
     unread = ("init_weights", "hira_dropout")
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
@@ -171,13 +171,13 @@ class FourierFTDialect(TableDialect):
     conv1d = True
 
     method: FourierFT
-    fields = {
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
         "n_frequency": ("n_frequency", 1000),
         "scaling": ("scaling", 150.0),
         "random_loc_seed": ("random_loc_seed", 777),
         "init_weights": ("init_weights", False),
     }
-    beside = {"bias": "none", "fan_in_fan_out": False}
+    beside: ClassVar[Mapping[str, Any]] = {"bias": "none", "fan_in_fan_out": False}
     unread = ()
 
 
@@ -188,8 +188,8 @@ class SHiRADialect(TableDialect):
     peft_type = "SHIRA"
 
     method: SHiRA
-    fields = {"r": ("r", 32), "random_seed": ("random_seed", 0)}
-    beside = {"mask_type": "random", "fan_in_fan_out": False, "init_weights": True}
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"r": ("r", 32), "random_seed": ("random_seed", 0)}
+    beside: ClassVar[Mapping[str, Any]] = {"mask_type": "random", "fan_in_fan_out": False, "init_weights": True}
     unread = ("mask_type", "init_weights")  # how the entries were chosen and began: the file has both
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
