@@ -58,11 +58,11 @@ class Method(ABC):
     through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `pre` and `apply`
     grouped: ClassVar[bool] = True  # whether it acts on convolutions in groups, where it acts on convolutions
     mergeable: ClassVar[bool] = False
-    adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a row of its own
+    adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a batch row of its own
     virtual: ClassVar[bool] = False  # its virtual tokens are one tensor in files, of one name: an adapter may hold one such
     reads_positions: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `TextPosition` in its state
     projects: ClassVar[bool] = False  # where an embedding's table projects to the vocabulary too, `project` changes the logits
-    whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a row of its own
+    whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a batch row of its own
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
     tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
 
@@ -197,7 +197,7 @@ class Method(ABC):
         return y
 
     def project(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
-        """The logits y `[..., T, rows]` that an `embedding` site's table makes of hidden states x, changed (`projects`)."""
+        """Logits y `[..., T, vocabulary]` that an `embedding` site's table makes of hidden states x, changed (`projects`)."""
         return y
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
@@ -205,7 +205,7 @@ class Method(ABC):
         raise GraftaxError(f"{self.name} cannot be merged into the weights: it is no change of them.")
 
     def prepare(self, state: Leaves, frozen: Any) -> Leaves:
-        """Leaves to serve with: what each row of each batch would compute again, computed once when an adapter joins a bank.
+        """Leaves to serve with: what every batch row would compute again, computed once when an adapter joins a bank.
 
         `pre`, `apply` and `merge` take these leaves as well; they may look which are there.
         """

@@ -11,7 +11,7 @@ a *kind*, and the kind fixes what a method is given there:
 | `embedding` | ids `[..., T]`                 | looked-up vectors `[..., T, d]`          | `TableWeights(table)`        |
 | `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
 | `stream`    | a layer's output `[..., T, d]` | the same                                 | None                         |
-| `attention` | the layer's input              | `KeyValue(key, value, mask)`, by heads   | None                         |
+| `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
 | `text`      | ids `[..., T]`                 | `TextPosition` of each token             | None                         |
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
@@ -151,7 +151,7 @@ class NextNorm:
 
 
 class KeyValue(NamedTuple):
-    """What a layer's queries attend to; a method may add entries along the token axis."""
+    """What the queries of a layer attend to, by attention head; a method may add entries along the axis of tokens."""
 
     key: jax.Array  # [..., heads, T, size]
     value: jax.Array  # [..., heads, T, size]
@@ -159,8 +159,8 @@ class KeyValue(NamedTuple):
 
 
 @shaped
-def split_heads(x: Float[Array, "*lead tokens width"], heads: int) -> Float[Array, "*lead {heads} tokens size"]:
-    """What heads have side by side, `width` being heads * size, as an axis of heads."""
+def split_attention_heads(x: Float[Array, "*lead tokens width"], heads: int) -> Float[Array, "*lead {heads} tokens size"]:
+    """What attention heads have side by side, `width` being heads * size, with an axis for the heads."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
 
 

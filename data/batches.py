@@ -23,10 +23,10 @@ _ATTENTION = 512  # positions at which attention costs as much as all else (Mini
 
 
 class Shape(NamedTuple):
-    """Of a batch: `items` at most, in an array of `[rows, length]`."""
+    """The shape of a batch: at most `items` items, in an array `[rows, length]`."""
 
     items: int
-    rows: int
+    rows: int  # batch rows
     length: int = 1  # positions of a batch row; of items without a length 1
     shared: bool = True  # whether items may share a batch row; else item i is batch row i
     together: int = 1  # items of an example: one batch has all of them, behind one another
@@ -51,11 +51,12 @@ def rung(length: int, limit: int) -> int:
 
 
 def number_of_batches(examples: int, batch_size: int) -> int:
+    """How many batches hold so many examples."""
     return -(-examples // batch_size)
 
 
 def wholes(lengths: Sequence[int], together: int) -> list[int]:
-    """The length of each example, from those of its items."""
+    """The length of each example, which is the sum of those of its items."""
     return [sum(lengths[begin : begin + together]) for begin in range(0, len(lengths), together)]
 
 
@@ -73,25 +74,29 @@ def draw_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -
 
 
 def place(lengths: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """The batch row and first position of each item in batch rows of `width` positions: first fit, the longest first."""
+    """The place of each item in batch rows of `width` positions: the first with room for it, beginning with the longest item.
+
+    For instance, lengths 3, 6 and 7 in batch rows of 10 positions get the places (0, 7), (1, 0) and (0, 0).
+    """
     used: list[int] = []
     places = [(0, 0)] * len(lengths)
     for i in _longest_first(lengths):
-        row = _first_fit(used, lengths[i], width)
-        if row == len(used):
+        batch_row = _first_fit(used, lengths[i], width)
+        if batch_row == len(used):
             used.append(0)
-        places[i] = (row, used[row])
-        used[row] += lengths[i]
+        places[i] = (batch_row, used[batch_row])
+        used[batch_row] += lengths[i]
     return places
 
 
 def _longest_first(lengths: Sequence[int]) -> list[int]:
+    """Indices, that of the longest first; of equal lengths in their order."""
     return sorted(range(len(lengths)), key=lambda i: -lengths[i])
 
 
 def _first_fit(used: Sequence[int], length: int, width: int) -> int:
     """The first batch row with room for an item; the number of batch rows where none has."""
-    return next((row for row, taken in enumerate(used) if taken + length <= width), len(used))
+    return next((batch_row for batch_row, taken in enumerate(used) if taken + length <= width), len(used))
 
 
 def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> list[Planned]:
@@ -104,7 +109,7 @@ def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> l
 
 
 def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
-    """Every example once, the longest first, a new batch where one is full: for predicting."""
+    """Batches for predicting: every example once, the longest first, and a new batch where one is full."""
     whole, most = wholes(lengths, shape.together), shape.items // shape.together
     order = _longest_first(whole)
     if not shape.shared:
@@ -112,31 +117,32 @@ def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
     batches: list[dict[int, tuple[int, int]]] = []
     used: list[int] = []
     for i in order:
-        row = _first_fit(used, whole[i], shape.length)
-        if row == len(used) or len(batches[-1]) == most:
+        batch_row = _first_fit(used, whole[i], shape.length)
+        if batch_row == len(used) or len(batches[-1]) == most:
             batches.append({})
-            used, row = [0] * shape.rows, 0
-        batches[-1][i] = (row, used[row])
-        used[row] += whole[i]
+            used, batch_row = [0] * shape.rows, 0
+        batches[-1][i] = (batch_row, used[batch_row])
+        used[batch_row] += whole[i]
     return [_laid([*batch], [*batch.values()], lengths, shape) for batch in batches]
 
 
 def _items_of(examples: Sequence[int], together: int) -> list[int]:
+    """The items of some examples, each of which has `together`."""
     return [item for i in examples for item in range(i * together, (i + 1) * together)]
 
 
 def _alone(examples: Sequence[int], shape: Shape) -> Planned:
-    """A batch with a batch row for every item."""
+    """A batch of some examples, with a batch row for every item."""
     items = _items_of(examples, shape.together)
-    return Planned(tuple(items), tuple((row, 0) for row in range(len(items))))
+    return Planned(tuple(items), tuple((batch_row, 0) for batch_row in range(len(items))))
 
 
 def _laid(examples: Sequence[int], places: Sequence[tuple[int, int]], lengths: Sequence[int], shape: Shape) -> Planned:
-    """A batch of the items of examples, each example beginning at its place."""
+    """A batch of some examples, each of which begins at its place; its items lie there behind one another."""
     found = []
-    for i, (row, begin) in zip(examples, places, strict=True):
+    for i, (batch_row, begin) in zip(examples, places, strict=True):
         for item in _items_of([i], shape.together):
-            found.append((row, begin))
+            found.append((batch_row, begin))
             begin += lengths[item]
     return Planned(tuple(_items_of(examples, shape.together)), tuple(found))
 
@@ -149,12 +155,12 @@ def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, 
     whole = wholes(lengths, together)
     drawn = [[[whole[i] for i in batch] for batch in draw_epoch(whole, batch_size, seed, e)] for e in range(epochs)]
 
-    def rows(width: int) -> int:
-        return _step_up(max(1 + max(row for row, _ in place(batch, width)) for epoch in drawn for batch in epoch))
+    def batch_rows(width: int) -> int:
+        return _step_up(max(1 + max(used for used, _ in place(batch, width)) for epoch in drawn for batch in epoch))
 
     narrow = max(_NARROWEST, 1 << (longest - 1).bit_length())
     items = batch_size * together
-    shapes = [Shape(items, rows(width), width, together=together) for width in (narrow, 2 * narrow)]
+    shapes = [Shape(items, batch_rows(width), width, together=together) for width in (narrow, 2 * narrow)]
     return min(shapes, key=lambda shape: shape.rows * shape.length * (1 + shape.length / _ATTENTION))
 
 

@@ -1,12 +1,12 @@
-"""A bank: many adapters resident on the device, stacked so that each row of a batch can pick its own.
+"""A bank: many adapters resident on the device, in slots along one axis, so that each batch row can pick its own.
 
-Leaves are `[layer, slot, ...]` (or `[slot, ...]` outside the layers). Slot 0 changes nothing: rows without an adapter use it.
-A slot holds what its methods' `prepare` makes of an adapter's leaves, so that no batch computes that again. Loading an adapter
-writes one slot in place; nothing is compiled unless the bank must grow: a method or site it has not seen, a rank beyond its
-bucket (powers of two from 8), more adapters than slots (doubled each time).
+Leaves are `[layer, slot, ...]` (or `[slot, ...]` outside the layers). Slot 0 changes nothing: batch rows without an adapter
+use it. A slot holds what its methods' `prepare` makes of an adapter's leaves, so that no batch computes that again. Loading an
+adapter writes one slot in place; nothing is compiled unless the bank must grow: a method or site it has not seen, a rank
+beyond its bucket (powers of two from 8), more adapters than slots (doubled each time).
 
-An example: of a backbone of two layers the adapters "law" and "medicine" lie in slots 1 and 2 of nine, so A is `[2, 9, 8, 32]`.
-A batch of three rows, for "medicine", no adapter and "law", is the batch with `slots = [2, 0, 1]`.
+For instance, of a backbone of two layers the adapters "law" and "medicine" lie in slots 1 and 2 of nine, so A is `[2, 9, 8,
+32]`. A batch of three batch rows, for "medicine", no adapter and "law", is the batch with `slots = [2, 0, 1]`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Bank:
         return len(self.adapters)
 
     def slot(self, name: str | None) -> int:
+        """The slot of an adapter; 0, which changes nothing, for None. GraftaxError where there is no such adapter."""
         if name is None:
             return 0
         if not isinstance(name, str) or name not in self._slots:
@@ -77,7 +78,7 @@ class Bank:
 
     @held
     def remove(self, name: str) -> None:
-        """Forget an adapter; its slot is free, and what it holds is read by no row."""
+        """Forget an adapter; its slot is free, and what it holds is read by no batch row."""
         self.slot(name)
         self._slots = {other: slot for other, slot in self._slots.items() if other != name}
         self.adapters = {other: adapter for other, adapter in self.adapters.items() if other != name}
@@ -88,7 +89,7 @@ class Bank:
         return next(slot for slot in range(1, self._capacity + 1) if slot not in used)
 
     def _built(self, layout: Layout, capacity: int, held: Mapping[int, Adapter]) -> State:
-        """Every leaf of a layout anew with what the slots hold."""
+        """The leaves of all slots of a layout, made anew; `held`: the adapter in each slot."""
         nothing = layout.stack(None, self.backbone.sites).state
         shapes = jax.eval_shape(partial(_ready, self.backbone), nothing, self.backbone.params)
 
@@ -104,7 +105,7 @@ class Bank:
         return state
 
     def _written(self, slot: int, adapter: Adapter) -> State:
-        """The present leaves with one slot written in place; if that fails after they were given away, they are made again."""
+        """The leaves with one slot written in place. If that fails when they are given away already, they are made again."""
         one = self.layout.stack(adapter, self.backbone.sites).state
         try:
             return self._put(self.state, np.int32(slot), one, self.backbone.params)
@@ -121,6 +122,8 @@ def _ready(backbone: Backbone, one: State, params: Any) -> State:
 
 
 def _put(backbone: Backbone, state: State, slot: jax.Array, one: State, params: Any) -> State:
+    """The leaves of all slots with those of one adapter written into its slot; jitted."""
+
     def put(name: str, leaf: jax.Array, own: jax.Array) -> jax.Array:
         return leaf.at[:, slot].set(own) if backbone.structure.stacked(name) else leaf.at[slot].set(own)
 

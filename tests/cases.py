@@ -275,7 +275,7 @@ def as_saved(adapter: Adapter) -> Adapter:
     states = dict(adapter.states)
     for method in adapter.methods:
         if isinstance(method, PTuning):
-            made = {s: {"prompt": np.asarray(method.rows(leaves))} for s, (leaves, _) in states[method.key].items()}
+            made = {s: {"prompt": np.asarray(method.vectors(leaves))} for s, (leaves, _) in states[method.key].items()}
             states[method.key] = {s: (made[s], fixed) for s, (_, fixed) in states[method.key].items()}
     return dataclasses.replace(adapter, states=states)
 

@@ -17,7 +17,7 @@ from graftax import Adapter, Fuse, GatedBottleneck, GatedLoRA, GatedPrefix, Graf
 from graftax.adapters.adapter import Layout
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves
-from graftax.adapters.sites import FAR, KeyValue, LinearWeights, TextPosition, split_heads
+from graftax.adapters.sites import FAR, KeyValue, LinearWeights, TextPosition, split_attention_heads
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
@@ -82,7 +82,7 @@ def test_gated_prefix_is_the_formula(backbone_of: GetBackbone) -> None:
     found = calls.attention("layers.attention", jnp.asarray(x), KeyValue(real, -real, jnp.asarray(OWN[:, None])))
     for name, pairs, behind in (("key", found.key, real), ("value", found.value, -real)):
         scaled = jnp.asarray(gate(own, x) * own[name], jnp.float32)
-        np.testing.assert_allclose(pairs, jnp.concatenate([split_heads(scaled, 4), behind], axis=2), atol=1e-5)
+        np.testing.assert_allclose(pairs, jnp.concatenate([split_attention_heads(scaled, 4), behind], axis=2), atol=1e-5)
     assert found.mask[..., :3].all()
 
 

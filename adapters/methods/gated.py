@@ -12,7 +12,7 @@
 normal (0.02) at the start and b zero, so all gates are half open; the methods start as they do without one. The paper's gated
 LoRA has no s of its own: alpha = r.
 
-A text needs a row of its own, in training batches too, and the last layer is computed whole (`whole_text`). In AdapterHub's
+A text needs a batch row of its own, in training too, and the last layer is computed whole (`whole_text`). In AdapterHub's
 `adapters` the mean runs over the padding too, so that a text's answer depends on its batch; texts without any agree. Files are
 graftax's own: PEFT has no gates, and refuses the directory by its `peft_type`.
 """

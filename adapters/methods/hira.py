@@ -6,9 +6,9 @@ The change W * (A^T B) is of high rank though its parameters are LoRA's: r (in +
 in PEFT, so a fresh adapter changes nothing. At a convolution W is its kernel as a matrix [in kh kw, out].
 
 Nothing low-rank is left to compute with: the method acts through the weights, a site multiplies by the changed ones. In
-training that costs a product of the size of W, forwards and backwards, besides the site's own. In a mixed batch **every row**
-makes its own [in, out], rows that use another adapter too, for they share the program: for many adapters in one batch, LoRA is
-the better choice. PEFT's hira_dropout, of what enters the change alone, is not built; it acts in training only. Its
+training that costs a product of the size of W, forwards and backwards, besides the site's own. In a mixed batch **every batch
+row** makes its own [in, out], those that use another adapter too, for they share the program: for many adapters in one batch,
+LoRA is the better choice. PEFT's hira_dropout, of what enters the change alone, is not built; it acts in training only. Its
 rank_pattern is refused: PEFT 0.21 writes it and does not follow it.
 """
 

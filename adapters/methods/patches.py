@@ -32,8 +32,8 @@ from ..sites import ConvWeights, Site
 def factor_sizes(site: Site) -> tuple[int, int]:
     """(in, out) of LoRA's factors `[r, in]` and `[r, out]` at a site with a kernel or a table."""
     if site.geometry is None:
-        rows, out = site.shape
-        return rows, out
+        inputs, out = site.shape
+        return inputs, out
     height, width, _, out = site.shape
     return height * width * site.inputs, out // site.geometry.groups
 

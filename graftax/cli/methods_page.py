@@ -65,7 +65,7 @@ def markdown() -> str:
         marks = ["yes" if flag else "" for flag in (cls.mergeable, cls.padded)]
         title = f"`{name}`" if name != "head" else "`probe`"
         peft, adapterhub = dialect_class(cls).peft_type or "", there.get(cls, "")
-        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, peft, adapterhub]
-        cells.append(f"{cls.tolerance:.0e}")
-        lines.append("| " + " | ".join(cells) + " |")
+        columns = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, peft, adapterhub]
+        columns.append(f"{cls.tolerance:.0e}")
+        lines.append("| " + " | ".join(columns) + " |")
     return _HEADER + "\n".join(lines) + "\n" + _FOOTER
