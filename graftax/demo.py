@@ -88,10 +88,10 @@ def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[s
     for name in loras:
         scores = {}
         # swapped in one after another: what the first compiles serves all
-        for kind, made in (("LoRA", loras), ("probe", probes)):
+        for method, made in (("LoRA", loras), ("probe", probes)):
             predictor.load("measured", made[name].directory)
-            scores[kind] = evaluate(predictor, "measured", DOMAINS / "test" / f"{name}.csv")["accuracy"]
-        means = {kind: mean + scores[kind] / len(loras) for kind, mean in means.items()}
+            scores[method] = evaluate(predictor, "measured", DOMAINS / "test" / f"{name}.csv")["accuracy"]
+        means = {method: mean + scores[method] / len(loras) for method, mean in means.items()}
         extra = read_object(loras[name].directory / "graftax.json")
         size = sum(file.stat().st_size for file in loras[name].directory.iterdir())
         rows = len(read_file(DOMAINS / f"{name}.csv").rows)

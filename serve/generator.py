@@ -139,10 +139,9 @@ class Generator(Shown):
         """The continuation of every prompt, in their order.
 
         Args:
-            prompts: texts, or chats that the assistant is to answer. Texts are tokenized as the tokenizer does it, with its
-            token
-                at the beginning of texts, but without what it would put behind them. A chat is a list of {role, content}, and
-                is written by the chat template.
+            prompts: texts, or chats that the assistant is to answer. Texts are tokenized as the tokenizer does it, with the
+                token that it puts before a text, but without what it would put behind one. A chat is a list of {role, content},
+                and is written by the chat template.
             adapters: the adapter, `Average` or `Stack` for each prompt, or one for all; None is no adapter.
             sampling: for each prompt, or one for all, in which case prompt i draws from seed + i.
             settings: fields of `Sampling` that go before those of `sampling`, as in `generate(prompts, max_new_tokens=20)`. A
@@ -152,8 +151,8 @@ class Generator(Shown):
             GraftaxError: a name that is not loaded, an empty prompt, one that leaves no room in the context, a chat that the
                 template refuses, arguments of other types.
         """
-        ends = {row: end for row, _, end in self.stream(prompts, adapters, sampling, **settings) if end is not None}
-        return [ends[row] for row in sorted(ends)]
+        ends = {index: end for index, _, end in self.stream(prompts, adapters, sampling, **settings) if end is not None}
+        return [ends[index] for index in sorted(ends)]
 
     def stream(
         self,

@@ -56,10 +56,12 @@ T = TypeVar("T")
 class Prediction:
     """What is answered to one row.
 
-    | task | `label` | `score` | |---|---|---| | "classify", "image-classify" | the name of the likeliest class | its
-    probability | | "multilabel" | the names of all classes with a probability above a half | their probabilities | | "regress"
-    | the number | None | | "tag" | a name for every word; "O" for a word that the tokenizer makes nothing of | a probability
-    for every word, or None |
+    | task | `label` | `score` |
+    |---|---|---|
+    | "classify", "image-classify" | the name of the likeliest class | its probability |
+    | "multilabel" | the names of all classes with a probability above a half | their probabilities |
+    | "regress" | the number | None |
+    | "tag" | a name for every word, "O" for one that the tokenizer makes nothing of | a probability for every word, or None |
 
     Both are None where nothing can answer: the adapter has no head, or no adapter is named and the backbone's checkpoint
     brings no head of its own.
@@ -195,8 +197,7 @@ class Predictor(Shown):
 
         Args:
             rows: what the backbone reads of each: a text, or a pair of texts (a tuple); for a tagging adapter a text or a list
-            of
-                words; of a backbone of pictures a picture.
+                of words; of a backbone of pictures a picture.
             adapters: the adapter or composition of each row, or one for all rows. For None the backbone answers alone, with the
                 head that its checkpoint brings, if any (`Backbone.own_head`). Of a composition one adapter's head answers, by
                 its task and with its labels: the last in a `Stack` that has a head, the first in an `Average` or a `Split`.
@@ -205,8 +206,7 @@ class Predictor(Shown):
 
         Raises:
             GraftaxError: a name that is not loaded, a row that is empty or cannot be read, a composition that cannot be
-            computed,
-                an adapter of a language model's task, which has no head.
+                computed, an adapter of a language model's task, which has no head.
         """
         checked(top_k, Some | None, "top_k")
         return [

@@ -175,7 +175,7 @@ def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> Non
 
 
 def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
-    """Texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
+    """Texts laid behind one another, as training batches are, get the logits that each gets in a batch row of its own."""
     inputs, tokens = some_inputs(backbone, rows=5), adapter.task == "tag"
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
     places = place([len(text) for text in texts], 20)
@@ -183,6 +183,6 @@ def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
     assert shape.rows < len(texts)
     packed = logits(backbone, adapter, Tokenizer.of(backbone).lay(texts, places, shape))
     alone = logits(backbone, adapter, inputs)
-    for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
-        mine = packed[row, begin : begin + len(text)] if tokens else packed[i]
+    for i, (text, (batch_row, begin)) in enumerate(zip(texts, places, strict=True)):
+        mine = packed[batch_row, begin : begin + len(text)] if tokens else packed[i]
         np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter))

@@ -147,8 +147,8 @@ def test_a_size_that_is_missing(model_type: str) -> None:
 
 def assert_window(ours: Any, theirs: Any) -> None:
     """How far layers look back, which short texts do not show."""
-    kinds = getattr(theirs, "layer_types", None)
-    slides = kinds is None or "sliding_attention" in kinds
+    layer_types = getattr(theirs, "layer_types", None)
+    slides = layer_types is None or "sliding_attention" in layer_types
     assert (getattr(ours, "window", 0) or None) == (getattr(theirs, "sliding_window", None) if slides else None)
 
 
@@ -184,8 +184,8 @@ def _another(field: Any) -> Any:
     """A value that such a field may have, and that is not its default."""
     if isinstance(field.default, bool):
         return not field.default
-    kinds = {*(get_args(field.type) or (field.type,))}
-    return 0.25 if float in kinds else 6 if int in kinds else "tanh"
+    types = {*(get_args(field.type) or (field.type,))}
+    return 0.25 if float in types else 6 if int in types else "tanh"
 
 
 # -- keys that no model reads --------------------------------------------------------------------------------------------

@@ -31,10 +31,10 @@ from graftax.adapters.adapter import Layout
 from graftax.adapters.methods.method_registry import METHODS as ALL_METHODS
 from graftax.cli.methods_page import markdown
 
-#: And the ones whose texts share a row every time: one method at each kind of site.
+#: And the ones whose texts share a batch row every time: one method at each kind of site.
 FAST_SHARED = {("bert", name, "pooled") for name in ("lora", "compacter", "loreft", "oft", "full")}
 FAST_SHARED |= {("albert", "together", "tokens"), ("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
-#: The ones that neither put tokens in front of a text nor read it as a whole, for which it needs a row of its own.
+#: The ones that neither put tokens in front of a text nor read it as a whole, for which it needs a batch row of its own.
 SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_tokens or m.whole_text for m in methods))
 
 

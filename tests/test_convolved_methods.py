@@ -1,4 +1,4 @@
-"""Methods at convolutions of every geometry, as functions of arrays: against PEFT's modules, merged, in mixed rows, padded."""
+"""Methods at convolutions of every geometry, against PEFT's modules, merged, in mixed batches, filled up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import peft
 import pytest
 import torch
 from feature_maps import CASES, from_torch, picture, site_of, to_torch, torch_layer, weights_of
-from graftax.adapters.formats.peft.dialects import dialect_of
 
+from graftax.adapters.formats.peft.dialect_table import dialect_of
 from graftax.adapters.geometry import Geometry
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves, Method
@@ -141,8 +141,8 @@ def put_lora(module: Any, case: str, state: Leaves) -> None:
 def test_lora_is_pefts(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
     state = randomised(method, sited(case, weights))
-    kind = {"use_dora": True} if name == "dora" else {"lora_bias": True}
-    module = in_peft(peft.LoraConfig(r=RANK, lora_alpha=7.0, target_modules=["conv"], **kind), case, weights)
+    options = {"use_dora": True} if name == "dora" else {"lora_bias": True}
+    module = in_peft(peft.LoraConfig(r=RANK, lora_alpha=7.0, target_modules=["conv"], **options), case, weights)
     put_lora(module, case, state)
     if name == "dora":
         module.lora_magnitude_vector["default"].weight.data = torch.tensor(state["m"]).reshape(1, -1, 1, 1)

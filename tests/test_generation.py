@@ -180,7 +180,7 @@ def test_a_swap_compiles_nothing(teller: Backbone, generator: Generator) -> None
 
 
 def test_a_rows_seed_is_its_own(generator: Generator) -> None:
-    """The same row draws the same whatever stands beside it; other seeds draw otherwise."""
+    """The same prompt draws the same whatever stands beside it; other seeds draw otherwise."""
     hot = Sampling(max_new_tokens=10, temperature=1.5, seed=5)
     (alone,) = generator.generate(["a"], "a", hot)
     beside = generator.generate(
@@ -256,7 +256,7 @@ def test_stop_texts_and_streams(generator: Generator) -> None:
 
 
 def test_a_caller_may_call_again_while_it_listens(generator: Generator) -> None:
-    """And what it loads meanwhile leaves the rows that are under way as they are."""
+    """And what it loads meanwhile leaves the texts that are under way as they are."""
     free = generator.generate(PROMPTS, ["a", "b", None], Sampling(max_new_tokens=40))
     inner, ends = [], {}
     for row, _, end in generator.stream(PROMPTS, ["a", "b", None], Sampling(max_new_tokens=40)):

@@ -55,7 +55,7 @@ def test_items_of_rows(tmp_path: Path) -> None:
 
 
 def test_batches() -> None:
-    """Items in their batch rows, as floats by the checkpoint's statistics; rows without an item are filled with numbers."""
+    """Items in their batch rows, as floats by the checkpoint's statistics; batch rows without one are filled with numbers."""
     arrays = [noise(4, 6, 3, seed=i) for i in range(3)]
     processor = taking(4, 6)
     made = items(processor, [{"image": array} for array in arrays])

@@ -93,7 +93,7 @@ class World:
         self.count = 0
 
     def new(self) -> Path:
-        """A place where nothing is."""
+        """A path where nothing is."""
         self.count += 1
         return self.folder / f"new-{self.count}"
 

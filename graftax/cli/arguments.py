@@ -31,7 +31,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         raise GraftaxError(f"{path}: [adapters.NAME] must be tables.")
 
     def plain(table: dict[str, Any]) -> dict[str, Any]:
-        return {key.replace("-", "_"): value for key, value in table.items()}
+        return {name.replace("-", "_"): value for name, value in table.items()}
 
     return plain(content), {name: plain(table) for name, table in each.items()}
 
@@ -41,14 +41,14 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
         general, _ = read_config(path)
         known = [p.name for p in context.command.params if p.name not in ("config", "help", "more_data")]
-        unknown = [key for key in general if key not in known]
+        unknown = [name for name in general if name not in known]
         if unknown:
             raise GraftaxError(f"{path}: no such setting: {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
         switches = {p.name for p in context.command.params if getattr(p, "is_flag", False)}
-        for key, value in general.items():
-            if isinstance(value, bool) != (key in switches):
-                takes = "true or false" if key in switches else "a value, and is no switch"
-                raise GraftaxError(f"{path}: {key} takes {takes}, got {shown(value)}.")
+        for name, value in general.items():
+            if isinstance(value, bool) != (name in switches):
+                takes = "true or false" if name in switches else "a value, and is no switch"
+                raise GraftaxError(f"{path}: {name} takes {takes}, got {shown(value)}.")
         context.default_map = general
     return path
 
@@ -121,17 +121,17 @@ class Named(NamedTuple):
     """An adapter as the command line names it."""
 
     name: str
-    place: str  # directory or Hub id
+    location: str  # a directory or Hub id
 
 
 def parse_adapter(text: str) -> Named:
-    """[NAME=]DIR, or a Hub id in place of DIR; without a name it is called by the last part of where it is."""
-    name, equals, place = text.partition("=")
+    """[NAME=]DIR, or a Hub id instead of DIR; without a name it is called by the last part of where it is."""
+    name, equals, location = text.partition("=")
     if not equals or "/" in name or Path(text).is_dir():  # a path may hold a =
-        name, place = Path(text).resolve().name, text
-    if not name or not place:
+        name, location = Path(text).resolve().name, text
+    if not name or not location:
         raise GraftaxError(f"--adapter {text!r}: expected NAME=DIR or DIR.")
-    return Named(name, place)
+    return Named(name, location)
 
 
 def parse_adapters(texts: Iterable[str]) -> list[Named]:
@@ -159,7 +159,7 @@ def rows_to_read(file: Path, named: list[Named], processor: Processor) -> tuple[
 
 
 def _named_by(rows: Sequence[Mapping[str, Any]], loaded: Sequence[str], source: str) -> list[Any]:
-    """What each row has under "adapter"; without the key the one adapter that is loaded, or none where none is."""
+    """What each row has under "adapter"; without that the one adapter that is loaded, or none where none is."""
     silent = next((i for i, row in enumerate(rows) if "adapter" not in row), None)
     if silent is not None and len(loaded) > 1:
         known = ", ".join(loaded)

@@ -126,7 +126,9 @@ def train(
     # before anything is loaded
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     loaded = load_backbone(backbone, **asdict(loading))
-    fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in words.fuse)) if words.fuse else None
+    fused = (
+        Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse)) if words.fuse else None
+    )
     results = train_many(
         loaded,
         named,
@@ -140,7 +142,7 @@ def train(
         **asdict(running),
     )
     for result in results.values():
-        numbers = "  ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
+        numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
 
 
