@@ -17,8 +17,8 @@ _HALF_A_URL = re.compile(r"(file|s3|s3a|gs|az|azure|abfss?|https?|hf):")
 
 
 def objects_at(url: str | Path) -> Objects:
-    """The objects of a place: a folder, `file:///folder`, a bucket and a prefix in it (`s3://bucket/hub`), or a repository of the
-    Hugging Face Hub (`hf://user/hub`).
+    """The objects of a place: a folder, `file:///folder`, a bucket and a prefix in it (`s3://bucket/hub`), or a repository of
+    the Hugging Face Hub (`hf://user/hub`).
 
     Raises GraftaxError where the URL is of no kind that is known.
     """

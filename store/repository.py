@@ -83,13 +83,14 @@ class RepositoryObjects(Objects):
 
     def size(self, key: str) -> int | None:
         from huggingface_hub.errors import RepositoryNotFoundError
+        from huggingface_hub.hf_api import RepoFile
 
         with self._in_one_line():
             try:
                 found = self._api.get_paths_info(self._name, [key], repo_type=self._kind)
             except RepositoryNotFoundError:
                 return None
-            return found[0].size if found else None
+            return next((one.size for one in found if isinstance(one, RepoFile)), None)
 
     def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
         from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
