@@ -63,7 +63,7 @@ def leaderboard(scores: Sequence[Score], task: str, *, metric: str | None = None
         GraftaxError: nothing was measured so; what there is instead is said.
     """
     known = task_named(task)
-    metric = metric or known.main_metric
+    metric = known.main_metric if metric is None else metric
     there = [score for score in scores if score.task == task and score.version.yanked is None]
     if not there:
         raise GraftaxError(f"no version was measured on task {task!r} yet.")

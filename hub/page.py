@@ -48,7 +48,7 @@ def _provenance(store: Store, version: Version, depth: int) -> dict[str, Any]:
         parent = next(iter(store.index().holding(blob)), None)
         parents.append({"weights": blob} if parent is None else _provenance(store, parent, depth - 1))
     return {
-        "version": str(version),
+        "reference": str(version),
         "digest": f"sha256:{version.digest}",
         "backbone": manifest.backbone,
         "fingerprint": manifest.fingerprint,

@@ -10,6 +10,7 @@ Keys are texts such as `blobs/3f/3f0a...`, of the store's own making: letters, d
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from .. import disk
 from ..errors import GraftaxError
@@ -50,8 +50,12 @@ class Objects(ABC):
         """The bytes of an object; None where there is none."""
 
     @abstractmethod
-    def keys(self, folder: str) -> Iterator[str]:
-        """The keys that begin with `folder/`, in no order."""
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Of every object whose key begins with `folder/` its key and its bytes, in no order."""
+
+    @abstractmethod
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """`get` of each key, in their order."""
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
@@ -59,19 +63,14 @@ class Objects(ABC):
 
     @abstractmethod
     def is_empty(self) -> bool:
-        """Whether nothing at all is in the place; what is no object of ours counts too."""
-
-    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        """`get` of each key, in their order, several at once."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            yield from pool.map(self.get, keys)
+        """Whether nothing at all is in the place; what is no object of ours counts too, but no draft of one."""
 
 
 class LocalObjects(Objects):
     """Files in a folder, which is made when the first is written."""
 
     def __init__(self, folder: Path):
-        self._folder, self.url = folder, str(folder)
+        self._folder, self.url = folder.absolute(), str(folder)
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -80,6 +79,9 @@ class LocalObjects(Objects):
             return None
         except OSError as error:
             raise GraftaxError(f"{self._folder / key}: cannot be read ({error.strerror}).") from error
+
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        return map(self.get, keys)
 
     def create(self, key: str, content: bytes) -> bool:
         return disk.create_bytes(self._folder / key, content)
@@ -95,11 +97,16 @@ class LocalObjects(Objects):
         except OSError as error:
             raise GraftaxError(f"{self._folder / key}: cannot be read ({error.strerror}).") from error
 
-    def keys(self, folder: str) -> Iterator[str]:
-        for path in (self._folder / folder).rglob("*"):
-            key = path.relative_to(self._folder)
-            if not any(part.startswith(".") for part in key.parts) and path.is_file():  # drafts are no objects yet
-                yield key.as_posix()
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        for path in self._files(self._folder / folder):
+            if (size := self.size(key := path.relative_to(self._folder).as_posix())) is not None:  # else just deleted
+                yield key, size
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        """The files in a folder and those below, without drafts, which are no objects yet."""
+        for where, folders, names in os.walk(folder, onerror=_refuse_unreadable):
+            folders[:] = [one for one in folders if not disk.is_draft(one)]
+            yield from (Path(where, name) for name in names)
 
     def delete(self, keys: Iterable[str]) -> None:
         with disk.writing(self._folder):
@@ -107,7 +114,7 @@ class LocalObjects(Objects):
                 (self._folder / key).unlink(missing_ok=True)
 
     def is_empty(self) -> bool:
-        return not self._folder.exists() or not any(self._folder.iterdir())
+        return not any(self._files(self._folder))
 
 
 class RemoteObjects(Objects):
@@ -129,6 +136,10 @@ class RemoteObjects(Objects):
                 return bytes(obstore.get(self._place, key).bytes())
             except FileNotFoundError:
                 return None
+
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(self.get, keys)
 
     def create(self, key: str, content: bytes) -> bool:
         import obstore
@@ -156,12 +167,12 @@ class RemoteObjects(Objects):
             except FileNotFoundError:
                 return None
 
-    def keys(self, folder: str) -> Iterator[str]:
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
         import obstore
 
         with _in_one_line(self.url):
             for some in obstore.list(self._place, folder):
-                yield from (one["path"] for one in some)
+                yield from ((one["path"], one["size"]) for one in some)
 
     def delete(self, keys: Iterable[str]) -> None:
         import obstore
@@ -176,17 +187,10 @@ class RemoteObjects(Objects):
             return not any(obstore.list(self._place, chunk_size=1))
 
 
-def objects_at(url: str | Path) -> Objects:
-    """The objects of a place: a folder, `file:///folder`, or the URL of a bucket and a prefix in it (`s3://bucket/hub`).
-
-    Raises GraftaxError where the URL is of no kind that is known.
-    """
-    parts = urlsplit(str(url))
-    if isinstance(url, Path) or "://" not in url:
-        return LocalObjects(Path(url).expanduser())
-    if parts.scheme == "file":
-        return LocalObjects(Path(unquote(parts.path)))
-    return RemoteObjects(url)
+def _refuse_unreadable(error: OSError) -> None:
+    """What `os.walk` is to do where it cannot look: a folder that is gone has nothing in it."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise GraftaxError(f"{error.filename}: cannot be read ({error.strerror}).") from error
 
 
 @contextmanager

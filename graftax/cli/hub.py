@@ -52,15 +52,15 @@ def push(
 
     graftax hub push bank/intent adapters/bank --tag prod
     """
-    from ..hub.hub import Hub, adapters_in
+    from ..hub.hub import Hub, is_run
 
-    there, tags = Hub(hub), tuple(tag or ())
-    if not (directory / "adapter_config.json").exists() and adapters_in(directory):
-        if version is not None or keep_for is not None:
+    there, tags, kept = Hub(hub), tuple(tag or ()), _time(keep_for)
+    if is_run(directory):
+        if version is not None or kept is not None:
             raise GraftaxError(f"{directory} holds several adapters; --version and --keep-for are for one.")
         pushed = there.push_run(name, directory, tags=tags, sign=sign)
     else:
-        pushed = [there.push(name, directory, version=version, tags=tags, keep_for=_time(keep_for), sign=sign)]
+        pushed = [there.push(name, directory, version=version, tags=tags, keep_for=kept, sign=sign)]
     for one in pushed:
         if as_json:
             print_json(_told(one))
@@ -196,6 +196,27 @@ def verify(
     print("everything is as its digests say")
 
 
+@app.command(name="leaderboard")
+def show_leaderboard(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classify, tag, lm, ...")],
+    metric: Annotated[Optional[str], typer.Option(help="Default: the task's main one.")] = None,
+    data: Annotated[
+        Optional[str], typer.Option(metavar="ROWS", help="Name or sha256. Default: what most versions were measured on.")
+    ] = None,
+    hub: HubOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank what was measured on the same rows (`graftax eval --record`), with 95% intervals."""
+    from ..hub.hub import Hub
+    from ..hub.leaderboard import leaderboard_page, leaderboard_record
+
+    board = Hub(hub).leaderboard(task, metric=metric, data=data)
+    if as_json:
+        print_json(leaderboard_record(board))
+    else:
+        print(leaderboard_page(board))
+
+
 @app.command()
 def rm(
     name: Reference,
@@ -229,7 +250,7 @@ def _print_versions(versions: Sequence[Version], as_json: bool, limit: int) -> N
         lines = [
             (str(one), one.task or "", "+".join(one.methods), one.backbone or "", _best(one), one.pushed) for one in versions
         ]
-        print_table(("version", "task", "method", "backbone", "", "pushed"), lines)
+        print_table(("version", "task", "method", "backbone", "trained to", "pushed"), lines)
     if not versions:
         print("graftax: none", file=sys.stderr)
     elif len(versions) == limit:
@@ -244,13 +265,18 @@ def _line(version: Version) -> tuple[str, ...]:
 
 def _told(version: Version) -> dict[str, Any]:
     """A version as JSON."""
-    return {"version": str(version), **asdict(version), "number": version.version, "digest": f"sha256:{version.digest}"}
+    return {"reference": str(version), **asdict(version), "digest": f"sha256:{version.digest}"}
 
 
 def _best(version: Version) -> str:
-    """The metric of its training that people look at first."""
-    names = [name for name in version.metrics if not name.endswith("loss")] or [*version.metrics]
-    return f"{names[0]} {version.metrics[names[0]]:.3f}" if names else ""
+    """The main metric of its task, as its training ended."""
+    from ..tasks.task_registry import task_named
+
+    try:
+        main = f"val_{task_named(version.task).main_metric}" if version.task else ""
+    except GraftaxError:  # of a package that is not installed here
+        main = ""
+    return f"{main} {version.metrics[main]:.3f}" if main in version.metrics else ""
 
 
 def _fingerprint(text: str) -> str:
