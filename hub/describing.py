@@ -7,7 +7,7 @@ fingerprint: whether they fit is only known when they are loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import __version__
@@ -33,12 +33,17 @@ from ..notes import note
 from ..store.manifest import DataFacts, Manifest
 
 CARD = "README.md"
-_OF_ADAPTERS = (
+OF_ADAPTERS = (
     *(CONFIG, WEIGHTS, EXTRA),
     *(HUB_WEIGHTS, HUB_SETUP, HUB_FUSION, FUSION_WEIGHTS, "head_config.json", "model_head.safetensors"),  # AdapterHub's
 )
-_BESIDE = (CARD, "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
+BESIDE = (CARD, "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 _MOST_BYTES = 1 << 34
+
+
+def is_part(path: str) -> bool:
+    """Whether a file of an adapter's directory belongs to the adapter, by its name."""
+    return PurePosixPath(path).name in (*OF_ADAPTERS, *BESIDE)
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -55,7 +60,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
     found, left = {}, []
     for file in sorted(directory.rglob("*") if is_fusion(directory) else directory.iterdir()):
         path = file.relative_to(directory).as_posix()
-        if file.is_file() and file.name in (*_OF_ADAPTERS, *_BESIDE):
+        if file.is_file() and is_part(path):
             found[path] = read_bytes(file, _MOST_BYTES)
         elif not file.is_dir() and not file.name.startswith("."):
             left.append(path)
