@@ -35,15 +35,22 @@ from .structure import Cut, Structure
 if TYPE_CHECKING:
     from .methods.starts import TrainingData
 
-SiteStates = dict[str, States]  # method key -> site -> (trainable leaves, fixed leaves)
+SiteStates = dict[str, States]  # key of a method -> site -> (trainable leaves, fixed leaves)
 
 
 @dataclass(frozen=True, repr=False)
 class Adapter(Shown):
-    """One adapter: its methods, its arrays at true size, and what is known about it."""
+    """One adapter: its methods, their arrays at true size, and what is known about it.
+
+    A LoRA of rank 3 at the queries of a backbone of two layers, with a head for two classes, has `methods` of two and in
+    `states`
+
+        "lora"         two sites, each with trainable "a" and "b" of [3, width] and fixed "scale" and "dropout"
+        "head:none"    one site, with trainable "kernel" [2, width] and "bias" [2] and fixed "dropout"
+    """
 
     methods: tuple[Method, ...]  # its head among them, where it has one
-    states: SiteStates  # the arrays
+    states: SiteStates  # the arrays, by the keys of the methods
     task: str = "classify"  # what it was trained on, as `train_many` names it
     labels: tuple[str, ...] = ()  # empty: the adapter has no head, or names none (`LABEL_0`, ...)
     fingerprint: str | None = None  # of the backbone it was trained on; None: not recorded (PEFT's files)
@@ -61,7 +68,7 @@ class Adapter(Shown):
     def create(
         cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, training: TrainingData | None = None, **known: Any
     ) -> Adapter:
-        """A fresh adapter. What is drawn at a site depends on the seed and its path alone.
+        """A fresh adapter. What a method draws at a site depends on the seed and the site alone.
 
         `training`: what is known of the rows to be trained on, for starts that follow from them (`Method.begin`'s `data`);
         `known`: the other fields.
@@ -75,19 +82,19 @@ class Adapter(Shown):
         if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
             raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
 
-        def key(name: str, site: Site) -> jax.Array:
+        def random_key(name: str, site: Site) -> jax.Array:
             return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{site.name}/{site.path}".encode()))
 
-        begun = [method.begin(sites, partial(key, method.name), training) for method in methods]
+        begun = [method.begin(sites, partial(random_key, method.name), training) for method in methods]
         return cls(tuple(method for method, _ in begun), {method.key: states for method, states in begun}, **known)
 
     def finished(self) -> Adapter:
-        """What is saved of it (`Method.finished`)."""
+        """What is saved of one that has been trained, where a method trains as another (`Method.finished`)."""
         made = [method.finished(self.states[method.key]) for method in self.methods]
         return replace(self, methods=tuple(method for method, _ in made), states={method.key: own for method, own in made})
 
     def held(self, method: Method) -> dict[Site, Leaves]:
-        """What a file holds of one of its methods, by site: the trainable leaves and the buffers (`Method.held`)."""
+        """What a file holds of one of its methods, by site: the trainable leaves, and the buffers (`Method.buffers`)."""
         states = self.states[method.key].items()
         return {site: own | {name: fixed[name] for name in method.buffers(site)} for site, (own, fixed) in states}
 
@@ -104,7 +111,7 @@ class Adapter(Shown):
         )
 
     def refuse_other_sites(self, sites: Sequence[Site]) -> None:
-        """An error where it holds something at a site that is none of these."""
+        """A GraftaxError where it holds something at a site that is none of these."""
         there = frozenset(sites)
         other = next((site for states in self.states.values() for site in states if site not in there), None)
         if other is not None:
@@ -114,34 +121,39 @@ class Adapter(Shown):
             raise GraftaxError(f"the adapter is another backbone's: it acts on {where}, {other.kind} {other.shape}; {found}.")
 
     def method(self, name: str) -> Method | None:
+        """Its method of that name, if it has one."""
         return next((m for m in self.methods if m.name == name), None)
 
 
 class Stacked(NamedTuple):
-    """An adapter in a layout. `mask` is 1 where a trainable leaf is the adapter's own and 0 where it is filling."""
+    """An adapter in a layout: three trees of one structure, of NumPy arrays."""
 
     trainable: State
     fixed: State
-    mask: State
+    mask: State  # by trainable leaf, with axes of one: 1 where it is the adapter's own, 0 where it is filling; [layers, 1, 1]
 
     @property
     def state(self) -> State:
+        """All leaves, as a forward pass reads them."""
         return join(self.trainable, self.fixed)
 
 
 def join(trainable: State, fixed: State) -> State:
-    """Both kinds of leaves in one tree, as a forward pass reads them."""
-    return {name: {key: {**trainable[name][key], **fixed[name][key]} for key in keys} for name, keys in trainable.items()}
+    """Trainable and fixed leaves in one tree."""
+    return {
+        name: {method_key: leaves | fixed[name][method_key] for method_key, leaves in methods.items()}
+        for name, methods in trainable.items()
+    }
 
 
 @dataclass(frozen=True)
 class Space:
-    """One method at one site name: how much room there is."""
+    """The room of one method at the sites of one name: what any adapter of the layout holds there is filled up to that."""
 
-    name: str
-    key: str
-    size: int
-    trainable: tuple[str, ...]
+    name: str  # of the sites
+    method_key: str
+    size: int  # of the padded axis (`Method.size`)
+    trainable: tuple[str, ...]  # names of leaves
     fixed: tuple[str, ...]
 
 
@@ -149,12 +161,12 @@ class Space:
 class Layout(Shown):
     """The common shape of adapters that share a program; hashable, equal layouts mean equal programs."""
 
-    spaces: tuple[Space, ...] = ()  # a method at a site each
-    depths: tuple[tuple[str, int], ...] = ()  # by stack: how many of its last layers carry state
+    spaces: tuple[Space, ...] = ()  # the room of each method at the sites of each name
+    depths: tuple[tuple[str, int], ...] = ()  # of each stack, how many of its last layers carry state
 
     def facts(self) -> dict[str, Any]:
         return {
-            "methods": sorted({space.key for space in self.spaces}),
+            "methods": sorted({space.method_key for space in self.spaces}),
             "spaces": len(self.spaces),
             "depths": dict(self.depths),
         }
@@ -162,18 +174,18 @@ class Layout(Shown):
     @classmethod
     def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:
         """The smallest layout that holds the adapters (and `grow`); `bucket` rounds sizes up to powers of two from 8."""
-        found = {(space.name, space.key): space for space in grow.spaces} if grow else {}
+        found = {(space.name, space.method_key): space for space in grow.spaces} if grow else {}
         layers = Structure.of(sites).stacks
         depths = dict.fromkeys(layers, 0) | (dict(grow.depths) if grow else {})
         for adapter in adapters:
             adapter.refuse_other_sites(sites)
             for method in adapter.methods:
-                key = method.key
-                for site, (trainable, fixed) in adapter.states[key].items():
+                for site, (trainable, fixed) in adapter.states[method.key].items():
                     size = method.size(site)
                     if bucket and size:
                         size = max(8, 1 << (size - 1).bit_length())
-                    where, old = (site.name, key), found.get((site.name, key), Space(site.name, key, 0, (), ()))
+                    where = (site.name, method.key)
+                    old = found.get(where, Space(*where, 0, (), ()))
                     fits = size <= old.size and trainable.keys() <= {*old.trainable} and fixed.keys() <= {*old.fixed}
                     if where not in found or not fits:
                         found[where] = Space(
@@ -194,17 +206,17 @@ class Layout(Shown):
         return structure.cut(dict(self.depths), [space.name for space in self.spaces])
 
     def _first(self, sites: Sequence[Site]) -> dict[str, int]:
-        """The first layer that carries state, by stack."""
+        """The first layer of each stack that carries state."""
         return {stack: layers - dict(self.depths).get(stack, 0) for stack, layers in Structure.of(sites).stacks.items()}
 
     def stack(self, adapter: Adapter | None, sites: Sequence[Site]) -> Stacked:
-        """The adapter (None: one that changes nothing) in this layout, as NumPy arrays."""
+        """The adapter in this layout, as NumPy arrays; of None one that changes nothing."""
         first = self._first(sites)
         methods = {method.key: method for method in adapter.methods} if adapter else {}
         trees = Stacked({}, {}, {})
         for space in self.spaces:
-            method = methods.get(space.key) or method_of(space.key)
-            own = adapter.states[space.key] if adapter and space.key in methods else {}
+            method = methods.get(space.method_key) or method_of(space.method_key)
+            own = adapter.states[space.method_key] if adapter and space.method_key in methods else {}
             here = [s for s in sites if s.name == space.name and (s.layer is None or s.layer >= first[s.stack])]
             filled = [_fill(method, site, space, own.get(site)) for site in here]
             layered = here[0].layer is not None
@@ -217,11 +229,14 @@ class Layout(Shown):
                 held = [site in own and leaf in own[site][0] for site in here]
                 mask[leaf] = np.array(held, np.float32).reshape((len(here) if layered else 1,) + (1,) * (array.ndim - 1))
             for tree, leaves in zip(trees, (trainable, fixed, mask), strict=True):
-                tree.setdefault(space.name, {})[space.key] = leaves
+                tree.setdefault(space.name, {})[space.method_key] = leaves
         return trees
 
     def unstack(self, adapter: Adapter, state: State, sites: Sequence[Site]) -> SiteStates:
-        """The states of `adapter` with the leaves that a tree in this layout holds taken from it, cut back to true size."""
+        """The states of `adapter` with leaves from a tree in this layout, cut back to true size.
+
+        Leaves that the tree has not stay what they are in the adapter.
+        """
         first = self._first(sites)
 
         def cut(array: Any, site: Site, like: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Combining adapters of one backbone into one, and turning any change of linear layers into a LoRA.
+"""Combining adapters of one backbone into one, and turning any change of kernels into a LoRA.
 
-Every adapter that can be merged changes a linear site's kernel by some D_i = merge(W) - W. A combination is taken of these
+Every adapter that can be merged changes a kernel by some D_i = merge(W) - W, a matrix [in, out]; of a convolution, where in is
+all that the kernel lies over, as LoRA sees it there (`methods/patches.py`). A combination is taken of these
 changes and not of the factors that make them (the sum of two products is not the product of the sums), with weights w_i:
 
     linear, cat      sum w_i D_i; of LoRAs exactly, by laying their factors side by side: ranks add
@@ -28,15 +29,17 @@ from ..notes import note
 from ..typed import Seed, Share, Size, held
 from .adapter import Adapter
 from .fitting import is_finite, refuse_unsound
+from .method import Method, zeros
 from .methods.head import Head
 from .methods.lora import LoRA
+from .methods.patches import factor_sizes
 from .sites import Site
 
 COMBINATIONS = ("linear", "cat", "svd", "ties", "dare_linear", "dare_ties", "magnitude_prune")
 _TRIMMED = ("ties", "magnitude_prune")  # to their largest entries
 _THINNED = ("dare_linear", "dare_ties")  # at random
 _ELECTED = ("ties", "dare_ties")  # entries whose sign the others do not share are left out
-Deltas = dict[Site, np.ndarray]  # linear site -> change of its kernel [in, out], float32
+Deltas = dict[Site, np.ndarray]  # site -> change of its kernel [in, out], float32
 
 
 @held
@@ -54,8 +57,8 @@ def combine(
     """One LoRA that does what a weighted combination of adapters of one backbone would.
 
     Args:
-        adapters: in memory, as `load_adapter` reads them for their backbone; of methods that can be merged and change linear
-            layers' kernels alone.
+        adapters: in memory, as `load_adapter` reads them for their backbone; of methods that can be merged and change the
+            kernels of linear layers, or of convolutions that are in no groups, alone.
         weights: one for each; may be negative.
         how: one of COMBINATIONS.
         rank: where the result is cut; None, and no `energy`: nothing is cut.
@@ -103,7 +106,7 @@ def combine(
 
 @held
 def to_lora(adapter: Adapter, *, rank: Size | None = None, energy: Share | None = None) -> Adapter:
-    """Any change of linear layers as a LoRA of a rank, or of the least ranks that keep a share of its energy.
+    """Any change of kernels as a LoRA of a rank, or of the least ranks that keep a share of its energy.
 
     `adapter`: in memory, as of `combine`.
     """
@@ -111,21 +114,34 @@ def to_lora(adapter: Adapter, *, rank: Size | None = None, energy: Share | None 
 
 
 def deltas(adapter: Adapter) -> Deltas:
-    """The change of every linear site's kernel, W' - W, that merging the adapter (without its head) would make."""
+    """The change of every kernel, W' - W, that merging the adapter (without its head) would make."""
     found: Deltas = {}
     for method in adapter.methods:
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be combined: it is no change of the weights.")
         for site, (trainable, fixed) in adapter.states[method.key].items():
-            if site.kind != "linear":
-                raise GraftaxError(f"{method.name} cannot be combined: it changes {site.path}, which is no linear layer.")
+            _refuse_other(method, site)
             frozen = site.weights()
-            before = frozen._replace(kernel=frozen.kernel + found.get(site, np.float32(0.0)))
+            already = found.get(site, zeros(*factor_sizes(site)))
+            before = frozen._replace(kernel=frozen.kernel + already.reshape(frozen.kernel.shape))
             after = jax.tree.map(np.asarray, method.merge(before, {**trainable, **fixed}))
             if not np.array_equal(after.bias, frozen.bias):
                 raise GraftaxError(f"{method.name} cannot be combined: it changes biases, which no LoRA can express.")
-            found[site] = after.kernel - frozen.kernel
+            found[site] = (after.kernel - frozen.kernel).reshape(already.shape)
     return found
+
+
+def _refuse_other(method: Method, site: Site) -> None:
+    """An error where the method changes something else than a kernel that a LoRA can change in the same way."""
+    if site.kind not in ("linear", "conv"):
+        raise GraftaxError(
+            f"{method.name} cannot be combined: it changes {site.path}, which is no linear layer and no convolution."
+        )
+    if site.geometry is not None and site.geometry.groups > 1:
+        raise GraftaxError(
+            f"{method.name} cannot be combined: it changes {site.path}, a convolution of {site.geometry.groups} groups, "
+            "where a LoRA changes more than the kernel."
+        )
 
 
 def factors(changes: Deltas, rank: int | None = None, energy: float | None = None) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
@@ -152,7 +168,7 @@ def _merge(
     sites = sorted({site for change in changes for site in change}, key=lambda site: site.path)
     merged = {}
     for site in sites:
-        each = np.stack([change.get(site, np.zeros(site.shape, np.float32)) for change in changes])
+        each = np.stack([change.get(site, zeros(*factor_sizes(site))) for change in changes])
         if how in _TRIMMED:
             each = np.stack([trim(one, density) for one in each])
         elif how in _THINNED:
@@ -185,8 +201,7 @@ def _side_by_side(adapters: Sequence[Adapter], weights: Sequence[float]) -> dict
     for adapter, weight in zip(adapters, weights, strict=True):
         for method in adapter.methods:
             for site, (leaves, fixed) in adapter.states[method.key].items():
-                if site.kind != "linear":
-                    raise GraftaxError(f"{method.name} cannot be combined: it changes {site.path}, which is no linear layer.")
+                _refuse_other(method, site)
                 mine = (leaves["a"], np.float32(weight) * fixed["scale"] * leaves["b"])
                 there = found.get(site, (mine[0][:0], mine[1][:0]))
                 found[site] = (np.concatenate([there[0], mine[0]]), np.concatenate([there[1], mine[1]]))
@@ -206,7 +221,7 @@ _OF_TEXTS = ("max_length", "chat_template")  # of a recipe: how texts were read 
 def _as_lora(made: dict[Site, tuple[np.ndarray, np.ndarray]], like: Adapter) -> Adapter:
     """A LoRA of one rank, the largest; smaller factors are filled with zeros, which changes nothing."""
     if not made:
-        raise GraftaxError("the adapters change no linear layer.")
+        raise GraftaxError("the adapters change no linear layer and no convolution.")
     rank = max(len(a) for a, _ in made.values())
     method = LoRA(r=rank, alpha=float(rank), targets=tuple(site.path for site in made))
     states = {

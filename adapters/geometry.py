@@ -1,9 +1,9 @@
 """How a convolution's kernel walks over a feature map, and how to compute with it.
 
-Two programs give the same numbers. XLA's own convolution is the faster one where all rows share the kernel, as they do those of
-the frozen backbone. Where kernels differ, by adapter in a pack or by row in a mixed batch, it would become a grouped
-convolution, whose gradient is slower by orders of magnitude on a CPU. There the kernel is taken apart: each of its cells
-multiplies the feature map, moved so far as the cell lies from the kernel's corner, and the products are added.
+Two programs give the same numbers. XLA's own convolution is the faster one where all batch rows share the kernel, as they do
+those of the frozen backbone. Where kernels differ, by adapter in a pack or by batch row in a mixed batch, it would become a
+grouped convolution, whose gradient is slower by orders of magnitude on a CPU. There the kernel is taken apart: each of its
+cells multiplies the feature map, moved so far as the cell lies from the kernel's corner, and the products are added.
 
     y[h, w] = sum_ij x[h sh + i dh - top, w sw + j dw - left] kernel[i, j]       s the stride, d the dilation; x is 0 outside
 

@@ -198,7 +198,8 @@ class _SiteCall:
         for method, state in methods:
             if self.kind in method.through_weights:
                 weights = _in_float32(method.merge, weights, state, like=weights)
-            entering = _in_float32(method.pre, state, entering, like=entering)
+            else:
+                entering = _in_float32(method.pre, state, entering, like=entering)
         y = inner(weights, entering, *rest)
         for method, state in methods:
             if self.kind not in method.through_weights:
@@ -323,8 +324,11 @@ class Grafts:
 def prepared(state: State, frozen: dict[str, Any], structure: Structure) -> State:
     """What a bank holds of an adapter: its leaves as `Method.prepare` makes them with the frozen weights at each site."""
     return {
-        name: {key: _prepared_at(leaves, method_of(key), frozen[name], structure.stacked(name)) for key, leaves in keys.items()}
-        for name, keys in state.items()
+        name: {
+            method_key: _prepared_at(leaves, method_of(method_key), frozen[name], structure.stacked(name))
+            for method_key, leaves in methods.items()
+        }
+        for name, methods in state.items()
     }
 
 

@@ -55,13 +55,14 @@ class Method(ABC):
     padded: ClassVar[dict[str, int]] = {}  # leaf -> the axis along which zeros may be added without changing the result
     fast: ClassVar[tuple[str, ...]] = ()  # leaves that LoRA+ (the recipe's `lora_plus`) speeds up
     traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on
-    through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `apply`
+    through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `pre` and `apply`
+    grouped: ClassVar[bool] = True  # whether it acts on convolutions in groups, where it acts on convolutions
     mergeable: ClassVar[bool] = False
-    adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a row of its own
+    adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a batch row of its own
     virtual: ClassVar[bool] = False  # its virtual tokens are one tensor in files, of one name: an adapter may hold one such
     reads_positions: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `TextPosition` in its state
     projects: ClassVar[bool] = False  # where an embedding's table projects to the vocabulary too, `project` changes the logits
-    whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a row of its own
+    whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a batch row of its own
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
     tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
 
@@ -77,9 +78,13 @@ class Method(ABC):
         """`roles`, unless the config chooses."""
         return self.roles
 
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        """The sites of a backbone at which it may act in this config, of which `targets` or the roles choose."""
+        return [site for site in sites if site.kind in self.acts_on]
+
     def select(self, sites: Sequence[Site]) -> list[Site]:
-        """The sites this method acts on; an error that lists the sites there are when there is none."""
-        candidates = [s for s in sites if s.kind in self.acts_on]
+        """Those, of all sites of a backbone, that it acts on; an error that lists the sites there are when there is none."""
+        candidates = self.candidates(sites)
         if self.targets is not None:
             chosen = [s for s in candidates if matches(self.targets, s.path)]
         elif (roles := self.default_roles()) is not None:
@@ -88,6 +93,12 @@ class Method(ABC):
             chosen = [s for s in candidates if not s.tied]  # what there is counts once
         if not chosen:
             self._no_site(candidates, sites)
+        for site in chosen:
+            if site.geometry is not None and site.geometry.groups > 1 and not self.grouped:
+                raise GraftaxError(
+                    f"{self.name}: {site.path} is a convolution of {site.geometry.groups} groups, on which it does not act; "
+                    "leave it out of the targets."
+                )
         return chosen
 
     def _no_site(self, candidates: list[Site], sites: Sequence[Site]) -> NoReturn:
@@ -178,7 +189,7 @@ class Method(ABC):
     # -- what it does -------------------------------------------------------------------------------------------------
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
-        """What a `linear` site computes with in place of its input x."""
+        """What a `linear` or `conv` site computes with in place of its input x."""
         return x
 
     def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
@@ -186,7 +197,7 @@ class Method(ABC):
         return y
 
     def project(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
-        """The logits y `[..., T, rows]` that an `embedding` site's table makes of hidden states x, changed (`projects`)."""
+        """Logits y `[..., T, vocabulary]` that an `embedding` site's table makes of hidden states x, changed (`projects`)."""
         return y
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
@@ -194,7 +205,7 @@ class Method(ABC):
         raise GraftaxError(f"{self.name} cannot be merged into the weights: it is no change of them.")
 
     def prepare(self, state: Leaves, frozen: Any) -> Leaves:
-        """Leaves to serve with: what each row of each batch would compute again, computed once when an adapter joins a bank.
+        """Leaves to serve with: what every batch row would compute again, computed once when an adapter joins a bank.
 
         `pre`, `apply` and `merge` take these leaves as well; they may look which are there.
         """

@@ -11,7 +11,7 @@ a *kind*, and the kind fixes what a method is given there:
 | `embedding` | ids `[..., T]`                 | looked-up vectors `[..., T, d]`          | `TableWeights(table)`        |
 | `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
 | `stream`    | a layer's output `[..., T, d]` | the same                                 | None                         |
-| `attention` | the layer's input              | `KeyValue(key, value, mask)`, by heads   | None                         |
+| `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
 | `text`      | ids `[..., T]`                 | `TextPosition` of each token             | None                         |
 | `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
@@ -26,7 +26,7 @@ site all the same, for methods whose targets name it: what acts there changes wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -82,6 +82,11 @@ class Site:
     def inputs(self) -> int:
         """Of a linear layer or a convolution: channels of what enters it, of all groups."""
         return self.shape[-2] * (self.geometry.groups if self.geometry else 1)
+
+
+def of_texts(sites: Iterable[Site]) -> bool:
+    """Whether a backbone with these sites reads tokens of texts."""
+    return any(site.kind in ("input", "text") for site in sites)
 
 
 class LinearWeights(NamedTuple):
@@ -146,7 +151,7 @@ class NextNorm:
 
 
 class KeyValue(NamedTuple):
-    """What a layer's queries attend to; a method may add entries along the token axis."""
+    """What the queries of a layer attend to, by attention head; a method may add entries along the axis of tokens."""
 
     key: jax.Array  # [..., heads, T, size]
     value: jax.Array  # [..., heads, T, size]
@@ -154,8 +159,8 @@ class KeyValue(NamedTuple):
 
 
 @shaped
-def split_heads(x: Float[Array, "*lead tokens width"], heads: int) -> Float[Array, "*lead {heads} tokens size"]:
-    """What heads have side by side, `width` being heads * size, as an axis of heads."""
+def split_attention_heads(x: Float[Array, "*lead tokens width"], heads: int) -> Float[Array, "*lead {heads} tokens size"]:
+    """What attention heads have side by side, `width` being heads * size, with an axis for the heads."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-2, -3)
 
 

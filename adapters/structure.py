@@ -6,6 +6,14 @@ reads such a tree is given the backbone's `Structure` beside it (`Backbone.struc
 Stacks may be of unlike widths, and each has a number of layers of its own. Their order is that in which they are run: what is
 changed in one is felt in all that follow. An encoder-decoder's stacks lie in two towers, where "below" and "above" mean within
 the tower.
+
+An example: a backbone of two stacks, "narrow" of three layers and "wide" of two, with a site "between" that lies above the
+first, and a head above both. Of an adapter on the last layer of each, what the first two layers of "narrow" make is the same as
+without it, so that is its cut, and nothing before it is differentiated:
+
+    structure.cut({"narrow": 1, "wide": 1}, ["narrow.mix", "wide.mix"])    Cut("narrow", 2, top=False)
+    structure.cut({"narrow": 0, "wide": 0}, ["between"])                   Cut("narrow", 3, top=False)
+    structure.cut({"narrow": 0, "wide": 0}, ["head"])                      Cut("wide", 2, top=True)
 """
 
 from __future__ import annotations
@@ -19,28 +27,24 @@ from .sites import Site
 
 
 class Cut(NamedTuple):
-    """Where what an adapter can change begins: what enters this layer is the same with the adapter and without.
-
-    `layer` is the number of the stack's layers where the adapter changes nothing but what lies above that stack, and `top` says
-    that this is the last stack.
-    """
+    """Where what an adapter can change begins: what enters this layer is the same with the adapter and without it."""
 
     stack: str
-    layer: int
-    top: bool
+    layer: int  # its index; the number of the stack's layers where the adapter changes only what lies above them
+    top: bool  # whether it changes only what lies above the last stack
 
 
 @dataclass(frozen=True)
 class Structure:
     """The names of a backbone's sites, and its stacks."""
 
-    named: Mapping[str, Site]  # by name; of the sites of a stack's layers, which share one, that of the first layer
-    stacks: Mapping[str, int]  # how many layers with weights of their own each has; in the order in which they are run
-    towers: Mapping[str, str]  # by stack
+    named: Mapping[str, Site]  # by name; sites of a stack's layers share one, which has that of the first layer
+    stacks: Mapping[str, int]  # how many layers with weights of their own each stack has, in the order in which they are run
+    towers: Mapping[str, str]  # the tower that each stack lies in; "" where there are none
 
     @classmethod
     def of(cls, sites: Sequence[Site]) -> Structure:
-        """Of all sites of a backbone, those of lower stacks first."""
+        """The structure of a backbone whose sites these are, all of them, those of lower stacks first."""
         named: dict[str, Site] = {}
         stacks: dict[str, int] = {}
         towers: dict[str, str] = {}
@@ -62,7 +66,7 @@ class Structure:
         return sum(self.stacks[other] for other in later if self.towers[other] == self.towers[stack])
 
     def layers_over(self, site: Site) -> float:
-        """How many layers lie above a site, in its tower; above what lies below all stacks more than any number."""
+        """How many layers lie above a site, in its tower; infinitely many above what lies below all stacks."""
         if site.layer is not None:
             return self.stacks[site.stack] - 1 - site.layer + self.layers_behind(site.stack)
         return self.layers_behind(site.above) if site.above else math.inf
@@ -74,11 +78,14 @@ class Structure:
         return max((sum(n for stack, n in self.stacks.items() if self.towers[stack] == tower) for tower in every), default=0)
 
     def cut(self, depths: Mapping[str, int], names: Sequence[str]) -> Cut:
-        """Of an adapter that acts at sites of these names and, in each stack, in so many of the last layers."""
+        """The cut of an adapter that acts at sites of these names.
+
+        `depths`: in how many of the last layers of each stack it acts there, where such sites are in a stack.
+        """
         order = [*self.stacks]
         if not order:
             return Cut("", 0, top=False)
-        begins = [(len(order) - 1, self.stacks[order[-1]])]
+        begins = [(len(order) - 1, self.stacks[order[-1]])]  # by number of the stack and layer; of no sites: above all
         for name in names:
             site = self.named[name]
             if site.stack:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import GraftaxError
-from .blocks import Block, Key, blocks_of, key_of, latest, mean_of, named, paired_gain, where
+from .blocks import Block, BlockId, block_id_of, blocks_of, latest, mean_of, named, paired_gain, where
 from .results import Record, came_through, read
 from .scores import Metric
 from .search import Setting, best
@@ -35,7 +35,7 @@ TIMES = ("seconds", "step_seconds")  # of the costs those that say little where 
 class Curve:
     """A method's search on a block, on validation rows: of every rate its best run, and of the best rate the runs by length."""
 
-    key: Key
+    block_id: BlockId
     method: str
     metric: str
     by_rate: tuple[tuple[float, float], ...]  # (rate, value), ascending, of the runs that have a value
@@ -46,7 +46,7 @@ class Curve:
 class Peer:
     """A peer against graftax on the same cells."""
 
-    key: Key
+    block_id: BlockId
     name: str
     gain: Interval | None  # of graftax over the peer, as in `Difference`; None: the examples cannot be paired
     metric: str
@@ -87,8 +87,8 @@ class Analysis:
     peers: tuple[Peer, ...]
 
     @property
-    def keys(self) -> tuple[Key, ...]:
-        return tuple(block.key for block in self.blocks)
+    def block_ids(self) -> tuple[BlockId, ...]:
+        return tuple(block.id for block in self.blocks)
 
     @property
     def compared(self) -> tuple[Block, ...]:
@@ -143,11 +143,11 @@ class Analysis:
         if block is not None:
             entry = block.entry(method)
             return " and ".join(entry.doubts) or None if entry else None
-        places: dict[str, list[str]] = {}
+        found: dict[str, list[str]] = {}
         for of in self.compared:
             if said := self.doubts(method, of):
-                places.setdefault(said, []).append(where(of.key, self.keys))
-        return "; ".join(f"{said} on {', '.join(on)}" for said, on in places.items()) or None
+                found.setdefault(said, []).append(where(of.id, self.block_ids))
+        return "; ".join(f"{said} on {', '.join(on)}" for said, on in found.items()) or None
 
     def recommend(self, block: Block | None = None) -> Recommendation | None:
         """On one block, or over all; None: there is no method that could be."""
@@ -235,28 +235,28 @@ def pair_of(differences: Sequence[Difference], first: str, second: str) -> Diffe
 def _why_left_out(method: str, blocks: Sequence[Block]) -> str | None:
     if not blocks:
         return "no method came through anywhere"
-    keys = [block.key for block in blocks]
+    block_ids = [block.id for block in blocks]
     reasons: dict[str, list[str]] = {}
     for block in blocks:
         entry = block.entry(method)
         reason = "no run there" if entry is None else entry.trouble
         if reason:
-            reasons.setdefault(reason, []).append(where(block.key, keys))
-    return "; ".join(f"{reason} ({', '.join(places)})" for reason, places in reasons.items()) or None
+            reasons.setdefault(reason, []).append(where(block.id, block_ids))
+    return "; ".join(f"{reason} ({', '.join(on)})" for reason, on in reasons.items()) or None
 
 
 def _curves(records: Sequence[Record]) -> list[Curve]:
-    searches: dict[tuple[Key, str], dict[Setting, Record]] = {}
+    searches: dict[tuple[BlockId, str], dict[Setting, Record]] = {}
     for r in records:
         if r.stage == "search":
-            searches.setdefault((key_of(r), named(r)), {})[Setting(r.lr, r.schedule, r.epochs)] = r
+            searches.setdefault((block_id_of(r), named(r)), {})[Setting(r.lr, r.schedule, r.epochs)] = r
     curves = []
-    for (key, method), tried in searches.items():
+    for (block_id, method), tried in searches.items():
         if ranked := best(tried):
             values = {setting: tried[setting].value or 0.0 for setting in ranked}
             by_rate = sorted({s.lr: values[s] for s in reversed(ranked)}.items())  # of each rate's runs the best comes last
             by_steps = sorted((tried[s].steps or 0, values[s]) for s in ranked if s[:2] == ranked[0][:2])
-            curves.append(Curve(key, method, tried[ranked[0]].metric, tuple(by_rate), tuple(by_steps)))
+            curves.append(Curve(block_id, method, tried[ranked[0]].metric, tuple(by_rate), tuple(by_steps)))
     return curves
 
 
@@ -264,18 +264,18 @@ def _peers(records: Sequence[Record], folder: Path) -> list[Peer]:
     """Each peer's method on each block, over the cells that graftax has too."""
     finals = [r for r in records if r.stage == "final" and came_through(r)]
     own = {r.cell: r for r in finals if r.library == "graftax"}
-    matched: dict[tuple[Key, str], list[tuple[Record, Record]]] = {}
+    matched: dict[tuple[BlockId, str], list[tuple[Record, Record]]] = {}
     for r in finals:
         mine = own.get(dataclasses.replace(r.cell, library="graftax"))
         if r.library != "graftax" and mine is not None:
-            matched.setdefault((key_of(r), named(r)), []).append((mine, r))
-    return [_peer(key, name, cells, folder) for (key, name), cells in matched.items()]
+            matched.setdefault((block_id_of(r), named(r)), []).append((mine, r))
+    return [_peer(block_id, name, cells, folder) for (block_id, name), cells in matched.items()]
 
 
-def _peer(key: Key, name: str, cells: Sequence[tuple[Record, Record]], folder: Path) -> Peer:
+def _peer(block_id: BlockId, name: str, cells: Sequence[tuple[Record, Record]], folder: Path) -> Peer:
     mine, theirs = zip(*cells, strict=True)
     return Peer(
-        key,
+        block_id,
         name,
         paired_gain(mine, theirs, folder, folder),
         mine[0].metric,

@@ -35,7 +35,7 @@ def mean_features(backbone: Backbone, texts: Prepared) -> np.ndarray:
     for begin in range(0, len(order), _ROWS):
         chosen = order[begin : begin + _ROWS]
         items = [texts.items[i] for i in chosen]
-        inputs = processor.lay(items, [(row, 0) for row in range(len(items))], processor.shape_to_ask(items, _ROWS))
+        inputs = processor.lay(items, [(batch_row, 0) for batch_row in range(len(items))], processor.shape_to_ask(items, _ROWS))
         found[chosen] = np.asarray(program(backbone.params, inputs))[: len(chosen)]
     return found
 

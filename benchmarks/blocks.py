@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,13 @@ from .results import Predictions, Record, came_through
 from .scores import Metric, metric_named
 from .statistics import Difference, Interval, Resampled, pairs, replicates_for
 
-Key = tuple[str, str, int | None]  # backbone, task, size
+
+class BlockId(NamedTuple):
+    """What tells a block from others."""
+
+    backbone: str
+    task: str
+    size: int | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Block:
-    key: Key
+    id: BlockId
     metric: Metric
     entries: tuple[Entry, ...]
     resampled: Resampled  # of all entries whose predictions are there
@@ -80,18 +87,18 @@ def latest(records: Iterable[Record]) -> list[Record]:
 
 def blocks_of(records: Iterable[Record], folder: Path) -> list[Block]:
     """The final results of a benchmark in `folder`, in the order in which blocks first appear."""
-    finals: dict[Key, list[Record]] = {}
+    finals: dict[BlockId, list[Record]] = {}
     for record in latest(records):
         if record.stage == "final":
-            finals.setdefault(key_of(record), []).append(record)
+            finals.setdefault(block_id_of(record), []).append(record)
     replicates = replicates_for(len({named(r) for of_block in finals.values() for r in of_block}))
-    return [_block(key, of_block, folder, replicates) for key, of_block in finals.items()]
+    return [_block(block_id, of_block, folder, replicates) for block_id, of_block in finals.items()]
 
 
-def _block(key: Key, records: list[Record], folder: Path, replicates: int) -> Block:
+def _block(block_id: BlockId, records: list[Record], folder: Path, replicates: int) -> Block:
     """What was measured on a block. Runs on other data than the newest, or on fewer examples, are shown and not compared."""
     measured = [record for record in records if came_through(record)]
-    metric, data = _metric_of(key, measured), measured[-1].data if measured else ""
+    metric, data = _metric_of(block_id, measured), measured[-1].data if measured else ""
     predictions = _of_most_examples(
         {
             (named(record), record.seed): found
@@ -103,16 +110,16 @@ def _block(key: Key, records: list[Record], folder: Path, replicates: int) -> Bl
     for record in records:
         by_name.setdefault(named(record), []).append(record)
     entries = tuple(_entry(name, runs, data, predictions) for name, runs in by_name.items())
-    resampled = Resampled.of(predictions, metric, key[1], replicates)
+    resampled = Resampled.of(predictions, metric, block_id.task, replicates)
     compared = [e.name for e in entries if e.trouble is None and e.library == "graftax"]
-    return Block(key, metric, entries, resampled, tuple(pairs(compared, [resampled])))
+    return Block(block_id, metric, entries, resampled, tuple(pairs(compared, [resampled])))
 
 
-def _metric_of(key: Key, measured: Sequence[Record]) -> Metric:
+def _metric_of(block_id: BlockId, measured: Sequence[Record]) -> Metric:
     names = {record.metric for record in measured} or {"accuracy"}
     if len(names) > 1:
         raise GraftaxError(
-            f"{where(key)} was measured by {', '.join(sorted(names))}; run the benchmark into a fresh directory."
+            f"{where(block_id)} was measured by {', '.join(sorted(names))}; run the benchmark into a fresh directory."
         )
     return metric_named(names.pop())
 
@@ -169,23 +176,23 @@ def mean_of(records: Iterable[Record], field: str) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def key_of(record: Record) -> Key:
-    return record.backbone, record.task, record.size
+def block_id_of(record: Record) -> BlockId:
+    return BlockId(record.backbone, record.task, record.size)
 
 
 def named(record: Record) -> str:
     return record.method if record.library == "graftax" else f"{record.method} ({record.library})"
 
 
-def where(key: Key, among: Iterable[Key] = ()) -> str:
+def where(block_id: BlockId, among: Iterable[BlockId] = ()) -> str:
     """A block in words: no more of them than tell it from `among`."""
-    backbone, task, size = key
-    keys = list(among)
+    backbone, task, size = block_id
+    others = list(among)
     words = [task]
     if size is not None:
-        words += [f"size {size}"] if len({k[2] for k in keys}) != 1 else []
-    elif any(k[1] == task and k[2] is not None for k in keys):
+        words += [f"size {size}"] if len({other.size for other in others}) != 1 else []
+    elif any(other.task == task and other.size is not None for other in others):
         words.append("all rows")
-    if len({k[0] for k in keys}) != 1:
+    if len({other.backbone for other in others}) != 1:
         words.append(backbone)
     return ", ".join(words)

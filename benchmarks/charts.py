@@ -28,7 +28,7 @@ class Series:
     name: str
     x: Sequence[float | str]
     y: Sequence[float | str]
-    kind: Literal["points", "line", "curve", "bars", "label"] = "points"  # "curve": a line with its points
+    drawn_as: Literal["points", "line", "curve", "bars", "label"] = "points"  # "curve": a line with its points
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     colour: int | None = None  # of the palette; None: the ink of the page
@@ -46,7 +46,7 @@ class Chart:
     interval: Literal["x", "y"] = "y"
     ticks: tuple[float, ...] = ()  # of a logarithmic horizontal axis; none: it is linear
     bare: bool = False  # without axes
-    rows: int | None = None  # lines of text down its height; None: an ordinary plot
+    lines: int | None = None  # of text down its height; None: an ordinary plot
 
 
 def ticks(values: Iterable[float]) -> tuple[float, ...]:
@@ -85,19 +85,19 @@ def values(a: Analysis, block: Block) -> Chart:
         )
         for name in order
     )
-    return Chart("values", where(block.key, a.keys), _unit(block), "", series, interval="x", rows=len(order))
+    return Chart("values", where(block.id, a.block_ids), _unit(block), "", series, interval="x", lines=len(order))
 
 
 def searches(a: Analysis) -> list[Chart]:
     """Validation value by learning rate and by length, two charts per block."""
     colour, charts = colours(a), []
-    for key in dict.fromkeys(curve.key for curve in a.curves):
-        curves = [curve for curve in a.curves if curve.key == key]
-        metric, place = metric_named(curves[0].metric), where(key, a.keys)
+    for block_id in dict.fromkeys(curve.block_id for curve in a.curves):
+        curves = [curve for curve in a.curves if curve.block_id == block_id]
+        metric, block = metric_named(curves[0].metric), where(block_id, a.block_ids)
         unit = metric.name.replace("_", " ") + (", %" if say.unit(metric) == 100 else "")
         for title, axis, lines in (
-            (f"Rates on {place}", "learning rate", {c.method: c.by_rate for c in curves}),
-            (f"Lengths on {place}, at each method's best rate", "steps", {c.method: c.by_steps for c in curves}),
+            (f"Rates on {block}", "learning rate", {c.method: c.by_rate for c in curves}),
+            (f"Lengths on {block}, at each method's best rate", "steps", {c.method: c.by_steps for c in curves}),
         ):
             series = tuple(
                 Series(
@@ -117,9 +117,9 @@ def searches(a: Analysis) -> list[Chart]:
 
 def efficiency(a: Analysis) -> list[Chart]:
     """Value by number of training rows, where a task has several sizes."""
-    charts, several = [], len({block.key[0] for block in a.blocks}) > 1
-    for backbone, task in dict.fromkeys(block.key[:2] for block in a.blocks):
-        blocks = [block for block in a.blocks if block.key[:2] == (backbone, task)]
+    charts, several = [], len({block.id.backbone for block in a.blocks}) > 1
+    for backbone, task in dict.fromkeys(block.id[:2] for block in a.blocks):
+        blocks = [block for block in a.blocks if block.id[:2] == (backbone, task)]
         names = dict.fromkeys(entry.name for block in blocks for entry in block.entries)
         series = [line for name in names if (line := _by_rows(name, blocks, colours(a)[name])) is not None]
         if len(blocks) > 1 and series:
@@ -157,10 +157,10 @@ def fronts(a: Analysis) -> list[Chart]:
             height = {m: say.unit(metric) * mean.value for m in known if (mean := a.mean(m)) is not None}
             unit = "value, %" if len({b.metric.name for b in a.compared}) > 1 else _unit(a.compared[0])
             unit = f"mean {unit}" if len(a.compared) > 1 else unit
-        places = {m: (a.cost(m, field) or 0.0, height[m]) for m in known}
-        front = sorted(places[m] for m in a.front(field) if m in places)
+        points = {m: (a.cost(m, field) or 0.0, height[m]) for m in known}
+        front = sorted(points[m] for m in a.front(field) if m in points)
         series = [Series("front", [x for x, _ in front], [y for _, y in front], "line")]
-        for method, (x, y) in places.items():
+        for method, (x, y) in points.items():
             name = f"{method} (busy)" if a.busy(method, field) else method
             series.append(Series(name, [x], [y], colour=colour[method]))
         charts.append(
@@ -170,7 +170,7 @@ def fronts(a: Analysis) -> list[Chart]:
                 cost,
                 unit,
                 tuple(series),
-                ticks=ticks(x for x, _ in places.values()),
+                ticks=ticks(x for x, _ in points.values()),
             )
         )
     return charts
@@ -187,7 +187,7 @@ def costs(a: Analysis) -> Chart | None:
             series.append(Series(cost + busy, [c / least for c in known.values()], list(known), "bars", colour=i))
     if not series:
         return None
-    rows = len(series) * len(a.methods) // 2
+    lines = len(series) * len(a.methods) // 2
     return Chart(
         "costs",
         "Costs",
@@ -195,7 +195,7 @@ def costs(a: Analysis) -> Chart | None:
         "",
         tuple(series),
         ticks=ticks(float(x) for bars in series for x in bars.x),
-        rows=rows,
+        lines=lines,
     )
 
 
@@ -211,8 +211,8 @@ def critical_difference(a: Analysis) -> Chart | None:
         *_bars_of_groups(r),
         *_names_at_ranks(r, colours(a)),
     )
-    rows = (len(r.mean) + 1) // 2 + len(r.groups) + 3
-    return Chart("ranks", "Mean ranks, 1 is best", "", "", series, bare=True, rows=rows)
+    lines = (len(r.mean) + 1) // 2 + len(r.groups) + 3
+    return Chart("ranks", "Mean ranks, 1 is best", "", "", series, bare=True, lines=lines)
 
 
 def _axis_of_ranks(count: int) -> Iterator[Series]:
@@ -239,8 +239,8 @@ def _names_at_ranks(r: Ranks, colour: dict[str, int]) -> Iterator[Series]:
     room = 0.3 * len(names)  # for the names to stand clear of the best and of the worst
     top = -_BETWEEN_BARS * (len(r.groups) + 1)
     for i, name in enumerate(names):
-        left, at = i < (len(names) + 1) // 2, r.mean[name]
+        left, rank = i < (len(names) + 1) // 2, r.mean[name]
         depth = top - _BETWEEN_NAMES * (i + 1 if left else len(names) - i)
         edge = 1.0 - room if left else last + room
-        yield Series(name, [at, at, edge], [0, depth, depth], "line", colour=colour[name])
-        yield Series(f"{name} {at:.2f}", [edge], [depth], "label", align="left" if left else "right")
+        yield Series(name, [rank, rank, edge], [0, depth, depth], "line", colour=colour[name])
+        yield Series(f"{name} {rank:.2f}", [edge], [depth], "label", align="left" if left else "right")

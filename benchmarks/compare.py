@@ -12,32 +12,34 @@ from pathlib import Path
 
 from . import wording as say
 from .analysis import ratio, results_of
-from .blocks import Key, key_of, mean_of, named, paired_gain, where
+from .blocks import BlockId, block_id_of, mean_of, named, paired_gain, where
 from .results import Record, came_through
 from .scores import metric_named
 from .statistics import Interval
 from .tables import Table, versions
 
-Final = dict[tuple[Key, str], list[Record]]
+Final = dict[tuple[BlockId, str], list[Record]]
 
 
 def compare(a: Path, b: Path) -> str:
     """Markdown, of results in directories `a` and `b`. Raises `GraftaxError` where one has none."""
     all_a, all_b = (results_of(folder) for folder in (a, b))
     of_a, of_b = _finals(all_a), _finals(all_b)
-    shared = [cell for cell in of_a if cell in of_b]
-    gains = {cell: paired_gain(of_b[cell], of_a[cell], b, a) for cell in shared}
-    keys = [key for key, _ in [*of_a, *of_b]]
+    shared = [one for one in of_a if one in of_b]
+    gains = {one: paired_gain(of_b[one], of_a[one], b, a) for one in shared}
+    block_ids = [block_id for block_id, _ in [*of_a, *of_b]]
     parts = [f"A: {a}  \nB: {b}", _verdict(gains), *_differences(all_a, all_b)]
     if shared:
-        rows = tuple(_row(cell, of_a[cell], of_b[cell], gains[cell], keys) for cell in shared)
+        lines = tuple(_line(one, of_a[one], of_b[one], gains[one], block_ids) for one in shared)
         note = (
             "Gains are B's over A's, in points, positive where B is better. Step time: A's over B's, above 1 where B is faster."
         )
         columns = ("task", "method", "A", "B", "B gains, points", "step time")
-        parts.append(Table("In both", columns, rows, note).markdown())
+        parts.append(Table("In both", columns, lines, note).markdown())
     for name, mine, other in (("A", of_a, of_b), ("B", of_b, of_a)):
-        if only := [f"{method} on {where(key, keys)}" for key, method in mine if (key, method) not in other]:
+        if only := [
+            f"{method} on {where(block_id, block_ids)}" for block_id, method in mine if (block_id, method) not in other
+        ]:
             parts.append(f"Only in {name}: {'; '.join(only)}.")
     return "\n\n".join(parts) + "\n"
 
@@ -46,21 +48,27 @@ def _finals(records: Sequence[Record]) -> Final:
     found: Final = {}
     for record in records:
         if record.stage == "final" and came_through(record):
-            found.setdefault((key_of(record), named(record)), []).append(record)
+            found.setdefault((block_id_of(record), named(record)), []).append(record)
     return found
 
 
-def _row(
-    cell: tuple[Key, str], mine: list[Record], other: list[Record], gain: Interval | None, keys: Sequence[Key]
+def _line(
+    result: tuple[BlockId, str], mine: list[Record], other: list[Record], gain: Interval | None, block_ids: Sequence[BlockId]
 ) -> tuple[str, ...]:
     unit = say.unit(metric_named(mine[0].metric))
     values = [f"{unit * (mean_of(records, 'value') or 0.0):.2f}" for records in (mine, other)]
     steps = ratio(mean_of(mine, "step_seconds"), mean_of(other, "step_seconds"))
     busy = any(record.busy for record in (*mine, *other))
-    return where(cell[0], keys), cell[1], *values, say.gain(gain), say.times(steps) + (" (busy)" if busy and steps else "")
+    return (
+        where(result[0], block_ids),
+        result[1],
+        *values,
+        say.gain(gain),
+        say.times(steps) + (" (busy)" if busy and steps else ""),
+    )
 
 
-def _verdict(gains: dict[tuple[Key, str], Interval | None]) -> str:
+def _verdict(gains: dict[tuple[BlockId, str], Interval | None]) -> str:
     tested = [gain for gain in gains.values() if gain is not None]
     if not gains:
         return "Nothing was measured in both."

@@ -26,7 +26,7 @@ _PAGE = "#010203"  # stands in a drawing for the colour of the page's text
 _MARKS = "osD^"
 _WIDTHS = {"svg": 4.9, "png": 7.0}  # inches
 _CLEAR = 5  # pixels around a point that no name covers
-#: Where a point's name may be, the best place first: points from it, and which part of the name is there.
+#: Where a point's name may be, the best first: points from it, and which part of the name is there.
 _BESIDE: tuple[tuple[tuple[int, int], Any, Any], ...] = (
     ((0, 5), "center", "bottom"),
     ((0, -5), "center", "top"),
@@ -40,7 +40,7 @@ _BESIDE: tuple[tuple[tuple[int, int], Any, Any], ...] = (
 
 
 def figure(chart: Chart) -> str:
-    """An `<svg>` for a page; as wide as its place there."""
+    """An `<svg>` for a page; as wide as its room there."""
     drawn = _drawn(chart, "svg").decode()
     drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
     drawn = re.sub(
@@ -59,19 +59,19 @@ def picture(chart: Chart) -> bytes:
     return _drawn(chart, "png")
 
 
-def _drawn(chart: Chart, kind: str) -> bytes:
+def _drawn(chart: Chart, file_format: str) -> bytes:
     try:
         import matplotlib
         from matplotlib.figure import Figure as Page
         from matplotlib.ticker import NullLocator
     except ImportError as error:
         raise GraftaxError("the report needs matplotlib; pip install 'graftax[bench]'.") from error
-    ink = _PAGE if kind == "svg" else "black"
+    ink = _PAGE if file_format == "svg" else "black"
     coloured = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
     style: Any = {"text.parse_math": False, "font.size": 9, **coloured}
     style |= {"svg.fonttype": "none", "svg.hashsalt": chart.title, "font.sans-serif": ["DejaVu Sans"]}
     with matplotlib.rc_context(rc=style):
-        page = Page(figsize=(_WIDTHS[kind], _height(chart)), layout="constrained")
+        page = Page(figsize=(_WIDTHS[file_format], _height(chart)), layout="constrained")
         axes = page.add_subplot()
         axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
         axes.spines[["top", "right"]].set_visible(False)
@@ -82,29 +82,29 @@ def _drawn(chart: Chart, kind: str) -> bytes:
             axes.xaxis.set_minor_locator(NullLocator())
         if chart.bare:
             axes.axis("off")
-        bars = [series for series in chart.series if series.kind == "bars"]
+        bars = [series for series in chart.series if series.drawn_as == "bars"]
         for series in chart.series:
-            if series.kind == "bars":
+            if series.drawn_as == "bars":
                 _bars(axes, series, bars.index(series), len(bars))
             else:
                 _plot(axes, chart, series)
         if _legend(chart):
-            page.legend(loc="outside lower center", ncols=_columns(chart, _WIDTHS[kind]), frameon=False)
-        if named := [series for series in chart.series if series.kind == "points" and not isinstance(series.y[0], str)]:
+            page.legend(loc="outside lower center", ncols=_columns(chart, _WIDTHS[file_format]), frameon=False)
+        if named := [series for series in chart.series if series.drawn_as == "points" and not isinstance(series.y[0], str)]:
             page.draw_without_rendering()  # so that it is known where the points will be
             _name_points(axes, named)
         out = BytesIO()
-        page.savefig(out, format=kind, dpi=200, transparent=kind == "svg")
+        page.savefig(out, format=file_format, dpi=200, transparent=file_format == "svg")
     return out.getvalue()
 
 
 def _height(chart: Chart) -> float:
     """In inches."""
-    return 3.6 if chart.rows is None else 1.1 + 0.28 * max(chart.rows, 3)
+    return 3.6 if chart.lines is None else 1.1 + 0.28 * max(chart.lines, 3)
 
 
 def _legend(chart: Chart) -> bool:
-    return not chart.bare and any(series.kind in ("curve", "bars") for series in chart.series)
+    return not chart.bare and any(series.drawn_as in ("curve", "bars") for series in chart.series)
 
 
 def _columns(chart: Chart, width: float) -> int:
@@ -131,11 +131,11 @@ def _gaps(above: Any, below: Any) -> list[float]:
 
 def _plot(axes: Axes, chart: Chart, series: Series) -> None:
     colour, x, y = _colour(series), list(series.x), list(series.y)
-    if series.kind == "label":
+    if series.drawn_as == "label":
         axes.annotate(series.name, (x[0], y[0]), ha=series.align, va="bottom")
         return
     styles = {"points": ("", _mark(series)), "line": ("-", ""), "curve": ("-", _mark(series))}
-    line, mark = styles[series.kind]
+    line, mark = styles[series.drawn_as]
     errors: dict[str, Any] = {}
     if series.low is not None and series.high is not None:
         middle = series.x if chart.interval == "x" else series.y
@@ -146,15 +146,15 @@ def _plot(axes: Axes, chart: Chart, series: Series) -> None:
 
 
 def _name_points(axes: Axes, points: Sequence[Series]) -> None:
-    """Each point's name beside it: in the axes, and clear of points and of names before it, where there is such a place."""
+    """Each point's name beside it: in the axes, and clear of points and of names before it, where that is possible."""
     from matplotlib.transforms import Bbox
 
     centres = [axes.transData.transform((float(series.x[0]), float(series.y[0]))) for series in points]
     taken = [Bbox.from_bounds(x - _CLEAR, y - _CLEAR, 2 * _CLEAR, 2 * _CLEAR) for x, y in centres]
     for series in points:
         names = [
-            axes.annotate(series.name, (series.x[0], series.y[0]), xytext=at, textcoords="offset points", ha=across, va=upright)
-            for at, across, upright in _BESIDE
+            axes.annotate(series.name, (series.x[0], series.y[0]), xytext=xy, textcoords="offset points", ha=across, va=upright)
+            for xy, across, upright in _BESIDE
         ]
         boxes = [name.get_window_extent() for name in names]
         within = [_holds(axes.bbox, box) for box in boxes]
@@ -171,6 +171,6 @@ def _holds(outer: Any, inner: Any) -> bool:
 
 def _bars(axes: Axes, series: Series, which: int, of: int) -> None:
     """One of several bars beside one another at each method."""
-    places = [i + (which - (of - 1) / 2) * 0.8 / of for i in range(len(series.y))]
-    axes.barh(places, [float(v) for v in series.x], height=0.8 / of, color=_colour(series), label=series.name)
+    heights = [i + (which - (of - 1) / 2) * 0.8 / of for i in range(len(series.y))]
+    axes.barh(heights, [float(v) for v in series.x], height=0.8 / of, color=_colour(series), label=series.name)
     axes.set_yticks(range(len(series.y)), [str(name) for name in series.y])

@@ -84,10 +84,10 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskExamples:
 def _cut(examples: Examples, share: float) -> tuple[Examples, Examples]:
     """A file of plain text in two, at the end of a line."""
     (text,) = examples.fields["text"]
-    at = text.find("\n", int(len(text) * (1 - share))) + 1
-    if not 0 < at < len(text):
+    cut = text.find("\n", int(len(text) * (1 - share))) + 1
+    if not 0 < cut < len(text):
         raise GraftaxError(f"{examples.source}: the text has too few lines to hold {share:g} of it out.")
-    return examples.with_fields(text=(text[:at],)), examples.with_fields(text=(text[at:],))
+    return examples.with_fields(text=(text[:cut],)), examples.with_fields(text=(text[cut:],))
 
 
 def _some(examples: Examples, most: int) -> Examples:

@@ -5,8 +5,8 @@ a training: the fresh adapter itself, in the peer's own file format; token ids; 
 each step. What is left to it is the model, the gradient and AdamW. Without dropout both sides then end at the same
 weights, to rounding, and what remains to be compared is time and memory.
 
-Three things are the peer's own, because its users would not do otherwise: a text has a row of its own, padded to the longest
-of its batch; torch chooses the threads; the random bits of an adapter's dropout are torch's.
+Three things are the peer's own, because its users would not do otherwise: a text has a batch row of its own, padded to the
+longest of its batch; torch chooses the threads; the random bits of an adapter's dropout are torch's.
 
 The peer lives in another Python, since the libraries want each their own transformers: `python`, or what the environment
 variable GRAFTAX_PEER_PEFT or GRAFTAX_PEER_ADAPTERS names, or this one where it has the library. One process trains one cell;
@@ -51,7 +51,7 @@ _ADAMW_ALONE = ("optimizer", "preconditioned", "lora_plus", "layer_decay", "unfr
 class PeerResult:
     """What a peer made of a cell."""
 
-    logits: np.ndarray  # of the test rows, in their order: [rows, classes] float32
+    logits: np.ndarray  # of the test rows, in their order: [test rows, classes] float32
     losses: tuple[float, ...]  # of every step
     step_seconds: tuple[float, ...]  # of every step, its batch laid and its update done
     process_seconds: float  # from the process's start to its end
@@ -177,7 +177,7 @@ def _rows(texts: Prepared, typed: bool) -> dict[str, list[Any]]:
 def _run(library: str, interpreter: str, folder: Path) -> float:
     """The peer's process; its seconds. Without PYTHONPATH: what it names is for this Python."""
     script = Path(__file__).with_name("peer_scripts") / f"with_{library}.py"
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     begun = time.perf_counter()
     try:
         done = subprocess.run(

@@ -87,7 +87,7 @@ def sections(a: Analysis) -> list[Section]:
     methods, folded = len(a.methods), []
     for block in a.compared:
         if len(block.methods) > 1 and len(a.compared) > 1:
-            folded.append(tables.pair_table(f"Pairs on {where(block.key, a.keys)}", block.differences))
+            folded.append(tables.pair_table(f"Pairs on {where(block.id, a.block_ids)}", block.differences))
     apart = Section("What can be told apart", (wording.told_apart(), _ranks(a)))
     if methods > 1:
         matrix = tables.matrix("All pairs over all tasks", a.methods, a.pairs)
@@ -120,7 +120,7 @@ def _ranks(a: Analysis) -> str:
     r = a.ranks
     if r.why_not is not None or r.critical is None or r.p is None:
         return f"No critical difference: {r.why_not}."
-    said = f"Friedman's test over {wording.places(a)}: chi-square {r.friedman:.2f}, p {wording.p_value(r.p)}. "
+    said = f"Friedman's test over {wording.compared_on(a)}: chi-square {r.friedman:.2f}, p {wording.p_value(r.p)}. "
     said += f"Mean ranks less than {r.critical:.2f} apart are not told apart"
     groups = "; ".join(wording.listed(group) for group in r.groups)
     return f"{said}: {groups}." if groups else f"{said}; here all are further apart."
@@ -138,11 +138,11 @@ def _costs(a: Analysis) -> tuple[str, ...]:
 
 
 def _named(content: list[Section]) -> list[tuple[str, Chart]]:
-    """File names of the plots: charts of one kind are numbered."""
+    """File names of the plots: charts of one name are numbered."""
     shown = [chart for section in content for chart in section.charts]
-    kinds = [chart.name for chart in shown]
+    names = [chart.name for chart in shown]
     return [
-        (f"{c.name}.png" if kinds.count(c.name) == 1 else f"{c.name}-{kinds[:i].count(c.name) + 1}.png", c)
+        (f"{c.name}.png" if names.count(c.name) == 1 else f"{c.name}-{names[:i].count(c.name) + 1}.png", c)
         for i, c in enumerate(shown)
     ]
 
@@ -164,7 +164,9 @@ def _within_room(content: list[Section]) -> list[Section]:
         tables = []
         for table in section.tables:
             room -= table.size if table.folded else 0
-            left_out = dataclasses.replace(table, columns=(), rows=(), note="It is in report.md; this page has no room for it.")
+            left_out = dataclasses.replace(
+                table, columns=(), lines=(), note="It is in report.md; this page has no room for it."
+            )
             tables.append(left_out if table.folded and room < 0 else table)
         sections.append(dataclasses.replace(section, tables=tuple(tables)))
     return sections
@@ -185,10 +187,10 @@ def _write_parquet(file: Path, records: list[Record]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    rows = [
+    facts = [
         {name: json.dumps(value) if isinstance(value, dict) else value for name, value in dataclasses.asdict(record).items()}
         for record in records
     ]
     out = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_pylist(rows), out)
+    parquet.write_table(pyarrow.Table.from_pylist(facts), out)
     disk.write_bytes(file, out.getvalue())

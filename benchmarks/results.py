@@ -213,6 +213,6 @@ class Predictions:
             if array.shape not in shapes or not array.size:
                 raise ValueError(f"{name} has shape {array.shape}")
             if array.dtype.kind != _KINDS[name] or not np.isfinite(array).all():
-                raise ValueError(f"{name} is no array of numbers of its kind")
+                raise ValueError(f"{name} is no array of numbers of its type")
             if name in _CLASSES and not 0 <= array.min() <= array.max() < _MOST_CLASSES:
                 raise ValueError(f"{name} has numbers that are no classes")

@@ -52,7 +52,7 @@ from .suite import NEAREST_MEAN, Suite, backbone_name
 from .trainer import Outcome, Trainer
 
 _GENERAL_ROWS = 20  # of each class of the general task, for its mean
-Key = tuple[str, int | None]  # task and size
+TaskSize = tuple[str, int | None]  # task and size
 _SPLITS: dict[Stage, str] = {"search": "val", "final": "test"}  # what the cells of a stage are measured on
 PACKAGES = ("jax", "flax", "optax", "transformers", "numpy")
 
@@ -167,7 +167,7 @@ class Bench:
         self._prepared: dict[tuple[str, str], Prepared] = {}
         self._test_features: dict[str, np.ndarray] = {}  # of the backbone alone, by task
 
-    def method(self, label: str, pairs: Sequence[Key]) -> None:
+    def method(self, label: str, pairs: Sequence[TaskSize]) -> None:
         """Search and final cells of one method."""
         began, known, rounds = time.monotonic(), len(self.records), 0
         while cells := self._next_round(label, pairs):
@@ -182,7 +182,7 @@ class Bench:
                 shutil.rmtree(self.trainer.folder / cell.id, ignore_errors=True)
         self.clock.method_done(time.monotonic() - began, len(self.records) > known)
 
-    def _next_round(self, label: str, pairs: Sequence[Key]) -> list[Cell]:
+    def _next_round(self, label: str, pairs: Sequence[TaskSize]) -> list[Cell]:
         """What a method's searches want next, on all tasks; none where all are over."""
         return [
             Cell(self.name, task, label, size, *setting, 0, stage="search")
@@ -190,7 +190,7 @@ class Bench:
             for setting in self._search(label, (task, size)).wanted(self._tried(label, (task, size)))
         ]
 
-    def _final(self, label: str, pairs: Sequence[Key]) -> list[Cell]:
+    def _final(self, label: str, pairs: Sequence[TaskSize]) -> list[Cell]:
         """A cell for every seed at what each search found."""
         cells: list[Cell] = []
         for task, size in pairs:
@@ -199,11 +199,11 @@ class Bench:
                 cells += [Cell(self.name, task, label, size, *found.setting, seed) for seed in range(self.suite.seeds)]
         return cells
 
-    def _search(self, label: str, pair: Key) -> Search:
+    def _search(self, label: str, pair: TaskSize) -> Search:
         examples = self.tasks[pair[0]].draw("search", pair[1], 0)
         return self.suite.search(self.suite.trained(pair[0])[label], len(examples))
 
-    def _tried(self, label: str, pair: Key) -> Tried:
+    def _tried(self, label: str, pair: TaskSize) -> Tried:
         """The search's records so far."""
         where = ("search", self.name, label, *pair)
         return {
@@ -217,18 +217,18 @@ class Bench:
         missing = [cell for cell in cells if cell not in self.records]
         if missing:
             self.clock.tell(what, len(missing))
-        for kind in dict.fromkeys(self.tasks[cell.task].spec.kind for cell in missing):
-            of_kind = [cell for cell in missing if self.tasks[cell.task].spec.kind == kind]
-            outcomes = self.trainer.train(of_kind, self.suite.pack_size)
-            if of_kind[0].stage == "final" and self.suite.interference:
-                self.packed.train([cell for cell in of_kind if self.trainer.has(cell)], self.suite.seeds)
+        for task in dict.fromkeys(self.tasks[cell.task].spec.kind for cell in missing):
+            of_task = [cell for cell in missing if self.tasks[cell.task].spec.kind == task]
+            outcomes = self.trainer.train(of_task, self.suite.pack_size)
+            if of_task[0].stage == "final" and self.suite.interference:
+                self.packed.train([cell for cell in of_task if self.trainer.has(cell)], self.suite.seeds)
             for cell, outcome in outcomes.items():
                 self._keep(self._record(cell, outcome))
             shutil.rmtree(self.packed.folder, ignore_errors=True)
 
     # -- the baseline, and peers ----------------------------------------------------------------------------------------
 
-    def nearest_means(self, pairs: Sequence[Key]) -> None:
+    def nearest_means(self, pairs: Sequence[TaskSize]) -> None:
         """The baseline for which nothing is trained, on the final rows of every classification task."""
         if not self.backbone.family.head.modules:  # it classifies nothing
             return
@@ -340,8 +340,8 @@ class Bench:
 
     # -- examples -------------------------------------------------------------------------------------------------------
 
-    def _encoded(self, kind: str, examples: Examples, labels: Sequence[str]) -> Prepared:
-        return task_named(kind).prepare(examples, labels, self.backbone.processor, self.suite.max_length, truncate=True)
+    def _encoded(self, task: str, examples: Examples, labels: Sequence[str]) -> Prepared:
+        return task_named(task).prepare(examples, labels, self.backbone.processor, self.suite.max_length, truncate=True)
 
     def _prepared_of(self, name: str, split: str, labels: Sequence[str]) -> Prepared:
         """Validation or test rows, tokenized once."""
@@ -375,8 +375,8 @@ class Bench:
         return self._encoded("classify", known, names), self._encoded("classify", asked, names)
 
 
-def _numbers_in(adapter: Adapter, key: str) -> int:
-    return sum(leaf.size for trainable, _ in adapter.states[key].values() for leaf in trainable.values())
+def _numbers_in(adapter: Adapter, method_key: str) -> int:
+    return sum(leaf.size for trainable, _ in adapter.states[method_key].values() for leaf in trainable.values())
 
 
 def commit() -> str:

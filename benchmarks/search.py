@@ -111,8 +111,8 @@ class Search:
 
     def _beside(self, setting: Setting, step: int) -> Setting | None:
         """The neighbour with the next lower (-1) or higher (1) rate; None beyond the bounds."""
-        at = self.rates.index(setting.lr) + step
-        return setting._replace(lr=self.rates[at]) if 0 <= at < len(self.rates) else None
+        index = self.rates.index(setting.lr) + step
+        return setting._replace(lr=self.rates[index]) if 0 <= index < len(self.rates) else None
 
 
 def _going_on(rate: float, ratio: float, count: int) -> list[float]:

@@ -19,7 +19,7 @@ points, in 86%.
 
 Two methods are compared by their gain in the same replicates. p is twice the share of replicates in which the gain has the
 other sign (Efron and Tibshirani 1993, section 15.4), so it is under 0.05 where the interval leaves out zero. Approximate
-randomisation would shuffle answers between the two methods and has no place for seeds. Over several tasks the gains are
+randomisation would shuffle answers between the two methods and has no room for seeds. Over several tasks the gains are
 averaged. All pairs that are looked at together are adjusted by Holm's procedure (1979, Scandinavian Journal of Statistics
 6:65).
 
@@ -120,13 +120,13 @@ class Resampled:
         values = np.full((len(methods), len(seeds)), np.nan)
         drawn = np.full((replicates, len(methods), len(seeds)), np.nan)
         where = {(m, s): (methods.index(m), seeds.index(s)) for m, s in runs}
-        for key, (i, j) in where.items():
-            values[i, j] = metric(runs[key])[0]
+        for run, (i, j) in where.items():
+            values[i, j] = metric(runs[run])[0]
         examples = {len(predictions.top) for predictions in runs.values()}
         assert len(examples) <= 1, "runs on different examples cannot be paired"
-        for rows, weights in _weights(max(examples), replicates, generator) if examples else ():
-            for key, (i, j) in where.items():
-                drawn[rows, i, j] = metric(runs[key], weights)
+        for some, weights in _weights(max(examples), replicates, generator) if examples else ():
+            for run, (i, j) in where.items():
+                drawn[some, i, j] = metric(runs[run], weights)
         return cls(metric, methods, values, drawn, draws)
 
     def value(self, method: str) -> Interval:
@@ -160,12 +160,12 @@ class Resampled:
 
 
 def _weights(n: int, replicates: int, generator: np.random.Generator) -> Iterator[tuple[slice, np.ndarray]]:
-    """How often each of n examples is drawn, `[rows, n]`, for some replicates after the others."""
+    """How often each of n examples is drawn, `[replicates, n]`, for some replicates after the others."""
     step = max(1, _CHUNK // n)
     for start in range(0, replicates, step):
-        rows = min(step, replicates - start)
-        drawn = generator.integers(n, size=(rows, n)) + np.arange(rows)[:, None] * n
-        yield slice(start, start + rows), np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(float)
+        count = min(step, replicates - start)
+        drawn = generator.integers(n, size=(count, n)) + np.arange(count)[:, None] * n
+        yield slice(start, start + count), np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n).astype(float)
 
 
 def pairs(methods: Sequence[str], tasks: Sequence[Resampled]) -> list[Difference]:

@@ -74,12 +74,12 @@ class TaskSpec:
     train: str
     test: str | Share = 0.25  # a file, or a share of the training rows
     val: str | Share = 0.2
-    kind: str = "classify"
-    metric: str | None = None  # of `benchmarks/scores.py`; None: the kind's own
+    kind: str = "classify"  # the name of a graftax task
+    metric: str | None = None  # of `benchmarks/scores.py`; None: the usual one of `kind`
     text: str = "text"
     pair: str | None = None
     label: str = "label"
-    prompt: str = "prompt"  # of kinds sft and seq2seq
+    prompt: str = "prompt"  # of sft and seq2seq
     completion: str = "completion"
     backbones: tuple[str, ...] = ()  # of the suite's only these, by the last part of their name; empty: all
     val_rows: Some = 500  # at most
@@ -308,9 +308,9 @@ def load_suite(name: str) -> Suite:
     return suite
 
 
-def _tables(content: Mapping[str, Any], key: str, path: Path) -> dict[str, dict[str, Any]]:
+def _tables(content: Mapping[str, Any], name: str, path: Path) -> dict[str, dict[str, Any]]:
     """The tables [tasks.NAME] or [methods.NAME]."""
-    found = content.get(key)
+    found = content.get(name)
     if not isinstance(found, dict) or not found or not all(isinstance(table, dict) for table in found.values()):
-        raise GraftaxError(f"{path}: it needs tables [{key}.NAME].")
+        raise GraftaxError(f"{path}: it needs tables [{name}.NAME].")
     return found

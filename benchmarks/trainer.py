@@ -45,7 +45,7 @@ class Trainer:
         self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
 
     def train(self, cells: Sequence[Cell], pack_size: int | None) -> dict[Cell, Outcome]:
-        """Train those cells of one method and kind of task whose adapters are not there; an unfinished run of them goes on."""
+        """Train those cells, of one method and one task of graftax's, whose adapters are missing; an unfinished run goes on."""
         unfinished = self.folder / ".run" / "run.json"
         begun = Begun.read(unfinished).jobs if unfinished.is_file() else []
         todo = [cell for cell in cells if cell.id in begun or not self.has(cell)]
@@ -108,14 +108,14 @@ class Trainer:
 
     def step_cost(self, cell: Cell) -> StepCost:
         """Of the first seed's job: other seeds draw other rows, of nearly the same lengths."""
-        key = cell.stage, cell.method, cell.task, cell.size
-        if key not in self._costs:
+        costed = cell.stage, cell.method, cell.task, cell.size
+        if costed not in self._costs:
             task, job = task_named(self.tasks[cell.task].spec.kind), self.job(replace(cell, seed=0, epochs=1))
             cost = step_cost(self.backbone, task, job)
             layout = Layout.of([job.adapter], self.backbone.sites, bucket=True)
             first = self._compiling.setdefault((layout, task.name, job.shape), cost.compile_seconds)
-            self._costs[key] = replace(cost, compile_seconds=first)
-        return self._costs[key]
+            self._costs[costed] = replace(cost, compile_seconds=first)
+        return self._costs[costed]
 
     def steps(self, cell: Cell) -> tuple[int, int]:
         """Training rows and steps of a cell."""

@@ -89,13 +89,13 @@ def answer(analysis: Analysis) -> list[str]:
     elif not analysis.methods:
         lines.append("No method came through on every task, so none can be recommended over all of them.")
     elif len(blocks) > 1:
-        lines.append(f"Over {places(analysis)}, no method can be recommended: {_doubts(analysis, analysis.methods)}.")
+        lines.append(f"Over {compared_on(analysis)}, no method can be recommended: {_doubts(analysis, analysis.methods)}.")
     for block in blocks:
         if (best := analysis.recommend(block)) is not None:
             lines.append(_on(analysis, block, best))
         else:
-            place = where(block.key, analysis.keys)
-            lines.append(f"On {place}, no method can be recommended: {_doubts(analysis, block.methods, block)}.")
+            there = where(block.id, analysis.block_ids)
+            lines.append(f"On {there}, no method can be recommended: {_doubts(analysis, block.methods, block)}.")
     return lines
 
 
@@ -114,13 +114,13 @@ def _over_all(analysis: Analysis, found: Recommendation) -> str:
         {m: analysis.cost(m, "parameters") for m in analysis.methods},
         {m: None if analysis.busy(m) else analysis.cost(m, "seconds") for m in analysis.methods},
     )
-    return _verdict(f"Over {places(analysis)}", how, found, len(analysis.methods), *costs)
+    return _verdict(f"Over {compared_on(analysis)}", how, found, len(analysis.methods), *costs)
 
 
-def places(analysis: Analysis) -> str:
+def compared_on(analysis: Analysis) -> str:
     """`4 tasks`, or what else the blocks are."""
     blocks = analysis.compared
-    tasks = len({block.key[1] for block in blocks})
+    tasks = len({block.id.task for block in blocks})
     return f"{tasks} tasks" if tasks == len(blocks) else f"{len(blocks)} settings (task, size and backbone)"
 
 
@@ -131,21 +131,21 @@ def _on(analysis: Analysis, block: Block, found: Recommendation) -> str:
         {e.name: e.mean("parameters") for e in entries},
         {e.name: None if e.busy else e.mean("seconds") for e in entries},
     )
-    return _verdict(f"On {where(block.key, analysis.keys)}", how, found, len(block.methods), *costs)
+    return _verdict(f"On {where(block.id, analysis.block_ids)}", how, found, len(block.methods), *costs)
 
 
 def _verdict(
-    place: str,
+    there: str,
     how: str,
     found: Recommendation,
     methods: int,
     parameters: dict[str, float | None],
     duration: dict[str, float | None],
 ) -> str:
-    said = f"{place}, {found.best} is best: {how}."
+    said = f"{there}, {found.best} is best: {how}."
     if found.passed_over:
         better = ", ".join(f"{method} ({why})" for method, why in found.passed_over.items())
-        said = f"{place}, {found.best} is best of those that can be recommended: {how}."
+        said = f"{there}, {found.best} is best of those that can be recommended: {how}."
         said += f" No recommendation, but a better value: {better}."
     if len(found.candidates) == 1:
         return f"{said} {'It is the only method' if methods == 1 else 'No other can be recommended'}."
@@ -167,37 +167,37 @@ def _verdict(
 def caveats(analysis: Analysis) -> list[str]:
     """What weakens the answer: searches that were ended, methods below the baseline, single seeds, what is missing."""
     said = []
-    keys = analysis.keys
+    block_ids = analysis.block_ids
     ended: dict[str, list[str]] = {}
     below: dict[str, list[str]] = {}
     for block in analysis.blocks:
         yardstick = block.value(NEAREST_MEAN)
         for entry in (e for e in block.entries if e.library == "graftax" and e.runs):
             for doubt in entry.doubts:
-                ended.setdefault(f"{entry.name}: {doubt}", []).append(where(block.key, keys))
+                ended.setdefault(f"{entry.name}: {doubt}", []).append(where(block.id, block_ids))
             value = block.value(entry.name)
             if yardstick and value and block.metric.better * (value.value - yardstick.value) < 0:
-                below.setdefault(entry.name, []).append(where(block.key, keys))
-    for what, places in ended.items():
-        said.append(f"The search ended before it was settled ({what}, on {listed(places)}): let it go on (doublings, widen).")
+                below.setdefault(entry.name, []).append(where(block.id, block_ids))
+    for what, on in ended.items():
+        said.append(f"The search ended before it was settled ({what}, on {listed(on)}): let it go on (doublings, widen).")
     if below:
-        lost = "; ".join(f"{method} on {listed(places)}" for method, places in below.items())
+        lost = "; ".join(f"{method} on {listed(on)}" for method, on in below.items())
         said.append(f"Below {NEAREST_MEAN}, which trains nothing: {lost}.")
     if busy := [e.name for e in {e.name: e for b in analysis.blocks for e in b.entries if e.busy}.values()]:
         said.append(f"Times of {listed(busy)} were taken while other processes used the cores, or may have been.")
-    if single := [where(b.key, keys) for b in analysis.compared if b.resampled.values.shape[1] == 1]:
+    if single := [where(b.id, block_ids) for b in analysis.compared if b.resampled.values.shape[1] == 1]:
         said.append(f"One seed only on {listed(single)}: intervals and tests there are of the test examples alone.")
-    if few := [where(b.key, keys) for b in analysis.compared if b.resampled.values.shape[1] in (2, 3)]:
+    if few := [where(b.id, block_ids) for b in analysis.compared if b.resampled.values.shape[1] in (2, 3)]:
         said.append(f"Two or three seeds on {listed(few)}: where seeds differ much, intervals are too narrow.")
     for block in analysis.compared:
         most = max(len(e.runs) for e in block.entries if e.name in block.methods)
         if fewer := [f"{e.name} ({len(e.runs)})" for e in block.entries if e.name in block.methods and len(e.runs) < most]:
             said.append(
-                f"Fewer seeds than the {most} of others on {where(block.key, keys)}: {listed(fewer)}; pairs share seeds."
+                f"Fewer seeds than the {most} of others on {where(block.id, block_ids)}: {listed(fewer)}; pairs share seeds."
             )
     for method, reason in analysis.left_out.items():
         said.append(f"{method} is in no comparison over tasks: {reason}.")
-    if silent := [where(b.key, keys) for b in analysis.blocks if not b.methods]:
+    if silent := [where(b.id, block_ids) for b in analysis.blocks if not b.methods]:
         said.append(f"No method came through on {listed(silent)}; it is in no comparison.")
     for what, field in (("commits", "commit"), ("devices", "device")):
         if len(several := sorted({getattr(r, field) for r in analysis.records} - {""})) > 1:

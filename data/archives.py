@@ -27,12 +27,12 @@ _USUAL = {"x": "image", "y": "label", "images": "image", "labels": "label"}  # n
 _CLASSES = "classes"  # the array of their names
 
 
-def archive_of(place: Path) -> tuple[Path, str]:
+def archive_of(path: Path) -> tuple[Path, str]:
     """The archive and the split that `FILE.npz:SPLIT` names; a file as it is, and no split, where there is none such."""
-    name, _, split = place.name.rpartition(":")
-    if Path(name).suffix.lower() == ".npz" and not place.exists():
-        return place.with_name(name), split
-    return place, ""
+    name, _, split = path.name.rpartition(":")
+    if Path(name).suffix.lower() == ".npz" and not path.exists():
+        return path.with_name(name), split
+    return path, ""
 
 
 def read_archive(path: Path, split: str = "") -> tuple[list[dict[str, Any]], dict[str, tuple[str, ...]]]:
@@ -56,7 +56,7 @@ def read_archive(path: Path, split: str = "") -> tuple[list[dict[str, Any]], dic
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
         raise GraftaxError(f"{path}: its arrays have unlike numbers of rows: {said}.")
-    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     return rows, {"label": classes} if classes else {}
 
 

@@ -26,7 +26,7 @@ class Shape(NamedTuple):
     """Of a batch: `items` at most, in an array of `[rows, length]`."""
 
     items: int
-    rows: int
+    rows: int  # batch rows
     length: int = 1  # positions of a batch row; of items without a length 1
     shared: bool = True  # whether items may share a batch row; else item i is batch row i
     together: int = 1  # items of an example: one batch has all of them, behind one another
@@ -77,11 +77,11 @@ def place(lengths: Sequence[int], width: int) -> list[tuple[int, int]]:
     used: list[int] = []
     places = [(0, 0)] * len(lengths)
     for i in _longest_first(lengths):
-        row = _first_fit(used, lengths[i], width)
-        if row == len(used):
+        batch_row = _first_fit(used, lengths[i], width)
+        if batch_row == len(used):
             used.append(0)
-        places[i] = (row, used[row])
-        used[row] += lengths[i]
+        places[i] = (batch_row, used[batch_row])
+        used[batch_row] += lengths[i]
     return places
 
 
@@ -91,7 +91,7 @@ def _longest_first(lengths: Sequence[int]) -> list[int]:
 
 def _first_fit(used: Sequence[int], length: int, width: int) -> int:
     """The first batch row with room for an item; the number of batch rows where none has."""
-    return next((row for row, taken in enumerate(used) if taken + length <= width), len(used))
+    return next((batch_row for batch_row, taken in enumerate(used) if taken + length <= width), len(used))
 
 
 def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> list[Planned]:
@@ -112,12 +112,12 @@ def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
     batches: list[dict[int, tuple[int, int]]] = []
     used: list[int] = []
     for i in order:
-        row = _first_fit(used, whole[i], shape.length)
-        if row == len(used) or len(batches[-1]) == most:
+        batch_row = _first_fit(used, whole[i], shape.length)
+        if batch_row == len(used) or len(batches[-1]) == most:
             batches.append({})
-            used, row = [0] * shape.rows, 0
-        batches[-1][i] = (row, used[row])
-        used[row] += whole[i]
+            used, batch_row = [0] * shape.rows, 0
+        batches[-1][i] = (batch_row, used[batch_row])
+        used[batch_row] += whole[i]
     return [_laid([*batch], [*batch.values()], lengths, shape) for batch in batches]
 
 
@@ -128,15 +128,15 @@ def _items_of(examples: Sequence[int], together: int) -> list[int]:
 def _alone(examples: Sequence[int], shape: Shape) -> Planned:
     """A batch with a batch row for every item."""
     items = _items_of(examples, shape.together)
-    return Planned(tuple(items), tuple((row, 0) for row in range(len(items))))
+    return Planned(tuple(items), tuple((batch_row, 0) for batch_row in range(len(items))))
 
 
 def _laid(examples: Sequence[int], places: Sequence[tuple[int, int]], lengths: Sequence[int], shape: Shape) -> Planned:
     """A batch of the items of examples, each example beginning at its place."""
     found = []
-    for i, (row, begin) in zip(examples, places, strict=True):
+    for i, (batch_row, begin) in zip(examples, places, strict=True):
         for item in _items_of([i], shape.together):
-            found.append((row, begin))
+            found.append((batch_row, begin))
             begin += lengths[item]
     return Planned(tuple(_items_of(examples, shape.together)), tuple(found))
 
@@ -149,12 +149,12 @@ def shape_for(lengths: Sequence[int], longest: int, batch_size: int, seed: int, 
     whole = wholes(lengths, together)
     drawn = [[[whole[i] for i in batch] for batch in draw_epoch(whole, batch_size, seed, e)] for e in range(epochs)]
 
-    def rows(width: int) -> int:
-        return _step_up(max(1 + max(row for row, _ in place(batch, width)) for epoch in drawn for batch in epoch))
+    def batch_rows(width: int) -> int:
+        return _step_up(max(1 + max(used for used, _ in place(batch, width)) for epoch in drawn for batch in epoch))
 
     narrow = max(_NARROWEST, 1 << (longest - 1).bit_length())
     items = batch_size * together
-    shapes = [Shape(items, rows(width), width, together=together) for width in (narrow, 2 * narrow)]
+    shapes = [Shape(items, batch_rows(width), width, together=together) for width in (narrow, 2 * narrow)]
     return min(shapes, key=lambda shape: shape.rows * shape.length * (1 + shape.length / _ATTENTION))
 
 

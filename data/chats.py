@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import GraftaxError
-from .values import Unreadable, kind_of, plain, text_of
+from .values import Unreadable, described, plain, text_of
 
 Chat = tuple[dict[str, Any], ...]
 
@@ -15,7 +15,7 @@ def chat_of(value: Any) -> Chat:
     """The messages in a list of them."""
     value = plain(value)
     if not isinstance(value, list | tuple) or not value:
-        raise Unreadable(f"{kind_of(value)} is no list of messages")
+        raise Unreadable(f"{described(value)} is no list of messages")
     return tuple(_message(message) for message in value)
 
 

@@ -92,11 +92,11 @@ def split(examples: Examples, fraction: float, seed: int) -> tuple[list[int], li
         totals: dict[str, int] = {}
         for label in labels:
             totals[label] = totals.get(label, 0) + 1
-        place = np.empty(count)
+        rank = np.empty(count)
         for i in order:
             seen[labels[i]] = seen.get(labels[i], 0) + 1
-            place[i] = (seen[labels[i]] - 0.5) / totals[labels[i]]
-        order = order[np.argsort(place[order], kind="stable")]
+            rank[i] = (seen[labels[i]] - 0.5) / totals[labels[i]]
+        order = order[np.argsort(rank[order], kind="stable")]
     held = max(1, round(count * fraction))
     if held >= count:
         raise GraftaxError(f"{examples.source}: {count} rows are too few to hold {fraction:g} of them out for validation.")

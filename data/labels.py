@@ -1,8 +1,8 @@
 """Which labels are one, what they are called, and in which order their classes stand.
 
-Data may write a label in several ways: `pos` and `pos `; 1, 1.0 and "1" in a data frame, its CSV file, JSON lines. Labels whose
-`key_of` is the same are one. It is called as the data has it, by the shortest spelling; an adapter keeps the names that it was
-trained with, and the rows it is measured on are read in these (`in_words_of`).
+Data may write a label in several ways: `pos` and `pos `; 1, 1.0 and "1" in a data frame, its CSV file, JSON lines. Labels
+whose `normal_form` is the same are one. It is called as the data has it, by the shortest spelling; an adapter keeps the names
+that it was trained with, and the rows it is measured on are read in these (`in_words_of`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0*")  # 007 and 1.50 are names
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
-def key_of(name: str) -> str:
+def normal_form(name: str) -> str:
     """Equal for two spellings of one label."""
     name = name.strip()
     found = _WHOLE.fullmatch(name)
@@ -53,21 +53,21 @@ def in_one_spelling(labels: Any, names: Sequence[str] = ()) -> Any:
         return in_words_of(names, labels)
     chosen: dict[str, str] = {}
     for name in sorted(set(each_name(labels)), key=lambda name: (len(name), name)):
-        chosen.setdefault(key_of(name), name)
-    return renamed(labels, lambda name: chosen[key_of(name)])
+        chosen.setdefault(normal_form(name), name)
+    return renamed(labels, lambda name: chosen[normal_form(name)])
 
 
 def in_words_of(names: Sequence[str], labels: Any) -> Any:
     """Labels as `names` spell them; what is none of them stays as it is."""
-    spelled = {key_of(name): name for name in reversed(names)} | {name: name for name in names}
-    return renamed(labels, lambda name: spelled.get(name) or spelled.get(key_of(name), name))
+    spelled = {normal_form(name): name for name in reversed(names)} | {name: name for name in names}
+    return renamed(labels, lambda name: spelled.get(name) or spelled.get(normal_form(name), name))
 
 
 def refuse_truths_beside_numbers(labels: Sequence[Any], where: str) -> None:
     """An error where some labels are true or false and others are numbers: then true and 1 may be one class, or two."""
-    kinds = [type(plain(label)) for label in labels]
-    if bool in kinds and (numbers := {int, float}.intersection(kinds)):
-        rows = kinds.index(bool) + 1, min(map(kinds.index, numbers)) + 1
+    types = [type(plain(label)) for label in labels]
+    if bool in types and (numbers := {int, float}.intersection(types)):
+        rows = types.index(bool) + 1, min(map(types.index, numbers)) + 1
         raise GraftaxError(f"{where} has true or false in row {rows[0]} and a number in row {rows[1]}; write one of both.")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import GraftaxError
 from ..paths import expect_file
-from .picture_cells import SUFFIXES
+from .picture_values import SUFFIXES
 
 _OF_WINDOWS = frozenset(["thumbs.db", "desktop.ini"])  # which are hidden there
 

@@ -38,7 +38,7 @@ class Prepared:
     """
 
     examples: Examples
-    items: Sequence[Any]  # each an `Item`, of the processor's own kind
+    items: Sequence[Any]  # each an `Item`, of the processor's own class
     labels: Sequence[Any]
     together: int = 1  # items of an example
     owners: Sequence[int] | None = None  # of each item its example, where that does not follow from `together`

@@ -1,7 +1,7 @@
 """Where rows come from: files, folders of pictures, data sets of `datasets`, data frames, plain dicts. All become one dict per
 row.
 
-What the values in them mean is said in `values.py` and `picture_cells.py`, which of them a task wants in `examples.py`.
+What the values in them mean is said in `values.py` and `picture_values.py`, which of them a task wants in `examples.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .values import Unreadable, is_missing, plain
 T = TypeVar("T")
 
 _CSV_LIMIT = threading.Lock()  # the csv module has one limit for the whole process
-_HEAD = 1 << 16  # characters of a file in which its header is
+_BEGINNING = 1 << 16  # characters of a file, among which its header is
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -58,20 +58,20 @@ class Source:
         Raises GraftaxError, which names the row, where `meaning` raises `Unreadable`.
         """
         self.require(column)
-        return tuple(self.cell(i, column, meaning, blank) for i in range(len(self.rows)))
+        return tuple(self.value(i, column, meaning, blank) for i in range(len(self.rows)))
 
     def located(self, column: str, meaning: Callable[..., T]) -> tuple[T, ...]:
         """The same of a meaning that is told where a value stands: the row, for errors, and the folder of relative paths."""
         self.require(column)
         return tuple(
-            self.cell(i, column, partial(meaning, where=self.row_name(i), folder=self.folder)) for i in range(len(self.rows))
+            self.value(i, column, partial(meaning, where=self.row_name(i), folder=self.folder)) for i in range(len(self.rows))
         )
 
     def row_name(self, row: int) -> str:
         """What errors call a row."""
         return f"{self.name}: row {row + 1}"
 
-    def cell(self, row: int, column: str, meaning: Callable[[Any], T], blank: bool = False) -> T:
+    def value(self, row: int, column: str, meaning: Callable[[Any], T], blank: bool = False) -> T:
         """What one value means. An array stays one, for a picture may have a million pixels."""
         value = self.rows[row].get(column)
         if not (isinstance(value, np.ndarray) and value.ndim):
@@ -89,7 +89,7 @@ def source_of(data: Any, called: str = "") -> Source:
 
     `called` names what has no path.
 
-    Raises GraftaxError: nothing of the kind, no rows, a file that cannot be read, two columns of one name.
+    Raises GraftaxError: none of these, no rows, a file that cannot be read, two columns of one name.
     """
     if isinstance(data, str | Path):
         return read_file(checked(data, Location, called or "data"))
@@ -159,7 +159,7 @@ def parse_json_lines(text: str, source: str) -> list[dict[str, Any]]:
 
 def _read_csv(path: Path) -> Source:
     text = read_as_is(path)
-    separator = _separator(text[:_HEAD])
+    separator = _separator(text[:_BEGINNING])
     if separator != ",":
         note(f"{path}: its fields are read as separated by {_SEPARATORS[separator]}.")
     return _separated(text, separator, str(path))
@@ -169,14 +169,14 @@ def _read_tsv(path: Path) -> Source:
     return _separated(read_as_is(path), "\t", str(path))
 
 
-def _separator(head: str) -> str:
+def _separator(beginning: str) -> str:
     """What stands between the fields of a CSV file that begins so: a comma, unless one other sign alone parts its header."""
-    parting = [separator for separator in _SEPARATORS if len(_header(head, separator)) > 1]
+    parting = [separator for separator in _SEPARATORS if len(_header(beginning, separator)) > 1]
     return parting[0] if len(parting) == 1 else ","
 
 
-def _header(head: str, separator: str) -> list[str]:
-    return next(csv.reader(io.StringIO(head, newline=""), delimiter=separator), [])
+def _header(beginning: str, separator: str) -> list[str]:
+    return next(csv.reader(io.StringIO(beginning, newline=""), delimiter=separator), [])
 
 
 def _separated(text: str, separator: str, name: str) -> Source:
@@ -187,8 +187,8 @@ def _separated(text: str, separator: str, name: str) -> Source:
         rows: list[dict[str, Any]] = list(reader)
     for i, row in enumerate(rows):
         if None in row:
-            kind = _SEPARATORS[separator]
-            raise GraftaxError(f"{name}: row {i + 1} has more fields than the header; quote texts that hold {kind}.")
+            signs = _SEPARATORS[separator]
+            raise GraftaxError(f"{name}: row {i + 1} has more fields than the header; quote texts that hold {signs}.")
     return Source(name, rows)
 
 
@@ -229,8 +229,8 @@ _READERS: dict[str, Callable[[Path], Source]] = {
 }
 
 
-def _within(content: Any, key: str) -> Any:
-    return content.get(key) if isinstance(content, dict) else None
+def _within(content: Any, name: str) -> Any:
+    return content.get(name) if isinstance(content, dict) else None
 
 
 def _undecoded(data: Any) -> Any:

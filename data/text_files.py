@@ -22,7 +22,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_HEAD = 200  # bytes by which UTF-16 without a mark is known: about half of them are zero
+_BEGINNING = 200  # bytes by which UTF-16 without a mark is known: about half of them are zero
 
 
 def read_text(path: Path) -> str:
@@ -42,8 +42,8 @@ def read_as_is(path: Path) -> str:
 def decoded(data: bytes, source: str) -> str:
     """The text that bytes are; `source` names them in errors."""
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    head = data[:_HEAD]
-    if encoding == "utf-8" and head.count(0) > len(head) // 4:
+    beginning = data[:_BEGINNING]
+    if encoding == "utf-8" and beginning.count(0) > len(beginning) // 4:
         raise GraftaxError(f"{source}: every other byte is zero, as in UTF-16 or UTF-32 without a mark; save it as UTF-8.")
     try:
         return data.decode(encoding)

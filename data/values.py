@@ -68,7 +68,7 @@ def text_of(value: Any) -> str:
         return str(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return _digits(value)
-    raise Unreadable(f"{kind_of(value)} is no text")
+    raise Unreadable(f"{described(value)} is no text")
 
 
 def label_of(value: Any) -> str:
@@ -79,7 +79,7 @@ def label_of(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, list | tuple | set | frozenset):
-        raise Unreadable(f"{kind_of(value)} is no label; task multilabel takes several per row, tag one per word")
+        raise Unreadable(f"{described(value)} is no label; task multilabel takes several per row, tag one per word")
     name = text_of(value).strip()
     if not name:
         raise Unreadable("a label is empty")
@@ -106,7 +106,7 @@ def words_of(value: Any) -> list[str]:
         items = written_list(text)
         quoted = items is not None and all(isinstance(item, str) for item in items)
         return list(map(str, items or ())) if quoted else text.split()  # [1] may be a text; ['a', 'b'] is a list
-    raise Unreadable(f"{kind_of(value)} is neither a text nor a list")
+    raise Unreadable(f"{described(value)} is neither a text nor a list")
 
 
 def items_of(value: Any, separator: str | None) -> list[Any]:
@@ -118,7 +118,7 @@ def items_of(value: Any, separator: str | None) -> list[Any]:
     if isinstance(value, list | tuple) or (separator is not None and isinstance(value, set | frozenset)):
         return [plain(item) for item in value]
     if not isinstance(value, str | bytes):
-        raise Unreadable(f"{kind_of(value)} is neither a text nor a list")
+        raise Unreadable(f"{described(value)} is neither a text nor a list")
     text = text_of(value).strip()
     items = written_list(text)
     if items is None and _LIKE_A_LIST.match(text):
@@ -167,13 +167,13 @@ def number_of(value: Any) -> float:
     except OverflowError:
         number = math.inf
     except (TypeError, ValueError):
-        raise Unreadable(f"{_short(value) if isinstance(value, str) else kind_of(value)} is not a number") from None
+        raise Unreadable(f"{_short(value) if isinstance(value, str) else described(value)} is not a number") from None
     if not abs(number) <= float(np.finfo(np.float32).max):
         raise Unreadable(f"the label is {_short(value)}")
     return number
 
 
-def kind_of(value: Any) -> str:
+def described(value: Any) -> str:
     """What a value is, for a message."""
     if isinstance(value, int | float):
         return _short(value)

@@ -79,8 +79,9 @@ def create_bytes(path: Path, content: bytes) -> bool:
     Of several processes that create one name at once, exactly one is told True. The file is on the disk before it is there
     under its name, so that neither a reader nor the machine's next start finds a part of it.
     """
-    if path.exists():
-        return False
+    with writing(path):
+        if path.exists():
+            return False
     with writing(path), _draft_beside(path) as draft:
         _write_synced(new := draft / "new", content)
         try:
@@ -129,6 +130,11 @@ def make_directory(directory: Path) -> None:
         if error.errno in _FULL:
             raise
         raise GraftaxError(f"{directory}: no directory can be made there ({error.strerror}).") from error
+
+
+def is_draft(name: str) -> bool:
+    """Whether a folder of this name is a draft."""
+    return name.startswith(_DRAFT)
 
 
 def sweep(directory: Path) -> None:

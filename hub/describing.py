@@ -7,6 +7,7 @@ fingerprint: whether they fit is only known when they are loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,8 +32,9 @@ from ..errors import GraftaxError
 from ..json_files import read_bytes, read_object
 from ..notes import note
 from ..store.manifest import DataFacts, Manifest
+from .card import FILE as CARD
+from .card import library_of, read_card, write_card
 
-CARD = "README.md"
 OF_ADAPTERS = (
     *(CONFIG, WEIGHTS, EXTRA),
     *(HUB_WEIGHTS, HUB_SETUP, HUB_FUSION, FUSION_WEIGHTS, "head_config.json", "model_head.safetensors"),  # AdapterHub's
@@ -83,6 +85,23 @@ def manifest_of(directory: Path) -> Manifest:
         tensors = parse_tensors(data, directory / HUB_WEIGHTS)
         return _of_adapterhub(config, _size(tensors))
     return _of_peft(config, facts, _size(parse_tensors(data, directory / WEIGHTS)))
+
+
+def library_in(directory: Path) -> str:
+    """Whose files those of an adapter's directory are, in the Hugging Face Hub's word for it."""
+    folder = open_fusion(directory).members[0] if is_fusion(directory) else directory
+    return library_of(read_object(folder / CONFIG))
+
+
+def with_card(
+    manifest: Manifest, contents: Mapping[str, bytes], directory: Path, name: str
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What is known of an adapter's directory and its files, with what its card says, and the card as it is under a name."""
+    there = contents[CARD].decode("utf-8", "replace") if CARD in contents else None
+    if there is not None:
+        said = read_card(there, str(directory / CARD))
+        manifest = replace(manifest, description=said.description, keywords=said.keywords, license=said.license)
+    return manifest, {**contents, CARD: write_card(manifest, (), there, name, library=library_in(directory)).encode()}
 
 
 def _of_graftax(config: Mapping[str, Any], facts: Facts) -> Manifest:

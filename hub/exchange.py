@@ -31,7 +31,7 @@ from ..store.version import Version
 from ..typed import shown
 from .card import FILE as CARD
 from .card import library_of, write_card
-from .describing import BESIDE, files_of, manifest_of
+from .describing import BESIDE, files_of, manifest_of, with_card
 from .hugging_face import card_there, fetch_repository, put_repository
 from .oci import json_object, pack, unpack
 from .oci_layout import Layout, layout_at, write_layout
@@ -109,28 +109,28 @@ def _parse_oci(rest: str, text: str) -> Address:
 # -- from there to a hub -------------------------------------------------------------------------------------------------
 
 
-def take(source: str | Path, backbone: Backbone | None = None) -> tuple[Manifest, dict[str, bytes]]:
-    """What is known of an adapter elsewhere, and its files.
+def take(source: str | Path, name: str, backbone: Backbone | None = None) -> tuple[Manifest, dict[str, bytes]]:
+    """What is known of an adapter elsewhere, and its files, with the card that it has on a hub under a name.
 
     With a backbone it is loaded for it, strictly, and the manifest has its fingerprint. Without one a note says so where
-    nobody knows of which weights it must be.
+    nobody knows of which weights it must be. What was another hub's version is taken as it was there.
 
     Raises GraftaxError: no sound adapter there, or one that does not fit; the place cannot be reached.
     """
     address = parse_address(source)
     if isinstance(address, Path):
-        return _read(address, None, backbone, source)
+        return _read(address, None, name, backbone, source)
     if isinstance(address, Repository):
-        return _read(fetch_repository(address.hub_id, address.revision), None, backbone, source)
+        return _read(fetch_repository(address.hub_id, address.revision), None, name, backbone, source)
     files, known = unpack(_place(address))
     with tempfile.TemporaryDirectory(prefix="graftax-import-") as folder:
         directory = Path(folder) / "adapter"
         _write_directory(directory, files, overwrite=False)
-        return _read(directory, known, backbone, source)
+        return _read(directory, known, name, backbone, source)
 
 
 def _read(
-    directory: Path, known: Manifest | None, backbone: Backbone | None, source: str | Path
+    directory: Path, known: Manifest | None, name: str, backbone: Backbone | None, source: str | Path
 ) -> tuple[Manifest, dict[str, bytes]]:
     """As `take`, of what is now a directory; `known`: what another hub knew of it."""
     try:
@@ -140,6 +140,8 @@ def _read(
         manifest = known or manifest
         if backbone is not None:
             manifest = _expect_fit(directory, manifest, backbone)
+        if known is None:
+            manifest, files = with_card(manifest, files, directory, name)
     except GraftaxError as error:  # who asked knows another place than the folder where it lies for a moment
         raise GraftaxError(str(error).replace(str(directory), str(source))) from error
     if manifest.fingerprint is None:
@@ -201,7 +203,7 @@ def hand_over(
     if isinstance(address, Path):
         _write_directory(address, files, overwrite)
         return str(address)
-    existing = card_there(address.hub_id, address.revision) or files.get(CARD, b"").decode(errors="replace") or None
+    existing = card_there(address.hub_id, address.revision) or files[CARD].decode()
     evaluations, library = store.index().evaluations(version), library_of(_config_in(files, version))
     files[CARD] = write_card(store.manifest(version), evaluations, existing, version.name, library=library).encode()
     return put_repository(address.hub_id, address.revision, files, f"{version}, sha256:{version.digest}")

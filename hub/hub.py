@@ -10,7 +10,6 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,15 +19,18 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..serve.evaluation import Measured
 from ..shown import Shown
-from ..store.events import Measure, moment
+from ..store.events import moment
 from ..store.manifest import Manifest
-from ..store.names import parse_reference
+from ..store.names import check_name, parse_reference
 from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
-from ..typed import Location, Name, Some, held
-from .describing import files_of, manifest_of
+from ..typed import Location, Name, Positive, Some, held
+from .describing import files_of, manifest_of, with_card
 from .exchange import Format, hand_over, take
+from .intervals import intervals
+from .leaderboard import Leaderboard, leaderboard
+from .page import page_of
 
 
 class Hub(Shown):
@@ -89,7 +91,9 @@ class Hub(Shown):
         sign: Location | None = None,
     ) -> tuple[Version, bool]:
         """The version, and whether it is new."""
-        return self._put(name, manifest_of(directory), files_of(directory), version, tags, keep_for, sign)
+        check_name(name)
+        manifest, contents = with_card(manifest_of(directory), files_of(directory), directory, name)
+        return self._put(name, manifest, contents, version, tags, keep_for, sign)
 
     def _put(
         self,
@@ -139,7 +143,7 @@ class Hub(Shown):
         Raises:
             GraftaxError: no sound adapter there, or it does not fit; the place cannot be reached; as of `push`.
         """
-        manifest, files = take(source, backbone)
+        manifest, files = take(source, check_name(name), backbone)
         return self._put(name, manifest, files, version, tags, keep_for, sign)[0]
 
     @held
@@ -204,6 +208,8 @@ class Hub(Shown):
     @held
     def list(self, prefix: str = "", *, limit: Some = 1000) -> Sequence[Version]:
         """The newest version of each name that begins so, by name."""
+        if prefix:
+            check_name(prefix.removesuffix("/"))
         return self.store.index().names(prefix, limit)
 
     @held
@@ -238,7 +244,7 @@ class Hub(Shown):
     @held
     def versions(self, name: Name) -> Sequence[Version]:
         """All versions of a name, the newest last."""
-        return self.store.index().versions(name)
+        return self.store.index().versions(check_name(name))
 
     @held
     def resolve(self, reference: Name, *, route: str | None = None) -> Version:
@@ -246,7 +252,12 @@ class Hub(Shown):
         return self.store.resolve(reference, route=route)
 
     @held
-    def tag(self, name: Name, tag: Name, to: int | Mapping[int, float] | None) -> None:
+    def show(self, reference: Name) -> str:
+        """A page about a version: what it is, what it fits, how it did, where it comes from."""
+        return page_of(self.store, self.store.resolve(reference))
+
+    @held
+    def tag(self, name: Name, tag: Name, to: Some | Mapping[Some, Positive] | None) -> None:
         """Let a tag of a name point to a version, or to several by their shares ({3: 0.9, 4: 0.1}); None takes it away."""
         shares = {} if to is None else {to: 1.0} if isinstance(to, int) else to
         self.store.point(name, tag, shares)
@@ -281,15 +292,26 @@ class Hub(Shown):
         return self.store.collect()
 
     def record(self, version: Version, measured: Measured) -> None:
-        """Keep how a version did on rows that it was measured on, for the leaderboard of its task.
+        """Keep how a version did on rows that it was measured on, with intervals, for the leaderboard of its task.
 
         Raises GraftaxError where it is not said which rows these were, or for what the adapter was trained.
         """
         data = measured.data
         if data.sha256 is None or data.rows is None or version.task is None:
             raise GraftaxError(f"{version}: kept are the metrics of known rows and a known task.")
-        found = {name: Measure(float(value)) for name, value in measured.metrics.items() if math.isfinite(value)}
+        found = intervals(measured, version.task)
         self.store.add_evaluation(version, version.task, data.sha256, data.rows, found, data.name)
+
+    @held
+    def leaderboard(self, task: Name, *, metric: str | None = None, data: str | None = None) -> Leaderboard:
+        """The versions ranked that were measured on the same rows of a task, with intervals.
+
+        Args:
+            task: its name.
+            metric: by default the task's main one.
+            data: the rows' name, or their sha256 or how it begins; by default those on which most versions were measured.
+        """
+        return leaderboard(self.store.scores(task), task, metric=metric, data=data)
 
     def parents(self, version: Version) -> dict[str, Version | None]:
         """What a version was made from: sha256 of each one's weights, and the version that holds them, where one does."""
@@ -299,6 +321,11 @@ class Hub(Shown):
     def children(self, version: Version) -> Sequence[Version]:
         """What was made from a version."""
         return self.store.index().children(version)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory is no adapter's itself, and holds some."""
+    return directory.is_dir() and not any((directory / mark).exists() for mark in MARKS) and bool(adapters_in(directory))
 
 
 def adapters_in(directory: Path) -> Sequence[Path]:

@@ -10,7 +10,7 @@ from functools import partial
 from . import bert
 from .config_keys import activation, epsilon, layers, nullable, size, token, unread_all
 from .encoder import EncoderConfig
-from .family import Family, HeadLayout, embedding_parts, pooler_parts, transformer_parts
+from .family import Family, TaskHead, embedding_parts, pooler_parts, transformer_parts
 from .parts import Layers, Part, text_site
 
 LAYER = {
@@ -84,5 +84,5 @@ FAMILY = Family(
     stacks=stacks,
     parts=parts,
     past_key_values=False,
-    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), pooler="albert.pooler"),
+    head=TaskHead(features="pooled", hidden="none", modules=("classifier",), pooler="albert.pooler"),
 )

@@ -2,7 +2,12 @@
 
     logits = backbone.forward(backbone.params, state, inputs)          state: an adapter's tree, see adapters/graft.py
 
-`forward` is traced: parameters and adapter state are arguments, so a swap is another argument and nothing is captured.
+A `Backbone` never changes and holds no adapter. Its functions are meant to be traced: parameters and state are arguments of
+them, so that another adapter is another argument, and a compiled program holds neither.
+
+What it knows follows from its family's declaration of parts (`family.py`, `parts.py`): the weights and their names in
+checkpoints, and the sites at which methods act. What it computes is its module's affair (`network.py`), of which it keeps the
+definition and the parameters apart (`graphdef`, `params`); `nnx.merge` puts them together within each function.
 """
 
 from __future__ import annotations
@@ -38,14 +43,15 @@ from .processor import Processor
 from .quantised import dense
 
 _UNROLLED = 12  # layers at most
-Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each row uses; None: the state is one adapter's
+Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch row uses; None: the state is one adapter's
 
 
 class Logits(NamedTuple):
-    """What the heads say; None where no adapter in the state has such a head."""
+    """What the heads in a state say; None where none of its adapters has such a head."""
 
-    #: of a head over what the task model pools or over the first position
-    pooled: Float[Array, "rows classes"] | None
+    #: of each item: by a head that reads what the task model pools, or the first position
+    pooled: Float[Array, "texts classes"] | None
+    #: of each position
     tokens: Float[Array, "rows tokens classes"] | None
 
 
@@ -54,8 +60,8 @@ class Backbone(Shown):
     """A loaded, frozen backbone. Make one with `load_backbone`."""
 
     family: Family  # its architecture
-    config: Any  # `family.config`'s
-    graphdef: nnx.GraphDef  # the module without its parameters
+    config: Any  # an instance of `family.config`
+    graphdef: nnx.GraphDef  # its module without the parameters
     params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed
     fingerprint: str  # sha256 of every weight as float32, whatever dtype it was stored or loaded in
     name: str  # where it was loaded from, as the user said it
@@ -77,9 +83,11 @@ class Backbone(Shown):
         by_layer: bool | None = None,
         **known: Any,
     ) -> Backbone:
-        """From stacked arrays by weight name (`layers.query.kernel`), as `stack_weights` makes them.
+        """A backbone of these arrays, by weight name (`layers.query.kernel`), those of a stack with a leading axis of layers.
 
-        `remat`: see `Stack`. `by_layer`: how stacks are held (`by_layer.py`); None: as it is best on this device.
+        Args:
+            remat: what training computes again (`stack.py`).
+            by_layer: whether the weights of stacks are held by layer (`by_layer.py`); None: as it is best on this device.
         """
         layer_paths, split = family.layer_paths(config), not share_memory() if by_layer is None else by_layer
         parts = [part for part in family.parts(config) if part.stack and split]
@@ -96,9 +104,9 @@ class Backbone(Shown):
         return cls(family, config, graphdef, params, remat=remat, **known)
 
     def with_weights(self, arrays: Mapping[str, np.ndarray], name: str) -> Backbone:
-        """The same with other weights (as of `arrays`, float32), without the checkpoint's head.
+        """The same backbone with other weights, without the head that its checkpoint brings.
 
-        Raises GraftaxError where they are not finite.
+        `arrays` are float32, under the names that `Backbone.arrays` gives. Raises GraftaxError where they are not finite.
         """
         known: dict[str, Any] = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
         fingerprint = fingerprint_of(self.weights, arrays)
@@ -126,21 +134,21 @@ class Backbone(Shown):
 
     @property
     def _layers(self) -> int:
-        """Of all stacks, counted as often as they are applied."""
+        """How many layers it runs: those of all stacks, counted as often as they are applied."""
         return sum(layers.shared or layers.count for layers in self.family.stacks(self.config))
 
     @cached_property
     def processor(self) -> Processor:
-        """What stands between rows and it (`processor.py`); for one thread at a time."""
+        """What stands between rows and this backbone (`processor.py`); for one thread at a time."""
         return self.new_processor()
 
     def new_processor(self) -> Processor:
-        """One more: whoever may be called from several threads has its own."""
+        """Another processor, for whoever may be called from several threads."""
         return self.family.processor.of(self)
 
     @cached_property
     def layers(self) -> Unrolled:
-        """Parameters of each layer by itself, by stack; the same memory as in `params` (`by_layer.py`)."""
+        """By stack, the parameters of each layer by itself: the same memory as in `params` (`by_layer.py`)."""
         return {stack.name: apart(nnx.state(stack.layers)) for stack in nnx.merge(self.graphdef, self.params).stacks}
 
     @property
@@ -149,7 +157,7 @@ class Backbone(Shown):
 
         Unrolled, a step of 12 layers took 0.96 of the loop's time and twice its time to compile, which grows with the layers.
         """
-        few = self._layers <= _UNROLLED or held_by_layer(self.params)  # there is no loop, then
+        few = self._layers <= _UNROLLED or held_by_layer(self.params)  # held so, there is no loop
         return self.layers if self.remat == "none" and few else None
 
     @cached_property
@@ -159,7 +167,7 @@ class Backbone(Shown):
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
-        """Every site an adapter method may act at, the heads' included."""
+        """Every site at which a method may act, those of heads included, in the order of the parts."""
         config, family, sites = self.config, self.family, []
         stacks = {layers.name: layers for layers in family.stacks(config)}
         paths = family.layer_paths(config)
@@ -193,11 +201,11 @@ class Backbone(Shown):
 
     @cached_property
     def structure(self) -> Structure:
-        """How its sites lie to one another."""
+        """How its sites lie to one another, in stacks and around them."""
         return Structure.of(self.sites)
 
     def _frozen(self, part: Part, index: Any) -> Any:
-        """The frozen weights at a site, float32 on the host; None where it has none."""
+        """The frozen weights at a part's site, float32 on the host, in the layer of that index; None where it has none."""
         if part.site not in WEIGHTS:
             return None
         name = part.tied or part.name
@@ -212,8 +220,10 @@ class Backbone(Shown):
         return self.arrays()
 
     def sites_for(self, head: Head | None = None) -> tuple[Site, ...]:
-        """Sites of the task model that a head belongs to: as in Hugging Face's, no pooler where the head does not read it, and
-        beside a head no projection to the vocabulary."""
+        """The sites that there are beside a head, as in Hugging Face's task model: all of them where there is no head.
+
+        Beside a head there is no projection to the vocabulary, and a pooler only where the head reads it.
+        """
         if head is None:
             return self.sites
         reads_pooler = head.site == POOLED and self.family.head.features == "pooled"
@@ -230,26 +240,26 @@ class Backbone(Shown):
             raise GraftaxError(f"adapters have no head on a backbone of type {self.family.model_types[0]}.")
         if tokens:
             return Head(site=TOKENS, labels=labels, modules=(self.family.head.tokens,), dropout=dropout)
-        layout = self.family.head
-        hidden, modules = layout.hidden, layout.modules
-        if layout.pooler and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
-            hidden, modules = "tanh", (layout.pooler, *modules)
-        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=layout.bias)
+        its = self.family.head
+        hidden, modules = its.hidden, its.modules
+        if its.pooler and not self.config.pooler:  # no pretrained pooler: it is trained as part of the head
+            hidden, modules = "tanh", (its.pooler, *modules)
+        return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=its.bias)
 
     @shaped
     def encode(self, params: Any, state: State, inputs: Inputs, slots: Slots = None, **options: Any) -> Any:
-        """The backbone's `Outputs` under an adapter; options as in `Encoder.__call__`."""
+        """The module's `Outputs` under an adapter; options as of `Encoder.__call__`."""
         return nnx.merge(self.graphdef, params)(inputs, self._grafts(state, slots), **options)
 
     def _grafts(self, state: State, slots: Slots = None, key: jax.Array | None = None) -> Grafts:
         return Grafts(state, self.structure, slots, key)
 
     def frozen(self, params: Any, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
-        """What the layers below a cut make of inputs, where no adapter acts there (`Network.frozen`)."""
+        """What the layers below a cut make of inputs: what enters the first layer above it (`Network.frozen`)."""
         return nnx.merge(self.graphdef, params).frozen(inputs, cut, pooled=pooled)
 
     def has_frozen_layers(self, cut: Cut) -> bool:
-        """Whether what the layers below a cut make of an item can be kept, and there are any."""
+        """Whether layers lie below a cut, and what they make of an item can be kept."""
         return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks), ""))
 
     @shaped
@@ -264,9 +274,15 @@ class Backbone(Shown):
     ) -> Logits:
         """Logits of the heads in `state`. Pure; meant to be traced.
 
-        `state` is one adapter's tree, or a bank's with `slots`: the slot of each row, or a `Mix`.
-        `key`: for dropout, in training. `layers`: this backbone's, for training (`Encoder.__call__` says why).
-        Only the pooled position of the last layer is computed, where neither a head nor a method reads the others.
+        Where neither a head nor a method reads the other positions, the last layer computes the pooled one alone.
+
+        Args:
+            params: `Backbone.params`.
+            state: one adapter's tree, or with `slots` a bank's.
+            inputs: a batch, as the processor lays it.
+            slots: the slot of each batch row, int32 `[rows]`, or a `Mix`.
+            key: a PRNG key for dropout, in training.
+            layers: `Backbone.layers`, in training (`Encoder.__call__` says why).
         """
         grafts = self._grafts(state, slots, key)
         out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state and not grafts.whole, layers=layers)
@@ -278,7 +294,7 @@ class Backbone(Shown):
     def next_token(
         self, params: Any, state: State, hidden: Float[Array, "rows tokens dim"], slots: Slots = None
     ) -> Float[Array, "rows tokens vocabulary"]:
-        """A language model's logits of the token behind each, from `encode(...).hidden`."""
+        """A language model's logits of the token behind each, from the hidden states that `encode` gives."""
         return nnx.merge(self.graphdef, params).logits(hidden, self._grafts(state, slots).outside())
 
     @shaped
@@ -292,9 +308,9 @@ class Backbone(Shown):
         key: jax.Array | None = None,
         layers: Unrolled | None = None,
     ) -> tuple[Float[Array, "rows tokens"], Float[Array, "rows tokens"]]:
-        """Log-likelihood of the token behind each, its target, and whether it was the likeliest.
+        """The log-likelihood of each token's target, the token behind it, and whether that was the likeliest.
 
-        Both float32; arguments as of `forward`.
+        Both are float32; arguments as of `forward`.
         """
         module, grafts = nnx.merge(self.graphdef, params), self._grafts(state, slots, key)
         return module.likelihood(module(inputs, grafts, layers=layers).hidden, targets, grafts.outside())
@@ -303,39 +319,39 @@ class Backbone(Shown):
     def prefill(
         self, params: Any, layers: Any, state: State, inputs: Inputs, slots: Slots = None, *, columns: int
     ) -> tuple[Float[Array, "rows vocabulary"], Any]:
-        """`Decoder.prefill`: logits behind each row's last token, and a cache with room for `columns` tokens."""
+        """`Decoder.prefill`: logits behind each batch row's last token, and a cache with room for `columns` tokens."""
         return nnx.merge(self.graphdef, params).prefill(inputs, self._grafts(state, slots), layers, columns)
 
     @shaped
     def step(
         self, params: Any, layers: Any, state: State, ids: Int[AnyArray, " rows"], cache: Any, slots: Slots = None
     ) -> tuple[Float[Array, "rows vocabulary"], Any]:
-        """`Decoder.step`: logits behind one more token of each row, and the cache with it."""
+        """`Decoder.step`: logits behind one more token of each batch row, and the cache with it."""
         return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every parameter by weight name, layers stacked."""
+        """Every parameter by weight name, on the host, those of a stack with a leading axis of layers."""
         every = {weight.name: weight for weight in self.weights}
         modules = {weight.part: self._module_at(self.params, weight.part) for weight in every.values()}
         return {name: np.asarray(dense(stacked(getattr(modules[w.part], w.leaf).get_value()))) for name, w in every.items()}
 
     def frozen_at(self, params: Any, name: str) -> Any:
-        """The frozen weights at a site, of all layers stacked; None where it has none."""
+        """The frozen weights at the sites of a name, a stack's with a leading axis of layers; None where there are none."""
         return stacked(self._module_at(params, name)).weights() if self.structure.named[name].kind in WEIGHTS else None
 
     def _module_at(self, params: Any, name: str) -> Any:
-        """The module of a part: its attributes are called as the parts are."""
+        """The module of a part. A network's attributes are called as its parts are."""
         return reduce(getattr, name.split("."), nnx.merge(self.graphdef, params))
 
 
 def expect_backbone(value: Any) -> None:
-    """An error where something else, such as the path of one, stands in a backbone's place."""
+    """A GraftaxError where something else than a backbone was given, such as the path of one."""
     if not isinstance(value, Backbone):
         raise GraftaxError(f"expected a backbone, as load_backbone gives one, got {shown(value)}.")
 
 
 def _of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
-    """Logits of two kinds of head where every row has at most one of them: the other's, of an empty slot, are zero."""
+    """The logits of heads of two kinds, of which each item has at most one: the other's, of an empty slot, are zero."""
     if a is None or b is None:
         return a if b is None else b
     wide = max(a.shape[-1], b.shape[-1])

@@ -24,7 +24,7 @@ class TextConfig(Config):
     """What is asked of the config of a family that reads text."""
 
     vocab_size: int
-    max_positions: int  # rows of a table of positions
+    max_positions: int  # that the backbone can tell apart
     pad_id: int
     type_vocab_size = 0  # 0: no token types
     start_id = 0  # what the decoder of an encoder-decoder reads before the first token of the target
@@ -32,7 +32,7 @@ class TextConfig(Config):
 
     @property
     def max_tokens(self) -> int:
-        """Of a row of text."""
+        """Of a text."""
         return self.max_positions
 
     def check(self) -> None:
@@ -43,7 +43,7 @@ class TextConfig(Config):
                 raise GraftaxError(f"config.json: {name} is {token}, in a vocabulary of {self.vocab_size}.")
 
 
-def refuse_uneven_heads(hidden_size: int, heads: int, head_dim: int = 0) -> None:
-    """An error where the channels do not divide among the heads, and no size of a head is given."""
+def refuse_uneven_attention_heads(hidden_size: int, heads: int, head_dim: int = 0) -> None:
+    """An error where the channels do not divide among the attention heads, and no size of one is given."""
     if hidden_size % heads and not head_dim:
         raise GraftaxError(f"config.json: hidden size {hidden_size} is not a multiple of {heads} heads.")

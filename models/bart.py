@@ -129,7 +129,7 @@ def read(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **special_of(values),
         **{field: -1 if token is None else token for field, token in forced.items()},
-        "own_head": not values["tie_word_embeddings"],
+        "own_projection": not values["tie_word_embeddings"],
         "embedding_scale": math.sqrt(values["d_model"]) if values["scale_embedding"] else 1.0,
     }
 
@@ -143,9 +143,9 @@ def absent(config: EncoderDecoderConfig, weight: Weight) -> Callable[[], np.ndar
     return None
 
 
-def sinusoids(rows: int, width: int) -> np.ndarray:
+def sinusoids(positions: int, width: int) -> np.ndarray:
     """Sines of position / 10000^(2i / width) in the first half of the channels, cosines in the second."""
-    angles = np.arange(rows)[:, None] / 10_000.0 ** (2 * np.arange((width + 1) // 2) / width)
+    angles = np.arange(positions)[:, None] / 10_000.0 ** (2 * np.arange((width + 1) // 2) / width)
     return np.concatenate([np.sin(angles), np.cos(angles[:, : width // 2])], axis=1).astype(np.float32)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .config_keys import activation, epsilon, layers, nullable, only, size, token, unread_all
 from .encoder import EncoderConfig
-from .family import Family, HeadLayout, embedding_parts, pooler_parts, transformer_parts
+from .family import Family, TaskHead, embedding_parts, pooler_parts, transformer_parts
 from .parts import Layers, Part, text_site
 
 #: Our part names -> Hugging Face module paths within a layer; RoBERTa's are the same.
@@ -65,5 +65,5 @@ FAMILY = Family(
     older=OLDER,
     stacks=stacks,
     parts=parts,
-    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), pooler="bert.pooler.dense"),
+    head=TaskHead(features="pooled", hidden="none", modules=("classifier",), pooler="bert.pooler.dense"),
 )

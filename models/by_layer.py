@@ -1,10 +1,13 @@
-"""A weight of a stack of layers, as one array or as an array for each layer: one of the two, never both in memory.
+"""How the weights of a stack of layers are held in memory: as one array for all layers, or as an array for each.
 
-A loop over layers wants one array `[layers, ...]`. Layers that are compiled one after another (a training step, a token of a
-text that is written) want an array each, for XLA copies a layer's slice before it multiplies by it: on a CPU a token took six
-times as long so, and as much memory again as the weights. On a CPU a layer's array can be a part of the one for all, and a
-backbone has both in the same memory. Elsewhere it cannot: there a backbone holds its stacks layer by layer (`ByLayer`), and
-every program runs the layers one after another.
+A kernel of twelve layers is wanted in both forms. A loop over layers wants one array, `[12, in, out]`. Layers that are compiled
+one after another (in a training step, or for each token of a text that is written) want twelve arrays of `[in, out]`: of a
+slice of the whole XLA would make a copy before it multiplies by it. On a CPU a token took six times as long so, and as much
+memory again as the weights.
+
+Both must not be in memory twice. On a CPU an array for one layer can be a part of the array for all, so a backbone holds its
+weights *stacked* and has the other form for nothing (`apart`). Elsewhere an array cannot be a part of another: there a backbone
+holds its weights *by layer* (`ByLayer`), and every program runs the layers one after another.
 """
 
 from __future__ import annotations
@@ -21,45 +24,45 @@ import numpy as np
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ByLayer:
-    """A weight of all layers of a stack, held layer by layer."""
+    """A weight of all layers of a stack, held by layer."""
 
-    each: tuple[Any, ...]
+    each: tuple[Any, ...]  # the layers' arrays, in their order
 
 
 def share_memory() -> bool:
-    """Whether arrays here can be parts of another array."""
+    """Whether an array on this device can be a part of another."""
     return jax.default_backend() == "cpu"
 
 
 def held_by_layer(tree: Any) -> bool:
-    """Whether the weights in a tree are held so."""
+    """Whether weights in a tree are held by layer."""
     return any(isinstance(leaf, ByLayer) for leaf in jax.tree.leaves(tree, is_leaf=_is_by_layer))
 
 
 def put_by_layer(array: Any) -> Any:
-    """A stacked weight, an array or a tree of them, on the device layer by layer; none of it is there as a whole."""
+    """A stacked weight of the host, an array or a tree of them, put on the device by layer: the whole is never there."""
     return jax.tree.map(lambda leaf: ByLayer(tuple(map(jax.device_put, leaf))), array)
 
 
 def layer_of(tree: Any, index: Any) -> Any:
-    """Weights of one layer of a stack; its index may be traced where they are stacked."""
+    """The weights of one layer, from those of a stack; where they are stacked the index may be traced."""
     return _each(tree, lambda held: held.each[index], lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False))
 
 
 def stacked(tree: Any) -> Any:
-    """Weights of all layers with a leading layer axis, whatever they are held as."""
+    """The weights of all layers with a leading layer axis, however they are held."""
     return _each(tree, lambda held: jnp.stack(held.each), lambda leaf: leaf)
 
 
 def apart(tree: Any) -> tuple[Any, ...]:
-    """The weights of each layer: the same memory, however they are held."""
+    """The weights of each layer by itself, in the memory that the stack's have, however they are held."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=_is_by_layer)
-    alone = zip(*(leaf.each if _is_by_layer(leaf) else _rows(leaf) for leaf in leaves), strict=True)
+    alone = zip(*(leaf.each if _is_by_layer(leaf) else _views(leaf) for leaf in leaves), strict=True)
     return tuple(jax.tree.unflatten(treedef, layer) for layer in alone)
 
 
-def _rows(array: jax.Array) -> Any:
-    """Parts of an array in the memory of a CPU, without a copy."""
+def _views(array: jax.Array) -> Any:
+    """What lies along an array's leading axis, each in the memory of the array: of a CPU's, without a copy."""
     return jax.device_put(list(np.asarray(array)), may_alias=True)
 
 

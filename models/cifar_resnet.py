@@ -23,7 +23,7 @@ from ..adapters.graft import SiteCalls
 from ..adapters.methods.head import POOLED
 from ..errors import GraftaxError
 from .config_keys import epsilon, layers, only, size, sizes, unread_all
-from .family import Family, HeadLayout
+from .family import Family, TaskHead
 from .layers import Arrays
 from .parts import Part
 from .pictures import Pictures
@@ -141,7 +141,7 @@ FAMILY = Family(
     keys=KEYS,
     parts=parts,
     stacks=stacks_of,
-    head=HeadLayout(features="pooled", hidden="none", modules=("linear",), sites=(POOLED,)),
+    head=TaskHead(features="pooled", hidden="none", modules=("linear",), sites=(POOLED,)),
     config=CifarResNetConfig,
     task="image-classify",
     processor=Pictures,

@@ -76,7 +76,7 @@ def token(default: int | None, field: str = "") -> Key:
 
 
 def padding(default: int | None) -> Key:
-    """The id that fills rows, where no position is counted from it: null and -1 say that there is none."""
+    """The id that fills batch rows, where no position is counted from it: null and -1 say that there is none."""
     return nullable(size(default, least=-1))
 
 

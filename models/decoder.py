@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_attention_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
-from .backbone_config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .generation import Rules
 from .inputs import Inputs, Outputs, count_within, text_positions
-from .language_head import Speaker
+from .language_model import LanguageModel
 from .layers import Arrays, Embedding, Linear, Norm, RMSNorm
 from .network import Unrolled
 from .ops import attention
@@ -59,8 +59,8 @@ class DecoderConfig(TextConfig):
     out_bias: bool = False
     ffn_bias: bool = False
     fused: bool = False  # one projection for query, key and value, and one for both of a gated feed-forward's
-    interleaved: bool = False  # of which the first makes each head's three in turn
-    qk_norm: bool = False  # each head's query and key are normed
+    interleaved: bool = False  # of which the first makes the three of each attention head in turn
+    qk_norm: bool = False  # the query and key of each attention head are normed
     post_norms: bool = False  # and each branch's output
     parallel: bool = False  # the feed-forward reads the layer's input, beside the attention
     query_scale: float = 0.0  # of the scores; 0: 1 / sqrt(head_dim)
@@ -92,11 +92,11 @@ class DecoderConfig(TextConfig):
 
     @property
     def size(self) -> int:
-        """Channels of a head."""
+        """Channels of an attention head."""
         return self.head_dim or self.hidden_size // self.num_heads
 
     def check(self) -> None:
-        refuse_uneven_heads(self.hidden_size, self.num_heads, self.head_dim)
+        refuse_uneven_attention_heads(self.hidden_size, self.num_heads, self.head_dim)
         if self.num_heads % self.kv_heads:
             raise GraftaxError(f"config.json: {self.num_heads} heads do not share {self.kv_heads} of keys and values.")
         super().check()
@@ -122,9 +122,9 @@ class View(NamedTuple):
     kinds: tuple[bool, ...]  # by layer: whether it has a window
     real: jax.Array  # bool [rows, tokens]: no padding; virtual tokens are real
     positions: jax.Array  # int32 [rows, tokens]
-    row: jax.Array  # int32 [texts]: each text's row
-    pool: jax.Array  # int32 [texts]: its last position in that row
-    packed: bool  # whether rows hold several texts; else text i is row i
+    row: jax.Array  # int32 [texts]: each text's batch row
+    pool: jax.Array  # int32 [texts]: its last position there
+    packed: bool  # whether a batch row may hold several texts; else text i is batch row i
     text_position: TextPosition
 
     def of_application(self, application: Any) -> View:
@@ -137,14 +137,14 @@ class View(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer, in columns that the rows fill together; a row's padding leaves masked columns."""
+    """Keys and values of every layer, in columns that all batch rows fill together. One that is padded masks its column."""
 
     keys: tuple[jax.Array, ...]  # by layer [rows, kv heads, columns, size]
     values: tuple[jax.Array, ...]
     mask: jax.Array  # bool [rows, columns]: filled
     positions: jax.Array  # int32 [rows, columns]
     column: jax.Array  # int32: the next to be filled
-    ends: jax.Array  # int32 [rows]: the next position of each row
+    ends: jax.Array  # int32 [rows]: the next position of each batch row
     called: jax.Array  # bool [rows, ..., 1]: `TextPosition.called` at the prompt's end, which goes for all that follows
 
 
@@ -220,7 +220,7 @@ class Layer(nnx.Module):
     def project(
         self, x: jax.Array, view: View, every: SiteCalls, calls: SiteCalls, pooled: bool
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries of the computed tokens, keys and values of all, by heads, turned by their positions.
+        """Queries of the computed tokens, keys and values of all, by attention heads, turned by their positions.
 
         `every` and `calls`: those for all tokens, and for those computed.
         """
@@ -240,7 +240,7 @@ class Layer(nnx.Module):
             query = calls.linear("layers.query", those(x), self.query)
             key, value = every.linear("layers.key", x, self.key), every.linear("layers.value", x, self.value)
         query, key, value = (
-            split_heads(y, heads) for y, heads in ((query, c.num_heads), (key, c.kv_heads), (value, c.kv_heads))
+            split_attention_heads(y, heads) for y, heads in ((query, c.num_heads), (key, c.kv_heads), (value, c.kv_heads))
         )
         if c.qk_norm:
             query = calls.norm("layers.query_norm", query, self.query_norm)
@@ -268,7 +268,7 @@ def norm_of(config: DecoderConfig, arrays: Arrays, name: str) -> Norm | RMSNorm:
     return RMSNorm(arrays, name, config.norm_eps, config.norm_offset)
 
 
-class Decoder(TextStack, Speaker):
+class Decoder(TextStack, LanguageModel):
     """Embeddings, stacked layers, a last norm and the projection to the vocabulary."""
 
     def __init__(self, config: DecoderConfig, arrays: Arrays):
@@ -290,16 +290,17 @@ class Decoder(TextStack, Speaker):
     ) -> Outputs:
         """Run the decoder; options as of `Encoder.__call__`. The pooled position is a text's last.
 
-        With `intermediates` the states are those that enter each layer, and at last the normed output, as in transformers.
+        With `intermediates` the hidden states are those that enter each layer, and at last the normed output, as in
+        transformers.
         """
         calls = grafts.outside()
-        h, states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
+        h, hidden_states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
         h = calls.norm("final_norm", h, self.final_norm)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = view.real.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
-        if states is not None:
-            states = jnp.concatenate([states[:-1], h[None]])[:, :, added:]
-        return Outputs(h if pooled else h[:, added:], first, None, states)
+        if hidden_states is not None:
+            hidden_states = jnp.concatenate([hidden_states[:-1], h[None]])[:, :, added:]
+        return Outputs(h if pooled else h[:, added:], first, None, hidden_states)
 
     def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, View]:
         words = self.words(inputs.ids, calls)
@@ -360,17 +361,20 @@ class Decoder(TextStack, Speaker):
         return self.own_projection or self.word_embeddings
 
     @property
-    def head(self) -> Linear | Embedding:
+    def language_head(self) -> Linear | Embedding:
         return self.projection
 
-    def logits(self, hidden: jax.Array, calls: SiteCalls, head: Any = None) -> jax.Array:
-        out, cap = self.projected(hidden, calls, head or self.head).astype(jnp.float32), self.config.logit_cap
+    def logits(self, hidden: jax.Array, calls: SiteCalls, language_head: Any = None) -> jax.Array:
+        out, cap = self.projected(hidden, calls, language_head or self.language_head).astype(jnp.float32), self.config.logit_cap
         return cap * jnp.tanh(out / cap) if cap else out
 
     # -- generation -----------------------------------------------------------------------------------------------------
 
     def prefill(self, inputs: Inputs, grafts: Grafts, layers: Unrolled, columns: int) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind each row's last token, and a cache for `columns` tokens and what methods add."""
+        """Logits `[rows, vocabulary]` behind each batch row's last token, and a cache.
+
+        The cache has room for `columns` tokens and what methods add.
+        """
         if grafts.whole:
             raise GraftaxError("an adapter that reads a text as a whole, as gates do, cannot be used while the text is made.")
         calls = grafts.outside()
@@ -388,7 +392,7 @@ class Decoder(TextStack, Speaker):
         return self.logits(calls.norm("final_norm", h, self.final_norm), calls)[:, 0], cache
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
+        """Logits `[rows, vocabulary]` behind one more token of each batch row, `ids [rows]`, and the cache with it."""
         calls, positions = grafts.outside(), cache.ends[:, None]
         put = jax.lax.dynamic_update_slice_in_dim
         mask = put(cache.mask, jnp.ones_like(positions, bool), cache.column, axis=1)

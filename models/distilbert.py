@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import bert
 from .config_keys import activation, layers, nullable, size, token, unread_all
 from .encoder import EncoderConfig
-from .family import Family, HeadLayout, embedding_parts, transformer_parts
+from .family import Family, TaskHead, embedding_parts, transformer_parts
 from .parts import Layers, Part, text_site
 
 LAYER = {
@@ -58,5 +58,5 @@ FAMILY = Family(
     stacks=stacks,
     parts=parts,
     past_key_values=False,
-    head=HeadLayout(features="first", hidden="relu", modules=("pre_classifier", "classifier")),
+    head=TaskHead(features="first", hidden="relu", modules=("pre_classifier", "classifier")),
 )

@@ -1,7 +1,7 @@
 """The post-norm Transformer encoder that BERT, RoBERTa, DistilBERT and ALBERT share (Devlin et al., 2018, arXiv:1810.04805).
 
     h0 = LN(word + token_type + position)                       ALBERT: then one projection to the hidden size
-    a  = LN(h + W_o softmax(q k^T / sqrt(head)) v)              per layer
+    a  = LN(h + W_o softmax(q k^T / sqrt(size)) v)              per layer, size being that of an attention head
     h  = LN(a + W_2 gelu(W_1 a))
 
 The forward is pure: frozen parameters, the adapters (`Grafts`) and the inputs are arguments; at each named site it asks the
@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import Entry, KeyValue, TextPosition, split_heads
+from ..adapters.sites import Entry, KeyValue, TextPosition, split_attention_heads
 from .activations import ACTIVATIONS
-from .backbone_config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .inputs import Inputs, Outputs, count_within, text_positions
 from .layers import Arrays, Embedding, Linear, Norm
 from .network import Network, Unrolled
@@ -37,7 +37,7 @@ class EncoderConfig(TextConfig):
     num_layers: int  # applications of a layer
     num_heads: int
     intermediate_size: int
-    max_positions: int  # rows of the position table; `max_tokens` is what a row of text may use
+    max_positions: int  # rows of the position table; `max_tokens` is what a batch row may use
     activation: str = "gelu"
     type_vocab_size: int = 0  # 0: no token types
     norm_eps: float = 1e-12
@@ -61,7 +61,7 @@ class EncoderConfig(TextConfig):
         return self.max_positions - (self.pad_id + 1 if self.positions_from_pad else 0)
 
     def check(self) -> None:
-        refuse_uneven_heads(self.hidden_size, self.num_heads)
+        refuse_uneven_attention_heads(self.hidden_size, self.num_heads)
         super().check()
 
 
@@ -69,9 +69,9 @@ class View(NamedTuple):
     """Which tokens a layer's queries may attend to, and which of them it computes."""
 
     mask: jax.Array  # bool [rows, 1 or tokens, tokens]
-    row: jax.Array  # int32 [texts]: each text's row
-    pool: jax.Array  # int32 [texts]: its pooled position in that row
-    packed: bool  # whether rows hold several texts; else text i is row i
+    row: jax.Array  # int32 [texts]: each text's batch row
+    pool: jax.Array  # int32 [texts]: its pooled position there
+    packed: bool  # whether a batch row may hold several texts; else text i is batch row i
     text_position: TextPosition  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
 
     def of_application(self, application: Any) -> View:
@@ -100,9 +100,9 @@ class Layer(nnx.Module):
         x, calls = h, every
         if pooled:
             x, calls = h[view.row, view.pool][:, None], calls.over(view.text_position.of(view.row, view.pool))
-        query = split_heads(calls.linear("layers.query", x, self.query), self.heads)
-        key = split_heads(every.linear("layers.key", h, self.key), self.heads)
-        value = split_heads(every.linear("layers.value", h, self.value), self.heads)
+        query = split_attention_heads(calls.linear("layers.query", x, self.query), self.heads)
+        key = split_attention_heads(every.linear("layers.key", h, self.key), self.heads)
+        value = split_attention_heads(every.linear("layers.value", h, self.value), self.heads)
         pairs = every.attention("layers.attention", h, KeyValue(key, value, view.mask))
         if pooled and view.packed:
             pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
@@ -150,13 +150,13 @@ class Encoder(TextStack, Network):
         backward pass into one stacked array and out again; a prediction gains little and would compile longer.
         """
         calls = grafts.outside()
-        h, states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
+        h, hidden_states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = view.mask.shape[-1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
         h = h if pooled else h[:, added:]
-        states = None if states is None else states[:, :, added:]
+        hidden_states = None if hidden_states is None else hidden_states[:, :, added:]
         out = None if self.pooler is None else jnp.tanh(calls.linear("pooler", first[:, None], self.pooler)[:, 0])
-        return Outputs(h, first, out, states)
+        return Outputs(h, first, out, hidden_states)
 
     def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, View]:
         from_pad = self.config.positions_from_pad
@@ -196,6 +196,6 @@ class Encoder(TextStack, Network):
         if texts is None:
             return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, text_position=text_position)
         # padding attends to padding: a softmax over nothing would be no number. What another adapter's prompt has added is
-        # empty here, as rows of several texts have none
+        # empty here, as batch rows of several texts have none
         own = segments[:, :, None] == segments[:, None, :]
         return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, text_position=text_position)

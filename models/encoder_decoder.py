@@ -23,13 +23,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..adapters.graft import Grafts, SiteCalls
-from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_heads
+from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_attention_heads
 from ..errors import GraftaxError
 from .activations import ACTIVATIONS
-from .backbone_config import TextConfig, refuse_uneven_heads
+from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .generation import Rules
 from .inputs import Inputs, Outputs, text_positions
-from .language_head import Speaker
+from .language_model import LanguageModel
 from .layers import Arrays, Constant, Embedding, Linear, Norm, RMSNorm
 from .network import Unrolled
 from .ops import attention
@@ -51,7 +51,7 @@ class EncoderDecoderConfig(TextConfig):
     encoder_wide: int  # channels within the feed-forward
     decoder_wide: int
     max_positions: int = 0  # tokens of a text that have a position in the table; 0: there is none
-    position_offset: int = 0  # rows of the table before the first position's
+    position_offset: int = 0  # rows of that table before the first position's
     buckets: int = 0  # of distances between tokens, for the amounts added to scores; 0: nothing is added
     far: int = 128  # the distance from which on all are in one bucket
     head_dim: int = 0  # 0: hidden_size / heads
@@ -65,7 +65,7 @@ class EncoderDecoderConfig(TextConfig):
     embedding_scale: float = 1.0
     output_scale: float = 1.0  # of what is projected to the vocabulary
     tied: bool = True  # both towers' words have one table
-    own_head: bool = False  # the projection to the vocabulary is not that table
+    own_projection: bool = False  # the projection to the vocabulary is not that table
     logits_bias: bool = False
     start_id: int = 0  # what the decoder reads before the first token of the target
     first_id: int = -1  # what every text that is generated begins with, and
@@ -78,13 +78,13 @@ class EncoderDecoderConfig(TextConfig):
 
     def check(self) -> None:
         for heads in (self.encoder_heads, self.decoder_heads):
-            refuse_uneven_heads(self.hidden_size, heads, self.head_dim)
+            refuse_uneven_attention_heads(self.hidden_size, heads, self.head_dim)
         super().check()
 
     @property
     def projecting_table(self) -> str:
         """The part whose weights project to the vocabulary; empty where the projection has its own."""
-        if self.own_head:
+        if self.own_projection:
             return ""
         return "encoder.word_embeddings" if self.tied else "decoder.word_embeddings"
 
@@ -136,7 +136,7 @@ class TowerConfig:
 
     @property
     def size(self) -> int:
-        """Channels of a head."""
+        """Channels of an attention head."""
         return self.whole.head_dim or self.whole.hidden_size // self.num_heads
 
 
@@ -162,7 +162,7 @@ class View(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the decoder's layers: the source's, and those so far in columns that all rows fill together."""
+    """Keys and values of the decoder's layers: the source's, and those so far in columns that all batch rows fill together."""
 
     keys: tuple[jax.Array, ...]  # by layer [rows, heads, columns, size]
     values: tuple[jax.Array, ...]
@@ -200,7 +200,7 @@ class Attention(nnx.Module):
     def pair(self, x: jax.Array, calls: SiteCalls) -> tuple[jax.Array, jax.Array]:
         """Keys and values of `x [rows, keys, hidden]`, `[rows, heads, keys, size]`."""
         made = calls.linear(f"{self.name}.key", x, self.key), calls.linear(f"{self.name}.value", x, self.value)
-        return split_heads(made[0], self.config.num_heads), split_heads(made[1], self.config.num_heads)
+        return split_attention_heads(made[0], self.config.num_heads), split_attention_heads(made[1], self.config.num_heads)
 
     def entering(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
         return calls.norm(f"{self.name}.attention_norm", h, self.attention_norm) if self.config.whole.pre_norm else h
@@ -210,7 +210,7 @@ class Attention(nnx.Module):
     ) -> jax.Array:
         """The residual stream behind it, from `h` before it and `x`, what enters it of h."""
         name, scale = self.name, self.config.whole.query_scale or None
-        query = split_heads(calls.linear(f"{name}.query", x, self.query), self.config.num_heads)
+        query = split_attention_heads(calls.linear(f"{name}.query", x, self.query), self.config.num_heads)
         pairs = calls.attention(f"{name}.attention", x, KeyValue(*pair, mask))
         if added is not None:  # nothing for the keys that methods put in front
             added = jnp.pad(added, ((0, 0), (0, 0), (0, 0), (pairs.key.shape[-2] - added.shape[-1], 0)))
@@ -295,17 +295,17 @@ class Tower(TextStack):
         intermediates: bool = False,
         layers: Unrolled | None = None,
     ) -> tuple[jax.Array, jax.Array | None, View]:
-        """What leaves the tower `[rows, tokens, hidden]`, all states with `intermediates`, and the view.
+        """What leaves the tower `[rows, tokens, hidden]`, all hidden states with `intermediates`, and the view.
 
-        The states are those that enter each layer and at last what leaves the tower, as in transformers.
+        The hidden states are those that enter each layer and at last what leaves the tower, as in transformers.
         """
         calls = grafts.outside()
         h, view = self.embed(inputs, calls)
         view = view._replace(source=source)
         alone = None if layers is None else layers[self.name]
-        h, states = self.run_layers(h, view, grafts, intermediates=intermediates, layers=alone)
+        h, hidden_states = self.run_layers(h, view, grafts, intermediates=intermediates, layers=alone)
         h = self.left(h, calls)
-        return h, None if states is None else jnp.concatenate([states[:-1], h[None]]), view
+        return h, None if hidden_states is None else jnp.concatenate([hidden_states[:-1], h[None]]), view
 
     def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, View]:
         positions = jnp.broadcast_to(jnp.arange(inputs.ids.shape[1], dtype=jnp.int32), inputs.ids.shape)
@@ -332,8 +332,8 @@ class Tower(TextStack):
     def entered(self, h: jax.Array, positions: jax.Array, calls: SiteCalls) -> jax.Array:
         """What enters the first layer."""
         if self.position_embeddings is not None:
-            rows = positions + self.config.whole.position_offset
-            h = h + calls.embedding("position_embeddings", rows, self.position_embeddings)
+            indices = positions + self.config.whole.position_offset
+            h = h + calls.embedding("position_embeddings", indices, self.position_embeddings)
         return h if self.embedding_norm is None else calls.norm("embedding_norm", h, self.embedding_norm)
 
     def left(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
@@ -362,7 +362,7 @@ class Tower(TextStack):
         return first + jnp.where(distance < exact, distance, wide)
 
 
-class EncoderDecoder(Speaker):
+class EncoderDecoder(LanguageModel):
     """Both towers and the projection to the vocabulary."""
 
     encodes: ClassVar[bool] = True
@@ -374,7 +374,7 @@ class EncoderDecoder(Speaker):
         self.encoder = Tower(config.encoder, arrays)
         words = self.encoder.word_embeddings if config.tied else None
         self.decoder = Tower(config.decoder, arrays, words)
-        self.own_projection = Linear(arrays, LM_HEAD) if config.own_head else None
+        self.own_projection = Linear(arrays, LM_HEAD) if config.own_projection else None
         self.logits_bias = Constant(arrays, "logits_bias") if config.logits_bias else None
 
     @property
@@ -395,18 +395,18 @@ class EncoderDecoder(Speaker):
             raise GraftaxError("an encoder-decoder reads two texts, and there is no target.")
         source, encoder = self.encode(inputs, grafts, intermediates, layers)
         own, target = grafts.within("decoder"), inputs.target
-        h, states, _ = self.decoder(target, own, source, intermediates, layers)
+        h, hidden_states, _ = self.decoder(target, own, source, intermediates, layers)
         last = jnp.maximum(target.mask.sum(1, dtype=jnp.int32) - 1, 0)
-        return Outputs(h, h[jnp.arange(len(h), dtype=jnp.int32), last], None, states, encoder)
+        return Outputs(h, h[jnp.arange(len(h), dtype=jnp.int32), last], None, hidden_states, encoder)
 
     def encode(
         self, inputs: Inputs, grafts: Grafts, intermediates: bool = False, layers: Unrolled | None = None
     ) -> tuple[Source, Outputs]:
         """What the decoder is told of the source, and the encoder's outputs."""
-        h, states, view = self.encoder(inputs, grafts.within("encoder"), None, intermediates, layers)
+        h, hidden_states, view = self.encoder(inputs, grafts.within("encoder"), None, intermediates, layers)
         added = h.shape[1] - inputs.mask.shape[1]  # tokens that methods put in front of the text
         return Source(h, view.mask, view.text_position), Outputs(
-            h[:, added:], h[:, added], None, None if states is None else states[:, :, added:]
+            h[:, added:], h[:, added], None, None if hidden_states is None else hidden_states[:, :, added:]
         )
 
     @property
@@ -414,11 +414,11 @@ class EncoderDecoder(Speaker):
         return self.own_projection or self.decoder.word_embeddings
 
     @property
-    def head(self) -> tuple[Linear | Embedding, Constant | None]:
+    def language_head(self) -> tuple[Linear | Embedding, Constant | None]:
         return self.projection, self.logits_bias
 
-    def logits(self, hidden: jax.Array, calls: SiteCalls, head: Any = None) -> jax.Array:
-        (kernel, bias), scale = head or self.head, self.config.output_scale
+    def logits(self, hidden: jax.Array, calls: SiteCalls, language_head: Any = None) -> jax.Array:
+        (kernel, bias), scale = language_head or self.language_head, self.config.output_scale
         hidden = hidden if scale == 1.0 else hidden * jnp.asarray(scale, hidden.dtype)
         out = self.projected(hidden, calls, kernel).astype(jnp.float32)
         return out if bias is None else out + bias.value[...].astype(jnp.float32)
@@ -439,7 +439,7 @@ class EncoderDecoder(Speaker):
         return self.step(jnp.full(rows, self.config.start_id, jnp.int32), cache, grafts, layers)
 
     def step(self, ids: jax.Array, cache: Cache, grafts: Grafts, layers: Unrolled) -> tuple[jax.Array, Cache]:
-        """Logits `[rows, vocabulary]` behind one more token of each row, `ids [rows]`, and the cache with it."""
+        """Logits `[rows, vocabulary]` behind one more token of each batch row, `ids [rows]`, and the cache with it."""
         own = grafts.within("decoder")
         outside, columns = own.outside(), jnp.arange(cache.keys[0].shape[2], dtype=jnp.int32)
         position = jnp.broadcast_to(cache.column, (len(ids), 1))

@@ -37,7 +37,7 @@ COMMON = frozenset(
 
 
 @dataclass(frozen=True)
-class HeadLayout:
+class TaskHead:
     """The head of the family's Hugging Face task model that answers for an item as a whole, and where other heads may be."""
 
     features: str  # "pooled" (as the network pools an item), "first" (the first position as it is) or "last" (the text's last)
@@ -50,7 +50,7 @@ class HeadLayout:
 
 
 #: Of a family on which adapters have no head.
-HEADLESS = HeadLayout(features="none", hidden="none", modules=(), sites=())
+HEADLESS = TaskHead(features="none", hidden="none", modules=(), sites=())
 
 
 def _no_layers(config: Any) -> tuple[Layers, ...]:
@@ -71,13 +71,13 @@ def _nowhere(config: Any, weight: Weight) -> Callable[[], np.ndarray] | None:
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: a config, the declaration of every part, a head layout."""
+    """One architecture: a config, the declaration of every part, the head of its task model."""
 
     model_types: tuple[str, ...]
     summary: str
     keys: Mapping[str, Key]  # of config.json that transformers' config class declares
     parts: Callable[[Any], tuple[Part, ...]]  # those of lower stacks before those of higher ones
-    head: HeadLayout
+    head: TaskHead
     stacks: Callable[[Any], tuple[Layers, ...]] = _no_layers  # in the order in which they are run
     task_model: str = ""  # transformers' class names are this + "ForSequenceClassification" and so on
     prefix: str = ""  # module of the backbone in task models, "bert" in bert.encoder.layer.0; "": they hold its own themselves

@@ -47,7 +47,7 @@ class Rules:
     early_stopping: bool = False  # of beams
     suppressed: tuple[int, ...] = ()  # tokens that are never written,
     first_suppressed: tuple[int, ...] = ()  # nor first
-    no_repeat: int = 0  # so many tokens in a row are there once at most; 0: any number of times
+    no_repeat: int = 0  # so many tokens one behind another are there once at most; 0: any number of times
     min_new_tokens: int = 0  # before one that ends the text
     min_length: int = 0  # the same, with the prompt's tokens; of an encoder-decoder with the one that begins a text
     unsupported: tuple[str, ...] = ()  # as "key=value"

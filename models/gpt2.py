@@ -11,7 +11,7 @@ from typing import Any
 from ..adapters.sites import IN_OUT, OUT_IN
 from .config_keys import activation, epsilon, flag, layers, nullable, only, padding, size, tokens, unread_all
 from .decoder import Decoder, DecoderConfig
-from .family import Family, HeadLayout
+from .family import Family, TaskHead
 from .llama import fitted, head_parts
 from .llama_config import special_of
 from .parts import Layers, Part, in_stack
@@ -104,7 +104,7 @@ FAMILY = Family(
     defaults={"norm": "layer", "gated": False, "fused": True, "qkv_bias": True, "out_bias": True, "ffn_bias": True},
     stacks=lambda c: (Layers("layers", c.num_layers, "h.{}".format, c.hidden_size),),
     parts=parts,
-    head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False),
+    head=TaskHead(features="last", hidden="none", modules=("score",), bias=False),
     config=DecoderConfig,
     module=Decoder,
     read=read,

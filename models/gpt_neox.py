@@ -2,7 +2,7 @@
 
     h = h + attention(N1(h)) + feed-forward(N2(h))          with `use_parallel_residual`; else one behind the other
 
-One projection makes query, key and value of a head, then those of the next: its channels are [heads, 3, size].
+One projection makes query, key and value of an attention head, then those of the next: its channels are [heads, 3, size].
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .config_keys import (
     unread_all,
 )
 from .decoder import Decoder, DecoderConfig
-from .family import Family, HeadLayout
+from .family import Family, TaskHead
 from .gpt2 import layer_parts
 from .llama import fitted, head_parts, stacks
 from .llama_config import biases_of, head_dim_of, rope_of, special_of
@@ -105,7 +105,7 @@ FAMILY = Family(
     defaults={"norm": "layer", "gated": False, "fused": True, "interleaved": True, "ffn_bias": True},
     stacks=stacks,
     parts=parts,
-    head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False),
+    head=TaskHead(features="last", hidden="none", modules=("score",), bias=False),
     config=DecoderConfig,
     module=Decoder,
     read=read,

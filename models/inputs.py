@@ -13,10 +13,14 @@ from ..shapes import AnyArray, Int, shaped
 
 
 class Texts(NamedTuple):
-    """Where several texts lie in one row, behind one another; each attends to its own tokens only."""
+    """Where several texts lie in one batch row, behind one another; each attends to its own tokens only.
+
+    A text of two tokens and one of three in a first batch row of six, and one of four in a second, are
+    segments [[1, 1, 2, 2, 2, 0], [3, 3, 3, 3, 0, 0]] and first [0, 2, 6].
+    """
 
     segments: Any  # int32 [rows, tokens]: the text's number, from 1; 0 on padding
-    first: Any  # int32 [texts]: where each text begins in the rows laid end to end
+    first: Any  # int32 [texts]: where each text begins, in the batch rows laid end to end
 
 
 class TextInputs(NamedTuple):
@@ -25,7 +29,7 @@ class TextInputs(NamedTuple):
     ids: Any  # int32
     mask: Any  # bool, True on real tokens
     types: Any  # int32
-    texts: Texts | None = None  # None: a row is a text
+    texts: Texts | None = None  # None: every batch row is one text
     hidden: Any = None  # what enters the first adapted layer (`Network.frozen`), where that is known; else computed from ids
     target: TextInputs | None = None  # what the decoder of an encoder-decoder reads; the rest is its encoder's
 

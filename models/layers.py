@@ -25,7 +25,8 @@ Arrays = Mapping[str, jax.Array]
 class Linear(nnx.Module):
     """`x @ kernel + bias`; kernel `[in, out]`, perhaps quantised (`quantised.py`).
 
-    Rows and tokens are one axis in the product, for the reason `ops` gives. A layer without a bias shows methods one of zeros.
+    Batch rows and tokens are one axis in the product, for the reason `ops` gives. A layer without a bias shows methods one of
+    zeros.
     """
 
     def __init__(self, arrays: Arrays, name: str):
@@ -98,7 +99,7 @@ class BatchNorm(nnx.Module):
     """scale (x - mean) / sqrt(var + eps) + bias over channels, all `[dim]` (Ioffe & Szegedy, 2015, arXiv:1502.03167).
 
     Mean and variance are those that the checkpoint was trained with. They belong to the frozen module and not to its
-    `NormWeights`: no method sees them and no batch changes them, so a row's answer does not depend on its neighbours.
+    `NormWeights`: no method sees them and no batch changes them, so an item's answer does not depend on its neighbours.
     """
 
     def __init__(self, arrays: Arrays, name: str, eps: float):

@@ -20,7 +20,7 @@ from typing import Any
 
 from .config_keys import Key
 from .decoder import Decoder, DecoderConfig
-from .family import Family, HeadLayout
+from .family import Family, TaskHead
 from .llama_config import (
     GEMMA,
     GEMMA2,
@@ -125,7 +125,7 @@ def _family(
         defaults=defaults,
         stacks=stacks,
         parts=parts,
-        head=HeadLayout(features="last", hidden="none", modules=("score",), bias=False, tokens="score"),
+        head=TaskHead(features="last", hidden="none", modules=("score",), bias=False, tokens="score"),
         config=DecoderConfig,
         module=Decoder,
         read=read,

@@ -159,7 +159,7 @@ HEAD_DIM = {"head_dim": LLAMA["head_dim"]}
 
 
 def special_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids that end a text, and the one that fills rows. Those of a default may lie outside a small vocabulary."""
+    """The ids that end a text, and the one that fills batch rows. Those of a default may lie outside a small vocabulary."""
     eos = values["eos_token_id"]
     several = eos if isinstance(eos, list) else [] if eos is None else [eos]
     vocabulary = range(values["vocab_size"])
@@ -171,7 +171,7 @@ def biases_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rope_of(values: Mapping[str, Any], head_dim: int, partial: bool = False) -> Rope:
-    """Rotary positions of all layers. `partial`: whether the family's model can turn some of a head's channels alone."""
+    """Rotary positions of all layers. `partial`: whether only some channels of an attention head can be turned."""
     said = dict(values["rope_scaling"] or values["rope_parameters"] or {})
     said.setdefault("rope_theta", values["rope_theta"])
     if values["partial_rotary_factor"] is not None:

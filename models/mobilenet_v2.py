@@ -22,7 +22,7 @@ from ..adapters.graft import SiteCalls
 from ..adapters.methods.head import POOLED
 from .activations import ACTIVATIONS
 from .config_keys import activation, epsilon, flag, number, size, unread_all
-from .family import Family, HeadLayout
+from .family import Family, TaskHead
 from .layers import Arrays
 from .parts import Part
 from .pictures import Pictures
@@ -205,7 +205,7 @@ FAMILY = Family(
     keys=KEYS,
     parts=parts,
     stacks=stacks_of,
-    head=HeadLayout(features="pooled", hidden="none", modules=("classifier",), sites=(POOLED,)),
+    head=TaskHead(features="pooled", hidden="none", modules=("classifier",), sites=(POOLED,)),
     config=MobileNetV2Config,
     task="image-classify",
     processor=Pictures,

@@ -29,7 +29,7 @@ Unrolled = Mapping[str, Sequence[Any]]  # by stack: the parameters of each of it
 class Network(nnx.Module):
     """A backbone's module; what it can do is declared by its class."""
 
-    generates: ClassVar[bool] = False  # whether it is a language model (`Speaker`), with `prefill` and `step`
+    generates: ClassVar[bool] = False  # whether it is a language model (`LanguageModel`), with `prefill` and `step`
     encodes: ClassVar[bool] = False  # whether it is an encoder-decoder: what it writes answers another text
     keeps_frozen: ClassVar[bool] = False  # whether it has `frozen`, and goes on from there (`Inputs.hidden`)
 

@@ -3,7 +3,7 @@
 Autodiff of these keeps many intermediate arrays between the forward and the backward pass, and on a CPU the memory
 traffic, not the arithmetic, is the cost. Each derivative here keeps what it needs and no more:
 
-    gelu         its input                         attention    q, k, v by heads, and the weights
+    gelu         its input                         attention    q, k, v by attention heads, and the weights
     norms        the normalised input, 1 / sigma
 
 XLA on CPU fuses element-wise work into all its readers, again and again, and a matrix product alone stops it, if no reshape
@@ -82,7 +82,7 @@ def _layer_norm_backward(eps: float, kept: Any, dy: jax.Array) -> tuple[jax.Arra
     normed, inverse, scale = kept
     dy32 = dy.reshape(normed.shape).astype(jnp.float32)
     g = dy32 * scale.astype(jnp.float32)
-    # A difference of two full arrays, and not a full array times a row's number, which XLA would compute once per reader.
+    # A difference of two full arrays, and not one times a number for each token, which XLA would compute once per reader.
     dx = (g - g.mean(-1, keepdims=True)) * inverse - normed * ((g * normed).mean(-1, keepdims=True) * inverse)
     return dx.astype(dy.dtype).reshape(dy.shape), (dy32 * normed).sum(0).astype(scale.dtype), dy32.sum(0).astype(scale.dtype)
 
@@ -127,9 +127,9 @@ def attention(
 ) -> Float[Array, "rows queries width"]:
     """softmax(scale q k^T) v over the keys that `mask` allows; `scale` is 1 / sqrt(size) unless given.
 
-    The number of groups divides that of heads: each group of query heads shares a key (grouped-query attention, Ainslie et al.,
-    arXiv:2305.13245). `mask` is True where a query may attend. What comes out has the heads side by side, `width` is heads *
-    size. The softmax is taken in float32. With `cap` c the scores are c tanh(score / c) (Gemma 2). `added` is added to the
+    The number of groups divides that of attention heads: each group of them shares a key (grouped-query attention, Ainslie et
+    al., arXiv:2305.13245). `mask` is True where a query may attend. What comes out has the heads side by side, `width` is heads
+    * size. The softmax is taken in float32. With `cap` c the scores are c tanh(score / c) (Gemma 2). `added` is added to the
     scores, where there are as many heads as groups (T5).
     """
     rows, heads, tokens, size = query.shape

@@ -1,7 +1,7 @@
 """The head that a checkpoint brings: of a fine-tuned classifier (`BertForSequenceClassification`) or tagger.
 
 It becomes an adapter of a head alone, so what answers with it is the code that answers with adapters. Its kind is what
-`architectures` in config.json says, its modules are those of the family's task model (`HeadLayout`), its labels `id2label`.
+`architectures` in config.json says, its modules are those of the family's task model (`TaskHead`), its labels `id2label`.
 It reads as many tokens of a text as the tokenizer's config says (`model_max_length`), as transformers does where it cuts texts.
 A head that is not what its config says is left out, and a note says so: the backbone is a backbone all the same.
 """

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.batches import Shape
 from ..data.columns import Field
-from ..data.picture_cells import Picture, picture_of, without_warnings
+from ..data.picture_values import Picture, picture_of, without_warnings
 from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..large import large_array
@@ -72,7 +72,7 @@ class Pictures(Processor):
         pixels[...] = self.preparation.pixels(picture.pixels(), picture.where)
 
     def asked(self, row: Any, where: str, adapter: str | None) -> dict[str, Any]:
-        """A row that is a picture in any form that a cell has (`data/picture_cells.py`), or a mapping with one as "image"."""
+        """A row that is a picture in any form (`data/picture_values.py`), or a mapping with one as "image"."""
         picture = row["image"] if isinstance(row, Mapping) and "image" in row else row
         try:
             return {"image": picture_of(picture, where, Path())}

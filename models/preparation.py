@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..data.picture_cells import MOST_PIXELS
+from ..data.picture_values import MOST_PIXELS
 from ..errors import GraftaxError
 
 

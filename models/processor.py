@@ -135,7 +135,7 @@ class Processor(ABC):
         return Shape(_MEASURED, _MEASURED, shared=False, together=prepared.together)
 
     def shape_to_ask(self, items: Sequence[Any], count: int) -> Shape:
-        """Of one batch with `count` rows, for some items that are asked together."""
+        """Of one batch with `count` batch rows, for some items that are asked together."""
         return Shape(count, count, shared=False)
 
     # -- what layers make of items --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from . import bert
 from .config_keys import size, token, unread_all
-from .family import Family, HeadLayout
+from .family import Family, TaskHead
 
 #: What RobertaConfig declares; a padding id it must have, for positions are counted from there.
 KEYS = {
@@ -29,7 +29,7 @@ ROBERTA = Family(
     defaults={"positions_from_pad": True},
     stacks=bert.stacks,
     parts=bert.parts,
-    head=HeadLayout(features="first", hidden="tanh", modules=("classifier.dense", "classifier.out_proj")),
+    head=TaskHead(features="first", hidden="tanh", modules=("classifier.dense", "classifier.out_proj")),
 )
 
 FAMILIES = (

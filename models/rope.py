@@ -37,9 +37,9 @@ _MAY = {"yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale
 
 @dataclass(frozen=True)
 class Rope:
-    """How a head's channels are turned."""
+    """How the channels of an attention head are turned."""
 
-    dim: int  # channels of a head that are turned
+    dim: int  # channels of an attention head that are turned
     theta: float = 10_000.0
     kind: str = "default"
     settings: tuple[tuple[str, Any], ...] = ()  # of the kind, by Hugging Face's names

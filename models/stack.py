@@ -1,14 +1,25 @@
 """How a backbone's layers are run: in stacks, cut where the adapters begin.
 
-Layers are `nnx.Module`s whose parameters carry a leading layer axis, run by `jax.lax.scan`. Three cuts, all static, keep work
-from being done in vain:
-- layers below the first adapted one run in a scan of their own that is never differentiated;
-- when only one position of the output is read (`pooled=True`), the last layer computes only that position;
-- ALBERT applies one set of weights many times: the scan runs over *applications*, each naming the layer whose weights it uses.
+A stack is layers of one kind, run one after another. It is one `nnx.Module` whose parameters carry a leading layer axis: a
+kernel of twelve layers of width 32 is `[12, 32, 32]`, and a layer is that module with the parameters at one index.
 
-`remat` says what of an adapted layer is kept for its gradient, and so what is computed a second time: "none" keeps all that the
-gradient reads, "products" the results of matrix products, "layers" what enters each layer alone. That is for the
-scan: of layers compiled one after another, XLA on a CPU would compute everything again at once, before it is needed.
+An *application* is one run of a layer. Most backbones apply layer i once, as application i. ALBERT applies a layer many times:
+`layer_of` (0, 0, 0, 1, 1, 1) is two layers and six applications.
+
+Which applications carry an adapter's state, and which tokens are read of the last, is known when a program is compiled, so that
+nothing is computed in vain. With adapters in the last four of twelve layers, and heads that read the pooled position alone,
+
+    0 to 7      run without adapters, and are never differentiated
+    8 to 10     run with what adapters change there
+    11          likewise, and computes the pooled position alone
+
+Applications with adapters are run in one of two ways. In a *loop* (`jax.lax.scan`) each takes its layer's weights from the
+stack. *Unrolled* they are compiled one after another, with the weights and the state of each as arguments of their own;
+training does that where layers are few (`Encoder.__call__` says why).
+
+`remat` says what of an application in the loop is kept for its gradient, and so what is computed a second time: "none" keeps
+all that the gradient reads, "products" the results of matrix products, "layers" what enters each layer alone. Unrolled it is
+"none": XLA on a CPU would compute everything again at once, before it is needed.
 """
 
 from __future__ import annotations
@@ -36,12 +47,12 @@ REMAT = ("none", *_POLICIES)
 class Stack(nnx.Module):
     """Layers of one kind, run one after another.
 
-    `layers` is called as `layers(h, view, calls, pooled)` with the parameters of one layer; here it holds those of all. `name`
-    is where the backbone's module has it, "layers" or "encoder.layers", and what the names of its sites begin with.
+    A layer is a function `layer(h, view, calls, pooled)`: what enters it, what it sees beside that (masks, positions), what
+    adapters do at its sites, and whether the pooled position alone is wanted.
     """
 
-    layers: Any
-    name: str = "layers"
+    layers: Any  # that function as a module, with the parameters of all layers
+    name: str = "layers"  # where the backbone's module has it, "layers" or "encoder.layers"; the names of its sites begin so
     remat: str = "none"
 
     def __init__(self, name: str, layers: nnx.Module, count: int):
@@ -49,7 +60,7 @@ class Stack(nnx.Module):
 
     @property
     def layer_of(self) -> tuple[int, ...]:
-        """Which stacked weights each application of a layer uses."""
+        """Which layer's weights each application uses."""
         return tuple(range(self.count))
 
     @property
@@ -69,28 +80,32 @@ class Stack(nnx.Module):
         intermediates: bool = False,
         layers: Sequence[Any] | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """From what enters layer `begin` to what leaves the one before `end`; with `pooled` the last at that position alone.
+        """What leaves the application before `end` (None: the last), from `h`, which enters application `begin`.
 
-        `view.of_application(application)` is what an application of a layer sees.
+        Args:
+            view: `view.of_application(i)` is what application i sees.
+            pooled: compute the pooled position alone in the last application.
+            intermediates: return `h` and what leaves each application too, along a leading axis.
+            layers: the weights of each layer, to run the applications with adapters unrolled.
         """
         layer_of = self.layer_of[:end]
-        adapted = grafts.adapted(self.name)  # layers that carry adapter state, counted from the output
+        adapted = grafts.adapted(self.name)  # that many of the last layers carry state
         first = len(layer_of) - adapted
         if self.shared:  # shared layers are applied all along
             first = 0 if adapted else len(layer_of)
         last = len(layer_of) - 1 if pooled else len(layer_of)
         run = _Pass(self, view, grafts, layer_of, first, layers, [] if layers is None else grafts.unstacked(self.name))
-        states = [h[None]] if intermediates else None
-        h = run.scanned(run.bare, h, begin, min(first, last), states)
+        hidden_states = [h[None]] if intermediates else None
+        h = run.scanned(run.bare, h, begin, min(first, last), hidden_states)
         if layers is None:
-            h = run.scanned(run.looped, h, first, last, states)
+            h = run.scanned(run.looped, h, first, last, hidden_states)
         else:
             for application in range(first, last):
                 h = run.unrolled(h, layer_of[application], application)
         if pooled and begin <= last:
             apply = run.bare if first > last else run.looped if layers is None else run.unrolled
             h = apply(h, layer_of[-1], last, pooled=True)
-        return h, (jnp.concatenate(states) if states is not None else None)
+        return h, (jnp.concatenate(hidden_states) if hidden_states is not None else None)
 
 
 class TextStack(Stack):
@@ -111,24 +126,24 @@ class TextStack(Stack):
 
     @abstractmethod
     def embed(self, inputs: Inputs, calls: SiteCalls) -> tuple[jax.Array, Any]:
-        """What enters the first layer, and the view of the layers."""
+        """What enters the first layer, and the layers' view."""
 
     @abstractmethod
     def seen(self, inputs: Inputs, calls: SiteCalls) -> Any:
-        """The view of the layers where nothing is put in front of the text."""
+        """The layers' view alone, where no method puts anything in front of the text."""
 
     def through(
         self, inputs: Inputs, grafts: Grafts, calls: SiteCalls, pooled: bool, intermediates: bool, layers: Unrolled | None
     ) -> tuple[jax.Array, jax.Array | None, Any]:
-        """What leaves the last layer, every layer's output with `intermediates`, and the view; from token ids or `hidden`."""
+        """What leaves the last layer, from token ids or `inputs.hidden`; hidden states, with `intermediates`; and the view."""
         begin = 0
         if inputs.hidden is None:
             h, view = self.embed(inputs, calls)
         else:
             h, view, begin = inputs.hidden, self.seen(inputs, calls), self._application(grafts.cut)
-        alone = None if layers is None else layers[self.name]
-        h, states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=alone)
-        return h, states, view
+        own = None if layers is None else layers[self.name]
+        h, hidden_states = self.run_layers(h, view, grafts, begin=begin, pooled=pooled, intermediates=intermediates, layers=own)
+        return h, hidden_states, view
 
     def frozen(self, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
         """What enters the layer at a cut, `[rows, tokens, hidden]`.
@@ -149,7 +164,7 @@ class TextStack(Stack):
 
 
 class Seen:
-    """What the layers see of a stack in which each sees what enters it and nothing else."""
+    """The view of layers that see what enters them and nothing else."""
 
     def of_application(self, application: Any) -> None:
         return None
@@ -162,19 +177,19 @@ class Chain(Network):
 
     @abstractmethod
     def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:
-        """What enters a stack: the first from the inputs, another from what leaves the one before it."""
+        """What enters a stack, whose number this is: the first from the inputs, others from what leaves the stack before."""
 
     def through(self, inputs: Inputs, grafts: Grafts, layers: Unrolled | None) -> jax.Array:
         """What leaves the last stack: from the inputs, or from what is known to enter the layer at the adapter's cut."""
         calls, cut = grafts.outside(), None if inputs.hidden is None else grafts.cut
         h: Any = inputs if cut is None else inputs.hidden
         for index, stack in enumerate(self.stacks):
-            if cut is not None and cut.stack != stack.name:  # all of it is known
+            if cut is not None and cut.stack != stack.name:  # what leaves this stack is known, too
                 continue
             begin = cut.layer if cut is not None else 0
             h = self.enter(index, h, calls) if cut is None else h
-            alone = None if layers is None else layers[stack.name]
-            h, cut = stack.run_layers(h, Seen(), grafts, begin=begin, layers=alone)[0], None
+            own = None if layers is None else layers[stack.name]
+            h, cut = stack.run_layers(h, Seen(), grafts, begin=begin, layers=own)[0], None
         return h
 
     def frozen(self, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
@@ -189,55 +204,60 @@ class Chain(Network):
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass through a stack: how its layers are applied, each to what the one before has made."""
+    """One pass through a stack.
+
+    An application is made by `bare`, `looped` or `unrolled`. They are called alike: with what enters it, the index of the layer
+    whose weights it uses, its own number, and whether the pooled position alone is wanted.
+    """
 
     stack: Stack
     view: Any
     grafts: Grafts
-    layer_of: Sequence[int]  # which layer's weights an application uses
-    first: int  # application that carries adapter state
-    layers: Sequence[Any] | None  # weights of the layers as arguments of their own, where they are not taken from the stack
-    parts: Sequence[State]  # likewise the state of the adapted layers
+    layer_of: Sequence[int]  # which layer's weights each application uses
+    first: int  # the first application that carries an adapter's state
+    layers: Sequence[Any] | None  # the weights of each layer, where applications are unrolled
+    states: Sequence[State]  # likewise the state of each adapted layer
 
     def bare(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
-        """A layer without adapters."""
+        """An application without adapters."""
         return self._stacked(index)(h, self.view.of_application(application), self.grafts.bare(), pooled)
 
     def looped(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
-        """A layer with adapters, of the stack."""
+        """An application with adapters, whose weights are taken from the stack."""
         apply, remat = partial(self._adapted, index, application, pooled), self.stack.remat
         return (apply if remat == "none" else jax.checkpoint(apply, policy=_POLICIES[remat]))(h)
 
     def unrolled(self, h: jax.Array, index: int, application: int, pooled: bool = False) -> jax.Array:
-        """A layer with adapters, with weights and state of its own."""
+        """An application with adapters, whose weights and state are arguments of their own."""
         assert self.layers is not None
         layer = nnx.merge(nnx.graphdef(self.stack.layers), self.layers[index])
-        state = self.parts[self._adapted_index(index, application)]
+        state = self.states[self._adapted_index(index, application)]
         return layer(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
 
-    def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, states: list[jax.Array] | None) -> jax.Array:
-        """Applications from `begin` to the one before `end`, in a loop; adds what each makes to `states`.
+    def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, hidden_states: list[jax.Array] | None) -> jax.Array:
+        """What leaves the application before `end`, from `h`, which enters application `begin`; `apply` is `bare` or `looped`.
 
-        Where the weights are held layer by layer there is no array to loop over, and they are compiled one after another.
+        What leaves each is added to `hidden_states`. Where the weights are held layer by layer there is no array to loop over,
+        and the applications are compiled one after another.
         """
         if begin >= end:
             return h
-        alone = len(self.stack.layer_of) == 1  # a layer that may make something of another shape, which no loop can
-        if alone or held_by_layer(self.stack.layers):
+        only_one = len(self.stack.layer_of) == 1  # it may make something of another shape, which no loop can
+        if only_one or held_by_layer(self.stack.layers):
             for application in range(begin, end):
                 h = apply(h, self.layer_of[application], application)
-                if states is not None:
-                    states.append(h[None])
+                if hidden_states is not None:
+                    hidden_states.append(h[None])
             return h
 
         def step(h: jax.Array, indices: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array | None]:
             h = apply(h, *indices)
-            return h, (None if states is None else h)
+            return h, (None if hidden_states is None else h)
 
         steps = jnp.asarray(self.layer_of[begin:end], jnp.int32), jnp.arange(begin, end, dtype=jnp.int32)
         h, made = jax.lax.scan(step, h, steps)
-        if states is not None and made is not None:
-            states.append(made)
+        if hidden_states is not None and made is not None:
+            hidden_states.append(made)
         return h
 
     def _adapted(self, index: Any, application: Any, pooled: bool, h: jax.Array) -> jax.Array:
@@ -245,9 +265,9 @@ class _Pass:
         return self._stacked(index)(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
 
     def _stacked(self, index: Any) -> Any:
-        """A layer of the stack."""
+        """One layer, with its weights taken from the stack."""
         return layer_of(self.stack.layers, index)
 
     def _adapted_index(self, index: Any, application: Any) -> Any:
-        """Which of the adapted layers an application is, counted from the first that carries state."""
+        """Which of the adapted layers' states an application uses."""
         return index if self.stack.shared else application - self.first

@@ -6,7 +6,7 @@
 | t5, 1.1    | gated        | of h, one of its own                           |
 | mt5        | gated        | of h, one of its own                           |
 
-Linear layers have no biases, norms are RMS norms before each branch, and scores are not divided by sqrt(head). Which of a
+Linear layers have no biases, norms are RMS norms before each branch, and scores are not divided. Which of a
 tower's distances gets what is a table in its first layer that all its layers use.
 """
 
@@ -137,7 +137,7 @@ def read_t5(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def fitted(config: EncoderDecoderConfig, tensors: Container[str]) -> EncoderDecoderConfig:
     """Whether the projection has weights of its own is what the checkpoint says: configs say that it has none, or nothing."""
-    return replace(config, own_head="lm_head.weight" in tensors)
+    return replace(config, own_projection="lm_head.weight" in tensors)
 
 
 _ALIASES = {"hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers", "head_dim": "d_kv"}

@@ -1,12 +1,12 @@
-"""A bank: many adapters resident on the device, stacked so that each row of a batch can pick its own.
+"""A bank: many adapters resident on the device, in slots along one axis, so that each batch row can pick its own.
 
-Leaves are `[layer, slot, ...]` (or `[slot, ...]` outside the layers). Slot 0 changes nothing: rows without an adapter use it.
-A slot holds what its methods' `prepare` makes of an adapter's leaves, so that no batch computes that again. Loading an adapter
-writes one slot in place; nothing is compiled unless the bank must grow: a method or site it has not seen, a rank beyond its
-bucket (powers of two from 8), more adapters than slots (doubled each time).
+Leaves are `[layer, slot, ...]` (or `[slot, ...]` outside the layers). Slot 0 changes nothing: batch rows without an adapter
+use it. A slot holds what its methods' `prepare` makes of an adapter's leaves, so that no batch computes that again. Loading an
+adapter writes one slot in place; nothing is compiled unless the bank must grow: a method or site it has not seen, a rank
+beyond its bucket (powers of two from 8), more adapters than slots (doubled each time).
 
-An example: of a backbone of two layers the adapters "law" and "medicine" lie in slots 1 and 2 of nine, so A is `[2, 9, 8, 32]`.
-A batch of three rows, for "medicine", no adapter and "law", is the batch with `slots = [2, 0, 1]`.
+For instance, of a backbone of two layers the adapters "law" and "medicine" lie in slots 1 and 2 of nine, so A is `[2, 9, 8,
+32]`. A batch of three batch rows, for "medicine", no adapter and "law", is the batch with `slots = [2, 0, 1]`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Bank:
 
     @held
     def remove(self, name: str) -> None:
-        """Forget an adapter; its slot is free, and what it holds is read by no row."""
+        """Forget an adapter; its slot is free, and what it holds is read by no batch row."""
         self.slot(name)
         self._slots = {other: slot for other, slot in self._slots.items() if other != name}
         self.adapters = {other: adapter for other, adapter in self.adapters.items() if other != name}

@@ -2,11 +2,21 @@
 
     score of a text of n tokens = sum_t log p(token t | those before) / n^length_penalty
 
-At every token the `beams` best unfinished texts of a row are kept, and the `beams` best finished ones. A row ends when its best
-unfinished text, as it stands, scores less than its worst finished one, or with `early_stopping` as soon as it has `beams`
-finished ones. Rules and defaults are transformers', whose texts these are; each row is searched as if it were alone.
+For every prompt of a batch, the `beams` best unfinished texts are kept, and the `beams` best finished ones. With each step the
+unfinished ones grow by a token. For instance, with two beams and a vocabulary of x, y and the end:
 
-A row's beams are rows of the cache, behind one another: `[rows * beams, ...]`.
+    unfinished            a -1.0     b -1.5                                      sums of log p
+    with one token more   ax -1.7    a(end) -1.9    by -2.1    bx -2.7    ay -3.4    b(end) -3.4
+    unfinished then       ax -1.7    by -2.1                                     the best two without an end
+    finished then         a(end) -1.9 / 2^length_penalty                         of the best two of all, those with an end
+
+The search for a prompt stops when its best unfinished text, as it stands, scores less than its worst finished one; with
+`early_stopping` as soon as there are `beams` finished ones. Rules and defaults are those of transformers, and what is found
+for a prompt does not depend on the others.
+
+A prompt has a batch row, an index along the axis `rows`. Each of its beams has a *lane*: a batch row of its own in the cache.
+The lanes of a prompt lie behind one another, so an array over lanes is `[rows * beams, ...]`, and lane `row * beams + beam` is
+a beam's.
 """
 
 from __future__ import annotations
@@ -17,54 +27,65 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
+from ..shapes import Bool, Float, Int, shaped
 from .choice import Settings, penalised
 from .restraint import Written
 
-_NEVER = -1e9  # the score of what is no text
+_NEVER = -1e9  # the score where there is no text
+
+#: From the newest token of every lane and the cache, to logits `[lanes, vocabulary]` of the next token, and the cache.
+Step = Callable[[Array, Any], tuple[Array, Any]]
+#: From log p `[lanes, vocabulary]`, what is written and the number of tokens so far, to log p of the tokens that may come next.
+Allowed = Callable[[Array, Written, Array], Array]
 
 
 class Beams(NamedTuple):
-    """Where the search is."""
+    """How far a search is."""
 
-    logits: jax.Array  # [rows * beams, vocabulary] of the next token
-    cache: Any
-    written: Written  # of rows * beams
-    texts: jax.Array  # int32 [rows, beams, limit]: those unfinished; -1 behind their ends
-    scores: jax.Array  # float32 [rows, beams]: sums of log p
-    finished: jax.Array  # int32 [rows, beams, limit]
-    finals: jax.Array  # float32 [rows, beams]: their scores
-    there: jax.Array  # bool [rows, beams]: whether there is such a text
-    stopped: jax.Array  # bool [rows]
-    number: jax.Array  # int32: tokens so far
+    logits: Float[Array, "lanes vocabulary"]  # of the next token
+    cache: Any  # of all lanes
+    written: Written  # by lane
+    texts: Int[Array, "rows beams limit"]  # the unfinished texts, -1 behind their ends
+    scores: Float[Array, "rows beams"]  # their sums of log p
+    finished: Int[Array, "rows beams limit"]  # the finished texts, the best first
+    finals: Float[Array, "rows beams"]  # their scores
+    there: Bool[Array, "rows beams"]  # whether there is such a finished text yet
+    stopped: Bool[Array, " rows"]
+    number: Int[Array, ""]  # tokens so far, of every unfinished text
 
 
+@shaped
 def search(
-    step: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
-    allowed: Callable[[jax.Array, Written, jax.Array], jax.Array],
-    start: tuple[jax.Array, Any, Written],
-    most: jax.Array,
+    step: Step,
+    allowed: Allowed,
+    start: tuple[Float[Array, "rows vocabulary"], Any, Written],
+    most: Int[Array, " rows"],
     settings: Settings,
-    eos: jax.Array,
+    eos: Int[Array, " ends"],
     *,
     beams: int,
     limit: int,
     penalises: bool,
-) -> jax.Array:
-    """The best text of every row, int32 `[rows, limit]`; -1 behind its end.
+) -> Int[Array, "rows {limit}"]:
+    """The best text for every prompt, -1 behind its end.
 
     Args:
-        step: from ids `[rows * beams]` and the cache to logits and the cache.
-        allowed: log p `[rows * beams, vocabulary]`, what is written and the number of tokens so far, to log p of those that may
-            come next.
-        start: logits, cache and what is written of every row, behind its prompt.
-        most: int32 `[rows]`: tokens wanted.
-        limit: of those, at most.
+        step: runs the backbone by one token; see `Step`.
+        allowed: forbids tokens; see `Allowed`.
+        start: logits, cache and what is written, of every batch row behind its prompt.
+        most: how many tokens each is to have.
+        settings: of every batch row.
+        eos: the tokens that end a text.
+        beams: how many, for every prompt.
+        limit: the largest of `most`, known when this is compiled.
+        penalises: whether some prompt asks to make tokens unlikelier that are there already.
     """
     rows, _ = start[0].shape
     logits, cache, written = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0) if leaf.ndim else leaf, start)
     empty = jnp.full((rows, beams, limit), -1, jnp.int32)
-    scores = jnp.where(jnp.arange(beams) == 0, 0.0, _NEVER)  # of beams that are all one text, one counts
+    scores = jnp.where(jnp.arange(beams) == 0, 0.0, _NEVER)  # at first all beams are one text, of which one counts
     begin = Beams(
         logits,
         cache,
@@ -81,53 +102,59 @@ def search(
     return jax.lax.while_loop(partial(_goes_on, limit), one, begin).finished[:, 0]
 
 
-def _goes_on(limit: int, at: Beams) -> jax.Array:
-    return (at.number < limit) & ~at.stopped.all()
+def _goes_on(limit: int, so_far: Beams) -> Bool[Array, ""]:
+    """Whether some search has not stopped, and there is room for another token."""
+    return (so_far.number < limit) & ~so_far.stopped.all()
 
 
+@shaped
 def _one_more(
-    step: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
-    allowed: Callable[[jax.Array, Written, jax.Array], jax.Array],
-    most: jax.Array,
+    step: Step,
+    allowed: Allowed,
+    most: Int[Array, " rows"],
     settings: Settings,
-    eos: jax.Array,
+    eos: Int[Array, " ends"],
     penalises: bool,
-    at: Beams,
+    so_far: Beams,
 ) -> Beams:
     """The beams with one more token; the arguments are those of `search`."""
-    (rows, beams), vocabulary = at.scores.shape, at.logits.shape[-1]
-    kept = max(2, 1 + len(eos)) * beams  # of which at least `beams` go on
+    (rows, beams), vocabulary = so_far.scores.shape, so_far.logits.shape[-1]
+    kept = max(2, 1 + len(eos)) * beams  # so many sums are looked at: even if all ends are among them, `beams` go on
     index = jnp.arange(rows, dtype=jnp.int32)[:, None]
 
-    chances = jax.nn.log_softmax(at.logits)
+    # the best sums of log p, [rows, kept], the beam that each comes from, its token, and whether its text ends with it
+    chances = jax.nn.log_softmax(so_far.logits)
     if penalises:
-        chances = penalised(chances, at.written.seen(vocabulary), jnp.repeat(settings.penalty, beams))
-    chances = allowed(chances, at.written, at.number).reshape(rows, beams, vocabulary) + at.scores[:, :, None]
+        chances = penalised(chances, so_far.written.seen(vocabulary), jnp.repeat(settings.penalty, beams))
+    chances = allowed(chances, so_far.written, so_far.number).reshape(rows, beams, vocabulary) + so_far.scores[:, :, None]
     sums, found = jax.lax.top_k(chances.reshape(rows, -1), kept)
     parent, token = found // vocabulary, found % vocabulary
-    texts = at.texts[index, parent].at[:, :, at.number].set(token)
-    ends = (token[..., None] == eos).any(-1) | (at.number + 1 >= most)[:, None]
+    texts = so_far.texts[index, parent].at[:, :, so_far.number].set(token)
+    ends = (token[..., None] == eos).any(-1) | (so_far.number + 1 >= most)[:, None]
 
+    # those that go on, [rows, beams], and the finished texts with the new ones among them; of these the best are kept
     scores, onward = jax.lax.top_k(jnp.where(ends, sums + _NEVER, sums), beams)
-    share = 1.0 / (at.number + 1).astype(jnp.float32) ** settings.length_penalty[:, None]
+    share = 1.0 / (so_far.number + 1).astype(jnp.float32) ** settings.length_penalty[:, None]
     ended = ends & (jnp.arange(kept) < beams)
-    finals = jnp.concatenate([at.finals, jnp.where(ended, sums * share, _NEVER)], axis=1)
+    finals = jnp.concatenate([so_far.finals, jnp.where(ended, sums * share, _NEVER)], axis=1)
     finals, chosen = jax.lax.top_k(finals, beams)
-    finished = jnp.concatenate([at.finished, texts], axis=1)[index, chosen]
-    there = jnp.concatenate([at.there, ended], axis=1)[index, chosen]
+    finished = jnp.concatenate([so_far.finished, texts], axis=1)[index, chosen]
+    there = jnp.concatenate([so_far.there, ended], axis=1)[index, chosen]
     hopeless = scores[:, :1] * share <= jnp.where(there, finals[:, -1:], _NEVER)
-    stopped = at.stopped | hopeless.all(1) | (settings.early_stopping & there.all(1)) | ends.all(1)
+    stopped = so_far.stopped | hopeless.all(1) | (settings.early_stopping & there.all(1)) | ends.all(1)
 
-    into = (index * beams + parent[index, onward]).reshape(-1)
+    # every lane takes over what the lane of the beam that it goes on from has written, and its cache
+    lanes = (index * beams + parent[index, onward]).reshape(-1)
     ids = token[index, onward].reshape(-1)
-    cache = jax.tree.map(lambda leaf: leaf[into] if leaf.ndim else leaf, at.cache)
-    written = Written(*(leaf[into] for leaf in at.written)).add(ids)
+    cache = jax.tree.map(lambda leaf: leaf[lanes] if leaf.ndim else leaf, so_far.cache)
+    written = Written(*(leaf[lanes] for leaf in so_far.written)).add(ids)
     logits, cache = step(ids, cache)
     mine = {"texts": texts[index, onward], "scores": scores, "finished": finished, "finals": finals, "there": there}
-    moved = {name: _unless(at.stopped, new, getattr(at, name)) for name, new in mine.items()}
-    return at._replace(logits=logits, cache=cache, written=written, **moved, stopped=stopped, number=at.number + 1)
+    moved = {name: _unless(so_far.stopped, new, getattr(so_far, name)) for name, new in mine.items()}
+    return so_far._replace(logits=logits, cache=cache, written=written, **moved, stopped=stopped, number=so_far.number + 1)
 
 
-def _unless(stopped: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """What is new of the rows that go on, what was of those that have stopped."""
+@shaped
+def _unless(stopped: Bool[Array, " rows"], new: Array, old: Array) -> Array:
+    """The new values where the search goes on, and the old ones where it has stopped; `[rows, ...]` both."""
     return jnp.where(stopped.reshape(-1, *(1,) * (new.ndim - 1)), old, new)

@@ -1,10 +1,10 @@
-"""How the next token is chosen, for all rows of a batch on the device; what each row asks for is its `Sampling`.
+"""How the next token is chosen, for all batch rows at once on the device; what each asks for is its `Sampling`.
 
-    z' = z / penalty where z > 0, z * penalty elsewhere      of tokens that the row holds (Keskar et al., arXiv:1909.05858)
+    z' = z / penalty where z > 0, z * penalty elsewhere      of tokens that the text holds (Keskar et al., arXiv:1909.05858)
     p  = softmax(z' / temperature)                           and of p the `top_k` likeliest, the fewest that hold `top_p`
                                                              (Holtzman et al., arXiv:1904.09751), those above `min_p` max p
 
-Every row draws from its own seed, so what it says does not depend on its neighbours.
+Every batch row draws from its own seed, so what it says does not depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .sampling import Sampling
 
 
 class Settings(NamedTuple):
-    """Those of every row, as data."""
+    """The settings of every batch row, as arrays `[rows]`, so that no program depends on their values."""
 
     temperature: Any
     top_k: Any
@@ -36,7 +36,10 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], count: int) -> Settings:
-        """In a batch of `count` rows; those that fill it up are greedy. `rows` are `under` the backbone's rules."""
+        """Those of a batch of `count` batch rows, of which the ones behind `rows` fill it up and are greedy.
+
+        `rows`: what each asks for, `under` the backbone's rules.
+        """
         filled = [*rows, *[Sampling().under(Rules())] * (count - len(rows))]
         return cls(
             np.array([s.temperature for s in filled], np.float32),
@@ -50,15 +53,15 @@ class Settings(NamedTuple):
         )
 
 
-class Kind(NamedTuple):
-    """What some row of a batch asks for: the rest is not compiled."""
+class Needs(NamedTuple):
+    """What some row of a batch asks for. A program has these steps alone, so that greedy rows cost no sorting."""
 
-    draws: bool
-    cuts: bool
-    penalises: bool
+    draws: bool  # a token at random, by its probability
+    cuts: bool  # what is drawn from: top_k, top_p or min_p
+    penalises: bool  # tokens that are there already
 
     @classmethod
-    def of(cls, rows: Sequence[Sampling]) -> Kind:
+    def of(cls, rows: Sequence[Sampling]) -> Needs:
         draws = any(s.temperature > 0 for s in rows)
         cuts = any(s.temperature > 0 and (s.top_k or s.top_p < 1.0 or s.min_p > 0.0) for s in rows)
         return cls(draws, cuts, any(s.repetition_penalty != 1.0 for s in rows))
@@ -66,28 +69,28 @@ class Kind(NamedTuple):
 
 @shaped
 def choose(
-    kind: Kind,
+    needs: Needs,
     logits: Float[Array, "rows vocabulary"],
     settings: Settings,
     seen: Bool[Array, "rows vocabulary"] | None,
     number: Int[Array, " rows"],
 ) -> Int[Array, " rows"]:
-    """The next token of every row.
+    """The next token of every batch row.
 
-    `seen`: the tokens a row holds, None where none is penalised; `number`: how many it has drawn.
+    `seen`: which tokens its text holds, None where none is penalised; `number`: how many tokens it has drawn.
     """
-    if seen is not None and kind.penalises:
+    if seen is not None and needs.penalises:
         logits = penalised(logits, seen, settings.penalty)
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    if not kind.draws:
+    if not needs.draws:
         return likeliest
     scaled = logits / jnp.where(settings.temperature > 0, settings.temperature, 1.0)[:, None]
-    if kind.cuts:
+    if needs.cuts:
         scaled = jnp.where(_kept(scaled, settings), scaled, -jnp.inf)
 
-    def draw(seed: jax.Array, number: jax.Array, row: jax.Array) -> jax.Array:
+    def draw(seed: jax.Array, number: jax.Array, own: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number.astype(jnp.uint32))
-        return jax.random.categorical(key, row).astype(jnp.int32)
+        return jax.random.categorical(key, own).astype(jnp.int32)
 
     drawn = jax.vmap(draw)(settings.seed, number, scaled)
     return jnp.where(settings.temperature > 0, drawn, likeliest)
@@ -97,7 +100,7 @@ def choose(
 def penalised(
     logits: Float[Array, "rows vocabulary"], seen: Bool[Array, "rows vocabulary"], penalty: Float[AnyArray, " rows"]
 ) -> Float[Array, "rows vocabulary"]:
-    """With the tokens that are there already unlikelier."""
+    """Logits of which the tokens that are there already are made unlikelier."""
     penalty = penalty[:, None]
     return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
 

@@ -1,4 +1,4 @@
-"""Compositions: several resident adapters in one row of a batch (the algebra of Pfeiffer et al., 2020, arXiv:2007.07779).
+"""Compositions: several resident adapters for one row (the algebra of Pfeiffer et al., 2020, arXiv:2007.07779).
 
     "a"                                        one adapter
     Average("a", "b", weights=(0.7, 0.3))      at every site y + sum_k w_k (y_k - y): the mean of what each makes of it
@@ -10,8 +10,8 @@ y is what a site gives without the adapters, y_k with the k-th. Where adapters c
 sum of their changes (`adapters/combining.py: linear`), without making it; weights may be negative and need not sum to one.
 
 What a row asks for is data. It becomes *stages* of *terms* (slot, weight): a stage averages its terms, and acts on the site
-that the stages before it make; so only the number of stages and of terms, rounded up to a power of two, is compiled. A stack
-may hold averages and splits; an average or a split of stacks has no such form, and is refused.
+that the stages before it make; so only the number of stages and of terms, rounded up to a power of two, is compiled. A `Stack`
+may hold an `Average` or a `Split`; an `Average` or a `Split` of a `Stack` has no such form, and is refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from ..typed import Some, checked
 if TYPE_CHECKING:
     from .bank import Bank
 
-MOST_TERMS = 4  # adapters in an average or a split
-MOST_STAGES = 4  # parts of a stack
+MOST_TERMS = 4  # adapters in an `Average` or a `Split`
+MOST_STAGES = 4  # parts of a `Stack`
 
 
 class Term(NamedTuple):
@@ -154,7 +154,7 @@ def plan_of(what: str | Composition | None) -> Plan:
 
 
 def from_json(value: Any) -> str | Composition | None:
-    """A composition as JSON says it: a name or null, {"a": 0.7, "b": 0.3} for an average, ["a", "b"] for a stack."""
+    """A composition as JSON says it: a name or null, {"a": 0.7, "b": 0.3} for an `Average`, ["a", "b"] for a `Stack`."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -174,30 +174,33 @@ def refuse_tokens(what: Any, plan: Plan, name: str, bank: Bank) -> None:
     bank.slot(name)
     if all(stage == (Term(name, 1.0),) for stage in plan if any(term.name == name for term in stage)):
         return
-    for key, states in bank.adapters[name].states.items():
+    for method_key, states in bank.adapters[name].states.items():
         if any(site.kind in SINGLE for site in states):
-            method = key.partition(":")[0]
+            method = method_key.partition(":")[0]
             raise GraftaxError(f"{what}: {name} ({method}) adds tokens, and those cannot be averaged or split.")
 
 
 def laid(
-    plans: Sequence[Plan], heads: Sequence[str | None], slot: Callable[[str | None], int], rows: int, tokens: int
+    plans: Sequence[Plan], answering: Sequence[str | None], slot: Callable[[str | None], int], rows: int, tokens: int
 ) -> np.ndarray | Mix:
-    """What `Backbone.forward` takes as `slots` for these rows; those that fill up the batch use no adapter."""
+    """What `Backbone.forward` takes as `slots` for a batch of `rows` batch rows; those behind the plans use no adapter.
+
+    `answering`: the adapter whose head answers each; `tokens`: positions of a batch row.
+    """
     slots = np.zeros(rows, np.int32)
     names = [plan[0][0].name if plan else None for plan in plans]
     if all(plan == plan_of(name) for plan, name in zip(plans, names, strict=True)):
         slots[: len(names)] = [slot(name) for name in names]
         return slots
-    slots[: len(heads)] = [slot(name) for name in heads]
+    slots[: len(answering)] = [slot(name) for name in answering]
     stages = max(len(plan) for plan in plans)
     most = max(len(stage) for plan in plans for stage in plan)
     terms = 1 << (most - 1).bit_length()
     used, shares = np.zeros((rows, stages, terms), np.int32), np.zeros((rows, stages, terms, tokens), np.float32)
-    for row, plan in enumerate(plans):
+    for batch_row, plan in enumerate(plans):
         for s, stage in enumerate(plan):
             for k, term in enumerate(stage):
-                used[row, s, k] = slot(term.name)
-                shares[row, s, k, term.begin : term.end] = term.weight
+                used[batch_row, s, k] = slot(term.name)
+                shares[batch_row, s, k, term.begin : term.end] = term.weight
     split = any(term.begin or term.end is not None for plan in plans for stage in plan for term in stage)
     return Mix(used, shares if split else shares[..., 0], slots)

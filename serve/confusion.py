@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import in_a_line
 
 _CLASSES = 12  # of a table at most
-_NAME = 24  # cells of a name in it; at least
+_NAME = 24  # columns of the terminal for a name in it; at least
 _SHORTEST = 8
 _LISTED = 12  # confusions, where there are more classes
 
@@ -26,8 +26,8 @@ class Confusion:
 
     def records(self) -> list[dict[str, Any]]:
         """For JSON: every pair that occurred."""
-        place: dict[str | None, int] = {label: i for i, label in enumerate((*self.labels, None))}
-        pairs = sorted(self.counts, key=lambda pair: (place[pair[0]], place[pair[1]]))
+        rank: dict[str | None, int] = {label: i for i, label in enumerate((*self.labels, None))}
+        pairs = sorted(self.counts, key=lambda pair: (rank[pair[0]], rank[pair[1]]))
         return [{"label": label, "answer": answer, "count": self.counts[label, answer]} for label, answer in pairs]
 
     def lines(self, width: int = 80) -> list[str]:
@@ -41,12 +41,12 @@ class Confusion:
         room = min(width - column * len(names), _NAME, longest)
         if len(self.labels) > _CLASSES or room < min(_SHORTEST, longest):
             return self._largest(width)
-        head = _fit("", room) + "".join(f"{i:>{column}}" for i in range(1, len(names) + 1))
-        rows = [
+        numbers = _fit("", room) + "".join(f"{i:>{column}}" for i in range(1, len(names) + 1))
+        lines = [
             _fit(name, room) + "".join(f"{self.counts.get((label, answer), 0) or '.':>{column}}" for answer in names)
             for label, name in zip(names, shown, strict=True)
         ]
-        return ["rows: labels, columns: answers", head, *rows]
+        return ["rows: labels, columns: answers", numbers, *lines]
 
     def _largest(self, width: int) -> list[str]:
         wrong = sorted(((n, pair) for pair, n in self.counts.items() if pair[0] != pair[1]), key=lambda found: -found[0])
@@ -57,11 +57,11 @@ class Confusion:
         digits = len(str(wrong[0][0]))
         pairs = [(_shown(label), _shown(answer)) for _, (label, answer) in wrong[:_LISTED]]
         name = min((width - digits - 6) // 2, max(cell_len(label) for label, _ in pairs))
-        rows = [
+        lines = [
             f"{count:>{digits}}  {_fit(label, name)} -> {_fit(answer, (width - digits - 6) // 2)}".rstrip()
             for (count, _), (label, answer) in zip(wrong, pairs, strict=False)
         ]
-        return [f"the largest of {len(wrong)} confusions:", *rows]
+        return [f"the largest of {len(wrong)} confusions:", *lines]
 
 
 def _shown(name: str | None) -> str:

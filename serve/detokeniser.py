@@ -1,4 +1,4 @@
-"""What one row has said, as text, while its tokens come."""
+"""What one batch row has written, as text, while its tokens come."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..models.tokens import Tokenizer
 
 
 class Detokeniser:
-    """The text of one row: nothing that a further token or a stop text could take back."""
+    """The text that the tokens of one batch row make: nothing of it could be taken back by a further token or a stop text."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: np.ndarray, stop: Sequence[str], ends: Collection[int], most: int):
         """`ends`: the tokens that end a text; `most`: how many tokens it has at most."""
@@ -21,7 +21,7 @@ class Detokeniser:
         self.said = ""
 
     def hear(self, drawn: Sequence[int]) -> tuple[str, str]:
-        """Further text, and how the row has finished ("" if it has not)."""
+        """The further text that new tokens make, and how the text has finished ("" if it has not)."""
         finished = ""
         for token in drawn:
             if token < 0 or finished:
@@ -30,7 +30,7 @@ class Detokeniser:
             finished = "eos" if token in self.ends else "length" if len(self.tokens) == self.most else ""
         told = [*self.context, *(t for t in self.tokens if t not in self.ends)]
         whole = self.tokenizer.text(told)[len(self.before) :]
-        found = [at for at in (whole.find(text) for text in self.stop) if at >= 0]
+        found = [begin for begin in (whole.find(text) for text in self.stop) if begin >= 0]
         if found:
             whole, finished = whole[: min(found)], "stop"
         if not finished:  # half a character, or what may become a stop text

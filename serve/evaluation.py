@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
 from ..tasks.labelled import spelled
 from ..tasks.read_examples import read_examples
-from ..tasks.task import Answer, some_of
+from ..tasks.task import Answer, Task, some_of
 from ..tasks.task_registry import task_named
 from ..tasks.text_metrics import SCORES
 from ..typed import Location, held
@@ -47,6 +48,8 @@ class Measured:
     unknown: dict[str, int] = field(default_factory=dict)  # these, and how often each occurs; any answer there counts as wrong
     confusion: Confusion | None = None  # None: there are no labels that could be confused
     data: DataFacts = DataFacts()  # which rows they were
+    #: the metrics of some of them, each by its number and as often as it is named; None where they are not at hand one by one
+    of_rows: Callable[[Sequence[int]], dict[str, float]] | None = field(default=None, repr=False, compare=False)
 
 
 @held
@@ -73,7 +76,8 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
         raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
     answers = predictor.predict([predictor.processor.row_of(fields) for fields in _each(examples)], name)
     said = [Answer(answer.label, answer.score) for answer in answers]
-    metrics = task.score(examples, said, names)
+    of_rows = partial(_score, task, examples, said, names)
+    metrics = of_rows(range(len(examples)))
     if cut := sum(answer.cut for answer in answers):
         metrics |= {"cut_rows": cut}
     if unknown:
@@ -81,7 +85,15 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     pairs = Counter(
         pair for label, answer in zip(examples.labels or (), said, strict=True) for pair in task.compared(label, answer)
     )
-    return Measured(metrics, unknown, Confusion((*names, *unknown), pairs) if pairs else None, asked)
+    confusion = Confusion((*names, *unknown), pairs) if pairs else None
+    return Measured(metrics, unknown, confusion, asked, of_rows)
+
+
+def _score(
+    task: Task, examples: Examples, said: Sequence[Answer], names: Sequence[str], rows: Sequence[int]
+) -> dict[str, float]:
+    """The metrics of some rows, each an example with the answer to it."""
+    return task.score(examples.take(rows), [said[row] for row in rows], names)
 
 
 def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
@@ -119,7 +131,9 @@ def measure_language(
     prepared = task.prepare(examples, (), processor, length)
     found = outputs_of(backbone, adapter, prepared)
     answers = {i: task.answer(mine, (), prepared.items[i]) for i, mine in found.items()}
-    return Measured(task.measure(prepared, answers, ()), data=examples.known())
+    said = [task.whole([answers[i] for i in items]) for items in prepared.items_of]
+    of_rows = partial(_score, task, examples, said, ())
+    return Measured(of_rows(range(len(examples))), data=examples.known(), of_rows=of_rows)
 
 
 def _each(examples: Examples) -> Iterator[dict[str, Any]]:

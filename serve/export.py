@@ -53,14 +53,14 @@ def export_merged(
     whole, rest = merge(backbone, adapter, any_backbone=any_backbone)
     tensors = unstack_weights(whole, whole.arrays())
     config = dict(backbone.hf_config or {})
-    for key in ("dtype", "torch_dtype", "problem_type"):
-        config.pop(key, None)
+    for name in ("dtype", "torch_dtype", "problem_type"):
+        config.pop(name, None)
     if head is None and backbone.generates:
-        kind = "ConditionalGeneration" if backbone.family.encodes else "CausalLM"
-        config["architectures"] = [f"{backbone.family.task_model}For{kind}"]
+        purpose = "ConditionalGeneration" if backbone.family.encodes else "CausalLM"
+        config["architectures"] = [f"{backbone.family.task_model}For{purpose}"]
     elif head is None:
         config["architectures"] = [f"{backbone.family.task_model}Model"]
-        tensors = {key.removeprefix(f"{backbone.family.prefix}."): tensor for key, tensor in tensors.items()}
+        tensors = {name.removeprefix(f"{backbone.family.prefix}."): tensor for name, tensor in tensors.items()}
     else:
         words = words_for(adapter.task)
         config["architectures"] = [f"{backbone.family.task_model}For{words.model}"]

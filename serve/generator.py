@@ -1,13 +1,17 @@
-"""Continuing texts with many adapters resident: a different adapter in every row of a batch.
+"""Continuing texts with many adapters resident: every prompt of a call may name another adapter.
 
     generator = Generator(backbone)
     generator.load("pirate", "adapters/pirate")
     generator.generate(["Once upon a time", "Hello"], ["pirate", None], Sampling(temperature=0.8, top_p=0.95))
 
-A batch is prefilled in one compiled call and then decoded on the device, some tokens a call (`writer.py`), into a cache of
-fixed size: what the rows ask for (adapters, seeds, temperatures) is data. An encoder-decoder reads the prompt and writes an
-answer of its own. Programs are compiled per padded prompt length, per length of the cache, per number of rows (a power of two
-up to 64) and when the bank grows. `compilations` counts them.
+How a call goes: prompts of like length form a batch, of 64 at most, in which each has a batch row. One call of a program reads
+all of them (the *prefill*). Then each call of another program chooses up to 16 tokens for every prompt, on the device
+(`writer.py`), and between these calls tokens become text (`detokeniser.py`). Keys and values of attention are kept in a cache
+of a fixed size. An encoder-decoder reads the prompt, and what it writes is a text of its own.
+
+What is asked for each prompt (its adapter, seed, temperature) is data. A program is compiled for each padded length of
+prompts, for each size of the cache, for each number of batch rows (a power of two up to 64), and when the bank grows.
+`Generator.compilations` counts them all.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ from ..notes import note
 from ..shown import Shown
 from ..typed import Location, Name, checked, held
 from .bank import Bank
-from .choice import Kind, Settings
+from .choice import Needs, Settings
 from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
 from .detokeniser import Detokeniser
 from .requests import listed
@@ -43,7 +47,7 @@ from .requests import named as adapters_of
 from .sampling import Sampling
 from .writer import Adapted, Standing, Writer
 
-MOST_ROWS = 64  # per call
+MOST_ROWS = 64  # batch rows of one call of a program
 
 Prompt = str | Sequence[Mapping[str, Any]]  # a text, or the messages of a chat
 
@@ -54,29 +58,36 @@ class Continuation:
 
     adapter: str | None  # a composition as it prints
     text: str  # without the stop text that ended it
-    tokens: tuple[int, ...] = field(repr=False)  # the one that ended it included
-    finished: str  # "stop" (a stop text), "eos" or "length"
+    tokens: tuple[int, ...] = field(repr=False)  # with the one that ended it
+    finished: str  # what ended it: "stop" (a stop text), "eos" (a token that ends texts) or "length"
 
 
-Told = tuple[int, str, Continuation | None]  # row, further text, and at the row's end its continuation
+#: The index of a prompt, a further piece of its continuation, and with the last piece the continuation.
+Told = tuple[int, str, Continuation | None]
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A text to be continued."""
+    """A prompt to be continued."""
 
-    ids: np.ndarray
-    what: str | Composition | None
+    ids: np.ndarray  # its tokens
+    what: str | Composition | None  # the adapter or composition asked for
     sampling: Sampling
 
 
 class Generator(Shown):
-    """A frozen language model and a bank of adapters over it. Calls may come from several threads."""
+    """A frozen language model, and a bank of adapters that write with it. Calls may come from several threads."""
 
     @held
     def __init__(self, backbone: Backbone, *, chat_template: str | None = None):
-        """`chat_template`: of all chats, a name or a Jinja text (`models/chat.py`). None: that with which the row's adapter was
-        trained, if it is one by name, else the tokenizer's own; "adapter": that of its training, whatever it is."""
+        """A generator without adapters.
+
+        Args:
+            backbone: frozen; not changed.
+            chat_template: of all chats, a name or a Jinja text (`models/chat.py`). None: the template with which the adapter
+                asked for was trained, if it is one by name, else the tokenizer's own. "adapter": the template with which it was
+                trained, whatever that is.
+        """
         if not backbone.generates:
             raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
         if unsupported := backbone.config.rules.unsupported:
@@ -84,7 +95,7 @@ class Generator(Shown):
         self.backbone = backbone
         self.bank = Bank(backbone)
         self.tokenizer = Tokenizer.of(backbone, chat_template)
-        self._tokenizers: dict[str, Tokenizer] = {}  # by adapter: the same but for the template of chats
+        self._tokenizers: dict[str, Tokenizer] = {}  # by adapter: the tokenizer with its template of chats
         self.writer = Writer(backbone)
         self._lock = threading.Lock()
 
@@ -98,9 +109,9 @@ class Generator(Shown):
 
     @held
     def load(self, name: Name, adapter: Adapter | Location, *, any_backbone: bool = False) -> None:
-        """Make an adapter resident under a name, replacing one of that name; arguments and errors as of `Predictor.load`.
+        """Make an adapter resident under a name, in place of one that has it; arguments and errors as of `Predictor.load`.
 
-        One with a head is refused: a generator would never ask it.
+        An adapter with a head is refused, because a generator asks no head.
         """
         adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=name)
         if head_of(adapter) is not None:
@@ -113,6 +124,7 @@ class Generator(Shown):
 
     @held
     def unload(self, name: str) -> None:
+        """Forget an adapter."""
         with self._lock:
             self.bank.remove(name)
             del self._tokenizers[name]
@@ -124,22 +136,23 @@ class Generator(Shown):
         sampling: Sampling | Sequence[Sampling] = Sampling(),
         **settings: Any,
     ) -> list[Continuation]:
-        """A continuation of every prompt, in their order.
+        """The continuation of every prompt, in their order.
 
         Args:
-            prompts: texts; they are tokenized as the tokenizer has it, a beginning-of-text token included, but for what it puts
-                behind a text. Or chats that the assistant is to answer, lists of {role, content}, by the template.
-            adapters: the adapter, average or stack of each row, or one for all; None: no adapter.
-            sampling: of each row, or one for all, in which case row i draws from seed + i.
-            settings: fields of `Sampling`, in place of `sampling`'s: `generate(prompts, max_new_tokens=20)`. What has no effect
-                there, such as `top_k` without a temperature, is said in a note.
+            prompts: texts, or chats that the assistant is to answer. Texts are tokenized as the tokenizer does it, with the
+                token that it puts before a text, but without what it would put behind one. A chat is a list of {role, content},
+                and is written by the chat template.
+            adapters: the adapter, `Average` or `Stack` for each prompt, or one for all; None is no adapter.
+            sampling: for each prompt, or one for all, in which case prompt i draws from seed + i.
+            settings: fields of `Sampling` that go before those of `sampling`, as in `generate(prompts, max_new_tokens=20)`. A
+                note says which have no effect, such as `top_k` without a temperature.
 
         Raises:
             GraftaxError: a name that is not loaded, an empty prompt, one that leaves no room in the context, a chat that the
-                template refuses, arguments of other kinds.
+                template refuses, arguments of other types.
         """
-        ends = {row: end for row, _, end in self.stream(prompts, adapters, sampling, **settings) if end is not None}
-        return [ends[row] for row in sorted(ends)]
+        ends = {index: end for index, _, end in self.stream(prompts, adapters, sampling, **settings) if end is not None}
+        return [ends[index] for index in sorted(ends)]
 
     def stream(
         self,
@@ -148,7 +161,10 @@ class Generator(Shown):
         sampling: Sampling | Sequence[Sampling] = Sampling(),
         **settings: Any,
     ) -> Iterator[Told]:
-        """The same as it is made: (row, further text, None), and at each row's end (row, further text, its continuation)."""
+        """As `generate`, while it is written: (index of a prompt, a further piece of text, None) again and again.
+
+        The last piece of each prompt brings the whole continuation in place of None.
+        """
         prompts = listed(prompts, "prompts")
         count = len(prompts)
         each, given = adapters_of(adapters, count), _samplings(sampling, settings, count)
@@ -168,7 +184,7 @@ class Generator(Shown):
         beams = {how.num_beams for how in sampling}
         if len(beams) > 1:
             raise GraftaxError(f"rows of one call share num_beams, got {', '.join(map(str, sorted(beams)))}.")
-        wanted = [_Asked(*row) for row in zip(ids, each, sampling, strict=True)]
+        wanted = [_Asked(*one) for one in zip(ids, each, sampling, strict=True)]
         order = sorted(range(count), key=lambda i: len(ids[i]))
         most_rows = max(1, MOST_ROWS // max(beams, default=1))
         for begin in range(0, count, most_rows):
@@ -177,6 +193,7 @@ class Generator(Shown):
                 yield chunk[k], text, end
 
     def _ids(self, prompt: Any, what: Any, index: int) -> np.ndarray:
+        """The tokens of a prompt; GraftaxError, which names it by its index, where it is none."""
         where = f"prompt {index + 1}"
         if not isinstance(prompt, str | list | tuple):
             raise GraftaxError(f"{where} must be a text or the list of a chat's messages, got {type(prompt).__name__}.")
@@ -195,7 +212,7 @@ class Generator(Shown):
         return ids
 
     def _tokenizer_of(self, what: Any) -> Tokenizer:
-        """With the chat template of a row's adapters."""
+        """The tokenizer with the chat template of the adapters that a prompt asks for, which must have the same."""
         names = {term.name for stage in plan_of(what) for term in stage} & self._tokenizers.keys()
         found = {self._tokenizers[name].chat_template: self._tokenizers[name] for name in sorted(names)}
         if len(found) > 1:
@@ -203,46 +220,46 @@ class Generator(Shown):
         return next(iter(found.values()), self.tokenizer)
 
     def _batch(self, asked: Sequence[_Asked]) -> Iterator[Told]:
-        """As `stream`, of at most `MOST_ROWS` rows."""
+        """As `stream`, of a batch of at most `MOST_ROWS` prompts."""
         rows = 1 << (len(asked) - 1).bit_length()
-        at = self._prefilled(asked, rows)
+        standing = self._prefilled(asked, rows)
         ways = self._searched if asked[0].sampling.num_beams > 1 else self._decoded
-        return ways(asked, at, Settings.of([row.sampling for row in asked], rows))
+        return ways(asked, standing, Settings.of([one.sampling for one in asked], rows))
 
     def _prefilled(self, asked: Sequence[_Asked], count: int) -> Standing:
-        """Rows behind their prompts, `count` with those that fill the batch."""
+        """A batch whose prompts are read: `count` batch rows, of which those beyond the prompts fill it up and are done."""
         most, encodes = self.backbone.config.max_tokens, self.backbone.family.encodes
-        length = rung(max(len(row.ids) for row in asked), most)
-        new = max(row.sampling.max_new_tokens for row in asked)
+        length = rung(max(len(one.ids) for one in asked), most)
+        new = max(one.sampling.max_new_tokens for one in asked)
         columns = rung(1 + new, 2 * most) if encodes else rung(length + new, 2 * most)
         wanted = np.zeros(count, np.int32)
-        wanted[: len(asked)] = [row.sampling.max_new_tokens for row in asked]
+        wanted[: len(asked)] = [one.sampling.max_new_tokens for one in asked]
         inputs, least = self._laid(asked, count, length), self._least(asked, count)
         with self._lock:
             return self.writer.prefill(self._adapted(asked, count), inputs, wanted, least, columns=columns)
 
-    def _searched(self, asked: Sequence[_Asked], at: Standing, settings: Settings) -> Iterator[Told]:
-        """By beams, all of which share a number of them: whole texts."""
-        how = [row.sampling for row in asked]
+    def _searched(self, asked: Sequence[_Asked], standing: Standing, settings: Settings) -> Iterator[Told]:
+        """Continuations by beam search: each in one piece, for the search may drop its beginning until it ends."""
+        how = [one.sampling for one in asked]
         limit = max(one.max_new_tokens for one in how)
         with self._lock:
-            adapted = self._adapted(asked, len(at.done))
+            adapted = self._adapted(asked, len(standing.done))
             found = np.asarray(
-                self.writer.search(adapted, at, settings, kind=Kind.of(how), beams=how[0].num_beams, limit=limit)
+                self.writer.search(adapted, standing, settings, needs=Needs.of(how), beams=how[0].num_beams, limit=limit)
             )
         for k, detokeniser in enumerate(self._detokenisers(asked)):
             text, finished = detokeniser.hear(found[k].tolist())
             yield k, text, _continued(asked[k], detokeniser, finished)
 
-    def _decoded(self, asked: Sequence[_Asked], at: Standing, settings: Settings) -> Iterator[Told]:
-        """Token by token: further texts, a burst of tokens at a time."""
-        kind, detokenisers = Kind.of([row.sampling for row in asked]), self._detokenisers(asked)
+    def _decoded(self, asked: Sequence[_Asked], standing: Standing, settings: Settings) -> Iterator[Told]:
+        """Continuations token by token: a piece of text for each burst of tokens."""
+        needs, detokenisers = Needs.of([one.sampling for one in asked]), self._detokenisers(asked)
         left = {*range(len(asked))}
         while left:
-            with self._lock:  # not while a caller looks at what there is: it may call again
-                at, drawn = self.writer.decode(self._adapted(asked, len(at.done)), at, settings, kind=kind)
+            with self._lock:  # not held while the caller looks at a piece of text, for it may call again
+                standing, drawn = self.writer.decode(self._adapted(asked, len(standing.done)), standing, settings, needs=needs)
                 drawn = np.asarray(drawn)
-            stopped = np.zeros(len(at.done), bool)
+            stopped = np.zeros(len(standing.done), bool)
             for k in sorted(left):
                 text, finished = detokenisers[k].hear(drawn[:, k].tolist())
                 end = _continued(asked[k], detokenisers[k], finished) if finished else None
@@ -251,38 +268,40 @@ class Generator(Shown):
                     stopped[k] = True
                 if text or end:
                     yield k, text, end
-            at = at._replace(done=at.done | stopped)
+            standing = standing._replace(done=standing.done | stopped)
 
     def _detokenisers(self, asked: Sequence[_Asked]) -> list[Detokeniser]:
-        """One for each row; what an encoder-decoder writes begins behind no text."""
+        """A detokeniser for each prompt. What an encoder-decoder writes does not go on with the prompt: it begins anew."""
         ends, encodes = frozenset(self.backbone.config.eos_ids), self.backbone.family.encodes
         return [
             Detokeniser(
-                self.tokenizer, row.ids[:0] if encodes else row.ids, row.sampling.stop, ends, row.sampling.max_new_tokens
+                self.tokenizer, one.ids[:0] if encodes else one.ids, one.sampling.stop, ends, one.sampling.max_new_tokens
             )
-            for row in asked
+            for one in asked
         ]
 
     def _least(self, asked: Sequence[_Asked], count: int) -> np.ndarray:
-        """How many tokens each row has (`Written.length`) before one may end it."""
+        """How many tokens each text must have, its prompt included (`Written.length`), before one may end it."""
         least, rules = np.zeros(count, np.int32), self.backbone.config.rules
-        before = [1 if self.backbone.family.encodes else len(row.ids) for row in asked]
+        before = [1 if self.backbone.family.encodes else len(one.ids) for one in asked]
         least[: len(asked)] = [max(rules.min_length, tokens + rules.min_new_tokens) for tokens in before]
         return least
 
     def _laid(self, asked: Sequence[_Asked], count: int, length: int) -> TextInputs:
+        """Prompts in `count` batch rows of `length` positions, padded behind their ends."""
         ids, mask = np.full((count, length), self.tokenizer.pad_id, np.int32), np.zeros((count, length), bool)
-        for k, row in enumerate(asked):
-            ids[k, : len(row.ids)], mask[k, : len(row.ids)] = row.ids, True
-        mask[len(asked) :, 0] = True
+        for k, one in enumerate(asked):
+            ids[k, : len(one.ids)], mask[k, : len(one.ids)] = one.ids, True
+        mask[len(asked) :, 0] = True  # attention over nothing would not be a number
         return TextInputs(ids, mask, np.zeros_like(ids))
 
     def _adapted(self, asked: Sequence[_Asked], count: int) -> Adapted:
-        """What every program takes: an adapter that is replaced while it is used changes what follows."""
+        """What every program takes. Each burst asks for it anew, so that an adapter that is replaced changes what follows."""
         state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
-        return Adapted(self.backbone.params, self.backbone.layers, state, self._slots([row.what for row in asked], count))
+        return Adapted(self.backbone.params, self.backbone.layers, state, self._slots([one.what for one in asked], count))
 
     def _slots(self, named: list[Any], rows: int) -> np.ndarray | Mix:
+        """The slots that the batch rows use, `rows` of them; GraftaxError for a composition that cannot be continued."""
         for what in named:
             if isinstance(what, Parallel):
                 raise GraftaxError(f"{what}: generate each part's continuation in a row of its own.")
@@ -296,7 +315,7 @@ class Generator(Shown):
 
 
 def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sampling]:
-    """One for each prompt, of one for all or one for each, with fields changed."""
+    """A sampling for each prompt, with fields changed; given is one for all, or one for each."""
     given = checked(sampling, Sampling | Sequence[Sampling], "sampling")
     if isinstance(given, Sampling):
         how = given.changed(changes)
@@ -306,5 +325,5 @@ def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sa
     return [how.changed(changes) for how in given]
 
 
-def _continued(row: _Asked, detokeniser: Detokeniser, finished: str) -> Continuation:
-    return Continuation(None if row.what is None else str(row.what), detokeniser.said, tuple(detokeniser.tokens), finished)
+def _continued(asked: _Asked, detokeniser: Detokeniser, finished: str) -> Continuation:
+    return Continuation(None if asked.what is None else str(asked.what), detokeniser.said, tuple(detokeniser.tokens), finished)

@@ -1,4 +1,4 @@
-"""Prediction with many adapters resident: a different adapter, method and label set in every row of a batch.
+"""Answers with many adapters resident: every row of a call may name another adapter, of another method, with other labels.
 
     predictor = Predictor(backbone)
     predictor.load("bank", "adapters/bank")
@@ -6,9 +6,14 @@
     predictor.predict(["refund my flight"], [Average("bank", "airline", weights=(0.3, 0.7))])
     predictor.embed(["my card is gone", "hello"])
 
-One compiled call answers a batch, whatever mixture of adapters its rows name. Programs are compiled per padded length, per
-number of rows (a power of two up to 64) and when the bank grows; a swap compiles nothing. Batches in which a row uses several
-adapters (`serve/composition.py`) have programs of their own. `compilations` counts them.
+One call of a compiled program answers a batch, whatever adapters its rows name: every batch row picks its own out of the bank
+(`bank.py`). A program is compiled for each padded length, for each number of batch rows (a power of two up to 64), and when
+the bank grows. Replacing an adapter compiles nothing. Batches in which a row uses several adapters (`composition.py`) have
+programs of their own. `Predictor.compilations` counts them all.
+
+How a call goes: each row becomes one item, or several where its task reads it in pieces (`_Asked`); items of like length are
+laid in a batch, 64 at most; the program gives logits for all of them; and each item's logits become an answer by the task of
+the adapter that answers it. The answers to the pieces of a row become one (`Task.whole`).
 """
 
 from __future__ import annotations
@@ -41,56 +46,67 @@ from .bank import Bank
 from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
 from .requests import listed, named
 
-MOST_ROWS = 64  # per call
-_OWN = "the checkpoint's own head"  # name of the head that the checkpoint brings, which answers rows without an adapter
+MOST_ROWS = 64  # batch rows of one call of a program
+_OWN = "the checkpoint's own head"  # under this name the head that the checkpoint brings is resident
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is said about one row; label and score are None for an adapter that lacks the head of its task, and for a row
-    without an adapter where the backbone's checkpoint brings no head of its own.
+    """What is answered to one row.
 
-    By task: "classify" a name and its probability; "multilabel" the names above a probability of a half, and these; "regress" a
-    number and None; "tag" a name and a probability for every word ("O" and None for one that the tokenizer makes nothing of).
+    | task | `label` | `score` |
+    |---|---|---|
+    | "classify", "image-classify" | the name of the likeliest class | its probability |
+    | "multilabel" | the names of all classes with a probability above a half | their probabilities |
+    | "regress" | the number | None |
+    | "tag" | a name for every word, "O" for one that the tokenizer makes nothing of | a probability for every word, or None |
+
+    Both are None where nothing can answer: the adapter has no head, or no adapter is named and the backbone's checkpoint
+    brings no head of its own.
     """
 
     adapter: str | None  # a composition as it prints
     label: Any  # by task, see above
     score: Any  # likewise
-    #: of "classify" and "multilabel": label -> probability, the likeliest first; all, or the `top_k` that were asked for
+    #: of tasks with classes: name -> probability, the likeliest first; all of them, or the `top_k` that were asked for
     probabilities: Mapping[str, float] | None = field(default=None, hash=False, repr=False)
-    #: whether the text is longer than the adapter reads, so that its end has no part in the answer
+    #: whether the row is longer than the adapter reads, so that its end has no part in the answer
     cut: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class _Loaded:
+    """What a predictor knows of a resident adapter."""
+
     task: Task
-    labels: tuple[str, ...]
-    max_length: int
+    labels: tuple[str, ...]  # none where the adapter has no head
+    max_length: int  # positions of an item that it reads
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """An item to be answered: a row, or a piece of one."""
+    """An item to be answered: a whole row, or a piece of one."""
 
-    what: str | None
+    what: str | None  # the adapter or composition that the row names, as it prints
     plan: Plan
-    head: str | None  # the adapter whose head answers
+    answering: str | None  # the adapter whose head answers; None where none has a head
     item: Item
 
 
 class Predictor(Shown):
-    """A frozen backbone and a bank of adapters over it. Calls may come from several threads."""
+    """A frozen backbone, and a bank of adapters that answer with it. Calls may come from several threads."""
 
     @held
     def __init__(self, backbone: Backbone, *, max_length: Some | None = None):
-        """`max_length`: tokens of a text that no adapter answers, or one that does not say how many; longer ones are cut.
+        """A predictor without adapters, beside the head that the backbone's checkpoint may bring.
 
-        By default as many as the backbone takes; for the head that it brings as many as its tokenizer's config says, for
-        vectors as many as a directory of sentence-transformers says.
+        Args:
+            backbone: frozen; not changed.
+            max_length: how many tokens of a text are read where no adapter says how many it reads. By default as many as the
+                backbone takes; for the checkpoint's own head as many as its tokenizer's config says; for vectors as many as a
+                directory of sentence-transformers says.
         """
         self.backbone = backbone
         self.bank = Bank(backbone)
@@ -103,13 +119,15 @@ class Predictor(Shown):
         self._forward = jax.jit(self._traced)
         self._embed = jax.jit(self._traced_vectors)
         if (own := backbone.own_head) is not None:
-            self.load(_OWN, own if max_length is None else replace(own, recipe={}))  # its own length gives way to the one given
+            self.load(_OWN, own if max_length is None else replace(own, recipe={}))  # `max_length` goes before its own length
 
     def _traced(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> Logits:
-        self.compilations += 1  # runs when the function is traced, not when it is called
+        """The logits of a batch; jitted, so this code runs when a program is traced, and not when it is called."""
+        self.compilations += 1
         return self.backbone.forward(params, state, inputs, slots)
 
     def _traced_vectors(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> jax.Array:
+        """The vectors of a batch, `[rows, size]`; jitted likewise."""
         self.compilations += 1
         return self.processor.vector_of(self.backbone.encode(params, state, inputs, slots), inputs)
 
@@ -120,10 +138,10 @@ class Predictor(Shown):
     def load(
         self, name: Name, adapter: Adapter | Location, *, labels: Sequence[str] | None = None, any_backbone: bool = False
     ) -> None:
-        """Make an adapter resident under a name, replacing one of that name.
+        """Make an adapter resident under a name, in place of one that has that name.
 
         Args:
-            name: what rows call it by.
+            name: by which rows ask for it.
             adapter: one in memory, its directory (graftax's, PEFT's or AdapterHub's) or Hub id.
             labels: names of the classes of an adapter that has none of its own, such as a PEFT directory.
             any_backbone: take one that was made for another backbone; names and shapes must fit all the same.
@@ -141,25 +159,27 @@ class Predictor(Shown):
 
     @held
     def unload(self, name: str) -> None:
+        """Forget an adapter."""
         with self._lock:
             self.bank.remove(name)
             del self._loaded[name]
 
     @held
     def labels(self, name: str | None) -> tuple[str, ...]:
-        """Label names of a loaded adapter, or (None) of the checkpoint's own head; empty where there is no head."""
+        """The names of an adapter's classes; of the checkpoint's own head for None. Empty for an adapter without a head."""
         return self._known(name).labels
 
     @held
     def task(self, name: str | None) -> Task:
-        """Task of a loaded adapter, or (None) of the checkpoint's own head."""
+        """The task of an adapter; of the checkpoint's own head for None."""
         return self._known(name).task
 
     def _known(self, name: str | None) -> _Loaded:
+        """What is known of an adapter, or (None) of the checkpoint's own head; GraftaxError where there is no such."""
         if name is None and self.backbone.own_head is None:
             raise GraftaxError(f"{self.backbone.name} brings no head of its own: name an adapter.")
         name = _OWN if name is None else name
-        with self._lock:  # what the name means at one moment
+        with self._lock:  # so that both lines mean the same adapter of that name
             self.bank.slot(name)
             return self._loaded[name]
 
@@ -170,21 +190,23 @@ class Predictor(Shown):
         *,
         top_k: int | None = None,
     ) -> list[Prediction]:
-        """Answers for rows, in their order. What a tagging adapter has no room for at once it reads in pieces.
+        """The answers to rows, in their order.
 
-        Other texts that are longer than an adapter reads are cut: of how many is said in a note, of which in `Prediction.cut`.
+        A tagging adapter reads a text that is longer than it has room for in pieces. Other adapters read the beginning of it: a
+        note says how many rows were cut, and `Prediction.cut` says which.
 
         Args:
-            rows: a text each, a pair of texts (a tuple), or for a tagging adapter a text or list of words.
-            adapters: the adapter or composition of each row, or one for all; None: the backbone alone, which answers with the
-                head that its checkpoint brings, if any (`Backbone.own_head`). The head, and with it the task
-                and labels, is that of a stack's last part that has one, and of the first in an average or a split. A row with
-                `Parallel` has an answer for each part, one after another in its place.
-            top_k: of so many labels, the likeliest, the probabilities are told; None: of all.
+            rows: what the backbone reads of each: a text, or a pair of texts (a tuple); for a tagging adapter a text or a list
+                of words; of a backbone of pictures a picture.
+            adapters: the adapter or composition of each row, or one for all rows. For None the backbone answers alone, with the
+                head that its checkpoint brings, if any (`Backbone.own_head`). Of a composition one adapter's head answers, by
+                its task and with its labels: the last in a `Stack` that has a head, the first in an `Average` or a `Split`.
+                A row with `Parallel` has several answers, one for each part, where others have one.
+            top_k: how many of the likeliest labels are told with their probabilities; None for all.
 
         Raises:
-            GraftaxError: a name that is not loaded, a row that is empty or no text, a composition that cannot be computed, an
-                adapter of a language model, which has no head.
+            GraftaxError: a name that is not loaded, a row that is empty or cannot be read, a composition that cannot be
+                computed, an adapter of a language model's task, which has no head.
         """
         checked(top_k, Some | None, "top_k")
         return [
@@ -193,28 +215,28 @@ class Predictor(Shown):
         ]
 
     def _prediction(self, asked: _Asked, answers: Sequence[Answer | None], top_k: int | None) -> Prediction:
-        """About a text, of the answers to its pieces; without any it says nothing."""
+        """The answer to a row, of the answers to its pieces; it says nothing where there are none."""
         known = [answer for answer in answers if answer is not None]
-        if not known or asked.head is None:
+        if not known or asked.answering is None:
             return Prediction(asked.what, None, None)
-        answer = known[0] if len(known) == 1 else self._loaded[asked.head].task.whole(known)
+        answer = known[0] if len(known) == 1 else self._loaded[asked.answering].task.whole(known)
         likeliest = _likeliest(answer.probabilities, top_k)
         return Prediction(asked.what, answer.label, answer.score, likeliest, asked.item.cut)
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
     ) -> Float[np.ndarray, "rows size"]:
-        """Vectors of rows, float32, in their order: the backbone's last layer, pooled over the tokens.
+        """A vector for each row, float32, in their order: what leaves the backbone's last layer, pooled over the tokens.
 
-        The mean, or what a directory of sentence-transformers says (`models/pooling.py`). An adapter changes the layers; its
-        head is not asked.
+        Pooled is by the mean, or by what a directory of sentence-transformers says (`models/pooling.py`). An adapter changes
+        what the layers make of a row; its head has no part in this.
 
         Args:
             rows: as of `predict`.
-            adapters: as of `predict`. A row with `Parallel` has a vector for each part.
+            adapters: as of `predict`. A row with `Parallel` has several vectors, one for each part.
 
         Raises:
-            GraftaxError: as of `predict`; a pooling that is not supported; an encoder-decoder.
+            GraftaxError: as of `predict`; and for a pooling that is not supported, and an encoder-decoder.
         """
         if self.backbone.family.encodes:
             raise GraftaxError(f"{self.backbone.name} is an encoder-decoder, which has no layer that all of a text passes.")
@@ -226,13 +248,15 @@ class Predictor(Shown):
     def _each(
         self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]], max_length: int
     ) -> list[tuple[_Asked, list[T]]]:
-        """What is asked (of a row in pieces its first one), and what `compute` makes of each piece.
+        """For every row, or every part of one that names `Parallel`: the first of its pieces, and what each piece becomes.
 
-        It is given items of like length, at most `MOST_ROWS`. `max_length`: of rows without an adapter.
+        `compute` is called with at most `MOST_ROWS` pieces at a time, which are of like length. For instance, of a text in two
+        pieces and a short text, which are three pieces p, q and r, the result is `[(p, [made of p, made of q]), (r, [made of
+        r])]`. `max_length`: how many positions are read of rows without an adapter.
         """
         given = listed(rows)
         wanted = named(adapters, len(given))
-        with self._lock:
+        with self._lock:  # the bank must not change between the plan of a row and its answer
             pieces = [
                 self._asked(row, part, i, max_length)
                 for i, (row, what) in enumerate(zip(given, wanted, strict=True))
@@ -249,68 +273,73 @@ class Predictor(Shown):
         return [(own[0], list(islice(each, len(own)))) for own in pieces]
 
     def _note_cut(self, asked: Sequence[_Asked]) -> None:
-        """A note for each adapter that does not read all of some rows."""
-        longest = {row.what: len(row.item) for row in asked if row.item.cut}
+        """A note for each adapter that does not read all of some rows, which says how many."""
+        longest = {one.what: len(one.item) for one in asked if one.item.cut}
         if longest:
-            rows, cut = Counter(row.what for row in asked), Counter(row.what for row in asked if row.item.cut)
+            every, cut = Counter(one.what for one in asked), Counter(one.what for one in asked if one.item.cut)
             for what, length in longest.items():
-                note_cut(what or self.backbone.name, cut[what], rows[what], length)
+                note_cut(what or self.backbone.name, cut[what], every[what], length)
 
     def _asked(self, row: Any, what: str | Composition | None, index: int, max_length: int) -> list[_Asked]:
-        """A row prepared for the adapter that answers it, in as many pieces as its task needs."""
+        """A row as items for the adapter that answers it: in as many pieces as its task needs."""
         plan = plan_of(_OWN if what is None and self.backbone.own_head is not None else what)
         for stage in plan:
             for term in stage:
                 refuse_tokens(what, plan, term.name, self.bank)
-        heads = [term.name for stage in reversed(plan) for term in stage if self._loaded[term.name].labels]
-        head = heads[0] if heads else None
+        with_head = [term.name for stage in reversed(plan) for term in stage if self._loaded[term.name].labels]
+        answering = with_head[0] if with_head else None
         known = [self._loaded[term.name].max_length for stage in plan for term in stage]
-        length = self._loaded[head].max_length if head else min(known, default=max_length)
-        ask = self._loaded[head].task.ask if head else items_asked
+        length = self._loaded[answering].max_length if answering else min(known, default=max_length)
+        ask = self._loaded[answering].task.ask if answering else items_asked
         called = None if what is None else str(what)
-        return [_Asked(called, plan, head, item) for item in ask(self.processor, row, f"row {index + 1}", called, length)]
+        return [_Asked(called, plan, answering, item) for item in ask(self.processor, row, f"row {index + 1}", called, length)]
 
-    def _laid(self, rows: list[_Asked]) -> tuple[Inputs, Any]:
-        """A batch of rows, and the slots that they use."""
-        items, count = [row.item for row in rows], 1 << (len(rows) - 1).bit_length()
+    def _laid(self, asked: list[_Asked]) -> tuple[Inputs, Any]:
+        """The inputs of a batch with a batch row for each item, and the slots that these use.
+
+        The number of batch rows is the next power of two, so that few programs are compiled; those beyond the items use slot 0.
+        """
+        items, count = [one.item for one in asked], 1 << (len(asked) - 1).bit_length()
         shape = self.processor.shape_to_ask(items, count)
-        inputs = self.processor.lay(items, [(row, 0) for row in range(len(items))], shape)
-        return inputs, laid([row.plan for row in rows], [row.head for row in rows], self.bank.slot, count, shape.length)
+        inputs = self.processor.lay(items, [(batch_row, 0) for batch_row in range(len(items))], shape)
+        plans, answering = [one.plan for one in asked], [one.answering for one in asked]
+        return inputs, laid(plans, answering, self.bank.slot, count, shape.length)
 
-    def _answers(self, rows: list[_Asked]) -> list[Answer | None]:
-        """In one compiled call."""
-        self._refuse_headless(rows)
-        inputs, slots = self._laid(rows)
-        heads = [self._loaded[row.head] if row.head is not None else None for row in rows]
+    def _answers(self, asked: list[_Asked]) -> list[Answer | None]:
+        """The answer to each item, None where nothing answers it; one call of a compiled program."""
+        self._refuse_headless(asked)
+        inputs, slots = self._laid(asked)
+        answering = [self._loaded[one.answering] if one.answering is not None else None for one in asked]
         state = self.bank.state
-        if not any(head and head.task.output.by_position for head in heads):
-            state = {name: tree for name, tree in state.items() if name != TOKENS}  # then only pooled positions are computed
+        if not any(one and one.task.output.by_position for one in answering):
+            # without heads that read all positions the last layer computes the pooled ones alone
+            state = {name: tree for name, tree in state.items() if name != TOKENS}
         logits = jax.device_get(self._forward(self.backbone.params, state, inputs, slots))
         answers: list[Answer | None] = []
-        for r, (row, head) in enumerate(zip(rows, heads, strict=True)):
-            if head is None:
+        for batch_row, (one, adapter) in enumerate(zip(asked, answering, strict=True)):
+            if adapter is None:
                 answers.append(None)
                 continue
-            mine = logits.tokens[r] if head.task.output.by_position else logits.pooled[r]
-            answers.append(head.task.answer(mine[..., : len(head.labels)], head.labels, row.item))
+            mine = (logits.tokens if adapter.task.output.by_position else logits.pooled)[batch_row]
+            answers.append(adapter.task.answer(mine[..., : len(adapter.labels)], adapter.labels, one.item))
         return answers
 
-    def _refuse_headless(self, rows: list[_Asked]) -> None:
-        """An error where what is to answer a row is an adapter of a task that no head answers."""
-        for name in (term.name for row in rows if row.head is None for stage in row.plan for term in stage):
+    def _refuse_headless(self, asked: list[_Asked]) -> None:
+        """An error where an adapter is asked for an answer whose task is a language model's, and needs no head."""
+        for name in (term.name for one in asked if one.answering is None for stage in one.plan for term in stage):
             if not (task := self._loaded[name].task).output.headed:
                 advice = "a Generator continues texts with it, embed makes vectors"
                 raise GraftaxError(f"{name}: an adapter of task {task.name!r} has no head that could answer; {advice}.")
 
-    def _vectors(self, rows: list[_Asked]) -> list[np.ndarray]:
-        """In one compiled call."""
-        inputs, slots = self._laid(rows)
+    def _vectors(self, asked: list[_Asked]) -> list[np.ndarray]:
+        """The vector of each item; one call of a compiled program."""
+        inputs, slots = self._laid(asked)
         state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
-        return list(np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(rows)])
+        return list(np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(asked)])
 
 
 def _likeliest(probabilities: Mapping[str, float] | None, count: int | None) -> dict[str, float] | None:
-    """The first of them; all for None."""
+    """The `count` likeliest labels with their probabilities, the likeliest first; all of them for None."""
     if probabilities is None:
         return None
     ordered = sorted(probabilities.items(), key=lambda item: -item[1])

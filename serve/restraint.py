@@ -2,7 +2,7 @@
 
 Some are never written, or not first; none that ends a text comes before its least length; and where no run of n tokens may be
 there twice, none comes that would make a second one of the last n - 1 (Paulus et al., 2017, arXiv:1705.04304). Rules are the
-same for all rows, so they are part of the program.
+same for all texts of a backbone, so they are part of the program.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..shapes import Float, Int, shaped
 
 
 class Written(NamedTuple):
-    """What the rows of a batch hold, prompts included where they are of the same text."""
+    """What the texts of a batch hold, their prompts included where these are of the same text; a batch row for each."""
 
-    ids: jax.Array  # int32 [rows, columns]; behind a row's end an id beyond the vocabulary
-    length: jax.Array  # int32 [rows]: its tokens
-    least: jax.Array  # int32 [rows]: tokens it has before one may end it
+    ids: jax.Array  # int32 [rows, columns]; behind a text's end an id beyond the vocabulary
+    length: jax.Array  # int32 [rows]: tokens of each text
+    least: jax.Array  # int32 [rows]: tokens that each must have before one may end it
 
     def add(self, ids: jax.Array) -> Written:
-        """With one more token of each row."""
+        """The same with one more token of each text."""
         rows = jnp.arange(len(ids), dtype=jnp.int32)
         return self._replace(ids=self.ids.at[rows, self.length].set(ids, mode="drop"), length=self.length + 1)
 
     def seen(self, vocabulary: int) -> jax.Array:
-        """Whether a row holds a token, `[rows, vocabulary]`."""
+        """Whether a text holds a token, `[rows, vocabulary]`."""
         rows = jnp.arange(len(self.ids), dtype=jnp.int32)[:, None]
         return jnp.zeros((len(self.ids), vocabulary), bool).at[rows, self.ids].set(True, mode="drop")
 
@@ -65,8 +65,8 @@ def _repeating(written: Written, size: int, vocabulary: int) -> jax.Array:
     last = jnp.take_along_axis(ids, jnp.maximum(count[:, None] - (size - 1) + jnp.arange(size - 1), 0), axis=1)
     # [rows, runs]: whether the run that begins there has the last tokens, and one more
     same = jnp.arange(runs) + size <= count[:, None]
-    for place in range(size - 1):
-        same &= ids[:, place : place + runs] == last[:, place : place + 1]
+    for offset in range(size - 1):
+        same &= ids[:, offset : offset + runs] == last[:, offset : offset + 1]
     ends = jnp.where(same, ids[:, size - 1 : size - 1 + runs], vocabulary)
     rows = jnp.arange(len(ids), dtype=jnp.int32)[:, None]
     return jnp.zeros((len(ids), vocabulary), bool).at[rows, ends].set(True, mode="drop")

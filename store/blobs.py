@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from ..errors import GraftaxError
+from .damage import Damaged
 from .objects import Objects
 
 _KEY = re.compile(r"blobs/[0-9a-f]{2}/(?P<digest>[0-9a-f]{64})(?:\.(?P<times>\d+))?")
@@ -23,20 +24,17 @@ _KEY = re.compile(r"blobs/[0-9a-f]{2}/(?P<digest>[0-9a-f]{64})(?:\.(?P<times>\d+
 def put_blob(objects: Objects, digest: str, times: int, content: bytes) -> None:
     """Put a blob, where it is not there; `times` says how often it was given up."""
     key = _key(digest, times)
-    size = objects.size(key)
-    if size is None:
+    if objects.size(key) is None:
         objects.create(key, content)
-    elif size != len(content):  # damaged: what is put in its place is what its name says
+    elif objects.get(key) != content:  # damaged: what is put in its place is what its name says
         objects.put(key, content)
 
 
-def get_blob(objects: Objects, digest: str, times: int) -> bytes:
-    """A blob, checked; GraftaxError where it is missing or damaged."""
-    return _checked(objects.get(_key(digest, times)), digest, objects.url)
-
-
 def get_blobs(objects: Objects, wanted: Iterable[tuple[str, int]]) -> Iterator[bytes]:
-    """Several blobs, each by its digest and how often it was given up, in their order."""
+    """Several blobs, each by its digest and how often it was given up, in their order.
+
+    Raises Damaged where one is missing, or is not what its name says.
+    """
     wanted = list(wanted)
     found = objects.get_all(_key(digest, times) for digest, times in wanted)
     for (digest, _), content in zip(wanted, found, strict=True):
@@ -45,17 +43,27 @@ def get_blobs(objects: Objects, wanted: Iterable[tuple[str, int]]) -> Iterator[b
 
 def _checked(content: bytes | None, digest: str, url: str) -> bytes:
     if content is None:
-        raise GraftaxError(f"{url}: the blob sha256:{digest} is missing.")
+        raise Damaged(f"{url}: the blob sha256:{digest} is missing.")
     if hashlib.sha256(content).hexdigest() != digest:
-        raise GraftaxError(f"{url}: the blob sha256:{digest} is damaged: its content has another digest.")
+        raise Damaged(f"{url}: the blob sha256:{digest} is damaged: its content has another digest.")
     return content
 
 
-def all_blobs(objects: Objects) -> Iterator[tuple[str, str, int]]:
-    """Of every blob in a place its key, its digest and its number."""
-    for key in objects.keys("blobs"):
+@dataclass(frozen=True)
+class Blob:
+    """A blob that lies in a place."""
+
+    key: str
+    size: int
+    digest: str
+    times: int  # that it had been given up when it was put
+
+
+def all_blobs(objects: Objects) -> Iterator[Blob]:
+    """Every blob in a place."""
+    for key, size in objects.sizes("blobs"):
         if match := _KEY.fullmatch(key):
-            yield key, match["digest"], int(match["times"] or 0)
+            yield Blob(key, size, match["digest"], int(match["times"] or 0))
 
 
 def _key(digest: str, times: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from ..errors import GraftaxError
 from ..json_files import parse_json
 from ..typed import Some, Such, Within, read, settle
 from .manifest import Digest, refuse_newer
-from .names import check_name, check_tag
+from .names import LARGEST_VERSION, check_name, check_tag, parse_version
 
 SCHEMA = 1
 
@@ -31,9 +32,19 @@ def _is_tag(text: str) -> bool:
     return check_tag(text) == text
 
 
+def _is_moment(text: str) -> bool:
+    return _MOMENT.fullmatch(text) is not None
+
+
+def _is_number(text: str) -> bool:
+    return parse_version(text) is not None
+
+
 Named = Annotated[str, Such("a name", _is_name)]
 Tagged = Annotated[str, Such("a tag", _is_tag)]
-Moment = str  # in UTC, such as 2026-11-28T20:15:07Z, in which order and alphabet agree
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+Moment = Annotated[str, Such("a moment in UTC such as 2026-11-28T20:15:07Z", _is_moment)]  # order and alphabet agree
+Number = Annotated[int, Within(1, LARGEST_VERSION)]  # of a version
 Weight = Annotated[float, Within(above=0.0)]
 
 
@@ -74,15 +85,16 @@ class Signature:
 
 @dataclass(frozen=True)
 class Pushed(Event):
-    """A version is there."""
+    """A version is there, and tags point to it."""
 
     what = "pushed"
     name: Named
-    version: Some
+    version: Number
     digest: Digest  # of the manifest
     manifest: str  # its text
     signature: Signature | None = None
     expires: Moment | None = None
+    tags: tuple[Tagged, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class Pointed(Event):
     what = "pointed"
     name: Named
     tag: Tagged
-    shares: Mapping[str, Weight]  # by version, as a text
+    shares: Mapping[Annotated[str, Such("a version's number", _is_number)], Weight]
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class Yanked(Event):
 
     what = "yanked"
     name: Named
-    version: Some
+    version: Number
     reason: str | None
 
 
@@ -111,7 +123,7 @@ class Removed(Event):
 
     what = "removed"
     name: Named
-    version: Some
+    version: Number
 
 
 @dataclass(frozen=True)
@@ -129,7 +141,7 @@ class Evaluated(Event):
 
     what = "evaluated"
     name: Named
-    version: Some
+    version: Number
     task: str
     data: Digest  # of the rows
     data_name: str | None
@@ -139,7 +151,11 @@ class Evaluated(Event):
 
 @dataclass(frozen=True)
 class Collected(Event):
-    """Blobs that no version refers to are given up: from here on they count as not there, be they deleted yet or not."""
+    """Blobs that no version refers to are given up: from here on they count as not there, be they deleted yet or not.
+
+    A version whose time was over when this was written is gone for good, whatever the clocks of others say: its blobs may be
+    among these.
+    """
 
     what = "collected"
     blobs: tuple[Digest, ...]

@@ -10,9 +10,9 @@ Several processes may share the file: events are applied within one transaction,
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import singledispatchmethod
@@ -30,15 +30,30 @@ _COLUMNS = [field.name for field in fields(Version) if field.name not in ("metho
 _SCORE = [field.name for field in fields(Score) if field.name != "version"]
 
 
-class Index:
-    """The tables in a file."""
+_OVER, _NOT_OVER = "gone = 0 AND expires <= ?", "gone = 2 AND expires > ?"
 
-    def __init__(self, file: Path):
-        self._lock = threading.RLock()  # a connection has one transaction at a time
+
+class Index:
+    """The tables in a file, or in memory alone. A connection has one transaction at a time: each thread opens its own."""
+
+    def __init__(self, file: Path | None = None):
+        self._file = file
         self._tables = open_tables(file)
+        self._opened = file.stat() if file else None
 
     def close(self) -> None:
         self._tables.close()
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still the one that was opened, and not deleted meanwhile."""
+        try:
+            return self._file is None or os.path.samestat(self._file.stat(), self._opened)
+        except FileNotFoundError:
+            return False
+
+    def take_over(self, other: Index) -> None:
+        """Become a copy of another index, for everyone who has this file open."""
+        other._tables.backup(self._tables)
 
     def copy_to(self, file: Path) -> None:
         """Write the tables into a new file, without gaps."""
@@ -47,14 +62,14 @@ class Index:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """All that is written in the block, or, where it ends with an error, nothing."""
-        with self._lock:
-            self._tables.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._tables.execute("ROLLBACK")
-                raise
+        self._tables.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._tables.execute("COMMIT")
+        except BaseException:
+            if self._tables.in_transaction:  # which some errors end
+                self._tables.execute("ROLLBACK")
+            raise
 
     # -- what is told to it ----------------------------------------------------------------------------------------------
 
@@ -71,7 +86,7 @@ class Index:
             last = number, digest
         if last:
             self._tables.execute("UPDATE position SET number = ?, digest = ?", last)
-        self._end_what_expired()
+        self.keep_time()
 
     @singledispatchmethod
     def _apply(self, event: events.Event, number: int) -> None:
@@ -113,14 +128,13 @@ class Index:
         )
         known = [(added, metric, value) for metric, value in manifest.metrics.items() if value is not None]
         self._tables.executemany("INSERT INTO metrics VALUES (?, ?, ?)", known)
+        for tag in event.tags:
+            self._point(event.name, tag, {event.version: 1.0})
         self._choose_newest(event.name)
 
     @_apply.register
     def _(self, event: events.Pointed, number: int) -> None:
-        self._tables.execute("DELETE FROM tags WHERE name = ? AND tag = ?", (event.name, event.tag))
-        whole = sum(event.shares.values())
-        shares = [(event.name, event.tag, int(version), share / whole) for version, share in event.shares.items()]
-        self._tables.executemany("INSERT INTO tags VALUES (?, ?, ?, ?)", shares)
+        self._point(event.name, event.tag, {int(version): share for version, share in event.shares.items()})
 
     @_apply.register
     def _(self, event: events.Yanked, number: int) -> None:
@@ -146,6 +160,12 @@ class Index:
     def _(self, event: events.Collected, number: int) -> None:
         once = "INSERT INTO given_up VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET times = times + 1"
         self._tables.executemany(once, [(digest,) for digest in event.blobs])
+        self._set_gone(1, "gone IN (0, 2) AND expires <= ?", event.at)
+
+    def _point(self, name: str, tag: str, shares: Mapping[int, float]) -> None:
+        self._tables.execute("DELETE FROM tags WHERE name = ? AND tag = ?", (name, tag))
+        rows = [(name, tag, version, share) for version, share in shares.items()]
+        self._tables.executemany("INSERT INTO tags VALUES (?, ?, ?, ?)", rows)
 
     def _insert(self, table: str, **row: Any) -> int:
         """A new line of a table; returns its number."""
@@ -162,16 +182,22 @@ class Index:
             (name,),
         )
 
-    def has_expired(self) -> bool:
-        """Whether the time of a version is over that still counts as there."""
-        over = "SELECT 1 FROM versions WHERE expires IS NOT NULL AND NOT gone AND expires <= ?"
-        return self._tables.execute(over, (now(),)).fetchone() is not None
+    def is_in_time(self) -> bool:
+        """Whether what counts as there is what this machine's clock says."""
+        late = f"SELECT 1 FROM versions WHERE {_OVER} UNION ALL SELECT 1 FROM versions WHERE {_NOT_OVER}"
+        return self._tables.execute(late, (now(), now())).fetchone() is None
 
-    def _end_what_expired(self) -> None:
-        over = "SELECT DISTINCT name FROM versions WHERE expires IS NOT NULL AND NOT gone AND expires <= ?"
-        for (name,) in self._tables.execute(over, (moment := now(),)).fetchall():
-            end = "UPDATE versions SET gone = 1 WHERE name = ? AND expires IS NOT NULL AND expires <= ?"
-            self._tables.execute(end, (name, moment))
+    def keep_time(self) -> None:
+        """Let go of what is over by this machine's clock, and take back what is not; within `writing`."""
+        self._set_gone(2, _OVER, now())
+        self._set_gone(0, _NOT_OVER, now())
+
+    def _set_gone(self, gone: int, condition: str, moment: str) -> None:
+        """Of the versions that end, and of which something is true at a moment, say that they are gone, or not."""
+        names = self._tables.execute(f"SELECT DISTINCT name FROM versions WHERE {condition}", (moment,)).fetchall()
+        if names:
+            self._tables.execute(f"UPDATE versions SET gone = ? WHERE {condition}", (gone, moment))
+        for (name,) in names:
             self._choose_newest(name)
 
     # -- what it is asked ------------------------------------------------------------------------------------------------
@@ -180,9 +206,10 @@ class Index:
         """All versions of a name that are there, the newest last."""
         return self._versions("WHERE name = ? AND NOT gone ORDER BY version", (name,))
 
-    def version(self, name: str, version: int) -> Version | None:
-        """A version of a name, if it is there."""
-        return next(iter(self._versions("WHERE name = ? AND version = ? AND NOT gone", (name, version))), None)
+    def version(self, name: str, version: int, *, gone_too: bool = False) -> Version | None:
+        """A version of a name, if it is there, or was."""
+        condition = "WHERE name = ? AND version = ?" + ("" if gone_too else " AND NOT gone")
+        return next(iter(self._versions(condition, (name, version))), None)
 
     def newest(self, name: str) -> Version | None:
         """What a name alone means."""
@@ -219,11 +246,12 @@ class Index:
         return self._versions("WHERE NOT gone AND instr(blobs, ?) ORDER BY id", (bytes.fromhex(blob),))
 
     def tags(self, name: str) -> dict[str, dict[int, float]]:
-        """The shares of each tag of a name, by version."""
+        """The shares of each tag of a name, by version; those of versions that are gone are the others'."""
+        there = "tags JOIN versions USING (name, version) WHERE name = ? AND NOT gone ORDER BY tag, version"
         tags: dict[str, dict[int, float]] = {}
-        for tag, version, share in self._tables.execute("SELECT tag, version, share FROM tags WHERE name = ?", (name,)):
+        for tag, version, share in self._tables.execute(f"SELECT tag, version, share FROM {there}", (name,)):
             tags.setdefault(tag, {})[version] = share
-        return tags
+        return {tag: {one: share / sum(shares.values()) for one, share in shares.items()} for tag, shares in tags.items()}
 
     def search(self, query: Query, limit: int) -> list[Version]:
         """The versions that a query finds, the last pushed first."""
@@ -268,12 +296,12 @@ class Index:
         return [self._version(row) for row in found]
 
     def _version(self, row: sqlite3.Row) -> Version:
-        which = (row["name"], row["version"])
-        tags = self._tables.execute("SELECT tag, share FROM tags WHERE name = ? AND version = ?", which).fetchall()
+        tags = {tag: shares[row["version"]] for tag, shares in self.tags(row["name"]).items() if row["version"] in shares}
         metrics = self._tables.execute("SELECT metric, value FROM metrics WHERE id = ?", (row["id"],)).fetchall()
         columns: dict[str, Any] = {key: row[key] for key in _COLUMNS}
         columns |= {key: tuple(json.loads(row[key])) for key in ("methods", "labels", "parents")}
-        return Version(**columns, tags=dict(map(tuple, tags)), metrics=dict(map(tuple, metrics)))
+        return Version(**columns, tags=tags, metrics=dict(map(tuple, metrics)))
+
 
 
 def _unpacked(blobs: bytes) -> list[str]:

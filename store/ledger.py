@@ -16,11 +16,19 @@ import hashlib
 from collections.abc import Iterator
 
 from ..errors import GraftaxError
+from .damage import Damaged, NewerSchema
 from .events import Event, event_text, parse_event
 from .objects import Objects
 
 _A_FOLDER = 1000  # events: a folder of a hundred thousand files is slow to list
-_FIRST_WINDOW, _LARGEST_WINDOW = 1, 64  # events that are asked for at once
+_FIRST_WINDOW, _LARGEST_WINDOW = 1, 256  # events that are asked for at once
+
+
+_MEND = "What was done before it stays as it is; to go on, put this one object back from a copy of the hub."
+
+
+class OtherLedger(GraftaxError):
+    """The ledger does not have an event that it had."""
 
 
 class Ledger:
@@ -34,42 +42,62 @@ class Ledger:
 
         Most often there is none or one, so that at first one is asked for, and then ever more at once.
 
-        Raises GraftaxError where an event cannot be read, or does not follow the one before it.
+        Raises:
+            OtherLedger: event `number` is not there, or is another; number 0 stands for the beginning of any ledger.
+            Damaged: an event cannot be read, or does not follow the one before it.
         """
         window = _FIRST_WINDOW
+        asked = range(max(number, 1), number + 1 + window)
+        contents = self._objects.get_all(map(_key, asked))
+        if number and _digest(next(contents)) != digest:
+            raise OtherLedger(f"{self._objects.url}: an older state of this hub, or another one, was put here.")
         while True:
-            numbers = range(number + 1, number + 1 + window)
-            texts = [self._objects.get(_key(numbers[0]))] if window == 1 else self._objects.get_all(map(_key, numbers))
-            for number, content in zip(numbers, texts, strict=True):
+            for content in contents:
                 if content is None:
                     return
-                source = f"{self._objects.url}: {_key(number)}"
-                event, previous = parse_event(_decoded(content, source), source)
+                number += 1
+                event, previous = self._parsed(number, content)
                 if previous != digest:
-                    raise GraftaxError(f"{source}: does not follow the event before it; somebody has changed the ledger.")
-                digest = hashlib.sha256(content).hexdigest()
+                    raise Damaged(f"{self._source(number)}: does not follow the event before it. {_MEND}")
+                digest = _digest(content)
                 yield number, digest, event
             window = min(2 * window, _LARGEST_WINDOW)
+            contents = self._objects.get_all(map(_key, range(number + 1, number + 1 + window)))
 
     def read(self, number: int) -> Event:
-        """One event."""
-        source = f"{self._objects.url}: {_key(number)}"
+        """One event; Damaged where it is missing or cannot be read."""
         content = self._objects.get(_key(number))
         if content is None:
-            raise GraftaxError(f"{source}: the ledger has lost this event.")
-        return parse_event(_decoded(content, source), source)[0]
+            raise Damaged(f"{self._source(number)}: the ledger has lost this event. {_MEND}")
+        return self._parsed(number, content)[0]
 
-    def digest(self, number: int) -> str | None:
-        """sha256 of an event; None where there is none of this number."""
-        content = self._objects.get(_key(number))
-        return None if content is None else hashlib.sha256(content).hexdigest()
+    def digest(self, number: int) -> str:
+        """sha256 of an event; empty where there is none of this number."""
+        return _digest(self._objects.get(_key(number)))
+
+    def _parsed(self, number: int, content: bytes) -> tuple[Event, str]:
+        """An event and the sha256 of the one before it."""
+        try:
+            return parse_event(content.decode(), self._source(number))
+        except NewerSchema:
+            raise
+        except (GraftaxError, UnicodeDecodeError) as error:
+            what = str(error) if isinstance(error, GraftaxError) else f"{self._source(number)}: no UTF-8 text"
+            raise Damaged(f"{what} {_MEND}") from error
+
+    def _source(self, number: int) -> str:
+        return f"{self._objects.url}: {_key(number)}"
 
     def append(self, event: Event, number: int, previous: str) -> bool:
         """Add an event as the one of this number; False where another writer was there first.
 
         An answer may be lost on its way, and the request be sent again: then the event that is there already is our own.
+
+        Raises GraftaxError where the event could not be read again: nobody could read on behind it.
         """
-        content = event_text(event, previous).encode()
+        text = event_text(event, previous)
+        parse_event(text, event.what)
+        content = text.encode()
         return self._objects.create(_key(number), content) or self._objects.get(_key(number)) == content
 
     def exists(self) -> bool:
@@ -81,8 +109,5 @@ def _key(number: int) -> str:
     return f"ledger/{number // _A_FOLDER:06}/{number:09}.json"
 
 
-def _decoded(content: bytes, source: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise GraftaxError(f"{source}: damaged, no UTF-8 text.") from error
+def _digest(content: bytes | None) -> str:
+    return "" if content is None else hashlib.sha256(content).hexdigest()

@@ -11,10 +11,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
+from unicodedata import normalize
 
 from ..errors import GraftaxError
 from ..json_files import parse_json
-from ..typed import Such, Within, read, settle
+from ..typed import Such, Within, read, settle, shown
+from .damage import NewerSchema
 
 SCHEMA = 1
 _LONGEST_PATH = 200  # bytes of a file's path: there is room for it in whatever directory it is pulled into
@@ -77,10 +79,17 @@ class Manifest:
 
     def __post_init__(self) -> None:
         settle(self)
+        if len({normalize("NFC", path).casefold() for path in self.files}) < len(self.files):
+            raise GraftaxError(f"files: {shown(sorted(self.files))}: two of these are one file on some machines.")
 
     def text(self) -> str:
-        """The one form of it."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        """The one form of it; GraftaxError where the recipe holds something that JSON has no form for."""
+        try:
+            text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            text.encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GraftaxError(f"a manifest cannot be written as JSON: {error}") from error
+        return text
 
     @property
     def digest(self) -> str:
@@ -102,6 +111,8 @@ def parse_manifest(text: str, source: str) -> Manifest:
 
 
 def refuse_newer(schema: Any, known: int, source: str) -> None:
-    """An error where something was written by a later graftax."""
-    if schema != known:
-        raise GraftaxError(f"{source}: schema {schema!r} is none that this graftax knows, which is {known}; update graftax.")
+    """NewerSchema where something was written by a later graftax; GraftaxError where it has no schema at all."""
+    if not isinstance(schema, int) or schema < 1:
+        raise GraftaxError(f"{source}: no schema is said, a whole number.")
+    if schema > known:
+        raise NewerSchema(f"{source}: schema {schema} is newer than this graftax, which knows {known}; update graftax.")

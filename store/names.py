@@ -19,8 +19,10 @@ _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"  # begins and ends such
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
+LARGEST_VERSION = 10**9 - 1
 _DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}")
 _LONGEST = 128  # characters of a name or a tag
+_RESERVED = "sha256"  # with a version behind it, it would read as a digest
 LATEST = "latest"  # the tag that every name has, without anybody setting it
 
 
@@ -55,9 +57,14 @@ def parse_reference(text: str) -> Reference:
     check_name(name)
     if not colon or which == LATEST:
         return Reference(name)
-    if _VERSION.fullmatch(which):
-        return Reference(name, version=int(which))
+    if (version := parse_version(which)) is not None:
+        return Reference(name, version=version)
     return Reference(name, tag=check_tag(which))
+
+
+def parse_version(text: str) -> int | None:
+    """A version's number, from 1 to 999,999,999; None where a text is none."""
+    return int(text) if _VERSION.fullmatch(text) else None
 
 
 def is_reference(text: str) -> bool:
@@ -71,10 +78,10 @@ def is_reference(text: str) -> bool:
 
 def check_name(name: str) -> str:
     """A name, if it may be one."""
-    if not isinstance(name, str) or len(name) > _LONGEST or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or len(name) > _LONGEST or not _NAME.fullmatch(name) or name == _RESERVED:
         raise GraftaxError(
             f"{shown(name)} is no name for a hub: letters, digits, '.', '-' and '_', in parts between slashes "
-            f"(bank/intent), at most {_LONGEST} in all; no part begins with '.' or '-' or ends with '.'."
+            f"(bank/intent), at most {_LONGEST} in all; no part begins with '.' or '-' or ends with '.'; {_RESERVED} is none."
         )
     return name
 

@@ -10,6 +10,8 @@ Keys are texts such as `blobs/3f/3f0a...`, of the store's own making: letters, d
 
 from __future__ import annotations
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,9 @@ _AT_ONCE = 16  # requests under way where many objects are asked for
 # An endpoint without encryption is one that the user has named so; a place that is away is said within half a minute.
 _CLIENT: Any = {"allow_http": True, "timeout": "60s", "connect_timeout": "5s"}
 _RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
+
+
+_HALF_A_URL = re.compile(r"(file|s3|s3a|gs|az|azure|abfss?|https?):")
 
 
 class Objects(ABC):
@@ -50,8 +55,12 @@ class Objects(ABC):
         """The bytes of an object; None where there is none."""
 
     @abstractmethod
-    def keys(self, folder: str) -> Iterator[str]:
-        """The keys that begin with `folder/`, in no order."""
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Of every object whose key begins with `folder/` its key and its bytes, in no order."""
+
+    @abstractmethod
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        """`get` of each key, in their order."""
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
@@ -59,19 +68,14 @@ class Objects(ABC):
 
     @abstractmethod
     def is_empty(self) -> bool:
-        """Whether nothing at all is in the place; what is no object of ours counts too."""
-
-    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        """`get` of each key, in their order, several at once."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            yield from pool.map(self.get, keys)
+        """Whether nothing at all is in the place; what is no object of ours counts too, but no draft of one."""
 
 
 class LocalObjects(Objects):
     """Files in a folder, which is made when the first is written."""
 
     def __init__(self, folder: Path):
-        self._folder, self.url = folder, str(folder)
+        self._folder, self.url = folder.absolute(), str(folder)
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -80,6 +84,9 @@ class LocalObjects(Objects):
             return None
         except OSError as error:
             raise GraftaxError(f"{self._folder / key}: cannot be read ({error.strerror}).") from error
+
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        return map(self.get, keys)
 
     def create(self, key: str, content: bytes) -> bool:
         return disk.create_bytes(self._folder / key, content)
@@ -95,11 +102,16 @@ class LocalObjects(Objects):
         except OSError as error:
             raise GraftaxError(f"{self._folder / key}: cannot be read ({error.strerror}).") from error
 
-    def keys(self, folder: str) -> Iterator[str]:
-        for path in (self._folder / folder).rglob("*"):
-            key = path.relative_to(self._folder)
-            if not any(part.startswith(".") for part in key.parts) and path.is_file():  # drafts are no objects yet
-                yield key.as_posix()
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        for path in self._files(self._folder / folder):
+            if (size := self.size(key := path.relative_to(self._folder).as_posix())) is not None:  # else just deleted
+                yield key, size
+
+    def _files(self, folder: Path) -> Iterator[Path]:
+        """The files in a folder and those below, without drafts, which are no objects yet."""
+        for where, folders, names in os.walk(folder, onerror=_refuse_unreadable):
+            folders[:] = [one for one in folders if not disk.is_draft(one)]
+            yield from (Path(where, name) for name in names)
 
     def delete(self, keys: Iterable[str]) -> None:
         with disk.writing(self._folder):
@@ -107,7 +119,7 @@ class LocalObjects(Objects):
                 (self._folder / key).unlink(missing_ok=True)
 
     def is_empty(self) -> bool:
-        return not self._folder.exists() or not any(self._folder.iterdir())
+        return not any(self._files(self._folder))
 
 
 class RemoteObjects(Objects):
@@ -129,6 +141,10 @@ class RemoteObjects(Objects):
                 return bytes(obstore.get(self._place, key).bytes())
             except FileNotFoundError:
                 return None
+
+    def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            yield from pool.map(self.get, keys)
 
     def create(self, key: str, content: bytes) -> bool:
         import obstore
@@ -156,12 +172,12 @@ class RemoteObjects(Objects):
             except FileNotFoundError:
                 return None
 
-    def keys(self, folder: str) -> Iterator[str]:
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
         import obstore
 
         with _in_one_line(self.url):
             for some in obstore.list(self._place, folder):
-                yield from (one["path"] for one in some)
+                yield from ((one["path"], one["size"]) for one in some)
 
     def delete(self, keys: Iterable[str]) -> None:
         import obstore
@@ -181,12 +197,20 @@ def objects_at(url: str | Path) -> Objects:
 
     Raises GraftaxError where the URL is of no kind that is known.
     """
-    parts = urlsplit(str(url))
     if isinstance(url, Path) or "://" not in url:
+        if _HALF_A_URL.match(str(url)):
+            raise GraftaxError(f"{url}: neither a folder nor a URL, which begins as s3://bucket does.")
         return LocalObjects(Path(url).expanduser())
+    parts = urlsplit(url)
     if parts.scheme == "file":
         return LocalObjects(Path(unquote(parts.path)))
     return RemoteObjects(url)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """What `os.walk` is to do where it cannot look: a folder that is gone has nothing in it."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise GraftaxError(f"{error.filename}: cannot be read ({error.strerror}).") from error
 
 
 @contextmanager

@@ -16,31 +16,35 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-
-from filelock import FileLock
+from typing import TypeVar
 
 from .. import disk
 from ..errors import GraftaxError
 from ..notes import note
-from .blobs import all_blobs, get_blobs, put_blob
-from .events import Begun, Collected, Evaluated, Event, Measure, Moment, Pointed, Pushed, Removed, Signature, Yanked
+from .blobs import Blob, all_blobs, get_blobs, put_blob
+from .damage import Damaged
+from .events import Begun, Collected, Evaluated, Event, Measure, Moment, Pointed, Pushed, Removed, Signature, Yanked, now
 from .index import Index
-from .ledger import Ledger
+from .ledger import Ledger, OtherLedger
 from .manifest import File, Manifest, parse_manifest
 from .names import LATEST, Reference, check_name, check_tag, parse_reference
 from .objects import objects_at
 from .places import cache_folder, default_store
 from .query import Query
 from .signing import check_signature, refuse_untrusted, sign, trusted_keys
-from .snapshots import EVERY, newest_snapshot, write_snapshot
-from .tables import LAYOUT, in_one_line, layout_of
+from .snapshots import EVERY, begin, write_snapshot
+from .tables import LAYOUT, in_one_line, is_damage
 from .version import Score, Version
 
+T = TypeVar("T")
+E = TypeVar("E", bound=Event)
 _AT_ONCE = 2000  # events held in memory while an index is brought up to date
 _LONGEST_PAUSE = 0.5  # seconds between two tries, where many write
 
@@ -77,50 +81,63 @@ class Store:
         named = trusted or os.environ.get("GRAFTAX_HUB_TRUSTED")
         self._trusted = trusted_keys(Path(named)) if named else None
         self._file = self._cache / f"index-{LAYOUT}.sqlite"
-        self._index: Index | None = None
+        self._of_thread = threading.local()  # a connection of SQLite's has one transaction at a time
 
     # -- the index -------------------------------------------------------------------------------------------------------
 
     def index(self) -> Index:
         """The index, with everything in it that the ledger has now."""
+        return self._asked(lambda index: index)
+
+    def _asked(self, question: Callable[[Index], T]) -> T:
+        """What the index, brought up to date, answers; a file that is damaged is made anew."""
         with in_one_line(self._file):
-            index = self._open()
-            number, digest = index.position()
-            if number and self._ledger.digest(number) != digest:  # another store stands here now, or an older state of this one
-                index = self._open(anew=True)
-            events = self._ledger.after(*index.position())
-            while some := list(islice(events, _AT_ONCE)):
-                with index.writing():
-                    number, _ = index.position()  # another process may have been here
-                    index.apply(event for event in some if event[0] > number)
-            if index.has_expired():
-                with index.writing():
-                    index.apply(())
-            return index
+            try:
+                return question(self._updated())
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+            for file in self._cache.glob(f"{self._file.name}*"):  # with what SQLite keeps beside it
+                file.unlink(missing_ok=True)
+            return question(self._updated())
 
-    def _open(self, anew: bool = False) -> Index:
-        """This process's connection to the index on this machine, which begins as the newest snapshot."""
-        if self._index is not None and (anew or not self._file.exists()):
-            self._index.close()
-            self._index = None
-        if self._index is None:
+    def _updated(self) -> Index:
+        index = self._opened()
+        if index.position()[0] == 0:
+            begin(index, self.objects, self._ledger)
+        try:
+            self._read_on(index)
+        except OtherLedger:
+            begin(index, self.objects, self._ledger)
+            self._read_on(index)
+        if not index.is_in_time():
+            with index.writing():
+                index.keep_time()
+        return index
+
+    def _opened(self) -> Index:
+        """This thread's connection to the index on this machine."""
+        index: Index | None = getattr(self._of_thread, "index", None)
+        if index is None or not index.is_in_place():
             disk.make_directory(self._cache)
-            with FileLock(self._cache / "index.lock"):  # else two processes would begin the same file
-                if anew or layout_of(self._file) != LAYOUT:
-                    self._begin_index()
-                self._index = Index(self._file)
-        return self._index
+            self._of_thread.index = index = Index(self._file)
+        return index
 
-    def _begin_index(self) -> None:
-        for old in self._cache.glob(f"{self._file.name}*"):  # with what SQLite keeps beside it
-            old.unlink(missing_ok=True)
-        if (snapshot := newest_snapshot(self.objects)) is not None:
-            disk.write_bytes(self._file, snapshot)
+    def _read_on(self, index: Index) -> None:
+        """Apply the events that the index does not have yet."""
+        while True:
+            number, digest = index.position()
+            some = list(islice(self._ledger.after(number, digest), _AT_ONCE))
+            if not some:
+                return
+            with index.writing():
+                if index.position() == (number, digest):  # else another thread or process was here
+                    index.apply(some)
 
     # -- changes ---------------------------------------------------------------------------------------------------------
 
-    def _add(self, next_event: Callable[[Index], Event | None]) -> None:
-        """Add the event that makes sense as things are; None: there is nothing to be done.
+    def _add(self, next_event: Callable[[Index], E | None]) -> E | None:
+        """Add the event that makes sense as things are, and return it; None: there is nothing to be done.
 
         `next_event` is asked again, with the index as it is then, whenever another writer was quicker.
         """
@@ -133,19 +150,26 @@ class Store:
                 continue
             event = next_event(index)
             if event is None:
-                return
+                return None
             if self._ledger.append(event, number + 1, digest):
                 if (number + 1) % EVERY == 0:
-                    write_snapshot(self.index(), self.objects)
-                return
+                    self._leave_snapshot()
+                return event
             time.sleep(random.uniform(0, pause))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _begin(self) -> None:
         """Make a store, in a place where nothing is."""
-        if not self._ledger.exists() and not self.objects.is_empty():
+        empty = self.objects.is_empty()  # this first: meanwhile another writer may make one
+        if not empty and not self._ledger.exists():
             raise GraftaxError(f"{self.url}: there is no hub here, and other things are; a hub begins in an empty place.")
         self._ledger.append(Begun(), 1, "")
+
+    def _leave_snapshot(self) -> None:
+        try:
+            write_snapshot(self.index(), self.objects)
+        except GraftaxError as error:  # what was to be done is done
+            note(f"no snapshot of the index could be left in the hub, and others will read longer: {error}")
 
     def push(
         self,
@@ -170,40 +194,44 @@ class Store:
             key_file: a private key, to sign it with.
 
         Raises:
-            GraftaxError: the version is there already; a name or a tag that cannot be one; the store cannot be written to.
+            GraftaxError: the number was given to something else; a name or a tag that cannot be one; a time that is over; the
+                store cannot be written to.
         """
         check_name(name)
         for tag in tags:
             check_tag(tag)
+        if expires is not None and expires <= now():
+            raise GraftaxError(f"{name}: its time would be over at {expires}, which is past.")
         digests = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
         manifest = replace(manifest, files={path: File(digest, len(contents[path])) for path, digest in digests.items()})
+        parse_manifest(manifest.text(), name)  # what could not be read again is not written
         signature = sign(manifest.digest, key_file) if key_file else None
         put: set[tuple[str, int]] = set()
-        added = False
+        there: Version | None = None
 
-        def next_event(index: Index) -> Event | None:
-            nonlocal added
-            before, wanted = index.newest(name), version or index.last_number(name) + 1
-            added = before is None or before.digest != manifest.digest or version not in (None, before.version)
-            if not added:
+        def next_event(index: Index) -> Pushed | None:
+            nonlocal there
+            there = index.newest(name) if version is None else index.version(name, version)
+            if there is not None and _is_same(there, manifest, signature, expires):
                 return None
-            if wanted <= index.last_number(name):
-                raise GraftaxError(
-                    f"{name}:{wanted} is there already, or was; the next is {name}:{index.last_number(name) + 1}."
-                )
+            last = index.last_number(name)
+            wanted = last + 1 if version is None else version
+            if 0 < wanted <= last:
+                raise GraftaxError(f"{name}:{wanted} is there already, or was; the next is {name}:{last + 1}.")
+            event = Pushed(name, wanted, manifest.digest, manifest.text(), signature, expires, tuple(tags))
             for path, digest in digests.items():
                 where = (digest, index.times_given_up(digest))
                 if where not in put:
                     put_blob(self.objects, *where, contents[path])
                     put.add(where)
-            return Pushed(name, wanted, manifest.digest, manifest.text(), signature, expires)
+            return event
 
-        self._add(next_event)
-        found = self.index().of_digest(manifest.digest)
-        there = max((one for one in found if one.name == name), key=lambda one: one.version)
-        for tag in tags:
-            self.point(name, tag, {there.version: 1.0})
-        return there, added
+        if (added := self._add(next_event)) is not None:
+            there = self._asked(lambda index: index.version(name, added.version, gone_too=True))
+        else:
+            for tag in tags:
+                self.point(name, tag, {there.version: 1.0})
+        return there, added is not None
 
     def point(self, name: str, tag: str, shares: Mapping[int, float]) -> None:
         """Let a tag point to a version, or to several, each with its share of what comes; with none it is taken away."""
@@ -212,8 +240,11 @@ class Store:
         def next_event(index: Index) -> Event | None:
             for version in shares:
                 _expect(index, name, version)
-            if not shares and tag not in index.tags(name):
+            before = index.tags(name).get(tag, {})
+            if not shares and not before:
                 raise GraftaxError(f"{name} has no tag {tag}.")
+            if before == shares:
+                return None
             return Pointed(name, tag, {str(version): share for version, share in shares.items()})
 
         self._add(next_event)
@@ -256,25 +287,24 @@ class Store:
     def collect(self) -> Garbage:
         """Delete the blobs that no version refers to."""
         there = list(all_blobs(self.objects))
-        deleted: list[str] = []
+        deleted: list[Blob] = []
 
-        def next_event(index: Index) -> Event | None:
+        def next_event(index: Index) -> Collected | None:
             live = index.live_blobs()
-            garbage = {digest for _, digest, times in there if digest not in live and times == index.times_given_up(digest)}
-            deleted[:] = [key for key, digest, times in there if digest in garbage or times < index.times_given_up(digest)]
-            return Collected(tuple(sorted(garbage))) if garbage else None
+            dead = [blob for blob in there if blob.digest not in live and blob.times == index.times_given_up(blob.digest)]
+            deleted[:] = dead + [blob for blob in there if blob.times < index.times_given_up(blob.digest)]
+            return Collected(tuple(sorted(blob.digest for blob in dead))) if dead else None
 
         if self._ledger.exists():
             self._add(next_event)
-        sizes = [self.objects.size(key) or 0 for key in deleted]
-        self.objects.delete(deleted)
-        return Garbage(len(deleted), sum(sizes))
+        self.objects.delete([blob.key for blob in deleted])
+        return Garbage(len(deleted), sum(blob.size for blob in deleted))
 
     # -- questions -------------------------------------------------------------------------------------------------------
 
     def search(self, query: Query, limit: int = 50) -> list[Version]:
         """The versions that a query finds, the last pushed first."""
-        return self.index().search(query, limit)
+        return self._asked(lambda index: index.search(query, limit))
 
     def resolve(self, reference: str, *, route: str | None = None) -> Version:
         """The version that a text refers to (names.py).
@@ -287,7 +317,7 @@ class Store:
         Raises:
             GraftaxError: there is no such version; what there is instead is said.
         """
-        found = self._resolved(parse_reference(reference), route)
+        found = self._asked(lambda index: self._resolved(index, parse_reference(reference), route))
         if found.yanked is not None and parse_reference(reference).digest is None:
             note(f"{found} was withdrawn: {found.yanked}")
         return found
@@ -304,8 +334,8 @@ class Store:
         """Whether there is a store at all."""
         return self._ledger.exists()
 
-    def _resolved(self, reference: Reference, route: str | None) -> Version:
-        index, name = self.index(), reference.name
+    def _resolved(self, index: Index, reference: Reference, route: str | None) -> Version:
+        name = reference.name
         if reference.digest is not None:
             found = [one for one in index.of_digest(reference.digest) if name in (None, one.name)]
             if len({one.digest for one in found}) > 1:
@@ -334,11 +364,11 @@ class Store:
 
     def _pushed(self, version: Version) -> tuple[Manifest, Signature | None]:
         event = self._ledger.read(version.event)
-        if not isinstance(event, Pushed) or event.digest != version.digest:
-            raise GraftaxError(f"{version}: the ledger of {self.url} has something else in this place.")
-        manifest = parse_manifest(event.manifest, str(version))
+        if not isinstance(event, Pushed) or (event.name, event.version) != (version.name, version.version):
+            raise Damaged(f"{version}: the ledger of {self.url} has something else in this place.")
         if hashlib.sha256(event.manifest.encode()).hexdigest() != version.digest:
-            raise GraftaxError(f"{version}: its manifest is damaged: it has another digest.")
+            raise Damaged(f"{version}: its manifest is damaged: it has another digest.")
+        manifest = parse_manifest(event.manifest, str(version))
         if event.signature is not None:
             check_signature(event.signature, version.digest, str(version))
         if self._trusted is not None:
@@ -347,41 +377,59 @@ class Store:
 
     def files(self, version: Version) -> dict[str, bytes]:
         """The files of a version, each checked against its digest."""
-        manifest, index = self.manifest(version), self.index()
-        wanted = [(file.sha256, index.times_given_up(file.sha256)) for file in manifest.files.values()]
+        manifest = self.manifest(version)
+        with in_one_line(self._file):
+            index = self._opened()  # as it is: no blob of a version is given up as long as that is there
+            wanted = [(file.sha256, index.times_given_up(file.sha256)) for file in manifest.files.values()]
         return dict(zip(manifest.files, get_blobs(self.objects, wanted), strict=True))
 
     def pull(self, version: Version, directory: Path | None = None, *, overwrite: bool = False) -> Path:
         """The files of a version as a directory, whole or not at all: a new one, or one that this machine keeps for all."""
         kept = self._cache.parent / "versions" / version.digest
         target = directory if directory is not None else kept
-        if directory is None and kept.is_dir():
-            self.manifest(version)  # whom the user trusts may have changed
+        if directory is None and _is_whole(kept, manifest := self.manifest(version)):
             return kept
         files = self.files(version)
         try:
-            with disk.new_directory(target, overwrite, tuple(files)) as draft:
+            with disk.new_directory(target, overwrite or directory is None, () if directory is None else tuple(files)) as draft:
                 for path, content in files.items():
                     (draft / path).parent.mkdir(parents=True, exist_ok=True)
                     (draft / path).write_bytes(content)
         except GraftaxError:
-            if directory is not None or not kept.is_dir():  # else another process has pulled the same
+            if directory is not None or not _is_whole(kept, manifest):  # else another process has pulled the same
                 raise
         return target
 
     def verify(self, versions: Sequence[Version] | None = None) -> list[Damage]:
         """What is wrong with some versions, or with all: a manifest, a signature or a blob that is not what it says."""
         found = []
-        for version in self.index().all_there() if versions is None else versions:
+        for version in self._asked(Index.all_there) if versions is None else versions:
             try:
                 self.files(version)
-            except GraftaxError as error:
+            except Damaged as error:
                 found.append(Damage(version, str(error)))
         return found
 
     def scores(self, task: str, *, metric: str | None = None, data: str | None = None) -> list[Score]:
         """Every measurement on a task."""
-        return self.index().scores(task, metric, data)
+        return self._asked(lambda index: index.scores(task, metric, data))
+
+
+def _is_same(there: Version, manifest: Manifest, signature: Signature | None, expires: Moment | None) -> bool:
+    """Whether a version is what is to be pushed, and signed and ending as is asked for."""
+    signed = signature is None or there.signer == signature.key
+    return there.digest == manifest.digest and signed and (expires is None or there.expires == expires)
+
+
+def _is_whole(directory: Path, manifest: Manifest) -> bool:
+    """Whether the files of a manifest are in a directory, and what they were."""
+    for path, file in manifest.files.items():
+        try:
+            if hashlib.sha256((directory / path).read_bytes()).hexdigest() != file.sha256:
+                return False
+        except OSError:
+            return False
+    return True
 
 
 def _expect(index: Index, name: str, version: int, url: str = "the hub") -> Version:

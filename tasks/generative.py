@@ -2,10 +2,10 @@
 
     loss = - sum over the counted tokens of log p(next token) / their number
 
-`lm` counts all tokens of plain text, `sft` (supervised fine-tuning) those of the responses alone. Texts share rows as in every
-task, each attending to its own tokens (`data/batches.py`). `seq2seq` is for encoder-decoders: the encoder reads the source,
-the decoder a start token and the target, all of whose tokens count; each pair has a row of its own. An adapter for these tasks
-has no head: the backbone has one.
+`lm` counts all tokens of plain text, `sft` (supervised fine-tuning) those of the responses alone. Texts share batch rows as in
+every task, each attending to its own tokens (`data/batches.py`). `seq2seq` is for encoder-decoders: the encoder reads the
+source, the decoder a start token and the target, all of whose tokens count; each pair has a batch row of its own. An adapter
+for these tasks has no head: the backbone has one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MESSAGES = Field("messages", chat_of, read="found")
 
 
 class LanguageModel(Task):
-    """Causal language modelling: every text ends with the token that ends texts, and a long one is cut into rows."""
+    """Causal language modelling: every text ends with the token that ends texts, and a long one is cut into pieces."""
 
     name = "lm"
     words = words_for(name)
@@ -65,9 +65,9 @@ class LanguageModel(Task):
     def prepare(
         self, examples: Examples, names: Sequence[str], processor: Tokenizer, max_length: int, truncate: bool = False
     ) -> Prepared:
-        """Each text's tokens in rows of at most `max_length`; a row begins with the last token of the one before.
+        """Each text's tokens in pieces of at most `max_length`; a piece begins with the last token of the one before.
 
-        A row is an example of its own: of a single long text, too, some may be held out.
+        A piece is an example of its own, so that of a single long text, too, some may be held out.
         """
         tokens, labels, owner = [], [], []
         for i, ids in enumerate(processor.ids(examples.fields["text"])):
@@ -77,7 +77,7 @@ class LanguageModel(Task):
                 tokens.append(Tokens(own, np.zeros_like(own), None))
                 labels.append(successors(own))
                 owner.append(i)
-        if not any(len(row) > 1 for row in tokens):
+        if not any(len(piece) > 1 for piece in tokens):
             raise GraftaxError(f"{examples.source}: no text in it has two tokens.")
         return Prepared(examples.take(owner), tokens, labels)
 
@@ -109,7 +109,7 @@ class SupervisedFineTuning(LanguageModel):
     name = "sft"
     words = words_for(name)
 
-    last_turn_alone = False  # of a chat that has a row for every turn, the last one's is all
+    last_turn_alone = False  # of a chat that has an item for every turn, the last one's is all
 
     def fields(self, processor: Any) -> tuple[Field, ...]:
         return (_PROMPT, _COMPLETION, _MESSAGES)
@@ -164,8 +164,8 @@ class SupervisedFineTuning(LanguageModel):
         """Index, ids of a chat by the template, and the tokens whose successor the assistant says; in a prompt, none.
 
         Some templates write earlier turns in another way than the last one, and drop the assistant's thoughts there: then no
-        row holds all turns as they were said, and every turn of the assistant has a row of its own, behind the chat as it was
-        written when the assistant spoke.
+        text holds all turns as they were said, and every turn of the assistant has an item of its own, behind the chat as it
+        was written when the assistant spoke.
         """
         for i, (messages, asked) in enumerate(chats_in(examples)):
             where = f"{examples.source}: row {i + 1}"

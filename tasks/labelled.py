@@ -138,10 +138,10 @@ class MultiLabel(Labelled):
 
     def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         classes = source.classes.get(column, ())
-        rows = source.column(column, partial(items_of, separator="|"), blank=True)
+        sets = source.column(column, partial(items_of, separator="|"), blank=True)
         meaning = partial(set_of, names=classes)
-        if are_vectors(rows, source.name):
-            width = len(rows[0])
+        if are_vectors(sets, source.name):
+            width = len(sets[0])
             if classes and len(classes) != width:
                 raise GraftaxError(
                     f"{source.name}: its labels are {width} numbers a row, and its features name {len(classes)} classes."
@@ -149,7 +149,7 @@ class MultiLabel(Labelled):
             classes = classes or (tuple(names) if len(names) == width else tuple(f"LABEL_{i}" for i in range(width)))
             meaning = partial(vector_of, names=classes)
         labels = in_one_spelling(source.column(column, meaning, blank=True), classes)
-        return tuple(tuple(sorted(set(row))) for row in labels), classes
+        return tuple(tuple(sorted(set(names_of_row))) for names_of_row in labels), classes
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
         names = in_order(each_name(examples.labels or ()))
@@ -229,7 +229,7 @@ class Regress(Labelled):
 class Tag(Labelled):
     """One label per word, read at the word's first token.
 
-    A text of more tokens than a row may have is read in pieces (`Tokenizer.pieces`), which are trained on one by one, and
+    A text of more tokens than an item may have is read in pieces (`Tokenizer.pieces`), which are trained on one by one, and
     answered and measured as one text. A word without a token is not learnt from; it is answered by `OUTSIDE`, without a
     score.
     """

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: Metrics of which less is better, in whatever task they are taken; in all others more is.
+LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "mse", "cer", "ece", "brier", "cut_rows", "unknown_labels"})
+
 
 def classification(gold: Sequence[str], said: Sequence[str]) -> dict[str, float]:
     """accuracy, macro F1 over the labels that occur, Matthews correlation."""
@@ -21,7 +24,7 @@ def multilabel(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]], nam
     from sklearn.metrics import accuracy_score, f1_score
     from sklearn.preprocessing import MultiLabelBinarizer
 
-    others = sorted({name for row in gold for name in row} - set(names))
+    others = sorted({name for labels in gold for name in labels} - set(names))
     binary = MultiLabelBinarizer(classes=[*names, *others]).fit([])
     y, p = binary.transform(gold), binary.transform(said)
     return {
@@ -62,17 +65,17 @@ def tagging(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> dic
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """(type, first word, last word) of every span in B-/I-/E-/S- tags, by the rules of conlleval that seqeval follows:
     an I- after another type, or after O, begins a span of its own."""
-    found, start, before_prefix, before_kind = set(), 0, "O", ""
+    found, start, before_prefix, before_type = set(), 0, "O", ""
     for i, tag in enumerate([*tags, "O"]):
-        prefix, _, kind = tag.partition("-")
-        if not kind:
-            kind = "_" if prefix != "O" else ""
+        prefix, _, span_type = tag.partition("-")
+        if not span_type:
+            span_type = "_" if prefix != "O" else ""
         open_before = before_prefix != "O"
-        ends = open_before and (before_prefix in "ES" or prefix in "BSO" or kind != before_kind)
+        ends = open_before and (before_prefix in "ES" or prefix in "BSO" or span_type != before_type)
         if ends:
-            found.add((before_kind, start, i - 1))
+            found.add((before_type, start, i - 1))
         begins = prefix != "O" and (prefix in "BS" or not open_before or ends)
         if begins:
             start = i
-        before_prefix, before_kind = prefix, kind
+        before_prefix, before_type = prefix, span_type
     return found

@@ -238,12 +238,12 @@ class Against(NextToken):
 def lay_by_position(labels: Sequence[np.ndarray], planned: Planned, size: tuple[int, int]) -> np.ndarray:
     """Labels of positions in a batch: int32, of `size` (batch rows, positions); `IGNORE` where no item lies."""
     laid = np.full(size, IGNORE, np.int32)
-    for i, (row, begin) in zip(*planned, strict=True):
-        laid[row, begin : begin + len(labels[i])] = labels[i]
+    for i, (batch_row, begin) in zip(*planned, strict=True):
+        laid[batch_row, begin : begin + len(labels[i])] = labels[i]
     return laid
 
 
 def each_by_position(outputs: np.ndarray, labels: Sequence[np.ndarray], planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
     """The index of each item in a batch, with the outputs `[its positions, ...]` at its place."""
-    for i, (row, begin) in zip(*planned, strict=True):
-        yield i, outputs[row, begin : begin + len(labels[i])]
+    for i, (batch_row, begin) in zip(*planned, strict=True):
+        yield i, outputs[batch_row, begin : begin + len(labels[i])]

@@ -99,6 +99,6 @@ def _side(examples: Examples, side: str) -> Examples:
 
 def _answered(source: Source, columns: Columns, column: str, row: int) -> Chat:
     """A chat; where it begins with the assistant's answer, behind the prompt, which is a text or a list of messages."""
-    chat = source.cell(row, column, chat_of)
+    chat = source.value(row, column, chat_of)
     prompt = partial(turns_of, role="user")
-    return chat if chat[0]["role"] != "assistant" else source.cell(row, columns["prompt"], prompt) + chat
+    return chat if chat[0]["role"] != "assistant" else source.value(row, columns["prompt"], prompt) + chat

@@ -111,7 +111,7 @@ class Task(ABC):
         return self.score(prepared.examples, whole, names)
 
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
-        """An example's labels, each with what was answered in its place, for a table of confusions; none of numbers."""
+        """An example's labels, each with what was answered instead, for a table of confusions; none of numbers."""
         return ()
 
 

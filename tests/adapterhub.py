@@ -65,7 +65,7 @@ GATED = ("unipelt", "gated")  # the mean that a gate is runs over padding here, 
 
 
 def model_of(backbone: Path, case: str) -> Any:
-    """A new model. With torch's attention the rows of a prompt attend to padding there; without it they do not."""
+    """A new model. With torch's attention the batch rows of a prompt attend to padding there; without it they do not."""
     how = "eager" if "prompt" in case else "sdpa"
     return adapters.AutoAdapterModel.from_pretrained(backbone, dtype=torch.float32, attn_implementation=how).eval()
 

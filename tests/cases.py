@@ -56,8 +56,10 @@ from graftax.models.backbone import Backbone, Logits
 from graftax.models.inputs import Inputs
 
 LABELS = ("bad", "fair", "good")
+#: Convolutions by the names of the families that have any.
+CONVOLUTIONS = ("conv2", "reduce_1x1.convolution")
 #: Dense layers by every family's names for them; a name that a family does not have matches nothing.
-DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output", "o_proj", "up_proj", "down_proj", "fc1", "fc2")
+DENSE = ("dense", "out_lin", "lin1", "lin2", "ffn", "ffn_output", "o_proj", "up_proj", "down_proj", "fc1", "fc2", *CONVOLUTIONS)
 #: Some of them and the queries, without DistilBERT's "ffn", which is no layer: PEFT's LoRA passes over it, the others fail.
 LINEAR = ("query", "q_lin", "q_proj", *(name for name in DENSE if name != "ffn"))
 #: Likewise keys and values: of a classifier's last query none is behind the first token.
@@ -131,6 +133,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "shira": (SHiRA(r=3),),
     "trainable_tokens": (TrainableTokens(ids=(52, 90, 83, 64, 63, 56, 79)),),
     "boft": (BOFT(boft_n_butterfly_factor=3),),
+    "boft-2": (BOFT(boft_block_size=2),),
     "boft-1": (BOFT(boft_block_size=0, boft_block_num=8, targets=LINEAR),),
     "gated_lora": (GatedLoRA(r=3, alpha=7.0, rslora=True, targets=("query", "q_lin", *DENSE)),),
     "gated_bottleneck": (GatedBottleneck(width=5, scaling="learned"),),
@@ -210,6 +213,7 @@ COUNTS = {
     "shira": 3 * 2 * 3 * (D + D),
     "trainable_tokens": 7 * D,
     "boft": 3 * 2 * (3 * D * 4 + D),
+    "boft-2": 3 * 2 * (D * 2 + D),
     "boft-1": 3 * (3 * D * D // 8 + W * W // 8 + 3 * D + W) + D * D // 8 + D,
     "gated_lora": 3 * (2 * (3 * (D + D) + D + 1) + (3 * (D + W) + D + 1) + (3 * (W + D) + W + 1)),
     "gated_bottleneck": 2 * 3 * (2 * D * 5 + 5 + D + 1 + D + 1),
@@ -253,7 +257,7 @@ def fresh(backbone: Backbone, name: str | tuple[Method, ...], tokens: bool = Fal
         known = {"task": "seq2seq", "fingerprint": backbone.fingerprint} | known
         return Adapter.create(methods, backbone.sites, seed=seed, **known)
     head = backbone.head(len(LABELS), tokens)
-    known = {"task": "tag" if tokens else "classify", "labels": LABELS, "fingerprint": backbone.fingerprint} | known
+    known = {"task": "tag" if tokens else backbone.family.task, "labels": LABELS, "fingerprint": backbone.fingerprint} | known
     adapter = Adapter.create((*methods, head), backbone.sites_for(head), seed=seed, **known)
     heads = randomised(only_head(adapter), seed=99, size=0.5)
     return dataclasses.replace(adapter, states=adapter.states | heads.states)
@@ -270,7 +274,7 @@ def as_saved(adapter: Adapter) -> Adapter:
     states = dict(adapter.states)
     for method in adapter.methods:
         if isinstance(method, PTuning):
-            made = {s: {"prompt": np.asarray(method.rows(leaves))} for s, (leaves, _) in states[method.key].items()}
+            made = {s: {"prompt": np.asarray(method.vectors(leaves))} for s, (leaves, _) in states[method.key].items()}
             states[method.key] = {s: (made[s], fixed) for s, (_, fixed) in states[method.key].items()}
     return dataclasses.replace(adapter, states=states)
 

@@ -13,7 +13,7 @@ import transformers
 
 from graftax.models.backbone import Backbone
 from graftax.models.family_registry import FAMILIES
-from graftax.models.inputs import TextInputs
+from graftax.models.inputs import ImageInputs, TextInputs
 
 _ENCODER = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 _ENCODER |= {"max_position_embeddings": 40, "type_vocab_size": 3}
@@ -71,9 +71,16 @@ OTHERS["mt5"] = {**OTHERS["t5"], "decoder_start_token_id": 9}
 OTHERS["bart"] |= {"decoder_start_token_id": 9, "forced_eos_token_id": 5}
 OTHERS["pegasus"] = OTHERS["bart"]
 
+SIZES["mobilenet_v2"] = {"depth_multiplier": 0.35, "num_channels": 4}
+OTHERS["mobilenet_v2"] = {"depth_divisible_by": 2, "min_depth": 4, "expand_ratio": 2.5, "output_stride": 16}
+OTHERS["mobilenet_v2"] |= {"first_layer_is_expansion": False, "finegrained_output": False, "hidden_act": "relu"}
+OTHERS["mobilenet_v2"] |= {"tf_padding": False, "layer_norm_eps": 1e-2}
+
+#: Those that transformers has a class of.
+THEIRS = {name: family for name, family in FAMILIES.items() if name in SIZES}
 #: Those that read texts.
 TEXT_FAMILIES = {name: family for name, family in FAMILIES.items() if family.processor.kind == "text"}
-WHOLE = {name: {"model_type": name, **SIZES[name], **OTHERS[name]} for name in TEXT_FAMILIES}
+WHOLE = {name: {"model_type": name, **SIZES[name], **OTHERS[name]} for name in THEIRS}
 
 
 def write_config(directory: Path, config: dict[str, Any]) -> Path:
@@ -87,9 +94,10 @@ def write_checkpoint(directory: Path, config: dict[str, Any]) -> Any:
     read = transformers.AutoConfig.from_pretrained(write_config(directory, config))
     torch.manual_seed(0)
     model = auto_of(config["model_type"]).from_config(read, attn_implementation="eager")
+    noise = 0.3 if config["model_type"] in TEXT_FAMILIES else 0.05  # with more, rounding grows through fifty convolutions
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            parameter.add_(noise * torch.randn_like(parameter))
     model.save_pretrained(directory)
     write_config(directory, config)
     return model.eval()
@@ -102,13 +110,21 @@ def auto_of(model_type: str) -> Any:
     return transformers.AutoModelForCausalLM if family.generates else transformers.AutoModel
 
 
+def some_pixels(channels: int) -> np.ndarray:
+    """`[rows, height, width, channels]`."""
+    return np.random.default_rng(0).standard_normal((2, 33, 40, channels), np.float32)
+
+
 def some_ids() -> np.ndarray:
     return np.random.default_rng(0).integers(10, 97, (2, 14)).astype(np.int32)
 
 
 @torch.no_grad()
 def their_logits(model: Any, ids: np.ndarray | None = None) -> np.ndarray:
-    """Of every token; of an encoder its last hidden states."""
+    """Of every token; of an encoder its last hidden states, of pictures the last feature map."""
+    if model.config.model_type not in TEXT_FAMILIES:
+        pixels = some_pixels(model.config.num_channels).transpose(0, 3, 1, 2)
+        return model(pixel_values=torch.tensor(pixels)).last_hidden_state.numpy().transpose(0, 2, 3, 1)
     rows = {"input_ids": torch.tensor((some_ids() if ids is None else ids).astype(np.int64))}
     if model.config.is_encoder_decoder:
         rows["decoder_input_ids"] = rows["input_ids"].flip(1)
@@ -118,6 +134,9 @@ def their_logits(model: Any, ids: np.ndarray | None = None) -> np.ndarray:
 
 
 def our_logits(backbone: Backbone, ids: np.ndarray | None = None) -> np.ndarray:
+    if backbone.family.model_types[0] not in TEXT_FAMILIES:
+        pixels = ImageInputs(some_pixels(backbone.config.num_channels))
+        return np.asarray(jax.jit(lambda params, inputs: backbone.encode(params, {}, inputs).hidden)(backbone.params, pixels))
     ids = some_ids() if ids is None else ids
     inputs = TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
     if backbone.family.encodes:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["GRAFTAX_HUB"] = os.path.join(tempfile.gettempdir(), "graftax-no-hub")  # whoever runs the tests may have one
 os.environ.setdefault("GRAFTAX_CHECK_SHAPES", "1")  # read by graftax/shapes.py when it is imported
 # Most of the time of these tests is LLVM optimising programs that then run for a millisecond.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -33,7 +34,8 @@ from tiny import write_backbone, write_decoder
 
 from graftax.__main__ import main
 from graftax.models.backbone import Backbone
-from graftax.models.inputs import TextInputs
+from graftax.models.cifar_resnet import OPTION_A
+from graftax.models.inputs import ImageInputs, TextInputs
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
 
@@ -98,6 +100,27 @@ ENCODER_DECODERS: dict[str, dict[str, Any]] = {
         "pad_token_id": 1,
     },
 }
+#: Of pictures: no two numbers of channels are one, so that a leaf of another site would not fit.
+PICTURES: dict[str, dict[str, Any]] = {
+    "cifar_resnet": {
+        "model_type": "cifar_resnet",
+        "depth": 14,
+        "blocks_per_stage": 2,
+        "stage_channels": [4, 6, 10],
+        "block": "basic",
+        "shortcut": OPTION_A,
+        "batch_norm_eps": 1e-3,
+    },
+    "mobilenet_v2": {
+        "model_type": "mobilenet_v2",
+        "depth_multiplier": 0.25,
+        "depth_divisible_by": 2,
+        "min_depth": 4,
+        "expand_ratio": 2.5,
+        "finegrained_output": False,
+        "layer_norm_eps": 1e-2,
+    },
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -131,7 +154,7 @@ def backbone_of() -> GetBackbone:
 
     def get(family: str) -> Backbone:
         if family not in made:
-            made[family] = random_backbone((CONFIGS | ENCODER_DECODERS)[family], seed=7)
+            made[family] = random_backbone((CONFIGS | ENCODER_DECODERS | PICTURES)[family], seed=7)
         return made[family]
 
     return get
@@ -206,8 +229,17 @@ def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
-def some_inputs(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> TextInputs:
-    """Random rows; all but the first end in padding. Of an encoder-decoder with a target each."""
+def some_inputs(backbone: Backbone, rows: int = 3, seed: int = 0) -> Any:
+    """Random rows: texts, or pictures where the backbone reads these."""
+    return some_pictures(rows, seed) if backbone.family.processor.kind == "image" else some_texts(backbone, rows, seed=seed)
+
+
+def some_pictures(rows: int = 3, seed: int = 0) -> ImageInputs:
+    return ImageInputs(np.random.default_rng(seed).standard_normal((rows, 18, 16, 3), np.float32))
+
+
+def some_texts(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> TextInputs:
+    """All but the first end in padding. Of an encoder-decoder with a target each."""
     random = np.random.default_rng(seed)
     ids = random.integers(5, backbone.config.vocab_size, (rows, tokens)).astype(np.int32)
     mask = np.arange(tokens) < np.array([tokens] + [int(n) for n in random.integers(3, tokens, rows - 1)])[:, None]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import re
 from typing import Any
 
@@ -24,9 +25,9 @@ from cases import (
     logits,
     near,
 )
-from conftest import CONFIGS, ENCODER_DECODERS, some_inputs
+from conftest import CONFIGS, ENCODER_DECODERS, PICTURES, some_inputs
 
-from graftax import Adapter, Full, LoHa, Recipe
+from graftax import BOFT, HRA, Adapter, Full, HiRA, LoHa, LoKr, Method, Recipe
 from graftax.adapters.adapter import Layout
 from graftax.data.batches import Shape, place
 from graftax.models.backbone import Backbone
@@ -35,7 +36,7 @@ from graftax.tasks.task_registry import task_named
 from graftax.train.optimizer import rates
 from graftax.train.step import Batch, Learner, Programs, hyper, start
 
-FAMILIES = (*CONFIGS, *ENCODER_DECODERS)
+FAMILIES = (*CONFIGS, *ENCODER_DECODERS, *PICTURES)
 #: What a family has no sites for, and what an adapter of that kind is told.
 LACKS = {
     ("llama", "bitfit"): "this backbone has none",
@@ -45,6 +46,30 @@ LACKS = {
     ("llama", "prompt-post"): "this backbone has none there",
     ("bart", "alora"): "this one reads two",
 }
+#: And what no backbone of pictures has: linear layers, tokens, embeddings; or not with these targets and sizes.
+NOT_ON_PICTURES = {
+    **dict.fromkeys(
+        (
+            *("vera", "vera-dense", "randlora", "randlora-dense", "miss", "miss-mini", "oft", "oft-cayley"),
+            *("road", "road_2", "road_4", "fourierft", "shira"),
+        ),
+        "acts on sites of kind linear; this backbone has branch, conv, ",
+    ),
+    **dict.fromkeys(("prefix", "prefix-unshifted", "mam", "together"), "prefix acts on sites of kind attention or input; this"),
+    **dict.fromkeys(("prompt", "prompt-post", "p_tuning"), "puts tokens in front of a text, and this backbone reads none"),
+    **dict.fromkeys(
+        ("gated_lora", "gated_bottleneck", "gated_bottleneck-parallel", "gated_prefix", "unipelt"),
+        "a gate is opened by a text, and this backbone reads none",
+    ),
+    "alora": "alora acts on sites of kind linear or text; this backbone has branch, conv, ",
+    "trainable_tokens": "acts on sites of kind embedding or linear; this backbone has branch, conv, ",
+    "loreft-ends": "prefix_positions and suffix_positions count the tokens of a text, and this backbone reads none",
+    **dict.fromkeys(("lora-regex", "lora-embedding", "invertible", "mad_x", "post"), "matches no site. Sites there are: "),
+    **dict.fromkeys(("compacter", "compacter++-normed"), "n = 4 does not divide the 6 channels of "),
+    "boft": "inputs cannot be cut into blocks of 4, of an even size, in groups of 4",
+    "boft-1": "inputs cannot be cut into 8 blocks",
+}
+LACKS |= {(family, name): said for family in PICTURES for name, said in NOT_ON_PICTURES.items()}
 
 #: What runs every time: one config of each method on BERT, and some pairs; the rest of the cross product is marked slow.
 MAIN = list({tuple(type(m) for m in methods): name for name, methods in reversed(METHODS.items())}.values())  # one per method
@@ -60,13 +85,15 @@ FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
 FAST |= {("llama", name, "pooled") for name in ("dora", "prefix", "prompt", "loreft")}
 FAST |= {("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
 FAST |= {("bart", name, "said") for name in ("lora-dense", "houlsby", "prefix")}
+FAST |= {("cifar_resnet", name, "pooled") for name in (*MAIN, "boft-2", "compacter++") if name not in NOT_ON_PICTURES}
 
 
 def cross(
     fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS), families: tuple[str, ...] = FAMILIES
 ) -> pytest.MarkDecorator:
-    """Every method on every backbone under both kinds of head, on encoder-decoders without any."""
-    heads = {family: ("said",) if family in ENCODER_DECODERS else ("pooled", "tokens") for family in families}
+    """Every method on every backbone under both kinds of head, on encoder-decoders without any, of pictures under one."""
+    kinds = {"said": ENCODER_DECODERS, "pooled": CONFIGS | PICTURES, "tokens": CONFIGS}
+    heads = {family: [head for head, having in kinds.items() if family in having] for family in families}
     every = [(f, m, h) for f in families for m in methods for h in heads[f] if (f, m) not in LACKS]
     every = [(f, m, h) for f, m, h in every if METHODS[m] or h != "said"]  # a probe is a head alone
     params = [pytest.param(*c, id="-".join(c), marks=() if c in fast else pytest.mark.slow) for c in every]
@@ -91,22 +118,30 @@ def assert_same_states(one: Adapter, other: Adapter, within: float = 0.0) -> Non
 def a_learner(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[Learner, Batch]:
     """An adapter in training and a batch for it."""
     inputs = some_inputs(backbone)
-    rows, length = inputs.ids.shape
+    rows = len(jax.tree.leaves(inputs)[0])
     settings = hyper(Recipe(lr=1e-2, warmup=0.0, schedule="constant"), 10, len(LABELS))
     stacked = layout.stack(adapter, backbone.sites)
     learner = start(stacked, rates(Recipe(), stacked, backbone.sites, 1), settings, "adamw")
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)
     if adapter.task == "tag":
-        labels = np.broadcast_to(labels[:, None], (rows, length))
-    if inputs.target is not None:
+        labels = np.broadcast_to(labels[:, None], inputs.ids.shape)
+    if backbone.family.encodes:
         labels = np.roll(inputs.target.ids, -1, axis=1)
     return learner, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))
 
 
 def products(program: Any, shape: tuple[int, ...]) -> int:
-    """How many matrix products of a compiled program have a result of a shape, in either orientation."""
-    shapes = "|".join(",".join(map(str, s)) for s in (shape, shape[::-1]))
-    return len(re.findall(rf"= f32\[(?:1,)?(?:{shapes})\]\S* (?:dot|custom-call)\(", program.as_text()))
+    """How many matrix products and convolutions of a compiled program have a result of a shape, with its axes in any order."""
+    shapes = "|".join(",".join(map(str, axes)) for axes in {*itertools.permutations(shape)})
+    return len(re.findall(rf"= f32\[(?:1,)?(?:{shapes})\]\S* (?:dot|convolution|custom-call)\(", program.as_text()))
+
+
+#: The frozen kernel whose gradient is looked for, by kind of input: the feed-forward's first, and one of the last stage.
+KERNEL = {"text": (D, W), "image": (3, 3, 10, 10)}
+
+
+#: Methods that make products of that shape of their own: of factors of r^2 = W rows, or where they change the kernel whole.
+OWN_PRODUCTS: dict[str, tuple[type[Method], ...]] = {"text": (LoHa,), "image": (LoHa, LoKr, HiRA, HRA, BOFT)}
 
 
 def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> None:
@@ -132,12 +167,15 @@ def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> Non
     for (where, leaf), own in zip(jax.tree_util.tree_leaves_with_path(new.trainable), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(leaf[0], own, err_msg=f"the filling of {jax.tree_util.keystr(where)} moved")
     assert digest(backbone) == before
-    own = any(isinstance(m, LoHa) for m in adapter.methods)  # its factors have r^2 = W rows here, or its D is built
-    assert own or bool(products(gradient, (D, W))) == any(isinstance(m, Full) for m in adapter.methods)
+    kind = backbone.family.processor.kind
+    if any(isinstance(m, OWN_PRODUCTS[kind]) for m in adapter.methods):
+        return
+    kernel = KERNEL[kind]
+    assert bool(products(gradient, kernel)) == any(isinstance(m, Full) for m in adapter.methods)
 
 
 def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
-    """Texts laid behind one another, as training batches are, get the logits that each gets in a row of its own."""
+    """Texts laid behind one another, as training batches are, get the logits that each gets in a batch row of its own."""
     inputs, tokens = some_inputs(backbone, rows=5), adapter.task == "tag"
     texts = [Tokens(ids[own], types[own], None) for ids, own, types in zip(*inputs[:3], strict=True)]
     places = place([len(text) for text in texts], 20)
@@ -145,6 +183,6 @@ def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
     assert shape.rows < len(texts)
     packed = logits(backbone, adapter, Tokenizer.of(backbone).lay(texts, places, shape))
     alone = logits(backbone, adapter, inputs)
-    for i, (text, (row, begin)) in enumerate(zip(texts, places, strict=True)):
-        mine = packed[row, begin : begin + len(text)] if tokens else packed[i]
+    for i, (text, (batch_row, begin)) in enumerate(zip(texts, places, strict=True)):
+        mine = packed[batch_row, begin : begin + len(text)] if tokens else packed[i]
         np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter))

@@ -20,7 +20,7 @@ CASES: dict[str, tuple[tuple[int, int, int, int], Geometry]] = {
     "dilated": ((4, 6, 3, 3), Geometry(dilation=(2, 2), padding=((2, 2), (2, 2)))),
     "grouped": ((4, 6, 3, 3), Geometry(padding=((1, 1), (1, 1)), groups=2)),
     "depthwise": ((4, 4, 3, 3), Geometry(stride=(2, 2), padding=((1, 1), (1, 1)), groups=4)),
-    "oblong": ((4, 6, 5, 3), Geometry(stride=(2, 1), padding=((2, 2), (0, 0)), dilation=(1, 2))),
+    "oblong": ((4, 6, 5, 3), Geometry(stride=(3, 1), padding=((2, 2), (0, 0)), dilation=(1, 2))),
 }
 HEIGHT, WIDTH = 9, 8
 
@@ -53,7 +53,7 @@ def torch_layer(weights: ConvWeights) -> torch.nn.Conv2d:
     layer: Any = torch.nn.Conv2d(
         channels * geometry.groups, out, (height, width), geometry.stride, (top, left), geometry.dilation, geometry.groups
     )
-    layer.weight.data = torch.tensor(np.asarray(weights.kernel).transpose(3, 2, 0, 1))
+    layer.weight.data = torch.tensor(np.asarray(weights.kernel).transpose(3, 2, 0, 1)).contiguous()
     layer.bias.data = torch.tensor(np.asarray(weights.bias))
     return layer
 

@@ -1,8 +1,8 @@
 """Prints where the newest Python of the second line (CONTRIBUTING.md) is, and nothing where this machine has none.
 
 `python3.12` by name is not enough: pyenv's and uv's versions lie in directories that `PATH` does not name, and a shim of
-pyenv's in `PATH` has the name of a version and runs only the chosen one. So every usual place is looked into, and what is found
-there counts when it has run.
+pyenv's in `PATH` has the name of a version and runs only the chosen one. So every usual folder is looked into, and what is
+found there counts when it has run.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def works(interpreter: Path) -> bool:
         return False
 
 
-def newest(places: Iterable[Path]) -> Path | None:
+def newest(folders: Iterable[Path]) -> Path | None:
     """The interpreter of the newest version that works; of several of one version, the first."""
-    searched = list(places)
-    found = (place / name for name in NAMES for place in searched)
+    searched = list(folders)
+    found = (folder / name for name in NAMES for folder in searched)
     return next((path for path in found if path.is_file() and works(path)), None)
 
 

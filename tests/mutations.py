@@ -24,6 +24,20 @@ LOSSES = "tests/test_data_tasks.py::test_losses_equal_the_formulas"
 PREFERENCE = "tests/test_preference.py::test_loss_and_gradient_equal_torch"
 FILES, DISK, BANK = "tests/test_contract_files.py", "tests/test_disk.py", "tests/test_bank.py"
 FACTS = "tests/test_adapter_files.py"
+FEATURES = "tests/test_strategies.py::test_kept_features_train_the_same"
+RESUMED, ANSWERS = "tests/test_resuming.py::test_resume_in_process", f"{VALIDATION}::test_the_loss_is_that_of_the_answers"
+EACH, MEAN = (
+    f"{VALIDATION}::test_{name}"
+    for name in (
+        "in_a_pack_each_is_measured_and_kept_by_itself",
+        "the_loss_of_an_epoch_is_the_mean_of_its_steps",
+    )
+)
+SHARED = "tests/test_contract_predictions.py::test_texts_may_share_a_row"
+OUTPUTS, OWN_HEADS = "tests/test_outputs.py", "tests/test_own_heads.py::test_own_head_has_transformers_logits"
+TWO_TEXTS = "tests/test_encoder_decoders.py::test_equals_transformers"
+WRITTEN = "tests/test_generation.py::test_greedy_equals_transformers"
+LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
 
 MUTATIONS = [
     # -- a step of training
@@ -68,6 +82,46 @@ MUTATIONS = [
         "",
         f"{TRAINING}::test_best_epoch_is_kept_and_stops_early",
     ),
+    # -- a pack: which slots step, what of a slot is trained, measured and kept, and what a checkpoint has of it
+    Mutation(
+        "train/pack.py",
+        "self.bookmarks[k] if k in live else None",
+        "self.bookmarks[k]",
+        "tests/test_packs.py::test_idle_slots_keep_every_bit",
+    ),
+    Mutation("adapters/adapter.py", "np.array(held, np.float32)", "np.ones_like(held, np.float32)", "tests/test_layouts.py"),
+    Mutation("train/step.py", "lambda leaf: leaf[slot], (pack.trainable", "lambda leaf: leaf[0], (pack.trainable", EACH),
+    Mutation("train/step.py", "lambda leaf: leaf[slot], pack.hyper", "lambda leaf: leaf[0], pack.hyper", EACH),
+    Mutation("train/pack.py", "leaf[slot], self._settled()", "leaf[0], self._settled()", EACH),
+    Mutation("train/pack.py", ".at[slot].set(0.0)", ".at[slot].add(0.0)", MEAN),
+    Mutation("train/pack.py", "float(total) / bookmark.position", "float(total)", MEAN),
+    Mutation("train/pack.py", "(shape.items) < len(planned.items)", "(shape.items) <= len(planned.items)", ANSWERS),
+    Mutation("train/pack.py", "float(loss) * len(planned.items)", "float(loss) * job.shape.items", ANSWERS),
+    Mutation(
+        "train/pack.py",
+        'self.learners, self.best = arrays["state"], arrays["best"]',
+        'self.learners = arrays["state"]',
+        f"{VALIDATION}::test_the_best_epoch_outlasts_a_stop",
+    ),
+    Mutation("train/queue.py", '= facts["waiting"], ', "= self.waiting, ", RESUMED),
+    Mutation("train/queue.py", 'self.history = facts["history"]', "pass", RESUMED),
+    # -- what frozen layers make of items, kept
+    Mutation("train/features.py", "made[batch_row, begin : begin +", "made[batch_row, :", f"{FEATURES}[probe-tokens]"),
+    Mutation("train/features.py", "hidden[batch_row, begin : begin +", "hidden[batch_row, :", f"{FEATURES}[probe-tokens]"),
+    Mutation("train/features.py", "else made[k]", "else made[0]", f"{FEATURES}[probe]"),
+    Mutation("train/features.py", "hidden[k] = ", "hidden[0] = ", f"{FEATURES}[probe]"),
+    Mutation(
+        "adapters/structure.py",
+        "self.stacks[site.stack] - depths[site.stack]))",
+        "self.stacks[site.stack]))",
+        f"{FEATURES}[last]",
+    ),
+    Mutation(
+        "train/pack.py",
+        "self.features.expect(self.jobs[bookmark.job])",
+        "pass",
+        "tests/test_strategies.py::test_resume_computes_the_same_features",
+    ),
     # -- losses
     Mutation("tasks/labelled.py", "classes, logits, -1e9", "classes, logits, 0.0", LOSSES),
     Mutation("tasks/labelled.py", "(labels != IGNORE).astype(each.dtype)", "jnp.ones_like(each)", LOSSES),
@@ -78,6 +132,11 @@ MUTATIONS = [
         "rewards[1::2] - rewards[::2]",
         PREFERENCE,
     ),
+    # -- labels and outputs, where their items lie
+    Mutation("tasks/outputs.py", "laid[batch_row, begin : begin +", "laid[batch_row, :", OUTPUTS),
+    Mutation("tasks/outputs.py", "outputs[batch_row, begin : begin +", "outputs[batch_row, :", OUTPUTS),
+    Mutation("tasks/outputs.py", "if first.ndim else k]", "if first.ndim else i]", OUTPUTS),
+    Mutation("tasks/outputs.py", "segments[..., None] == texts", "segments[..., None] >= texts", "tests/test_preference.py"),
     # -- batches
     Mutation("data/batches.py", "taken + length <=", "taken + length <", BATCHES),
     Mutation("data/batches.py", "default_rng([seed, epoch])", "default_rng(seed)", BATCHES),
@@ -101,12 +160,41 @@ MUTATIONS = [
     Mutation("models/decoder.py", "< c.window", "<= c.window", MASKS),
     Mutation("models/encoder.py", "own = segments[:, :, None] ==", "own = segments[:, :, None] >=", MASKS),
     Mutation("models/encoder.py", "View(mask[:, None],", "View(jnp.ones_like(mask)[:, None],", MASKS),
+    Mutation("models/encoder_decoder.py", "sight & (positions[:, None] <= positions[:, :, None])", "sight", TWO_TEXTS),
+    Mutation(
+        "models/encoder_decoder.py",
+        "view.source.mask, None, calls)",
+        "jnp.ones_like(view.source.mask), None, calls)",
+        TWO_TEXTS,
+    ),
+    Mutation("models/decoder.py", "jnp.argmax(mask[:, ::-1], axis=1)", "jnp.argmax(mask, axis=1)", OWN_HEADS),
+    Mutation("models/decoder.py", "cache.ends + 1, cache.called", "cache.ends, cache.called", WRITTEN),
+    Mutation("models/decoder.py", "-1), axis=1) + 1", "-1), axis=1)", WRITTEN),
     Mutation(
         "adapters/methods/prefix.py",
         '{"mask": np.zeros(size, bool)}',
         '{"mask": np.ones(size, bool)}',
         f"{BANK}::test_a_row_without_an_adapter_is_the_backbones_beside_any",
     ),
+    # -- where items lie in a batch, and where tokens are in their texts
+    Mutation("models/tokens.py", "text.types, i + 1", "text.types, 1", SHARED),
+    Mutation("models/tokens.py", "row * size[1] + begin", "row * size[1]", SHARED),
+    Mutation("models/tokens.py", "types[i, : len(text)] = text.types", "pass", LONG),
+    Mutation("models/tokens.py", "room // 4", "room // 3", LONG),
+    Mutation("models/inputs.py", "return count - jax.lax.cummax((count - counted) * begins, axis=1)", "return count", SHARED),
+    Mutation("models/inputs.py", "jnp.where(segments > 0, distance, FAR)", "distance", "tests/test_reft.py"),
+    Mutation(
+        "models/pictures.py",
+        "item.levels[:, channel]",
+        "item.levels[:, 0]",
+        "tests/test_picture_processor.py::test_batches",
+    ),
+    # -- convolutions
+    Mutation("adapters/geometry.py", "(height - 1) * down + 1, (width - 1)", "height, (width - 1)", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "rhs_dilation=geometry.dilation,", "", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "slice(i * far_down,", "slice(i,", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "bottom - high) // down", "bottom - high + down - 1) // down", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "right - wide) // across", "right - wide + across - 1) // across", CONVOLUTIONS),
     # -- files
     Mutation(
         "adapters/directory.py",
@@ -152,6 +240,33 @@ MUTATIONS = [
         "there[:offset]",
         "there",
         "tests/test_resuming.py::test_lines_behind_the_checkpoint_are_written_again",
+    ),
+    # -- answers of many rows, and of rows that use several adapters
+    Mutation(
+        "serve/predictor.py",
+        "zip(chunk, compute",
+        "zip(sorted(chunk), compute",
+        "tests/test_serving.py::test_many_rows_in_their_order",
+    ),
+    Mutation(
+        "adapters/fitting.py",
+        "backbone.processor.max_length - virtual",
+        "backbone.processor.max_length",
+        "tests/test_serving.py::test_texts_of_every_length",
+    ),
+    Mutation("adapters/graft.py", "* (each - y)", "* each", "tests/test_composition.py::test_the_formula_at_a_site"),
+    # -- what a benchmark counts, and how many train at once
+    Mutation(
+        "benchmarks/trainer.py",
+        '"flops": cost.flops * steps,',
+        '"flops": cost.flops,',
+        "tests/test_bench.py::test_what_a_training_has_cost",
+    ),
+    Mutation(
+        "train/pack_size.py",
+        "if seconds / _WAITING > best",
+        "if seconds > best",
+        "tests/test_packs.py::test_a_larger_pack_must_be_worth_it",
     ),
     # -- the bank
     Mutation(

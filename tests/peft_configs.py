@@ -1,4 +1,4 @@
-"""PEFT's own configs by kind, with its names for the modules of a family of encoders."""
+"""PEFT's own configs by variant, with its names for the modules of a family of encoders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from peft_pairs import TASKS
 
 
 def peft_config(name: str, family: str, head: str) -> Any:
-    """PEFT's own config of a kind, with its names for this family's modules."""
+    """PEFT's own config of a variant, with its names for this family's modules."""
     query, value, out, wide = {
         "distilbert": ("q_lin", "v_lin", "ffn.lin2", "lin1"),
         "albert": ("query", "value", "ffn_output", "ffn"),

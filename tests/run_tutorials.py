@@ -36,8 +36,8 @@ def cells(name: str) -> list[Cell]:
     """A tutorial in its pieces."""
     found = []
     for piece in re.split(r"^# %%", (FOLDER / f"{name}.py").read_text("utf-8"), flags=re.MULTILINE)[1:]:
-        kind, _, source = piece.partition("\n")
-        is_text = kind.strip() == "[markdown]"
+        cell_type, _, source = piece.partition("\n")
+        is_text = cell_type.strip() == "[markdown]"
         if is_text:
             source = "\n".join(line.removeprefix("#").removeprefix(" ") for line in source.splitlines())
         found.append(Cell(is_text, source.strip("\n")))

@@ -1,4 +1,4 @@
-"""What an adapter's directory may say of itself: everything is held to its kind and to the tensors beside it, at load."""
+"""What an adapter's directory may say of itself: everything is held to its type and to the tensors beside it, at load."""
 
 from __future__ import annotations
 

@@ -67,12 +67,12 @@ def test_tasks(task: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
 def test_into_our_own_files(backbone_of: GetBackbone, tmp_path: Path) -> None:
     """Read from there, an adapter is one like any other: saved here, and in PEFT's words where PEFT has them."""
     backbone = backbone_of("bert")
-    for name, kind in {"lora": "LORA", "ia3": "IA3", "prompt-post": "GRAFTAX", "mam": "GRAFTAX"}.items():
+    for name, peft_type in {"lora": "LORA", "ia3": "IA3", "prompt-post": "GRAFTAX", "mam": "GRAFTAX"}.items():
         path = export_adapter(random_adapter(backbone, OURS[name]), tmp_path / name, backbone)
         read = load_adapter(path, backbone)
         kept = load_adapter(save_adapter(read, tmp_path / f"{name}-ours", backbone), backbone)
         assert kept.methods == read.methods
-        assert json.loads((tmp_path / f"{name}-ours" / "adapter_config.json").read_text())["peft_type"] == kind
+        assert json.loads((tmp_path / f"{name}-ours" / "adapter_config.json").read_text())["peft_type"] == peft_type
 
 
 def test_releases_that_trained_at_another_scale(backbone_of: GetBackbone, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_another_head_is_left_out_and_said(changes: dict[str, Any], backbone_of:
 
 @pytest.mark.parametrize("hidden", ["none", "tanh", "relu"])
 def test_heads_without_the_pooler(hidden: str, backbone_of: GetBackbone, tmp_path: Path) -> None:
-    """On BERT: in files of both kinds, merged into nothing, and in a batch beside adapters with the usual head."""
+    """On BERT: in files of both formats, merged into nothing, and in a batch beside adapters with the usual head."""
     backbone = backbone_of("bert")
     modules = ("classifier",) if hidden == "none" else FIRST_HEAD.modules
     head = dataclasses.replace(FIRST_HEAD, labels=9, hidden=hidden, modules=modules)

@@ -1,4 +1,4 @@
-"""How calls take an adapter: in memory or its directory, wherever they have a backbone; and of which kind it must be."""
+"""How calls take an adapter: in memory or its directory, wherever they have a backbone; and of which class it must be."""
 
 from __future__ import annotations
 

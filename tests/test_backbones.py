@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, MINILM, needs_assets, some_inputs
+from conftest import CONFIGS, MINILM, needs_assets, some_inputs, some_texts
 from reference import ENCODER_SHAPES, SHAPES, saved, torch_inputs, torch_model
 from safetensors.numpy import save_file
 
@@ -85,14 +85,14 @@ def test_longest_row_equals_transformers(tmp_path: Path) -> None:
     model = torch_model("roberta")
     backbone = load_backbone(saved(model, tmp_path))
     assert backbone.config.max_tokens == SHAPES["roberta"]["max_position_embeddings"] - 2
-    assert_parity(backbone, model, some_inputs(backbone, tokens=backbone.config.max_tokens))
+    assert_parity(backbone, model, some_texts(backbone, tokens=backbone.config.max_tokens))
 
 
 @needs_assets
 def test_minilm_equals_transformers() -> None:
     model = transformers.AutoModel.from_pretrained(MINILM, dtype=torch.float32).eval()
     backbone = load_backbone(MINILM)
-    assert_parity(backbone, model, some_inputs(backbone, rows=4, tokens=24))
+    assert_parity(backbone, model, some_texts(backbone, rows=4, tokens=24))
 
 
 def test_bfloat16_backbone_is_near() -> None:

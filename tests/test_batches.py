@@ -29,7 +29,7 @@ def test_examples_of_two_texts_are_laid_whole() -> None:
 def test_a_batch_ends_where_its_rows_or_its_texts_do() -> None:
     rows = Shape(9, 2, 10)
     assert [items for items, _ in plan_all([6, 6, 6, 4], rows)] == [(0, 1), (2, 3)]
-    few = Shape(2, 2, 10)  # at most two, in two rows of ten
+    few = Shape(2, 2, 10)  # at most two, in two batch rows of ten
     assert [items for items, _ in plan_all([1, 2, 3], few)] == [(2, 1), (0,)]
     alone = Shape(2, 2, 10, shared=False)
     assert plan_all([1, 2, 3], alone) == [Planned((2, 1), ((0, 0), (1, 0))), Planned((0,), ((0, 0),))]

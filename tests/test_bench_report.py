@@ -216,7 +216,7 @@ def test_a_method_that_failed_somewhere_is_left_out_and_said_so(tmp_path: Path) 
     analysis = analyse(tmp_path)
     assert analysis.methods == ("a", "c")
     assert analysis.left_out == {"b": "1 of 3 runs failed (cola)"}
-    cola = next(block for block in analysis.blocks if block.key[1] == "cola")
+    cola = next(block for block in analysis.blocks if block.id.task == "cola")
     assert {name for d in cola.differences for name in (d.first, d.second)} == {"a", "c"}
     text = markdown("made-up", sections(analysis))
     assert "b is in no comparison over tasks: 1 of 3 runs failed (cola)." in text

@@ -1,4 +1,4 @@
-"""What a suite's file may say: every key of every kind is read rightly, or refused in a line that names it."""
+"""What a suite's file may say: every key of every table is read rightly, or refused in a line that names it."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_a_slip_in_a_suite_is_named(tmp_path: Path, old: str, new: str, said: st
 
 TASK, METHOD = {"train": "rows.csv"}, {"method": "lora"}
 CONTENT: dict[str, Any] = {"backbones": ["a/bert"], "lrs": [1e-3, 1e-2], "tasks": {"toy": TASK}, "methods": {"m": METHOD}}
-PLACES: dict[str, tuple[tuple[str, ...], type]] = {
+TABLES: dict[str, tuple[tuple[str, ...], type]] = {
     "suite": ((), Suite),
     "task": (("tasks", "toy"), TaskSpec),
     "method": (("methods", "m"), MethodSpec),
     "general": (("general",), TaskSpec),
 }
-KEYS = [(place, field.name) for place, (_, kind) in PLACES.items() for field in dataclasses.fields(kind)]
+KEYS = [(which, field.name) for which, (_, cls) in TABLES.items() for field in dataclasses.fields(cls)]
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 31, 10**5, 2**31, 10**400, 0.0, 0.25, 1.0, 1e-300, 1e300, float("inf"), float("nan")])
 WORDS = st.sampled_from(["", "all", "lora", "probe", "linear", "classify", "sft", "r=3", "$HOME", "(", "\0"]) | st.text(
     max_size=3
@@ -113,9 +113,9 @@ def toml(value: Any) -> str:
     return hex(value) if isinstance(value, int) and value > 2**64 else str(value)
 
 
-def changed(place: str, key: str, value: Any) -> str:
+def changed(which: str, key: str, value: Any) -> str:
     """The content of a suite's file in which one value is another."""
-    (path, _), content = PLACES[place], json.loads(json.dumps(CONTENT | {"general": TASK}))
+    (path, _), content = TABLES[which], json.loads(json.dumps(CONTENT | {"general": TASK}))
     table = content
     for name in path:
         table = table[name]
@@ -123,16 +123,16 @@ def changed(place: str, key: str, value: Any) -> str:
     return "".join(f"{toml(name)} = {toml(one)}\n" for name, one in content.items())
 
 
-def made(suite: Suite, place: str) -> Any:
-    return {"suite": suite, "task": suite.tasks.get("toy"), "method": suite.methods.get("m"), "general": suite.general}[place]
+def made(suite: Suite, which: str) -> Any:
+    return {"suite": suite, "task": suite.tasks.get("toy"), "method": suite.methods.get("m"), "general": suite.general}[which]
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(where=st.sampled_from(KEYS), value=ANYTHING)
 def test_any_value_of_any_key_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, where: Any, value: Any) -> None:
     """A line that names the file; or a suite that holds the value, and whose searches are of finite, ascending rates."""
-    (place, key), file = where, tmp_path_factory.getbasetemp() / "any.toml"
-    file.write_text(changed(place, key, value), "utf-8")
+    (which, key), file = where, tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_text(changed(which, key, value), "utf-8")
     found: list[Suite] = []
     line = refused(lambda: found.append(load_suite(str(file))))
     if line is not None:
@@ -140,7 +140,7 @@ def test_any_value_of_any_key_is_read_or_refused(tmp_path_factory: pytest.TempPa
         return
     (suite,) = found
     if not isinstance(value, dict):
-        read = getattr(made(suite, place), key)
+        read = getattr(made(suite, which), key)
         assert read == (tuple(value) if isinstance(value, list) else value)
         assert isinstance(read, bool) == isinstance(value, bool)
     assert dataclasses.replace(suite) == suite
@@ -151,10 +151,10 @@ def test_any_value_of_any_key_is_read_or_refused(tmp_path_factory: pytest.TempPa
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
-@given(place=st.sampled_from([*PLACES]), key=st.text(max_size=5), value=ANYTHING)
-def test_an_unknown_key_is_refused(tmp_path_factory: pytest.TempPathFactory, place: str, key: str, value: Any) -> None:
+@given(which=st.sampled_from([*TABLES]), key=st.text(max_size=5), value=ANYTHING)
+def test_an_unknown_key_is_refused(tmp_path_factory: pytest.TempPathFactory, which: str, key: str, value: Any) -> None:
     file = tmp_path_factory.getbasetemp() / "key.toml"
-    file.write_text(changed(place, f"{key}?", value), "utf-8")
+    file.write_text(changed(which, f"{key}?", value), "utf-8")
     line = refused(lambda: load_suite(str(file)))
     assert line is not None
     assert "no such key: " in line

@@ -11,7 +11,7 @@ import pytest
 
 from graftax import Sampling
 from graftax.models.generation import Rules
-from graftax.serve.choice import Kind, Settings, choose, penalised
+from graftax.serve.choice import Needs, Settings, choose, penalised
 
 CHANCES = np.array([0.2, 0.4, 0.1, 0.3], np.float32)
 
@@ -22,7 +22,7 @@ def chosen(asked: list[dict[str, Any]], logits: Any, seen: Any = None, number: i
     wide = jnp.broadcast_to(jnp.asarray(logits, jnp.float32), (len(rows), len(logits)))
     held = None if seen is None else jnp.broadcast_to(jnp.asarray(seen), wide.shape)
     numbers = jnp.full(len(rows), number, jnp.int32)
-    return np.asarray(choose(Kind.of(rows), wide, Settings.of(rows, len(rows)), held, numbers)).tolist()
+    return np.asarray(choose(Needs.of(rows), wide, Settings.of(rows, len(rows)), held, numbers)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -90,16 +90,16 @@ def test_rows_that_fill_a_batch_up_are_greedy_and_draw_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind"),
+    ("asked", "needs"),
     [
-        ([{}], Kind(draws=False, cuts=False, penalises=False)),
-        ([{"top_k": 5}], Kind(draws=False, cuts=False, penalises=False)),  # of no meaning to a greedy row
-        ([{}, {"temperature": 1.0}], Kind(draws=True, cuts=False, penalises=False)),
-        ([{"temperature": 1.0}, {"temperature": 1.0, "top_k": 5}], Kind(draws=True, cuts=True, penalises=False)),
-        ([{"temperature": 1.0, "top_p": 0.9}], Kind(draws=True, cuts=True, penalises=False)),
-        ([{"temperature": 1.0, "min_p": 0.1}], Kind(draws=True, cuts=True, penalises=False)),
-        ([{}, {"repetition_penalty": 0.5}], Kind(draws=False, cuts=False, penalises=True)),
+        ([{}], Needs(draws=False, cuts=False, penalises=False)),
+        ([{"top_k": 5}], Needs(draws=False, cuts=False, penalises=False)),  # of no meaning to a greedy row
+        ([{}, {"temperature": 1.0}], Needs(draws=True, cuts=False, penalises=False)),
+        ([{"temperature": 1.0}, {"temperature": 1.0, "top_k": 5}], Needs(draws=True, cuts=True, penalises=False)),
+        ([{"temperature": 1.0, "top_p": 0.9}], Needs(draws=True, cuts=True, penalises=False)),
+        ([{"temperature": 1.0, "min_p": 0.1}], Needs(draws=True, cuts=True, penalises=False)),
+        ([{}, {"repetition_penalty": 0.5}], Needs(draws=False, cuts=False, penalises=True)),
     ],
 )
-def test_a_batch_computes_what_some_row_asks_for(asked: list[dict[str, Any]], kind: Kind) -> None:
-    assert Kind.of([Sampling(**settings).under(Rules()) for settings in asked]) == kind
+def test_a_batch_computes_what_some_row_asks_for(asked: list[dict[str, Any]], needs: Needs) -> None:
+    assert Needs.of([Sampling(**settings).under(Rules()) for settings in asked]) == needs

@@ -12,7 +12,21 @@ from cases import fresh, logits, mapped, random_adapter
 from conftest import some_inputs
 from noted import noted
 
-from graftax import IA3, Adapter, BitFit, Full, GraftaxError, LoRA, Prefix, combine, load_adapter, save_adapter, to_lora
+from graftax import (
+    IA3,
+    Adapter,
+    BitFit,
+    Full,
+    GraftaxError,
+    LoKr,
+    LoRA,
+    Prefix,
+    combine,
+    load_adapter,
+    merge,
+    save_adapter,
+    to_lora,
+)
 from graftax.adapters.combining import Deltas, deltas, trim
 from graftax.adapters.methods.head import Head
 
@@ -66,6 +80,29 @@ def test_two_are_the_sum(how: str, backbone_of: Any) -> None:
         for site, d in changes(other).items():
             wanted[site] = wanted.get(site, 0.0) - 1.5 * d
         assert_close(changes(combine([one, other], [0.7, -1.5], how)), wanted)
+
+
+def test_of_convolutions_too(backbone_of: Any) -> None:
+    """Invariant 22: kernels of a ResNet as those of linear layers, changed by methods of unlike kinds; not in groups."""
+    backbone = backbone_of("cifar_resnet")
+    one = random_adapter(backbone, (LoRA(r=2, alpha=5.0),), seed=1)
+    other = random_adapter(backbone, (LoKr(r=3, alpha=7.0),), seed=2)
+    inputs, others = some_inputs(backbone), [random_adapter(backbone, (LoRA(r=3, alpha=2.0),), seed=3), other]
+    for how in ("linear", "svd"):
+        for second in others:
+            made = combine([one, second], [0.7, -0.5], how)
+            kernels = [merge(backbone, adapter)[0].arrays() for adapter in (one, second, made)]
+            for name, frozen in backbone.arrays().items():
+                wanted = frozen + 0.7 * (kernels[0][name] - frozen) - 0.5 * (kernels[1][name] - frozen)
+                np.testing.assert_allclose(kernels[2][name], wanted, atol=1e-4)
+    np.testing.assert_allclose(
+        logits(backbone, to_lora(other), inputs), logits(backbone, other, inputs), atol=1e-4 * np.abs(inputs.pixels).max()
+    )
+    grouped = random_adapter(backbone_of("mobilenet_v2"), (LoRA(r=10, targets=("layer.0.conv_3x3.convolution",)),))
+    with pytest.raises(
+        GraftaxError, match=r"conv_3x3\.convolution, a convolution of 10 groups, where a LoRA changes more than"
+    ):
+        combine([grouped], [1.0])
 
 
 def test_cutting(backbone_of: Any) -> None:

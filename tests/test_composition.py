@@ -41,7 +41,7 @@ def loras(tiny: Backbone) -> dict[str, Adapter]:
 
 @pytest.fixture(scope="module")
 def predictor(tiny: Backbone, loras: dict[str, Adapter]) -> Predictor:
-    """One with the LoRAs and one adapter of each other kind resident."""
+    """One with the LoRAs and one adapter of each other method resident."""
     made = Predictor(tiny)
     for name, adapter in loras.items():
         made.load(name, adapter)

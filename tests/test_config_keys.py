@@ -15,7 +15,18 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from configs import OTHERS, SIZES, TEXT_FAMILIES, WHOLE, assert_same, auto_of, their_logits, write_checkpoint, write_config
+from configs import (
+    OTHERS,
+    SIZES,
+    TEXT_FAMILIES,
+    THEIRS,
+    WHOLE,
+    assert_same,
+    auto_of,
+    their_logits,
+    write_checkpoint,
+    write_config,
+)
 from conftest import SHARED, needs_assets
 from refusals import refused
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -25,6 +36,7 @@ from graftax.models import config_keys
 from graftax.models.encoder import EncoderConfig
 from graftax.models.encoder_decoder import EncoderDecoderConfig
 from graftax.models.family import COMMON
+from graftax.models.family_registry import FAMILIES
 from graftax.notes import GraftaxNote, print_notes
 
 _BASE = {field.name: field.default for field in dataclasses.fields(transformers.PreTrainedConfig)}
@@ -38,10 +50,10 @@ def declared(model_type: str) -> dict[str, Any]:
     return {name: field for name, field in fields.items() if name not in _BASE or field.default != _BASE[name]}
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+@pytest.mark.parametrize("model_type", THEIRS)
 def test_keys_are_those_of_transformers_class(model_type: str) -> None:
     """Each with its default, and null where null may stand."""
-    family, theirs = TEXT_FAMILIES[model_type], declared(model_type)
+    family, theirs = THEIRS[model_type], declared(model_type)
     assert {name: key.default for name, key in family.keys.items()} == {name: f.default for name, f in theirs.items()}
     assert family.aliases == CONFIG_MAPPING[model_type].attribute_map
     for name, key in family.keys.items():
@@ -55,10 +67,10 @@ def test_keys_are_those_of_transformers_class(model_type: str) -> None:
     assert {*_BASE} <= COMMON
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+@pytest.mark.parametrize("model_type", THEIRS)
 def test_every_key_that_a_model_reads_is_known(model_type: str) -> None:
     """Whatever stands behind `config.` in the module of transformers' model is one of the family's keys, or of all models."""
-    family = TEXT_FAMILIES[model_type]
+    family = THEIRS[model_type]
     module = type(auto_of(model_type).from_config(CONFIG_MAPPING[model_type](**SIZES[model_type]))).__module__
     source = inspect.getsource(sys.modules[module])
     read = {*re.findall(r"\bconfig\.(\w+)", source), *re.findall(r"getattr\((?:self\.)?config, \"(\w+)\"", source)}
@@ -68,7 +80,7 @@ def test_every_key_that_a_model_reads_is_known(model_type: str) -> None:
     assert not read - known - elsewhere.get(model_type, set()) - dropouts
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+@pytest.mark.parametrize("model_type", THEIRS)
 def test_sizes_alone(model_type: str, tmp_path: Path) -> None:
     """A config that says nothing but sizes: everything else is transformers' default."""
     model = write_checkpoint(tmp_path, {"model_type": model_type, **SIZES[model_type]})
@@ -84,9 +96,7 @@ _REFUSED |= {key: {"use_sliding_window": r"layers with a window \(layer_types\)"
 FAST = {("gemma2", "attn_logit_softcapping"), ("gemma3_text", "rope_parameters"), ("gemma3_text", "sliding_window")}
 FAST |= {("t5", "feed_forward_proj"), ("bart", "scale_embedding"), ("gpt_neox", "attention_bias")}
 _DROPPED = [
-    pytest.param(name, key, marks=() if (name, key) in FAST else pytest.mark.slow)
-    for name in TEXT_FAMILIES
-    for key in OTHERS[name]
+    pytest.param(name, key, marks=() if (name, key) in FAST else pytest.mark.slow) for name in THEIRS for key in OTHERS[name]
 ]
 
 
@@ -96,7 +106,7 @@ def test_a_key_that_is_missing(model_type: str, key: str, tmp_path: Path) -> Non
     config = {name: value for name, value in WHOLE[model_type].items() if name != key}
     if key in _REFUSED.get(model_type, {}):
         with pytest.raises(GraftaxError, match=_REFUSED[model_type][key]):
-            TEXT_FAMILIES[model_type].configure(config)
+            THEIRS[model_type].configure(config)
         return
     if key == "sliding_window":
         config["max_position_embeddings"] = max(config["max_position_embeddings"], 4200)
@@ -107,7 +117,7 @@ def test_a_key_that_is_missing(model_type: str, key: str, tmp_path: Path) -> Non
     assert_window(backbone.config, model.config)
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+@pytest.mark.parametrize("model_type", THEIRS)
 def test_whole_config(model_type: str, tmp_path: Path) -> None:
     """Every key otherwise than the class has it."""
     model = write_checkpoint(tmp_path, WHOLE[model_type])
@@ -116,18 +126,19 @@ def test_whole_config(model_type: str, tmp_path: Path) -> None:
     assert_ends(backbone.config, model.config)
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+@pytest.mark.parametrize("model_type", THEIRS)
 def test_a_size_that_is_missing(model_type: str) -> None:
     """It is the class's, as typed values: no model of that size is made."""
     theirs = CONFIG_MAPPING[model_type]()
-    ours = TEXT_FAMILIES[model_type].configure({"model_type": model_type})
-    assert (ours.vocab_size, ours.hidden_size, ours.num_heads) == (
-        theirs.vocab_size,
-        theirs.hidden_size,
-        theirs.num_attention_heads,
-    )
+    ours = THEIRS[model_type].configure({"model_type": model_type})
+    if model_type in TEXT_FAMILIES:
+        assert (ours.vocab_size, ours.hidden_size, ours.num_heads) == (
+            theirs.vocab_size,
+            theirs.hidden_size,
+            theirs.num_attention_heads,
+        )
     for name, size in SIZES[model_type].items():
-        key = TEXT_FAMILIES[model_type].keys.get(name) or TEXT_FAMILIES[model_type].older[name]
+        key = THEIRS[model_type].keys.get(name) or THEIRS[model_type].older[name]
         if key.field and getattr(theirs, name, None) is not None:
             assert getattr(ours, key.field) in (getattr(theirs, name), 0), f"{name}: {size}"
     assert_ends(ours, theirs)
@@ -136,13 +147,15 @@ def test_a_size_that_is_missing(model_type: str) -> None:
 
 def assert_window(ours: Any, theirs: Any) -> None:
     """How far layers look back, which short texts do not show."""
-    kinds = getattr(theirs, "layer_types", None)
-    slides = kinds is None or "sliding_attention" in kinds
+    layer_types = getattr(theirs, "layer_types", None)
+    slides = layer_types is None or "sliding_attention" in layer_types
     assert (getattr(ours, "window", 0) or None) == (getattr(theirs, "sliding_window", None) if slides else None)
 
 
 def assert_ends(ours: Any, theirs: Any) -> None:
     """What ends a text, begins it and fills rows."""
+    if theirs.model_type not in TEXT_FAMILIES:
+        return
     assert ours.pad_id == max(0, getattr(theirs, "pad_token_id", 0) or 0)
     if not isinstance(ours, EncoderConfig):
         eos = theirs.eos_token_id
@@ -153,12 +166,12 @@ def assert_ends(ours: Any, theirs: Any) -> None:
         assert ours.last_id == (-1 if getattr(theirs, "forced_eos_token_id", None) is None else theirs.forced_eos_token_id)
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+@pytest.mark.parametrize("model_type", THEIRS)
 def test_what_is_not_read_changes_nothing(model_type: str, tmp_path: Path) -> None:
     """transformers' logits are the same whatever the keys say that we take for silent."""
     model = write_checkpoint(tmp_path, WHOLE[model_type])
     before = their_logits(model)
-    silent = [name for name, key in TEXT_FAMILIES[model_type].keys.items() if not key.read and name != "is_encoder_decoder"]
+    silent = [name for name, key in THEIRS[model_type].keys.items() if not key.read and name != "is_encoder_decoder"]
     changed = {name: _another(declared(model_type)[name]) for name in silent}
     assert changed, "nothing is tried"
     config = transformers.AutoConfig.from_pretrained(write_config(tmp_path, {**WHOLE[model_type], **changed}))
@@ -171,8 +184,8 @@ def _another(field: Any) -> Any:
     """A value that such a field may have, and that is not its default."""
     if isinstance(field.default, bool):
         return not field.default
-    kinds = {*(get_args(field.type) or (field.type,))}
-    return 0.25 if float in kinds else 6 if int in kinds else "tanh"
+    types = {*(get_args(field.type) or (field.type,))}
+    return 0.25 if float in types else 6 if int in types else "tanh"
 
 
 # -- keys that no model reads --------------------------------------------------------------------------------------------
@@ -189,7 +202,7 @@ IDLE |= {
 }
 
 
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "bart"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "llama", "bart", "mobilenet_v2"])
 def test_keys_that_say_nothing_are_ignored_with_one_note(model_type: str, tmp_path: Path) -> None:
     model = write_checkpoint(tmp_path, WHOLE[model_type])
     write_config(tmp_path, {**WHOLE[model_type], **IDLE})
@@ -237,14 +250,24 @@ def test_notes_are_lines_on_the_command_line(monkeypatch: pytest.MonkeyPatch, ca
     ],
 )
 def test_what_a_model_reads_and_we_do_not_is_refused(model_type: str, change: dict[str, Any]) -> None:
-    said = refused(lambda: TEXT_FAMILIES[model_type].configure({**WHOLE[model_type], **change}))
+    said = refused(lambda: THEIRS[model_type].configure({**WHOLE[model_type], **change}))
     assert said is not None
     assert next(iter(change)) in said or "rope_type" in said or "layer_types" in said
 
 
+def test_a_resnet_whose_config_says_nothing() -> None:
+    """transformers has no class of it: what is not said is what the published one says."""
+    family = FAMILIES["cifar_resnet"]
+    config = family.configure({"model_type": "cifar_resnet"})
+    known = config.depth, config.blocks_per_stage, config.stage_channels, config.norm_eps, config.hidden_size
+    assert known == (20, 3, (16, 32, 64), 1e-5, 64)
+    for name, key in family.keys.items():
+        assert refused(lambda name=name: family.configure({"model_type": "cifar_resnet", name: {}})) or not key.read
+
+
 def test_other_names_of_keys() -> None:
     config = {key: value for key, value in WHOLE["gpt2"].items() if key != "n_embd"}
-    assert TEXT_FAMILIES["gpt2"].configure({**config, "hidden_size": 32}) == TEXT_FAMILIES["gpt2"].configure(WHOLE["gpt2"])
+    assert THEIRS["gpt2"].configure({**config, "hidden_size": 32}) == THEIRS["gpt2"].configure(WHOLE["gpt2"])
 
 
 @needs_assets

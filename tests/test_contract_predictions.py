@@ -9,6 +9,7 @@ import pytest
 from cases import (
     COUNTS,
     HEAD,
+    LABELS,
     METHODS,
     D,
     fresh,
@@ -30,10 +31,10 @@ from graftax.adapters.adapter import Layout
 from graftax.adapters.methods.method_registry import METHODS as ALL_METHODS
 from graftax.cli.methods_page import markdown
 
-#: And the ones whose texts share a row every time: one method at each kind of site.
+#: And the ones whose texts share a batch row every time: one method at each kind of site.
 FAST_SHARED = {("bert", name, "pooled") for name in ("lora", "compacter", "loreft", "oft", "full")}
 FAST_SHARED |= {("albert", "together", "tokens"), ("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
-#: The ones that neither put tokens in front of a text nor read it as a whole, for which it needs a row of its own.
+#: The ones that neither put tokens in front of a text nor read it as a whole, for which it needs a batch row of its own.
 SHARING = tuple(name for name, methods in METHODS.items() if not any(m.adds_tokens or m.whole_text for m in methods))
 
 
@@ -76,6 +77,31 @@ def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: G
 def test_trainable_count_is_the_formula(name: str, backbone_of: GetBackbone) -> None:
     """Invariant 6."""
     assert fresh(backbone_of("bert"), name).parameters == COUNTS[name] + HEAD
+
+
+#: On PICTURES["cifar_resnet"], whose blocks have convolutions [9 in, out] of these channels; without the head's.
+CONVOLUTIONS = [*[(4, 4)] * 4, (4, 6), *[(6, 6)] * 3, (6, 10), *[(10, 10)] * 3]
+SECOND = [4, 4, 6, 6, 10, 10]  # channels, in and out, of each block's second convolution
+CUT = {4: (2, 2), 6: (2, 3), 10: (2, 5)}  # a Kronecker product's cut in two
+ON_CONVOLUTIONS = {
+    "lora": sum(3 * (9 * i + o) for i, o in CONVOLUTIONS),
+    "lora_fa": sum(3 * o for _, o in CONVOLUTIONS),
+    "dora": sum(3 * (9 * i + o) + o for i, o in CONVOLUTIONS),
+    "loha": sum(2 * 3 * (9 * n + n) for n in SECOND),
+    "lokr": sum(CUT[i][0] * CUT[o][0] + 9 * CUT[i][1] * CUT[o][1] for i, o in CONVOLUTIONS),
+    "hira": sum(3 * (9 * i + o) for i, o in CONVOLUTIONS),
+    "adalora": sum(3 * (9 * i + o + 1) for i, o in CONVOLUTIONS),
+    "hra": sum(3 * 9 * i for i, _ in CONVOLUTIONS),
+    "boft-2": sum(9 * i * 2 + o for i, o in CONVOLUTIONS),
+    "ia3": sum(SECOND),
+    "houlsby": sum(2 * 5 * n + 5 + n for n in SECOND),
+}
+
+
+@pytest.mark.parametrize("name", ON_CONVOLUTIONS)
+def test_trainable_count_on_convolutions(name: str, backbone_of: GetBackbone) -> None:
+    """Invariant 6."""
+    assert fresh(backbone_of("cifar_resnet"), name).parameters == ON_CONVOLUTIONS[name] + len(LABELS) * (10 + 1)
 
 
 def test_shared_layers_count_once(backbone_of: GetBackbone) -> None:

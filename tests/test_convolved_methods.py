@@ -1,4 +1,4 @@
-"""Methods at convolutions of every geometry, as functions of arrays: against PEFT's modules, merged, in mixed rows, padded."""
+"""Methods at convolutions of every geometry, against PEFT's modules, merged, in mixed batches, filled up."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ import pytest
 import torch
 from feature_maps import CASES, from_torch, picture, site_of, to_torch, torch_layer, weights_of
 
+from graftax.adapters.formats.peft.dialect_table import dialect_of
 from graftax.adapters.geometry import Geometry
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves, Method
+from graftax.adapters.methods.adalora import AdaLoRA
 from graftax.adapters.methods.bitfit import BitFit
+from graftax.adapters.methods.boft import BOFT
 from graftax.adapters.methods.bottleneck import Bottleneck
 from graftax.adapters.methods.dora import DoRA
 from graftax.adapters.methods.full import Full
+from graftax.adapters.methods.hira import HiRA
+from graftax.adapters.methods.hra import HRA
 from graftax.adapters.methods.ia3 import IA3
 from graftax.adapters.methods.ln_tuning import LayerNormTuning
+from graftax.adapters.methods.loha import LoHa
+from graftax.adapters.methods.lokr import LoKr
 from graftax.adapters.methods.lora import LoRA, OnResidual
 from graftax.adapters.methods.lora_fa import LoRAFA
 from graftax.adapters.sites import ConvWeights, Site
@@ -37,7 +44,30 @@ METHODS: dict[str, Method] = {
     "ia3_input": IA3(targets=("conv",), feedforward=("conv",)),
     "bitfit": BitFit(),
     "full": Full(),
+    "adalora": AdaLoRA(init_r=RANK, target_r=2, alpha=7.0),
+    "loha": LoHa(r=RANK, alpha=7.0),
+    "lokr": LoKr(r=1, alpha=7.0),  # C2 is a product where it is large enough
+    "lokr_whole": LoKr(r=RANK, alpha=7.0),
+    "hira": HiRA(r=RANK),
+    "hra": HRA(r=3),
+    "boft": BOFT(boft_block_size=2, boft_n_butterfly_factor=2),
 }
+#: PEFT's configs of those that have one tensor to a leaf.
+IN_PEFT: dict[str, Any] = {
+    "adalora": peft.AdaLoraConfig(init_r=RANK, target_r=2, lora_alpha=7, total_step=1, target_modules=["conv"]),
+    "loha": peft.LoHaConfig(r=RANK, alpha=7, target_modules=["conv"]),
+    "lokr": peft.LoKrConfig(r=1, alpha=7, target_modules=["conv"]),
+    "lokr_whole": peft.LoKrConfig(r=RANK, alpha=7, target_modules=["conv"]),
+    "hira": peft.HiraConfig(r=RANK, target_modules=["conv"]),
+    "hra": peft.HRAConfig(r=3, target_modules=["conv"]),
+    "boft": peft.BOFTConfig(boft_block_size=2, boft_n_butterfly_factor=2, target_modules=["conv"]),
+}
+SQUARE = ("hra", "boft")  # for which PEFT takes the kernel's height for its width, and leaves dilations out
+
+
+def cases(name: str) -> list[str]:
+    """Those of `CASES` on which a method acts."""
+    return [case for case, (_, geometry) in CASES.items() if METHODS[name].grouped or geometry.groups == 1]
 
 
 class _Torch(torch.nn.Module):
@@ -111,8 +141,8 @@ def put_lora(module: Any, case: str, state: Leaves) -> None:
 def test_lora_is_pefts(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
     state = randomised(method, sited(case, weights))
-    kind = {"use_dora": True} if name == "dora" else {"lora_bias": True}
-    module = in_peft(peft.LoraConfig(r=RANK, lora_alpha=7.0, target_modules=["conv"], **kind), case, weights)
+    options = {"use_dora": True} if name == "dora" else {"lora_bias": True}
+    module = in_peft(peft.LoraConfig(r=RANK, lora_alpha=7.0, target_modules=["conv"], **options), case, weights)
     put_lora(module, case, state)
     if name == "dora":
         module.lora_magnitude_vector["default"].weight.data = torch.tensor(state["m"]).reshape(1, -1, 1, 1)
@@ -146,8 +176,29 @@ def test_ia3_is_pefts(name: str, case: str) -> None:
     np.testing.assert_allclose(answer(method, state, weights, x), from_torch(module(to_torch(x))), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("butterflies")
+@pytest.mark.parametrize(
+    ("name", "case"), [(n, c) for n in IN_PEFT for c in cases(n) if n not in SQUARE or c not in ("dilated", "oblong")]
+)
+def test_the_others_are_pefts(name: str, case: str) -> None:
+    """The tensors of a file are PEFT's parameters, all of them and as large, and with them it computes the same."""
+    method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
+    site, dialect = sited(case, weights), dialect_of(METHODS[name])
+    state = randomised(method, site)
+    module = in_peft(IN_PEFT[name], case, weights)
+    theirs = {key.removesuffix(".default"): p for key, p in module.named_parameters() if key.endswith(".default")}
+    theirs.pop("ranknum", None)
+    tensors = dialect.tensors(site, {key: state[key] for key in method.trainable(site)})
+    assert {key: tensor.shape for key, tensor in tensors.items()} == {key: tuple(p.shape) for key, p in theirs.items()}
+    for key, tensor in tensors.items():
+        theirs[key].data = torch.tensor(np.ascontiguousarray(tensor))
+    with torch.no_grad():
+        np.testing.assert_allclose(answer(method, state, weights, x), from_torch(module(to_torch(x))), atol=1e-4, rtol=1e-4)
+    for key, leaf in dialect.leaves(site, tensors).items():
+        np.testing.assert_array_equal(leaf, state[key])
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name in METHODS for case in cases(name)])
 def test_merged_is_unmerged(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
     state = randomised(method, sited(case, weights))
@@ -175,8 +226,7 @@ def test_dora_has_the_lengths_that_it_was_given(case: str) -> None:
     np.testing.assert_allclose(np.linalg.norm(columns, axis=0), np.abs(state["m"]), rtol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["oblong", "grouped"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("name", "case"), [(n, c) for n in METHODS for c in cases(n) if c in ("oblong", "grouped")])
 def test_rows_of_a_batch_have_adapters_of_their_own(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 3)
     states = [randomised(method, sited(case, weights), seed) for seed in range(3)]
@@ -186,8 +236,10 @@ def test_rows_of_a_batch_have_adapters_of_their_own(name: str, case: str) -> Non
         np.testing.assert_allclose(together[row], alone, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("case", ["plain", "grouped", "depthwise"])
-@pytest.mark.parametrize("name", ["lora", "dora"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [(n, c) for n, m in METHODS.items() if m.padded for c in cases(n) if c in ("plain", "grouped", "depthwise")],
+)
 def test_a_padded_rank_changes_nothing(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
     site = sited(case, weights)
@@ -195,10 +247,11 @@ def test_a_padded_rank_changes_nothing(name: str, case: str) -> None:
     np.testing.assert_allclose(found, answer(method, randomised(method, site), weights, x), atol=1e-5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.fresh_within is not None])
 def test_a_fresh_one_is_nothing(name: str) -> None:
-    method, weights, x = METHODS[name], weights_of("grouped"), picture("grouped", 2)
-    site = sited("grouped", weights)
+    case = "grouped" if METHODS[name].grouped else "plain"
+    method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
+    site = sited(case, weights)
     fresh = {**method.fixed(site), **method.init(jax.random.key(0), site)}
     np.testing.assert_allclose(answer(method, fresh, weights, x), weights.convolve(x), atol=2e-5)
 
@@ -207,6 +260,8 @@ def test_what_a_convolution_does_not_take_is_said() -> None:
     grouped, plain = site_of("grouped"), site_of("plain")
     with pytest.raises(GraftaxError, match=r"block.conv is a convolution of 2 groups.*multiple of 2, got 3"):
         LoRA(r=3).select([grouped])
+    with pytest.raises(GraftaxError, match=r"hira: block.conv is a convolution of 2 groups, on which it does not act"):
+        HiRA().select([plain, grouped])
     with pytest.raises(GraftaxError, match=r"start 'pissa' is for linear layers; block.conv is a convolution"):
         OnResidual(start="pissa").select([plain])
     with pytest.raises(GraftaxError, match="start 'eva' is for linear layers"):

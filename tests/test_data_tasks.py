@@ -230,11 +230,11 @@ def test_an_epoch_has_every_row_once(rows: int, batch_size: int, shared: bool, s
         assert sorted(i for planned in found for i in planned.items) == list(range(rows))
         for planned in found:
             taken = np.zeros((shape.rows, shape.length), int)
-            for i, (row, begin) in zip(planned.items, planned.places, strict=True):
+            for i, (batch_row, begin) in zip(planned.items, planned.places, strict=True):
                 assert begin + lengths[i] <= shape.length
-                taken[row, begin : begin + lengths[i]] += 1
+                taken[batch_row, begin : begin + lengths[i]] += 1
             assert taken.max() == 1
-            assert shared or planned.places == tuple((row, 0) for row in range(len(planned.items)))
+            assert shared or planned.places == tuple((batch_row, 0) for batch_row in range(len(planned.items)))
     assert plan == plan_epoch(lengths, shape, seed, 1)
     if rows >= 50:
         assert plan != plan_epoch(lengths, shape, seed, 2)

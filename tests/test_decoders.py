@@ -1,4 +1,4 @@
-"""Decoders against transformers' torch models: layer by layer, padded on either side, several texts in a row, step by step."""
+"""Decoders against transformers' torch models: layer by layer, padded, several texts in a batch row, step by step."""
 
 from __future__ import annotations
 

@@ -17,20 +17,21 @@ from graftax.models.backbone import Backbone
 from graftax.models.pooling import Pooling
 
 TEXTS = ["apple iron fresh", "gold", "the old shop sells a red plum today"]
-KINDS = ["Transformer", "Pooling", "Normalize"]
+MODULES = ["Transformer", "Pooling", "Normalize"]
 
 
 def as_sentence_transformers(
     tiny_dir: Path,
     directory: Path,
     pooling: dict[str, Any],
-    kinds: list[str] = KINDS,
+    modules: list[str] = MODULES,
     home: str = "sentence_transformers.models",
 ) -> Path:
     """A tiny backbone with that library's files beside it."""
     shutil.copytree(tiny_dir, directory)
     modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"{home}.{kind}"} for i, kind in enumerate(kinds)
+        {"idx": i, "name": str(i), "path": f"{i}_{module}" if i else "", "type": f"{home}.{module}"}
+        for i, module in enumerate(modules)
     ]
     (directory / "modules.json").write_text(json.dumps(modules))
     (directory / "1_Pooling").mkdir()
@@ -76,7 +77,7 @@ SWITCHES = {
 
 def test_poolings_of_sentence_transformers(tiny_dir: Path, tmp_path: Path) -> None:
     """Each pooling that its config may name, and several one behind another; both ways of writing it."""
-    backbone = as_sentence_transformers(tiny_dir, tmp_path / "backbone", {}, KINDS[:2])
+    backbone = as_sentence_transformers(tiny_dir, tmp_path / "backbone", {}, MODULES[:2])
     for names in [*((name,) for name in SWITCHES), ("cls", "mean")]:
         wanted = by_hand(tiny_dir, *names)
         for said in ({SWITCHES[name]: name in names for name in SWITCHES}, {"pooling_mode": list(names)}):
@@ -93,19 +94,19 @@ def test_normalized(tiny_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pooling", "kinds", "said"),
+    ("pooling", "modules", "said"),
     [
-        ({"pooling_mode": "mean"}, [*KINDS, "Dense"], "a module Dense, which is not supported"),
-        ({"pooling_mode": "attention"}, KINDS, "its pooling is none that is supported: cls, max, mean"),
-        ({"pooling_mode_cls_token": False}, KINDS, "its pooling is none that is supported"),
-        ({"pooling_mode": 3}, KINDS, "its pooling is none that is supported"),
+        ({"pooling_mode": "mean"}, [*MODULES, "Dense"], "a module Dense, which is not supported"),
+        ({"pooling_mode": "attention"}, MODULES, "its pooling is none that is supported: cls, max, mean"),
+        ({"pooling_mode_cls_token": False}, MODULES, "its pooling is none that is supported"),
+        ({"pooling_mode": 3}, MODULES, "its pooling is none that is supported"),
     ],
 )
 def test_what_would_give_other_vectors(
-    tiny_dir: Path, tmp_path: Path, pooling: dict[str, Any], kinds: list[str], said: str
+    tiny_dir: Path, tmp_path: Path, pooling: dict[str, Any], modules: list[str], said: str
 ) -> None:
     """Modules and poolings that are not computed here are named."""
-    directory = as_sentence_transformers(tiny_dir, tmp_path / "backbone", pooling, kinds)
+    directory = as_sentence_transformers(tiny_dir, tmp_path / "backbone", pooling, modules)
     with pytest.raises(GraftaxError, match=said):
         Pooling.of(str(directory))
     (directory / "modules.json").write_text('{"not": "a list"}')
@@ -115,7 +116,7 @@ def test_what_would_give_other_vectors(
 
 def test_texts_are_cut_where_the_directory_says(tiny_dir: Path, tmp_path: Path) -> None:
     """`max_seq_length` counts special tokens; a length that is asked for goes before it; without either all is read."""
-    directory = as_sentence_transformers(tiny_dir, tmp_path / "st", {"pooling_mode_mean_tokens": True}, KINDS[:2])
+    directory = as_sentence_transformers(tiny_dir, tmp_path / "st", {"pooling_mode_mean_tokens": True}, MODULES[:2])
     backbone, long = load_backbone(directory), "the old shop sells a red plum today"
     whole = Predictor(backbone).embed([long])
     (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 5, "do_lower_case": False}))
@@ -146,7 +147,7 @@ def test_under_adapters(tiny: Backbone) -> None:
 
 
 def test_under_methods_that_add_tokens(tiny: Backbone) -> None:
-    """A prompt's tokens are none of the text's: the mean is over the same positions, in mixed rows as alone."""
+    """A prompt's tokens are none of the text's: the mean is over the same positions, in mixed batches as alone."""
     predictor = Predictor(tiny)
     for name, method in (("prompt", PromptTuning(tokens=3)), ("prefix", Prefix(tokens=3))):
         made = Adapter.create((method,), tiny.sites, task="classify")

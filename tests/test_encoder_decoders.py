@@ -267,7 +267,7 @@ def test_writes_as_transformers(shape: str, options: dict[str, Any], writers: An
 
 @pytest.mark.slow
 def test_rows_have_adapters_of_their_own(writers: Any) -> None:
-    """In one batch each row writes what it writes alone, by beams too."""
+    """In one batch each prompt gets what it gets alone, by beams too."""
     generator, _ = writers("pegasus")
     for seed, name in enumerate("ab"):
         method = LoRA(r=2 + seed, alpha=7.0, targets=("q_proj", "v_proj", "fc1"))
@@ -296,7 +296,7 @@ def adapted(backbone: Backbone, adapter: Adapter, inputs: TextInputs) -> np.ndar
 
 
 #: PEFT's LoRA at its own default places, and elsewhere in both towers.
-KINDS: dict[str, tuple[str, Any, Any]] = {
+VARIANTS: dict[str, tuple[str, Any, Any]] = {
     "t5": ("t5", LoRA(r=3, alpha=7.0), peft.LoraConfig(r=3, lora_alpha=7)),
     "t5-wide": (
         "t5-1.1",
@@ -322,10 +322,10 @@ KINDS: dict[str, tuple[str, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == "t5" else pytest.mark.slow) for k in KINDS])
-def test_files_go_both_ways(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [pytest.param(k, marks=() if k == "t5" else pytest.mark.slow) for k in VARIANTS])
+def test_files_go_both_ways(variant: str, tmp_path: Path) -> None:
     """Invariant 11: PEFT reads our file and we read its, with the same logits and the same tensors."""
-    shape, method, config = KINDS[kind]
+    shape, method, config = VARIANTS[variant]
     backbone, model = pair(shape, tmp_path / "backbone")
     inputs = rows(backbone)
     adapter = randomised(Adapter.create((method,), backbone.sites, task="seq2seq"), 1)
@@ -369,8 +369,8 @@ def test_merged_into_a_model_that_transformers_loads(shape: str, tmp_path: Path)
     adapter, inputs = randomised(adapter, 1), rows(backbone)
     assert export_merged(backbone, adapter, tmp_path / "merged") < 1e-3  # T5's states, unscaled, are in the tens
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval()
-    (kind,) = model.config.architectures
-    assert kind.endswith("ForConditionalGeneration")
+    (architecture,) = model.config.architectures
+    assert architecture.endswith("ForConditionalGeneration")
     np.testing.assert_allclose(adapted(backbone, adapter, inputs), of_torch(model, inputs).logits.numpy(), atol=1e-3, rtol=1e-3)
 
 

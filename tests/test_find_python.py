@@ -29,7 +29,7 @@ def test_none_is_none(machine: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "folder",
     [
         "usr/bin",
         "home/.pyenv/versions/3.12.1/bin",
@@ -38,9 +38,9 @@ def test_none_is_none(machine: dict[str, str], tmp_path: Path) -> None:
         "usr/local/bin",
     ],
 )
-def test_found_in_every_usual_place(machine: dict[str, str], tmp_path: Path, place: str) -> None:
+def test_found_in_every_usual_folder(machine: dict[str, str], tmp_path: Path, folder: str) -> None:
     python(tmp_path / "bin/python3.12", exit_code=127)  # a shim
-    wanted = python(tmp_path / place / "python3.12")
+    wanted = python(tmp_path / folder / "python3.12")
     assert newest(directories(machine)) == wanted
 
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import logits, mapped, random_adapter
-from conftest import GetBackbone, some_inputs
+from conftest import GetBackbone, some_inputs, some_texts
 from test_decoders import SHAPES
 
 from graftax import Adapter, Fuse, GatedBottleneck, GatedLoRA, GatedPrefix, GraftaxError, LoRA, Method, Prefix, merge, unipelt
 from graftax.adapters.adapter import Layout
 from graftax.adapters.graft import SiteCalls
 from graftax.adapters.method import Leaves
-from graftax.adapters.sites import FAR, KeyValue, LinearWeights, TextPosition, split_heads
+from graftax.adapters.sites import FAR, KeyValue, LinearWeights, TextPosition, split_attention_heads
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
@@ -82,14 +82,14 @@ def test_gated_prefix_is_the_formula(backbone_of: GetBackbone) -> None:
     found = calls.attention("layers.attention", jnp.asarray(x), KeyValue(real, -real, jnp.asarray(OWN[:, None])))
     for name, pairs, behind in (("key", found.key, real), ("value", found.value, -real)):
         scaled = jnp.asarray(gate(own, x) * own[name], jnp.float32)
-        np.testing.assert_allclose(pairs, jnp.concatenate([split_heads(scaled, 4), behind], axis=2), atol=1e-5)
+        np.testing.assert_allclose(pairs, jnp.concatenate([split_attention_heads(scaled, 4), behind], axis=2), atol=1e-5)
     assert found.mask[..., :3].all()
 
 
 def test_padding_is_not_in_the_mean(backbone_of: GetBackbone) -> None:
     """A text's logits do not depend on how far it is padded."""
     backbone = backbone_of("bert")
-    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_inputs(backbone, rows=1, tokens=5)
+    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_texts(backbone, rows=1, tokens=5)
     longer = TextInputs(*(np.pad(part, ((0, 0), (0, 4))) for part in short[:3]))
     np.testing.assert_allclose(logits(backbone, adapter, longer), logits(backbone, adapter, short), atol=1e-5)
 
@@ -98,7 +98,7 @@ def test_padding_is_not_in_the_mean(backbone_of: GetBackbone) -> None:
 def test_padding_on_either_side_of_a_decoder() -> None:
     """The same where keys are narrower than the residual stream; and the gates are felt in what leaves the last layer."""
     backbone = random_backbone(SHAPES["llama"], seed=7)
-    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_inputs(backbone, rows=1, tokens=5)
+    adapter, short = random_adapter(backbone, unipelt(tokens=3, width=4, r=2)), some_texts(backbone, rows=1, tokens=5)
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
     encode = jax.jit(lambda state, inputs: backbone.encode(backbone.params, state, inputs).first)
     alone = np.asarray(encode(state, short))

@@ -34,7 +34,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.generation import Rules
 from graftax.models.inputs import TextInputs
 from graftax.serve import evaluate_generation
-from graftax.serve.choice import Kind, Settings, choose
+from graftax.serve.choice import Needs, Settings, choose
 
 STORIES = SHARED / "backbones" / "stories260K"
 PROMPTS = ["the early bird", "a", "one, two, three, four, five"]
@@ -180,7 +180,7 @@ def test_a_swap_compiles_nothing(teller: Backbone, generator: Generator) -> None
 
 
 def test_a_rows_seed_is_its_own(generator: Generator) -> None:
-    """The same row draws the same whatever stands beside it; other seeds draw otherwise."""
+    """The same prompt draws the same whatever stands beside it; other seeds draw otherwise."""
     hot = Sampling(max_new_tokens=10, temperature=1.5, seed=5)
     (alone,) = generator.generate(["a"], "a", hot)
     beside = generator.generate(
@@ -210,7 +210,7 @@ def test_draws_follow_transformers_filters(options: dict[str, Any]) -> None:
     count = 4000
     rows = [Sampling(seed=i, **options).under(Rules()) for i in range(count)]
     wide = jnp.broadcast_to(logits, (count, 24))
-    drawn = choose(Kind.of(rows), wide, Settings.of(rows, count), jnp.zeros((count, 24), bool), jnp.zeros(count, jnp.int32))
+    drawn = choose(Needs.of(rows), wide, Settings.of(rows, count), jnp.zeros((count, 24), bool), jnp.zeros(count, jnp.int32))
     seen = np.bincount(np.asarray(drawn), minlength=24) / count
     assert not seen[expected == 0].any()
     np.testing.assert_allclose(seen, expected, atol=0.03)
@@ -256,7 +256,7 @@ def test_stop_texts_and_streams(generator: Generator) -> None:
 
 
 def test_a_caller_may_call_again_while_it_listens(generator: Generator) -> None:
-    """And what it loads meanwhile leaves the rows that are under way as they are."""
+    """And what it loads meanwhile leaves the texts that are under way as they are."""
     free = generator.generate(PROMPTS, ["a", "b", None], Sampling(max_new_tokens=40))
     inner, ends = [], {}
     for row, _, end in generator.stream(PROMPTS, ["a", "b", None], Sampling(max_new_tokens=40)):

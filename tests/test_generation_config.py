@@ -54,8 +54,8 @@ def write_bart(directory: Path) -> Path:
 def theirs(directory: Path, count: int, **options: Any) -> list[list[int]]:
     """What transformers generates behind each prompt by itself, with all that its own reading of the directory asks."""
     config = json.loads((directory / "config.json").read_text())
-    kind = transformers.AutoModelForSeq2SeqLM if config["model_type"] == "bart" else transformers.AutoModelForCausalLM
-    model = kind.from_pretrained(directory, dtype=torch.float32).eval()
+    auto = transformers.AutoModelForSeq2SeqLM if config["model_type"] == "bart" else transformers.AutoModelForCausalLM
+    model = auto.from_pretrained(directory, dtype=torch.float32).eval()
     backend, found = Tokenizer.of(load_backbone(directory)), []
     for prompt in PROMPTS:
         ids = torch.tensor(backend.ids([prompt])[0][None].astype("int64"))

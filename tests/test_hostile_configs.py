@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from configs import SIZES, TEXT_FAMILIES, WHOLE, assert_same, auto_of, our_logits, write_checkpoint, write_config
+from configs import SIZES, THEIRS, WHOLE, assert_same, auto_of, our_logits, write_checkpoint, write_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refused
@@ -32,7 +32,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return made
 
 
-@pytest.mark.parametrize("model_type", TEXT_FAMILIES)
+@pytest.mark.parametrize("model_type", THEIRS)
 def test_sizes_are_compared_before_anything_is_allocated(model_type: str, checkpoints: Any) -> None:
     """None of them is believed: a line each, at once."""
     directory = checkpoints(model_type)
@@ -70,8 +70,8 @@ _VALUES = st.recursive(
 @st.composite
 def mutations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     """A family, and what stands in its config instead: at keys that it reads, that it does not, and nowhere."""
-    model_type = draw(st.sampled_from(list(TEXT_FAMILIES)))
-    family = TEXT_FAMILIES[model_type]
+    model_type = draw(st.sampled_from(list(THEIRS)))
+    family = THEIRS[model_type]
     names = [*family.keys, *family.older, *family.aliases, "architectures", "id2label", "num_labels", "a_key"]
     change: dict[str, Any] = {}
     for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=2)):

@@ -1,4 +1,4 @@
-"""What commands print as JSON: the fields that docs/cli.md lists, no other, each of its kind; counts are whole numbers."""
+"""What commands print as JSON: the fields that docs/cli.md lists, no other, each of its type; counts are whole numbers."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "list of objects": lambda value: all(map(is_pair, value)),
 }
 FIELDS: dict[str, dict[str, str]] = defaultdict(dict)  # by command: field -> what it is
-for command, name, kind in re.findall(r"^\| `(\w+)` \| `(\w+)` \| ([^|`]+) \|", DOCUMENTED.read_text("utf-8"), re.MULTILINE):
-    FIELDS[command][name] = kind
+for command, name, json_type in re.findall(
+    r"^\| `(\w+)` \| `(\w+)` \| ([^|`]+) \|", DOCUMENTED.read_text("utf-8"), re.MULTILINE
+):
+    FIELDS[command][name] = json_type
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def lines_of(said: Said) -> list[dict[str, Any]]:
 
 
 def test_fields_are_those_documented(graftax: Graftax, folder: Path, tiny_dir: Path, teller_dir: Path) -> None:
-    """Each of its kind, and each that is documented is there somewhere. The labels "metal", and "B-METAL", are unknown here."""
+    """Each of its type, and each that is documented is there somewhere. The labels "metal", and "B-METAL", are unknown here."""
     printed: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for task in ("classify", "multilabel", "regress", "tag"):
         common = ["-b", tiny_dir, "-a", folder / task]

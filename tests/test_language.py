@@ -1,4 +1,4 @@
-"""Training language models: the likelihood in chunks, what is counted, rows that share a row, whole runs."""
+"""Training language models: the likelihood in chunks, what is counted, texts that share a batch row, whole runs."""
 
 from __future__ import annotations
 

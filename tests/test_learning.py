@@ -57,7 +57,7 @@ def test_every_method_trains(tiny: Backbone, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_union_trains_as_one_adapter(tiny: Backbone, tmp_path: Path) -> None:
-    """Several methods in one adapter, beside one of another kind: all of it moves, and the recipe names them."""
+    """Several methods in one adapter, beside one of other methods: all of it moves, and the recipe names them."""
     each = {"b": {"method": (METHODS["ia3"](), METHODS["prompt"](tokens=2))}}
     settings: dict[str, Any] = {"method": mam(tokens=2, width=3), "each": each, "pack_size": 2}
     run_many(tiny, {n: DATA[n] for n in "ab"}, tmp_path / "one", recipe=QUICK.replace(epochs=1), **settings)

@@ -49,3 +49,16 @@ def test_no_parameter_has_a_name_that_says_nothing(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         every = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.arg))
         assert [f"{path.name}:{node.lineno} {node.arg}" for node in every if node.arg in SAYS_NOTHING] == []
+
+
+def test_no_two_files_share_a_name() -> None:
+    """But in the folders of two libraries' files, where the same name is of the same part."""
+    of_formats = ROOT / "adapters" / "formats"
+    there: dict[str, list[Path]] = {}
+    for folder in [*FOLDERS, "tests"]:
+        links = [path for path in (ROOT / folder).iterdir() if path.is_symlink()]
+        for file in (ROOT / folder).rglob("*.py"):
+            if file.name != "__init__.py" and not any(link in file.parents for link in links):
+                there.setdefault(file.name, []).append(file)
+    shared = {name: files for name, files in there.items() if len(files) > 1}
+    assert not {name for name, files in shared.items() if not all(of_formats in file.parents for file in files)}

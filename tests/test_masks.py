@@ -23,12 +23,12 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 
 
-def moved(kind: str, mask: list[int], segments: list[int] | None = None) -> np.ndarray:
+def moved(sees: str, mask: list[int], segments: list[int] | None = None) -> np.ndarray:
     """bool [tokens, tokens]: whether the last layer's output at the first changes with the id of the second.
 
-    The batch has a row as it is and, for every token, one in which that token is another.
+    The batch has the text as it is in one batch row and, for every token, another one in which that token is another.
     """
-    backbone, tokens = random_backbone(BACKBONES[kind], seed=7), len(mask)
+    backbone, tokens = random_backbone(BACKBONES[sees], seed=7), len(mask)
     ids = np.tile(np.arange(10, 10 + tokens, dtype=np.int32), (tokens + 1, 1))
     ids[np.arange(tokens), np.arange(tokens)] = 70
     real, texts = np.tile(np.array(mask, bool), (tokens + 1, 1)), None
@@ -44,7 +44,7 @@ def grid(text: str) -> np.ndarray:
     return np.array([[mark == "x" for mark in line.split()] for line in text.strip().splitlines()])
 
 
-#: by kind: of a text of five tokens in a row of seven
+#: By how a backbone attends: of a text of five tokens in a batch row of seven
 PADDED = {
     "both ways": "x x x x x . .\n" * 5,
     "causal": "x . . . . . .\nx x . . . . .\nx x x . . . .\nx x x x . . .\nx x x x x . .\n",
@@ -58,14 +58,14 @@ TWO = {
 }
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
-def test_padding_is_not_seen(kind: str) -> None:
-    np.testing.assert_array_equal(moved(kind, [1] * 5 + [0] * 2)[:5], grid(PADDED[kind]))
+@pytest.mark.parametrize("sees", BACKBONES)
+def test_padding_is_not_seen(sees: str) -> None:
+    np.testing.assert_array_equal(moved(sees, [1] * 5 + [0] * 2)[:5], grid(PADDED[sees]))
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
-def test_a_text_sees_its_own_tokens(kind: str) -> None:
-    np.testing.assert_array_equal(moved(kind, [1] * 6 + [0], [1, 1, 2, 2, 2, 2, 0])[:6], grid(TWO[kind]))
+@pytest.mark.parametrize("sees", BACKBONES)
+def test_a_text_sees_its_own_tokens(sees: str) -> None:
+    np.testing.assert_array_equal(moved(sees, [1] * 6 + [0], [1, 1, 2, 2, 2, 2, 0])[:6], grid(TWO[sees]))
 
 
 def by_hand(query: Any, key: Any, value: Any, mask: Any, scale: float, cap: float | None = None, added: Any = None) -> Any:

@@ -18,7 +18,7 @@ from graftax.typed import kinds_of
 
 EVERY = METHODS | {"fusion": Fusion}
 FIELDS = [(name, field) for name, cls in EVERY.items() for field in kinds_of(cls)]
-#: By the plain kind of a field, what none of them may be.
+#: By the plain type of a field, what none of them may be.
 NEVER: dict[Any, list[Any]] = {
     int: [True, 1.5, "1", None, [1], -5, 10**40, float("nan")],
     float: [True, "0.5x", [1.0], float("nan"), float("inf"), -float("inf"), 1e300, 10**400],
@@ -30,19 +30,19 @@ NEVER: dict[Any, list[Any]] = {
 }
 
 
-def plain(kind: Any) -> Any:
+def plain(annotation: Any) -> Any:
     """`int` of `Annotated[int, ...]`, `tuple` of `tuple[str, ...]`, `float` of `float | None`."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return plain(inner[0])
-    return origin if origin in NEVER else inner[0] if inner else kind
+    return origin if origin in NEVER else inner[0] if inner else annotation
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_a_setting_of_another_kind_is_refused(name: str, field: str) -> None:
-    cls, kind = EVERY[name], kinds_of(EVERY[name])[field]
-    for value in [1, [1]] if field in ("targets", "feedforward") else NEVER[plain(kind)]:
-        if value is None and type(None) in typing.get_args(kind):
+    cls, annotation = EVERY[name], kinds_of(EVERY[name])[field]
+    for value in [1, [1]] if field in ("targets", "feedforward") else NEVER[plain(annotation)]:
+        if value is None and type(None) in typing.get_args(annotation):
             continue
         line = refused(lambda value=value: cls(**{field: value}))
         assert line is not None, f"{field}={value!r}"

@@ -101,11 +101,11 @@ def test_an_encoder_decoder_answers(task: str | None, tmp_path: Path) -> None:
     assert json.loads((back / "adapter_config.json").read_text())["task_type"] == "SEQ_2_SEQ_LM"
 
 
-@pytest.mark.parametrize(("kind", "task"), [("TokenClassification", "tag"), ("SequenceClassification", "classify")])
-def test_the_class_of_the_model_says_what_its_head_is(kind: str, task: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("purpose", "task"), [("TokenClassification", "tag"), ("SequenceClassification", "classify")])
+def test_the_class_of_the_model_says_what_its_head_is(purpose: str, task: str, tmp_path: Path) -> None:
     """BERT's classifiers of texts and of tokens have one name; without a task the model's class tells them apart."""
     path = saved(torch_model("bert"), tmp_path / "base")
-    auto = getattr(transformers, f"AutoModelFor{kind}")
+    auto = getattr(transformers, f"AutoModelFor{purpose}")
     pair = Pair(load_backbone(path), lambda: auto.from_pretrained(path, num_labels=3, dtype=torch.float32).eval())
     config = peft.LoraConfig(**LORA, target_modules=["query"], modules_to_save=["classifier"])
     _, made = make(pair, tmp_path / "adapter", config)

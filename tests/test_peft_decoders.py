@@ -114,7 +114,7 @@ ALL += ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 TABLE = ("embed_tokens", "wte", "embed_in")
 SMALL: dict[str, Any] = {"r": 3, "alpha": 7.0}
 #: By name: a method here, and a config of PEFT's and its settings beside the task.
-KINDS: dict[str, tuple[Method, Any, dict[str, Any]]] = {
+VARIANTS: dict[str, tuple[Method, Any, dict[str, Any]]] = {
     "lora": (LoRA(**SMALL), peft.LoraConfig, {"r": 3, "lora_alpha": 7}),
     "lora-all": (LoRA(**SMALL, targets=ALL), peft.LoraConfig, {"r": 3, "lora_alpha": 7, "target_modules": "all-linear"}),
     "lora-embedding": (
@@ -180,61 +180,61 @@ UNLIKE_LINEAR += (peft.TrainableTokensConfig,)
 AGAIN = "base_model.model.lm_head.trainable_tokens_delta"  # of a tied table PEFT has the rows twice
 #: Those whose default sites are PEFT's.
 DEFAULTS = ("lora", "ia3", "ln_tuning", "trainable_tokens")
-CASES = [(shape, kind, task) for shape in ("llama", "gpt2", "neox") for kind in KINDS for task in AUTO]
+CASES = [(shape, variant, task) for shape in ("llama", "gpt2", "neox") for variant in VARIANTS for task in AUTO]
 #: The model has no lm_head of its own, PEFT's method acts on no Conv1D or has no default for the family.
-WITHOUT = {("gpt2", kind) for kind in ("lora-lm_head", "oft", "loha", "trainable_tokens-said")} | {("neox", "ln_tuning")}
-WITHOUT |= {("gpt2", kind) for kind in ("lokr", "miss", "boft", "hra", "road", "shira")}
+WITHOUT = {("gpt2", variant) for variant in ("lora-lm_head", "oft", "loha", "trainable_tokens-said")} | {("neox", "ln_tuning")}
+WITHOUT |= {("gpt2", variant) for variant in ("lokr", "miss", "boft", "hra", "road", "shira")}
 #: The task has no lm_head, or PEFT has the method for language models alone.
 WITHOUT_HEAD = ("lora-lm_head", "alora", "trainable_tokens", "trainable_tokens-said")
 CASES = [(s, k, t) for s, k, t in CASES if (s, k) not in WITHOUT and (k not in WITHOUT_HEAD or t == "CAUSAL_LM")]
-EVERY_TIME = [("llama", kind, "CAUSAL_LM") for kind in ("lora-embedding", "alora", "prefix")]
+EVERY_TIME = [("llama", variant, "CAUSAL_LM") for variant in ("lora-embedding", "alora", "prefix")]
 EVERY_TIME += [("llama", "lora-all", "SEQ_CLS")]
 EVERY_TIME += [("gpt2", "trainable_tokens", "CAUSAL_LM"), ("llama", "trainable_tokens-said", "CAUSAL_LM")]
 EVERY_TIME += [("gpt2", "lora", "CAUSAL_LM"), ("neox", "ia3", "CAUSAL_LM")]
 MARKED = [pytest.param(*c, id="-".join(c), marks=() if c in EVERY_TIME else pytest.mark.slow) for c in CASES]
 
 
-def pools_padding(kind: str, task: str) -> bool:
+def pools_padding(variant: str, task: str) -> bool:
     """Under a prompt transformers finds no padding, and pools the last position whatever is there."""
-    return kind in ("prompt", "p_tuning") and task == "SEQ_CLS"
+    return variant in ("prompt", "p_tuning") and task == "SEQ_CLS"
 
 
-@pytest.mark.parametrize(("shape", "kind", "task"), MARKED)
-def test_peft_reads_our_files(shape: str, kind: str, task: str, pairs: Pairs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shape", "variant", "task"), MARKED)
+def test_peft_reads_our_files(shape: str, variant: str, task: str, pairs: Pairs, tmp_path: Path) -> None:
     """Invariant 11: every tensor of the file finds its place, and the logits are the same."""
     pair = pairs(shape, task)
-    adapter = random_adapter(pair.backbone, KINDS[kind][0], task)
+    adapter = random_adapter(pair.backbone, VARIANTS[variant][0], task)
     path = save_adapter(adapter, tmp_path / "a", pair.backbone)
     config = json.loads((path / "adapter_config.json").read_text())
     assert (config["task_type"], config.get("modules_to_save")) == (task, ["score"] if task == "SEQ_CLS" else None)
     ours = our_logits(pair.backbone, adapter, rows(pair.backbone))
     model = peft.PeftModel.from_pretrained(pair.model(), path).eval()
-    linear = KINDS[kind][1] not in UNLIKE_LINEAR
+    linear = VARIANTS[variant][1] not in UNLIKE_LINEAR
     assert bool(config.get("fan_in_fan_out")) == (shape == "gpt2" and linear)
     mine = set(load_file(path / "adapter_model.safetensors"))
     twice = {AGAIN} if shape == "gpt2" else set()
     assert mine == set(peft.get_peft_model_state_dict(model, save_embedding_layers=False)) - twice
-    assert_same_logits(pair, ours, torch_logits(model, rows(pair.backbone)), pools_padding(kind, task))
+    assert_same_logits(pair, ours, torch_logits(model, rows(pair.backbone)), pools_padding(variant, task))
     again = load_adapter(path, pair.backbone)
     assert (again.task, again.methods) == (adapter.task, adapter.methods)
 
 
-@pytest.mark.parametrize(("shape", "kind", "task"), MARKED)
-def test_we_read_pefts_files(shape: str, kind: str, task: str, pairs: Pairs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shape", "variant", "task"), MARKED)
+def test_we_read_pefts_files(shape: str, variant: str, task: str, pairs: Pairs, tmp_path: Path) -> None:
     """Invariant 11: adapters made and saved by PEFT give PEFT's logits, and go back as they came."""
-    method, config, settings = KINDS[kind]
+    method, config, settings = VARIANTS[variant]
     pair = pairs(shape, task)
     model, path = make(pair, tmp_path, config(task_type=task, **settings))
     adapter = load_adapter(path, pair.backbone)
     assert adapter.task == ("lm" if task == "CAUSAL_LM" else "classify")
-    if kind in DEFAULTS:
+    if variant in DEFAULTS:
         assert set(adapter.states[method.key]) == set(method.select(pair.backbone.sites))
     ours = our_logits(pair.backbone, adapter, rows(pair.backbone))
-    assert_same_logits(pair, ours, torch_logits(model, rows(pair.backbone)), pools_padding(kind, task))
+    assert_same_logits(pair, ours, torch_logits(model, rows(pair.backbone)), pools_padding(variant, task))
     back = load_file(save_adapter(adapter, tmp_path / "back", pair.backbone) / "adapter_model.safetensors")
     for key, tensor in load_file(path / "adapter_model.safetensors").items():
         if not key.endswith("base_layer.weight") and (shape, key) != ("gpt2", AGAIN):
-            np.testing.assert_allclose(back[key], tensor, rtol=0.0, atol=ROUNDED.get(kind, 0.0), err_msg=key)
+            np.testing.assert_allclose(back[key], tensor, rtol=0.0, atol=ROUNDED.get(variant, 0.0), err_msg=key)
 
 
 #: One adapter on each family: targets, and those of PEFT's own default where it has one for the family.
@@ -269,7 +269,7 @@ def test_every_family(shape: str, pairs: Pairs, tmp_path: Path) -> None:
 
 def test_what_peft_does_not_do_to_a_conv1d(pairs: Pairs, tmp_path: Path) -> None:
     backbone = pairs("gpt2", "CAUSAL_LM").backbone
-    adapter = random_adapter(backbone, KINDS["loha"][0], "CAUSAL_LM")
+    adapter = random_adapter(backbone, VARIANTS["loha"][0], "CAUSAL_LM")
     path = save_adapter(adapter, tmp_path / "a", backbone)
     config = json.loads((path / "adapter_config.json").read_text())
     assert (config["peft_type"], config["task_type"]) == ("GRAFTAX", "CAUSAL_LM")
@@ -280,15 +280,15 @@ def test_a_tied_table_is_not_merged(pairs: Pairs) -> None:
     """An adapter of the words changes what is looked up, and not the projection to the vocabulary; a head knows none."""
     backbone = pairs("gpt2", "CAUSAL_LM").backbone
     with pytest.raises(GraftaxError, match=r"transformer\.wte cannot be merged"):
-        merge(backbone, random_adapter(backbone, KINDS["lora-embedding"][0], "CAUSAL_LM"))
-    merge(backbone, random_adapter(backbone, KINDS["lora-embedding"][0], "SEQ_CLS"))
-    merge(backbone, random_adapter(backbone, KINDS["lora"][0], "CAUSAL_LM"))
+        merge(backbone, random_adapter(backbone, VARIANTS["lora-embedding"][0], "CAUSAL_LM"))
+    merge(backbone, random_adapter(backbone, VARIANTS["lora-embedding"][0], "SEQ_CLS"))
+    merge(backbone, random_adapter(backbone, VARIANTS["lora"][0], "CAUSAL_LM"))
 
 
 def test_an_embedding_need_not_be_saved(pairs: Pairs, tmp_path: Path) -> None:
     """PEFT saves the base's table beside an adapter of it, unless told not to."""
     pair = pairs("llama", "CAUSAL_LM")
-    _, path = make(pair, tmp_path, KINDS["lora-embedding"][1](task_type="CAUSAL_LM", **KINDS["lora-embedding"][2]))
+    _, path = make(pair, tmp_path, VARIANTS["lora-embedding"][1](task_type="CAUSAL_LM", **VARIANTS["lora-embedding"][2]))
     adapter, file = load_adapter(path, pair.backbone), path / "adapter_model.safetensors"
     tensors = load_file(file)
     kept = {key: tensor for key, tensor in tensors.items() if not key.endswith("base_layer.weight")}

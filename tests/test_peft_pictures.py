@@ -36,6 +36,26 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[], Any]]] = {
         resnet,
         lambda: peft.IA3Config(target_modules=["conv1", "conv2"], feedforward_modules=["conv2"], modules_to_save=["linear"]),
     ),
+    "adalora": (
+        resnet,
+        lambda: peft.AdaLoraConfig(
+            init_r=4, target_r=2, total_step=9, lora_alpha=7, target_modules=["conv2"], modules_to_save=["linear"]
+        ),
+    ),
+    "loha": (resnet, lambda: peft.LoHaConfig(r=3, alpha=7, target_modules=["conv1", "conv2"], modules_to_save=["linear"])),
+    "lokr": (resnet, lambda: peft.LoKrConfig(r=1, alpha=7, target_modules=["conv2"], modules_to_save=["linear"])),
+    "lokr_depthwise": (
+        partial(mobilenet, tf_padding=False),
+        lambda: peft.LoKrConfig(r=4, alpha=7, target_modules=STEPS, modules_to_save=["classifier"]),
+    ),
+    "hira": (resnet, lambda: peft.HiraConfig(r=3, target_modules=["conv1", "conv2"], modules_to_save=["linear"])),
+    "hra": (resnet, lambda: peft.HRAConfig(r=4, target_modules=["conv2"], modules_to_save=["linear"])),
+    "boft": (
+        resnet,
+        lambda: peft.BOFTConfig(
+            boft_block_size=2, boft_n_butterfly_factor=2, target_modules=["layer1.1.conv2"], modules_to_save=["linear"]
+        ),
+    ),
     "ln_tuning": (resnet, lambda: peft.LNTuningConfig(target_modules=["bn1", "bn2"], modules_to_save=["linear"])),
     "mobilenet": (
         partial(mobilenet, tf_padding=False),  # with which PEFT's convolutions have not what the model asks them for
@@ -67,6 +87,7 @@ def made(directory: Path, case: str) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd")
+@pytest.mark.usefixtures("butterflies")
 @pytest.mark.parametrize("case", CASES)
 def test_both_ways(case: str, tmp_path: Path) -> None:
     model, x = made(tmp_path, case), pictures()
@@ -89,6 +110,29 @@ def test_both_ways(case: str, tmp_path: Path) -> None:
     assert there.keys() == tensors.keys()
     peft.set_peft_model_state_dict(again, {key: torch.tensor(tensor) for key, tensor in tensors.items()})
     np.testing.assert_allclose(logits_of(again, x), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            lambda: peft.LoHaConfig(r=3, target_modules=["conv2"], use_effective_conv2d=True, modules_to_save=["linear"]),
+            r"use_effective_conv2d=True, a core tensor between the factors, is not supported; layer1\.0\.conv2 would have one",
+        ),
+        (
+            lambda: peft.OFTConfig(oft_block_size=4, r=0, target_modules=["conv2"], modules_to_save=["linear"]),
+            r"oft acts on sites of kind linear; this backbone has branch, conv, head, norm, stream",
+        ),
+    ],
+    ids=["loha", "oft"],
+)
+def test_what_is_not_read_is_said(
+    config: Callable[[], Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CASES, "refused", (resnet, config))
+    made(tmp_path, "refused")
+    with pytest.raises(GraftaxError, match=said):
+        load_adapter(tmp_path / "theirs", load_backbone(tmp_path / "base"))
 
 
 def test_statistics_in_motion_are_said(tmp_path: Path) -> None:

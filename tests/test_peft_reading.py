@@ -18,24 +18,27 @@ from graftax import GraftaxError, LoRA, load_adapter, save_adapter
 
 pytestmark = pytest.mark.usefixtures("butterflies")
 
-KINDS: tuple[str, ...] = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
-KINDS += ("dora", "loha", "lokr", "lokr-both", "vera", "miss", "miss-mini", "hira", "adalora", "ln_tuning", "shira")
-KINDS += ("oft", "oft-terms", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
-KINDS += ("randlora", "randlora-sparse", "p_tuning", "p_tuning-lstm")
-READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in KINDS for h in TASKS]
+VARIANTS: tuple[str, ...] = ("lora", "rslora", "regex", "dense", "all-linear", "layers", "embedding", "ia3", "prefix", "prompt")
+VARIANTS += ("dora", "loha", "lokr", "lokr-both", "vera", "miss", "miss-mini", "hira", "adalora", "ln_tuning", "shira")
+VARIANTS += ("oft", "oft-terms", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
+VARIANTS += ("randlora", "randlora-sparse", "p_tuning", "p_tuning-lstm")
+READ = [(f, k, h) for f in ("bert", "roberta", "distilbert", "albert") for k in VARIANTS for h in TASKS]
 #: PEFT's own limits: prefixes need cached keys and values; all-linear takes the classifier too where it does not know its name.
 PEFT_CANNOT = {("distilbert", "prefix"), ("albert", "prefix"), ("albert", "layers"), ("distilbert", "all-linear")}
 READ = [(f, k, h) for f, k, h in READ if (f, k) not in PEFT_CANNOT and (k, h) != ("all-linear", "tokens")]
-FAST_READ = {("bert", kind, "pooled") for kind in KINDS} | {("bert", "dense", "tokens"), ("roberta", "all-linear", "pooled")}
+FAST_READ = {("bert", variant, "pooled") for variant in VARIANTS} | {
+    ("bert", "dense", "tokens"),
+    ("roberta", "all-linear", "pooled"),
+}
 FAST_READ |= {("roberta", "prompt", "pooled"), ("bert", "prompt", "tokens")}
 FAST_READ |= {("roberta", "prefix", "tokens"), ("distilbert", "dense", "pooled"), ("albert", "all-linear", "pooled")}
 
 
-@pytest.mark.parametrize(("family", "kind", "head"), marked(READ, FAST_READ))
-def test_we_read_pefts_files(family: str, kind: str, head: str, pairs: Pairs, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "variant", "head"), marked(READ, FAST_READ))
+def test_we_read_pefts_files(family: str, variant: str, head: str, pairs: Pairs, tmp_path: Path) -> None:
     """Invariant 11: adapters made and saved by PEFT give PEFT's logits, and go back as they came."""
     pair = pairs(family, head)
-    model, path = make(pair, tmp_path, peft_config(kind, family, head))
+    model, path = make(pair, tmp_path, peft_config(variant, family, head))
     adapter = load_adapter(path, pair.backbone)
     assert (adapter.fingerprint, adapter.task) == (None, "tag" if head == "tokens" else "classify")
     ours = logits(pair.backbone, adapter, rows(pair.backbone))
@@ -44,14 +47,14 @@ def test_we_read_pefts_files(family: str, kind: str, head: str, pairs: Pairs, tm
     back = load_file(save_adapter(adapter, tmp_path / "back", pair.backbone) / "adapter_model.safetensors")
     for key, tensor in load_file(path / "adapter_model.safetensors").items():
         if not key.endswith("base_layer.weight"):
-            np.testing.assert_allclose(back[key], tensor, rtol=0.0, atol=ROUNDED.get(kind, 0.0), err_msg=key)
+            np.testing.assert_allclose(back[key], tensor, rtol=0.0, atol=ROUNDED.get(variant, 0.0), err_msg=key)
 
 
-@pytest.mark.parametrize("kind", ["prefix", "prompt", "lora"])
-def test_a_padding_token_within_a_text(kind: str, pairs: Pairs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["prefix", "prompt", "lora"])
+def test_a_padding_token_within_a_text(variant: str, pairs: Pairs, tmp_path: Path) -> None:
     """RoBERTa's positions pass over it; a prefix in front does not move it, and beside a prompt it counts as any other."""
     pair = pairs("roberta", "pooled")
-    model, path = make(pair, tmp_path, peft_config(kind, "roberta", "pooled"))
+    model, path = make(pair, tmp_path, peft_config(variant, "roberta", "pooled"))
     inputs = rows(pair.backbone)
     ids = np.array(inputs.ids)
     ids[:, 1] = pair.backbone.config.pad_id

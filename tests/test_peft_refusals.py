@@ -29,16 +29,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "message"),
+    ("variant", "changes", "message"),
     [
         ("oft", {"coft": True}, "coft=True"),
         ("oft", {"peft_version": "0.17.1"}, "0.17.1"),
         ("oft", {"oft_block_size": 4, "r": 4}, "one of r and oft_block_size"),
     ],
 )
-def test_refused_by_method(kind: str, changes: dict[str, Any], message: str, pairs: Pairs, tmp_path: Path) -> None:
+def test_refused_by_method(variant: str, changes: dict[str, Any], message: str, pairs: Pairs, tmp_path: Path) -> None:
     pair = pairs("bert")
-    _, path = make(pair, tmp_path, peft_config(kind, "bert", "pooled"))
+    _, path = make(pair, tmp_path, peft_config(variant, "bert", "pooled"))
     edited(path / "adapter_config.json", **changes)
     with pytest.raises(GraftaxError, match=message):
         load_adapter(path, pair.backbone)

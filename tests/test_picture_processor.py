@@ -15,7 +15,7 @@ from refusals import refused
 from graftax import large
 from graftax.data.batches import Shape
 from graftax.data.columns import Columns, read_fields
-from graftax.data.picture_cells import Picture
+from graftax.data.picture_values import Picture
 from graftax.data.sources import source_of
 from graftax.models.pictures import Pictures
 from graftax.models.preparation import Preparation
@@ -55,7 +55,7 @@ def test_items_of_rows(tmp_path: Path) -> None:
 
 
 def test_batches() -> None:
-    """Items in their batch rows, as floats by the checkpoint's statistics; rows without an item are filled with numbers."""
+    """Items in their batch rows, as floats by the checkpoint's statistics; batch rows without one are filled with numbers."""
     arrays = [noise(4, 6, 3, seed=i) for i in range(3)]
     processor = taking(4, 6)
     made = items(processor, [{"image": array} for array in arrays])

@@ -16,7 +16,7 @@ from PIL import Image
 from refusals import refused
 
 from graftax.cli.arguments import read_val
-from graftax.data.picture_cells import picture_of
+from graftax.data.picture_values import picture_of
 from graftax.data.sources import Source, expect_rows, name_of, read_file, source_of
 from graftax.data.values import class_of
 
@@ -228,8 +228,8 @@ def test_damaged_archives_are_read_or_refused(
     save = np.savez_compressed if compressed else np.savez
     save(file, x=np.arange(24, dtype=np.uint8).reshape(2, 3, 4), y=np.array([0, 1]), classes=np.array(["a", "b"]))
     data = bytearray(file.getvalue())
-    for place, byte in damage.draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=5)):
-        data[place] = byte
+    for index, byte in damage.draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=5)):
+        data[index] = byte
     path = tmp_path_factory.mktemp("archive") / "a.npz"
     path.write_bytes(data[: damage.draw(st.integers(len(data) // 2, len(data)))] if damage.draw(st.booleans()) else data)
     sources: list[Source] = []
@@ -254,8 +254,8 @@ def test_names_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """After a file without its ending, a folder whatever dots it has, an archive without the split."""
     put(tmp_path / "pets.v1" / "cat" / "a.png")
     monkeypatch.chdir(tmp_path / "pets.v1")
-    places = {tmp_path / "pets.v1": "pets.v1", Path("."): "pets.v1", Path("a/rows.v1.csv"): "rows.v1", Path("x.npz:test"): "x"}
-    assert {place: name_of(place) for place in places} == places
+    names = {tmp_path / "pets.v1": "pets.v1", Path("."): "pets.v1", Path("a/rows.v1.csv"): "rows.v1", Path("x.npz:test"): "x"}
+    assert {path: name_of(path) for path in names} == names
 
 
 def test_folders_for_validation(tmp_path: Path) -> None:

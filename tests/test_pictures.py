@@ -1,4 +1,4 @@
-"""Pictures: what a cell may hold, pixels against Pillow's and transformers', and whatever may be wrong with a file."""
+"""Pictures: what a value may be, pixels against Pillow's and transformers', and whatever may be wrong with a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from refusals import refused
 from transformers.image_transforms import convert_to_rgb
 
-from graftax.data.picture_cells import Picture, picture_of, without_warnings
+from graftax.data.picture_values import Picture, picture_of, without_warnings
 from graftax.data.sources import source_of
 from graftax.data.values import Unreadable
 
@@ -29,9 +29,9 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    image.save(file, file_format, **options)
     return file.getvalue()
 
 
@@ -43,18 +43,18 @@ def pixels(value: Any) -> np.ndarray:
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size, and holds no pixel."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-# -- what a cell may hold ---------------------------------------------------------------------------------------------
+# -- what a value may be -----------------------------------------------------------------------------------------------
 
 
 def test_one_picture_in_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path, absolute or relative to its rows; bytes; a cell of `datasets`; a Pillow image; arrays: the same pixels."""
+    """A path, absolute or relative to its rows; bytes; what `datasets` keeps; a Pillow image; arrays: the same pixels."""
     array = noise(5, 7, 3)
     image = Image.fromarray(array)
     (tmp_path / "there").mkdir()
@@ -163,15 +163,15 @@ def test_palettes_with_a_clear_colour() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putdata([0, 1])
-    for kind in ("GIF", "PNG"):
-        assert pixels(encoded(image, kind, transparency=1)).tolist() == [[[10, 20, 30], [255] * 3]]
+    for file_format in ("GIF", "PNG"):
+        assert pixels(encoded(image, file_format, transparency=1)).tolist() == [[[10, 20, 30], [255] * 3]]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-def test_sixteen_bits_keep_their_upper_eight(kind: str) -> None:
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_keep_their_upper_eight(file_format: str) -> None:
     """Pillow alone makes 255 of every value above 255, which is a white picture."""
     wide = np.array([[0, 255, 256, 511], [512, 32768, 65279, 65535]], np.uint16)
-    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(wide), kind))[..., 0], wide >> 8)
+    np.testing.assert_array_equal(pixels(encoded(Image.fromarray(wide), file_format))[..., 0], wide >> 8)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
@@ -248,16 +248,16 @@ def test_the_first_of_a_camera_s_several() -> None:
     np.testing.assert_array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-KINDS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"]
+FORMATS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(kind=st.sampled_from(KINDS), damage=st.data())
-def test_damaged_files_are_read_or_refused(kind: str, damage: st.DataObject) -> None:
+@given(file_format=st.sampled_from(FORMATS), damage=st.data())
+def test_damaged_files_are_read_or_refused(file_format: str, damage: st.DataObject) -> None:
     """Cut anywhere, with other bytes anywhere."""
-    data = bytearray(encoded(Image.fromarray(noise(6, 5, 3)), kind))
-    for place, byte in damage.draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=4)):
-        data[place] = byte
+    data = bytearray(encoded(Image.fromarray(noise(6, 5, 3)), file_format))
+    for index, byte in damage.draw(st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=4)):
+        data[index] = byte
     cut = bytes(data[: damage.draw(st.integers(0, len(data)))])
     made: list[np.ndarray] = []
     if refused(lambda: made.append(pixels(cut))) is None:

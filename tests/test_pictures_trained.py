@@ -1,4 +1,4 @@
-"""Pictures from the command line, on real weights: what is trained beats the probe, in packs and in rows of one batch."""
+"""Pictures from the command line, on real weights: what is trained beats the probe, in packs and in one batch."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LABELS = ("low", "middle", "high")
 
 @pytest.fixture(scope="module")
 def predictor(tiny: Backbone) -> Predictor:
-    """With an adapter for each kind of answer; tests leave it as it is."""
+    """With an adapter for each sort of answer; tests leave it as it is."""
     made = Predictor(tiny)
     for task in ("classify", "multilabel", "tag", "regress"):
         labels = ("value",) if task == "regress" else LABELS
@@ -86,9 +86,9 @@ def test_adapters_that_are_none(predictor: Predictor, adapters: Any) -> None:
 
 @pytest.mark.parametrize("parts", [(None,), ("a", 3), (["a", "b"],)])
 def test_parts_that_are_none(parts: Any) -> None:
-    for kind in (Average, Stack):
+    for composition in (Average, Stack):
         with pytest.raises(GraftaxError, match="is neither an adapter's name nor a composition"):
-            kind(*parts)
+            composition(*parts)
 
 
 @pytest.mark.parametrize("length", [-1, 0, True, 1.5, "8"])
@@ -106,8 +106,8 @@ def test_short_lengths(tiny: Backbone, length: int) -> None:
 @pytest.mark.parametrize("name", [None, "", 3, ("a",), b"a"])
 def test_names_that_are_none(tiny: Backbone, teller: Backbone, name: Any) -> None:
     """And nothing is loaded."""
-    for kind, backbone in ((Predictor, tiny), (Generator, teller)):
-        made = kind(backbone)
+    for cls, backbone in ((Predictor, tiny), (Generator, teller)):
+        made = cls(backbone)
         with pytest.raises(GraftaxError, match="name must be a text, not empty, got"):
             made.load(name, Adapter.create((LoRA(),), backbone.sites, task="lm"))
         assert not len(made.bank)

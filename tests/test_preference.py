@@ -104,9 +104,9 @@ def test_pairs_stay_together(shared: bool) -> None:
             assert all(i % 2 == 0 and j == i + 1 for i, j in zip(planned.items[::2], planned.items[1::2], strict=True))
             assert len(planned.items) <= shape.items
             taken = np.zeros((shape.rows, shape.length), int)
-            for i, (row, begin) in zip(planned.items, planned.places, strict=True):
+            for i, (batch_row, begin) in zip(planned.items, planned.places, strict=True):
                 assert begin + lengths[i] <= shape.length
-                taken[row, begin : begin + lengths[i]] += 1
+                taken[batch_row, begin : begin + lengths[i]] += 1
             assert taken.max() == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import CONFIGS, some_inputs
+from conftest import CONFIGS, some_inputs, some_texts
 
 from graftax import Generator, GraftaxError, LoRA, Recipe, Sampling, load_adapter, load_backbone, train_many
 from graftax.adapters.adapter import Adapter, Layout
@@ -81,7 +81,7 @@ def test_recomputing_changes_no_gradient_and_keeps_less() -> None:
 
     def run(how: str) -> tuple[Any, int]:
         backbone = random_backbone(config, remat=how)
-        inputs, state = some_inputs(backbone, rows=16, tokens=32), a_state(backbone)
+        inputs, state = some_texts(backbone, rows=16, tokens=32), a_state(backbone)
 
         def loss(state: Any, params: Any, layers: Any) -> jax.Array:
             logits = backbone.forward(params, state, inputs, layers=layers).pooled

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.skipif(not CONFIGS.is_dir(), reason="the shared assets 
 ENDING = "__adapter_config.json"
 #: What the names of PEFT's own experiments begin with, behind the number; left out below.
 EXPERIMENTS = tuple(
-    f"huggingface+peft__method_comparison__{kind}__experiments__"
-    for kind in ("MetaMathQA", "image-gen", "text_generation_benchmark")
+    f"huggingface+peft__method_comparison__{folder}__experiments__"
+    for folder in ("MetaMathQA", "image-gen", "text_generation_benchmark")
 )
 
 #: By method: the files that are read as one.
@@ -290,7 +290,8 @@ def test_read_with_pefts_logits(method: str, name: str, pair_of: Callable[[dict[
 
 
 @pytest.mark.parametrize(
-    ("reason", "name"), [(f"peft_type '{kind}' is not supported", name) for kind, name in listed(UNKNOWN)] + listed(REFUSED)
+    ("reason", "name"),
+    [(f"peft_type '{peft_type}' is not supported", name) for peft_type, name in listed(UNKNOWN)] + listed(REFUSED),
 )
 def test_refused_with_a_reason(reason: str, name: str, pair_of: Callable[[dict[str, Any]], Pair], tmp_path: Path) -> None:
     """The line names the reason, and the model that the config says it is for."""

@@ -21,7 +21,7 @@ from of_texts import read_examples
 from refusals import refused
 from tiny import write_jsonl
 
-from graftax.data.labels import in_order, key_of
+from graftax.data.labels import in_order, normal_form
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.tokens import Tokenizer
@@ -329,7 +329,7 @@ def test_data_frames(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "a.csv")
     for data in (frame, tmp_path / "a.csv"):
         assert read_examples(data, Columns(), "classify").labels == ("y", "x", "y")
-        assert tuple(map(key_of, read_examples(data, Columns(label="number"), "classify").labels or ())) == ("1", "0", "2")
+        assert tuple(map(normal_form, read_examples(data, Columns(label="number"), "classify").labels or ())) == ("1", "0", "2")
         assert read_examples(data, Columns(label="number"), "regress").labels == (1.0, 0.0, 2.0)
     assert read_examples(frame, Columns(text="words", label="tags"), "tag").labels == (["O"], ["O", "B"], ["B"])
     frame["label"] = ["y", None, "x"]
@@ -408,7 +408,7 @@ def check(data: Any, task: str) -> None:
     if refused(lambda: made.append(read_examples(data, Columns(), task))) is not None:
         return
     (examples,) = made
-    kinds: dict[str, Callable[[Any], bool]] = {
+    allowed: dict[str, Callable[[Any], bool]] = {
         "classify": lambda label: isinstance(label, str) and label == label.strip() != "",
         "multilabel": lambda label: isinstance(label, tuple) and all(isinstance(name, str) for name in label),
         "regress": lambda label: isinstance(label, float) and np.isfinite(np.float32(label)),
@@ -417,7 +417,7 @@ def check(data: Any, task: str) -> None:
     plain = task in ("classify", "multilabel", "regress", "lm", "seq2seq")
     texts = [text for values in examples.fields.values() for text in values] if plain else []
     assert all(isinstance(text, str) for text in texts)
-    assert all(kinds[task](label) for label in examples.labels or ())
+    assert all(allowed[task](label) for label in examples.labels or ())
     if task == "tag":
         assert [len(words) for words in examples.fields["text"]] == [len(tags) for tags in examples.labels or ()]
         assert all(isinstance(word, str) for words in examples.fields["text"] for word in words)
@@ -455,13 +455,13 @@ def test_files_are_read_or_refused(rows: list[dict[str, Any]], tmp_path_factory:
 @given(
     content=st.binary(max_size=40) | st.text(st.sampled_from('text,label\n"|[]{}:\\u0ab1 \ufeff'), max_size=60).map(str.encode)
 )
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "txt"])
-def test_any_bytes_are_read_or_refused(kind: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "txt"])
+def test_any_bytes_are_read_or_refused(ending: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever a file holds."""
-    path = tmp_path_factory.mktemp("bytes") / f"a.{kind}"
+    path = tmp_path_factory.mktemp("bytes") / f"a.{ending}"
     for begin in (b"", b"text,label\n", b'{"text": "a", "label": '):
         path.write_bytes(begin + content)
-        check(path, "lm" if kind == "txt" else "classify")
+        check(path, "lm" if ending == "txt" else "classify")
 
 
 def test_errors_name_the_adapter_whose_rows_they_are(tiny: Backbone, tmp_path: Path) -> None:

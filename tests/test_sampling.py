@@ -1,4 +1,4 @@
-"""What a generator is asked, of every kind: settings, prompts, adapters; a right answer, or one line."""
+"""What a generator is asked: settings, prompts, adapters; a right answer, or one line."""
 
 from __future__ import annotations
 

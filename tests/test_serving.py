@@ -271,9 +271,15 @@ def tags_by_hand(backbone: Backbone, adapter: Adapter, words: list[str]) -> list
 
 
 def test_pairs_and_long_rows(tiny: Backbone, zoo: dict[str, Adapter], predictor: Predictor) -> None:
-    """A second text matters; what is beyond the limit of 40 tokens is cut, for a tagger a text comes in pieces."""
-    one, two = predictor.predict([("iron", "plum"), ("iron", "gold and old")], "lora")
-    assert one.score != two.score
+    """A second text is of the second type; beyond the limit of 40 tokens texts are cut, and for a tagger come in pieces."""
+    firsts, seconds = ["iron", "iron"], ["plum", "gold and old"]
+    items = predictor.processor(firsts, seconds, 40)
+    for said, item in zip(predictor.predict(list(zip(firsts, seconds, strict=True)), "lora"), items, strict=True):
+        types = np.arange(len(item)) >= 3  # behind [CLS] iron [SEP]
+        inputs = TextInputs(item.ids[None], np.ones((1, len(item)), bool), types[None].astype(np.int32))
+        found = logits_of(tiny, zoo["lora"], inputs)[0]
+        assert said.label == "ab"[found.argmax()]
+        assert said.score == pytest.approx(np.exp(found.max()) / np.exp(found).sum(), abs=1e-5)
     words = [str(w) for w in np.random.default_rng(0).choice(FRUIT + METAL, 100)]
     long, cut = predictor.predict([" ".join(words), " ".join(words[:38])], "lora")
     assert (long, long.cut, cut.cut) == (cut, True, False)

@@ -1,4 +1,4 @@
-"""Settings: each is of its kind, finite and of a sensible size, or refused in one line before anything is written."""
+"""Settings: each is of its type, finite and of a sensible size, or refused in one line before anything is written."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def job_of(backbone: Backbone, recipe: Recipe, rows: Any = ROWS, val: Any = None
     ],
 )
 def test_a_recipe_refuses(field: str, value: Any, expected: str) -> None:
-    """What is of another kind, not finite, or nothing that a compiled program can hold."""
+    """What is of another type, not finite, or nothing that a compiled program can hold."""
     line = refused(lambda: Recipe(**{field: value}))
     assert line is not None
     assert expected in line

@@ -21,7 +21,7 @@ from graftax.adapters.methods.head import POOLED
 from graftax.adapters.structure import Cut
 from graftax.models.backbone import Backbone
 from graftax.models.backbone_config import Config
-from graftax.models.family import Family, HeadLayout
+from graftax.models.family import Family, TaskHead
 from graftax.models.inputs import Outputs, TextInputs
 from graftax.models.layers import Arrays, Linear
 from graftax.models.load import stack_weights, unstack_weights
@@ -95,7 +95,7 @@ PYRAMID = Family(
     keys={},
     parts=parts,
     stacks=stacks,
-    head=HeadLayout("pooled", "none", ("classifier",), sites=(POOLED,)),
+    head=TaskHead("pooled", "none", ("classifier",), sites=(POOLED,)),
     config=PyramidConfig,
     module=Pyramid,
 )
@@ -298,7 +298,7 @@ def test_a_network_of_two_layers(inputs: TextInputs) -> None:
         summary="two layers over a row of numbers",
         keys={},
         parts=lambda c: (Part("linear", "first", "first", (4, 6)), Part("linear", "second", "second", (6, c.hidden_size))),
-        head=HeadLayout("pooled", "none", ("classifier",), sites=(POOLED,)),
+        head=TaskHead("pooled", "none", ("classifier",), sites=(POOLED,)),
         config=PyramidConfig,
         module=TableNetwork,
     )

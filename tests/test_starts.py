@@ -144,19 +144,19 @@ def test_ordinary_lora_pays_nothing(backbone_of: GetBackbone) -> None:
     """Its leaves, and so its programs, are what they were."""
     backbone = backbone_of("bert")
     (space, *_) = Layout.of([Adapter.create((LoRA(),), backbone.sites)], backbone.sites).spaces
-    assert (space.key, space.trainable, space.fixed) == ("lora", ("a", "b"), ("dropout", "scale"))
+    assert (space.method_key, space.trainable, space.fixed) == ("lora", ("a", "b"), ("dropout", "scale"))
 
 
 # -- starts from the rows --------------------------------------------------------------------------------------------------
 
 
 def measured(backbone: Backbone, task: str = "classify", count: int = 40, **changes: Any) -> Calibration:
-    examples, kind = read_examples(toy_rows(task, count), Columns(), task), TASKS[task]
-    names, tokenizer = kind.label_names(examples), Tokenizer.of(backbone)
-    rows = kind.prepare(examples, names, tokenizer, RECIPE.max_length)
+    examples, learnt = read_examples(toy_rows(task, count), Columns(), task), TASKS[task]
+    names, tokenizer = learnt.label_names(examples), Tokenizer.of(backbone)
+    rows = learnt.prepare(examples, names, tokenizer, RECIPE.max_length)
     shape = shape_for(rows.lengths, max(rows.lengths), RECIPE.batch_size, RECIPE.seed, RECIPE.epochs)
-    head = backbone.head(len(names), tokens=kind.output.by_position)
-    return dataclasses.replace(Calibration(backbone, kind, tokenizer, RECIPE, head, rows, shape), **changes)
+    head = backbone.head(len(names), tokens=learnt.output.by_position)
+    return dataclasses.replace(Calibration(backbone, learnt, tokenizer, RECIPE, head, rows, shape), **changes)
 
 
 def seen(measure: Calibration, layer: int) -> np.ndarray:

@@ -93,7 +93,7 @@ MARKED = {
 
 @pytest.mark.parametrize("encoding", MARKED)
 def test_encodings_that_files_name(tmp_path: Path, encoding: str) -> None:
-    """UTF-8, and what a mark says, in every kind of file of text."""
+    """UTF-8, and what a mark says, in every file of text."""
     file = tmp_path / "a.csv"
     file.write_bytes(MARKED[encoding] + written("\t").encode(encoding))
     assert (read(file).fields["text"], read(file).labels) == (TEXTS, LABELS)

@@ -40,29 +40,29 @@ def table_of(character: str, text: str) -> bytes:
     return struct.pack("<I", len(trie)) + trie + text.encode() + b"\0"
 
 
-def trained(kind: str, special: list[str]) -> dict[str, Any]:
+def trained(algorithm: str, special: list[str]) -> dict[str, Any]:
     """A vocabulary of this repository's pages, as the arguments of transformers' class."""
-    if kind == "pieces":
+    if algorithm == "pieces":
         tokenizer = Tokenizer(models.Unigram())
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         trainer: Any = trainers.UnigramTrainer(vocab_size=600, special_tokens=special, unk_token="<unk>", show_progress=False)
     else:
         tokenizer = Tokenizer(models.BPE())
-        letters = pre_tokenizers.ByteLevel.alphabet() if kind == "bytes" else []
-        more = [] if kind == "bytes" else [f"<0x{i:02X}>" for i in range(256)]
-        split = pre_tokenizers.ByteLevel(add_prefix_space=False) if kind == "bytes" else pre_tokenizers.Metaspace()
+        letters = pre_tokenizers.ByteLevel.alphabet() if algorithm == "bytes" else []
+        more = [] if algorithm == "bytes" else [f"<0x{i:02X}>" for i in range(256)]
+        split = pre_tokenizers.ByteLevel(add_prefix_space=False) if algorithm == "bytes" else pre_tokenizers.Metaspace()
         tokenizer.pre_tokenizer = split
         known = [*special, *more]
         trainer = trainers.BpeTrainer(vocab_size=800, special_tokens=known, initial_alphabet=letters, show_progress=False)
     tokenizer.train_from_iterator(LINES, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    if kind == "pieces":
+    if algorithm == "pieces":
         return {"vocab": [tuple(piece) for piece in model["vocab"]]}
     return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
 
 
 TABLE = table_of("\ufb01", "fi")
-#: Class, kind of vocabulary, its first tokens, and further arguments.
+#: Class, algorithm of its vocabulary, its first tokens, and further arguments.
 CLASSES: dict[str, tuple[Any, str, list[str], dict[str, Any]]] = {
     "qwen2": (
         transformers.Qwen2Tokenizer,
@@ -93,8 +93,8 @@ CLASSES: dict[str, tuple[Any, str, list[str], dict[str, Any]]] = {
 
 
 def write(case: str, directory: Path) -> Path:
-    kind, vocabulary, special, more = CLASSES[case]
-    kind(**trained(vocabulary, special), **more).save_pretrained(directory)
+    cls, vocabulary, special, more = CLASSES[case]
+    cls(**trained(vocabulary, special), **more).save_pretrained(directory)
     model_type = case if case == "xlm-roberta" else case.partition("-")[0]
     (directory / "config.json").write_text(json.dumps({"model_type": model_type}))
     return directory

@@ -14,10 +14,10 @@ import transformers
 from conftest import MINILM, SHARED, needs_assets
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_tokenizers import ALGORITHM_OF, EXTRA, NAMED_IN, Made, directories, write
 from refusals import refused
 from tiny import tokenizer_json, write_backbone, write_decoder
 from tokenizers import Tokenizer as Tokenizers
-from tokenizers_of_all_kinds import EXTRA, KIND_OF, PLACES, Made, directories, write
 
 from graftax import Generator, GraftaxError, load_backbone
 from graftax.models.backbone import Backbone
@@ -68,9 +68,9 @@ def test_the_tokenizer_is_transformers(made: Made) -> None:
         assert mine.text(ids) == theirs.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_tokens_named_anywhere_are_one_token(place: str, tmp_path: Path) -> None:
-    made = Made("bytes", True, False, "PreTrainedTokenizerFast", "llama", place, False, {})
+@pytest.mark.parametrize("named_in", NAMED_IN)
+def test_tokens_named_anywhere_are_one_token(named_in: str, tmp_path: Path) -> None:
+    made = Made("bytes", True, False, "PreTrainedTokenizerFast", "llama", named_in, False, {})
     mine = tokenizer_of(write(made, tmp_path))
     assert mine.ids(["a<call>b"])[0].tolist() == reference(tmp_path)("a<call>b").input_ids
     assert mine.ids([EXTRA[0]], special=False)[0].tolist() == [mine.backend.token_to_id(EXTRA[0])]
@@ -91,15 +91,15 @@ def test_settings_of_bert_are_honoured(key: str, text: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("added", ["tokenizer.json", "added_tokens_decoder", None])
 @pytest.mark.parametrize(
-    ("kind", "of_class", "model_type"),
-    [(KIND_OF.get(one.names[0], "bytes"), one.names[0], "llama") for one in TOKENIZER_CLASSES]
-    + [(KIND_OF.get(one.names[0], "bytes"), None, t) for one in TOKENIZER_CLASSES for t in one.model_types],
+    ("algorithm", "of_class", "model_type"),
+    [(ALGORITHM_OF.get(one.names[0], "bytes"), one.names[0], "llama") for one in TOKENIZER_CLASSES]
+    + [(ALGORITHM_OF.get(one.names[0], "bytes"), None, t) for one in TOKENIZER_CLASSES for t in one.model_types],
 )
 def test_common_directories_are_read_alone(
-    kind: str, of_class: Any, model_type: str, added: str | None, tmp_path: Path
+    algorithm: str, of_class: Any, model_type: str, added: str | None, tmp_path: Path
 ) -> None:
     """As they are published: all tokens in tokenizer.json, whether the config lists them again or not."""
-    directory = write(Made(kind, True, False, of_class, model_type, "tokenizer.json", True, {}), tmp_path)
+    directory = write(Made(algorithm, True, False, of_class, model_type, "tokenizer.json", True, {}), tmp_path)
     if added == "added_tokens_decoder":
         again = Tokenizers.from_file(str(directory / "tokenizer.json")).get_added_tokens_decoder()
         said = json.loads((directory / "tokenizer_config.json").read_text())
@@ -195,11 +195,11 @@ keys += ["cls_token", "do_lower_case", "strip_accents", "auto_map", "init_inputs
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(said=st.dictionaries(st.sampled_from(keys), anything, max_size=3), place=st.sampled_from(["wordpiece", "bytes"]))
-def test_any_config_is_a_tokenizer_or_one_line(said: dict[str, Any], place: str) -> None:
+@given(said=st.dictionaries(st.sampled_from(keys), anything, max_size=3), algorithm=st.sampled_from(["wordpiece", "bytes"]))
+def test_any_config_is_a_tokenizer_or_one_line(said: dict[str, Any], algorithm: str) -> None:
     with TemporaryDirectory() as folder:
-        model_type = "bert" if place == "wordpiece" else "gpt2"
-        directory = write(Made(place, True, False, None, model_type, "tokenizer.json", False, {}), Path(folder) / "made")
+        model_type = "bert" if algorithm == "wordpiece" else "gpt2"
+        directory = write(Made(algorithm, True, False, None, model_type, "tokenizer.json", False, {}), Path(folder) / "made")
         (directory / "tokenizer_config.json").write_text(json.dumps(said))
         mine = tokenizer_of(directory)
         if refused(lambda: mine.ids(TEXTS)) is None:

@@ -106,12 +106,12 @@ ANYTHING = st.recursive(
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(value=ANYTHING, kind=st.sampled_from([Size, Rate, bool, str | None, tuple[str, ...], Mapping[str, Size], Inner]))
-def test_any_value_is_of_a_kind_or_refused(value: Any, kind: Any) -> None:
-    """And what was found to be of a kind is so when it is looked at again."""
+@given(value=ANYTHING, annotation=st.sampled_from([Size, Rate, bool, str | None, tuple[str, ...], Mapping[str, Size], Inner]))
+def test_any_value_is_of_a_type_or_refused(value: Any, annotation: Any) -> None:
+    """And what was found to be of a type is so when it is looked at again."""
     found: list[Any] = []
-    if refused(lambda: found.append(checked(value, kind, "it"))) is None:
-        assert checked(found[0], kind, "it") == found[0]
+    if refused(lambda: found.append(checked(value, annotation, "it"))) is None:
+        assert checked(found[0], annotation, "it") == found[0]
 
 
 @held

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import toy_rows
+from runs import interrupt, stop_after
+from tiny import toy_rows, weights_of
 
 from graftax import LoRA, load_adapter
 from graftax.data.prepared import Prepared
@@ -16,7 +17,7 @@ from graftax.models.backbone import Backbone
 from graftax.serve import Predictor, evaluate_language
 from graftax.tasks.task import Answer
 from graftax.tasks.task_registry import TASKS
-from graftax.train import Examples, Recipe, train_many
+from graftax.train import Examples, Interrupted, Recipe, train_many
 from graftax.train.pack import Pack
 
 
@@ -69,16 +70,63 @@ def test_of_a_metric_that_falls_the_lowest_is_the_best(
     assert (len(result.history), result.metrics["val_perplexity"]) == (4, 3.0)
 
 
+def loss_of(backbone: Backbone, adapter: Path, rows: list[dict[str, Any]]) -> float:
+    """The mean of -log p(label), as it follows from what a Predictor answers with a saved adapter."""
+    predictor = Predictor(backbone)
+    predictor.load("a", adapter)
+    answers = predictor.predict([row["text"] for row in rows], "a")
+    return float(-np.mean([np.log((a.probabilities or {})[row["label"]]) for a, row in zip(answers, rows, strict=True)]))
+
+
 def test_the_loss_is_that_of_the_answers(tiny: Backbone, tmp_path: Path) -> None:
-    """The mean of -log p(label), as it follows from what a Predictor answers with the saved adapter; over several batches."""
+    """Over several batches, the last of which is not full."""
     rows, held = toy_rows(count=24), toy_rows(count=21, seed=5)
     recipe = Recipe(epochs=1, lr=5e-3, batch_size=8, max_length=16)
     result = train_many(tiny, {"a": rows}, tmp_path, recipe=recipe, val={"a": held}, progress=False)["a"]
-    predictor = Predictor(tiny)
-    predictor.load("a", result.directory)
-    answers = predictor.predict([row["text"] for row in held], ["a"] * len(held))
-    chances = [a.score if a.label == row["label"] else 1 - a.score for a, row in zip(answers, held, strict=True)]
-    assert result.metrics["val_loss"] == pytest.approx(-np.log(chances).mean(), abs=1e-4)
+    assert result.metrics["val_loss"] == pytest.approx(loss_of(tiny, result.directory, held), abs=1e-4)
+
+
+def test_in_a_pack_each_is_measured_and_kept_by_itself(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two adapters of two and three classes, of which one was best in its first epoch and the other in its second."""
+    evaluate, best = Pack.evaluate, {"a": 0, "b": 1}
+
+    def told(self: Pack, slot: int) -> dict[str, float] | None:
+        (bookmark, job), scores = self.occupant(slot), evaluate(self, slot)
+        return scores and {**scores, "accuracy": float(bookmark.epoch == best[job.name])}
+
+    monkeypatch.setattr(Pack, "evaluate", told)
+    data = {"a": toy_rows(), "b": [{**row, "label": "xyz"[i % 3]} for i, row in enumerate(toy_rows(seed=1))]}
+    recipe = Recipe(epochs=2, lr=2e-2, batch_size=8, max_length=16, schedule="constant")
+    settings: dict[str, Any] = {"recipe": recipe, "val": data, "pack_size": 2, "progress": False}
+    for name, result in train_many(tiny, data, tmp_path, **settings).items():
+        losses = [line["val_loss"] for line in result.history]
+        assert abs(losses[0] - losses[1]) > 0.01
+        assert losses[best[name]] == pytest.approx(loss_of(tiny, result.directory, data[name]), abs=1e-4)
+
+
+def test_the_best_epoch_outlasts_a_stop(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invariant 20: it was before the run was stopped, and none that follows is better."""
+    recipe = Recipe(epochs=3, lr=2e-2, batch_size=8, max_length=16)
+    settings: dict[str, Any] = {"recipe": recipe, "val": 0.3, "progress": False}
+    tell(monkeypatch, "accuracy", [0.9, 0.5, 0.5] * 2, [0.1] * 6)
+    whole = train_many(tiny, {"a": toy_rows()}, tmp_path / "whole", **settings)["a"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, interrupt)  # steps, of which an epoch has three
+        with pytest.raises(Interrupted):
+            train_many(tiny, {"a": toy_rows()}, tmp_path / "out", **settings)
+    result = train_many(tiny, {"a": toy_rows()}, tmp_path / "out", **settings)["a"]
+    assert [line["val_accuracy"] for line in result.history] == [0.9, 0.5, 0.5]
+    assert result.metrics["val_accuracy"] == 0.9
+    assert weights_of(result.directory) == weights_of(whole.directory)
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(tiny: Backbone, tmp_path: Path) -> None:
+    """Where nothing moves, that of the same rows at the epoch's end, in every epoch."""
+    rows = toy_rows(count=24)
+    recipe = Recipe(epochs=3, lr=1e-30, batch_size=8, max_length=16, weight_decay=0.0)
+    result = train_many(tiny, {"a": rows}, tmp_path, recipe=recipe, val={"a": rows}, progress=False)["a"]
+    expected = loss_of(tiny, result.directory, rows)
+    assert [line["loss"] for line in result.history] == pytest.approx([expected] * 3, abs=1e-4)
 
 
 #: As templates that drop what was thought in earlier turns: then every turn of the assistant is a text of its own.

@@ -89,10 +89,10 @@ def test_a_word_without_token_shifts_no_tag() -> None:
 
 def test_a_tagger_learns_and_answers_words_beyond_its_limit(tiny: Backbone, tmp_path: Path) -> None:
     """Words that follow odd ones and lie beyond the limit are learnt, answered and measured as the first ones are."""
-    kinds = {"gold": "B-METAL", "iron": "B-METAL", "apple": "B-FRUIT", "pear": "B-FRUIT", "shop": "O", "\u200b": "O"}
+    tag_of = {"gold": "B-METAL", "iron": "B-METAL", "apple": "B-FRUIT", "pear": "B-FRUIT", "shop": "O", "\u200b": "O"}
     random = np.random.default_rng(0)
-    texts = [["shop", "\u200b", *random.choice(list(kinds), 30).tolist()] for _ in range(24)]
-    data = [{"text": words, "label": [kinds[word] for word in words]} for words in texts]
+    texts = [["shop", "\u200b", *random.choice(list(tag_of), 30).tolist()] for _ in range(24)]
+    data = [{"text": words, "label": [tag_of[word] for word in words]} for words in texts]
     recipe = Recipe(epochs=6, lr=1e-2, max_length=16, batch_size=8)
     train_many(tiny, {"a": data[:16]}, tmp_path, task="tag", recipe=recipe, val={"a": data[16:]}, progress=False)
     predictor = Predictor(tiny)

@@ -9,21 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from conftest import PICTURES
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from graftax.models.cifar_resnet import OPTION_A
-
-#: Configs in which no two numbers of channels are one, at 9x8 pixels.
-RESNET: dict[str, Any] = {
-    **{"model_type": "cifar_resnet", "depth": 14, "blocks_per_stage": 2, "stage_channels": [4, 6, 10]},
-    **{"block": "basic", "shortcut": OPTION_A, "batch_norm_eps": 1e-3, "num_labels": 3},
-    "id2label": {"0": "a", "1": "b", "2": "c"},
-}
-MOBILENET: dict[str, Any] = {
-    **{"depth_multiplier": 0.25, "depth_divisible_by": 2, "min_depth": 4, "expand_ratio": 2.5, "finegrained_output": False},
-    **{"layer_norm_eps": 1e-2, "num_labels": 3},
-}
+RESNET = PICTURES["cifar_resnet"] | {"num_labels": 3, "id2label": {"0": "a", "1": "b", "2": "c"}}
+MOBILENET = PICTURES["mobilenet_v2"] | {"num_labels": 3}
 
 
 class Block(torch.nn.Module):

@@ -88,8 +88,8 @@ class Calibration:
         if name == "pooler":  # it reads the first token of each text
             return (np.arange(self.shape.items) < len(planned.items)).astype(np.float32)[:, None]
         mask = np.zeros((self.shape.rows, self.shape.length), np.float32)
-        for i, (row, begin) in zip(*planned, strict=True):
-            mask[row, begin : begin + len(self.prepared.items[i])] = 1.0
+        for i, (batch_row, begin) in zip(*planned, strict=True):
+            mask[batch_row, begin : begin + len(self.prepared.items[i])] = 1.0
         return np.broadcast_to(mask, (layers, *mask.shape)) if self.backbone.structure.stacked(name) else mask
 
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:

@@ -72,8 +72,8 @@ class FeatureStore:
             return False
         prepared, planned, shape = self._unknown.pop(0)
         made = np.asarray(self.compute(self._laid(prepared, planned, shape)))
-        for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
-            self._kept[prepared][i] = made[row, begin : begin + len(prepared.items[i])] if self.by_position else made[k]
+        for k, (i, (batch_row, begin)) in enumerate(zip(*planned, strict=True)):
+            self._kept[prepared][i] = made[batch_row, begin : begin + len(prepared.items[i])] if self.by_position else made[k]
         return True
 
     def shape(self, job: Job) -> Shape:
@@ -85,9 +85,9 @@ class FeatureStore:
         assert self._like is not None
         size = (shape.rows, shape.length) if self.by_position else (shape.items,)
         hidden = np.zeros((*size, *self._like.shape), self._like.dtype)
-        for k, (i, (row, begin)) in enumerate(zip(*planned, strict=True)):
+        for k, (i, (batch_row, begin)) in enumerate(zip(*planned, strict=True)):
             if self.by_position:
-                hidden[row, begin : begin + len(prepared.items[i])] = self._kept[prepared][i]
+                hidden[batch_row, begin : begin + len(prepared.items[i])] = self._kept[prepared][i]
             else:
                 hidden[k] = self._kept[prepared][i][0]
         return self.processor.with_hidden(hidden, self._laid(prepared, planned, shape) if self.by_position else None)

@@ -3,6 +3,7 @@
     y = x W + b + s (x Q^T * e) P          Q [r, in], e [r], P [r, out], s = alpha / (init_r + 1e-5)
 
 e starts at zero, P and Q normal (0.02), so a fresh adapter changes nothing. Trainable parameters at a site: r (in + 1 + out).
+At a convolution x Q^T is one of the same geometry, and Q [r, in kh kw].
 
 `train_many` moves the ranks (`Budgeted`), step by step as PEFT does where `update_and_allocate` is called after the optimizer's
 step, before the gradients are cleared, with the number of the step from 0:
@@ -34,8 +35,10 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import Count, Rate, Size, SizeOrZero, Within
-from ..method import QUERY_VALUE, AtSites, Begun, Keys, Leaves, Method, States, scalar, zeros
-from ..sites import LinearWeights, Site
+from ..geometry import convolve
+from ..method import CONVOLUTIONS, QUERY_VALUE, AtSites, Begun, Keys, Leaves, Method, States, scalar, zeros
+from ..sites import ConvWeights, Site
+from . import patches
 from .dropout import dropout
 
 if TYPE_CHECKING:
@@ -44,13 +47,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaLoRA(Method):
-    """An update by singular vectors and values of shared ranks; queries and values unless `targets` says otherwise."""
+    """An update by singular vectors and values of shared ranks: of queries, values and blocks' convolutions unless `targets`
+    says otherwise."""
 
     name: ClassVar[str] = "adalora"
     summary: ClassVar[str] = "update by singular vectors and values, whose ranks a budget shares out"
     count: ClassVar[str] = "r (in + out + 1)"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
+    grouped: ClassVar[bool] = False
+    roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     padded: ClassVar[dict[str, int]] = {"p": 0, "e": 0, "q": 0}
     mergeable: ClassVar[bool] = True
 
@@ -96,17 +101,21 @@ class AdaLoRA(Method):
         return {"scale": scalar(self.alpha / (self.init_r + 1e-5)), "dropout": scalar(self.dropout)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        width, out = site.shape
+        width, out = patches.matrix_shape(site)
         trainable = {"p": zeros(size, out), "e": zeros(size), "q": zeros(size, width)}
         return trainable, {"scale": scalar(0.0), "dropout": scalar(0.0)}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        low = dropout(x, state["dropout"], key) @ state["q"].T * state["e"]
-        return y + state["scale"] * (low @ state["p"])
+        x = dropout(x, state["dropout"], key)
+        if isinstance(frozen, ConvWeights):
+            low = convolve(x, patches.as_kernel(state["q"].T, frozen.kernel.shape), frozen.geometry)
+        else:
+            low = x @ state["q"].T
+        return y + state["scale"] * (low * state["e"] @ state["p"])
 
-    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
+    def merge(self, frozen: Any, state: Leaves) -> Any:
         change = state["scale"] * (state["q"].T * state["e"] @ state["p"])
-        return frozen._replace(kernel=frozen.kernel + change)
+        return frozen._replace(kernel=frozen.kernel + patches.as_kernel(change, frozen.kernel.shape))
 
 
 @dataclass(frozen=True)

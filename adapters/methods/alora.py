@@ -47,12 +47,15 @@ class ALoRA(LoRA):
 
     invocation: tuple[Count, ...] = ()  # ids of the tokens that call it; there must be some
 
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        return [site for site in sites if site.kind == "linear"]
+
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.invocation:
             raise GraftaxError(
                 "alora: no invocation. Give the ids of the tokens that call the adapter, as in invocation=[27, 81]."
             )
-        chosen = super().select([site for site in sites if site.kind == "linear"])
+        chosen = super().select(sites)
         outside = ", ".join(site.path for site in chosen if site.layer is None)
         if outside:
             raise GraftaxError(f"alora acts within the layers, and cannot at {outside}: leave that out of its targets.")

@@ -28,11 +28,11 @@ class BitFit(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv", "norm")
     mergeable: ClassVar[bool] = True
 
-    def select(self, sites: Sequence[Site]) -> list[Site]:
-        biased = [site for site in sites if site.kind in self.acts_on and site.biased]
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        biased = [site for site in super().candidates(sites) if site.biased]
         if not biased:
             raise GraftaxError("bitfit trains biases, and this backbone has none.")
-        return super().select(biased)
+        return biased
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"bias": zeros(site.shape[-1])}, {}

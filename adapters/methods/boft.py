@@ -8,6 +8,8 @@ other. A rotation is Cayley's transform of the skew part S = (Q - Q^T) / 2 of a 
 the whole Q. s [out] scales the outputs. Q starts at zero and s at one: a fresh adapter changes nothing.
 Trainable parameters at a site: m in c + out.
 
+What enters a convolution are patches of in kh kw numbers, which overlap: there the kernel is rotated in their place.
+
 PEFT without its CUDA extension takes one factor, whatever the config says: its files then have one, and are refused.
 """
 
@@ -23,19 +25,22 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import SizeOrZero, Within
-from ..method import QUERY_VALUE, Leaves, Method, zeros
+from ..method import CONVOLUTIONS, QUERY_VALUE, Leaves, Method, zeros
 from ..sites import LinearWeights, Site
+from . import patches
 
 
 @dataclass(frozen=True)
 class BOFT(Method):
-    """Butterfly rotation of the input of `linear` sites; query and value projections unless `targets` says otherwise."""
+    """Butterfly rotation of what enters queries, values and blocks' convolutions unless `targets` says otherwise."""
 
     name: ClassVar[str] = "boft"
     summary: ClassVar[str] = "rotates what enters a layer by butterfly factors, and scales what leaves it"
     count: ClassVar[str] = "m in c + out"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
+    grouped: ClassVar[bool] = False
+    roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
+    through_weights: ClassVar[tuple[str, ...]] = ("conv",)
     traced: ClassVar[tuple[str, ...]] = ("boft_block_size", "boft_block_num", "boft_n_butterfly_factor")
     mergeable: ClassVar[bool] = True
 
@@ -52,25 +57,25 @@ class BOFT(Method):
     def select(self, sites: Sequence[Site]) -> list[Site]:
         chosen = super().select(sites)
         for site in chosen:
-            inputs, (count, width) = site.shape[0], self.blocks(site)
+            inputs, (count, width) = patches.matrix_shape(site)[0], self.blocks(site)
             reach = 2 ** (self.boft_n_butterfly_factor - 1)
             if count * width != inputs or count % reach or (reach > 1 and width % 2):
-                even = "even " if reach > 1 else ""
-                raise GraftaxError(
-                    f"boft: {site.path}'s {inputs} inputs are no multiple of {reach} {even}blocks of that size or number."
-                )
+                blocks = f"{count} blocks" if self.boft_block_num else f"blocks of {width}"
+                groups = f", of an even size, in groups of {reach}" if reach > 1 else ""
+                raise GraftaxError(f"boft: {site.path}'s {inputs} inputs cannot be cut into {blocks}{groups}.")
         return chosen
 
     def blocks(self, site: Site) -> tuple[int, int]:
         """Number of blocks and their size."""
+        inputs, _ = patches.matrix_shape(site)
         if self.boft_block_num:
-            return self.boft_block_num, site.shape[0] // self.boft_block_num
-        return site.shape[0] // self.boft_block_size, self.boft_block_size
+            return self.boft_block_num, inputs // self.boft_block_num
+        return inputs // self.boft_block_size, self.boft_block_size
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         count, width = self.blocks(site)
         q = zeros(self.boft_n_butterfly_factor, count, width, width)
-        return {"q": q, "s": np.ones(site.shape[1], np.float32)}, {}
+        return {"q": q, "s": np.ones(site.shape[-1], np.float32)}, {}
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
         turn = self._turn(state)
@@ -83,15 +88,15 @@ class BOFT(Method):
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: LinearWeights, key: jax.Array | None) -> jax.Array:
         return y + (state["s"] - 1.0) * (y - frozen.bias)
 
-    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
+    def merge(self, frozen: Any, state: Leaves) -> Any:
         # x B W = x (B W): the columns of W are turned by the transposed factors, in the other order
-        turn, rows = self._turn(state), frozen.kernel.T
+        turn, rows = self._turn(state), patches.as_matrix(frozen.kernel).T
         for factor in range(turn.shape[0]):
             turned = jnp.einsum("...nc,nkc->...nk", _together(rows, factor, turn.shape[-1]), turn[factor])
             rows = rows + _apart(turned, factor)
-        return frozen._replace(kernel=rows.T * state["s"])
+        return frozen._replace(kernel=patches.as_kernel(rows.T * state["s"], frozen.kernel.shape))
 
-    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+    def prepare(self, state: Leaves, frozen: Any) -> Leaves:
         return {"turn": self._turn(state), "s": state["s"]}
 
     def _turn(self, state: Leaves) -> jax.Array:

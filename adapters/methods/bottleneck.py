@@ -88,9 +88,9 @@ class Bottleneck(Method):
     def default_roles(self) -> tuple[str, ...]:
         return _PLACES[self.place][0]
 
-    def select(self, sites: Sequence[Site]) -> list[Site]:
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
         kind = "norm" if self.place == "post" else "branch"
-        return super().select([site for site in sites if site.kind == kind])
+        return [site for site in sites if site.kind == kind]
 
     def size(self, site: Site) -> int:
         return self.width

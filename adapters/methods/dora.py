@@ -9,8 +9,8 @@ V is never built: a column's length follows from
 
     |W + s A^T B|^2 = |W|^2 + 2s <W, A^T B> + s^2 |A^T B|^2
 
-where <W, A^T B> = sum_r (A W) * B costs as much as r more tokens, and |A^T B|^2 needs A A^T [r, r] alone. In a mixed batch
-that is done once a row. An empty slot's `on` is zero: it need not know |W| to change nothing. At a convolution W, A and B are
+where <W, A^T B> = sum_r (A W) * B costs as much as r more tokens, and |A^T B|^2 needs A A^T [r, r] alone. In a mixed batch that
+is done once a batch row. An empty slot's `on` is zero: it need not know |W| to change nothing. At a convolution W, A and B are
 the matrices over patches of `patches.py`; where it has groups, W is zero for the channels of other groups, and A^T B is not.
 
 Files are PEFT's LoRA files with `use_dora` and `lora_magnitude_vector`. In training with dropout PEFT also drops what the

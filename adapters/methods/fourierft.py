@@ -68,8 +68,8 @@ class FourierFT(Method):
         return {"spectrum": zeros(size)}, {"place": np.zeros(size, np.int32), "scale": scalar(0.0)}
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        rows, out = frozen.kernel.shape
-        spectrum = spread(jnp.asarray(state["spectrum"]), state["place"], (out, rows))
+        inputs, out = frozen.kernel.shape
+        spectrum = spread(jnp.asarray(state["spectrum"]), state["place"], (out, inputs))
         return frozen._replace(kernel=frozen.kernel + state["scale"] * jnp.fft.ifft2(spectrum).real.T)
 
 

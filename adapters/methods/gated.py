@@ -12,7 +12,7 @@
 normal (0.02) at the start and b zero, so all gates are half open; the methods start as they do without one. The paper's gated
 LoRA has no s of its own: alpha = r.
 
-A text needs a row of its own, in training batches too, and the last layer is computed whole (`whole_text`). In AdapterHub's
+A text needs a batch row of its own, in training too, and the last layer is computed whole (`whole_text`). In AdapterHub's
 `adapters` the mean runs over the padding too, so that a text's answer depends on its batch; texts without any agree. Files are
 graftax's own: PEFT has no gates, and refuses the directory by its `peft_type`.
 """
@@ -26,8 +26,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ...errors import GraftaxError
 from ..method import Leaves, Method, zeros
-from ..sites import FAR, Entry, Site
+from ..sites import FAR, Entry, Site, of_texts
 from .bottleneck import Bottleneck
 from .lora import LoRA
 from .prefix import Prefix
@@ -44,8 +45,10 @@ class Gated(Method):
     mergeable: ClassVar[bool] = False
     virtual: ClassVar[bool] = False  # its files have a tensor for each layer
 
-    def select(self, sites: Sequence[Site]) -> list[Site]:
-        return super().select([site for site in sites if site.layer is not None or site.kind == "input"])
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        if not of_texts(sites):
+            raise GraftaxError(f"{self.name}: a gate is opened by a text, and this backbone reads none.")
+        return [site for site in super().candidates(sites) if site.layer is not None or site.kind == "input"]
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
         return super().init(key, site) | self._gate(site, jax.random.fold_in(key, 1))

@@ -9,31 +9,36 @@ u_i u_j (the UT transform; Joffrain et al., 2006, doi:10.1145/1141885.1141886), 
 With an even r the vectors start in equal pairs, which undo each other: a fresh adapter changes the rounding alone. With an odd
 r or `apply_GS`, where PEFT's equal pairs would divide by zero, it starts at random reflections and does change the result.
 Trainable parameters at a site: r in.
+
+What enters a convolution are patches of in kh kw numbers, which overlap: there the kernel is reflected in their place.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from ...typed import Size
-from ..method import QUERY_VALUE, Leaves, Method, zeros
-from ..sites import LinearWeights, Site
+from ..method import CONVOLUTIONS, QUERY_VALUE, Leaves, Method, zeros
+from ..sites import Site
+from . import patches
 
 
 @dataclass(frozen=True)
 class HRA(Method):
-    """Householder reflections of the input of `linear` sites; query and value projections unless `targets` says otherwise."""
+    """Householder reflections of what enters queries, values and blocks' convolutions unless `targets` says otherwise."""
 
     name: ClassVar[str] = "hra"
     summary: ClassVar[str] = "reflects what enters a layer, r times"
     count: ClassVar[str] = "r in"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
+    grouped: ClassVar[bool] = False
+    roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
+    through_weights: ClassVar[tuple[str, ...]] = ("conv",)
     padded: ClassVar[dict[str, int]] = {"u": 1}  # a vector of zeros reflects nothing and has no gradient
     traced: ClassVar[tuple[str, ...]] = ("apply_GS",)
     mergeable: ClassVar[bool] = True
@@ -49,21 +54,22 @@ class HRA(Method):
         pairs = not (self.apply_GS or self.r % 2)
         count = self.r // 2 if pairs else self.r
         bound = 1.0 / math.sqrt(count)  # PEFT's start; the length means nothing, but for the size of a step
-        u = jax.random.uniform(key, (site.shape[0], count), minval=-bound, maxval=bound)
+        u = jax.random.uniform(key, (patches.matrix_shape(site)[0], count), minval=-bound, maxval=bound)
         return {"u": jnp.repeat(u, 2, axis=1) if pairs else u}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        return {"u": zeros(site.shape[0], size)}, {}
+        return {"u": zeros(patches.matrix_shape(site)[0], size)}, {}
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:
         u, t = self._reflections(state)
         return x - 2.0 * ((x @ u) @ t)
 
-    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
+    def merge(self, frozen: Any, state: Leaves) -> Any:
         u, t = self._reflections(state)
-        return frozen._replace(kernel=frozen.kernel - 2.0 * (u @ (t @ frozen.kernel)))
+        change = patches.as_kernel(-2.0 * (u @ (t @ patches.as_matrix(frozen.kernel))), frozen.kernel.shape)
+        return frozen._replace(kernel=frozen.kernel + change)
 
-    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+    def prepare(self, state: Leaves, frozen: Any) -> Leaves:
         u, t = self._reflections(state)
         return {"u": u, "t": t}
 

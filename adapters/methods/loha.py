@@ -7,19 +7,20 @@ as in PEFT, so a fresh adapter changes nothing.
 
 D is itself a product of two factors of r^2 rows, every row of one matrix times every row of the other (Khatri and Rao, 1968):
 D = sum_pq (B1_p * B2_q) (A1_p * A2_q). With few ranks that is the cheaper way, and D is never built; with many, building D is.
-Which it is follows from the shapes.
+Which it is follows from the shapes. At a convolution D is that of its kernel as a matrix, and is built.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 
 from ..method import Leaves, scalar, zeros
 from ..sites import Site
+from . import patches
 from .lycoris import Lycoris, uniform
 
 
@@ -37,7 +38,7 @@ class LoHa(Lycoris):
         return self.rank(site)
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
-        (width, out), r = site.shape, self.rank(site)
+        (width, out), r = patches.matrix_shape(site), self.rank(site)
         one, two, three = jax.random.split(key, 3)
         return {
             "w1_a": uniform(one, out, r).T,
@@ -47,17 +48,15 @@ class LoHa(Lycoris):
         }
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        width, out = site.shape
+        width, out = patches.matrix_shape(site)
         factors = {f"w{i}_{side}": zeros(size, n) for i in (1, 2) for side, n in (("a", out), ("b", width))}
         return factors, {"scale": scalar(0.0)}
 
-    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+    def update(self, state: Leaves, x: jax.Array) -> jax.Array:
         (r, out), width, tokens = state["w1_a"].shape, state["w1_b"].shape[1], math.prod(x.shape[:-1])
         if r * r * tokens * (width + out) <= width * out * (tokens + 2 * r):
-            update = x @ _products(state["w1_b"], state["w2_b"]).T @ _products(state["w1_a"], state["w2_a"])
-        else:
-            update = x @ self.change(state)
-        return y + state["scale"] * update
+            return x @ _products(state["w1_b"], state["w2_b"]).T @ _products(state["w1_a"], state["w2_a"])
+        return x @ self.change(state)
 
     def change(self, state: Leaves) -> jax.Array:
         return (state["w1_b"].T @ state["w1_a"]) * (state["w2_b"].T @ state["w2_a"])

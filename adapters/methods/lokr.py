@@ -7,8 +7,9 @@ itself a product C2a C2b of rank r unless r is half its size or more; C1 is one 
 C1 (or C1a) starts at zero, the others uniform, as in PEFT, so a fresh adapter changes nothing. Trainable parameters at a site:
 l m + r (k + n), or for a factor that is whole, or cut, its own numbers.
 
-D is not built in `apply`: with x laid out as [m, n], x D is C1 x C2^T laid out as [l, k], the trick that makes Kronecker
-products cheap. Where C2 is a product, its factors are applied one after the other.
+D is not built at a linear layer: with x laid out as [m, n], x D is C1 x C2^T laid out as [l, k], the trick that makes Kronecker
+products cheap. Where C2 is a product, its factors are applied one after the other. At a convolution it is the channels that are
+cut in two, and C2 [k, n kh kw] has all cells of the kernel for its n.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class LoKr(Lycoris):
 
     def shapes(self, site: Site) -> tuple[tuple[int, int], tuple[int, int]]:
         """Of C1 and of C2."""
-        (m, n), (left, k) = (factorization(length, self.decompose_factor) for length in site.shape)
-        return (left, m), (k, n)
+        (m, n), (left, k) = (factorization(channels, self.decompose_factor) for channels in site.shape[-2:])
+        return (left, m), (k, n * math.prod(site.shape[:-2]))
 
     def trainable(self, site: Site) -> tuple[str, ...]:
         (one, two), r = self.shapes(site), self.rank(site)
         first = ("w1_a", "w1_b") if self.decompose_both and r < max(one) / 2 else ("w1",)
-        second = ("w2_a", "w2_b") if r < max(two) / 2 else ("w2",)
+        second = ("w2_a", "w2_b") if r < max(two[0], two[1] // math.prod(site.shape[:-2])) / 2 else ("w2",)
         return (*first, *second)
 
     def size(self, site: Site) -> int:
@@ -75,13 +76,13 @@ class LoKr(Lycoris):
 
     # Adapters with a whole factor and with one in two share a layout: then all three leaves are there, and their sum counts.
 
-    def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+    def update(self, state: Leaves, x: jax.Array) -> jax.Array:
         one = _whole(state, "w1")
         grid = x.reshape(*x.shape[:-1], one.shape[1], -1)
         half = grid @ state["w2"].T if "w2" in state else 0.0
         if "w2_a" in state:
             half = half + grid @ state["w2_b"].T @ state["w2_a"].T
-        return y + state["scale"] * jnp.einsum("lm,...mk->...lk", one, half).reshape(y.shape)
+        return jnp.einsum("lm,...mk->...lk", one, half).reshape(*x.shape[:-1], -1)
 
     def change(self, state: Leaves) -> jax.Array:
         return jnp.kron(_whole(state, "w1"), _whole(state, "w2")).T

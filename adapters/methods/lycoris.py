@@ -10,22 +10,25 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 
 from ...typed import Size
-from ..method import QUERY_VALUE, Leaves, Method, scalar
+from ..geometry import convolve
+from ..method import CONVOLUTIONS, QUERY_VALUE, Leaves, Method, scalar
 from ..patterns import pattern_value
-from ..sites import LinearWeights, Site
+from ..sites import ConvWeights, Site
+from . import patches
 
 
 @dataclass(frozen=True)
 class Lycoris(Method):
-    """A change of `linear` sites, W + s D, by small factors of D; queries and values unless `targets` says otherwise."""
+    """A change of kernels, W + s D, by small factors of D: of queries, values and blocks' convolutions unless `targets` says
+    otherwise."""
 
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
+    roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     mergeable: ClassVar[bool] = True
 
     r: Size = 8  # rank
@@ -41,10 +44,21 @@ class Lycoris(Method):
 
     @abstractmethod
     def change(self, state: Leaves) -> jax.Array:
-        """D, whole [in, out]."""
+        """D, whole [in, out]; of a convolution as `patches.as_matrix` has it."""
 
-    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        return frozen._replace(kernel=frozen.kernel + state["scale"] * self.change(state))
+    @abstractmethod
+    def update(self, state: Leaves, x: jax.Array) -> jax.Array:
+        """x D, at a linear layer."""
+
+    def apply(self, state: Leaves, x: jax.Array, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        if isinstance(frozen, ConvWeights):
+            change = patches.as_kernel(self.change(state), frozen.kernel.shape)
+            return y + state["scale"] * convolve(x, change, frozen.geometry)
+        return y + state["scale"] * self.update(state, x)
+
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        change = patches.as_kernel(self.change(state), frozen.kernel.shape)
+        return frozen._replace(kernel=frozen.kernel + state["scale"] * change)
 
 
 def uniform(key: jax.Array, *shape: int) -> jax.Array:

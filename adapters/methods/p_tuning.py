@@ -3,7 +3,7 @@
     P = relu(relu(E W1 + b1) W2 + b2) W3 + b3      E [n, e], W1 [e, h], W2 [h, h], W3 [h, e]
 
 P [n, e] is what prompt tuning trains itself (`prompt.py`, which says what a prompt is); here E and the network are trained, so
-that the rows of the prompt are not moved apart from each other. The network is PEFT's, without the LSTM that the paper, and
+that the vectors of the prompt are not moved apart from each other. The network is PEFT's, without the LSTM that the paper, and
 PEFT on request, puts in front of it.
 
 Like PEFT's, a file holds P and nothing of the network, and what is read from one is P alone: it answers as it did when it was
@@ -68,7 +68,7 @@ class PTuning(PromptTuning):
         network = {name: zeros(*shape) for name, shape in self._network(site).items()}
         return trainable | {"embedding": zeros(size, *site.shape)} | network, fixed
 
-    def rows(self, state: Leaves) -> Any:
+    def vectors(self, state: Leaves) -> Any:
         if "embedding" not in state:
             return state["prompt"]
         h = jax.nn.relu(state["embedding"] @ state["w1"] + state["b1"])
@@ -77,7 +77,7 @@ class PTuning(PromptTuning):
 
     def prepare(self, state: Leaves, frozen: Any) -> Leaves:
         network = {"embedding", "w1", "b1", "w2", "b2", "w3", "b3"}
-        return {name: leaf for name, leaf in state.items() if name not in network} | {"prompt": self.rows(state)}
+        return {name: leaf for name, leaf in state.items() if name not in network} | {"prompt": self.vectors(state)}
 
     def held(self, site: Site) -> Leaves:
         return {"prompt": zeros(self.tokens, *site.shape)}

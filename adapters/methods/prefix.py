@@ -18,7 +18,7 @@ import numpy as np
 from ...errors import GraftaxError
 from ...typed import Size
 from ..method import Leaves, Method, zeros
-from ..sites import Entry, KeyValue, Site, in_front, split_heads
+from ..sites import Entry, KeyValue, Site, in_front, split_attention_heads
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Prefix(Method):
 
         heads = y.key.shape[-3]
         key, value = (
-            in_front(split_heads(state[name], heads), real, -2) for name, real in (("key", y.key), ("value", y.value))
+            in_front(split_attention_heads(state[name], heads), real, -2) for name, real in (("key", y.key), ("value", y.value))
         )
         return KeyValue(key, value, in_front(state["mask"], y.mask, -1))
 

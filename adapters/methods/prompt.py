@@ -1,15 +1,16 @@
-"""Prompt tuning: trained rows in front of the text's word embeddings (Lester et al., 2021, arXiv:2104.08691).
+"""Prompt tuning: trained vectors in front of the text's word embeddings (Lester et al., 2021, arXiv:2104.08691).
 
     embeddings [P; E]        P [n, e] trained, E [tokens, e] the text's; e is the width of the word embeddings
 
-As in PEFT positions count from the prompt's first row, the prompt's token type is 0, and what is pooled is position 0: the
-prompt's first row. Logits of tokens are those of the text's own tokens; the encoder drops the prompt's.
+As in PEFT positions count from the prompt's first vector, the prompt's token type is 0, and what is pooled is position 0:
+the prompt's first vector. Logits of tokens are those of the text's own tokens; the encoder drops the prompt's.
 
-In a layout with room for more rows than an adapter has, or for one without a prompt, the rows left over lie between prompt and
-text: masked off, and taking no position. A text with a prompt needs a row of its own, in training batches too (`adds_tokens`).
+In a layout with room for more vectors than an adapter has, or for one without a prompt, the room left over lies between prompt
+and text: masked off, and taking no position. A text with a prompt needs a batch row of its own, in training too
+(`adds_tokens`).
 
-With `post` the rows come behind the norm of the embeddings instead, without position and type, and the text's positions stay as
-they are: so the library `adapters` has it on these encoders. In an adapter's layout the rows are then held at that norm.
+With `post` the vectors come behind the norm of the embeddings instead, without position and type, and the text's positions stay
+as they are: so the library `adapters` has it on these encoders. In an adapter's layout they are then held at that norm.
 
 A fresh prompt changes the output. It starts normal with deviation 0.02, as word embeddings are; PEFT's starts with 1.
 Trainable parameters: n e.
@@ -46,7 +47,7 @@ class PromptTuning(Method):
     virtual: ClassVar[bool] = True
 
     tokens: Size = 16  # n
-    post: bool = False  # the rows come behind the norm of the embeddings
+    post: bool = False  # the vectors come behind the norm of the embeddings
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,17 +58,21 @@ class PromptTuning(Method):
     def virtual_tokens(self) -> int:
         return 0 if self.post else self.tokens
 
-    def select(self, sites: Sequence[Site]) -> list[Site]:
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
         names = ("input", "embedding_norm") if self.post else ("input",)
-        towers = {site.tower for site in sites if site.kind == "input"}  # what is read has room for the rows
-        there = [site for site in sites if site.role in names and not site.stack and site.tower in towers]
-        chosen = super().select(there)
+        towers = {site.tower for site in sites if site.kind == "input"}  # what is read has room for the prompt
+        if not towers:
+            raise GraftaxError(f"{self.name} puts tokens in front of a text, and this backbone reads none.")
+        return [site for site in sites if site.role in names and not site.stack and site.tower in towers]
+
+    def select(self, sites: Sequence[Site]) -> list[Site]:
+        chosen = super().select(sites)
         if not any(self.holds(site) for site in chosen):
             raise GraftaxError(f"{self.name}: post puts rows behind the embeddings' norm, and this backbone has none there.")
         return chosen
 
     def holds(self, site: Site) -> bool:
-        """Whether the rows are held at this site; at the other one only room is made for them."""
+        """Whether the prompt is held at this site; at the other one only room is made for it."""
         return self.post == (site.kind == "norm")
 
     def size(self, site: Site) -> int:
@@ -82,21 +87,21 @@ class PromptTuning(Method):
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"prompt": zeros(size, *site.shape)} if self.holds(site) else {}, {"mask": np.zeros(size, bool)}
 
-    def rows(self, state: Leaves) -> Any:
+    def vectors(self, state: Leaves) -> Any:
         """The prompt [n, e]."""
         return state["prompt"]
 
     def apply(self, state: Leaves, x: Any, y: Any, frozen: Any, key: jax.Array | None) -> Any:
         own, room = state["mask"], state["mask"].shape[-1]
         if not isinstance(y, Entry):  # the room is in front: of all methods' keys that make some, this one's is the last
-            rows = jnp.where(own[:, None], self.rows(state), y[..., :room, :])
-            return jnp.concatenate([rows, y[..., room:, :]], axis=-2)
+            vectors = jnp.where(own[:, None], self.vectors(state), y[..., :room, :])
+            return jnp.concatenate([vectors, y[..., room:, :]], axis=-2)
         count = own.sum(dtype=jnp.int32)
 
-        rows = jnp.zeros((room, y.embeddings.shape[-1]), y.embeddings.dtype) if self.post else self.rows(state)
+        vectors = jnp.zeros((room, y.embeddings.shape[-1]), y.embeddings.dtype) if self.post else self.vectors(state)
         own_positions = y.positions[..., :1] + jnp.arange(room, dtype=jnp.int32)
         return Entry(
-            embeddings=in_front(rows, y.embeddings, -2),
+            embeddings=in_front(vectors, y.embeddings, -2),
             types=in_front(jnp.zeros(room, y.types.dtype), y.types, -1),
             positions=jnp.concatenate([own_positions, self._behind(y, count)], axis=-1),
             mask=in_front(own, y.mask, -1),
@@ -105,7 +110,7 @@ class PromptTuning(Method):
         )
 
     def _behind(self, y: Entry, count: jax.Array) -> jax.Array:
-        """Positions of the text's own tokens behind `count` rows of a prompt."""
+        """Positions of the text's own tokens behind a prompt of `count` vectors."""
         if self.post:
             return y.positions
         if y.counted is None:

@@ -16,6 +16,7 @@ random W, which changes the output.) Every token is changed, or as in the paper 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ import numpy as np
 from ...errors import GraftaxError
 from ...typed import Count, Size
 from ..method import Leaves, Method, zeros
-from ..sites import FAR, Site
+from ..sites import FAR, Site, of_texts
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ class DiReFT(Method):
     def size(self, site: Site) -> int:
         return self.r
 
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        if (self.prefix_positions or self.suffix_positions) and not of_texts(sites):
+            raise GraftaxError(
+                f"{self.name}: prefix_positions and suffix_positions count the tokens of a text, and this backbone reads none."
+            )
+        return super().candidates(sites)
+
     def init(self, key: jax.Array, site: Site) -> Leaves:
         (dim,) = site.shape
         return {**self.blank(site), "w": jax.random.normal(key, (self.r, dim)) / math.sqrt(dim)}
@@ -66,6 +74,8 @@ class DiReFT(Method):
         return (y @ state["w"].T + state["b"]) @ state["r"]
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
+        if "before" not in state:  # of a feature map, where no position is the first
+            return y + self.change(state, y)
         here = (state["before"] < state["prefix"]) | (state["behind"] < state["suffix"])
         return y + jnp.where(here[..., None], self.change(state, y), 0.0)
 

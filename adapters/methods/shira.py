@@ -63,6 +63,6 @@ class SHiRA(Method):
         return ("place",)
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        rows, out = frozen.kernel.shape
-        change = spread(jnp.asarray(state["entries"]), state["place"], (out, rows))
+        inputs, out = frozen.kernel.shape
+        change = spread(jnp.asarray(state["entries"]), state["place"], (out, inputs))
         return frozen._replace(kernel=frozen.kernel + change.T)

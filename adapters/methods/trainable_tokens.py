@@ -1,12 +1,12 @@
-"""Trainable tokens: the words' rows of a few tokens are trained, and nothing else, for tokens that the backbone hardly knows.
+"""Trainable tokens: the rows of the words' table for a few tokens are trained, for tokens that the backbone hardly knows.
 
     W' = W with the rows at the given ids replaced           [n, d], trained from what they are
 
 So a token that was kept in reserve (BERT's `[unused1]`, Llama's `<|reserved_special_token_0|>`), or one added to a tokenizer
-whose embedding has rows to spare, gets a meaning of its own. y = W'[ids]; where the table projects to the vocabulary too,
+whose table has rows to spare, gets a meaning of its own. y = W'[ids]; where the table projects to the vocabulary too,
 logits = h W'^T, so the tokens are also said. A projection with weights of its own is a second target, "lm_head".
 
-The method is PEFT's (`TrainableTokensConfig`), and files hold the rows themselves, as there. Trainable parameters: n d.
+The method is PEFT's (`TrainableTokensConfig`), and files hold those rows themselves, as there. Trainable parameters: n d.
 The ids are data, plus 1, and zeros as filling: adapters with other ids, or more of them, share a program.
 """
 
@@ -47,11 +47,13 @@ class TrainableTokens(Method):
         if len(set(self.ids)) < len(self.ids):
             raise GraftaxError(f"trainable_tokens: an id is named twice in {list(self.ids)}.")
 
+    def candidates(self, sites: Sequence[Site]) -> list[Site]:
+        return [site for site in sites if site.kind == "embedding" or (site.name == LM_HEAD and not site.tied)]
+
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.ids:
             raise GraftaxError("trainable_tokens: no tokens. Give their ids, as in ids=[5, 6].")
-        there = [site for site in sites if site.kind == "embedding" or (site.name == LM_HEAD and not site.tied)]
-        chosen = super().select(there)
+        chosen = super().select(sites)
         for site in chosen:
             count, _ = _shape(site)
             if max(self.ids) >= count:

@@ -22,7 +22,7 @@ import torch
 import transformers
 
 Job = dict[str, Any]
-_TEST_ROWS = 64  # rows of a batch in prediction
+_TEST_ROWS = 64  # batch rows in prediction
 
 
 def run(library: str, load: Callable[[Job, Path], Any]) -> None:

@@ -20,8 +20,8 @@ def adapter(backbone: Any, seed: int, head: bool = True, method: str = "lora") -
     names = tuple(f"label{i}" for i in range(LABELS if head else 0))
     fresh = graftax.Adapter.create(methods, backbone.sites, seed, labels=names, fingerprint=backbone.fingerprint)
     random = np.random.default_rng(seed)
-    for at in fresh.states.values():
-        for trainable, _ in at.values():
+    for states in fresh.states.values():
+        for trainable, _ in states.values():
             for leaf in trainable:
                 trainable[leaf] = random.normal(0.0, 0.02, trainable[leaf].shape).astype(np.float32)
     return fresh

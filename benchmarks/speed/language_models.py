@@ -191,11 +191,11 @@ def noisy(adapter: Any) -> Any:
 
     random = np.random.default_rng(0)
     states = {
-        key: {
+        method: {
             site: ({n: 0.02 * random.standard_normal(leaf.shape, np.float32) for n, leaf in own.items()}, fixed)
-            for site, (own, fixed) in at.items()
+            for site, (own, fixed) in leaves.items()
         }
-        for key, at in adapter.states.items()
+        for method, leaves in adapter.states.items()
     }
     return dataclasses.replace(adapter, states=states)
 

@@ -16,11 +16,11 @@ def main(folder: Path) -> None:
     analysis = analyse(folder)
     whole = main_table(analysis)
     kept = [i for i, column in enumerate(whole.columns) if column not in LEFT_OUT]
-    rows = tuple(tuple(row[i] for i in kept) for row in whole.rows)
+    lines = tuple(tuple(line[i] for i in kept) for line in whole.lines)
     columns = tuple(whole.columns[i].removesuffix(", accuracy") for i in kept)
-    facts = dict(provenance(analysis).rows)
+    facts = dict(provenance(analysis).lines)
     print(f"({facts['commit']}, {facts['dates']}, {facts['device']})", *answer(analysis)[:1], *caveats(analysis), sep="\n\n")
-    print(f"\n{Table('Methods and tasks', columns, rows, whole.note).markdown()}")
+    print(f"\n{Table('Methods and tasks', columns, lines, whole.note).markdown()}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         raise GraftaxError(f"{path}: [adapters.NAME] must be tables.")
 
     def plain(table: dict[str, Any]) -> dict[str, Any]:
-        return {key.replace("-", "_"): value for key, value in table.items()}
+        return {name.replace("-", "_"): value for name, value in table.items()}
 
     return plain(content), {name: plain(table) for name, table in each.items()}
 
@@ -42,14 +42,14 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is not None:
         general, _ = read_config(path)
         known = [p.name for p in context.command.params if p.name not in ("config", "help", "more_data")]
-        unknown = [key for key in general if key not in known]
+        unknown = [name for name in general if name not in known]
         if unknown:
             raise GraftaxError(f"{path}: no such setting: {', '.join(unknown)}; there are {', '.join(map(str, known))}.")
         switches = {p.name for p in context.command.params if getattr(p, "is_flag", False)}
-        for key, value in general.items():
-            if isinstance(value, bool) != (key in switches):
-                takes = "true or false" if key in switches else "a value, and is no switch"
-                raise GraftaxError(f"{path}: {key} takes {takes}, got {shown(value)}.")
+        for name, value in general.items():
+            if isinstance(value, bool) != (name in switches):
+                takes = "true or false" if name in switches else "a value, and is no switch"
+                raise GraftaxError(f"{path}: {name} takes {takes}, got {shown(value)}.")
         context.default_map = general
     return path
 
@@ -122,28 +122,28 @@ class Named(NamedTuple):
     """An adapter as the command line names it."""
 
     name: str
-    place: str  # directory, name on a hub or Hub id
+    location: str  # directory, name on a hub or Hub id
 
 
 def parse_adapter(text: str) -> Named:
     """[NAME=]DIR, or a name on a hub in place of DIR; without a name it is called by the last part of where it is."""
     from ..adapters.located import called
 
-    name, equals, place = text.partition("=")
+    name, equals, location = text.partition("=")
     if not equals or "/" in name or Path(text).is_dir():  # a path may hold a =
-        name, place = called(text), text
-    if not name or not place:
+        name, location = called(text), text
+    if not name or not location:
         raise GraftaxError(f"--adapter {text!r}: expected NAME=DIR or DIR.")
-    return Named(name, place)
+    return Named(name, location)
 
 
 def version_to_record(named: Named | None) -> Version:
     """The version on the hub whose measurement is to be kept there."""
     from ..hub.hub import Hub
 
-    if named is None or Path(named.place).exists():
+    if named is None or Path(named.location).exists():
         raise GraftaxError("--record keeps the metrics of an adapter on a hub; name it as it is called there.")
-    return Hub().resolve(named.place)
+    return Hub().resolve(named.location)
 
 
 def parse_adapters(texts: Iterable[str]) -> list[Named]:
@@ -171,7 +171,7 @@ def rows_to_read(file: Path, named: list[Named], processor: Processor) -> tuple[
 
 
 def _named_by(rows: Sequence[Mapping[str, Any]], loaded: Sequence[str], source: str) -> list[Any]:
-    """What each row has under "adapter"; without the key the one adapter that is loaded, or none where none is."""
+    """What each row has under "adapter"; without that the one adapter that is loaded, or none where none is."""
     silent = next((i for i, row in enumerate(rows) if "adapter" not in row), None)
     if silent is not None and len(loaded) > 1:
         known = ", ".join(loaded)

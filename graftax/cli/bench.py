@@ -94,12 +94,12 @@ def _of_rows(suite: Suite, data: list[Path], test: Path | None, columns: NamedCo
     """The suite with the user's files for its tasks."""
     from ..benchmarks.suite import TaskSpec
 
-    rows: dict[str, Any] = {"text": columns.text, "pair": columns.pair, "label": columns.label}
+    columns_and_test: dict[str, Any] = {"text": columns.text, "pair": columns.pair, "label": columns.label}
     if test is not None:
         if len(data) > 1:
             raise GraftaxError("--test is for one data file; with several a quarter of each is held out.")
-        rows["test"] = str(test.resolve())
-    tasks = {file.stem: TaskSpec(train=str(file.resolve()), **rows) for file in data}
+        columns_and_test["test"] = str(test.resolve())
+    tasks = {file.stem: TaskSpec(train=str(file.resolve()), **columns_and_test) for file in data}
     if len(tasks) < len(data):
         raise GraftaxError(f"two data files have the same name: {', '.join(file.stem for file in data)}.")
     usual: dict[str, Any] = {"sizes": ("all",), "general": None, "batch_size": 16, "max_length": 128}
@@ -135,13 +135,13 @@ def compare(
     print(compared(a, b))
 
 
-def _shard(text: str | None, kind: Any) -> Any:
+def _shard(text: str | None, shard: Any) -> Any:
     if text is None:
-        return kind()
+        return shard()
     found = re.fullmatch(r"(\d+)/(\d+)", text)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise GraftaxError(f"--shard {text}: expected I/N, as in 1/4.")
-    return kind(int(found[1]) - 1, int(found[2]))
+    return shard(int(found[1]) - 1, int(found[2]))
 
 
 def _load(name: str) -> Any:

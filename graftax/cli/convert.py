@@ -40,7 +40,7 @@ def merge(
 
     drift = export_merged(
         load_backbone(backbone, **asdict(loading)),
-        parse_adapter(adapter).place,
+        parse_adapter(adapter).location,
         out,
         labels=split_names(labels),
         overwrite=overwrite,
@@ -77,7 +77,7 @@ def combine(
     if not 0 <= head <= len(adapter):
         raise GraftaxError(f"--head {head}: there are {len(adapter)} adapters.")
     loaded = load_backbone(backbone, **asdict(loading))
-    adapters = [load_adapter(parse_adapter(text).place, loaded, any_backbone=any_backbone) for text in adapter]
+    adapters = [load_adapter(parse_adapter(text).location, loaded, any_backbone=any_backbone) for text in adapter]
     weights = weight or [1.0 / len(adapters)] * len(adapters)
     settings: dict[str, Any] = {"rank": rank, "energy": energy, "density": density, "seed": seed}
     made = combined(adapters, weights, how, head=head - 1 if head else None, **settings)
@@ -103,7 +103,7 @@ def export(
 
     loaded = load_backbone(backbone, **asdict(loading))
     named = parse_adapter(adapter)
-    read = load_adapter(named.place, loaded, any_backbone=any_backbone)
+    read = load_adapter(named.location, loaded, any_backbone=any_backbone)
     if format is FormatName.adapters:
         export_adapter(read, out, loaded, name=name or named.name, overwrite=overwrite)
     else:

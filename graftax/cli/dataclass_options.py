@@ -3,7 +3,7 @@
     @options_from_fields
     def generate(prompt: str, *, sampling: Annotated[Sampling, OptionPerField(panel="What is generated")]) -> None: ...
 
-is a command with the options --max-new-tokens, --temperature and so on in the place of `sampling`, and is called with one
+is a command with the options --max-new-tokens, --temperature and so on instead of `sampling`, and is called with one
 `Sampling`, made of what was given. What a field takes and its default are as the dataclass says, the help is its `Doc`.
 """
 
@@ -42,12 +42,12 @@ class OptionPerField:
         in_order = sorted(fields, key=lambda one: self.last.index(one.name) if one.name in self.last else -1)
         return {name: one for one in in_order if (name := self.called(one.name)) not in others}
 
-    def option(self, name: str, one: dataclasses.Field[Any], kind: Any) -> Parameter:
-        """A field as a parameter of a command; `kind`: its annotation."""
-        words = next(mark.documentation for mark in kind.__metadata__ if isinstance(mark, Doc))
+    def option(self, name: str, one: dataclasses.Field[Any], annotation: Any) -> Parameter:
+        """A field, and its annotation, as a parameter of a command."""
+        words = next(mark.documentation for mark in annotation.__metadata__ if isinstance(mark, Doc))
         default = None if one.default == () else one.default
         option = typer.Option(default, help=words, rich_help_panel=self.panel, metavar=self.metavars.get(one.name))
-        return Parameter(name, Parameter.KEYWORD_ONLY, default=option, annotation=_as_typer_reads(kind))
+        return Parameter(name, Parameter.KEYWORD_ONLY, default=option, annotation=_as_typer_reads(annotation))
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def options_from_fields(command: Command) -> Command:
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
             continue
         cls = parameter.annotation.__origin__
-        fields, kinds = mark.fields(cls, signature.parameters), typing.get_type_hints(cls, include_extras=True)
-        parameters += [mark.option(name, one, kinds[one.name]) for name, one in fields.items()]
+        fields, annotations = mark.fields(cls, signature.parameters), typing.get_type_hints(cls, include_extras=True)
+        parameters += [mark.option(name, one, annotations[one.name]) for name, one in fields.items()]
         bundles[parameter.name] = _Bundle(cls, {name: one.name for name, one in fields.items()})
 
     @functools.wraps(command)
@@ -92,13 +92,13 @@ def _mark_of(annotation: Any) -> OptionPerField | None:
     return next((mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, OptionPerField)), None)
 
 
-def _as_typer_reads(kind: Any) -> Any:
+def _as_typer_reads(annotation: Any) -> Any:
     """An annotation without bounds and words, which are the dataclass's matter; several values are a list."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _as_typer_reads(inner[0])
     if origin is tuple:
         return types.GenericAlias(list, _as_typer_reads(inner[0])) | None
     if origin in (typing.Union, types.UnionType):
         return functools.reduce(operator.or_, map(_as_typer_reads, inner))
-    return kind
+    return annotation

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
-from .output import print_json, print_table
+from .output import print_json, print_page, print_table
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -61,15 +61,15 @@ def push(
 
     graftax hub push bank/intent adapters/bank --tag prod
     """
-    from ..hub.hub import Hub, adapters_in
+    from ..hub.hub import Hub, is_run
 
-    there, tags = Hub(hub), tuple(tag or ())
-    if not (directory / "adapter_config.json").exists() and adapters_in(directory):
-        if version is not None or keep_for is not None:
+    there, tags, kept = Hub(hub), tuple(tag or ()), _time(keep_for)
+    if is_run(directory):
+        if version is not None or kept is not None:
             raise GraftaxError(f"{directory} holds several adapters; --version and --keep-for are for one.")
         pushed = there.push_run(name, directory, tags=tags, sign=sign)
     else:
-        pushed = [there.push(name, directory, version=version, tags=tags, keep_for=_time(keep_for), sign=sign)]
+        pushed = [there.push(name, directory, version=version, tags=tags, keep_for=kept, sign=sign)]
     for one in pushed:
         if as_json:
             print_json(_told(one))
@@ -188,6 +188,20 @@ def search(
 
 
 @app.command()
+def show(name: Reference, hub: HubOption = None, as_json: JsonOption = False) -> None:
+    """Show what a version is, what it fits, how it did and where it comes from."""
+    from ..hub.hub import Hub
+    from ..hub.page import provenance
+
+    there = Hub(hub)
+    if as_json:
+        version = there.resolve(name)
+        print_json(_told(version) | {"provenance": provenance(there.store, version)})
+    else:
+        print_page(there.show(name))
+
+
+@app.command()
 def tag(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as bank/intent.")],
     tag: Annotated[str, typer.Argument(metavar="TAG", help="Such as prod.")],
@@ -243,6 +257,27 @@ def verify(
     print("everything is as its digests say")
 
 
+@app.command(name="leaderboard")
+def show_leaderboard(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="classify, tag, lm, ...")],
+    metric: Annotated[Optional[str], typer.Option(help="Default: the task's main one.")] = None,
+    data: Annotated[
+        Optional[str], typer.Option(metavar="ROWS", help="Name or sha256. Default: what most versions were measured on.")
+    ] = None,
+    hub: HubOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank what was measured on the same rows (`graftax eval --record`), with 95% intervals."""
+    from ..hub.hub import Hub
+    from ..hub.leaderboard import leaderboard_page, leaderboard_record
+
+    board = Hub(hub).leaderboard(task, metric=metric, data=data)
+    if as_json:
+        print_json(leaderboard_record(board))
+    else:
+        print(leaderboard_page(board))
+
+
 @app.command()
 def rm(
     name: Reference,
@@ -276,7 +311,7 @@ def _print_versions(versions: Sequence[Version], as_json: bool, limit: int = 0) 
         lines = [
             (str(one), one.task or "", "+".join(one.methods), one.backbone or "", _best(one), one.pushed) for one in versions
         ]
-        print_table(("version", "task", "method", "backbone", "", "pushed"), lines)
+        print_table(("version", "task", "method", "backbone", "trained to", "pushed"), lines)
     if not versions:
         print("graftax: none", file=sys.stderr)
     elif len(versions) == limit:
@@ -291,13 +326,18 @@ def _line(version: Version) -> tuple[str, ...]:
 
 def _told(version: Version) -> dict[str, Any]:
     """A version as JSON."""
-    return {"version": str(version), **asdict(version), "number": version.version, "digest": f"sha256:{version.digest}"}
+    return {"reference": str(version), **asdict(version), "digest": f"sha256:{version.digest}"}
 
 
 def _best(version: Version) -> str:
-    """The metric of its training that people look at first."""
-    names = [name for name in version.metrics if not name.endswith("loss")] or [*version.metrics]
-    return f"{names[0]} {version.metrics[names[0]]:.3f}" if names else ""
+    """The main metric of its task, as its training ended."""
+    from ..tasks.task_registry import task_named
+
+    try:
+        main = f"val_{task_named(version.task).main_metric}" if version.task else ""
+    except GraftaxError:  # of a package that is not installed here
+        main = ""
+    return f"{main} {version.metrics[main]:.3f}" if main in version.metrics else ""
 
 
 def _fingerprint(text: str) -> str:

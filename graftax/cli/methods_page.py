@@ -27,9 +27,12 @@ Which one is best depends on your data. `graftax bench --data mine.csv --out min
 Any of them can train in one run with others, and several may form one adapter (`--method lora+prefix`). Every adapter is saved,
 loaded and swapped in the same way, and rows of one call may have adapters of different methods. What the columns say:
 
+- *Acts on*: the kinds of places; a backbone that has none of them refuses the method. On convolutions in groups `adalora`,
+  `hira`, `boft` and `hra` do not act.
 - *At a site*: how many numbers are trained wherever the method acts, where in and out are the widths there (d where they are
-  one), and r is the rank or the like. For LoRA and its kin at a convolution, in is all that its kernel lies over, kh kw in, and
-  out is by group. For instance, LoRA of rank 8 on a layer from 384 to 384 trains 8 (384 + 384) = 6,144 numbers.
+  one), and r is the rank or the like. At a convolution, in is all that its kernel lies over, kh kw in, of one group; for LoRA
+  and its kin it is that of all groups, and out is by group. For instance, LoRA of rank 8 on a layer from 384 to 384 trains
+  8 (384 + 384) = 6,144 numbers.
 - *Fresh*: how near an adapter is to the backbone before its first step: the same to the bit, within a tolerance, or elsewhere.
 - *Merge*: whether it can be folded into the weights, so that it costs nothing when it answers (LoRA and its kin cannot where a
   convolution has groups). What changes kernels alone can also be combined with others (`graftax combine`).
@@ -62,7 +65,7 @@ def markdown() -> str:
         marks = ["yes" if flag else "" for flag in (cls.mergeable, cls.padded)]
         title = f"`{name}`" if name != "head" else "`probe`"
         peft, adapterhub = dialect_class(cls).peft_type or "", there.get(cls, "")
-        cells = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, peft, adapterhub]
-        cells.append(f"{cls.tolerance:.0e}")
-        lines.append("| " + " | ".join(cells) + " |")
+        columns = [title, cls.summary, ", ".join(cls.acts_on), cls.count, fresh, *marks, peft, adapterhub]
+        columns.append(f"{cls.tolerance:.0e}")
+        lines.append("| " + " | ".join(columns) + " |")
     return _HEADER + "\n".join(lines) + "\n" + _FOOTER

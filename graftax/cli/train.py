@@ -134,7 +134,9 @@ def train(
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     hub = _hub_for(push, list(named)) if push is not None else None
     loaded = load_backbone(backbone, **asdict(loading))
-    fused = Fuse(trained=tuple(load_adapter(parse_adapter(text).place, loaded) for text in words.fuse)) if words.fuse else None
+    fused = (
+        Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse)) if words.fuse else None
+    )
     results = train_many(
         loaded,
         named,
@@ -148,7 +150,7 @@ def train(
         **asdict(running),
     )
     for result in results.values():
-        numbers = "  ".join(f"{key} {value:.4f}" for key, value in result.metrics.items())
+        numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
         if hub is not None:
             print(f"{hub.push(f'{push}/{result.name}', result.directory)} on {hub.store.url}")

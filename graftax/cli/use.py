@@ -105,7 +105,7 @@ def _measured_as_it_writes(
 
     generator = Generator(backbone, chat_template=template)
     if named is not None:
-        generator.load(named.name, named.place, any_backbone=any_backbone)
+        generator.load(named.name, named.location, any_backbone=any_backbone)
     return measure_generation(generator, named.name if named else None, data, **how)
 
 
@@ -127,7 +127,7 @@ def _measured(
 
     if named is None:
         return measure(Predictor(backbone), None, data, columns=columns)
-    adapter = load_adapter(named.place, backbone, any_backbone=any_backbone)
+    adapter = load_adapter(named.location, backbone, any_backbone=any_backbone)
     if not task_named(adapter.task).output.headed:
         names_for(adapter, names, named.name)
         return measure_language(backbone, adapter, data, columns=columns, chat_template=template)
@@ -165,8 +165,8 @@ def predict(
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own.")
     if labels is not None and not named:
         raise GraftaxError("--labels names the classes of an adapter's head, and no adapter is given.")
-    for name, place in named:
-        predictor.load(name, place, labels=split_names(labels), any_backbone=any_backbone)
+    for name, location in named:
+        predictor.load(name, location, labels=split_names(labels), any_backbone=any_backbone)
         if not predictor.labels(name):
             task = predictor.task(name).name
             raise GraftaxError(f"{name} is of task {task} and has no head that could answer; generate and eval can use it.")
@@ -200,8 +200,8 @@ def embed(
     named = parse_adapters(adapter or [])
     predictor = Predictor(load_backbone(backbone, **asdict(loading)), max_length=max_length)
     rows, wanted = rows_to_read(input, named, predictor.processor)
-    for name, place in named:
-        predictor.load(name, place, any_backbone=any_backbone)
+    for name, location in named:
+        predictor.load(name, location, any_backbone=any_backbone)
     for what, vector in zip(wanted, predictor.embed(rows, wanted), strict=True):
         print_json(
             {"adapter": None if what is None else str(what), "vector": [float(str(value)) for value in vector]}
@@ -243,8 +243,8 @@ def generate(
     rows = rows_to_continue(prompt or [], [one.name for one in named], input)
     template = chat_template_of(chat_template)
     generator = Generator(load_backbone(backbone, **asdict(loading)), chat_template=template)
-    for name, place in named:
-        generator.load(name, place, any_backbone=any_backbone)
+    for name, location in named:
+        generator.load(name, location, any_backbone=any_backbone)
     printer = Printer(rows, stream, as_json)
     for row, text, end in generator.stream([prompt for prompt, _ in rows], [what for _, what in rows], sampling):
         printer.hear(row, text, end)

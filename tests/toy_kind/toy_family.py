@@ -11,7 +11,7 @@ from graftax.adapters.graft import Grafts
 from graftax.adapters.methods.head import POOLED
 from graftax.models.backbone_config import Config
 from graftax.models.config_keys import size
-from graftax.models.family import Family, HeadLayout
+from graftax.models.family import Family, TaskHead
 from graftax.models.inputs import Outputs
 from graftax.models.layers import Arrays, Linear
 from graftax.models.network import Network
@@ -49,7 +49,7 @@ FAMILY = Family(
     summary="two layers over a row of numbers",
     keys={"inputs": size(3, "inputs"), "hidden_size": size(16, "hidden_size")},
     parts=parts,
-    head=HeadLayout(features="pooled", hidden="none", modules=("output",), sites=(POOLED,)),
+    head=TaskHead(features="pooled", hidden="none", modules=("output",), sites=(POOLED,)),
     config=TableConfig,
     module=TableNetwork,
     task="toy-amount",

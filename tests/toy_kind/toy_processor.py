@@ -47,6 +47,6 @@ class Tables(Processor):
 
     def lay(self, items: Sequence[Numbers], places: Sequence[tuple[int, int]], shape: Shape) -> TableInputs:
         numbers = np.zeros((shape.rows, len(self.fields)), np.float32)
-        for item, (row, _) in zip(items, places, strict=True):
-            numbers[row] = item.numbers
+        for item, (batch_row, _) in zip(items, places, strict=True):
+            numbers[batch_row] = item.numbers
         return TableInputs(numbers)

@@ -17,12 +17,12 @@ from ...method import Leaves
 from ...methods.bottleneck import Bottleneck
 from ...methods.compacter import Compacter
 from ...sites import Site
-from .dialect import THEIR_ACTIVATIONS, AtSites, Context, Dialect, Tensors, our_activation
+from .dialect import THEIR_ACTIVATIONS, Context, Dialect, ModuleDialect, Tensors, our_activation
 
 _SIDES = {"mh_adapter": "attention", "output_adapter": "ffn"}
 
 
-class BottleneckDialect(AtSites):
+class BottleneckDialect(ModuleDialect):
     there = "bottleneck"
     part = "adapters"
 

@@ -81,8 +81,8 @@ class Dialect(ABC):
         return tensors
 
 
-class AtSites(Dialect):
-    """Dialect for a method whose tensors are each site's own, under the site's module."""
+class ModuleDialect(Dialect):
+    """The dialect of a method each of whose tensors belongs to one site, and has its key under that site's module."""
 
     part: ClassVar[str]  # what stands between the module and the adapter's name
 

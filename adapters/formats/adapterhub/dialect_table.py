@@ -35,7 +35,7 @@ from ...methods.prompt import PromptTuning
 from ...sites import Site
 from ..peft.shared_keys import refuse_leftovers
 from .bottlenecks import BottleneckDialect, CompacterDialect, read_bottleneck
-from .dialect import AtSites, Context, Dialect, Tensors
+from .dialect import Context, Dialect, ModuleDialect, Tensors
 from .loras import IA3Dialect, LoRADialect, read_lora
 from .prompts import PrefixDialect, PromptDialect, read_prefix, read_prompt
 
@@ -61,7 +61,7 @@ class GatedDialect(Dialect):
 
     def key(self, site: Site) -> str:
         """Of a gate's module."""
-        if isinstance(self.inner, AtSites):
+        if isinstance(self.inner, ModuleDialect):
             return f"{self.inner.stem(site)}.gate"
         return f"{site.path}.prefix_tuning.prefix_gates.{self.context.name}"
 

@@ -12,13 +12,13 @@ from ...method import Leaves
 from ...methods.ia3 import IA3
 from ...methods.lora import LoRA
 from ...sites import Site
-from .dialect import AtSites, Context, Dialect, Tensors
+from .dialect import Context, Dialect, ModuleDialect, Tensors
 
 _MATRICES = {"q": "query", "k": "key", "v": "value"}
 _FEED_FORWARD = {"intermediate_lora": "ffn_in", "output_lora": "ffn_out"}
 
 
-class LoRADialect(AtSites):
+class LoRADialect(ModuleDialect):
     there = "lora"
     part = "loras"
 

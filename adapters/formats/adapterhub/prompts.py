@@ -52,9 +52,9 @@ class PrefixDialect(Dialect):
         tensors = {key: tensor for key, tensor in tensors.items() if not copied(key)}
         network = [f"{self.stem}{key}" for key in ("wte.weight", *(f"control_trans.{i}.{n}" for i in (0, 2) for n in _LINEAR))]
         if self.activation is not None and all(key in tensors for key in network):
-            rows, w1, b1, w2, b2 = (tensors.pop(key) for key in network)
-            (tokens, width), (middle, out) = (self.method.tokens, rows.shape[-1]), (len(w1), len(w2))
-            if [a.shape for a in (rows, w1, b1, w2, b2)] != [
+            vectors, w1, b1, w2, b2 = (tensors.pop(key) for key in network)
+            (tokens, width), (middle, out) = (self.method.tokens, vectors.shape[-1]), (len(w1), len(w2))
+            if [a.shape for a in (vectors, w1, b1, w2, b2)] != [
                 (tokens, width),
                 (middle, width),
                 (middle,),
@@ -62,7 +62,7 @@ class PrefixDialect(Dialect):
                 (out,),
             ]:
                 raise self.context.refuse("the matrices of the network that makes the prefix do not fit each other")
-            wide = ACTIVATIONS[self.activation](rows @ w1.T + b1)
+            wide = ACTIVATIONS[self.activation](vectors @ w1.T + b1)
             tensors[f"{self.stem}control_trans"] = (np.asarray(wide) @ w2.T + b2).reshape(-1)
         return tensors
 

@@ -73,7 +73,7 @@ class PromptDialect(Dialect):
     method: PromptTuning
 
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
-        (prompt,) = (self.method.rows(leaves) for site, leaves in states.items() if self.method.holds(site))
+        (prompt,) = (self.method.vectors(leaves) for site, leaves in states.items() if self.method.holds(site))
         return {_KEY: np.asarray(prompt)}
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:

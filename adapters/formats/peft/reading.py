@@ -76,7 +76,8 @@ def _read(
 ) -> tuple[tuple[Method, ...], dict[str, np.ndarray]]:
     dialect = dialect_for(config)
     head = _head(config, tensors, backbone)
-    sites = [s for s in backbone.sites_for(*head) if s.kind in dialect.of.acts_on]
+    every = backbone.sites_for(*head)
+    sites = [site for site in every if site.kind in dialect.of.acts_on]
     try:
         if peft_bare.is_bare(tensors, backbone):
             config, tensors = peft_bare.in_task_model(config, tensors, backbone)
@@ -87,7 +88,7 @@ def _read(
     except (TypeError, ValueError, AttributeError) as error:  # values of a type that PEFT never writes
         raise GraftaxError(f"{CONFIG} is not a sound config: {error}.") from error
     refuse_leftovers(config, CONFIG)
-    body.select(sites)  # an error where there is no such site
+    body.select(every)  # an error where there is no such site
     beside, tensors = peft_beside.read(options, tensors, backbone, head[0] if head else None, body)
     return (body, *beside, *head), tensors
 

@@ -76,7 +76,8 @@ class BOFTDialect(Dialect):
     method: BOFT
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"boft_R": np.asarray(leaves["q"]), "boft_s": np.asarray(leaves["s"])[:, None]}
+        s = np.asarray(leaves["s"])
+        return {"boft_R": np.asarray(leaves["q"]), "boft_s": s[None] if site.kind == "conv" else s[:, None]}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         return {"q": tensors["boft_R"], "s": tensors["boft_s"].reshape(-1)}

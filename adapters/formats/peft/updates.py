@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ....errors import GraftaxError
-from ...method import Leaves, Method
+from ...method import Leaves, Method, Targets
 from ...methods.fourierft import FourierFT
 from ...methods.hira import HiRA
 from ...methods.loha import LoHa
@@ -17,6 +17,7 @@ from ...methods.lycoris import Lycoris
 from ...methods.miss import MiSS
 from ...methods.shira import SHiRA
 from ...methods.sparse import counted_from_one
+from ...patterns import matches
 from ...sites import Site
 from .dialect import Dialect
 from .shared_keys import read_targets, targets_of
@@ -42,14 +43,25 @@ class LycorisDialect(Dialect):
         """Those of the method, popped from a config."""
         for only_training in ("init_weights", "rank_dropout", "module_dropout"):
             config.pop(only_training, None)
-        config.pop("use_effective_conv2d", None)  # of convolutions
+        targets = read_targets(config, sites)
+        if config.pop("use_effective_conv2d", False):
+            _refuse_cores(targets, sites)
         return {
             "r": config.pop("r", 8),
             "alpha": config.pop("alpha", 8),
             "rank_pattern": config.pop("rank_pattern", None) or {},
             "alpha_pattern": config.pop("alpha_pattern", None) or {},
-            "targets": read_targets(config, sites),
+            "targets": targets,
         }
+
+
+def _refuse_cores(targets: Targets, sites: Sequence[Site]) -> None:
+    """An error where `use_effective_conv2d` says anything: at convolutions of more than one cell."""
+    for site in sites:
+        if site.kind == "conv" and site.shape[:2] != (1, 1) and targets is not None and matches(targets, site.path):
+            raise GraftaxError(
+                f"use_effective_conv2d=True, a core tensor between the factors, is not supported; {site.path} would have one."
+            )
 
 
 class LoHaDialect(LycorisDialect):
@@ -69,12 +81,23 @@ class LoHaDialect(LycorisDialect):
 
 
 class LoKrDialect(LycorisDialect):
-    """The names of the tensors are those of the default."""
+    """The names of the tensors are those of the default; a whole C2 has the axes of its part of a convolution's kernel."""
 
     of = LoKr
     peft_type = "LOKR"
 
     method: LoKr
+    whole: ClassVar[str] = "lokr_w2"
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        found = super().tensors(site, leaves)
+        if site.kind == "conv" and self.whole in found:
+            found[self.whole] = found[self.whole].reshape(len(found[self.whole]), -1, *site.shape[:2])
+        return found
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        matrices = {suffix: tensor.reshape(len(tensor), -1) for suffix, tensor in tensors.items()}
+        return super().leaves(site, matrices)
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         cut = {"decompose_both": self.method.decompose_both, "decompose_factor": self.method.decompose_factor}
@@ -126,10 +149,15 @@ class HiRADialect(Dialect):
     method: HiRA
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
-        return {"hira_A": np.asarray(leaves["a"]), "hira_B": np.asarray(leaves["b"]).T}
+        a, b = np.asarray(leaves["a"]), np.asarray(leaves["b"]).T
+        if site.kind == "conv":
+            height, width, inputs, out = site.shape
+            a, b = a.reshape(len(a), inputs, height, width), b.reshape(out, len(a), 1, 1)
+        return {"hira_A": a, "hira_B": b}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        return {"a": tensors["hira_A"], "b": tensors["hira_B"].T}
+        a, b = tensors["hira_A"], tensors["hira_B"]
+        return {"a": a.reshape(len(a), -1), "b": b.reshape(len(b), -1).T}
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return {
@@ -191,10 +219,10 @@ class SHiRADialect(Dialect):
         return {"shira_weight": np.asarray(leaves["entries"]), "shira_indices": indices}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        (row, column), (rows, out) = tensors["shira_indices"], site.shape
-        if row.min() < 0 or row.max() >= out or column.min() < 0 or column.max() >= rows:
-            raise GraftaxError(f"shira: {site.path} is [{out}, {rows}], and shira_indices point outside.")
-        return {"entries": tensors["shira_weight"], "place": counted_from_one(row.astype(np.int64) * rows + column)}
+        (row, column), (inputs, out) = tensors["shira_indices"], site.shape
+        if row.min() < 0 or row.max() >= out or column.min() < 0 or column.max() >= inputs:
+            raise GraftaxError(f"shira: {site.path} is [{out}, {inputs}], and shira_indices point outside.")
+        return {"entries": tensors["shira_weight"], "place": counted_from_one(row.astype(np.int64) * inputs + column)}
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         return {

@@ -1,8 +1,9 @@
-"""Pictures: what a cell of a row may hold as one, and its pixels.
+"""Pictures: what a value in a row may be one, and its pixels.
 
-A cell holds a path, the bytes of a file, what `datasets` keeps of an `Image` (`{"bytes": ..., "path": ...}`), a Pillow image or
-an array of pixels, uint8 `[H, W]` or `[H, W, 1 or 3 or 4]`. Listing the rows only notes which it is (`picture_of`): a thousand
-photographs are gigabytes of pixels, and are decoded when something is made of them, one after another (`Picture.pixels`).
+Such a value is a path, the bytes of a file, what `datasets` keeps of an `Image` (`{"bytes": ..., "path": ...}`), a Pillow
+image or an array of pixels, uint8 `[H, W]` or `[H, W, 1 or 3 or 4]`. Listing the rows only notes which it is (`picture_of`): a
+thousand photographs are gigabytes of pixels, and are decoded when something is made of them, one after another
+(`Picture.pixels`).
 
 Pixels are 8-bit RGB, made as transformers' image processors make them: the picture stands upright (EXIF says how it was held),
 what is transparent lies on white, greys and palettes become colours. Of 16 bits the upper 8 are taken. Whatever is wrong with
@@ -27,7 +28,7 @@ import numpy as np
 from ..errors import GraftaxError
 from ..json_files import read_bytes
 from ..paths import expect_file
-from .values import Unreadable, kind_of
+from .values import Unreadable, described
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,7 +45,7 @@ SUFFIXES = frozenset(
 _FILTERS = threading.Lock()  # those of warnings are the whole process's
 _MOST_BYTES = 1 << 28  # of a file
 MOST_PIXELS = 1 << 26  # of a picture: 200 MB as RGB; a small file can claim to hold far more
-_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of greys of that kind
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of greys with so many
 _CHANNELS = (1, 3, 4)  # of an array's last axis: grey, RGB, RGB with how opaque it is
 
 
@@ -82,7 +83,7 @@ class Picture:
 
 
 def picture_of(value: Any, where: str, folder: Path) -> Picture:
-    """The picture that a cell holds; nothing is opened yet.
+    """The picture that a value stands for; nothing is opened yet.
 
     Args:
         where: the row, for errors.
@@ -105,7 +106,7 @@ def picture_of(value: Any, where: str, folder: Path) -> Picture:
         return Picture(value, where)
     if "PIL.Image" in sys.modules and isinstance(value, sys.modules["PIL.Image"].Image):
         return Picture(value, where)
-    raise Unreadable(f"{kind_of(value)} is no picture: give a path, bytes, a Pillow image or an array of pixels")
+    raise Unreadable(f"{described(value)} is no picture: give a path, bytes, a Pillow image or an array of pixels")
 
 
 def _expect_pixels(array: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Generated tokenizer directories: all kinds of vocabulary, in the files that people have, tokens named in this or that."""
+"""Generated tokenizer directories: vocabularies of every algorithm, in the files that people have, tokens named anywhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import Any
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-#: Words beside letters; "apples" and "Käse" are of several pieces in all kinds.
+#: Words beside letters; "apples" and "Käse" are of several pieces in all of them.
 WORDS = ["apple", "tree", "the", "a", "Iron", "\N{GREEK SMALL LETTER ALPHA}"]
 EXTRA = ["<call>", "<|im_end|>"]
-PLACES = ["tokenizer.json", "added_tokens_decoder", "additional_special_tokens", "special_tokens_map.json", "added_tokens.json"]
+NAMED_IN = [
+    "tokenizer.json",
+    "added_tokens_decoder",
+    "additional_special_tokens",
+    "special_tokens_map.json",
+    "added_tokens.json",
+]
 CLASSES = {
     "wordpiece": ["BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "AStranger", None],
     "bytes": [
@@ -47,19 +53,19 @@ SPECIAL = {
     "pieces-albert": ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"],
     "pieces-xlm": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
 }
-#: Of each kind the tokens before and behind a text, and the one for what is unknown.
+#: Of each algorithm the tokens before and behind a text, and the one for what is unknown.
 AROUND = dict.fromkeys(SPECIAL, ("<s>", "</s>", "<unk>"))
 AROUND |= {"wordpiece": ("[CLS]", "[SEP]", "[UNK]"), "pieces-albert": ("[CLS]", "[SEP]", "<unk>")}
 #: By class, where it is not "bytes".
-KIND_OF = {"BertTokenizer": "wordpiece", "LlamaTokenizer": "spaces", "GemmaTokenizer": "spaces", "T5Tokenizer": "pieces"}
-KIND_OF |= {"AlbertTokenizer": "pieces-albert", "XLMRobertaTokenizer": "pieces-xlm"}
+ALGORITHM_OF = {"BertTokenizer": "wordpiece", "LlamaTokenizer": "spaces", "GemmaTokenizer": "spaces", "T5Tokenizer": "pieces"}
+ALGORITHM_OF |= {"AlbertTokenizer": "pieces-albert", "XLMRobertaTokenizer": "pieces-xlm"}
 
 
 @dataclass(frozen=True)
 class Made:
     """What is in a directory."""
 
-    kind: str
+    algorithm: str
     whole: bool  # there is a tokenizer.json
     vocabulary: bool  # there are the files from before tokenizer.json
     of_class: str | None
@@ -71,41 +77,41 @@ class Made:
 
 @st.composite
 def directories(draw: st.DrawFn) -> Made:
-    kind = draw(st.sampled_from(sorted(CLASSES)))
+    algorithm = draw(st.sampled_from(sorted(CLASSES)))
     flags = {"do_lower_case": st.booleans(), "strip_accents": st.sampled_from([True, False, None])}
     flags |= {"tokenize_chinese_chars": st.booleans()}
     other = {"model_max_length": st.just(512), "add_prefix_space": st.booleans(), "add_eos_token": st.booleans()}
     other |= {"split_special_tokens": st.sampled_from([False, False, True]), "clean_up_tokenization_spaces": st.booleans()}
     other |= {"legacy": st.sampled_from([True, False, None]), "sp_model_kwargs": st.just({}), "extra_ids": st.just(0)}
-    other |= {"keep_accents": st.booleans(), "do_lower_case": st.booleans()} if kind == "pieces-albert" else {}
+    other |= {"keep_accents": st.booleans(), "do_lower_case": st.booleans()} if algorithm == "pieces-albert" else {}
     return Made(
-        kind,
+        algorithm,
         draw(st.sampled_from([True, True, True, False])),
         draw(st.booleans()),
-        draw(st.sampled_from(CLASSES[kind])),
-        draw(st.sampled_from(MODEL_TYPES[kind])),
-        draw(st.sampled_from([*PLACES, None])),
+        draw(st.sampled_from(CLASSES[algorithm])),
+        draw(st.sampled_from(MODEL_TYPES[algorithm])),
+        draw(st.sampled_from([*NAMED_IN, None])),
         draw(st.booleans()),
-        draw(st.fixed_dictionaries({}, optional=flags | other if kind == "wordpiece" else other)),
+        draw(st.fixed_dictionaries({}, optional=flags | other if algorithm == "wordpiece" else other)),
     )
 
 
 def write(made: Made, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
-    special = SPECIAL[made.kind]
-    tokenizer = _tokenizer(made.kind, special, made.appends)
+    special = SPECIAL[made.algorithm]
+    tokenizer = _tokenizer(made.algorithm, special, made.appends)
     if made.added == "tokenizer.json":
         tokenizer.add_special_tokens(EXTRA)
     first = tokenizer.get_vocab_size()
     if made.whole:
         tokenizer.save(str(directory / "tokenizer.json"))
-    if made.vocabulary and made.kind == "wordpiece":
+    if made.vocabulary and made.algorithm == "wordpiece":
         pieces = sorted(tokenizer.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
         (directory / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in pieces), "utf-8")
-    if made.vocabulary and made.kind == "bytes":
+    if made.vocabulary and made.algorithm == "bytes":
         (directory / "vocab.json").write_text(json.dumps(tokenizer.get_vocab(with_added_tokens=False)))
         (directory / "merges.txt").write_text("#version: 0.2\na p\nap p\n")
-    _, end, unknown = AROUND[made.kind]
+    _, end, unknown = AROUND[made.algorithm]
     said = {"tokenizer_class": made.of_class, "eos_token": end, "unk_token": unknown, **made.settings}
     ids = {first + i: token for i, token in enumerate(EXTRA)}
     if made.added == "added_tokens_decoder":
@@ -123,20 +129,20 @@ def write(made: Made, directory: Path) -> Path:
     return directory
 
 
-def _tokenizer(kind: str, special: list[str], appends: bool) -> Tokenizer:
-    if kind == "wordpiece":
+def _tokenizer(algorithm: str, special: list[str], appends: bool) -> Tokenizer:
+    if algorithm == "wordpiece":
         letters = [chr(i) for i in range(ord("a"), ord("z") + 1)] + ["A", "I", "K", "\u4e2d", "\u6587"]
         pieces = dict.fromkeys([*special, *WORDS, "iron", *letters, *(f"##{letter}" for letter in letters)])
         tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer()
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece(prefix="##")
-    elif kind == "bytes":
+    elif algorithm == "bytes":
         pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ap", "app"]
         tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [("a", "p"), ("ap", "p")]))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-    elif kind == "spaces":  # as Llama 2's is published
+    elif algorithm == "spaces":  # as Llama 2's is published
         letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
         pieces = [*special, "<mask>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", *letters, "ap", "app", "\u2581t"]
         pairs, settings = [("a", "p"), ("ap", "p"), ("\u2581", "t")], {"fuse_unk": True, "byte_fallback": True}
@@ -149,12 +155,12 @@ def _tokenizer(kind: str, special: list[str], appends: bool) -> Tokenizer:
     else:
         letters = [chr(i) for i in range(ord("a"), ord("z") + 1)]
         pieces = [(piece, -1.0) for piece in [*special, "\u2581", *(f"\u2581{word}" for word in WORDS)]]
-        unknown = special.index(AROUND[kind][2])
+        unknown = special.index(AROUND[algorithm][2])
         tokenizer = Tokenizer(models.Unigram([*pieces, *((letter, -5.0) for letter in letters)], unk_id=unknown))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
     tokenizer.add_special_tokens(special)
-    start, end, _ = AROUND[kind]
+    start, end, _ = AROUND[algorithm]
     around = {token: tokenizer.token_to_id(token) for token in (start, end)}
     single = f"{start} $A {end}" if appends else f"{start} $A"
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -1,4 +1,4 @@
-"""A module that says how likely each next token is: what decoders and encoder-decoders have in common."""
+"""A language model, which says how likely each next token is: what decoders and encoder-decoders have in common."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .layers import Embedding, Linear, Transposed
 from .network import Network
 
 
-class Speaker(Network):
-    """A network with a projection to the vocabulary."""
+class LanguageModel(Network):
+    """A network with a projection to the vocabulary, frozen as the rest."""
 
     generates: ClassVar[bool] = True
 
@@ -24,8 +24,8 @@ class Speaker(Network):
 
     @property
     @abstractmethod
-    def head(self) -> Any:
-        """All weights between the hidden states and the logits: those of `projection`, and what else there is."""
+    def language_head(self) -> Any:
+        """All frozen weights between hidden states and logits: those of `projection`, and what else there is."""
 
     @property
     @abstractmethod
@@ -38,12 +38,15 @@ class Speaker(Network):
         return _as_linear(self.projection)
 
     @abstractmethod
-    def logits(self, hidden: jax.Array, calls: SiteCalls, head: Any = None) -> jax.Array:
-        """Of the next token, `[..., vocabulary]`, float32, from `hidden [rows, tokens, hidden]`; `head`: for its own."""
+    def logits(self, hidden: jax.Array, calls: SiteCalls, language_head: Any = None) -> jax.Array:
+        """Logits of the next token, `[..., vocabulary]`, float32, from hidden states `[rows, tokens, hidden]`.
+
+        `language_head`: weights in place of its own.
+        """
 
     def likelihood(self, hidden: jax.Array, targets: jax.Array, calls: SiteCalls) -> tuple[jax.Array, jax.Array]:
         """Log-likelihood of each token's successor `targets [rows, tokens]`, and whether it was the likeliest."""
-        graphdef, weights = nnx.split(self.head)
+        graphdef, weights = nnx.split(self.language_head)
 
         def project(weights: Any, hidden: jax.Array) -> jax.Array:
             return self.logits(hidden, calls, nnx.merge(graphdef, weights))
