@@ -146,9 +146,7 @@ def _read(
         raise GraftaxError(str(error).replace(str(directory), str(source))) from error
     if manifest.fingerprint is None:
         what = f"{'+'.join(manifest.methods)} for {manifest.backbone or 'a backbone that it does not name'}"
-        note(
-            f"{source}: {what}; whether it fits one is not known, for it has no fingerprint. Given one, it is loaded for that."
-        )
+        note(f"{source}: {what}, without a fingerprint: whether it fits is not known. Given a backbone, it is loaded first.")
     return manifest, files
 
 
@@ -203,7 +201,8 @@ def hand_over(
     if isinstance(address, Path):
         _write_directory(address, files, overwrite)
         return str(address)
-    existing = card_there(address.hub_id, address.revision) or files[CARD].decode()
+    own = files[CARD].decode(errors="replace") if CARD in files else None
+    existing = card_there(address.hub_id, address.revision) or own
     evaluations, library = store.index().evaluations(version), library_of(_config_in(files, version))
     files[CARD] = write_card(store.manifest(version), evaluations, existing, version.name, library=library).encode()
     return put_repository(address.hub_id, address.revision, files, f"{version}, sha256:{version.digest}")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adapterhub_cases import fused
 from cases import logits, random_adapter
 from conftest import GetBackbone, Graftax, some_inputs
 from hypothesis import given, settings
@@ -73,6 +74,11 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def without_card(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The hub writes one, and renews one that is there."""
+    return {path: content for path, content in files.items() if path != "README.md"}
+
+
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
@@ -109,11 +115,11 @@ def test_what_comes_from_peft_fits_what_it_was_loaded_for(hub: Hub, of_peft: Pat
     """Its directory has no fingerprint: without a backbone that is said, with one it is known from then on."""
     said = notes_of(lambda: hub.import_("bank/unknown", of_peft))
     assert len(said) == 1
-    assert "whether it fits one is not known" in said[0]
+    assert "whether it fits is not known" in said[0]
     version = hub.import_("bank/known", of_peft, backbone=bert)
     assert (version.methods, version.fingerprint, version.model_type) == (("lora",), bert.fingerprint, "bert")
     assert [str(found) for found in hub.search(fits=bert)] == ["bank/known:1"]
-    assert contents(hub.pull("bank/known")) == contents(of_peft)
+    assert without_card(contents(hub.pull("bank/known"))) == contents(of_peft)
 
 
 def test_what_does_not_fit_is_not_kept(hub: Hub, of_peft: Path, of_graftax: Path, backbone_of: GetBackbone) -> None:
@@ -125,10 +131,12 @@ def test_what_does_not_fit_is_not_kept(hub: Hub, of_peft: Path, of_graftax: Path
 
 
 def test_a_directory_comes_out_as_it_went_in(hub: Hub, of_graftax: Path, tmp_path: Path) -> None:
-    hub.import_("bank", of_graftax)
+    version = hub.import_("bank", of_graftax)
+    assert version == hub.push("bank", of_graftax)
     for format in (None, "graftax", "peft"):
         where = hub.export("bank", tmp_path / f"as {format}", format=format)
-        assert contents(Path(where)) == contents(of_graftax)
+        assert contents(Path(where)) == hub.store.files(version)
+    assert without_card(contents(Path(where))) == without_card(contents(of_graftax))
     with pytest.raises(GraftaxError, match="exists already"):
         hub.export("bank", tmp_path / "as None")
     assert hub.export("bank", tmp_path / "as None", overwrite=True)
@@ -145,10 +153,23 @@ def test_formats_are_turned_into_each_other(
     assert json.loads((theirs / "adapter_config.json").read_text())["name"] == "ours"
 
     hub.import_("theirs", of_adapterhub, backbone=bert)
-    assert contents(Path(hub.export("theirs", tmp_path / "own", format="adapters"))) == contents(of_adapterhub)
+    own = Path(hub.export("theirs", tmp_path / "own", format="adapters"))
+    assert without_card(contents(own)) == contents(of_adapterhub)
     back = load_adapter(hub.export("theirs", tmp_path / "back", format="peft", backbone=bert), bert)
     inputs = some_inputs(bert)
     np.testing.assert_allclose(logits(bert, back, inputs), logits(bert, load_adapter(of_graftax, bert), inputs), atol=1e-5)
+
+
+def test_a_fusion_is_several_directories(hub: Hub, bert: Backbone, tmp_path: Path) -> None:
+    """On its way through an artefact, too."""
+    path = export_adapter(fused(bert, "fused"), tmp_path / "fused", bert, name="mine")
+    version = hub.import_("fused", path, backbone=bert)
+    assert (version.methods, version.fingerprint) == (("fusion",), bert.fingerprint)
+    where = hub.export("fused", f"oci:{tmp_path / 'layout.tar'}")
+    assert hub.import_("again", where).digest == version.digest
+    assert without_card(contents(hub.pull("again"))) == contents(path)
+    with pytest.raises(GraftaxError, match="PEFT has no files for fusion"):
+        hub.export("again", tmp_path / "out", format="peft", backbone=bert)
 
 
 def test_what_peft_has_not_is_not_exported_as_its(hub: Hub, bert: Backbone, tmp_path: Path) -> None:
@@ -172,7 +193,7 @@ def test_an_artefact_comes_back_as_the_same_version(
     assert notes_of(lambda: other.import_("intent", where)) == []
     again = other.resolve("intent")
     assert (again.digest, again.fingerprint) == (version.digest, bert.fingerprint)
-    assert contents(other.pull("intent")) == contents(of_peft)
+    assert contents(other.pull("intent")) == contents(hub.pull("bank/intent"))
     assert other.import_("intent", where, backbone=bert).version == 1  # nothing is added by loading it
 
 
@@ -193,7 +214,7 @@ def test_an_artefact_is_what_model_pack_says(hub: Hub, of_graftax: Path, tmp_pat
         "graftax.json": "application/vnd.cncf.model.weight.config.v1.raw",
     }
     for layer in manifest["layers"]:
-        path = of_graftax / layer["annotations"]["org.opencontainers.image.title"]
+        path = hub.pull("bank/intent") / layer["annotations"]["org.opencontainers.image.title"]
         assert blob(tmp_path / "layout", layer["digest"]) == path.read_bytes()
     config = json.loads(blob(tmp_path / "layout", manifest["config"]["digest"]))
     assert manifest["config"]["mediaType"] == CONFIG_TYPE
@@ -213,15 +234,15 @@ def test_a_layout_holds_several(hub: Hub, of_graftax: Path, of_peft: Path, tmp_p
     second = hub.push("bank", of_peft)
     hub.export("bank:2", f"{layout}:new")
     hub.export("bank:1", f"{layout}:old")  # it is there already
-    assert [take(f"{layout}:{tag}")[0].digest for tag in ("old", "new")] == [first.digest, second.digest]
+    assert [take(f"{layout}:{tag}", "bank")[0].digest for tag in ("old", "new")] == [first.digest, second.digest]
     with pytest.raises(GraftaxError, match="there are 2 artefacts; say which, oci:PATH:TAG; it has new, old"):
-        take(layout)
+        take(layout, "bank")
     with pytest.raises(GraftaxError, match="there are 0 of tag newest; it has new, old"):
-        take(f"{layout}:newest")
+        take(f"{layout}:newest", "bank")
     with pytest.raises(GraftaxError, match="the tag old is another artefact's"):
         hub.export("bank:2", f"{layout}:old")
     hub.export("bank:2", f"{layout}:old", overwrite=True)
-    assert take(f"{layout}:old")[0].digest == second.digest
+    assert take(f"{layout}:old", "bank")[0].digest == second.digest
 
 
 def test_archives_are_the_same_wherever_they_are_made(hub: Hub, of_graftax: Path, tmp_path: Path) -> None:
@@ -237,11 +258,11 @@ def test_other_things_are_not_taken_for_a_layout(hub: Hub, of_graftax: Path, tmp
     hub.push("bank", of_graftax)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("precious")
-    for call in (lambda: hub.export("bank", f"oci:{tmp_path / 'other'}"), lambda: take(f"oci:{tmp_path / 'other'}")):
+    for call in (lambda: hub.export("bank", f"oci:{tmp_path / 'other'}"), lambda: take(f"oci:{tmp_path / 'other'}", "bank")):
         with pytest.raises(GraftaxError, match="no OCI image layout"):
             call()
     with pytest.raises(GraftaxError, match="neither a directory nor a tar archive"):
-        take(f"oci:{tmp_path / 'nowhere'}")
+        take(f"oci:{tmp_path / 'nowhere'}", "bank")
     with pytest.raises(GraftaxError, match="holds a version's own files, not AdapterHub's"):
         hub.export("bank", f"oci:{tmp_path / 'layout'}", format="adapters")
     with pytest.raises(GraftaxError, match="an OCI artefact is put into oci:PATH"):
@@ -323,8 +344,8 @@ def test_archives_of_other_tools_are_read(layout: Layout, of_peft: Path, compres
     ]
     where = layout.artefact(layers)
     taken: dict[str, bytes] = {}
-    said = notes_of(lambda: taken.update(take(where)[1]))
-    assert taken == contents(of_peft)
+    said = notes_of(lambda: taken.update(take(where, "bank")[1]))
+    assert without_card(taken) == contents(of_peft)
     assert f"{where}: no part of an adapter, and left out: a layer of code, tokenizer.json." in said
 
 
@@ -335,13 +356,13 @@ def test_damage_is_found(layout: Layout, of_peft: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + b"!")
     with pytest.raises(GraftaxError, match=f"the blob {layers[0]['digest']} is damaged"):
-        take(where)
+        take(where, "bank")
     file.write_bytes(whole[:-1])
     with pytest.raises(GraftaxError, match="is damaged"):
-        take(where)
+        take(where, "bank")
     file.unlink()
     with pytest.raises(GraftaxError, match=f"the blob {layers[0]['digest']} is missing"):
-        take(where)
+        take(where, "bank")
 
 
 @pytest.mark.parametrize(
@@ -368,7 +389,7 @@ def test_damage_is_found(layout: Layout, of_peft: Path) -> None:
         ({"layers": "all"}, "layers must be a list"),
         ({"layers": []}, "no adapter there"),
         ({"annotations": {"graftax.manifest": "{"}}, "graftax.manifest: not valid JSON"),
-        ({"annotations": {"graftax.manifest": '{"schema": 2, "files": {}}'}}, "schema 2 is none that this graftax knows"),
+        ({"annotations": {"graftax.manifest": '{"schema": 2, "files": {}}'}}, "schema 2 is newer than this graftax"),
         ({"annotations": {"graftax.manifest": '{"schema": 1, "files": {}}'}}, "graftax.digest is not the digest"),
     ],
 )
@@ -381,7 +402,7 @@ def test_what_is_no_adapter_is_one_line(layout: Layout, of_peft: Path, change: d
     if isinstance(change.get("config"), dict):
         change = {"config": sound | change["config"]}
     where = layout.artefact(**{"layers": [sound], **change})
-    said = refused(lambda: take(where))
+    said = refused(lambda: take(where, "bank"))
     assert said is not None
     assert line in said
     assert said.startswith(where)
@@ -393,9 +414,11 @@ def test_a_manifest_is_of_the_files_that_come_with_it(hub: Hub, of_graftax: Path
     (entry,) = json.loads((tmp_path / "true" / "index.json").read_text())["manifests"]
     manifest = json.loads(blob(tmp_path / "true", entry["digest"]))
     changed = Layout(tmp_path / "changed")
-    layers = [layer for layer in changed.files(of_graftax) if layer["annotations"]["org.cncf.model.filepath"] != "LICENSE"]
+    layers = [
+        layer for layer in changed.files(hub.pull("bank")) if layer["annotations"]["org.cncf.model.filepath"] != "LICENSE"
+    ]
     with pytest.raises(GraftaxError, match="is of other files than the layers are: LICENSE"):
-        take(changed.artefact(layers, annotations=manifest["annotations"]))
+        take(changed.artefact(layers, annotations=manifest["annotations"]), "bank")
 
 
 def test_a_manifest_does_not_claim_another_backbone(hub: Hub, of_graftax: Path, tmp_path: Path) -> None:
@@ -406,7 +429,7 @@ def test_a_manifest_does_not_claim_another_backbone(hub: Hub, of_graftax: Path, 
     layout = Layout(tmp_path / "layout")
     told = {"graftax.manifest": claimed, "graftax.digest": f"sha256:{hashlib.sha256(claimed.encode()).hexdigest()}"}
     with pytest.raises(GraftaxError, match="name different fingerprints"):
-        take(layout.artefact(layout.files(of_graftax), annotations=told))
+        take(layout.artefact(layout.files(hub.pull("bank")), annotations=told), "bank")
 
 
 @pytest.mark.parametrize(
@@ -422,7 +445,7 @@ def test_a_manifest_does_not_claim_another_backbone(hub: Hub, of_graftax: Path, 
 def test_archives_reach_nothing_outside(layout: Layout, members: dict[str, Any], line: str, tmp_path: Path) -> None:
     where = layout.artefact([layout.add(tarred(members), "application/vnd.cncf.model.weight.v1.tar")])
     with pytest.raises(GraftaxError, match=line):
-        take(where)
+        take(where, "bank")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["layout"]
 
 
@@ -431,7 +454,7 @@ def test_a_small_layer_does_not_become_a_large_one(layout: Layout, monkeypatch: 
     bomb = gzip.compress(tarred({"adapter_model.safetensors": bytes(1 << 21)}))
     assert len(bomb) < 1 << 13
     with pytest.raises(GraftaxError, match="is of more than 1,048,576 bytes"):
-        take(layout.artefact([layout.add(bomb, "application/vnd.cncf.model.weight.v1.tar+gzip")]))
+        take(layout.artefact([layout.add(bomb, "application/vnd.cncf.model.weight.v1.tar+gzip")]), "bank")
 
 
 def test_weights_are_no_pickle(layout: Layout, of_peft: Path) -> None:
@@ -440,7 +463,7 @@ def test_weights_are_no_pickle(layout: Layout, of_peft: Path) -> None:
     for layer in layers:
         if layer["annotations"]["org.cncf.model.filepath"] == "adapter_model.safetensors":
             layer["annotations"] = {"org.cncf.model.filepath": "adapter_model.bin"}
-    said = refused(lambda: take(layout.artefact(layers)))
+    said = refused(lambda: take(layout.artefact(layers), "bank"))
     assert said is not None
     assert "no adapter_model.safetensors there" in said
 

@@ -105,6 +105,9 @@ def import_adapter(
     ] = None,
     version: Annotated[Optional[int], typer.Option(help="Its number. Default: the next.")] = None,
     tag: Annotated[Optional[list[str]], typer.Option(help="A tag that is to point to it; once for each.")] = None,
+    keep_for: Annotated[
+        Optional[str], typer.Option(metavar="TIME", help="Gone by itself after 30m, 12h, 7d or 2w. Default: it stays.")
+    ] = None,
     sign: Annotated[Optional[Path], typer.Option(metavar="KEY", help="Private Ed25519 key of OpenSSH's.")] = None,
     hub: HubOption = None,
     as_json: JsonOption = False,
@@ -115,8 +118,9 @@ def import_adapter(
     """
     from ..hub.hub import Hub
 
-    loaded = None if backbone is None else _backbone(backbone)
-    _print_versions([Hub(hub).import_(name, source, backbone=loaded, version=version, tags=tag or (), sign=sign)], as_json)
+    loaded, time = None if backbone is None else _backbone(backbone), _time(keep_for)
+    there = Hub(hub).import_(name, source, backbone=loaded, version=version, tags=tag or (), keep_for=time, sign=sign)
+    _print_versions([there], as_json)
 
 
 @app.command()
