@@ -185,4 +185,4 @@ def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
     alone = logits(backbone, adapter, inputs)
     for i, (text, (batch_row, begin)) in enumerate(zip(texts, places, strict=True)):
         mine = packed[batch_row, begin : begin + len(text)] if tokens else packed[i]
-        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter))
+        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter, backbone))
