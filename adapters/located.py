@@ -43,7 +43,7 @@ def find_adapter(path_or_name: str | Path, revision: str = "main") -> Path:
     if isinstance(path_or_name, Path) or path.exists():
         expect_directory(path, f"{text}: no such adapter directory.")
         return path
-    if (found := _hugging_face(text)) is not None:
+    if (found := on_hugging_face(text)) is not None:
         return snapshot(found[0], found[1] or revision, _FILES)
     if is_reference(text) and (kept := _on_hub(parse_reference(text))) is not None:
         return kept
@@ -54,14 +54,14 @@ def find_adapter(path_or_name: str | Path, revision: str = "main") -> Path:
 
 def called(text: str) -> str:
     """What an adapter is called that nobody names otherwise: the last part of where it is."""
-    if (found := _hugging_face(text)) is not None:
+    if (found := on_hugging_face(text)) is not None:
         return found[0].rpartition("/")[2]
     if not Path(text).exists() and is_reference(text) and (name := parse_reference(text).name) is not None:
         return name.rpartition("/")[2]
     return Path(text).resolve().name
 
 
-def _hugging_face(text: str) -> tuple[str, str] | None:
+def on_hugging_face(text: str) -> tuple[str, str] | None:
     """Id and revision (empty: none is said) of what is named as on the Hugging Face Hub; None where it is not."""
     scheme, slashes, rest = text.partition("://")
     if not slashes:

@@ -11,7 +11,6 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,14 +20,14 @@ from ..models.backbone import Backbone
 from ..serve.evaluation import Measured
 from ..shown import Shown
 from ..store.events import moment
+from ..store.manifest import Manifest
 from ..store.names import check_name, parse_reference
 from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
 from ..typed import Location, Name, Positive, Some, held
-from .card import FILE as CARD
-from .card import read_card, write_card
-from .describing import files_of, library_in, manifest_of
+from .describing import files_of, manifest_of, with_card
+from .exchange import Format, hand_over, take
 from .intervals import intervals
 from .leaderboard import Leaderboard, leaderboard
 from .page import page_of
@@ -93,14 +92,22 @@ class Hub(Shown):
     ) -> tuple[Version, bool]:
         """The version, and whether it is new."""
         check_name(name)
+        manifest, contents = with_card(manifest_of(directory), files_of(directory), directory, name)
+        return self._put(name, manifest, contents, version, tags, keep_for, sign)
+
+    def _put(
+        self,
+        name: str,
+        manifest: Manifest,
+        contents: Mapping[str, bytes],
+        version: int | None,
+        tags: Sequence[str],
+        keep_for: timedelta | None,
+        sign: Location | None,
+    ) -> tuple[Version, bool]:
+        """Files and what is known of them as a version, and whether it is new."""
         if keep_for is not None and keep_for <= timedelta():
             raise GraftaxError("the time for which a version is kept must be above zero.")
-        contents, manifest = files_of(directory), manifest_of(directory)
-        there = contents[CARD].decode("utf-8", "replace") if CARD in contents else None
-        if there is not None:
-            said = read_card(there, str(directory / CARD))
-            manifest = replace(manifest, description=said.description, keywords=said.keywords, license=said.license)
-        contents[CARD] = write_card(manifest, (), there, name, library=library_in(directory)).encode()
         return self.store.push(
             name,
             manifest,
@@ -110,6 +117,63 @@ class Hub(Shown):
             expires=None if keep_for is None else moment(datetime.now(UTC) + keep_for),
             key_file=None if sign is None else Path(sign),
         )
+
+    @held
+    def import_(
+        self,
+        name: Name,
+        source: Location,
+        *,
+        backbone: Backbone | None = None,
+        version: Some | None = None,
+        tags: Sequence[str] = (),
+        keep_for: timedelta | None = None,
+        sign: Location | None = None,
+    ) -> Version:
+        """Put an adapter from elsewhere on the hub, as the next version of a name.
+
+        Args:
+            name: such as "bank/intent".
+            source: a directory, hf://user/adapter[@revision], oci:PATH[:TAG] of an image layout (a directory or a .tar of
+                one), oci://HOST/REPOSITORY:TAG of a registry.
+            backbone: one that it is for: it is loaded for it before it is kept, and then known to fit these weights.
+                Without it, and where its files do not say, that is not known, and a note says so.
+            version, tags, keep_for, sign: as of `push`.
+
+        Raises:
+            GraftaxError: no sound adapter there, or it does not fit; the place cannot be reached; as of `push`.
+        """
+        manifest, files = take(source, check_name(name), backbone)
+        return self._put(name, manifest, files, version, tags, keep_for, sign)[0]
+
+    @held
+    def export(
+        self,
+        reference: Name,
+        target: Location,
+        *,
+        format: Format | None = None,
+        backbone: Backbone | None = None,
+        overwrite: bool = False,
+    ) -> str:
+        """Put a version elsewhere, and return where it is now.
+
+        An OCI artefact holds the version as it is: imported again, it has the same digest. In a repository of the Hugging
+        Face Hub the adapter's files are replaced in one commit, and its card is written or renewed.
+
+        Args:
+            reference: as of `pull`.
+            target: as `source` of `import_`. An OCI artefact without a tag has the version's number as its tag.
+            format: whose files: "graftax", "peft" or "adapters" (AdapterHub's); "oci": an artefact, into the layout at
+                `target`. Default: the version's own files.
+            backbone: its own, where files must be written anew: as AdapterHub's, or of AdapterHub's.
+            overwrite: replace what is there under this very name: a directory, an archive, a tag.
+
+        Raises:
+            GraftaxError: no such version; files of that format cannot be written of it; the target is taken or away.
+        """
+        version = self.store.resolve(reference)
+        return hand_over(self.store, version, target, format=format, backbone=backbone, overwrite=overwrite)
 
     @held
     def push_run(
