@@ -19,7 +19,6 @@ from ..fetch import snapshot
 from ..notes import note
 from ..paths import expect_directory
 from ..store.names import Reference, is_reference, parse_reference
-from ..store.store import Store
 from ..typed import shown
 from .directory import CONFIG, HUB_WEIGHTS, WEIGHTS
 from .facts import EXTRA
@@ -74,6 +73,8 @@ def on_hugging_face(text: str) -> tuple[str, str] | None:
 
 def _on_hub(reference: Reference) -> Path | None:
     """The directory of a version on the hub, pulled if need be; None where the hub has no such name."""
+    from ..store.store import Store  # which takes a while, and most adapters are directories
+
     store = Store()
     if (reference.name is None and store.exists()) or (reference.name is not None and store.has(reference.name)):
         version = store.resolve(str(reference))

@@ -111,10 +111,12 @@ def _draft_beside(path: Path) -> Iterator[Path]:
     sweep(path.parent)
     while True:
         draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
-        handle = _lock(draft)
-        if draft.exists():  # else another process has swept it away before it was locked
-            break
-        os.close(handle)
+        with suppress(FileNotFoundError):
+            handle = _lock(draft)
+            if draft.exists():
+                break
+            os.close(handle)
+        # another process has swept it away before it was locked
     try:
         yield draft
     finally:

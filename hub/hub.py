@@ -11,10 +11,13 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ..adapters.directory import MARKS
+from ..data.columns import Columns
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..serve.evaluation import Measured
@@ -27,6 +30,7 @@ from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
 from ..typed import Location, Name, Positive, Some, held
 from .describing import files_of, manifest_of, with_card
+from .diff import Difference, diff
 from .exchange import Format, hand_over, take
 from .intervals import intervals
 from .leaderboard import Leaderboard, leaderboard
@@ -302,6 +306,36 @@ class Hub(Shown):
             raise GraftaxError(f"{version}: kept are the metrics of known rows and a known task.")
         found = intervals(measured, version.task)
         self.store.add_evaluation(version, version.task, data.sha256, data.rows, found, data.name)
+
+    @held
+    def diff(
+        self,
+        left: Location,
+        right: Location,
+        *,
+        backbone: Backbone | None = None,
+        data: Any = None,
+        columns: Columns = Columns(),
+    ) -> Difference:
+        """How two adapters differ, versions of this hub or directories: in settings, in weights, and in answers to rows.
+
+        Args:
+            left: a reference, or a directory.
+            right: likewise.
+            backbone: what both are for; without it the change of the weights is known of LoRA and AdaLoRA alone.
+            data: rows, which both are asked about on the backbone; with labels it is said which is right more often.
+            columns: of these rows.
+        """
+        (one, called), (other, called_too) = self._directory_of(left), self._directory_of(right)
+        found = diff(one, other, backbone=backbone, data=data, columns=columns)
+        return replace(found, left=called, right=called_too)
+
+    def _directory_of(self, location: str | Path) -> tuple[Path, str]:
+        """Where an adapter's files are on this machine, and what it is called."""
+        if isinstance(location, Path) or Path(location).exists():
+            return Path(location), str(location)
+        version = self.store.resolve(location)
+        return self.store.pull(version), str(version)
 
     @held
     def leaderboard(self, task: Name, *, metric: str | None = None, data: str | None = None) -> Leaderboard:

@@ -10,7 +10,6 @@ Several processes may share the file: events are applied within one transaction,
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ class Index:
     def __init__(self, file: Path | None = None):
         self._file = file
         self._tables = open_tables(file)
-        self._opened = file.stat() if file else None
+        self._opened = _identity(file) if file else None
 
     def close(self) -> None:
         self._tables.close()
@@ -47,7 +46,7 @@ class Index:
     def is_in_place(self) -> bool:
         """Whether the file is still the one that was opened, and not deleted meanwhile."""
         try:
-            return self._file is None or os.path.samestat(self._file.stat(), self._opened)
+            return self._file is None or _identity(self._file) == self._opened
         except FileNotFoundError:
             return False
 
@@ -302,6 +301,11 @@ class Index:
         columns |= {key: tuple(json.loads(row[key])) for key in ("methods", "labels", "parents")}
         return Version(**columns, tags=tags, metrics=dict(map(tuple, metrics)))
 
+
+def _identity(file: Path) -> tuple[int, int]:
+    """What tells a file from another that was put in its place."""
+    there = file.stat()
+    return there.st_dev, there.st_ino
 
 
 def _unpacked(blobs: bytes) -> list[str]:

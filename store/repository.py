@@ -28,6 +28,7 @@ _URL = re.compile(r"hf://(?:(?P<kind>datasets|models)/)?(?P<name>[\w-][\w.-]*/[\
 _KINDS = {None: "model", "models": "model", "datasets": "dataset"}
 _OF_THE_HUB = (".gitattributes", "README.md")  # files that a repository has by itself
 _AT_ONCE = 8  # requests under way where many objects are asked for
+_IN_A_COMMIT = 500  # files that are deleted at once
 _TRIES, _PAUSE = 20, 1.0  # of a commit that others are quicker than; seconds between two, at most
 _MOVED_ON = (409, 412)  # HTTP's conflict, and precondition failed: the parent is not the last commit any more
 
@@ -107,12 +108,11 @@ class RepositoryObjects(Objects):
         from huggingface_hub import CommitOperationDelete
 
         keys = list(keys)
-        if not keys:
-            return
         with self._in_one_line():
-            there = self._api.get_paths_info(self._name, keys, repo_type=self._kind)
-            if there:
-                self._commit([CommitOperationDelete(one.path) for one in there], None)
+            for some in (keys[i : i + _IN_A_COMMIT] for i in range(0, len(keys), _IN_A_COMMIT)):
+                there = self._api.get_paths_info(self._name, some, repo_type=self._kind)
+                if there:
+                    self._commit([CommitOperationDelete(one.path) for one in there], None)
 
     def is_empty(self) -> bool:
         return all(key in _OF_THE_HUB for key, _ in self.sizes(""))

@@ -43,8 +43,9 @@ def begin(index: Index, objects: Objects, ledger: Ledger) -> None:
         with suppress(sqlite3.Error):
             if _is_taken(objects.get(key), key, index, ledger):
                 return
-    with closing(Index()) as empty:
-        index.take_over(empty)
+    if index.position()[0] > 0:
+        with closing(Index()) as empty:
+            index.take_over(empty)
 
 
 def _is_taken(content: bytes | None, key: str, index: Index, ledger: Ledger) -> bool:

@@ -227,7 +227,8 @@ class Store:
 
         if (added := self._add(next_event)) is not None:
             there = self._asked(lambda index: index.version(name, added.version, gone_too=True))
-        else:
+        assert there is not None
+        if added is None:
             for tag in tags:
                 self.point(name, tag, {there.version: 1.0})
         return there, added is not None

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ def in_memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def about(description: str, **known: Any) -> Manifest:
     """A manifest that says a word."""
     return Manifest(files={}, description=description, **known)
@@ -41,10 +46,7 @@ def about(description: str, **known: Any) -> Manifest:
 
 def with_files(manifest: Manifest, contents: dict[str, bytes]) -> Manifest:
     """The manifest as it is once its files were pushed."""
-    from dataclasses import replace
-
-    files = {path: File(hashlib.sha256(content).hexdigest(), len(content)) for path, content in contents.items()}
-    return replace(manifest, files=files)
+    return replace(manifest, files={path: File(digest(content), len(content)) for path, content in contents.items()})
 
 
 def pulled(folder: Path) -> dict[str, bytes]:
@@ -55,8 +57,12 @@ def pulled(folder: Path) -> dict[str, bytes]:
 def content_of(index: Index) -> dict[str, list[str]]:
     """Every row of an index, its tables' own order aside; of the words for full-text search, what is found by them."""
     tables = index._tables
-    names = [name for (name,) in tables.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'words%'")]
-    content = {name: sorted(json.dumps(list(map(repr, row))) for row in tables.execute(f"SELECT * FROM {name}")) for name in names}
+    names = [
+        name for (name,) in tables.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'words%'")
+    ]
+    content = {
+        name: sorted(json.dumps(list(map(repr, row))) for row in tables.execute(f"SELECT * FROM {name}")) for name in names
+    }
     vocabulary = "CREATE VIRTUAL TABLE temp.found USING fts5vocab('main', 'words', 'instance')"
     tables.execute(vocabulary)
     content["words"] = sorted(repr(tuple(row)) for row in tables.execute("SELECT * FROM temp.found"))

@@ -1,14 +1,13 @@
 """A store beside a model of it: dictionaries of Python, which do as they are told and forget nothing.
 
 Two machines push, point, withdraw, remove and collect in turn, in whatever order Hypothesis thinks of, while time goes by (and
-now and then back). After every step, every version that the model has can be pulled from the store with its very bytes, and none
-that it has not; a third machine, which comes new and begins from a snapshot, sees the same; and so does one that reads all of
-the ledger.
+now and then back). After every step, every version that the model has can be pulled from the store with its very bytes, and
+none that it has not; a third machine, which comes new and begins from a snapshot, sees the same; and so does one that reads all
+of the ledger.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -20,19 +19,19 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from refusals import refused
-from stores import about, clock, content_of, in_memory, store_of, with_files
+from stores import about, clock, content_of, digest, in_memory, store_of, with_files
 
 from graftax.notes import silenced
 from graftax.store import snapshots, store
 from graftax.store.manifest import Manifest
 from graftax.store.store import Store
 
-NAMES, TAGS = ("bank/intent", "bank/toxic", "pii"), ("prod", "canary")
-CONTENTS = ({"a": b"one"}, {"a": b"one", "b": b"two"}, {"b": b"two", "sub/c": b""}, {"a": b"three"})
+NAMES, TAGS = ("bank/intent", "pii"), ("prod", "canary")
+CONTENTS = ({"a": b"one"}, {"a": b"one", "b": b"two"}, {"b": b"two", "sub/c": b""})
 names, tags, machines = st.sampled_from(NAMES), st.sampled_from(TAGS), st.integers(0, 1)
-numbers = st.integers(1, 4)
+numbers, which = st.integers(1, 3), st.integers(0, 20)
 
 
 @dataclass
@@ -58,6 +57,11 @@ class Model:
         all_of_it = self.versions[name].items()
         return {n: one for n, one in all_of_it if not one.removed and not (one.expires and one.expires <= moment)}
 
+    def one(self, which: int) -> tuple[str, int]:
+        """A version that there is or was."""
+        pushed = [(name, number) for name, versions in self.versions.items() for number in versions]
+        return pushed[which % len(pushed)]
+
     def newest(self, name: str, moment: str) -> int | None:
         return max((n for n, one in self.there(name, moment).items() if one.yanked is None), default=None)
 
@@ -65,6 +69,9 @@ class Model:
         there = self.there(name, moment)
         shares = {n: share for n, share in self.tags.get((name, tag), {}).items() if n in there}
         return {n: share / sum(shares.values()) for n, share in shares.items()}
+
+
+something_was_pushed = precondition(lambda self: any(self.model.versions.values()))
 
 
 class Stores(RuleBasedStateMachine):
@@ -90,22 +97,25 @@ class Stores(RuleBasedStateMachine):
     def machine(self, name: str) -> Store:
         return store_of(self.folder / "hub", self.folder / name)
 
+    @rule(by=machines, name=names, contents=st.sampled_from(CONTENTS), word=st.sampled_from("xyz"))
+    def push(self, by: int, name: str, contents: dict[str, bytes], word: str) -> None:
+        self.push_so(by, name, word, contents, None, set(), None, None)
+
     @rule(
         by=machines,
         name=names,
         word=st.sampled_from("xy"),
         contents=st.sampled_from(CONTENTS),
-        version=st.none() | st.integers(0, 6),
+        version=st.sampled_from([None] * 8 + [0, 1, 2, 3, 5]),
         tagged=st.sets(tags, max_size=2),
-        seconds=st.none() | st.sampled_from([-1, 5, 50]),
-        parent=st.none() | st.tuples(names, numbers),
+        seconds=st.sampled_from([None] * 4 + [-1, 5, 50]),
+        parent=st.sampled_from([None, None, b"one", b"two"]),
     )
-    def push(
+    def push_so(
         self, by: int, name: str, word: str, contents: dict[str, bytes], version: int | None, tagged: set[str],
-        seconds: int | None, parent: tuple[str, int] | None,
+        seconds: int | None, parent: bytes | None,
     ) -> None:  # fmt: skip
-        made_of = self.model.versions[parent[0]].get(parent[1]) if parent else None
-        manifest = with_files(about(word, parents=(f"sha256:{made_of.manifest.digest}",) if made_of else ()), contents)
+        manifest = with_files(about(word, parents=() if parent is None else (digest(parent),)), contents)
         expires = None if seconds is None else self.clock.at(seconds)
         here, moment = self.model.versions[name], self.clock.at(0)
         last = max(here, default=0)
@@ -119,9 +129,9 @@ class Stores(RuleBasedStateMachine):
         if expires is not None and expires <= moment:
             assert line == f"{name}: its time would be over at {expires}, which is past."
         elif not is_same and wanted <= last:
-            assert line is not None and ("is there already, or was" in line or "at least 1" in line)
+            assert "is there already, or was" in str(line) or "at least 1" in str(line)
         elif is_same:
-            assert result[0][0].version == same and result[0][1] is False
+            assert (result[0][0].version, result[0][1]) == (same, False)
             self.model.tags |= {(name, tag): {same: 1.0} for tag in tagged}
         else:
             assert wanted >= 1 or line is not None
@@ -131,6 +141,7 @@ class Stores(RuleBasedStateMachine):
                 here[wanted] = Kept(manifest, contents, expires)
                 self.model.tags |= {(name, tag): {wanted: 1.0} for tag in tagged}
 
+    @something_was_pushed
     @rule(by=machines, name=names, tag=tags, shares=st.dictionaries(numbers, st.sampled_from([1.0, 3.0]), max_size=3))
     def point(self, by: int, name: str, tag: str, shares: dict[int, float]) -> None:
         there, moment = self.model.there(name, self.clock.at(0)), self.clock.at(0)
@@ -139,15 +150,19 @@ class Stores(RuleBasedStateMachine):
         if right:
             self.model.tags[name, tag] = shares
 
-    @rule(by=machines, name=names, number=numbers, reason=st.none() | st.sampled_from(["wrong labels", ""]))
-    def yank(self, by: int, name: str, number: int, reason: str | None) -> None:
+    @something_was_pushed
+    @rule(by=machines, which=which, reason=st.none() | st.sampled_from(["wrong labels", ""]))
+    def yank(self, by: int, which: int, reason: str | None) -> None:
+        name, number = self.model.one(which)
         kept = self.model.there(name, self.clock.at(0)).get(number)
         assert (refused(lambda: self.stores[by].yank(name, number, reason)) is None) == (kept is not None)
         if kept:
             kept.yanked = reason
 
-    @rule(by=machines, name=names, number=numbers, force=st.booleans())
-    def remove(self, by: int, name: str, number: int, force: bool) -> None:
+    @something_was_pushed
+    @rule(by=machines, which=which, force=st.booleans(), collect=st.booleans())
+    def remove(self, by: int, which: int, force: bool, collect: bool) -> None:
+        name, number = self.model.one(which)
         moment = self.clock.at(0)
         kept = self.model.there(name, moment).get(number)
         line = refused(lambda: self.stores[by].remove(name, number, force=force))
@@ -155,12 +170,16 @@ class Stores(RuleBasedStateMachine):
             assert line is not None
             return
         pointed = any(number in self.model.shares(name, tag, moment) for tag in TAGS)
-        parent = f"sha256:{kept.manifest.digest}"
-        children = any(parent in one.manifest.parents for other in NAMES for one in self.model.there(other, moment).values())
+        its_files = set(map(digest, kept.contents.values()))
+        everything = [one for other in NAMES for one in self.model.there(other, moment).values()]
+        children = any(its_files & set(one.manifest.parents) for one in everything)
         assert (line is None) == (force or not (pointed or children)), line
         if line is None:
             kept.removed = True
+            if collect:
+                self.collect(by)
 
+    @something_was_pushed
     @rule(by=machines)
     def collect(self, by: int) -> None:
         """What nobody refers to is gone from the disk. What is over by now is so for good, as its blobs may be gone."""
@@ -168,10 +187,11 @@ class Stores(RuleBasedStateMachine):
         live = set()
         for name in NAMES:
             there = self.model.there(name, self.clock.at(0))
-            live |= {hashlib.sha256(content).hexdigest() for one in there.values() for content in one.contents.values()}
+            live |= {digest(content) for one in there.values() for content in one.contents.values()}
         there_now = [path.name.split(".")[0] for path in (self.folder / "hub" / "blobs").glob("*/*")]
         assert sorted(there_now) == sorted(live)
 
+    @something_was_pushed
     @rule(by=machines)
     def collect_and_be_killed(self, by: int) -> None:
         """After the event, and before anything is deleted."""
@@ -189,6 +209,7 @@ class Stores(RuleBasedStateMachine):
                 for number, kept in versions.items():
                     kept.removed |= number not in there
 
+    @something_was_pushed
     @rule(seconds=st.sampled_from([20, 60, -30]))
     def wait(self, seconds: int) -> None:
         self.clock.time += timedelta(seconds=seconds)
@@ -197,6 +218,7 @@ class Stores(RuleBasedStateMachine):
     def new_process(self, by: int) -> None:
         self.stores[by] = self.machine(f"machine{by}")
 
+    @something_was_pushed
     @rule(by=machines, name=names, tag=tags, route=st.none() | st.text(max_size=3))
     def follow_a_tag(self, by: int, name: str, tag: str, route: str | None) -> None:
         shares = self.model.shares(name, tag, self.clock.at(0))
@@ -252,12 +274,11 @@ class Stores(RuleBasedStateMachine):
                 assert one.resolve(f"{name}@sha256:{kept.manifest.digest[:12]}").digest == kept.manifest.digest
             for number in set(range(1, 6)) - set(there):
                 assert refused(lambda text=f"{name}:{number}": one.resolve(text)) is not None
-        assert one.verify() == []
 
 
 Stores.TestCase.settings = settings(
-    max_examples=20,
-    stateful_step_count=25,
+    max_examples=30,
+    stateful_step_count=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
@@ -273,7 +294,7 @@ class TestLonger(Stores.TestCase):
 
 
 def test_the_same_after_each_step_of_one_story(tmp_path: Path) -> None:
-    """A story by hand, for who reads this first: two versions, one withdrawn, one removed; its blob goes, the shared one stays."""
+    """A story by hand, for who reads this first: of two versions one is removed; its blob goes, the shared one stays."""
     one = store_of(tmp_path / "hub", tmp_path / "machine")
     first, _ = one.push("bank/intent", about("first"), {"a": b"shared", "b": b"only here"}, tags=["prod"])
     second, added = one.push("bank/intent", about("second"), {"a": b"shared"})

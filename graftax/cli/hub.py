@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
+from .arguments import columns_of
+from .dataclass_options import options_from_fields
+from .options import ColumnOption, ColumnsOptions
 from .output import print_json, print_page, print_table
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ app = typer.Typer(
 HubOption = Annotated[
     Optional[str],
     typer.Option(
-        "--hub", metavar="URL", help="A folder, or s3://, gs://, az://. Default: $GRAFTAX_HUB, else a folder of your own."
+        "--hub", metavar="URL", help="A folder; s3://, gs://, az://, hf://. Default: $GRAFTAX_HUB, else a folder of your own."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object in a line.")]
@@ -259,6 +262,39 @@ def verify(
     if damages:
         raise typer.Exit(1)
     print("everything is as its digests say")
+
+
+@app.command(name="diff")
+@options_from_fields
+def show_difference(
+    context: typer.Context,
+    left: Annotated[str, typer.Argument(metavar="NAME", help="An adapter on the hub, or a directory.")],
+    right: Annotated[str, typer.Argument(metavar="OTHER", help="Another one.")],
+    *,
+    backbone: Annotated[
+        Optional[str], typer.Option("--backbone", "-b", help="What both are for: the change of the weights by any method.")
+    ] = None,
+    data: Annotated[Optional[Path], typer.Option("--data", "-d", help="Rows that both answer (with --backbone).")] = None,
+    most: Annotated[int, typer.Option(min=0, help="How many modules are listed, those that differ most.")] = 10,
+    columns: ColumnsOptions,
+    column: ColumnOption = None,
+    hub: HubOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how two adapters differ: in settings, in weights by module, with --data in their answers.
+
+    graftax hub diff bank/intent:3 bank/intent:4 -b BACKBONE -d rows.csv
+    """
+    from ..hub.diff import diff_record
+    from ..hub.diff_page import diff_page
+    from ..hub.hub import Hub
+
+    read, loaded = columns_of(context, columns, column), None if backbone is None else _backbone(backbone)
+    found = Hub(hub).diff(left, right, backbone=loaded, data=data, columns=read)
+    if as_json:
+        print_json(diff_record(found))
+    else:
+        print(diff_page(found, most))
 
 
 @app.command(name="leaderboard")
