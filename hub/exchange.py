@@ -33,7 +33,8 @@ from .card import FILE as CARD
 from .card import library_of, write_card
 from .describing import BESIDE, files_of, manifest_of, with_card
 from .hugging_face import card_there, fetch_repository, put_repository
-from .oci import json_object, pack, unpack
+from .model_pack import pack, unpack
+from .oci import json_object
 from .oci_layout import Layout, layout_at, write_layout
 from .oci_registry import Registry
 
@@ -86,9 +87,10 @@ def parse_address(place: str | Path) -> Address:
     scheme, colon, rest = text.partition(":")
     if scheme == "oci" and colon:
         return _parse_oci(rest, text)
-    if scheme == "hf" or "://" not in text:
-        found = on_hugging_face(text)
-        return Path(text) if found is None else Repository(found[0], found[1] or "main")
+    if scheme == "hf" and (found := on_hugging_face(text)) is not None:
+        return Repository(found[0], found[1] or "main")
+    if scheme != "hf" and "://" not in text:
+        return Path(text)
     raise GraftaxError(f"{shown(text)}: expected a directory, hf://user/adapter, oci:PATH or oci://HOST/REPOSITORY:TAG.")
 
 
@@ -217,7 +219,7 @@ def _put_artefact(store: Store, version: Version, address: InLayout | InRegistry
         write_layout(address.path, address.tag, artefact, overwrite=overwrite)
         return f"oci:{address.path}:{address.tag}"
     registry = _registry(address)
-    registry.put(artefact)
+    registry.put(artefact, overwrite=overwrite)
     return registry.address
 
 
