@@ -142,7 +142,10 @@ class Hub(Shown):
                 one), oci://HOST/REPOSITORY:TAG of a registry.
             backbone: one that it is for: it is loaded for it before it is kept, and then known to fit these weights.
                 Without it, and where its files do not say, that is not known, and a note says so.
-            version, tags, keep_for, sign: as of `push`.
+            version: as of `push`, as are the others.
+            tags: likewise.
+            keep_for: likewise.
+            sign: likewise.
 
         Raises:
             GraftaxError: no sound adapter there, or it does not fit; the place cannot be reached; as of `push`.
@@ -237,7 +240,9 @@ class Hub(Shown):
             text: words that stand in name, labels, description, method, task or backbone, or begin a word there.
             fits: a backbone, or its fingerprint (or how that begins): its weights are those that the adapter was made for.
             backbone: words of the backbone's name.
-            task, method, label: exactly; a label's case does not matter.
+            task: its name, exactly.
+            method: likewise.
+            label: one of its labels, whole; case does not matter.
             metric: a bound on a metric of its training, such as "val_accuracy>=0.9".
             all_versions: else of each name the version that it means now.
             limit: how many at most.
