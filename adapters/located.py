@@ -19,7 +19,6 @@ from ..fetch import snapshot
 from ..notes import note
 from ..paths import expect_directory
 from ..store.names import Reference, is_reference, parse_reference
-from ..store.store import Store
 from ..typed import shown
 from .directory import CONFIG, HUB_WEIGHTS, WEIGHTS
 from .facts import EXTRA
@@ -43,7 +42,7 @@ def find_adapter(path_or_name: str | Path, revision: str = "main") -> Path:
     if isinstance(path_or_name, Path) or path.exists():
         expect_directory(path, f"{text}: no such adapter directory.")
         return path
-    if (found := _hugging_face(text)) is not None:
+    if (found := on_hugging_face(text)) is not None:
         return snapshot(found[0], found[1] or revision, _FILES)
     if is_reference(text) and (kept := _on_hub(parse_reference(text))) is not None:
         return kept
@@ -54,14 +53,14 @@ def find_adapter(path_or_name: str | Path, revision: str = "main") -> Path:
 
 def called(text: str) -> str:
     """What an adapter is called that nobody names otherwise: the last part of where it is."""
-    if (found := _hugging_face(text)) is not None:
+    if (found := on_hugging_face(text)) is not None:
         return found[0].rpartition("/")[2]
     if not Path(text).exists() and is_reference(text) and (name := parse_reference(text).name) is not None:
         return name.rpartition("/")[2]
     return Path(text).resolve().name
 
 
-def _hugging_face(text: str) -> tuple[str, str] | None:
+def on_hugging_face(text: str) -> tuple[str, str] | None:
     """Id and revision (empty: none is said) of what is named as on the Hugging Face Hub; None where it is not."""
     scheme, slashes, rest = text.partition("://")
     if not slashes:
@@ -74,6 +73,8 @@ def _hugging_face(text: str) -> tuple[str, str] | None:
 
 def _on_hub(reference: Reference) -> Path | None:
     """The directory of a version on the hub, pulled if need be; None where the hub has no such name."""
+    from ..store.store import Store  # which takes a while, and most adapters are directories
+
     store = Store()
     if (reference.name is None and store.exists()) or (reference.name is not None and store.has(reference.name)):
         version = store.resolve(str(reference))

@@ -25,10 +25,12 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import importlib
 import inspect
 import math
 import numbers
 import os
+import re
 import reprlib
 import types
 import typing
@@ -205,10 +207,15 @@ def kinds_of(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def _kinds_of_arguments(call: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a call's arguments."""
-    from . import Backbone  # which `adapters/` knows for type checking alone
+    """The annotations of a call's arguments.
 
-    kinds = typing.get_type_hints(call, localns={"Backbone": Backbone}, include_extras=True)
+    They may name what the call's file knows for type checking alone, because it lies above it, as `Backbone` does above
+    `adapters/`. When a call is made that can be imported: by its name, which the package exports.
+    """
+    package = importlib.import_module(__package__)
+    words = {word for annotation in call.__annotations__.values() for word in re.findall(r"\w+", str(annotation))}
+    unknown = words.intersection(package.__all__).difference(inspect.unwrap(call).__globals__)
+    kinds = typing.get_type_hints(call, localns={word: getattr(package, word) for word in unknown}, include_extras=True)
     return {name: kind for name, kind in kinds.items() if name != "return"}
 
 

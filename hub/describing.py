@@ -7,7 +7,8 @@ fingerprint: whether they fit is only known when they are loaded.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import __version__
@@ -32,14 +33,19 @@ from ..json_files import read_bytes, read_object
 from ..notes import note
 from ..store.manifest import DataFacts, Manifest
 from .card import FILE as CARD
-from .card import library_of
+from .card import library_of, read_card, write_card
 
-_OF_ADAPTERS = (
+OF_ADAPTERS = (
     *(CONFIG, WEIGHTS, EXTRA),
     *(HUB_WEIGHTS, HUB_SETUP, HUB_FUSION, FUSION_WEIGHTS, "head_config.json", "model_head.safetensors"),  # AdapterHub's
 )
-_BESIDE = (CARD, "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
+BESIDE = (CARD, "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 _MOST_BYTES = 1 << 34
+
+
+def is_part(path: str) -> bool:
+    """Whether a file of an adapter's directory belongs to the adapter, by its name."""
+    return PurePosixPath(path).name in (*OF_ADAPTERS, *BESIDE)
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -56,7 +62,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
     found, left = {}, []
     for file in sorted(directory.rglob("*") if is_fusion(directory) else directory.iterdir()):
         path = file.relative_to(directory).as_posix()
-        if file.is_file() and file.name in (*_OF_ADAPTERS, *_BESIDE):
+        if file.is_file() and is_part(path):
             found[path] = read_bytes(file, _MOST_BYTES)
         elif not file.is_dir() and not file.name.startswith("."):
             left.append(path)
@@ -85,6 +91,17 @@ def library_in(directory: Path) -> str:
     """Whose files those of an adapter's directory are, in the Hugging Face Hub's word for it."""
     folder = open_fusion(directory).members[0] if is_fusion(directory) else directory
     return library_of(read_object(folder / CONFIG))
+
+
+def with_card(
+    manifest: Manifest, contents: Mapping[str, bytes], directory: Path, name: str
+) -> tuple[Manifest, dict[str, bytes]]:
+    """What is known of an adapter's directory and its files, with what its card says, and the card as it is under a name."""
+    there = contents[CARD].decode("utf-8", "replace") if CARD in contents else None
+    if there is not None:
+        said = read_card(there, str(directory / CARD))
+        manifest = replace(manifest, description=said.description, keywords=said.keywords, license=said.license)
+    return manifest, {**contents, CARD: write_card(manifest, (), there, name, library=library_in(directory)).encode()}
 
 
 def _of_graftax(config: Mapping[str, Any], facts: Facts) -> Manifest:

@@ -11,27 +11,40 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ..adapters.directory import MARKS
+from ..data.columns import Columns
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..serve.evaluation import Measured
 from ..shown import Shown
 from ..store.events import moment
+from ..store.manifest import Manifest
 from ..store.names import check_name, parse_reference
 from ..store.query import Query
 from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
 from ..typed import Location, Name, Positive, Some, held
-from .card import FILE as CARD
-from .card import read_card, write_card
-from .describing import files_of, library_in, manifest_of
+from .describing import files_of, manifest_of, with_card
+from .diff import Difference, diff
+from .exchange import Format, hand_over, take
 from .intervals import intervals
 from .leaderboard import Leaderboard, leaderboard
 from .page import page_of
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a version is put on a hub, as `Hub.push` takes it."""
+
+    version: int | None
+    tags: Sequence[str]
+    keep_for: timedelta | None
+    sign: str | Path | None
 
 
 class Hub(Shown):
@@ -79,37 +92,86 @@ class Hub(Shown):
         Raises:
             GraftaxError: no sound adapter there; a number that is taken; a name or a tag that cannot be one.
         """
-        return self._push(name, Path(directory), version=version, tags=tags, keep_for=keep_for, sign=sign)[0]
-
-    def _push(
-        self,
-        name: str,
-        directory: Path,
-        *,
-        version: int | None = None,
-        tags: Sequence[str] = (),
-        keep_for: timedelta | None = None,
-        sign: Location | None = None,
-    ) -> tuple[Version, bool]:
-        """The version, and whether it is new."""
         check_name(name)
-        if keep_for is not None and keep_for <= timedelta():
+        directory = Path(directory)
+        described = with_card(manifest_of(directory), files_of(directory), directory, name)
+        return self._put(name, *described, _Settings(version, tags, keep_for, sign))
+
+    def _put(self, name: str, manifest: Manifest, contents: Mapping[str, bytes], how: _Settings) -> Version:
+        """Files, and what is known of them, as a version."""
+        if how.keep_for is not None and how.keep_for <= timedelta():
             raise GraftaxError("the time for which a version is kept must be above zero.")
-        contents, manifest = files_of(directory), manifest_of(directory)
-        there = contents[CARD].decode("utf-8", "replace") if CARD in contents else None
-        if there is not None:
-            said = read_card(there, str(directory / CARD))
-            manifest = replace(manifest, description=said.description, keywords=said.keywords, license=said.license)
-        contents[CARD] = write_card(manifest, (), there, name, library=library_in(directory)).encode()
-        return self.store.push(
+        version, _ = self.store.push(
             name,
             manifest,
             contents,
-            version=version,
-            tags=tags,
-            expires=None if keep_for is None else moment(datetime.now(UTC) + keep_for),
-            key_file=None if sign is None else Path(sign),
+            version=how.version,
+            tags=how.tags,
+            expires=None if how.keep_for is None else moment(datetime.now(UTC) + how.keep_for),
+            key_file=None if how.sign is None else Path(how.sign),
         )
+        return version
+
+    @held
+    def import_(
+        self,
+        name: Name,
+        source: Location,
+        *,
+        backbone: Backbone | None = None,
+        version: Some | None = None,
+        tags: Sequence[str] = (),
+        keep_for: timedelta | None = None,
+        sign: Location | None = None,
+    ) -> Version:
+        """Put an adapter from elsewhere on the hub, as the next version of a name.
+
+        Args:
+            name: such as "bank/intent".
+            source: a directory, hf://user/adapter[@revision], oci:PATH[:TAG] of an image layout (a directory or a .tar of
+                one), oci://HOST/REPOSITORY:TAG of a registry.
+            backbone: one that it is for: it is loaded for it before it is kept, and then known to fit these weights.
+                Without it, and where its files do not say, that is not known, and a note says so.
+            version: as of `push`, as are the others.
+            tags: likewise.
+            keep_for: likewise.
+            sign: likewise.
+
+        Raises:
+            GraftaxError: no sound adapter there, or it does not fit; the place cannot be reached; as of `push`.
+        """
+        manifest, files = take(source, check_name(name), backbone)
+        return self._put(name, manifest, files, _Settings(version, tags, keep_for, sign))
+
+    @held
+    def export(
+        self,
+        reference: Name,
+        target: Location,
+        *,
+        format: Format | None = None,
+        backbone: Backbone | None = None,
+        overwrite: bool = False,
+    ) -> str:
+        """Put a version elsewhere, and return where it is now.
+
+        An OCI artefact holds the version as it is: imported again, it has the same digest. In a repository of the Hugging
+        Face Hub, which is made, for all to see, where there is none, the adapter's files are replaced in one commit, and its
+        card is written or renewed.
+
+        Args:
+            reference: as of `pull`.
+            target: as `source` of `import_`. An OCI artefact without a tag has the version's number as its tag.
+            format: whose files: "graftax", "peft" or "adapters" (AdapterHub's); "oci": an artefact, into the layout at
+                `target`. Default: the version's own files.
+            backbone: its own, where files must be written anew: as AdapterHub's, or of AdapterHub's.
+            overwrite: replace what is there under this very name: a directory, an archive, a tag.
+
+        Raises:
+            GraftaxError: no such version; files of that format cannot be written of it; the target is taken or away.
+        """
+        version = self.store.resolve(reference)
+        return hand_over(self.store, version, target, format=format, backbone=backbone, overwrite=overwrite)
 
     @held
     def push_run(
@@ -120,7 +182,7 @@ class Hub(Shown):
         if not folders:
             raise GraftaxError(f"{directory}: there is no adapter in it.")
         names = {folder: f"{prefix}/{folder.name}" if prefix else folder.name for folder in folders}
-        return [self._push(name, folder, tags=tags, sign=sign)[0] for folder, name in names.items()]
+        return [self.push(name, folder, tags=tags, sign=sign) for folder, name in names.items()]
 
     @held
     def pull(
@@ -168,7 +230,9 @@ class Hub(Shown):
             text: words that stand in name, labels, description, method, task or backbone, or begin a word there.
             fits: a backbone, or its fingerprint (or how that begins): its weights are those that the adapter was made for.
             backbone: words of the backbone's name.
-            task, method, label: exactly; a label's case does not matter.
+            task: its name, exactly.
+            method: likewise.
+            label: one of its labels, whole; case does not matter.
             metric: a bound on a metric of its training, such as "val_accuracy>=0.9".
             all_versions: else of each name the version that it means now.
             limit: how many at most.
@@ -237,6 +301,36 @@ class Hub(Shown):
             raise GraftaxError(f"{version}: kept are the metrics of known rows and a known task.")
         found = intervals(measured, version.task)
         self.store.add_evaluation(version, version.task, data.sha256, data.rows, found, data.name)
+
+    @held
+    def diff(
+        self,
+        left: Location,
+        right: Location,
+        *,
+        backbone: Backbone | None = None,
+        data: Any = None,
+        columns: Columns = Columns(),
+    ) -> Difference:
+        """How two adapters differ, versions of this hub or directories: in settings, in weights, and in answers to rows.
+
+        Args:
+            left: a reference, or a directory.
+            right: likewise.
+            backbone: what both are for; without it the change of the weights is known of LoRA and AdaLoRA alone.
+            data: rows, which both are asked about on the backbone; with labels it is said which is right more often.
+            columns: of these rows.
+        """
+        (one, called), (other, called_too) = self._directory_of(left), self._directory_of(right)
+        found = diff(one, other, backbone=backbone, data=data, columns=columns)
+        return replace(found, left=called, right=called_too)
+
+    def _directory_of(self, location: str | Path) -> tuple[Path, str]:
+        """Where an adapter's files are on this machine, and what it is called."""
+        if isinstance(location, Path) or Path(location).exists():
+            return Path(location), str(location)
+        version = self.store.resolve(location)
+        return self.store.pull(version), str(version)
 
     @held
     def leaderboard(self, task: Name, *, metric: str | None = None, data: str | None = None) -> Leaderboard:

@@ -115,11 +115,14 @@ def measure_language(
     columns: Columns = Columns(),
     chat_template: str | None = None,
 ) -> Measured:
-    """Metrics of an adapter (in memory, its directory or Hub id) on rows of its task, which has no head ("lm", "sft", "dpo",
-    "seq2seq"); `data` as for `train_many`.
+    """Metrics of an adapter whose task has no head ("lm", "sft", "dpo", "seq2seq"), on rows of its task.
 
-    `chat_template`: of chats, a name or a Jinja text (`models/chat.py`). None: that of the adapter's training, if it is one by
-    name, else the tokenizer's own; "adapter": that of its training, whatever it is.
+    Args:
+        adapter: one in memory, its directory or Hub id.
+        data: as for `train_many`.
+        chat_template: of chats, a name or a Jinja text (`models/chat.py`). None: the template with which the adapter was
+            trained, if it is one by name, else the tokenizer's own. "adapter": the template with which it was trained, whatever
+            that is.
     """
     adapter = adapter_for(backbone, adapter)
     task = task_named(adapter.task)
@@ -143,7 +146,7 @@ def _each(examples: Examples) -> Iterator[dict[str, Any]]:
 
 
 def outputs_of(backbone: Backbone, adapter: Adapter, prepared: Prepared) -> dict[int, np.ndarray]:
-    """What `Task.answer` reads of each item, an adapter's own task and classes: item -> outputs, in the order computed.
+    """What `Task.answer` reads of each item, by the item's index, for an adapter's own task and classes.
 
     Adapters of one method and like sizes share a program.
     """
@@ -166,7 +169,7 @@ def outputs_of(backbone: Backbone, adapter: Adapter, prepared: Prepared) -> dict
 
 
 def pooled_of(backbone: Backbone, adapter: Adapter | None, prepared: Prepared) -> np.ndarray:
-    """The features that a classifier reads, `[items, hidden]`, under an adapter without its head; None: of the backbone."""
+    """The features that a classifier would read, `[items, hidden]`: with an adapter but for its head, or (None) without any."""
 
     def features(params: Any, state: Any, inputs: Any) -> jax.Array:
         out = backbone.encode(params, state, inputs)

@@ -11,7 +11,6 @@ Keys are texts such as `blobs/3f/3f0a...`, of the store's own making: letters, d
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from .. import disk
 from ..errors import GraftaxError
@@ -29,9 +27,6 @@ _AT_ONCE = 16  # requests under way where many objects are asked for
 # somebody listens and never answers within two; a large file may take its time as long as it goes on.
 _CLIENT: Any = {"allow_http": True, "timeout": "1h", "read_timeout": "60s", "connect_timeout": "5s"}
 _RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
-
-
-_HALF_A_URL = re.compile(r"(file|s3|s3a|gs|az|azure|abfss?|https?):")
 
 
 class Objects(ABC):
@@ -191,21 +186,6 @@ class RemoteObjects(Objects):
 
         with _in_one_line(self.url):
             return not any(obstore.list(self._place, chunk_size=1))
-
-
-def objects_at(url: str | Path) -> Objects:
-    """The objects of a place: a folder, `file:///folder`, or the URL of a bucket and a prefix in it (`s3://bucket/hub`).
-
-    Raises GraftaxError where the URL is of no kind that is known.
-    """
-    if isinstance(url, Path) or "://" not in url:
-        if _HALF_A_URL.match(str(url)):
-            raise GraftaxError(f"{url}: neither a folder nor a URL, which begins as s3://bucket does.")
-        return LocalObjects(Path(url).expanduser())
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return LocalObjects(Path(unquote(parts.path)))
-    return RemoteObjects(url)
 
 
 def _refuse_unreadable(error: OSError) -> None:

@@ -35,8 +35,7 @@ from .index import Index
 from .ledger import Ledger, OtherLedger
 from .manifest import File, Manifest, parse_manifest
 from .names import LATEST, Reference, check_name, check_tag, parse_reference
-from .objects import objects_at
-from .places import cache_folder, default_store
+from .places import cache_folder, default_store, objects_at
 from .query import Query
 from .signing import check_signature, refuse_untrusted, sign, trusted_keys
 from .snapshots import EVERY, begin, write_snapshot

@@ -6,15 +6,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ..errors import GraftaxError
+from .arguments import columns_of
+from .dataclass_options import options_from_fields
+from .options import ColumnOption, ColumnsOptions
 from .output import print_json, print_page, print_table
 
 if TYPE_CHECKING:
+    from ..models.backbone import Backbone
     from ..store.version import Version
 
 app = typer.Typer(
@@ -26,13 +31,20 @@ app = typer.Typer(
 HubOption = Annotated[
     Optional[str],
     typer.Option(
-        "--hub", metavar="URL", help="A folder, or s3://, gs://, az://. Default: $GRAFTAX_HUB, else a folder of your own."
+        "--hub", metavar="URL", help="A folder; s3://, gs://, az://, hf://. Default: $GRAFTAX_HUB, else a folder of your own."
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object in a line.")]
 Reference = Annotated[str, typer.Argument(metavar="NAME", help="NAME, NAME:3, NAME:TAG, NAME@sha256:... or sha256:...")]
 _KEEP_FOR = re.compile(r"(?P<count>[0-9]+)(?P<unit>[mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class ExportFormat(StrEnum):
+    graftax = "graftax"
+    peft = "peft"
+    adapters = "adapters"
+    oci = "oci"
 
 
 @app.command()
@@ -81,6 +93,62 @@ def pull(
     from ..hub.hub import Hub
 
     print(Hub(hub, trusted=trusted).pull(name, directory or Path(called(name)), overwrite=overwrite))
+
+
+@app.command(name="import")
+def import_adapter(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as bank/intent.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="DIR, hf://user/adapter[@revision], oci:PATH[:TAG], oci://HOST/REPOSITORY:TAG."),
+    ],
+    backbone: Annotated[
+        Optional[str],
+        typer.Option("--backbone", "-b", help="It is loaded for this one first, and known to fit it from then on."),
+    ] = None,
+    version: Annotated[Optional[int], typer.Option(help="Its number. Default: the next.")] = None,
+    tag: Annotated[Optional[list[str]], typer.Option(help="A tag that is to point to it; once for each.")] = None,
+    keep_for: Annotated[
+        Optional[str], typer.Option(metavar="TIME", help="Gone by itself after 30m, 12h, 7d or 2w. Default: it stays.")
+    ] = None,
+    sign: Annotated[Optional[Path], typer.Option(metavar="KEY", help="Private Ed25519 key of OpenSSH's.")] = None,
+    hub: HubOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put an adapter from elsewhere on the hub: of PEFT, AdapterHub, the Hugging Face Hub, an OCI artefact.
+
+    graftax hub import bank/intent hf://user/adapter --backbone sentence-transformers/all-MiniLM-L6-v2
+    """
+    from ..hub.hub import Hub
+
+    loaded, time = None if backbone is None else _backbone(backbone), _time(keep_for)
+    there = Hub(hub).import_(name, source, backbone=loaded, version=version, tags=tag or (), keep_for=time, sign=sign)
+    _print_versions([there], as_json)
+
+
+@app.command()
+def export(
+    name: Reference,
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="DIR, hf://user/adapter, oci:PATH[:TAG], oci://HOST/REPOSITORY[:TAG].")
+    ],
+    format: Annotated[
+        Optional[ExportFormat], typer.Option(help="Whose files. Default: the version's own. oci: an artefact, also in DIR.")
+    ] = None,
+    backbone: Annotated[
+        Optional[str], typer.Option("--backbone", "-b", help="Its own, where files of AdapterHub's are written or read.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there under this name.")] = False,
+    hub: HubOption = None,
+) -> None:
+    """Put a version elsewhere: into a directory, on the Hugging Face Hub, into an OCI artefact.
+
+    graftax hub export bank/intent:3 oci:adapters.tar:v3
+    """
+    from ..hub.hub import Hub
+
+    there, loaded = Hub(hub), None if backbone is None else _backbone(backbone)
+    print(there.export(name, target, format=None if format is None else format.value, backbone=loaded, overwrite=overwrite))
 
 
 @app.command(name="list")
@@ -196,6 +264,39 @@ def verify(
     print("everything is as its digests say")
 
 
+@app.command(name="diff")
+@options_from_fields
+def show_difference(
+    context: typer.Context,
+    left: Annotated[str, typer.Argument(metavar="NAME", help="An adapter on the hub, or a directory.")],
+    right: Annotated[str, typer.Argument(metavar="OTHER", help="Another one.")],
+    *,
+    backbone: Annotated[
+        Optional[str], typer.Option("--backbone", "-b", help="What both are for: the change of the weights by any method.")
+    ] = None,
+    data: Annotated[Optional[Path], typer.Option("--data", "-d", help="Rows that both answer (with --backbone).")] = None,
+    most: Annotated[int, typer.Option(min=0, help="How many modules are listed, those that differ most.")] = 10,
+    columns: ColumnsOptions,
+    column: ColumnOption = None,
+    hub: HubOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how two adapters differ: in settings, in weights by module, with --data in their answers.
+
+    graftax hub diff bank/intent:3 bank/intent:4 -b BACKBONE -d rows.csv
+    """
+    from ..hub.diff import diff_record
+    from ..hub.diff_page import diff_page
+    from ..hub.hub import Hub
+
+    read, loaded = columns_of(context, columns, column), None if backbone is None else _backbone(backbone)
+    found = Hub(hub).diff(left, right, backbone=loaded, data=data, columns=read)
+    if as_json:
+        print_json(diff_record(found))
+    else:
+        print(diff_page(found, most))
+
+
 @app.command(name="leaderboard")
 def show_leaderboard(
     task: Annotated[str, typer.Argument(metavar="TASK", help="classify, tag, lm, ...")],
@@ -239,7 +340,7 @@ def gc(hub: HubOption = None) -> None:
     print(f"{garbage.blobs} files deleted, {_size(garbage.bytes)}")
 
 
-def _print_versions(versions: Sequence[Version], as_json: bool, limit: int) -> None:
+def _print_versions(versions: Sequence[Version], as_json: bool, limit: int = 0) -> None:
     """Versions as a table, or as JSON lines; and whether there may be more of them."""
     import sys
 
@@ -283,9 +384,13 @@ def _fingerprint(text: str) -> str:
     """What tells a backbone from others: as it is given, or of a directory or Hub id."""
     if re.fullmatch(r"[0-9a-f]{8,64}", text) and not Path(text).exists():
         return text
+    return _backbone(text).fingerprint
+
+
+def _backbone(text: str) -> Backbone:
     from ..models.load import load_backbone
 
-    return load_backbone(text).fingerprint
+    return load_backbone(text)
 
 
 def _shares(texts: Sequence[str]) -> dict[int, float]:
