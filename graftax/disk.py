@@ -92,6 +92,13 @@ def create_bytes(path: Path, content: bytes) -> bool:
         return True
 
 
+def create_lightly(path: Path, content: bytes) -> None:
+    """As `create_bytes`, but for what can be had again, and may be lost with the machine's power."""
+    with writing(path), _draft_beside(path) as draft, suppress(FileExistsError):
+        (new := draft / "new").write_bytes(content)
+        os.link(new, path)
+
+
 def _write_synced(path: Path, content: bytes) -> None:
     """A file that is on the disk when this returns."""
     with path.open("wb") as file:

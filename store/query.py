@@ -17,7 +17,7 @@ _WORD = re.compile(r"\w+")
 class Query:
     """What must be true of a version; what is None is not asked."""
 
-    text: str | None = None  # words, each of which stands (or begins a word) somewhere in name, labels, description, ...
+    text: str | None = None  # words, each of which stands (or, from 3 letters on, begins a word) in name, labels, ...
     fingerprint: str | None = None  # of the backbone that it fits, or the beginning
     backbone: str | None = None  # words of the backbone's name
     task: str | None = None
@@ -44,26 +44,34 @@ class Query:
             conditions.append("EXISTS (SELECT 1 FROM json_each(versions.methods) WHERE value = ?)")
             values.append(self.method)
         if self.label is not None:
-            conditions.append("EXISTS (SELECT 1 FROM json_each(versions.labels) WHERE value = ? COLLATE NOCASE)")
-            values.append(self.label)
+            conditions.append("EXISTS (SELECT 1 FROM json_each(versions.labels) WHERE casefold(value) = ?)")
+            values.append(self.label.casefold())
         if self.metric is not None:
             name, sign, value = _parsed_metric(self.metric)
-            conditions.append(
-                f"EXISTS (SELECT 1 FROM metrics WHERE metrics.id = versions.id AND metric = ? AND value {sign} ?)"
-            )
+            # the + says that this is to be looked at for each version, and is no way to find them
+            conditions.append(f"+versions.id IN (SELECT id FROM metrics WHERE metric = ? AND value {sign} ?)")
             values += [name, value]
         order = "words.rowid" if words else "versions.id"
         return f"{joins} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC", values
 
     def _words(self) -> list[str]:
-        """The conditions of the full-text search: SQLite's own signs in a text are only signs."""
-        found = [f'"{word}"*' for word in _WORD.findall(self.text or "")]
+        """The conditions of the full-text search: SQLite's own signs in a text are only signs.
+
+        What is looked for in a column alone is among them, which leaves few versions to be looked at more closely.
+        """
+        found = [f'"{word}"' + "*" * _may_go_on(word) for word in _WORD.findall(self.text or "")]
         if self.text and not found:
             raise GraftaxError(f"{shown(self.text)}: there is no word in it to look for.")
         found += [f'backbone : "{word}"' for word in _WORD.findall(self.backbone or "")]
-        if label := _WORD.findall(self.label or ""):
-            found.append(f'labels : "{" ".join(label)}"')
+        for column, text in (("labels", self.label), ("methods", self.method), ("task", self.task)):
+            if words := _WORD.findall(text or ""):
+                found.append(f'{column} : "{" ".join(words)}"')
         return found
+
+
+def _may_go_on(word: str) -> bool:
+    """Whether a word in a text may be only the beginning of one: two letters begin thousands, but a sign may be a word."""
+    return len(word) > 2 or not word.isascii()
 
 
 def _parsed_metric(text: str) -> tuple[str, str, float]:

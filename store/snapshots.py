@@ -14,7 +14,9 @@ import sqlite3
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeGuard
 
+from .. import disk
 from .index import Index
 from .ledger import Ledger
 from .objects import Objects
@@ -37,6 +39,15 @@ def write_snapshot(index: Index, objects: Objects) -> None:
     objects.delete(_newest_first(objects)[_KEPT:])
 
 
+def lay(file: Path, objects: Objects) -> None:
+    """Put the newest snapshot where no index is yet; whether it is of the ledger is seen when that is read on."""
+    for key in _newest_first(objects):
+        content = objects.get(key)
+        if _is_sound(content, key):
+            disk.create_lightly(file, content)
+            return
+
+
 def begin(index: Index, objects: Objects, ledger: Ledger) -> None:
     """Let an index, whatever is in it, be the newest snapshot that is sound and of this ledger; else empty."""
     for key in _newest_first(objects):
@@ -50,7 +61,7 @@ def begin(index: Index, objects: Objects, ledger: Ledger) -> None:
 
 def _is_taken(content: bytes | None, key: str, index: Index, ledger: Ledger) -> bool:
     """Whether an index could become this snapshot."""
-    if content is None or hashlib.sha256(content).hexdigest() not in key:
+    if not _is_sound(content, key):
         return False
     with tempfile.TemporaryDirectory() as folder:
         (file := Path(folder, "copy.sqlite")).write_bytes(content)
@@ -60,6 +71,10 @@ def _is_taken(content: bytes | None, key: str, index: Index, ledger: Ledger) -> 
                 return False
             index.take_over(copy)
             return True
+
+
+def _is_sound(content: bytes | None, key: str) -> TypeGuard[bytes]:
+    return content is not None and hashlib.sha256(content).hexdigest() in key
 
 
 def _newest_first(objects: Objects) -> list[str]:

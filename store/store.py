@@ -38,7 +38,7 @@ from .names import LATEST, Reference, check_name, check_tag, parse_reference
 from .places import cache_folder, default_store, objects_at
 from .query import Query
 from .signing import check_signature, refuse_untrusted, sign, trusted_keys
-from .snapshots import EVERY, begin, write_snapshot
+from .snapshots import EVERY, begin, lay, write_snapshot
 from .tables import LAYOUT, in_one_line, is_damage
 from .version import Score, Version
 
@@ -98,6 +98,7 @@ class Store:
                     raise
             for file in self._cache.glob(f"{self._file.name}*"):  # with what SQLite keeps beside it
                 file.unlink(missing_ok=True)
+            self._of_thread.index = Index(self._file)  # which is empty: it was perhaps a snapshot that was damaged
             return question(self._updated())
 
     def _updated(self) -> Index:
@@ -119,6 +120,8 @@ class Store:
         index: Index | None = getattr(self._of_thread, "index", None)
         if index is None or not index.is_in_place():
             disk.make_directory(self._cache)
+            if not self._file.exists():
+                lay(self._file, self.objects)
             self._of_thread.index = index = Index(self._file)
         return index
 

@@ -39,6 +39,7 @@ CREATE VIRTUAL TABLE IF NOT EXISTS words
 CREATE TABLE IF NOT EXISTS metrics (
     id INTEGER NOT NULL, metric TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (id, metric)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_value ON metrics (metric, value);
 CREATE TABLE IF NOT EXISTS tags (
     name TEXT NOT NULL, tag TEXT NOT NULL, version INTEGER NOT NULL, share REAL NOT NULL, PRIMARY KEY (name, tag, version)
 ) WITHOUT ROWID;
@@ -55,6 +56,7 @@ def open_tables(file: Path | None) -> sqlite3.Connection:
     """A connection to the tables in a file, or in memory alone, which are made where there are none."""
     tables = sqlite3.connect(file or ":memory:", timeout=_WAIT, isolation_level=None, check_same_thread=False)
     tables.row_factory = sqlite3.Row
+    tables.create_function("casefold", 1, str.casefold, deterministic=True)  # SQLite's own knows ASCII alone
     tables.execute("PRAGMA journal_mode = TRUNCATE")  # a WAL cannot be shared over a network, on which homes often lie
     tables.execute("PRAGMA synchronous = NORMAL")
     if tables.execute("PRAGMA user_version").fetchone()[0] != LAYOUT:
