@@ -85,7 +85,6 @@ class DecoderConfig(TextConfig):
 
     @property
     def projecting_table(self) -> str:
-        """The part whose weights project to the vocabulary; empty where the projection has its own."""
         return "word_embeddings" if self.tied else ""
 
     @property

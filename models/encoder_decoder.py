@@ -85,7 +85,6 @@ class EncoderDecoderConfig(TextConfig):
 
     @property
     def projecting_table(self) -> str:
-        """The part whose weights project to the vocabulary; empty where the projection has its own."""
         if self.own_projection:
             return ""
         return "encoder.word_embeddings" if self.tied else "decoder.word_embeddings"
