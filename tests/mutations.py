@@ -210,7 +210,7 @@ MUTATIONS = [
     ),
     Mutation(
         "adapters/files.py",
-        "if facts.methods and config_is_ours",
+        "if facts.methods and _config_is_ours(facts, directory)",
         "if facts.methods",
         f"{FILES}::test_an_edited_peft_config_counts",
     ),
