@@ -91,7 +91,7 @@ def write_card(
         manifest: of the version that it is about.
         evaluations: of that version (`Index.evaluations`), those on the same rows behind one another.
         existing: the card that is there, whoever wrote it.
-        name: what the adapter is called in a hub.
+        name: what the adapter is called in a hub; on the Hugging Face Hub `hf://user/adapter`.
         library: as of `library_of`.
 
     Raises:
@@ -101,7 +101,7 @@ def write_card(
     front, body = _split(existing or "", FILE)
     record, parts = _record_of(front), _parts(body)
     if not body.strip():
-        parts = [_Part(None, f"# {in_a_line(name)}")]
+        parts = [_Part(None, f"# {in_a_line(_bare(name))}")]
     sections = sections_of(manifest, evaluations, name, library)
     there = {part.section: part.text for part in parts if part.section}
     if "description" not in there and _first_paragraph(part.text for part in parts if not part.section):
@@ -165,7 +165,12 @@ def _model_index(manifest: Manifest, evaluations: Sequence[Score], name: str) ->
         for metric, value in manifest.metrics.items()
         if metric.startswith(_VALIDATION) and value is not None
     ]
-    return eval_results_to_model_index(name, results) if results else []
+    return eval_results_to_model_index(_bare(name), results) if results else []
+
+
+def _bare(name: str) -> str:
+    """A name without the word for where it is."""
+    return name.rpartition("://")[2]
 
 
 def _dataset_type(name: str | None) -> str:

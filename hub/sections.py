@@ -69,7 +69,8 @@ def _use(manifest: Manifest, name: str, library: str) -> str:
         maker, asker, asked = "Generator", "generator", f'generator.generate(["Once upon a time"], {_literal(own)})'
         command = f"graftax generate --backbone {_word(backbone)} --adapter {_word(name)} --prompt 'Once upon a time'"
     else:
-        maker, asker, asked = "Predictor", "predictor", f'predictor.predict(["a row"], {_literal(own)})'
+        row = "picture.png" if words is not None and words.model == "ImageClassification" else "a text"
+        maker, asker, asked = "Predictor", "predictor", f'predictor.predict(["{row}"], {_literal(own)})'
         command = f"graftax predict --backbone {_word(backbone)} --adapter {_word(name)} --input rows.jsonl"
     python = [
         "import graftax",
@@ -78,9 +79,16 @@ def _use(manifest: Manifest, name: str, library: str) -> str:
         f"{asker}.load({_literal(own)}, {_literal(name)})",
         f"print({asked})",
     ]
-    also = f"\n\nPEFT reads its files: `graftax hub pull {name} DIR`, then `PeftModel.from_pretrained(model, 'DIR')`."
+    also = f"\n\nPEFT reads its files: {_with_peft(name)}." if library == "peft" else ""
     shown = [_block("python", "\n".join(python)), _block("sh", command)]
-    return "## Use\n\n" + "\n\n".join(shown) + (also if library == "peft" else "")
+    return "## Use\n\n" + "\n\n".join(shown) + also
+
+
+def _with_peft(name: str) -> str:
+    """How PEFT finds it: on the Hugging Face Hub (`hf://user/adapter`) by itself."""
+    _, scheme, there = name.rpartition("://")
+    pulled, first = (there, "") if scheme else ("DIR", f"{code(f'graftax hub pull {name} DIR')}, then ")
+    return first + code(f"PeftModel.from_pretrained(model, {pulled!r})")
 
 
 def _labels(labels: Sequence[str]) -> str:

@@ -71,25 +71,35 @@ def test_a_base_model_is_said_where_it_can_be_the_hubs(backbone: str | None) -> 
 
 
 @pytest.mark.parametrize(
-    ("task", "pipeline", "asked_of"),
+    ("task", "pipeline", "asked"),
     [
-        ("image-classify", "image-classification", "Predictor"),
-        ("tag", "token-classification", "Predictor"),
-        ("dpo", "text-generation", "Generator"),
-        ("seq2seq", "text-generation", "Generator"),
-        ("one of a package that is not here", None, "Predictor"),
+        ("image-classify", "image-classification", 'predictor.predict(["picture.png"], "intent")'),
+        ("tag", "token-classification", 'predictor.predict(["a text"], "intent")'),
+        ("dpo", "text-generation", 'generator.generate(["Once upon a time"], "intent")'),
+        ("seq2seq", "text-generation", 'generator.generate(["Once upon a time"], "intent")'),
+        ("one of a package that is not here", None, 'predictor.predict(["a text"], "intent")'),
     ],
 )
-def test_the_task_says_how_it_is_asked(task: str, pipeline: str | None, asked_of: str) -> None:
+def test_the_task_says_how_it_is_asked(task: str, pipeline: str | None, asked: str) -> None:
     text = written(task=task)
     assert front(text).get("pipeline_tag") == pipeline
-    assert f"graftax.{asked_of}(" in text
+    assert asked in text
 
 
 def test_the_library_is_that_whose_files_they_are() -> None:
     assert library_of({"peft_type": "LORA"}) == "peft"
     assert library_of({"peft_type": "GRAFTAX", "methods": []}) == "graftax"
     assert library_of({"config": {"architecture": "lora"}}) == "adapter-transformers"
+
+
+def test_on_the_hugging_face_hub_it_is_called_as_it_is_found_there() -> None:
+    """A card that comes from another hub says so from then on; its title, too, is a person's by then."""
+    again = write_card(MANIFEST, SCORES, written(), "hf://user/adapter", library="peft")
+    assert '.load("adapter", "hf://user/adapter")' in again
+    assert "--adapter hf://user/adapter" in again
+    assert "`PeftModel.from_pretrained(model, 'user/adapter')`" in again
+    assert front(again)["model-index"][0]["name"] == "user/adapter"
+    assert write_card(MANIFEST, SCORES, None, "hf://user/adapter").split("---\n")[2].strip().startswith("# user/adapter\n")
 
 
 def test_what_people_wrote_stays_and_what_graftax_wrote_is_renewed() -> None:
