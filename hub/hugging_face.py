@@ -30,7 +30,7 @@ def fetch_repository(hub_id: str, revision: str) -> Path:
 
 
 def put_repository(hub_id: str, revision: str, files: Mapping[str, bytes], message: str) -> str:
-    """Put an adapter's files into a repository, made if need be, in one commit; returns its URL.
+    """Put an adapter's files into a repository, a private one made if need be, in one commit; returns its URL.
 
     Files of an adapter that are there and not among these are deleted in it: a `graftax.json` of other weights would make the
     whole unreadable. Everything else stays.
@@ -39,7 +39,7 @@ def put_repository(hub_id: str, revision: str, files: Mapping[str, bytes], messa
 
     with _in_one_line(hub_id):
         api = HfApi(library_name="graftax")
-        api.create_repo(hub_id, exist_ok=True)
+        api.create_repo(hub_id, private=True, exist_ok=True)
         there = api.list_repo_files(hub_id, revision=revision)
         added = [CommitOperationAdd(path, content) for path, content in files.items()]
         deleted = [CommitOperationDelete(path) for path in there if path in OF_ADAPTERS and path not in files]

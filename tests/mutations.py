@@ -37,6 +37,7 @@ SHARED = "tests/test_contract_predictions.py::test_texts_may_share_a_row"
 OUTPUTS, OWN_HEADS = "tests/test_outputs.py", "tests/test_own_heads.py::test_own_head_has_transformers_logits"
 TWO_TEXTS = "tests/test_encoder_decoders.py::test_equals_transformers"
 WRITTEN = "tests/test_generation.py::test_greedy_equals_transformers"
+EXCHANGE, ELSEWHERE = "tests/test_hub_exchange.py", "tests/test_hub_elsewhere.py"
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
 
 MUTATIONS = [
@@ -289,5 +290,41 @@ MUTATIONS = [
         "leaf.at[:, slot].set(own)",
         "leaf.at[:, slot].add(own)",
         f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
+    ),
+    # -- adapters that come from elsewhere
+    Mutation("hub/oci.py", ' or describe(content, "").digest != descriptor.digest', "", f"{EXCHANGE}::test_damage_is_found"),
+    Mutation("hub/model_pack.py", "FilePath, f", "str, f", f"{EXCHANGE}::test_archives_reach_nothing_outside"),
+    Mutation(
+        "hub/model_pack.py",
+        "there.keys() | manifest.files",
+        "there.keys() & manifest.files",
+        f"{EXCHANGE}::test_a_manifest_is_of_the_files_that_come_with_it",
+    ),
+    Mutation(
+        "hub/exchange.py",
+        "not in (None, known.fingerprint)",
+        "in ()",
+        f"{EXCHANGE}::test_a_manifest_does_not_claim_another_backbone",
+    ),
+    Mutation(
+        "hub/exchange.py", "    load_adapter(directory, backbone)\n", "", f"{EXCHANGE}::test_what_does_not_fit_is_not_kept"
+    ),
+    Mutation(
+        "hub/oci_registry.py",
+        "add_unredirected_header",
+        "add_header",
+        f"{ELSEWHERE}::test_a_password_is_for_the_registry_alone",
+    ),
+    Mutation(
+        "hub/oci_registry.py",
+        "challenge != self._challenge",
+        "self._permission is None",
+        f"{ELSEWHERE}::test_a_registry_gives_back_the_same_version",
+    ),
+    Mutation(
+        "hub/hugging_face.py",
+        "path in OF_ADAPTERS and path not in files",
+        "path not in files",
+        f"{ELSEWHERE}::test_a_repository_is_brought_up_to_date",
     ),
 ]
