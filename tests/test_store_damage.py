@@ -400,8 +400,9 @@ def as_nobody(hub: Path, cache: Path) -> list[str]:
 @pytest.fixture
 def of_all(store: Store, hub: Path, tmp_path: Path) -> Iterator[Path]:
     """A folder that all may look into, with a hub and a cache in it."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents):
+        if not path.stat().st_mode & 0o001:  # pytest's own folders, of which there is one more with several workers
+            path.chmod(0o755)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache").chmod(0o777)
     yield tmp_path
