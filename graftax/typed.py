@@ -158,11 +158,21 @@ def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
     fields = dataclasses.fields(typing.cast(Any, cls))
     if missing := [field.name for field in fields if field.name not in content and _is_required(field)]:
         raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
-    values = {name: checked(value, kinds[name], f"{where}: {name}") for name, value in content.items()}
+    values = {name: _read_value(value, kinds[name], f"{where}: {name}") for name, value in content.items()}
     try:
         return cls(**values)
     except GraftaxError as error:  # of a rule that is no annotation
         raise GraftaxError(f"{where}: {error}") from error
+
+
+def _read_value(value: Any, kind: Any, what: str) -> Any:
+    """As `checked`; objects of JSON are also read where a dataclass may be missing, or has a key of its own for each."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, Mapping) and origin in (typing.Union, types.UnionType):
+        return checked(value, next((one for one in inner if dataclasses.is_dataclass(one)), kind), what)
+    if isinstance(value, Mapping) and origin is Mapping and dataclasses.is_dataclass(inner[1]):
+        return {_of_kind(key, inner[0], what): checked(one, inner[1], f"{what}: {key}") for key, one in value.items()}
+    return checked(value, kind, what)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

@@ -15,7 +15,7 @@ FOLDERS = ["adapters", "models", "data", "tasks", "train", "serve", "benchmarks"
 ELSEWHERE = {"speed"}  # benchmarks/README.md has these
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, "store", "hub"])
 def test_every_file_is_on_the_map(folder: str) -> None:
     """By its name; a folder within is part of the same section."""
     (section,) = (text for text in SECTIONS if text.startswith(f"{folder}/"))
