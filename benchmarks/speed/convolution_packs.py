@@ -1,6 +1,6 @@
 """One training step of several adapters on a ResNet-20, in a pack against one by one (both graftax).
 
-    python benchmarks/speed/pictures.py [METHOD ...] [--adapters N] [--rows N] [--repeats N]
+    python benchmarks/speed/convolution_packs.py [METHOD ...] [--adapters N] [--rows N] [--repeats N]
 
 Pictures of 32 x 32 pixels, weights random in the published shape, float32. In a pack the adapters' kernels differ, and products
 take the place of XLA's convolutions (`adapters/geometry.py`); one by one every adapter has XLA's. The seconds are those of a
