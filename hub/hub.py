@@ -11,7 +11,7 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,16 @@ from .exchange import Format, hand_over, take
 from .intervals import intervals
 from .leaderboard import Leaderboard, leaderboard
 from .page import page_of
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a version is put on a hub, as `Hub.push` takes it."""
+
+    version: int | None
+    tags: Sequence[str]
+    keep_for: timedelta | None
+    sign: str | Path | None
 
 
 class Hub(Shown):
@@ -82,45 +92,25 @@ class Hub(Shown):
         Raises:
             GraftaxError: no sound adapter there; a number that is taken; a name or a tag that cannot be one.
         """
-        return self._push(name, Path(directory), version=version, tags=tags, keep_for=keep_for, sign=sign)[0]
-
-    def _push(
-        self,
-        name: str,
-        directory: Path,
-        *,
-        version: int | None = None,
-        tags: Sequence[str] = (),
-        keep_for: timedelta | None = None,
-        sign: Location | None = None,
-    ) -> tuple[Version, bool]:
-        """The version, and whether it is new."""
         check_name(name)
-        manifest, contents = with_card(manifest_of(directory), files_of(directory), directory, name)
-        return self._put(name, manifest, contents, version, tags, keep_for, sign)
+        directory = Path(directory)
+        described = with_card(manifest_of(directory), files_of(directory), directory, name)
+        return self._put(name, *described, _Settings(version, tags, keep_for, sign))
 
-    def _put(
-        self,
-        name: str,
-        manifest: Manifest,
-        contents: Mapping[str, bytes],
-        version: int | None,
-        tags: Sequence[str],
-        keep_for: timedelta | None,
-        sign: Location | None,
-    ) -> tuple[Version, bool]:
-        """Files and what is known of them as a version, and whether it is new."""
-        if keep_for is not None and keep_for <= timedelta():
+    def _put(self, name: str, manifest: Manifest, contents: Mapping[str, bytes], how: _Settings) -> Version:
+        """Files, and what is known of them, as a version."""
+        if how.keep_for is not None and how.keep_for <= timedelta():
             raise GraftaxError("the time for which a version is kept must be above zero.")
-        return self.store.push(
+        version, _ = self.store.push(
             name,
             manifest,
             contents,
-            version=version,
-            tags=tags,
-            expires=None if keep_for is None else moment(datetime.now(UTC) + keep_for),
-            key_file=None if sign is None else Path(sign),
+            version=how.version,
+            tags=how.tags,
+            expires=None if how.keep_for is None else moment(datetime.now(UTC) + how.keep_for),
+            key_file=None if how.sign is None else Path(how.sign),
         )
+        return version
 
     @held
     def import_(
@@ -142,13 +132,16 @@ class Hub(Shown):
                 one), oci://HOST/REPOSITORY:TAG of a registry.
             backbone: one that it is for: it is loaded for it before it is kept, and then known to fit these weights.
                 Without it, and where its files do not say, that is not known, and a note says so.
-            version, tags, keep_for, sign: as of `push`.
+            version: as of `push`, as are the others.
+            tags: likewise.
+            keep_for: likewise.
+            sign: likewise.
 
         Raises:
             GraftaxError: no sound adapter there, or it does not fit; the place cannot be reached; as of `push`.
         """
         manifest, files = take(source, check_name(name), backbone)
-        return self._put(name, manifest, files, version, tags, keep_for, sign)[0]
+        return self._put(name, manifest, files, _Settings(version, tags, keep_for, sign))
 
     @held
     def export(
@@ -163,7 +156,8 @@ class Hub(Shown):
         """Put a version elsewhere, and return where it is now.
 
         An OCI artefact holds the version as it is: imported again, it has the same digest. In a repository of the Hugging
-        Face Hub the adapter's files are replaced in one commit, and its card is written or renewed.
+        Face Hub, a private one where there was none, the adapter's files are replaced in one commit, and its
+        card is written or renewed.
 
         Args:
             reference: as of `pull`.
@@ -188,7 +182,7 @@ class Hub(Shown):
         if not folders:
             raise GraftaxError(f"{directory}: there is no adapter in it.")
         names = {folder: f"{prefix}/{folder.name}" if prefix else folder.name for folder in folders}
-        return [self._push(name, folder, tags=tags, sign=sign)[0] for folder, name in names.items()]
+        return [self.push(name, folder, tags=tags, sign=sign) for folder, name in names.items()]
 
     @held
     def pull(
@@ -236,7 +230,9 @@ class Hub(Shown):
             text: words that stand in name, labels, description, method, task or backbone, or begin a word there.
             fits: a backbone, or its fingerprint (or how that begins): its weights are those that the adapter was made for.
             backbone: words of the backbone's name.
-            task, method, label: exactly; a label's case does not matter.
+            task: its name, exactly.
+            method: likewise.
+            label: one of its labels, whole; case does not matter.
             metric: a bound on a metric of its training, such as "val_accuracy>=0.9".
             all_versions: else of each name the version that it means now.
             limit: how many at most.

@@ -13,8 +13,7 @@ import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +22,7 @@ from .. import disk
 from ..errors import GraftaxError
 from ..json_files import read_bytes
 from ..typed import checked
+from .archives import open_archive, plain_member
 from .oci import (
     IMAGE_MANIFEST,
     MOST_OF_JSON,
@@ -31,14 +31,13 @@ from .oci import (
     checked_blob,
     descriptor_of,
     json_object,
-    plain_member,
 )
 
 _LAYOUT, _INDEX = "oci-layout", "index.json"
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _TAG = "org.opencontainers.image.ref.name"
-ARCHIVE = ".tar"  # what a path ends with that is an archive
+_ARCHIVE = ".tar"  # what a path ends with that is an archive
 
 
 class Layout(ABC):
@@ -53,11 +52,6 @@ class Layout(ABC):
         """A file of the layout; None where there is none. One of more than `most` bytes is an error."""
 
     def manifest(self) -> bytes:
-        marked = self._read(_LAYOUT, MOST_OF_JSON)
-        if marked is None:
-            raise GraftaxError(f"{self._path}: no OCI image layout: it has no file {_LAYOUT}.")
-        if json_object(marked, f"{self._path}: {_LAYOUT}").get("imageLayoutVersion") != _VERSION["imageLayoutVersion"]:
-            raise GraftaxError(f"{self._path}: an OCI image layout of another version than {_VERSION['imageLayoutVersion']}.")
         found = self._chosen()
         if found.media_type != IMAGE_MANIFEST:
             raise GraftaxError(f"{self.address}: {found.media_type} is not the manifest of a model, which is {IMAGE_MANIFEST}.")
@@ -73,6 +67,11 @@ class Layout(ABC):
 
     def entries(self) -> list[tuple[Descriptor, Any]]:
         """What the index names: descriptors, and all that it says of each."""
+        marked = self._read(_LAYOUT, MOST_OF_JSON)
+        if marked is None:
+            raise GraftaxError(f"{self._path}: no OCI image layout: it has no file {_LAYOUT}.")
+        if json_object(marked, f"{self._path}: {_LAYOUT}").get("imageLayoutVersion") != _VERSION["imageLayoutVersion"]:
+            raise GraftaxError(f"{self._path}: an OCI image layout of another version than {_VERSION['imageLayoutVersion']}.")
         index = self._read(_INDEX, MOST_OF_JSON)
         if index is None:
             raise GraftaxError(f"{self._path}: no OCI image layout: it has no file {_INDEX}.")
@@ -85,11 +84,14 @@ class Layout(ABC):
         found = there if self._tag is None else [one for one in there if one.annotations.get(_TAG) == self._tag]
         if len(found) == 1:
             return found[0]
-        tags = ", ".join(sorted(one.annotations[_TAG] for one in there if _TAG in one.annotations)) or "no tags"
-        missing = (
-            f"{len(found)} artefacts; say which, oci:PATH:TAG" if self._tag is None else f"{len(found)} of tag {self._tag}"
+        count = len(found) or "no"
+        problem = (
+            f"{count} artefacts there; oci:PATH:TAG says which"
+            if self._tag is None
+            else f"{count} artefacts of tag {self._tag}"
         )
-        raise GraftaxError(f"{self._path}: there are {missing}; it has {tags}.")
+        tags = ", ".join(sorted(one.annotations[_TAG] for one in there if _TAG in one.annotations))
+        raise GraftaxError(f"{self._path}: {problem}; its tags: {tags or 'none'}.")
 
 
 class LayoutDirectory(Layout):
@@ -109,7 +111,7 @@ class LayoutArchive(Layout):
             return None
         if member.size > most:
             raise GraftaxError(f"{self._path}: {file}: {member.size:,} bytes are too many for a file of its kind.")
-        with _sound(self._path), tarfile.open(self._path, "r:") as archive:
+        with open_archive(self._path, str(self._path)) as archive:
             content = plain_member(archive, member)
         if content is None:
             raise GraftaxError(f"{self._path}: {file} is no plain file in there.")
@@ -117,7 +119,7 @@ class LayoutArchive(Layout):
 
     @cached_property
     def _members(self) -> Mapping[str, tarfile.TarInfo]:
-        with _sound(self._path), tarfile.open(self._path, "r:") as archive:
+        with open_archive(self._path, str(self._path)) as archive:
             return {str(PurePosixPath(member.name)): member for member in archive}
 
 
@@ -136,12 +138,12 @@ def write_layout(path: Path, tag: str, artefact: Artefact, *, overwrite: bool = 
     Raises GraftaxError: the tag is another artefact's, or the archive is there, and `overwrite` is not given; something else
     is in the place.
     """
-    if path.suffix == ARCHIVE:
+    if path.suffix == _ARCHIVE:
         if path.exists() and not overwrite:
             raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
         disk.write_bytes(path, _archived(_files(artefact, tag, [])))
-    elif not path.exists():
-        with disk.new_directory(path) as draft:
+    elif not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        with disk.new_directory(path, overwrite=True) as draft:
             for file, content in _files(artefact, tag, []).items():
                 (draft / file).parent.mkdir(parents=True, exist_ok=True)
                 (draft / file).write_bytes(content)
@@ -180,17 +182,6 @@ def _archived(files: Mapping[str, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return made.getvalue()
-
-
-@contextmanager
-def _sound(path: Path) -> Iterator[None]:
-    """What is wrong with an archive as one line."""
-    try:
-        yield
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise GraftaxError(f"{path}: no sound tar archive of an OCI image layout ({error}).") from error
-    except OSError as error:
-        raise GraftaxError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _blob(digest: str) -> str:

@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from ..errors import GraftaxError
@@ -46,7 +47,8 @@ class Registry:
         self.address = f"oci://{host}/{repository}:{tag}"
         scheme = "http" if urlsplit(f"//{host}").hostname in _HERE else "https"
         self._server, self._repository, self._host, self._tag = f"{scheme}://{host}", f"/v2/{repository}", host, tag
-        self._permission: str | None = None  # the header Authorization
+        self._challenge = ""  # the last by which the registry asked who we are,
+        self._permission: str | None = None  # and what is answered, in the header Authorization
 
     def manifest(self) -> bytes:
         answer = self._ask("GET", f"{self._repository}/manifests/{self._tag}", most=MOST_OF_JSON, accept=IMAGE_MANIFEST)
@@ -60,8 +62,15 @@ class Registry:
             raise GraftaxError(f"{self.address}: the blob {descriptor.digest} is missing.")
         return self._expect(answer, 200).body
 
-    def put(self, artefact: Artefact) -> None:
-        """Put an artefact under the tag, in place of what the tag meant; blobs that are there are not sent again."""
+    def put(self, artefact: Artefact, *, overwrite: bool = False) -> None:
+        """Put an artefact under the tag; blobs that are there are not sent again.
+
+        Raises GraftaxError where the tag is another artefact's and `overwrite` is not given.
+        """
+        path = f"{self._repository}/manifests/{self._tag}"
+        there = self._ask("GET", path, most=MOST_OF_JSON, accept=IMAGE_MANIFEST)
+        if not overwrite and there.status == 200 and there.body != artefact.manifest:
+            raise GraftaxError(f"{self.address} is another artefact; choose another tag or pass --overwrite.")
         for digest, content in artefact.blobs.items():
             if self._ask("HEAD", f"{self._repository}/blobs/{digest}").status == 200:
                 continue
@@ -70,8 +79,7 @@ class Registry:
             joint = "&" if urlsplit(where).query else "?"
             put = self._ask("PUT", f"{where}{joint}digest={quote(digest)}", content=content, kind="application/octet-stream")
             self._expect(put, 201)
-        manifest = f"{self._repository}/manifests/{self._tag}"
-        self._expect(self._ask("PUT", manifest, content=artefact.manifest, kind=IMAGE_MANIFEST), 201)
+        self._expect(self._ask("PUT", path, content=artefact.manifest, kind=IMAGE_MANIFEST), 201)
 
     def _expect(self, answer: _Answer, status: int) -> _Answer:
         """The answer, if it is of a status; else an error with what the registry says."""
@@ -90,12 +98,14 @@ class Registry:
         """One request; where the registry wants to know who asks, once more with that."""
         headers = {"Accept": accept} | ({"Content-Type": kind} if kind else {})
         url = urljoin(self._server, path)
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise GraftaxError(f"{self.address}: the registry sends us to {url}, which is no place on the web.")
         ours = urlsplit(url).netloc == self._host  # blobs may be taken by another server, which is told nothing
         answer = self._send(method, url, headers, self._permission if ours else None, content, most)
-        if answer.status == 401 and ours and self._permission is None:
-            self._permission = self._permit(answer.headers.get("www-authenticate", ""))
-            if self._permission is not None:
-                answer = self._send(method, url, headers, self._permission, content, most)
+        challenge = answer.headers.get("www-authenticate", "")
+        if answer.status == 401 and ours and challenge != self._challenge:  # to write more may be asked than to read
+            self._challenge, self._permission = challenge, self._permit(challenge)
+            answer = self._send(method, url, headers, self._permission, content, most)
         return answer
 
     def _permit(self, challenge: str) -> str | None:
@@ -124,19 +134,23 @@ class Registry:
         if permission is not None:
             request.add_unredirected_header("Authorization", permission)  # blobs may lie elsewhere, where nobody need know it
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            with _answer_to(request) as answer:
                 body = answer.read(most + 1)
-                status, found = answer.status, answer.headers
-        except urllib.error.HTTPError as error:
-            with error:
-                return _Answer(error.code, {key.lower(): value for key, value in error.headers.items()}, error.read(_SHORT))
         except urllib.error.URLError as error:
             raise GraftaxError(f"{self.address}: the registry cannot be reached ({error.reason}).") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise GraftaxError(f"{self.address}: the registry does not answer as one ({error!r}).") from error
-        if len(body) > most:
+        if answer.status == 200 and len(body) > most:
             raise GraftaxError(f"{self.address}: the registry sends more than the {most:,} bytes that were to come.")
-        return _Answer(status, {key.lower(): value for key, value in found.items()}, body)
+        return _Answer(answer.status, {key.lower(): value for key, value in answer.headers.items()}, body)
+
+
+def _answer_to(request: urllib.request.Request) -> Any:
+    """The answer, be it good or bad."""
+    try:
+        return urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        return error
 
 
 def _password(host: str) -> str | None:

@@ -16,6 +16,11 @@ class Config:
     tied = False  # whether a table of words is used a second time, as the projection to the vocabulary or by another tower
     pooler = False  # whether a pretrained layer stands between the network and a head
 
+    @property
+    def projecting_table(self) -> str:
+        """The part whose table of words projects to the vocabulary; empty where the projection has weights of its own."""
+        return ""
+
     def check(self) -> None:
         """Raises GraftaxError for sizes that cannot be, each of which alone could."""
 

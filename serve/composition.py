@@ -167,6 +167,7 @@ def from_json(value: Any) -> str | Composition | None:
 
 
 def _within(term: Term, begin: int, end: int | None) -> Term:
+    """A term on those of its tokens alone that lie from `begin` up to `end`."""
     ends = [e for e in (term.end, end) if e is not None]
     return term._replace(begin=max(begin, term.begin), end=min(ends) if ends else None)
 

@@ -23,8 +23,9 @@ from .. import disk
 from ..errors import GraftaxError
 
 _AT_ONCE = 16  # requests under way where many objects are asked for
-# An endpoint without encryption is one that the user has named so; a place that is away is said within half a minute.
-_CLIENT: Any = {"allow_http": True, "timeout": "60s", "connect_timeout": "5s"}
+# An endpoint without encryption is one that the user has named so. That nobody listens is said within half a minute, and that
+# somebody listens and never answers within two; a large file may take its time as long as it goes on.
+_CLIENT: Any = {"allow_http": True, "timeout": "1h", "read_timeout": "60s", "connect_timeout": "5s"}
 _RETRIES: Any = {"max_retries": 4, "retry_timeout": timedelta(seconds=30)}
 
 
@@ -193,17 +194,25 @@ def _refuse_unreadable(error: OSError) -> None:
         raise GraftaxError(f"{error.filename}: cannot be read ({error.strerror}).") from error
 
 
+# What obstore's errors of all kinds say, for which it has no class.
+_MEANT = {
+    "403 Forbidden": "these credentials may not do that. ",
+    "NoSuchBucket": "there is no such bucket; make it first. ",
+    "error sending request": "the store cannot be reached. ",
+    "169.254.169.254": "no credentials are set (AWS_ACCESS_KEY_ID, ...). ",
+}
+
+
 @contextmanager
 def _in_one_line(url: str) -> Iterator[None]:
     """What goes wrong at a place, as one line that names it."""
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+    from obstore.exceptions import BaseError
 
     try:
         yield
-    except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise GraftaxError(f"{url}: these credentials may not do that ({_first_line(error)}).") from error
     except (BaseError, OSError, ValueError) as error:
-        raise GraftaxError(f"{url}: {_first_line(error)}") from error
+        meant = next((meaning for words, meaning in _MEANT.items() if words in str(error)), "")
+        raise GraftaxError(f"{url}: {meant}{_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

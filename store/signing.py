@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import GraftaxError
 from ..json_files import read_bytes
 from ..paths import expect_file
+from .damage import Damaged
 from .events import Signature
 
 if TYPE_CHECKING:
@@ -45,14 +46,14 @@ def sign(digest: str, key_file: Path) -> Signature:
 
 
 def check_signature(signature: Signature, digest: str, what: str) -> None:
-    """GraftaxError, which begins with `what`, unless the key that a signature names has made it of this digest."""
+    """Damaged, which begins with `what`, unless the key that a signature names has made it of this digest."""
     _expect_library(what)
     from cryptography.exceptions import InvalidSignature
 
     try:
         _public(signature.key, what).verify(base64.b64decode(signature.value, validate=True), _message(digest))
     except (InvalidSignature, ValueError) as error:
-        raise GraftaxError(f"{what}: its signature is not of this manifest.") from error
+        raise Damaged(f"{what}: its signature is not of this manifest.") from error
 
 
 def trusted_keys(file: Path) -> tuple[str, ...]:

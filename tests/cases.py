@@ -240,9 +240,9 @@ def mapped(adapter: Adapter, change: Callable[[Any, str, np.ndarray], np.ndarray
     states = {
         key: {
             site: ({name: change(site, name, leaf) for name, leaf in trainable.items()}, fixed)
-            for site, (trainable, fixed) in at.items()
+            for site, (trainable, fixed) in states.items()
         }
-        for key, at in adapter.states.items()
+        for key, states in adapter.states.items()
     }
     return dataclasses.replace(adapter, states=states)
 

@@ -39,6 +39,7 @@ TWO_TEXTS = "tests/test_encoder_decoders.py::test_equals_transformers"
 WRITTEN = "tests/test_generation.py::test_greedy_equals_transformers"
 CARDS, LEADERS = "tests/test_hub_cards.py", "tests/test_hub_leaderboard.py"
 DIFFERENCES = "tests/test_hub_diff.py"
+EXCHANGE, ELSEWHERE = "tests/test_hub_exchange.py", "tests/test_hub_elsewhere.py"
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
 
 MUTATIONS = [
@@ -306,4 +307,40 @@ MUTATIONS = [
     Mutation("hub/answers.py", "(left & ~right).sum()", "(left | ~right).sum()", DIFFERENCES),
     Mutation("hub/changes.py", '(state["scale"], *', "(np.float32(1.0), *", DIFFERENCES),
     Mutation("hub/diff.py", "left + right - 2 * product", "left + right - product", DIFFERENCES),
+    # -- adapters that come from elsewhere
+    Mutation("hub/oci.py", ' or describe(content, "").digest != descriptor.digest', "", f"{EXCHANGE}::test_damage_is_found"),
+    Mutation("hub/model_pack.py", "FilePath, f", "str, f", f"{EXCHANGE}::test_archives_reach_nothing_outside"),
+    Mutation(
+        "hub/model_pack.py",
+        "there.keys() | manifest.files",
+        "there.keys() & manifest.files",
+        f"{EXCHANGE}::test_a_manifest_is_of_the_files_that_come_with_it",
+    ),
+    Mutation(
+        "hub/exchange.py",
+        "not in (None, known.fingerprint)",
+        "in ()",
+        f"{EXCHANGE}::test_a_manifest_does_not_claim_another_backbone",
+    ),
+    Mutation(
+        "hub/exchange.py", "    load_adapter(directory, backbone)\n", "", f"{EXCHANGE}::test_what_does_not_fit_is_not_kept"
+    ),
+    Mutation(
+        "hub/oci_registry.py",
+        "add_unredirected_header",
+        "add_header",
+        f"{ELSEWHERE}::test_a_password_is_for_the_registry_alone",
+    ),
+    Mutation(
+        "hub/oci_registry.py",
+        "challenge != self._challenge",
+        "self._permission is None",
+        f"{ELSEWHERE}::test_a_registry_gives_back_the_same_version",
+    ),
+    Mutation(
+        "hub/hugging_face.py",
+        "path in OF_ADAPTERS and path not in files",
+        "path not in files",
+        f"{ELSEWHERE}::test_a_repository_is_brought_up_to_date",
+    ),
 ]

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-NAME, PASSWORD, TOKEN = "ada", "secret", "t0ken"
+NAME, PASSWORD = "ada", "secret"
+TO_READ, TO_WRITE = "repository:team/bank:pull", "repository:team/bank:pull,push"
 
 
 class Registry(ThreadingHTTPServer):
@@ -26,6 +27,9 @@ class Registry(ThreadingHTTPServer):
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, tuple[bytes, str]] = {}
         self.uploads = 0  # of blobs
+        self.location = "/v2/team/bank/blobs/uploads/1?state=x"  # where they are to be sent
+        self.redirected: str | None = None  # the host that has the blobs, if it is another
+        self.given: set[str | None] = set()  # with what people came, in the header Authorization
 
     @property
     def host(self) -> str:
@@ -52,15 +56,17 @@ class _Requests(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urlsplit(self.path)
         given = self.headers.get("Authorization")
+        self.server.given.add(given)
         basic = "Basic " + base64.b64encode(f"{NAME}:{PASSWORD}".encode()).decode()
+        wanted = TO_READ if self.command in ("GET", "HEAD") else TO_WRITE
         if url.path == "/token":
             asked = parse_qs(url.query)
-            sound = given == basic and asked == {"service": ["here"], "scope": ["repository:team/bank:pull,push"]}
-            self._answer(200 if sound else 401, json.dumps({"token": TOKEN}).encode())
+            sound = given == basic and asked["service"] == ["here"] and asked["scope"][0] in (TO_READ, TO_WRITE)
+            self._answer(200 if sound else 401, json.dumps({"token": f"for {asked['scope'][0]}"}).encode())
         elif self.server.asks == "basic" and given != basic:
             self._answer(401, WWW_Authenticate='Basic realm="here"')
-        elif self.server.asks == "bearer" and given != f"Bearer {TOKEN}":
-            realm = f'realm="http://{self.server.host}/token",service="here",scope="repository:team/bank:pull,push"'
+        elif self.server.asks == "bearer" and given not in (f"Bearer for {wanted}", f"Bearer for {TO_WRITE}"):
+            realm = f'realm="http://{self.server.host}/token",service="here",scope="{wanted}"'
             self._answer(401, WWW_Authenticate=f"Bearer {realm}")
         else:
             self._serve(url.path.removeprefix("/v2/team/bank/"), parse_qs(url.query), body)
@@ -68,7 +74,7 @@ class _Requests(BaseHTTPRequestHandler):
     def _serve(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
         kind, _, name = path.partition("/")
         if self.command == "POST" and path == "blobs/uploads/":
-            self._answer(202, Location="/v2/team/bank/blobs/uploads/1?state=x")
+            self._answer(202, Location=self.server.location)
         elif self.command == "PUT" and kind == "blobs" and query["state"] == ["x"]:
             (digest,) = query["digest"]
             sound = digest == f"sha256:{hashlib.sha256(body).hexdigest()}"
@@ -82,6 +88,8 @@ class _Requests(BaseHTTPRequestHandler):
         elif kind == "manifests" and name in self.server.manifests:
             content, media_type = self.server.manifests[name]
             self._answer(200, content, Content_Type=media_type)
+        elif kind == "blobs" and self.server.redirected is not None:
+            self._answer(307, Location=f"http://{self.server.redirected}/v2/team/bank/{path}")
         elif kind == "blobs" and name in self.server.blobs:
             self._answer(200, self.server.blobs[name])
         else:

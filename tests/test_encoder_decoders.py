@@ -322,7 +322,9 @@ VARIANTS: dict[str, tuple[str, Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("variant", [pytest.param(k, marks=() if k == "t5" else pytest.mark.slow) for k in VARIANTS])
+@pytest.mark.parametrize(
+    "variant", [pytest.param(k, marks=() if k in ("t5", "t5-wide") else pytest.mark.slow) for k in VARIANTS]
+)
 def test_files_go_both_ways(variant: str, tmp_path: Path) -> None:
     """Invariant 11: PEFT reads our file and we read its, with the same logits and the same tensors."""
     shape, method, config = VARIANTS[variant]

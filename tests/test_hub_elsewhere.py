@@ -35,9 +35,9 @@ def bert(backbone_of: GetBackbone) -> Backbone:
     return backbone_of("bert")
 
 
-@pytest.fixture(scope="module")
-def directory(bert: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_adapter(random_adapter(bert, (LoRA(r=3, alpha=5.0),)), tmp_path_factory.mktemp("of") / "bank", bert)
+@pytest.fixture
+def directory(bert: Backbone, tmp_path: Path) -> Path:
+    folder = save_adapter(random_adapter(bert, (LoRA(r=3, alpha=5.0),)), tmp_path / "bank", bert)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Bank\n\nIntents of a bank's customers.\n")
     return folder
 
@@ -58,7 +58,7 @@ def log_in(host: str, password: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asks", ["none", "basic", "bearer"])
-def test_a_registry_gives_back_the_same_version(hub: Hub, version: Version, asks: str, tmp_path: Path) -> None:
+def test_a_registry_gives_back_the_same_version(hub: Hub, version: Version, directory: Path, asks: str, tmp_path: Path) -> None:
     with registry_server.running(asks) as registry:
         if asks != "none":
             log_in(registry.host, PASSWORD, tmp_path)
@@ -69,6 +69,22 @@ def test_a_registry_gives_back_the_same_version(hub: Hub, version: Version, asks
         assert registry.manifests["prod"] == (registry.manifests["1"][0], IMAGE_MANIFEST)
         again = Hub(tmp_path / "other").import_("intent", f"oci://{registry.host}/team/bank:prod")
         assert again.digest == version.digest
+        hub.export("bank/intent", f"oci://{registry.host}/team/bank:old")
+        (directory / "LICENSE").write_text("MIT")
+        hub.push("bank/intent", directory)
+        with pytest.raises(GraftaxError, match="team/bank:old is another artefact"):
+            hub.export("bank/intent:2", f"oci://{registry.host}/team/bank:old")
+        hub.export("bank/intent:2", f"oci://{registry.host}/team/bank:old", overwrite=True)
+
+
+def test_a_password_is_for_the_registry_alone(hub: Hub, version: Version, tmp_path: Path) -> None:
+    """Its blobs may lie with somebody else."""
+    with registry_server.running("basic") as registry, registry_server.running() as storage:
+        log_in(registry.host, PASSWORD, tmp_path)
+        where = hub.export("bank/intent", f"oci://{registry.host}/team/bank")
+        storage.blobs, registry.redirected = registry.blobs, storage.host
+        assert hub.import_("again", where).digest == version.digest
+        assert storage.given == {None}
 
 
 def test_a_registry_that_refuses_or_lies(hub: Hub, version: Version, tmp_path: Path) -> None:
@@ -78,6 +94,10 @@ def test_a_registry_that_refuses_or_lies(hub: Hub, version: Version, tmp_path: P
             hub.import_("intent", where)
         with pytest.raises(GraftaxError, match=f"{where}:1: there is no such artefact"):
             hub.import_("intent", f"{where}:1")
+        registry.location, sound = "file:///etc/hostname", registry.location
+        with pytest.raises(GraftaxError, match="the registry sends us to file:///etc/hostname"):
+            hub.export("bank/intent", where)
+        registry.location = sound
         hub.export("bank/intent", where)
         digest = next(iter(registry.blobs))
         content = registry.blobs[digest]
@@ -123,6 +143,7 @@ def test_a_repository_is_made_and_read(
     where = hub.export("bank/intent", "hf://ada/bank")
     assert where == f"{there.url}/ada/bank/commit/{there.revision('ada/bank')}"
     assert there.commits == [f"bank/intent:1, sha256:{version.digest}"]
+    assert there.private == {"ada/bank"}
     files = there.repositories["ada/bank"]
     assert files.keys() == {".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "graftax.json"}
     card = files["README.md"].decode()

@@ -24,7 +24,8 @@ from refusals import refused
 
 from graftax import BitFit, GraftaxError, Hub, LoRA, export_adapter, load_adapter, save_adapter
 from graftax.hub.exchange import Address, InLayout, InRegistry, Repository, parse_address, take
-from graftax.hub.oci import ARTEFACT_TYPE, CONFIG_TYPE, IMAGE_MANIFEST, unpack
+from graftax.hub.model_pack import ARTEFACT_TYPE, CONFIG_TYPE, unpack
+from graftax.hub.oci import IMAGE_MANIFEST
 from graftax.hub.oci_layout import layout_at
 from graftax.models.backbone import Backbone
 from graftax.notes import GraftaxNote
@@ -97,7 +98,9 @@ def test_addresses(text: str, meant: Address) -> None:
     assert parse_address(text) == meant
 
 
-@pytest.mark.parametrize("text", ["s3://bucket/bank", "hf://bank", "oci:", "oci://host", "oci://host/Team:1", "oci://../x:1"])
+@pytest.mark.parametrize(
+    "text", ["s3://bucket/bank", "hf://bank", "hf:ada/bank", "oci:", "oci://host", "oci://host/Team:1", "oci://../x:1"]
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(GraftaxError, match="expected"):
         parse_address(text)
@@ -143,11 +146,13 @@ def test_a_directory_comes_out_as_it_went_in(hub: Hub, of_graftax: Path, tmp_pat
 
 
 def test_formats_are_turned_into_each_other(
-    hub: Hub, of_graftax: Path, of_adapterhub: Path, bert: Backbone, tmp_path: Path
+    hub: Hub, of_graftax: Path, of_adapterhub: Path, backbone_of: GetBackbone, bert: Backbone, tmp_path: Path
 ) -> None:
     hub.import_("ours", of_graftax)
     with pytest.raises(GraftaxError, match="its backbone is needed"):
         hub.export("ours", tmp_path / "theirs", format="adapters")
+    with pytest.raises(GraftaxError, match=r"^ours:1: made for another backbone"):
+        hub.export("ours", tmp_path / "theirs", format="adapters", backbone=backbone_of("roberta"))
     theirs = Path(hub.export("ours", tmp_path / "theirs", format="adapters", backbone=bert))
     assert {"adapter.safetensors", "README.md", "LICENSE"} <= contents(theirs).keys()
     assert json.loads((theirs / "adapter_config.json").read_text())["name"] == "ours"
@@ -235,9 +240,9 @@ def test_a_layout_holds_several(hub: Hub, of_graftax: Path, of_peft: Path, tmp_p
     hub.export("bank:2", f"{layout}:new")
     hub.export("bank:1", f"{layout}:old")  # it is there already
     assert [take(f"{layout}:{tag}", "bank")[0].digest for tag in ("old", "new")] == [first.digest, second.digest]
-    with pytest.raises(GraftaxError, match="there are 2 artefacts; say which, oci:PATH:TAG; it has new, old"):
+    with pytest.raises(GraftaxError, match="2 artefacts there; oci:PATH:TAG says which; its tags: new, old"):
         take(layout, "bank")
-    with pytest.raises(GraftaxError, match="there are 0 of tag newest; it has new, old"):
+    with pytest.raises(GraftaxError, match="no artefacts of tag newest; its tags: new, old"):
         take(f"{layout}:newest", "bank")
     with pytest.raises(GraftaxError, match="the tag old is another artefact's"):
         hub.export("bank:2", f"{layout}:old")
@@ -252,6 +257,22 @@ def test_archives_are_the_same_wherever_they_are_made(hub: Hub, of_graftax: Path
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     with pytest.raises(GraftaxError, match="exists already"):
         hub.export("bank", f"oci:{tmp_path / 'one.tar'}")
+
+
+def test_what_is_too_large_to_be_read_is_not_written(
+    hub: Hub, of_graftax: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub.push("bank", of_graftax)
+    monkeypatch.setattr("graftax.hub.model_pack._MOST", 1000)
+    with pytest.raises(GraftaxError, match="an OCI artefact holds 1,000 and"):
+        hub.export("bank", f"oci:{tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_directory_becomes_a_layout(hub: Hub, of_graftax: Path, tmp_path: Path) -> None:
+    version = hub.push("bank", of_graftax)
+    (tmp_path / "empty").mkdir()
+    assert take(hub.export("bank", f"oci:{tmp_path / 'empty'}"), "bank")[0].digest == version.digest
 
 
 def test_other_things_are_not_taken_for_a_layout(hub: Hub, of_graftax: Path, tmp_path: Path) -> None:
@@ -370,6 +391,7 @@ def test_damage_is_found(layout: Layout, of_peft: Path) -> None:
     [
         ({"config": {"mediaType": "application/vnd.oci.image.config.v1+json"}}, "no model by ModelPack's specification"),
         ({"config": {"mediaType": "application/vnd.kitops.modelkit.config.v1+json"}}, "its config is application/vnd.kitops"),
+        ({"config": {"mediaType": CONFIG_TYPE, "size": 1 << 40}}, "a config of 1,099,511,627,776 bytes"),
         ({"config": None}, "is not the manifest of a model"),
         ({"mediaType": "application/vnd.docker.distribution.manifest.v2+json"}, "is not the manifest of a model"),
         ({"mediaType": "application/vnd.oci.image.index.v1+json"}, "is not the manifest of a model"),
@@ -450,11 +472,17 @@ def test_archives_reach_nothing_outside(layout: Layout, members: dict[str, Any],
 
 
 def test_a_small_layer_does_not_become_a_large_one(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graftax.hub.oci._MOST", 1 << 20)
+    monkeypatch.setattr("graftax.hub.model_pack._MOST_UNPACKED", 1 << 20)
     bomb = gzip.compress(tarred({"adapter_model.safetensors": bytes(1 << 21)}))
     assert len(bomb) < 1 << 13
     with pytest.raises(GraftaxError, match="is of more than 1,048,576 bytes"):
         take(layout.artefact([layout.add(bomb, "application/vnd.cncf.model.weight.v1.tar+gzip")]), "bank")
+
+
+def test_an_archive_of_countless_members_is_not_read(layout: Layout) -> None:
+    archive = tarred({f"{number}": b"" for number in range(1001)})
+    with pytest.raises(GraftaxError, match="more than 1,000 members"):
+        take(layout.artefact([layout.add(archive, "application/vnd.cncf.model.weight.v1.tar")]), "bank")
 
 
 def test_weights_are_no_pickle(layout: Layout, of_peft: Path) -> None:

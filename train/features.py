@@ -63,6 +63,7 @@ class FeatureStore:
             self._unknown += [(prepared, planned, job.shape) for planned in plan]
 
     def forget(self, job: Job) -> None:
+        """Drop the features of a job that has ended."""
         for prepared in filter(None, (job.train, job.val)):
             del self._kept[prepared]
 
@@ -93,4 +94,5 @@ class FeatureStore:
         return self.processor.with_hidden(hidden, self._laid(prepared, planned, shape) if self.by_position else None)
 
     def _laid(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
+        """The inputs of a planned batch, of which features are made."""
         return self.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)

@@ -159,7 +159,7 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
             key = ".".join(part for part in parts if part not in (WRAPPED, _TUNED))
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
-    if not backbone.config.tied:
+    if not backbone.config.projecting_table:
         return found
     said = f"{MODEL_PREFIX}{LM_HEAD}"
     for read in (file_key(site, "")[:-1] for site in backbone.sites if site.role == "word_embeddings"):
