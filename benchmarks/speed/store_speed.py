@@ -1,14 +1,14 @@
 """A hub of 100,000 adapters: opened, searched and pushed to; and pulls beside what the disk and the S3 server do by themselves.
 
-    python benchmarks/speed/hub.py [--adapters N] [--pulls N] [--no-s3]
+    python benchmarks/speed/store_speed.py [--adapters N] [--pulls N] [--no-s3]
 
 The hub is made up: names, labels and descriptions of made-up words, 200 backbones of which few have most adapters. It ends one
 event before a snapshot is due: who opens it cold reads the last snapshot and 1,023 events. Each measurement is taken in a
 process that imports the store alone. A search is what a user waits for, with the look into the ledger whether anything is new.
 
-Pulls are of one file of 300 KB each, by `name:version`, into new directories that are on the disk when the call returns; beside
-them plain copies of the same files, each with `fsync`. From S3 (moto's server, on this machine) the files are pulled into memory,
-beside plain gets by obstore. A row has the limit in the place of a peer where there is none.
+Pulls are of one file of 300 KB each, by `name:version`, into new directories that are on the disk when the call returns;
+beside them plain copies of the same files, each with `fsync`. From S3 (moto's server, on this machine) the files are pulled
+into memory, beside plain gets by obstore. A row has the limit in the place of a peer where there is none.
 """
 
 from __future__ import annotations
