@@ -97,7 +97,9 @@ def diff(
         raise GraftaxError("answers to rows are given on a backbone: say which.")
     sides = one, other = _side(left, backbone), _side(right, backbone)
     modules = list(_modules(one.changes, other.changes))
-    ordered = sorted((module for module, _ in modules), key=lambda at: (at.apart is None, -(at.apart or 0.0), at.module))
+    ordered = sorted(
+        (module for module, _ in modules), key=lambda there: (there.apart is None, -(there.apart or 0.0), there.module)
+    )
     answers = None
     if backbone is not None and data is not None:
         predictor = Predictor(backbone)
