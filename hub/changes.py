@@ -7,6 +7,7 @@ but what LoRA and AdaLoRA add does not depend on W, and their files alone say it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +31,9 @@ from ..adapters.methods.lora_fa import LoRAFA
 from ..adapters.sites import ARRAYS, Site, weights_of
 from ..errors import GraftaxError
 
-#: methods that add to the weights what does not depend on them
-_ADDING: tuple[type[Method], ...] = (LoRA, LoRAFA, AdaLoRA)
+#: methods that add to the weights what does not depend on them, and the leaves of which it is the product, by the scale
+_ADDING: dict[type[Method], tuple[str, ...]] = {LoRA: ("a", "b"), LoRAFA: ("a", "b"), AdaLoRA: ("q", "p", "e")}
+_CHUNK = 1 << 20  # numbers at a time
 _FLAT = ("linear", "embedding")  # kinds of site whose weights have a shape that factors tell
 
 
@@ -42,6 +44,36 @@ class Change:
     of: Literal["weights", "arrays"]
     layout: tuple[Any, ...]  # of the numbers: what they are and in which shapes
     numbers: Callable[[], np.ndarray]  # float32, one behind another; made when they are asked for, for they may be large
+    factors: tuple[np.ndarray, np.ndarray] | None = None  # A [r, in] and B [r, out], where the numbers are those of A^T B
+
+
+def products(one: Change, other: Change) -> tuple[float, float, float]:
+    """The inner products of one change with itself, of another with itself, and of both.
+
+    Of A^T B and C^T D it is the sum over all entries of A C^T times B D^T, which are as small as the ranks.
+    """
+    if one.factors is not None and other.factors is not None:
+        pairs = (one.factors, one.factors), (other.factors, other.factors), (one.factors, other.factors)
+        first, second, both = (_of_factors(*pair) for pair in pairs)
+        return first, second, both
+    numbers, others = one.numbers(), other.numbers()
+    return _dot(numbers, numbers), _dot(others, others), _dot(numbers, others)
+
+
+def square(one: Change) -> float:
+    """The inner product of a change with itself."""
+    return products(one, one)[0]
+
+
+def _of_factors(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
+    (a, b), (c, d) = ([factor.astype(np.float64) for factor in factors] for factors in (one, other))
+    return float(np.sum((a @ c.T) * (b @ d.T)))
+
+
+def _dot(one: np.ndarray, other: np.ndarray) -> float:
+    """Summed in float64."""
+    chunks = ((one[i : i + _CHUNK], other[i : i + _CHUNK]) for i in range(0, len(one), _CHUNK))
+    return sum(float(first.astype(np.float64) @ second.astype(np.float64)) for first, second in chunks)
 
 
 def changes_of(adapter: Adapter) -> dict[str, Change]:
@@ -57,10 +89,19 @@ def _at_site(site: Site, held: Sequence[tuple[Method, Leaves, Leaves]]) -> Chang
     methods = [method for method, _, _ in held]
     states = [{**trainable, **fixed} for _, trainable, fixed in held]
     if site.kind in ARRAYS and all(method.mergeable for method in methods) and _can_merge(site, methods, states):
-        adds = site.kind in _FLAT and all(type(method) in _ADDING for method in methods)
-        weights = partial(_blank, site) if adds else site.weights  # nothing is rounded off that is added to zeros
-        return Change("weights", (site.kind, site.shape), partial(_change, weights, methods, states))
+        if site.kind in _FLAT and len(methods) == 1 and type(methods[0]) in _ADDING:
+            return _added(site, methods[0], states[0])
+        return Change("weights", (site.kind, site.shape), partial(_change, site.weights, methods, states))
     return _arrays({f"{method.name}.{name}": leaf for method, trainable, _ in held for name, leaf in trainable.items()})
+
+
+def _added(site: Site, method: Method, state: Leaves) -> Change:
+    """What a method adds, to whatever weights: to zeros, where nothing is rounded off."""
+    numbers, factors = partial(_change, partial(_blank, site), [method], [state]), None
+    if "bias" not in state:
+        one, other, *strengths = (np.asarray(state[name]) for name in _ADDING[type(method)])
+        factors = (one * math.prod((state["scale"], *(strength[:, None] for strength in strengths))), other)
+    return Change("weights", (site.kind, site.shape), numbers, factors)
 
 
 def _can_merge(site: Site, methods: Sequence[Method], states: Sequence[Leaves]) -> bool:
@@ -143,7 +184,7 @@ def _of_tensors(path: str, tensors: Mapping[str, np.ndarray], adding: Sequence[M
                 expected = dialect.tensors(site, method.held(site))
                 if all(np.shape(tensors[name]) == np.shape(like) for name, like in expected.items()):
                     state = {**dialect.leaves(site, tensors), **method.fixed(site)}
-                    return Change("weights", (kind, site.shape), partial(_change, partial(_blank, site), [method], [state]))
+                    return _added(site, method, state)
     return _arrays(tensors)
 
 

@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..adapters.adapter import Adapter
 from ..adapters.directory import is_fusion, read_directory
 from ..adapters.facts import Facts
@@ -32,12 +30,12 @@ from ..serve.predictor import Predictor
 from ..store.manifest import DataFacts, Manifest
 from ..typed import Location, held
 from .answers import AnswersCompared, compare_answers
-from .changes import Change, changes_in, changes_of, methods_in
+from .changes import Change, changes_in, changes_of, methods_in, products, square
 from .describing import manifest_of
 
 _KNOWN = ("backbone", "model_type", "fingerprint", "task", "labels", "parameters", "parents")  # of a manifest
 _OF_BACKBONES = {"backbone", "model_type"}  # what an adapter in memory does not say
-_CHUNK = 1 << 20  # numbers that are summed in float64 at a time
+_ROUNDED = 1e-14  # of the squares: nearer than float32 tells its numbers apart is no difference
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,9 @@ def diff(
         raise GraftaxError("answers to rows are given on a backbone: say which.")
     sides = one, other = _side(left, backbone), _side(right, backbone)
     modules = list(_modules(one.changes, other.changes))
-    ordered = sorted((module for module, _ in modules), key=lambda at: (at.apart is None, -(at.apart or 0.0), at.module))
+    ordered = sorted(
+        (module for module, _ in modules), key=lambda there: (there.apart is None, -(there.apart or 0.0), there.module)
+    )
     answers = None
     if backbone is not None and data is not None:
         predictor = Predictor(backbone)
@@ -197,24 +197,26 @@ def _modules(left: Mapping[str, Change], right: Mapping[str, Change]) -> Iterabl
     """Every module of either adapter, with the inner product of what both have there; one module is held at a time."""
     for module in sorted({*left, *right}):
         one, other = left.get(module), right.get(module)
-        first = one.numbers() if one else np.zeros(0, np.float32)
-        second = other.numbers() if other else np.zeros(0, np.float32)
-        norms = math.sqrt(_product(first, first)), math.sqrt(_product(second, second))
         if one and other and (one.of, one.layout) == (other.of, other.layout):
-            between, product = first - second, _product(first, second)
-            cosine = max(-1.0, min(1.0, product / (norms[0] * norms[1]))) if all(norms) else None
-            yield AtModule(module, one.of, *norms, math.sqrt(_product(between, between)), cosine), product
+            first, second, product = products(one, other)
+            yield _between(module, one.of, first, second, product), product
         elif one and other:
-            yield AtModule(module, one.of if one.of == other.of else "unlike", *norms, None, None), 0.0
+            unlike = one.of if one.of == other.of else "unlike"
+            yield AtModule(module, unlike, math.sqrt(square(one)), math.sqrt(square(other)), None, None), 0.0
         else:  # what is not there adds nothing to the weights; of arrays nothing need not be zeros
             (there,) = (change for change in (one, other) if change)
-            yield AtModule(module, there.of, *norms, sum(norms) if there.of == "weights" else None, None), 0.0
+            norm, weights = math.sqrt(square(there)), there.of == "weights"
+            norms = (norm, 0.0) if one else (0.0, norm)
+            yield AtModule(module, there.of, *norms, apart=norm if weights else None, cosine=None), 0.0
 
 
-def _product(one: np.ndarray, other: np.ndarray) -> float:
-    """The inner product, summed in float64."""
-    chunks = ((one[i : i + _CHUNK], other[i : i + _CHUNK]) for i in range(0, len(one), _CHUNK))
-    return sum(float(first.astype(np.float64) @ second.astype(np.float64)) for first, second in chunks)
+def _between(module: str, of: str, left: float, right: float, product: float) -> AtModule:
+    """Of inner products: of each with itself, and of both."""
+    apart = left + right - 2 * product
+    if apart < _ROUNDED * (left + right):
+        apart = 0.0
+    cosine = max(-1.0, min(1.0, product / math.sqrt(left * right))) if left and right else None
+    return AtModule(module, of, math.sqrt(left), math.sqrt(right), math.sqrt(apart), cosine)
 
 
 def _totals(modules: Sequence[tuple[AtModule, float]]) -> tuple[AtModule, ...]:
@@ -223,10 +225,6 @@ def _totals(modules: Sequence[tuple[AtModule, float]]) -> tuple[AtModule, ...]:
     for of in ("weights", "arrays"):
         each = [(one, product) for one, product in modules if one.of == of and one.apart is not None]
         if each:
-            left, right, apart = (
-                math.sqrt(sum(getattr(one, side) ** 2 for one, _ in each)) for side in ("left", "right", "apart")
-            )
-            product = sum(product for _, product in each)
-            cosine = max(-1.0, min(1.0, product / (left * right))) if left and right else None
-            totals.append(AtModule("together", of, left, right, apart, cosine))
+            left, right = (sum(getattr(one, side) ** 2 for one, _ in each) for side in ("left", "right"))
+            totals.append(_between("together", of, left, right, sum(product for _, product in each)))
     return tuple(totals)

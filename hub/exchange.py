@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -135,7 +136,7 @@ def _read(
     directory: Path, known: Manifest | None, name: str, backbone: Backbone | None, source: str | Path
 ) -> tuple[Manifest, dict[str, bytes]]:
     """As `take`, of what is now a directory; `known`: what another hub knew of it."""
-    try:
+    with _called(source, directory):
         files, manifest = files_of(directory), manifest_of(directory)
         if known is not None and manifest.fingerprint not in (None, known.fingerprint):
             raise GraftaxError(f"{source}: the hub's manifest and the adapter's own files name different fingerprints.")
@@ -144,8 +145,6 @@ def _read(
             manifest = _expect_fit(directory, manifest, backbone)
         if known is None:
             manifest, files = with_card(manifest, files, directory, name)
-    except GraftaxError as error:  # who asked knows another place than the folder where it lies for a moment
-        raise GraftaxError(str(error).replace(str(directory), str(source))) from error
     if manifest.fingerprint is None:
         what = f"{'+'.join(manifest.methods)} for {manifest.backbone or 'a backbone that it does not name'}"
         note(f"{source}: {what}, without a fingerprint: whether it fits is not known. Given a backbone, it is loaded first.")
@@ -238,7 +237,8 @@ def _files_in(store: Store, version: Version, format: Format | None, backbone: B
         )
     with tempfile.TemporaryDirectory(prefix="graftax-export-") as folder:
         written = Path(folder) / version.name.rpartition("/")[2]
-        adapter = load_adapter(store.pull(version), backbone)
+        with _called(version, directory := store.pull(version)):
+            adapter = load_adapter(directory, backbone)
         (export_adapter if format == "adapters" else save_adapter)(adapter, written, backbone)
         files = files_of(written)
     if format == "peft" and _format_of(files, version) != "peft":
@@ -266,6 +266,15 @@ def _write_directory(directory: Path, files: Mapping[str, bytes], overwrite: boo
         for path, content in files.items():
             (draft / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / path).write_bytes(content)
+
+
+@contextmanager
+def _called(name: object, directory: Path) -> Iterator[None]:
+    """Errors that name an adapter as it was asked for, and not the folder where it lies for the moment."""
+    try:
+        yield
+    except GraftaxError as error:
+        raise GraftaxError(str(error).replace(str(directory), str(name))) from error
 
 
 def _place(address: InLayout | InRegistry) -> Layout | Registry:

@@ -156,7 +156,7 @@ class Hub(Shown):
         """Put a version elsewhere, and return where it is now.
 
         An OCI artefact holds the version as it is: imported again, it has the same digest. In a repository of the Hugging
-        Face Hub, which is made, for all to see, where there is none, the adapter's files are replaced in one commit, and its
+        Face Hub, a private one where there was none, the adapter's files are replaced in one commit, and its
         card is written or renewed.
 
         Args:

@@ -5,13 +5,12 @@ Where the Hub is and who asks is huggingface_hub's affair: `HF_ENDPOINT`, `HF_TO
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..adapters.directory import CONFIG, HUB_WEIGHTS, WEIGHTS
 from ..errors import GraftaxError
-from ..fetch import snapshot
+from ..fetch import at_hugging_face, snapshot
 from .card import FILE as CARD
 from .describing import BESIDE, OF_ADAPTERS
 
@@ -30,16 +29,16 @@ def fetch_repository(hub_id: str, revision: str) -> Path:
 
 
 def put_repository(hub_id: str, revision: str, files: Mapping[str, bytes], message: str) -> str:
-    """Put an adapter's files into a repository, made if need be, in one commit; returns its URL.
+    """Put an adapter's files into a repository, a private one made if need be, in one commit; returns its URL.
 
     Files of an adapter that are there and not among these are deleted in it: a `graftax.json` of other weights would make the
     whole unreadable. Everything else stays.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    with _in_one_line(hub_id):
+    with at_hugging_face(f"hf://{hub_id}"):
         api = HfApi(library_name="graftax")
-        api.create_repo(hub_id, exist_ok=True)
+        api.create_repo(hub_id, private=True, exist_ok=True)
         there = api.list_repo_files(hub_id, revision=revision)
         added = [CommitOperationAdd(path, content) for path, content in files.items()]
         deleted = [CommitOperationDelete(path) for path in there if path in OF_ADAPTERS and path not in files]
@@ -50,20 +49,8 @@ def card_there(hub_id: str, revision: str) -> str | None:
     """The card of a repository as it is now, edited there perhaps; None where there is none."""
     from huggingface_hub import HfApi
 
-    with _in_one_line(hub_id):
+    with at_hugging_face(f"hf://{hub_id}"):
         api = HfApi(library_name="graftax")
         if not api.file_exists(hub_id, CARD, revision=revision):
             return None
         return Path(api.hf_hub_download(hub_id, CARD, revision=revision)).read_text("utf-8")
-
-
-@contextmanager
-def _in_one_line(hub_id: str) -> Iterator[None]:
-    """What goes wrong at the Hub, as one line that names the repository."""
-    try:
-        yield
-    except GraftaxError:
-        raise
-    except Exception as error:  # of huggingface_hub and of the HTTP library beneath, which is another one with each version
-        reason = str(error).strip().splitlines() or [repr(error)]
-        raise GraftaxError(f"hf://{hub_id}: {reason[0]}") from error

@@ -65,7 +65,10 @@ _MOST_FILES = 1000  # layers, or members of an archive
 
 
 def pack(version: Version, manifest: Manifest, files: Mapping[str, bytes]) -> Artefact:
-    """The artefact of a version; `files` are those that its manifest names."""
+    """The artefact of a version; `files` are those that its manifest names.
+
+    Raises GraftaxError where it would be larger than what is read.
+    """
     config = _json(_config(version, manifest, files))
     layers = [
         describe(content, _LAYER_TYPE.format(_kind(path)), {_PATH: path, _TITLE: path})
@@ -80,7 +83,11 @@ def pack(version: Version, manifest: Manifest, files: Mapping[str, bytes]) -> Ar
         "annotations": _annotations(version, manifest),
     }
     blobs = {describe(content, "").digest: content for content in (config, *files.values())}
-    return Artefact(_json(whole), blobs)
+    artefact = Artefact(_json(whole), blobs)
+    if manifest.size > _MOST or len(artefact.manifest) > MOST_OF_JSON:
+        much = f"files of {manifest.size:,} bytes and a manifest of {len(artefact.manifest):,}"
+        raise GraftaxError(f"{version}: {much}; an OCI artefact holds {_MOST:,} and {MOST_OF_JSON:,}.")
+    return artefact
 
 
 def _kind(path: str) -> str:

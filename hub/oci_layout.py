@@ -84,11 +84,14 @@ class Layout(ABC):
         found = there if self._tag is None else [one for one in there if one.annotations.get(_TAG) == self._tag]
         if len(found) == 1:
             return found[0]
-        tags = ", ".join(sorted(one.annotations[_TAG] for one in there if _TAG in one.annotations)) or "no tags"
-        missing = (
-            f"{len(found)} artefacts; say which, oci:PATH:TAG" if self._tag is None else f"{len(found)} of tag {self._tag}"
+        count = len(found) or "no"
+        problem = (
+            f"{count} artefacts there; oci:PATH:TAG says which"
+            if self._tag is None
+            else f"{count} artefacts of tag {self._tag}"
         )
-        raise GraftaxError(f"{self._path}: there are {missing}; it has {tags}.")
+        tags = ", ".join(sorted(one.annotations[_TAG] for one in there if _TAG in one.annotations))
+        raise GraftaxError(f"{self._path}: {problem}; its tags: {tags or 'none'}.")
 
 
 class LayoutDirectory(Layout):

@@ -193,7 +193,7 @@ class Layer(nnx.Module):
         self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
-        c, every = self.config, calls.over(view.text_position)
+        c, every = self.config, calls.over(view.text_position)  # the calls for all tokens; `calls`: for the computed ones
         calls = calls.over(view.text_position.of(view.row, view.pool)) if pooled else every
         x = every.norm("layers.attention_norm", h, self.attention_norm)
         query, key, value = self.project(x, view, every, calls, pooled)

@@ -101,7 +101,7 @@ class Layer(nnx.Module):
         self, h: Float[Array, "rows tokens hidden"], view: View, calls: SiteCalls, pooled: bool = False
     ) -> Float[Array, "each computed hidden"]:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
-        every = calls.over(view.text_position)
+        every = calls.over(view.text_position)  # the calls for all tokens; `calls` are those for the computed ones
         x, calls = h, every
         if pooled:
             x, calls = h[view.row, view.pool][:, None], calls.over(view.text_position.of(view.row, view.pool))

@@ -14,11 +14,11 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import GraftaxError
+from ..fetch import at_hugging_face
 from .objects import Objects
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RepositoryObjects(Objects):
     def get(self, key: str) -> bytes | None:
         from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
 
-        with self._in_one_line():
+        with at_hugging_face(self.url):
             try:
                 return Path(self._api.hf_hub_download(self._name, key, repo_type=self._kind)).read_bytes()
             except (RemoteEntryNotFoundError, RepositoryNotFoundError):  # not where the Hub cannot be reached
@@ -62,7 +62,7 @@ class RepositoryObjects(Objects):
         from huggingface_hub.errors import HfHubHTTPError
 
         for _ in range(_TRIES):
-            with self._in_one_line():
+            with at_hugging_face(self.url):
                 parent = self._last_commit()
                 if self._api.get_paths_info(self._name, [key], revision=parent, repo_type=self._kind):
                     return False
@@ -78,7 +78,7 @@ class RepositoryObjects(Objects):
     def put(self, key: str, content: bytes) -> None:
         from huggingface_hub import CommitOperationAdd
 
-        with self._in_one_line():
+        with at_hugging_face(self.url):
             self._last_commit()
             self._commit([CommitOperationAdd(key, content)], None)
 
@@ -86,7 +86,7 @@ class RepositoryObjects(Objects):
         from huggingface_hub.errors import RepositoryNotFoundError
         from huggingface_hub.hf_api import RepoFile
 
-        with self._in_one_line():
+        with at_hugging_face(self.url):
             try:
                 found = self._api.get_paths_info(self._name, [key], repo_type=self._kind)
             except RepositoryNotFoundError:
@@ -97,7 +97,7 @@ class RepositoryObjects(Objects):
         from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
         from huggingface_hub.hf_api import RepoFile
 
-        with self._in_one_line():
+        with at_hugging_face(self.url):
             try:
                 listed = list(self._api.list_repo_tree(self._name, folder or None, recursive=True, repo_type=self._kind))
             except (EntryNotFoundError, RepositoryNotFoundError):
@@ -108,7 +108,7 @@ class RepositoryObjects(Objects):
         from huggingface_hub import CommitOperationDelete
 
         keys = list(keys)
-        with self._in_one_line():
+        with at_hugging_face(self.url):
             for some in (keys[i : i + _IN_A_COMMIT] for i in range(0, len(keys), _IN_A_COMMIT)):
                 there = self._api.get_paths_info(self._name, some, repo_type=self._kind)
                 if there:
@@ -130,14 +130,3 @@ class RepositoryObjects(Objects):
     def _commit(self, operations: list[CommitOperationAdd] | list[CommitOperationDelete], parent: str | None) -> None:
         what = f"graftax hub: {operations[0].path_in_repo}" + (f" and {len(operations) - 1} more" if operations[1:] else "")
         self._api.create_commit(self._name, operations, commit_message=what, repo_type=self._kind, parent_commit=parent)
-
-    @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
-        """What goes wrong at the Hub, as one line that names the place."""
-        try:
-            yield
-        except GraftaxError:
-            raise
-        except Exception as error:  # of huggingface_hub and of the HTTP library beneath, which is another one with each version
-            reason = str(error).strip().splitlines() or [repr(error)]
-            raise GraftaxError(f"{self.url}: {reason[0]}") from error

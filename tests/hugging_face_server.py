@@ -23,6 +23,7 @@ class HuggingFace(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Requests)
         self.repositories: dict[str, dict[str, bytes]] = {}
+        self.private: set[str] = set()  # those of them that not everybody sees
         self.commits: list[str] = []  # their messages
         self.committing = threading.Lock()
         self.revisions: set[str] = set()  # that there were; what is read of one is what is there now
@@ -66,6 +67,8 @@ class _Requests(BaseHTTPRequestHandler):
             kind = "" if asked.get("type") in (None, "model") else f"{asked['type']}s/"
             name = f"{kind}{asked['organization']}/{asked['name']}"
             known = name in self.server.repositories
+            if not known and asked.get("visibility") == "private":
+                self.server.private.add(name)
             self.server.repositories.setdefault(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
             self._answer(409 if known else 200, {"url": f"{self.server.url}/{name}"})
         elif parts == ["api", "validate-yaml"]:

@@ -143,6 +143,7 @@ def test_a_repository_is_made_and_read(
     where = hub.export("bank/intent", "hf://ada/bank")
     assert where == f"{there.url}/ada/bank/commit/{there.revision('ada/bank')}"
     assert there.commits == [f"bank/intent:1, sha256:{version.digest}"]
+    assert there.private == {"ada/bank"}
     files = there.repositories["ada/bank"]
     assert files.keys() == {".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "graftax.json"}
     card = files["README.md"].decode()

@@ -146,11 +146,13 @@ def test_a_directory_comes_out_as_it_went_in(hub: Hub, of_graftax: Path, tmp_pat
 
 
 def test_formats_are_turned_into_each_other(
-    hub: Hub, of_graftax: Path, of_adapterhub: Path, bert: Backbone, tmp_path: Path
+    hub: Hub, of_graftax: Path, of_adapterhub: Path, backbone_of: GetBackbone, bert: Backbone, tmp_path: Path
 ) -> None:
     hub.import_("ours", of_graftax)
     with pytest.raises(GraftaxError, match="its backbone is needed"):
         hub.export("ours", tmp_path / "theirs", format="adapters")
+    with pytest.raises(GraftaxError, match=r"^ours:1: made for another backbone"):
+        hub.export("ours", tmp_path / "theirs", format="adapters", backbone=backbone_of("roberta"))
     theirs = Path(hub.export("ours", tmp_path / "theirs", format="adapters", backbone=bert))
     assert {"adapter.safetensors", "README.md", "LICENSE"} <= contents(theirs).keys()
     assert json.loads((theirs / "adapter_config.json").read_text())["name"] == "ours"
@@ -238,9 +240,9 @@ def test_a_layout_holds_several(hub: Hub, of_graftax: Path, of_peft: Path, tmp_p
     hub.export("bank:2", f"{layout}:new")
     hub.export("bank:1", f"{layout}:old")  # it is there already
     assert [take(f"{layout}:{tag}", "bank")[0].digest for tag in ("old", "new")] == [first.digest, second.digest]
-    with pytest.raises(GraftaxError, match="there are 2 artefacts; say which, oci:PATH:TAG; it has new, old"):
+    with pytest.raises(GraftaxError, match="2 artefacts there; oci:PATH:TAG says which; its tags: new, old"):
         take(layout, "bank")
-    with pytest.raises(GraftaxError, match="there are 0 of tag newest; it has new, old"):
+    with pytest.raises(GraftaxError, match="no artefacts of tag newest; its tags: new, old"):
         take(f"{layout}:newest", "bank")
     with pytest.raises(GraftaxError, match="the tag old is another artefact's"):
         hub.export("bank:2", f"{layout}:old")
@@ -255,6 +257,16 @@ def test_archives_are_the_same_wherever_they_are_made(hub: Hub, of_graftax: Path
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     with pytest.raises(GraftaxError, match="exists already"):
         hub.export("bank", f"oci:{tmp_path / 'one.tar'}")
+
+
+def test_what_is_too_large_to_be_read_is_not_written(
+    hub: Hub, of_graftax: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub.push("bank", of_graftax)
+    monkeypatch.setattr("graftax.hub.model_pack._MOST", 1000)
+    with pytest.raises(GraftaxError, match="an OCI artefact holds 1,000 and"):
+        hub.export("bank", f"oci:{tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_empty_directory_becomes_a_layout(hub: Hub, of_graftax: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A hub of 100,000 adapters: opened, searched and pushed to; and pulls beside what the disk and the S3 server do by themselves.
 
-    python benchmarks/speed/large_hub.py [--adapters N] [--pulls N] [--no-s3]
+    python benchmarks/speed/store_speed.py [--adapters N] [--pulls N] [--no-s3]
 
 The hub is made up: names, labels and descriptions of made-up words, 200 backbones of which few have most adapters. It ends one
 event before a snapshot is due: who opens it cold reads the last snapshot and 1,023 events. Each measurement is taken in a
