@@ -17,7 +17,7 @@ _WORD = re.compile(r"\w+")
 class Query:
     """What must be true of a version; what is None is not asked."""
 
-    text: str | None = None  # words, each of which stands (or, from 3 letters on, begins a word) in name, labels, ...
+    text: str | None = None  # words, each of which stands (or, from 2 letters on, begins a word) in name, labels, ...
     fingerprint: str | None = None  # of the backbone that it fits, or the beginning
     backbone: str | None = None  # words of the backbone's name
     task: str | None = None
@@ -70,8 +70,8 @@ class Query:
 
 
 def _may_go_on(word: str) -> bool:
-    """Whether a word in a text may be only the beginning of one: two letters begin thousands, but a sign may be a word."""
-    return len(word) > 2 or not word.isascii()
+    """Whether a word in a text may be only the beginning of one: one letter begins thousands, but a sign may be a word."""
+    return len(word) > 1 or not word.isascii()
 
 
 def _parsed_metric(text: str) -> tuple[str, str, float]:

@@ -361,6 +361,6 @@ MUTATIONS = [
         "if False:",
         f"{STORE}::test_put_back_with_a_snapshot_of_what_is_no_more",
     ),
-    Mutation("store/query.py", "len(word) > 2 or", "", "tests/test_store_search.py"),
+    Mutation("store/query.py", "len(word) > 1 or", "", "tests/test_store_search.py"),
     Mutation("store/manifest.py", '("", ".", "..")', '("", ".")', f"{STORE}::test_a_hostile_path"),
 ]
