@@ -24,6 +24,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from ..shown import Shown
+from ..store.manifest import DataFacts
 from ..typed import Seed, checked, settle
 from .graft import State
 from .method import Leaves, Method, States, padded
@@ -55,6 +56,9 @@ class Adapter(Shown):
     fingerprint: str | None = None  # of the backbone it was trained on; None: not recorded (PEFT's files)
     metrics: dict[str, float] = field(default_factory=dict)  # of its training
     recipe: dict[str, Any] = field(default_factory=dict)  # fields of the `Recipe`, and the method
+    data: DataFacts | None = None  # that it was trained on
+    parents: tuple[str, ...] = ()  # sha256 of the weights' files of the adapters that it was made from
+    source: str | None = None  # sha256 of the weights' file that it was read from
 
     def __post_init__(self) -> None:
         """Held to its kinds, but for the arrays, which are looked at where they meet a backbone (`fitting.py`)."""
@@ -62,9 +66,13 @@ class Adapter(Shown):
 
     @classmethod
     def create(
-        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, data: TrainingData | None = None, **known: Any
+        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, training: TrainingData | None = None, **known: Any
     ) -> Adapter:
-        """A fresh adapter. What a method draws at a site depends on the seed and the site alone; `data`: see `Method.begin`."""
+        """A fresh adapter. What a method draws at a site depends on the seed and the site alone.
+
+        `training`: what is known of the rows to be trained on, for starts that follow from them (`Method.begin`'s `data`);
+        `known`: the other fields.
+        """
         methods, sites = checked(methods, Sequence[Method], "methods"), checked(sites, Sequence[Site], "sites")
         seed = checked(seed, Seed, "seed")
         keys = [method.key for method in methods]
@@ -77,7 +85,7 @@ class Adapter(Shown):
         def random_key(name: str, site: Site) -> jax.Array:
             return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{site.name}/{site.path}".encode()))
 
-        begun = [method.begin(sites, partial(random_key, method.name), data) for method in methods]
+        begun = [method.begin(sites, partial(random_key, method.name), training) for method in methods]
         return cls(tuple(method for method, _ in begun), {method.key: states for method, states in begun}, **known)
 
     def finished(self) -> Adapter:

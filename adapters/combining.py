@@ -96,6 +96,7 @@ def combine(
         if infinite := next((site.path for site, change in merged.items() if not is_finite(change)), None):
             raise GraftaxError(f"the combination is not finite at {infinite}.")
         made = _as_lora(factors(merged, rank, energy), kept)
+    made = dataclasses.replace(made, data=None, parents=tuple(adapter.source for adapter in adapters if adapter.source))
     refuse_unsound(made, "the combination")
     if len({(adapter.task, adapter.labels if head is not None else ()) for adapter in adapters}) > 1:
         what = f"{made.task} ({', '.join(made.labels)})" if made.labels else made.task

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import GraftaxError
 from ..json_files import read_object
+from ..store.manifest import DataFacts
 from ..typed import Count, Some, checked, kinds_of, read
 
 EXTRA = "graftax.json"
@@ -38,6 +39,8 @@ class Facts:
     parameters: Count = 0  # said for people
     metrics: Mapping[str, int | float | None] = field(default_factory=dict)  # None: a number that was none, such as NaN
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    data: DataFacts | None = None  # that it was trained on
+    parents: tuple[str, ...] = ()  # sha256 of the weights' files of the adapters that it was made from
     sha256: str | None = None  # of the weights' file
     methods: tuple[Mapping[str, Any], ...] | None = None  # our own fields, beside a config of PEFT's
     config_sha256: str | None = None  # of that config, for which they hold
@@ -64,7 +67,7 @@ def read_facts(directory: Path) -> Facts | None:
 
 def written(facts: Facts) -> str:
     """The file's text. What is not known is left out, and a metric that is no number is null: `NaN` is no JSON."""
-    content = {key: value for key, value in by_key(facts).items() if value is not None}
+    content = {key: value for key, value in by_key(facts).items() if value not in (None, ())} | {"labels": facts.labels}
     metrics = {name: _finite(metric) for name, metric in facts.metrics.items()}
     content["metrics"] = checked(metrics, kinds_of(Facts)["metrics"], "an adapter's metrics")
     return dumped(content)
@@ -80,7 +83,8 @@ def _finite(metric: Any) -> Any:
 
 def by_key(facts: Facts) -> dict[str, Any]:
     """The facts as the file has them."""
-    return {**vars(facts), "backbone": vars(facts.backbone)}
+    data = {} if facts.data is None else {"data": vars(facts.data)}
+    return {**vars(facts), "backbone": vars(facts.backbone), **data}
 
 
 def dumped(content: Mapping[str, Any]) -> str:

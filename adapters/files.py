@@ -73,6 +73,8 @@ def save_adapter(adapter: Adapter | Location, directory: Location, backbone: Bac
         parameters=adapter.parameters,
         metrics=dict(adapter.metrics),
         recipe=dict(adapter.recipe),
+        data=adapter.data,
+        parents=adapter.parents,
         sha256=hashlib.sha256(data).hexdigest(),
     )
     if config["peft_type"] != "GRAFTAX":  # PEFT's words say less than our fields; ours hold while its file is as written here
@@ -139,8 +141,7 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
         read = adapterhub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
         return _fitting(read, backbone, directory)
     facts = found or Facts()
-    config_is_ours = facts.config_sha256 == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest()
-    if not config_is_ours:
+    if not _config_is_ours(facts, directory):
         check_config(config, f"{directory / CONFIG}")
     fingerprint = facts.backbone.fingerprint
     if not any_backbone and fingerprint not in (None, backbone.fingerprint):
@@ -152,10 +153,9 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     where, peft = str(directory), config.get("peft_type") != "GRAFTAX"
     if peft:
         tensors = peft_reading.plain(config, tensors, backbone)
-    if facts.methods and config_is_ours:
-        methods = _own_methods(facts.methods, directory / EXTRA)
-    elif not peft:
-        methods = _own_methods(config.get("methods"), directory / CONFIG)
+    own = own_methods(config, facts, directory)
+    if own is not None:
+        methods = own
     else:
         where = peft_reading.made_for(config, backbone, directory)
         methods, tensors = peft_reading.read(config, tensors, backbone, where)
@@ -171,8 +171,25 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
         fingerprint=fingerprint if fingerprint == backbone.fingerprint else None,
         metrics={name: math.nan if value is None else value for name, value in facts.metrics.items()},
         recipe=dict(facts.recipe),
+        data=facts.data,
+        parents=facts.parents,
+        source=facts.sha256,
     )
     return adapter.finished()
+
+
+def own_methods(config: Mapping[str, Any], facts: Facts, directory: Path) -> tuple[Method, ...] | None:
+    """The methods of a directory, where they are said in graftax's words; None where PEFT's are all there is."""
+    if facts.methods and _config_is_ours(facts, directory):
+        return _methods_of(facts.methods, directory / EXTRA)
+    if config.get("peft_type") == "GRAFTAX":
+        return _methods_of(config.get("methods"), directory / CONFIG)
+    return None
+
+
+def _config_is_ours(facts: Facts, directory: Path) -> bool:
+    """Whether PEFT's config is the one beside which the facts were written."""
+    return facts.config_sha256 == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest()
 
 
 def _fitting(adapter: Adapter, backbone: Backbone, directory: Path) -> Adapter:
@@ -228,16 +245,16 @@ def _head_of(methods: Sequence[Method]) -> Head | None:
     return next((m for m in methods if isinstance(m, Head)), None)
 
 
-def _own_methods(fields: Any, file: Path) -> tuple[Method, ...]:
+def _methods_of(fields: Any, file: Path) -> tuple[Method, ...]:
     """The methods whose fields a file lists."""
-    methods = tuple(_own_method(own, file) for own in checked(fields, tuple[Mapping[str, Any], ...], f"{file}: methods"))
+    methods = tuple(_method_of(own, file) for own in checked(fields, tuple[Mapping[str, Any], ...], f"{file}: methods"))
     keys = [method.key for method in methods]
     if not keys or len(set(keys)) < len(keys):
         raise GraftaxError(f"{file}: an adapter has methods, each once: {', '.join(keys) or 'none'}.")
     return methods
 
 
-def _own_method(fields: Mapping[str, Any], file: Path) -> Method:
+def _method_of(fields: Mapping[str, Any], file: Path) -> Method:
     where = f"{file}: methods"
     try:
         cls = method_class(checked(fields.get("method"), str, "method"))

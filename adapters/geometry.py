@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from ..shapes import AnyArray
+
 Sides = tuple[tuple[int, int], tuple[int, int]]  # of height and of width: before, behind
 
 
@@ -57,7 +59,7 @@ class Geometry:
         return (size[0] + top + bottom - high) // down + 1, (size[1] + left + right - wide) // across + 1
 
 
-def convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def convolve(x: AnyArray, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """`x [..., height, width, in]` by `kernel [kh, kw, in / groups, out]`: `[..., height', width', out]`."""
     return _convolve(x, kernel, geometry)
 

@@ -36,12 +36,13 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from ..shapes import AnyArray
+from ..shapes import AnyArray, Float, Int, shaped
 from .method import Leaves, Method
 from .methods.method_registry import method_of
 from .sites import Entry, KeyValue, NextNorm, TextPosition
@@ -50,6 +51,7 @@ from .structure import NO_SITES, Cut, Structure
 State = dict[str, dict[str, Leaves]]
 
 
+@runtime_checkable
 class Module(Protocol):
     """A frozen module at a site: its weights, and what it computes with them (or with merged ones)."""
 
@@ -102,45 +104,72 @@ class SiteCalls:
         """What acts at a site: the leaves of each method there, by the method's key."""
         return self.state.get(f"{self.tower}.{name}" if self.tower else name, {})
 
-    def linear(self, name: str, x: jax.Array, module: Module) -> jax.Array:
+    @shaped
+    def linear(self, name: str, x: Float[AnyArray, "*lead inputs"], module: Module) -> Float[Array, "*lead outputs"]:
+        """What a linear layer makes of x."""
         return self._site("linear", name, module.weights(), module.compute, x)
 
-    def conv(self, name: str, x: jax.Array, module: Module) -> jax.Array:
+    @shaped
+    def conv(
+        self, name: str, x: Float[AnyArray, "*lead height width inputs"], module: Module
+    ) -> Float[Array, "*lead high wide outputs"]:
+        """What a convolution makes of a feature map."""
         return self._site("conv", name, module.weights(), module.compute, x)
 
-    def norm(self, name: str, x: jax.Array, module: Module) -> jax.Array:
+    @shaped
+    def norm(self, name: str, x: Float[AnyArray, "*lead dim"], module: Module) -> Float[Array, "*lead dim"]:
+        """What a norm makes of x."""
         return self._site("norm", name, module.weights(), module.compute, x)
 
-    def embedding(self, name: str, ids: jax.Array, module: Module) -> jax.Array:
+    @shaped
+    def embedding(self, name: str, ids: Int[AnyArray, "*lead"], module: Module) -> Float[Array, "*lead dim"]:
+        """The vectors that a table has for ids."""
         return self._site("embedding", name, module.weights(), module.compute, ids)
 
     def projects(self, name: str) -> bool:
         """Whether a method acts where the table of this `embedding` site projects to the vocabulary."""
         return any(method_of(key).projects for key in self.held(name))
 
-    def projection(self, name: str, x: jax.Array, y: jax.Array, module: Module) -> jax.Array:
+    @shaped
+    def projection(
+        self, name: str, x: Float[AnyArray, "*lead dim"], y: Float[Array, "*lead vocabulary"], module: Module
+    ) -> Float[Array, "*lead vocabulary"]:
         """Logits that the table of an `embedding` site makes of hidden states x, where it projects to the vocabulary too."""
         return self._site("projection", name, module.weights(), _given, x, y) if self.projects(name) else y
 
-    def branch(self, name: str, x: jax.Array, y: jax.Array, norm: Module | None = None) -> jax.Array:
+    @shaped
+    def branch(
+        self, name: str, x: Float[AnyArray, "*lead dim"], y: Float[Array, "*lead dim"], norm: Module | None = None
+    ) -> Float[Array, "*lead dim"]:
         """What a residual branch adds to the stream x, of what it has made, y; `norm`: the module behind their sum, if any."""
         frozen = NextNorm(None, _given) if norm is None else NextNorm(norm.weights(), norm.compute)
         return self._site("branch", name, frozen, _given, x, y)
 
-    def stream(self, name: str, h: jax.Array) -> jax.Array:
+    @shaped
+    def stream(self, name: str, h: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
+        """What leaves a layer."""
         return self._site("stream", name, None, _given, h)
 
-    def attention(self, name: str, x: jax.Array, y: KeyValue) -> KeyValue:
+    @shaped
+    def attention(self, name: str, x: Float[AnyArray, "*lead dim"], y: KeyValue) -> KeyValue:
+        """What the queries of a layer attend to."""
         return self._site("attention", name, None, _given, x, y)
 
-    def input(self, name: str, ids: jax.Array, y: Entry) -> Entry:
+    @shaped
+    def input(self, name: str, ids: Int[AnyArray, "*lead tokens"], y: Entry) -> Entry:
+        """What enters the first layer."""
         return self._site("input", name, None, _given, ids, y)
 
-    def text(self, name: str, ids: jax.Array, y: TextPosition) -> TextPosition:
-        """With `shares` what each of a batch row's adapters makes of it: arrays of `[rows, stages, terms, tokens]`."""
+    @shaped
+    def text(self, name: str, ids: Int[AnyArray, "*lead tokens"], y: TextPosition) -> TextPosition:
+        """What the layers know of where tokens are in their texts, arrays of `[rows, tokens]`.
+
+        With `shares` it is what each adapter of a batch row makes of that: `[rows, stages, terms, tokens]`.
+        """
         return self._site("text", name, None, _given, ids, y)
 
-    def head(self, name: str, features: jax.Array) -> jax.Array | None:
+    @shaped
+    def head(self, name: str, features: Float[Array, "*lead dim"]) -> Float[Array, "*lead classes"] | None:
         """Logits, or None where no adapter has a head of this name."""
         return self._site("head", name, None, _given, features, None) if self.held(name) else None
 

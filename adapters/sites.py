@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..shapes import Float, shaped
+from ..shapes import AnyArray, Float, shaped
 from .geometry import Geometry, convolve
 
 #: Orders of a kernel's axes in checkpoints, as permutations: our axis i is the checkpoint's axis `axes[i]`.
@@ -101,7 +101,7 @@ class ConvWeights(NamedTuple):
     bias: jax.Array  # [out]
     geometry: Geometry
 
-    def convolve(self, x: jax.Array) -> jax.Array:
+    def convolve(self, x: AnyArray) -> jax.Array:
         """`x [..., height, width, in]` to `[..., height', width', out]`."""
         return convolve(x, self.kernel, self.geometry) + self.bias
 

@@ -23,19 +23,23 @@ class TaskWords:
     model: str | None = None  # transformers' task models are called by the family and "For" + this
     problem: str | None = None  # transformers' `problem_type` in config.json
     outputs: int | None = None  # of its head, where that is the same for all adapters
+    pipeline: str | None = None  # the Hub's `pipeline_tag`
 
 
 _TEXTS = "SequenceClassification"
+_LABELLING, _WRITING = "text-classification", "text-generation"
 _WORDS = {
-    "classify": TaskWords("item", "SEQ_CLS", _TEXTS, "single_label_classification"),
-    "multilabel": TaskWords("item", "SEQ_CLS", _TEXTS, "multi_label_classification"),
-    "regress": TaskWords("item", "SEQ_CLS", _TEXTS, "regression", outputs=1),
-    "tag": TaskWords("position", "TOKEN_CLS", "TokenClassification"),
-    "image-classify": TaskWords("item", None, "ImageClassification", "single_label_classification"),
-    "lm": TaskWords(None, "CAUSAL_LM", "CausalLM"),
-    "sft": TaskWords(None, "CAUSAL_LM", "CausalLM"),
-    "dpo": TaskWords(None, "CAUSAL_LM", "CausalLM"),
-    "seq2seq": TaskWords(None, "SEQ_2_SEQ_LM", "ConditionalGeneration"),
+    "classify": TaskWords("item", "SEQ_CLS", _TEXTS, "single_label_classification", pipeline=_LABELLING),
+    "multilabel": TaskWords("item", "SEQ_CLS", _TEXTS, "multi_label_classification", pipeline=_LABELLING),
+    "regress": TaskWords("item", "SEQ_CLS", _TEXTS, "regression", outputs=1, pipeline=_LABELLING),
+    "tag": TaskWords("position", "TOKEN_CLS", "TokenClassification", pipeline="token-classification"),
+    "image-classify": TaskWords(
+        "item", None, "ImageClassification", "single_label_classification", pipeline="image-classification"
+    ),
+    "lm": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
+    "sft": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
+    "dpo": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
+    "seq2seq": TaskWords(None, "SEQ_2_SEQ_LM", "ConditionalGeneration", pipeline=_WRITING),
 }
 
 

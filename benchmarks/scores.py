@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from ..errors import GraftaxError
+from ..tasks.counted_metrics import macro_f1, matthews
 from .results import Predictions
 
 
@@ -36,30 +36,18 @@ def _perplexity(p: Predictions, weights: np.ndarray) -> np.ndarray:
     return np.exp(_ratio(p, weights))
 
 
-def _margins(p: Predictions, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`[b, classes]`: how many are of each class and said to be, how many are, how many are said to be."""
+def _classes(p: Predictions) -> tuple[np.ndarray, np.ndarray]:
     assert p.gold is not None
     assert p.said is not None
-    n, classes = len(p.gold), int(max(p.gold.max(), p.said.max())) + 1
-    # sparse: a dense product would take as many times longer as there are classes
-    gold, said = (csr_array((np.ones(n), c, np.arange(n + 1)), shape=(n, classes)) for c in (p.gold, p.said))
-    return (weights * (p.gold == p.said)) @ gold, weights @ gold, weights @ said
+    return p.gold, p.said
 
 
 def _matthews(p: Predictions, weights: np.ndarray) -> np.ndarray:
-    """R_K of Gorodkin (2004), for two classes Matthews' phi; 0 where it is not defined."""
-    right, gold, said = _margins(p, weights)
-    total = weights.sum(1)
-    above = right.sum(1) * total - (gold * said).sum(1)
-    below = np.sqrt((total**2 - (said**2).sum(1)) * (total**2 - (gold**2).sum(1)))
-    return np.where(below > 0, above / np.where(below > 0, below, 1.0), 0.0)
+    return matthews(*_classes(p), weights)
 
 
 def _macro_f1(p: Predictions, weights: np.ndarray) -> np.ndarray:
-    """Mean F1 of the classes that occur, as gold or as said."""
-    right, gold, said = _margins(p, weights)
-    f1 = 2 * right / np.where(gold + said > 0, gold + said, 1.0)
-    return f1.sum(1) / np.maximum((gold + said > 0).sum(1), 1)
+    return macro_f1(*_classes(p), weights)
 
 
 def _bleu(p: Predictions, weights: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ _ATTENTION = 512  # positions at which attention costs as much as all else (Mini
 
 
 class Shape(NamedTuple):
-    """Of a batch: `items` at most, in an array of `[rows, length]`."""
+    """The shape of a batch: at most `items` items, in an array `[rows, length]`."""
 
     items: int
     rows: int  # batch rows
@@ -51,11 +51,12 @@ def rung(length: int, limit: int) -> int:
 
 
 def number_of_batches(examples: int, batch_size: int) -> int:
+    """How many batches hold so many examples."""
     return -(-examples // batch_size)
 
 
 def wholes(lengths: Sequence[int], together: int) -> list[int]:
-    """The length of each example, from those of its items."""
+    """The length of each example, which is the sum of those of its items."""
     return [sum(lengths[begin : begin + together]) for begin in range(0, len(lengths), together)]
 
 
@@ -73,7 +74,10 @@ def draw_epoch(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -
 
 
 def place(lengths: Sequence[int], width: int) -> list[tuple[int, int]]:
-    """The batch row and first position of each item in batch rows of `width` positions: first fit, the longest first."""
+    """The place of each item in batch rows of `width` positions: the first with room for it, beginning with the longest item.
+
+    For instance, lengths 3, 6 and 7 in batch rows of 10 positions get the places (0, 7), (1, 0) and (0, 0).
+    """
     used: list[int] = []
     places = [(0, 0)] * len(lengths)
     for i in _longest_first(lengths):
@@ -86,6 +90,7 @@ def place(lengths: Sequence[int], width: int) -> list[tuple[int, int]]:
 
 
 def _longest_first(lengths: Sequence[int]) -> list[int]:
+    """Indices, that of the longest first; of equal lengths in their order."""
     return sorted(range(len(lengths)), key=lambda i: -lengths[i])
 
 
@@ -104,7 +109,7 @@ def plan_epoch(lengths: Sequence[int], shape: Shape, seed: int, epoch: int) -> l
 
 
 def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
-    """Every example once, the longest first, a new batch where one is full: for predicting."""
+    """Batches for predicting: every example once, the longest first, and a new batch where one is full."""
     whole, most = wholes(lengths, shape.together), shape.items // shape.together
     order = _longest_first(whole)
     if not shape.shared:
@@ -122,17 +127,18 @@ def plan_all(lengths: Sequence[int], shape: Shape) -> list[Planned]:
 
 
 def _items_of(examples: Sequence[int], together: int) -> list[int]:
+    """The items of some examples, each of which has `together`."""
     return [item for i in examples for item in range(i * together, (i + 1) * together)]
 
 
 def _alone(examples: Sequence[int], shape: Shape) -> Planned:
-    """A batch with a batch row for every item."""
+    """A batch of some examples, with a batch row for every item."""
     items = _items_of(examples, shape.together)
     return Planned(tuple(items), tuple((batch_row, 0) for batch_row in range(len(items))))
 
 
 def _laid(examples: Sequence[int], places: Sequence[tuple[int, int]], lengths: Sequence[int], shape: Shape) -> Planned:
-    """A batch of the items of examples, each example beginning at its place."""
+    """A batch of some examples, each of which begins at its place; its items lie there behind one another."""
     found = []
     for i, (batch_row, begin) in zip(examples, places, strict=True):
         for item in _items_of([i], shape.together):

@@ -6,14 +6,18 @@ plays which part in `columns.py`. A task reads examples of rows (`Task.read`), b
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import GraftaxError
 from ..shown import Shown
+from ..store.manifest import DataFacts
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,10 +46,27 @@ class Examples(Shown):
         """The same with other values in some fields."""
         return replace(self, fields={**self.fields, **fields})
 
+    def known(self) -> DataFacts:
+        """What is said of them where an adapter is kept that was trained or measured on them."""
+        return DataFacts(self.digest(), len(self), Path(self.source).name)
+
+    def digest(self) -> str:
+        """sha256 of what stands in them, whatever their order, the form of their file and where it lies."""
+        columns = sorted(self.fields.items())
+        labels = (None,) * len(self) if self.labels is None else self.labels
+        values = zip(*(values for _, values in columns), labels, strict=True)
+        lines = sorted(json.dumps(of_one, default=_told) for of_one in values)
+        return hashlib.sha256("\n".join([json.dumps([field for field, _ in columns]), *lines]).encode()).hexdigest()
+
     def contents(self) -> Iterator[str]:
         """What stands in each, as one text: equal where two examples are."""
         labels = (None,) * len(self) if self.labels is None else self.labels
         yield from map(repr, zip(*self.fields.values(), labels, strict=True))
+
+
+def _told(value: Any) -> Any:
+    """What JSON has no word for: an array as its numbers, anything else, such as a picture, as it prints."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else repr(value)
 
 
 def are_among(some: Examples, others: Examples) -> bool:

@@ -1,13 +1,15 @@
 """Which labels are one, what they are called, and in which order their classes stand.
 
-Data may write a label in several ways: `pos` and `pos `; 1, 1.0 and "1" in a data frame, its CSV file, JSON lines. Labels
-whose `normal_form` is the same are one. It is called as the data has it, by the shortest spelling; an adapter keeps the names
-that it was trained with, and the rows it is measured on are read in these (`in_words_of`).
+Data may write a label in several ways: `pos` and `pos `; 1, 1.0 and "1" in a data frame, its CSV file, JSON lines; é as one
+character or, as names of folders often are, as e with an accent behind it. Labels whose `normal_form` is the same are one. It
+is called as the data has it, by the shortest spelling; an adapter keeps the names that it was trained with, and the rows it is
+measured on are read in these (`in_words_of`).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +22,7 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 def normal_form(name: str) -> str:
     """Equal for two spellings of one label."""
-    name = name.strip()
+    name = unicodedata.normalize("NFC", name.strip())
     found = _WHOLE.fullmatch(name)
     return found[1] if found else name
 

@@ -111,12 +111,15 @@ def picture_of(value: Any, where: str, folder: Path) -> Picture:
 
 def _expect_pixels(array: np.ndarray) -> None:
     if array.dtype != np.uint8:
-        raise Unreadable(
-            f"an array of {array.dtype} is no picture: pixels are uint8, from 0 to 255 "
-            "(of numbers from 0 to 1: (255 * x).round().astype('uint8'))"
-        )
+        whole = np.issubdtype(array.dtype, np.integer)
+        made = "of such numbers: x.astype('uint8')" if whole else "of numbers from 0 to 1: (255 * x).round().astype('uint8')"
+        raise Unreadable(f"an array of {array.dtype} is no picture: pixels are uint8, from 0 to 255 ({made})")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _CHANNELS):
-        raise Unreadable(f"an array {list(array.shape)} is no picture: its axes are height, width and 1, 3 or 4 channels")
+        first = array.ndim == 3 and array.shape[0] in _CHANNELS
+        turned = " (here these seem to come first: x.transpose(1, 2, 0))" if first else ""
+        raise Unreadable(
+            f"an array {list(array.shape)} is no picture: its axes are height, width and 1, 3 or 4 channels{turned}"
+        )
     if 0 in array.shape:
         raise Unreadable(f"an array {list(array.shape)} has no pixels")
 

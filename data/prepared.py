@@ -1,4 +1,4 @@
-"""Examples of one adapter as a processor has prepared them: what batches are laid of."""
+"""The examples of one adapter as items: what batches are made of."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ class Item(Protocol):
 
     @property
     def cut(self) -> bool:
-        """Whether the example has more than the limit on lengths leaves of it."""
+        """Whether it leaves something out that the example has, because of the limit on lengths."""
 
     @property
     def target_length(self) -> int:
-        """Positions of what a decoder reads beside it; 0 where there is no such thing."""
+        """How many positions has what a decoder reads beside it; 0 where there is no such thing."""
 
     def __len__(self) -> int:
         """How many positions it takes in a batch row; 1 where it has no length."""
 
     def tobytes(self) -> bytes:
-        """All that a batch holds of it, so that two items are told apart."""
+        """All that a batch holds of it; the same for two items that are the same."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Examples as items, with labels as arrays: of each item, of which an example may have several, one behind another.
+    """Examples as items, and for each item its label as an array. The items of an example are behind one another.
 
-    Either every example has as many items, and they are in one batch (`together`: two responses to a prompt); or each has as
-    many as it needs, wherever they are (`owners`: the pieces of a long text, the turns of a chat).
+    Most examples are one item. Where they are several, there are two ways:
+
+    - Every example has the same number of items (`together`), and one batch holds all of them. Of `dpo` it is two, a prompt
+      with either response: items 2 i and 2 i + 1 are those of example i.
+    - Each example has as many items as it needs, and batches hold them one by one (`owners`): the pieces of a long text, the
+      turns of a chat. Three pieces of a first text and one of a second have the owners [0, 0, 0, 1].
     """
 
     examples: Examples
@@ -44,27 +48,27 @@ class Prepared:
     owners: Sequence[int] | None = None  # of each item its example, where that does not follow from `together`
 
     def __len__(self) -> int:
-        """How many there are for batches to hold: examples, or of those with `owners` items."""
+        """How many things there are that batches hold: examples, or items where examples are held item by item."""
         return len(self.items) // self.together
 
     @property
     def lengths(self) -> list[int]:
-        """Of each item."""
+        """The length of each item."""
         return [len(item) for item in self.items]
 
     @property
     def wholes(self) -> list[int]:
-        """The length of each of what batches hold."""
+        """The length of each thing that batches hold."""
         return wholes(self.lengths, self.together)
 
     @property
     def longest_target(self) -> int:
-        """Positions of the longest target; 0 where items have none."""
+        """How many positions the longest target has; 0 where items have none."""
         return max((item.target_length for item in self.items), default=0)
 
     @property
     def items_of(self) -> list[list[int]]:
-        """The items of each example, by their index."""
+        """For each example the indices of its items."""
         found: list[list[int]] = [[] for _ in range(len(self.examples))]
         for item in range(len(self.items)):
             found[item // self.together if self.owners is None else self.owners[item]].append(item)
@@ -77,7 +81,7 @@ class Prepared:
         return sum(cut), len(cut)
 
     def take(self, examples: Sequence[int]) -> Prepared:
-        """Some of the examples, with all of their items."""
+        """Some of the examples, by their indices, with all of their items."""
         items = self.items_of
         chosen = [(new, item) for new, old in enumerate(examples) for item in items[old]]
         taken = [self.items[item] for _, item in chosen], [self.labels[item] for _, item in chosen]
@@ -86,6 +90,6 @@ class Prepared:
 
 
 def note_cut(name: str, count: int, examples: int, max_length: int) -> None:
-    """A note of how many of the examples of `name` are cut; none where none is."""
+    """Say in a note how many of the examples of `name` are cut, if any."""
     if count:
         note(f"{name}: {count} of {examples} rows cut at {max_length} tokens (max_length).")

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         unipelt,
     )
     from .errors import GraftaxError
+    from .hub import Hub
     from .models import Backbone, load_backbone
     from .serve import Average, Continuation, Generator, Parallel, Prediction, Predictor, Sampling, Split, Stack
     from .train import Columns, Interrupted, Recipe, Result, train_many
@@ -95,6 +96,7 @@ __all__ = [
     "GraftaxError",
     "Head",
     "HiRA",
+    "Hub",
     "Interrupted",
     "Invertible",
     "LayerNormTuning",
@@ -137,6 +139,7 @@ __all__ = [
 
 _HOMES = {
     ".errors": "GraftaxError",
+    ".hub": "Hub",
     ".models": "Backbone load_backbone",
     ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack",
     ".train": "Columns Interrupted Recipe Result train_many",

@@ -1,7 +1,8 @@
 """`graftax demo`: what graftax is for, on real weights and eight small businesses, in under a minute on two cores.
 
-Trains a linear probe and a LoRA adapter for each business, measures both on the fixed test rows, then starts a new process that
-loads the eight LoRA adapters and answers one batch in which neighbouring rows use different ones.
+Trains a linear probe and a LoRA adapter for each business, measures both on the fixed test rows and puts the LoRA adapters on
+a hub. Then a new process looks there for what fits the backbone, loads the eight, and answers one batch in which neighbouring
+rows use different ones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .notes import silenced
 
 if TYPE_CHECKING:
     from .adapters.method import Method
+    from .hub.hub import Hub
     from .models.backbone import Backbone
     from .train.recipe import Recipe
     from .train.result import Result
@@ -49,6 +51,7 @@ def run(backbone_path: str | None, out: Path) -> None:
     """The whole demo; prints as it goes and leaves adapters, metrics and `learning_curves.png` in `out`."""
     began = time.perf_counter()
     from .adapters.methods.lora import LoRA
+    from .hub.hub import Hub
     from .models.load import load_backbone
     from .train.recipe import Recipe
 
@@ -67,19 +70,23 @@ def run(backbone_path: str | None, out: Path) -> None:
     with silenced():  # a tenth of the texts are cut at that length, for this is to be quick
         probes = _trained(backbone, names, out / "probe", None, Recipe(epochs=20, lr=2e-2, **common))
         loras = _trained(backbone, names, out / "lora", lora, Recipe(epochs=8, lr=8e-3, **common))
-        _print_compared(backbone, probes, loras)
+        _print_compared(backbone, probes, loras, Hub(out / "hub"))
 
-    print("a new process: eight adapters loaded, one batch, a different adapter in every row", flush=True)
-    subprocess.run([sys.executable, "-m", "graftax.demo", directory, str(out / "lora")], check=True)
+    print("a new process: eight adapters from the hub, one batch, a different adapter in every row", flush=True)
+    subprocess.run([sys.executable, "-m", "graftax.demo", directory, str(out / "hub")], check=True)
+    print(f"\nthe hub: graftax hub list --hub {out / 'hub'}; or search, show, leaderboard classify")
     picture = _draw({name: result.history for name, result in loras.items()}, out / "learning_curves.png")
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     print(f"\n{picture}\ntotal {time.perf_counter() - began:.1f} s, peak memory {peak:,.0f} MB")
 
 
-def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[str, Result]) -> None:
-    """A line for each business: how often its probe and its LoRA are right about the test rows, and what the LoRA takes up."""
+def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[str, Result], hub: Hub) -> None:
+    """A line for each business: how often its probe and its LoRA are right about the test rows, and what the LoRA takes up.
+
+    The LoRA goes on the hub, and how it did with it.
+    """
     from .data.sources import read_file
-    from .serve.evaluation import evaluate
+    from .serve.evaluation import measure
     from .serve.predictor import Predictor
 
     predictor = Predictor(backbone)
@@ -90,7 +97,10 @@ def _print_compared(backbone: Backbone, probes: dict[str, Result], loras: dict[s
         # swapped in one after another: what the first compiles serves all
         for method, made in (("LoRA", loras), ("probe", probes)):
             predictor.load("measured", made[name].directory)
-            scores[method] = evaluate(predictor, "measured", DOMAINS / "test" / f"{name}.csv")["accuracy"]
+            measured = measure(predictor, "measured", DOMAINS / "test" / f"{name}.csv")
+            scores[method] = measured.metrics["accuracy"]
+            if method == "LoRA":
+                hub.record(hub.push(f"demo/{name}", made[name].directory), measured)
         means = {method: mean + scores[method] / len(loras) for method, mean in means.items()}
         extra = read_object(loras[name].directory / "graftax.json")
         size = sum(file.stat().st_size for file in loras[name].directory.iterdir())
@@ -117,18 +127,20 @@ def _trained(backbone: Backbone, names: list[str], out: Path, method: Method | N
     return results
 
 
-def answer(directory: str, adapters: Path) -> None:
-    """The new process: load, predict, swap."""
+def answer(directory: str, hub_url: str) -> None:
+    """The new process: find, load, predict, swap."""
     from .cache import use_compilation_cache
 
     use_compilation_cache()
+    from .hub.hub import Hub
     from .models.load import load_backbone
     from .serve.predictor import Predictor
 
     predictor = Predictor(load_backbone(directory))
-    for name, _ in MIXED:
-        if name:
-            predictor.load(name, adapters / name)
+    hub = Hub(hub_url)
+    fitting = {version.name.rpartition("/")[2]: hub.pull(version.name) for version in hub.search(fits=predictor.backbone)}
+    for name, adapter in fitting.items():
+        predictor.load(name, adapter)
     texts, names = [text for _, text in MIXED], [name for name, _ in MIXED]
     for text, said in zip(texts, predictor.predict(texts, names), strict=True):
         verdict = f"{said.label} ({said.score:.2f})" if said.label else "-"
@@ -137,7 +149,7 @@ def answer(directory: str, adapters: Path) -> None:
     times = []
     for _ in range(20):
         started = time.perf_counter()
-        predictor.load("bank", adapters / "bank")
+        predictor.load("bank", fitting["bank"])
         times.append(time.perf_counter() - started)
         predictor.predict(texts, names)
     print(
@@ -202,4 +214,4 @@ def _draw(histories: dict[str, list[dict[str, Any]]], path: Path) -> str:
 
 
 if __name__ == "__main__":
-    answer(sys.argv[1], Path(sys.argv[2]))
+    answer(sys.argv[1], sys.argv[2])

@@ -69,12 +69,35 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content atomically."""
     with writing(path), _draft_beside(path) as draft:
-        new = draft / "new"
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_synced(new := draft / "new", content)
         os.replace(new, path)
+
+
+def create_bytes(path: Path, content: bytes) -> bool:
+    """Make a file of this content, unless there is one of its name: then False, and nothing is changed.
+
+    Of several processes that create one name at once, exactly one is told True. The file is on the disk before it is there
+    under its name, so that neither a reader nor the machine's next start finds a part of it.
+    """
+    with writing(path):
+        if path.exists():
+            return False
+    with writing(path), _draft_beside(path) as draft:
+        _write_synced(new := draft / "new", content)
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            return False
+        _sync(path.parent)
+        return True
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    """A file that is on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -84,14 +107,16 @@ def write_json(path: Path, content: Any) -> None:
 @contextmanager
 def _draft_beside(path: Path) -> Iterator[Path]:
     """A locked, empty folder on the disk of `path`, which is gone when the block ends."""
-    _make(path.parent)
+    make_directory(path.parent)
     sweep(path.parent)
     while True:
         draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
-        handle = _lock(draft)
-        if draft.exists():  # else another process has swept it away before it was locked
-            break
-        os.close(handle)
+        with suppress(FileNotFoundError):
+            handle = _lock(draft)
+            if draft.exists():
+                break
+            os.close(handle)
+        # another process has swept it away before it was locked
     try:
         yield draft
     finally:
@@ -99,7 +124,7 @@ def _draft_beside(path: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _make(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
     """A directory, where there is none; a file in its way, or a place that may not be written to, is one line."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -107,6 +132,11 @@ def _make(directory: Path) -> None:
         if error.errno in _FULL:
             raise
         raise GraftaxError(f"{directory}: no directory can be made there ({error.strerror}).") from error
+
+
+def is_draft(name: str) -> bool:
+    """Whether a folder of this name is a draft."""
+    return name.startswith(_DRAFT)
 
 
 def sweep(directory: Path) -> None:
@@ -185,7 +215,7 @@ class Locked:
 def locked(directory: Path) -> Iterator[Locked]:
     """Hold a directory (made if need be) against other processes; however this one ends, the lock ends with it."""
     with writing(directory):
-        _make(directory)
+        make_directory(directory)
         try:
             handle = _lock(directory, wait=False)
         except BlockingIOError:

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import GraftaxError
@@ -24,3 +25,15 @@ def snapshot(hub_id: str, revision: str, files: Sequence[str]) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise GraftaxError(f"{hub_id}: neither a directory nor a Hub id that can be reached or is cached ({reason})") from error
+
+
+@contextmanager
+def at_hugging_face(where: str) -> Iterator[None]:
+    """What goes wrong while something is read or changed on the Hub, as one line that begins with `where`."""
+    try:
+        yield
+    except GraftaxError:
+        raise
+    except Exception as error:  # of huggingface_hub and of the HTTP library beneath, which is another one with each version
+        reason = str(error).strip().splitlines() or [repr(error)]
+        raise GraftaxError(f"{where}: {reason[0]}") from error

@@ -25,10 +25,12 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import importlib
 import inspect
 import math
 import numbers
 import os
+import re
 import reprlib
 import types
 import typing
@@ -156,11 +158,21 @@ def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
     fields = dataclasses.fields(typing.cast(Any, cls))
     if missing := [field.name for field in fields if field.name not in content and _is_required(field)]:
         raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
-    values = {name: checked(value, kinds[name], f"{where}: {name}") for name, value in content.items()}
+    values = {name: _read_value(value, kinds[name], f"{where}: {name}") for name, value in content.items()}
     try:
         return cls(**values)
     except GraftaxError as error:  # of a rule that is no annotation
         raise GraftaxError(f"{where}: {error}") from error
+
+
+def _read_value(value: Any, kind: Any, what: str) -> Any:
+    """As `checked`; objects of JSON are also read where a dataclass may be missing, or has a key of its own for each."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, Mapping) and origin in (typing.Union, types.UnionType):
+        return checked(value, next((one for one in inner if dataclasses.is_dataclass(one)), kind), what)
+    if isinstance(value, Mapping) and origin is Mapping and dataclasses.is_dataclass(inner[1]):
+        return {_of_kind(key, inner[0], what): checked(one, inner[1], f"{what}: {key}") for key, one in value.items()}
+    return checked(value, kind, what)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -195,10 +207,15 @@ def kinds_of(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def _kinds_of_arguments(call: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a call's arguments."""
-    from . import Backbone  # which `adapters/` knows for type checking alone
+    """The annotations of a call's arguments.
 
-    kinds = typing.get_type_hints(call, localns={"Backbone": Backbone}, include_extras=True)
+    They may name what the call's file knows for type checking alone, because it lies above it, as `Backbone` does above
+    `adapters/`. When a call is made that can be imported: by its name, which the package exports.
+    """
+    package = importlib.import_module(__package__)
+    words = {word for annotation in call.__annotations__.values() for word in re.findall(r"\w+", str(annotation))}
+    unknown = words.intersection(package.__all__).difference(inspect.unwrap(call).__globals__)
+    kinds = typing.get_type_hints(call, localns={word: getattr(package, word) for word in unknown}, include_extras=True)
     return {name: kind for name, kind in kinds.items() if name != "return"}
 
 

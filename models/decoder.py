@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_attention_heads
 from ..errors import GraftaxError
+from ..shapes import Float, shaped
 from .activations import ACTIVATIONS
 from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .generation import Rules
@@ -180,7 +182,10 @@ class Layer(nnx.Module):
             self.attention_post_norm = norm_of(config, arrays, "layers.attention_post_norm")
             self.ffn_post_norm = norm_of(config, arrays, "layers.ffn_post_norm")
 
-    def __call__(self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False) -> jax.Array:
+    @shaped
+    def __call__(
+        self, h: Float[Array, "rows tokens hidden"], view: View, calls: SiteCalls, pooled: bool = False
+    ) -> Float[Array, "each computed hidden"]:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
         return self.run(h, view, calls, pooled)[0]
 
@@ -188,7 +193,7 @@ class Layer(nnx.Module):
         self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False, past: Past | None = None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """The same, and the layer's keys and values `[rows, kv heads, keys, size]`: of the new tokens, with a past of all."""
-        c, every = self.config, calls.over(view.text_position)
+        c, every = self.config, calls.over(view.text_position)  # the calls for all tokens; `calls`: for the computed ones
         calls = calls.over(view.text_position.of(view.row, view.pool)) if pooled else every
         x = every.norm("layers.attention_norm", h, self.attention_norm)
         query, key, value = self.project(x, view, every, calls, pooled)

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import Entry, KeyValue, TextPosition, split_attention_heads
+from ..shapes import Float, shaped
 from .activations import ACTIVATIONS
 from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .inputs import Inputs, Outputs, count_within, text_positions
@@ -94,9 +96,12 @@ class Layer(nnx.Module):
         self.ffn_out = Linear(arrays, "layers.ffn_out")
         self.ffn_norm = Norm(arrays, "layers.ffn_norm", config.norm_eps)
 
-    def __call__(self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False) -> jax.Array:
+    @shaped
+    def __call__(
+        self, h: Float[Array, "rows tokens hidden"], view: View, calls: SiteCalls, pooled: bool = False
+    ) -> Float[Array, "each computed hidden"]:
         """`h [rows, tokens, hidden]` to the same, or to `[texts, 1, hidden]` at the pooled positions."""
-        every = calls.over(view.text_position)
+        every = calls.over(view.text_position)  # the calls for all tokens; `calls` are those for the computed ones
         x, calls = h, every
         if pooled:
             x, calls = h[view.row, view.pool][:, None], calls.over(view.text_position.of(view.row, view.pool))

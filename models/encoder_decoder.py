@@ -21,10 +21,12 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.sites import FAR, LM_HEAD, Entry, KeyValue, TextPosition, split_attention_heads
 from ..errors import GraftaxError
+from ..shapes import Float, shaped
 from .activations import ACTIVATIONS
 from .backbone_config import TextConfig, refuse_uneven_attention_heads
 from .generation import Rules
@@ -238,7 +240,10 @@ class Layer(Attention):
         self.ffn_out = Linear(arrays, f"{config.name}.layers.ffn_out")
         self.ffn_norm = norm_of(config.whole, arrays, f"{config.name}.layers.ffn_norm")
 
-    def __call__(self, h: jax.Array, view: View, calls: SiteCalls, pooled: bool = False) -> jax.Array:
+    @shaped
+    def __call__(
+        self, h: Float[Array, "rows tokens hidden"], view: View, calls: SiteCalls, pooled: bool = False
+    ) -> Float[Array, "rows tokens hidden"]:
         """`h [rows, tokens, hidden]` to the same; nothing is `pooled` of an encoder-decoder."""
         return self.run(h, view, calls)[0]
 

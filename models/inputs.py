@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..adapters.sites import FAR, TextPosition
-from ..shapes import AnyArray, Int, shaped
+from ..shapes import AnyArray, Float, Int, shaped
 
 
 class Texts(NamedTuple):
@@ -46,10 +46,12 @@ class ImageInputs(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    hidden: jax.Array  # [rows, tokens, hidden], of the inputs' tokens; [texts, 1, hidden] where only the pooled was asked for
-    first: jax.Array  # [texts, hidden]: the pooled position as it leaves the last layer; of other items what is said of each
-    pooled: jax.Array | None = None  # [texts, hidden]: tanh(W first + b), where the backbone has a pooler
-    layers: jax.Array | None = None  # [layers + 1, rows, tokens, hidden] with `intermediates=True`
+    """What a backbone gives back; of items that are no texts, `rows` and `texts` are the items, and there may be no tokens."""
+
+    hidden: Float[Array, "rows tokens hidden"]  # of the inputs' tokens; [texts, 1, hidden] where only the pooled was asked for
+    first: Float[Array, "texts hidden"]  # the pooled position as it leaves the last layer; of other items what is said of each
+    pooled: Float[Array, "texts hidden"] | None = None  # tanh(W first + b), where the backbone has a pooler
+    layers: Float[Array, "states rows tokens hidden"] | None = None  # all hidden states, with `intermediates=True`
     encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
 
 

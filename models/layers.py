@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from ..adapters.geometry import Geometry
 from ..adapters.sites import ConvWeights, LinearWeights, NormWeights, TableWeights
+from ..shapes import AnyArray, Float, Int, shaped
 from .ops import layer_norm, rms_norm
 from .quantised import dense
 
@@ -39,8 +41,9 @@ class Linear(nnx.Module):
             return LinearWeights(kernel, jnp.zeros((*kernel.shape[:-2], kernel.shape[-1]), kernel.dtype))
         return LinearWeights(kernel, self.bias[...])
 
-    def compute(self, weights: LinearWeights, x: jax.Array) -> jax.Array:
-        flat = x.reshape(-1, x.shape[-1]) @ weights.kernel + weights.bias
+    @shaped
+    def compute(self, weights: LinearWeights, x: Float[AnyArray, "*lead inputs"]) -> Float[Array, "*lead outputs"]:
+        flat = jnp.reshape(x, (-1, x.shape[-1])) @ weights.kernel + weights.bias
         return flat.reshape(*x.shape[:-1], -1)
 
 
@@ -61,7 +64,10 @@ class Conv(nnx.Module):
             return ConvWeights(kernel, jnp.zeros((*kernel.shape[:-4], kernel.shape[-1]), kernel.dtype), self.geometry)
         return ConvWeights(kernel, self.bias[...], self.geometry)
 
-    def compute(self, weights: ConvWeights, x: jax.Array) -> jax.Array:
+    @shaped
+    def compute(
+        self, weights: ConvWeights, x: Float[AnyArray, "*lead height width inputs"]
+    ) -> Float[Array, "*lead high wide outputs"]:
         return weights.convolve(x)
 
 
@@ -76,7 +82,8 @@ class Norm(nnx.Module):
     def weights(self) -> NormWeights:
         return NormWeights(self.scale[...], self.bias[...])
 
-    def compute(self, weights: NormWeights, x: jax.Array) -> jax.Array:
+    @shaped
+    def compute(self, weights: NormWeights, x: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
         return layer_norm(x, weights.scale, weights.bias, self.eps)
 
 
@@ -91,7 +98,8 @@ class RMSNorm(nnx.Module):
         scale = self.scale[...]
         return NormWeights(scale, jnp.zeros_like(scale))
 
-    def compute(self, weights: NormWeights, x: jax.Array) -> jax.Array:
+    @shaped
+    def compute(self, weights: NormWeights, x: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
         return rms_norm(x, weights.scale + 1.0 if self.offset else weights.scale, self.eps) + weights.bias
 
 
@@ -112,7 +120,8 @@ class BatchNorm(nnx.Module):
     def weights(self) -> NormWeights:
         return NormWeights(self.scale[...], self.bias[...])
 
-    def compute(self, weights: NormWeights, x: jax.Array) -> jax.Array:
+    @shaped
+    def compute(self, weights: NormWeights, x: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
         mean, var = (statistic[...].astype(jnp.float32) for statistic in (self.mean, self.var))
         normed = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + self.eps)
         y = normed * weights.scale.astype(jnp.float32) + weights.bias.astype(jnp.float32)
@@ -128,7 +137,8 @@ class Embedding(nnx.Module):
     def weights(self) -> TableWeights:
         return TableWeights(self.table[...])
 
-    def compute(self, weights: TableWeights, x: jax.Array) -> jax.Array:
+    @shaped
+    def compute(self, weights: TableWeights, x: Int[AnyArray, "*lead"]) -> Float[Array, "*lead dim"]:
         return jnp.take(weights.table, x, axis=0, mode="clip")
 
 
@@ -142,7 +152,8 @@ class Transposed:
         kernel = self.embedding.table[...].T
         return LinearWeights(kernel, jnp.zeros(kernel.shape[-1], kernel.dtype))
 
-    def compute(self, weights: LinearWeights, x: jax.Array) -> jax.Array:
+    @shaped
+    def compute(self, weights: LinearWeights, x: Float[Array, "*lead inputs"]) -> Float[Array, "*lead outputs"]:
         return x @ weights.kernel + weights.bias
 
 

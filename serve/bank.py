@@ -45,6 +45,7 @@ class Bank:
         return len(self.adapters)
 
     def slot(self, name: str | None) -> int:
+        """The slot of an adapter; 0, which changes nothing, for None. GraftaxError where there is no such adapter."""
         if name is None:
             return 0
         if not isinstance(name, str) or name not in self._slots:
@@ -88,7 +89,7 @@ class Bank:
         return next(slot for slot in range(1, self._capacity + 1) if slot not in used)
 
     def _built(self, layout: Layout, capacity: int, held: Mapping[int, Adapter]) -> State:
-        """Every leaf of a layout anew with what the slots hold."""
+        """The leaves of all slots of a layout, made anew; `held`: the adapter in each slot."""
         nothing = layout.stack(None, self.backbone.sites).state
         shapes = jax.eval_shape(partial(_ready, self.backbone), nothing, self.backbone.params)
 
@@ -104,7 +105,7 @@ class Bank:
         return state
 
     def _written(self, slot: int, adapter: Adapter) -> State:
-        """The present leaves with one slot written in place; if that fails after they were given away, they are made again."""
+        """The leaves with one slot written in place. If that fails when they are given away already, they are made again."""
         one = self.layout.stack(adapter, self.backbone.sites).state
         try:
             return self._put(self.state, np.int32(slot), one, self.backbone.params)
@@ -121,6 +122,8 @@ def _ready(backbone: Backbone, one: State, params: Any) -> State:
 
 
 def _put(backbone: Backbone, state: State, slot: jax.Array, one: State, params: Any) -> State:
+    """The leaves of all slots with those of one adapter written into its slot; jitted."""
+
     def put(name: str, leaf: jax.Array, own: jax.Array) -> jax.Array:
         return leaf.at[:, slot].set(own) if backbone.structure.stacked(name) else leaf.at[slot].set(own)
 

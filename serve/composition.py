@@ -9,9 +9,11 @@
 y is what a site gives without the adapters, y_k with the k-th. Where adapters change kernels, an average is exactly the merged
 sum of their changes (`adapters/combining.py: linear`), without making it; weights may be negative and need not sum to one.
 
-What a row asks for is data. It becomes *stages* of *terms* (slot, weight): a stage averages its terms, and acts on the site
-that the stages before it make; so only the number of stages and of terms, rounded up to a power of two, is compiled. A `Stack`
-may hold an `Average` or a `Split`; an `Average` or a `Split` of a `Stack` has no such form, and is refused.
+What a row asks for is data. Its plan has *stages*, and each stage has *terms*, which are adapters with weights: a stage
+averages its terms, and acts on what the stages before it have made of a site. For instance, `Stack("a", Average("b", "c"))` has
+two stages, the first of the term (a, 1.0) and the second of the terms (b, 0.5) and (c, 0.5). Only the number of stages, and
+that of terms rounded up to a power of two, is compiled in. A `Stack` may hold an `Average` or a `Split`. An `Average` or a
+`Split` of a `Stack` has no such form, and is refused.
 """
 
 from __future__ import annotations
@@ -39,17 +41,17 @@ class Term(NamedTuple):
 
     name: str
     weight: float
-    begin: int = 0  # the tokens it acts on; the first of a text is [CLS]
-    end: int | None = None
+    begin: int = 0  # the first token that it acts on; token 0 of a text is [CLS]
+    end: int | None = None  # the first token behind those; None: it acts on all that follow
 
 
 Stage = tuple[Term, ...]
-Plan = tuple[Stage, ...]
+Plan = tuple[Stage, ...]  # the first stage is the innermost; none: the backbone alone
 
 
 @dataclass(frozen=True, init=False)
 class Composition(ABC):
-    """Several adapters, by name, in one row; parts may be compositions. What cannot be computed is refused when it is made."""
+    """Several adapters, by name, for one row; parts may be compositions. What cannot be computed is refused when it is made."""
 
     parts: tuple[str | Composition, ...]  # names of adapters, or compositions of them
 
@@ -165,6 +167,7 @@ def from_json(value: Any) -> str | Composition | None:
 
 
 def _within(term: Term, begin: int, end: int | None) -> Term:
+    """A term on those of its tokens alone that lie from `begin` up to `end`."""
     ends = [e for e in (term.end, end) if e is not None]
     return term._replace(begin=max(begin, term.begin), end=min(ends) if ends else None)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,10 +23,11 @@ from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.tokens import Tokenizer
+from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
 from ..tasks.labelled import spelled
 from ..tasks.read_examples import read_examples
-from ..tasks.task import Answer, some_of
+from ..tasks.task import Answer, Task, some_of
 from ..tasks.task_registry import task_named
 from ..tasks.text_metrics import SCORES
 from ..typed import Location, held
@@ -45,6 +47,9 @@ class Measured:
     metrics: dict[str, float]
     unknown: dict[str, int] = field(default_factory=dict)  # these, and how often each occurs; any answer there counts as wrong
     confusion: Confusion | None = None  # None: there are no labels that could be confused
+    data: DataFacts = DataFacts()  # which rows they were
+    #: the metrics of some of them, each by its number and as often as it is named; None where they are not at hand one by one
+    of_rows: Callable[[Sequence[int]], dict[str, float]] | None = field(default=None, repr=False, compare=False)
 
 
 @held
@@ -62,7 +67,8 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     names, task = predictor.labels(name), predictor.task(name)
     if not names:
         raise GraftaxError(f"{name} has no head, so there is nothing to measure.")
-    examples = spelled(read_examples(data, columns, task, predictor.processor, names), names)
+    read = read_examples(data, columns, task, predictor.processor, names)
+    examples, asked = spelled(read, names), read.known()
     occurring = Counter(each_name(examples.labels))
     unknown = {label: count for label, count in occurring.items() if label not in names}
     if unknown and len(unknown) == len(occurring):
@@ -70,7 +76,8 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
         raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
     answers = predictor.predict([predictor.processor.row_of(fields) for fields in _each(examples)], name)
     said = [Answer(answer.label, answer.score) for answer in answers]
-    metrics = task.score(examples, said, names)
+    of_rows = partial(_score, task, examples, said, names)
+    metrics = of_rows(range(len(examples)))
     if cut := sum(answer.cut for answer in answers):
         metrics |= {"cut_rows": cut}
     if unknown:
@@ -78,7 +85,15 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     pairs = Counter(
         pair for label, answer in zip(examples.labels or (), said, strict=True) for pair in task.compared(label, answer)
     )
-    return Measured(metrics, unknown, Confusion((*names, *unknown), pairs) if pairs else None)
+    confusion = Confusion((*names, *unknown), pairs) if pairs else None
+    return Measured(metrics, unknown, confusion, asked, of_rows)
+
+
+def _score(
+    task: Task, examples: Examples, said: Sequence[Answer], names: Sequence[str], rows: Sequence[int]
+) -> dict[str, float]:
+    """The metrics of some rows, each an example with the answer to it."""
+    return task.score(examples.take(rows), [said[row] for row in rows], names)
 
 
 def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
@@ -86,20 +101,28 @@ def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Colu
     return measure(predictor, name, data, columns=columns).metrics
 
 
+def evaluate_language(backbone: Backbone, adapter: Adapter | Location, data: Any, **how: Any) -> dict[str, float]:
+    """The metrics alone of `measure_language`."""
+    return measure_language(backbone, adapter, data, **how).metrics
+
+
 @held
-def evaluate_language(
+def measure_language(
     backbone: Backbone,
     adapter: Adapter | Location,
     data: Any,
     *,
     columns: Columns = Columns(),
     chat_template: str | None = None,
-) -> dict[str, float]:
-    """Metrics of an adapter (in memory, its directory or Hub id) on rows of its task, which has no head ("lm", "sft", "dpo",
-    "seq2seq"); `data` as for `train_many`.
+) -> Measured:
+    """Metrics of an adapter whose task has no head ("lm", "sft", "dpo", "seq2seq"), on rows of its task.
 
-    `chat_template`: of chats, a name or a Jinja text (`models/chat.py`). None: that of the adapter's training, if it is one by
-    name, else the tokenizer's own; "adapter": that of its training, whatever it is.
+    Args:
+        adapter: one in memory, its directory or Hub id.
+        data: as for `train_many`.
+        chat_template: of chats, a name or a Jinja text (`models/chat.py`). None: the template with which the adapter was
+            trained, if it is one by name, else the tokenizer's own. "adapter": the template with which it was trained, whatever
+            that is.
     """
     adapter = adapter_for(backbone, adapter)
     task = task_named(adapter.task)
@@ -107,9 +130,13 @@ def evaluate_language(
         raise GraftaxError(f"adapters of task {task.name!r} are measured by what a Predictor answers with them (`measure`).")
     processor = Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
     length = length_for(adapter, backbone, processor.max_length)
-    prepared = task.prepare(read_examples(data, columns, task, processor), (), processor, length)
+    examples = read_examples(data, columns, task, processor)
+    prepared = task.prepare(examples, (), processor, length)
     found = outputs_of(backbone, adapter, prepared)
-    return task.measure(prepared, {i: task.answer(mine, (), prepared.items[i]) for i, mine in found.items()}, ())
+    answers = {i: task.answer(mine, (), prepared.items[i]) for i, mine in found.items()}
+    said = [task.whole([answers[i] for i in items]) for items in prepared.items_of]
+    of_rows = partial(_score, task, examples, said, ())
+    return Measured(of_rows(range(len(examples))), data=examples.known(), of_rows=of_rows)
 
 
 def _each(examples: Examples) -> Iterator[dict[str, Any]]:
@@ -119,7 +146,7 @@ def _each(examples: Examples) -> Iterator[dict[str, Any]]:
 
 
 def outputs_of(backbone: Backbone, adapter: Adapter, prepared: Prepared) -> dict[int, np.ndarray]:
-    """What `Task.answer` reads of each item, an adapter's own task and classes: item -> outputs, in the order computed.
+    """What `Task.answer` reads of each item, by the item's index, for an adapter's own task and classes.
 
     Adapters of one method and like sizes share a program.
     """
@@ -142,7 +169,7 @@ def outputs_of(backbone: Backbone, adapter: Adapter, prepared: Prepared) -> dict
 
 
 def pooled_of(backbone: Backbone, adapter: Adapter | None, prepared: Prepared) -> np.ndarray:
-    """The features that a classifier reads, `[items, hidden]`, under an adapter without its head; None: of the backbone."""
+    """The features that a classifier would read, `[items, hidden]`: with an adapter but for its head, or (None) without any."""
 
     def features(params: Any, state: Any, inputs: Any) -> jax.Array:
         out = backbone.encode(params, state, inputs)
@@ -167,8 +194,13 @@ def _alone(adapter: Adapter | None) -> bool:
     return any(method.adds_tokens or method.whole_text for method in (adapter.methods if adapter else ()))
 
 
+def evaluate_generation(generator: Generator, name: str | Composition | None, data: Any, **how: Any) -> dict[str, float]:
+    """The metrics alone of `measure_generation`."""
+    return measure_generation(generator, name, data, **how).metrics
+
+
 @held
-def evaluate_generation(
+def measure_generation(
     generator: Generator,
     name: str | Composition | None,
     data: Any,
@@ -176,7 +208,7 @@ def evaluate_generation(
     score: str = "text",
     sampling: Sampling = Sampling(),
     columns: Columns = Columns(),
-) -> dict[str, float]:
+) -> Measured:
     """What is generated behind every prompt, against what is wanted there (`tasks/text_metrics.py`).
 
     Args:
@@ -196,7 +228,7 @@ def evaluate_generation(
     else:
         prompts, wanted = list(examples.fields["prompt"]), list(examples.fields["completion"])
     said = [continuation.text for continuation in generator.generate(prompts, name, sampling)]
-    return SCORES[score](said, wanted)
+    return Measured(SCORES[score](said, wanted), data=examples.known())
 
 
 def _questions(chats: Examples) -> tuple[list[Prompt], list[str]]:

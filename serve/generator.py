@@ -326,4 +326,5 @@ def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sa
 
 
 def _continued(asked: _Asked, detokeniser: Detokeniser, finished: str) -> Continuation:
+    """What is handed out when a prompt's text has ended."""
     return Continuation(None if asked.what is None else str(asked.what), detokeniser.said, tuple(detokeniser.tokens), finished)

@@ -123,6 +123,7 @@ class Writer:
         return chances
 
     def _step(self, adapted: Adapted, ids: jax.Array, cache: Any) -> tuple[jax.Array, Any]:
+        """Logits of the token behind `ids`, and the cache with these in it."""
         return self.backbone.step(*adapted[:3], ids, cache, adapted.slots)
 
     def _ends(self) -> jax.Array:
@@ -131,5 +132,6 @@ class Writer:
 
 
 def _goes_on(burst: _Burst) -> jax.Array:
+    """Whether some text is not done, and the burst has room for another token."""
     i, standing, _ = burst
     return (i < BURST) & ~standing.done.all()

@@ -322,8 +322,8 @@ class Tag(Labelled):
 def _on_first_tokens(text: Tokens, tags: np.ndarray) -> np.ndarray:
     """The number of each word's tag at its first token, `IGNORE` at all others."""
     assert text.words is not None
-    array, at = np.full(len(text), IGNORE, np.int32), first_tokens(text)
-    array[at] = tags[text.words[at]]
+    array, positions = np.full(len(text), IGNORE, np.int32), first_tokens(text)
+    array[positions] = tags[text.words[positions]]
     return array
 
 

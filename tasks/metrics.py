@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: Metrics of which less is better, in whatever task they are taken; in all others more is.
+LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "mse", "cer", "ece", "brier", "cut_rows", "unknown_labels"})
+
 
 def classification(gold: Sequence[str], said: Sequence[str]) -> dict[str, float]:
     """accuracy, macro F1 over the labels that occur, Matthews correlation."""

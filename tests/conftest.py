@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["GRAFTAX_HUB"] = os.path.join(tempfile.gettempdir(), "graftax-no-hub")  # whoever runs the tests may have one
 os.environ.setdefault("GRAFTAX_CHECK_SHAPES", "1")  # read by graftax/shapes.py when it is imported
 # Most of the time of these tests is LLVM optimising programs that then run for a millisecond.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

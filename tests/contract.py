@@ -108,9 +108,9 @@ def digest(backbone: Backbone) -> str:
 def assert_same_states(one: Adapter, other: Adapter, within: float = 0.0) -> None:
     """Every site and leaf, to the bit unless told otherwise."""
     assert one.states.keys() == other.states.keys()
-    for key, at in one.states.items():
-        assert at.keys() == other.states[key].keys()
-        for site, leaves in at.items():
+    for key, states in one.states.items():
+        assert states.keys() == other.states[key].keys()
+        for site, leaves in states.items():
             same = functools.partial(np.testing.assert_allclose, rtol=0.0, atol=within)
             jax.tree.map(same, leaves, other.states[key][site])
 
@@ -159,8 +159,8 @@ def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> Non
     assert jax.tree.structure(new.trainable) == jax.tree.structure(old.trainable)
     jax.tree.map(np.testing.assert_array_equal, new.fixed, old.fixed)
     moved = layout.unstack(adapter, jax.tree.map(lambda leaf: leaf[0], new.trainable), backbone.sites)
-    for key, at in adapter.states.items():
-        for site, (leaves, _) in at.items():
+    for key, states in adapter.states.items():
+        for site, (leaves, _) in states.items():
             for leaf, value in leaves.items():
                 assert (moved[key][site][0][leaf] != value).any(), f"{key} {site.path} {leaf} did not move"
     again = layout.stack(dataclasses.replace(adapter, states=moved), backbone.sites).trainable
@@ -185,4 +185,4 @@ def assert_texts_may_share_a_row(backbone: Backbone, adapter: Adapter) -> None:
     alone = logits(backbone, adapter, inputs)
     for i, (text, (batch_row, begin)) in enumerate(zip(texts, places, strict=True)):
         mine = packed[batch_row, begin : begin + len(text)] if tokens else packed[i]
-        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter))
+        np.testing.assert_allclose(mine, alone[i, : len(text)] if tokens else alone[i], rtol=1e-5, atol=near(adapter, backbone))

@@ -37,6 +37,9 @@ SHARED = "tests/test_contract_predictions.py::test_texts_may_share_a_row"
 OUTPUTS, OWN_HEADS = "tests/test_outputs.py", "tests/test_own_heads.py::test_own_head_has_transformers_logits"
 TWO_TEXTS = "tests/test_encoder_decoders.py::test_equals_transformers"
 WRITTEN = "tests/test_generation.py::test_greedy_equals_transformers"
+EXCHANGE, ELSEWHERE = "tests/test_hub_exchange.py", "tests/test_hub_elsewhere.py"
+CARDS, LEADERS = "tests/test_hub_cards.py", "tests/test_hub_leaderboard.py"
+DIFFERENCES = "tests/test_hub_diff.py"
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
 
 MUTATIONS = [
@@ -210,7 +213,7 @@ MUTATIONS = [
     ),
     Mutation(
         "adapters/files.py",
-        "if facts.methods and config_is_ours",
+        "if facts.methods and _config_is_ours(facts, directory)",
         "if facts.methods",
         f"{FILES}::test_an_edited_peft_config_counts",
     ),
@@ -290,4 +293,54 @@ MUTATIONS = [
         "leaf.at[:, slot].add(own)",
         f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
     ),
+    # -- adapters that come from elsewhere
+    Mutation("hub/oci.py", ' or describe(content, "").digest != descriptor.digest', "", f"{EXCHANGE}::test_damage_is_found"),
+    Mutation("hub/model_pack.py", "FilePath, f", "str, f", f"{EXCHANGE}::test_archives_reach_nothing_outside"),
+    Mutation(
+        "hub/model_pack.py",
+        "there.keys() | manifest.files",
+        "there.keys() & manifest.files",
+        f"{EXCHANGE}::test_a_manifest_is_of_the_files_that_come_with_it",
+    ),
+    Mutation(
+        "hub/exchange.py",
+        "not in (None, known.fingerprint)",
+        "in ()",
+        f"{EXCHANGE}::test_a_manifest_does_not_claim_another_backbone",
+    ),
+    Mutation(
+        "hub/exchange.py", "    load_adapter(directory, backbone)\n", "", f"{EXCHANGE}::test_what_does_not_fit_is_not_kept"
+    ),
+    Mutation(
+        "hub/oci_registry.py",
+        "add_unredirected_header",
+        "add_header",
+        f"{ELSEWHERE}::test_a_password_is_for_the_registry_alone",
+    ),
+    Mutation(
+        "hub/oci_registry.py",
+        "challenge != self._challenge",
+        "self._permission is None",
+        f"{ELSEWHERE}::test_a_registry_gives_back_the_same_version",
+    ),
+    Mutation(
+        "hub/hugging_face.py",
+        "path in OF_ADAPTERS and path not in files",
+        "path not in files",
+        f"{ELSEWHERE}::test_a_repository_is_brought_up_to_date",
+    ),
+    # -- what a hub says of adapters
+    Mutation("hub/kept.py", "if not is_own(name, value, wrote):", "if name not in own:", CARDS),
+    Mutation("hub/kept.py", "name not in there and name not in wrote", "name not in there", CARDS),
+    Mutation("hub/sections.py", "1 + max(map(len,", "max(map(len,", CARDS),
+    Mutation("hub/front_matter.py", "self.values[key] == value", "True", CARDS),
+    Mutation("hub/leaderboard.py", "others_low > high", "others_low >= high", LEADERS),
+    Mutation("hub/leaderboard.py", "sorted((sign * low, sign * high))", "(sign * low, sign * high)", LEADERS),
+    Mutation("hub/leaderboard.py", "score.version.yanked is None", "True", LEADERS),
+    Mutation("hub/leaderboard.py", "-1.0 if lower_is_better else 1.0", "1.0", LEADERS),
+    Mutation("hub/intervals.py", "and not task_named(task).output.by_position", "", LEADERS),
+    Mutation("hub/intervals.py", "_Z**2 / (4 * rows**2)", "0.0", LEADERS),
+    Mutation("hub/answers.py", "(left & ~right).sum()", "(left | ~right).sum()", DIFFERENCES),
+    Mutation("hub/changes.py", '(state["scale"], *', "(np.float32(1.0), *", DIFFERENCES),
+    Mutation("hub/diff.py", "left + right - 2 * product", "left + right - product", DIFFERENCES),
 ]

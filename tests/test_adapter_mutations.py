@@ -168,11 +168,11 @@ def change_bytes(directory: Path, draw: Callable[[Any], Any]) -> None:
     """A file is cut, a byte of it is another, or it has a tail."""
     file = draw(st.sampled_from(sorted(path for path in directory.rglob("*") if path.is_file())))
     data = bytearray(file.read_bytes())
-    at = draw(st.integers(0, len(data) - 1))
+    begin = draw(st.integers(0, len(data) - 1))
     how = draw(st.sampled_from(["cut", "byte", "tail"]))
     if how == "byte":
-        data[at] ^= draw(st.integers(1, 255))
-    file.write_bytes(data[:at] if how == "cut" else data + b"\x00" if how == "tail" else data)
+        data[begin] ^= draw(st.integers(1, 255))
+    file.write_bytes(data[:begin] if how == "cut" else data + b"\x00" if how == "tail" else data)
 
 
 def loaded(directory: Path, backbone: Backbone) -> Any:

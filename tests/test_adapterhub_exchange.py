@@ -121,19 +121,19 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Exchange:
 
     @functools.cache
     def get(family: str) -> tuple[Backbone, Path]:
-        at = tmp_path_factory.mktemp(f"hub-{family}")
-        backbone = load_backbone(saved(torch_model(family), at / "backbone"))
+        folder = tmp_path_factory.mktemp(f"hub-{family}")
+        backbone = load_backbone(saved(torch_model(family), folder / "backbone"))
         inputs = some_inputs(backbone, seed=5)
-        np.savez(at / "rows.npz", ids=inputs.ids, mask=inputs.mask, types=inputs.types)
-        in_their_environment("save", at / "backbone", at / "rows.npz", at / "theirs")
+        np.savez(folder / "rows.npz", ids=inputs.ids, mask=inputs.mask, types=inputs.types)
+        in_their_environment("save", folder / "backbone", folder / "rows.npz", folder / "theirs")
         for name, methods in OURS.items():
-            export_adapter(random_adapter(backbone, methods), at / "ours" / name, backbone)
+            export_adapter(random_adapter(backbone, methods), folder / "ours" / name, backbone)
         for name in ("lora", "houlsby"):
-            export_adapter(random_adapter(backbone, OURS[name], tokens=True), at / "ours" / f"{name}-tokens", backbone)
+            export_adapter(random_adapter(backbone, OURS[name], tokens=True), folder / "ours" / f"{name}-tokens", backbone)
         for case in FUSIONS:
-            export_adapter(fused(backbone, case), at / "ours" / case, backbone)
-        in_their_environment("load", at / "backbone", at / "rows.npz", at / "ours")
-        return backbone, at
+            export_adapter(fused(backbone, case), folder / "ours" / case, backbone)
+        in_their_environment("load", folder / "backbone", folder / "rows.npz", folder / "ours")
+        return backbone, folder
 
     return get
 
@@ -149,18 +149,18 @@ def prefixed(method: Method, prefix: str) -> Method:
 @pytest.mark.parametrize("case", THEIRS)
 def test_we_read_their_files(case: str, family: str, exchange: Exchange, tmp_path: Path) -> None:
     """Adapters made and saved by `adapters` give its logits here, and go back as they came."""
-    backbone, at = exchange(family)
-    assert {path.name for path in (at / "theirs").iterdir() if path.is_dir()} == {*THEIRS, *THEIR_FUSIONS}
-    adapter = load_adapter(at / "theirs" / case, backbone)
+    backbone, folder = exchange(family)
+    assert {path.name for path in (folder / "theirs").iterdir() if path.is_dir()} == {*THEIRS, *THEIR_FUSIONS}
+    adapter = load_adapter(folder / "theirs" / case, backbone)
     assert adapter.methods[:-1] == tuple(prefixed(method, family) for method in THEIRS[case])
     head = FIRST_HEAD if (case, family) == ("default-head", "bert") else backbone.head(3)
     assert (adapter.task, adapter.labels, adapter.method("head")) == ("classify", LABELS, head)
-    inputs, theirs = comparable(some_inputs(backbone, seed=5), case), np.load(at / "theirs" / f"{case}.npy")
+    inputs, theirs = comparable(some_inputs(backbone, seed=5), case), np.load(folder / "theirs" / f"{case}.npy")
     np.testing.assert_allclose(logits(backbone, adapter, inputs), theirs, atol=1e-4)
     assert np.abs(logits(backbone, only_head(adapter), inputs) - theirs).max() > 1e-2  # the method is felt
     back = export_adapter(adapter, tmp_path / "back", backbone, name="mine")
     for file in ("adapter.safetensors", "model_head.safetensors"):
-        came, goes = load_file(at / "theirs" / case / file), load_file(back / file)
+        came, goes = load_file(folder / "theirs" / case / file), load_file(back / file)
         for key, tensor in goes.items():
             if "control_trans" not in key or key in came:  # a prefix's network is run and left behind
                 np.testing.assert_array_equal(came[key], tensor)
@@ -171,13 +171,13 @@ def test_we_read_their_files(case: str, family: str, exchange: Exchange, tmp_pat
 @pytest.mark.parametrize("name", [*OURS, "lora-tokens", "houlsby-tokens"])
 def test_they_read_our_files(name: str, family: str, exchange: Exchange) -> None:
     """Every tensor finds its place in `adapters`, and the logits are the same."""
-    backbone, at = exchange(family)
-    said = json.loads((at / "ours" / "loaded.json").read_text())[name]
+    backbone, folder = exchange(family)
+    said = json.loads((folder / "ours" / "loaded.json").read_text())[name]
     assert said["name"] == name
     assert not said["unexpected_keys"]
     assert all(".prefix_tuning.pool." in key for key in said["missing_keys"])  # copies, of one parameter
     adapter = random_adapter(backbone, OURS[name.removesuffix("-tokens")], tokens=name.endswith("-tokens"))
-    inputs, theirs = comparable(some_inputs(backbone, seed=5), name), np.load(at / "ours" / f"{name}.npy")
+    inputs, theirs = comparable(some_inputs(backbone, seed=5), name), np.load(folder / "ours" / f"{name}.npy")
     ours = logits(backbone, adapter, inputs)
     if theirs.ndim == 3:
         ours, theirs = ours[inputs.mask], theirs[inputs.mask]
@@ -188,12 +188,12 @@ def test_they_read_our_files(name: str, family: str, exchange: Exchange) -> None
 @pytest.mark.parametrize("case", THEIR_FUSIONS)
 def test_we_read_their_fusions(case: str, family: str, exchange: Exchange) -> None:
     """A setup made and saved by `adapters` gives its logits here."""
-    backbone, at = exchange(family)
-    adapter = load_adapter(at / "theirs" / case, backbone)
+    backbone, folder = exchange(family)
+    adapter = load_adapter(folder / "theirs" / case, backbone)
     method = adapter.methods[0]
     assert isinstance(method, Fusion)
     assert (method.member, method.query_normed, method.adapters) == (*THEIR_FUSIONS[case], 2)
-    inputs, theirs = some_inputs(backbone, seed=5), np.load(at / "theirs" / f"{case}.npy")
+    inputs, theirs = some_inputs(backbone, seed=5), np.load(folder / "theirs" / f"{case}.npy")
     np.testing.assert_allclose(logits(backbone, adapter, inputs), theirs, atol=1e-4)
     assert np.abs(logits(backbone, only_head(adapter), inputs) - theirs).max() > 1e-2
 
@@ -201,6 +201,6 @@ def test_we_read_their_fusions(case: str, family: str, exchange: Exchange) -> No
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize("case", FUSIONS)
 def test_they_read_our_fusions(case: str, family: str, exchange: Exchange) -> None:
-    backbone, at = exchange(family)
+    backbone, folder = exchange(family)
     ours = logits(backbone, fused(backbone, case), some_inputs(backbone, seed=5))
-    np.testing.assert_allclose(ours, np.load(at / "ours" / f"{case}.npy"), atol=1e-4)
+    np.testing.assert_allclose(ours, np.load(folder / "ours" / f"{case}.npy"), atol=1e-4)

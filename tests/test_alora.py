@@ -65,9 +65,11 @@ def test_where_it_is_called(invocation: tuple[int, ...]) -> None:
     expected = np.zeros(ids.shape, bool)
     for row in range(len(ids)):
         for text in (1, 2, 3):
-            (at,) = np.nonzero(segments[row] == text)
-            begins = [i for i in at if tuple(ids[row, i : i + len(invocation)]) == invocation and i + len(invocation) - 1 in at]
-            expected[row, at] = at >= begins[-1] if begins else False
+            (own,) = np.nonzero(segments[row] == text)
+            begins = [
+                i for i in own if tuple(ids[row, i : i + len(invocation)]) == invocation and i + len(invocation) - 1 in own
+            ]
+            expected[row, own] = own >= begins[-1] if begins else False
     leaf = np.asarray(invocation, np.int32) + np.int32(1)
     for filled in (leaf, np.pad(leaf, (0, 5))):
         np.testing.assert_array_equal(

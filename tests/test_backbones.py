@@ -308,8 +308,8 @@ def damaged(data: bytes, seed: int) -> bytes:
     if seed % 4 == 0:
         return data[: int(random.integers(0, len(data)))]
     flipped = bytearray(data)
-    for at in random.integers(0, header if seed % 4 == 1 else min(header, 300), int(random.integers(1, 4))):
-        flipped[at] = int(random.integers(0, 256)) if seed % 2 else int(random.choice(list(b'0123456789FIUB[]{}",:')))
+    for index in random.integers(0, header if seed % 4 == 1 else min(header, 300), int(random.integers(1, 4))):
+        flipped[index] = int(random.integers(0, 256)) if seed % 2 else int(random.choice(list(b'0123456789FIUB[]{}",:')))
     return bytes(flipped)
 
 

@@ -86,9 +86,9 @@ def test_a_write_that_fails_leaves_the_bank_as_it_was(
 
 def slot_of(bank: Bank, name: str) -> dict[str, Any]:
     """What the bank holds of one adapter, by site."""
-    at, stacked = bank.slot(name), bank.backbone.structure.stacked
+    slot, stacked = bank.slot(name), bank.backbone.structure.stacked
     return {
-        site: jax.tree.map(lambda leaf, site=site: np.asarray(leaf[:, at] if stacked(site) else leaf[at]), leaves)
+        site: jax.tree.map(lambda leaf, site=site: np.asarray(leaf[:, slot] if stacked(site) else leaf[slot]), leaves)
         for site, leaves in bank.state.items()
     }
 

@@ -215,11 +215,11 @@ def test_damaged_predictions_are_the_same_or_refused(tmp_path_factory: pytest.Te
     file, wanted = tmp_path_factory.getbasetemp() / "damaged.npz", classified(np.arange(5) < 3)
     wanted.save(file)
     content = bytearray(file.read_bytes())
-    at = data.draw(st.integers(0, len(content) - 1))
+    begin = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
-        content[at:] = data.draw(st.binary(max_size=8))
+        content[begin:] = data.draw(st.binary(max_size=8))
     else:
-        content[at] = data.draw(st.integers(0, 255))
+        content[begin] = data.draw(st.integers(0, 255))
     file.write_bytes(content)
     found: list[Predictions] = []
     line = refused(lambda: found.append(Predictions.load(file)))

@@ -308,5 +308,5 @@ def test_half_precision_files_load_as_float32(dtype: str, backbone_of: GetBackbo
     backbone = backbone_of("bert")
     path = save_adapter(random_adapter(backbone, "lora"), tmp_path / "a", backbone)
     loaded = load_adapter(spoilt(path, lambda tensors: {k: t.astype(np.dtype(dtype)) for k, t in tensors.items()}), backbone)
-    leaves = jax.tree.leaves([at for at in loaded.states.values() for at in at.values()])
+    leaves = jax.tree.leaves([parts for states in loaded.states.values() for parts in states.values()])
     assert {np.asarray(leaf).dtype for leaf in leaves} == {np.dtype(np.float32)}

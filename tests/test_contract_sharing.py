@@ -174,7 +174,7 @@ def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackb
         assert not mixed[:rows].any()  # no adapter, no head; "probe" is the base under a head
     for name, own in zip(alone, np.split(mixed, len(names))[1:], strict=True):
         mine = logits(backbone, alone[name], few)
-        np.testing.assert_allclose(own, mine, rtol=1e-5, atol=near(alone[name]), err_msg=name)
+        np.testing.assert_allclose(own, mine, rtol=1e-5, atol=near(alone[name], backbone), err_msg=name)
 
     order = np.random.default_rng(0).permutation(len(slots))
     again = run(backbone.params, bank.state, jax.tree.map(lambda leaf: leaf[order], inputs), slots[order])

@@ -255,10 +255,10 @@ def test_tags_sit_on_first_tokens(tiny: Backbone) -> None:
     """A word's tag is at its first token; its other tokens and special ones are ignored."""
     examples = of_texts([["an", "apple", "unknownword", "iron"]], [["O", "B-F", "O", "B-M"]])
     rows = TASKS["tag"].prepare(examples, ("B-F", "B-M", "O"), Tokenizer.of(tiny), 32)
-    at = first_tokens(rows.items[0])
-    assert rows.labels[0][at].tolist() == [2, 0, 2, 1]
+    firsts = first_tokens(rows.items[0])
+    assert rows.labels[0][firsts].tolist() == [2, 0, 2, 1]
     assert len(rows.items[0]) > 6
-    assert (np.delete(rows.labels[0], at) == IGNORE).all()
+    assert (np.delete(rows.labels[0], firsts) == IGNORE).all()
 
 
 def batch(task: str, rows: int, classes: int, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

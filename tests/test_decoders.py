@@ -92,8 +92,8 @@ def laid(texts: list[np.ndarray], left: bool = False) -> TextInputs:
     tokens = max(map(len, texts))
     ids, mask = np.zeros((len(texts), tokens), np.int32), np.zeros((len(texts), tokens), bool)
     for i, text in enumerate(texts):
-        at = slice(tokens - len(text), None) if left else slice(0, len(text))
-        ids[i, at], mask[i, at] = text, True
+        there = slice(tokens - len(text), None) if left else slice(0, len(text))
+        ids[i, there], mask[i, there] = text, True
     return TextInputs(ids, mask, np.zeros_like(ids))
 
 

@@ -26,11 +26,11 @@ def undocumented(cls: type) -> list[str]:
     lines = textwrap.dedent(inspect.getsource(cls)).splitlines()
     docstring, missing = cls.__doc__ or "", []
     for field in dataclasses.fields(cls):
-        at = next((i for i, line in enumerate(lines) if re.match(rf"    {field.name}:", line)), None)
-        if at is None or "Doc(" in str(field.type):  # inherited, or said
+        found = next((i for i, line in enumerate(lines) if re.match(rf"    {field.name}:", line)), None)
+        if found is None or "Doc(" in str(field.type):  # inherited, or said
             continue
         named = re.search(rf"`{field.name}`|^\s*{field.name}: ", docstring, re.MULTILINE)
-        if not named and "  # " not in lines[at] and not lines[at - 1].strip().startswith("#"):
+        if not named and "  # " not in lines[found] and not lines[found - 1].strip().startswith("#"):
             missing.append(field.name)
     return missing
 

@@ -79,8 +79,8 @@ def test_own_head_has_transformers_logits(model_type: str, task: str, tmp_path: 
     with torch.no_grad():
         theirs = model(input_ids=ids, attention_mask=mask).logits.numpy()
     ours = logits_of(backbone, backbone.own_head, inputs._replace(types=np.zeros_like(inputs.types)))
-    at = np.asarray(inputs.mask) if task == "TokenClassification" else ...
-    np.testing.assert_allclose(ours[at], theirs[at], atol=1e-4)
+    read = np.asarray(inputs.mask) if task == "TokenClassification" else ...
+    np.testing.assert_allclose(ours[read], theirs[read], atol=1e-4)
 
 
 def test_rows_without_an_adapter_are_answered_by_the_checkpoint(tmp_path: Path) -> None:

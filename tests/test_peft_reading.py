@@ -72,7 +72,7 @@ def test_adalora_that_peft_has_pruned(pairs: Pairs, tmp_path: Path) -> None:
     config.target_modules, config.rank_pattern = {"query", "value"}, left
     _, path = make(pair, tmp_path, config)
     adapter = load_adapter(path, pair.backbone)
-    assert {f"{s.path}.lora_E": len(at["e"]) for s, (at, _) in adapter.states["adalora"].items()} == {
+    assert {f"{s.path}.lora_E": len(leaves["e"]) for s, (leaves, _) in adapter.states["adalora"].items()} == {
         key: sum(kept) for key, kept in left.items()
     }
     theirs = peft.PeftModel.from_pretrained(pair.model(), path).eval()

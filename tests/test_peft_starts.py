@@ -161,7 +161,7 @@ def test_eva_is_pefts(pairs: Pairs) -> None:
     config = lora_from("eva", target_modules=targets, r=2)
     found = peft.get_eva_state_dict(pair.model(), loader, config, show_progress_bar=False)
     method = LoRA(r=2, alpha=7.0, start="eva", targets=tuple(targets))
-    adapter = Adapter.create((method,), pair.backbone.sites, data=texts_of(pair.backbone))
+    adapter = Adapter.create((method,), pair.backbone.sites, training=texts_of(pair.backbone))
     (states,) = adapter.states.values()
     ranks = {site.path: len(own["a"]) for site, (own, _) in states.items()}
     assert ranks == {name: len(axes) for name, axes in found.items() if len(axes)}

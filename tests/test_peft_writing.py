@@ -17,7 +17,21 @@ pytestmark = pytest.mark.usefixtures("butterflies")
 
 IN_PEFT: tuple[str, ...] = ("lora", "rslora", "lora-dense", "lora-regex", "lora-embedding", "ia3", "ia3-targets")
 IN_PEFT += ("dora", "dora-everywhere", "vera", "vera-dense", "loha", "loha-whole", "lokr", "lokr-both", "miss", "miss-mini")
-IN_PEFT += ("hira", "adalora", "oft", "oft-cayley", "boft", "boft-1", "hra", "hra-gs", "fourierft", "road", "road_2", "road_4")
+IN_PEFT += (
+    "hira",
+    "adalora",
+    "oft",
+    "oft-cayley",
+    "boft",
+    "boft-1",
+    "boft-2",
+    "hra",
+    "hra-gs",
+    "fourierft",
+    "road",
+    "road_2",
+    "road_4",
+)
 IN_PEFT += ("ln_tuning", "shira", "prefix", "prompt", "p_tuning", "lora_fa", "randlora", "randlora-dense")
 WRITTEN = [(f, m, h) for f in ("bert", "roberta", "distilbert", "albert") for m in IN_PEFT for h in TASKS]
 WRITTEN = [(f, m, h) for f, m, h in WRITTEN if m != "prefix" or f in ("bert", "roberta")]

@@ -130,8 +130,8 @@ def adapter_on(backbone: Backbone, method: Method | None, seed: int = 0) -> Adap
     methods = (backbone.head(3),) if method is None else (method, backbone.head(3))
     made = Adapter.create(methods, backbone.sites, seed, labels=("a", "b", "c"), fingerprint=backbone.fingerprint)
     random = np.random.default_rng(seed)
-    for at in made.states.values():
-        for trainable, _ in at.values():
+    for states in made.states.values():
+        for trainable, _ in states.values():
             for name, leaf in trainable.items():
                 trainable[name] = leaf + 0.1 * random.standard_normal(np.shape(leaf)).astype(np.float32)
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 from refusals import refused
 
 from graftax.cli.arguments import read_val
+from graftax.data.labels import in_one_spelling, in_words_of
 from graftax.data.picture_values import picture_of
 from graftax.data.sources import Source, expect_rows, name_of, read_file, source_of
 from graftax.data.values import class_of
@@ -51,6 +53,24 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     assert [int(picture.pixels()[0, 0, 0]) for picture in source.located("image", picture_of)] == [1, 2, 3, 4, 5]
 
 
+def test_names_of_class_folders(tmp_path: Path) -> None:
+    """With blanks and of any script, as the folders are called; é of one character and of two is one class."""
+    names = ("a cat", "kůň", "犬", unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é"))
+    for name in names:
+        put(tmp_path / name / "1.png")
+    source = source_of(tmp_path)
+    assert {row["label"] for row in source.rows} == {*names}
+    assert {*in_one_spelling([row["label"] for row in source.rows])} == {*names[:4]}
+    assert in_words_of([names[4]], [names[3]]) == [names[4]]  # of an adapter trained on such folders, and measured on a CSV
+
+
+def test_one_picture_in_two_classes(tmp_path: Path) -> None:
+    """It is a row of each, for somebody has said so."""
+    for name in ("cat", "dog"):
+        put(tmp_path / name / "same.png", 7)
+    assert [row["label"] for row in source_of(tmp_path).rows] == ["cat", "dog"]
+
+
 def test_a_folder_without_classes_has_no_labels(tmp_path: Path) -> None:
     """As pictures to predict lie about; to train on them a column is missing."""
     put(tmp_path / "b.png")
@@ -78,6 +98,7 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
     (tmp_path / "lacking" / "dog").mkdir()
     put(tmp_path / "mixed" / "a.png")
     (tmp_path / "mixed" / "b.txt").write_text("x")
+    put(tmp_path / "bare" / "cat" / "a.png").rename(tmp_path / "bare" / "cat" / "a")
     (tmp_path / "csv").mkdir()
     (tmp_path / "csv" / "a.csv").write_text("text,label\na,x\n")
     (tmp_path / "empty").mkdir()
@@ -86,6 +107,7 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
         "beside": f"{tmp_path}/beside/metadata.csv: a file beside the folders of",
         "deep": f"{tmp_path}/deep/train/cat: a folder within a class",
         "lacking": f"{tmp_path}/lacking/dog: no picture of this class",
+        "bare": f"{tmp_path}/bare/cat/a: no picture, by its name",
         "mixed": f"{tmp_path}/mixed/b.txt: no picture, by its name",
         "csv": f"{tmp_path}/csv: a directory; a file is wanted here, or a folder of pictures: it holds a.csv",
         "empty": f"{tmp_path}/empty: a directory; a file is wanted here.",

@@ -87,11 +87,12 @@ def test_arrays_of_one_and_four_channels() -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (np.zeros((3, 8, 8), np.uint8), "[3, 8, 8] is no picture: its axes are height, width"),
+        (np.zeros((3, 8, 8), np.uint8), "height, width and 1, 3 or 4 channels (here these seem to come first: x.transpose(1"),
         (np.zeros((8, 8, 2), np.uint8), "1, 3 or 4 channels"),
         (np.zeros((2, 8, 8, 3), np.uint8), "[2, 8, 8, 3] is no picture"),
         (np.zeros((0, 8, 3), np.uint8), "has no pixels"),
-        (np.zeros((8, 8), np.float32), "an array of float32 is no picture: pixels are uint8"),
+        (np.zeros((8, 8), np.float32), "an array of float32 is no picture: pixels are uint8, from 0 to 255 (of numbers from 0"),
+        (np.zeros((8, 8), np.int64), "pixels are uint8, from 0 to 255 (of such numbers: x.astype('uint8'))"),
         (np.zeros((8, 8), bool), "an array of bool"),
         (3, "3 is no picture: give a path, bytes"),
         ([[0, 1], [1, 0]], "a list is no picture"),

@@ -130,8 +130,8 @@ def by_torch(directory: Path, adapter: Path, rows: Prepared, beta: float) -> tup
         found = []
         for row, own in zip(rows.items, rows.labels, strict=True):
             logs = model(input_ids=torch.tensor(row.ids[None].astype(np.int64))).logits[0].log_softmax(-1)
-            at = torch.tensor(np.flatnonzero(own != IGNORE))
-            found.append(logs[at, torch.tensor(own[own != IGNORE].astype(np.int64))].sum())
+            counted = torch.tensor(np.flatnonzero(own != IGNORE))
+            found.append(logs[counted, torch.tensor(own[own != IGNORE].astype(np.int64))].sum())
         return torch.stack(found)
 
     with torch.no_grad(), model.disable_adapter():

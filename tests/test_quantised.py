@@ -35,8 +35,8 @@ def a_state(backbone: Backbone) -> Any:
     lora = LoRA(r=3, alpha=7.0, targets=r".*(q_proj|query|q_lin|down_proj|ffn|lin2)")
     adapter = Adapter.create((lora, backbone.head(4)), backbone.sites)
     random = np.random.default_rng(0)
-    for at in adapter.states.values():
-        for own, _ in at.values():
+    for states in adapter.states.values():
+        for own, _ in states.values():
             for name in own:
                 own[name] = random.normal(0.0, 0.1, own[name].shape).astype(np.float32)
     return Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state

@@ -43,8 +43,8 @@ def adapter_of(backbone: Backbone, name: str, seed: int = 0) -> Adapter:
     methods = (head,) if method is None else (METHODS[method](**options), head)
     adapter = Adapter.create(methods, backbone.sites, task=task, labels=labels, fingerprint=backbone.fingerprint)
     random = np.random.default_rng([seed, *name.encode()])
-    for at in adapter.states.values():
-        for trainable, _ in at.values():
+    for states in adapter.states.values():
+        for trainable, _ in states.values():
             for leaf, array in trainable.items():
                 noise = random.standard_normal(np.shape(array)).astype(np.float32)
                 trainable[leaf] = (np.asarray(array) + 0.3 * noise).astype(np.float32)

@@ -126,7 +126,7 @@ def adapter_at(backbone: Backbone, targets: str, seed: int = 0) -> Adapter:
     known = {"labels": ("a", "b", "c"), "fingerprint": backbone.fingerprint}
     made = Adapter.create(methods, backbone.sites, seed, None, **known)
     random = np.random.default_rng(seed)
-    for trainable, _ in (parts for at in made.states.values() for parts in at.values()):
+    for trainable, _ in (parts for states in made.states.values() for parts in states.values()):
         for name, leaf in trainable.items():
             trainable[name] = 0.3 * random.standard_normal(np.shape(leaf)).astype(np.float32)
     return made
@@ -135,8 +135,8 @@ def adapter_at(backbone: Backbone, targets: str, seed: int = 0) -> Adapter:
 def reference(tensors: dict[str, np.ndarray], adapter: Adapter | None, x: np.ndarray) -> np.ndarray:
     """What the head says, or without an adapter what leaves the backbone; in NumPy."""
     changes = {}
-    for at in adapter.states.values() if adapter else ():
-        for site, (leaves, fixed) in at.items():
+    for states in adapter.states.values() if adapter else ():
+        for site, (leaves, fixed) in states.items():
             if site.kind == "linear":
                 changes[site.path] = fixed["scale"] * leaves["a"].T @ leaves["b"]
 
@@ -216,8 +216,8 @@ def test_it_trains_in_the_second_stack_alone(backbone: Backbone, inputs: TextInp
         pack = programs.update(pack, loss, grads, batch.live)
     assert losses[-1] < 0.8 * losses[0]
     after = layout.unstack(adapter, jax.device_get(jax.tree.map(lambda leaf: leaf[0], pack.trainable)), backbone.sites)
-    for at in after.values():
-        for site, (leaves, _) in at.items():
+    for states in after.values():
+        for site, (leaves, _) in states.items():
             before = adapter.states[next(key for key in after if site in after[key])][site][0]
             assert all((leaves[leaf] != before[leaf]).any() for leaf in leaves), site.path
 

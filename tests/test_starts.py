@@ -179,7 +179,7 @@ def layers_of(backbone: Backbone) -> Callable[..., jax.Array]:
 
 
 def begin(measure: Calibration, method: LoRA, sites: Any = None) -> Any:
-    adapter = Adapter.create((method,), sites or measure.backbone.sites, data=measure)
+    adapter = Adapter.create((method,), sites or measure.backbone.sites, training=measure)
     return adapter.methods[0], next(iter(adapter.states.values()))
 
 

@@ -108,8 +108,8 @@ def toy_rows(task: str = "classify", count: int = 24, seed: int = 0) -> list[dic
     for i in range(count):
         fruit = i % 2 == 0
         words = [str(w) for w in random.choice(FILLER, int(random.integers(2, 7)))]
-        at = int(random.integers(0, len(words) + 1))
-        words.insert(at, str(random.choice(FRUIT if fruit else METAL)))
+        index = int(random.integers(0, len(words) + 1))
+        words.insert(index, str(random.choice(FRUIT if fruit else METAL)))
         if task == "tag":
             tags = ["B-FRUIT" if word in FRUIT else "B-METAL" if word in METAL else "O" for word in words]
             rows.append({"text": words, "label": tags})

@@ -48,6 +48,7 @@ class Begun:
 
     @classmethod
     def read(cls, file: Path) -> Begun:
+        """The content of a file; GraftaxError where it cannot be read, or is another version's."""
         facts = read_object(file)
         facts.setdefault("versions", {})  # older files have none
         try:

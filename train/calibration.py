@@ -55,9 +55,11 @@ class Calibration:
         return [text.ids for text in self.prepared.items]
 
     def plan(self) -> list[Planned]:
+        """The first batches of the job's first epoch."""
         return plan_epoch(self.prepared.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]
 
     def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
+        """Moments of what enters some sites, over those batches."""
         if not sites:
             return {}
         if self.prepared.longest_target:
@@ -93,6 +95,7 @@ class Calibration:
         return np.broadcast_to(mask, (layers, *mask.shape)) if self.backbone.structure.stacked(name) else mask
 
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
+        """Mean gradients of the kernels at some sites, over those batches."""
         if not sites:
             return {}
         method = Full(targets=tuple(site.path for site in sites))

@@ -26,7 +26,7 @@ from .job import Job
 
 
 class Features:
-    """An array `[length, ...]` per item."""
+    """For each item an array `[length, ...]`; all of them are parts of one large array."""
 
     def __init__(self, lengths: Sequence[int], rest: tuple[int, ...], dtype: Any):
         self._ends = np.cumsum([0, *lengths])
@@ -40,9 +40,9 @@ class Features:
 
 
 class FeatureStore:
-    """The features of the jobs in a pack's slots, and the batches made of them instead of the processor's inputs.
+    """The features of the jobs in a pack's slots, and batches of these in place of batches of inputs.
 
-    `compute` makes of inputs what enters the first adapted layer: `by_position` `[rows, length, ...]`, else `[items, ...]`.
+    `compute` makes of inputs what enters the first adapted layer: `[rows, length, ...]` if `by_position`, else `[items, ...]`.
     """
 
     def __init__(self, processor: Processor, compute: Callable[[Inputs], Any], by_position: bool):
@@ -63,11 +63,12 @@ class FeatureStore:
             self._unknown += [(prepared, planned, job.shape) for planned in plan]
 
     def forget(self, job: Job) -> None:
+        """Drop the features of a job that has ended."""
         for prepared in filter(None, (job.train, job.val)):
             del self._kept[prepared]
 
     def step(self) -> bool:
-        """Compute one batch of features; False where all are known."""
+        """Compute one batch of features, and say whether there was one to compute."""
         if not self._unknown:
             return False
         prepared, planned, shape = self._unknown.pop(0)
@@ -77,11 +78,11 @@ class FeatureStore:
         return True
 
     def shape(self, job: Job) -> Shape:
-        """Of the job's batches: without positions only the number of items is left, and jobs of all lengths share a program."""
+        """The shape of a job's batches of features. Without positions it is the number of items, so jobs share programs."""
         return job.shape if self.by_position else Shape(job.shape.items, 0, 0)
 
     def inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
-        """A batch of features."""
+        """The inputs of a batch: features, and what else the layers above need."""
         assert self._like is not None
         size = (shape.rows, shape.length) if self.by_position else (shape.items,)
         hidden = np.zeros((*size, *self._like.shape), self._like.dtype)
@@ -93,4 +94,5 @@ class FeatureStore:
         return self.processor.with_hidden(hidden, self._laid(prepared, planned, shape) if self.by_position else None)
 
     def _laid(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
+        """The inputs of a planned batch, of which features are made."""
         return self.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)

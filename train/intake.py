@@ -14,6 +14,7 @@ from typing import Any
 from ..adapters.adapter import Adapter
 from ..adapters.fitting import refuse_unfit
 from ..adapters.method import Method
+from ..adapters.methods.fusion import Fuse
 from ..data.batches import number_of_batches
 from ..data.columns import Columns
 from ..data.examples import Examples, are_among, check_fraction, split
@@ -73,10 +74,12 @@ def prepare(
         methods,
         backbone.sites_for(head),
         seed=recipe.seed,
-        data=Calibration(backbone, task, processor, recipe, head, train, shape),
+        training=Calibration(backbone, task, processor, recipe, head, train, shape),
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,
+        data=train.examples.known(),
+        parents=tuple(one.source for m in body if isinstance(m, Fuse) for one in m.trained if one.source),
         recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
     )
     return Job(name, recipe, adapter, train, held_out, shape)

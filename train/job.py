@@ -23,7 +23,7 @@ from .step import Hyper, Learner, hyper, start
 class Job(Shown):
     """One adapter to be trained."""
 
-    name: str
+    name: str  # the adapter's
     recipe: Recipe
     adapter: Adapter  # fresh
     train: Prepared
@@ -35,13 +35,16 @@ class Job(Shown):
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps of an epoch: one for each batch."""
         return number_of_batches(len(self.train), self.recipe.batch_size)
 
     @property
     def steps(self) -> int:
+        """Steps of the whole training."""
         return self.recipe.epochs * self.steps_per_epoch
 
     def hyper(self) -> Hyper:
+        """What the compiled step knows of the recipe, as data."""
         return hyper(self.recipe, self.steps, len(self.adapter.labels))
 
     def start(self, layout: Layout, sites: Sequence[Site]) -> Learner:
@@ -51,7 +54,7 @@ class Job(Shown):
         return start(stacked, speeds, self.hyper(), self.recipe.optimizer)
 
     def digest(self) -> str:
-        """Changes with anything that changes the result: examples, their items, labels, recipe, method."""
+        """A digest of all that decides what the adapter becomes: examples, their items, labels, recipe, methods."""
         d = hashlib.sha256(repr((self.name, asdict(self.recipe), self.adapter.methods, self.adapter.labels)).encode())
         for method in self.adapter.methods:  # what its file holds and no config tells: a fusion's adapters, say
             for site, (_, fixed) in self.adapter.states[method.key].items():

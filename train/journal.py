@@ -25,9 +25,11 @@ class Metrics:
 
     @property
     def offset(self) -> int:
+        """How long the file is: where a resumed run goes on."""
         return self._file.tell()
 
     def write(self, line: dict[str, Any]) -> None:
+        """Add a line, and its numbers to TensorBoard."""
         self._file.write((json_line(line) + "\n").encode())
         self._file.flush()
         if self._board is not None:

@@ -16,6 +16,7 @@ from ..adapters.methods.method_registry import method_of
 
 
 def each_method(tree: State) -> Iterator[tuple[str, Method]]:
+    """The methods of an adapter's tree, by their keys, in the order of these."""
     for key in sorted({key for keys in tree.values() for key in keys}):
         yield key, method_of(key)
 

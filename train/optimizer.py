@@ -56,7 +56,10 @@ def optimizer_named(name: str) -> optax.GradientTransformation:
 
 
 def rates(recipe: Recipe, stacked: Stacked, sites: Sequence[Site], epoch: int) -> tuple[State, State]:
-    """Rate and first step of every leaf, shaped like the mask of `stacked`; the rate of filling is 0. `epoch`: its steps."""
+    """The rate and the first step of every leaf, in arrays like the mask of `stacked`. The rate of filling is 0.
+
+    `epoch`: how many steps an epoch has.
+    """
     rate: State = {}
     begins: State = {}
     structure = Structure.of(sites)
@@ -70,7 +73,7 @@ def rates(recipe: Recipe, stacked: Stacked, sites: Sequence[Site], epoch: int) -
 
 
 def _below(structure: Structure, name: str, mask: Any) -> np.ndarray:
-    """How many layers below the head the parts of a leaf are, at a site or at those of its name in all layers."""
+    """How many layers below the head a leaf is: one number, or one for each layer that has a site of that name."""
     site = structure.named[name]
     if site.stack:
         later = structure.layers_behind(site.stack)
@@ -79,16 +82,18 @@ def _below(structure: Structure, name: str, mask: Any) -> np.ndarray:
 
 
 def _speed(recipe: Recipe, key: str, leaf: str, below: np.ndarray) -> np.ndarray:
+    """The rate of a leaf of the method with a key, so many layers below the head."""
     ratio = recipe.lora_plus if leaf in method_of(key).fast else 1.0
     return np.asarray(recipe.layer_decay**below * ratio, np.float32)
 
 
 def _first_step(recipe: Recipe, epoch: int, below: np.ndarray) -> np.ndarray:
+    """The step at which a leaf so many layers below the head begins to train."""
     return np.minimum(np.ceil(recipe.unfreeze * epoch * below.astype(np.float64)), _NEVER).astype(np.int32)
 
 
 def check_rates(recipe: Recipe, sites: Sequence[Site]) -> None:
-    """An error where a multiple of a multiple of the learning rate is no 32-bit float any more."""
+    """An error where the fastest leaf's learning rate would be no finite 32-bit float."""
     layers = 1 + Structure.of(sites).layers
     with np.errstate(over="ignore"):
         fastest = np.float32(recipe.lr * recipe.lora_plus * np.float64(recipe.layer_decay) ** layers)
@@ -100,7 +105,7 @@ def check_rates(recipe: Recipe, sites: Sequence[Site]) -> None:
 
 
 def precondition(trainable: State, grads: State, structure: Structure) -> State:
-    """Every method's gradients as it preconditions them (`Method.precondition`), layer by layer."""
+    """The gradients as each method preconditions its own (`Method.precondition`), layer by layer."""
 
     def at(name: str, key: str) -> Any:
         if not trainable[name][key]:

@@ -175,6 +175,7 @@ class Pack:
         return self.features.shape(job) if self.features else job.shape
 
     def _inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
+        """The inputs of a planned batch, or the features that take their place."""
         if self.features:
             return self.features.inputs(prepared, planned, shape)
         return self.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)

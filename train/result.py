@@ -35,6 +35,7 @@ class Timer:
     means: list[float] = field(default_factory=list)  # of the epochs before
 
     def step(self, seconds: float) -> None:
+        """Count a step that took so long."""
         self.seconds, self.steps = self.seconds + seconds, self.steps + 1
 
     def end_epoch(self) -> None:
@@ -43,4 +44,5 @@ class Timer:
 
     @property
     def step_seconds(self) -> float:
+        """The median of the epochs' mean times of a step."""
         return float(np.median(self.means))

@@ -60,7 +60,7 @@ def ours(
     layout = Layout.of([adapter], backbone.sites)
     rates_of = hyper(graftax.Recipe(lr=1e-3, warmup=0.1), total=100, classes=8)
     stacked = layout.stack(adapter, backbone.sites)
-    state = start(stacked, rates(graftax.Recipe(), stacked, backbone.sites, 1), rates_of, "adamw")
+    learner = start(stacked, rates(graftax.Recipe(), stacked, backbone.sites, 1), rates_of, "adamw")
     random = np.random.default_rng(0)
     inputs = TextInputs(
         random.integers(5, 30000, (rows, length)).astype(np.int32),
@@ -69,7 +69,7 @@ def ours(
     )
     labels = random.integers(0, 8, (rows, length) if tokens else rows).astype(np.int32)
     pack, batch = jax.tree.map(
-        lambda leaf: np.asarray(leaf)[None], (state, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True)))
+        lambda leaf: np.asarray(leaf)[None], (learner, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True)))
     )
     step = Programs(backbone, task, 1, dropout=False).step
     pack = jax.tree.map(jax.numpy.asarray, pack)

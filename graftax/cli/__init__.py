@@ -8,7 +8,7 @@ import typer
 
 from .. import __version__
 from ..signals import heard_at_once
-from . import bench, convert, lists, train, use
+from . import bench, convert, hub_commands, lists, train, use
 from .waiting import waiting
 
 ASKING = ("eval", "predict", "embed", "generate")  # these compile, and have no bars to say it
@@ -57,3 +57,4 @@ app.command()(lists.methods)
 app.command()(lists.backbones)
 app.command()(lists.demo)
 app.add_typer(bench.app, name="bench")
+app.add_typer(hub_commands.app, name="hub")

@@ -19,6 +19,7 @@ from .options import NamedColumns, column_option
 if TYPE_CHECKING:
     from ..data.columns import Columns
     from ..models.processor import Processor
+    from ..store.version import Version
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -121,17 +122,28 @@ class Named(NamedTuple):
     """An adapter as the command line names it."""
 
     name: str
-    location: str  # a directory or Hub id
+    location: str  # directory, name on a hub or Hub id
 
 
 def parse_adapter(text: str) -> Named:
-    """[NAME=]DIR, or a Hub id instead of DIR; without a name it is called by the last part of where it is."""
+    """[NAME=]DIR, or a name on a hub in place of DIR; without a name it is called by the last part of where it is."""
+    from ..adapters.located import called
+
     name, equals, location = text.partition("=")
     if not equals or "/" in name or Path(text).is_dir():  # a path may hold a =
-        name, location = Path(text).resolve().name, text
+        name, location = called(text), text
     if not name or not location:
         raise GraftaxError(f"--adapter {text!r}: expected NAME=DIR or DIR.")
     return Named(name, location)
+
+
+def version_to_record(named: Named | None) -> Version:
+    """The version on the hub whose measurement is to be kept there."""
+    from ..hub.hub import Hub
+
+    if named is None or Path(named.location).exists():
+        raise GraftaxError("--record keeps the metrics of an adapter on a hub; name it as it is called there.")
+    return Hub().resolve(named.location)
 
 
 def parse_adapters(texts: Iterable[str]) -> list[Named]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import in_a_line
@@ -13,6 +15,9 @@ from ..json_files import json_line
 
 if TYPE_CHECKING:
     from ..serve.evaluation import Measured
+
+
+_WIDE = 1000  # characters, of a line that no terminal folds
 
 
 def print_json(content: Any) -> None:
@@ -38,6 +43,24 @@ def print_measured(measured: Measured, as_json: bool) -> None:
         print(f"{name:{width}} {value}" if isinstance(value, int) else f"{name:{width}} {value:.4f}")
     if measured.confusion:
         print("", *measured.confusion.lines(shutil.get_terminal_size().columns), sep="\n")
+
+
+def print_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    """A table; on a terminal folded to its width, elsewhere each line whole."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+    table = Table(box=None, pad_edge=False, header_style="")
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(in_a_line(cell)) for cell in line))
+    with (console := Console(file=io.StringIO(), width=width, color_system=None)).capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        print(line.rstrip())
 
 
 def print_page(page: str) -> None:

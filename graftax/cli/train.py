@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from annotated_doc import Doc
@@ -21,6 +21,9 @@ from .options import (
     Loading,
     out_option,
 )
+
+if TYPE_CHECKING:
+    from ..hub.hub import Hub
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,10 @@ def train(
             is_eager=True,
         ),
     ] = None,
+    push: Annotated[
+        Optional[str],
+        typer.Option(metavar="PREFIX", help="Put the adapters on the hub ($GRAFTAX_HUB, else your own), each as PREFIX/NAME."),
+    ] = None,
     running: Annotated[Running, OptionPerField()],
     loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
@@ -125,6 +132,7 @@ def train(
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     # before anything is loaded
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
+    hub = _hub_for(push, list(named)) if push is not None else None
     loaded = load_backbone(backbone, **asdict(loading))
     fused = (
         Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse)) if words.fuse else None
@@ -144,6 +152,20 @@ def train(
     for result in results.values():
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
+        if hub is not None:
+            print(f"{hub.push(f'{push}/{result.name}', result.directory)} on {hub.store.url}")
+
+
+def _hub_for(prefix: str, names: list[str]) -> Hub:
+    """The hub, on which adapters may have these names, before anything is trained."""
+    from ..hub.hub import Hub
+    from ..store.names import check_name
+
+    for name in names:
+        check_name(f"{prefix}/{name}")
+    hub = Hub()
+    hub.store.exists()  # an error where it cannot be reached
+    return hub
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .arguments import (
     rows_to_continue,
     rows_to_read,
     split_names,
+    version_to_record,
 )
 from .dataclass_options import options_from_fields
 from .options import (
@@ -62,6 +63,9 @@ def evaluate(
     columns: ColumnsOptions,
     column: ColumnOption = None,
     labels: LabelsOption = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the metrics on the hub that has the adapter, for `hub leaderboard`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object, last.")] = False,
     any_backbone: AnyBackboneOption = False,
     loading: LoadingOptions,
@@ -75,6 +79,7 @@ def evaluate(
     read, names, template = columns_of(context, columns, column), split_names(labels), chat_template_of(chat_template)
     loaded = load_backbone(backbone, **asdict(loading))
     named = parse_adapter(adapter) if adapter is not None else None
+    version = version_to_record(named) if record else None
     if named is None and not generate and loaded.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
     if names is not None and (generate or named is None):
@@ -85,19 +90,23 @@ def evaluate(
     else:
         measured = _measured(loaded, named, data, template, any_backbone, names, read)
     print_measured(measured, as_json)
+    if version is not None:
+        from ..hub.hub import Hub
+
+        Hub().record(version, measured)
 
 
 def _measured_as_it_writes(
     backbone: Backbone, named: Named | None, data: Path, template: Any, any_backbone: bool, how: dict[str, Any]
 ) -> Measured:
     """By what a language model says behind the prompts."""
-    from ..serve.evaluation import Measured, evaluate_generation
+    from ..serve.evaluation import measure_generation
     from ..serve.generator import Generator
 
     generator = Generator(backbone, chat_template=template)
     if named is not None:
         generator.load(named.name, named.location, any_backbone=any_backbone)
-    return Measured(evaluate_generation(generator, named.name if named else None, data, **how))
+    return measure_generation(generator, named.name if named else None, data, **how)
 
 
 def _measured(
@@ -112,7 +121,7 @@ def _measured(
     """By what an adapter, or the backbone's own head, answers; a language model's by how likely it finds the rows."""
     from ..adapters.files import load_adapter
     from ..adapters.fitting import names_for
-    from ..serve.evaluation import Measured, evaluate_language, measure
+    from ..serve.evaluation import measure, measure_language
     from ..serve.predictor import Predictor
     from ..tasks.task_registry import task_named
 
@@ -121,7 +130,7 @@ def _measured(
     adapter = load_adapter(named.location, backbone, any_backbone=any_backbone)
     if not task_named(adapter.task).output.headed:
         names_for(adapter, names, named.name)
-        return Measured(evaluate_language(backbone, adapter, data, columns=columns, chat_template=template))
+        return measure_language(backbone, adapter, data, columns=columns, chat_template=template)
     predictor = Predictor(backbone)
     predictor.load(named.name, adapter, labels=names)
     return measure(predictor, named.name, data, columns=columns)

@@ -34,8 +34,8 @@ class BottleneckDialect(ModuleDialect):
         method, (roles, left_out) = self.method, self.context.spread(chosen)
         width, (dim,) = method.width, chosen[0].shape
         sides = {role.partition("_")[0] for role in roles}
-        post = getattr(method, "place", None) == "post"
-        scale = getattr(method, "scale", 1.0)
+        post = method.place == "post"
+        scale = method.scale if isinstance(method, Bottleneck) else 1.0
         return {
             **{key: side in sides for key, side in _SIDES.items()},
             "reduction_factor": dim // width if dim % width == 0 else dim / (width + 0.5),  # width: floor(d / factor)

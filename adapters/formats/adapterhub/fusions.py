@@ -159,8 +159,13 @@ def _read_settings(
         raise GraftaxError(f"{where}: not supported: {', '.join(missing)}.")
     values, before = bool(settings.pop("value", True)), settings.pop("query_before_ln", False)
     refuse_leftovers(settings, where, _NEUTRAL)
-    normed = getattr(method.config(), "normed", False)
-    return FusionDialect(replace(method, query_normed=bool(normed and not before)), name, held, values)
+    return FusionDialect(replace(method, query_normed=_reads_norm(method) and not before), name, held, values)
+
+
+def _reads_norm(method: Fusion) -> bool:
+    """Whether the adapters that it fuses read the norm of the sum."""
+    config = method.config()
+    return isinstance(config, Bottleneck | Compacter) and config.normed
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -171,7 +176,7 @@ def fusion_files(method: Fusion, states: States, name: str, head: bool, backbone
     context = Context(backbone.sites, backbone.family.prefix, name, "`adapters`")
     if context.spread(list(states))[1]:
         raise context.refuse("a fusion acts in every layer there")
-    if method.query_normed and not getattr(method.config(), "normed", False):
+    if method.query_normed and not _reads_norm(method):
         raise context.refuse("queries are made of the norm of the sum there only where the adapters read it")
     names = [f"{name}_{n}" for n in range(method.adapters)]
     files: dict[str, bytes] = {}

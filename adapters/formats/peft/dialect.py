@@ -24,6 +24,7 @@ import numpy as np
 from ....errors import GraftaxError
 from ...method import Leaves, Method
 from ...sites import Site
+from .shared_keys import read_targets, targets_of
 
 MODEL_PREFIX = "base_model.model."  # of every key in PEFT's files
 
@@ -86,3 +87,22 @@ class Dialect:
     def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
         """Inverse of `to_config`; it pops what it reads. What it leaves must be at PEFT's defaults (`refuse_leftovers`)."""
         raise GraftaxError(f"PEFT's {config.get('peft_type')} cannot be read as {cls.of.name}.")
+
+
+class TableDialect(Dialect):
+    """The dialect of a method of which PEFT's config says each field under a key: the config is a table."""
+
+    fields: ClassVar[Mapping[str, tuple[str, Any]]]  # by field of the method: PEFT's key, and PEFT's default
+    beside: ClassVar[Mapping[str, Any]] = {"init_weights": True}  # what is written besides, whatever the method's fields are
+    unread: ClassVar[tuple[str, ...]] = ("init_weights",)  # keys of how weights began or were trained
+
+    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any] | None:
+        settings = {key: getattr(self.method, field) for field, (key, _) in self.fields.items()}
+        return settings | {"target_modules": targets_of(self.method.targets, chosen, sites)} | dict(self.beside)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
+        for key in cls.unread:
+            config.pop(key, None)
+        settings = {field: config.pop(key, default) for field, (key, default) in cls.fields.items()}
+        return cls.of(**settings, targets=read_targets(config, sites))

@@ -15,11 +15,10 @@ from ...method import Leaves, Method
 from ...methods.randlora import RandLoRA, in_a_row
 from ...methods.vera import VeRA
 from ...sites import Site
-from .dialect import Dialect, file_key
-from .shared_keys import read_targets, targets_of
+from .dialect import TableDialect, file_key
 
 
-class VeRADialect(Dialect):
+class VeRADialect(TableDialect):
     """One A [r, in] and one B [out, r] in a file, under the model's key."""
 
     of = VeRA
@@ -27,6 +26,18 @@ class VeRADialect(Dialect):
     conv1d = True
 
     method: VeRA
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
+        "r": ("r", 256),
+        "d_initial": ("d_initial", 0.1),
+        "dropout": ("vera_dropout", 0.0),
+        "projection_prng_key": ("projection_prng_key", 0),
+    }
+    beside: ClassVar[Mapping[str, Any]] = {
+        "save_projection": True,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "init_weights": True,
+    }
     shared: ClassVar[dict[str, str]] = {"a": "base_model.vera_A", "b": "base_model.vera_B"}
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
@@ -42,33 +53,13 @@ class VeRADialect(Dialect):
         states = super().restore(like, tensors)
         return {site: own | {"a": a[:, : site.shape[0]], "b": b[:, : site.shape[1]]} for site, own in states.items()}
 
-    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.method.r,
-            "d_initial": self.method.d_initial,
-            "vera_dropout": self.method.dropout,
-            "projection_prng_key": self.method.projection_prng_key,
-            "save_projection": True,
-            "target_modules": targets_of(self.method.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
     @classmethod
     def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
-        config.pop("init_weights", None)  # how the weights began, not what they do
         _need_drawn(config, "vera")
-        return VeRA(
-            r=config.pop("r", 256),
-            d_initial=config.pop("d_initial", 0.1),
-            dropout=config.pop("vera_dropout", 0.0),
-            projection_prng_key=config.pop("projection_prng_key", 0),
-            targets=read_targets(config, sites),
-        )
+        return super().from_config(config, sites)
 
 
-class RandLoRADialect(Dialect):
+class RandLoRADialect(TableDialect):
     """One A [r, 1, small] and one B [wide, n, r], under the model's key and every site's; what no site uses is zeros."""
 
     of = RandLoRA
@@ -76,6 +67,14 @@ class RandLoRADialect(Dialect):
     conv1d = True
 
     method: RandLoRA
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
+        "r": ("r", 32),
+        "alpha": ("randlora_alpha", 640),
+        "dropout": ("randlora_dropout", 0.0),
+        "projection_prng_key": ("projection_prng_key", 0),
+    }
+    beside = VeRADialect.beside
+    unread = ("init_weights", "sparse", "very_sparse")
     shared: ClassVar[dict[str, str]] = {"a": "randlora_A", "b": "randlora_B"}
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
@@ -108,31 +107,10 @@ class RandLoRADialect(Dialect):
     def _keys(states: Iterable[Site], suffix: str) -> list[str]:
         return [f"base_model.{suffix}", *(file_key(site, suffix) for site in states)]
 
-    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.method.r,
-            "randlora_alpha": self.method.alpha,
-            "randlora_dropout": self.method.dropout,
-            "projection_prng_key": self.method.projection_prng_key,
-            "save_projection": True,
-            "target_modules": targets_of(self.method.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
     @classmethod
     def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
-        for start in ("init_weights", "sparse", "very_sparse"):
-            config.pop(start, None)  # how weights and bases began; the file holds both
         _need_drawn(config, "randlora")
-        return RandLoRA(
-            r=config.pop("r", 32),
-            alpha=config.pop("randlora_alpha", 640),
-            dropout=config.pop("randlora_dropout", 0.0),
-            projection_prng_key=config.pop("projection_prng_key", 0),
-            targets=read_targets(config, sites),
-        )
+        return super().from_config(config, sites)
 
 
 def _by_basis(rows: np.ndarray, r: int) -> np.ndarray:

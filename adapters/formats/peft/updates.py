@@ -19,7 +19,7 @@ from ...methods.shira import SHiRA
 from ...methods.sparse import counted_from_one
 from ...patterns import matches
 from ...sites import Site
-from .dialect import Dialect
+from .dialect import Dialect, TableDialect
 from .shared_keys import read_targets, targets_of
 
 
@@ -141,12 +141,15 @@ class MiSSDialect(Dialect):
         )
 
 
-class HiRADialect(Dialect):
+class HiRADialect(TableDialect):
     of = HiRA
     peft_type = "HIRA"
     conv1d = True
 
     method: HiRA
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"r": ("r", 32)}
+    beside: ClassVar[Mapping[str, Any]] = {"fan_in_fan_out": False, "init_weights": True}
+    unread = ("init_weights", "hira_dropout")
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         a, b = np.asarray(leaves["a"]), np.asarray(leaves["b"]).T
@@ -159,22 +162,8 @@ class HiRADialect(Dialect):
         a, b = tensors["hira_A"], tensors["hira_B"]
         return {"a": a.reshape(len(a), -1), "b": b.reshape(len(b), -1).T}
 
-    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.method.r,
-            "target_modules": targets_of(self.method.targets, chosen, sites),
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
-        for only_training in ("init_weights", "hira_dropout"):
-            config.pop(only_training, None)
-        return HiRA(r=config.pop("r", 32), targets=read_targets(config, sites))
-
-
-class FourierFTDialect(Dialect):
+class FourierFTDialect(TableDialect):
     """The names of the tensors are those of the default."""
 
     of = FourierFT
@@ -182,36 +171,26 @@ class FourierFTDialect(Dialect):
     conv1d = True
 
     method: FourierFT
-
-    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "n_frequency": self.method.n_frequency,
-            "scaling": self.method.scaling,
-            "random_loc_seed": self.method.random_loc_seed,
-            "init_weights": self.method.init_weights,
-            "target_modules": targets_of(self.method.targets, chosen, sites),
-            "bias": "none",
-            "fan_in_fan_out": False,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
-        return FourierFT(
-            n_frequency=config.pop("n_frequency", 1000),
-            scaling=config.pop("scaling", 150.0),
-            random_loc_seed=config.pop("random_loc_seed", 777),
-            init_weights=config.pop("init_weights", False),
-            targets=read_targets(config, sites),
-        )
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {
+        "n_frequency": ("n_frequency", 1000),
+        "scaling": ("scaling", 150.0),
+        "random_loc_seed": ("random_loc_seed", 777),
+        "init_weights": ("init_weights", False),
+    }
+    beside: ClassVar[Mapping[str, Any]] = {"bias": "none", "fan_in_fan_out": False}
+    unread = ()
 
 
-class SHiRADialect(Dialect):
+class SHiRADialect(TableDialect):
     """The places [2, entries] in a file are rows and columns of torch's weight, which is [out, in]."""
 
     of = SHiRA
     peft_type = "SHIRA"
 
     method: SHiRA
+    fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"r": ("r", 32), "random_seed": ("random_seed", 0)}
+    beside: ClassVar[Mapping[str, Any]] = {"mask_type": "random", "fan_in_fan_out": False, "init_weights": True}
+    unread = ("mask_type", "init_weights")  # how the entries were chosen and began: the file has both
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         flat = np.asarray(leaves["place"]) - 1
@@ -224,19 +203,7 @@ class SHiRADialect(Dialect):
             raise GraftaxError(f"shira: {site.path} is [{out}, {inputs}], and shira_indices point outside.")
         return {"entries": tensors["shira_weight"], "place": counted_from_one(row.astype(np.int64) * inputs + column)}
 
-    def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
-        return {
-            "r": self.method.r,
-            "mask_type": "random",
-            "random_seed": self.method.random_seed,
-            "target_modules": targets_of(self.method.targets, chosen, sites),
-            "fan_in_fan_out": False,
-            "init_weights": True,
-        }
-
     @classmethod
     def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
-        for key in ("mask_type", "init_weights"):  # how the places were chosen and the entries began: the file has both
-            config.pop(key, None)
-        seed = config.pop("random_seed", None) or 0
-        return SHiRA(r=config.pop("r", 32), random_seed=seed, targets=read_targets(config, sites))
+        config["random_seed"] = config.get("random_seed") or 0  # where it says none, what was drawn is in the file
+        return super().from_config(config, sites)

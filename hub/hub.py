@@ -1,0 +1,365 @@
+"""`graftax.Hub`: adapters under names, kept in a folder or an object store, found by what they fit and how well they do.
+
+    hub = graftax.Hub("s3://team/adapters")           # by default GRAFTAX_HUB, else a folder of this user's
+    hub.push("bank/intent", "adapters/bank")          # bank/intent:1
+    hub.search(fits=backbone, task="classify")        # what can be used on this very backbone
+    graftax.Predictor(backbone).load("bank", "bank/intent")
+
+What a version is called says `store/names.py`; how it is kept, `store/store.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ..adapters.directory import MARKS
+from ..data.columns import Columns
+from ..errors import GraftaxError
+from ..models.backbone import Backbone
+from ..serve.evaluation import Measured
+from ..shown import Shown
+from ..store.events import moment
+from ..store.manifest import Manifest
+from ..store.names import check_name, parse_reference
+from ..store.query import Query
+from ..store.store import Damage, Garbage, Store
+from ..store.version import Version
+from ..typed import Location, Name, Positive, Some, held
+from .describing import files_of, manifest_of, with_card
+from .diff import Difference, diff
+from .exchange import Format, hand_over, take
+from .intervals import intervals
+from .leaderboard import Leaderboard, leaderboard
+from .page import page_of
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a version is put on a hub, as `Hub.push` takes it."""
+
+    version: int | None
+    tags: Sequence[str]
+    keep_for: timedelta | None
+    sign: str | Path | None
+
+
+class Hub(Shown):
+    """The hub at a URL; with the first push it is made where there is none.
+
+    Args:
+        url: a folder, or `s3://bucket/prefix`, `gs://...`, `az://...`. Default: GRAFTAX_HUB, else a folder in the user's data
+            directory.
+        trusted: a file of public keys as in `~/.ssh/authorized_keys`: only what one of them has signed is pulled. Default:
+            GRAFTAX_HUB_TRUSTED, else whatever is there.
+
+    Raises:
+        GraftaxError: of every verb, where the hub cannot be reached, read or written, in one line that names it.
+    """
+
+    @held
+    def __init__(self, url: Location | None = None, *, trusted: Location | None = None):
+        self.store = Store(url, trusted=None if trusted is None else Path(trusted))
+
+    def facts(self) -> Mapping[str, object]:
+        names, versions = self.store.index().count()
+        return {"url": self.store.url, "adapters": names, "versions": versions}
+
+    @held
+    def push(
+        self,
+        name: Name,
+        directory: Location,
+        *,
+        version: Some | None = None,
+        tags: Sequence[str] = (),
+        keep_for: timedelta | None = None,
+        sign: Location | None = None,
+    ) -> Version:
+        """Put an adapter's directory on the hub, as the next version of a name; what is its newest already is not put again.
+
+        Args:
+            name: such as "bank/intent".
+            directory: graftax's, PEFT's or AdapterHub's. A README.md in it is the adapter's card; without one it is written.
+            version: its number; default: the next. One that is there is never replaced.
+            tags: that are to point to it from now on.
+            keep_for: after this time it is gone by itself; default: it stays.
+            sign: a private Ed25519 key of OpenSSH's.
+
+        Raises:
+            GraftaxError: no sound adapter there; a number that is taken; a name or a tag that cannot be one.
+        """
+        check_name(name)
+        directory = Path(directory)
+        described = with_card(manifest_of(directory), files_of(directory), directory, name)
+        return self._put(name, *described, _Settings(version, tags, keep_for, sign))
+
+    def _put(self, name: str, manifest: Manifest, contents: Mapping[str, bytes], how: _Settings) -> Version:
+        """Files, and what is known of them, as a version."""
+        if how.keep_for is not None and how.keep_for <= timedelta():
+            raise GraftaxError("the time for which a version is kept must be above zero.")
+        version, _ = self.store.push(
+            name,
+            manifest,
+            contents,
+            version=how.version,
+            tags=how.tags,
+            expires=None if how.keep_for is None else moment(datetime.now(UTC) + how.keep_for),
+            key_file=None if how.sign is None else Path(how.sign),
+        )
+        return version
+
+    @held
+    def import_(
+        self,
+        name: Name,
+        source: Location,
+        *,
+        backbone: Backbone | None = None,
+        version: Some | None = None,
+        tags: Sequence[str] = (),
+        keep_for: timedelta | None = None,
+        sign: Location | None = None,
+    ) -> Version:
+        """Put an adapter from elsewhere on the hub, as the next version of a name.
+
+        Args:
+            name: such as "bank/intent".
+            source: a directory, hf://user/adapter[@revision], oci:PATH[:TAG] of an image layout (a directory or a .tar of
+                one), oci://HOST/REPOSITORY:TAG of a registry.
+            backbone: one that it is for: it is loaded for it before it is kept, and then known to fit these weights.
+                Without it, and where its files do not say, that is not known, and a note says so.
+            version: as of `push`, as are the others.
+            tags: likewise.
+            keep_for: likewise.
+            sign: likewise.
+
+        Raises:
+            GraftaxError: no sound adapter there, or it does not fit; the place cannot be reached; as of `push`.
+        """
+        manifest, files = take(source, check_name(name), backbone)
+        return self._put(name, manifest, files, _Settings(version, tags, keep_for, sign))
+
+    @held
+    def export(
+        self,
+        reference: Name,
+        target: Location,
+        *,
+        format: Format | None = None,
+        backbone: Backbone | None = None,
+        overwrite: bool = False,
+    ) -> str:
+        """Put a version elsewhere, and return where it is now.
+
+        An OCI artefact holds the version as it is: imported again, it has the same digest. In a repository of the Hugging
+        Face Hub, a private one where there was none, the adapter's files are replaced in one commit, and its
+        card is written or renewed.
+
+        Args:
+            reference: as of `pull`.
+            target: as `source` of `import_`. An OCI artefact without a tag has the version's number as its tag.
+            format: whose files: "graftax", "peft" or "adapters" (AdapterHub's); "oci": an artefact, into the layout at
+                `target`. Default: the version's own files.
+            backbone: its own, where files must be written anew: as AdapterHub's, or of AdapterHub's.
+            overwrite: replace what is there under this very name: a directory, an archive, a tag.
+
+        Raises:
+            GraftaxError: no such version; files of that format cannot be written of it; the target is taken or away.
+        """
+        version = self.store.resolve(reference)
+        return hand_over(self.store, version, target, format=format, backbone=backbone, overwrite=overwrite)
+
+    @held
+    def push_run(
+        self, prefix: str, directory: Location, *, tags: Sequence[str] = (), sign: Location | None = None
+    ) -> Sequence[Version]:
+        """Put every adapter of a run on the hub: `directory/NAME` as `prefix/NAME` (without a prefix as `NAME`)."""
+        folders = adapters_in(Path(directory))
+        if not folders:
+            raise GraftaxError(f"{directory}: there is no adapter in it.")
+        names = {folder: f"{prefix}/{folder.name}" if prefix else folder.name for folder in folders}
+        return [self.push(name, folder, tags=tags, sign=sign) for folder, name in names.items()]
+
+    @held
+    def pull(
+        self, reference: Name, directory: Location | None = None, *, overwrite: bool = False, route: str | None = None
+    ) -> Path:
+        """An adapter's directory: a new one, or without `directory` one that this machine keeps for every process.
+
+        Every file is checked against its digest, and the manifest against its signature.
+
+        Args:
+            reference: a name, or name:3, name:tag, name@sha256:..., sha256:...
+            directory: to be made.
+            overwrite: replace the adapter that is there.
+            route: where a tag shares its traffic, of whom it is asked: the same always gets the same version.
+        """
+        version = self.store.resolve(reference, route=route)
+        if directory is None:
+            return self.store.pull(version)
+        return self.store.pull(version, Path(directory), overwrite=overwrite)
+
+    @held
+    def list(self, prefix: str = "", *, limit: Some = 1000) -> Sequence[Version]:
+        """The newest version of each name that begins so, by name."""
+        if prefix:
+            check_name(prefix.removesuffix("/"))
+        return self.store.index().names(prefix, limit)
+
+    @held
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        fits: Backbone | str | None = None,
+        backbone: str | None = None,
+        task: str | None = None,
+        method: str | None = None,
+        label: str | None = None,
+        metric: str | None = None,
+        all_versions: bool = False,
+        limit: Some = 50,
+    ) -> Sequence[Version]:
+        """The adapters of which all that is said is true, the last pushed first.
+
+        Args:
+            text: words that stand in name, labels, description, method, task or backbone, or begin a word there.
+            fits: a backbone, or its fingerprint (or how that begins): its weights are those that the adapter was made for.
+            backbone: words of the backbone's name.
+            task: its name, exactly.
+            method: likewise.
+            label: one of its labels, whole; case does not matter.
+            metric: a bound on a metric of its training, such as "val_accuracy>=0.9".
+            all_versions: else of each name the version that it means now.
+            limit: how many at most.
+        """
+        fingerprint = fits.fingerprint if isinstance(fits, Backbone) else fits
+        query = Query(text, fingerprint, backbone, task, method, label, metric, all_versions)
+        return self.store.search(query, limit)
+
+    @held
+    def versions(self, name: Name) -> Sequence[Version]:
+        """All versions of a name, the newest last."""
+        return self.store.index().versions(check_name(name))
+
+    @held
+    def resolve(self, reference: Name, *, route: str | None = None) -> Version:
+        """The version that a text refers to; `route` as of `pull`."""
+        return self.store.resolve(reference, route=route)
+
+    @held
+    def show(self, reference: Name) -> str:
+        """A page about a version: what it is, what it fits, how it did, where it comes from."""
+        return page_of(self.store, self.store.resolve(reference))
+
+    @held
+    def tag(self, name: Name, tag: Name, to: Some | Mapping[Some, Positive] | None) -> None:
+        """Let a tag of a name point to a version, or to several by their shares ({3: 0.9, 4: 0.1}); None takes it away."""
+        shares = {} if to is None else {to: 1.0} if isinstance(to, int) else to
+        self.store.point(name, tag, shares)
+
+    @held
+    def yank(self, reference: Name, reason: Name | None) -> Version:
+        """Withdraw a version: its digest still leads to it, its number with a warning, its name alone to others.
+
+        `reason`: for who meets it; None takes it back.
+        """
+        version = self.store.resolve(reference)
+        self.store.yank(version.name, version.version, reason)
+        return version
+
+    @held
+    def remove(self, reference: Name, *, force: bool = False) -> Sequence[Version]:
+        """Remove a version, or with a name alone all of them; what others refer to only if it is forced."""
+        named = parse_reference(reference)
+        alone = named.name is not None and named.version is named.tag is named.digest is None
+        found = self.store.expect_versions(str(named.name)) if alone else [self.store.resolve(reference)]
+        for version in found:
+            self.store.remove(version.name, version.version, force=force)
+        return found
+
+    @held
+    def verify(self, reference: Name | None = None) -> Sequence[Damage]:
+        """What is wrong with a version, or with any: files, manifests and signatures are read and checked."""
+        return self.store.verify(None if reference is None else [self.store.resolve(reference)])
+
+    def collect(self) -> Garbage:
+        """Delete what no version refers to any more."""
+        return self.store.collect()
+
+    def record(self, version: Version, measured: Measured) -> None:
+        """Keep how a version did on rows that it was measured on, with intervals, for the leaderboard of its task.
+
+        Raises GraftaxError where it is not said which rows these were, or for what the adapter was trained.
+        """
+        data = measured.data
+        if data.sha256 is None or data.rows is None or version.task is None:
+            raise GraftaxError(f"{version}: kept are the metrics of known rows and a known task.")
+        found = intervals(measured, version.task)
+        self.store.add_evaluation(version, version.task, data.sha256, data.rows, found, data.name)
+
+    @held
+    def diff(
+        self,
+        left: Location,
+        right: Location,
+        *,
+        backbone: Backbone | None = None,
+        data: Any = None,
+        columns: Columns = Columns(),
+    ) -> Difference:
+        """How two adapters differ, versions of this hub or directories: in settings, in weights, and in answers to rows.
+
+        Args:
+            left: a reference, or a directory.
+            right: likewise.
+            backbone: what both are for; without it the change of the weights is known of LoRA and AdaLoRA alone.
+            data: rows, which both are asked about on the backbone; with labels it is said which is right more often.
+            columns: of these rows.
+        """
+        (one, called), (other, called_too) = self._directory_of(left), self._directory_of(right)
+        found = diff(one, other, backbone=backbone, data=data, columns=columns)
+        return replace(found, left=called, right=called_too)
+
+    def _directory_of(self, location: str | Path) -> tuple[Path, str]:
+        """Where an adapter's files are on this machine, and what it is called."""
+        if isinstance(location, Path) or Path(location).exists():
+            return Path(location), str(location)
+        version = self.store.resolve(location)
+        return self.store.pull(version), str(version)
+
+    @held
+    def leaderboard(self, task: Name, *, metric: str | None = None, data: str | None = None) -> Leaderboard:
+        """The versions ranked that were measured on the same rows of a task, with intervals.
+
+        Args:
+            task: its name.
+            metric: by default the task's main one.
+            data: the rows' name, or their sha256 or how it begins; by default those on which most versions were measured.
+        """
+        return leaderboard(self.store.scores(task), task, metric=metric, data=data)
+
+    def parents(self, version: Version) -> dict[str, Version | None]:
+        """What a version was made from: sha256 of each one's weights, and the version that holds them, where one does."""
+        index = self.store.index()
+        return {blob: next(iter(index.holding(blob)), None) for blob in version.parents}
+
+    def children(self, version: Version) -> Sequence[Version]:
+        """What was made from a version."""
+        return self.store.index().children(version)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory is no adapter's itself, and holds some."""
+    return directory.is_dir() and not any((directory / mark).exists() for mark in MARKS) and bool(adapters_in(directory))
+
+
+def adapters_in(directory: Path) -> Sequence[Path]:
+    """The directories of adapters in a directory, such as a run's."""
+    if not directory.is_dir():
+        raise GraftaxError(f"{directory}: no such directory.")
+    return sorted(path for path in directory.iterdir() if path.is_dir() and any((path / mark).is_file() for mark in MARKS))

@@ -1,0 +1,113 @@
+"""The ledger: a store's events in their order, each an object that is created once and never changed.
+
+    ledger/000000/000001.json   begun
+    ledger/000000/000002.json   pushed bank/intent:1
+    ...
+
+Event n is created under its number, and of several writers that try exactly one succeeds. The others read what came before
+them, look whether what they are about to do still makes sense, and try the next number. A writer that is killed has either
+created its event or not; there is nothing to clean up and nothing to unlock. Each event holds the sha256 of the one before it:
+a ledger that was put back to an older state, or is another one altogether, is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from ..errors import GraftaxError
+from .damage import Damaged, NewerSchema
+from .events import Event, event_text, parse_event
+from .objects import Objects
+
+_A_FOLDER = 1000  # events: a folder of a hundred thousand files is slow to list
+_FIRST_WINDOW, _LARGEST_WINDOW = 1, 256  # events that are asked for at once
+
+
+_MEND = "What was done before it stays as it is; to go on, put this one object back from a copy of the hub."
+
+
+class OtherLedger(GraftaxError):
+    """The ledger does not have an event that it had."""
+
+
+class Ledger:
+    """The events in a place."""
+
+    def __init__(self, objects: Objects):
+        self._objects = objects
+
+    def after(self, number: int, digest: str) -> Iterator[tuple[int, str, Event]]:
+        """The events behind event `number`, whose sha256 is `digest`: of each its number, its sha256 and itself.
+
+        Most often there is none or one, so that at first one is asked for, and then ever more at once.
+
+        Raises:
+            OtherLedger: event `number` is not there, or is another; number 0 stands for the beginning of any ledger.
+            Damaged: an event cannot be read, or does not follow the one before it.
+        """
+        window = _FIRST_WINDOW
+        asked = range(max(number, 1), number + 1 + window)
+        contents = self._objects.get_all(map(_key, asked))
+        if number and _digest(next(contents)) != digest:
+            raise OtherLedger(f"{self._objects.url}: an older state of this hub, or another one, was put here.")
+        while True:
+            for content in contents:
+                if content is None:
+                    return
+                number += 1
+                event, previous = self._parsed(number, content)
+                if previous != digest:
+                    raise Damaged(f"{self._source(number)}: does not follow the event before it. {_MEND}")
+                digest = _digest(content)
+                yield number, digest, event
+            window = min(2 * window, _LARGEST_WINDOW)
+            contents = self._objects.get_all(map(_key, range(number + 1, number + 1 + window)))
+
+    def read(self, number: int) -> Event:
+        """One event; Damaged where it is missing or cannot be read."""
+        content = self._objects.get(_key(number))
+        if content is None:
+            raise Damaged(f"{self._source(number)}: the ledger has lost this event. {_MEND}")
+        return self._parsed(number, content)[0]
+
+    def digest(self, number: int) -> str:
+        """sha256 of an event; empty where there is none of this number."""
+        return _digest(self._objects.get(_key(number)))
+
+    def _parsed(self, number: int, content: bytes) -> tuple[Event, str]:
+        """An event and the sha256 of the one before it."""
+        try:
+            return parse_event(content.decode(), self._source(number))
+        except NewerSchema:
+            raise
+        except (GraftaxError, UnicodeDecodeError) as error:
+            what = str(error) if isinstance(error, GraftaxError) else f"{self._source(number)}: no UTF-8 text"
+            raise Damaged(f"{what} {_MEND}") from error
+
+    def _source(self, number: int) -> str:
+        return f"{self._objects.url}: {_key(number)}"
+
+    def append(self, event: Event, number: int, previous: str) -> bool:
+        """Add an event as the one of this number; False where another writer was there first.
+
+        An answer may be lost on its way, and the request be sent again: then the event that is there already is our own.
+
+        Raises GraftaxError where the event could not be read again: nobody could read on behind it.
+        """
+        text = event_text(event, previous)
+        parse_event(text, event.what)
+        content = text.encode()
+        return self._objects.create(_key(number), content) or self._objects.get(_key(number)) == content
+
+    def exists(self) -> bool:
+        """Whether there is a ledger at all."""
+        return self._objects.size(_key(1)) is not None
+
+
+def _key(number: int) -> str:
+    return f"ledger/{number // _A_FOLDER:06}/{number:09}.json"
+
+
+def _digest(content: bytes | None) -> str:
+    return "" if content is None else hashlib.sha256(content).hexdigest()

@@ -1,0 +1,76 @@
+"""The tables of an index, and the files that have them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import GraftaxError
+
+LAYOUT = 1  # of the tables below: an index and its snapshots are named after it, and those of another one are passed over
+_WAIT = 30.0  # seconds, for another process that is writing
+# "if not exists": several processes may begin one file at once
+_TABLES = """
+CREATE TABLE IF NOT EXISTS position (number INTEGER NOT NULL, digest TEXT NOT NULL /* of the last event that was applied */);
+INSERT INTO position SELECT 0, '' WHERE NOT EXISTS (SELECT 1 FROM position);
+CREATE TABLE IF NOT EXISTS versions (
+    id INTEGER PRIMARY KEY,  -- in the order of pushing
+    event INTEGER NOT NULL,
+    name TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,
+    backbone TEXT, model_type TEXT, fingerprint TEXT, methods TEXT NOT NULL, task TEXT, labels TEXT NOT NULL,
+    parameters INTEGER NOT NULL, size INTEGER NOT NULL, description TEXT NOT NULL, parents TEXT NOT NULL,
+    pushed TEXT NOT NULL, expires TEXT, signer TEXT,
+    yanked TEXT,  -- the reason
+    gone INTEGER NOT NULL DEFAULT 0,  -- 1: for good; 2: its time is over by this machine's clock, which may be put back
+    newest INTEGER NOT NULL DEFAULT 0,  -- what the name alone means
+    blobs BLOB NOT NULL,  -- sha256 of its files, 32 bytes each
+    UNIQUE (name, version)
+);
+CREATE INDEX IF NOT EXISTS by_digest ON versions (digest);
+CREATE INDEX IF NOT EXISTS by_fingerprint ON versions (fingerprint, newest);
+CREATE INDEX IF NOT EXISTS by_task ON versions (task, newest);
+CREATE INDEX IF NOT EXISTS by_newest ON versions (newest, id);
+CREATE INDEX IF NOT EXISTS by_name ON versions (name) WHERE newest;
+CREATE INDEX IF NOT EXISTS by_end ON versions (gone, expires) WHERE expires IS NOT NULL;
+CREATE VIRTUAL TABLE IF NOT EXISTS words
+    USING fts5 (name, backbone, methods, task, labels, text, content='', tokenize='unicode61');
+CREATE TABLE IF NOT EXISTS metrics (
+    id INTEGER NOT NULL, metric TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (id, metric)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tags (
+    name TEXT NOT NULL, tag TEXT NOT NULL, version INTEGER NOT NULL, share REAL NOT NULL, PRIMARY KEY (name, tag, version)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS evaluations (
+    id INTEGER NOT NULL, at TEXT NOT NULL, task TEXT NOT NULL, data TEXT NOT NULL, data_name TEXT, rows INTEGER NOT NULL,
+    metric TEXT NOT NULL, value REAL NOT NULL, low REAL, high REAL, PRIMARY KEY (id, data, metric)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_measured_task ON evaluations (task, data, metric);
+CREATE TABLE IF NOT EXISTS given_up (digest TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+def open_tables(file: Path | None) -> sqlite3.Connection:
+    """A connection to the tables in a file, or in memory alone, which are made where there are none."""
+    tables = sqlite3.connect(file or ":memory:", timeout=_WAIT, isolation_level=None, check_same_thread=False)
+    tables.row_factory = sqlite3.Row
+    tables.execute("PRAGMA journal_mode = TRUNCATE")  # a WAL cannot be shared over a network, on which homes often lie
+    tables.execute("PRAGMA synchronous = NORMAL")
+    if tables.execute("PRAGMA user_version").fetchone()[0] != LAYOUT:
+        tables.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {LAYOUT}; COMMIT;")
+    return tables
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that a file is damaged, was never one of SQLite's, or has other tables than these."""
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+
+
+@contextmanager
+def in_one_line(file: Path) -> Iterator[None]:
+    """What SQLite cannot do, as one line that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise GraftaxError(f"{file}: {error}; it is a copy of what the hub says and may be deleted.") from error
