@@ -28,6 +28,7 @@ from ..adapters.formats.adapterhub.fusions import WEIGHTS as FUSION_WEIGHTS
 from ..adapters.formats.adapterhub.fusions import open_fusion
 from ..adapters.formats.peft.dialect_table import dialect_for
 from ..adapters.task_words import task_in_peft
+from ..data.text_files import decoded
 from ..errors import GraftaxError
 from ..json_files import read_bytes, read_object
 from ..notes import note
@@ -97,7 +98,7 @@ def with_card(
     manifest: Manifest, contents: Mapping[str, bytes], directory: Path, name: str
 ) -> tuple[Manifest, dict[str, bytes]]:
     """What is known of an adapter's directory and its files, with what its card says, and the card as it is under a name."""
-    there = contents[CARD].decode("utf-8", "replace") if CARD in contents else None
+    there = decoded(contents[CARD], str(directory / CARD)) if CARD in contents else None
     if there is not None:
         said = read_card(there, str(directory / CARD))
         manifest = replace(manifest, description=said.description, keywords=said.keywords, license=said.license)

@@ -152,14 +152,20 @@ def _read(
 
 
 def _expect_fit(directory: Path, manifest: Manifest, backbone: Backbone) -> Manifest:
-    """The manifest of an adapter with the backbone's fingerprint, for which it loads; else an error."""
+    """The manifest of an adapter with what is known once it is loaded for a backbone; an error where it does not fit."""
     if manifest.fingerprint not in (None, backbone.fingerprint):
         made_for = f"{manifest.backbone}, fingerprint {manifest.fingerprint[:12]}"
         this = f"{backbone.name}, {backbone.fingerprint[:12]}"
         raise GraftaxError(f"{directory}: made for another backbone ({made_for}; this one is {this}).")
-    load_adapter(directory, backbone)
-    model_type = manifest.model_type or backbone.family.model_types[0]
-    return replace(manifest, fingerprint=backbone.fingerprint, model_type=model_type)
+    adapter = load_adapter(directory, backbone)
+    return replace(
+        manifest,
+        fingerprint=backbone.fingerprint,
+        model_type=manifest.model_type or backbone.family.model_types[0],
+        task=manifest.task or adapter.task,
+        labels=manifest.labels or adapter.labels,
+        methods=tuple(method.name for method in adapter.methods),
+    )
 
 
 # -- from a hub to there -------------------------------------------------------------------------------------------------
@@ -205,7 +211,8 @@ def hand_over(
     own = files[CARD].decode(errors="replace") if CARD in files else None
     existing = card_there(address.hub_id, address.revision) or own
     evaluations, library = store.index().evaluations(version), library_of(_config_in(files, version))
-    files[CARD] = write_card(store.manifest(version), evaluations, existing, version.name, library=library).encode()
+    name = f"hf://{address.hub_id}"  # what it is called for who reads it there
+    files[CARD] = write_card(store.manifest(version), evaluations, existing, name, library=library).encode()
     return put_repository(address.hub_id, address.revision, files, f"{version}, sha256:{version.digest}")
 
 

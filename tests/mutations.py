@@ -310,7 +310,10 @@ MUTATIONS = [
         f"{EXCHANGE}::test_a_manifest_does_not_claim_another_backbone",
     ),
     Mutation(
-        "hub/exchange.py", "    load_adapter(directory, backbone)\n", "", f"{EXCHANGE}::test_what_does_not_fit_is_not_kept"
+        "hub/exchange.py",
+        "fingerprint=backbone.fingerprint",
+        "fingerprint=manifest.fingerprint",
+        f"{EXCHANGE}::test_what_comes_from_peft_fits_what_it_was_loaded_for",
     ),
     Mutation(
         "hub/oci_registry.py",

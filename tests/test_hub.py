@@ -178,6 +178,13 @@ def test_what_people_say_in_the_card_is_found_and_kept(hub: Hub, made: Made, tmp
     assert "library_name: peft" in card
 
 
+def test_a_card_in_another_encoding_is_one_line(hub: Hub, made: Made) -> None:
+    directory = made("a")
+    (directory / "README.md").write_bytes(b"# Caf\xe9\n")
+    assert "README.md" in (refused(lambda: hub.push("x", directory)) or "")
+    assert not hub.store.exists()
+
+
 # -- where it comes from ------------------------------------------------------------------------------------------------
 
 

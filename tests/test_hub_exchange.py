@@ -120,7 +120,7 @@ def test_what_comes_from_peft_fits_what_it_was_loaded_for(hub: Hub, of_peft: Pat
     assert len(said) == 1
     assert "whether it fits is not known" in said[0]
     version = hub.import_("bank/known", of_peft, backbone=bert)
-    assert (version.methods, version.fingerprint, version.model_type) == (("lora",), bert.fingerprint, "bert")
+    assert (version.methods, version.fingerprint, version.model_type) == (("lora", "head"), bert.fingerprint, "bert")
     assert [str(found) for found in hub.search(fits=bert)] == ["bank/known:1"]
     assert without_card(contents(hub.pull("bank/known"))) == contents(of_peft)
 
@@ -169,7 +169,7 @@ def test_a_fusion_is_several_directories(hub: Hub, bert: Backbone, tmp_path: Pat
     """On its way through an artefact, too."""
     path = export_adapter(fused(bert, "fused"), tmp_path / "fused", bert, name="mine")
     version = hub.import_("fused", path, backbone=bert)
-    assert (version.methods, version.fingerprint) == (("fusion",), bert.fingerprint)
+    assert (version.methods, version.fingerprint) == (("fusion", "head"), bert.fingerprint)
     where = hub.export("fused", f"oci:{tmp_path / 'layout.tar'}")
     assert hub.import_("again", where).digest == version.digest
     assert without_card(contents(hub.pull("again"))) == contents(path)
