@@ -29,8 +29,8 @@ def _is_digest(text: str) -> bool:
 def _is_file(path: str) -> bool:
     """Whether a text can be the path of a file within a directory, on any machine."""
     parts = path.split("/")
-    escapes = any(part in ("", ".", "..") or part.endswith((" ", ".")) for part in parts)
-    return not escapes and path.isprintable() and not set(path) & set('\\:*?"<>|') and len(path.encode()) <= _LONGEST_PATH
+    odd = any(not part or part.endswith((" ", ".")) for part in parts)  # as ".." does, which leads out of it
+    return not odd and path.isprintable() and not set(path) & set('\\:*?"<>|') and len(path.encode()) <= _LONGEST_PATH
 
 
 Digest = Annotated[str, Such("64 hexadecimal digits", _is_digest)]
