@@ -69,9 +69,8 @@ def _of_classes(confusion: Confusion, rows: int) -> dict[str, np.ndarray]:
 
 def _of_answers(measured: Measured) -> dict[str, np.ndarray]:
     """Metrics in every draw, as the task takes them of single answers."""
-    count = measured.data.rows or 0
-    if measured.of_rows is None or count < 2:
+    if measured.answered is None or (count := len(measured.answered)) < 2:
         return {}
     draws = np.random.default_rng(_SEED).integers(count, size=(_DRAWS_OF_ANSWERS, count)).tolist()
-    each = [measured.of_rows(rows) for rows in draws]
+    each = [measured.answered.metrics(chosen) for chosen in draws]
     return {metric: np.array([scores[metric] for scores in each]) for metric in each[0]}

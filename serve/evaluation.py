@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -39,6 +38,25 @@ from .sampling import Sampling
 
 
 @dataclass(frozen=True)
+class Answered:
+    """Examples with the answers to them: what metrics are taken of, and can be taken of again for some of them."""
+
+    task: Task
+    examples: Examples  # of a language model the pieces of long texts are examples of their own
+    answers: Sequence[Answer]
+    names: Sequence[str] = ()  # of the classes
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def metrics(self, chosen: Sequence[int] | None = None) -> dict[str, float]:
+        """Of all examples, or of those of these indices, each as often as its index is there."""
+        if chosen is None:
+            return self.task.score(self.examples, self.answers, self.names)
+        return self.task.score(self.examples.take(chosen), [self.answers[i] for i in chosen], self.names)
+
+
+@dataclass(frozen=True)
 class Measured:
     """What an adapter's answers to labelled rows are worth."""
 
@@ -48,8 +66,7 @@ class Measured:
     unknown: dict[str, int] = field(default_factory=dict)  # these, and how often each occurs; any answer there counts as wrong
     confusion: Confusion | None = None  # None: there are no labels that could be confused
     data: DataFacts = DataFacts()  # which rows they were
-    #: the metrics of some of them, each by its number and as often as it is named; None where they are not at hand one by one
-    of_rows: Callable[[Sequence[int]], dict[str, float]] | None = field(default=None, repr=False, compare=False)
+    answered: Answered | None = field(default=None, repr=False, compare=False)  # None: only the metrics are known
 
 
 @held
@@ -76,8 +93,8 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
         raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
     answers = predictor.predict([predictor.processor.row_of(fields) for fields in _each(examples)], name)
     said = [Answer(answer.label, answer.score) for answer in answers]
-    of_rows = partial(_score, task, examples, said, names)
-    metrics = of_rows(range(len(examples)))
+    answered = Answered(task, examples, said, names)
+    metrics = answered.metrics()
     if cut := sum(answer.cut for answer in answers):
         metrics |= {"cut_rows": cut}
     if unknown:
@@ -86,14 +103,7 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
         pair for label, answer in zip(examples.labels or (), said, strict=True) for pair in task.compared(label, answer)
     )
     confusion = Confusion((*names, *unknown), pairs) if pairs else None
-    return Measured(metrics, unknown, confusion, asked, of_rows)
-
-
-def _score(
-    task: Task, examples: Examples, said: Sequence[Answer], names: Sequence[str], rows: Sequence[int]
-) -> dict[str, float]:
-    """The metrics of some rows, each an example with the answer to it."""
-    return task.score(examples.take(rows), [said[row] for row in rows], names)
+    return Measured(metrics, unknown, confusion, asked, answered)
 
 
 def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
@@ -134,9 +144,8 @@ def measure_language(
     prepared = task.prepare(examples, (), processor, length)
     found = outputs_of(backbone, adapter, prepared)
     answers = {i: task.answer(mine, (), prepared.items[i]) for i, mine in found.items()}
-    said = [task.whole([answers[i] for i in items]) for items in prepared.items_of]
-    of_rows = partial(_score, task, examples, said, ())
-    return Measured(of_rows(range(len(examples))), data=examples.known(), of_rows=of_rows)
+    answered = Answered(task, prepared.examples, [task.whole([answers[i] for i in items]) for items in prepared.items_of])
+    return Measured(answered.metrics(), data=examples.known(), answered=answered)
 
 
 def _each(examples: Examples) -> Iterator[dict[str, Any]]:

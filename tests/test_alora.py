@@ -33,6 +33,7 @@ from graftax import (
 )
 from graftax.adapters.adapter import Layout
 from graftax.adapters.methods.alora import called
+from graftax.adapters.structure import Cut
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Inputs, text_positions
 from graftax.models.random import random_backbone
@@ -106,14 +107,14 @@ def test_called_by_the_first_token_it_is_a_lora(backbone_of: GetBackbone) -> Non
     np.testing.assert_allclose(logits(backbone, one, inputs), logits(backbone, other, inputs), atol=1e-6)
 
 
-@pytest.mark.slow
 def test_features_of_frozen_layers_serve_it(backbone_of: GetBackbone) -> None:
     """An adapter of the last layer alone reads the ids, though what enters that layer is known."""
     backbone, inputs = backbone_of("bert"), some_inputs(backbone_of("bert"))
     adapter = classifier(backbone, ALoRA(r=3, alpha=7.0, invocation=(52, 29), targets=r".*layer\.2\..*(query|value)"))
     layout = Layout.of([adapter], backbone.sites)
-    assert layout.depth == 1
-    known = inputs._replace(types=None, hidden=np.asarray(backbone.frozen(backbone.params, inputs, 1, pooled=True)))
+    cut = layout.cut(backbone.structure)
+    assert cut == Cut("layers", 2, top=False)
+    known = inputs._replace(types=None, hidden=np.asarray(backbone.frozen(backbone.params, inputs, cut, pooled=True)))
     state = layout.stack(adapter, backbone.sites).state
     found = compiled(backbone)(backbone.params, state, known).pooled
     np.testing.assert_allclose(found, logits(backbone, adapter, inputs), atol=1e-6)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from refusals import refused
 
+from graftax.data.examples import Examples
 from graftax.hub.intervals import intervals, wilson
 from graftax.hub.leaderboard import Leaderboard, leaderboard, leaderboard_page, leaderboard_record
 from graftax.serve.confusion import Confusion
-from graftax.serve.evaluation import Measured
+from graftax.serve.evaluation import Answered, Measured
 from graftax.store.manifest import DataFacts
 from graftax.store.version import Score, Version
-from graftax.tasks.metrics import classification, regression, tagging
+from graftax.tasks.metrics import classification
+from graftax.tasks.task import Answer
+from graftax.tasks.task_registry import task_named
 
 
 def measured_classes(gold: list[str], said: list[str]) -> Measured:
@@ -53,20 +55,21 @@ def test_metrics_of_classes_are_drawn_as_rows_would_be() -> None:
         assert found[metric].value == classification(gold, said)[metric]
 
 
-def _of_rows(metrics: Any, gold: list[Any], said: list[Any], rows: Any) -> dict[str, float]:
-    return metrics([gold[i] for i in rows], [said[i] for i in rows])
+def measured_answers(task: str, gold: list[Any], said: list[Any]) -> Measured:
+    examples = Examples({"text": ("",) * len(gold)}, tuple(gold))
+    answered = Answered(task_named(task), examples, [Answer(label, None) for label in said])
+    return Measured(answered.metrics(), data=DataFacts("a" * 64, len(gold), None), answered=answered)
 
 
 def test_other_metrics_are_drawn_of_single_answers() -> None:
     random = np.random.default_rng(2)
     gold = random.normal(size=80).tolist()
     said = [one + other for one, other in zip(gold, random.normal(size=80), strict=True)]
-    facts, of_rows = DataFacts("a" * 64, 80, None), partial(_of_rows, regression, gold, said)
-    found = intervals(Measured(of_rows(range(80)), data=facts, of_rows=of_rows), "regress")
+    found = intervals(measured_answers("regress", gold, said), "regress")
     pearson = found["pearson"]
     middle, room = np.arctanh(pearson.value), 1.96 / np.sqrt(77)  # Fisher's transformation
     assert (pearson.low, pearson.high) == pytest.approx((np.tanh(middle - room), np.tanh(middle + room)), abs=0.06)
-    assert intervals(Measured(of_rows(range(80)), data=facts, of_rows=of_rows), "regress") == found
+    assert intervals(measured_answers("regress", gold, said), "regress") == found
 
 
 def test_words_of_one_row_are_no_rows() -> None:
@@ -76,8 +79,7 @@ def test_words_of_one_row_are_no_rows() -> None:
     of rows that are right or wrong as a whole more.
     """
     gold, half = [["B-x"] * 10] * 20, [["B-x"] * 5 + ["O"] * 5] * 10
-    of_rows = partial(_of_rows, tagging, gold, [*gold[:10], *half])
-    accuracy = intervals(Measured(of_rows(range(20)), data=DataFacts("a" * 64, 20, None), of_rows=of_rows), "tag")["accuracy"]
+    accuracy = intervals(measured_answers("tag", gold, [*gold[:10], *half]), "tag")["accuracy"]
     assert accuracy.value == 0.75
     assert (accuracy.low, accuracy.high) == pytest.approx((0.75 - 0.11, 0.75 + 0.11), abs=0.02)
     assert wilson(0.75, 200) == pytest.approx((0.69, 0.81), abs=0.01)
