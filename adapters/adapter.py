@@ -91,6 +91,8 @@ class Adapter(Shown):
     def finished(self) -> Adapter:
         """What is saved of one that has been trained, where a method trains as another (`Method.finished`)."""
         made = [method.finished(self.states[method.key]) for method in self.methods]
+        if all(new is old and states is self.states[old.key] for (new, states), old in zip(made, self.methods, strict=True)):
+            return self
         return replace(self, methods=tuple(method for method, _ in made), states={method.key: own for method, own in made})
 
     def held(self, method: Method) -> dict[Site, Leaves]:

@@ -141,7 +141,8 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
         read = adapterhub.read_adapter(config, parse_tensors(data, directory / HUB_WEIGHTS), directory, backbone)
         return _fitting(read, backbone, directory)
     facts = found or Facts()
-    if not _config_is_ours(facts, directory):
+    ours = config_is_ours(facts, directory)
+    if not ours:
         check_config(config, f"{directory / CONFIG}")
     fingerprint = facts.backbone.fingerprint
     if not any_backbone and fingerprint not in (None, backbone.fingerprint):
@@ -153,7 +154,7 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     where, peft = str(directory), config.get("peft_type") != "GRAFTAX"
     if peft:
         tensors = peft_reading.plain(config, tensors, backbone)
-    own = own_methods(config, facts, directory)
+    own = own_methods(config, facts, directory, ours)
     if own is not None:
         methods = own
     else:
@@ -178,16 +179,19 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     return adapter.finished()
 
 
-def own_methods(config: Mapping[str, Any], facts: Facts, directory: Path) -> tuple[Method, ...] | None:
-    """The methods of a directory, where they are said in graftax's words; None where PEFT's are all there is."""
-    if facts.methods and _config_is_ours(facts, directory):
+def own_methods(config: Mapping[str, Any], facts: Facts, directory: Path, ours: bool) -> tuple[Method, ...] | None:
+    """The methods of a directory, where they are said in graftax's words; None where PEFT's are all there is.
+
+    `ours`: as of `config_is_ours`.
+    """
+    if facts.methods and ours:
         return _methods_of(facts.methods, directory / EXTRA)
     if config.get("peft_type") == "GRAFTAX":
         return _methods_of(config.get("methods"), directory / CONFIG)
     return None
 
 
-def _config_is_ours(facts: Facts, directory: Path) -> bool:
+def config_is_ours(facts: Facts, directory: Path) -> bool:
     """Whether PEFT's config is the one beside which the facts were written."""
     return facts.config_sha256 == hashlib.sha256((directory / CONFIG).read_bytes()).hexdigest()
 

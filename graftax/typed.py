@@ -158,19 +158,22 @@ def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
     fields = dataclasses.fields(typing.cast(Any, cls))
     if missing := [field.name for field in fields if field.name not in content and _is_required(field)]:
         raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
-    values = {name: _read_value(value, kinds[name], f"{where}: {name}") for name, value in content.items()}
+    values = {
+        name: (_read_object if isinstance(value, dict) else checked)(value, kinds[name], f"{where}: {name}")
+        for name, value in content.items()
+    }
     try:
         return cls(**values)
     except GraftaxError as error:  # of a rule that is no annotation
         raise GraftaxError(f"{where}: {error}") from error
 
 
-def _read_value(value: Any, kind: Any, what: str) -> Any:
-    """As `checked`; objects of JSON are also read where a dataclass may be missing, or has a key of its own for each."""
+def _read_object(value: dict[str, Any], kind: Any, what: str) -> Any:
+    """As `checked`, of an object of JSON: it may also be read as a dataclass that may be missing, or that each key has."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(value, Mapping) and origin in (typing.Union, types.UnionType):
+    if origin in (typing.Union, types.UnionType):
         return checked(value, next((one for one in inner if dataclasses.is_dataclass(one)), kind), what)
-    if isinstance(value, Mapping) and origin is Mapping and dataclasses.is_dataclass(inner[1]):
+    if origin is Mapping and dataclasses.is_dataclass(inner[1]):
         return {_of_kind(key, inner[0], what): checked(one, inner[1], f"{what}: {key}") for key, one in value.items()}
     return checked(value, kind, what)
 

@@ -20,7 +20,7 @@ import numpy as np
 from ..adapters.adapter import Adapter
 from ..adapters.directory import CONFIG, HUB_WEIGHTS, WEIGHTS, from_hub, parse_tensors, read_directory
 from ..adapters.facts import Facts
-from ..adapters.files import own_methods
+from ..adapters.files import config_is_ours, own_methods
 from ..adapters.formats.peft.dialect import MODEL_PREFIX
 from ..adapters.formats.peft.dialect_table import dialect_for, dialect_of
 from ..adapters.formats.peft.shared_keys import check_config
@@ -152,7 +152,7 @@ def changes_in(directory: Path) -> dict[str, Change]:
 
 def methods_in(config: Mapping[str, Any], facts: Facts, directory: Path) -> tuple[Method, ...]:
     """The methods of a directory that can be known without a backbone; none where they cannot."""
-    own = None if from_hub(config) else own_methods(config, facts, directory)
+    own = None if from_hub(config) else own_methods(config, facts, directory, config_is_ours(facts, directory))
     if own is not None:
         return own
     try:
