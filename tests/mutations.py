@@ -214,8 +214,8 @@ MUTATIONS = [
     ),
     Mutation(
         "adapters/files.py",
-        "if facts.methods and _config_is_ours(facts, directory)",
-        "if facts.methods",
+        "if facts.methods and ours:",
+        "if facts.methods:",
         f"{FILES}::test_an_edited_peft_config_counts",
     ),
     Mutation(
