@@ -153,10 +153,9 @@ def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
         GraftaxError: a key that the dataclass has not, one that is missing, or a value of another kind.
     """
     kinds = kinds_of(typing.cast(Any, cls))
-    if unknown := sorted(content.keys() - kinds.keys()):
-        raise GraftaxError(f"{where}: no such key: {', '.join(unknown)}; there are {', '.join(kinds)}.")
-    fields = dataclasses.fields(typing.cast(Any, cls))
-    if missing := [field.name for field in fields if field.name not in content and _is_required(field)]:
+    if unknown := content.keys() - kinds.keys():
+        raise GraftaxError(f"{where}: no such key: {', '.join(sorted(unknown))}; there are {', '.join(kinds)}.")
+    if missing := [name for name in _required(typing.cast(Any, cls)) if name not in content]:
         raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
     values = {
         name: (_read_object if isinstance(value, dict) else checked)(value, kinds[name], f"{where}: {name}")
@@ -178,8 +177,11 @@ def _read_object(value: dict[str, Any], kind: Any, what: str) -> Any:
     return checked(value, kind, what)
 
 
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+@functools.cache
+def _required(cls: type) -> tuple[str, ...]:
+    """The fields of a dataclass that have no default."""
+    missing = dataclasses.MISSING
+    return tuple(field.name for field in dataclasses.fields(cls) if field.default is missing is field.default_factory)
 
 
 def checked(value: Any, kind: Any, what: str) -> Any:

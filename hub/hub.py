@@ -20,6 +20,7 @@ from ..adapters.directory import MARKS
 from ..data.columns import Columns
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..notes import note
 from ..serve.evaluation import Measured
 from ..shown import Shown
 from ..store.events import moment
@@ -35,6 +36,8 @@ from .exchange import Format, hand_over, take
 from .intervals import intervals
 from .leaderboard import Leaderboard, leaderboard
 from .page import page_of
+
+_LONGEST = timedelta(days=36525)  # for which a version is kept, if not for ever: a century
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ class Hub(Shown):
 
     def _put(self, name: str, manifest: Manifest, contents: Mapping[str, bytes], how: _Settings) -> Version:
         """Files, and what is known of them, as a version."""
-        if how.keep_for is not None and how.keep_for <= timedelta():
-            raise GraftaxError("the time for which a version is kept must be above zero.")
+        if how.keep_for is not None and not timedelta() < how.keep_for < _LONGEST:
+            raise GraftaxError(f"a version is kept for a time above zero and of less than {_LONGEST.days:,} days.")
         version, _ = self.store.push(
             name,
             manifest,
@@ -199,6 +202,8 @@ class Hub(Shown):
             route: where a tag shares its traffic, of whom it is asked: the same always gets the same version.
         """
         version = self.store.resolve(reference, route=route)
+        if parse_reference(reference).tag is not None:  # which may be another tomorrow, or was drawn
+            note(f"{reference} is {version}.")
         if directory is None:
             return self.store.pull(version)
         return self.store.pull(version, Path(directory), overwrite=overwrite)
@@ -254,12 +259,14 @@ class Hub(Shown):
     @held
     def show(self, reference: Name) -> str:
         """A page about a version: what it is, what it fits, how it did, where it comes from."""
-        return page_of(self.store, self.store.resolve(reference))
+        return page_of(self.store, self._one(reference))
 
     @held
     def tag(self, name: Name, tag: Name, to: Some | Mapping[Some, Positive] | None) -> None:
         """Let a tag of a name point to a version, or to several by their shares ({3: 0.9, 4: 0.1}); None takes it away."""
         shares = {} if to is None else {to: 1.0} if isinstance(to, int) else to
+        if to is not None and not shares:
+            raise GraftaxError(f"{name}:{tag} is to point to no version; None takes a tag away.")
         self.store.point(name, tag, shares)
 
     @held
@@ -268,7 +275,7 @@ class Hub(Shown):
 
         `reason`: for who meets it; None takes it back.
         """
-        version = self.store.resolve(reference)
+        version = self._one(reference)
         self.store.yank(version.name, version.version, reason)
         return version
 
@@ -277,7 +284,7 @@ class Hub(Shown):
         """Remove a version, or with a name alone all of them; what others refer to only if it is forced."""
         named = parse_reference(reference)
         alone = named.name is not None and named.version is named.tag is named.digest is None
-        found = self.store.expect_versions(str(named.name)) if alone else [self.store.resolve(reference)]
+        found = self.store.expect_versions(str(named.name)) if alone else [self._one(reference)]
         for version in found:
             self.store.remove(version.name, version.version, force=force)
         return found
@@ -285,12 +292,13 @@ class Hub(Shown):
     @held
     def verify(self, reference: Name | None = None) -> Sequence[Damage]:
         """What is wrong with a version, or with any: files, manifests and signatures are read and checked."""
-        return self.store.verify(None if reference is None else [self.store.resolve(reference)])
+        return self.store.verify(None if reference is None else [self._one(reference)])
 
     def collect(self) -> Garbage:
         """Delete what no version refers to any more."""
         return self.store.collect()
 
+    @held
     def record(self, version: Version, measured: Measured) -> None:
         """Keep how a version did on rows that it was measured on, with intervals, for the leaderboard of its task.
 
@@ -329,8 +337,17 @@ class Hub(Shown):
         """Where an adapter's files are on this machine, and what it is called."""
         if isinstance(location, Path) or Path(location).exists():
             return Path(location), str(location)
-        version = self.store.resolve(location)
+        version = self._one(location)
         return self.store.pull(version), str(version)
+
+    def _one(self, reference: str) -> Version:
+        """The version that a text refers to, where it can be no other: what is changed or compared is not drawn by lot."""
+        named = parse_reference(reference)
+        if named.name is not None and named.tag is not None:
+            shares = self.store.index().tags(named.name).get(named.tag, {})
+            if len(shares) > 1:
+                raise GraftaxError(f"{reference} is shared by the versions {', '.join(map(str, sorted(shares)))}; say which.")
+        return self.store.resolve(reference)
 
     @held
     def leaderboard(self, task: Name, *, metric: str | None = None, data: str | None = None) -> Leaderboard:
@@ -343,11 +360,13 @@ class Hub(Shown):
         """
         return leaderboard(self.store.scores(task), task, metric=metric, data=data)
 
+    @held
     def parents(self, version: Version) -> dict[str, Version | None]:
         """What a version was made from: sha256 of each one's weights, and the version that holds them, where one does."""
         index = self.store.index()
         return {blob: next(iter(index.holding(blob)), None) for blob in version.parents}
 
+    @held
     def children(self, version: Version) -> Sequence[Version]:
         """What was made from a version."""
         return self.store.index().children(version)

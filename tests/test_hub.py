@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cases import random_adapter
 from conftest import Graftax
 from refusals import refused
 from runs import run_many, tensors
@@ -272,6 +274,26 @@ def test_tags_share_what_comes(hub: Hub, made: Made) -> None:
     assert "no tag prod" in (refused(lambda: hub.resolve("x:prod")) or "")
 
 
+def test_what_is_changed_or_compared_is_not_drawn(hub: Hub, made: Made) -> None:
+    """A tag that is shared stands for no version that could be removed, withdrawn or shown."""
+    for seed in (1, 2):
+        hub.push("x", made(f"a{seed}", seed=seed))
+    hub.tag("x", "prod", {1: 90, 2: 10})
+    for call in (
+        lambda: hub.remove("x:prod", force=True),
+        lambda: hub.yank("x:prod", "bad"),
+        lambda: hub.show("x:prod"),
+        lambda: hub.diff("x:prod", "x:1"),
+        lambda: hub.verify("x:prod"),
+    ):
+        assert refused(call) == "x:prod is shared by the versions 1, 2; say which."
+    assert names(hub.versions("x")) == ["x:1", "x:2"]
+    hub.tag("x", "prod", 2)
+    assert "is to point to no version" in (refused(lambda: hub.tag("x", "prod", {})) or "")
+    assert hub.store.index().tags("x") == {"prod": {2: 1.0}}
+    assert names([hub.yank("x:prod", "bad")]) == ["x:2"]
+
+
 def test_a_withdrawn_version_is_passed_over(hub: Hub, made: Made) -> None:
     for seed in (1, 2):
         hub.push("x", made(f"a{seed}", seed=seed))
@@ -354,6 +376,42 @@ def test_a_name_that_cannot_be_pushed_is_said_before_training(
     assert said.code == 2
     assert "'toys/my bank' is no name for a hub" in said.err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_recorded_is_of_the_version_that_answered(
+    hub: Hub, graftax: Graftax, tiny: Backbone, tiny_dir: Path, tmp_path: Path
+) -> None:
+    """Of a shared tag each evaluation draws once."""
+    data = write_csv(tmp_path / "x.csv", toy_rows(count=40))
+    for seed in (1, 2):
+        answering = random_adapter(tiny, (LoRA(r=2),), seed=seed)
+        answering = replace(answering, labels=("fruit", "metal", "stone", "air", "fire")[: len(answering.labels)])
+        hub.push("x", save_adapter(answering, tmp_path / f"a{seed}", tiny))
+    known = []
+    for version in (1, 2):
+        said = graftax("eval", "-b", tiny_dir, "-a", f"x:{version}", "-d", data, "--record", "--json")
+        known.append(json.loads(said.out)["matthews"])
+    assert known[0] != known[1]
+    hub.tag("x", "prod", {1: 1, 2: 1})
+    for _ in range(6):
+        assert graftax("eval", "-b", tiny_dir, "-a", "x:prod", "-d", data, "--record").code == 0
+    scores = [hub.store.index().evaluations(version) for version in hub.versions("x")]
+    assert [score.value for each in scores for score in each if score.metric == "matthews"] == known
+
+
+def test_what_was_trained_is_pushed_later(
+    hub: Hub, graftax: Graftax, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_csv(tmp_path / "bank.csv", toy_rows(count=8))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("dear")
+    monkeypatch.setenv("GRAFTAX_HUB", str(tmp_path / "full"))
+    fast = ["--epochs", "1", "--batch-size", "8", "--max-length", "16"]
+    said = graftax("train", "-b", tiny_dir, "-o", tmp_path / "run", "-d", data, *fast, "--push", "toys")
+    assert said.code == 2
+    assert said.err.rstrip().endswith(f"Everything is trained; once that is mended: graftax hub push toys {tmp_path / 'run'}")
+    monkeypatch.setenv("GRAFTAX_HUB", hub.store.url)
+    assert graftax("hub", "push", "toys", tmp_path / "run").out.startswith("toys/bank:1")
 
 
 def test_only_an_adapter_of_a_hub_is_recorded(hub: Hub, graftax: Graftax, made: Made, tiny_dir: Path, tmp_path: Path) -> None:

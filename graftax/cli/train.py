@@ -24,6 +24,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..hub.hub import Hub
+    from ..store.version import Version
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,16 @@ def train(
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
         if hub is not None:
-            print(f"{hub.push(f'{push}/{result.name}', result.directory)} on {hub.store.url}")
+            version = _pushed(hub, f"{push}/{result.name}", result.directory, f"graftax hub push {push} {out}")
+            print(f"{version} on {hub.store.url}")
+
+
+def _pushed(hub: Hub, name: str, directory: Path, later: str) -> Version:
+    """A trained adapter put on the hub; where that fails, it is said how it is done later."""
+    try:
+        return hub.push(name, directory)
+    except GraftaxError as error:
+        raise GraftaxError(f"{error} Everything is trained; once that is mended: {later}") from error
 
 
 def _hub_for(prefix: str, names: list[str]) -> Hub:

@@ -80,6 +80,8 @@ def evaluate(
     loaded = load_backbone(backbone, **asdict(loading))
     named = parse_adapter(adapter) if adapter is not None else None
     version = version_to_record(named) if record else None
+    if named is not None and version is not None:  # of a tag that is shared the very one that is drawn here
+        named = named._replace(location=f"{version.name}@sha256:{version.digest}")
     if named is None and not generate and loaded.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
     if names is not None and (generate or named is None):
