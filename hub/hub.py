@@ -307,6 +307,8 @@ class Hub(Shown):
         data = measured.data
         if data.sha256 is None or data.rows is None or version.task is None:
             raise GraftaxError(f"{version}: kept are the metrics of known rows and a known task.")
+        if self.store.manifest(version).data.sha256 == data.sha256:
+            note(f"{version} was trained on these rows: its metrics say how well it knows them by heart.")
         found = intervals(measured, version.task)
         self.store.add_evaluation(version, version.task, data.sha256, data.rows, found, data.name)
 

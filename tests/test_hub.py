@@ -22,6 +22,7 @@ from graftax.adapters.methods.bottleneck import Bottleneck
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
 from graftax.serve.evaluation import measure
+from graftax.store.manifest import DataFacts
 from graftax.tasks.read_examples import read_examples
 from graftax.tasks.task_registry import task_named
 
@@ -252,6 +253,10 @@ def test_what_was_measured_is_ranked(hub: Hub, made: Made, tiny: Backbone) -> No
         assert found.low is not None
         assert found.high is not None
         assert found.low <= expected <= found.high
+    known = hub.push("y", made("known", data=DataFacts(digest_of(rows, tiny), 20, "rows")))
+    with pytest.warns(match="y:1 was trained on these rows"):
+        hub.record(known, measure(predictor, "x", rows))
+    hub.remove("y")
     board = hub.leaderboard("classify")
     assert board.metric == "accuracy"
     assert len(board.places) == 2
