@@ -8,9 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer.main
 from build_docs import faults, public_names, settings
 
 import graftax
+from graftax.cli import hub_commands
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -82,6 +84,13 @@ def test_every_public_name_is_in_the_reference() -> None:
     pages = [page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md")]
     named = {name for page in pages for name in re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE)}
     assert public_names() - named == set()
+
+
+def test_every_command_of_the_hub_is_shown_at_work() -> None:
+    """Of the hub, on the command line's page."""
+    page = (DOCS / "cli.md").read_text("utf-8")
+    commands = typer.main.get_group(hub_commands.app).commands
+    assert [name for name in commands if f"$ graftax hub {name}" not in page] == []
 
 
 def test_examples_use_names_that_there_are() -> None:
