@@ -68,7 +68,7 @@ class Hub(Shown):
         self.store = Store(url, trusted=None if trusted is None else Path(trusted))
 
     def facts(self) -> Mapping[str, object]:
-        names, versions = self.store.index().count()
+        names, versions = self.store.count()
         return {"url": self.store.url, "adapters": names, "versions": versions}
 
     @held

@@ -115,16 +115,16 @@ class Index:
             signer=event.signature.key if event.signature else None,
             blobs=b"".join(bytes.fromhex(file.sha256) for file in manifest.files.values()),
         )
-        self._insert(
-            "words",
-            rowid=added,
-            name=event.name,
-            backbone=manifest.backbone,
-            methods=" ".join(manifest.methods),
-            task=manifest.task,
-            labels="\n".join(manifest.labels),
-            text=" ".join([manifest.description, *manifest.keywords, manifest.data.name or ""]),
-        )
+        words = {
+            "name": event.name,
+            "backbone": manifest.backbone or "",
+            "methods": " ".join(manifest.methods),
+            "task": manifest.task or "",
+            "labels": "\n".join(manifest.labels),
+            "text": " ".join([manifest.description, *manifest.keywords, manifest.data.name or ""]),
+        }
+        # SQLite folds case letter by letter, which leaves "straße" and "STRASSE" two words
+        self._insert("words", rowid=added, **{column: text.casefold() for column, text in words.items()})
         known = [(added, metric, value) for metric, value in manifest.metrics.items() if value is not None]
         self._tables.executemany("INSERT INTO metrics VALUES (?, ?, ?)", known)
         for tag in event.tags:
@@ -288,7 +288,7 @@ class Index:
     def count(self) -> tuple[int, int]:
         """How many names there are, and how many versions."""
         names = "SELECT count(*) FROM versions WHERE newest"
-        return self._tables.execute(f"SELECT ({names}), (SELECT count(*) FROM versions WHERE NOT gone)").fetchone()
+        return tuple(self._tables.execute(f"SELECT ({names}), (SELECT count(*) FROM versions WHERE NOT gone)").fetchone())
 
     def _versions(self, condition: str, values: Iterable[Any]) -> list[Version]:
         found = self._tables.execute(f"SELECT versions.* FROM versions {condition}", tuple(values)).fetchall()

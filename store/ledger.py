@@ -13,6 +13,7 @@ a ledger that was put back to an older state, or is another one altogether, is r
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 
 from ..errors import GraftaxError
@@ -22,7 +23,8 @@ from .objects import Objects
 
 _A_FOLDER = 1000  # events: a folder of a hundred thousand files is slow to list
 _FIRST_WINDOW, _LARGEST_WINDOW = 1, 256  # events that are asked for at once
-
+_FOLDER = "ledger"
+_EVENT = re.compile(rf"{_FOLDER}/\d{{6}}/(?P<number>\d{{9}})\.json")
 
 _MEND = "What was done before it stays as it is; to go on, put this one object back from a copy of the hub."
 
@@ -40,18 +42,22 @@ class Ledger:
     def after(self, number: int, digest: str) -> Iterator[tuple[int, str, Event]]:
         """The events behind event `number`, whose sha256 is `digest`: of each its number, its sha256 and itself.
 
-        Most often there is none or one, so that at first one is asked for, and then ever more at once.
+        Most often there is none, which two requests tell: one for event `number`, and one for what lies behind it. Else one
+        event is asked for at first, and then ever more at once. Where one is missing the events end; who asks again for those
+        behind the last is told what is wrong.
 
         Raises:
             OtherLedger: event `number` is not there, or is another; number 0 stands for the beginning of any ledger.
-            Damaged: an event cannot be read, or does not follow the one before it.
+            Damaged: an event cannot be read, or does not follow the one before it; or the next one is missing and later ones
+                are there.
         """
-        window = _FIRST_WINDOW
-        asked = range(max(number, 1), number + 1 + window)
-        contents = self._objects.get_all(map(_key, asked))
-        if number and _digest(next(contents)) != digest:
+        if number and self.digest(number) != digest:
             raise OtherLedger(f"{self._objects.url}: an older state of this hub, or another one, was put here.")
+        if not self._goes_on(number):
+            return
+        window = _FIRST_WINDOW
         while True:
+            contents = self._objects.get_all(map(_key, range(number + 1, number + 1 + window)))
             for content in contents:
                 if content is None:
                     return
@@ -62,13 +68,31 @@ class Ledger:
                 digest = _digest(content)
                 yield number, digest, event
             window = min(2 * window, _LARGEST_WINDOW)
-            contents = self._objects.get_all(map(_key, range(number + 1, number + 1 + window)))
+
+    def _goes_on(self, number: int) -> bool:
+        """Whether there is an event behind one of this number; Damaged where there are some, and not the next."""
+        behind = next(filter(None, map(_EVENT.fullmatch, self._objects.keys_after(_FOLDER, _key(number)))), None)
+        if behind is None:
+            return False
+        # a listing may have begun before the next one was added, and have ended behind it: only then it is asked for
+        if int(behind["number"]) > number + 1 and self._objects.size(_key(number + 1)) is None:
+            raise self._lost(number + 1)
+        return True
+
+    def _lost(self, number: int) -> Damaged:
+        return Damaged(f"{self._source(number)}: the ledger has lost this event. {_MEND}")
+
+    def check(self) -> None:
+        """Read all of it; Damaged unless every event is there and follows the one before it."""
+        last: tuple[int, str] | None = (0, "")
+        while last is not None:  # else nothing lies behind it
+            last = max(((number, digest) for number, digest, _ in self.after(*last)), default=None)
 
     def read(self, number: int) -> Event:
         """One event; Damaged where it is missing or cannot be read."""
         content = self._objects.get(_key(number))
         if content is None:
-            raise Damaged(f"{self._source(number)}: the ledger has lost this event. {_MEND}")
+            raise self._lost(number)
         return self._parsed(number, content)[0]
 
     def digest(self, number: int) -> str:
@@ -82,7 +106,7 @@ class Ledger:
         except NewerSchema:
             raise
         except (GraftaxError, UnicodeDecodeError) as error:
-            what = str(error) if isinstance(error, GraftaxError) else f"{self._source(number)}: no UTF-8 text"
+            what = str(error) if isinstance(error, GraftaxError) else f"{self._source(number)}: no UTF-8 text."
             raise Damaged(f"{what} {_MEND}") from error
 
     def _source(self, number: int) -> str:
@@ -101,12 +125,12 @@ class Ledger:
         return self._objects.create(_key(number), content) or self._objects.get(_key(number)) == content
 
     def exists(self) -> bool:
-        """Whether there is a ledger at all."""
-        return self._objects.size(_key(1)) is not None
+        """Whether there is a ledger at all; Damaged where its beginning is missing."""
+        return self._goes_on(0)
 
 
 def _key(number: int) -> str:
-    return f"ledger/{number // _A_FOLDER:06}/{number:09}.json"
+    return f"{_FOLDER}/{number // _A_FOLDER:06}/{number:09}.json"
 
 
 def _digest(content: bytes | None) -> str:

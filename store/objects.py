@@ -56,12 +56,20 @@ class Objects(ABC):
         """Of every object whose key begins with `folder/` its key and its bytes, in no order."""
 
     @abstractmethod
+    def keys_after(self, folder: str, key: str) -> Iterator[str]:
+        """The keys that begin with `folder/` and come behind a key, in order: whoever takes the first waits for few."""
+
+    @abstractmethod
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         """`get` of each key, in their order."""
 
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there are no error."""
+
+    def sweep(self) -> None:
+        """Delete what writers that are no more had not finished; few places ever hold such a thing."""
+        return
 
     @abstractmethod
     def is_empty(self) -> bool:
@@ -104,6 +112,13 @@ class LocalObjects(Objects):
             if (size := self.size(key := path.relative_to(self._folder).as_posix())) is not None:  # else just deleted
                 yield key, size
 
+    def keys_after(self, folder: str, key: str) -> Iterator[str]:
+        for where, folders, names in os.walk(self._folder / folder, onerror=_refuse_unreadable):
+            here = Path(where).relative_to(self._folder).as_posix()
+            within = {one: f"{here}/{one}" for one in sorted(folders) if not disk.is_draft(one)}
+            folders[:] = [one for one, path in within.items() if path >= key[: len(path)]]  # else all in it comes before
+            yield from sorted(path for path in (f"{here}/{name}" for name in names) if path > key)
+
     def _files(self, folder: Path) -> Iterator[Path]:
         """The files in a folder and those below, without drafts, which are no objects yet."""
         for where, folders, names in os.walk(folder, onerror=_refuse_unreadable):
@@ -114,6 +129,11 @@ class LocalObjects(Objects):
         with disk.writing(self._folder):
             for key in keys:
                 (self._folder / key).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        for where, folders, _ in os.walk(self._folder, onerror=_refuse_unreadable):
+            disk.sweep(Path(where))
+            folders[:] = [one for one in folders if not disk.is_draft(one)]
 
     def is_empty(self) -> bool:
         return not any(self._files(self._folder))
@@ -176,6 +196,13 @@ class RemoteObjects(Objects):
         with _in_one_line(self.url):
             for some in obstore.list(self._place, folder):
                 yield from ((one["path"], one["size"]) for one in some)
+
+    def keys_after(self, folder: str, key: str) -> Iterator[str]:
+        import obstore
+
+        with _in_one_line(self.url):
+            for some in obstore.list(self._place, folder, offset=key):
+                yield from (one["path"] for one in some)
 
     def delete(self, keys: Iterable[str]) -> None:
         import obstore

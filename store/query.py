@@ -23,7 +23,7 @@ class Query:
     task: str | None = None
     method: str | None = None
     label: str | None = None  # whole; case does not matter
-    metric: str | None = None  # such as "accuracy>=0.9"
+    metric: str | None = None  # such as "accuracy>=0.9": as its training ended, or on any rows that it was measured on since
     all_versions: bool = False  # else what each name means now
 
     def condition(self) -> tuple[str, list[Any]]:
@@ -49,24 +49,31 @@ class Query:
         if self.metric is not None:
             name, sign, value = _parsed_metric(self.metric)
             # the + says that this is to be looked at for each version, and is no way to find them
-            conditions.append(f"+versions.id IN (SELECT id FROM metrics WHERE metric = ? AND value {sign} ?)")
-            values += [name, value]
+            bounds = [f"SELECT id FROM {known} WHERE metric = ? AND value {sign} ?" for known in ("metrics", "evaluations")]
+            conditions.append(f"+versions.id IN ({' UNION ALL '.join(bounds)})")
+            values += [name, value] * len(bounds)
         order = "words.rowid" if words else "versions.id"
         return f"{joins} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC", values
 
     def _words(self) -> list[str]:
-        """The conditions of the full-text search: SQLite's own signs in a text are only signs.
+        """The conditions of the full-text search: SQLite's own signs are only signs, and case is folded as in the index.
 
         What is looked for in a column alone is among them, which leaves few versions to be looked at more closely.
         """
-        found = [f'"{word}"' + "*" * _may_go_on(word) for word in _WORD.findall(self.text or "")]
+        found = [f'"{word.casefold()}"' + "*" * _may_go_on(word) for word in _WORD.findall(self.text or "")]
         if self.text and not found:
             raise GraftaxError(f"{shown(self.text)}: there is no word in it to look for.")
-        found += [f'backbone : "{word}"' for word in _WORD.findall(self.backbone or "")]
+        found += [f'backbone : "{word.casefold()}"' for word in _WORD.findall(self.backbone or "")]
         for column, text in (("labels", self.label), ("methods", self.method), ("task", self.task)):
-            if words := _WORD.findall(text or ""):
-                found.append(f'{column} : "{" ".join(words)}"')
+            if any(map(str.isalnum, text or "")):  # else SQLite has no word to look for, and finds nothing
+                found.append(f"{column} : {_phrase(text or '')}")
         return found
+
+
+def _phrase(text: str) -> str:
+    """A whole text as the full-text search has it, which finds its words itself: accents and vowel signs are part of them."""
+    quoted = text.casefold().replace('"', '""').replace("\0", " ")
+    return f'"{quoted}"'
 
 
 def _may_go_on(word: str) -> bool:

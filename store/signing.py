@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import GraftaxError
 from ..json_files import read_bytes
 from ..paths import expect_file
-from .damage import Damaged
+from .damage import Damaged, Untrusted
 from .events import Signature
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ def trusted_keys(file: Path) -> tuple[str, ...]:
 
 
 def refuse_untrusted(signature: Signature | None, trusted: Sequence[str], what: str) -> None:
-    """GraftaxError unless one of the trusted keys is named in the signature, which was checked."""
+    """Untrusted unless one of the trusted keys is named in the signature, which was checked."""
     if signature is None:
-        raise GraftaxError(f"{what}: not signed, and only what a trusted key has signed is taken.")
+        raise Untrusted(f"{what}: not signed, and only what a trusted key has signed is taken.")
     if signature.key not in trusted:
-        raise GraftaxError(f"{what}: signed with {signature.key}, which is none of the trusted keys.")
+        raise Untrusted(f"{what}: signed with {signature.key}, which is none of the trusted keys.")
 
 
 def _public(key: str, what: str) -> Ed25519PublicKey:

@@ -29,17 +29,18 @@ from .. import disk
 from ..errors import GraftaxError
 from ..notes import note
 from .blobs import Blob, all_blobs, get_blobs, put_blob
-from .damage import Damaged
+from .damage import Damaged, Untrusted
 from .events import Begun, Collected, Evaluated, Event, Measure, Moment, Pointed, Pushed, Removed, Signature, Yanked, now
 from .index import Index
 from .ledger import Ledger, OtherLedger
 from .manifest import File, Manifest, parse_manifest
-from .names import LATEST, Reference, check_name, check_tag, parse_reference
+from .names import check_name, check_tag, parse_reference
 from .places import cache_folder, default_store, objects_at
 from .query import Query
+from .resolving import expect, expect_name, resolve
 from .signing import check_signature, refuse_untrusted, sign, trusted_keys
 from .snapshots import EVERY, begin, lay, write_snapshot
-from .tables import LAYOUT, in_one_line, is_damage
+from .tables import COPY, LAYOUT, in_one_line, is_damage
 from .version import Score, Version
 
 T = TypeVar("T")
@@ -85,10 +86,20 @@ class Store:
     # -- the index -------------------------------------------------------------------------------------------------------
 
     def index(self) -> Index:
-        """The index, with everything in it that the ledger has now."""
+        """The index, with everything in it that the ledger has now; GraftaxError where there is no store."""
         return self._asked(lambda index: index)
 
     def _asked(self, question: Callable[[Index], T]) -> T:
+        """What the index of a store that is there answers, brought up to date."""
+
+        def asked_of_a_store(index: Index) -> T:
+            if index.position()[0] == 0:
+                raise GraftaxError(f"there is no hub at {self.url}; the first push into an empty place makes one.")
+            return question(index)
+
+        return self._sound(asked_of_a_store)
+
+    def _sound(self, question: Callable[[Index], T]) -> T:
         """What the index, brought up to date, answers; a file that is damaged is made anew."""
         with in_one_line(self._file):
             try:
@@ -119,11 +130,17 @@ class Store:
         """This thread's connection to the index on this machine."""
         index: Index | None = getattr(self._of_thread, "index", None)
         if index is None or not index.is_in_place():
-            disk.make_directory(self._cache)
+            self._make_cache()
             if not self._file.exists():
                 lay(self._file, self.objects)
             self._of_thread.index = index = Index(self._file)
         return index
+
+    def _make_cache(self) -> None:
+        try:
+            disk.make_directory(self._cache)
+        except GraftaxError as error:
+            raise GraftaxError(f"{error} {COPY[0].upper() + COPY[1:]}.") from error
 
     def _read_on(self, index: Index) -> None:
         """Apply the events that the index does not have yet."""
@@ -138,14 +155,15 @@ class Store:
 
     # -- changes ---------------------------------------------------------------------------------------------------------
 
-    def _add(self, next_event: Callable[[Index], E | None]) -> E | None:
+    def _add(self, next_event: Callable[[Index], E | None], *, begins: bool = False) -> E | None:
         """Add the event that makes sense as things are, and return it; None: there is nothing to be done.
 
-        `next_event` is asked again, with the index as it is then, whenever another writer was quicker.
+        `next_event` is asked again, with the index as it is then, whenever another writer was quicker. Where there is no store
+        one is made if the event `begins` it.
         """
         pause = 0.01
         while True:
-            index = self.index()
+            index = self._sound(lambda index: index) if begins else self.index()
             number, digest = index.position()
             if number == 0:
                 self._begin()
@@ -216,6 +234,8 @@ class Store:
             there = index.newest(name) if version is None else index.version(name, version)
             if there is not None and _is_same(there, manifest, signature, expires):
                 return None
+            if version is None:
+                _refuse_withdrawn(index, name, manifest)
             last = index.last_number(name)
             wanted = last + 1 if version is None else version
             if 0 < wanted <= last:
@@ -228,7 +248,7 @@ class Store:
                     put.add(where)
             return event
 
-        if (added := self._add(next_event)) is not None:
+        if (added := self._add(next_event, begins=True)) is not None:
             there = self._asked(lambda index: index.version(name, added.version, gone_too=True))
         assert there is not None
         if added is None:
@@ -242,7 +262,7 @@ class Store:
 
         def next_event(index: Index) -> Event | None:
             for version in shares:
-                _expect(index, name, version)
+                expect(index, name, version)
             before = index.tags(name).get(tag, {})
             if not shares and not before:
                 raise GraftaxError(f"{name} has no tag {tag}.")
@@ -256,7 +276,7 @@ class Store:
         """Withdraw a version: its name alone leads to others, and its number with a warning. No reason: take that back."""
 
         def next_event(index: Index) -> Event | None:
-            _expect(index, name, version)
+            expect(index, name, version)
             return Yanked(name, version, reason)
 
         self._add(next_event)
@@ -268,7 +288,7 @@ class Store:
         """
 
         def next_event(index: Index) -> Event | None:
-            there = _expect(index, name, version)
+            there = expect(index, name, version)
             others = [f"tag {tag}" for tag in there.tags] + [str(child) for child in index.children(there)]
             if others and not force:
                 raise GraftaxError(f"{there}: {', '.join(others)} refers to it; --force removes it all the same.")
@@ -282,13 +302,15 @@ class Store:
         """Keep how a version did on rows whose digest is `data`."""
 
         def next_event(index: Index) -> Event | None:
-            _expect(index, version.name, version.version)
+            expect(index, version.name, version.version)
             return Evaluated(version.name, version.version, task, data, data_name, rows, metrics)
 
         self._add(next_event)
 
     def collect(self) -> Garbage:
-        """Delete the blobs that no version refers to."""
+        """Delete the blobs that no version refers to, and what killed writers left half written."""
+        self.index()  # an error where there is none
+        self.objects.sweep()
         there = list(all_blobs(self.objects))
         deleted: list[Blob] = []
 
@@ -298,8 +320,7 @@ class Store:
             deleted[:] = dead + [blob for blob in there if blob.times < index.times_given_up(blob.digest)]
             return Collected(tuple(sorted(blob.digest for blob in dead))) if dead else None
 
-        if self._ledger.exists():
-            self._add(next_event)
+        self._add(next_event)
         self.objects.delete([blob.key for blob in deleted])
         return Garbage(len(deleted), sum(blob.size for blob in deleted))
 
@@ -320,50 +341,41 @@ class Store:
         Raises:
             GraftaxError: there is no such version; what there is instead is said.
         """
-        found = self._asked(lambda index: self._resolved(index, parse_reference(reference), route))
-        if found.yanked is not None and parse_reference(reference).digest is None:
+        named = parse_reference(reference)
+        found = self._asked(lambda index: resolve(index, named, self.url, route=route, is_trusted=self._is_trusted))
+        if found.yanked is not None and named.digest is None:
             note(f"{found} was withdrawn: {found.yanked}")
         return found
 
     def expect_versions(self, name: str) -> list[Version]:
         """All versions of a name that are there; an error where there are none."""
-        return _expect_name(self.index(), check_name(name), self.url)
+        return expect_name(self.index(), check_name(name), self.url)
 
     def has(self, name: str) -> bool:
         """Whether there is such a name, under which a version may be; of a store that was never made nothing is."""
         return self.exists() and self.index().last_number(name) > 0
 
     def exists(self) -> bool:
-        """Whether there is a store at all."""
+        """Whether there is a store at all; Damaged where one has lost its beginning."""
         return self._ledger.exists()
 
-    def _resolved(self, index: Index, reference: Reference, route: str | None) -> Version:
-        name = reference.name
-        if reference.digest is not None:
-            found = [one for one in index.of_digest(reference.digest) if name in (None, one.name)]
-            if len({one.digest for one in found}) > 1:
-                raise GraftaxError(f"{reference}: {len(found)} versions on {self.url} have a digest that begins so.")
-            if not found:
-                raise GraftaxError(f"{reference}: no version on {self.url} has this digest.")
-            return found[-1]
-        assert name is not None
-        if reference.version is not None:
-            return _expect(index, name, reference.version, self.url)
-        if reference.tag is not None:
-            shares = index.tags(name).get(reference.tag)
-            if shares:
-                return _expect(index, name, _drawn(shares, f"{name}:{reference.tag}", route), self.url)
-            _expect_name(index, name, self.url)
-            tags = ", ".join([LATEST, *index.tags(name)])
-            raise GraftaxError(f"{name} on {self.url} has no tag {reference.tag}; it has {tags}.")
-        if (newest := index.newest(name)) is not None:
-            return newest
-        versions = _expect_name(index, name, self.url)
-        raise GraftaxError(f"{name} on {self.url}: every version was withdrawn; say which: {versions[-1]}.")
+    def count(self) -> tuple[int, int]:
+        """How many names there are, and how many versions; none where there is no store."""
+        return self._sound(Index.count)
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of a version, checked against its digest, its signature and whom this store's user trusts."""
         return self._pushed(version)[0]
+
+    def _is_trusted(self, version: Version) -> bool:
+        """Whether a version is one that may be taken, as far as its manifest and signature go."""
+        if self._trusted is None:
+            return True
+        try:
+            self.manifest(version)
+        except (Damaged, Untrusted):
+            return False
+        return True
 
     def _pushed(self, version: Version) -> tuple[Manifest, Signature | None]:
         event = self._ledger.read(version.event)
@@ -404,12 +416,17 @@ class Store:
         return target
 
     def verify(self, versions: Sequence[Version] | None = None) -> list[Damage]:
-        """What is wrong with some versions, or with all: a manifest, a signature or a blob that is not what it says."""
+        """What is wrong with some versions, or with all: a manifest, a signature or a blob that is not what it says.
+
+        Raises Damaged where all are asked about and the ledger is not whole.
+        """
+        if versions is None:
+            self._ledger.check()
         found = []
         for version in self._asked(Index.all_there) if versions is None else versions:
             try:
                 self.files(version)
-            except Damaged as error:
+            except (Damaged, Untrusted) as error:
                 found.append(Damage(version, str(error)))
         return found
 
@@ -421,7 +438,17 @@ class Store:
 def _is_same(there: Version, manifest: Manifest, signature: Signature | None, expires: Moment | None) -> bool:
     """Whether a version is what is to be pushed, and signed and ending as is asked for."""
     signed = signature is None or there.signer == signature.key
-    return there.digest == manifest.digest and signed and (expires is None or there.expires == expires)
+    return there.digest == manifest.digest and signed and there.expires == expires
+
+
+def _refuse_withdrawn(index: Index, name: str, manifest: Manifest) -> None:
+    """An error where the last version of a name that is this very one was withdrawn: its reason still holds."""
+    same = [one for one in index.of_digest(manifest.digest) if one.name == name]
+    if same and same[-1].yanked is not None:
+        raise GraftaxError(
+            f"{same[-1]} is the same and was withdrawn: {same[-1].yanked}. Take that back (hub yank {same[-1]} --undo), or "
+            "give the number of the version that it is to be (--version)."
+        )
 
 
 def _is_whole(directory: Path, manifest: Manifest) -> bool:
@@ -433,34 +460,3 @@ def _is_whole(directory: Path, manifest: Manifest) -> bool:
         except OSError:
             return False
     return True
-
-
-def _expect(index: Index, name: str, version: int, url: str = "the hub") -> Version:
-    """A version that is there; else an error that says which are."""
-    if (found := index.version(name, version)) is not None:
-        return found
-    there = _expect_name(index, name, url)
-    raise GraftaxError(f"{name}:{version} is not on {url}; there are versions {', '.join(str(one.version) for one in there)}.")
-
-
-def _expect_name(index: Index, name: str, url: str) -> list[Version]:
-    """The versions of a name; an error where there are none."""
-    if not (there := index.versions(name)):
-        near = [str(one.name) for one in index.search(Query(text=name), 3)]
-        raise GraftaxError(f"{name} is not on {url}" + (f"; there is {', '.join(near)}." if near else "."))
-    return there
-
-
-def _drawn(shares: Mapping[int, float], what: str, route: str | None) -> int:
-    """One of the versions, by their shares."""
-    if len(shares) == 1:
-        return next(iter(shares))
-    if route is None:
-        point = random.random()
-    else:
-        point = int.from_bytes(hashlib.sha256(f"{what}\0{route}".encode()).digest()[:7]) / (1 << 56)
-    for version, share in sorted(shares.items()):
-        if point < share:
-            return version
-        point -= share
-    return max(shares)

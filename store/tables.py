@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import GraftaxError
 
-LAYOUT = 1  # of the tables below: an index and its snapshots are named after it, and those of another one are passed over
+LAYOUT = 2  # of the tables below: an index and its snapshots are named after it, and those of another one are passed over
+COPY = "this is this machine's copy of what the hub says, which XDG_CACHE_HOME moves to another place"
 _WAIT = 30.0  # seconds, for another process that is writing
 # "if not exists": several processes may begin one file at once
 _TABLES = """
@@ -48,6 +49,7 @@ CREATE TABLE IF NOT EXISTS evaluations (
     metric TEXT NOT NULL, value REAL NOT NULL, low REAL, high REAL, PRIMARY KEY (id, data, metric)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_measured_task ON evaluations (task, data, metric);
+CREATE INDEX IF NOT EXISTS by_measured_value ON evaluations (metric, value);
 CREATE TABLE IF NOT EXISTS given_up (digest TEXT PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -75,4 +77,4 @@ def in_one_line(file: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise GraftaxError(f"{file}: {error}; it is a copy of what the hub says and may be deleted.") from error
+        raise GraftaxError(f"{file}: {error}; {COPY}; the file may be deleted.") from error

@@ -146,6 +146,29 @@ def test_no_moment_to_come(store: Store, expires: str) -> None:
     assert store.resolve("bank/intent").version == 2
 
 
+def test_a_withdrawn_version_behind_a_tag(store: Store) -> None:
+    """It is passed over while the tag has another; what points to it alone finds it, with the warning."""
+    store.point("bank/intent", "shared", {1: 0.5, 2: 0.5})
+    store.yank("bank/intent", 1, "wrong labels")
+    assert noted(lambda: store.resolve("bank/intent:prod")) == ["bank/intent:1 was withdrawn: wrong labels"]
+    assert {store.resolve("bank/intent:shared", route=str(i)).version for i in range(20)} == {2}
+    assert noted(lambda: store.resolve("bank/intent:shared")) == []
+    store.yank("bank/intent", 2, "wrong too")
+    assert {store.resolve("bank/intent:shared", route=str(i)).version for i in range(20)} == {1, 2}
+
+
+def test_what_was_withdrawn_does_not_come_back_unsaid(store: Store) -> None:
+    store.yank("bank/intent", 2, "wrong labels")
+    again = ("bank/intent", about("second"), {**FILES, "weights.bin": b"others"})
+    assert refused(lambda: store.push(*again)) == (
+        "bank/intent:2 is the same and was withdrawn: wrong labels. Take that back (hub yank bank/intent:2 --undo), or give "
+        "the number of the version that it is to be (--version)."
+    )
+    assert store.push(*again, version=3)[1]
+    assert store.push(*again)[1] is False
+    assert store.push("bank/other", *again[1:])[1]
+
+
 # -- what lies in it ---------------------------------------------------------------------------------------------------
 
 
@@ -230,9 +253,12 @@ def test_a_push_that_ended_half_way(store: Store, hub: Path, tmp_path: Path, mon
         with pytest.raises(ZeroDivisionError):
             store.push("bank/intent", about("third"), {"weights.bin": b"half written"})
     assert store.resolve("bank/intent").version == 2
-    (hub / "blobs" / "00" / ".graftax-draft-killed").mkdir(parents=True)
-    (hub / "blobs" / "00" / ".graftax-draft-killed" / "new").write_bytes(b"half")
+    drafts = [hub / folder / ".graftax-draft-killed" for folder in ("blobs/00", "ledger/000000", "snapshots", ".")]
+    for draft in drafts:
+        draft.mkdir(parents=True)
+        (draft / "new").write_bytes(b"half")
     assert store.collect().blobs == 1
+    assert not any(draft.exists() for draft in drafts)
     assert store.verify() == []
 
 
@@ -454,6 +480,7 @@ def test_no_place_for_an_index(of_all: Path, hub: Path) -> None:
     (line,) = as_nobody(hub, of_all / "cache")
     assert line.startswith(f"{of_all / 'cache'}")
     assert "no directory can be made there (Permission denied)" in line
+    assert line.endswith("This is this machine's copy of what the hub says, which XDG_CACHE_HOME moves to another place.")
 
 
 def test_a_clock_that_is_wrong(hub: Path, tmp_path: Path) -> None:

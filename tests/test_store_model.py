@@ -121,13 +121,17 @@ class Stores(RuleBasedStateMachine):
         last = max(here, default=0)
         same = self.model.newest(name, moment) if version is None else version
         before = self.model.there(name, moment).get(same or 0)
-        is_same = before is not None and before.manifest == manifest and expires in (None, before.expires)
+        is_same = before is not None and before.manifest == manifest and expires == before.expires
         wanted = last + 1 if version is None else version
+        equal = [one for _, one in sorted(self.model.there(name, moment).items()) if one.manifest == manifest]
+        withdrawn = version is None and bool(equal) and equal[-1].yanked is not None
         result: list[Any] = []
         options = {"version": version, "tags": [*tagged], "expires": expires}
         line = refused(lambda: result.append(self.stores[by].push(name, manifest, contents, **options)))
         if expires is not None and expires <= moment:
             assert line == f"{name}: its time would be over at {expires}, which is past."
+        elif not is_same and withdrawn:
+            assert "is the same and was withdrawn" in str(line)
         elif not is_same and wanted <= last:
             assert "is there already, or was" in str(line) or "at least 1" in str(line)
         elif is_same:
@@ -226,7 +230,8 @@ class Stores(RuleBasedStateMachine):
         line = refused(lambda: found.append(self.stores[by].resolve(f"{name}:{tag}", route=route)))
         assert (line is None) == bool(shares)
         if shares:
-            assert found[0].version in shares
+            there = self.model.there(name, self.clock.at(0))
+            assert found[0].version in ({n for n in shares if there[n].yanked is None} or shares)
             assert found[0].tags[tag] == pytest.approx(shares[found[0].version])
 
     @invariant()
@@ -256,6 +261,9 @@ class Stores(RuleBasedStateMachine):
 
     def look(self, one: Store) -> None:
         moment = self.clock.at(0)
+        if not one.exists():
+            assert refused(one.index) == f"there is no hub at {one.url}; the first push into an empty place makes one."
+            return
         for name in NAMES:
             there = self.model.there(name, moment)
             assert [version.version for version in one.index().versions(name)] == sorted(there)

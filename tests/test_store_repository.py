@@ -36,7 +36,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HuggingF
 def test_a_store_in_a_repository(url: str, server: HuggingFace, tmp_path: Path) -> None:
     one, other = store_of(url, tmp_path / "one"), store_of(url, tmp_path / "other")
     assert not one.exists()
-    assert "is not on" in (refused(lambda: one.resolve("bank/intent")) or "")
+    assert "there is no hub at" in (refused(lambda: one.resolve("bank/intent")) or "")
     assert server.repositories == {}  # reading makes nothing
     first, new = one.push("bank/intent", NOTHING, FILES, tags=["prod"])
     assert (str(first), new) == ("bank/intent:1", True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from refusals import refused
 from stores import about
 
-from graftax.store.events import Event, Pushed, Removed, Yanked
+from graftax.store.events import Evaluated, Event, Measure, Pushed, Removed, Yanked
 from graftax.store.index import Index
 from graftax.store.query import Query
 
@@ -25,9 +25,9 @@ known = st.fixed_dictionaries(
         "fingerprint": st.sampled_from([None, *FINGERPRINTS]),
         "task": st.sampled_from([None, "pairs", "tagging"]),
         "methods": st.sampled_from([(), ("lora",), ("dora", "linear_head")]),
-        "labels": st.lists(st.sampled_from(["Card lost", "card", "lost card", "ÄRGER", "👍"]), max_size=2, unique=True).map(
-            tuple
-        ),
+        "labels": st.lists(
+            st.sampled_from(["Card lost", "card", "lost card", "ÄRGER", "👍", "Straße"]), max_size=2, unique=True
+        ).map(tuple),
         "metrics": st.dictionaries(st.sampled_from(["accuracy", "f1"]), st.sampled_from([0.0, 0.5, 0.9, None]), max_size=2),
     }
 )
@@ -42,7 +42,7 @@ queries = st.fixed_dictionaries(
         "backbone": st.sampled_from(["minilm", "MiniLM L6", "bert", "mini"]),
         "task": st.sampled_from(["pairs", "tagging", "none"]),
         "method": st.sampled_from(["lora", "dora", "linear_head", "head"]),
-        "label": st.sampled_from(["card lost", "CARD", "lost", "ärger", "👍"]),
+        "label": st.sampled_from(["card lost", "CARD", "lost", "ärger", "👍", "STRASSE"]),
         "metric": st.sampled_from(["accuracy>=0.5", "accuracy<0.5", "f1=0.9", "f1>1", "loss>=0"]),
         "all_versions": st.booleans(),
     },
@@ -50,7 +50,7 @@ queries = st.fixed_dictionaries(
 
 
 def words_of(text: str) -> list[str]:
-    plain = text.lower().replace("ä", "a")
+    plain = text.casefold().replace("ä", "a")
     return re.findall(r"[^\W_]+", plain)
 
 
@@ -113,6 +113,49 @@ def test_a_query_finds_what_a_loop_finds(pushed: list[Any], query: dict[str, Any
             if asked and fits(query, name, one):
                 expected.append((one["at"], name, number))
     assert found == [(name, number) for _, name, number in sorted(expected, reverse=True)]
+
+
+@pytest.mark.parametrize(
+    ("label", "asked"),
+    [
+        ("Straße", "STRASSE"),
+        ("STRASSE", "straße"),
+        ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+        ("e\u0301te\u0301", "E\u0301TE\u0301"),
+        ("हिन्दी", "हिन्दी"),
+        ("İstanbul", "İSTANBUL"),
+        ('say "x"', 'Say "X"'),
+        ("_", "_"),
+    ],
+)
+def test_a_label_in_any_script(label: str, asked: str) -> None:
+    """Whole, in whatever case; and as a word of a text, where it has one."""
+    manifest = about("a", labels=(label, "other"))
+    index = Index()
+    with index.writing():
+        index.apply([(1, "", Pushed("x", 1, manifest.digest, manifest.text()))])
+    assert [str(one) for one in index.search(Query(label=asked), 5)] == ["x:1"]
+    assert index.search(Query(label=asked + "x"), 5) == []
+
+
+@pytest.mark.parametrize(("label", "text"), [("Straße", "STRASSE"), ("STRASSE", "straße"), ("İstanbul", "İSTAN")])
+def test_a_text_in_any_case(label: str, text: str) -> None:
+    manifest = about("a", labels=(label,))
+    index = Index()
+    with index.writing():
+        index.apply([(1, "", Pushed("x", 1, manifest.digest, manifest.text()))])
+    assert [str(one) for one in index.search(Query(text), 5)] == ["x:1"]
+
+
+def test_a_bound_of_what_was_measured_later() -> None:
+    """As good as one of training: of an adapter from elsewhere nothing else is known."""
+    manifest = about("a")
+    index = Index()
+    measured = Evaluated("x", 1, "pairs", "0" * 64, "rows", 5, {"accuracy": Measure(0.8, 0.7, 0.9)})
+    with index.writing():
+        index.apply([(1, "", Pushed("x", 1, manifest.digest, manifest.text())), (2, "", measured)])
+    assert [str(one) for one in index.search(Query(metric="accuracy>=0.8"), 5)] == ["x:1"]
+    assert index.search(Query(metric="accuracy>0.8"), 5) == []
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,31 @@ def test_not_signed(store: Store, key: Path, tmp_path: Path) -> None:
     assert one.files(one.resolve("x")) == FILES
 
 
+def test_every_version_that_is_not_signed_is_told(store: Store, key: Path, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        store.push(name, about("unsigned"), FILES)
+    store.push("z", about("signed"), FILES, key_file=key)
+    found = trusting(tmp_path, key).verify()
+    assert [str(one.version) for one in found] == ["x:1", "y:1"]
+    assert all("not signed" in one.problem for one in found)
+
+
+def test_a_digest_finds_the_version_that_is_signed(store: Store, key: Path, other_key: Path, tmp_path: Path) -> None:
+    """Whoever pushes the same after it, unsigned, with another key or a false signature, does not hide it."""
+    signed, _ = store.push("x", about("same"), FILES, key_file=key)
+    store.push("y", about("same"), FILES)
+    store.push("z", about("same"), FILES, key_file=other_key)
+    store.push("false", about("same"), FILES, key_file=key)
+    file = tmp_path / "hub" / "ledger" / "000000" / "000000005.json"
+    event, previous = parse_event(file.read_text(), "")
+    assert isinstance(event, Pushed)
+    file.write_text(event_text(replace(event, signature=signing.sign("0" * 64, key)), previous))
+    one = trusting(tmp_path, key)
+    assert str(one.resolve(f"sha256:{signed.digest}")) == "x:1"
+    assert one.files(one.resolve(f"sha256:{signed.digest}")) == FILES
+    assert str(store_of(tmp_path / "hub", tmp_path / "third").resolve(f"sha256:{signed.digest}")) == "false:1"
+
+
 def test_what_was_pulled_before_it_was_distrusted(store: Store, key: Path, other_key: Path, tmp_path: Path) -> None:
     """A kept directory is not given out past the file of trusted keys."""
     store.push("x", about("signed"), FILES, key_file=key)
