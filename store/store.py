@@ -140,7 +140,7 @@ class Store:
         try:
             disk.make_directory(self._cache)
         except GraftaxError as error:
-            raise GraftaxError(f"{error} {COPY[0].upper() + COPY[1:]}.") from error
+            raise GraftaxError(f"{error} {COPY}") from error
 
     def _read_on(self, index: Index) -> None:
         """Apply the events that the index does not have yet."""

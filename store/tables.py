@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import GraftaxError
 
 LAYOUT = 2  # of the tables below: an index and its snapshots are named after it, and those of another one are passed over
-COPY = "this is this machine's copy of what the hub says, which XDG_CACHE_HOME moves to another place"
+COPY = "This is this machine's copy of what the hub says, which XDG_CACHE_HOME moves to another place."
 _WAIT = 30.0  # seconds, for another process that is writing
 # "if not exists": several processes may begin one file at once
 _TABLES = """
@@ -77,4 +77,4 @@ def in_one_line(file: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise GraftaxError(f"{file}: {error}; {COPY}; the file may be deleted.") from error
+        raise GraftaxError(f"{file}: {error}. {COPY} The file may be deleted.") from error
