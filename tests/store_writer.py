@@ -49,7 +49,7 @@ def main(url: str, writer: int, turn: int) -> None:
         elif deed == "remove" and len(mine) > 2:
             say(f"removing {own} {mine[0]}")
             store.remove(own, mine.pop(0), force=True)
-        elif deed == "collect":
+        elif deed == "collect" and store.exists():
             store.collect()
 
 

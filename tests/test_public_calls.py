@@ -312,7 +312,7 @@ def continuing(world: World) -> str:
 
 def second(world: World) -> str:
     """A version that may go."""
-    return str(world.hub.push("gone", world.directory))
+    return str(world.hub.push(f"gone/{world.new().name}", world.directory))
 
 
 def resident(world: World) -> str:
