@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
+from ..notes import note
 from .arguments import columns_of
 from .dataclass_options import options_from_fields
 from .options import ColumnOption, ColumnsOptions
 from .output import print_json, print_page, print_table
 
 if TYPE_CHECKING:
+    from ..hub.hub import Hub
     from ..models.backbone import Backbone
     from ..store.version import Version
 
@@ -67,17 +69,37 @@ def push(
     from ..hub.hub import Hub, is_run
 
     there, tags, kept = Hub(hub), tuple(tag or ()), _time(keep_for)
-    if is_run(directory):
-        if version is not None or kept is not None:
-            raise GraftaxError(f"{directory} holds several adapters; --version and --keep-for are for one.")
-        pushed = there.push_run(name, directory, tags=tags, sign=sign)
+    if not is_run(directory):
+        _print_pushed(there.push(name, directory, version=version, tags=tags, keep_for=kept, sign=sign), as_json)
+    elif version is not None or kept is not None:
+        raise GraftaxError(f"{directory} holds several adapters; --version and --keep-for are for one.")
     else:
-        pushed = [there.push(name, directory, version=version, tags=tags, keep_for=kept, sign=sign)]
-    for one in pushed:
-        if as_json:
-            print_json(_told(one))
+        _push_run(there, name, directory, tags, sign, as_json)
+
+
+def _push_run(there: Hub, prefix: str, directory: Path, tags: Sequence[str], sign: Path | None, as_json: bool) -> None:
+    """Push every sound adapter of a run, each printed once it is there; then an error that names the others."""
+    from ..hub.hub import adapters_in
+
+    there.store.exists()  # a hub that cannot be reached is an error at once, and not one for each adapter
+    folders, failed = adapters_in(directory), []
+    for folder in folders:
+        try:
+            pushed = there.push(f"{prefix}/{folder.name}" if prefix else folder.name, folder, tags=tags, sign=sign)
+        except GraftaxError as error:
+            note(str(error))
+            failed.append(folder.name)
         else:
-            print(f"{one}  sha256:{one.digest[:12]}  {_size(one.size)}")
+            _print_pushed(pushed, as_json)
+    if failed:
+        raise GraftaxError(f"{directory}: {len(failed)} of {len(folders)} adapters were not pushed: {', '.join(failed)}.")
+
+
+def _print_pushed(version: Version, as_json: bool) -> None:
+    if as_json:
+        print_json(_told(version))
+    else:
+        print(f"{version}  sha256:{version.digest[:12]}  {_size(version.size)}", flush=True)
 
 
 @app.command()
@@ -294,7 +316,7 @@ def show_difference(
     if as_json:
         print_json(diff_record(found))
     else:
-        print(diff_page(found, most))
+        print_page(diff_page(found, most))
 
 
 @app.command(name="leaderboard")
@@ -315,7 +337,7 @@ def show_leaderboard(
     if as_json:
         print_json(leaderboard_record(board))
     else:
-        print(leaderboard_page(board))
+        print_page(leaderboard_page(board))
 
 
 @app.command()
@@ -351,17 +373,11 @@ def _print_versions(versions: Sequence[Version], as_json: bool, limit: int = 0) 
         lines = [
             (str(one), one.task or "", "+".join(one.methods), one.backbone or "", _best(one), one.pushed) for one in versions
         ]
-        print_table(("version", "task", "method", "backbone", "trained to", "pushed"), lines)
+        print_table(("version", "task", "method", "backbone", "trained to", "pushed"), lines, moments="pushed")
     if not versions:
         print("graftax: none", file=sys.stderr)
     elif len(versions) == limit:
         print(f"graftax: the first {limit}; --limit shows more", file=sys.stderr)
-
-
-def _line(version: Version) -> tuple[str, ...]:
-    """A version in a table."""
-    what = (version.task or "", "+".join(version.methods), version.backbone or "")
-    return str(version), *what, _best(version), version.pushed
 
 
 def _told(version: Version) -> dict[str, Any]:

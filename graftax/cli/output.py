@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len, set_cell_size
 
 from ..errors import in_a_line
 from ..json_files import json_line
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..serve.evaluation import Measured
 
 
-_WIDE = 1000  # characters, of a line that no terminal folds
+_DAY = len("2026-11-28")  # the beginning of a moment
 
 
 def print_json(content: Any) -> None:
@@ -45,22 +46,37 @@ def print_measured(measured: Measured, as_json: bool) -> None:
         print("", *measured.confusion.lines(shutil.get_terminal_size().columns), sep="\n")
 
 
-def print_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
-    """A table; on a terminal folded to its width, elsewhere each line whole."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def print_table(columns: Sequence[str], lines: Iterable[Sequence[str]], moments: str | None = None) -> None:
+    """A table, of which every line is whole.
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
-    table = Table(box=None, pad_edge=False, header_style="")
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
-    for line in lines:
-        table.add_row(*(Text(in_a_line(cell)) for cell in line))
-    with (console := Console(file=io.StringIO(), width=width, color_system=None)).capture() as printed:
-        console.print(table)
-    for line in printed.get().splitlines():
-        print(line.rstrip())
+    On a terminal that is too narrow for it, of the moments in the column of that name the day alone is shown, and if that
+    is not enough columns are left out from the right. The first column always stays as it is: it is what people copy.
+    """
+    rows = [list(columns), *([in_a_line(cell) for cell in line] for line in lines)]
+    if sys.stdout.isatty():
+        rows = _fitting(rows, shutil.get_terminal_size().columns, moments)
+    widths = _widths(rows)
+    for row in rows:
+        print("  ".join(set_cell_size(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _fitting(rows: list[list[str]], width: int, moments: str | None) -> list[list[str]]:
+    """Rows of which no more is left than a width has room for."""
+    if _room(rows) > width and moments in rows[0]:
+        at = rows[0].index(moments)
+        rows = [rows[0], *([*row[:at], row[at][:_DAY], *row[at + 1 :]] for row in rows[1:])]
+    while _room(rows) > width and len(rows[0]) > 1:
+        rows = [row[:-1] for row in rows]
+    return rows
+
+
+def _room(rows: list[list[str]]) -> int:
+    """The width of a table, with two columns of a terminal between any two of its own."""
+    return sum(width + 2 for width in _widths(rows)) - 2
+
+
+def _widths(rows: list[list[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
 
 
 def print_page(page: str) -> None:

@@ -1,0 +1,64 @@
+"""What `graftax hub` prints, on terminals of any width and in pipes, and what it says where something is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from cases import random_adapter
+from conftest import Graftax
+
+from graftax import Hub, LoRA, save_adapter
+from graftax.models.backbone import Backbone
+
+LONG = "a-department/of-some-company/intents-of-the-bank"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The hub of this user, on a machine of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GRAFTAX_HUB", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    return Hub()
+
+
+@pytest.fixture
+def adapter(tiny: Backbone, tmp_path: Path) -> Path:
+    return save_adapter(random_adapter(tiny, (LoRA(r=2, alpha=3.0),)), tmp_path / "run" / "bank", tiny)
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((width, 24)))
+
+
+def test_a_list_never_breaks_a_name(hub: Hub, adapter: Path, graftax: Graftax, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = hub.push(LONG, adapter)
+    hub.push("short", adapter)
+    whole = graftax("hub", "list").out.splitlines()
+    assert len(whole) == 3
+    assert whole[1].startswith(f"{LONG}:1  ")
+    assert whole[1].endswith(version.pushed)
+    for width in (len(whole[1]), len(whole[1]) - 1, 80, 60, 40):
+        on_a_terminal(monkeypatch, width)
+        lines = graftax("hub", "list").out.splitlines()
+        assert [line.split()[0] for line in lines] == ["version", f"{LONG}:1", "short:1"]
+        assert max(map(len, lines)) <= max(width, len(f"{LONG}:1"))
+        if width >= len(whole[1]) - 1:
+            assert lines[1].endswith(version.pushed if width == len(whole[1]) else version.pushed[:10])
+
+
+def test_a_damaged_adapter_holds_up_no_other(hub: Hub, tiny: Backbone, adapter: Path, tmp_path: Path, graftax: Graftax) -> None:
+    for name in ("air", "cars"):
+        save_adapter(random_adapter(tiny, (LoRA(r=2, alpha=3.0),)), tmp_path / "run" / name, tiny)
+    (adapter / "adapter_model.safetensors").write_bytes(b"torn")
+    said = graftax("hub", "push", "toys", "run")
+    assert said.code == 2
+    assert [line.split()[0] for line in said.out.splitlines()] == ["toys/air:1", "toys/cars:1"]
+    reason, last = said.err.splitlines()
+    assert "bank/adapter_model.safetensors" in reason
+    assert last == "graftax: run: 1 of 3 adapters were not pushed: bank."
