@@ -34,7 +34,7 @@ from .formats.peft import reading as peft_reading
 from .formats.peft import writing as peft_writing
 from .formats.peft.dialect_table import dialect_of
 from .formats.peft.shared_keys import check_config
-from .located import find_adapter
+from .located import locate
 from .method import Method
 from .methods.head import Head
 from .methods.method_registry import method_class
@@ -133,7 +133,13 @@ def load_adapter(directory: Location, backbone: Backbone, *, revision: str = "ma
     Raises:
         GraftaxError: no adapter there, weights that are a pickle, damaged or unfit, a setting that graftax does not know.
     """
-    directory = find_adapter(directory, revision)
+    located = locate(directory, revision)
+    with located.named():
+        return _load(located.directory, backbone, any_backbone)
+
+
+def _load(directory: Path, backbone: Backbone, any_backbone: bool) -> Adapter:
+    """As `load_adapter`, of a directory on this machine."""
     if is_fusion(directory):
         return _fitting(adapterhub.read_fusion(directory, backbone, load_adapter), backbone, directory)
     config, found, data = read_directory(directory)

@@ -12,21 +12,24 @@ import numpy as np
 from ..errors import printable
 from .directory import CONFIG, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
 from .facts import EXTRA, by_key
-from .located import find_adapter
+from .located import locate
 
 
 def describe(path_or_hub_id: str | Path) -> str:
     """A page about an adapter, of a directory or a Hub id: method, task, labels, backbone, metrics, recipe, every tensor; of a
     fusion a page for each of its adapters too."""
-    directory = find_adapter(path_or_hub_id)
-    return _fusion(directory) if is_fusion(directory) else _adapter(directory)
+    located = locate(path_or_hub_id)
+    with located.named():
+        if is_fusion(located.directory):
+            return _fusion(located.directory)
+        return _adapter(located.directory, located.name)
 
 
-def _adapter(directory: Path) -> str:
+def _adapter(directory: Path, name: str) -> str:
     config, facts, data = read_directory(directory)
     extra = by_key(facts) if facts else {}
     weights, maker = (HUB_WEIGHTS, "AdapterHub") if from_hub(config) else (WEIGHTS, "graftax" if extra else "PEFT")
-    lines = [f"{directory}  ({maker}, {len(data) / 1024:.1f} KiB of weights)"]
+    lines = [f"{printable(name)}  ({maker}, {len(data) / 1024:.1f} KiB of weights)"]
     lines += _section(CONFIG, {k: v for k, v in config.items() if v not in (None, False, [], {})})
     lines += _section(EXTRA, {k: v for k, v in extra.items() if v is not None and not isinstance(v, dict)})
     for key in ("backbone", "metrics", "recipe"):
@@ -40,7 +43,7 @@ def _fusion(directory: Path) -> str:
     files = fusion.open_fusion(directory)
     lines = [f"{files.directory}  (AdapterHub, a fusion of {len(files.members)} adapters)"]
     lines += _section(HUB_FUSION, files.config) + _listed(fusion.WEIGHTS, files.tensors)
-    return "\n\n".join(["\n".join(lines), *map(_adapter, files.members)])
+    return "\n\n".join(["\n".join(lines), *(_adapter(member, str(member)) for member in files.members)])
 
 
 def _section(title: str, content: Mapping[str, Any]) -> list[str]:

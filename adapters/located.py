@@ -12,24 +12,56 @@ What is there as a directory is that directory. What is fetched from elsewhere l
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import GraftaxError
 from ..fetch import snapshot
 from ..notes import note
 from ..paths import expect_directory
-from ..store.names import Reference, is_reference, parse_reference
+from ..store.names import LATEST, Reference, is_reference, parse_reference
 from ..typed import shown
-from .directory import CONFIG, HUB_WEIGHTS, WEIGHTS
+from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS
 from .facts import EXTRA
+
+if TYPE_CHECKING:
+    from ..store.store import Store
 
 _FILES = (CONFIG, WEIGHTS, EXTRA, HUB_WEIGHTS, "head_config.json", "model_head.safetensors")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUGGING_FACE = "hf://"
+_MOST_NAMES = 100_000  # of a hub, that are compared with one that it does not have
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where an adapter's files are on this machine, and what it is called: `bank/intent:3` for one of a hub."""
+
+    directory: Path
+    name: str
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors that name the adapter as people know it, and not the folder where it lies for the moment."""
+        try:
+            yield
+        except GraftaxError as error:
+            if self.name == str(self.directory) or str(self.directory) not in str(error):
+                raise
+            raise GraftaxError(str(error).replace(str(self.directory), self.name)) from error
 
 
 def find_adapter(path_or_name: str | Path, revision: str = "main") -> Path:
-    """The local directory of an adapter.
+    """The local directory of an adapter, as of `locate`."""
+    return locate(path_or_name, revision).directory
+
+
+def locate(path_or_name: str | Path, revision: str = "main") -> Located:
+    """An adapter of a directory, a hub or the Hugging Face Hub, fetched if need be.
 
     A path into a folder that is there is never looked for on the Hugging Face Hub: with `adapters/` beside it, "adapters/bnak"
     is a slip of the pen, and somebody there might have taken that name.
@@ -41,14 +73,22 @@ def find_adapter(path_or_name: str | Path, revision: str = "main") -> Path:
     path, text = Path(path_or_name), str(path_or_name)
     if isinstance(path_or_name, Path) or path.exists():
         expect_directory(path, f"{text}: no such adapter directory.")
-        return path
+        if isinstance(path_or_name, str):
+            _refuse_hiding(path, text)
+        return Located(path, text)
     if (found := on_hugging_face(text)) is not None:
-        return snapshot(found[0], found[1] or revision, _FILES)
-    if is_reference(text) and (kept := _on_hub(parse_reference(text))) is not None:
+        return Located(snapshot(found[0], found[1] or revision, _FILES), text)
+    if not is_reference(text):
+        raise GraftaxError(f"{text}: no such adapter directory.")
+    store, reference = _own_hub(), parse_reference(text)
+    if (kept := _on_hub(store, reference)) is not None:
         return kept
     if path.parent.exists() or not _HUB_ID.fullmatch(text):
-        raise GraftaxError(f"{text}: no such adapter directory.")
-    return snapshot(text, revision, _FILES)
+        raise GraftaxError(f"{text}: no such adapter directory; {_not_on(store, text)}.")
+    try:
+        return Located(snapshot(text, revision, _FILES), text)
+    except GraftaxError as error:
+        raise GraftaxError(f"{error}; {_not_on(store, text)}.") from error
 
 
 def called(text: str) -> str:
@@ -71,15 +111,36 @@ def on_hugging_face(text: str) -> tuple[str, str] | None:
     return name, revision
 
 
-def _on_hub(reference: Reference) -> Path | None:
-    """The directory of a version on the hub, pulled if need be; None where the hub has no such name."""
+def _own_hub() -> Store:
+    """The hub that GRAFTAX_HUB names, or this user's own."""
     from ..store.store import Store  # which takes a while, and most adapters are directories
 
-    store = Store()
+    return Store()
+
+
+def _on_hub(store: Store, reference: Reference) -> Located | None:
+    """A version on the hub, pulled if need be; None where the hub has no such name."""
     if (reference.name is None and store.exists()) or (reference.name is not None and store.has(reference.name)):
         version = store.resolve(str(reference))
-        note(f"{reference} is {version} of {store.url}, sha256:{version.digest[:12]}.")
-        return store.pull(version)
+        if reference.version is None and reference.digest is None:
+            note(f"{reference} is {version} of {store.url}, sha256:{version.digest[:12]}.")
+        return Located(store.pull(version), str(version))
     if reference != Reference(reference.name):  # only a hub has versions and tags
-        raise GraftaxError(f"{reference} is not on {store.url}; GRAFTAX_HUB names another hub.")
+        raise GraftaxError(f"{reference}: {_not_on(store, reference.name or '')}; GRAFTAX_HUB names another hub.")
     return None
+
+
+def _not_on(store: Store, name: str) -> str:
+    """That a hub has no such name, and which it has that are nearly the same."""
+    if not store.exists():
+        return f"there is no hub at {store.url}"
+    near = get_close_matches(name, [one.name for one in store.index().names("", _MOST_NAMES)])
+    return f"the hub {store.url} has no such name" + (f", but {' and '.join(near)}" if near else "")
+
+
+def _refuse_hiding(directory: Path, text: str) -> None:
+    """An error where a directory that is no adapter's is in the way of a name on the hub."""
+    if any((directory / mark).exists() for mark in MARKS) or not is_reference(text):
+        return
+    if (name := parse_reference(text).name) is not None and (store := _own_hub()).has(name):
+        raise GraftaxError(f"{text}: the directory here is no adapter; the one on {store.url} is {name}:{LATEST}.")

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -22,7 +21,7 @@ from typing import Literal
 from .. import disk
 from ..adapters.directory import CONFIG, MARKS, from_hub
 from ..adapters.files import export_adapter, load_adapter, save_adapter
-from ..adapters.located import on_hugging_face
+from ..adapters.located import Located, on_hugging_face
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..notes import note
@@ -136,7 +135,7 @@ def _read(
     directory: Path, known: Manifest | None, name: str, backbone: Backbone | None, source: str | Path
 ) -> tuple[Manifest, dict[str, bytes]]:
     """As `take`, of what is now a directory; `known`: what another hub knew of it."""
-    with _called(source, directory):
+    with Located(directory, str(source)).named():
         files, manifest = files_of(directory), manifest_of(directory)
         if known is not None and manifest.fingerprint not in (None, known.fingerprint):
             raise GraftaxError(f"{source}: the hub's manifest and the adapter's own files name different fingerprints.")
@@ -244,7 +243,7 @@ def _files_in(store: Store, version: Version, format: Format | None, backbone: B
         )
     with tempfile.TemporaryDirectory(prefix="graftax-export-") as folder:
         written = Path(folder) / version.name.rpartition("/")[2]
-        with _called(version, directory := store.pull(version)):
+        with Located(directory := store.pull(version), str(version)).named():
             adapter = load_adapter(directory, backbone)
         (export_adapter if format == "adapters" else save_adapter)(adapter, written, backbone)
         files = files_of(written)
@@ -273,15 +272,6 @@ def _write_directory(directory: Path, files: Mapping[str, bytes], overwrite: boo
         for path, content in files.items():
             (draft / path).parent.mkdir(parents=True, exist_ok=True)
             (draft / path).write_bytes(content)
-
-
-@contextmanager
-def _called(name: object, directory: Path) -> Iterator[None]:
-    """Errors that name an adapter as it was asked for, and not the folder where it lies for the moment."""
-    try:
-        yield
-    except GraftaxError as error:
-        raise GraftaxError(str(error).replace(str(directory), str(name))) from error
 
 
 def _place(address: InLayout | InRegistry) -> Layout | Registry:

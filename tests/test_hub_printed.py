@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from cases import random_adapter
 from conftest import Graftax
+from huggingface_hub import constants
+from tiny import write_backbone
 
-from graftax import Hub, LoRA, save_adapter
+from graftax import Hub, LoRA, load_adapter, load_backbone, save_adapter
+from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 
 LONG = "a-department/of-some-company/intents-of-the-bank"
@@ -62,3 +65,34 @@ def test_a_damaged_adapter_holds_up_no_other(hub: Hub, tiny: Backbone, adapter: 
     reason, last = said.err.splitlines()
     assert "bank/adapter_model.safetensors" in reason
     assert last == "graftax: run: 1 of 3 adapters were not pushed: bank."
+
+
+def test_a_name_that_the_hub_does_not_have(hub: Hub, adapter: Path, graftax: Graftax, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert f"there is no hub at {hub.store.url}" in graftax("inspect", "bank/intnt").err
+    hub.push("bank/intent", adapter)
+    Path("bnk").mkdir()
+    for typed in ("bank/intnt", "bnk/intent", "bank/intnt:2"):
+        said = graftax("inspect", typed)
+        assert (said.code, len(said.err.splitlines())) == (2, 1)
+        assert said.err.startswith(f"graftax: {typed}: ")
+        assert f"the hub {hub.store.url} has no such name, but bank/intent" in said.err
+
+
+def test_an_adapter_of_a_hub_is_called_by_its_name_there(
+    hub: Hub, adapter: Path, tiny: Backbone, graftax: Graftax, tmp_path: Path
+) -> None:
+    hub.push("bank/intent", adapter)
+    assert graftax("inspect", "bank/intent").out.startswith("bank/intent:1  (graftax, ")
+    other = write_backbone(tmp_path / "other", seed=5)
+    with pytest.raises(GraftaxError, match=r"^bank/intent:1: made for another backbone"):
+        load_adapter("bank/intent:1", load_backbone(other))
+
+
+def test_a_directory_that_hides_a_name(hub: Hub, adapter: Path, tiny: Backbone) -> None:
+    hub.push("bank/intent", adapter)
+    Path("bank/intent").mkdir(parents=True)
+    line = f"^bank/intent: the directory here is no adapter; the one on {hub.store.url} is bank/intent:latest.$"
+    with pytest.raises(GraftaxError, match=line):
+        load_adapter("bank/intent", tiny)
+    assert load_adapter("bank/intent:latest", tiny)
