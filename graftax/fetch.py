@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ def snapshot(hub_id: str, revision: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    _quieten()
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(files)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
@@ -30,6 +32,7 @@ def snapshot(hub_id: str, revision: str, files: Sequence[str]) -> Path:
 @contextmanager
 def at_hugging_face(where: str) -> Iterator[None]:
     """What goes wrong while something is read or changed on the Hub, as one line that begins with `where`."""
+    _quieten()
     try:
         yield
     except GraftaxError:
@@ -37,3 +40,9 @@ def at_hugging_face(where: str) -> Iterator[None]:
     except Exception as error:  # of huggingface_hub and of the HTTP library beneath, which is another one with each version
         reason = str(error).strip().splitlines() or [repr(error)]
         raise GraftaxError(f"{where}: {reason[0]}") from error
+
+
+def _quieten() -> None:
+    """Let huggingface_hub not tell of each of its tries on stderr, unless somebody has set how much it tells."""
+    if (requests := logging.getLogger("huggingface_hub.utils._http")).level == logging.NOTSET:
+        requests.setLevel(logging.ERROR)

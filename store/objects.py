@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .. import disk
 from ..errors import GraftaxError
@@ -122,6 +123,7 @@ class RemoteObjects(Objects):
     """Objects in a bucket, through obstore; credentials and endpoints come from the environment (`AWS_ENDPOINT_URL`, ...)."""
 
     def __init__(self, url: str):
+        _expect_bucket(url)
         try:
             from obstore.store import from_url
         except ImportError as error:
@@ -194,13 +196,35 @@ def _refuse_unreadable(error: OSError) -> None:
         raise GraftaxError(f"{error.filename}: cannot be read ({error.strerror}).") from error
 
 
-# What obstore's errors of all kinds say, for which it has no class.
+# By the scheme of a URL what tells a store who asks.
+_AMAZON = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_REGION or AWS_ENDPOINT_URL"
+_GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS, the path of a key's file"
+_AZURE = "AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN"
+_VARIABLES = {
+    **dict.fromkeys(("s3", "s3a"), _AMAZON),
+    "gs": _GOOGLE,
+    **dict.fromkeys(("az", "azure", "adl", "abfs", "abfss"), _AZURE),
+}
+
+# What obstore's errors of all kinds say, for which it has no class; the first that is found is meant.
+_NO_CREDENTIALS = "no credentials are set ({variables}). "
 _MEANT = {
+    "169.254.169.254": _NO_CREDENTIALS,  # where a machine in a cloud asks who it is, which is tried last
+    "metadata.google.internal": _NO_CREDENTIALS,
+    "Account must be specified": _NO_CREDENTIALS,
     "403 Forbidden": "these credentials may not do that. ",
     "NoSuchBucket": "there is no such bucket; make it first. ",
     "error sending request": "the store cannot be reached. ",
-    "169.254.169.254": "no credentials are set (AWS_ACCESS_KEY_ID, ...). ",
 }
+
+
+def _expect_bucket(url: str) -> None:
+    """An error unless a URL names a bucket of a kind that is known."""
+    parts = urlsplit(url)
+    if parts.scheme not in _VARIABLES or not parts.netloc:
+        missing = "names no bucket" if parts.scheme in _VARIABLES else "no hub can be there"
+        known = "a folder, s3://bucket/hub, gs://bucket/hub, az://container/hub, hf://user/hub"
+        raise GraftaxError(f"{url}: {missing}; a hub is in one of these: {known}.")
 
 
 @contextmanager
@@ -212,6 +236,7 @@ def _in_one_line(url: str) -> Iterator[None]:
         yield
     except (BaseError, OSError, ValueError) as error:
         meant = next((meaning for words, meaning in _MEANT.items() if words in str(error)), "")
+        meant = meant.format(variables=_VARIABLES[urlsplit(url).scheme])
         raise GraftaxError(f"{url}: {meant}{_first_line(error)}") from error
 
 

@@ -43,6 +43,7 @@ class RepositoryObjects(Objects):
             raise GraftaxError(f"{url}: a hub on the Hugging Face Hub is named hf://user/name or hf://datasets/user/name.")
         self.url, self._name, self._kind = url, match["name"], _KINDS[match["kind"]]
         self._api = HfApi(library_name="graftax")
+        self._reached = False  # yet
 
     def get(self, key: str) -> bytes | None:
         from huggingface_hub.errors import RemoteEntryNotFoundError, RepositoryNotFoundError
@@ -99,6 +100,7 @@ class RepositoryObjects(Objects):
 
         with at_hugging_face(self.url):
             try:
+                self._expect_reachable()
                 listed = list(self._api.list_repo_tree(self._name, folder or None, recursive=True, repo_type=self._kind))
             except (EntryNotFoundError, RepositoryNotFoundError):
                 return
@@ -116,6 +118,12 @@ class RepositoryObjects(Objects):
 
     def is_empty(self) -> bool:
         return all(key in _OF_THE_HUB for key, _ in self.sizes(""))
+
+    def _expect_reachable(self) -> None:
+        """An error at once where there is no network; listing, with which all begins, is tried for half a minute."""
+        if not self._reached:
+            self._api.repo_info(self._name, repo_type=self._kind)
+            self._reached = True
 
     def _last_commit(self) -> str | None:
         """What the repository is at, which is made where there is none."""

@@ -12,6 +12,9 @@ import s3_server
 from refusals import refused
 from stores import FILES, NOTHING, store_of
 
+from graftax.errors import GraftaxError
+from graftax.store.objects import _in_one_line
+
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
@@ -24,6 +27,33 @@ def s3() -> Iterator[dict[str, str]]:
 def test_no_url(url: str, tmp_path: Path) -> None:
     assert url in str(refused(lambda: store_of(url, tmp_path).resolve("x")))
     assert not Path(url).exists()
+
+
+@pytest.mark.parametrize("url", ["http://host/hub", "https://host/hub", "ftp://host/hub", "s3://", "gs:///hub"])
+def test_places_in_which_no_hub_can_be(url: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    line = str(refused(lambda: store_of(url, tmp_path).resolve("x")))
+    assert line.startswith(url)
+    assert "a folder, s3://bucket/hub, gs://bucket/hub, az://container/hub, hf://user/hub" in line
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said", "variable"),
+    [
+        ("s3://bucket/hub", "PUT http://169.254.169.254/latest/api/token - 403 Forbidden", "AWS_SECRET_ACCESS_KEY"),
+        ("gs://bucket/hub", "GET http://169.254.169.254/computeMetadata", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("gs://bucket/hub", "GET http://metadata.google.internal/x: error sending request", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("az://container/hub", "Generic MicrosoftAzure error: Account must be specified", "AZURE_STORAGE_ACCOUNT_NAME"),
+    ],
+)
+def test_nobody_says_who_asks(url: str, said: str, variable: str) -> None:
+    """What obstore says where it finds no credentials, which takes it a while, and what is said of that."""
+    with pytest.raises(GraftaxError) as refusal, _in_one_line(url):
+        raise OSError(said)
+    assert str(refusal.value).startswith(f"{url}: no credentials are set ({variable[:3]}")
+    assert variable in str(refusal.value)
+    assert str(refusal.value).endswith(said)
 
 
 def test_strangers_and_buckets_that_are_not_there(s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
