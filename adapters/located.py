@@ -23,7 +23,7 @@ from ..errors import GraftaxError
 from ..fetch import snapshot
 from ..notes import note
 from ..paths import expect_directory
-from ..store.names import LATEST, Reference, is_reference, parse_reference
+from ..store.names import LATEST, Reference, is_reference, parse_reference, refuse_number
 from ..typed import shown
 from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS
 from .facts import EXTRA
@@ -79,6 +79,7 @@ def locate(path_or_name: str | Path, revision: str = "main") -> Located:
     if (found := on_hugging_face(text)) is not None:
         return Located(snapshot(found[0], found[1] or revision, _FILES), text)
     if not is_reference(text):
+        refuse_number(text)
         raise GraftaxError(f"{text}: no such adapter directory.")
     store, reference = _own_hub(), parse_reference(text)
     if (kept := _on_hub(store, reference)) is not None:

@@ -48,6 +48,13 @@ _OLD_IDS = {
 _ROWS = (".csv", ".tsv", ".jsonl", ".parquet", ".npz", ".txt")  # files, which are no ids of the Hub
 #: how blocks of lines begin that are no paragraph, and how headings end that are underlined
 _NO_PROSE = re.compile(r"#|\||>|[-+*]\s|\d+[.)]\s|```|~~~|<|!\[|\[!\[|={3,}|-{3,}|.+\n(?:=+|-+)\s*\Z")
+#: how paragraphs begin that the templates of PEFT, the Hub and transformers put into a card
+_TEMPLATES = re.compile(
+    r"Users \(both direct and downstream\)|Use the code below to get started|Carbon emissions can be estimated|"
+    r"This is the model card of a|The following `bitsandbytes` quantization config|More information needed|"
+    r"It achieves the following results|The following hyperparameters were used|\*\*(?:BibTeX|APA):\*\*|\{\{",
+    re.IGNORECASE,
+)
 _LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\([^()]*\)")
 _VALIDATION = "val_"  # what the names of metrics begin with that training took of its validation rows
 
@@ -56,7 +63,7 @@ _VALIDATION = "val_"  # what the names of metrics begin with that training took 
 class Card:
     """What a search asks of a card."""
 
-    description: str = ""  # the first paragraph that somebody wrote, on one line
+    description: str = ""  # of the front matter, else the first paragraph that somebody wrote, on one line
     keywords: tuple[str, ...] = ()  # tags that somebody set
     license: str | None = None
 
@@ -79,7 +86,13 @@ def read_card(text: str, source: str = FILE) -> Card:
     )
     tags = [tag for tag, value in _entries(front.values.get("tags")).items() if not is_own(tag, value, record["tags"])]
     licenses = ", ".join(_entries(front.values.get("license")))
-    return Card(_first_paragraph(prose), tuple(map(in_a_line, tags)), in_a_line(licenses) or None)
+    return Card(_described(front) or _first_paragraph(prose), tuple(map(in_a_line, tags)), in_a_line(licenses) or None)
+
+
+def _described(front: FrontMatter) -> str:
+    """What front matter says in a word for it; empty where it says nothing."""
+    said = (front.values.get(key) for key in ("description", "summary"))
+    return next((_summary(text) for text in said if isinstance(text, str) and text.strip()), "")
 
 
 def write_card(
@@ -281,8 +294,18 @@ def _first_paragraph(texts: Any) -> str:
             fences = sum(line.lstrip().startswith(("```", "~~~")) for line in block.split("\n"))
             inside, code = code, code ^ bool(fences % 2)
             prose = block.strip()
-            if not prose or inside or _NO_PROSE.match(prose) or "[More Information Needed]" in prose:
+            if not prose or inside or _NO_PROSE.match(prose) or _is_of_template(prose):
                 continue
-            line = in_a_line(_LINK.sub(lambda link: link["text"], prose))
-            return line if len(line) <= _SUMMARY else f"{line[: _SUMMARY - 3].rstrip()}..."
+            return _summary(_LINK.sub(lambda link: link["text"], prose))
     return ""
+
+
+def _is_of_template(prose: str) -> bool:
+    """Whether nobody wrote a paragraph, but a template."""
+    return bool(_TEMPLATES.match(prose)) or "[More Information Needed]" in prose
+
+
+def _summary(text: str) -> str:
+    """A text on one line, and not too long."""
+    line = in_a_line(text)
+    return line if len(line) <= _SUMMARY else f"{line[: _SUMMARY - 3].rstrip()}..."

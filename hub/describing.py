@@ -61,11 +61,12 @@ def files_of(directory: Path) -> dict[str, bytes]:
     else:
         read_directory(directory)
     found, left = {}, []
-    for file in sorted(directory.rglob("*") if is_fusion(directory) else directory.iterdir()):
+    nested = is_fusion(directory)
+    for file in sorted(directory.rglob("*")):
         path = file.relative_to(directory).as_posix()
-        if file.is_file() and is_part(path):
+        if file.is_file() and is_part(path) and (nested or file.parent == directory):
             found[path] = read_bytes(file, _MOST_BYTES)
-        elif not file.is_dir() and not file.name.startswith("."):
+        elif not file.is_dir():
             left.append(path)
     if left:
         more = f" and {len(left) - 5} more" if len(left) > 5 else ""
@@ -95,14 +96,25 @@ def library_in(directory: Path) -> str:
 
 
 def with_card(
-    manifest: Manifest, contents: Mapping[str, bytes], directory: Path, name: str
+    manifest: Manifest, contents: Mapping[str, bytes], directory: Path, name: str, source: str | Path | None = None
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """What is known of an adapter's directory and its files, with what its card says, and the card as it is under a name."""
+    """What is known of an adapter's directory and its files, with what its card says, and the card as it is under a name.
+
+    `source`: where it comes from, in a note, if not from that directory.
+    """
+    note_where_unknown(manifest, directory if source is None else source)
     there = decoded(contents[CARD], str(directory / CARD)) if CARD in contents else None
     if there is not None:
         said = read_card(there, str(directory / CARD))
         manifest = replace(manifest, description=said.description, keywords=said.keywords, license=said.license)
     return manifest, {**contents, CARD: write_card(manifest, (), there, name, library=library_in(directory)).encode()}
+
+
+def note_where_unknown(manifest: Manifest, source: str | Path) -> None:
+    """A note where nobody knows which weights an adapter is for."""
+    if manifest.fingerprint is None:
+        what = f"{'+'.join(manifest.methods)} for {manifest.backbone or 'a backbone that it does not name'}"
+        note(f"{source}: {what}, without a fingerprint: whether it fits is not known. Given a backbone, it is loaded first.")
 
 
 def _of_graftax(config: Mapping[str, Any], facts: Facts) -> Manifest:

@@ -24,14 +24,13 @@ from ..adapters.files import export_adapter, load_adapter, save_adapter
 from ..adapters.located import Located, on_hugging_face
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..notes import note
 from ..store.manifest import Manifest
 from ..store.store import Store
 from ..store.version import Version
 from ..typed import shown
 from .card import FILE as CARD
 from .card import library_of, write_card
-from .describing import BESIDE, files_of, manifest_of, with_card
+from .describing import BESIDE, files_of, manifest_of, note_where_unknown, with_card
 from .hugging_face import card_there, fetch_repository, put_repository
 from .model_pack import pack, unpack
 from .oci import json_object
@@ -143,10 +142,8 @@ def _read(
         if backbone is not None:
             manifest = _expect_fit(directory, manifest, backbone)
         if known is None:
-            manifest, files = with_card(manifest, files, directory, name)
-    if manifest.fingerprint is None:
-        what = f"{'+'.join(manifest.methods)} for {manifest.backbone or 'a backbone that it does not name'}"
-        note(f"{source}: {what}, without a fingerprint: whether it fits is not known. Given a backbone, it is loaded first.")
+            return with_card(manifest, files, directory, name, source)
+    note_where_unknown(manifest, source)
     return manifest, files
 
 

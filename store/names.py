@@ -18,6 +18,7 @@ from ..typed import shown
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?"  # begins and ends such that it is a folder's name everywhere
 _NAME = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z_][A-Za-z0-9._-]*")
+_NUMBER = re.compile(r"[+-]?[0-9]+")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 LARGEST_VERSION = 10**9 - 1
 _DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}")
@@ -59,7 +60,15 @@ def parse_reference(text: str) -> Reference:
         return Reference(name)
     if (version := parse_version(which)) is not None:
         return Reference(name, version=version)
+    refuse_number(text)
     return Reference(name, tag=check_tag(which))
+
+
+def refuse_number(text: str) -> None:
+    """An error where a number that can be no version's stands behind a name."""
+    name, _, which = text.partition(":")
+    if _NAME.fullmatch(name) and _NUMBER.fullmatch(which) and parse_version(which) is None:
+        raise GraftaxError(f"{shown(text)}: versions are numbers from 1 to {LARGEST_VERSION:,}, as in {name}:1.")
 
 
 def parse_version(text: str) -> int | None:

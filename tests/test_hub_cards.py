@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -171,6 +171,16 @@ def test_lines_may_end_as_on_windows() -> None:
 )
 def test_a_description_is_the_first_paragraph(text: str, said: str) -> None:
     assert read_card(text).description.replace("  ", " ") == said
+
+
+def test_what_a_template_says_is_no_description() -> None:
+    """The Hub's template, which PEFT fills too; and who describes the adapter in the front matter is taken at that word."""
+    template = str(ModelCard.from_template(ModelCardData(library_name="peft", base_model="a/b")))
+    assert read_card(template).description == ""
+    assert read_card(f"{template}\n\nFor a bank.").description == "For a bank."
+    for key in ("description", "summary"):
+        assert read_card(f"---\n{key}: Of intents\n---\nA paragraph.").description == "Of intents"
+    assert read_card("---\ndescription: [a]\n---\nA paragraph.").description == "A paragraph."
 
 
 HOSTILE = [

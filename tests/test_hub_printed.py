@@ -96,3 +96,29 @@ def test_a_directory_that_hides_a_name(hub: Hub, adapter: Path, tiny: Backbone) 
     with pytest.raises(GraftaxError, match=line):
         load_adapter("bank/intent", tiny)
     assert load_adapter("bank/intent:latest", tiny)
+
+
+@pytest.mark.parametrize("number", ["0", "03", "-1", "9999999999"])
+def test_numbers_that_are_no_versions(number: str, hub: Hub, adapter: Path, graftax: Graftax) -> None:
+    hub.push("bank/intent", adapter)
+    for command in (["hub", "show"], ["inspect"]):
+        said = graftax(*command, f"bank/intent:{number}")
+        assert said.code == 2
+        assert f"bank/intent:{number}': versions are numbers from 1 to 999,999,999, as in bank/intent:1" in said.err
+
+
+def test_a_directory_pulled_by_digest_is_called_by_its_name(hub: Hub, adapter: Path, graftax: Graftax) -> None:
+    version = hub.push("bank/intent", adapter)
+    assert graftax("hub", "pull", f"sha256:{version.digest}").out == "intent\n"
+    assert Path("intent/adapter_config.json").is_file()
+
+
+def test_what_is_left_out_or_unknown_is_said(hub: Hub, adapter: Path, graftax: Graftax) -> None:
+    (adapter / "graftax.json").unlink()
+    (adapter / ".notes").write_text("mine")
+    (adapter / "checkpoint-1").mkdir()
+    (adapter / "checkpoint-1" / "adapter_config.json").write_text("{}")
+    said = graftax("hub", "push", "bank/intent", adapter)
+    assert said.code == 0
+    assert "left out: .notes, checkpoint-1/adapter_config.json." in said.err
+    assert "without a fingerprint: whether it fits is not known" in said.err

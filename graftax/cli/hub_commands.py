@@ -111,10 +111,11 @@ def pull(
     trusted: Annotated[Optional[Path], typer.Option(metavar="KEYS", help="Only what one of these public keys signed.")] = None,
 ) -> None:
     """Take an adapter from the hub, as a directory."""
-    from ..adapters.located import called
     from ..hub.hub import Hub
 
-    print(Hub(hub, trusted=trusted).pull(name, directory or Path(called(name)), overwrite=overwrite))
+    store = Hub(hub, trusted=trusted).store
+    version = store.resolve(name)
+    print(store.pull(version, directory or Path(version.name.rpartition("/")[2]), overwrite=overwrite))
 
 
 @app.command(name="import")
