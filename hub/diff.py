@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class AtModule:
     right: float
     apart: float | None  # norm of the difference; None: arrays of unlike shapes or methods cannot be compared
     cosine: float | None  # None: likewise, or one of them is zero
+    on_left: bool = True  # whether that adapter has something there
+    on_right: bool = True
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ def _modules(left: Mapping[str, Change], right: Mapping[str, Change]) -> Iterabl
             (there,) = (change for change in (one, other) if change)
             norm, weights = math.sqrt(square(there)), there.of == "weights"
             norms = (norm, 0.0) if one else (0.0, norm)
-            yield AtModule(module, there.of, *norms, apart=norm if weights else None, cosine=None), 0.0
+            apart = norm if weights else None
+            yield AtModule(module, there.of, *norms, apart, None, on_left=one is not None, on_right=other is not None), 0.0
 
 
 def _between(module: str, of: str, left: float, right: float, product: float) -> AtModule:
@@ -226,5 +229,7 @@ def _totals(modules: Sequence[tuple[AtModule, float]]) -> tuple[AtModule, ...]:
         each = [(one, product) for one, product in modules if one.of == of and one.apart is not None]
         if each:
             left, right = (sum(getattr(one, side) ** 2 for one, _ in each) for side in ("left", "right"))
-            totals.append(_between("together", of, left, right, sum(product for _, product in each)))
+            total = _between("together", of, left, right, sum(product for _, product in each))
+            on_left, on_right = any(one.on_left for one, _ in each), any(one.on_right for one, _ in each)
+            totals.append(replace(total, on_left=on_left, on_right=on_right))
     return tuple(totals)

@@ -13,14 +13,15 @@ from .answers import AnswersCompared
 from .diff import AtModule, Difference, Setting
 
 _KEY, _VALUE, _NUMBER = 24, 27, 9  # columns of a key, a value, a number
-_MODULE = 80 - 4 * _NUMBER
+_PAGE = 80  # columns of the page
+_MODULE = _PAGE - 4 * _NUMBER
 _OF = {"weights": "added to the weights", "arrays": "arrays of methods, where their change of the weights is not known"}
 
 
 def diff_page(found: Difference, most: int = 10) -> str:
     """The page: norms of both at each module and of their difference, and the cosine; of modules and of changed answers the
     `most` that differ most."""
-    blocks = [_columns("", found.left, found.right)]
+    blocks = [*_apart(found), _columns("", found.left, found.right)]
     blocks += [line for setting in found.settings for line in _setting(setting)] or ["nothing that is known of them differs"]
     for total in found.totals:
         blocks += ["", f"{_OF[total.of]} (norms):", *_modules(found, total, most)]
@@ -30,6 +31,16 @@ def diff_page(found: Difference, most: int = 10) -> str:
     if found.answers is not None:
         blocks += ["", *_answers(found.answers, most)]
     return "\n".join(line.rstrip() for line in blocks)
+
+
+def _apart(found: Difference) -> list[str]:
+    """That the two are for different backbones, where both say for which."""
+    known = {one.key: one for one in found.settings if one.left is not None and one.right is not None}
+    if (types := known.get("model_type")) is not None:
+        return [in_a_line(f"for different kinds of backbones: {types.left} and {types.right}")[:_PAGE], ""]
+    if "fingerprint" in known:
+        return ["for backbones of different weights (fingerprints), so that norms and cosines say little", ""]
+    return []
 
 
 def _setting(setting: Setting) -> list[str]:
@@ -62,7 +73,10 @@ def _modules(found: Difference, total: AtModule, most: int) -> list[str]:
 
 def _line(one: AtModule) -> str:
     cosine = "-" if one.cosine is None else f"{one.cosine:.4f}"
-    norms = (f"{norm:>{_NUMBER}.3g}" for norm in (one.left, one.right, one.apart))
+    norms = [f"{norm:>{_NUMBER}.3g}" for norm in (one.left, one.right, one.apart)]
+    for side, there in enumerate((one.on_left, one.on_right)):
+        if not there:
+            norms[side] = f"{'-':>{_NUMBER}}"
     return f"{_end(one.module, _MODULE)}{''.join(norms)}{cosine:>{_NUMBER}}"
 
 
@@ -72,8 +86,9 @@ def _answers(answers: AnswersCompared, most: int) -> list[str]:
     lines = [f"answers to {answers.rows:,} rows: {answers.alike:.1%} alike"]
     if (truth := answers.truth) is not None:
         lines += [
-            f"right: left {truth.left:.1%}, right {truth.right:.1%}",
-            f"left alone {truth.only_left:,} rows, right alone {truth.only_right:,}; McNemar's exact p {truth.p:.3g}",
+            f"correct: left {truth.left:.1%}, right {truth.right:.1%}",
+            f"correct on the left alone {truth.only_left:,} rows, on the right alone {truth.only_right:,}",
+            f"McNemar's exact p {truth.p:.3g}",
         ]
     changed = sorted(answers.changed.items(), key=lambda item: -item[1])
     lines += ["answered otherwise:"] if changed else []

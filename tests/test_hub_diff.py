@@ -23,7 +23,7 @@ from graftax.adapters.merging import merged_arrays
 from graftax.hub.answers import Truth, compare_answers
 from graftax.hub.answers import _truth as truth_of
 from graftax.hub.changes import changes_in, changes_of
-from graftax.hub.diff import Difference, diff, diff_record
+from graftax.hub.diff import Difference, Setting, diff, diff_record
 from graftax.hub.diff_page import diff_page
 from graftax.json_files import json_line
 from graftax.models.backbone import Backbone
@@ -240,6 +240,8 @@ def test_a_page_of_80_columns(tiny: Backbone, tmp_path: Path) -> None:
         "  and 4 more",
         "together",
         "alike",
+        "correct: left ",
+        "correct on the left alone ",
         "McNemar's exact p",
     ):
         assert part in page
@@ -250,6 +252,23 @@ def test_a_page_about_two_that_are_alike(saved: Any) -> None:
     page = diff_page(diff(saved("lora"), saved("lora")))
     assert "nothing that is known of them differs" in page
     assert page.count("1.0000") == 6 + 1 + 1 + 1  # modules, the head, and a total of each
+
+
+def test_a_page_says_what_is_not_there_and_what_is_for_something_else(saved: Any) -> None:
+    found = diff(saved("lora"), saved("lora-dense"))
+    query = "bert.encoder.layer.0.attention.self.query"
+    line = next(line for line in diff_page(found, most=100).split("\n") if query in line).split()
+    assert line[1] != "-"
+    assert (line[2], line[4]) == ("-", "-")
+    assert not diff_page(found).startswith("for ")
+    for key, values, said in (
+        ("model_type", ("bert", "gpt2"), "for different kinds of backbones: bert and gpt2"),
+        ("fingerprint", ("aa", "bb"), "for backbones of different weights"),
+    ):
+        other = dataclasses.replace(found, settings=(Setting(key, *values),))
+        assert diff_page(other).split("\n")[0].startswith(said)
+    unknown = dataclasses.replace(found, settings=(Setting("fingerprint", None, "bb"),))
+    assert not diff_page(unknown).startswith("for ")
 
 
 def test_prefixes_are_compared_as_arrays(backbone_of: GetBackbone, tmp_path: Path) -> None:
