@@ -33,6 +33,8 @@ def main(url: str, writer: int, turn: int) -> None:
     warnings.simplefilter("ignore")
     draw = random.Random(f"{writer} {turn}")
     store, own = Store(url), f"own/{writer}"
+    store.exists()
+    say("begun")
     mine: list[int] = []  # versions of its own name, which nobody else touches
     for step in range(LAST):
         deed = draw.choices(["push", "push own", "tag", "remove", "collect"], [4, 3, 2, 1, 1])[0]

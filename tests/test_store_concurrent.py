@@ -55,6 +55,8 @@ def write_and_die(url: str, machine: Path, writer: int, turns: int, seconds: flo
     for turn in range(turns):
         command = [sys.executable, str(SCRIPT), url, str(writer), str(turn)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        lines.append(process.stdout.readline())  # it has begun: what comes before takes long on a machine with other work
         time.sleep(random.Random(f"{writer} {turn}").uniform(0.6, 1.4) * seconds)
         assert process.poll() is None, process.communicate()[1]
         process.kill()
