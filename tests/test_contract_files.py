@@ -80,8 +80,10 @@ def test_round_trip(family: str, name: str, head: str, backbone_of: GetBackbone,
     within = ROUNDED.get(name, 0.0)
     assert_same_states(loaded, as_saved(adapter), within)
     for field in dataclasses.fields(Adapter):
-        if field.name != "states":
+        if field.name not in ("states", "source"):
             assert getattr(loaded, field.name) == getattr(adapter, field.name)
+    weights = (tmp_path / "a" / "adapter_model.safetensors").read_bytes()
+    assert (adapter.source, loaded.source) == (None, hashlib.sha256(weights).hexdigest())
     assert digest(backbone) == before
     if (family, name, head) in FAST:
         inputs = some_inputs(backbone)
