@@ -238,7 +238,7 @@ class Hub(Shown):
             task: its name, exactly.
             method: likewise.
             label: one of its labels, whole; case does not matter.
-            metric: a bound on a metric of its training, such as "val_accuracy>=0.9".
+            metric: a bound on a metric of its training or of an evaluation that was kept, such as "val_accuracy>=0.9".
             all_versions: else of each name the version that it means now.
             limit: how many at most.
         """
@@ -271,7 +271,7 @@ class Hub(Shown):
 
     @held
     def yank(self, reference: Name, reason: Name | None) -> Version:
-        """Withdraw a version: its digest still leads to it, its number with a warning, its name alone to others.
+        """Withdraw a version: its digest still leads to it, its number with a warning, its name and shared tags to others.
 
         `reason`: for who meets it; None takes it back.
         """
