@@ -42,7 +42,7 @@ Keys = Callable[[Site], jax.Array]  # the PRNG key of a site
 
 
 @dataclasses.dataclass(frozen=True)
-class Method(ABC):
+class Method(typed.Settled, ABC):
     """Base of all methods; see the module docstring for the contract."""
 
     name: ClassVar[str]

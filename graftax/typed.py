@@ -116,6 +116,10 @@ class Unfit(Exception):
     """A value that is not of a kind."""
 
 
+class Settled:
+    """Base of dataclasses that call `settle` when they are made, so that who reads one need not check its values before."""
+
+
 def settle(made: Any, where: str = "") -> None:
     """Hold a frozen dataclass that was just made to its annotations, and bring its values to their plain form.
 
@@ -157,14 +161,20 @@ def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
         raise GraftaxError(f"{where}: no such key: {', '.join(sorted(unknown))}; there are {', '.join(kinds)}.")
     if missing := [name for name in _required(typing.cast(Any, cls)) if name not in content]:
         raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
+    plain = _as_it_is if issubclass(cls, Settled) else checked
     values = {
-        name: (_read_object if isinstance(value, dict) else checked)(value, kinds[name], f"{where}: {name}")
+        name: (_read_object if isinstance(value, dict) else plain)(value, kinds[name], f"{where}: {name}")
         for name, value in content.items()
     }
     try:
         return cls(**values)
     except GraftaxError as error:  # of a rule that is no annotation
         raise GraftaxError(f"{where}: {error}") from error
+
+
+def _as_it_is(value: Any, kind: Any, what: str) -> Any:
+    """A value that is checked later."""
+    return value
 
 
 def _read_object(value: dict[str, Any], kind: Any, what: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 
 from ..errors import GraftaxError
 from ..json_files import parse_json
-from ..typed import Some, Such, Within, read, settle
+from ..typed import Settled, Some, Such, Within, read, settle
 from .manifest import Digest, refuse_newer
 from .names import LARGEST_VERSION, check_name, check_tag, parse_version
 
@@ -57,7 +57,7 @@ def moment(time: datetime) -> Moment:
 
 
 @dataclass(frozen=True)
-class Event:
+class Event(Settled):
     """What every event says beside its own. `nonce` makes it unlike all others, by which a writer knows its own again."""
 
     what: ClassVar[str]

@@ -15,7 +15,7 @@ from unicodedata import normalize
 
 from ..errors import GraftaxError
 from ..json_files import parse_json
-from ..typed import Such, Within, read, settle, shown
+from ..typed import Settled, Such, Within, read, settle, shown
 from .damage import NewerSchema
 
 SCHEMA = 1
@@ -56,7 +56,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Settled):
     """What a version is. Everything but the files may be unknown; a text is for people where nothing else is said."""
 
     files: Mapping[FilePath, File]

@@ -59,7 +59,7 @@ LIES: dict[str, dict[str, Any]] = {
     "methods must be": {"methods": {"method": "lora"}},
     "methods: method must be a text": {"methods": [{"method": ["lora"]}]},
     "unknown method 'eval'": {"methods": [{"method": "eval"}]},
-    "methods: r must be a whole number": {"methods": [{"method": "lora", "r": 10**9}]},
+    "methods: lora: r must be a whole number": {"methods": [{"method": "lora", "r": 10**9}]},
     "methods: no such key: rank": {"methods": [{"method": "lora", "rank": 2}]},
     "lora: start 'x' is none of": {"methods": [{"method": "lora", "start": "x"}]},
     "an adapter has methods, each once: lora, lora": {"methods": [{"method": "lora"}, {"method": "lora"}]},
