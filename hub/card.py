@@ -2,7 +2,7 @@
 
 It is written from the manifest and the evaluations, anew with every version, and people edit it:
 
-    ---                          front matter: what the Hub searches by (`front_matter.py`)
+    ---                          front matter: what the Hub searches by (`card_metadata.py`)
     license: mit
     ---
     # bank/intent
@@ -17,46 +17,23 @@ Keys, tags and sections that are still as graftax wrote them are renewed; what s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ..errors import GraftaxError, in_a_line, printable
+from ..errors import GraftaxError, in_a_line
 from ..store.manifest import Manifest
 from ..store.version import Score
+from .card_metadata import bare_name, metadata
 from .front_matter import FrontMatter, split_front_matter
 from .kept import is_own, renewed
-from .sections import SECTIONS, sections_of, words_of
+from .prose import first_paragraph, summary
+from .sections import SECTIONS, sections_of
 
 FILE = "README.md"
 _RECORD = "written_by_graftax"  # the key of the front matter under which it is remembered what was written
 _LISTS = ("tags", "datasets")  # keys of which each entry is kept or renewed by itself
 _MOST = 1 << 20  # characters of a card
-_SUMMARY = 300  # characters of a description
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-#: ids from before every model had an owner
-_OLD_IDS = {
-    *(f"bert-{size}-{kind}" for size in ("base", "large") for kind in ("cased", "uncased")),
-    *(f"bert-base-multilingual-{kind}" for kind in ("cased", "uncased")),
-    *(f"distilbert-base-{kind}" for kind in ("cased", "uncased", "multilingual-cased")),
-    *("roberta-base", "roberta-large", "distilroberta-base", "xlm-roberta-base", "xlm-roberta-large"),
-    *(f"albert-{size}-v{version}" for size in ("base", "large", "xlarge", "xxlarge") for version in (1, 2)),
-    *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b"),
-}
-_ROWS = (".csv", ".tsv", ".jsonl", ".parquet", ".npz", ".txt")  # files, which are no ids of the Hub
-#: how blocks of lines begin that are no paragraph, and how headings end that are underlined
-_NO_PROSE = re.compile(r"#|\||>|[-+*]\s|\d+[.)]\s|```|~~~|<|!\[|\[!\[|={3,}|-{3,}|.+\n(?:=+|-+)\s*\Z")
-#: how paragraphs begin that the templates of PEFT, the Hub and transformers put into a card
-_TEMPLATES = re.compile(
-    r"Users \(both direct and downstream\)|Use the code below to get started|Carbon emissions can be estimated|"
-    r"This is the model card of a|The following `bitsandbytes` quantization config|More information needed|"
-    r"It achieves the following results|The following hyperparameters were used|\*\*(?:BibTeX|APA):\*\*|\{\{",
-    re.IGNORECASE,
-)
-_LINK = re.compile(r"\[(?P<text>[^\[\]]*)\]\([^()]*\)")
-_VALIDATION = "val_"  # what the names of metrics begin with that training took of its validation rows
 
 
 @dataclass(frozen=True)
@@ -86,13 +63,18 @@ def read_card(text: str, source: str = FILE) -> Card:
     )
     tags = [tag for tag, value in _entries(front.values.get("tags")).items() if not is_own(tag, value, record["tags"])]
     licenses = ", ".join(_entries(front.values.get("license")))
-    return Card(_described(front) or _first_paragraph(prose), tuple(map(in_a_line, tags)), in_a_line(licenses) or None)
+    return Card(_described(front) or first_paragraph(prose), tuple(map(in_a_line, tags)), in_a_line(licenses) or None)
+
+
+def body_of(text: str, source: str = FILE) -> str:
+    """What a card says to people: without its front matter, and without graftax's comments."""
+    return "\n\n".join(part.text for part in _parts(_split(text, source)[1]))
 
 
 def _described(front: FrontMatter) -> str:
     """What front matter says in a word for it; empty where it says nothing."""
     said = (front.values.get(key) for key in ("description", "summary"))
-    return next((_summary(text) for text in said if isinstance(text, str) and text.strip()), "")
+    return next((summary(text) for text in said if isinstance(text, str) and text.strip()), "")
 
 
 def write_card(
@@ -114,87 +96,18 @@ def write_card(
     front, body = _split(existing or "", FILE)
     record, parts = _record_of(front), _parts(body)
     if not body.strip():
-        parts = [_Part(None, f"# {in_a_line(_bare(name))}")]
+        parts = [_Part(None, f"# {in_a_line(bare_name(name))}")]
     sections = sections_of(manifest, evaluations, name, library)
     there = {part.section: part.text for part in parts if part.section}
-    if "description" not in there and _first_paragraph(part.text for part in parts if not part.section):
+    if "description" not in there and first_paragraph(part.text for part in parts if not part.section):
         sections.pop("description", None)  # somebody's own words are it
     stand, record["sections"] = renewed(there, sections, record["sections"])
     text = _joined(parts, stand)
-    front = _renewed_front(front, _front_matter(manifest, evaluations, name, library), record)
+    front = _renewed_front(front, metadata(manifest, evaluations, name, library), record)
     return (front.text() + "\n" + text).replace("\n", ending)
 
 
-# -- the front matter ----------------------------------------------------------------------------------------------------
-
-
-def _front_matter(manifest: Manifest, evaluations: Sequence[Score], name: str, library: str) -> dict[str, Any]:
-    """What graftax has to say there; https://huggingface.co/docs/hub/model-cards lists the keys."""
-    words = words_of(manifest.task)
-    base = manifest.backbone if manifest.backbone and _is_hub_id(manifest.backbone) else None
-    data = manifest.data.name
-    methods = [method for method in manifest.methods if method != "head"]
-    tags = ["graftax", *methods, *([f"base_model:adapter:{base}"] if base else []), *manifest.keywords]
-    values = {
-        "library_name": library,
-        "base_model": base,
-        "base_model_relation": "adapter" if base else None,
-        "pipeline_tag": words.pipeline if words else None,
-        "license": manifest.license,
-        "datasets": [data] if data and _is_hub_id(data) else None,
-        "tags": [*dict.fromkeys(map(printable, tags))],
-        "model-index": _model_index(manifest, evaluations, name),
-    }
-    return {key: value for key, value in values.items() if value}
-
-
-def _model_index(manifest: Manifest, evaluations: Sequence[Score], name: str) -> list[dict[str, Any]]:
-    """Results in the Hub's form: the evaluations with their rows, and the validation metrics of training as such."""
-    from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
-
-    words = words_of(manifest.task)
-    task = (words.pipeline if words else None) or manifest.task or "other"
-    results = [
-        EvalResult(
-            task_type=task,
-            dataset_type=_dataset_type(score.data_name),
-            dataset_name=score.data_name or f"sha256:{score.data[:12]}",
-            dataset_args={"sha256": score.data, "rows": score.rows},
-            metric_type=score.metric,
-            metric_value=score.value,
-            metric_args=None if score.low is None else {"interval": [score.low, score.high], "confidence": 0.95},
-        )
-        for score in evaluations
-    ]
-    results += [
-        EvalResult(
-            task_type=task,
-            dataset_type=_dataset_type(manifest.data.name),
-            dataset_name=manifest.data.name or "training data",
-            dataset_split="validation",
-            metric_type=metric.removeprefix(_VALIDATION),
-            metric_value=value,
-        )
-        for metric, value in manifest.metrics.items()
-        if metric.startswith(_VALIDATION) and value is not None
-    ]
-    return eval_results_to_model_index(_bare(name), results) if results else []
-
-
-def _bare(name: str) -> str:
-    """A name without the word for where it is."""
-    return name.rpartition("://")[2]
-
-
-def _dataset_type(name: str | None) -> str:
-    """A data set's id on the Hub; of other rows a word, which the form demands."""
-    return name if name and _is_hub_id(name) else "rows"
-
-
-def _is_hub_id(name: str) -> bool:
-    """Whether a name can be an id on the Hub: no file of rows, and nothing that is on this machine."""
-    can_be = name in _OLD_IDS or (bool(_HUB_ID.fullmatch(name)) and not name.lower().endswith(_ROWS))
-    return can_be and not Path(name).exists()
+# -- the front matter (`front_matter.py`) --------------------------------------------------------------------------------
 
 
 def _renewed_front(front: FrontMatter, own: Mapping[str, Any], record: dict[str, dict[Any, str]]) -> FrontMatter:
@@ -284,28 +197,3 @@ def _comments(section: str) -> tuple[str, str]:
 
 def _trimmed(lines: Sequence[str]) -> str:
     return "\n".join(lines).strip("\n")
-
-
-def _first_paragraph(texts: Any) -> str:
-    """The first paragraph of some Markdown, on one line and not too long; empty where there is none."""
-    for text in texts:
-        code = False
-        for block in re.split(r"\n\s*\n", text):
-            fences = sum(line.lstrip().startswith(("```", "~~~")) for line in block.split("\n"))
-            inside, code = code, code ^ bool(fences % 2)
-            prose = block.strip()
-            if not prose or inside or _NO_PROSE.match(prose) or _is_of_template(prose):
-                continue
-            return _summary(_LINK.sub(lambda link: link["text"], prose))
-    return ""
-
-
-def _is_of_template(prose: str) -> bool:
-    """Whether nobody wrote a paragraph, but a template."""
-    return bool(_TEMPLATES.match(prose)) or "[More Information Needed]" in prose
-
-
-def _summary(text: str) -> str:
-    """A text on one line, and not too long."""
-    line = in_a_line(text)
-    return line if len(line) <= _SUMMARY else f"{line[: _SUMMARY - 3].rstrip()}..."

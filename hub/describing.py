@@ -27,6 +27,7 @@ from ..adapters.facts import EXTRA, Facts
 from ..adapters.formats.adapterhub.fusions import WEIGHTS as FUSION_WEIGHTS
 from ..adapters.formats.adapterhub.fusions import open_fusion
 from ..adapters.formats.peft.dialect_table import dialect_for
+from ..adapters.located import HUB_ID
 from ..adapters.task_words import task_in_peft
 from ..data.text_files import decoded
 from ..errors import GraftaxError
@@ -174,10 +175,10 @@ def _of_adapterhub(config: Mapping[str, Any], parameters: int) -> Manifest:
 
 
 def _called(backbone: object) -> str | None:
-    """A backbone's name for others: of a path on somebody's machine the last part."""
+    """A backbone's name for others: a Hub id, else of a path on somebody's machine the last part."""
     if not isinstance(backbone, str) or not backbone:
         return None
-    return Path(backbone).name if Path(backbone).is_absolute() else backbone
+    return backbone if HUB_ID.fullmatch(backbone) else Path(backbone).name
 
 
 def _size(tensors: Mapping[str, Any]) -> int:

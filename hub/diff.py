@@ -21,7 +21,7 @@ from ..adapters.adapter import Adapter
 from ..adapters.directory import is_fusion, read_directory
 from ..adapters.facts import Facts
 from ..adapters.files import adapter_for
-from ..adapters.located import find_adapter
+from ..adapters.located import Located, locate
 from ..adapters.method import Method
 from ..data.columns import Columns
 from ..errors import GraftaxError
@@ -75,8 +75,8 @@ class Difference:
 
 @held
 def diff(
-    left: Adapter | Location,
-    right: Adapter | Location,
+    left: Adapter | Location | Located,
+    right: Adapter | Location | Located,
     *,
     backbone: Backbone | None = None,
     data: Any = None,
@@ -134,21 +134,26 @@ class _Side:
     adapter: Adapter | None  # None: only its files were looked at
 
 
-def _side(adapter: Adapter | str | Path, backbone: Backbone | None) -> _Side:
+def _side(adapter: Adapter | str | Path | Located, backbone: Backbone | None) -> _Side:
     if isinstance(adapter, Adapter):
         if backbone is not None:
             adapter = adapter_for(backbone, adapter)
         return _Side("in memory", _settings_of(adapter), changes_of(adapter), adapter)
-    directory = find_adapter(adapter)
+    located = adapter if isinstance(adapter, Located) else locate(adapter)
+    with located.named():
+        return _of_directory(located.directory, located.name, backbone)
+
+
+def _of_directory(directory: Path, name: str, backbone: Backbone | None) -> _Side:
     if backbone is not None:
         loaded = adapter_for(backbone, directory)
         known = _of_manifest(manifest_of(directory)) | _of_methods(loaded.methods)
-        return _Side(str(adapter), known, changes_of(loaded), loaded)
+        return _Side(name, known, changes_of(loaded), loaded)
     if is_fusion(directory):
         raise GraftaxError(f"{directory}: a fusion of adapters, which is compared on a backbone: say which.")
     config, facts, _ = read_directory(directory)
     methods = methods_in(config, facts or Facts(), directory)
-    return _Side(str(adapter), _of_manifest(manifest_of(directory)) | _of_methods(methods), changes_in(directory), None)
+    return _Side(name, _of_manifest(manifest_of(directory)) | _of_methods(methods), changes_in(directory), None)
 
 
 def _settings_of(adapter: Adapter) -> dict[str, Any]:

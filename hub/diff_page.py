@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from ..counted import counted
 from ..errors import in_a_line
 from .answers import AnswersCompared
 from .diff import AtModule, Difference, Setting
@@ -26,7 +27,7 @@ def diff_page(found: Difference, most: int = 10) -> str:
     for total in found.totals:
         blocks += ["", f"{_OF[total.of]} (norms):", *_modules(found, total, most)]
     if rest := [one for one in found.modules if one.apart is None]:
-        blocks += ["", f"{len(rest)} modules where they cannot be compared:"]
+        blocks += ["", f"{counted(len(rest), 'module')} where they cannot be compared:"]
         blocks += [f"  {_end(one.module, 76)}" for one in rest[:most]] + _more(len(rest) - most)
     if found.answers is not None:
         blocks += ["", *_answers(found.answers, most)]
@@ -82,12 +83,12 @@ def _line(one: AtModule) -> str:
 
 def _answers(answers: AnswersCompared, most: int) -> list[str]:
     if answers.apart is not None:
-        return [f"answers to {answers.rows:,} rows: {answers.apart:.4g} apart, on average"]
-    lines = [f"answers to {answers.rows:,} rows: {answers.alike:.1%} alike"]
+        return [f"answers to {counted(answers.rows, 'row')}: {answers.apart:.4g} apart, on average"]
+    lines = [f"answers to {counted(answers.rows, 'row')}: {answers.alike:.1%} alike"]
     if (truth := answers.truth) is not None:
         lines += [
             f"correct: left {truth.left:.1%}, right {truth.right:.1%}",
-            f"correct on the left alone {truth.only_left:,} rows, on the right alone {truth.only_right:,}",
+            f"correct on the left alone {counted(truth.only_left, 'row')}, on the right alone {truth.only_right:,}",
             f"McNemar's exact p {truth.p:.3g}",
         ]
     changed = sorted(answers.changed.items(), key=lambda item: -item[1])

@@ -20,6 +20,7 @@ from typing import Literal
 
 from .. import disk
 from ..adapters.directory import CONFIG, MARKS, from_hub
+from ..adapters.facts import EXTRA
 from ..adapters.files import export_adapter, load_adapter, save_adapter
 from ..adapters.located import Located, on_hugging_face
 from ..errors import GraftaxError
@@ -30,7 +31,7 @@ from ..store.version import Version
 from ..typed import shown
 from .card import FILE as CARD
 from .card import library_of, write_card
-from .describing import BESIDE, files_of, manifest_of, note_where_unknown, with_card
+from .describing import BESIDE, files_of, library_in, manifest_of, note_where_unknown, with_card
 from .hugging_face import card_there, fetch_repository, put_repository
 from .model_pack import pack, unpack
 from .oci import json_object
@@ -120,21 +121,32 @@ def take(source: str | Path, name: str, backbone: Backbone | None = None) -> tup
     """
     address = parse_address(source)
     if isinstance(address, Path):
-        return _read(address, None, name, backbone, source)
+        return _read(_Arrived(Located(address, str(source))), name, backbone)
     if isinstance(address, Repository):
-        return _read(fetch_repository(address.hub_id, address.revision), None, name, backbone, source)
-    files, known = unpack(_place(address))
+        directory = fetch_repository(address.hub_id, address.revision)  # which the Hub's cache has under its commit
+        place = f"hf://{address.hub_id}@{directory.name}"
+        return _read(_Arrived(Located(directory, str(source)), place), name, backbone)
+    files, known, digest = unpack(_place(address))
+    place = f"oci:{address.path.name}" if isinstance(address, InLayout) else f"oci://{address.host}/{address.repository}"
     with tempfile.TemporaryDirectory(prefix="graftax-import-") as folder:
         directory = Path(folder) / "adapter"
         _write_directory(directory, files, overwrite=False)
-        return _read(directory, known, name, backbone, source)
+        return _read(_Arrived(Located(directory, str(source)), f"{place}@{digest}", known), name, backbone)
 
 
-def _read(
-    directory: Path, known: Manifest | None, name: str, backbone: Backbone | None, source: str | Path
-) -> tuple[Manifest, dict[str, bytes]]:
-    """As `take`, of what is now a directory; `known`: what another hub knew of it."""
-    with Located(directory, str(source)).named():
+@dataclass(frozen=True)
+class _Arrived:
+    """An adapter from elsewhere, which is now a directory."""
+
+    located: Located
+    place: str | None = None  # where it was found, to be kept with it; None: in this directory
+    known: Manifest | None = None  # what another hub knew of it
+
+
+def _read(arrived: _Arrived, name: str, backbone: Backbone | None) -> tuple[Manifest, dict[str, bytes]]:
+    """As `take`."""
+    directory, source, known = arrived.located.directory, arrived.located.name, arrived.known
+    with arrived.located.named():
         files, manifest = files_of(directory), manifest_of(directory)
         if known is not None and manifest.fingerprint not in (None, known.fingerprint):
             raise GraftaxError(f"{source}: the hub's manifest and the adapter's own files name different fingerprints.")
@@ -142,9 +154,18 @@ def _read(
         if backbone is not None:
             manifest = _expect_fit(directory, manifest, backbone)
         if known is None:
+            if (place := arrived.place or _library_and_name(directory)) is not None:
+                manifest = manifest.found(place)
             return with_card(manifest, files, directory, name, source)
     note_where_unknown(manifest, source)
     return manifest, files
+
+
+def _library_and_name(directory: Path) -> str | None:
+    """What is kept of a directory of another library's, whose path says nothing to others; graftax's own say all themselves."""
+    if (library := library_in(directory)) == "graftax" or (directory / EXTRA).is_file():
+        return None
+    return f"{'peft' if library == 'peft' else 'adapters'}:{directory.resolve().name}"
 
 
 def _expect_fit(directory: Path, manifest: Manifest, backbone: Backbone) -> Manifest:
@@ -242,8 +263,9 @@ def _files_in(store: Store, version: Version, format: Format | None, backbone: B
         written = Path(folder) / version.name.rpartition("/")[2]
         with Located(directory := store.pull(version), str(version)).named():
             adapter = load_adapter(directory, backbone)
-        (export_adapter if format == "adapters" else save_adapter)(adapter, written, backbone)
-        files = files_of(written)
+        with Located(written, str(version)).named():
+            (export_adapter if format == "adapters" else save_adapter)(adapter, written, backbone)
+            files = files_of(written)
     if format == "peft" and _format_of(files, version) != "peft":
         raise GraftaxError(f"{version}: PEFT has no files for {'+'.join(version.methods)}.")
     return {path: own[path] for path in BESIDE if path in own} | files

@@ -11,31 +11,29 @@ What a version is called says `store/names.py`; how it is kept, `store/store.py`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..adapters.directory import MARKS
+from ..adapters.located import Located
 from ..data.columns import Columns
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..notes import note
 from ..serve.evaluation import Measured
-from ..shown import Shown
+from ..serve.intervals import intervals
 from ..store.events import moment
 from ..store.manifest import Manifest
-from ..store.names import check_name, parse_reference
+from ..store.names import check_name
 from ..store.query import Query
-from ..store.store import Damage, Garbage, Store
 from ..store.version import Version
-from ..typed import Location, Name, Positive, Some, held
+from ..typed import Location, Name, Some, held
+from .catalogue import Catalogue
 from .describing import files_of, manifest_of, with_card
 from .diff import Difference, diff
 from .exchange import Format, hand_over, take
-from .intervals import intervals
-from .leaderboard import Leaderboard, leaderboard
-from .page import page_of
+from .runs import Under
 
 _LONGEST = timedelta(days=36525)  # for which a version is kept, if not for ever: a century
 
@@ -50,7 +48,7 @@ class _Settings:
     sign: str | Path | None
 
 
-class Hub(Shown):
+class Hub(Catalogue):
     """The hub at a URL; with the first push it is made where there is none.
 
     Args:
@@ -62,14 +60,6 @@ class Hub(Shown):
     Raises:
         GraftaxError: of every verb, where the hub cannot be reached, read or written, in one line that names it.
     """
-
-    @held
-    def __init__(self, url: Location | None = None, *, trusted: Location | None = None):
-        self.store = Store(url, trusted=None if trusted is None else Path(trusted))
-
-    def facts(self) -> Mapping[str, object]:
-        names, versions = self.store.count()
-        return {"url": self.store.url, "adapters": names, "versions": versions}
 
     @held
     def push(
@@ -180,40 +170,16 @@ class Hub(Shown):
     def push_run(
         self, prefix: str, directory: Location, *, tags: Sequence[str] = (), sign: Location | None = None
     ) -> Sequence[Version]:
-        """Put every adapter of a run on the hub: `directory/NAME` as `prefix/NAME` (without a prefix as `NAME`)."""
-        folders = adapters_in(Path(directory))
-        if not folders:
-            raise GraftaxError(f"{directory}: there is no adapter in it.")
-        names = {folder: f"{prefix}/{folder.name}" if prefix else folder.name for folder in folders}
-        return [self.push(name, folder, tags=tags, sign=sign) for folder, name in names.items()]
+        """Put every adapter of a run on the hub: `directory/NAME` as `prefix/NAME` (without a prefix as `NAME`).
 
-    @held
-    def pull(
-        self, reference: Name, directory: Location | None = None, *, overwrite: bool = False, route: str | None = None
-    ) -> Path:
-        """An adapter's directory: a new one, or without `directory` one that this machine keeps for every process.
-
-        Every file is checked against its digest, and the manifest against its signature.
-
-        Args:
-            reference: a name, or name:3, name:tag, name@sha256:..., sha256:...
-            directory: to be made.
-            overwrite: replace the adapter that is there.
-            route: where a tag shares its traffic, of whom it is asked: the same always gets the same version.
+        One that cannot be pushed holds up no other: a note says why, and an error at the end names them all.
         """
-        version = self.store.resolve(reference, route=route)
-        if parse_reference(reference).tag is not None:  # which may be another tomorrow, or was drawn
-            note(f"{reference} is {version}.")
-        if directory is None:
-            return self.store.pull(version)
-        return self.store.pull(version, Path(directory), overwrite=overwrite)
+        return list(self.under(prefix, tags=tags, sign=sign).push_each(Path(directory)))
 
     @held
-    def list(self, prefix: str = "", *, limit: Some = 1000) -> Sequence[Version]:
-        """The newest version of each name that begins so, by name."""
-        if prefix:
-            check_name(prefix.removesuffix("/"))
-        return self.store.index().names(prefix, limit)
+    def under(self, prefix: str, *, tags: Sequence[str] = (), sign: Location | None = None) -> Under:
+        """Names here that begin with a prefix, for `train_many(push=...)`: each adapter is `prefix/NAME` as it finishes."""
+        return Under(self, prefix.removesuffix("/"), tags, sign)
 
     @held
     def search(
@@ -244,59 +210,7 @@ class Hub(Shown):
         """
         fingerprint = fits.fingerprint if isinstance(fits, Backbone) else fits
         query = Query(text, fingerprint, backbone, task, method, label, metric, all_versions)
-        return self.store.search(query, limit)
-
-    @held
-    def versions(self, name: Name) -> Sequence[Version]:
-        """All versions of a name, the newest last."""
-        return self.store.index().versions(check_name(name))
-
-    @held
-    def resolve(self, reference: Name, *, route: str | None = None) -> Version:
-        """The version that a text refers to; `route` as of `pull`."""
-        return self.store.resolve(reference, route=route)
-
-    @held
-    def show(self, reference: Name) -> str:
-        """A page about a version: what it is, what it fits, how it did, where it comes from."""
-        return page_of(self.store, self._one(reference))
-
-    @held
-    def tag(self, name: Name, tag: Name, to: Some | Mapping[Some, Positive] | None) -> None:
-        """Let a tag of a name point to a version, or to several by their shares ({3: 0.9, 4: 0.1}); None takes it away."""
-        shares = {} if to is None else {to: 1.0} if isinstance(to, int) else to
-        if to is not None and not shares:
-            raise GraftaxError(f"{name}:{tag} is to point to no version; None takes a tag away.")
-        self.store.point(name, tag, shares)
-
-    @held
-    def yank(self, reference: Name, reason: Name | None) -> Version:
-        """Withdraw a version: its digest still leads to it, its number with a warning, its name and shared tags to others.
-
-        `reason`: for who meets it; None takes it back.
-        """
-        version = self._one(reference)
-        self.store.yank(version.name, version.version, reason)
-        return version
-
-    @held
-    def remove(self, reference: Name, *, force: bool = False) -> Sequence[Version]:
-        """Remove a version, or with a name alone all of them; what others refer to only if it is forced."""
-        named = parse_reference(reference)
-        alone = named.name is not None and named.version is named.tag is named.digest is None
-        found = self.store.expect_versions(str(named.name)) if alone else [self._one(reference)]
-        for version in found:
-            self.store.remove(version.name, version.version, force=force)
-        return found
-
-    @held
-    def verify(self, reference: Name | None = None) -> Sequence[Damage]:
-        """What is wrong with a version, or with any: files, manifests and signatures are read and checked."""
-        return self.store.verify(None if reference is None else [self._one(reference)])
-
-    def collect(self) -> Garbage:
-        """Delete what no version refers to any more."""
-        return self.store.collect()
+        return self.find(query, limit=limit)
 
     @held
     def record(self, version: Version, measured: Measured) -> None:
@@ -331,56 +245,11 @@ class Hub(Shown):
             data: rows, which both are asked about on the backbone; with labels it is said which is right more often.
             columns: of these rows.
         """
-        (one, called), (other, called_too) = self._directory_of(left), self._directory_of(right)
-        found = diff(one, other, backbone=backbone, data=data, columns=columns)
-        return replace(found, left=called, right=called_too)
+        return diff(self._located(left), self._located(right), backbone=backbone, data=data, columns=columns)
 
-    def _directory_of(self, location: str | Path) -> tuple[Path, str]:
-        """Where an adapter's files are on this machine, and what it is called."""
+    def _located(self, location: str | Path) -> Located:
+        """A directory, or a version of this hub."""
         if isinstance(location, Path) or Path(location).exists():
-            return Path(location), str(location)
+            return Located(Path(location), str(location))
         version = self._one(location)
-        return self.store.pull(version), str(version)
-
-    def _one(self, reference: str) -> Version:
-        """The version that a text refers to, where it can be no other: what is changed or compared is not drawn by lot."""
-        named = parse_reference(reference)
-        if named.name is not None and named.tag is not None:
-            shares = self.store.index().tags(named.name).get(named.tag, {})
-            if len(shares) > 1:
-                raise GraftaxError(f"{reference} is shared by the versions {', '.join(map(str, sorted(shares)))}; say which.")
-        return self.store.resolve(reference)
-
-    @held
-    def leaderboard(self, task: Name, *, metric: str | None = None, data: str | None = None) -> Leaderboard:
-        """The versions ranked that were measured on the same rows of a task, with intervals.
-
-        Args:
-            task: its name.
-            metric: by default the task's main one.
-            data: the rows' name, or their sha256 or how it begins; by default those on which most versions were measured.
-        """
-        return leaderboard(self.store.scores(task), task, metric=metric, data=data)
-
-    @held
-    def parents(self, version: Version) -> dict[str, Version | None]:
-        """What a version was made from: sha256 of each one's weights, and the version that holds them, where one does."""
-        index = self.store.index()
-        return {blob: next(iter(index.holding(blob)), None) for blob in version.parents}
-
-    @held
-    def children(self, version: Version) -> Sequence[Version]:
-        """What was made from a version."""
-        return self.store.index().children(version)
-
-
-def is_run(directory: Path) -> bool:
-    """Whether a directory is no adapter's itself, and holds some."""
-    return directory.is_dir() and not any((directory / mark).exists() for mark in MARKS) and bool(adapters_in(directory))
-
-
-def adapters_in(directory: Path) -> Sequence[Path]:
-    """The directories of adapters in a directory, such as a run's."""
-    if not directory.is_dir():
-        raise GraftaxError(f"{directory}: no such directory.")
-    return sorted(path for path in directory.iterdir() if path.is_dir() and any((path / mark).is_file() for mark in MARKS))
+        return Located(self.store.pull(version), str(version))

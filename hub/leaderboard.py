@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..counted import counted
 from ..errors import GraftaxError, in_a_line
 from ..store.version import Score
+from ..tasks.main_metrics import main_metric_of
 from ..tasks.metrics import LOWER_IS_BETTER
-from ..tasks.task_registry import task_named
 
 _WIDTH, _HEAD, _NAME = 80, 16, 30  # columns of a page, of a heading in it, of a name
 
@@ -62,8 +63,8 @@ def leaderboard(scores: Sequence[Score], task: str, *, metric: str | None = None
     Raises:
         GraftaxError: nothing was measured so; what there is instead is said.
     """
-    known = task_named(task)
-    metric = known.main_metric if metric is None else metric
+    main = main_metric_of(task)
+    metric = main.name if metric is None else metric
     there = [score for score in scores if score.task == task and score.version.yanked is None]
     if not there:
         raise GraftaxError(f"no version was measured on task {task!r} yet.")
@@ -73,7 +74,7 @@ def leaderboard(scores: Sequence[Score], task: str, *, metric: str | None = None
         raise GraftaxError(f"no version was measured on task {task!r} by {metric!r}; there are {metrics}.")
     every = _rows_of(measured)
     chosen = every[0] if data is None else _named(every, data)
-    lower = known.lower_is_better if metric == known.main_metric else metric in LOWER_IS_BETTER
+    lower = main.lower_is_better if metric == main.name else metric in LOWER_IS_BETTER
     ranked = _ranked([score for score in measured if score.data == chosen.sha256], lower)
     return Leaderboard(task, metric, lower, chosen, ranked, tuple(rows for rows in every if rows != chosen))
 
@@ -128,7 +129,7 @@ def leaderboard_page(board: Leaderboard) -> str:
         lines += ["", "-: the measurement has no interval; its value is taken at its word."]
     if board.others:
         lines += ["", "Not compared, for these are other rows:"]
-        lines += [f"  {_called(rows)}, {_versions(rows.versions)}"[:_WIDTH] for rows in board.others]
+        lines += [f"  {_called(rows)}, {counted(rows.versions, 'version')}"[:_WIDTH] for rows in board.others]
     return "\n".join(lines)
 
 
@@ -159,8 +160,4 @@ def _line(place: Place) -> tuple[str, str, str, str]:
 
 def _called(rows: Rows) -> str:
     name = in_a_line(rows.name or "rows")
-    return f"{name if len(name) <= _NAME else f'{name[: _NAME - 1]}~'} (sha256:{rows.sha256[:12]}, {rows.rows:,} rows)"
-
-
-def _versions(count: int) -> str:
-    return f"{count:,} version{'' if count == 1 else 's'}"
+    return f"{name if len(name) <= _NAME else f'{name[: _NAME - 1]}~'} (sha256:{rows.sha256[:12]}, {counted(rows.rows, 'row')})"

@@ -146,14 +146,15 @@ def _json(content: Any) -> bytes:
 # -- reading -------------------------------------------------------------------------------------------------------------
 
 
-def unpack(place: Place) -> tuple[dict[str, bytes], Manifest | None]:
-    """The files of the artefact in a place by their paths, and the hub's manifest of them, where one wrote it.
+def unpack(place: Place) -> tuple[dict[str, bytes], Manifest | None, str]:
+    """The files of the artefact in a place by their paths; the hub's manifest of them, where one wrote it; its own digest.
 
     Raises GraftaxError: no adapter by ModelPack's specification; a blob that is missing, or is not what its digest says; a path
     that is none within a directory; more than can be held.
     """
     where = place.address
-    content = json_object(place.manifest(), f"{where}: manifest")
+    manifest = place.manifest()
+    content, digest = json_object(manifest, f"{where}: manifest"), describe(manifest, IMAGE_MANIFEST).digest
     config, layers = _expect_model_pack(content, where)
     json_object(checked_blob(place, config), f"{where}: config")
     annotations = checked(content.get("annotations") or {}, Mapping[str, str], f"{where}: annotations")
@@ -163,8 +164,8 @@ def unpack(place: Place) -> tuple[dict[str, bytes], Manifest | None]:
             raise GraftaxError(f"{where}: {path} is there twice.")
         files[path] = data
     if _MANIFEST not in annotations:
-        return files, None
-    return files, _expect_manifest(annotations, files, where)
+        return files, None, digest
+    return files, _expect_manifest(annotations, files, where), digest
 
 
 def _expect_model_pack(content: Mapping[str, Any], where: str) -> tuple[Descriptor, Sequence[Descriptor]]:

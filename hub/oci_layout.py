@@ -33,10 +33,10 @@ from .oci import (
     json_object,
 )
 
-_LAYOUT, _INDEX = "oci-layout", "index.json"
+_LAYOUT, _INDEX, _BLOBS = "oci-layout", "index.json", "blobs"
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-_TAG = "org.opencontainers.image.ref.name"
+TAG = "org.opencontainers.image.ref.name"
 _ARCHIVE = ".tar"  # what a path ends with that is an archive
 
 
@@ -81,7 +81,7 @@ class Layout(ABC):
 
     def _chosen(self) -> Descriptor:
         there = [descriptor for descriptor, _ in self.entries()]
-        found = there if self._tag is None else [one for one in there if one.annotations.get(_TAG) == self._tag]
+        found = there if self._tag is None else [one for one in there if one.annotations.get(TAG) == self._tag]
         if len(found) == 1:
             return found[0]
         count = len(found) or "no"
@@ -90,7 +90,7 @@ class Layout(ABC):
             if self._tag is None
             else f"{count} artefacts of tag {self._tag}"
         )
-        tags = ", ".join(sorted(one.annotations[_TAG] for one in there if _TAG in one.annotations))
+        tags = ", ".join(sorted(one.annotations[TAG] for one in there if TAG in one.annotations))
         raise GraftaxError(f"{self._path}: {problem}; its tags: {tags or 'none'}.")
 
 
@@ -138,32 +138,41 @@ def write_layout(path: Path, tag: str, artefact: Artefact, *, overwrite: bool = 
     Raises GraftaxError: the tag is another artefact's, or the archive is there, and `overwrite` is not given; something else
     is in the place.
     """
-    if path.suffix == _ARCHIVE:
-        if path.exists() and not overwrite:
-            raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
-        disk.write_bytes(path, _archived(_files(artefact, tag, [])))
-    elif not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        with disk.new_directory(path, overwrite=True) as draft:
-            for file, content in _files(artefact, tag, []).items():
-                (draft / file).parent.mkdir(parents=True, exist_ok=True)
-                (draft / file).write_bytes(content)
-    else:
-        others = []
-        for descriptor, said in LayoutDirectory(path, None).entries():
-            if descriptor.annotations.get(_TAG) != tag:
-                others.append(said)
-            elif descriptor.digest != artefact.descriptor.digest and not overwrite:
-                raise GraftaxError(f"{path}: the tag {tag} is another artefact's; choose another or pass --overwrite.")
-        files = _files(artefact, tag, others)
-        index = files.pop(_INDEX)  # last: what it names is then there
-        for file, content in files.items():
-            disk.write_bytes(path / file, content)
-        disk.write_bytes(path / _INDEX, index)
+    if path.suffix != _ARCHIVE:
+        disk.make_directory(path)
+        with disk.in_turn(path):
+            _add(path, tag, artefact, overwrite)
+        return
+    archive = _archived(_files(artefact, tag, []))
+    if overwrite:
+        disk.write_bytes(path, archive)
+    elif not disk.create_bytes(path, archive):
+        raise GraftaxError(f"{path} exists already; choose another name or pass --overwrite.")
+
+
+def _add(path: Path, tag: str, artefact: Artefact, overwrite: bool) -> None:
+    """Put an artefact into a directory that no other process writes to meanwhile, for the index is read and written."""
+    others = []
+    for descriptor, said in [] if _is_begun(path) else LayoutDirectory(path, None).entries():
+        if descriptor.annotations.get(TAG) != tag:
+            others.append(said)
+        elif descriptor.digest != artefact.descriptor.digest and not overwrite:
+            raise GraftaxError(f"{path}: the tag {tag} is another artefact's; choose another or pass --overwrite.")
+    files = _files(artefact, tag, others)
+    index = files.pop(_INDEX)  # last: what it names is then there
+    for file, content in files.items():
+        disk.write_bytes(path / file, content)
+    disk.write_bytes(path / _INDEX, index)
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a directory holds nothing but what is written of a layout before its index."""
+    return all(there.name in (_LAYOUT, _BLOBS) or disk.is_draft(there.name) for there in path.iterdir())
 
 
 def _files(artefact: Artefact, tag: str, others: Sequence[Any]) -> dict[str, bytes]:
     """The files of a layout with an artefact in it; of `others` that are there, only the index speaks."""
-    entry = artefact.descriptor.as_json() | {"annotations": {_TAG: tag}}
+    entry = artefact.descriptor.as_json() | {"annotations": {TAG: tag}}
     index = {"schemaVersion": 2, "mediaType": _INDEX_TYPE, "manifests": [*others, entry]}
     blobs = {artefact.descriptor.digest: artefact.manifest, **artefact.blobs}
     return {
@@ -185,4 +194,4 @@ def _archived(files: Mapping[str, bytes]) -> bytes:
 
 
 def _blob(digest: str) -> str:
-    return f"blobs/{digest.replace(':', '/')}"
+    return f"{_BLOBS}/{digest.replace(':', '/')}"

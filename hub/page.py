@@ -13,52 +13,32 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..counted import counted
 from ..errors import printable
-from ..store.manifest import DataFacts, Manifest
+from ..store.manifest import Manifest
 from ..store.store import Store
 from ..store.version import Score, Version
+from .provenance import provenance
 
-_DEEPEST = 20  # generations of a chain that are shown
 _DIGITS = 12  # of a digest, for people
+_MOST_NAMED = 3  # versions of the same weights
 
 
 def page_of(store: Store, version: Version) -> str:
     """The page, as lines of two columns."""
     manifest = store.manifest(version)
     lines = [f"{version}  sha256:{version.digest}"]
-    lines += _section("", _facts(version, manifest))
+    lines += _section("", _facts(version, manifest, store.is_name_signed(version)))
     lines += _section("labels", {"": ", ".join(map(printable, version.labels))} if version.labels else {})
     lines += _section("recipe", {key: value for key, value in manifest.recipe.items() if value is not None})
     lines += _section("metrics of its training", {name: f"{value:.4f}" for name, value in version.metrics.items()})
     lines += _section("measured", dict(map(_measured, store.index().evaluations(version))))
     lines += _section("files", {path: f"{file.size:,} bytes, sha256 {file.sha256}" for path, file in manifest.files.items()})
-    lines += ["", "where it comes from", *_chain(store, version, manifest)]
+    lines += ["", "where it comes from", *_chain(provenance(store, version))]
     return "\n".join(lines)
 
 
-def provenance(store: Store, version: Version) -> dict[str, Any]:
-    """Where a version comes from, as JSON: its backbone, rows and recipe, and the same of what it was made from."""
-    return _provenance(store, version, _DEEPEST)
-
-
-def _provenance(store: Store, version: Version, depth: int) -> dict[str, Any]:
-    manifest = store.manifest(version)
-    parents: list[Any] = []
-    for blob in manifest.parents if depth else ():
-        parent = next(iter(store.index().holding(blob)), None)
-        parents.append({"weights": blob} if parent is None else _provenance(store, parent, depth - 1))
-    return {
-        "reference": str(version),
-        "digest": f"sha256:{version.digest}",
-        "backbone": manifest.backbone,
-        "fingerprint": manifest.fingerprint,
-        "data": vars(manifest.data),
-        "recipe": dict(manifest.recipe),
-        "parents": parents,
-    }
-
-
-def _facts(version: Version, manifest: Manifest) -> dict[str, Any]:
+def _facts(version: Version, manifest: Manifest, named: bool) -> dict[str, Any]:
     tags = ", ".join(f"{tag} ({share:.0%})" if share < 1 else tag for tag, share in sorted(version.tags.items()))
     signer = version.signer.split()[-1][-_DIGITS:] if version.signer else None
     said = {
@@ -73,7 +53,8 @@ def _facts(version: Version, manifest: Manifest) -> dict[str, Any]:
         "size": f"{version.size:,} bytes",
         "pushed": version.pushed,
         "gone after": version.expires,
-        "signed by": signer and f"an Ed25519 key that ends in {signer}",
+        "signed by": signer and f"an Ed25519 key that ends in {signer}{'' if named else ', under any name'}",
+        "imported from": manifest.imported_from,
         "graftax": manifest.graftax,
     }
     return {key: value for key, value in said.items() if value}
@@ -83,31 +64,46 @@ def _measured(score: Score) -> tuple[str, str]:
     """A measurement as a line of two columns."""
     between = "" if score.low is None or score.high is None else f" [{score.low:.4f}, {score.high:.4f}]"
     name = score.data_name or "rows"
-    return f"{score.metric}, {name}", f"{score.value:.4f}{between}  ({score.rows:,} rows, sha256 {score.data[:_DIGITS]})"
+    return (
+        f"{score.metric}, {name}",
+        f"{score.value:.4f}{between}  ({counted(score.rows, 'row')}, sha256 {score.data[:_DIGITS]})",
+    )
 
 
-def _chain(store: Store, version: Version, manifest: Manifest, depth: int = 0) -> Iterator[str]:
-    """The lines of where something comes from, what it was made from a step further in."""
-    room = "  " * (depth + 1)
-    if manifest.fingerprint or manifest.backbone:
-        fingerprint = f", fingerprint {manifest.fingerprint[:_DIGITS]}" if manifest.fingerprint else ", of unknown weights"
-        yield f"{room}backbone   {printable(manifest.backbone or 'without a name')}{fingerprint}"
-    if (data := _data(manifest.data)) is not None:
+def _chain(known: Mapping[str, Any], depth: int = 1) -> Iterator[str]:
+    """The lines of a chain (`provenance.py`), what something was made from a step further in."""
+    room = "  " * depth
+    if "problem" in known:
+        yield f"{room}which may not be taken: {printable(known['problem'])}"
+        return
+    if known["fingerprint"] or known["backbone"]:
+        fingerprint = f", fingerprint {known['fingerprint'][:_DIGITS]}" if known["fingerprint"] else ", of unknown weights"
+        yield f"{room}backbone   {printable(known['backbone'] or 'without a name')}{fingerprint}"
+    if (data := _data(known["data"])) is not None:
         yield f"{room}data       {data}"
-    if method := manifest.recipe.get("method"):
-        yield f"{room}recipe     {printable(str(method))}, seed {manifest.recipe.get('seed', 'unknown')}"
-    for blob in manifest.parents if depth < _DEEPEST else ():
-        parent = next(iter(store.index().holding(blob)), None)
-        yield f"{room}made from  {parent or f'weights that are not on this hub, sha256 {blob[:_DIGITS]}'}"
-        if parent is not None:
-            yield from _chain(store, parent, store.manifest(parent), depth + 1)
+    if method := known["recipe"].get("method"):
+        yield f"{room}recipe     {printable(str(method))}, seed {known['recipe'].get('seed', 'unknown')}"
+    for parent in known["parents"]:
+        if "weights" in parent:
+            yield f"{room}made from  weights that are not on this hub, sha256 {parent['weights'][:_DIGITS]}"
+        else:
+            yield f"{room}made from  {parent['reference']}{_also(parent.get('also', []))}"
+            yield from _chain(parent, depth + 1)
 
 
-def _data(data: DataFacts) -> str | None:
+def _also(others: Sequence[str]) -> str:
+    """That other versions have the very same weights, any of which may be what was meant."""
+    if not others:
+        return ""
+    more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
+    return f", the same weights as {', '.join(others[:_MOST_NAMED])}{more}"
+
+
+def _data(data: Mapping[str, Any]) -> str | None:
     known = [
-        printable(data.name or ""),
-        f"{data.rows:,} rows" if data.rows else "",
-        f"sha256 {data.sha256[:_DIGITS]}" if data.sha256 else "",
+        printable(data["name"] or ""),
+        counted(data["rows"], "row") if data["rows"] else "",
+        f"sha256 {data['sha256'][:_DIGITS]}" if data["sha256"] else "",
     ]
     return ", ".join(filter(None, known)) or None
 

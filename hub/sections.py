@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from ..adapters.task_words import TaskWords, words_for
+from ..counted import counted
 from ..errors import GraftaxError, in_a_line, printable
 from ..store.manifest import DataFacts, Manifest
 from ..store.version import Score
@@ -58,8 +59,8 @@ def _about(manifest: Manifest) -> str:
     said = [" and ".join(body) or "a head alone"]
     said += [f"on {code(manifest.backbone)}"] if manifest.backbone else []
     said += [f"for the task {code(manifest.task)}"] if manifest.task else []
-    sizes = [f"{len(manifest.labels):,} labels"] if manifest.labels else []
-    sizes += [f"{manifest.parameters:,} parameters"] if manifest.parameters else []
+    sizes = [counted(len(manifest.labels), "label")] if manifest.labels else []
+    sizes += [counted(manifest.parameters, "parameter")] if manifest.parameters else []
     return f"A graftax adapter: {' '.join(said)}{''.join(f', {size}' for size in sizes)}."
 
 
@@ -108,7 +109,7 @@ def _training(manifest: Manifest) -> str:
 
 def _data_line(data: DataFacts) -> str:
     said = [code(data.name)] if data.name else []
-    said += [f"{data.rows:,} rows"] if data.rows else []
+    said += [counted(data.rows, "row")] if data.rows else []
     said += [f"sha256 {code(data.sha256)}"] if data.sha256 else []
     return f"Trained on {', '.join(said)}."
 
@@ -117,7 +118,7 @@ def _metrics(manifest: Manifest, evaluations: Sequence[Score]) -> str:
     """Tables: of each set of rows that it was evaluated on, and of the end of its training."""
     said = []
     for (digest, name, rows), scores in groupby(evaluations, lambda score: (score.data, score.data_name, score.rows)):
-        title = f"On {code(name) if name else 'rows'} ({rows:,} rows, sha256 {code(digest[:12])}):"
+        title = f"On {code(name) if name else 'rows'} ({counted(rows, 'row')}, sha256 {code(digest[:12])}):"
         lines = [f"| {_cell(one.metric)} | {one.value:.4g} | {_interval(one.low, one.high)} |" for one in scores]
         said.append("\n".join([title, "", "| metric | value | 95% interval |", "|---|---|---|", *lines]))
     known = [(metric, value) for metric, value in manifest.metrics.items() if value is not None]
@@ -134,6 +135,7 @@ def _provenance(manifest: Manifest) -> str:
         ("fingerprint of its weights", manifest.fingerprint),
         ("sha256 of the training rows", manifest.data.sha256),
         *(("made from", parent) for parent in manifest.parents),
+        ("imported from", manifest.imported_from),
         ("graftax", manifest.graftax),
     ]
     said = [f"- {what}: {code(value)}" for what, value in facts if value]

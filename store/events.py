@@ -77,7 +77,7 @@ class Begun(Event):
 
 @dataclass(frozen=True)
 class Signature:
-    """An Ed25519 signature over a manifest's digest."""
+    """An Ed25519 signature of a version (`signing.py`)."""
 
     key: str  # the public key, as OpenSSH writes it
     value: str  # base64

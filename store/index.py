@@ -9,35 +9,36 @@ Several processes may share the file: events are applied within one transaction,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
-from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
-from . import events
-from .events import now
-from .manifest import parse_manifest
+from .applying import apply, is_in_time, keep_time
+from .events import Event
 from .query import Query
-from .tables import open_tables
+from .rest import whole_text
+from .tables import LISTED, OF_BACKBONE, PLAIN, open_tables
 from .version import Score, Version
 
-_COLUMNS = [field.name for field in fields(Version) if field.name not in ("methods", "labels", "parents", "tags", "metrics")]
+#: columns of a version that its manifest does not say
+_OF_PUSH = ("name", "version", "event", "size", "pushed", "expires", "signer", "yanked")
 _SCORE = [field.name for field in fields(Score) if field.name != "version"]
 
 
-_OVER, _NOT_OVER = "gone = 0 AND expires <= ?", "gone = 2 AND expires > ?"
-
-
 class Index:
-    """The tables in a file, or in memory alone. A connection has one transaction at a time: each thread opens its own."""
+    """The tables in a file (`hidden`: which nobody else sees), or in memory alone.
 
-    def __init__(self, file: Path | None = None):
+    A connection has one transaction at a time: each thread opens its own.
+    """
+
+    def __init__(self, file: Path | None = None, *, hidden: bool = False):
         self._file = file
-        self._tables = open_tables(file)
+        self._tables = open_tables(file, hidden=hidden)
         self._opened = _identity(file) if file else None
 
     def close(self) -> None:
@@ -54,14 +55,17 @@ class Index:
         """Become a copy of another index, for everyone who has this file open."""
         other._tables.backup(self._tables)
 
-    def copy_to(self, file: Path) -> None:
-        """Write the tables into a new file, without gaps."""
-        self._tables.execute("VACUUM INTO ?", (str(file),))
+    def reading(self) -> AbstractContextManager[None]:
+        """All that is asked in the block is answered as things were at one moment."""
+        return self._transaction("BEGIN")
+
+    def writing(self) -> AbstractContextManager[None]:
+        """All that is written in the block, or, where it ends with an error, nothing."""
+        return self._transaction("BEGIN IMMEDIATE")
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """All that is written in the block, or, where it ends with an error, nothing."""
-        self._tables.execute("BEGIN IMMEDIATE")
+    def _transaction(self, begin: str) -> Iterator[None]:
+        self._tables.execute(begin)
         try:
             yield
             self._tables.execute("COMMIT")
@@ -77,127 +81,17 @@ class Index:
         number, digest = self._tables.execute("SELECT number, digest FROM position").fetchone()
         return number, digest
 
-    def apply(self, events_in_order: Iterable[tuple[int, str, events.Event]]) -> None:
+    def apply(self, events_in_order: Iterable[tuple[int, str, Event]]) -> None:
         """Bring the tables up to date; within `writing`."""
-        last = None
-        for number, digest, event in events_in_order:
-            self._apply(event, number)
-            last = number, digest
-        if last:
-            self._tables.execute("UPDATE position SET number = ?, digest = ?", last)
-        self.keep_time()
-
-    @singledispatchmethod
-    def _apply(self, event: events.Event, number: int) -> None:
-        """The first event, which says nothing of a version."""
-
-    @_apply.register
-    def _(self, event: events.Pushed, number: int) -> None:
-        manifest = parse_manifest(event.manifest, f"{event.name}:{event.version}")
-        added = self._insert(
-            "versions",
-            event=number,
-            name=event.name,
-            version=event.version,
-            digest=event.digest,
-            backbone=manifest.backbone,
-            model_type=manifest.model_type,
-            fingerprint=manifest.fingerprint,
-            methods=json.dumps(manifest.methods),
-            task=manifest.task,
-            labels=json.dumps(manifest.labels),
-            parameters=manifest.parameters,
-            size=manifest.size,
-            description=manifest.description,
-            parents=json.dumps(manifest.parents),
-            pushed=event.at,
-            expires=event.expires,
-            signer=event.signature.key if event.signature else None,
-            blobs=b"".join(bytes.fromhex(file.sha256) for file in manifest.files.values()),
-        )
-        words = {
-            "name": event.name,
-            "backbone": manifest.backbone or "",
-            "methods": " ".join(manifest.methods),
-            "task": manifest.task or "",
-            "labels": "\n".join(manifest.labels),
-            "text": " ".join([manifest.description, *manifest.keywords, manifest.data.name or ""]),
-        }
-        # SQLite folds case letter by letter, which leaves "straße" and "STRASSE" two words
-        self._insert("words", rowid=added, **{column: text.casefold() for column, text in words.items()})
-        known = [(added, metric, value) for metric, value in manifest.metrics.items() if value is not None]
-        self._tables.executemany("INSERT INTO metrics VALUES (?, ?, ?)", known)
-        for tag in event.tags:
-            self._point(event.name, tag, {event.version: 1.0})
-        self._choose_newest(event.name)
-
-    @_apply.register
-    def _(self, event: events.Pointed, number: int) -> None:
-        self._point(event.name, event.tag, {int(version): share for version, share in event.shares.items()})
-
-    @_apply.register
-    def _(self, event: events.Yanked, number: int) -> None:
-        which = (event.reason, event.name, event.version)
-        self._tables.execute("UPDATE versions SET yanked = ? WHERE name = ? AND version = ?", which)
-        self._choose_newest(event.name)
-
-    @_apply.register
-    def _(self, event: events.Removed, number: int) -> None:
-        which = (event.name, event.version)
-        self._tables.execute("UPDATE versions SET gone = 1 WHERE name = ? AND version = ?", which)
-        self._choose_newest(event.name)
-
-    @_apply.register
-    def _(self, event: events.Evaluated, number: int) -> None:
-        which = (event.name, event.version)
-        (found,) = self._tables.execute("SELECT id FROM versions WHERE name = ? AND version = ?", which).fetchone()
-        about = (found, event.at, event.task, event.data, event.data_name, event.rows)
-        measured = [(*about, metric, one.value, one.low, one.high) for metric, one in event.metrics.items()]
-        self._tables.executemany("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", measured)
-
-    @_apply.register
-    def _(self, event: events.Collected, number: int) -> None:
-        once = "INSERT INTO given_up VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET times = times + 1"
-        self._tables.executemany(once, [(digest,) for digest in event.blobs])
-        self._set_gone(1, "gone IN (0, 2) AND expires <= ?", event.at)
-
-    def _point(self, name: str, tag: str, shares: Mapping[int, float]) -> None:
-        self._tables.execute("DELETE FROM tags WHERE name = ? AND tag = ?", (name, tag))
-        rows = [(name, tag, version, share) for version, share in shares.items()]
-        self._tables.executemany("INSERT INTO tags VALUES (?, ?, ?, ?)", rows)
-
-    def _insert(self, table: str, **row: Any) -> int:
-        """A new line of a table; returns its number."""
-        marks = ", ".join("?" * len(row))
-        added = self._tables.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
-        return added.lastrowid or 0
-
-    def _choose_newest(self, name: str) -> None:
-        """What a name alone means: its highest version that is there and not withdrawn."""
-        self._tables.execute("UPDATE versions SET newest = 0 WHERE name = ? AND newest", (name,))
-        self._tables.execute(
-            "UPDATE versions SET newest = 1 WHERE id ="
-            " (SELECT id FROM versions WHERE name = ? AND NOT gone AND yanked IS NULL ORDER BY version DESC LIMIT 1)",
-            (name,),
-        )
+        apply(self._tables, events_in_order)
 
     def is_in_time(self) -> bool:
         """Whether what counts as there is what this machine's clock says."""
-        late = f"SELECT 1 FROM versions WHERE {_OVER} UNION ALL SELECT 1 FROM versions WHERE {_NOT_OVER}"
-        return self._tables.execute(late, (now(), now())).fetchone() is None
+        return is_in_time(self._tables)
 
     def keep_time(self) -> None:
         """Let go of what is over by this machine's clock, and take back what is not; within `writing`."""
-        self._set_gone(2, _OVER, now())
-        self._set_gone(0, _NOT_OVER, now())
-
-    def _set_gone(self, gone: int, condition: str, moment: str) -> None:
-        """Of the versions that end, and of which something is true at a moment, say that they are gone, or not."""
-        names = self._tables.execute(f"SELECT DISTINCT name FROM versions WHERE {condition}", (moment,)).fetchall()
-        if names:
-            self._tables.execute(f"UPDATE versions SET gone = ? WHERE {condition}", (gone, moment))
-        for (name,) in names:
-            self._choose_newest(name)
+        keep_time(self._tables)
 
     # -- what it is asked ------------------------------------------------------------------------------------------------
 
@@ -216,8 +110,8 @@ class Index:
 
     def of_digest(self, digest: str) -> list[Version]:
         """The versions whose digest begins so; those that are one have one digest."""
-        beyond = digest + "g"  # behind every hexadecimal digit
-        return self._versions("WHERE digest >= ? AND digest < ? AND NOT gone ORDER BY id", (digest, beyond))
+        bounds = [bytes.fromhex(digest.ljust(64, digit)) for digit in "0f"]
+        return self._versions("WHERE digest BETWEEN ? AND ? AND NOT gone ORDER BY id", bounds)
 
     def names(self, prefix: str, limit: int) -> list[Version]:
         """What each name means that begins so, by name."""
@@ -273,6 +167,18 @@ class Index:
         versions = {row["id"]: self._versions("WHERE id = ?", (row["id"],))[0] for row in found}
         return [Score(versions[row["id"]], *(row[key] for key in _SCORE)) for row in found]
 
+    def manifest_of(self, version: Version) -> str | None:
+        """The text of a version's manifest; None where it is not known here, or is of another form than graftax writes."""
+        which = (version.name, version.version)
+        row = self._tables.execute("SELECT * FROM versions WHERE name = ? AND version = ?", which).fetchone()
+        if row is None:
+            return None
+        try:
+            text = whole_text(row["rest"], self._of_manifest(row), _unpacked(row["blobs"]))
+            return text if hashlib.sha256(text.encode()).hexdigest() == version.digest else None
+        except ValueError:
+            return None
+
     def live_blobs(self) -> set[str]:
         """sha256 of the files of every version that is there."""
         live: set[str] = set()
@@ -297,9 +203,15 @@ class Index:
     def _version(self, row: sqlite3.Row) -> Version:
         tags = {tag: shares[row["version"]] for tag, shares in self.tags(row["name"]).items() if row["version"] in shares}
         metrics = self._tables.execute("SELECT metric, value FROM metrics WHERE id = ?", (row["id"],)).fetchall()
-        columns: dict[str, Any] = {key: row[key] for key in _COLUMNS}
-        columns |= {key: tuple(json.loads(row[key])) for key in ("methods", "labels", "parents")}
+        columns = self._of_manifest(row) | {key: row[key] for key in _OF_PUSH} | {"digest": row["digest"].hex()}
         return Version(**columns, tags=tags, metrics=dict(map(tuple, metrics)))
+
+    def _of_manifest(self, row: sqlite3.Row) -> dict[str, Any]:
+        """What of a version's manifest is in columns, as it is there."""
+        which = f"SELECT {', '.join(OF_BACKBONE)} FROM backbones WHERE number = ?"
+        backbone = self._tables.execute(which, (row["made_for"],)).fetchone()
+        lists = {key: tuple(json.loads(row[key])) for key in LISTED}
+        return dict(zip(OF_BACKBONE, backbone, strict=True)) | {key: row[key] for key in PLAIN} | lists
 
 
 def _identity(file: Path) -> tuple[int, int]:

@@ -38,22 +38,21 @@ class Ledger:
 
     def __init__(self, objects: Objects):
         self._objects = objects
+        self._known: tuple[int, str, str] | None = None  # the event that was read last, its sha256 and its stamp
 
     def after(self, number: int, digest: str) -> Iterator[tuple[int, str, Event]]:
         """The events behind event `number`, whose sha256 is `digest`: of each its number, its sha256 and itself.
 
-        Most often there is none, which two requests tell: one for event `number`, and one for what lies behind it. Else one
-        event is asked for at first, and then ever more at once. Where one is missing the events end; who asks again for those
-        behind the last is told what is wrong.
+        Most often there is none, which one request tells: for what lies from event `number` on, which is known by its stamp
+        and else read. Else one event is asked for at first, and then ever more at once. Where one is missing the events end;
+        who asks again for those behind the last is told what is wrong.
 
         Raises:
             OtherLedger: event `number` is not there, or is another; number 0 stands for the beginning of any ledger.
             Damaged: an event cannot be read, or does not follow the one before it; or the next one is missing and later ones
                 are there.
         """
-        if number and self.digest(number) != digest:
-            raise OtherLedger(f"{self._objects.url}: an older state of this hub, or another one, was put here.")
-        if not self._goes_on(number):
+        if not self._goes_on(number, digest):
             return
         window = _FIRST_WINDOW
         while True:
@@ -65,19 +64,33 @@ class Ledger:
                 event, previous = self._parsed(number, content)
                 if previous != digest:
                     raise Damaged(f"{self._source(number)}: does not follow the event before it. {_MEND}")
-                digest = _digest(content)
+                digest = hashlib.sha256(content).hexdigest()
                 yield number, digest, event
             window = min(2 * window, _LARGEST_WINDOW)
 
-    def _goes_on(self, number: int) -> bool:
-        """Whether there is an event behind one of this number; Damaged where there are some, and not the next."""
-        behind = next(filter(None, map(_EVENT.fullmatch, self._objects.keys_after(_FOLDER, _key(number)))), None)
-        if behind is None:
-            return False
+    def _goes_on(self, number: int, digest: str) -> bool:
+        """Whether there is an event behind one of this number and sha256.
+
+        Raises OtherLedger where this one is not there, Damaged where there are some behind it, and not the next.
+        """
+        stamp, behind = self._listed(number)
+        known = stamp is not None and self._known == (number, digest, stamp)
+        if number and not known and self.digest(number) != digest:
+            raise OtherLedger(f"{self._objects.url}: an older state of this hub, or another one, was put here.")
         # a listing may have begun before the next one was added, and have ended behind it: only then it is asked for
-        if int(behind["number"]) > number + 1 and self._objects.size(_key(number + 1)) is None:
+        if behind > number + 1 and self._objects.size(_key(number + 1)) is None:
             raise self._lost(number + 1)
-        return True
+        return behind > 0
+
+    def _listed(self, number: int) -> tuple[str | None, int]:
+        """The stamp of an event, and the number of the first that there is behind it, by one listing; else None, and 0."""
+        stamp = None
+        for key, its_stamp in self._objects.after(_FOLDER, _key(number - 1) if number else ""):
+            found = _EVENT.fullmatch(key)
+            if found and int(found["number"]) > number:
+                return stamp, int(found["number"])
+            stamp = its_stamp if found else stamp
+        return stamp, 0
 
     def _lost(self, number: int) -> Damaged:
         return Damaged(f"{self._source(number)}: the ledger has lost this event. {_MEND}")
@@ -97,7 +110,13 @@ class Ledger:
 
     def digest(self, number: int) -> str:
         """sha256 of an event; empty where there is none of this number."""
-        return _digest(self._objects.get(_key(number)))
+        content, stamp = self._objects.get_stamped(_key(number))
+        if content is None:
+            return ""
+        digest = hashlib.sha256(content).hexdigest()
+        if stamp is not None:
+            self._known = number, digest, stamp
+        return digest
 
     def _parsed(self, number: int, content: bytes) -> tuple[Event, str]:
         """An event and the sha256 of the one before it."""
@@ -126,12 +145,8 @@ class Ledger:
 
     def exists(self) -> bool:
         """Whether there is a ledger at all; Damaged where its beginning is missing."""
-        return self._goes_on(0)
+        return self._goes_on(0, "")
 
 
 def _key(number: int) -> str:
     return f"{_FOLDER}/{number // _A_FOLDER:06}/{number:09}.json"
-
-
-def _digest(content: bytes | None) -> str:
-    return "" if content is None else hashlib.sha256(content).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 from unicodedata import normalize
 
@@ -18,7 +18,7 @@ from ..json_files import parse_json
 from ..typed import Settled, Such, Within, read, settle, shown
 from .damage import NewerSchema
 
-SCHEMA = 1
+SCHEMA = 2  # the newest; 2 has `imported_from`, and what does not need it is written as 1
 _LONGEST_PATH = 200  # bytes of a file's path: there is room for it in whatever directory it is pulled into
 
 
@@ -60,7 +60,7 @@ class Manifest(Settled):
     """What a version is. Everything but the files may be unknown; a text is for people where nothing else is said."""
 
     files: Mapping[FilePath, File]
-    schema: int = SCHEMA
+    schema: int = 1
     backbone: str | None = None  # its name
     model_type: str | None = None
     fingerprint: str | None = None  # of its weights: whether the adapter fits is decided by this
@@ -76,16 +76,24 @@ class Manifest(Settled):
     keywords: tuple[str, ...] = ()
     license: str | None = None
     graftax: str | None = None  # the version that wrote the adapter
+    imported_from: str | None = None  # where else it was found, such as hf://user/adapter@COMMIT
 
     def __post_init__(self) -> None:
         settle(self)
         if len({normalize("NFC", path).casefold() for path in self.files}) < len(self.files):
             raise GraftaxError(f"files: {shown(sorted(self.files))}: two of these are one file on some machines.")
 
+    def found(self, place: str) -> Manifest:
+        """The manifest of what was found somewhere else."""
+        return replace(self, imported_from=place, schema=2)
+
     def text(self) -> str:
         """The one form of it; GraftaxError where the recipe holds something that JSON has no form for."""
         try:
-            text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            content = asdict(self)
+            if self.imported_from is None:  # no manifest of schema 1 has the key, and none may become another text
+                del content["imported_from"]
+            text = as_text(content)
             text.encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise GraftaxError(f"a manifest cannot be written as JSON: {error}") from error
@@ -99,6 +107,11 @@ class Manifest(Settled):
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files.values())
+
+
+def as_text(content: Mapping[str, Any]) -> str:
+    """What a manifest says, in its one form."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def parse_manifest(text: str, source: str) -> Manifest:

@@ -10,12 +10,15 @@ Keys are texts such as `blobs/3f/3f0a...`, of the store's own making: letters, d
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +26,8 @@ from urllib.parse import urlsplit
 from .. import disk
 from ..errors import GraftaxError
 
+_CHUNK = 1 << 16  # bytes of a large object that are in memory at once: few enough for memory that is there already
+_SETTLED = 3 * 10**9  # nanoseconds; no disk's clock ticks in steps of more than two seconds
 _AT_ONCE = 16  # requests under way where many objects are asked for
 # An endpoint without encryption is one that the user has named so. That nobody listens is said within half a minute, and that
 # somebody listens and never answers within two; a large file may take its time as long as it goes on.
@@ -39,13 +44,26 @@ class Objects(ABC):
     def get(self, key: str) -> bytes | None:
         """What is under a key; None where there is nothing."""
 
+    def download(self, key: str, file: Path) -> str | None:
+        """Write what is under a key into a file, and return its sha256; None where there is nothing."""
+        content = self.get(key)
+        return None if content is None else _write(file, [content])
+
     @abstractmethod
     def create(self, key: str, content: bytes) -> bool:
         """Put an object where there is none; False where there is one, which stays as it is."""
 
+    def begin(self) -> None:
+        """Make the place itself; most are there, or are made by what is put there."""
+        return
+
     @abstractmethod
     def put(self, key: str, content: bytes) -> None:
         """Put an object, in place of what is there."""
+
+    def upload(self, key: str, file: Path) -> None:
+        """Put what is in a file, in place of what is there."""
+        self.put(key, file.read_bytes())
 
     @abstractmethod
     def size(self, key: str) -> int | None:
@@ -56,8 +74,14 @@ class Objects(ABC):
         """Of every object whose key begins with `folder/` its key and its bytes, in no order."""
 
     @abstractmethod
-    def keys_after(self, folder: str, key: str) -> Iterator[str]:
-        """The keys that begin with `folder/` and come behind a key, in order: whoever takes the first waits for few."""
+    def after(self, folder: str, key: str) -> Iterator[tuple[str, str | None]]:
+        """The keys that begin with `folder/` and come behind a key, in order, each with the stamp of what is there (see
+        `get_stamped`): whoever takes the first waits for few."""
+
+    def get_stamped(self, key: str) -> tuple[bytes | None, str | None]:
+        """`get`, and with it a text that no other content under this key has, by which it is known again without being
+        read; None where the place has no such stamps, or where to read is as cheap."""
+        return self.get(key), None
 
     @abstractmethod
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
@@ -77,10 +101,11 @@ class Objects(ABC):
 
 
 class LocalObjects(Objects):
-    """Files in a folder, which is made when the first is written."""
+    """Files in a folder. It is made by `begin` alone: one that was moved away is not made anew by who writes into it."""
 
     def __init__(self, folder: Path):
         self._folder, self.url = folder.absolute(), str(folder)
+        self._listed: dict[str, tuple[tuple[int, int, int], list[str]]] = {}  # by folder: what tells it is the same, its names
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -90,14 +115,40 @@ class LocalObjects(Objects):
         except OSError as error:
             raise GraftaxError(f"{self._folder / key}: cannot be read ({error.strerror}).") from error
 
+    def download(self, key: str, file: Path) -> str | None:
+        try:
+            source = (self._folder / key).open("rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise GraftaxError(f"{self._folder / key}: cannot be read ({error.strerror}).") from error
+        with source:
+            return _write(file, iter(partial(source.read, _CHUNK), b""))
+
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
         return map(self.get, keys)
 
+    def begin(self) -> None:
+        disk.make_directory(self._folder)
+
     def create(self, key: str, content: bytes) -> bool:
-        return disk.create_bytes(self._folder / key, content)
+        self._refuse_gone()
+        created = disk.create_bytes(self._folder / key, content)
+        if not created:  # it should have been in a listing
+            self._listed.clear()
+        return created
 
     def put(self, key: str, content: bytes) -> None:
+        self._refuse_gone()
         disk.write_bytes(self._folder / key, content)
+
+    def upload(self, key: str, file: Path) -> None:
+        self._refuse_gone()
+        disk.copy_file(file, self._folder / key)
+
+    def _refuse_gone(self) -> None:
+        if not self._folder.is_dir():
+            raise GraftaxError(f"{self.url}: the folder is there no more; nothing was put there. Was it moved or removed?")
 
     def size(self, key: str) -> int | None:
         try:
@@ -112,12 +163,35 @@ class LocalObjects(Objects):
             if (size := self.size(key := path.relative_to(self._folder).as_posix())) is not None:  # else just deleted
                 yield key, size
 
-    def keys_after(self, folder: str, key: str) -> Iterator[str]:
-        for where, folders, names in os.walk(self._folder / folder, onerror=_refuse_unreadable):
-            here = Path(where).relative_to(self._folder).as_posix()
-            within = {one: f"{here}/{one}" for one in sorted(folders) if not disk.is_draft(one)}
-            folders[:] = [one for one, path in within.items() if path >= key[: len(path)]]  # else all in it comes before
-            yield from sorted(path for path in (f"{here}/{name}" for name in names) if path > key)
+    def after(self, folder: str, key: str) -> Iterator[tuple[str, str | None]]:
+        try:
+            names = self._names(folder)
+        except OSError as error:
+            _refuse_unreadable(error)
+            return
+        rest = key.removeprefix(f"{folder}/") if key > folder else ""  # what comes before it is looked at no further
+        for name in sorted([name for name in names if name >= rest[: len(name)]]):
+            path = f"{folder}/{name}"
+            if not os.path.isdir(f"{self._folder}/{path}"):
+                yield from [(path, None)] if path > key else []
+            elif not disk.is_draft(name):
+                yield from self.after(path, key)
+
+    def _names(self, folder: str) -> list[str]:
+        """What is in a folder, which is listed again only where it may have changed since.
+
+        Its time is that of its last change. Two changes within one tick of the disk's clock have the same; so what is listed
+        soon after one does not count again.
+        """
+        there = os.stat(f"{self._folder}/{folder}")
+        same = there.st_dev, there.st_ino, there.st_mtime_ns
+        known = self._listed.get(folder)
+        if known is not None and known[0] == same:
+            return known[1]
+        names = os.listdir(f"{self._folder}/{folder}")
+        if time.time_ns() - there.st_mtime_ns > _SETTLED:
+            self._listed[folder] = same, names
+        return names
 
     def _files(self, folder: Path) -> Iterator[Path]:
         """The files in a folder and those below, without drafts, which are no objects yet."""
@@ -150,19 +224,32 @@ class RemoteObjects(Objects):
             raise GraftaxError(f"{url}: hubs in object stores need obstore: pip install 'graftax[hub]'.") from error
         with _in_one_line(url):
             self._place, self.url = from_url(url, client_options=_CLIENT, retry_config=_RETRIES), url
+        self._pool = ThreadPoolExecutor(_AT_ONCE)  # whose threads begin when they are needed
 
     def get(self, key: str) -> bytes | None:
+        return self.get_stamped(key)[0]
+
+    def get_stamped(self, key: str) -> tuple[bytes | None, str | None]:
         import obstore
 
         with _in_one_line(self.url):
             try:
-                return bytes(obstore.get(self._place, key).bytes())
+                found = obstore.get(self._place, key)
+                return bytes(found.bytes()), found.meta["e_tag"]
+            except FileNotFoundError:
+                return None, None
+
+    def download(self, key: str, file: Path) -> str | None:
+        import obstore
+
+        with _in_one_line(self.url):
+            try:
+                return _write(file, map(bytes, obstore.get(self._place, key).stream(_CHUNK)))
             except FileNotFoundError:
                 return None
 
     def get_all(self, keys: Iterable[str]) -> Iterator[bytes | None]:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            yield from pool.map(self.get, keys)
+        return self._pool.map(self.get, keys)
 
     def create(self, key: str, content: bytes) -> bool:
         import obstore
@@ -181,6 +268,12 @@ class RemoteObjects(Objects):
         with _in_one_line(self.url):
             obstore.put(self._place, key, content)
 
+    def upload(self, key: str, file: Path) -> None:
+        import obstore
+
+        with _in_one_line(self.url):
+            obstore.put(self._place, key, file)
+
     def size(self, key: str) -> int | None:
         import obstore
 
@@ -197,12 +290,12 @@ class RemoteObjects(Objects):
             for some in obstore.list(self._place, folder):
                 yield from ((one["path"], one["size"]) for one in some)
 
-    def keys_after(self, folder: str, key: str) -> Iterator[str]:
+    def after(self, folder: str, key: str) -> Iterator[tuple[str, str | None]]:
         import obstore
 
         with _in_one_line(self.url):
             for some in obstore.list(self._place, folder, offset=key):
-                yield from (one["path"] for one in some)
+                yield from ((one["path"], one["e_tag"]) for one in some)
 
     def delete(self, keys: Iterable[str]) -> None:
         import obstore
@@ -217,8 +310,18 @@ class RemoteObjects(Objects):
             return not any(obstore.list(self._place, chunk_size=1))
 
 
+def _write(file: Path, chunks: Iterable[bytes]) -> str:
+    """Write a file piece by piece, of which few are in memory at once; returns its sha256."""
+    digest = hashlib.sha256()
+    with file.open("wb") as target:
+        for chunk in chunks:
+            digest.update(chunk)
+            target.write(chunk)
+    return digest.hexdigest()
+
+
 def _refuse_unreadable(error: OSError) -> None:
-    """What `os.walk` is to do where it cannot look: a folder that is gone has nothing in it."""
+    """What is to be done where nobody can look: a folder that is gone has nothing in it."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise GraftaxError(f"{error.filename}: cannot be read ({error.strerror}).") from error
 

@@ -35,7 +35,7 @@ class Query:
             values.append(" AND ".join(words))
         conditions.append("NOT gone" if self.all_versions else "newest = 1")
         if self.fingerprint is not None:
-            conditions.append("fingerprint >= ? AND fingerprint < ?")
+            conditions.append("made_for IN (SELECT number FROM backbones WHERE fingerprint >= ? AND fingerprint < ?)")
             values += [self.fingerprint, self.fingerprint + "g"]
         if self.task is not None:
             conditions.append("versions.task = ?")

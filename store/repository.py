@@ -106,8 +106,8 @@ class RepositoryObjects(Objects):
                 return
         yield from ((one.path, one.size) for one in listed if isinstance(one, RepoFile))
 
-    def keys_after(self, folder: str, key: str) -> Iterator[str]:
-        yield from sorted(there for there, _ in self.sizes(folder) if there > key)
+    def after(self, folder: str, key: str) -> Iterator[tuple[str, str | None]]:
+        yield from ((there, None) for there in sorted(there for there, _ in self.sizes(folder) if there > key))
 
     def delete(self, keys: Iterable[str]) -> None:
         from huggingface_hub import CommitOperationDelete

@@ -1,13 +1,15 @@
 """Signatures: who vouches for a version, with the Ed25519 keys that people have for SSH anyway.
 
-What is signed is the digest of the manifest, which names every file by its own digest: a signature vouches for all of a
-version. Whom to trust is a file of public keys, one on a line as in `~/.ssh/authorized_keys`.
+What is signed is what a version is called, and the digest of its manifest, which names every file by its own digest: a
+signature vouches for all of a version, under that name and number and no other. Whom to trust is a file of public keys, one on
+a line as in `~/.ssh/authorized_keys`.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,39 +23,54 @@ from .events import Signature
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-_PURPOSE = "graftax hub manifest sha256:"  # before the digest: the key signs other things elsewhere
 _KIND = "ssh-ed25519"
 
 
-def sign(digest: str, key_file: Path) -> Signature:
-    """A signature of a manifest's digest by a private key in OpenSSH's format (`ssh-keygen -t ed25519`).
+class Signer:
+    """A private key in OpenSSH's format (`ssh-keygen -t ed25519`).
 
     Raises GraftaxError where the file holds no such key, or one behind a password.
     """
-    _expect_library(str(key_file))
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    expect_file(key_file)
-    try:
-        key = serialization.load_ssh_private_key(read_bytes(key_file), password=None)
-    except Exception as error:  # of many kinds, by what is wrong with it
-        raise GraftaxError(f"{key_file}: no private key that can be read without a password ({error}).") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise GraftaxError(f"{key_file}: signatures are made with Ed25519 keys (ssh-keygen -t ed25519).")
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
-    return Signature(public, base64.b64encode(key.sign(_message(digest))).decode())
+    def __init__(self, key_file: Path):
+        _expect_library(str(key_file))
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        expect_file(key_file)
+        try:
+            key = serialization.load_ssh_private_key(read_bytes(key_file), password=None)
+        except Exception as error:  # of many kinds, by what is wrong with it
+            raise GraftaxError(f"{key_file}: no private key that can be read without a password ({error}).") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise GraftaxError(f"{key_file}: signatures are made with Ed25519 keys (ssh-keygen -t ed25519).")
+        self._private = key
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        self.key = public.decode()  # the public one, as people name it
+
+    def sign(self, reference: str, digest: str) -> Signature:
+        """A signature of what a version is called, such as bank/intent:3, and of its manifest's digest."""
+        return Signature(self.key, base64.b64encode(self._private.sign(_message(reference, digest))).decode())
 
 
-def check_signature(signature: Signature, digest: str, what: str) -> None:
-    """Damaged, which begins with `what`, unless the key that a signature names has made it of this digest."""
-    _expect_library(what)
+def check_signature(signature: Signature, reference: str, digest: str) -> bool:
+    """Whether a version's signature vouches for its name and number too, or as the first ones did for its content alone.
+
+    Raises Damaged, which begins with the reference, where the key that it names has made it of neither.
+    """
+    _expect_library(reference)
     from cryptography.exceptions import InvalidSignature
 
+    key = _public(signature.key, reference)
     try:
-        _public(signature.key, what).verify(base64.b64decode(signature.value, validate=True), _message(digest))
+        value = base64.b64decode(signature.value, validate=True)
+        with suppress(InvalidSignature):
+            key.verify(value, _message(reference, digest))
+            return True
+        key.verify(value, _message_of_content(digest))
     except (InvalidSignature, ValueError) as error:
-        raise Damaged(f"{what}: its signature is not of this manifest.") from error
+        raise Damaged(f"{reference}: its signature is not of this manifest under this name.") from error
+    return False
 
 
 def trusted_keys(file: Path) -> tuple[str, ...]:
@@ -93,5 +110,11 @@ def _expect_library(what: str) -> None:
         raise GraftaxError(f"{what}: signatures need the package cryptography: pip install 'graftax[hub]'.")
 
 
-def _message(digest: str) -> bytes:
-    return (_PURPOSE + digest).encode()
+def _message(reference: str, digest: str) -> bytes:
+    """What is signed; it begins with what it is for, because the key signs other things elsewhere."""
+    return f"graftax hub version {reference} sha256:{digest}".encode()
+
+
+def _message_of_content(digest: str) -> bytes:
+    """What was signed before names were."""
+    return f"graftax hub manifest sha256:{digest}".encode()

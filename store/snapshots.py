@@ -14,9 +14,7 @@ import sqlite3
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TypeGuard
 
-from .. import disk
 from .index import Index
 from .ledger import Ledger
 from .objects import Objects
@@ -31,40 +29,39 @@ _NAME = re.compile(r"(?P<number>\d{9})-(?P<digest>[0-9a-f]{64})\.sqlite")
 def write_snapshot(index: Index, objects: Objects) -> None:
     """Leave a copy of an index, and delete those that nobody needs any more."""
     with tempfile.TemporaryDirectory() as folder:
-        index.copy_to(file := Path(folder, "copy.sqlite"))
-        with closing(Index(file)) as copy:
+        with closing(Index(file := Path(folder, "copy.sqlite"), hidden=True)) as copy:
+            copy.take_over(index)
             number, _ = copy.position()
-        content = file.read_bytes()
-    objects.put(f"{_FOLDER}/{number:09}-{hashlib.sha256(content).hexdigest()}.sqlite", content)
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        objects.upload(f"{_FOLDER}/{number:09}-{digest}.sqlite", file)
     objects.delete(_newest_first(objects)[_KEPT:])
 
 
 def lay(file: Path, objects: Objects) -> None:
-    """Put the newest snapshot where no index is yet; whether it is of the ledger is seen when that is read on."""
+    """Let a file be the newest snapshot, where there is one; whether it is of the ledger is seen when that is read on."""
     for key in _newest_first(objects):
-        content = objects.get(key)
-        if _is_sound(content, key):
-            disk.create_lightly(file, content)
+        if _is_sound(objects.download(key, file), key):
             return
+        file.unlink(missing_ok=True)
 
 
 def begin(index: Index, objects: Objects, ledger: Ledger) -> None:
     """Let an index, whatever is in it, be the newest snapshot that is sound and of this ledger; else empty."""
     for key in _newest_first(objects):
         with suppress(sqlite3.Error):
-            if _is_taken(objects.get(key), key, index, ledger):
+            if _is_taken(key, objects, index, ledger):
                 return
     if index.position()[0] > 0:
         with closing(Index()) as empty:
             index.take_over(empty)
 
 
-def _is_taken(content: bytes | None, key: str, index: Index, ledger: Ledger) -> bool:
+def _is_taken(key: str, objects: Objects, index: Index, ledger: Ledger) -> bool:
     """Whether an index could become this snapshot."""
-    if not _is_sound(content, key):
-        return False
     with tempfile.TemporaryDirectory() as folder:
-        (file := Path(folder, "copy.sqlite")).write_bytes(content)
+        if not _is_sound(objects.download(key, file := Path(folder, "copy.sqlite")), key):
+            return False
         with closing(Index(file)) as copy:
             number, digest = copy.position()
             if ledger.digest(number) != digest:
@@ -73,8 +70,8 @@ def _is_taken(content: bytes | None, key: str, index: Index, ledger: Ledger) -> 
             return True
 
 
-def _is_sound(content: bytes | None, key: str) -> TypeGuard[bytes]:
-    return content is not None and hashlib.sha256(content).hexdigest() in key
+def _is_sound(digest: str | None, key: str) -> bool:
+    return digest is not None and digest in key
 
 
 def _newest_first(objects: Objects) -> list[str]:

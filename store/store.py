@@ -16,36 +16,35 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 from .. import disk
 from ..errors import GraftaxError
 from ..notes import note
-from .blobs import Blob, all_blobs, get_blobs, put_blob
-from .damage import Damaged, Untrusted
-from .events import Begun, Collected, Evaluated, Event, Measure, Moment, Pointed, Pushed, Removed, Signature, Yanked, now
+from .blobs import Blob, all_blobs, put_blob
+from .contents import Contents
+from .copies import Copies, write_files
+from .events import Begun, Collected, Evaluated, Event, Measure, Moment, Pointed, Pushed, Removed, Yanked, now
 from .index import Index
-from .ledger import Ledger, OtherLedger
+from .ledger import Ledger
 from .manifest import File, Manifest, parse_manifest
-from .names import check_name, check_tag, parse_reference
+from .names import Reference, check_name, check_tag, parse_reference
+from .own_index import NoStore, OwnIndex
 from .places import cache_folder, default_store, objects_at
 from .query import Query
 from .resolving import expect, expect_name, resolve
-from .signing import check_signature, refuse_untrusted, sign, trusted_keys
-from .snapshots import EVERY, begin, lay, write_snapshot
-from .tables import COPY, LAYOUT, in_one_line, is_damage
+from .signing import Signer, trusted_keys
+from .snapshots import EVERY, write_snapshot
 from .version import Score, Version
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Event)
-_AT_ONCE = 2000  # events held in memory while an index is brought up to date
+_PULLED_AT_ONCE = 8  # versions
 _LONGEST_PAUSE = 0.5  # seconds between two tries, where many write
 
 
@@ -77,81 +76,15 @@ class Store:
         self.objects = objects_at(url if url is not None else default_store())
         self.url = self.objects.url
         self._ledger = Ledger(self.objects)
-        self._cache = cache_folder(self.url)
+        cache = cache_folder(self.url)
+        self.copies = Copies(cache.parent / "versions")
+        self._index = OwnIndex(cache, self.objects, self._ledger)
         named = trusted or os.environ.get("GRAFTAX_HUB_TRUSTED")
-        self._trusted = trusted_keys(Path(named)) if named else None
-        self._file = self._cache / f"index-{LAYOUT}.sqlite"
-        self._of_thread = threading.local()  # a connection of SQLite's has one transaction at a time
-
-    # -- the index -------------------------------------------------------------------------------------------------------
+        self._contents = Contents(self.objects, self._ledger, self._index, trusted_keys(Path(named)) if named else None)
 
     def index(self) -> Index:
         """The index, with everything in it that the ledger has now; GraftaxError where there is no store."""
-        return self._asked(lambda index: index)
-
-    def _asked(self, question: Callable[[Index], T]) -> T:
-        """What the index of a store that is there answers, brought up to date."""
-
-        def asked_of_a_store(index: Index) -> T:
-            if index.position()[0] == 0:
-                raise GraftaxError(f"there is no hub at {self.url}; the first push into an empty place makes one.")
-            return question(index)
-
-        return self._sound(asked_of_a_store)
-
-    def _sound(self, question: Callable[[Index], T]) -> T:
-        """What the index, brought up to date, answers; a file that is damaged is made anew."""
-        with in_one_line(self._file):
-            try:
-                return question(self._updated())
-            except sqlite3.DatabaseError as error:
-                if not is_damage(error):
-                    raise
-            for file in self._cache.glob(f"{self._file.name}*"):  # with what SQLite keeps beside it
-                file.unlink(missing_ok=True)
-            self._of_thread.index = Index(self._file)  # which is empty: it was perhaps a snapshot that was damaged
-            return question(self._updated())
-
-    def _updated(self) -> Index:
-        index = self._opened()
-        if index.position()[0] == 0:
-            begin(index, self.objects, self._ledger)
-        try:
-            self._read_on(index)
-        except OtherLedger:
-            begin(index, self.objects, self._ledger)
-            self._read_on(index)
-        if not index.is_in_time():
-            with index.writing():
-                index.keep_time()
-        return index
-
-    def _opened(self) -> Index:
-        """This thread's connection to the index on this machine."""
-        index: Index | None = getattr(self._of_thread, "index", None)
-        if index is None or not index.is_in_place():
-            self._make_cache()
-            if not self._file.exists():
-                lay(self._file, self.objects)
-            self._of_thread.index = index = Index(self._file)
-        return index
-
-    def _make_cache(self) -> None:
-        try:
-            disk.make_directory(self._cache)
-        except GraftaxError as error:
-            raise GraftaxError(f"{error} {COPY}") from error
-
-    def _read_on(self, index: Index) -> None:
-        """Apply the events that the index does not have yet."""
-        while True:
-            number, digest = index.position()
-            some = list(islice(self._ledger.after(number, digest), _AT_ONCE))
-            if not some:
-                return
-            with index.writing():
-                if index.position() == (number, digest):  # else another thread or process was here
-                    index.apply(some)
+        return self._index.ask(lambda index: index)
 
     # -- changes ---------------------------------------------------------------------------------------------------------
 
@@ -163,11 +96,16 @@ class Store:
         """
         pause = 0.01
         while True:
-            index = self._sound(lambda index: index) if begins else self.index()
-            number, digest = index.position()
-            if number == 0:
+            try:
+                index = self.index()
+            except NoStore:
+                if not begins:
+                    raise
                 self._begin()
+                begins = False  # one that is gone by then was moved or removed, and is not made anew
                 continue
+            begins = False
+            number, digest = index.position()
             event = next_event(index)
             if event is None:
                 return None
@@ -183,6 +121,7 @@ class Store:
         empty = self.objects.is_empty()  # this first: meanwhile another writer may make one
         if not empty and not self._ledger.exists():
             raise GraftaxError(f"{self.url}: there is no hub here, and other things are; a hub begins in an empty place.")
+        self.objects.begin()
         self._ledger.append(Begun(), 1, "")
 
     def _leave_snapshot(self) -> None:
@@ -225,14 +164,14 @@ class Store:
         digests = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
         manifest = replace(manifest, files={path: File(digest, len(contents[path])) for path, digest in digests.items()})
         parse_manifest(manifest.text(), name)  # what could not be read again is not written
-        signature = sign(manifest.digest, key_file) if key_file else None
+        signer = Signer(key_file) if key_file else None
         put: set[tuple[str, int]] = set()
         there: Version | None = None
 
         def next_event(index: Index) -> Pushed | None:
             nonlocal there
             there = index.newest(name) if version is None else index.version(name, version)
-            if there is not None and _is_same(there, manifest, signature, expires):
+            if there is not None and _is_same(there, manifest, signer, expires):
                 return None
             if version is None:
                 _refuse_withdrawn(index, name, manifest)
@@ -240,6 +179,7 @@ class Store:
             wanted = last + 1 if version is None else version
             if 0 < wanted <= last:
                 raise GraftaxError(f"{name}:{wanted} is there already, or was; the next is {name}:{last + 1}.")
+            signature = None if signer is None else signer.sign(f"{name}:{wanted}", manifest.digest)
             event = Pushed(name, wanted, manifest.digest, manifest.text(), signature, expires, tuple(tags))
             for path, digest in digests.items():
                 where = (digest, index.times_given_up(digest))
@@ -249,7 +189,7 @@ class Store:
             return event
 
         if (added := self._add(next_event, begins=True)) is not None:
-            there = self._asked(lambda index: index.version(name, added.version, gone_too=True))
+            there = self._index.ask(lambda index: index.version(name, added.version, gone_too=True))
         assert there is not None
         if added is None:
             for tag in tags:
@@ -328,7 +268,7 @@ class Store:
 
     def search(self, query: Query, limit: int = 50) -> list[Version]:
         """The versions that a query finds, the last pushed first."""
-        return self._asked(lambda index: index.search(query, limit))
+        return self._index.ask(lambda index: index.search(query, limit))
 
     def resolve(self, reference: str, *, route: str | None = None) -> Version:
         """The version that a text refers to (names.py).
@@ -341,11 +281,45 @@ class Store:
         Raises:
             GraftaxError: there is no such version; what there is instead is said.
         """
-        named = parse_reference(reference)
-        found = self._asked(lambda index: resolve(index, named, self.url, route=route, is_trusted=self._is_trusted))
-        if found.yanked is not None and named.digest is None:
-            note(f"{found} was withdrawn: {found.yanked}")
+        return self.resolve_all([reference], route=route)[0]
+
+    def resolve_all(self, references: Sequence[str], *, route: str | None = None) -> list[Version]:
+        """As `resolve`, the versions that texts refer to, all at one moment."""
+        named = [parse_reference(reference) for reference in references]
+        found = self._index.ask(lambda index: [self._resolved(index, one, route) for one in named])
+        for reference, version in zip(named, found, strict=True):
+            _note_withdrawn(reference, version)
         return found
+
+    def find(self, reference: str) -> Version | None:
+        """As `resolve`; None where there is no store, or no such name in it."""
+        if not self._index.file.exists() and not self.exists():  # and nothing is to be made on this machine
+            return None
+        named = parse_reference(reference)
+
+        def known(index: Index) -> Version | None:
+            there = named.name is None or index.last_number(named.name) > 0
+            return self._resolved(index, named, None) if there else None
+
+        try:
+            found = self._index.ask(known)
+        except NoStore:
+            return None
+        if found is not None:
+            _note_withdrawn(named, found)
+        return found
+
+    def recall(self, reference: str, *, route: str | None = None) -> Version:
+        """As `resolve`, by what this machine knows of the store, which is not asked: it was just now, or is away."""
+        named = parse_reference(reference)
+        return self._index.recall(lambda index: self._resolved(index, named, route))
+
+    def known(self, question: Callable[[Index], T]) -> T:
+        """What this machine's index answers, whatever was done since: the store is not asked, and may be away."""
+        return self._index.recall(question)
+
+    def _resolved(self, index: Index, reference: Reference, route: str | None) -> Version:
+        return resolve(index, reference, self.url, route=route, is_trusted=self._contents.is_trusted)
 
     def expect_versions(self, name: str) -> list[Version]:
         """All versions of a name that are there; an error where there are none."""
@@ -361,59 +335,45 @@ class Store:
 
     def count(self) -> tuple[int, int]:
         """How many names there are, and how many versions; none where there is no store."""
-        return self._sound(Index.count)
+        try:
+            return self._index.ask(Index.count)
+        except NoStore:
+            return 0, 0
 
     def manifest(self, version: Version) -> Manifest:
         """The manifest of a version, checked against its digest, its signature and whom this store's user trusts."""
-        return self._pushed(version)[0]
+        return self._contents.manifest(version)
 
-    def _is_trusted(self, version: Version) -> bool:
-        """Whether a version is one that may be taken, as far as its manifest and signature go."""
-        if self._trusted is None:
-            return True
-        try:
-            self.manifest(version)
-        except (Damaged, Untrusted):
-            return False
-        return True
-
-    def _pushed(self, version: Version) -> tuple[Manifest, Signature | None]:
-        event = self._ledger.read(version.event)
-        if not isinstance(event, Pushed) or (event.name, event.version) != (version.name, version.version):
-            raise Damaged(f"{version}: the ledger of {self.url} has something else in this place.")
-        if hashlib.sha256(event.manifest.encode()).hexdigest() != version.digest:
-            raise Damaged(f"{version}: its manifest is damaged: it has another digest.")
-        manifest = parse_manifest(event.manifest, str(version))
-        if event.signature is not None:
-            check_signature(event.signature, version.digest, str(version))
-        if self._trusted is not None:
-            refuse_untrusted(event.signature, self._trusted, str(version))
-        return manifest, event.signature
+    def is_name_signed(self, version: Version) -> bool:
+        """Whether somebody has signed a version under its name and number, and not its content alone."""
+        return self._contents.is_name_signed(version)
 
     def files(self, version: Version) -> dict[str, bytes]:
         """The files of a version, each checked against its digest."""
+        return self._contents.files(self.manifest(version))
+
+    def file(self, version: Version, path: str) -> bytes | None:
+        """One of them; None where the version has no such file."""
         manifest = self.manifest(version)
-        with in_one_line(self._file):
-            index = self._opened()  # as it is: no blob of a version is given up as long as that is there
-            wanted = [(file.sha256, index.times_given_up(file.sha256)) for file in manifest.files.values()]
-        return dict(zip(manifest.files, get_blobs(self.objects, wanted), strict=True))
+        if path not in manifest.files:
+            return None
+        return self._contents.files(replace(manifest, files={path: manifest.files[path]}))[path]
 
     def pull(self, version: Version, directory: Path | None = None, *, overwrite: bool = False) -> Path:
         """The files of a version as a directory, whole or not at all: a new one, or one that this machine keeps for all."""
-        kept = self._cache.parent / "versions" / version.digest
-        target = directory if directory is not None else kept
-        if directory is None and _is_whole(kept, manifest := self.manifest(version)):
-            return kept
-        files = self.files(version)
-        try:
-            with disk.new_directory(target, overwrite or directory is None, () if directory is None else tuple(files)) as draft:
-                for path, content in files.items():
-                    (draft / path).parent.mkdir(parents=True, exist_ok=True)
-                    (draft / path).write_bytes(content)
-        except GraftaxError:
-            if directory is not None or not _is_whole(kept, manifest):  # else another process has pulled the same
-                raise
-        return target
+        manifest = self.manifest(version)
+        if directory is None:
+            kept = self.copies.find(version.digest, manifest)
+            return kept if kept is not None else self.copies.keep(version.digest, self._contents.files(manifest))
+        files = self._contents.files(manifest)
+        with disk.new_directory(directory, overwrite, tuple(files)) as draft:
+            write_files(draft, files)
+        return directory
+
+    def pull_all(self, references: Sequence[str], *, route: str | None = None) -> list[Path]:
+        """As `pull`, the directories that this machine keeps of the versions that texts refer to, several fetched at once."""
+        with ThreadPoolExecutor(_PULLED_AT_ONCE) as pool:
+            return list(pool.map(self.pull, self.resolve_all(references, route=route)))
 
     def verify(self, versions: Sequence[Version] | None = None) -> list[Damage]:
         """What is wrong with some versions, or with all: a manifest, a signature or a blob that is not what it says.
@@ -422,23 +382,24 @@ class Store:
         """
         if versions is None:
             self._ledger.check()
-        found = []
-        for version in self._asked(Index.all_there) if versions is None else versions:
-            try:
-                self.files(version)
-            except (Damaged, Untrusted) as error:
-                found.append(Damage(version, str(error)))
-        return found
+        checked = self._index.ask(Index.all_there) if versions is None else versions
+        problems = ((version, self._contents.problem(version)) for version in checked)
+        return [Damage(version, problem) for version, problem in problems if problem is not None]
 
     def scores(self, task: str, *, metric: str | None = None, data: str | None = None) -> list[Score]:
         """Every measurement on a task."""
-        return self._asked(lambda index: index.scores(task, metric, data))
+        return self._index.ask(lambda index: index.scores(task, metric, data))
 
 
-def _is_same(there: Version, manifest: Manifest, signature: Signature | None, expires: Moment | None) -> bool:
+def _is_same(there: Version, manifest: Manifest, signer: Signer | None, expires: Moment | None) -> bool:
     """Whether a version is what is to be pushed, and signed and ending as is asked for."""
-    signed = signature is None or there.signer == signature.key
+    signed = signer is None or there.signer == signer.key
     return there.digest == manifest.digest and signed and there.expires == expires
+
+
+def _note_withdrawn(reference: Reference, version: Version) -> None:
+    if version.yanked is not None and reference.digest is None:
+        note(f"{version} was withdrawn: {version.yanked}")
 
 
 def _refuse_withdrawn(index: Index, name: str, manifest: Manifest) -> None:
@@ -449,14 +410,3 @@ def _refuse_withdrawn(index: Index, name: str, manifest: Manifest) -> None:
             f"{same[-1]} is the same and was withdrawn: {same[-1].yanked}. Take that back (hub yank {same[-1]} --undo), or "
             "give the number of the version that it is to be (--version)."
         )
-
-
-def _is_whole(directory: Path, manifest: Manifest) -> bool:
-    """Whether the files of a manifest are in a directory, and what they were."""
-    for path, file in manifest.files.items():
-        try:
-            if hashlib.sha256((directory / path).read_bytes()).hexdigest() != file.sha256:
-                return False
-        except OSError:
-            return False
-    return True

@@ -9,34 +9,43 @@ from pathlib import Path
 
 from ..errors import GraftaxError
 
-LAYOUT = 2  # of the tables below: an index and its snapshots are named after it, and those of another one are passed over
+LAYOUT = 3  # of the tables below: an index and its snapshots are named after it, and those of another one are passed over
 COPY = "This is this machine's copy of what the hub says, which XDG_CACHE_HOME moves to another place."
 _WAIT = 30.0  # seconds, for another process that is writing
+_CACHE = 32_000  # KiB of pages that are held while many events are applied
+# what a manifest says itself: of the table of backbones, plain columns of the versions, and those that are JSON
+OF_BACKBONE, PLAIN = ("backbone", "model_type", "fingerprint"), ("task", "parameters", "description")
+LISTED = ("methods", "labels", "parents")
 # "if not exists": several processes may begin one file at once
 _TABLES = """
 CREATE TABLE IF NOT EXISTS position (number INTEGER NOT NULL, digest TEXT NOT NULL /* of the last event that was applied */);
 INSERT INTO position SELECT 0, '' WHERE NOT EXISTS (SELECT 1 FROM position);
+CREATE TABLE IF NOT EXISTS backbones (number INTEGER PRIMARY KEY, backbone TEXT, model_type TEXT, fingerprint TEXT);
+CREATE INDEX IF NOT EXISTS by_fingerprint ON backbones (fingerprint, backbone, model_type);
 CREATE TABLE IF NOT EXISTS versions (
     id INTEGER PRIMARY KEY,  -- in the order of pushing
     event INTEGER NOT NULL,
-    name TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL,
-    backbone TEXT, model_type TEXT, fingerprint TEXT, methods TEXT NOT NULL, task TEXT, labels TEXT NOT NULL,
+    name TEXT NOT NULL, version INTEGER NOT NULL,
+    digest BLOB NOT NULL,  -- 32 bytes
+    made_for INTEGER NOT NULL,  -- the number of a backbone
+    methods TEXT NOT NULL, task TEXT, labels TEXT NOT NULL,
     parameters INTEGER NOT NULL, size INTEGER NOT NULL, description TEXT NOT NULL, parents TEXT NOT NULL,
     pushed TEXT NOT NULL, expires TEXT, signer TEXT,
     yanked TEXT,  -- the reason
     gone INTEGER NOT NULL DEFAULT 0,  -- 1: for good; 2: its time is over by this machine's clock, which may be put back
     newest INTEGER NOT NULL DEFAULT 0,  -- what the name alone means
     blobs BLOB NOT NULL,  -- sha256 of its files, 32 bytes each
+    rest BLOB NOT NULL,  -- of its manifest (rest.py)
     UNIQUE (name, version)
 );
 CREATE INDEX IF NOT EXISTS by_digest ON versions (digest);
-CREATE INDEX IF NOT EXISTS by_fingerprint ON versions (fingerprint, newest);
+CREATE INDEX IF NOT EXISTS by_backbone ON versions (made_for, newest);
 CREATE INDEX IF NOT EXISTS by_task ON versions (task, newest);
 CREATE INDEX IF NOT EXISTS by_newest ON versions (newest, id);
 CREATE INDEX IF NOT EXISTS by_name ON versions (name) WHERE newest;
 CREATE INDEX IF NOT EXISTS by_end ON versions (gone, expires) WHERE expires IS NOT NULL;
 CREATE VIRTUAL TABLE IF NOT EXISTS words
-    USING fts5 (name, backbone, methods, task, labels, text, content='', tokenize='unicode61');
+    USING fts5 (name, backbone, methods, task, labels, text, content='', columnsize=0, tokenize='unicode61');
 CREATE TABLE IF NOT EXISTS metrics (
     id INTEGER NOT NULL, metric TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (id, metric)
 ) WITHOUT ROWID;
@@ -54,13 +63,20 @@ CREATE TABLE IF NOT EXISTS given_up (digest TEXT PRIMARY KEY, times INTEGER NOT 
 """
 
 
-def open_tables(file: Path | None) -> sqlite3.Connection:
-    """A connection to the tables in a file, or in memory alone, which are made where there are none."""
+def open_tables(file: Path | None, *, hidden: bool = False) -> sqlite3.Connection:
+    """A connection to the tables in a file, or in memory alone, which are made where there are none.
+
+    Of a file that is `hidden` nobody knows but who has it open, and nobody will where this process dies: what is written
+    there is brought to the disk by whoever shows it.
+    """
     tables = sqlite3.connect(file or ":memory:", timeout=_WAIT, isolation_level=None, check_same_thread=False)
     tables.row_factory = sqlite3.Row
     tables.create_function("casefold", 1, str.casefold, deterministic=True)  # SQLite's own knows ASCII alone
-    tables.execute("PRAGMA journal_mode = TRUNCATE")  # a WAL cannot be shared over a network, on which homes often lie
-    tables.execute("PRAGMA synchronous = NORMAL")
+    # a WAL cannot be shared over a network, on which homes often lie
+    tables.execute(f"PRAGMA journal_mode = {'MEMORY' if hidden else 'TRUNCATE'}")
+    tables.execute(f"PRAGMA synchronous = {'OFF' if hidden else 'NORMAL'}")
+    if hidden:
+        tables.execute(f"PRAGMA cache_size = -{_CACHE}")
     if tables.execute("PRAGMA user_version").fetchone()[0] != LAYOUT:
         tables.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {LAYOUT}; COMMIT;")
     return tables

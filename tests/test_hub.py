@@ -21,6 +21,7 @@ from tiny import toy_rows, write_backbone, write_csv
 from graftax import Adapter, Fuse, Hub, LoRA, Predictor, Recipe, combine, load_adapter, load_backbone, save_adapter
 from graftax.adapters.methods.bottleneck import Bottleneck
 from graftax.data.columns import Columns
+from graftax.hub.provenance import provenance
 from graftax.models.backbone import Backbone
 from graftax.serve.evaluation import measure
 from graftax.store.manifest import DataFacts
@@ -132,12 +133,22 @@ def test_no_adapter_is_no_version(hub: Hub, made: Made, tmp_path: Path) -> None:
     assert not hub.store.exists()
 
 
-def test_a_path_of_this_machine_is_not_told(hub: Hub, made: Made, tiny: Backbone) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("/home/somebody/models/MiniLM", "MiniLM"),
+        ("../somebody/models/MiniLM", "MiniLM"),
+        (".venv/models/smol.gguf", "smol.gguf"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("MiniLM", "MiniLM"),
+    ],
+)
+def test_a_path_of_this_machine_is_not_told(name: str, told: str, hub: Hub, made: Made, tiny: Backbone) -> None:
     directory = made("a")
     facts = json.loads((directory / "graftax.json").read_text())
-    facts["backbone"]["name"] = "/home/somebody/models/MiniLM"
+    facts["backbone"]["name"] = name
     (directory / "graftax.json").write_text(json.dumps(facts))
-    assert hub.push("x", directory).backbone == "MiniLM"
+    assert hub.push("x", directory).backbone == told
 
 
 # -- found --------------------------------------------------------------------------------------------------------------
@@ -208,6 +219,10 @@ def test_a_chain_from_rows_to_a_combination(hub: Hub, tiny: Backbone, tmp_path: 
     said = hub.show("both")
     assert f"data       a.csv, 12 rows, sha256 {digest_of(rows['a'], tiny)[:12]}" in said
     assert "made from  toys/b:1" in said
+    hub.push("copy", tmp_path / "run" / "b")
+    assert "made from  toys/b:1, the same weights as copy:1\n" in hub.show("both")
+    (_, found) = provenance(hub.store, version)["parents"]
+    assert (found["reference"], found["also"]) == ("toys/b:1", ["copy:1"])
     assert "both:1 refers to it" in (refused(lambda: hub.remove("toys/a")) or "")
     assert names(hub.remove("toys/a", force=True)) == ["toys/a:1"]
     assert "made from  weights that are not on this hub" in hub.show("both")
@@ -417,7 +432,8 @@ def test_what_was_trained_is_pushed_later(
     fast = ["--epochs", "1", "--batch-size", "8", "--max-length", "16"]
     said = graftax("train", "-b", tiny_dir, "-o", tmp_path / "run", "-d", data, *fast, "--push", "toys")
     assert said.code == 2
-    assert said.err.rstrip().endswith(f"Everything is trained; once that is mended: graftax hub push toys {tmp_path / 'run'}")
+    later = f"graftax hub push toys {tmp_path / 'run'} --hub {tmp_path / 'full'}"
+    assert said.err.rstrip().endswith(f"Everything is trained; once that is mended: {later}")
     monkeypatch.setenv("GRAFTAX_HUB", hub.store.url)
     assert graftax("hub", "push", "toys", tmp_path / "run").out.startswith("toys/bank:1")
 

@@ -11,7 +11,6 @@ import hugging_face_server
 import pytest
 import registry_server
 from cases import random_adapter
-from conftest import GetBackbone
 from hugging_face_server import HuggingFace
 from registry_server import NAME, PASSWORD
 
@@ -28,11 +27,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     return Hub(tmp_path / "hub")
-
-
-@pytest.fixture(scope="module")
-def bert(backbone_of: GetBackbone) -> Backbone:
-    return backbone_of("bert")
 
 
 @pytest.fixture
@@ -153,6 +147,7 @@ def test_a_repository_is_made_and_read(
     other = Hub(tmp_path / "other")
     again = other.import_("intent", "hf://ada/bank", backbone=bert)
     assert (again.fingerprint, again.labels, again.parameters) == (version.fingerprint, version.labels, version.parameters)
+    assert other.store.manifest(again).imported_from == f"hf://ada/bank@{there.revision('ada/bank')}"
     for file in ("adapter_config.json", "adapter_model.safetensors", "graftax.json"):
         assert other.store.files(again)[file] == files[file]
     assert load_adapter("hf://ada/bank", bert).source == load_adapter(directory, bert).source

@@ -11,15 +11,16 @@ import pytest
 from refusals import refused
 
 from graftax.data.examples import Examples
-from graftax.hub.intervals import intervals, wilson
 from graftax.hub.leaderboard import Leaderboard, leaderboard, leaderboard_page, leaderboard_record
 from graftax.serve.confusion import Confusion
 from graftax.serve.evaluation import Answered, Measured
+from graftax.serve.intervals import intervals, wilson
 from graftax.store.manifest import DataFacts
 from graftax.store.version import Score, Version
+from graftax.tasks.main_metrics import main_metric_of
 from graftax.tasks.metrics import classification
 from graftax.tasks.task import Answer
-from graftax.tasks.task_registry import task_named
+from graftax.tasks.task_registry import TASKS, task_named
 
 
 def measured_classes(gold: list[str], said: list[str]) -> Measured:
@@ -146,6 +147,12 @@ def test_less_is_better_of_some_metrics(task: str, metric: str | None, lower: bo
     assert board.lower_is_better == lower
     assert [place for place, _ in ranking(board)] == [1, 2]
     assert ranking(board)[0][1] == ("a:1" if lower else "b:1")
+
+
+def test_every_task_is_judged_as_is_known_without_it() -> None:
+    known = {name: tuple(main_metric_of(name)) for name in TASKS}
+    assert known == {name: (task.main_metric, task.lower_is_better) for name, task in TASKS.items()}
+    assert (known["tag"], known["sft"]) == (("f1", False), ("perplexity", True))
 
 
 def test_intervals_are_on_the_other_side_where_less_is_better() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_damaged_adapter_holds_up_no_other(hub: Hub, tiny: Backbone, adapter: 
     assert [line.split()[0] for line in said.out.splitlines()] == ["toys/air:1", "toys/cars:1"]
     reason, last = said.err.splitlines()
     assert "bank/adapter_model.safetensors" in reason
-    assert last == "graftax: run: 1 of 3 adapters were not pushed: bank."
+    assert last == "graftax: run: 1 of 3 adapters not pushed: bank."
 
 
 def test_a_name_that_the_hub_does_not_have(hub: Hub, adapter: Path, graftax: Graftax, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,3 +123,24 @@ def test_what_is_left_out_or_unknown_is_said(hub: Hub, adapter: Path, graftax: G
     assert said.code == 0
     assert "left out: .notes, checkpoint-1/adapter_config.json." in said.err
     assert "without a fingerprint: whether it fits is not known" in said.err
+
+
+def test_copies_that_nothing_asks_for_are_deleted(
+    hub: Hub, adapter: Path, tiny: Backbone, graftax: Graftax, tmp_path: Path
+) -> None:
+    """Of a version that is asked for the copy stays, however long ago it was made."""
+    another = save_adapter(random_adapter(tiny, (LoRA(r=4),)), tmp_path / "another", tiny)
+    old, used = hub.push("old", adapter), hub.push("used", another)
+    copies = {version.name: hub.pull(f"{version}") for version in (old, used)}
+    for copy in copies.values():
+        os.utime(copy, (0, 0))
+    assert hub.pull("used:1") == copies["used"]
+    said = graftax("hub", "gc").out.splitlines()
+    freed = f"{old.size / 1000:.1f} KB"
+    assert said == ["0 files deleted, 0 B", f"copies on this machine: 1 version deleted, not used for 30d, {freed}"]
+    assert [name for name, copy in copies.items() if copy.exists()] == ["used"]
+    assert graftax("hub", "gc", "--unused-for", "1h").out.splitlines()[1].startswith("copies on this machine: 0 versions")
+    assert hub.pull("old:1") == copies["old"]
+    assert hub.forget(timedelta()).versions == 2
+    assert not any(copies["old"].parent.iterdir())
+    assert "--unused-for 'soon': expected a number" in graftax("hub", "gc", "--unused-for", "soon").err

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import s3_server
 from refusals import refused
-from stores import FILES, NOTHING, store_of
+from stores import FILES, NOTHING, about, store_of
 
 from graftax.errors import GraftaxError
 from graftax.store.objects import _in_one_line
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    pytest.importorskip("moto")
-    with s3_server.running() as environment:
-        yield environment
 
 
 @pytest.mark.parametrize("url", ["s3:/bucket/hub", "s3:bucket", "gs:/bucket", "nothing://bucket/hub", "s3://", "https://"])
@@ -94,3 +87,46 @@ def test_a_store_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         line = str(refused(lambda: store_of("s3://hub/x", tmp_path).resolve("x")))
     assert "cannot be reached" in line
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("before", ["blobs/", "ledger/"])
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_folder_that_goes_away_while_it_is_pushed_to(
+    before: str, removed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether renamed or removed, and whatever is about to be written: it is said, and no other hub is made in its place."""
+    hub, elsewhere = tmp_path / "hub", tmp_path / "elsewhere"
+    store = store_of(hub, tmp_path / "machine")
+    store.push("bank/intent", about("first"), FILES)
+    create = store.objects.create
+
+    def going(key: str, content: bytes) -> bool:
+        if key.startswith(before) and hub.exists():
+            hub.rename(elsewhere)
+            if removed:
+                shutil.rmtree(elsewhere)
+        return create(key, content)
+
+    monkeypatch.setattr(store.objects, "create", going)
+    line = refused(lambda: store.push("bank/intent", about("second"), {"weights.bin": b"others"}))
+    assert line == f"{hub}: the folder is there no more; nothing was put there. Was it moved or removed?"
+    assert not hub.exists()
+    if not removed:
+        there = store_of(elsewhere, tmp_path / "machine")
+        assert [one.version for one in there.index().versions("bank/intent")] == [1]
+        assert there.verify() == []
+
+
+def test_a_folder_that_is_gone_when_another_was_quicker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has to look once more makes no hub where there was one."""
+    hub = tmp_path / "hub"
+    store = store_of(hub, tmp_path / "machine")
+    store.push("bank/intent", about("first"), FILES)
+
+    def slower(*event: object) -> bool:
+        hub.rename(tmp_path / "elsewhere")
+        return False
+
+    monkeypatch.setattr(store._ledger, "append", slower)
+    assert refused(lambda: store.push("bank/intent", about("second"), FILES)) is not None
+    assert not hub.exists()

@@ -6,13 +6,13 @@ and no more blobs are there than versions need.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,13 +29,6 @@ SCRIPT = Path(__file__).with_name("store_writer.py")
 PUSHED = re.compile(r"pushed (\S+) (\d+) (\d+)")
 TAGGED = re.compile(r"tagged (\S+) (\S+) (\d+)")
 REMOVING = re.compile(r"removing (\S+) (\d+)")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    pytest.importorskip("moto")
-    with s3_server.running() as environment:
-        yield environment
 
 
 @pytest.fixture
@@ -111,7 +104,7 @@ def test_eight_writers_killed_for_minutes(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3"], indirect=True)
-def test_what_is_asked_of_a_place_is_so_behind_s3(url: str) -> None:
+def test_what_is_asked_of_a_place_is_so_behind_s3(url: str, tmp_path: Path) -> None:
     """Of eight that create one object exactly one succeeds, and it is his that is there; the rest of what a store needs."""
     objects = Store(url).objects
     assert objects.is_empty()
@@ -125,11 +118,24 @@ def test_what_is_asked_of_a_place_is_so_behind_s3(url: str) -> None:
     assert objects.size("ledger/0") == 7
     assert objects.size("nothing") is None
     assert objects.get("nothing") is None
+    large = os.urandom((1 << 20) + 1)
+    objects.put("large", large)
+    assert objects.download("large", tmp_path / "large") == hashlib.sha256(large).hexdigest()
+    assert (tmp_path / "large").read_bytes() == large
+    objects.upload("large", Path(__file__))
+    assert objects.get("large") == Path(__file__).read_bytes()
+    assert objects.download("nothing", tmp_path / "nothing") is None
     assert list(objects.get_all(["ledger/0", "nothing"])) == [b"another", None]
     assert len(dict(objects.sizes("ledger"))) == 20
     assert dict(objects.sizes("ledger"))["ledger/0"] == 7
     assert list(objects.sizes("led")) == []
+    stamps = dict(objects.after("ledger", "ledger/18"))
+    assert sorted(stamps) == ["ledger/19", *(f"ledger/{i}" for i in range(2, 10))]
+    assert all(stamp and objects.get_stamped(key) == (objects.get(key), stamp) for key, stamp in stamps.items())
+    objects.put("ledger/9", b"another")
+    assert objects.get_stamped("ledger/9")[1] not in (None, stamps["ledger/9"])
+    assert objects.get_stamped("nothing") == (None, None)
     objects.delete([f"ledger/{i}" for i in range(1, 20)])
-    objects.delete(["ledger/1", "ledger/2"])
+    objects.delete(["ledger/1", "ledger/2", "large"])
     assert dict(objects.sizes("ledger")) == {"ledger/0": 7}
     assert not objects.is_empty()

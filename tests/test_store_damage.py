@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -193,11 +194,11 @@ def test_an_event_that_follows_another(store: Store, hub: Path, tmp_path: Path) 
 def test_a_newer_event_and_a_newer_manifest(store: Store, hub: Path, tmp_path: Path) -> None:
     """Nothing is done by who cannot know what it says: garbage would be collected wrongly, say."""
     whole = json.loads(event_file(hub, 3).read_text())
-    newer_manifest = whole["manifest"].replace('"schema":1', '"schema":2')
+    newer_manifest = whole["manifest"].replace('"schema":1', '"schema":3')
     for newer in (whole | {"schema": 2, "more": 1}, whole | {"manifest": newer_manifest}):
         event_file(hub, 3).write_text(json.dumps(newer))
         line = str(refused(lambda: store_of(hub, tmp_path / "new").collect()))
-        assert "schema 2 is newer than this graftax, which knows 1; update graftax." in line
+        assert re.search("schema (2 is newer than this graftax, which knows 1|3 is .* knows 2); update graftax.", line)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +211,7 @@ def test_a_hostile_path(hub: Path, tmp_path: Path, path: str) -> None:
     begun = event_text(Begun(), "")
     hostile = event_text(Pushed("x", 1, digest(text.encode()), text), digest(begun.encode()))
     objects = LocalObjects(hub)
+    objects.begin()
     objects.create("ledger/000000/000000001.json", begun.encode())
     objects.create("ledger/000000/000000002.json", hostile.encode())
     blobs.put_blob(objects, digest(b"evil"), 0, b"evil")
@@ -334,7 +336,7 @@ def test_a_damaged_snapshot(store: Store, hub: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_damaged_index(store: Store, hub: Path, tmp_path: Path, damage: str, opened: bool) -> None:
     """It is only a copy, and made anew."""
-    whole, file = content_of(store.index()), store._file
+    whole, file = content_of(store.index()), store._index.file
     one = store if opened else store_of(hub, tmp_path / "machine")
     if damage == "deleted":
         file.unlink()
@@ -389,7 +391,7 @@ def test_no_room_in_the_hub(store: Store, hub: Path, monkeypatch: pytest.MonkeyP
 def test_no_room_for_a_snapshot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The push is done all the same, and says so."""
     monkeypatch.setattr("graftax.store.store.EVERY", 4)
-    monkeypatch.setattr(store.objects, "put", lambda *what: (_ for _ in ()).throw(GraftaxError("full")))
+    monkeypatch.setattr(store.objects, "upload", lambda *what: (_ for _ in ()).throw(GraftaxError("full")))
     notes = noted(lambda: store.push("bank/intent", about("third"), FILES))
     assert notes == ["no snapshot of the index could be left in the hub, and others will read longer: full"]
     assert store.resolve("bank/intent").version == 3

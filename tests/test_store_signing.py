@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import shutil
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 from refusals import refused
-from stores import FILES, about, digest, store_of
+from stores import FILES, about, digest, pulled, store_of
 
+from graftax.hub.page import page_of
 from graftax.store import signing
 from graftax.store.events import Pushed, Signature, event_text, parse_event
 from graftax.store.store import Store
@@ -80,7 +82,7 @@ def test_every_version_that_is_not_signed_is_told(store: Store, key: Path, tmp_p
     store.push("z", about("signed"), FILES, key_file=key)
     found = trusting(tmp_path, key).verify()
     assert [str(one.version) for one in found] == ["x:1", "y:1"]
-    assert all("not signed" in one.problem for one in found)
+    assert {one.problem for one in found} == {"not signed, and only what a trusted key has signed is taken."}
 
 
 def test_a_digest_finds_the_version_that_is_signed(store: Store, key: Path, other_key: Path, tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_digest_finds_the_version_that_is_signed(store: Store, key: Path, othe
     file = tmp_path / "hub" / "ledger" / "000000" / "000000005.json"
     event, previous = parse_event(file.read_text(), "")
     assert isinstance(event, Pushed)
-    file.write_text(event_text(replace(event, signature=signing.sign("0" * 64, key)), previous))
+    file.write_text(event_text(replace(event, signature=signing.Signer(key).sign("false:1", "0" * 64)), previous))
     one = trusting(tmp_path, key)
     assert str(one.resolve(f"sha256:{signed.digest}")) == "x:1"
     assert one.files(one.resolve(f"sha256:{signed.digest}")) == FILES
@@ -122,14 +124,48 @@ def test_forged(store: Store, key: Path, other_key: Path, tmp_path: Path, forged
     elif forged == "signature":
         event = replace(event, signature=Signature(event.signature.key, "AAAA" + event.signature.value[4:]))
     elif forged == "signer":
-        theirs = signing.sign(event.digest, other_key)
+        theirs = signing.Signer(other_key).sign("x:1", event.digest)
         event = replace(event, signature=Signature(event.signature.key, theirs.value))
     else:
         event = replace(event, signature=Signature(event.signature.key, "no base64!"))
     file.write_text(event_text(event, previous))
     one = trusting(tmp_path, key)
-    assert "its signature is not of this manifest" in str(refused(lambda: one.pull(one.resolve("x"))))
+    assert "its signature is not of this manifest under this name" in str(refused(lambda: one.pull(one.resolve("x"))))
     assert [damage.version.name for damage in one.verify()] == ["x"]
+
+
+def test_what_was_signed_is_not_taken_under_another_name(store: Store, key: Path, tmp_path: Path) -> None:
+    """Nor under another number: who may write to the hub, and has not the key, could make the newest of an old one."""
+    store.push("x", about("signed"), FILES, key_file=key)
+    store.push("x", about("mended"), FILES, key_file=key)
+    file = tmp_path / "hub" / "ledger" / "000000" / "000000002.json"
+    event, _ = parse_event(file.read_text(), "")
+    assert isinstance(event, Pushed)
+    for name, number in (("y", 1), ("x", 3)):
+        store._add(lambda index, name=name, number=number: replace(event, name=name, version=number, nonce=name))
+    one = trusting(tmp_path, key)
+    for reference in ("y", "x"):
+        line = str(refused(lambda reference=reference: one.pull(one.resolve(reference))))
+        assert "its signature is not of this manifest under this name" in line
+    assert [str(damage.version) for damage in one.verify()] == ["y:1", "x:3"]
+    assert pulled(one.pull(one.resolve("x:2"))) == FILES
+
+
+def test_what_was_signed_before_names_were(store: Store, key: Path, tmp_path: Path) -> None:
+    """It is taken for what it is, and said to be."""
+    version, _ = store.push("x", about("signed"), FILES, key_file=key)
+    assert store.is_name_signed(version)
+    assert "under any name" not in page_of(store, version)
+    file = tmp_path / "hub" / "ledger" / "000000" / "000000002.json"
+    event, previous = parse_event(file.read_text(), "")
+    assert isinstance(event, Pushed)
+    private = serialization.load_ssh_private_key(key.read_bytes(), password=None)
+    value = base64.b64encode(private.sign(b"graftax hub manifest sha256:" + event.digest.encode())).decode()
+    file.write_text(event_text(replace(event, signature=Signature(version.signer or "", value)), previous))
+    one = trusting(tmp_path, key)
+    assert not one.is_name_signed(one.resolve("x"))
+    assert "under any name" in page_of(one, one.resolve("x"))
+    assert one.files(one.resolve("x")) == FILES
 
 
 def test_keys_that_cannot_sign(store: Store, tmp_path: Path, key: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -84,32 +86,22 @@ def test_an_altered_event_that_an_index_has_read(hub: Path, tmp_path: Path) -> N
 def test_events_that_are_added_while_it_is_listed(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing that saw the later of two new events and not the earlier is no hole."""
     store = store_of(hub, tmp_path / "knows two")
-    listed = store.objects.keys_after
+    listed = store.objects.after
     missed = event_file(hub, 3).relative_to(hub).as_posix()
-    monkeypatch.setattr(store.objects, "keys_after", lambda *where: (key for key in listed(*where) if key != missed))
+    monkeypatch.setattr(store.objects, "after", lambda *where: (one for one in listed(*where) if one[0] != missed))
     assert content_of(store.index()) == content_of(store_of(hub, tmp_path / "knows all").index())
-
-
-def test_nothing_new_costs_two_requests(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = store_of(hub, tmp_path / "knows all")
-    store.index()
-    asked: list[str] = []
-    for request in ("get", "get_all", "size", "sizes", "keys_after", "is_empty"):
-        real = getattr(store.objects, request)
-        monkeypatch.setattr(store.objects, request, lambda *which, r=request, real=real: (asked.append(r), real(*which))[1])
-    store.resolve("x")
-    assert asked == ["get", "keys_after"]
 
 
 def test_keys_in_their_order_over_folders(tmp_path: Path) -> None:
     objects = store_of(tmp_path / "hub", tmp_path).objects
+    objects.begin()
     keys = [f"ledger/{number // 1000:06}/{number:09}.json" for number in (1, 998, 999, 1000, 1001, 2000)]
     for key in reversed(keys):
         objects.create(key, b"")
     for i, key in enumerate(keys):
-        assert list(objects.keys_after("ledger", key)) == keys[i + 1 :]
-    assert list(objects.keys_after("ledger", "")) == keys
-    assert list(objects.keys_after("nothing", "")) == []
+        assert [there for there, _ in objects.after("ledger", key)] == keys[i + 1 :]
+    assert [there for there, _ in objects.after("ledger", "")] == keys
+    assert list(objects.after("nothing", "")) == []
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -143,3 +135,47 @@ def test_kept_for_a_while_and_then_for_good(tmp_path: Path) -> None:
     found, added = store.push("x", about("a"), FILES)
     assert (found.version, found.expires, added) == (2, None, True)
     assert store.push("x", about("a"), FILES, expires="2999-01-01T00:00:00Z")[0].version == 3
+
+
+def test_a_folder_is_listed_again_where_it_may_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its time: what has not changed for a while is known, and whatever is added, taken away or put there is seen."""
+    objects, folder, listed = store_of(tmp_path / "hub", tmp_path).objects, tmp_path / "hub" / "ledger", os.listdir
+    objects.begin()
+    counted: list[str] = []
+    monkeypatch.setattr(os, "listdir", lambda path: (counted.append(path), listed(path))[1])
+
+    def keys(ago: float) -> list[str]:
+        """What is found, twice, as if the last change was so many seconds ago; `counted` are the listings."""
+        os.utime(folder, (time.time() - ago,) * 2)
+        counted.clear()
+        found = [[key for key, _ in objects.after("ledger", "")] for _ in range(2)]
+        assert found[0] == found[1]
+        return found[0]
+
+    objects.create("ledger/1", b"")
+    assert (keys(60), len(counted)) == (["ledger/1"], 1)
+    assert (keys(1), len(counted)) == (["ledger/1"], 2)  # another change may have the same time
+    assert (keys(50), len(counted)) == (["ledger/1"], 1)
+    objects.create("ledger/2", b"")
+    assert [key for key, _ in objects.after("ledger", "")] == ["ledger/1", "ledger/2"]
+    assert keys(40) == ["ledger/1", "ledger/2"]
+    (folder / "1").unlink()
+    assert [key for key, _ in objects.after("ledger", "")] == ["ledger/2"]
+    assert keys(30) == ["ledger/2"]
+    folder.rename(tmp_path / "aside")
+    assert list(objects.after("ledger", "")) == []
+    shutil.copytree(tmp_path / "aside", folder)
+    (folder / "3").touch()
+    assert keys(30) == ["ledger/2", "ledger/3"]  # of the same time, and another folder
+
+
+def test_a_listing_that_missed_something_is_no_trap(tmp_path: Path) -> None:
+    """On a disk whose folders' times stand still a writer that finds the next number taken lists again."""
+    one, other = (store_of(tmp_path / "hub", tmp_path / name) for name in ("one", "other"))
+    one.push("x", about("0"), FILES)
+    folder = tmp_path / "hub" / "ledger" / "000000"
+    os.utime(folder, (1, 1))
+    assert one.resolve("x").version == 1
+    other.push("x", about("1"), FILES)
+    os.utime(folder, (1, 1))
+    assert one.push("x", about("2"), FILES)[0].version == 3
