@@ -22,17 +22,19 @@ from ..errors import GraftaxError
 from ..json_files import refuse_pointer
 from ..paths import expect_file
 
-_SPLITS = ("train", "test", "val", "valid", "validation", "dev")
+SPLITS = ("train", "test", "val", "valid", "validation", "dev")  # what they are called
 _USUAL = {"x": "image", "y": "label", "images": "image", "labels": "label"}  # names in archives -> of columns
 _CLASSES = "classes"  # the array of their names
 
 
-def archive_of(path: Path) -> tuple[Path, str]:
-    """The archive and the split that `FILE.npz:SPLIT` names; a file as it is, and no split, where there is none such."""
-    name, _, split = path.name.rpartition(":")
-    if Path(name).suffix.lower() == ".npz" and not path.exists():
-        return path.with_name(name), split
-    return path, ""
+def splits_of_archive(path: Path) -> list[str]:
+    """The splits of an archive, in the order of its arrays; none of what is no archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return []
+    return list(dict.fromkeys(part for _, part in map(_column_and_split, names) if part))
 
 
 def read_archive(path: Path, split: str = "") -> tuple[list[dict[str, Any]], dict[str, tuple[str, ...]]]:
@@ -86,10 +88,10 @@ def _members(names: Sequence[str], split: str, path: Path) -> dict[str, str]:
 def _column_and_split(name: str) -> tuple[str, str]:
     """`x_train` and `train_x` are the column x of the split train; `speaker` is a column, and of no split."""
     before, _, behind = name.rpartition("_")
-    if before and behind in _SPLITS:
+    if before and behind in SPLITS:
         return before, behind
     before, _, behind = name.partition("_")
-    return (behind, before) if behind and before in _SPLITS else (name, "")
+    return (behind, before) if behind and before in SPLITS else (name, "")
 
 
 def _array(archive: Any, member: str, path: Path) -> np.ndarray:

@@ -39,16 +39,18 @@ def chat_in(row: Mapping[str, Any], column: str, index: int, source: str) -> Cha
 
 
 def _message(message: Any) -> dict[str, Any]:
-    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+    if not isinstance(message, Mapping) or "role" not in message or not ("content" in message or message.get("tool_calls")):
         raise Unreadable("a message is not an object with role and content")
     return {**message, "role": text_of(message["role"]), "content": _content(message)}
 
 
 def _content(message: Mapping[str, Any]) -> str | None:
     """What a message says: a text, or parts, all of which are texts; nothing where it calls tools instead."""
-    content = plain(message["content"])
+    content = plain(message.get("content"))
     if content is None and message.get("tool_calls"):
         return None
+    if content is None:
+        raise Unreadable("a message has no content, which is null")
     if not isinstance(content, list | tuple):
         return text_of(content)
     for part in content:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..counted import counted
 from ..errors import GraftaxError
 from ..shown import Shown
 from ..store.manifest import DataFacts
@@ -99,5 +100,7 @@ def split(examples: Examples, fraction: float, seed: int) -> tuple[list[int], li
         order = order[np.argsort(rank[order], kind="stable")]
     held = max(1, round(count * fraction))
     if held >= count:
-        raise GraftaxError(f"{examples.source}: {count} rows are too few to hold {fraction:g} of them out for validation.")
+        raise GraftaxError(
+            f"{examples.source}: {counted(count, 'row')}, too few to hold {fraction:g} of them out for validation."
+        )
     return sorted(order[held:].tolist()), sorted(order[:held].tolist())

@@ -3,6 +3,8 @@
     pets/cat/1.jpg      rows {"image": pets/cat/1.jpg, "label": "cat"}, {"image": pets/dog/7.png, "label": "dog"}
     pets/dog/7.png
 
+Or of each split in a folder of its own, `pets/train/cat/1.jpg`, each of which is read alone (`splits.py`).
+
 Only names are read here. What is hidden is passed over; anything else that is no picture is refused by its name, for it may be
 that the folder is not what it is taken for.
 """
@@ -15,13 +17,26 @@ from typing import Any
 
 from ..errors import GraftaxError
 from ..paths import expect_file
+from .archives import SPLITS
 from .picture_values import SUFFIXES
 
 _OF_WINDOWS = frozenset(["thumbs.db", "desktop.ini"])  # which are hidden there
 
 
+def splits_of_folder(folder: Path) -> list[str]:
+    """The splits of a folder that holds nothing else; a class called `train` holds pictures, and is none."""
+    entries = _visible(folder)
+    of_splits = all(entry.name in SPLITS and entry.is_dir() and any(map(Path.is_dir, _visible(entry))) for entry in entries)
+    return [entry.name for entry in entries] if of_splits else []
+
+
 def read_picture_folder(folder: Path) -> list[dict[str, Any]]:
     """A row for each picture, in the order of their names: class by class, where each has a folder."""
+    if len(splits := splits_of_folder(folder)) > 1:
+        name = f"name one of them, as in {folder}:{splits[0]}"
+        raise GraftaxError(f"{folder}: it has the splits {', '.join(splits)}; {name}.")
+    for split in splits:
+        return read_picture_folder(folder / split)
     entries = _visible(folder)
     classes = [entry for entry in entries if entry.is_dir()]
     if not entries:

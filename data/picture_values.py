@@ -1,9 +1,9 @@
 """Pictures: what a value in a row may be one, and its pixels.
 
 Such a value is a path, the bytes of a file, what `datasets` keeps of an `Image` (`{"bytes": ..., "path": ...}`), a Pillow
-image or an array of pixels, uint8 `[H, W]` or `[H, W, 1 or 3 or 4]`. Listing the rows only notes which it is (`picture_of`): a
-thousand photographs are gigabytes of pixels, and are decoded when something is made of them, one after another
-(`Picture.pixels`).
+image, an array of pixels, uint8 `[H, W]` or `[H, W, 1 or 3 or 4]`, or lies in a larger file (`Stored`). Listing the rows only
+notes which it is (`picture_of`): a thousand photographs are gigabytes of pixels, decoded when something is made of them, one
+after another (`Picture.pixels`).
 
 Pixels are 8-bit RGB, made as transformers' image processors make them: the picture stands upright (EXIF says how it was held),
 what is transparent lies on white, greys and palettes become colours. Of 16 bits the upper 8 are taken. Whatever is wrong with
@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,16 @@ SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif"),
     ]
 )
+#: What may lie under such a name instead, by what stands in its first bytes, in small letters.
+_OTHERS = {
+    b"%pdf-": "a PDF, and no picture",
+    b"<svg": "an SVG, which has lines and no pixels",
+    b"<html": "a web page, and no picture",
+    b"<!doctype html": "a web page, and no picture",
+    b"ftyphei": "a HEIC, which Pillow does not read",
+    b"ftypmif1": "a HEIF, which Pillow does not read",
+}
+_BEGINNING = 1024
 _FILTERS = threading.Lock()  # those of warnings are the whole process's
 _MOST_BYTES = 1 << 28  # of a file
 MOST_PIXELS = 1 << 26  # of a picture: 200 MB as RGB; a small file can claim to hold far more
@@ -49,37 +60,70 @@ _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of greys w
 _CHANNELS = (1, 3, 4)  # of an array's last axis: grey, RGB, RGB with how opaque it is
 
 
+class UnreadablePicture(GraftaxError):
+    """A picture that cannot be had, or decoded."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file within a larger one: where its bytes lie."""
+
+    path: Path
+    begin: int
+    size: int
+
+    def read(self) -> bytes:
+        """Its bytes; GraftaxError where these are not there."""
+        if self.size > _MOST_BYTES:
+            raise GraftaxError(f"{self.path}: {self.size:,} bytes are too many for a picture.")
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.begin)
+                data = file.read(self.size)
+        except OSError as error:
+            raise GraftaxError(f"{self.path}: cannot be read ({error.strerror}).") from error
+        if len(data) < self.size:
+            raise GraftaxError(f"{self.path}: it ends in the middle of a picture.")
+        return data
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
     """A picture that is not decoded yet."""
 
-    content: Path | bytes | np.ndarray | Image.Image
+    content: Path | Stored | bytes | np.ndarray | Image.Image
     where: str = "a picture"  # what errors call it: its row, and its file where it has one
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """The same for two pictures of one path, or of the same bytes or pixels."""
-        if isinstance(self.content, Path):
-            return str(self.content.absolute())
-        if isinstance(self.content, bytes):
-            return f"sha256 {hashlib.sha256(self.content).hexdigest()}"
-        pixels = self.pixels()
-        return f"sha256 {hashlib.sha256(pixels.tobytes()).hexdigest()} of {pixels.shape}"
+        """The same for two pictures of the same bytes, wherever they lie, or pixels; of what cannot be read its path."""
+        if not isinstance(self.content, Path | Stored | bytes):
+            pixels = self.pixels()
+            return f"sha256 {hashlib.sha256(pixels.tobytes()).hexdigest()} of {pixels.shape}"
+        try:
+            return f"sha256 {hashlib.sha256(self._bytes()).hexdigest()}"
+        except GraftaxError:
+            return str(self.content)
 
     def __repr__(self) -> str:
         return f"Picture({self.identity})"
 
     def pixels(self) -> np.ndarray:
-        """uint8 `[H, W, 3]`, RGB. Raises GraftaxError, which names the picture, where it is none that can be read."""
+        """uint8 `[H, W, 3]`, RGB. Raises UnreadablePicture, which names it, where it is none that can be read."""
         with _refusals(self.where):
             if isinstance(self.content, np.ndarray):
                 return _rgb_of_array(self.content)
-            if isinstance(self.content, bytes):
-                return _decoded(self.content)
-            if isinstance(self.content, Path):
-                expect_file(self.content, f"{self.where}: no such file.")
-                return _decoded(read_bytes(self.content, _MOST_BYTES))
+            if isinstance(self.content, Path | Stored | bytes):
+                return _decoded(self._bytes())
             return _rgb_of(self.content)
+
+    def _bytes(self) -> bytes:
+        """Of its file; GraftaxError where these cannot be had."""
+        if isinstance(self.content, Path):
+            expect_file(self.content, f"{self.where}: no such file.")
+            return read_bytes(self.content, _MOST_BYTES)
+        assert isinstance(self.content, Stored | bytes)
+        return self.content.read() if isinstance(self.content, Stored) else self.content
 
 
 def picture_of(value: Any, where: str, folder: Path) -> Picture:
@@ -135,12 +179,22 @@ def _rgb_of_array(array: np.ndarray) -> np.ndarray:
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise Unreadable("empty; there is not one byte")
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        return _rgb_of(image)
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return _rgb_of(image)
+    except UnidentifiedImageError:
+        raise Unreadable(_otherwise(data)) from None
+
+
+def _otherwise(data: bytes) -> str:
+    """What a file is that no picture begins like, in words; its name may end as that of one all the same."""
+    beginning = data[:_BEGINNING].lower()
+    kind = next((kind for sign, kind in _OTHERS.items() if sign in beginning), "no picture, or one that is damaged")
+    return f"{kind}; read are {', '.join(_FORMATS)}"
 
 
 def _rgb_of(image: Image.Image) -> np.ndarray:
@@ -169,20 +223,18 @@ def _refusals(where: str) -> Iterator[None]:
     Its readers raise whatever comes up where a file is damaged (OSError, SyntaxError, struct.error, KeyError, ...), hence
     `Exception`.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         yield
-    except GraftaxError:
-        raise
+    except GraftaxError as error:
+        raise UnreadablePicture(str(error)) from error
     except Unreadable as error:
-        raise GraftaxError(f"{where}: {error}.") from None
-    except UnidentifiedImageError:
-        raise GraftaxError(f"{where}: no picture, or one that is damaged; read are {', '.join(_FORMATS)}.") from None
+        raise UnreadablePicture(f"{where}: {error}.") from None
     except Image.DecompressionBombError:
-        raise GraftaxError(f"{where}: it claims more pixels than the {MOST_PIXELS:,} that are read.") from None
+        raise UnreadablePicture(f"{where}: it claims more pixels than the {MOST_PIXELS:,} that are read.") from None
     except Exception as error:
-        raise GraftaxError(f"{where}: a damaged picture ({str(error) or type(error).__name__}).") from error
+        raise UnreadablePicture(f"{where}: a damaged picture ({str(error) or type(error).__name__}).") from error
 
 
 @contextmanager

@@ -25,8 +25,11 @@ from ..json_files import parse_json, refuse_pointer
 from ..notes import note
 from ..paths import expect_file, is_directory
 from ..typed import Location, checked
-from .archives import archive_of, read_archive
+from .archives import read_archive
 from .picture_folders import read_picture_folder
+from .picture_values import SUFFIXES
+from .splits import expect_split, place_and_split
+from .tar_shards import read_shards, shards_in
 from .text_files import read_as_is
 from .values import Unreadable, is_missing, plain
 
@@ -85,12 +88,14 @@ class Source:
 
 
 def source_of(data: Any, called: str = "") -> Source:
-    """Rows of a file or folder, a `datasets` data set, a pandas DataFrame or an iterable of dicts.
+    """Rows of a file or folder, a `datasets` data set, a pandas DataFrame or an iterable of dicts; a source as it is.
 
     `called` names what has no path.
 
     Raises GraftaxError: none of these, no rows, a file that cannot be read, two columns of one name.
     """
+    if isinstance(data, Source):
+        return data
     if isinstance(data, str | Path):
         return read_file(checked(data, Location, called or "data"))
     name = f"{called} ({type(data).__name__})" if called else type(data).__name__
@@ -113,16 +118,24 @@ def source_of(data: Any, called: str = "") -> Source:
 
 
 def read_file(path: str | Path) -> Source:
-    """Rows of a .csv, .tsv, .jsonl, .parquet or .npz file, a split of the last (`FILE.npz:train`), or a folder of pictures."""
+    """Rows of a .csv, .tsv, .jsonl, .parquet, .npz or .tar file, a folder of pictures or .tar files, a split of an archive or
+    folder (`FILE.npz:train`), or one picture."""
     path = Path(path)
+    place, split = place_and_split(path)
+    if place.suffix.lower() == ".npz" and not is_directory(place):
+        return _some(Source(str(path), *read_archive(place, split)))
+    if split:
+        expect_split(place, split)
+        path = place / split
     if is_directory(path):
-        return Source(str(path), read_picture_folder(path))
-    archive, split = archive_of(path)
-    if archive.suffix.lower() == ".npz":
-        return _some(Source(str(path), *read_archive(archive, split)))
+        return _some(Source(str(path), read_shards(shards) if (shards := shards_in(path)) else read_picture_folder(path)))
     expect_file(path)
+    if path.suffix.lower() == ".tar":
+        return _some(Source(str(path), read_shards([path])))
+    if path.suffix.lower() in SUFFIXES:
+        return Source(str(path), [{"image": path}])
     if path.suffix.lower() not in _READERS:
-        raise GraftaxError(f"{path}: unknown kind of file; use .csv, .tsv, .jsonl, .parquet or .npz.")
+        raise GraftaxError(f"{path}: unknown kind of file; use .csv, .tsv, .jsonl, .parquet, .npz or .tar, or a picture.")
     try:
         return replace(_some(_READERS[path.suffix.lower()](path)), folder=path.parent)
     except (csv.Error, OSError, ValueError, NotImplementedError) as error:  # the last two are pyarrow's
@@ -131,15 +144,15 @@ def read_file(path: str | Path) -> Source:
 
 def expect_rows(path: Path) -> None:
     """An error unless there is a file or folder; what is in it is not looked at."""
-    archive, _ = archive_of(path)
-    if not is_directory(archive):
-        expect_file(archive)
+    place, _ = place_and_split(path)
+    if not is_directory(place):
+        expect_file(place)
 
 
 def name_of(path: Path) -> str:
     """What an adapter is called that learns from there: after a file, without its ending (and its split), or after a folder."""
-    archive, _ = archive_of(path)
-    return archive.resolve().name if is_directory(archive) else archive.stem
+    place, _ = place_and_split(path)
+    return place.resolve().name if is_directory(place) else place.stem
 
 
 def parse_json_lines(text: str, source: str) -> list[dict[str, Any]]:

@@ -26,11 +26,11 @@ from jax import Array
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
-from ..adapters.methods.head import FIRST, POOLED, TOKENS, Head
+from ..adapters.methods.head import FIRST, POOLED, TOKENS, VECTOR, Head, of_either
 from ..adapters.sites import ARRAYS, KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
-from ..shapes import AnyArray, Float, Int, shaped
+from ..shapes import AnyArray, Bool, Float, Int, shaped
 from ..shown import Shown
 from ..typed import shown
 from .by_layer import apart, held_by_layer, put_by_layer, share_memory, stacked
@@ -38,6 +38,7 @@ from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Inputs
 from .network import Unrolled
+from .ops import unit
 from .parts import Part, Weight
 from .processor import Processor
 from .quantised import dense
@@ -65,8 +66,8 @@ class Backbone(Shown):
     params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed
     fingerprint: str  # sha256 of every weight as float32, whatever dtype it was stored or loaded in
     name: str  # where it was loaded from, as the user said it
-    directory: str | None = None  # on disk, for the tokenizer; None for a random one
-    hf_config: Mapping[str, Any] | None = None  # config.json as it was read
+    directory: str | None = None  # on disk, or the GGUF file, for the tokenizer; None for a random one
+    hf_config: Mapping[str, Any] | None = None  # config.json as it was read, or as a GGUF file's metadata stand for it
     quantize: str | None = None  # what the layers' kernels are held as (`quantised.py`); None: floats
     own_head: Adapter | None = None  # the head that its checkpoint brings, as an adapter of a head alone (`own_head.py`)
     remat: str = "none"  # what training computes again (`stack.py`)
@@ -173,12 +174,15 @@ class Backbone(Shown):
         paths = family.layer_paths(config)
         for part in (part for part in family.parts(config) if part.site in KINDS):
             around = stacks.get(part.stack or part.above)
-            for layer, path in enumerate(part.paths(paths)):
+            for layer, stored in enumerate(part.paths(paths)):
+                stored = stored if part.task else family.task_path(stored)
+                path = family.called(stored)
                 sites.append(
                     Site(
                         name=part.name,
                         kind=part.site,
-                        path=path if part.task else family.task_path(path),
+                        path=path,
+                        also=() if path == stored else (stored,),
                         shape=part.shape,
                         role=part.role or part.name,
                         stack=part.stack,
@@ -188,7 +192,7 @@ class Backbone(Shown):
                         shared=bool(part.stack and stacks[part.stack].shared),
                         biased=part.bias,
                         axes=part.kernel_axes,
-                        within=part.path if part.path or part.stack else part.name,
+                        within=family.called(part.path) if part.path or part.stack else part.name,
                         hidden=around.hidden if around else config.hidden_size,
                         geometry=part.geometry,
                         tied=part.kind == "linear" and bool(part.tied),
@@ -196,7 +200,8 @@ class Backbone(Shown):
                     )
                 )
         top = [*stacks][-1] if stacks else ""
-        heads = (Site(name, "head", "", (config.hidden_size,), name, above=top, within=name) for name in family.head.sites)
+        sizes = dict.fromkeys(family.head.sites, config.features) | ({VECTOR: config.vector_size} if config.vector_size else {})
+        heads = (Site(name, "head", "", (size,), name, above=top, within=name) for name, size in sizes.items())
         return (*sites, *heads)
 
     @cached_property
@@ -288,7 +293,10 @@ class Backbone(Shown):
         out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state and not grafts.whole, layers=layers)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         calls = grafts.outside()
-        return Logits(_of_either(calls.head(POOLED, features), calls.head(FIRST, out.first)), calls.head(TOKENS, out.hidden))
+        pooled = of_either(calls.head(POOLED, features), calls.head(FIRST, out.first))
+        if out.vector is not None:
+            pooled = of_either(pooled, calls.head(VECTOR, unit(out.vector)))
+        return Logits(pooled, calls.head(TOKENS, out.hidden))
 
     @shaped
     def next_token(
@@ -329,6 +337,20 @@ class Backbone(Shown):
         """`Decoder.step`: logits behind one more token of each batch row, and the cache with it."""
         return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)
 
+    @shaped
+    def extend(
+        self,
+        params: Any,
+        layers: Any,
+        state: State,
+        ids: Int[AnyArray, "rows new"],
+        real: Bool[AnyArray, "rows new"],
+        cache: Any,
+        slots: Slots = None,
+    ) -> tuple[Float[Array, "rows vocabulary"], Any]:
+        """`Decoder.extend`: logits behind further tokens of each batch row, and the cache with them."""
+        return nnx.merge(self.graphdef, params).extend(ids, real, cache, self._grafts(state, slots), layers)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, on the host, those of a stack with a leading axis of layers."""
         every = {weight.name: weight for weight in self.weights}
@@ -348,12 +370,3 @@ def expect_backbone(value: Any) -> None:
     """A GraftaxError where something else than a backbone was given, such as the path of one."""
     if not isinstance(value, Backbone):
         raise GraftaxError(f"expected a backbone, as load_backbone gives one, got {shown(value)}.")
-
-
-def _of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
-    """The logits of heads of two kinds, of which each item has at most one: the other's, of an empty slot, are zero."""
-    if a is None or b is None:
-        return a if b is None else b
-    wide = max(a.shape[-1], b.shape[-1])
-    a, b = (jnp.pad(logits, ((0, 0), (0, wide - logits.shape[-1]))) for logits in (a, b))
-    return a + b

@@ -12,9 +12,19 @@ from ..errors import GraftaxError
 class Config:
     """What is asked of every family's config."""
 
-    hidden_size: int  # channels of what leaves the network, which heads read
+    hidden_size: int  # channels of what leaves the network
     tied = False  # whether a table of words is used a second time, as the projection to the vocabulary or by another tower
     pooler = False  # whether a pretrained layer stands between the network and a head
+
+    @property
+    def features(self) -> int:
+        """Numbers in what heads read of an item."""
+        return self.hidden_size
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers in what a tower says of an item, to be compared with what another says; 0 where it is no tower."""
+        return 0
 
     @property
     def projecting_table(self) -> str:

@@ -19,8 +19,10 @@ import numpy as np
 from ..errors import GraftaxError
 from ..fetch import snapshot
 from ..json_files import read_object, refuse_pointer
+from ..notes import note
 from ..paths import expect_directory, expect_file
 from ..typed import shown
+from .gguf_file import is_later_part
 
 _CONVERT = (
     "{0} holds its weights only as pytorch_model.bin, a pickle, which graftax never reads. Convert it once, with torch and "
@@ -52,8 +54,8 @@ _DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float
 _DTYPES |= {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
 
 
-def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
-    """The local directory of a backbone, fetched from the Hub (or found in its cache) when the argument is an id."""
+def find_backbone(path_or_hub_id: str | Path, revision: str = "main") -> Path:
+    """The local directory of a backbone, fetched from the Hub (or found in its cache) for an id of it; or its GGUF file."""
     if not isinstance(path_or_hub_id, str | Path) or not str(path_or_hub_id).strip():
         raise GraftaxError(f"a backbone is named by its directory or Hub id, got {shown(path_or_hub_id)}.")
     try:
@@ -62,9 +64,19 @@ def find_directory(path_or_hub_id: str | Path, revision: str = "main") -> Path:
         raise GraftaxError(f"{path_or_hub_id}: {error}") from error
     text = str(path_or_hub_id)
     if path.exists() or text.count("/") > 1 or text.startswith((".", "/", "~")):
-        expect_directory(path, f"{text}: no such directory.")
-        return path
+        return path if path.is_file() else _of_directory(path, text)
     return snapshot(text, revision, _FILES)
+
+
+def _of_directory(directory: Path, name: str) -> Path:
+    """The directory, or the one GGUF file that it has where it has no safetensors."""
+    expect_directory(directory, f"{name}: no such directory, and no GGUF file.")
+    files = [] if any(directory.glob("*.safetensors")) else [f for f in directory.glob("*.gguf") if not is_later_part(f)]
+    if len(files) > 1:
+        raise GraftaxError(f"{name} has several GGUF files, name one: {', '.join(sorted(file.name for file in files))}.")
+    if files and (directory / "config.json").is_file():
+        note(f"{files[0]}: read as it says itself; the config.json beside it is not read.")
+    return files[0] if files else directory
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from ..adapters.graft import SiteCalls
 from ..adapters.methods.head import POOLED
 from ..errors import GraftaxError
 from .config_keys import epsilon, layers, only, size, sizes, unread_all
+from .conv_steps import Step, parts_of, square
 from .family import Family, TaskHead
 from .layers import Arrays
 from .parts import Part
 from .pictures import Pictures
-from .stages import ConvNorm, StagedConfig, StagedNetwork, conv_norm_parts, square, stacks_of, staged_parts
+from .stages import Stemmed, StemmedConfig, stacks_of, stemmed_parts
 
 OPTION_A = "option A: subsample by 2 and zero-pad channels equally on both sides"
 
@@ -50,17 +51,37 @@ class Block:
     out: int
     stride: int
 
+    @property
+    def first(self) -> Step:
+        return Step("first", "in", ("conv1", "bn1"), (self.channels, self.out), 3, square(3, self.stride, 1))
+
+    @property
+    def second(self) -> Step:
+        return Step("second", "out", ("conv2", "bn2"), (self.out, self.out), 3, square(3, 1, 1))
+
+    def parts(self) -> tuple[Part, ...]:
+        branch = Part("branch", "branch", "bn2", (self.out,), role="conv_branch")
+        return (*parts_of((self.first, self.second)), branch, Part("stream", "output", "", (self.out,)))
+
+    def module(self, arrays: Arrays, name: str, eps: float) -> BasicBlock:
+        return BasicBlock(self, arrays, name, eps)
+
 
 @dataclass(frozen=True)
-class CifarResNetConfig(StagedConfig):
+class CifarResNetConfig(StemmedConfig):
     depth: int
     blocks_per_stage: int
     stage_channels: tuple[int, ...]
     hidden_size: int
     norm_eps: float
+    activation: str = "relu"
 
     @property
-    def blocks(self) -> tuple[tuple[str, Any], ...]:
+    def stem(self) -> Step:
+        return Step("stem_in", "stem", ("conv1", "bn1"), (3, self.stage_channels[0]), 3, square(3, 1, 1))
+
+    @property
+    def blocks(self) -> tuple[tuple[str, Block], ...]:
         found, channels = [], self.stage_channels[0]
         for stage, out in enumerate(self.stage_channels):
             for index in range(self.blocks_per_stage):
@@ -88,8 +109,7 @@ class BasicBlock(nnx.Module):
 
     def __init__(self, kind: Block, arrays: Arrays, name: str, eps: float):
         self.name, self.kind = name, kind
-        self.first = ConvNorm(arrays, f"{name}.first", square(3, kind.stride, 1), eps)
-        self.second = ConvNorm(arrays, f"{name}.second", square(3, 1, 1), eps)
+        self.first, self.second = (step.module(arrays, name, eps) for step in (kind.first, kind.second))
 
     def __call__(self, h: jax.Array, view: None, calls: SiteCalls, pooled: bool = False) -> jax.Array:
         y = self.second(jax.nn.relu(self.first(h, calls)), calls)
@@ -103,33 +123,6 @@ class BasicBlock(nnx.Module):
         return jnp.pad(h[..., ::stride, ::stride, :], [(0, 0)] * (h.ndim - 1) + [(more, more)])
 
 
-class CifarResNet(StagedNetwork):
-    def __init__(self, config: CifarResNetConfig, arrays: Arrays):
-        super().__init__(config, arrays)
-        self.stem_in = ConvNorm(arrays, "stem_in", square(3, 1, 1), config.norm_eps)
-
-    @staticmethod
-    def block(config: CifarResNetConfig, kind: Block, arrays: Arrays, name: str) -> nnx.Module:
-        return BasicBlock(kind, arrays, name, config.norm_eps)
-
-    def stem(self, pixels: jax.Array, calls: SiteCalls) -> jax.Array:
-        return jax.nn.relu(self.stem_in(pixels, calls))
-
-
-def block_parts(kind: Block) -> tuple[Part, ...]:
-    return (
-        *conv_norm_parts("first", "in", ("conv1", "bn1"), 3, (kind.channels, kind.out), square(3, kind.stride, 1)),
-        *conv_norm_parts("second", "out", ("conv2", "bn2"), 3, (kind.out, kind.out), square(3, 1, 1)),
-        Part("branch", "branch", "bn2", (kind.out,), role="conv_branch"),
-        Part("stream", "output", "", (kind.out,)),
-    )
-
-
-def parts(config: CifarResNetConfig) -> tuple[Part, ...]:
-    stem = conv_norm_parts("stem_in", "stem", ("conv1", "bn1"), 3, (3, config.stage_channels[0]), square(3, 1, 1))
-    return (*stem, *staged_parts(config, block_parts))
-
-
 def read(values: Mapping[str, Any]) -> dict[str, Any]:
     channels = tuple(values["stage_channels"])
     return {"stage_channels": channels, "hidden_size": channels[-1]}
@@ -139,12 +132,12 @@ FAMILY = Family(
     model_types=("cifar_resnet",),
     summary="ResNet of 32x32 pictures (CIFAR), with option-A shortcuts",
     keys=KEYS,
-    parts=parts,
+    parts=stemmed_parts,
     stacks=stacks_of,
     head=TaskHead(features="pooled", hidden="none", modules=("linear",), sites=(POOLED,)),
     config=CifarResNetConfig,
     task="image-classify",
     processor=Pictures,
-    module=CifarResNet,
+    module=Stemmed,
     read=read,
 )

@@ -20,7 +20,7 @@ from typing import Any
 from .activations import ACTIVATIONS
 
 _LARGEST = 1 << 24  # of a size: no table has more rows, and what is computed per unit stays small
-_LAYERS = 1 << 12
+MOST_LAYERS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,42 @@ def size(default: int | None, field: str = "", most: int = _LARGEST, least: int 
     return Key(default, lambda v: _whole(v) and least <= v <= most, f"a whole number from {least} to {most:,}", field)
 
 
-def sizes(default: tuple[int, ...]) -> Key:
+def sizes(default: tuple[int, ...], most: int = _LARGEST) -> Key:
     """A list of whole numbers."""
-    one = size(None)
+    one = size(None, most=most)
     return Key(default, lambda v: isinstance(v, list | tuple) and bool(v) and all(map(one.allows, v)), "a list of sizes")
 
 
+def whole_or_pair(default: int) -> Key:
+    """A whole number for height and width, or one for each."""
+    one = size(None, most=1 << 10)
+    return Key(
+        default,
+        lambda v: one.sound(v) or (isinstance(v, list | tuple) and len(v) == 2 and all(map(one.sound, v))),
+        "a whole number, or two: height and width",
+    )
+
+
+def indices(default: tuple[int, ...]) -> Key:
+    """A list of whole numbers from zero, which may be empty."""
+    one = size(None, least=0)
+    return Key(default, lambda v: isinstance(v, list | tuple) and all(map(one.allows, v)), "a list of whole numbers from 0")
+
+
+def sides(default: int) -> Key:
+    """Height and width, or a number for both (`pair`)."""
+    one = size(None)
+    pairs = Key(default, lambda v: all(map(one.allows, v if isinstance(v, list | tuple) and len(v) == 2 else [v])), one.takes)
+    return replace(pairs, takes=f"{one.takes}, or two such")
+
+
+def pair(value: Any) -> tuple[int, int]:
+    """Height and width of what stands at `sides`."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
 def layers(default: int | None, field: str = "") -> Key:
-    return size(default, field, _LAYERS)
+    return size(default, field, MOST_LAYERS)
 
 
 def number(default: float | None, field: str = "") -> Key:
@@ -89,6 +117,12 @@ def tokens(default: int | None) -> Key:
 
 def activation(default: str | None, field: str = "activation") -> Key:
     return Key(default, lambda v: isinstance(v, str) and v in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}", field)
+
+
+def choice(default: str, others: tuple[str, ...], field: str = "") -> Key:
+    """One of a few words."""
+    every = (default, *others)
+    return Key(default, lambda v: isinstance(v, str) and v in every, f"one of {', '.join(every)}", field)
 
 
 def text(default: str) -> Key:

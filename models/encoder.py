@@ -27,7 +27,7 @@ from .inputs import Inputs, Outputs, count_within, text_positions
 from .layers import Arrays, Embedding, Linear, Norm
 from .network import Network, Unrolled
 from .ops import attention
-from .stack import TextStack
+from .stack import SequenceStack
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Layer(nnx.Module):
         return calls.stream("layers.output", calls.norm("layers.ffn_norm", x + narrow, self.ffn_norm))
 
 
-class Encoder(TextStack, Network):
+class Encoder(SequenceStack, Network):
     """Embeddings, stacked layers, optional pooler."""
 
     def __init__(self, config: EncoderConfig, arrays: Arrays):

@@ -35,7 +35,7 @@ from .language_model import LanguageModel
 from .layers import Arrays, Constant, Embedding, Linear, Norm, RMSNorm
 from .network import Unrolled
 from .ops import attention
-from .stack import TextStack
+from .stack import SequenceStack
 
 UNBOUNDED = 1 << 20  # tokens, where positions are distances
 
@@ -279,7 +279,7 @@ class Layer(Attention):
         return self.cross.pair(source.hidden, calls.over(source.text_position))
 
 
-class Tower(TextStack):
+class Tower(SequenceStack):
     """Embeddings and stacked layers, the encoder's or the decoder's; `words`: the other tower's table, where they are tied."""
 
     def __init__(self, config: TowerConfig, arrays: Arrays, words: Embedding | None = None):
@@ -382,7 +382,7 @@ class EncoderDecoder(LanguageModel):
         self.logits_bias = Constant(arrays, "logits_bias") if config.logits_bias else None
 
     @property
-    def stacks(self) -> tuple[TextStack, ...]:
+    def stacks(self) -> tuple[SequenceStack, ...]:
         return self.encoder, self.decoder
 
     def __call__(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..adapters.methods.head import HEADS
+from ..adapters.methods.head import FIRST, POOLED, TOKENS
 from ..errors import GraftaxError
 from .backbone_config import Config
 from .config_keys import Key
@@ -46,7 +46,11 @@ class TaskHead:
     pooler: str = ""  # path of the pretrained pooler, which is trained with the head where a checkpoint lacks it
     bias: bool = True  # of the classifier
     tokens: str = "classifier"  # path of the token classification model's classifier
-    sites: tuple[str, ...] = HEADS  # where there are heads; of items that are no sequence of tokens POOLED alone
+    sites: tuple[str, ...] = (
+        POOLED,
+        FIRST,
+        TOKENS,
+    )  # where there are heads; of items that are no sequence of tokens POOLED alone
 
 
 #: Of a family on which adapters have no head.
@@ -61,7 +65,8 @@ def _nothing(values: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _as_said(config: Any, keys: Container[str]) -> Any:
+def as_said(config: Any, keys: Container[str]) -> Any:
+    """`Family.fitted` where the keys of a checkpoint say nothing."""
     return config
 
 
@@ -80,6 +85,8 @@ class Family:
     head: TaskHead
     stacks: Callable[[Any], tuple[Layers, ...]] = _no_layers  # in the order in which they are run
     task_model: str = ""  # transformers' class names are this + "ForSequenceClassification" and so on
+    #: what stands in the paths of its checkpoints -> what its modules are called in transformers since version 5, in turn
+    modules: tuple[tuple[str, str], ...] = ()
     prefix: str = ""  # module of the backbone in task models, "bert" in bert.encoder.layer.0; "": they hold its own themselves
     config: type[Config] = EncoderConfig
     module: type[Network] = Encoder
@@ -90,9 +97,10 @@ class Family:
     renamed: Mapping[str, str] = field(default_factory=dict)  # keys of checkpoints -> those that `parts` gives
     copies: Mapping[str, str] = field(default_factory=dict)  # keys that checkpoints may have again -> what they repeat
     absent: Callable[[Any, Weight], Callable[[], np.ndarray] | None] = _nowhere  # what makes a weight that may be lacking
-    fitted: Callable[[Any, Container[str]], Any] = _as_said  # the config as the keys of a checkpoint have it
+    fitted: Callable[[Any, Container[str]], Any] = as_said  # the config as the keys of a checkpoint have it
     task: str = "classify"  # what a head over an item's features is for, where a file does not say it
     processor: type[Processor] = Tokenizer  # what stands between rows and the backbone
+    architectures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # timm's names -> values of `keys`
     past_key_values: bool = True  # whether transformers' model takes cached keys and values, as PEFT's prefix tuning needs
 
     @property
@@ -133,6 +141,12 @@ class Family:
     def layer_paths(self, config: Any) -> LayerPaths:
         """By stack."""
         return {layers.name: layers.paths for layers in self.stacks(config)}
+
+    def called(self, path: str) -> str:
+        """What is called so in checkpoints, as transformers' modules are called; what is called that already stays so."""
+        for older, newer in self.modules:
+            path = path if newer in path else path.replace(older, newer)
+        return path
 
     def task_path(self, path: str) -> str:
         """A path within the backbone as it is in the task model."""

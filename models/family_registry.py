@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from .. import plugins
 from ..errors import GraftaxError
 from ..typed import shown
-from . import albert, bart, bert, cifar_resnet, distilbert, gpt2, gpt_neox, llama, mobilenet_v2, roberta, t5
+from . import (
+    albert,
+    bart,
+    beit,
+    bert,
+    cifar_resnet,
+    clip,
+    convnext,
+    dinov2,
+    dinov3_vit,
+    distilbert,
+    efficientnet,
+    efficientnet_layouts,
+    gpt2,
+    gpt_neox,
+    inception_v3,
+    llama,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    resnet,
+    roberta,
+    siglip,
+    swin,
+    t5,
+    timm_vit,
+    vgg,
+    vit,
+)
 from .family import Family
+from .timm_config import as_config, is_of_timm
 
 FAMILIES: dict[str, Family] = {
     model_type: family
@@ -14,10 +46,23 @@ FAMILIES: dict[str, Family] = {
         *(bert.FAMILY, *roberta.FAMILIES, distilbert.FAMILY, albert.FAMILY),
         *(gpt2.FAMILY, gpt_neox.FAMILY, *llama.FAMILIES),
         *(*bart.FAMILIES, *t5.FAMILIES),
-        *(cifar_resnet.FAMILY, mobilenet_v2.FAMILY),
+        *(cifar_resnet.FAMILY, *resnet.FAMILIES, mobilenet_v1.FAMILY, mobilenet_v2.FAMILY),
+        *(efficientnet.FAMILY, *efficientnet_layouts.FAMILIES, *convnext.FAMILIES),
+        *(*mobilenet_v3.FAMILIES, vgg.FAMILY, inception_v3.FAMILY),
+        *(*vit.FAMILIES, *dinov2.FAMILIES, timm_vit.FAMILY, beit.FAMILY, dinov3_vit.FAMILY),
+        *(swin.FAMILY, *clip.FAMILIES, *siglip.FAMILIES),
     )
     for model_type in family.model_types
 }
+
+
+def config_said(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A `config.json` with a model type, of one that may be timm's."""
+    if not is_of_timm(raw):
+        return raw
+    return as_config(
+        raw, {name: (key, said) for key, family in FAMILIES.items() for name, said in family.architectures.items()}
+    )
 
 
 def family_of(model_type: str | None) -> Family:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ..errors import GraftaxError
+from .gguf_file import GgufTensor
 from .parts import Weight
 
 _NUMBERS = 1 << 22  # that are held as float32 on their way
@@ -23,8 +24,8 @@ class Fingerprint:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def add(self, weight: Weight, tensor: np.ndarray, room: np.ndarray | None = None) -> None:
-        """Take a weight as a checkpoint has it; and write it into `room`, of the same shape and any float dtype.
+    def add(self, weight: Weight, tensor: np.ndarray | GgufTensor, room: np.ndarray | None = None) -> None:
+        """Take a weight as a checkpoint has it, some rows at a time; and write it into `room`, of its shape and any dtype.
 
         Raises GraftaxError where it is not finite.
         """

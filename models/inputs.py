@@ -53,6 +53,7 @@ class Outputs(NamedTuple):
     pooled: Float[Array, "texts hidden"] | None = None  # tanh(W first + b), where the backbone has a pooler
     layers: Float[Array, "states rows tokens hidden"] | None = None  # all hidden states, with `intermediates=True`
     encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
+    vector: Float[Array, "texts size"] | None = None  # of a tower: what it says of an item, to be compared with the other's
 
 
 @shaped

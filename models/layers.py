@@ -157,6 +157,19 @@ class Transposed:
         return x @ weights.kernel + weights.bias
 
 
+class LayerScale(nnx.Module):
+    """A number for each channel, by which what a branch has made is multiplied (Touvron et al., 2021, arXiv:2103.17239)."""
+
+    def __init__(self, arrays: Arrays, name: str):
+        self.scale = nnx.Param(arrays[f"{name}.scale"])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.scale[...]
+
+    def weights(self) -> LayerScale:
+        return self
+
+
 class Constant(nnx.Module):
     """Numbers at which no method acts."""
 

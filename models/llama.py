@@ -87,7 +87,7 @@ def parts(c: DecoderConfig) -> tuple[Part, ...]:
     else:
         layer.append(normed("ffn_norm", "post_attention_layernorm"))
     layer.append(Part("branch", "attention_branch", "self_attn", (d,)))
-    if c.fused:
+    if c.fused_gate:
         layer.append(linear("ffn_in", "mlp.gate_up_proj", (d, 2 * wide), c.ffn_bias))
     else:
         layer.append(linear("ffn_gate", "mlp.gate_proj", (d, wide), c.ffn_bias))
@@ -145,5 +145,5 @@ FAMILIES = (
     _family("gemma", "Gemma 1", "Gemma", GEMMA, ROPE, read_gemma, **_GEMMA),
     _family("gemma2", "Gemma 2: soft caps, a window in every other layer", "Gemma2", GEMMA2, ROPE, read_gemma2, **_GEMMA2),
     _family("gemma3_text", "Gemma 3, its text part", "Gemma3", GEMMA3, GEMMA3_OLDER, read_gemma3, qk_norm=True, **_GEMMA2),
-    _family("phi3", "Phi 3: fused projections", "Phi3", PHI3, ROPE | HEAD_DIM, read_phi3, fused=True),
+    _family("phi3", "Phi 3: fused projections", "Phi3", PHI3, ROPE | HEAD_DIM, read_phi3, fused=True, fused_gate=True),
 )

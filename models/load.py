@@ -1,7 +1,8 @@
-"""Loading a backbone: a Hugging Face checkpoint (`checkpoint.py`) in any float dtype, with or without the task model's prefix.
+"""Loading a backbone: a Hugging Face checkpoint (`checkpoint.py`) in any float dtype, with or without the task model's prefix,
+or a GGUF file (`gguf_file.py`).
 
 Every tensor goes from its file to its place in a stacked array of the dtype wanted, one after the other: the most memory that
-is held at once is the weights' own and one tensor's, as it is in the file.
+is held at once is the weights' own and one tensor's, as it is in the file; of a GGUF file's tensor, some rows'.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,17 +23,21 @@ from ..json_files import read_object
 from ..notes import note
 from ..typed import Location, held
 from .backbone import Backbone
-from .checkpoint import Stored, find_directory, stored_tensors
+from .checkpoint import Stored, find_backbone, stored_tensors
 from .family import Family
-from .family_registry import family_of
+from .family_registry import config_said, family_of
 from .fingerprint import Fingerprint, by_name
 from .generation import with_generation
+from .gguf_config import as_its_config, config_of, weights_of
+from .gguf_file import Gguf, GgufTensor, Turned, read_gguf
 from .own_head import head_of
 from .parts import Weight
 from .quantised import QTYPES, quantiser
 from .stack import REMAT
+from .towers import TOWERS, tower_said
 
-#: No weights: what checkpoints had before transformers left it out, and how long a batch norm has been trained.
+#: No weights of ours: what checkpoints had before transformers left it out, how long a batch norm has been trained, and what
+#: stands for a patch that is not shown in pretraining.
 _BUFFERS: tuple[str, ...] = ("position_ids", "token_type_ids", "rotary_emb.inv_freq", ".num_batches_tracked")
 _BUFFERS += (
     "EncDecAttention.relative_attention_bias.weight",
@@ -39,6 +45,8 @@ _BUFFERS += (
     ".attn.masked_bias",
     ".attention.bias",
     ".attention.masked_bias",
+    "embeddings.mask_token",
+    "relative_position_index",
 )
 _ALIGNMENT = 64  # bytes
 
@@ -51,17 +59,21 @@ def load_backbone(
     dtype: str = "float32",
     quantize: str | None = None,
     remat: str | None = None,
+    tower: str | None = None,
 ) -> Backbone:
     """Load a frozen backbone.
 
     Args:
-        path_or_hub_id: a directory with `config.json` and safetensors, or a Hub id ("sentence-transformers/all-MiniLM-L6-v2"),
-            read through the local Hub cache; `HF_HUB_OFFLINE=1` is honoured.
+        path_or_hub_id: a directory with `config.json` and safetensors; or a GGUF file, or a directory with one and no
+            safetensors; or a Hub id ("sentence-transformers/all-MiniLM-L6-v2"), read through the local Hub cache;
+            `HF_HUB_OFFLINE=1` is honoured.
         revision: of the Hub repository: a branch, a tag, or (pinned) a commit.
         dtype: of the parameters in memory, "float32" or "bfloat16"; files may have any float dtype.
         quantize: hold the layers' kernels as "int8" or "nf4" (`quantised.py`). Adapters and their files are the same.
         remat: what training computes a second time rather than keep: "none", "products" (all but the results of matrix
             products) or "layers" (all but what enters each layer). Default: "layers" where kernels are quantised, else "none".
+
+        tower: of a checkpoint of two, such as CLIP's, the one that is read: "image" or "text".
 
     Raises:
         GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
@@ -75,19 +87,45 @@ def load_backbone(
     remat = ("layers" if quantize else "none") if remat is None else remat
     if remat not in REMAT:
         raise GraftaxError(f"remat {remat!r} is not supported; use {', '.join(REMAT)}.")
-    directory = find_directory(path_or_hub_id, revision)
-    raw = read_object(directory / "config.json", f"{path_or_hub_id}: no backbone there, it has no config.json.")
-    family = family_of(raw.get("model_type"))
-    config = family.configure(raw)
-    if unread := family.unread(raw):
-        note(f"{directory / 'config.json'}: ignored, for no {raw['model_type']} model reads them: {', '.join(unread)}.")
-    tensors = stored_tensors(directory)
+    if tower not in (None, *TOWERS):
+        raise GraftaxError(f"tower {tower!r} is not supported; use {' or '.join(TOWERS)}.")
+    directory = find_backbone(path_or_hub_id, revision)
+    if directory.is_file():
+        if tower is not None:
+            raise GraftaxError(f"{directory} is a GGUF file, which has no towers: load it without tower.")
+        raw, family, config, tensors = _read_gguf(read_gguf(directory))
+    else:
+        raw, family, config, tensors = _read_directory(directory, str(path_or_hub_id), tower)
     config = adjust(family, config, tensors)
     config = with_generation(config, directory, raw, encodes=family.encodes) if family.generates else config
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
     known: dict[str, Any] = {"name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
     backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, fingerprint=fingerprint, **known)
     return replace(backbone, own_head=head_of(backbone, raw, tensors))
+
+
+_Tensor = np.ndarray | Stored | GgufTensor | Turned
+_Read = tuple[dict[str, Any], Family, Any, Mapping[str, _Tensor]]
+
+
+def _read_directory(directory: Path, name: str, tower: str | None) -> _Read:
+    """`config.json`, what it says (of a tower of the checkpoint), and the tensors, none of them read yet."""
+    whole = config_said(read_object(directory / "config.json", f"{name}: no backbone there, it has no config.json."))
+    raw = dict(tower_said(whole, tower, name))
+    family = family_of(raw.get("model_type"))
+    config = family.configure(raw)
+    if unread := family.unread(raw):
+        note(f"{directory / 'config.json'}: ignored, for no {raw['model_type']} model reads them: {', '.join(unread)}.")
+    return raw, family, config, stored_tensors(directory)
+
+
+def _read_gguf(file: Gguf) -> _Read:
+    """The same of a GGUF file."""
+    raw = config_of(file)
+    family = family_of(raw["model_type"])
+    with as_its_config(file):
+        config = family.configure(raw)
+    return raw, family, config, weights_of(file, family, config)
 
 
 def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
@@ -100,7 +138,7 @@ def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
 
 
 def stack_weights(
-    family: Family, config: Any, tensors: Mapping[str, np.ndarray | Stored], dtype: str, quantize: str | None = None
+    family: Family, config: Any, tensors: Mapping[str, _Tensor], dtype: str, quantize: str | None = None
 ) -> tuple[dict[str, Any], str]:
     """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
     count = sum(layers.count for layers in family.stacks(config))
@@ -109,7 +147,7 @@ def stack_weights(
             f"the weights do not fit the config: config.json says {count:,} layers, of {len(tensors):,} tensors."
         )
     parts = family.parts(config)
-    if quantize and any(part.kind == "conv" for part in parts):
+    if quantize and any(part.kind == "conv" and part.stack for part in parts):
         raise GraftaxError(
             f"quantize {quantize!r} is for linear layers, and this backbone's are convolutions: load it without."
         )
@@ -131,12 +169,16 @@ def _by_key(family: Family, weights: Sequence[Weight], tensors: Mapping[str, Any
     prefix = family.task_path("")
     prefixed = bool(prefix) and any(key.startswith(prefix) for key in tensors)
     beside = {weight.key for weight in weights if weight.task} | family.copies.keys()
+    wanted = {weight.key for weight in weights}
     found: dict[str, Any] = {}
     for key, tensor in tensors.items():
         key = family.renamed.get(key, key)
+        if key.rpartition(".")[0] in family.head.modules:
+            continue
         if not prefixed or key.startswith(prefix) or key in beside:
-            found[key.removeprefix(prefix).replace(".gamma", ".weight").replace(".beta", ".bias")] = tensor
-    return {key: tensor for key, tensor in found.items() if not key.endswith(_BUFFERS)}
+            own = key.removeprefix(prefix)
+            found[own if own in wanted else own.replace(".gamma", ".weight").replace(".beta", ".bias")] = tensor
+    return {key: tensor for key, tensor in found.items() if not key.endswith(_BUFFERS) and 0 not in tensor.shape}
 
 
 def _misfits(weights: Sequence[Weight], found: Mapping[str, Any], needed: Collection[str]) -> list[str]:
@@ -178,7 +220,9 @@ def _stacks(
 def _read(weight: Weight, found: Mapping[str, Any], dtype: Any, fingerprint: Fingerprint) -> np.ndarray:
     """A weight from its tensor, which the fingerprint takes in on the way."""
     array = _aligned(weight.shape, dtype)
-    fingerprint.add(weight, np.asarray(found[weight.key]), weight.as_stored(array))
+    tensor = found[weight.key]
+    rows = tensor if isinstance(tensor, GgufTensor) else np.asarray(tensor)
+    fingerprint.add(weight, rows, weight.as_stored(array))
     return array
 
 

@@ -19,7 +19,6 @@ from ..adapters.formats.peft.heads import HeadDialect
 from ..adapters.task_words import task_in_transformers, words_for
 from ..errors import GraftaxError
 from ..notes import note
-from .checkpoint import Stored
 from .fingerprint import all_finite
 from .tokenizer_files import text_length
 
@@ -34,7 +33,7 @@ class _Unfit(Exception):
     """Why a head is left out."""
 
 
-def head_of(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Adapter | None:
+def head_of(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> Adapter | None:
     """The checkpoint's head, None where it has none; `raw`: its config.json.
 
     Raises GraftaxError where the head's weights are not finite.
@@ -46,7 +45,7 @@ def head_of(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, St
         return None
 
 
-def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Stored]) -> Adapter | None:
+def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Any]) -> Adapter | None:
     model = next((model for model in _MODELS if _is_for(raw, model)), None)
     if not backbone.family.task_model:  # transformers has no class of it that config.json could name
         model = words_for(backbone.family.task).model
@@ -54,6 +53,8 @@ def _found(backbone: Backbone, raw: Mapping[str, Any], tensors: Mapping[str, Sto
         return None
     tags = model == "TokenClassification"
     weight = f"{backbone.head(1, tokens=tags).modules[-1]}.weight"
+    if weight not in tensors and not backbone.family.task_model:  # nor does anything say that it has a head
+        return None
     if weight not in tensors or not tensors[weight].shape:
         raise _Unfit(f"it has no {weight}")
     classes = tensors[weight].shape[0]

@@ -49,7 +49,7 @@ class Leaf:
     axes: tuple[int, ...] | None = None  # see `Weight`; None: in the order in which they are here
 
 
-#: By kind, what arrays a module has. A constant is no site; a batch norm is one of kind `norm`.
+#: By kind, what arrays a module has. Constants and layer scales are no sites; a batch norm is one of kind `norm`.
 LEAVES: dict[str, tuple[Leaf, ...]] = {
     "linear": (Leaf("kernel", "weight", OUT_IN), Leaf("bias", "bias")),
     "conv": (Leaf("kernel", "weight", OIHW), Leaf("bias", "bias")),
@@ -59,6 +59,7 @@ LEAVES: dict[str, tuple[Leaf, ...]] = {
         *(Leaf("mean", "running_mean"), Leaf("var", "running_var")),
     ),
     "embedding": (Leaf("table", "weight"),),
+    "layer_scale": (Leaf("scale", ""),),
     "constant": (Leaf("value", ""),),
 }
 
@@ -134,7 +135,7 @@ class Part:
         """Module paths: one per layer in a stack, else one."""
         if not self.stack:
             return (self.path,)
-        return tuple(f"{prefix}.{self.path}" if self.path else prefix for prefix in layer_paths[self.stack])
+        return tuple(".".join(filter(None, (prefix, self.path))) for prefix in layer_paths[self.stack])
 
 
 def in_stack(stack: str, parts: Iterable[Part], tower: str = "") -> tuple[Part, ...]:

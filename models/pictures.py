@@ -11,18 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..data.batches import Shape
 from ..data.columns import Field
-from ..data.picture_values import Picture, picture_of, without_warnings
+from ..data.picture_values import Picture, UnreadablePicture, picture_of, without_warnings
 from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..large import large_array
+from .augment import Augment
+from .augmented_pictures import augmented
 from .inputs import ImageInputs
 from .preparation import Preparation
 from .preprocessor_config import preparation_of
-from .processor import Processor
+from .processor import Processor, UnreadableItems
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -52,6 +56,7 @@ class Pictures(Processor):
     """Pictures as the checkpoint of a backbone says that they are prepared."""
 
     kind = "image"
+    augments = True
     fields = (Field("image", picture_of, located=True),)
 
     def __init__(self, preparation: Preparation):
@@ -65,11 +70,22 @@ class Pictures(Processor):
         pictures: Sequence[Picture] = fields["image"]
         pixels = large_array((len(pictures), *self.shape), np.uint8)
         with without_warnings(), ThreadPoolExecutor() as pool:  # Pillow works outside of Python's lock
-            list(pool.map(self._prepare, pictures, pixels))
+            lines = {index: line for index, line in enumerate(pool.map(self._prepare, pictures, pixels)) if line}
+        if lines:
+            raise UnreadableItems(lines)
         return [Pixels(array, self.preparation.levels) for array in pixels]
 
-    def _prepare(self, picture: Picture, pixels: np.ndarray) -> None:
-        pixels[...] = self.preparation.pixels(picture.pixels(), picture.where)
+    def _prepare(self, picture: Picture, pixels: np.ndarray) -> str | None:
+        """Fill in the pixels of a picture; why not, where it cannot be read. One that does not fit is a GraftaxError."""
+        try:
+            decoded = picture.pixels()
+        except UnreadablePicture as error:
+            return str(error)
+        pixels[...] = self.preparation.pixels(decoded, picture.where)
+        return None
+
+    def called(self, fields: Mapping[str, Sequence[Any]]) -> Sequence[str]:
+        return [picture.where for picture in fields["image"]]
 
     def asked(self, row: Any, where: str, adapter: str | None) -> dict[str, Any]:
         """A row that is a picture in any form (`data/picture_values.py`), or a mapping with one as "image"."""
@@ -85,6 +101,15 @@ class Pictures(Processor):
             for channel in range(self.preparation.channels):
                 pixels[row, ..., channel] = item.levels[:, channel][item.array[..., channel]]
         return ImageInputs(pixels)
+
+    def augmented(
+        self, policy: Augment, inputs: ImageInputs, keys: jax.Array, partners: jax.Array
+    ) -> tuple[ImageInputs, jax.Array]:
+        lowest, highest = self.preparation.levels[0], self.preparation.levels[255]
+        step = (highest - lowest) / np.float32(255)
+        decoded = jnp.round((inputs.pixels - lowest) / step)  # the 8 bits that `lay` made floats of
+        mixed = augmented(policy, decoded, keys, partners)
+        return ImageInputs(mixed.pixels * step + lowest), mixed.share
 
     def random_inputs(self, count: int) -> ImageInputs:
         arrays = np.random.default_rng(0).integers(0, 256, (count, *self.shape), np.uint8)

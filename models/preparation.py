@@ -30,16 +30,21 @@ class Preparation:
     scale: float | None = None
     mean: tuple[float, ...] | None = None  # of each channel
     std: tuple[float, ...] | None = None
+    to_even: bool = False  # where halves of a pixel go as the middle is found: to even numbers, else down
+    shift: float = 0.0  # added to what is scaled
+    divided: tuple[float, ...] | None = None  # by what each channel is divided last
 
     @cached_property
     def levels(self) -> np.ndarray:
         """What each value of a pixel becomes: float32 `[256, channels]`."""
         values: np.ndarray = np.arange(256, dtype=np.float32)
         if self.scale is not None:
-            values = (np.arange(256, dtype=np.float64) * self.scale).astype(np.float32)
+            values = (np.arange(256, dtype=np.float64) * self.scale).astype(np.float32) + np.float32(self.shift)
         table = np.tile(values[:, None], self.channels)
         if self.mean is not None and self.std is not None:
             table = (table - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+        if self.divided is not None:
+            table = table / np.asarray(self.divided, np.float32)
         return table
 
     def pixels(self, pixels: np.ndarray, where: str) -> np.ndarray:
@@ -55,7 +60,7 @@ class Preparation:
         if self.resize is not None:
             pixels = self._resized(pixels, where)
         if self.crop:
-            pixels = _middle(pixels, self.size)
+            pixels = _middle(pixels, self.size, self.to_even)
         if pixels.shape[:2] != self.size:
             wanted = f"this backbone takes {_said(self.size)}, and its config has nothing resized"
             raise GraftaxError(f"{where}: a picture of {_said(pixels.shape)} pixels; {wanted}. Resize it.")
@@ -80,17 +85,18 @@ def _in_proportion(shape: tuple[int, ...], shorter: int) -> tuple[int, int]:
     return (longer, shorter) if width <= height else (shorter, longer)
 
 
-def _middle(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _middle(pixels: np.ndarray, size: tuple[int, int], to_even: bool) -> np.ndarray:
     """The middle of a picture, of this height and width."""
     cut = np.zeros((*size, pixels.shape[2]), pixels.dtype)
-    (from_rows, to_rows), (from_columns, to_columns) = map(_common, pixels.shape, size)
+    sides = zip(pixels.shape[:2], size, strict=True)
+    (from_rows, to_rows), (from_columns, to_columns) = (_common(own, wanted, to_even) for own, wanted in sides)
     cut[to_rows, to_columns] = pixels[from_rows, from_columns]
     return cut
 
 
-def _common(own: int, wanted: int) -> tuple[slice, slice]:
+def _common(own: int, wanted: int, to_even: bool) -> tuple[slice, slice]:
     """Where what a side of length `own` and one of `wanted` have in common lies in each, middle on middle."""
-    begin, length = (own - wanted) // 2, min(own, wanted)
+    begin, length = round((own - wanted) / 2) if to_even else (own - wanted) // 2, min(own, wanted)
     return slice(max(begin, 0), max(begin, 0) + length), slice(max(-begin, 0), max(-begin, 0) + length)
 
 

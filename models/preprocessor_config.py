@@ -1,9 +1,9 @@
 """How a checkpoint says that pictures are prepared: in `preprocessor_config.json`, or in `config.json` itself.
 
-The first is read as transformers' image processor reads it: what it leaves out is that class's default, older spellings of
-sizes (`224`, `[224, 224]`) mean what they mean there, and keys that the class does not read are ignored with a note. The
-second is how networks say it that are no model of transformers: `image_size`, `image_mean` and `image_std`; there, pictures
-come in that size, and nothing is resized.
+The first is read as transformers' image processor reads it (`image_processors.py`): what it leaves out is that class's default,
+older spellings of sizes (`224`, `[224, 224]`) mean what they mean there, and keys that the class does not read are ignored with
+a note. The second is timm's way (`timm_config.py`), and that of networks which are no model of transformers: `image_size`,
+`image_mean` and `image_std`; there, pictures come in that size, and nothing is resized.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import Any
 from ..errors import GraftaxError
 from ..json_files import read_object
 from ..notes import note
-from .config_keys import Key, flag, is_number, nullable, number, only, unread_all
+from .config_keys import Key, nullable
+from .image_processors import BOTH, MEAN, STD, are_sides, processor_of
 from .preparation import Preparation
+from .timm_config import PRETRAINED, timm_preparation
 
 NAME = "preprocessor_config.json"
-_LONGEST = 1 << 13  # side of a picture
-_SIDES = ({"height", "width"}, {"shortest_edge"})  # what an object may say of a size
-_CLASS = "MobileNetV2ImageProcessor"
-_SPELLINGS = (_CLASS, f"{_CLASS}Fast", f"{_CLASS}Pil", "MobileNetV2FeatureExtractor")  # that transformers has had
+_WARPED = 384  # from this side on ConvNeXt's processor resizes to a square, and crops nothing
 
 
 def preparation_of(directory: str | Path | None, config: Mapping[str, Any]) -> Preparation:
@@ -35,7 +34,8 @@ def preparation_of(directory: str | Path | None, config: Mapping[str, Any]) -> P
         return _of_config({"image_mean": 0.5, "image_std": 0.5, **config}, "config.json")
     if (file := Path(directory) / NAME).exists():
         return _of_file(read_object(file), config, str(file))
-    return _of_config(config, str(Path(directory) / "config.json"))
+    where = str(Path(directory) / "config.json")
+    return timm_preparation(config, where) if PRETRAINED in config or "architecture" in config else _of_config(config, where)
 
 
 def _of_config(config: Mapping[str, Any], where: str) -> Preparation:
@@ -50,19 +50,35 @@ def _of_config(config: Mapping[str, Any], where: str) -> Preparation:
 
 
 def _of_file(raw: Mapping[str, Any], config: Mapping[str, Any], where: str) -> Preparation:
-    values = _values(_KEYS, raw, where)
-    lacking = [(step, name) for step, names in _STEPS.items() if values[step] for name in names if values[name] is None]
+    processor = processor_of(raw, config, where)
+    values = _values(processor.keys, raw, where)
+    if processor.crops_a_share:
+        values |= _cropped_by_share(values["size"], values["crop_pct"])
+    lacking = [(step, name) for step, names in _STEPS.items() if values.get(step) for name in names if values[name] is None]
     if lacking:
         raise GraftaxError(f"{where}: {lacking[0][0]} without {lacking[0][1]}.")
-    if unread := sorted(raw.keys() - _KEYS.keys()):
-        note(f"{where}: ignored, for transformers' {_CLASS} does not read them: {', '.join(unread)}.")
+    if unread := sorted(raw.keys() - processor.keys.keys()):
+        note(f"{where}: ignored, for transformers' {processor.name} does not read them: {', '.join(unread)}.")
     in_config = _values(_IN_CONFIG, config, "config.json")
+    channels = in_config["num_channels"]
     resize, size = _sizes(values, _sides(in_config["image_size"]), where)
-    scale, mean, std = values["rescale_factor"] if values["do_rescale"] else None, None, None
-    if values["do_normalize"]:
-        mean, std = (_by_channel(values[name], in_config["num_channels"], name, where) for name in ("image_mean", "image_std"))
-    resample = values["resample"] or 0  # which may be null where nothing is resized
-    return Preparation(size, in_config["num_channels"], resize, resample, bool(values["do_center_crop"]), scale, mean, std)
+    statistics = {
+        name: _by_channel(values[name], channels, name, where)
+        for name in ("image_mean", "image_std")
+        if values["do_normalize"] or values.get("include_top")
+    }
+    return Preparation(
+        size,
+        channels,
+        resize,
+        values["resample"] or 0,  # which may be null where nothing is resized
+        crop=bool(values["do_center_crop"]),
+        scale=values["rescale_factor"] if values["do_rescale"] else None,
+        shift=-1.0 if values["do_rescale"] and values.get("rescale_offset") else 0.0,
+        mean=statistics["image_mean"] if values["do_normalize"] else None,
+        std=statistics["image_std"] if values["do_normalize"] else None,
+        divided=statistics["image_std"] if values.get("include_top") else None,
+    )
 
 
 def _sizes(
@@ -75,6 +91,15 @@ def _sizes(
     if isinstance(resize, int):
         raise GraftaxError(f"{where}: not supported: a size of shortest_edge without do_center_crop; pictures would be unlike.")
     return resize, taken if resize is None else resize
+
+
+def _cropped_by_share(size: Any, share: float) -> dict[str, Any]:
+    """What ConvNeXt's processor does, in the others' keys: `size` is cut out of a picture of which it is this share."""
+    side = size["shortest_edge"] if isinstance(size, Mapping) else size
+    if side >= _WARPED:
+        return {"size": {"height": side, "width": side}, "do_center_crop": False}
+    cropped = {"height": side, "width": side}
+    return {"size": {"shortest_edge": int(side / share)}, "do_center_crop": True, "crop_size": cropped}
 
 
 def _values(keys: Mapping[str, Key], said: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -110,64 +135,18 @@ def _by_channel(value: Any, channels: int, name: str, where: str) -> tuple[float
     return numbers
 
 
-def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LONGEST
-
-
-def _are_sides(value: Any) -> bool:
-    """Whether both sides are said."""
-    if isinstance(value, Mapping):
-        return value.keys() == _SIDES[0] and all(map(_is_side, value.values()))
-    return _is_side(value) or (isinstance(value, list) and len(value) == 2 and all(map(_is_side, value)))
-
-
-def _is_size(value: Any) -> bool:
-    """Whether both sides are said, or the shorter."""
-    return _are_sides(value) or (
-        isinstance(value, Mapping) and value.keys() == _SIDES[1] and all(map(_is_side, value.values()))
-    )
-
-
-def _each(sound: Any) -> Any:
-    """Whether a value, or each number of a list of up to four, is one of a kind."""
-    return lambda value: sound(value) or (isinstance(value, list) and 0 < len(value) <= 4 and all(map(sound, value)))
-
-
-_BOTH = f"a height and a width, each from 1 to {_LONGEST:,}"
-_MEAN = Key([0.5] * 3, _each(is_number), "a number, or one for each channel")
-_STD = Key([0.5] * 3, _each(lambda value: is_number(value) and value > 0), "a number above 0, or one for each channel")
-
-#: What `MobileNetV2ImageProcessor` reads, with its defaults. Null is no default there: the step is not done,
-_KEYS: dict[str, Key] = {
-    "image_processor_type": Key(_CLASS, lambda value: value in _SPELLINGS, f"only {_CLASS} is supported"),
-    "feature_extractor_type": Key(_CLASS, lambda value: value in _SPELLINGS, f"only {_CLASS} is supported"),
-    "do_resize": nullable(flag(True)),
-    "size": nullable(Key({"shortest_edge": 256}, _is_size, f"{_BOTH}, or a shortest_edge")),
-    "default_to_square": nullable(flag(False)),
-    "resample": nullable(Key(2, lambda value: type(value) is int and 0 <= value <= 5, "a whole number from 0 to 5")),
-    "do_center_crop": nullable(flag(True)),
-    "crop_size": nullable(Key({"height": 224, "width": 224}, _are_sides, _BOTH)),
-    "do_rescale": nullable(flag(True)),
-    "rescale_factor": nullable(number(1 / 255)),
-    "do_normalize": nullable(flag(True)),
-    "image_mean": nullable(_MEAN),
-    "image_std": nullable(_STD),
-    "do_pad": nullable(only(False)),
-    **unread_all(do_convert_rgb=None, pad_size=None, data_format=None, input_data_format=None, device=None),
-    **unread_all(return_tensors=None, disable_grouping=None, image_seq_length=None, do_reduce_labels=False),
-    **unread_all(processor_class=None, _valid_processor_keys=None),
-}
-#: and a step that is done must not lack what it needs.
+#: A step that is done must not lack what it needs.
 _STEPS = {
     "do_resize": ("size", "resample"),
     "do_center_crop": ("crop_size",),
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
+    "include_top": ("image_mean", "image_std"),
 }
 #: What a config says of pictures.
 _IN_CONFIG: dict[str, Key] = {
-    "image_size": Key(224, _are_sides, _BOTH),
+    "image_size": Key(224, are_sides, BOTH),
     "num_channels": Key(3, lambda value: type(value) is int and value in (1, 3), "1 or 3"),
-    "image_mean": nullable(replace(_MEAN, default=None)),
-    "image_std": nullable(replace(_STD, default=None)),
+    "image_mean": nullable(replace(MEAN, default=None)),
+    "image_std": nullable(replace(STD, default=None)),
 }

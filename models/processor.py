@@ -32,9 +32,19 @@ from ..typed import shown
 
 if TYPE_CHECKING:
     from ..data.prepared import Prepared
+    from .augment import Augment
     from .backbone import Backbone
 
 _MEASURED = 64  # items in a batch that is measured
+
+
+class UnreadableItems(GraftaxError):
+    """Some of the examples cannot be read, and the others can."""
+
+    def __init__(self, lines: Mapping[int, str]):
+        """`lines`: of each that cannot, by its index, why not."""
+        super().__init__(next(iter(lines.values())))
+        self.lines = lines
 
 
 class Processor(ABC):
@@ -43,6 +53,7 @@ class Processor(ABC):
     kind: ClassVar[str]  # of input, in a word: "text", "image"
     fields: ClassVar[tuple[Field, ...]]  # what it reads of a row, beside what a task reads
     sequences: ClassVar[bool] = False  # whether items are sequences of positions, of which layers say something of each
+    augments: ClassVar[bool] = False  # whether it has `augmented`
     max_length: int = 1  # positions of an item at most; of items without a length 1
 
     @classmethod
@@ -54,8 +65,12 @@ class Processor(ABC):
     def items(self, fields: Mapping[str, Sequence[Any]], max_length: int) -> list[Any]:
         """An item of each example, of what it has in the processor's fields; longer ones are cut to `max_length`.
 
-        Raises GraftaxError for what cannot be read.
+        Raises GraftaxError for what cannot be read; UnreadableItems where all of the others can be.
         """
+
+    def called(self, fields: Mapping[str, Sequence[Any]]) -> Sequence[str] | None:
+        """What each example is called, where two that are the same are worth a note, as of pictures; None of texts."""
+        return None
 
     @abstractmethod
     def lay(self, items: Sequence[Any], places: Sequence[tuple[int, int]], shape: Shape) -> Any:
@@ -99,6 +114,13 @@ class Processor(ABC):
         """A row as `asked` takes it, of its fields."""
         return next(iter(fields.values())) if len(self.fields) == 1 else dict(fields)
 
+    def augmented(self, policy: Augment, inputs: Any, keys: jax.Array, partners: jax.Array) -> tuple[Any, jax.Array]:
+        """Inputs as they are trained on, and the share `[items]` that each item has in what then stands in its place. Pure.
+
+        `keys [items]`: a random key of each. `partners [items]`: with which each may be mixed, which has the rest.
+        """
+        raise GraftaxError(f"input of kind {self.kind!r} is not augmented.")
+
     def random_inputs(self, count: int) -> Any:
         """A batch of `count` made-up items, always the same, on which two backbones are compared; here of none but padding."""
         return self.lay([], [], Shape(count, count, shared=False))
@@ -115,10 +137,13 @@ class Processor(ABC):
             raise GraftaxError(f"a chat template is for texts, and this backbone reads input of kind {self.kind}.")
         return self
 
+    def room(self, taken: int) -> int:
+        """Positions of an item at most, beside `taken` that a method puts in front; of items without a length 1."""
+        return self.max_length
+
     def refuse_length(self, max_length: int, taken: int) -> None:
         """An error where a backbone has no room for items of this length, `taken` positions beside them."""
-        if taken:
-            raise GraftaxError(f"{taken} virtual positions are for sequences, and input of kind {self.kind!r} is none.")
+        return
 
     # -- shapes of batches ----------------------------------------------------------------------------------------------
 
@@ -160,5 +185,7 @@ class Processor(ABC):
 
     def vector_of(self, outputs: Any, inputs: Any) -> jax.Array:
         """What says an item in a vector, float32 `[items, size]`, of a backbone's `Outputs`."""
-        features = outputs.first if outputs.pooled is None else outputs.pooled
-        return jnp.asarray(features, jnp.float32)
+        for features in (outputs.vector, outputs.pooled):
+            if features is not None:
+                return jnp.asarray(features, jnp.float32)
+        return jnp.asarray(outputs.first, jnp.float32)

@@ -108,8 +108,8 @@ class Stack(nnx.Module):
         return h, (jnp.concatenate(hidden_states) if hidden_states is not None else None)
 
 
-class TextStack(Stack):
-    """A network of one stack, or a tower of an encoder-decoder: with what makes the stack's input of token ids."""
+class SequenceStack(Stack):
+    """A network of one stack, or a tower of an encoder-decoder: with what makes the stack's input of tokens or patches."""
 
     keeps_frozen: ClassVar[bool] = True
 
@@ -130,12 +130,12 @@ class TextStack(Stack):
 
     @abstractmethod
     def seen(self, inputs: Inputs, calls: SiteCalls) -> Any:
-        """The layers' view alone, where no method puts anything in front of the text."""
+        """The layers' view alone, where no method puts anything in front of the tokens."""
 
     def through(
         self, inputs: Inputs, grafts: Grafts, calls: SiteCalls, pooled: bool, intermediates: bool, layers: Unrolled | None
     ) -> tuple[jax.Array, jax.Array | None, Any]:
-        """What leaves the last layer, from token ids or `inputs.hidden`; hidden states, with `intermediates`; and the view."""
+        """What leaves the last layer, of `inputs` or of `inputs.hidden`; hidden states, with `intermediates`; and the view."""
         begin = 0
         if inputs.hidden is None:
             h, view = self.embed(inputs, calls)
@@ -179,6 +179,10 @@ class Chain(Network):
     def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:
         """What enters a stack, whose number this is: the first from the inputs, others from what leaves the stack before."""
 
+    def seen(self) -> Any:
+        """What the layers see beside what enters them."""
+        return Seen()
+
     def through(self, inputs: Inputs, grafts: Grafts, layers: Unrolled | None) -> jax.Array:
         """What leaves the last stack: from the inputs, or from what is known to enter the layer at the adapter's cut."""
         calls, cut = grafts.outside(), None if inputs.hidden is None else grafts.cut
@@ -189,7 +193,7 @@ class Chain(Network):
             begin = cut.layer if cut is not None else 0
             h = self.enter(index, h, calls) if cut is None else h
             own = None if layers is None else layers[stack.name]
-            h, cut = stack.run_layers(h, Seen(), grafts, begin=begin, layers=own)[0], None
+            h, cut = stack.run_layers(h, self.seen(), grafts, begin=begin, layers=own)[0], None
         return h
 
     def frozen(self, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
@@ -197,8 +201,8 @@ class Chain(Network):
         for index, stack in enumerate(self.stacks):
             h = self.enter(index, h, Grafts.bare())
             if stack.name == cut.stack:
-                return stack.run_layers(h, Seen(), Grafts({}), end=cut.layer)[0]
-            h = stack.run_layers(h, Seen(), Grafts({}))[0]
+                return stack.run_layers(h, self.seen(), Grafts({}), end=cut.layer)[0]
+            h = stack.run_layers(h, self.seen(), Grafts({}))[0]
         return h
 
 

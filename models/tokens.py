@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..data.batches import Shape, rung, shape_alone, shape_for
@@ -19,10 +20,12 @@ from ..data.columns import Field
 from ..data.values import text_of
 from ..errors import GraftaxError
 from .chat import AS_TRAINED, TEMPLATES, is_named, marked, render, template_of
+from .gguf_tokenizer import GgufTokenizer
 from .inputs import TextInputs, Texts
 from .pooling import Pooling
 from .processor import Processor
 from .text_rows import text_asked
+from .token_bytes import TokenBytes
 from .tokenizer_files import TokenizerFiles, write_text_length
 
 if TYPE_CHECKING:
@@ -80,7 +83,7 @@ class Tokenizer(Processor):
 
     def __init__(
         self,
-        files: TokenizerFiles | None,
+        files: TokenizerFiles | GgufTokenizer | None,
         max_length: int,
         pad_id: int,
         type_vocab_size: int,
@@ -99,10 +102,11 @@ class Tokenizer(Processor):
     @classmethod
     def of(cls, backbone: Backbone, chat_template: str | None = None) -> Tokenizer:
         """`chat_template`: see `with_template`."""
-        config, files = backbone.config, None
+        config: Any = backbone.config
+        files: TokenizerFiles | GgufTokenizer | None = None
         eos, start = config.eos_ids, config.start_id
         if backbone.directory is not None:
-            files = TokenizerFiles(Path(backbone.directory), backbone.hf_config or {}, eos)
+            files = _files_in(Path(backbone.directory), backbone.hf_config or {}, eos)
         made = cls(files, config.max_tokens, config.pad_id, config.type_vocab_size, config.vocab_size, eos, start)
         return made.with_template(chat_template)
 
@@ -141,7 +145,7 @@ class Tokenizer(Processor):
         return other
 
     @property
-    def _files(self) -> TokenizerFiles:
+    def _files(self) -> TokenizerFiles | GgufTokenizer:
         if self.files is None:
             raise GraftaxError("this backbone was made without a directory, so it has no tokenizer.")
         return self.files
@@ -199,6 +203,11 @@ class Tokenizer(Processor):
     def text(self, ids: Sequence[int]) -> str:
         """What token ids say, without special tokens."""
         return str(self._files.backends[1].decode(list(map(int, ids)), skip_special_tokens=True))
+
+    @cached_property
+    def bytes_of(self) -> TokenBytes:
+        """What each token of a text that is written stands for."""
+        return TokenBytes(self._files.backends[1])
 
     def chat(self, messages: Sequence[Mapping[str, Any]], where: str, answer: bool = False) -> np.ndarray:
         """Token ids of a chat by the template (`chat.py`); with `answer` up to where the assistant is to speak.
@@ -293,9 +302,12 @@ class Tokenizer(Processor):
     def row_of(self, fields: Mapping[str, Any]) -> Any:
         return (fields["text"], fields["pair"]) if "pair" in fields else fields["text"]
 
+    def room(self, taken: int) -> int:
+        return self.max_length - taken
+
     def refuse_length(self, max_length: int, taken: int) -> None:
-        if max_length + taken > self.max_length:
-            most = self.max_length - taken
+        most = self.room(taken)
+        if max_length > most:
             raise GraftaxError(f"max length {max_length} is more than the {most} tokens this backbone takes here.")
 
     def shape_to_train(self, parts: Sequence[Prepared], batch_size: int, seed: int, epochs: int, *, alone: bool) -> Shape:
@@ -374,7 +386,12 @@ class Tokenizer(Processor):
         return hidden * len(self.pooling.names)
 
     def vector_of(self, outputs: Any, inputs: TextInputs) -> jax.Array:
-        return self.pooling(outputs.hidden, inputs.mask)
+        return self.pooling(outputs.hidden, inputs.mask) if outputs.vector is None else outputs.vector.astype(jnp.float32)
+
+
+def _files_in(place: Path, hf_config: Mapping[str, Any], eos_ids: tuple[int, ...]) -> TokenizerFiles | GgufTokenizer:
+    """What a directory, or a GGUF file, says of its tokenizer."""
+    return GgufTokenizer(place) if place.is_file() else TokenizerFiles(place, hf_config, eos_ids)
 
 
 def _end_of_text(special: Sequence[int]) -> int:

@@ -31,6 +31,7 @@ from ..data.values import text_of
 from ..errors import GraftaxError
 from ..models.tokens import Tokenizer, Tokens
 from ..shapes import AnyArray, Float, Int, shaped
+from .main_metrics import main_metric_of
 from .outputs import IGNORE, NextToken, OfTarget
 from .task import Answer, Settings, Task
 
@@ -44,8 +45,7 @@ class LanguageModel(Task):
     name = "lm"
     words = words_for(name)
     output = NextToken()
-    main_metric = "perplexity"
-    lower_is_better = True
+    main_metric, lower_is_better = main_metric_of(name)
     about = "text"
 
     def fields(self, processor: Any) -> tuple[Field, ...]:
@@ -101,6 +101,12 @@ class LanguageModel(Task):
         """Perplexity and accuracy over all counted tokens."""
         total, hits, count = np.sum([a.score for a in answers], axis=0)
         return {"perplexity": math.exp(min(-total / count, 700.0)), "token_accuracy": float(hits / count)}
+
+    mistaken_by = "nats per token, of which unlikely texts have many"
+
+    def mistake(self, label: Any, answer: Answer) -> float | None:
+        total, _, count = answer.score
+        return -total / count if count else None
 
 
 class SupervisedFineTuning(LanguageModel):

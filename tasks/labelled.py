@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from ..adapters.task_words import words_for
+from ..counted import counted
 from ..data.columns import Columns, Field, read_fields
 from ..data.examples import Examples
 from ..data.labels import (
@@ -36,8 +37,9 @@ from ..models.tokens import Tokenizer, Tokens
 from ..notes import note
 from ..shapes import AnyArray, Float, Int, shaped
 from . import metrics
+from .main_metrics import main_metric_of
 from .outputs import IGNORE, OfItem, OfPosition
-from .task import Answer, Settings, Task, index_of, mean_of
+from .task import Answer, Claim, Settings, Task, index_of, mean_of
 
 OUTSIDE = "O"  # the tag of a word that is read by no token
 _LABEL = Field("label", label_of)
@@ -87,7 +89,7 @@ class Classify(Labelled):
 
     name = "classify"
     words = words_for(name)
-    main_metric = "accuracy"
+    main_metric, lower_is_better = main_metric_of(name)
 
     def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         classes = source.classes.get(column, ())
@@ -128,13 +130,21 @@ class Classify(Labelled):
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
         return ((label, answer.label),)
 
+    mistaken_by = "the probability of the wrong answer"
+
+    def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
+        return (Claim(answer.score, label == answer.label),)
+
+    def mistake(self, label: Any, answer: Answer) -> float | None:
+        return None if label == answer.label else float(answer.score)
+
 
 class MultiLabel(Labelled):
     """Any number of labels per row: a sigmoid and binary cross-entropy for each; a label is given above 0.5."""
 
     name = "multilabel"
     words = words_for(name)
-    main_metric = "macro_f1"
+    main_metric, lower_is_better = main_metric_of(name)
 
     def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         classes = source.classes.get(column, ())
@@ -192,13 +202,24 @@ class MultiLabel(Labelled):
         missed = [(name, None) for name in label if name not in answer.label]
         return (*right, *missed, *((None, name) for name in answer.label if name not in label))
 
+    mistaken_by = "how far the probabilities of the wrong labels are from the truth, all together"
+
+    def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
+        return (Claim(chance, name in label) for name, chance in (answer.probabilities or {}).items())
+
+    def mistake(self, label: Any, answer: Answer) -> float | None:
+        chances = answer.probabilities or {}
+        missed = [1.0 - chances.get(name, 0.0) for name in label if name not in answer.label]
+        wrong = [score for name, score in zip(answer.label, answer.score, strict=True) if name not in label]
+        return sum(missed + wrong) if missed or wrong else None
+
 
 class Regress(Labelled):
     """One number per row: squared error."""
 
     name = "regress"
     words = words_for(name)
-    main_metric = "pearson"
+    main_metric, lower_is_better = main_metric_of(name)
 
     def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         return source.column(column, number_of), ()
@@ -225,6 +246,11 @@ class Regress(Labelled):
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.regression(list(examples.labels or ()), [a.label for a in answers])
 
+    mistaken_by = "the distance between answer and truth"
+
+    def mistake(self, label: Any, answer: Answer) -> float | None:
+        return abs(answer.label - label) or None
+
 
 class Tag(Labelled):
     """One label per word, read at the word's first token.
@@ -237,7 +263,7 @@ class Tag(Labelled):
     name = "tag"
     words = words_for(name)
     output = OfPosition()
-    main_metric = "f1"
+    main_metric, lower_is_better = main_metric_of(name)
     about = "text"
 
     def fields(self, processor: Any) -> tuple[Field, ...]:
@@ -249,7 +275,8 @@ class Tag(Labelled):
             if not words:
                 raise GraftaxError(f"{source.name}: row {i + 1} has no words.")
             if len(words) != len(tags):
-                raise GraftaxError(f"{source.name}: row {i + 1} has {len(words)} words and {len(tags)} tags.")
+                both = f"{counted(len(words), 'word')} and {counted(len(tags), 'tag')}"
+                raise GraftaxError(f"{source.name}: row {i + 1} has {both}.")
         return examples
 
     def read_labels(self, source: Source, column: str, names: Sequence[str]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
@@ -317,6 +344,18 @@ class Tag(Labelled):
 
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
         return zip(label, answer.label, strict=True)
+
+    mistaken_by = "the probabilities of the wrong tags, all together"
+
+    def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
+        each = zip(label, answer.label, answer.score, strict=True)
+        return (Claim(score, tag == said) for tag, said, score in each if score is not None)
+
+    def mistake(self, label: Any, answer: Answer) -> float | None:
+        """A word that was not read, and whose tag is another, counts as one that was answered for certain."""
+        each = zip(label, answer.label, answer.score, strict=True)
+        wrong = [1.0 if score is None else score for tag, said, score in each if tag != said]
+        return sum(wrong) if wrong else None
 
 
 def _on_first_tokens(text: Tokens, tags: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from ..data.values import text_of
 from ..models.tokens import Tokenizer
 from ..shapes import AnyArray, Float, Int, shaped
 from .generative import SupervisedFineTuning
+from .main_metrics import main_metric_of
 from .outputs import Against
 from .task import Answer, Settings, mean_of
 
@@ -39,8 +40,7 @@ class DirectPreference(SupervisedFineTuning):
     name = "dpo"
     words = words_for(name)
     output = Against()
-    main_metric = "reward_accuracy"
-    lower_is_better = False
+    main_metric, lower_is_better = main_metric_of(name)
     last_turn_alone = True
 
     def fields(self, processor: Any) -> tuple[Field, ...]:
@@ -87,6 +87,12 @@ class DirectPreference(SupervisedFineTuning):
         chosen, rejected = np.array([answer.score for answer in answers]).T
         margins = chosen - rejected
         return {"reward_accuracy": float((margins > 0).mean()), "margin": float(margins.mean())}
+
+    mistaken_by = "how much more reward the rejected response has"
+
+    def mistake(self, label: Any, answer: Answer) -> float | None:
+        chosen, rejected = answer.score
+        return float(rejected - chosen) if rejected > chosen else None
 
 
 def _side(examples: Examples, side: str) -> Examples:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,13 @@ class Answer:
     score: Any
     #: of every label, where the answer is made by a softmax or by sigmoids over them
     probabilities: Mapping[str, float] | None = None
+
+
+class Claim(NamedTuple):
+    """Something that an answer says for so likely, and whether it is so."""
+
+    probability: float
+    is_so: bool
 
 
 class Task(ABC):
@@ -114,6 +121,17 @@ class Task(ABC):
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
         """Pairs of a label of an example and the answer to it, for a table of confusions; none where answers are numbers."""
         return ()
+
+    def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
+        """What an answer claims of an example with this label; none where nothing is said to be likely."""
+        return ()
+
+    #: What `mistake` counts, in a few words.
+    mistaken_by: ClassVar[str] = ""
+
+    def mistake(self, label: Any, answer: Answer) -> float | None:
+        """How wrong an answer is, by which the worst rows are found; None: it is right, or the task cannot say."""
+        return None
 
 
 def items_asked(processor: Any, row: Any, where: str, adapter: str | None, max_length: int) -> Sequence[Any]:

@@ -11,6 +11,7 @@ from ..typed import shown
 from .generative import LanguageModel, SequenceToSequence, SupervisedFineTuning
 from .labelled import Classify, MultiLabel, Regress, Tag
 from .labelled_pictures import ImageClassify
+from .main_metrics import MainMetric, add_main_metric
 from .preference import DirectPreference
 from .task import Task
 
@@ -45,6 +46,7 @@ def add_task(task: Task) -> Task:
     if type(known) is not type(task):
         raise GraftaxError(f"there is a task {task.name!r} already: {type(known).__module__}.{type(known).__qualname__}.")
     add_words(task.name, task.words)
+    add_main_metric(task.name, MainMetric(task.main_metric, task.lower_is_better))
     return known
 
 

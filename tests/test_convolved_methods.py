@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
@@ -12,7 +13,9 @@ import peft
 import pytest
 import torch
 from feature_maps import CASES, from_torch, picture, site_of, to_torch, torch_layer, weights_of
+from refusals import refused
 
+from graftax.adapters.adapter import Adapter
 from graftax.adapters.formats.peft.dialect_table import dialect_of
 from graftax.adapters.geometry import Geometry
 from graftax.adapters.graft import SiteCalls
@@ -31,9 +34,11 @@ from graftax.adapters.methods.loha import LoHa
 from graftax.adapters.methods.lokr import LoKr
 from graftax.adapters.methods.lora import LoRA, OnResidual
 from graftax.adapters.methods.lora_fa import LoRAFA
+from graftax.adapters.methods.oft import OFT
 from graftax.adapters.sites import ConvWeights, Site
 from graftax.errors import GraftaxError
 from graftax.models.layers import BatchNorm, Conv
+from graftax.notes import GraftaxNote
 
 RANK = 4  # a multiple of every case's groups
 METHODS: dict[str, Method] = {
@@ -51,6 +56,9 @@ METHODS: dict[str, Method] = {
     "hira": HiRA(r=RANK),
     "hra": HRA(r=3),
     "boft": BOFT(boft_block_size=2, boft_n_butterfly_factor=2),
+    "boft_odd": BOFT(boft_block_size=3),  # which fits nine cells
+    "oft": OFT(oft_block_size=4),
+    "oft_shared": OFT(r=3, oft_block_size=0, block_share=True, use_cayley_neumann=False),
 }
 #: PEFT's configs of those that have one tensor to a leaf.
 IN_PEFT: dict[str, Any] = {
@@ -65,9 +73,20 @@ IN_PEFT: dict[str, Any] = {
 SQUARE = ("hra", "boft")  # for which PEFT takes the kernel's height for its width, and leaves dilations out
 
 
+def fitting(*cases: str) -> list[tuple[str, str]]:
+    """Every method at those of these cases, of all unless some are named, whose sizes it takes."""
+    every = [(name, case) for name in METHODS for case in cases or CASES]
+    return [(name, case) for name, case in every if refused(lambda name=name, case=case: selected(name, case)) is None]
+
+
+def selected(name: str, case: str) -> Any:
+    targets = {"targets": "block.conv"} if METHODS[name].targets is None else {}
+    return dataclasses.replace(METHODS[name], **targets).select([site_of(case)])
+
+
 def cases(name: str) -> list[str]:
-    """Those of `CASES` on which a method acts."""
-    return [case for case, (_, geometry) in CASES.items() if METHODS[name].grouped or geometry.groups == 1]
+    """Those of `CASES` on which PEFT has a method."""
+    return [case for case in CASES if dialect_of(METHODS[name]).has(site_of(case))]
 
 
 class _Torch(torch.nn.Module):
@@ -198,7 +217,7 @@ def test_the_others_are_pefts(name: str, case: str) -> None:
         np.testing.assert_array_equal(leaf, state[key])
 
 
-@pytest.mark.parametrize(("name", "case"), [(name, case) for name in METHODS for case in cases(name)])
+@pytest.mark.parametrize(("name", "case"), fitting())
 def test_merged_is_unmerged(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
     state = randomised(method, sited(case, weights))
@@ -211,6 +230,37 @@ def test_merged_is_unmerged(name: str, case: str) -> None:
     found = answer(method, state, weights, x)
     np.testing.assert_allclose(merged.convolve(x), found, atol=1e-4, rtol=1e-5)
     assert np.abs(found - weights.convolve(x)).max() > 0.01
+
+
+@pytest.mark.parametrize("name", ["hira", "hra", "boft_odd", "oft", "adalora"])
+def test_of_groups_each_is_a_convolution_of_its_own(name: str) -> None:
+    """The same adapter at each group, where all of them share what is learnt of the inputs."""
+    method, weights, x = METHODS[name], weights_of("grouped"), picture("grouped", 2)
+    state = randomised(method, sited("grouped", weights))
+    found, groups = answer(method, state, weights, x), weights.geometry.groups
+    for group in range(groups):
+        (ins, outs) = ((slice(n // groups * group, n // groups * (group + 1))) for n in (x.shape[-1], weights.bias.shape[0]))
+        kernel, bias = weights.kernel[..., outs], weights.bias[outs]
+        own = {
+            key: leaf[..., outs] if np.shape(leaf)[-1:] == (6,) and key in ("b", "p", "s") else leaf
+            for key, leaf in state.items()
+        }
+        alone = ConvWeights(kernel, bias, dataclasses.replace(weights.geometry, groups=1))
+        np.testing.assert_allclose(answer(method, own, alone, x[..., ins]), found[..., outs], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["plain", "strided", "pointwise"])
+def test_oft_is_what_peft_merges(case: str) -> None:
+    """And not what it computes before: patches that overlap are turned there and added up."""
+    method, weights, x = METHODS["oft"], weights_of(case), picture(case, 2)
+    state = randomised(method, sited(case, weights))
+    module = in_peft(peft.OFTConfig(oft_block_size=4, target_modules=["conv"]), case, weights)
+    module.oft_R["default"].weight.data = torch.tensor(state["skew"])
+    before = from_torch(module(to_torch(x)))
+    module.merge()
+    found = answer(method, state, weights, x)
+    np.testing.assert_allclose(found, from_torch(module(to_torch(x))), atol=1e-4)
+    assert np.allclose(found, before, atol=1e-3) == (case == "pointwise")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -226,7 +276,7 @@ def test_dora_has_the_lengths_that_it_was_given(case: str) -> None:
     np.testing.assert_allclose(np.linalg.norm(columns, axis=0), np.abs(state["m"]), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "case"), [(n, c) for n in METHODS for c in cases(n) if c in ("oblong", "grouped")])
+@pytest.mark.parametrize(("name", "case"), fitting("oblong", "grouped"))
 def test_rows_of_a_batch_have_adapters_of_their_own(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 3)
     states = [randomised(method, sited(case, weights), seed) for seed in range(3)]
@@ -238,7 +288,7 @@ def test_rows_of_a_batch_have_adapters_of_their_own(name: str, case: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "case"),
-    [(n, c) for n, m in METHODS.items() if m.padded for c in cases(n) if c in ("plain", "grouped", "depthwise")],
+    [(n, c) for n, m in METHODS.items() if m.padded for c in ("plain", "grouped", "depthwise")],
 )
 def test_a_padded_rank_changes_nothing(name: str, case: str) -> None:
     method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
@@ -249,7 +299,7 @@ def test_a_padded_rank_changes_nothing(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.fresh_within is not None])
 def test_a_fresh_one_is_nothing(name: str) -> None:
-    case = "grouped" if METHODS[name].grouped else "plain"
+    case = "grouped" if name != "boft" else "plain"
     method, weights, x = METHODS[name], weights_of(case), picture(case, 2)
     site = sited(case, weights)
     fresh = {**method.fixed(site), **method.init(jax.random.key(0), site)}
@@ -260,12 +310,21 @@ def test_what_a_convolution_does_not_take_is_said() -> None:
     grouped, plain = site_of("grouped"), site_of("plain")
     with pytest.raises(GraftaxError, match=r"block.conv is a convolution of 2 groups.*multiple of 2, got 3"):
         LoRA(r=3).select([grouped])
-    with pytest.raises(GraftaxError, match=r"hira: block.conv is a convolution of 2 groups, on which it does not act"):
-        HiRA().select([plain, grouped])
     with pytest.raises(GraftaxError, match=r"start 'pissa' is for linear layers; block.conv is a convolution"):
         OnResidual(start="pissa").select([plain])
     with pytest.raises(GraftaxError, match="start 'eva' is for linear layers"):
         LoRA(start="eva").select([plain])
+
+
+def test_an_adapter_larger_than_its_layer_is_said() -> None:
+    """A depthwise kernel of 36 numbers and four of bias, under factors of 144 and 4."""
+    with pytest.warns(
+        GraftaxNote, match=r"lora: at block.conv 148 numbers are trained, and the layer has 40; training it whole"
+    ):
+        Adapter.create([LoRA(r=4)], [site_of("depthwise")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Adapter.create([LoRA(r=2)], [site_of("plain")])
 
 
 def test_norm_tuning_on_a_batch_norm() -> None:

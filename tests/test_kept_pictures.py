@@ -56,10 +56,9 @@ def assert_same(one: Any, other: Any, within: float = 0.0) -> None:
             np.testing.assert_allclose(one[name][key], tensor, rtol=0.0, atol=within, err_msg=f"{name} {key}")
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in CUTS])
-def test_kept_maps_train_the_same(case: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To 1e-5 of the run that computes them anew in every step; on disk, and once stopped, bit for bit as in memory."""
-    (method, shape), kept = CUTS[case], set()
+def kept_shapes(monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, ...]]:
+    """The shapes of what is kept of an item, as jobs come to have it from now on."""
+    kept: set[tuple[int, ...]] = set()
     expect = FeatureStore.expect
 
     def seen(self: FeatureStore, job: Any) -> None:
@@ -68,6 +67,13 @@ def test_kept_maps_train_the_same(case: str, backbone: Backbone, tmp_path: Path,
         kept.add(self._like.shape)
 
     monkeypatch.setattr(FeatureStore, "expect", seen)
+    return kept
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in CUTS])
+def test_kept_maps_train_the_same(case: str, backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To 1e-5 of the run that computes them anew in every step; on disk, and once stopped, bit for bit as in memory."""
+    (method, shape), kept = CUTS[case], kept_shapes(monkeypatch)
     found = run(backbone, tmp_path / "kept", method)
     assert kept == {shape}
     monkeypatch.setattr(large, "IN_MEMORY", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,13 @@ import peft
 import pytest
 import torch
 from feature_maps import to_torch
+from reference import stirred
 from safetensors.numpy import load_file, save_file
 from torch_resnet import mobilenet, pictures, resnet
 
-from graftax import GraftaxError, load_adapter, load_backbone, save_adapter
+from graftax import HRA, Adapter, DoRA, GraftaxError, load_adapter, load_backbone, save_adapter
 from graftax.adapters.adapter import Layout
+from graftax.adapters.method import Method
 from graftax.models.inputs import ImageInputs
 
 STEPS = ["expand_1x1.convolution", "reduce_1x1.convolution", "layer.0.conv_3x3.convolution"]  # the last is depthwise, of 10
@@ -56,6 +59,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[], Any]]] = {
             boft_block_size=2, boft_n_butterfly_factor=2, target_modules=["layer1.1.conv2"], modules_to_save=["linear"]
         ),
     ),
+    "oft": (  # where kernels have one cell
+        partial(mobilenet, tf_padding=False),
+        lambda: peft.OFTConfig(oft_block_size=4, target_modules=STEPS[:2], modules_to_save=["classifier"]),
+    ),
     "ln_tuning": (resnet, lambda: peft.LNTuningConfig(target_modules=["bn1", "bn2"], modules_to_save=["linear"])),
     "mobilenet": (
         partial(mobilenet, tf_padding=False),  # with which PEFT's convolutions have not what the model asks them for
@@ -78,11 +85,7 @@ def made(directory: Path, case: str) -> Any:
     maker, config = CASES[case]
     (directory / "base").mkdir()
     model = peft.get_peft_model(maker(directory / "base"), config()).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(directory / "theirs")
+    stirred(model).save_pretrained(directory / "theirs")
     return model
 
 
@@ -121,7 +124,7 @@ def test_both_ways(case: str, tmp_path: Path) -> None:
         ),
         (
             lambda: peft.OFTConfig(oft_block_size=4, r=0, target_modules=["conv2"], modules_to_save=["linear"]),
-            r"oft acts on sites of kind linear; this backbone has branch, conv, head, norm, stream",
+            r"PEFT's OFT answers otherwise before it is merged than after it at layer1\.0\.conv2",
         ),
     ],
     ids=["loha", "oft"],
@@ -133,6 +136,25 @@ def test_what_is_not_read_is_said(
     made(tmp_path, "refused")
     with pytest.raises(GraftaxError, match=said):
         load_adapter(tmp_path / "theirs", load_backbone(tmp_path / "base"))
+
+
+GROUPED = {"hra": HRA(r=4, targets=("conv_3x3.convolution",)), "dora": DoRA(r=20, targets=(STEPS[2],))}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_in_groups_the_file_is_our_own(name: str, tmp_path: Path) -> None:
+    """PEFT has these on convolutions in no groups alone."""
+    method: Method = GROUPED[name]
+    mobilenet(tmp_path)
+    backbone = load_backbone(tmp_path)
+    head = backbone.head(3)
+    made = Adapter.create([method, head], backbone.sites, labels=("a", "b", "c"), fingerprint=backbone.fingerprint)
+    save_adapter(made, tmp_path / "ours", backbone)
+    assert json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["peft_type"] == "GRAFTAX"
+    again = load_adapter(tmp_path / "ours", backbone)
+    for site, (leaves, _) in made.states[method.key].items():
+        for name, leaf in leaves.items():
+            np.testing.assert_array_equal(again.states[method.key][site][0][name], leaf)
 
 
 def test_statistics_in_motion_are_said(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from block_parity import assert_same, features
 from conftest import SHARED
-from feature_maps import from_torch, to_torch
-from flax import nnx
+from feature_maps import to_torch
+from picture_adapters import adapter_on, assert_it_answers_alike, said
 from safetensors.torch import load_file
 from torch_resnet import MOBILENET, RESNET, ResNet, mobilenet, pictures, resnet
 
-from graftax import IA3, Adapter, BitFit, Bottleneck, Full, GraftaxError, LayerNormTuning, LoRA, load_backbone, merge
+from graftax import IA3, BitFit, Bottleneck, Full, GraftaxError, LayerNormTuning, LoRA, load_backbone
 from graftax.adapters.adapter import Layout
-from graftax.adapters.graft import Grafts
 from graftax.adapters.method import Method
 from graftax.adapters.methods.head import POOLED
 from graftax.models.backbone import Backbone
@@ -28,35 +27,9 @@ from graftax.models.family_registry import family_of
 from graftax.models.inputs import ImageInputs
 from graftax.models.load import unstack_weights
 from graftax.models.random import random_backbone
-from graftax.models.stack import Seen
 
 CIFAR, IMAGENET = SHARED / "backbones" / "resnet20-cifar10", SHARED / "backbones" / "mobilenet-v2-1.0-224"
 published = pytest.mark.skipif(not IMAGENET.is_dir(), reason="the shared assets are not there")
-
-
-def stages(backbone: Backbone, x: np.ndarray) -> dict[int, np.ndarray]:
-    """What leaves every stage, by the number of blocks that it and those before it have."""
-    network = nnx.merge(backbone.graphdef, backbone.params)
-    h: Any = ImageInputs(x)
-    found, blocks = {}, 0
-    for index, stack in enumerate(network.stacks):
-        h = stack.run_layers(network.enter(index, h, Grafts.bare()), Seen(), Grafts({}))[0]
-        blocks += stack.count
-        found[blocks] = np.asarray(h)
-    return found
-
-
-def features(backbone: Backbone, x: np.ndarray) -> np.ndarray:
-    pooled = jax.jit(lambda params, x: backbone.encode(params, {}, ImageInputs(x)).pooled)(backbone.params, x)
-    return np.asarray(pooled)
-
-
-def assert_same(backbone: Backbone, blocks: list[torch.Tensor], pooled: torch.Tensor, x: np.ndarray) -> None:
-    found = stages(backbone, x)
-    assert max(found) == len(blocks)
-    for block, map_ in found.items():
-        np.testing.assert_allclose(map_, from_torch(blocks[block - 1]), atol=1e-4, err_msg=f"block {block}")
-    np.testing.assert_allclose(features(backbone, x), pooled.detach().numpy(), atol=1e-4)
 
 
 def test_a_resnet_is_torchs(tmp_path: Path) -> None:
@@ -125,56 +98,17 @@ METHODS: dict[str, Method] = {
 }
 
 
-def adapter_on(backbone: Backbone, method: Method | None, seed: int = 0) -> Adapter:
-    """A random one, with a head."""
-    methods = (backbone.head(3),) if method is None else (method, backbone.head(3))
-    made = Adapter.create(methods, backbone.sites, seed, labels=("a", "b", "c"), fingerprint=backbone.fingerprint)
-    random = np.random.default_rng(seed)
-    for states in made.states.values():
-        for trainable, _ in states.values():
-            for name, leaf in trainable.items():
-                trainable[name] = leaf + 0.1 * random.standard_normal(np.shape(leaf)).astype(np.float32)
-    return made
-
-
-@cache
-def forward(backbone: Backbone) -> Any:
-    return jax.jit(lambda *args, **options: backbone.forward(*args, **options).pooled)
-
-
-def said(backbone: Backbone, state: Any, inputs: ImageInputs, **options: Any) -> np.ndarray:
-    """The logits of a state's three labels."""
-    return np.asarray(forward(backbone)(backbone.params, state, inputs, **options))[:, :3]
-
-
-def banked(backbone: Backbone, states: list[Any]) -> Any:
-    """Several states in one, a slot each: behind the layers' axis where there is one."""
-    return {
-        name: jax.tree.map(lambda *leaves, axis=int(backbone.structure.stacked(name)): np.stack(leaves, axis), *at)
-        for name, at in ((name, [state[name] for state in states]) for name in states[0])
-    }
-
-
 @pytest.mark.parametrize(
     ("family", "name"),
     [*(("cifar_resnet", name) for name in METHODS), ("mobilenet_v2", "lora"), ("mobilenet_v2", "bottleneck")],
 )
 def test_an_adapter(family: str, name: str, backbones: dict[str, Backbone]) -> None:
     """At its default sites: merged as unmerged, unrolled as in loops, from what is kept of frozen layers, beside another."""
-    backbone, inputs, method = backbones[family], ImageInputs(pictures()), METHODS[name]
-    adapter, other = (adapter_on(backbone, method, seed) for seed in (0, 1))
-    layout = Layout.of([adapter], backbone.sites, bucket=True)
-    state, another = (layout.stack(one, backbone.sites).state for one in (adapter, other))
-    found = said(backbone, state, inputs)
-    assert np.abs(found - said(backbone, {POOLED: state[POOLED]}, inputs)).max() > 1e-3
-    np.testing.assert_allclose(said(backbone, state, inputs, layers=backbone.layers), found, atol=1e-4)
-    mixed = said(backbone, banked(backbone, [state, another]), inputs, slots=np.array([1, 0], np.int32))
-    np.testing.assert_allclose(mixed, [said(backbone, another, inputs)[0], found[1]], atol=1e-4)
-    if method.mergeable:
-        whole, head = merge(backbone, adapter)
-        np.testing.assert_allclose(said(whole, layout.stack(head, whole.sites).state, inputs), found, atol=1e-4)
+    backbone, inputs = backbones[family], ImageInputs(pictures())
+    adapter, found = assert_it_answers_alike(backbone, METHODS[name], inputs)
     if name == "full":  # of the last layers
-        cut = layout.cut(backbone.structure)
+        layout = Layout.of([adapter], backbone.sites, bucket=True)
+        cut, state = layout.cut(backbone.structure), layout.stack(adapter, backbone.sites).state
         assert cut == ("stage2.layers", 0, False)
         known = jax.jit(lambda params, inputs: backbone.frozen(params, inputs, cut, pooled=True))(backbone.params, inputs)
         np.testing.assert_allclose(said(backbone, state, ImageInputs(None, known)), found, atol=1e-4)

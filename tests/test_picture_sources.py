@@ -93,7 +93,7 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
     (tmp_path / "text" / "cat" / "notes.txt").write_text("x")
     put(tmp_path / "beside" / "cat" / "a.png")
     (tmp_path / "beside" / "metadata.csv").write_text("x")
-    put(tmp_path / "deep" / "train" / "cat" / "a.png")
+    put(tmp_path / "deep" / "pets" / "cat" / "a.png")
     put(tmp_path / "lacking" / "cat" / "a.png")
     (tmp_path / "lacking" / "dog").mkdir()
     put(tmp_path / "mixed" / "a.png")
@@ -105,7 +105,7 @@ def test_folders_that_are_something_else(tmp_path: Path) -> None:
     said = {
         "text": f"{tmp_path}/text/cat/notes.txt: no picture, by its name",
         "beside": f"{tmp_path}/beside/metadata.csv: a file beside the folders of",
-        "deep": f"{tmp_path}/deep/train/cat: a folder within a class",
+        "deep": f"{tmp_path}/deep/pets/cat: a folder within a class",
         "lacking": f"{tmp_path}/lacking/dog: no picture of this class",
         "bare": f"{tmp_path}/bare/cat/a: no picture, by its name",
         "mixed": f"{tmp_path}/mixed/b.txt: no picture, by its name",

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from refusals import refused
 from transformers.image_transforms import convert_to_rgb
 
-from graftax.data.picture_values import Picture, picture_of, without_warnings
+from graftax.data.picture_values import Picture, Stored, picture_of, without_warnings
 from graftax.data.sources import source_of
 from graftax.data.values import Unreadable
 
@@ -139,13 +139,17 @@ def test_a_data_set_of_pictures_and_its_parquet_file(tmp_path: Path) -> None:
             np.testing.assert_array_equal(picture.pixels(), noise(4, 4, 3, seed=ord(letter)))
 
 
-def test_pictures_are_told_apart_by_what_they_are() -> None:
-    """By path, bytes or pixels: arrays of other shapes may have the same bytes."""
-    array = noise(4, 6)
+def test_pictures_are_told_apart_by_what_they_are(tmp_path: Path) -> None:
+    """By the bytes of a file, wherever these lie, or by pixels: arrays of other shapes may have the same bytes."""
+    array, file = noise(4, 6), tmp_path / "a.png"
+    Image.fromarray(array).save(file)
+    stored = [Picture(content) for content in (file, file.read_bytes(), Stored(file, 0, file.stat().st_size))]
+    assert len({repr(picture) for picture in stored}) == 1
     same = [Picture(array), Picture(array.copy()), Picture(np.asfortranarray(array))]
-    others = [Picture(array.reshape(6, 4)), Picture(array.tobytes()), Picture(noise(4, 6, seed=1)), Picture(Path("a"))]
+    others = [Picture(array.reshape(6, 4)), Picture(array.tobytes()), Picture(noise(4, 6, seed=1)), stored[0]]
     assert len({repr(picture) for picture in same}) == 1
     assert len({repr(picture) for picture in [same[0], *others]}) == 5
+    assert repr(Picture(Path("gone"))) == "Picture(gone)"
 
 
 # -- modes of files ---------------------------------------------------------------------------------------------------
@@ -212,6 +216,13 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
         "wide.png": (png_header(9_000, 8_000), "9,000 x 8,000 pixels, and at most"),
         "none.png": (png_header(0, 0), "no picture"),
         "flat.png": (png_header(5, 0), "no picture"),
+        "page.jpg": (b"%PDF-1.7\n%\xe2\xe3", "a PDF, and no picture; read are JPEG, PNG"),
+        "drawn.jpg": (
+            b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+            "an SVG, which has lines and no pixels",
+        ),
+        "found.jpg": (b"<!DOCTYPE html>\n<html><body>404</body></html>", "a web page, and no picture"),
+        "phone.jpg": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "a HEIC, which Pillow does not read"),
         "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
         "moving.gif": (encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), "an animation, or several pages"),
         "moving.png": (encoded(frames[0], "PNG", save_all=True, append_images=frames[1:]), "an animation, or several pages"),

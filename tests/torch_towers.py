@@ -1,0 +1,53 @@
+"""transformers' CLIP and SigLIP, tiny and random: whole, and what their towers make of pictures and texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from feature_maps import to_torch
+from reference import stirred
+
+_LAYERS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+PICTURE = {**_LAYERS, "image_size": 16, "patch_size": 4}
+TEXT = {**_LAYERS, "hidden_size": 24, "num_hidden_layers": 2, "vocab_size": 97, "max_position_embeddings": 12}
+TEXT |= {"eos_token_id": 96, "bos_token_id": 95, "pad_token_id": 1}
+PAIRS: dict[str, dict[str, Any]] = {
+    "clip": {"vision_config": PICTURE, "text_config": TEXT, "projection_dim": 20},
+    "siglip": {"vision_config": PICTURE, "text_config": {**TEXT, "projection_size": 32}},
+}
+_MODELS = {"clip": "CLIP", "siglip": "Siglip"}
+
+
+def torch_pair(kind: str, task: str = "Model", seed: int = 0, **changes: Any) -> Any:
+    """transformers' model of a kind, whole or for a task, no weight of which is at the value at which it does nothing."""
+    torch.manual_seed(seed)
+    config = getattr(transformers, f"{_MODELS[kind]}Config")(**{**PAIRS[kind], **changes})
+    config._attn_implementation = "eager"
+    model = getattr(transformers, f"{_MODELS[kind]}{task}")(config)
+    return stirred(model, 0.05)
+
+
+def pictures(rows: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, 16, 16, 3), np.float32)
+
+
+def texts(lengths: tuple[int, ...] = (12, 5, 9), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Ids that end in the token that ends texts, and their mask."""
+    ids = np.random.default_rng(seed).integers(5, 95, (len(lengths), max(lengths))).astype(np.int32)
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    ids[np.arange(len(lengths)), np.array(lengths) - 1] = 96
+    return np.where(mask, ids, 1), mask
+
+
+@torch.no_grad()
+def of_pictures(model: Any, x: np.ndarray, **options: Any) -> Any:
+    return model(pixel_values=to_torch(x), output_hidden_states=True, **options)
+
+
+@torch.no_grad()
+def of_texts(model: Any, ids: np.ndarray, mask: np.ndarray | None) -> Any:
+    told = {} if mask is None else {"attention_mask": torch.tensor(mask.astype(np.int64))}
+    return model(input_ids=torch.tensor(ids.astype(np.int64)), output_hidden_states=True, **told)
