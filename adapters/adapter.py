@@ -9,10 +9,15 @@ An example: a LoRA of rank 3 at `query` of both layers of a backbone of width 32
 they hold A of `[3, 32]` twice and of `[7, 32]` once. Their common layout has one space, of size 7 at `layers.query`, and
 depth 2. Stacked into it, each is a tree with A of `[2, 7, 32]`: of the first adapter four rows of each layer are filling, of
 the second the whole lower layer; a mask says so, and filling is never trained. In packs and banks the size would be 8.
+
+In such a layout every adapter computes as much as the largest would. So its buckets may lie *apart*: one of rank 64 beside
+these would have spaces of its own, under the key `lora#64`, in which the others hold the identity. A batch in which nobody has
+such a rank is then computed without them (`Layout.within`).
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,11 +28,12 @@ import jax
 import numpy as np
 
 from ..errors import GraftaxError
+from ..notes import note
 from ..shown import Shown
 from ..store.manifest import DataFacts
 from ..typed import Seed, checked, settle
 from .graft import State
-from .method import Leaves, Method, States, padded
+from .method import BUCKET, Leaves, Method, States, padded
 from .methods.method_registry import method_of
 from .sites import Site
 from .structure import Cut, Structure
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from .methods.starts import TrainingData
 
 SiteStates = dict[str, States]  # key of a method -> site -> (trainable leaves, fixed leaves)
+_TOGETHER = ("attention", "input", "text", "head")  # kinds of site where a size is seen from outside: buckets never lie apart
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,6 +93,8 @@ class Adapter(Shown):
             return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{site.name}/{site.path}".encode()))
 
         begun = [method.begin(sites, partial(random_key, method.name), training) for method in methods]
+        for method, states in begun:
+            _say_what_is_larger(method, states)
         return cls(tuple(method for method, _ in begun), {method.key: states for method, states in begun}, **known)
 
     def finished(self) -> Adapter:
@@ -112,6 +121,12 @@ class Adapter(Shown):
             leaf.size for states in self.states.values() for trainable, _ in states.values() for leaf in trainable.values()
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its arrays."""
+        parts = (own for states in self.states.values() for both in states.values() for own in both)
+        return sum(leaf.nbytes for own in parts for leaf in own.values())
+
     def refuse_other_sites(self, sites: Sequence[Site]) -> None:
         """A GraftaxError where it holds something at a site that is none of these."""
         there = frozenset(sites)
@@ -125,6 +140,18 @@ class Adapter(Shown):
     def method(self, name: str) -> Method | None:
         """Its method of that name, if it has one."""
         return next((m for m in self.methods if m.name == name), None)
+
+
+def _say_what_is_larger(method: Method, states: States) -> None:
+    """A note where a convolution has fewer numbers than are trained there: a depthwise one has few."""
+    found = []
+    for site, (trainable, _) in states.items():
+        trained, held = sum(leaf.size for leaf in trainable.values()), math.prod(site.shape) + site.biased * site.shape[-1]
+        if site.kind == "conv" and trained > held:
+            found.append(f"at {site.path} {trained:,} numbers are trained, and the layer has {held:,}")
+    if found:
+        more = f" (and so at {len(found) - 1} more)" if len(found) > 1 else ""
+        note(f"{method.name}: {found[0]}{more}; training it whole would be smaller.")
 
 
 class Stacked(NamedTuple):
@@ -157,6 +184,12 @@ class Space:
     size: int  # of the padded axis (`Method.size`)
     trainable: tuple[str, ...]  # names of leaves
     fixed: tuple[str, ...]
+    bucket: int = 0  # where buckets lie apart, the one whose this is; 0 where they do not
+
+    @property
+    def tree_key(self) -> str:
+        """The key of its leaves in a tree."""
+        return f"{self.method_key}{BUCKET}{self.bucket}" if self.bucket else self.method_key
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,6 +198,7 @@ class Layout(Shown):
 
     spaces: tuple[Space, ...] = ()  # the room of each method at the sites of each name
     depths: tuple[tuple[str, int], ...] = ()  # of each stack, how many of its last layers carry state
+    apart: bool = False  # whether each bucket has spaces of its own
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -175,33 +209,38 @@ class Layout(Shown):
 
     @classmethod
     def of(cls, adapters: Iterable[Adapter], sites: Sequence[Site], grow: Layout | None = None, bucket: bool = False) -> Layout:
-        """The smallest layout that holds the adapters (and `grow`); `bucket` rounds sizes up to powers of two from 8."""
-        found = {(space.name, space.method_key): space for space in grow.spaces} if grow else {}
+        """The smallest layout that holds the adapters (and `grow`, whose buckets may lie apart).
+
+        `bucket` rounds sizes up to powers of two from 8.
+        """
+        apart = grow is not None and grow.apart
+        found = {(space.name, space.method_key, space.bucket): space for space in grow.spaces} if grow else {}
         layers = Structure.of(sites).stacks
         depths = dict.fromkeys(layers, 0) | (dict(grow.depths) if grow else {})
         for adapter in adapters:
             adapter.refuse_other_sites(sites)
             for method in adapter.methods:
+                sizes = _sizes(method, adapter, bucket or apart)
                 for site, (trainable, fixed) in adapter.states[method.key].items():
-                    size = method.size(site)
-                    if bucket and size:
-                        size = max(8, 1 << (size - 1).bit_length())
-                    where = (site.name, method.key)
-                    old = found.get(where, Space(*where, 0, (), ()))
+                    size = sizes[site.name]
+                    where = (site.name, method.key, size if apart and site.kind not in _TOGETHER else 0)
+                    old = found.get(where, Space(site.name, method.key, 0, (), ()))
                     fits = size <= old.size and trainable.keys() <= {*old.trainable} and fixed.keys() <= {*old.fixed}
                     if where not in found or not fits:
                         found[where] = Space(
-                            *where,
+                            site.name,
+                            method.key,
                             max(size, old.size),
                             tuple(sorted({*trainable, *old.trainable})),
                             tuple(sorted({*fixed, *old.fixed})),
+                            where[-1],
                         )
                     if site.layer is not None:
                         deep = layers[site.stack] - (0 if site.shared else site.layer)
                         depths[site.stack] = max(depths[site.stack], deep)
                     elif not site.above:
                         depths = dict(layers)  # what changes below the layers is felt in all of them
-        return cls(tuple(found[k] for k in sorted(found)), tuple(depths.items()))
+        return cls(tuple(found[k] for k in sorted(found)), tuple(depths.items()), apart)
 
     def cut(self, structure: Structure) -> Cut:
         """Where what an adapter of this layout can change begins."""
@@ -215,10 +254,13 @@ class Layout(Shown):
         """The adapter in this layout, as NumPy arrays; of None one that changes nothing."""
         first = self._first(sites)
         methods = {method.key: method for method in adapter.methods} if adapter else {}
+        sizes = {key: _sizes(method, adapter, True) for key, method in methods.items()} if adapter and self.apart else {}
         trees = Stacked({}, {}, {})
         for space in self.spaces:
             method = methods.get(space.method_key) or method_of(space.method_key)
             own = adapter.states[space.method_key] if adapter and space.method_key in methods else {}
+            if space.bucket and own and sizes[space.method_key].get(space.name) != space.bucket:
+                own = {}
             here = [s for s in sites if s.name == space.name and (s.layer is None or s.layer >= first[s.stack])]
             filled = [_fill(method, site, space, own.get(site)) for site in here]
             layered = here[0].layer is not None
@@ -231,8 +273,26 @@ class Layout(Shown):
                 held = [site in own and leaf in own[site][0] for site in here]
                 mask[leaf] = np.array(held, np.float32).reshape((len(here) if layered else 1,) + (1,) * (array.ndim - 1))
             for tree, leaves in zip(trees, (trainable, fixed, mask), strict=True):
-                tree.setdefault(space.name, {})[space.method_key] = leaves
+                tree.setdefault(space.name, {})[space.tree_key] = leaves
         return trees
+
+    def largest(self, adapter: Adapter) -> int:
+        """Where buckets lie apart, the largest in which an adapter has something; 0 where it has nothing in any."""
+        own = {(name, method.key, size) for method in adapter.methods for name, size in _sizes(method, adapter, True).items()}
+        return max((s.bucket for s in self.spaces if (s.name, s.method_key, s.bucket) in own), default=0)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Where buckets lie apart, those there are, the smallest first."""
+        return tuple(sorted({space.bucket for space in self.spaces if space.bucket}))
+
+    def within(self, state: State, most: int) -> State:
+        """A tree in this layout without the leaves of buckets above `most`."""
+        kept: State = {}
+        for space in self.spaces:
+            if space.bucket <= most:
+                kept.setdefault(space.name, {})[space.tree_key] = state[space.name][space.tree_key]
+        return kept
 
     def unstack(self, adapter: Adapter, state: State, sites: Sequence[Site]) -> SiteStates:
         """The states of `adapter` with leaves from a tree in this layout, cut back to true size.
@@ -253,6 +313,14 @@ class Layout(Shown):
                 own, fixed = ({n: cut(tree[n], site, like) if n in tree else like for n, like in p.items()} for p in parts)
                 states[method.key][site] = (own, fixed)
         return states
+
+
+def _sizes(method: Method, adapter: Adapter, bucket: bool) -> dict[str, int]:
+    """The size of a method by the name of sites, the largest of theirs; `bucket` rounds it up to a power of two from 8."""
+    sizes: dict[str, int] = {}
+    for site in adapter.states[method.key]:
+        sizes[site.name] = max(sizes.get(site.name, 0), method.size(site))
+    return {name: max(8, 1 << (size - 1).bit_length()) if bucket and size else size for name, size in sizes.items()}
 
 
 def _fill(method: Method, site: Site, space: Space, own: tuple[Leaves, Leaves] | None) -> tuple[Leaves, Leaves]:

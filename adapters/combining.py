@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ..counted import counted
 from ..errors import GraftaxError
 from ..notes import note
 from ..typed import Seed, Share, Size, held
@@ -75,13 +76,13 @@ def combine(
     if how not in COMBINATIONS:
         raise GraftaxError(f"combination {how!r} is none of {', '.join(COMBINATIONS)}.")
     if not adapters or len(adapters) != len(weights):
-        raise GraftaxError(f"{len(adapters)} adapters but {len(weights)} weights.")
+        raise GraftaxError(f"{counted(len(adapters), 'adapter')} but {counted(len(weights), 'weight')}.")
     for adapter in adapters:
         refuse_unsound(adapter)
     if (how in (*_TRIMMED, *_THINNED)) != (density is not None):
         raise GraftaxError(f"{how} {'needs' if how in (*_TRIMMED, *_THINNED) else 'takes no'} density.")
     if head is not None and head not in range(len(adapters)):
-        raise GraftaxError(f"head {head} is the number of none of {len(adapters)} adapters, which are counted from 0.")
+        raise GraftaxError(f"head {head} is the number of none of {counted(len(adapters), 'adapter')}, counted from 0.")
     prints = {adapter.fingerprint for adapter in adapters} - {None}
     shapes = {(site.path, site.shape) for adapter in adapters for states in adapter.states.values() for site in states}
     if len(prints) > 1 or len({path for path, _ in shapes}) < len(shapes):

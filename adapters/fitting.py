@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from ..counted import counted
 from ..errors import GraftaxError
 from ..typed import Some, checked, shown
 from .adapter import Adapter
@@ -41,6 +42,19 @@ def refuse_unfit(adapter: Adapter, backbone: Backbone, *, any_backbone: bool = F
     adapter.refuse_other_sites(backbone.sites)
 
 
+def refuse_rank(adapter: Adapter, most: int | None, name: str) -> None:
+    """An error, which begins with `name`, where an adapter is of a greater rank somewhere (`Method.rank`); heads have none."""
+    ranks = [
+        (method.rank(site), method.name, site.path or site.name)
+        for method in adapter.methods
+        for site in adapter.states[method.key]
+        if site.kind not in ("head", "text")
+    ]
+    rank, what, where = max(ranks, default=(0, "", ""))
+    if most is not None and rank > most:
+        raise GraftaxError(f"{name}: {what} at {where}: rank {rank} is greater than max_lora_rank {most}.")
+
+
 def refuse_unsound(adapter: Adapter, name: str = "the adapter") -> None:
     """An error where an adapter is in itself not what it should be, whatever the backbone."""
     expect_adapter(adapter, name)
@@ -64,7 +78,7 @@ def expect_adapter(value: Any, name: str) -> None:
 def length_for(adapter: Adapter, backbone: Backbone, otherwise: int) -> int:
     """Tokens of a text at most: as many as the adapter was trained on, or else `otherwise`, where the backbone has room."""
     virtual = sum(method.virtual_tokens for method in adapter.methods)
-    room = backbone.processor.max_length - virtual
+    room = backbone.processor.room(virtual)
     if room < 1:
         raise GraftaxError(f"{virtual} virtual tokens leave no room: {backbone.name} takes {backbone.processor.max_length}.")
     return min(checked(adapter.recipe.get("max_length", otherwise), Some, "recipe: max_length"), room)
@@ -86,7 +100,7 @@ def names_for(adapter: Adapter, given: Sequence[str] | None, name: str) -> tuple
     names = own if given is None else checked(given, tuple[str, ...], f"{name}: labels")
     refuse_labels(names, name)
     if len(names) != count:
-        raise GraftaxError(f"{name}: {len(names)} label names for a head of {count} classes.")
+        raise GraftaxError(f"{name}: {counted(len(names), 'label name')} for a head of {counted(count, 'class', 'classes')}.")
     if own not in (names, usual):
         raise GraftaxError(f"{name}: it names its classes itself ({', '.join(own)}); labels are for an adapter that does not.")
     return names
@@ -101,7 +115,7 @@ def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str
         raise GraftaxError(f"{name}: {error}") from None
     if head is None:
         if labels:
-            raise GraftaxError(f"{name}: {len(labels)} labels, and no head that would answer with them.")
+            raise GraftaxError(f"{name}: {counted(len(labels), 'label')}, and no head that would answer with them.")
         return
     if words.head is None:
         raise GraftaxError(f"{name}: task {task!r} has no head, and this adapter has one.")
@@ -111,7 +125,8 @@ def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str
         count = "one number" if words.outputs == 1 else f"{words.outputs} numbers"
         raise GraftaxError(f"{name}: task {task!r} has {count}, and its head {head.labels}.")
     if len(labels) not in (0, head.labels):
-        raise GraftaxError(f"{name}: {len(labels)} labels for a head of {head.labels} classes.")
+        classes = counted(head.labels, "class", "classes")
+        raise GraftaxError(f"{name}: {counted(len(labels), 'label')} for a head of {classes}.")
 
 
 def refuse_labels(labels: Any, name: str) -> None:

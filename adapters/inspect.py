@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ..counted import counted
 from ..errors import printable
 from .directory import CONFIG, HUB_FUSION, HUB_WEIGHTS, WEIGHTS, from_hub, is_fusion, parse_tensors, read_directory
 from .facts import EXTRA, by_key
-from .located import locate
+from .located import Located, locate
 
 
 def describe(path_or_hub_id: str | Path) -> str:
@@ -21,7 +22,7 @@ def describe(path_or_hub_id: str | Path) -> str:
     located = locate(path_or_hub_id)
     with located.named():
         if is_fusion(located.directory):
-            return _fusion(located.directory)
+            return _fusion(located)
         return _adapter(located.directory, located.name)
 
 
@@ -37,13 +38,13 @@ def _adapter(directory: Path, name: str) -> str:
     return "\n".join(lines + _listed(weights, parse_tensors(data, directory / weights)))
 
 
-def _fusion(directory: Path) -> str:
+def _fusion(located: Located) -> str:
     from .formats.adapterhub import fusions as fusion
 
-    files = fusion.open_fusion(directory)
-    lines = [f"{files.directory}  (AdapterHub, a fusion of {len(files.members)} adapters)"]
+    files = fusion.open_fusion(located.directory)
+    lines = [f"{printable(located.shown(files.directory))}  (AdapterHub, a fusion of {counted(len(files.members), 'adapter')})"]
     lines += _section(HUB_FUSION, files.config) + _listed(fusion.WEIGHTS, files.tensors)
-    return "\n\n".join(["\n".join(lines), *(_adapter(member, str(member)) for member in files.members)])
+    return "\n\n".join(["\n".join(lines), *(_adapter(member, located.shown(member)) for member in files.members)])
 
 
 def _section(title: str, content: Mapping[str, Any]) -> list[str]:
@@ -56,4 +57,4 @@ def _listed(title: str, tensors: Mapping[str, np.ndarray]) -> list[str]:
     width = max(map(len, named), default=0)
     total = sum(tensor.size for tensor in tensors.values())
     said = [f"  {key:{width}}  {'x'.join(map(str, tensor.shape))}" for key, tensor in named.items()]
-    return [f"\n{title}: {len(tensors)} tensors, {total:,} parameters", *said]
+    return [f"\n{title}: {counted(len(tensors), 'tensor')}, {counted(total, 'parameter')}", *said]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import GraftaxError
 from ..fetch import snapshot
-from ..notes import note
+from ..notes import named_in_notes, note
 from ..paths import expect_directory
 from ..store.names import LATEST, Reference, is_reference, parse_reference, refuse_number
 from ..typed import shown
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..store.store import Store
 
 _FILES = (CONFIG, WEIGHTS, EXTRA, HUB_WEIGHTS, "head_config.json", "model_head.safetensors")
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _HUGGING_FACE = "hf://"
 _MOST_NAMES = 100_000  # of a hub, that are compared with one that it does not have
 
@@ -46,18 +46,18 @@ class Located:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Errors that name the adapter as people know it, and not the folder where it lies for the moment."""
+        """Errors and notes name the adapter as people know it, and not the folder where it lies for the moment."""
         try:
-            yield
+            with named_in_notes(self.directory, self.name):
+                yield
         except GraftaxError as error:
-            if self.name == str(self.directory) or str(self.directory) not in str(error):
+            if self.shown(error) == str(error):
                 raise
-            raise GraftaxError(str(error).replace(str(self.directory), self.name)) from error
+            raise GraftaxError(self.shown(error)) from error
 
-
-def find_adapter(path_or_name: str | Path, revision: str = "main") -> Path:
-    """The local directory of an adapter, as of `locate`."""
-    return locate(path_or_name, revision).directory
+    def shown(self, text: object) -> str:
+        """A text, or a path, with the adapter's name in it in place of the folder."""
+        return str(text).replace(str(self.directory), self.name)
 
 
 def locate(path_or_name: str | Path, revision: str = "main") -> Located:
@@ -84,7 +84,7 @@ def locate(path_or_name: str | Path, revision: str = "main") -> Located:
     store, reference = _own_hub(), parse_reference(text)
     if (kept := _on_hub(store, reference)) is not None:
         return kept
-    if path.parent.exists() or not _HUB_ID.fullmatch(text):
+    if path.parent.exists() or not HUB_ID.fullmatch(text):
         raise GraftaxError(f"{text}: no such adapter directory; {_not_on(store, text)}.")
     try:
         return Located(snapshot(text, revision, _FILES), text)
@@ -107,7 +107,7 @@ def on_hugging_face(text: str) -> tuple[str, str] | None:
     if not slashes:
         return None
     name, _, revision = rest.partition("@")
-    if scheme + slashes != _HUGGING_FACE or not _HUB_ID.fullmatch(name):
+    if scheme + slashes != _HUGGING_FACE or not HUB_ID.fullmatch(name):
         raise GraftaxError(f"{shown(text)}: expected a directory, a name on a hub, or {_HUGGING_FACE}user/adapter.")
     return name, revision
 
@@ -121,8 +121,7 @@ def _own_hub() -> Store:
 
 def _on_hub(store: Store, reference: Reference) -> Located | None:
     """A version on the hub, pulled if need be; None where the hub has no such name."""
-    if (reference.name is None and store.exists()) or (reference.name is not None and store.has(reference.name)):
-        version = store.resolve(str(reference))
+    if (version := store.find(str(reference))) is not None:
         if reference.version is None and reference.digest is None:
             note(f"{reference} is {version} of {store.url}, sha256:{version.digest[:12]}.")
         return Located(store.pull(version), str(version))

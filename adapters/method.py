@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .methods.starts import TrainingData
 
 _ZERO = bytes(4)  # float32's
+BUCKET = "#"  # between a key and the bucket behind it
 QUERY_VALUE = ("query", "value", "qkv")  # where most methods act by default; qkv: one projection for query, key and value
 CONVOLUTIONS = ("conv_in", "conv_out")  # likewise, in a convolutional block: what enters its inner channels, what leaves them
 Leaves = dict[str, Any]  # leaf name -> array
@@ -56,7 +57,6 @@ class Method(typed.Settled, ABC):
     fast: ClassVar[tuple[str, ...]] = ()  # leaves that LoRA+ (the recipe's `lora_plus`) speeds up
     traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on
     through_weights: ClassVar[tuple[str, ...]] = ()  # kinds of site where the method acts by `merge`, not `pre` and `apply`
-    grouped: ClassVar[bool] = True  # whether it acts on convolutions in groups, where it acts on convolutions
     mergeable: ClassVar[bool] = False
     adds_tokens: ClassVar[bool] = False  # puts tokens in front of a text, which then needs a batch row of its own
     virtual: ClassVar[bool] = False  # its virtual tokens are one tensor in files, of one name: an adapter may hold one such
@@ -86,19 +86,13 @@ class Method(typed.Settled, ABC):
         """Those, of all sites of a backbone, that it acts on; an error that lists the sites there are when there is none."""
         candidates = self.candidates(sites)
         if self.targets is not None:
-            chosen = [s for s in candidates if matches(self.targets, s.path)]
+            chosen = [s for s in candidates if matches(self.targets, *s.paths)]
         elif (roles := self.default_roles()) is not None:
             chosen = [s for s in candidates if s.role in roles]
         else:
             chosen = [s for s in candidates if not s.tied]  # what there is counts once
         if not chosen:
             self._no_site(candidates, sites)
-        for site in chosen:
-            if site.geometry is not None and site.geometry.groups > 1 and not self.grouped:
-                raise GraftaxError(
-                    f"{self.name}: {site.path} is a convolution of {site.geometry.groups} groups, on which it does not act; "
-                    "leave it out of the targets."
-                )
         return chosen
 
     def _no_site(self, candidates: list[Site], sites: Sequence[Site]) -> NoReturn:
@@ -114,6 +108,10 @@ class Method(typed.Settled, ABC):
     def size(self, site: Site) -> int:
         """Length of the padded axis (the rank, say) at this site; 0 where nothing is padded."""
         return 0
+
+    def rank(self, site: Site) -> int:
+        """How many vectors of a site's width it holds there: LoRA's rank, a width, a number of tokens; 0: a few at most."""
+        return self.size(site)
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
         """Trainable leaves at the start of training, at identity unless the method says otherwise, and `buffers` it draws."""
@@ -233,7 +231,10 @@ class Method(typed.Settled, ABC):
 
     @property
     def key(self) -> str:
-        """Name in adapter trees: adapters whose keys agree can share a pack, a bank and a program."""
+        """Name in adapter trees: adapters whose keys agree can share a pack, a bank and a program.
+
+        In a layout whose buckets lie apart (`adapter.py`) a bucket stands behind it: `lora#64`.
+        """
         return ":".join([self.name, *(str(getattr(self, field)) for field in self.traced)])
 
     @classmethod

@@ -23,17 +23,23 @@ _AMBIGUOUS = ("{,", "[:")  # a{,2} is a repetition to Python and a text to RE2, 
 T = TypeVar("T")
 
 
-def matches(targets: str | Sequence[str], path: str) -> bool:
-    """PEFT's rule: a string is a regex for the whole path, a list holds whole paths or dotted suffixes."""
+def matches(targets: str | Sequence[str], *paths: str) -> bool:
+    """PEFT's rule: a string is a regex for the whole path, a list holds whole paths or dotted suffixes.
+
+    Whether that is so of one of the paths that a module has.
+    """
     if isinstance(targets, str):
-        return fullmatch(targets, path) is not None
-    return any(path == t or path.endswith(f".{t}") for t in targets)
+        return any(fullmatch(targets, path) for path in paths)
+    return any(path == t or path.endswith(f".{t}") for t in targets for path in paths)
 
 
-def pattern_value(patterns: Mapping[str, T], path: str, default: T) -> T:
-    """PEFT's rule for rank and alpha patterns: the first key that, as a regex, matches the end of the path at a dot."""
+def pattern_value(patterns: Mapping[str, T], default: T, *paths: str) -> T:
+    """PEFT's rule for rank and alpha patterns: the first key that, as a regex, matches the end of a path at a dot.
+
+    Of the paths that a module has, as of `matches`; `default` where no key matches one.
+    """
     for key, value in patterns.items():
-        if fullmatch(rf"(.*\.)?({key})", path):
+        if any(fullmatch(rf"(.*\.)?({key})", path) for path in paths):
             return value
     return default
 

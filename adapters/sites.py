@@ -19,7 +19,8 @@ a *kind*, and the kind fixes what a method is given there:
 The leading axis of batch rows may be there or not (a mixed batch calls a method once per batch row, under `vmap`), so methods
 index from the end. Of a picture, whose feature maps are `[..., height, width, channels]`, two axes stand where T does: at
 `norm`, `branch` and `stream` sites a method that treats every token by itself treats every position of a feature map so. At
-`text` the id of a token that a method has put in front is -1. Every weight's bias belongs to its `linear`, `conv` or `norm`
+`text` the id of a token that a method has put in front is -1. Of a picture's patches x at `input` numbers the tokens, and what
+enters the first layer has its positions already. Every weight's bias belongs to its `linear`, `conv` or `norm`
 site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear`
 site all the same, for methods whose targets name it: what acts there changes what is said and not what is read.
 """
@@ -68,8 +69,14 @@ class Site:
     tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
     hidden: int = 0  # channels of the residual stream there
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stacks
+    also: tuple[str, ...] = ()  # what its module is called in older versions of transformers, and so in older adapters
     #: the frozen weights here, float32 on the host, for a start or a file that depends on them; None where there are none
     weights: Callable[[], Any] = field(default=lambda: None, compare=False, repr=False)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All that the module is called, by which targets may name it."""
+        return (self.path, *self.also)
 
     def __hash__(self) -> int:
         return hash((self.name, self.path))  # which tell sites apart; of all fields it takes several times as long
@@ -86,7 +93,7 @@ class Site:
 
 def of_texts(sites: Iterable[Site]) -> bool:
     """Whether a backbone with these sites reads tokens of texts."""
-    return any(site.kind in ("input", "text") for site in sites)
+    return any(site.kind in ("embedding", "text") for site in sites)
 
 
 class LinearWeights(NamedTuple):

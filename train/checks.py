@@ -15,6 +15,7 @@ from ..tasks.task import Task
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, Within, checked
 from .recipe import Recipe
+from .shelf import Shelf
 
 _LONGEST_NAME = 255  # bytes, of a directory
 _DAYS = 1e7  # seconds, a hundred of them and more
@@ -67,6 +68,13 @@ def check_arguments(
         check_fraction(val)
     elif val is not None:
         raise GraftaxError(f"val must be a share of the rows or a mapping from names to rows, got {_described(val)}.")
+
+
+def check_shelf(push: Any, names: list[str]) -> None:
+    """A place that takes finished adapters of these names."""
+    if not isinstance(push, Shelf):
+        raise GraftaxError(f"push must be a place on a hub such as Hub().under('bank'), got {_described(push)}.")
+    push.expect(names)
 
 
 def changed(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Recipe:

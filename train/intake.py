@@ -19,17 +19,20 @@ from ..data.batches import number_of_batches
 from ..data.columns import Columns
 from ..data.examples import Examples, are_among, check_fraction, split
 from ..data.prepared import Prepared, note_cut
+from ..data.splits import parts_to_train
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import template_of
 from ..models.processor import Processor
 from ..notes import note
+from ..tasks.outputs import OfItem
 from ..tasks.read_examples import read_examples
 from ..tasks.task import Task
 from .calibration import Calibration
 from .job import Job
 from .optimizer import check_rates
 from .recipe import Recipe
+from .weak_data import note_weak, readable
 
 MOST_STEPS = 2**24  # a schedule counts them in 32-bit floats, which hold no larger number exactly
 
@@ -56,6 +59,7 @@ def prepare(
         GraftaxError: anything that does not fit.
     """
     processor = backbone.processor.for_training(recipe)
+    data, val = parts_to_train(data, val)
     examples = read_examples(data, columns, task, processor, called=name)
     names = task.label_names(examples)  # of all examples: a rare label may be held out whole
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
@@ -63,6 +67,7 @@ def prepare(
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
     methods = (*body, *([head] if head else []))
     _refuse_methods(name, task, backbone, body, methods)
+    _refuse_augmentation(name, task, processor, recipe)
     processor.refuse_length(recipe.max_length, sum(m.virtual_tokens for m in methods))
     train, held_out = _prepared(name, val, examples, held, names, task=task, recipe=recipe, processor=processor)
     parts = [train, held_out] if held_out else [train]
@@ -121,6 +126,16 @@ def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Me
         refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
 
 
+def _refuse_augmentation(name: str, task: Task, processor: Processor, recipe: Recipe) -> None:
+    """An error where items are to be augmented that are not, or whose labels would have to be changed with them."""
+    if recipe.augment is None:
+        return
+    if not processor.augments:
+        raise GraftaxError(f"{name}: augment is for pictures, and this backbone reads input of kind {processor.kind!r}.")
+    if not isinstance(task.output, OfItem):
+        raise GraftaxError(f"{name}: augment moves pixels, and task {task.name!r} has labels of where they are.")
+
+
 def _prepared(
     name: str,
     val: Any,
@@ -133,15 +148,19 @@ def _prepared(
     processor: Processor,
 ) -> tuple[Prepared, Prepared | None]:
     """The examples that are trained on, and those held out for validation (or None), as items with their labels."""
-    train = task.prepare(examples, names, processor, recipe.max_length, recipe.truncate)
+
+    def items(part: Examples) -> Prepared:
+        return task.prepare(part, names, processor, recipe.max_length, recipe.truncate)
+
+    train, validation = readable(name, examples, items), None
     note_cut(name, *train.cut, recipe.max_length)
     if isinstance(val, float):
         left, held_out = split(train.examples, val, recipe.seed)
-        return train.take(left), train.take(held_out)
-    if held is None:
-        return train, None
-    validation = task.prepare(held, names, processor, recipe.max_length, recipe.truncate)
-    note_cut(f"{name}, validation", *validation.cut, recipe.max_length)
+        train, validation = train.take(left), train.take(held_out)
+    elif held is not None:
+        validation = readable(f"{name}, validation", held, items)
+        note_cut(f"{name}, validation", *validation.cut, recipe.max_length)
+    note_weak(name, processor, train, validation)
     return train, validation
 
 

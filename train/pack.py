@@ -27,6 +27,7 @@ from ..data.prepared import Prepared
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..tasks.task import Answer, Task
+from .augmentation import Draws
 from .cohorts import traits_of
 from .features import FeatureStore
 from .job import Job
@@ -58,14 +59,17 @@ class Pack:
         (traits,) = {traits_of(job, backbone.sites) for job in jobs}
         self.layout = traits.layout
         self.room = next((space.size for space in self.layout.spaces if space.name in HEADS), 0)
-        self.programs = Programs.of(backbone, task, slots, traits.dropout, traits.optimizer, traits.preconditioned)
+        self.augment = traits.augment
+        settings = traits.dropout, traits.optimizer, traits.preconditioned, traits.augment
+        self.programs = Programs.of(backbone, task, slots, *settings)
         idle = jobs[0].start(self.layout, backbone.sites)
         self.learners: Learner = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
         self.best = jax.tree.map(lambda leaf: leaf.copy(), self._settled())
         self.bookmarks: list[Bookmark | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}  # by job and epoch; of each job the newest alone
         self.features: FeatureStore | None = None
-        if not task.output.bare and backbone.has_frozen_layers(cut := self.layout.cut(backbone.structure)):
+        cut = self.layout.cut(backbone.structure)
+        if not task.output.bare and self.augment is None and backbone.has_frozen_layers(cut):
             compute = partial(self.programs.frozen, backbone.params, cut=cut)
             by_position = self.processor.sequences and (task.output.by_position or not cut.top)
             self.features = FeatureStore(self.processor, compute, by_position=by_position)
@@ -161,8 +165,17 @@ class Pack:
     def _due(self, bookmark: Bookmark | None, shape: Shape) -> Batch:
         """The next batch of the job at a bookmark; for None, a slot that waits, a batch without an item that is not live."""
         if bookmark is None:
-            return self._batch(self.jobs[0].train, Planned((), ()), shape)._replace(live=np.bool_(False))
-        return self._batch(self.jobs[bookmark.job].train, self.plan(bookmark)[bookmark.position], shape)
+            return self._drawn(self._batch(self.jobs[0].train, Planned((), ()), shape), (), 0)._replace(live=np.bool_(False))
+        planned = self.plan(bookmark)[bookmark.position]
+        return self._drawn(self._batch(self.jobs[bookmark.job].train, planned, shape), planned.items, bookmark.epoch)
+
+    def _drawn(self, batch: Batch, items: Sequence[int], epoch: int) -> Batch:
+        """A batch that is trained on, with what its augmentation is drawn from, where there is one."""
+        if self.augment is None:
+            return batch
+        numbers = np.zeros(len(batch.weight), np.uint32)
+        numbers[: len(items)] = items
+        return batch._replace(draws=Draws(np.uint32(epoch), numbers))
 
     def _batch(self, prepared: Prepared, planned: Planned, shape: Shape) -> Batch:
         """The arrays of a planned batch."""

@@ -16,17 +16,21 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import disk, signals
 from ..adapters.directory import MARKS
 from ..adapters.files import save_adapter
+from ..counted import counted
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..tasks.task import Task
+from ..notes import note
+from ..tasks.task import Task, some_of
 from .begun import Begun, digest_of, machine
-from .cohorts import cohorts_of
+from .cohorts import cohorts_of, traits_of
 from .job import Job
 from .journal import Metrics
 from .pack import Bookmark, Pack
@@ -34,6 +38,7 @@ from .pack_size import choose_pack_size
 from .progress import Progress
 from .result import Result, Timer
 from .run_checkpoint import Checkpoints
+from .shelf import Shelf
 
 
 class Interrupted(GraftaxError):
@@ -50,6 +55,7 @@ def open_run(
     overwrite: bool,
     save_every: float,
     progress: Progress,
+    push: Shelf | None = None,
 ) -> Run:
     """The run of directory `out`: the unfinished run that is there, where it stopped, or else a new one.
 
@@ -57,6 +63,7 @@ def open_run(
     With `overwrite` both are replaced.
     """
     cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
+    _note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
     pack_size = None if pack_size is None else min(pack_size, len(jobs))
     found = _unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
@@ -69,7 +76,21 @@ def open_run(
     else:
         begun = found
     progress.doing("getting ready")
-    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress)
+    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push)
+
+
+def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
+    """A note where augmentation costs what `features.py` would save."""
+    traits = [traits_of(own[0], backbone.sites) for own in cohorts]
+    unkept = [
+        job.name
+        for own, of_each in zip(cohorts, traits, strict=True)
+        if of_each.augment is not None and backbone.has_frozen_layers(of_each.layout.cut(backbone.structure))
+        for job in own
+    ]
+    if unkept:
+        kept = "what frozen layers make of them is not kept, and every epoch costs as much as the first"
+        note(f"{some_of(unkept)}: augmented pictures are others in every epoch: {kept}.")
 
 
 def _unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
@@ -120,16 +141,18 @@ class Run:
         lock: disk.Locked,
         save_every: float,
         progress: Progress,
+        push: Shelf | None = None,
     ):
         """`cohorts`: the jobs of each; `begun`: what `run.json` says; `resumed`: whether an earlier call began the run."""
         self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
         self.cohorts, self.sizes = cohorts, begun.pack_sizes  # as many sizes as cohorts
-        self.save_every, self.progress = save_every, progress
+        self.save_every, self.progress, self.push = save_every, progress, push
         self.folder = out / ".run"
         self.stop = signals.Stop()
         self.ticks = 0
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []
+        self.unpushed: list[str] = []
         self.timers: dict[str, Timer] = {}  # of the jobs in the slots
         self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
 
@@ -159,7 +182,7 @@ class Run:
             name: Result(name, self.out / name, **known, history=self.history[name], pack_size=sizes[name])
             for name, known in facts["done"].items()
         }
-        done = f"{len(self.results)} of {len(self.jobs)} adapters done"
+        done = f"{len(self.results)} of {counted(len(self.jobs), 'adapter')} done"
         self.progress.say(f"resumed: {done}, pack size {self.sizes[self.cohort]}")
         if begun.machine != machine():
             self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
@@ -182,19 +205,31 @@ class Run:
     # -- the loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> dict[str, Result]:
-        """Train to the end. Returns the result of each job; GraftaxError, when all else is done, for jobs that failed."""
+        """Train to the end. Returns the result of each job; GraftaxError, when all else is done, for those that failed."""
         kept = "run the same command again when there is room, to go on from the newest state that was saved"
         with disk.writing(self.out, left=kept), self.checkpoints, self.metrics:
+            for name in self.results:  # of a run that goes on: perhaps it ended before these were pushed
+                self._push(name)
             self._loop()
         self.lock.check()
         (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
         shutil.rmtree(self.folder)
+        if faults := list(self._faults()):
+            raise GraftaxError(" ".join(faults))
+        return {job.name: self.results[job.name] for job in self.jobs}
+
+    def _faults(self) -> Iterator[str]:
+        """What did not become of the run."""
         if self.failures:
-            raise GraftaxError(
+            yield (
                 f"no adapter for {', '.join(self.failures)}: the loss was not finite; try a lower learning rate. "
                 f"Saved: {', '.join(self.results) or 'none'}."
             )
-        return {job.name: self.results[job.name] for job in self.jobs}
+        if self.unpushed and self.push is not None:
+            yield (
+                f"{len(self.unpushed)} of {counted(len(self.results), 'adapter')} not pushed: {', '.join(self.unpushed)}. "
+                f"Everything is trained; once that is mended: {self.push.later(self.out)}"
+            )
 
     def _loop(self) -> None:
         """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
@@ -284,6 +319,21 @@ class Run:
         self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name], size)
         self.progress.end(job.name, skipped=job.steps - bookmark.epoch * job.steps_per_epoch)
         self.pack.release(slot)
+        self._push(job.name)
+
+    def _push(self, name: str) -> None:
+        """Put a saved adapter on the shelf, where there is one; where that fails a note says why, and the run goes on."""
+        if self.push is None:
+            return
+        self.progress.doing(f"pushing {name}")
+        try:
+            pushed = self.push.put(name, self.results[name].directory)
+        except GraftaxError as error:
+            note(str(error))
+            self.unpushed.append(name)
+        else:
+            self.results[name] = replace(self.results[name], pushed=pushed)
+            self.progress.say(f"{name}: pushed, {pushed}")
 
     def _give_up(self, slot: int) -> None:
         """Free the slot of a job whose loss was not finite in the epoch that ends."""

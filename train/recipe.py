@@ -47,12 +47,16 @@ class Recipe:
     layer_decay: Annotated[Positive, Doc("A layer's learning rate as a multiple of the next one's above.")] = 1.0
     beta: Annotated[Positive, Doc("Of task dpo: how firmly the adapter is held to what the backbone says.")] = 0.1
     chat_template: str | None = None  # of chats: a name or a Jinja text (`models/chat.py`); None: the tokenizer's own
+    #: `models/augment.py` says what each word does
+    augment: Annotated[
+        str | None, Doc("Pictures: any of crop, flip, colour, randaugment, mixup and cutmix, as crop=0.5+flip. Default: none.")
+    ] = None
     unfreeze: Annotated[
         float,
         Within(0.0, most=_MOST_EPOCHS),
         Doc("Epochs until the next layer below begins to train; 0: all at once."),
     ] = 0.0
-    seed: Annotated[ShortSeed, Doc("Of the start, the order of the rows and dropout.")] = 0
+    seed: Annotated[ShortSeed, Doc("Of the start, the order of the rows, dropout and augmentation.")] = 0
     patience: Annotated[Epochs | None, Doc("Stop after this many epochs without improvement (needs --val).")] = None
 
     def __post_init__(self) -> None:
@@ -63,6 +67,10 @@ class Recipe:
             from ..models.chat import template_of
 
             template_of(self.chat_template)
+        if self.augment is not None:
+            from ..models.augment import Augment
+
+            Augment.of(self.augment)
         if self.schedule not in SCHEDULES:
             raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
         from .optimizer import optimizer_named

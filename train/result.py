@@ -21,9 +21,12 @@ class Result(Shown):
     step_seconds: float | None = None  # wall clock of a step, shared by the slots that took it: median of the epochs' means
     history: list[dict[str, Any]] = field(default_factory=list)  # the lines of metrics.jsonl about this adapter
     pack_size: int = 1  # adapters that were trained at once, this one among them
+    pushed: str | None = None  # what it is called where `push` has put it, such as bank/intent:1
 
     def facts(self) -> dict[str, Any]:
-        return {"name": self.name, "directory": str(self.directory), "epochs": len(self.history), "metrics": self.metrics}
+        return {"name": self.name, "directory": str(self.directory), "epochs": len(self.history), "metrics": self.metrics} | (
+            {} if self.pushed is None else {"pushed": self.pushed}
+        )
 
 
 @dataclass

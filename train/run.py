@@ -22,12 +22,13 @@ from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
 from ..tasks.task_registry import the_task
 from ..typed import Location, checked
-from .checks import changed, check_arguments
+from .checks import changed, check_arguments, check_shelf
 from .intake import prepare
 from .progress import Progress
 from .queue import open_run
 from .recipe import Recipe
 from .result import Result
+from .shelf import Shelf
 
 
 def train(backbone: Backbone, data: Any, out: str | Path, **settings: Any) -> Result:
@@ -51,6 +52,7 @@ def train_many(
     overwrite: bool = False,
     save_every: float = 30.0,
     progress: bool = True,
+    push: Shelf | None = None,
 ) -> dict[str, Result]:
     """Train an adapter for every entry of `data` and save it to `out/NAME`.
 
@@ -71,12 +73,14 @@ def train_many(
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
         progress: show bars, or a line per epoch, on standard error.
+        push: where each adapter is put as well as soon as it is saved: `Hub().under("bank")`, on a hub as bank/NAME.
 
     Returns:
         name -> `Result`, in the order of `data`.
 
     Raises:
-        GraftaxError: bad input, found before anything is trained; or adapters whose loss was not finite, after the rest.
+        GraftaxError: bad input, found before anything is trained; or adapters whose loss was not finite, or that could
+            not be pushed, after the rest.
         Interrupted: after SIGINT or SIGTERM, with the state saved.
     """
     each = {} if each is None else each
@@ -84,6 +88,8 @@ def train_many(
     check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
     for name, value in {"overwrite": overwrite, "progress": progress}.items():
         checked(value, bool, name)
+    if push is not None:
+        check_shelf(push, list(data))
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
     out, learnt = Path(out), the_task(task)
@@ -107,6 +113,6 @@ def train_many(
                 )
             )
         with disk.locked(out) as lock:
-            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown)
+            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()

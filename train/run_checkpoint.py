@@ -18,6 +18,9 @@ import numpy as np
 
 from ..errors import GraftaxError
 
+#: by directory, what Ctrl-C has left in this process (a notebook's, say): it may be saving or deleting there still
+_left: dict[Path, Any] = {}
+
 
 class Checkpoints:
     """Saves and restores `(arrays, facts)`; the newest two are kept. A `with` block waits at its end for the save under way."""
@@ -30,6 +33,8 @@ class Checkpoints:
         self._ocp = ocp
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
         self._directory = directory
+        if (left := _left.pop(directory.absolute(), None)) is not None:
+            _closed(left)
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
     def save(self, step: int, arrays: Any, facts: dict[str, Any]) -> None:
@@ -71,7 +76,13 @@ class Checkpoints:
         return self
 
     def __exit__(self, raised: type[BaseException] | None, *_: Any) -> None:
-        if raised is not None and not issubclass(raised, Exception):
-            return  # KeyboardInterrupt: at once
-        with suppress(Exception):  # `wait` has told, or the run ends for another reason, or no checkpoint is needed any more
-            self._manager.close()
+        if raised is not None and not issubclass(raised, Exception):  # KeyboardInterrupt: at once
+            _left[self._directory.absolute()] = self._manager
+        else:
+            _closed(self._manager)
+
+
+def _closed(manager: Any) -> None:
+    """Wait until a manager does nothing more. What it fails of `wait` has told, or the run has ended for another reason."""
+    with suppress(Exception):
+        manager.close()

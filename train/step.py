@@ -23,9 +23,11 @@ import optax
 
 from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
+from ..models.augment import Augment
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..tasks.task import Task
+from .augmentation import Draws, augmented_inputs, mean_loss
 from .method_hooks import objective, revised, settled
 from .optimizer import optimizer_named, precondition
 from .recipe import SCHEDULES, Recipe
@@ -66,6 +68,7 @@ class Batch(NamedTuple):
     labels: Any
     weight: Any  # [items] 1 for an item, 0 for filling
     live: Any  # bool: whether the learner takes a step
+    draws: Draws | None = None  # None: nothing is augmented
 
 
 def start(stacked: Stacked, rates: tuple[State, State], hyper: Hyper, optimizer: str) -> Learner:
@@ -108,6 +111,7 @@ class Programs:
     dropout: bool = False  # whether any adapter has some: without, no random bits are drawn
     optimizer: str = "adamw"
     preconditioned: bool = False
+    augment: Augment | None = None
 
     @classmethod
     def of(cls, backbone: Backbone, task: Task, *settings: Any) -> Programs:
@@ -121,9 +125,13 @@ class Programs:
         if self.dropout:
             # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
             key = jax.random.fold_in(jax.random.key(learner.hyper.seed, impl="threefry2x32"), learner.step.astype(jnp.uint32))
-        state = join(trainable, learner.fixed)
-        outputs = self.task.output.compute(self.backbone, params, state, batch.inputs, batch.labels, key=key, layers=layers)
-        loss = self.task.loss(outputs, batch.labels, learner.hyper, batch.weight)
+        state, inputs, mixture = join(trainable, learner.fixed), batch.inputs, None
+        if self.augment is not None:
+            assert batch.draws is not None
+            processor, seed = self.backbone.processor, learner.hyper.seed
+            inputs, mixture = augmented_inputs(processor, self.augment, inputs, batch.weight, batch.draws, seed)
+        outputs = self.task.output.compute(self.backbone, params, state, inputs, batch.labels, key=key, layers=layers)
+        loss = mean_loss(self.task, outputs, batch.labels, learner.hyper, batch.weight, mixture)
         return objective(loss, trainable, learner.fixed)
 
     def gradient_one(self, params: Any, layers: Any, learner: Learner, batch: Batch) -> tuple[jax.Array, State]:

@@ -3,7 +3,7 @@
     y = x W + b + s (x Q^T * e) P          Q [r, in], e [r], P [r, out], s = alpha / (init_r + 1e-5)
 
 e starts at zero, P and Q normal (0.02), so a fresh adapter changes nothing. Trainable parameters at a site: r (in + 1 + out).
-At a convolution x Q^T is one of the same geometry, and Q [r, in kh kw].
+At a convolution x Q^T is one of the same geometry, and Q [r, in kh kw]; in groups the kernel is changed.
 
 `train_many` moves the ranks (`Budgeted`), step by step as PEFT does where `update_and_allocate` is called after the optimizer's
 step, before the gradients are cleared, with the number of the step from 0:
@@ -54,7 +54,6 @@ class AdaLoRA(Method):
     summary: ClassVar[str] = "update by singular vectors and values, whose ranks a budget shares out"
     count: ClassVar[str] = "r (in + out + 1)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
-    grouped: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     padded: ClassVar[dict[str, int]] = {"p": 0, "e": 0, "q": 0}
     mergeable: ClassVar[bool] = True
@@ -107,6 +106,8 @@ class AdaLoRA(Method):
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         x = dropout(x, state["dropout"], key)
+        if isinstance(frozen, ConvWeights) and frozen.geometry.groups > 1:
+            return y + convolve(x, self._change(state, frozen), frozen.geometry)
         if isinstance(frozen, ConvWeights):
             low = convolve(x, patches.as_kernel(state["q"].T, frozen.kernel.shape), frozen.geometry)
         else:
@@ -114,8 +115,12 @@ class AdaLoRA(Method):
         return y + state["scale"] * (low * state["e"] @ state["p"])
 
     def merge(self, frozen: Any, state: Leaves) -> Any:
+        return frozen._replace(kernel=frozen.kernel + self._change(state, frozen))
+
+    def _change(self, state: Leaves, frozen: Any) -> jax.Array:
+        """Of the kernel."""
         change = state["scale"] * (state["q"].T * state["e"] @ state["p"])
-        return frozen._replace(kernel=frozen.kernel + patches.as_kernel(change, frozen.kernel.shape))
+        return patches.as_kernel(change, frozen.kernel.shape)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ import numpy as np
 from ...errors import GraftaxError
 from ...typed import Count
 from ..method import Begun, Keys, Leaves
-from ..sites import FAR, Site, TextPosition
+from ..sites import FAR, Site, TextPosition, of_texts
 from .lora import LoRA
 from .starts import DRAWN, TrainingData
 
@@ -61,7 +61,8 @@ class ALoRA(LoRA):
             raise GraftaxError(f"alora acts within the layers, and cannot at {outside}: leave that out of its targets.")
         text = [site for site in sites if site.kind == "text"]
         if not text:
-            raise GraftaxError("alora is called by the one text that a backbone reads, and this one reads two.")
+            read = "two" if of_texts(sites) else "none"
+            raise GraftaxError(f"alora is called by the one text that a backbone reads, and this one reads {read}.")
         return [*chosen, *text]
 
     def size(self, site: Site) -> int:

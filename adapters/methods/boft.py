@@ -38,7 +38,6 @@ class BOFT(Method):
     summary: ClassVar[str] = "rotates what enters a layer by butterfly factors, and scales what leaves it"
     count: ClassVar[str] = "m in c + out"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
-    grouped: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     through_weights: ClassVar[tuple[str, ...]] = ("conv",)
     traced: ClassVar[tuple[str, ...]] = ("boft_block_size", "boft_block_num", "boft_n_butterfly_factor")
@@ -71,6 +70,9 @@ class BOFT(Method):
         if self.boft_block_num:
             return self.boft_block_num, inputs // self.boft_block_num
         return inputs // self.boft_block_size, self.boft_block_size
+
+    def rank(self, site: Site) -> int:
+        return self.boft_n_butterfly_factor * self.blocks(site)[1]
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         count, width = self.blocks(site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..method import Method
 from .adalora import AdaLoRA, Budgeted
+from .adaptformer import AdaptFormer
 from .alora import ALoRA
 from .bitfit import BitFit
 from .boft import BOFT
@@ -33,17 +34,20 @@ from .prefix import Prefix
 from .prompt import PromptTuning
 from .randlora import RandLoRA
 from .reft import DiReFT, LoReFT
+from .repadapter import RepAdapter
 from .road import RoAd
 from .shira import SHiRA
+from .ssf import SSF
 from .trainable_tokens import TrainableTokens
 from .vera import VeRA
+from .vpt import VPT
 
 _CHOSEN: tuple[type[Method], ...] = (
     *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, SHiRA, TrainableTokens),
-    *(Bottleneck, Compacter, Invertible),
-    *(Prefix, PromptTuning, PTuning),
+    *(Bottleneck, AdaptFormer, Compacter, Invertible, RepAdapter, SSF),
+    *(Prefix, PromptTuning, PTuning, VPT),
     *(LoReFT, DiReFT),
     *(GatedLoRA, GatedBottleneck, GatedPrefix),
     *(Full, Head),

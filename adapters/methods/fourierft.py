@@ -57,6 +57,9 @@ class FourierFT(Method):
     def size(self, site: Site) -> int:
         return self.n_frequency
 
+    def rank(self, site: Site) -> int:
+        return self.n_frequency // sum(site.shape)
+
     def init(self, key: jax.Array, site: Site) -> Leaves:
         return self.blank(site) if self.init_weights else {"spectrum": jax.random.normal(key, (self.n_frequency,))}
 

@@ -43,6 +43,9 @@ class Full(Method):
         structure = Structure.of(sites)
         return [s for s in chosen if not self.last or structure.layers_over(s) < self.last]
 
+    def rank(self, site: Site) -> int:
+        return min(site.shape) if len(site.shape) > 1 else 0
+
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         if site.kind == "embedding":
             return {"table": zeros(*site.shape)}, {}

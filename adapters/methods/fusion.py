@@ -70,6 +70,9 @@ class Fusion(Method):
         """What is the same in all of the adapters."""
         return method_of(self.member.replace("/", ":"))
 
+    def rank(self, site: Site) -> int:
+        return max(site.shape[0], self.adapters * self.width)
+
     def init(self, key: jax.Array, site: Site) -> Leaves:
         (d,) = site.shape
         keys = zip(("query", "key"), jax.random.split(key), strict=True)

@@ -4,8 +4,8 @@
 
 Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: pre_classifier, ReLU, classifier; BERT and
 ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
-and what the modules are called (`Backbone.head`). A head at FIRST reads the first position as it leaves the last layer even
-where that model reads the pooler, as AdapterHub's do.
+and what the modules are called (`Backbone.head`). A head at VECTOR reads what a tower says of an item, at length 1; one at
+FIRST the first position as it leaves the last layer, even where that model reads the pooler, as AdapterHub's do.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Annotated, ClassVar
 import jax
 import jax.numpy as jnp
 
+from ...counted import counted
 from ...errors import GraftaxError
 from ...typed import Rate, Within
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Site
 from .dropout import dropout
 
-POOLED, FIRST, TOKENS = "head.pooled", "head.first", "head.tokens"
-HEADS = (POOLED, FIRST, TOKENS)  # names of the sites of heads
+POOLED, FIRST, TOKENS, VECTOR = "head.pooled", "head.first", "head.tokens", "head.vector"
+HEADS = (POOLED, FIRST, TOKENS, VECTOR)  # names of the sites of heads
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
@@ -40,7 +41,7 @@ class Head(Method):
     padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
     traced: ClassVar[tuple[str, ...]] = ("hidden",)
 
-    site: str = POOLED  # or FIRST, or TOKENS
+    site: str = POOLED  # or FIRST, TOKENS, VECTOR
     labels: Annotated[int, Within(1, below=1 << 20)] = 2  # classes
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
@@ -56,7 +57,7 @@ class Head(Method):
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if len(self.modules) != 1 + (self.hidden != "none"):
-            raise GraftaxError(f"head: {len(self.modules)} modules for a head with hidden {self.hidden!r}.")
+            raise GraftaxError(f"head: {counted(len(self.modules), 'module')} for a head with hidden {self.hidden!r}.")
         return [site for site in sites if site.name == self.site]
 
     def size(self, site: Site) -> int:
@@ -84,11 +85,28 @@ class Head(Method):
             leaves |= {"hidden": zeros(dim, dim), "hidden_bias": zeros(dim)}
         return leaves, {"dropout": scalar(0.0)}
 
-    def apply(self, state: Leaves, x: jax.Array, y: None, frozen: None, key: jax.Array | None) -> jax.Array:
+    def apply(self, state: Leaves, x: jax.Array, y: jax.Array | None, frozen: None, key: jax.Array | None) -> jax.Array:
         keys = (None, None) if key is None else jax.random.split(key)
         x = dropout(x.astype(jnp.float32), state["dropout"], keys[0])
         if self.hidden != "none":
             x = _ACTIVATIONS[self.hidden](x @ state["hidden"] + state["hidden_bias"])
             x = dropout(x, state["dropout"], keys[1])
         logits = x @ state["kernel"].T
-        return logits + state["bias"] if "bias" in state else logits
+        logits = logits + state["bias"] if "bias" in state else logits
+        return logits if y is None else _together(y, logits)  # of another kind of head, which a bank may hold, too
+
+
+def of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:
+    """The logits `[..., classes]` of heads of two kinds, of which each item has at most one.
+
+    Those of the other, whose slot is empty, are zero. None: there is no head of a kind.
+    """
+    if a is None or b is None:
+        return a if b is None else b
+    return _together(a, b)
+
+
+def _together(a: jax.Array, b: jax.Array) -> jax.Array:
+    wide = max(a.shape[-1], b.shape[-1])
+    a, b = (jnp.pad(one, [*[(0, 0)] * (one.ndim - 1), (0, wide - one.shape[-1])]) for one in (a, b))
+    return a + b

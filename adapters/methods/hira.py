@@ -34,7 +34,6 @@ class HiRA(Method):
     summary: ClassVar[str] = "low-rank rescaling of every single weight, W * (1 + A^T B)"
     count: ClassVar[str] = "r (in + out)"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
-    grouped: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     through_weights: ClassVar[tuple[str, ...]] = ("linear", "conv")
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}

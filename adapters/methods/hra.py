@@ -36,7 +36,6 @@ class HRA(Method):
     summary: ClassVar[str] = "reflects what enters a layer, r times"
     count: ClassVar[str] = "r in"
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
-    grouped: ClassVar[bool] = False
     roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     through_weights: ClassVar[tuple[str, ...]] = ("conv",)
     padded: ClassVar[dict[str, int]] = {"u": 1}  # a vector of zeros reflects nothing and has no gradient

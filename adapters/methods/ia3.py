@@ -43,7 +43,7 @@ class IA3(Method):
     def scales_input(self, site: Site) -> bool:
         if self.feedforward is None:
             return site.role in _SECOND
-        return matches(self.feedforward, site.path)
+        return matches(self.feedforward, *site.paths)
 
     def trainable(self, site: Site) -> tuple[str, ...]:
         return ("l_in",) if self.scales_input(site) else ("l_out",)

@@ -70,10 +70,10 @@ class LoRA(Method):
             raise GraftaxError(f"{self.name}: start {self.start!r} divides by alpha, which must be positive.")
 
     def size(self, site: Site) -> int:
-        return pattern_value(self.rank_pattern, site.path, self.r)
+        return pattern_value(self.rank_pattern, self.r, *site.paths)
 
     def alpha_at(self, site: Site) -> float:
-        return pattern_value(self.alpha_pattern, site.path, self.alpha)
+        return pattern_value(self.alpha_pattern, self.alpha, *site.paths)
 
     def scale(self, site: Site) -> float:
         alpha, r = self.alpha_at(site), self.size(site)

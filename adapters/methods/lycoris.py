@@ -37,10 +37,10 @@ class Lycoris(Method):
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)  # likewise, its alpha
 
     def rank(self, site: Site) -> int:
-        return pattern_value(self.rank_pattern, site.path, self.r)
+        return pattern_value(self.rank_pattern, self.r, *site.paths)
 
     def fixed(self, site: Site) -> Leaves:
-        return {"scale": scalar(pattern_value(self.alpha_pattern, site.path, self.alpha) / self.rank(site))}
+        return {"scale": scalar(pattern_value(self.alpha_pattern, self.alpha, *site.paths) / self.rank(site))}
 
     @abstractmethod
     def change(self, state: Leaves) -> jax.Array:

@@ -19,7 +19,7 @@ from typing import TypeVar
 from ... import plugins
 from ...errors import GraftaxError
 from ...typed import shown
-from ..method import Method
+from ..method import BUCKET, Method
 
 METHODS: dict[str, type[Method]] = {}  # those that a user chooses
 MADE: dict[str, type[Method]] = {}  # nobody chooses these: they are made of trained adapters
@@ -68,6 +68,7 @@ def all_methods() -> dict[str, type[Method]]:
 @functools.cache
 def method_of(key: str) -> Method:
     """The method a key of an adapter tree stands for (`Method.key`)."""
+    key = key.partition(BUCKET)[0]
     name = key.partition(":")[0]
     return (INNER.get(name) or method_class(name)).from_key(key)
 

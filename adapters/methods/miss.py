@@ -50,6 +50,9 @@ class MiSS(Method):
                 raise GraftaxError(f"miss: r={self.r}, mini_r={self.mini_r} do not fit {site.path}, {width} to {out}.")
         return chosen
 
+    def rank(self, site: Site) -> int:
+        return self.r
+
     def fixed(self, site: Site) -> Leaves:
         return {"dropout": scalar(self.dropout)}
 

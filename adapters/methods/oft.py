@@ -8,12 +8,14 @@ R = I + 2 Q + 2 Q^2 + 2 Q^3 + Q^4 (Qiu et al., 2025, arXiv:2506.19847; it is the
 
 Q starts at zero: a fresh adapter changes nothing. What is computed is x + x (R - I), so that this holds bitwise in any
 precision of the products. Trainable parameters at a site: in (b - 1) / 2, with `block_share` b (b - 1) / 2.
+
+What enters a convolution are patches of in kh kw numbers, which overlap: there the kernel is rotated in their place.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,19 +23,21 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ...typed import SizeOrZero, Within
-from ..method import QUERY_VALUE, Leaves, Method, zeros
-from ..sites import LinearWeights, Site
+from ..method import CONVOLUTIONS, QUERY_VALUE, Leaves, Method, zeros
+from ..sites import Site
+from . import patches
 
 
 @dataclass(frozen=True)
 class OFT(Method):
-    """Rotation of the input of `linear` sites; query and value projections unless `targets` says otherwise."""
+    """Rotation of what enters queries, values and blocks' convolutions unless `targets` says otherwise."""
 
     name: ClassVar[str] = "oft"
     summary: ClassVar[str] = "rotates what enters a layer, block by block"
     count: ClassVar[str] = "in (b - 1) / 2"
-    acts_on: ClassVar[tuple[str, ...]] = ("linear",)
-    roles: ClassVar[tuple[str, ...] | None] = QUERY_VALUE
+    acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv")
+    roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
+    through_weights: ClassVar[tuple[str, ...]] = ("conv",)
     traced: ClassVar[tuple[str, ...]] = (
         "r",
         "oft_block_size",
@@ -56,11 +60,15 @@ class OFT(Method):
 
     def blocks(self, site: Site) -> tuple[int, int]:
         """Number of blocks and their size."""
+        inputs, _ = patches.matrix_shape(site)
         if self.r:
-            count = nearest_divisor(site.shape[0], self.r)
-            return count, site.shape[0] // count
-        size = nearest_divisor(site.shape[0], self.oft_block_size)
-        return site.shape[0] // size, size
+            count = nearest_divisor(inputs, self.r)
+            return count, inputs // count
+        size = nearest_divisor(inputs, self.oft_block_size)
+        return inputs // size, size
+
+    def rank(self, site: Site) -> int:
+        return self.blocks(site)[1]
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         count, width = self.blocks(site)
@@ -72,13 +80,13 @@ class OFT(Method):
         turned = jnp.einsum("...k,kc->...c", x, turn[0]) if self.block_share else jnp.einsum("...nk,nkc->...nc", x, turn)
         return (x + turned).reshape(*x.shape[:-2], -1)
 
-    def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
-        turn = self._turn(state)
-        kernel = frozen.kernel.reshape(-1, turn.shape[-1], frozen.kernel.shape[-1])
-        turned = jnp.matmul(turn, kernel)  # [n or 1, b, b] [n, b, out]
-        return frozen._replace(kernel=(kernel + turned).reshape(frozen.kernel.shape))
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        turn, shape = self._turn(state), frozen.kernel.shape
+        matrix = patches.as_matrix(frozen.kernel)
+        turned = jnp.matmul(turn, matrix.reshape(-1, turn.shape[-1], shape[-1]))  # [n or 1, b, b] [n, b, out]
+        return frozen._replace(kernel=frozen.kernel + patches.as_kernel(turned.reshape(matrix.shape), shape))
 
-    def prepare(self, state: Leaves, frozen: LinearWeights) -> Leaves:
+    def prepare(self, state: Leaves, frozen: Any) -> Leaves:
         return {"turn": self._turn(state)}
 
     def _turn(self, state: Leaves) -> jax.Array:

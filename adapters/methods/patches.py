@@ -12,7 +12,7 @@ group's. Rank j is group j mod G's, so B is [r, out / G], and zeros behind the l
 none of the kernel, whose outputs see the channels of their own group.
 
 Other methods change the kernel as they change a linear layer's: they see it as a matrix [in kh kw, out], whose rows lie as
-PyTorch's weights do (`as_matrix`); in groups, in is that of one group.
+PyTorch's weights do (`as_matrix`); in groups, in is that of one group, and what is done to it is the same for all of them.
 """
 
 from __future__ import annotations

@@ -54,6 +54,9 @@ class RandLoRA(Method):
         """How many random updates of rank r make one of full rank."""
         return -(-small // self.r)
 
+    def rank(self, site: Site) -> int:
+        return self.r * self.bases(min(site.shape))
+
     def init(self, key: jax.Array, site: Site) -> Leaves:
         blank = self.blank(site)
         return blank | {"gamma": np.full_like(blank["gamma"], 1.0 / min(site.shape))}

@@ -51,6 +51,9 @@ class SHiRA(Method):
     def size(self, site: Site) -> int:
         return self.r * sum(site.shape)
 
+    def rank(self, site: Site) -> int:
+        return self.r
+
     def fixed(self, site: Site) -> Leaves:
         random = np.random.default_rng([self.random_seed, zlib.crc32(site.path.encode())])
         drawn = random.choice(site.shape[0] * site.shape[1], self.size(site), replace=False, shuffle=False)

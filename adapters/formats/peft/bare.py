@@ -8,7 +8,7 @@ tensors, and what its config says of modules, which are whole paths afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,18 +43,29 @@ def in_task_model(
         inner = key.removeprefix(MODEL_PREFIX)
         renamed[prefix + inner if inner.partition(".")[0] in modules else key] = tensor
     if config.get("target_modules"):
-        sites = [replace(site, path=path) for path, site in paths.items()]
-        targets = read_targets(config, sites)
-        config["target_modules"] = [whole.path for path, whole in paths.items() if targets and matches(targets, path)]
+        sites = [replace(site, path=path, also=_within(backbone, site.also)) for path, site in paths.items()]
+        targets, wholes = read_targets(config, sites), paths.values()
+        chosen = [whole.path for whole, site in zip(wholes, sites, strict=True) if targets and matches(targets, *site.paths)]
+        config["target_modules"] = chosen
     for name in _PATTERNS:
         patterns = config.get(name)
         if isinstance(patterns, dict) and all(isinstance(value, int | float) for value in patterns.values()):
-            values = {site.path: pattern_value(patterns, path, None) for path, site in paths.items()}
+            values = {
+                site.path: pattern_value(patterns, None, path, *_within(backbone, site.also)) for path, site in paths.items()
+            }
             config[name] = {re.escape(path): value for path, value in values.items() if value is not None}
     return config, renamed
 
 
 def _paths(backbone: Backbone) -> dict[str, Any]:
     """The sites within the backbone by their paths in the bare model."""
-    prefix = f"{backbone.family.prefix}."
-    return {site.path.removeprefix(prefix): site for site in backbone.sites if site.path.startswith(prefix)}
+    return {_within(backbone, [site.path])[0]: site for site in backbone.sites if site.path.startswith(_prefix(backbone))}
+
+
+def _prefix(backbone: Backbone) -> str:
+    return f"{backbone.family.prefix}."
+
+
+def _within(backbone: Backbone, paths: Sequence[str]) -> tuple[str, ...]:
+    """Paths in the bare model of those in the task model."""
+    return tuple(path.removeprefix(_prefix(backbone)) for path in paths)

@@ -138,7 +138,7 @@ def spared(config: Mapping[str, Any], options: Options, sites: Sequence[Site]) -
         return dict(config)
     rest = dict(config)
     targets = read_targets(rest, sites)
-    chosen = [site.path for site in sites if targets and matches(targets, site.path)]
+    chosen = [site.path for site in sites if targets and matches(targets, *site.paths)]
     outside = [path for path in chosen if not any(f".{name}." in f".{path}." for name in options.modules)]
     return dict(config) if outside == chosen else rest | {"target_modules": outside}
 
@@ -159,7 +159,8 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
             key = ".".join(part for part in parts if part not in (WRAPPED, _TUNED))
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
-    if not backbone.config.projecting_table:
+    heads = [f"{MODEL_PREFIX}{module}.weight" for module in (*backbone.family.head.modules, backbone.family.head.tokens)]
+    if not backbone.config.projecting_table or any(key in found for key in heads):  # beside a head there is no projection
         return found
     said = f"{MODEL_PREFIX}{LM_HEAD}"
     for read in (file_key(site, "")[:-1] for site in backbone.sites if site.role == "word_embeddings"):

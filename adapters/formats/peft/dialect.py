@@ -34,6 +34,11 @@ def file_key(site: Site, suffix: str) -> str:
     return MODEL_PREFIX + (f"{site.path}.{suffix}" if site.path else suffix)
 
 
+def in_groups(site: Site) -> bool:
+    """Whether it is a convolution in groups."""
+    return site.geometry is not None and site.geometry.groups > 1
+
+
 @dataclass(frozen=True)
 class Dialect:
     """One method as files have it; this one is of methods that PEFT has not."""
@@ -45,6 +50,11 @@ class Dialect:
     past_key_values: ClassVar[bool] = False  # whether PEFT passes it as a cache of keys and values; not every family takes one
 
     method: Method
+
+    @classmethod
+    def has(cls, site: Site) -> bool:
+        """Whether PEFT has the method at such a site."""
+        return True
 
     # -- its leaves as tensors ----------------------------------------------------------------------------------------
 

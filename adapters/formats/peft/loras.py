@@ -22,8 +22,8 @@ from ...methods.lora import LoRA, OnResidual
 from ...methods.lora_fa import LoRAFA
 from ...sites import Site
 from . import convolutions
-from .dialect import Dialect
-from .shared_keys import read_targets, targets_of
+from .dialect import Dialect, in_groups
+from .shared_keys import patterns_of, read_targets, targets_of
 
 _BIAS = "lora_B.bias"
 _SUFFIXES = {
@@ -60,8 +60,8 @@ class LoRADialect(Dialect):
             "lora_alpha": self.method.alpha,
             "lora_dropout": self.method.dropout,
             "use_rslora": self.method.rslora,
-            "rank_pattern": dict(self.method.rank_pattern),
-            "alpha_pattern": dict(self.method.alpha_pattern),
+            "rank_pattern": patterns_of(self.method.rank_pattern, chosen),
+            "alpha_pattern": patterns_of(self.method.alpha_pattern, chosen),
             "target_modules": targets_of(self.method.targets, chosen, sites),
             "bias": "none",
             **({"lora_bias": True} if self.method.bias else {}),
@@ -121,6 +121,10 @@ class DoRADialect(LoRADialect):
 
     magnitude: ClassVar[str] = "lora_magnitude_vector"
 
+    @classmethod
+    def has(cls, site: Site) -> bool:
+        return not in_groups(site)
+
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         m = np.asarray(leaves["m"])
         return super().tensors(site, leaves) | {self.magnitude: m if site.geometry is None else m.reshape(1, -1, 1, 1)}
@@ -178,6 +182,10 @@ class AdaLoRADialect(Dialect):
     method: AdaLoRA
     #: fields that are PEFT's in name, meaning and default, beside `init_r` and `target_r`
     schedule: ClassVar[tuple[str, ...]] = ("tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step")
+
+    @classmethod
+    def has(cls, site: Site) -> bool:
+        return not in_groups(site)
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         return {

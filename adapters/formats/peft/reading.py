@@ -35,6 +35,7 @@ def plain(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], backbone
     if config.get("peft_type") in PROMPT_TYPES:  # a head's prefix is shorter there
         heads = {key for key in tensors if key.startswith("base_model.")}
         tensors = {key.replace("base_model.", MODEL_PREFIX, 1) if key in heads else key: t for key, t in tensors.items()}
+    tensors = {backbone.family.called(key): tensor for key, tensor in tensors.items()}
     return peft_beside.plain(tensors, backbone)
 
 
@@ -78,6 +79,8 @@ def _read(
     head = _head(config, tensors, backbone)
     every = backbone.sites_for(*head)
     sites = [site for site in every if site.kind in dialect.of.acts_on]
+    if isinstance(ranks := config.get("rank_pattern"), dict):  # by whole names in some
+        config["rank_pattern"] = {backbone.family.called(key): rank for key, rank in ranks.items()}
     try:
         if peft_bare.is_bare(tensors, backbone):
             config, tensors = peft_bare.in_task_model(config, tensors, backbone)

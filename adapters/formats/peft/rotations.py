@@ -15,10 +15,15 @@ from ...methods.hra import HRA
 from ...methods.oft import OFT
 from ...methods.road import RoAd
 from ...sites import Site
-from .dialect import TableDialect
+from .dialect import TableDialect, in_groups
 
 
 class OFTDialect(TableDialect):
+    """PEFT turns patches that overlap, adds them up and goes over them again; once merged, it has turned the kernel.
+
+    Where a kernel has one cell both are the same.
+    """
+
     of = OFT
     peft_type = "OFT"
 
@@ -39,6 +44,10 @@ class OFTDialect(TableDialect):
     }
     unread = ("init_weights", "module_dropout", "eps")  # eps is read only with coft
 
+    @classmethod
+    def has(cls, site: Site) -> bool:
+        return site.geometry is None or (site.shape[:2] == (1, 1) and not in_groups(site))
+
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         return {"oft_R.weight": np.asarray(leaves["skew"])}
 
@@ -50,7 +59,13 @@ class OFTDialect(TableDialect):
         series, version = config.get("use_cayley_neumann", True), str(config.get("peft_version"))
         if "oft_block_size" not in config or (series and _release(version) < (0, 18)):
             raise GraftaxError(f"OFT as PEFT {version} had it computes something else (the form changed in 0.14 and 0.18).")
-        return super().from_config(config, sites)
+        method = super().from_config(config, sites)
+        if other := [site.path for site in method.select(sites) if not cls.has(site)]:
+            raise GraftaxError(
+                f"PEFT's OFT answers otherwise before it is merged than after it at {other[0]}, a convolution in groups or of "
+                "more than one cell; train such an adapter here."
+            )
+        return method
 
 
 def _release(version: str) -> tuple[int, int]:
@@ -71,6 +86,10 @@ class BOFTDialect(TableDialect):
     beside: ClassVar[Mapping[str, Any]] = {"boft_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "init_weights": True}
     unread = ("init_weights", "boft_dropout")
 
+    @classmethod
+    def has(cls, site: Site) -> bool:
+        return not in_groups(site)
+
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         s = np.asarray(leaves["s"])
         return {"boft_R": np.asarray(leaves["q"]), "boft_s": s[None] if site.kind == "conv" else s[:, None]}
@@ -88,6 +107,10 @@ class HRADialect(TableDialect):
     method: HRA
     fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"r": ("r", 8), "apply_GS": ("apply_GS", False)}
     beside: ClassVar[Mapping[str, Any]] = {"bias": "none", "init_weights": True}
+
+    @classmethod
+    def has(cls, site: Site) -> bool:
+        return not in_groups(site)
 
 
 class RoAdDialect(TableDialect):

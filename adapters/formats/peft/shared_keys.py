@@ -11,6 +11,7 @@ of the keys that say nothing about the result.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from ....errors import GraftaxError
 from ....typed import checked, kinds_of
 from ...method import Targets
-from ...patterns import fullmatch, matches
+from ...patterns import fullmatch, matches, pattern_value
 from ...sites import LM_HEAD, WEIGHTS, Site
 
 #: Its types whose file holds one tensor for all virtual tokens, and wraps the model so that the head's keys are shorter.
@@ -69,15 +70,26 @@ def check_config(config: Mapping[str, Any], where: str) -> None:
 
 
 def targets_of(targets: Targets, chosen: Sequence[Site], sites: Sequence[Site]) -> str | list[str]:
-    """`target_modules`: the user's own targets; for a default, the shortest names that mean the chosen sites and no other."""
-    if targets is not None:
+    """`target_modules`: the user's own targets; for a default, the shortest names that mean the chosen sites and no other.
+
+    So too where the user named modules as they are called in older versions of transformers.
+    """
+    wanted = {site.path for site in chosen}
+    if targets is not None and all(matches(targets, path) for path in wanted):
         return targets if isinstance(targets, str) else list(targets)
     modules = {site.path for site in sites if site.kind in WEIGHTS}
-    wanted = {site.path for site in chosen}
     for names in ({site.path.rpartition(".")[2] for site in chosen}, {site.within for site in chosen}):
         if {path for path in modules if matches(tuple(names), path)} == wanted:
             return sorted(names)
     return sorted(wanted)
+
+
+def patterns_of(patterns: Mapping[str, Any], chosen: Sequence[Site]) -> dict[str, Any]:
+    """`rank_pattern` or `alpha_pattern`: the user's own, unless they name modules as older versions of transformers do."""
+    values = {site.path: pattern_value(patterns, None, *site.paths) for site in chosen}
+    if all(pattern_value(patterns, None, path) == value for path, value in values.items()):
+        return dict(patterns)
+    return {re.escape(path): value for path, value in values.items() if value is not None}
 
 
 def read_targets(config: dict[str, Any], sites: Sequence[Site]) -> Targets:
@@ -99,9 +111,10 @@ def read_targets(config: dict[str, Any], sites: Sequence[Site]) -> Targets:
     chosen = {layers} if isinstance(layers, int) else set(layers or ())
     paths = []
     for site in sites:
-        if not matches(targets, site.path) or (excluded and matches(_frozen(excluded), site.path)):
+        if not matches(targets, *site.paths) or (excluded and matches(_frozen(excluded), *site.paths)):
             continue
-        if by_layer and site.path not in targets and _layer_index(site.path, patterns) not in chosen:
+        named = not {*site.paths}.isdisjoint(targets)
+        if by_layer and not named and chosen.isdisjoint(_layer_index(path, patterns) for path in site.paths):
             continue  # a whole path is meant whatever layers are named
         paths.append(site.path)
     return tuple(paths)

@@ -19,8 +19,8 @@ from ...methods.shira import SHiRA
 from ...methods.sparse import counted_from_one
 from ...patterns import matches
 from ...sites import Site
-from .dialect import Dialect, TableDialect
-from .shared_keys import read_targets, targets_of
+from .dialect import Dialect, TableDialect, in_groups
+from .shared_keys import patterns_of, read_targets, targets_of
 
 
 class LycorisDialect(Dialect):
@@ -32,8 +32,8 @@ class LycorisDialect(Dialect):
         return {
             "r": self.method.r,
             "alpha": self.method.alpha,
-            "rank_pattern": dict(self.method.rank_pattern),
-            "alpha_pattern": dict(self.method.alpha_pattern),
+            "rank_pattern": patterns_of(self.method.rank_pattern, chosen),
+            "alpha_pattern": patterns_of(self.method.alpha_pattern, chosen),
             "target_modules": targets_of(self.method.targets, chosen, sites),
             "init_weights": True,
         }
@@ -58,7 +58,7 @@ class LycorisDialect(Dialect):
 def _refuse_cores(targets: Targets, sites: Sequence[Site]) -> None:
     """An error where `use_effective_conv2d` says anything: at convolutions of more than one cell."""
     for site in sites:
-        if site.kind == "conv" and site.shape[:2] != (1, 1) and targets is not None and matches(targets, site.path):
+        if site.kind == "conv" and site.shape[:2] != (1, 1) and targets is not None and matches(targets, *site.paths):
             raise GraftaxError(
                 f"use_effective_conv2d=True, a core tensor between the factors, is not supported; {site.path} would have one."
             )
@@ -150,6 +150,10 @@ class HiRADialect(TableDialect):
     fields: ClassVar[Mapping[str, tuple[str, Any]]] = {"r": ("r", 32)}
     beside: ClassVar[Mapping[str, Any]] = {"fan_in_fan_out": False, "init_weights": True}
     unread = ("init_weights", "hira_dropout")
+
+    @classmethod
+    def has(cls, site: Site) -> bool:
+        return not in_groups(site)
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         a, b = np.asarray(leaves["a"]), np.asarray(leaves["b"]).T

@@ -16,9 +16,9 @@ from ...method import Method
 from ...methods.bitfit import BitFit
 from ...methods.dora import DoRA
 from ...methods.full import Full
-from ...methods.head import FIRST, Head
+from ...methods.head import FIRST, VECTOR, Head
 from ...methods.trainable_tokens import TrainableTokens
-from ...sites import IN_OUT, LM_HEAD, Site
+from ...sites import IN_OUT, LM_HEAD, Site, of_texts
 from ...task_words import words_for
 from .beside import ADAPTER, STATISTICS, TRAINED, WRAPPED, codecs_of
 from .dialect import MODEL_PREFIX, file_key
@@ -34,15 +34,17 @@ def config_of(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     """PEFT's config of an adapter; None where PEFT cannot express it."""
     body, beside = _body_and_beside(adapter.methods)
     head = head_of(adapter)
-    if body is None or (head is not None and head.site == FIRST):
+    if body is None or (head is not None and head.site in (FIRST, VECTOR)):
         return None
     dialect, task = dialect_of(body), words_for(adapter.task)
     if dialect.peft_type is None or dialect.task_type not in (None, task.peft):
         return None
+    if dialect.peft_type in PROMPT_TYPES and not of_texts(backbone.sites):
+        return None  # PEFT puts them in front of texts
     chosen = list(adapter.states[body.key])
     fields = dialect.to_config(chosen, backbone.sites)
     conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
-    if conv1d and not dialect.conv1d:
+    if (conv1d and not dialect.conv1d) or not all(map(dialect.has, chosen)):
         return None
     options = _options(beside, adapter.states, body, backbone.sites_for(head))
     if fields is None or options is None or (dialect.past_key_values and not backbone.family.past_key_values):
