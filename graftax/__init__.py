@@ -16,8 +16,11 @@ if TYPE_CHECKING:
         IA3,
         METHODS,
         OFT,
+        SSF,
+        VPT,
         AdaLoRA,
         Adapter,
+        AdaptFormer,
         ALoRA,
         BitFit,
         Bottleneck,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
         PromptTuning,
         PTuning,
         RandLoRA,
+        RepAdapter,
         RoAd,
         SHiRA,
         Site,
@@ -63,7 +67,7 @@ if TYPE_CHECKING:
     from .errors import GraftaxError
     from .hub import Hub
     from .models import Backbone, load_backbone
-    from .serve import Average, Continuation, Generator, Parallel, Prediction, Predictor, Sampling, Split, Stack
+    from .serve import Average, Continuation, Generator, Parallel, Prediction, Predictor, Sampling, Split, Stack, zero_shot
     from .train import Columns, Interrupted, Recipe, Result, train_many
 
 __version__ = "0.1.0"
@@ -74,8 +78,11 @@ __all__ = [
     "IA3",
     "METHODS",
     "OFT",
+    "SSF",
+    "VPT",
     "ALoRA",
     "AdaLoRA",
+    "AdaptFormer",
     "Adapter",
     "Average",
     "Backbone",
@@ -115,6 +122,7 @@ __all__ = [
     "PromptTuning",
     "RandLoRA",
     "Recipe",
+    "RepAdapter",
     "Result",
     "RoAd",
     "SHiRA",
@@ -135,13 +143,14 @@ __all__ = [
     "to_lora",
     "train_many",
     "unipelt",
+    "zero_shot",
 ]
 
 _HOMES = {
     ".errors": "GraftaxError",
     ".hub": "Hub",
     ".models": "Backbone load_backbone",
-    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack",
+    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack zero_shot",
     ".train": "Columns Interrupted Recipe Result train_many",
 }
 _ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}

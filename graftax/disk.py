@@ -2,7 +2,9 @@
 
 What is being written lies in a *draft*, a hidden folder beside the place where it will be, and gets there in one rename. A
 process that is killed leaves its draft behind. While it lives it holds a lock on it, so that anyone may tell such a draft from
-one that is being written, and the next write into the same folder sweeps it away.
+one that is being written, and the next write into the same folder sweeps it away (or, of a process that writes there all the
+time, one soon after). What is to be replaced lies *aside*, in another such folder, until the draft is in its place; whoever
+sweeps puts it back.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,14 +23,17 @@ from typing import Any
 from .errors import GraftaxError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_DRAFT = ".graftax-draft-"  # how the names of drafts begin, and those of nothing else
+_DRAFT, _ASIDE = ".graftax-draft-", ".graftax-aside-"  # how the names of these folders begin, and those of nothing else
+_SWEPT_FOR = 0.25  # seconds
+_swept: tuple[Path | None, float] = (None, 0.0)  # the folder that this process swept last, and when
 
 
 @contextmanager
-def new_directory(path: Path, overwrite: bool = False, marks: Sequence[str] = ()) -> Iterator[Path]:
+def new_directory(path: Path, overwrite: bool = False, marks: Sequence[str] = (), *, lightly: bool = False) -> Iterator[Path]:
     """A directory to fill, put in place of `path` in one rename when the block ends without an error.
 
     With `overwrite` what is there is replaced, if it is of the same sort: it holds a file named in `marks`, or nothing.
+    `lightly`: for what can be had again, and is looked through before it is used; it may be lost with the machine's power.
     """
     with writing(path):
         if path.exists() and not overwrite:
@@ -36,24 +42,33 @@ def new_directory(path: Path, overwrite: bool = False, marks: Sequence[str] = ()
             raise GraftaxError(f"{path} is not a directory.")
         if marks:
             refuse_foreign(path, marks)
-    with writing(path), _draft_beside(path) as draft:
-        (new := draft / "new").mkdir()
-        yield new
-        for file in new.rglob("*"):
-            _sync(file)
-        _sync(new)
+    with writing(path), _folder_beside(path, _DRAFT) as draft:
+        yield draft
+        if not lightly:
+            _sync_all(draft)
         if path.exists():
-            old = draft / "old" / path.name
-            old.parent.mkdir()
-            path.rename(old)
-            try:
-                new.rename(path)
-            except BaseException:
-                old.rename(path)
-                raise
+            _put_in_place(draft, path)
         else:
-            new.rename(path)
-        _sync(path.parent)
+            draft.rename(path)
+        if not lightly:
+            _sync(path.parent)
+
+
+def _put_in_place(draft: Path, path: Path) -> None:
+    """Let a draft be what is at a path, where something is."""
+    with _folder_beside(path, _ASIDE) as aside:
+        path.rename(old := aside / path.name)
+        try:
+            draft.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory, so that others find the whole of it or nothing."""
+    with writing(path), _folder_beside(path, _DRAFT) as draft, suppress(FileNotFoundError):  # another process was quicker
+        path.rename(draft / "gone")
 
 
 def refuse_foreign(path: Path, marks: Sequence[str]) -> None:
@@ -68,8 +83,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content atomically."""
-    with writing(path), _draft_beside(path) as draft:
+    with writing(path), _folder_beside(path, _DRAFT) as draft:
         _write_synced(new := draft / "new", content)
+        os.replace(new, path)
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Replace a file's content atomically by that of another."""
+    with writing(path), _folder_beside(path, _DRAFT) as draft:
+        shutil.copyfile(source, new := draft / "new")
+        _sync(new)
         os.replace(new, path)
 
 
@@ -82,7 +105,7 @@ def create_bytes(path: Path, content: bytes) -> bool:
     with writing(path):
         if path.exists():
             return False
-    with writing(path), _draft_beside(path) as draft:
+    with writing(path), _folder_beside(path, _DRAFT) as draft:
         _write_synced(new := draft / "new", content)
         try:
             os.link(new, path)
@@ -92,11 +115,14 @@ def create_bytes(path: Path, content: bytes) -> bool:
         return True
 
 
-def create_lightly(path: Path, content: bytes) -> None:
-    """As `create_bytes`, but for what can be had again, and may be lost with the machine's power."""
-    with writing(path), _draft_beside(path) as draft, suppress(FileExistsError):
-        (new := draft / "new").write_bytes(content)
-        os.link(new, path)
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file to make, which is there under its name when the block ends without an error, unless another is by then."""
+    with writing(path), _folder_beside(path, _DRAFT) as draft:
+        yield (new := draft / "new")
+        _sync(new)
+        with suppress(FileExistsError):
+            os.link(new, path)
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -112,22 +138,23 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def _draft_beside(path: Path) -> Iterator[Path]:
-    """A locked, empty folder on the disk of `path`, which is gone when the block ends."""
+def _folder_beside(path: Path, kind: str) -> Iterator[Path]:
+    """A locked, empty folder on the disk of `path`, which is gone when the block ends, unless it was moved."""
     make_directory(path.parent)
-    sweep(path.parent)
+    _sweep_now_and_then(path.parent)
     while True:
-        draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=path.parent))
+        folder = path.parent / f"{kind}{secrets.token_hex(8)}"
+        folder.mkdir()
         with suppress(FileNotFoundError):
-            handle = _lock(draft)
-            if draft.exists():
+            handle = _lock(folder)
+            if folder.exists():
                 break
             os.close(handle)
         # another process has swept it away before it was locked
     try:
-        yield draft
+        yield folder
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
@@ -142,22 +169,35 @@ def make_directory(directory: Path) -> None:
 
 
 def is_draft(name: str) -> bool:
-    """Whether a folder of this name is a draft."""
-    return name.startswith(_DRAFT)
+    """Whether a folder of this name is a draft, or what one is to replace."""
+    return name.startswith((_DRAFT, _ASIDE))
 
 
 def sweep(directory: Path) -> None:
-    """Remove the drafts of processes that are no more; what one of them had just moved away for its draft goes back."""
-    for draft in directory.glob(f"{_DRAFT}*"):
+    """Remove the drafts of processes that are no more; what one of them had just moved aside for its draft goes back."""
+    try:
+        names = os.listdir(directory)
+    except OSError:  # gone, or not to be looked into
+        return
+    for name in [name for name in names if name.startswith((_DRAFT, _ASIDE))]:
         with suppress(OSError):  # it is being written, or another user's: then it stays
-            handle = _lock(draft, wait=False)
+            handle = _lock(left := directory / name, wait=False)
             try:
-                for old in draft.glob("old/*"):
+                for old in left.iterdir() if name.startswith(_ASIDE) else ():
                     if not (directory / old.name).exists():
                         old.rename(directory / old.name)
-                shutil.rmtree(draft)
+                shutil.rmtree(left)
             finally:
                 os.close(handle)
+
+
+def _sweep_now_and_then(directory: Path) -> None:
+    """Sweep, unless it was just done: a folder of thousands takes as long to look through as a file to be written."""
+    global _swept
+    where, when = _swept
+    if where != directory or time.monotonic() - when > _SWEPT_FOR:
+        sweep(directory)
+        _swept = directory, time.monotonic()
 
 
 def _lock(directory: Path, wait: bool = True) -> int:
@@ -177,7 +217,13 @@ def _lock(directory: Path, wait: bool = True) -> int:
     return handle
 
 
-def _sync(path: Path) -> None:
+def _sync_all(directory: Path) -> None:
+    for folder, _, files in os.walk(directory):
+        for one in [*files, "."]:
+            _sync(os.path.join(folder, one))
+
+
+def _sync(path: Path | str) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -216,6 +262,17 @@ class Locked:
             if os.path.samestat(os.stat(self._directory), os.fstat(self._handle)):
                 return
         raise GraftaxError(f"{self._directory} was removed while it was written to; run the same command again to begin anew.")
+
+
+@contextmanager
+def in_turn(directory: Path) -> Iterator[None]:
+    """Hold a directory against others who do the same; whoever comes second waits."""
+    with writing(directory):
+        handle = _lock(directory)
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from .errors import in_a_line
@@ -18,8 +20,23 @@ class GraftaxNote(UserWarning):
     """Something was ignored, or is not as the user may think, and the result is right all the same."""
 
 
+_NAMES: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("paths, and what people call them", default=())
+
+
 def note(text: str) -> None:
+    for path, name in _NAMES.get():
+        text = text.replace(path, name)
     warnings.warn(GraftaxNote(in_a_line(text)), stacklevel=3)
+
+
+@contextmanager
+def named_in_notes(path: Path, name: str) -> Iterator[None]:
+    """Notes while the block runs name what lies at a path as people know it, and not the path."""
+    token = _NAMES.set((*_NAMES.get(), (str(path), name)))
+    try:
+        yield
+    finally:
+        _NAMES.reset(token)
 
 
 @contextmanager

@@ -126,9 +126,13 @@ def settle(made: Any, where: str = "") -> None:
     Raises:
         GraftaxError: `where`, if it is said, and the field with what it takes and what it got.
     """
-    for name, kind in kinds_of(made.__class__).items():
-        what = f"{where}: {name}" if where else name
-        object.__setattr__(made, name, checked(getattr(made, name), kind, what))
+    for name, fit in _fits_of(made.__class__):
+        value = getattr(made, name)
+        try:
+            plain = fit(value)
+        except Unfit:
+            plain = checked(value, kinds_of(made.__class__)[name], f"{where}: {name}" if where else name)
+        object.__setattr__(made, name, plain)
 
 
 def held(call: Callable[P, T]) -> Callable[P, T]:
@@ -221,6 +225,12 @@ def kinds_of(cls: type) -> dict[str, Any]:
 
 
 @functools.cache
+def _fits_of(cls: type) -> tuple[tuple[str, Fit], ...]:
+    """What fits a dataclass's fields, by name."""
+    return tuple((name, fit_of(kind)) for name, kind in kinds_of(cls).items())
+
+
+@functools.cache
 def _kinds_of_arguments(call: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a call's arguments.
 
@@ -234,29 +244,75 @@ def _kinds_of_arguments(call: Callable[..., Any]) -> dict[str, Any]:
     return {name: kind for name, kind in kinds.items() if name != "return"}
 
 
+Fit = Callable[[Any], Any]  # gives a value in the plain form of a kind, and raises Unfit where it is not of that kind
+
+
 def fitted(value: Any, kind: Any) -> Any:
     """The value in the plain form of a kind; Unfit where it is not of that kind."""
-    if kind is Any:
-        return value
-    if kind in _PLAIN:  # the commonest first: a file of labels has one for each
-        return _plain(value, kind)
+    return fit_of(kind)(value)
+
+
+@functools.cache
+def fit_of(kind: Any) -> Fit:
+    """What fits a kind. Annotations are taken apart here, once for each, and not at every value that is held to them."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return _anything
+    if kind in _PLAIN:
+        return functools.partial(_plain, kind)
     if origin is Annotated:
-        plain = fitted(value, inner[0])
-        if not all(rule.holds(plain) for rule in _rules(inner)):
-            raise Unfit
-        return plain
-    if origin is Literal and isinstance(value, str) and value in inner:
-        return value
+        return functools.partial(_by_rules, fit_of(inner[0]), _rules(inner))
+    if origin is Literal:
+        return functools.partial(_among, inner)
     if origin in (typing.Union, types.UnionType):
-        return _first(value, inner)
+        return functools.partial(_first, tuple(map(fit_of, inner)))
     if origin in (tuple, Sequence):
-        return tuple(fitted(one, inner[0]) for one in _listed(value))
-    if origin is Mapping and isinstance(value, Mapping):
-        return {fitted(key, inner[0]): fitted(one, inner[1]) for key, one in value.items()}
-    if origin is dict and isinstance(value, dict):  # whose content is not looked at: of arrays, say
+        return functools.partial(_each, fit_of(inner[0]))
+    if origin is Mapping:
+        return functools.partial(_entries, fit_of(inner[0]), fit_of(inner[1]))
+    return functools.partial(_instance, origin or kind)  # the content of a `dict` is not looked at: of arrays, say
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _by_rules(fit: Fit, rules: Sequence[Within | Such], value: Any) -> Any:
+    plain = fit(value)
+    for rule in rules:
+        if not rule.holds(plain):
+            raise Unfit
+    return plain
+
+
+def _among(words: Sequence[str], value: Any) -> str:
+    if isinstance(value, str) and value in words:
         return value
-    if isinstance(kind, type) and isinstance(value, kind):
+    raise Unfit
+
+
+def _first(fits: Sequence[Fit], value: Any) -> Any:
+    """The value in the form of the first of some kinds that it is of."""
+    for fit in fits:
+        try:
+            return fit(value)
+        except Unfit:
+            continue
+    raise Unfit
+
+
+def _each(fit: Fit, values: Any) -> tuple[Any, ...]:
+    return tuple(map(fit, _listed(values)))
+
+
+def _entries(fit_key: Fit, fit_value: Fit, values: Any) -> dict[Any, Any]:
+    if not isinstance(values, Mapping):
+        raise Unfit
+    return {fit_key(key): fit_value(value) for key, value in values.items()}
+
+
+def _instance(cls: Any, value: Any) -> Any:
+    if isinstance(cls, type) and isinstance(value, cls):
         return value
     raise Unfit
 
@@ -266,7 +322,7 @@ def _rules(inner: Sequence[Any]) -> list[Within | Such]:
     return [rule for rule in inner[1:] if isinstance(rule, Within | Such)]
 
 
-def _plain(value: Any, kind: Any) -> Any:
+def _plain(kind: Any, value: Any) -> Any:
     """As `fitted`, for a text, a truth value, a number, none or a path."""
     if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
@@ -302,16 +358,6 @@ def _on_device(number: float) -> float:
     if isinstance(number, int):
         return number
     return ctypes.c_float(number).value if abs(number) >= _SMALLEST else 0.0
-
-
-def _first(value: Any, kinds: Sequence[Any]) -> Any:
-    """The value in the form of the first of some kinds that it is of."""
-    for kind in kinds:
-        try:
-            return fitted(value, kind)
-        except Unfit:
-            continue
-    raise Unfit
 
 
 def in_words(kind: Any) -> str:

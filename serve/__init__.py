@@ -8,10 +8,14 @@ if TYPE_CHECKING:
     from .bank import Bank
     from .composition import Average, Composition, Parallel, Split, Stack
     from .confusion import Confusion
+    from .continuation import Continuation
     from .evaluation import Measured, evaluate, evaluate_generation, evaluate_language, measure
     from .export import export_merged
-    from .generator import Continuation, Generator
+    from .generator import Generator
+    from .named_classes import zero_shot
     from .predictor import Prediction, Predictor
+    from .report.evaluation_report import Report
+    from .report.reporter import report_on
     from .sampling import Sampling
 
 __all__ = [
@@ -25,6 +29,7 @@ __all__ = [
     "Parallel",
     "Prediction",
     "Predictor",
+    "Report",
     "Sampling",
     "Split",
     "Stack",
@@ -33,6 +38,8 @@ __all__ = [
     "evaluate_language",
     "export_merged",
     "measure",
+    "report_on",
+    "zero_shot",
 ]
 
 __getattr__, __dir__ = lazily(
@@ -43,8 +50,12 @@ __getattr__, __dir__ = lazily(
         ".confusion": "Confusion",
         ".evaluation": "Measured evaluate evaluate_generation evaluate_language measure",
         ".export": "export_merged",
-        ".generator": "Continuation Generator",
+        ".generator": "Generator",
         ".predictor": "Prediction Predictor",
+        ".report.evaluation_report": "Report",
+        ".report.reporter": "report_on",
         ".sampling": "Sampling",
+        ".continuation": "Continuation",
+        ".named_classes": "zero_shot",
     },
 )

@@ -67,7 +67,7 @@ def search(
     *,
     beams: int,
     limit: int,
-    penalises: bool,
+    penalises: Any,
 ) -> Int[Array, "rows {limit}"]:
     """The best text for every prompt, -1 behind its end.
 
@@ -80,7 +80,7 @@ def search(
         eos: the tokens that end a text.
         beams: how many, for every prompt.
         limit: the largest of `most`, known when this is compiled.
-        penalises: whether some prompt asks to make tokens unlikelier that are there already.
+        penalises: bool, whether some prompt asks to make tokens unlikelier that are there already.
     """
     rows, _ = start[0].shape
     logits, cache, written = jax.tree.map(lambda leaf: jnp.repeat(leaf, beams, axis=0) if leaf.ndim else leaf, start)
@@ -114,7 +114,7 @@ def _one_more(
     most: Int[Array, " rows"],
     settings: Settings,
     eos: Int[Array, " ends"],
-    penalises: bool,
+    penalises: Any,
     so_far: Beams,
 ) -> Beams:
     """The beams with one more token; the arguments are those of `search`."""
@@ -124,8 +124,8 @@ def _one_more(
 
     # the best sums of log p, [rows, kept], the beam that each comes from, its token, and whether its text ends with it
     chances = jax.nn.log_softmax(so_far.logits)
-    if penalises:
-        chances = penalised(chances, so_far.written.seen(vocabulary), jnp.repeat(settings.penalty, beams))
+    penalty = jnp.repeat(settings.penalty, beams)
+    chances = jax.lax.cond(penalises, lambda: penalised(chances, so_far.written.seen(vocabulary), penalty), lambda: chances)
     chances = allowed(chances, so_far.written, so_far.number).reshape(rows, beams, vocabulary) + so_far.scores[:, :, None]
     sums, found = jax.lax.top_k(chances.reshape(rows, -1), kept)
     parent, token = found // vocabulary, found % vocabulary

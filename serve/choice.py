@@ -10,6 +10,7 @@ Every batch row draws from its own seed, so what it says does not depend on its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -54,11 +55,11 @@ class Settings(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What some row of a batch asks for. A program has these steps alone, so that greedy rows cost no sorting."""
+    """What some row of a batch asks for. A program takes these steps alone, so that greedy rows cost no sorting."""
 
-    draws: bool  # a token at random, by its probability
-    cuts: bool  # what is drawn from: top_k, top_p or min_p
-    penalises: bool  # tokens that are there already
+    draws: Any  # bool: a token at random, by its probability
+    cuts: Any  # bool: what is drawn from: top_k, top_p or min_p
+    penalises: Any  # bool: tokens that are there already
 
     @classmethod
     def of(cls, rows: Sequence[Sampling]) -> Needs:
@@ -79,21 +80,32 @@ def choose(
 
     `seen`: which tokens its text holds, None where none is penalised; `number`: how many tokens it has drawn.
     """
-    if seen is not None and needs.penalises:
-        logits = penalised(logits, seen, settings.penalty)
+    if seen is not None:
+        logits = jax.lax.cond(needs.penalises, penalised, _as_they_are, logits, seen, settings.penalty)
     likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    if not needs.draws:
-        return likeliest
+    drawn = jax.lax.cond(needs.draws, partial(_drawn, needs), lambda *_: likeliest, logits, settings, number)
+    return jnp.where(settings.temperature > 0, drawn, likeliest)
+
+
+def _as_they_are(logits: jax.Array, *_: Any) -> jax.Array:
+    return logits
+
+
+def _drawn(needs: Needs, logits: jax.Array, settings: Settings, number: jax.Array) -> jax.Array:
+    """A token of every batch row at random; of a greedy one any."""
     scaled = logits / jnp.where(settings.temperature > 0, settings.temperature, 1.0)[:, None]
-    if needs.cuts:
-        scaled = jnp.where(_kept(scaled, settings), scaled, -jnp.inf)
+    scaled = jax.lax.cond(needs.cuts, _cut, _as_they_are, scaled, settings)
 
     def draw(seed: jax.Array, number: jax.Array, own: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number.astype(jnp.uint32))
         return jax.random.categorical(key, own).astype(jnp.int32)
 
-    drawn = jax.vmap(draw)(settings.seed, number, scaled)
-    return jnp.where(settings.temperature > 0, drawn, likeliest)
+    return jax.vmap(draw)(settings.seed, number, scaled)
+
+
+def _cut(logits: jax.Array, settings: Settings) -> jax.Array:
+    """Logits with -inf for tokens that may not be drawn."""
+    return jnp.where(_kept(logits, settings), logits, -jnp.inf)
 
 
 @shaped

@@ -26,11 +26,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..adapters.graft import SINGLE, Mix
+from ..counted import counted
 from ..errors import GraftaxError
 from ..typed import Some, checked
+from .handles import Handle
 
 if TYPE_CHECKING:
-    from .bank import Bank
+    from ..adapters.adapter import Adapter
 
 MOST_TERMS = 4  # adapters in an `Average` or a `Split`
 MOST_STAGES = 4  # parts of a `Stack`
@@ -39,10 +41,15 @@ MOST_STAGES = 4  # parts of a `Stack`
 class Term(NamedTuple):
     """One adapter's part in a stage."""
 
-    name: str
+    name: Any  # what the adapter is called, or its `Handle`, as always in the engine
     weight: float
     begin: int = 0  # the first token that it acts on; token 0 of a text is [CLS]
     end: int | None = None  # the first token behind those; None: it acts on all that follow
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is all of the adapter, on every token."""
+        return self[1:] == (1.0, 0, None)
 
 
 Stage = tuple[Term, ...]
@@ -53,13 +60,13 @@ Plan = tuple[Stage, ...]  # the first stage is the innermost; none: the backbone
 class Composition(ABC):
     """Several adapters, by name, for one row; parts may be compositions. What cannot be computed is refused when it is made."""
 
-    parts: tuple[str | Composition, ...]  # names of adapters, or compositions of them
+    parts: tuple[str | Handle | Composition, ...]  # adapters by name or handle, or compositions of them
 
-    def __init__(self, *parts: str | Composition):
+    def __init__(self, *parts: str | Handle | Composition):
         if not parts:
             raise GraftaxError(f"{type(self).__name__} of no adapters.")
         for part in parts:
-            if not isinstance(part, str | Composition):
+            if not isinstance(part, str | Handle | Composition):
                 raise GraftaxError(f"{type(self).__name__}: {part!r} is neither an adapter's name nor a composition.")
         object.__setattr__(self, "parts", parts)
 
@@ -84,12 +91,12 @@ class Average(Composition):
 
     weights: tuple[float, ...]  # one for each part
 
-    def __init__(self, *parts: str | Composition, weights: Iterable[float] | None = None):
+    def __init__(self, *parts: str | Handle | Composition, weights: Iterable[float] | None = None):
         super().__init__(*parts)
         given = (1.0 / len(parts),) * len(parts) if weights is None else weights
         given = checked(given, Sequence[float], "the weights of an Average")
         if len(given) != len(parts):
-            raise GraftaxError(f"Average of {len(parts)} adapters needs as many numbers as weights, got {given}.")
+            raise GraftaxError(f"Average of {counted(len(parts), 'adapter')} needs as many numbers as weights, got {given}.")
         object.__setattr__(self, "weights", given)
         plan_of(self)
 
@@ -105,7 +112,7 @@ class Average(Composition):
 class Stack(Composition):
     """Adapters one upon another, at every site; the first is innermost."""
 
-    def __init__(self, *parts: str | Composition):
+    def __init__(self, *parts: str | Handle | Composition):
         super().__init__(*parts)
         plan_of(self)
 
@@ -119,11 +126,13 @@ class Split(Composition):
 
     at: tuple[int, ...]  # the first tokens of the parts after the first
 
-    def __init__(self, *parts: str | Composition, at: Iterable[int]):
+    def __init__(self, *parts: str | Handle | Composition, at: Iterable[int]):
         super().__init__(*parts)
         cuts = checked(at, Sequence[Some], "the first tokens (at) of a Split")
         if len(cuts) != len(parts) - 1 or list(cuts) != sorted({*cuts}):
-            raise GraftaxError(f"Split of {len(parts)} adapters needs {len(parts) - 1} rising token numbers, got {cuts}.")
+            raise GraftaxError(
+                f"Split of {counted(len(parts), 'adapter')} needs {counted(len(parts) - 1, 'rising token number')}, got {cuts}."
+            )
         object.__setattr__(self, "at", cuts)
         plan_of(self)
 
@@ -136,7 +145,7 @@ class Split(Composition):
 class Parallel(Composition):
     """One row answered several times, once by each part."""
 
-    def __init__(self, *parts: str | Composition):
+    def __init__(self, *parts: str | Handle | Composition):
         super().__init__(*parts)
         for part in parts:
             plan_of(part)
@@ -145,11 +154,11 @@ class Parallel(Composition):
         raise GraftaxError(f"{self}: Parallel answers a row several times, so no other composition can hold it.")
 
 
-def plan_of(what: str | Composition | None) -> Plan:
+def plan_of(what: str | Handle | Composition | None) -> Plan:
     """The stages of an adapter or composition; none for None."""
     if what is None:
         return ()
-    plan = ((Term(what, 1.0),),) if isinstance(what, str) else what.plan()
+    plan = what.plan() if isinstance(what, Composition) else ((Term(what, 1.0),),)
     if len(plan) > MOST_STAGES or any(len(stage) > MOST_TERMS for stage in plan):
         raise GraftaxError(f"{what}: at most {MOST_TERMS} adapters in an average or split, and {MOST_STAGES} parts in a stack.")
     return plan
@@ -172,28 +181,26 @@ def _within(term: Term, begin: int, end: int | None) -> Term:
     return term._replace(begin=max(begin, term.begin), end=min(ends) if ends else None)
 
 
-def refuse_tokens(what: Any, plan: Plan, name: str, bank: Bank) -> None:
-    """An error where an adapter of a row's plan is not loaded, or adds tokens and would have to be averaged or split."""
-    bank.slot(name)
+def refuse_tokens(what: Any, plan: Plan, name: Any, adapter: Adapter) -> None:
+    """An error where the adapter that a row's plan calls so adds tokens, and would have to be averaged or split."""
     if all(stage == (Term(name, 1.0),) for stage in plan if any(term.name == name for term in stage)):
         return
-    for method_key, states in bank.adapters[name].states.items():
+    for method_key, states in adapter.states.items():
         if any(site.kind in SINGLE for site in states):
             method = method_key.partition(":")[0]
             raise GraftaxError(f"{what}: {name} ({method}) adds tokens, and those cannot be averaged or split.")
 
 
 def laid(
-    plans: Sequence[Plan], answering: Sequence[str | None], slot: Callable[[str | None], int], rows: int, tokens: int
+    plans: Sequence[Plan], answering: Sequence[Any], slot: Callable[[Any], int], rows: int, tokens: int
 ) -> np.ndarray | Mix:
     """What `Backbone.forward` takes as `slots` for a batch of `rows` batch rows; those behind the plans use no adapter.
 
     `answering`: the adapter whose head answers each; `tokens`: positions of a batch row.
     """
     slots = np.zeros(rows, np.int32)
-    names = [plan[0][0].name if plan else None for plan in plans]
-    if all(plan == plan_of(name) for plan, name in zip(plans, names, strict=True)):
-        slots[: len(names)] = [slot(name) for name in names]
+    if all(not plan or (len(plan) == len(plan[0]) == 1 and plan[0][0].alone) for plan in plans):
+        slots[: len(plans)] = [slot(plan[0][0].name if plan else None) for plan in plans]
         return slots
     slots[: len(answering)] = [slot(name) for name in answering]
     stages = max(len(plan) for plan in plans)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..counted import counted
 from ..errors import in_a_line
 
 _CLASSES = 12  # of a table at most
@@ -61,7 +62,7 @@ class Confusion:
             f"{count:>{digits}}  {_fit(label, name)} -> {_fit(answer, (width - digits - 6) // 2)}".rstrip()
             for (count, _), (label, answer) in zip(wrong, pairs, strict=False)
         ]
-        return [f"the largest of {len(wrong)} confusions:", *lines]
+        return [f"the largest of {counted(len(wrong), 'confusion')}:", *lines]
 
 
 def _shown(name: str | None) -> str:

@@ -28,16 +28,25 @@ class Detokeniser:
                 break
             self.tokens.append(token)
             finished = "eos" if token in self.ends else "length" if len(self.tokens) == self.most else ""
-        told = [*self.context, *(t for t in self.tokens if t not in self.ends)]
-        whole = self.tokenizer.text(told)[len(self.before) :]
-        found = [begin for begin in (whole.find(text) for text in self.stop) if begin >= 0]
-        if found:
-            whole, finished = whole[: min(found)], "stop"
+        whole = self._whole()
+        if self._stops(whole):
+            while self._stops(earlier := self._whole(-1)):  # what came behind the token that stopped it was for nothing
+                whole, _ = earlier, self.tokens.pop()
+            whole, finished = whole[: min(self._stops(whole))], "stop"
         if not finished:  # half a character, or what may become a stop text
             whole = whole.rstrip("\N{REPLACEMENT CHARACTER}")
             whole = whole[: len(whole) - max((_overlap(whole, text) for text in self.stop), default=0)]
         further, self.said = whole[len(self.said) :], whole if len(whole) > len(self.said) else self.said
         return further, finished
+
+    def _whole(self, end: int | None = None) -> str:
+        """What the tokens up to number `end` say."""
+        told = [*self.context, *(token for token in self.tokens[:end] if token not in self.ends)]
+        return self.tokenizer.text(told)[len(self.before) :]
+
+    def _stops(self, whole: str) -> list[int]:
+        """Where the stop texts begin that are there."""
+        return [begin for begin in (whole.find(text) for text in self.stop) if begin >= 0]
 
 
 def _overlap(text: str, stop: str) -> int:

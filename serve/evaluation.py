@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.files import adapter_for
-from ..adapters.fitting import length_for, refuse_unfit
+from ..adapters.fitting import length_for, names_for, refuse_unfit
 from ..adapters.methods.head import HEADS
 from ..data.batches import plan_all
 from ..data.columns import Columns
@@ -21,6 +21,7 @@ from ..data.labels import each_name
 from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.processor import Processor
 from ..models.tokens import Tokenizer
 from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
@@ -49,11 +50,27 @@ class Answered:
     def __len__(self) -> int:
         return len(self.answers)
 
-    def metrics(self, chosen: Sequence[int] | None = None) -> dict[str, float]:
-        """Of all examples, or of those of these indices, each as often as its index is there."""
-        if chosen is None:
-            return self.task.score(self.examples, self.answers, self.names)
-        return self.task.score(self.examples.take(chosen), [self.answers[i] for i in chosen], self.names)
+    @property
+    def labels(self) -> Sequence[Any]:
+        """Of each example; None of all where what is to be answered is among their fields."""
+        return (None,) * len(self) if self.examples.labels is None else self.examples.labels
+
+    def take(self, chosen: Sequence[int]) -> Answered:
+        """The examples of these indices, each as often as its index is there."""
+        return replace(self, examples=self.examples.take(chosen), answers=[self.answers[i] for i in chosen])
+
+    def metrics(self) -> dict[str, float]:
+        return self.task.score(self.examples, self.answers, self.names)
+
+    def confusion(self) -> Confusion | None:
+        """None: there are no labels that could be confused."""
+        each = zip(self.labels, self.answers, strict=True)
+        pairs = Counter(pair for label, answer in each for pair in self.task.compared(label, answer))
+        return Confusion((*self.names, *_unknown(self.examples, self.names)), pairs) if pairs else None
+
+    def measured(self) -> Measured:
+        """All that is measured of answers alone."""
+        return Measured(self.metrics(), confusion=self.confusion(), data=DataFacts(rows=len(self)), answered=self)
 
 
 @dataclass(frozen=True)
@@ -86,24 +103,56 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
         raise GraftaxError(f"{name} has no head, so there is nothing to measure.")
     read = read_examples(data, columns, task, predictor.processor, names)
     examples, asked = spelled(read, names), read.known()
-    occurring = Counter(each_name(examples.labels))
-    unknown = {label: count for label, count in occurring.items() if label not in names}
-    if unknown and len(unknown) == len(occurring):
+    unknown = _unknown(examples, names)
+    if unknown and unknown.keys() == {*each_name(examples.labels)}:
         who, theirs = name or predictor.backbone.name, some_of(list(unknown))
         raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
-    answers = predictor.predict([predictor.processor.row_of(fields) for fields in _each(examples)], name)
-    said = [Answer(answer.label, answer.score) for answer in answers]
+    answers = predictor.predict(rows_asked(examples, predictor.processor), name)
+    said = [Answer(answer.label, answer.score, answer.probabilities) for answer in answers]
     answered = Answered(task, examples, said, names)
     metrics = answered.metrics()
     if cut := sum(answer.cut for answer in answers):
         metrics |= {"cut_rows": cut}
     if unknown:
         metrics |= {"unknown_labels": sum(unknown.values())}
-    pairs = Counter(
-        pair for label, answer in zip(examples.labels or (), said, strict=True) for pair in task.compared(label, answer)
-    )
-    confusion = Confusion((*names, *unknown), pairs) if pairs else None
-    return Measured(metrics, unknown, confusion, asked, answered)
+    return Measured(metrics, unknown, answered.confusion(), asked, answered)
+
+
+def _unknown(examples: Examples, names: Sequence[str]) -> dict[str, int]:
+    """Labels of examples that are none of the names, and how often each occurs."""
+    occurring = Counter(each_name(examples.labels))
+    return {label: count for label, count in occurring.items() if label not in names}
+
+
+@held
+def measure_adapter(
+    predictor: Predictor,
+    name: str,
+    adapter: Adapter,
+    data: Any,
+    *,
+    columns: Columns = Columns(),
+    labels: Sequence[str] | None = None,
+    chat_template: str | None = None,
+) -> Measured:
+    """Measure an adapter of any task: with a head by what it answers (`measure`), which loads it, else by `measure_language`.
+
+    Args:
+        predictor: of the backbone.
+        name: what the adapter is called there.
+        adapter: one in memory.
+        data: as of these two.
+        labels: names of the classes of an adapter that has none of its own.
+        chat_template: as of `measure_language`; None for adapters with a head, which read no chats.
+    """
+    task = task_named(adapter.task)
+    if not task.output.headed:
+        names_for(adapter, labels, name)
+        return measure_language(predictor.backbone, adapter, data, columns=columns, chat_template=chat_template)
+    if chat_template is not None:
+        raise GraftaxError(f"{name}: a chat template is for language models, and this adapter is of task {task.name!r}.")
+    predictor.load(name, adapter, labels=labels)
+    return measure(predictor, name, data, columns=columns)
 
 
 def evaluate(predictor: Predictor, name: str | None, data: Any, *, columns: Columns = Columns()) -> dict[str, float]:
@@ -148,10 +197,10 @@ def measure_language(
     return Measured(answered.metrics(), data=examples.known(), answered=answered)
 
 
-def _each(examples: Examples) -> Iterator[dict[str, Any]]:
-    """The fields of each example."""
-    for values in zip(*examples.fields.values(), strict=True):
-        yield dict(zip(examples.fields, values, strict=True))
+def rows_asked(examples: Examples, processor: Processor) -> list[Any]:
+    """Each example as a row that a caller asks about."""
+    each = zip(*examples.fields.values(), strict=True)
+    return [processor.row_of(dict(zip(examples.fields, values, strict=True))) for values in each]
 
 
 def outputs_of(backbone: Backbone, adapter: Adapter, prepared: Prepared) -> dict[int, np.ndarray]:

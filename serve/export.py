@@ -16,12 +16,13 @@ from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of, length_for, names_for
 from ..adapters.formats.peft.heads import HeadDialect
 from ..adapters.merging import merge
-from ..adapters.methods.head import FIRST
+from ..adapters.methods.head import FIRST, VECTOR
 from ..adapters.task_words import words_for
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.chat import CHAT_TEMPLATE, is_named, template_of
 from ..models.checkpoint import INPUT_FILES
+from ..models.gguf_tokenizer import GgufTokenizer
 from ..models.load import unstack_weights
 from ..notes import note
 from ..typed import Location, held
@@ -50,6 +51,8 @@ def export_merged(
     head, names = head_of(adapter), names_for(adapter, labels, "the adapter")
     if head is not None and head.site == FIRST:
         raise GraftaxError("its head reads the first position without the pooler, which transformers' task model cannot.")
+    if head is not None and head.site == VECTOR:
+        raise GraftaxError("its head reads a tower's vector, which transformers' task model does not.")
     whole, rest = merge(backbone, adapter, any_backbone=any_backbone)
     tensors = unstack_weights(whole, whole.arrays())
     config = dict(backbone.hf_config or {})
@@ -75,13 +78,15 @@ def export_merged(
         save_file(tensors, draft / "model.safetensors", metadata={"format": "pt"})
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
         if backbone.directory is not None:
-            _copy_input_files(Path(backbone.directory), draft)
+            _write_input_files(Path(backbone.directory), draft)
             _keep_how_texts_are_read(adapter, backbone, draft)
     return drift
 
 
-def _copy_input_files(source: Path, target: Path) -> None:
+def _write_input_files(source: Path, target: Path) -> None:
     """The files of a tokenizer, with chat templates, `generation_config.json`; or what is said of pictures."""
+    if source.is_file():
+        GgufTokenizer(source).save(target)
     for file in (file for pattern in INPUT_FILES for file in source.glob(pattern) if file.is_file()):
         (target / file.relative_to(source)).parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target / file.relative_to(source))

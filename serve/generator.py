@@ -4,82 +4,67 @@
     generator.load("pirate", "adapters/pirate")
     generator.generate(["Once upon a time", "Hello"], ["pirate", None], Sampling(temperature=0.8, top_p=0.95))
 
-How a call goes: prompts of like length form a batch, of 64 at most, in which each has a batch row. One call of a program reads
-all of them (the *prefill*). Then each call of another program chooses up to 16 tokens for every prompt, on the device
-(`writer.py`), and between these calls tokens become text (`detokeniser.py`). Keys and values of attention are kept in a cache
-of a fixed size. An encoder-decoder reads the prompt, and what it writes is a text of its own.
+How a call goes: each prompt becomes tokens, and a request of the engine (`engine.py`), which writes up to 64 texts side by side
+and begins another as soon as one has ended. One call of a program chooses up to 16 tokens for all of them, on the device
+(`writer.py`); between these calls tokens become text (`detokeniser.py`). An encoder-decoder reads the prompt, and what it
+writes is a text of its own.
 
-What is asked for each prompt (its adapter, seed, temperature) is data. A program is compiled for each padded length of
-prompts, for each size of the cache, for each number of batch rows (a power of two up to 64), and when the bank grows.
-`Generator.compilations` counts them all.
+What is asked for each prompt (its adapter, seed, temperature) is data. Programs are compiled for few shapes, and anew when the
+bank of adapters grows. `Generator.compilations` counts them all.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of
-from ..adapters.graft import Mix
-from ..adapters.methods.head import HEADS
-from ..data.batches import rung
+from ..adapters.methods.method_registry import method_of
+from ..counted import counted
 from ..data.chats import chat_of
 from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
-from ..models.inputs import TextInputs
 from ..models.tokens import Tokenizer
 from ..notes import note
 from ..shown import Shown
-from ..typed import Location, Name, checked, held
-from .bank import Bank
-from .choice import Needs, Settings
-from .composition import Composition, Parallel, laid, plan_of, refuse_tokens
+from ..typed import Count, Location, Name, Some, checked, held
+from .asked import What, listed, resolved
+from .asked import named as adapters_of
+from .composition import Composition, Parallel, Plan
+from .continuation import Continuation, Writing
 from .detokeniser import Detokeniser
-from .requests import listed
-from .requests import named as adapters_of
+from .engine import MOST_ROWS, Engine
+from .grammars import Grammars, Guide
+from .handles import Handle
+from .request import Request
+from .residents import Residents
 from .sampling import Sampling
-from .writer import Adapted, Standing, Writer
-
-MOST_ROWS = 64  # batch rows of one call of a program
 
 Prompt = str | Sequence[Mapping[str, Any]]  # a text, or the messages of a chat
 
-
-@dataclass(frozen=True)
-class Continuation:
-    """What was generated behind one prompt."""
-
-    adapter: str | None  # a composition as it prints
-    text: str  # without the stop text that ended it
-    tokens: tuple[int, ...] = field(repr=False)  # with the one that ended it
-    finished: str  # what ended it: "stop" (a stop text), "eos" (a token that ends texts) or "length"
-
-
 #: The index of a prompt, a further piece of its continuation, and with the last piece the continuation.
 Told = tuple[int, str, Continuation | None]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A prompt to be continued."""
-
-    ids: np.ndarray  # its tokens
-    what: str | Composition | None  # the adapter or composition asked for
-    sampling: Sampling
 
 
 class Generator(Shown):
     """A frozen language model, and a bank of adapters that write with it. Calls may come from several threads."""
 
     @held
-    def __init__(self, backbone: Backbone, *, chat_template: str | None = None):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        chat_template: str | None = None,
+        residents: Residents | None = None,
+        engine: Engine | None = None,
+        most_lanes: Some = MOST_ROWS,
+    ):
         """A generator without adapters.
 
         Args:
@@ -87,47 +72,48 @@ class Generator(Shown):
             chat_template: of all chats, a name or a Jinja text (`models/chat.py`). None: the template with which the adapter
                 asked for was trained, if it is one by name, else the tokenizer's own. "adapter": the template with which it was
                 trained, whatever that is.
+            residents: where its adapters are kept, which may look up names on a hub; None: it has adapters of its own.
+            engine: one that has these residents, and that others ask too; None: it has an engine of its own,
+            most_lanes: in which so many texts are written at once.
         """
         if not backbone.generates:
             raise GraftaxError(f"{backbone.name} is no language model: it cannot continue texts.")
         if unsupported := backbone.config.rules.unsupported:
             raise GraftaxError(f"{backbone.name}: generation_config.json has what is not supported: {', '.join(unsupported)}.")
         self.backbone = backbone
-        self.bank = Bank(backbone)
+        self.residents = Residents(backbone) if residents is None else residents
         self.tokenizer = Tokenizer.of(backbone, chat_template)
-        self._tokenizers: dict[str, Tokenizer] = {}  # by adapter: the tokenizer with its template of chats
-        self.writer = Writer(backbone)
-        self._lock = threading.Lock()
+        self.engine = Engine(backbone, self.residents, most_lanes=most_lanes) if engine is None else engine
+        self.engine.refuse_others(backbone, self.residents)
 
     @property
     def compilations(self) -> int:
         """How many programs were traced."""
-        return self.writer.compilations
+        return self.engine.writer.compilations
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What texts may be held to."""
+        return Grammars(self.backbone, self.tokenizer)
 
     def facts(self) -> dict[str, Any]:
-        return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters)}
+        return {"backbone": self.backbone.name, "adapters": list(self.residents.registered())}
 
     @held
     def load(self, name: Name, adapter: Adapter | Location, *, any_backbone: bool = False) -> None:
-        """Make an adapter resident under a name, in place of one that has it; arguments and errors as of `Predictor.load`.
+        """Have an adapter under a name, in place of one that has it; arguments and errors as of `Predictor.load`.
 
-        An adapter with a head is refused, because a generator asks no head.
+        What is being written goes on with the adapter that it began with. An adapter with a head is refused, because a
+        generator asks no head; so is one that reads texts as a whole, as gates do.
         """
-        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=name)
-        if head_of(adapter) is not None:
-            advice = "a Generator asks no head; load it into a Predictor"
-            raise GraftaxError(f"{name}: an adapter of task {adapter.task!r} answers with its head, and {advice}.")
-        tokenizer = self.tokenizer.of_adapter(adapter.recipe)
-        with self._lock:
-            self.bank.put(name, adapter)
-            self._tokenizers[name] = tokenizer
+        handle, read = self.residents.handle(name, adapter, any_backbone=any_backbone)
+        self._tokenizer_for(handle, read)
+        self.residents.name(handle)
 
     @held
     def unload(self, name: str) -> None:
         """Forget an adapter."""
-        with self._lock:
-            self.bank.remove(name)
-            del self._tokenizers[name]
+        self.residents.unregister(name)
 
     def generate(
         self,
@@ -173,145 +159,136 @@ class Generator(Shown):
         beams = self.backbone.config.rules.beams
         if beams > 1 and any(how.num_beams == 1 for how in given):
             note(f"{self.backbone.name}: generation_config.json asks for {beams} beams, and this call does not (num_beams).")
-        sampling = [how.under(self.backbone.config.rules) for how in given]
-        ids = [self._ids(prompt, what, i) for i, (prompt, what) in enumerate(zip(prompts, each, strict=True))]
-        for own, how in zip(ids, sampling, strict=True):
-            most, both = self.backbone.config.max_tokens, f"a prompt of {len(own)} tokens and {how.max_new_tokens} new ones"
-            if self.backbone.family.encodes and max(len(own), how.max_new_tokens) > most:
-                raise GraftaxError(f"{both}: this backbone reads {most}, and writes as many.")
-            if not self.backbone.family.encodes and len(own) + how.max_new_tokens > most:
-                raise GraftaxError(f"{both} are more than the {most} of the context.")
-        beams = {how.num_beams for how in sampling}
-        if len(beams) > 1:
-            raise GraftaxError(f"rows of one call share num_beams, got {', '.join(map(str, sorted(beams)))}.")
-        wanted = [_Asked(*one) for one in zip(ids, each, sampling, strict=True)]
-        order = sorted(range(count), key=lambda i: len(ids[i]))
-        most_rows = max(1, MOST_ROWS // max(beams, default=1))
-        for begin in range(0, count, most_rows):
-            chunk = order[begin : begin + most_rows]
-            for k, text, end in self._batch([wanted[i] for i in chunk]):
-                yield chunk[k], text, end
+        kinds = {how.num_beams for how in given}
+        if len(kinds) > 1:
+            raise GraftaxError(f"rows of one call share num_beams, got {', '.join(map(str, sorted(kinds)))}.")
+        asked = zip(prompts, each, given, strict=True)
+        writings = [self._writing(prompt, what, how, f"prompt {i + 1}") for i, (prompt, what, how) in enumerate(asked)]
+        return self._heard(writings)
 
-    def _ids(self, prompt: Any, what: Any, index: int) -> np.ndarray:
-        """The tokens of a prompt; GraftaxError, which names it by its index, where it is none."""
-        where = f"prompt {index + 1}"
+    def _heard(self, writings: list[Writing]) -> Iterator[Told]:
+        """As `stream`, of writings that have not begun."""
+        for writing in sorted(writings, key=lambda writing: len(writing.request.ids)):
+            self.engine.submit(writing.request)
+        try:
+            while any(writing.end is None for writing in writings):
+                self.engine.advance()
+                for i, writing in enumerate(writings):
+                    if writing.end is None:
+                        piece, end = writing.hear()
+                        if piece or end:
+                            yield i, piece, end
+        finally:  # the caller may have heard enough
+            for writing in writings:
+                writing.cancel()
+
+    def begin(
+        self,
+        prompt: Prompt | Sequence[int],
+        adapter: What = None,
+        sampling: Sampling = Sampling(),
+        *,
+        told: int | None = None,
+        guide: Guide | None = None,
+    ) -> Writing:
+        """Have one text written, in the rounds of the engine that somebody calls (`Engine.advance`); for servers.
+
+        Args:
+            prompt: as of `generate`, or its tokens.
+            adapter: as of `generate`, or a handle.
+            sampling: as of `generate`; without beams where chances are told.
+            told: of how many of the likeliest tokens chances are told, beside each own (`chances.py`); None: nothing is.
+            guide: of a grammar that the text is to obey (`grammars.py`); of a decoder's, and without beams.
+
+        Raises:
+            GraftaxError: as of `generate`.
+        """
+        (how,) = _samplings(sampling, {}, 1)
+        checked(told, Count | None, "told")
+        checked(guide, Guide | None, "guide")
+        writing = self._writing(prompt, adapters_of([adapter], 1)[0], how, "the prompt")
+        if guide is not None and (self.backbone.family.encodes or how.num_beams > 1):
+            raise GraftaxError(f"{self.backbone.name}: by a grammar a decoder writes, and without beams.")
+        writing.request.told, writing.request.guide = told, guide
+        self.engine.submit(writing.request)
+        return writing
+
+    def tokens(self, prompt: Prompt | Sequence[int], adapter: What = None) -> np.ndarray:
+        """The tokens of a prompt, int32; arguments and errors as of `begin`. A chat is written by the adapter's template."""
+        return self._ids(prompt, self._plan(adapters_of([adapter], 1)[0])[1], "the prompt")
+
+    def _writing(self, prompt: Any, what: Any, sampling: Sampling, where: str) -> Writing:
+        """A text to be written; `where`: how its prompt is called in errors."""
+        sampling, encodes = sampling.under(self.backbone.config.rules), self.backbone.family.encodes
+        plan, tokenizer = self._plan(what)
+        ids = self._ids(prompt, tokenizer, where)
+        self._refuse_length(len(ids), sampling.max_new_tokens)
+        rules, begun = self.backbone.config.rules, 1 if encodes else len(ids)
+        request = Request(ids, plan, sampling, max(rules.min_length, begun + rules.min_new_tokens))
+        # what an encoder-decoder writes does not go on with the prompt: it begins anew
+        context, ends = ids[:0] if encodes else ids, frozenset(self.backbone.config.eos_ids)
+        detokeniser = Detokeniser(self.tokenizer, context, sampling.stop, ends, sampling.max_new_tokens)
+        return Writing(request, detokeniser, None if what is None else str(what))
+
+    def _refuse_length(self, prompt: int, new: int) -> None:
+        """An error where a prompt and what is to be written have no room in the context."""
+        most, both = self.backbone.config.max_tokens, f"a prompt of {prompt} tokens and {new} new ones"
+        if self.backbone.family.encodes and max(prompt, new) > most:
+            raise GraftaxError(f"{both}: this backbone reads {most}, and writes as many.")
+        if not self.backbone.family.encodes and prompt + new > most:
+            raise GraftaxError(f"{both} are more than the {most} of the context.")
+
+    def _ids(self, prompt: Any, tokenizer: Tokenizer, where: str) -> np.ndarray:
+        """The tokens of a prompt, one at least; GraftaxError where it is none."""
         if not isinstance(prompt, str | list | tuple):
             raise GraftaxError(f"{where} must be a text or the list of a chat's messages, got {type(prompt).__name__}.")
         if not prompt:
             raise GraftaxError(f"{where} is empty.")
-        if not isinstance(prompt, str):
+        if isinstance(prompt, str):
+            ids = (self.tokenizer.ids if self.backbone.family.encodes else self.tokenizer.prompts)([prompt])[0]
+        elif all(isinstance(token, int) for token in prompt):
+            ids = np.asarray(checked(prompt, Sequence[Count], where), np.int64)
+            if (beyond := int(ids.max())) >= self.backbone.config.vocab_size:
+                raise GraftaxError(
+                    f"{where}: there is no token {beyond}; the vocabulary has {self.backbone.config.vocab_size}."
+                )
+            ids = ids.astype(np.int32)
+        else:
             try:
                 messages = chat_of(prompt)
             except Unreadable as error:
                 raise GraftaxError(f"{where}: {error}.") from None
-            ids = self._tokenizer_of(what).chat(messages, where, answer=True)
-        else:
-            ids = (self.tokenizer.ids if self.backbone.family.encodes else self.tokenizer.prompts)([prompt])[0]
+            ids = tokenizer.chat(messages, where, answer=True)
         if not len(ids):
             raise GraftaxError(f"{where}: the tokenizer leaves no token of it.")
         return ids
 
-    def _tokenizer_of(self, what: Any) -> Tokenizer:
-        """The tokenizer with the chat template of the adapters that a prompt asks for, which must have the same."""
-        names = {term.name for stage in plan_of(what) for term in stage} & self._tokenizers.keys()
-        found = {self._tokenizers[name].chat_template: self._tokenizers[name] for name in sorted(names)}
+    def _plan(self, what: Any) -> tuple[Plan, Tokenizer]:
+        """The plan of an adapter or composition, by handles, and the tokenizer with the chat template of these adapters.
+
+        Raises GraftaxError for what cannot be continued, and where their templates differ.
+        """
+        if isinstance(what, Parallel):
+            raise GraftaxError(f"{what}: generate each part's continuation in a row of its own.")
+        plan, adapters = resolved(what, self.residents)
+        if any(term.begin or term.end is not None for stage in plan for term in stage):
+            raise GraftaxError(f"{what}: a split by tokens cannot be continued.")
+        found = {}
+        for handle, adapter in adapters.items():
+            tokenizer = self._tokenizer_for(handle, adapter)
+            found[tokenizer.chat_template] = tokenizer
         if len(found) > 1:
             raise GraftaxError(f"{what}: trained with different chat templates; choose one for all (chat_template).")
-        return next(iter(found.values()), self.tokenizer)
+        return plan, next(iter(found.values()), self.tokenizer)
 
-    def _batch(self, asked: Sequence[_Asked]) -> Iterator[Told]:
-        """As `stream`, of a batch of at most `MOST_ROWS` prompts."""
-        rows = 1 << (len(asked) - 1).bit_length()
-        standing = self._prefilled(asked, rows)
-        ways = self._searched if asked[0].sampling.num_beams > 1 else self._decoded
-        return ways(asked, standing, Settings.of([one.sampling for one in asked], rows))
-
-    def _prefilled(self, asked: Sequence[_Asked], count: int) -> Standing:
-        """A batch whose prompts are read: `count` batch rows, of which those beyond the prompts fill it up and are done."""
-        most, encodes = self.backbone.config.max_tokens, self.backbone.family.encodes
-        length = rung(max(len(one.ids) for one in asked), most)
-        new = max(one.sampling.max_new_tokens for one in asked)
-        columns = rung(1 + new, 2 * most) if encodes else rung(length + new, 2 * most)
-        wanted = np.zeros(count, np.int32)
-        wanted[: len(asked)] = [one.sampling.max_new_tokens for one in asked]
-        inputs, least = self._laid(asked, count, length), self._least(asked, count)
-        with self._lock:
-            return self.writer.prefill(self._adapted(asked, count), inputs, wanted, least, columns=columns)
-
-    def _searched(self, asked: Sequence[_Asked], standing: Standing, settings: Settings) -> Iterator[Told]:
-        """Continuations by beam search: each in one piece, for the search may drop its beginning until it ends."""
-        how = [one.sampling for one in asked]
-        limit = max(one.max_new_tokens for one in how)
-        with self._lock:
-            adapted = self._adapted(asked, len(standing.done))
-            found = np.asarray(
-                self.writer.search(adapted, standing, settings, needs=Needs.of(how), beams=how[0].num_beams, limit=limit)
-            )
-        for k, detokeniser in enumerate(self._detokenisers(asked)):
-            text, finished = detokeniser.hear(found[k].tolist())
-            yield k, text, _continued(asked[k], detokeniser, finished)
-
-    def _decoded(self, asked: Sequence[_Asked], standing: Standing, settings: Settings) -> Iterator[Told]:
-        """Continuations token by token: a piece of text for each burst of tokens."""
-        needs, detokenisers = Needs.of([one.sampling for one in asked]), self._detokenisers(asked)
-        left = {*range(len(asked))}
-        while left:
-            with self._lock:  # not held while the caller looks at a piece of text, for it may call again
-                standing, drawn = self.writer.decode(self._adapted(asked, len(standing.done)), standing, settings, needs=needs)
-                drawn = np.asarray(drawn)
-            stopped = np.zeros(len(standing.done), bool)
-            for k in sorted(left):
-                text, finished = detokenisers[k].hear(drawn[:, k].tolist())
-                end = _continued(asked[k], detokenisers[k], finished) if finished else None
-                if finished:
-                    left.discard(k)
-                    stopped[k] = True
-                if text or end:
-                    yield k, text, end
-            standing = standing._replace(done=standing.done | stopped)
-
-    def _detokenisers(self, asked: Sequence[_Asked]) -> list[Detokeniser]:
-        """A detokeniser for each prompt. What an encoder-decoder writes does not go on with the prompt: it begins anew."""
-        ends, encodes = frozenset(self.backbone.config.eos_ids), self.backbone.family.encodes
-        return [
-            Detokeniser(
-                self.tokenizer, one.ids[:0] if encodes else one.ids, one.sampling.stop, ends, one.sampling.max_new_tokens
-            )
-            for one in asked
-        ]
-
-    def _least(self, asked: Sequence[_Asked], count: int) -> np.ndarray:
-        """How many tokens each text must have, its prompt included (`Written.length`), before one may end it."""
-        least, rules = np.zeros(count, np.int32), self.backbone.config.rules
-        before = [1 if self.backbone.family.encodes else len(one.ids) for one in asked]
-        least[: len(asked)] = [max(rules.min_length, tokens + rules.min_new_tokens) for tokens in before]
-        return least
-
-    def _laid(self, asked: Sequence[_Asked], count: int, length: int) -> TextInputs:
-        """Prompts in `count` batch rows of `length` positions, padded behind their ends."""
-        ids, mask = np.full((count, length), self.tokenizer.pad_id, np.int32), np.zeros((count, length), bool)
-        for k, one in enumerate(asked):
-            ids[k, : len(one.ids)], mask[k, : len(one.ids)] = one.ids, True
-        mask[len(asked) :, 0] = True  # attention over nothing would not be a number
-        return TextInputs(ids, mask, np.zeros_like(ids))
-
-    def _adapted(self, asked: Sequence[_Asked], count: int) -> Adapted:
-        """What every program takes. Each burst asks for it anew, so that an adapter that is replaced changes what follows."""
-        state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
-        return Adapted(self.backbone.params, self.backbone.layers, state, self._slots([one.what for one in asked], count))
-
-    def _slots(self, named: list[Any], rows: int) -> np.ndarray | Mix:
-        """The slots that the batch rows use, `rows` of them; GraftaxError for a composition that cannot be continued."""
-        for what in named:
-            if isinstance(what, Parallel):
-                raise GraftaxError(f"{what}: generate each part's continuation in a row of its own.")
-        plans = [plan_of(what) for what in named]
-        for what, plan in zip(named, plans, strict=True):
-            for term in (term for stage in plan for term in stage):
-                if term.begin or term.end is not None:
-                    raise GraftaxError(f"{what}: a split by tokens cannot be continued.")
-                refuse_tokens(what, plan, term.name, self.bank)
-        return laid(plans, [None] * len(plans), self.bank.slot, rows, 1)
+    def _tokenizer_for(self, name: Handle, adapter: Adapter) -> Tokenizer:
+        """The tokenizer with an adapter's chat template. Raises GraftaxError for an adapter that cannot write."""
+        if head_of(adapter) is not None:
+            advice = "a Generator asks no head; load it into a Predictor"
+            raise GraftaxError(f"{name}: an adapter of task {adapter.task!r} answers with its head, and {advice}.")
+        if whole := [method.name for method in adapter.methods if method_of(method.key).whole_text]:
+            raise GraftaxError(f"{name}: {whole[0]} reads a text as a whole, and cannot be used while the text is made.")
+        return self.tokenizer.of_adapter(adapter.recipe)
 
 
 def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sampling]:
@@ -321,10 +298,5 @@ def _samplings(sampling: Any, changes: Mapping[str, Any], count: int) -> list[Sa
         how = given.changed(changes)
         return [replace(how, seed=(how.seed + i) % 2**32) for i in range(count)]
     if len(given) != count:
-        raise GraftaxError(f"{count} prompts but {len(given)} samplings.")
+        raise GraftaxError(f"{counted(count, 'prompt')} but {counted(len(given), 'sampling')}.")
     return [how.changed(changes) for how in given]
-
-
-def _continued(asked: _Asked, detokeniser: Detokeniser, finished: str) -> Continuation:
-    """What is handed out when a prompt's text has ended."""
-    return Continuation(None if asked.what is None else str(asked.what), detokeniser.said, tuple(detokeniser.tokens), finished)

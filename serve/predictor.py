@@ -11,43 +11,45 @@ One call of a compiled program answers a batch, whatever adapters its rows name:
 the bank grows. Replacing an adapter compiles nothing. Batches in which a row uses several adapters (`composition.py`) have
 programs of their own. `Predictor.compilations` counts them all.
 
-How a call goes: each row becomes one item, or several where its task reads it in pieces (`_Asked`); items of like length are
-laid in a batch, 64 at most; the program gives logits for all of them; and each item's logits become an answer by the task of
-the adapter that answers it. The answers to the pieces of a row become one (`Task.whole`).
+How a call goes: each row becomes one item, or several where its task reads it in pieces (`_Asked`); all of them are a request
+of the engine (`engine.py`), which reads items of like length in a batch, 64 at most, together with those that others ask for at
+the same time; and what it makes of each item, logits or a vector, becomes an answer by the task of the adapter that answers it.
+The answers to the pieces of a row become one (`Task.whole`).
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
-from typing import Any, TypeVar
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
-import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..adapters.files import adapter_for
 from ..adapters.fitting import length_for, names_for
-from ..adapters.graft import Mix
-from ..adapters.methods.head import HEADS, TOKENS
 from ..data.prepared import Item, note_cut
 from ..errors import GraftaxError
-from ..models.backbone import Backbone, Logits
-from ..models.inputs import Inputs
+from ..models.backbone import Backbone
 from ..shapes import Float
 from ..shown import Shown
-from ..tasks.task import Answer, Task, items_asked
+from ..tasks.task import Task, items_asked
 from ..tasks.task_registry import task_named
 from ..typed import Location, Name, Some, checked, held
+from .asked import What, listed, named, resolved
 from .bank import Bank
-from .composition import Composition, Parallel, Plan, laid, plan_of, refuse_tokens
-from .requests import listed, named
+from .composition import Composition, Parallel
+from .engine import Engine
+from .handles import Handle
+from .read_request import Piece, Reading, Wanted
+from .residents import Residents
 
-MOST_ROWS = 64  # batch rows of one call of a program
-_OWN = "the checkpoint's own head"  # under this name the head that the checkpoint brings is resident
+_OWN = "the checkpoint's own head"  # what the head that the checkpoint brings is called among the adapters
+_PAUSE = 0.001  # seconds until an adapter is asked for again that somebody else's request keeps from having a slot
 
 T = TypeVar("T")
 
@@ -77,8 +79,8 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """What a predictor knows of a resident adapter."""
+class _Known:
+    """What a predictor knows of an adapter."""
 
     task: Task
     labels: tuple[str, ...]  # none where the adapter has no head
@@ -90,16 +92,43 @@ class _Asked:
     """An item to be answered: a whole row, or a piece of one."""
 
     what: str | None  # the adapter or composition that the row names, as it prints
-    plan: Plan
-    answering: str | None  # the adapter whose head answers; None where none has a head
-    item: Item
+    known: _Known | None  # of the adapter whose head answers; None where none has a head
+    piece: Piece
+
+    @property
+    def item(self) -> Item:
+        return self.piece.item
+
+
+class Answers(Generic[T]):
+    """Rows that are being answered; `T` is a row's answer. Made by `Predictor.begin` and `Predictor.begin_embedding`."""
+
+    def __init__(self, rows: Sequence[Sequence[_Asked]], reading: Reading, answer: Callable[[Sequence[_Asked], list[Any]], T]):
+        self.reading = reading
+        self._rows, self._answer = rows, answer
+
+    def result(self) -> list[T]:
+        """The answer to each row, when `reading.future` is done; raises what that ended with."""
+        each = iter(self.reading.future.result())
+        return [self._answer(row, list(islice(each, len(row)))) for row in self._rows]
+
+    def cancel(self) -> None:
+        """Have nothing more answered."""
+        self.reading.cancelled = True
 
 
 class Predictor(Shown):
     """A frozen backbone, and a bank of adapters that answer with it. Calls may come from several threads."""
 
     @held
-    def __init__(self, backbone: Backbone, *, max_length: Some | None = None):
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        max_length: Some | None = None,
+        residents: Residents | None = None,
+        engine: Engine | None = None,
+    ):
         """A predictor without adapters, beside the head that the backbone's checkpoint may bring.
 
         Args:
@@ -107,32 +136,40 @@ class Predictor(Shown):
             max_length: how many tokens of a text are read where no adapter says how many it reads. By default as many as the
                 backbone takes; for the checkpoint's own head as many as its tokenizer's config says; for vectors as many as a
                 directory of sentence-transformers says.
+            residents: where its adapters are kept, which may look up names on a hub; None: it has adapters of its own.
+            engine: one that has these residents, and that others ask too; None: it has an engine of its own.
         """
         self.backbone = backbone
-        self.bank = Bank(backbone)
+        self.residents = Residents(backbone, apart=False) if residents is None else residents
+        self.engine = Engine(backbone, self.residents) if engine is None else engine
+        self.engine.refuse_others(backbone, self.residents)
         self.processor = backbone.new_processor()
         self._asked_length = max_length
         self.max_length = min(max_length or self.processor.max_length, self.processor.max_length)
-        self.compilations = 0
-        self._loaded: dict[str, _Loaded] = {}
-        self._lock = threading.Lock()
-        self._forward = jax.jit(self._traced)
-        self._embed = jax.jit(self._traced_vectors)
+        self._labels: dict[Handle, tuple[str, ...]] = {}  # that were given when an adapter was loaded
+        self._processing = threading.Lock()  # the processor is for one thread at a time
+        self._own: Handle | None = None
         if (own := backbone.own_head) is not None:
-            self.load(_OWN, own if max_length is None else replace(own, recipe={}))  # `max_length` goes before its own length
+            # `max_length` goes before the head's own length
+            self._own, _ = self.residents.handle(_OWN, own if max_length is None else replace(own, recipe={}))
+            self.engine.place(self._own)
 
-    def _traced(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> Logits:
-        """The logits of a batch; jitted, so this code runs when a program is traced, and not when it is called."""
-        self.compilations += 1
-        return self.backbone.forward(params, state, inputs, slots)
+    @property
+    def bank(self) -> Bank:
+        """The adapters that are on the device."""
+        return self.residents.bank
 
-    def _traced_vectors(self, params: Any, state: Any, inputs: Inputs, slots: jax.Array | Mix) -> jax.Array:
-        """The vectors of a batch, `[rows, size]`; jitted likewise."""
-        self.compilations += 1
-        return self.processor.vector_of(self.backbone.encode(params, state, inputs, slots), inputs)
+    @property
+    def compilations(self) -> int:
+        """How many programs were traced."""
+        return self.engine.readings.compilations
 
     def facts(self) -> dict[str, Any]:
-        return {"backbone": self.backbone.name, "adapters": list(self.bank.adapters), "max_length": self.max_length}
+        return {
+            "backbone": self.backbone.name,
+            "adapters": list(self.residents.registered()),
+            "max_length": self.max_length,
+        }
 
     @held
     def load(
@@ -150,38 +187,40 @@ class Predictor(Shown):
             GraftaxError: no adapter there, one that does not fit this backbone, another number of labels than classes, or other
                 labels than the adapter's own.
         """
-        adapter = adapter_for(self.backbone, adapter, any_backbone=any_backbone, name=name)
-        names = names_for(adapter, labels, name)
-        length = length_for(adapter, self.backbone, self.max_length)
-        with self._lock:
-            self.bank.put(name, adapter)
-            self._loaded[name] = _Loaded(task_named(adapter.task), names, length)
+        handle, read = self.residents.handle(name, adapter, any_backbone=any_backbone)
+        names_for(read, labels, name)  # errors where it cannot answer,
+        length_for(read, self.backbone, self.max_length)
+        self.engine.place(handle)  # or be on the device
+        if (before := self.residents.name(handle)) is not None:
+            self._labels.pop(before, None)
+        if labels is not None:
+            self._labels[handle] = tuple(labels)
 
     @held
     def unload(self, name: str) -> None:
         """Forget an adapter."""
-        with self._lock:
-            self.bank.remove(name)
-            del self._loaded[name]
+        self._labels.pop(self.residents.unregister(name), None)
 
     @held
-    def labels(self, name: str | None) -> tuple[str, ...]:
+    def labels(self, name: str | Handle | None) -> tuple[str, ...]:
         """The names of an adapter's classes; of the checkpoint's own head for None. Empty for an adapter without a head."""
-        return self._known(name).labels
+        return self._named(name).labels
 
     @held
-    def task(self, name: str | None) -> Task:
+    def task(self, name: str | Handle | None) -> Task:
         """The task of an adapter; of the checkpoint's own head for None."""
-        return self._known(name).task
+        return self._named(name).task
 
-    def _known(self, name: str | None) -> _Loaded:
+    def _named(self, name: str | Handle | None) -> _Known:
         """What is known of an adapter, or (None) of the checkpoint's own head; GraftaxError where there is no such."""
-        if name is None and self.backbone.own_head is None:
+        if name is None and self._own is None:
             raise GraftaxError(f"{self.backbone.name} brings no head of its own: name an adapter.")
-        name = _OWN if name is None else name
-        with self._lock:  # so that both lines mean the same adapter of that name
-            self.bank.slot(name)
-            return self._loaded[name]
+        ((handle, adapter),) = resolved(self._own if name is None else name, self.residents)[1].items()
+        return self._known(handle, adapter)
+
+    def _known(self, handle: Handle, adapter: Adapter) -> _Known:
+        names = names_for(adapter, self._labels.get(handle), handle.name)
+        return _Known(task_named(adapter.task), names, length_for(adapter, self.backbone, self.max_length))
 
     def predict(
         self,
@@ -208,20 +247,7 @@ class Predictor(Shown):
             GraftaxError: a name that is not loaded, a row that is empty or cannot be read, a composition that cannot be
                 computed, an adapter of a language model's task, which has no head.
         """
-        checked(top_k, Some | None, "top_k")
-        return [
-            self._prediction(asked, answers, top_k)
-            for asked, answers in self._each(rows, adapters, self._answers, self.max_length)
-        ]
-
-    def _prediction(self, asked: _Asked, answers: Sequence[Answer | None], top_k: int | None) -> Prediction:
-        """The answer to a row, of the answers to its pieces; it says nothing where there are none."""
-        known = [answer for answer in answers if answer is not None]
-        if not known or asked.answering is None:
-            return Prediction(asked.what, None, None)
-        answer = known[0] if len(known) == 1 else self._loaded[asked.answering].task.whole(known)
-        likeliest = _likeliest(answer.probabilities, top_k)
-        return Prediction(asked.what, answer.label, answer.score, likeliest, asked.item.cut)
+        return self._answered(self._predictions(rows, adapters, top_k, alone=True))
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
@@ -238,39 +264,118 @@ class Predictor(Shown):
         Raises:
             GraftaxError: as of `predict`; and for a pooling that is not supported, and an encoder-decoder.
         """
-        if self.backbone.family.encodes:
-            raise GraftaxError(f"{self.backbone.name} is an encoder-decoder, which has no layer that all of a text passes.")
-        size = self.processor.vector_size(self.backbone.config.hidden_size)
-        longest = self._asked_length or self.processor.vector_length or self.max_length
-        vectors = [own[0] for _, own in self._each(rows, adapters, self._vectors, min(longest, self.max_length))]
+        vectors = self._answered(self._vectors(rows, adapters, alone=True))
+        size = self._vector_size
         return np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
 
-    def _each(
-        self, rows: Any, adapters: Any, compute: Callable[[list[_Asked]], Sequence[T]], max_length: int
-    ) -> list[tuple[_Asked, list[T]]]:
-        """For every row, or every part of one that names `Parallel`: the first of its pieces, and what each piece becomes.
+    def begin(
+        self, rows: Sequence[Any], adapters: Sequence[What] | What = None, *, top_k: int | None = None
+    ) -> Answers[Prediction]:
+        """Have rows answered in the rounds of the engine that somebody calls (`Engine.advance`); for servers.
 
-        `compute` is called with at most `MOST_ROWS` pieces at a time, which are of like length. For instance, of a text in two
-        pieces and a short text, which are three pieces p, q and r, the result is `[(p, [made of p, made of q]), (r, [made of
-        r])]`. `max_length`: how many positions are read of rows without an adapter.
+        Arguments and errors are those of `predict`; an adapter may be a handle too.
+        """
+        return self._begun(self._predictions(rows, adapters, top_k, alone=False))
+
+    def begin_embedding(self, rows: Sequence[Any], adapters: Sequence[What] | What = None) -> Answers[np.ndarray]:
+        """As `begin`, of what `embed` answers: an array for each row, `[size]`, float32."""
+        return self._begun(self._vectors(rows, adapters, alone=False))
+
+    @property
+    def _vector_size(self) -> int:
+        """Numbers in a row's vector."""
+        config = self.backbone.config
+        return config.vector_size or self.processor.vector_size(config.features)
+
+    def _predictions(self, rows: Any, adapters: Any, top_k: Any, *, alone: bool) -> Answers[Prediction]:
+        checked(top_k, Some | None, "top_k")
+        asked = self._asked(rows, adapters, self.max_length)
+        for row in asked:
+            self._refuse_headless(row)
+        reading = Reading([one.piece for row in asked for one in row], Wanted.LOGITS, alone=alone)
+        return Answers(asked, reading, partial(self._prediction, top_k))
+
+    def _vectors(self, rows: Any, adapters: Any, *, alone: bool) -> Answers[np.ndarray]:
+        if self.backbone.family.encodes:
+            raise GraftaxError(f"{self.backbone.name} is an encoder-decoder, which has no layer that all of a text passes.")
+        _ = self._vector_size  # an error where the pooling is not supported
+        longest = self._asked_length or self.processor.vector_length or self.max_length
+        asked = self._asked(rows, adapters, min(longest, self.max_length))
+        reading = Reading([one.piece for row in asked for one in row], Wanted.VECTORS, alone=alone)
+        return Answers(asked, reading, lambda row, vectors: vectors[0])
+
+    def _begun(self, answers: Answers[T]) -> Answers[T]:
+        self.engine.read(answers.reading)
+        return answers
+
+    def _answered(self, answers: Answers[T]) -> list[T]:
+        """The answers, for which the engine's rounds are called here."""
+        self._begun(answers)
+        try:
+            while not answers.reading.over:
+                if not self.engine.advance() and not answers.reading.over:
+                    time.sleep(_PAUSE)
+            return answers.result()
+        finally:
+            answers.cancel()
+
+    def _prediction(self, top_k: int | None, row: Sequence[_Asked], logits: Sequence[np.ndarray | None]) -> Prediction:
+        """The answer to a row, of the logits of its pieces; it says nothing where there are none."""
+        first, known = row[0], row[0].known
+        if known is None:
+            return Prediction(first.what, None, None)
+        pairs = zip(row, logits, strict=True)
+        own = [
+            known.task.answer(of[..., : len(known.labels)], known.labels, asked.item) for asked, of in pairs if of is not None
+        ]
+        if not own:
+            return Prediction(first.what, None, None)
+        answer = own[0] if len(own) == 1 else known.task.whole(own)
+        return Prediction(first.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k), first.item.cut)
+
+    def _asked(self, rows: Any, adapters: Any, max_length: int) -> list[list[_Asked]]:
+        """The pieces of every row, or every part of one that names `Parallel`.
+
+        `max_length`: how many positions are read of rows without an adapter.
         """
         given = listed(rows)
         wanted = named(adapters, len(given))
-        with self._lock:  # the bank must not change between the plan of a row and its answer
-            pieces = [
-                self._asked(row, part, i, max_length)
-                for i, (row, what) in enumerate(zip(given, wanted, strict=True))
-                for part in (what.parts if isinstance(what, Parallel) else (what,))
-            ]
-            asked = list(chain.from_iterable(pieces))
-            order = sorted(range(len(asked)), key=lambda i: len(asked[i].item))
-            made: dict[int, T] = {}
-            for begin in range(0, len(order), MOST_ROWS):
-                chunk = order[begin : begin + MOST_ROWS]
-                made |= zip(chunk, compute([asked[i] for i in chunk]), strict=True)
-        self._note_cut(asked)
-        each = iter([made[i] for i in range(len(asked))])
-        return [(own[0], list(islice(each, len(own)))) for own in pieces]
+        ways: dict[What, Callable[[Any, str], list[_Asked]]] = {}
+        asked = []
+        for index, (row, what) in enumerate(zip(given, wanted, strict=True)):
+            for part in what.parts if isinstance(what, Parallel) else (what,):
+                if part not in ways:
+                    ways[part] = self._way(part, max_length)
+                asked.append(ways[part](row, f"row {index + 1}"))
+        self._note_cut([piece for row in asked for piece in row])
+        return asked
+
+    def _way(self, what: What, max_length: int) -> Callable[[Any, str], list[_Asked]]:
+        """How a row becomes items for an adapter or composition: in as many pieces as its task needs."""
+        called, asks_own = None if what is None else str(what), what is None and self._own is not None
+        plan, adapters = resolved(self._own if asks_own else what, self.residents)
+        each = {handle: self._known(handle, adapter) for handle, adapter in adapters.items()}
+        with_head = [term.name for stage in reversed(plan) for term in stage if each[term.name].labels]
+        answering = with_head[0] if with_head else None
+        known = each[answering] if answering else None
+        length = known.max_length if known else min((one.max_length for one in each.values()), default=max_length)
+        ask = known.task.ask if known else items_asked
+        by_position = known is not None and known.task.output.by_position
+
+        def pieces(row: Any, where: str) -> list[_Asked]:
+            with self._processing:
+                items = ask(self.processor, row, where, called, length)
+            return [_Asked(called, known, Piece(item, plan, answering, by_position)) for item in items]
+
+        return pieces
+
+    def _refuse_headless(self, row: Sequence[_Asked]) -> None:
+        """An error where an adapter is asked for an answer whose task is a language model's, and needs no head."""
+        for handle in (handle for asked in row if asked.known is None for handle in asked.piece.handles):
+            task = self.task(handle)
+            if not task.output.headed:
+                advice = "a Generator continues texts with it, embed makes vectors"
+                raise GraftaxError(f"{handle}: an adapter of task {task.name!r} has no head that could answer; {advice}.")
 
     def _note_cut(self, asked: Sequence[_Asked]) -> None:
         """A note for each adapter that does not read all of some rows, which says how many."""
@@ -279,63 +384,6 @@ class Predictor(Shown):
             every, cut = Counter(one.what for one in asked), Counter(one.what for one in asked if one.item.cut)
             for what, length in longest.items():
                 note_cut(what or self.backbone.name, cut[what], every[what], length)
-
-    def _asked(self, row: Any, what: str | Composition | None, index: int, max_length: int) -> list[_Asked]:
-        """A row as items for the adapter that answers it: in as many pieces as its task needs."""
-        plan = plan_of(_OWN if what is None and self.backbone.own_head is not None else what)
-        for stage in plan:
-            for term in stage:
-                refuse_tokens(what, plan, term.name, self.bank)
-        with_head = [term.name for stage in reversed(plan) for term in stage if self._loaded[term.name].labels]
-        answering = with_head[0] if with_head else None
-        known = [self._loaded[term.name].max_length for stage in plan for term in stage]
-        length = self._loaded[answering].max_length if answering else min(known, default=max_length)
-        ask = self._loaded[answering].task.ask if answering else items_asked
-        called = None if what is None else str(what)
-        return [_Asked(called, plan, answering, item) for item in ask(self.processor, row, f"row {index + 1}", called, length)]
-
-    def _laid(self, asked: list[_Asked]) -> tuple[Inputs, Any]:
-        """The inputs of a batch with a batch row for each item, and the slots that these use.
-
-        The number of batch rows is the next power of two, so that few programs are compiled; those beyond the items use slot 0.
-        """
-        items, count = [one.item for one in asked], 1 << (len(asked) - 1).bit_length()
-        shape = self.processor.shape_to_ask(items, count)
-        inputs = self.processor.lay(items, [(batch_row, 0) for batch_row in range(len(items))], shape)
-        plans, answering = [one.plan for one in asked], [one.answering for one in asked]
-        return inputs, laid(plans, answering, self.bank.slot, count, shape.length)
-
-    def _answers(self, asked: list[_Asked]) -> list[Answer | None]:
-        """The answer to each item, None where nothing answers it; one call of a compiled program."""
-        self._refuse_headless(asked)
-        inputs, slots = self._laid(asked)
-        answering = [self._loaded[one.answering] if one.answering is not None else None for one in asked]
-        state = self.bank.state
-        if not any(one and one.task.output.by_position for one in answering):
-            # without heads that read all positions the last layer computes the pooled ones alone
-            state = {name: tree for name, tree in state.items() if name != TOKENS}
-        logits = jax.device_get(self._forward(self.backbone.params, state, inputs, slots))
-        answers: list[Answer | None] = []
-        for batch_row, (one, adapter) in enumerate(zip(asked, answering, strict=True)):
-            if adapter is None:
-                answers.append(None)
-                continue
-            mine = (logits.tokens if adapter.task.output.by_position else logits.pooled)[batch_row]
-            answers.append(adapter.task.answer(mine[..., : len(adapter.labels)], adapter.labels, one.item))
-        return answers
-
-    def _refuse_headless(self, asked: list[_Asked]) -> None:
-        """An error where an adapter is asked for an answer whose task is a language model's, and needs no head."""
-        for name in (term.name for one in asked if one.answering is None for stage in one.plan for term in stage):
-            if not (task := self._loaded[name].task).output.headed:
-                advice = "a Generator continues texts with it, embed makes vectors"
-                raise GraftaxError(f"{name}: an adapter of task {task.name!r} has no head that could answer; {advice}.")
-
-    def _vectors(self, asked: list[_Asked]) -> list[np.ndarray]:
-        """The vector of each item; one call of a compiled program."""
-        inputs, slots = self._laid(asked)
-        state = {name: tree for name, tree in self.bank.state.items() if name not in HEADS}
-        return list(np.asarray(self._embed(self.backbone.params, state, inputs, slots))[: len(asked)])
 
 
 def _likeliest(probabilities: Mapping[str, float] | None, count: int | None) -> dict[str, float] | None:

@@ -14,25 +14,33 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..models.generation import Rules
-from ..shapes import Float, Int, shaped
+from ..shapes import AnyArray, Bool, Float, Int, shaped
 
 
 class Written(NamedTuple):
     """What the texts of a batch hold, their prompts included where these are of the same text; a batch row for each."""
 
-    ids: jax.Array  # int32 [rows, columns]; behind a text's end an id beyond the vocabulary
+    ids: jax.Array  # int32 [rows, columns]; what stands behind a text's end is no part of it
     length: jax.Array  # int32 [rows]: tokens of each text
     least: jax.Array  # int32 [rows]: tokens that each must have before one may end it
 
     def add(self, ids: jax.Array) -> Written:
         """The same with one more token of each text."""
-        rows = jnp.arange(len(ids), dtype=jnp.int32)
-        return self._replace(ids=self.ids.at[rows, self.length].set(ids, mode="drop"), length=self.length + 1)
+        return self.add_all(ids[:, None], jnp.ones((len(ids), 1), bool))
 
     def seen(self, vocabulary: int) -> jax.Array:
         """Whether a text holds a token, `[rows, vocabulary]`."""
-        rows = jnp.arange(len(self.ids), dtype=jnp.int32)[:, None]
-        return jnp.zeros((len(self.ids), vocabulary), bool).at[rows, self.ids].set(True, mode="drop")
+        rows, columns = (jnp.arange(size, dtype=jnp.int32) for size in self.ids.shape)
+        ids = jnp.where(columns < self.length[:, None], self.ids, vocabulary)
+        return jnp.zeros((len(self.ids), vocabulary), bool).at[rows[:, None], ids].set(True, mode="drop")
+
+    def add_all(self, ids: jax.Array, real: jax.Array) -> Written:
+        """The same with further tokens of each text, `ids [rows, new]`, of which the first are `real`."""
+        rows, behind = (jnp.arange(size, dtype=jnp.int32) for size in ids.shape)
+        return self._replace(
+            ids=self.ids.at[rows[:, None], self.length[:, None] + behind].set(ids, mode="drop"),
+            length=self.length + real.sum(1, dtype=jnp.int32),
+        )
 
 
 @shaped
@@ -56,6 +64,18 @@ def restrained(
     if rules.no_repeat:
         logits = jnp.where(_repeating(written, rules.no_repeat, vocabulary), -jnp.inf, logits)
     return logits
+
+
+@shaped
+def among(bits: Int[AnyArray, "rows words"], vocabulary: int) -> Bool[Array, "rows {vocabulary}"]:
+    """Which tokens have their bit: token i's is number i % 32, from the lowest on, of word i // 32, int32."""
+    token = jnp.arange(vocabulary, dtype=jnp.int32)
+    return ((jnp.asarray(bits)[:, token // 32] >> (token % 32)) & 1).astype(bool)
+
+
+def words_for(vocabulary: int) -> int:
+    """How many int32 hold a bit for each token."""
+    return -(-vocabulary // 32)
 
 
 def _repeating(written: Written, size: int, vocabulary: int) -> jax.Array:

@@ -1,24 +1,36 @@
-"""The compiled programs that write a batch of texts: prompts are read, then tokens are chosen one by one, or beams searched.
+"""The compiled programs that write texts: prompts are read, then tokens are chosen one by one, or beams searched.
 
-What each batch row asks for (its adapter, seed, temperature) is data. Compiled in are the shapes, the `Needs` of the batch
-(whether some row draws, cuts what it draws from, penalises), and the rules that all texts of the backbone obey.
+A batch of texts begins by `prefill`. `decode` writes some more of each, again and again, `extend` reads further tokens of their
+prompts, and `search` writes them to their ends. Texts that come and go are in lanes (`lanes.py`): for each call those that it
+is about are taken out as a batch (`take`), and what is new of them is put back (`place` for those that begin, else `put_back`);
+`take_over` has a text begin as another did. These programs are small, and they alone depend on how much room there is.
+
+What each batch row asks for (its adapter, seed, temperature) is data, and so are the `Needs` of the batch (whether some row
+draws, cuts what it draws from, penalises), and whether some row is told the chances of its tokens. Compiled in are the shapes,
+and the rules that all texts of the backbone obey.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..adapters.graft import State
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from .beams import search
+from .chances import Chances, Drawn, chances_of
 from .choice import Needs, Settings, choose
-from .restraint import Written, restrained
+from .lanes import Lanes, grown, placed, put_back, taken, taken_over
+from .restraint import Written, among, restrained
+from .soundness import NO_NUMBER
+from .standing import Standing
 
+Tree = TypeVar("Tree")
 BURST = 16  # tokens per call of the decoding program
 
 
@@ -31,19 +43,8 @@ class Adapted(NamedTuple):
     slots: Any  # int32 [rows], or a `Mix`
 
 
-class Standing(NamedTuple):
-    """How far a batch of texts is written, on the device."""
-
-    logits: jax.Array  # [rows, vocabulary] of the next token
-    cache: Any
-    written: Written  # prompt and continuation
-    done: jax.Array  # bool [rows]
-    number: jax.Array  # int32 [rows]: tokens drawn
-    most: jax.Array  # int32 [rows]: tokens wanted
-
-
-#: Within a call of the decoding program: how many tokens are chosen, how far the texts are, and those tokens, [BURST, rows].
-_Burst = tuple[jax.Array, Standing, jax.Array]
+#: Within a call of the decoding program: how many tokens are chosen of each text, how far the texts are, and those tokens.
+_Burst = tuple[jax.Array, Standing, tuple[jax.Array, Chances]]
 
 
 class Writer:
@@ -53,8 +54,15 @@ class Writer:
         self.backbone = backbone
         self.compilations = 0
         self.prefill = jax.jit(self._prefilled, static_argnames="columns")
-        self.decode = jax.jit(self._decoded, static_argnames="needs", donate_argnames="standing")
-        self.search = jax.jit(self._searched, static_argnames=("needs", "beams", "limit"))
+        self.extend = jax.jit(self._extended, donate_argnames="standing")
+        self.decode = jax.jit(self._decoded, donate_argnames="standing")
+        self.follow = jax.jit(self._followed, donate_argnames="standing")
+        self.search = jax.jit(self._searched, static_argnames=("beams", "limit"))
+        self.place = jax.jit(self._placed, donate_argnames="room")
+        self.take = jax.jit(self._taken, static_argnames="columns")
+        self.put_back = jax.jit(self._put_back, static_argnames="new", donate_argnames="room")
+        self.take_over = jax.jit(self._took_over, donate_argnames="room")
+        self.grow = jax.jit(self._grown, static_argnames=("lanes", "columns"))
 
     def _prefilled(self, adapted: Adapted, inputs: Inputs, most: jax.Array, least: jax.Array, columns: int) -> Standing:
         """Texts behind their prompts, or those of an encoder-decoder at their beginning; `columns`: how many the cache has."""
@@ -63,30 +71,107 @@ class Writer:
         ids, mask = inputs.ids, inputs.mask
         if self.backbone.family.encodes:
             ids, mask = jnp.full_like(ids[:, :1], self.backbone.config.start_id), jnp.ones_like(mask[:, :1])
-        begun = jnp.where(mask, ids, logits.shape[-1])
-        begun = jnp.pad(begun, ((0, 0), (0, columns - begun.shape[1])), constant_values=logits.shape[-1])
+        begun = jnp.pad(ids, ((0, 0), (0, columns - ids.shape[1])))
         written = Written(begun, mask.sum(1, dtype=jnp.int32), jnp.asarray(least))
         return Standing(logits, cache, written, most == 0, jnp.zeros(len(ids), jnp.int32), jnp.asarray(most))
 
-    def _decoded(self, adapted: Adapted, standing: Standing, settings: Settings, needs: Needs) -> tuple[Standing, jax.Array]:
-        """The texts with up to `BURST` more tokens each, and these tokens, `[BURST, rows]`; -1 behind a text's end."""
+    def _decoded(
+        self, adapted: Adapted, standing: Standing, settings: Settings, tells: jax.Array, needs: Needs
+    ) -> tuple[Standing, Drawn]:
+        """The texts with up to `BURST` more tokens each, and these tokens; `tells`, bool: whether with their chances."""
         self.compilations += 1
-        drawn = jnp.full((BURST, len(standing.done)), -1, jnp.int32)
-        one = partial(self._one_more, adapted, settings, needs)
-        _, standing, drawn = jax.lax.while_loop(_goes_on, one, (jnp.int32(0), standing, drawn))
+        one = partial(self._one_more, adapted, settings, tells, needs, None)
+        _, standing, drawn = jax.lax.while_loop(_goes_on, one, _begun(standing, BURST))
         return standing, drawn
 
-    def _one_more(self, adapted: Adapted, settings: Settings, needs: Needs, burst: _Burst) -> _Burst:
-        """One more token of every text that is not done."""
-        i, standing, drawn = burst
+    def _followed(
+        self, adapted: Adapted, standing: Standing, settings: Settings, tells: jax.Array, allowed: jax.Array, needs: Needs
+    ) -> tuple[Standing, Drawn]:
+        """As `decode`, with one more token each, which is one of those allowed; bits as of `restraint.among`."""
+        self.compilations += 1
+        _, standing, drawn = self._one_more(adapted, settings, tells, needs, allowed, _begun(standing, 1))
+        return standing, drawn
+
+    def _extended(self, adapted: Adapted, standing: Standing, ids: jax.Array, real: jax.Array) -> Standing:
+        """The texts with further tokens of their prompts, `ids [rows, new]`, of which the first are `real`."""
+        self.compilations += 1
+        logits, cache = self.backbone.extend(*adapted[:3], ids, real, standing.cache, adapted.slots)
+        return standing._replace(logits=logits, cache=cache, written=standing.written.add_all(ids, real))
+
+    def shapes(self, adapted: Adapted, inputs: Inputs) -> Standing:
+        """Those of a batch that `prefill` would make of inputs, with no column to spare."""
+        counted, least = self.compilations, np.zeros(len(inputs.ids), np.int32)
+        try:
+            return jax.eval_shape(partial(self._prefilled, columns=inputs.ids.shape[1]), adapted, inputs, least, least)
+        finally:
+            self.compilations = counted  # nothing was compiled
+
+    # -- in lanes ---------------------------------------------------------------------------------------------------------
+
+    def _placed(self, room: Lanes, which: jax.Array, batch: Standing, padding: jax.Array) -> Lanes:
+        """As `lanes.placed`, of texts with so many columns of padding behind them, int32 `[rows]`."""
+        self.compilations += 1
+        return placed(room, which, batch, batch.cache.column - padding)
+
+    def _taken(self, room: Lanes, which: jax.Array, first: jax.Array, columns: int) -> Standing:
+        """As `lanes.taken`."""
+        self.compilations += 1
+        return taken(room, which, columns, first)
+
+    def _put_back(self, room: Lanes, which: jax.Array, first: jax.Array, batch: Standing, new: int) -> Lanes:
+        """As `lanes.put_back`."""
+        self.compilations += 1
+        return put_back(room, which, first, new, batch)
+
+    def _took_over(self, room: Lanes, *which: jax.Array) -> Lanes:
+        """As `lanes.taken_over`."""
+        self.compilations += 1
+        return taken_over(room, *which)
+
+    def _grown(self, room: Lanes, lanes: int, columns: int) -> Lanes:
+        """As `lanes.grown`."""
+        self.compilations += 1
+        return grown(room, lanes, columns)
+
+    # -- token by token ---------------------------------------------------------------------------------------------------
+
+    def _one_more(
+        self,
+        adapted: Adapted,
+        settings: Settings,
+        tells: jax.Array,
+        needs: Needs,
+        allowed: jax.Array | None,
+        burst: _Burst,
+    ) -> _Burst:
+        """One more token of every text that is not done; of those allowed, where they are said."""
+        i, standing, (drawn, chances) = burst
         logits = restrained(self.backbone.config, standing.logits, standing.written, standing.number)
-        seen = standing.written.seen(logits.shape[-1]) if needs.penalises else None
+        logits = logits if allowed is None else jnp.where(among(allowed, logits.shape[-1]), logits, -jnp.inf)
+        none = partial(jnp.zeros_like, logits, bool)
+        seen = jax.lax.cond(needs.penalises, partial(standing.written.seen, logits.shape[-1]), none)
         ids = self._forced(choose(needs, logits, settings, seen, standing.number), standing)
-        drawn = drawn.at[i].set(jnp.where(standing.done, -1, ids))
+        broken = ~jnp.isfinite(standing.logits).all(-1)
+        drawn = drawn.at[i].set(jnp.where(standing.done, -1, jnp.where(broken, NO_NUMBER, ids)))
+        chances = jax.lax.cond(tells, lambda: chances.at(i, chances_of(standing.logits, ids)), lambda: chances)
         number = jnp.where(standing.done, standing.number, standing.number + 1)
-        done = standing.done | (ids[:, None] == self._ends()).any(1) | (number >= standing.most)
-        logits, cache = self._step(adapted, ids, standing.cache)
-        return i + 1, Standing(logits, cache, standing.written.add(ids), done, number, standing.most), drawn
+        done = standing.done | broken | (ids[:, None] == self._ends()).any(1) | (number >= standing.most)
+        logits, cache = self._stepped(~done.all(), adapted, ids, standing)
+        standing = Standing(logits, cache, standing.written.add(ids), done, number, standing.most)
+        return i + 1, standing, (drawn, chances)
+
+    def _stepped(self, wanted: jax.Array, adapted: Adapted, ids: jax.Array, standing: Standing) -> tuple[jax.Array, Any]:
+        """As `_step`, where it is wanted: behind the last token of all texts nothing comes.
+
+        It is a loop of at most one turn because XLA writes into the cache that a loop carries. Of one that a `cond` chooses, it
+        makes a copy, which took an eighth of the time of a step (135 M Llama, 32 rows).
+        """
+        _, logits, cache = jax.lax.while_loop(
+            lambda carry: carry[0],
+            lambda carry: (jnp.bool_(False), *self._step(adapted, ids, carry[2])),
+            (wanted, standing.logits, standing.cache),
+        )
+        return logits, cache
 
     def _forced(self, ids: jax.Array, standing: Standing) -> jax.Array:
         """The tokens chosen, or those that the backbone's config has a text begin and end with."""
@@ -131,7 +216,18 @@ class Writer:
         return jnp.asarray(self.backbone.config.eos_ids or (-1,), jnp.int32)
 
 
+def _begun(standing: Standing, steps: int) -> _Burst:
+    """No token of each text so far, and room for some."""
+    rows, vocabulary = standing.logits.shape
+    return jnp.int32(0), standing, (jnp.full((steps, rows), -1, jnp.int32), Chances.room(steps, rows, vocabulary))
+
+
 def _goes_on(burst: _Burst) -> jax.Array:
     """Whether some text is not done, and the burst has room for another token."""
     i, standing, _ = burst
     return (i < BURST) & ~standing.done.all()
+
+
+def shapes_of(tree: Tree) -> Tree:
+    """A tree with the shape of each array in its place, with which a program can be compiled as with the array."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)

@@ -8,7 +8,7 @@ import typer
 
 from .. import __version__
 from ..signals import heard_at_once
-from . import bench, convert, hub_commands, lists, train, use
+from . import bench, convert, hub_commands, lists, loadtest_command, serve_command, train, use
 from .waiting import waiting
 
 ASKING = ("eval", "predict", "embed", "generate")  # these compile, and have no bars to say it
@@ -49,6 +49,8 @@ app.command(name="eval")(use.evaluate)
 app.command()(use.predict)
 app.command()(use.embed)
 app.command()(use.generate)
+app.command()(serve_command.serve)
+app.command()(loadtest_command.loadtest)
 app.command()(convert.merge)
 app.command()(convert.combine)
 app.command()(convert.export)

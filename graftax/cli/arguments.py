@@ -160,14 +160,17 @@ def split_names(labels: str | None) -> list[str] | None:
     return None if labels is None else [name.strip() for name in labels.split(",")]
 
 
-def rows_to_read(file: Path, named: list[Named], processor: Processor) -> tuple[list[Any], list[Any]]:
-    """The rows of a file or of standard input, and the adapter or composition of each."""
+def rows_to_read(files: list[Path], named: list[Named], processor: Processor) -> tuple[list[Any], list[Any]]:
+    """The rows of files, one behind another, or of standard input; and the adapter or composition of each."""
     from ..data.sources import Source, read_file
     from ..serve.composition import from_json
 
-    source = Source("-", read_stdin()) if str(file) == "-" else read_file(file)
-    rows = [processor.told(row, f"{file}: row {i + 1}", source.folder) for i, row in enumerate(source.rows)]
-    return rows, [from_json(what) for what in _named_by(source.rows, [one.name for one in named], str(file))]
+    rows, wanted = list[Any](), list[Any]()
+    for file in files:
+        source = Source("-", read_stdin()) if str(file) == "-" else read_file(file)
+        rows += [processor.told(row, f"{file}: row {i + 1}", source.folder) for i, row in enumerate(source.rows)]
+        wanted += [from_json(what) for what in _named_by(source.rows, [one.name for one in named], str(file))]
+    return rows, wanted
 
 
 def _named_by(rows: Sequence[Mapping[str, Any]], loaded: Sequence[str], source: str) -> list[Any]:

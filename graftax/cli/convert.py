@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from ..counted import counted
 from ..errors import GraftaxError
 from .arguments import parse_adapter, split_names
 from .dataclass_options import options_from_fields
@@ -75,7 +76,7 @@ def combine(
     from ..models.load import load_backbone
 
     if not 0 <= head <= len(adapter):
-        raise GraftaxError(f"--head {head}: there are {len(adapter)} adapters.")
+        raise GraftaxError(f"--head {head}: it is the number of none of {counted(len(adapter), 'adapter')}.")
     loaded = load_backbone(backbone, **asdict(loading))
     adapters = [load_adapter(parse_adapter(text).location, loaded, any_backbone=any_backbone) for text in adapter]
     weights = weight or [1.0 / len(adapters)] * len(adapters)
@@ -108,7 +109,7 @@ def export(
         export_adapter(read, out, loaded, name=name or named.name, overwrite=overwrite)
     else:
         save_adapter(read, out, loaded, overwrite=overwrite)
-    print(f"{out}: {'+'.join(method.name for method in read.methods)}, {read.parameters:,} parameters")
+    print(f"{out}: {'+'.join(method.name for method in read.methods)}, {counted(read.parameters, 'parameter')}")
 
 
 def inspect(

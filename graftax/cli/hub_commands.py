@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from ..counted import counted
 from ..errors import GraftaxError
-from ..notes import note
 from .arguments import columns_of
 from .dataclass_options import options_from_fields
 from .options import ColumnOption, ColumnsOptions
 from .output import print_json, print_page, print_table
 
 if TYPE_CHECKING:
-    from ..hub.hub import Hub
     from ..models.backbone import Backbone
     from ..store.version import Version
 
@@ -38,7 +37,13 @@ HubOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object in a line.")]
 Reference = Annotated[str, typer.Argument(metavar="NAME", help="NAME, NAME:3, NAME:TAG, NAME@sha256:... or sha256:...")]
-_KEEP_FOR = re.compile(r"(?P<count>[0-9]+)(?P<unit>[mhdw])")
+VersionOption = Annotated[Optional[int], typer.Option(help="Its number. Default: the next.")]
+TagsOption = Annotated[Optional[list[str]], typer.Option("--tag", help="A tag that is to point to it; once for each.")]
+KeepForOption = Annotated[
+    Optional[str], typer.Option(metavar="TIME", help="Gone by itself after 30m, 12h, 7d or 2w. Default: it stays.")
+]
+SignOption = Annotated[Optional[Path], typer.Option(metavar="KEY", help="Private Ed25519 key of OpenSSH's.")]
+_TIME = re.compile(r"(?P<count>[0-9]+)(?P<unit>[mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -53,12 +58,10 @@ class ExportFormat(StrEnum):
 def push(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as bank/intent; of a run what goes before their names.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="An adapter's directory, or a run's: each of its adapters.")],
-    version: Annotated[Optional[int], typer.Option(help="Its number. Default: the next.")] = None,
-    tag: Annotated[Optional[list[str]], typer.Option(help="A tag that is to point to it; once for each.")] = None,
-    keep_for: Annotated[
-        Optional[str], typer.Option(metavar="TIME", help="Gone by itself after 30m, 12h, 7d or 2w. Default: it stays.")
-    ] = None,
-    sign: Annotated[Optional[Path], typer.Option(metavar="KEY", help="Private Ed25519 key of OpenSSH's.")] = None,
+    version: VersionOption = None,
+    tag: TagsOption = None,
+    keep_for: KeepForOption = None,
+    sign: SignOption = None,
     hub: HubOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,33 +69,17 @@ def push(
 
     graftax hub push bank/intent adapters/bank --tag prod
     """
-    from ..hub.hub import Hub, is_run
+    from ..hub.hub import Hub
+    from ..hub.runs import is_run
 
-    there, tags, kept = Hub(hub), tuple(tag or ()), _time(keep_for)
+    there, tags, kept = Hub(hub), tuple(tag or ()), _kept(keep_for)
     if not is_run(directory):
         _print_pushed(there.push(name, directory, version=version, tags=tags, keep_for=kept, sign=sign), as_json)
     elif version is not None or kept is not None:
         raise GraftaxError(f"{directory} holds several adapters; --version and --keep-for are for one.")
     else:
-        _push_run(there, name, directory, tags, sign, as_json)
-
-
-def _push_run(there: Hub, prefix: str, directory: Path, tags: Sequence[str], sign: Path | None, as_json: bool) -> None:
-    """Push every sound adapter of a run, each printed once it is there; then an error that names the others."""
-    from ..hub.hub import adapters_in
-
-    there.store.exists()  # a hub that cannot be reached is an error at once, and not one for each adapter
-    folders, failed = adapters_in(directory), []
-    for folder in folders:
-        try:
-            pushed = there.push(f"{prefix}/{folder.name}" if prefix else folder.name, folder, tags=tags, sign=sign)
-        except GraftaxError as error:
-            note(str(error))
-            failed.append(folder.name)
-        else:
+        for pushed in there.under(name, tags=tags, sign=sign).push_each(directory):
             _print_pushed(pushed, as_json)
-    if failed:
-        raise GraftaxError(f"{directory}: {len(failed)} of {len(folders)} adapters were not pushed: {', '.join(failed)}.")
 
 
 def _print_pushed(version: Version, as_json: bool) -> None:
@@ -111,9 +98,9 @@ def pull(
     trusted: Annotated[Optional[Path], typer.Option(metavar="KEYS", help="Only what one of these public keys signed.")] = None,
 ) -> None:
     """Take an adapter from the hub, as a directory."""
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
 
-    store = Hub(hub, trusted=trusted).store
+    store = Catalogue(hub, trusted=trusted).store
     version = store.resolve(name)
     print(store.pull(version, directory or Path(version.name.rpartition("/")[2]), overwrite=overwrite))
 
@@ -123,18 +110,18 @@ def import_adapter(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Such as bank/intent.")],
     source: Annotated[
         str,
-        typer.Argument(metavar="SOURCE", help="DIR, hf://user/adapter[@revision], oci:PATH[:TAG], oci://HOST/REPOSITORY:TAG."),
+        typer.Argument(
+            metavar="SOURCE", help=r"DIR, hf://user/adapter\[@revision], oci:PATH[:TAG], oci://HOST/REPOSITORY:TAG."
+        ),
     ],
     backbone: Annotated[
         Optional[str],
         typer.Option("--backbone", "-b", help="It is loaded for this one first, and known to fit it from then on."),
     ] = None,
-    version: Annotated[Optional[int], typer.Option(help="Its number. Default: the next.")] = None,
-    tag: Annotated[Optional[list[str]], typer.Option(help="A tag that is to point to it; once for each.")] = None,
-    keep_for: Annotated[
-        Optional[str], typer.Option(metavar="TIME", help="Gone by itself after 30m, 12h, 7d or 2w. Default: it stays.")
-    ] = None,
-    sign: Annotated[Optional[Path], typer.Option(metavar="KEY", help="Private Ed25519 key of OpenSSH's.")] = None,
+    version: VersionOption = None,
+    tag: TagsOption = None,
+    keep_for: KeepForOption = None,
+    sign: SignOption = None,
     hub: HubOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -144,7 +131,7 @@ def import_adapter(
     """
     from ..hub.hub import Hub
 
-    loaded, time = None if backbone is None else _backbone(backbone), _time(keep_for)
+    loaded, time = None if backbone is None else _backbone(backbone), _kept(keep_for)
     there = Hub(hub).import_(name, source, backbone=loaded, version=version, tags=tag or (), keep_for=time, sign=sign)
     _print_versions([there], as_json)
 
@@ -182,9 +169,9 @@ def list_names(
     as_json: JsonOption = False,
 ) -> None:
     """List the names on the hub, and what each means now."""
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
 
-    _print_versions(Hub(hub).list(prefix, limit=limit), as_json, limit)
+    _print_versions(Catalogue(hub).list(prefix, limit=limit), as_json, limit)
 
 
 @app.command()
@@ -208,22 +195,21 @@ def search(
 
     graftax hub search --fits sentence-transformers/all-MiniLM-L6-v2 --label card_arrival
     """
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
+    from ..store.query import Query
 
-    known = {"backbone": backbone, "task": task, "method": method, "label": label, "metric": metric}
-    fingerprint = None if fits is None else _fingerprint(fits)
-    words = " ".join(text) if text else None
-    found = Hub(hub).search(words, fits=fingerprint, **known, all_versions=all_versions, limit=limit)
-    _print_versions(found, as_json, limit)
+    fingerprint, words = None if fits is None else _fingerprint(fits), " ".join(text) if text else None
+    query = Query(words, fingerprint, backbone, task, method, label, metric, all_versions)
+    _print_versions(Catalogue(hub).find(query, limit=limit), as_json, limit)
 
 
 @app.command()
 def show(name: Reference, hub: HubOption = None, as_json: JsonOption = False) -> None:
     """Show what a version is, what it fits, how it did and where it comes from."""
-    from ..hub.hub import Hub
-    from ..hub.page import provenance
+    from ..hub.catalogue import Catalogue
+    from ..hub.provenance import provenance
 
-    there = Hub(hub)
+    there = Catalogue(hub)
     if as_json:
         version = there.resolve(name)
         print_json(_told(version) | {"provenance": provenance(there.store, version)})
@@ -245,12 +231,12 @@ def tag(
 
     graftax hub tag bank/intent prod 3=90 4=10
     """
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
 
     if bool(versions) == remove:
         raise GraftaxError("give the version that the tag is to point to, or --remove.")
     shares = _shares(versions or [])
-    Hub(hub).tag(name, tag, shares or None)
+    Catalogue(hub).tag(name, tag, shares or None)
     whole = sum(shares.values())
     print(f"{name}:{tag} -> {', '.join(f'{one} ({share / whole:.0%})' for one, share in shares.items()) or 'removed'}")
 
@@ -263,11 +249,11 @@ def yank(
     hub: HubOption = None,
 ) -> None:
     """Withdraw a version: its digest still leads to it, its number with a warning, its name alone to others."""
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
 
     if undo == (reason is not None):
         raise GraftaxError("give --reason, or --undo.")
-    print(f"{Hub(hub).yank(name, reason)}: {'there again' if undo else 'withdrawn'}")
+    print(f"{Catalogue(hub).yank(name, reason)}: {'there again' if undo else 'withdrawn'}")
 
 
 @app.command()
@@ -277,9 +263,9 @@ def verify(
     trusted: Annotated[Optional[Path], typer.Option(metavar="KEYS", help="Each must be signed with one of these.")] = None,
 ) -> None:
     """Read everything, and compare it with its digests and signatures. Exit code 1 where something is wrong."""
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
 
-    damages = Hub(hub, trusted=trusted).verify(name)
+    damages = Catalogue(hub, trusted=trusted).verify(name)
     for damage in damages:
         print(f"{damage.version}: {damage.problem}")
     if damages:
@@ -331,10 +317,10 @@ def show_leaderboard(
     as_json: JsonOption = False,
 ) -> None:
     """Rank what was measured on the same rows (`graftax eval --record`), with 95% intervals."""
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
     from ..hub.leaderboard import leaderboard_page, leaderboard_record
 
-    board = Hub(hub).leaderboard(task, metric=metric, data=data)
+    board = Catalogue(hub).leaderboard(task, metric=metric, data=data)
     if as_json:
         print_json(leaderboard_record(board))
     else:
@@ -348,19 +334,27 @@ def rm(
     hub: HubOption = None,
 ) -> None:
     """Remove a version, or with a name alone all of them; `gc` then frees the space."""
-    from ..hub.hub import Hub
+    from ..hub.catalogue import Catalogue
 
-    for version in Hub(hub).remove(name, force=force):
+    for version in Catalogue(hub).remove(name, force=force):
         print(f"{version} removed")
 
 
 @app.command()
-def gc(hub: HubOption = None) -> None:
-    """Delete what no version refers to any more."""
-    from ..hub.hub import Hub
+def gc(
+    unused_for: Annotated[
+        str, typer.Option(metavar="TIME", help="Of this machine's copies, delete what nobody asked for in 30m, 12h, 7d or 2w.")
+    ] = "30d",
+    hub: HubOption = None,
+) -> None:
+    """Delete what no version of the hub refers to any more, and this machine's copies of what is no longer used here."""
+    from ..hub.catalogue import Catalogue
 
-    garbage = Hub(hub).collect()
-    print(f"{garbage.blobs} files deleted, {_size(garbage.bytes)}")
+    there, time = Catalogue(hub), _time(unused_for, "--unused-for")
+    garbage, forgotten = there.collect(), there.forget(time)
+    print(f"{counted(garbage.blobs, 'file')} deleted, {_size(garbage.bytes)}")
+    unused = f"not used for {unused_for}, {_size(forgotten.bytes)}"
+    print(f"copies on this machine: {counted(forgotten.versions, 'version')} deleted, {unused}")
 
 
 def _print_versions(versions: Sequence[Version], as_json: bool, limit: int = 0) -> None:
@@ -374,7 +368,7 @@ def _print_versions(versions: Sequence[Version], as_json: bool, limit: int = 0) 
         lines = [
             (str(one), one.task or "", "+".join(one.methods), one.backbone or "", _best(one), one.pushed) for one in versions
         ]
-        print_table(("version", "task", "method", "backbone", "trained to", "pushed"), lines, moments="pushed")
+        print_table(("version", "task", "method", "backbone", "validation", "pushed"), lines, moments="pushed")
     if not versions:
         print("graftax: none", file=sys.stderr)
     elif len(versions) == limit:
@@ -388,10 +382,10 @@ def _told(version: Version) -> dict[str, Any]:
 
 def _best(version: Version) -> str:
     """The main metric of its task, as its training ended."""
-    from ..tasks.task_registry import task_named
+    from ..tasks.main_metrics import main_metric_of
 
     try:
-        main = f"val_{task_named(version.task).main_metric}" if version.task else ""
+        main = f"val_{main_metric_of(version.task).name}" if version.task else ""
     except GraftaxError:  # of a package that is not installed here
         main = ""
     return f"{main} {version.metrics[main]:.3f}" if main in version.metrics else ""
@@ -425,15 +419,18 @@ def _shares(texts: Sequence[str]) -> dict[int, float]:
     return shares
 
 
-def _time(text: str | None) -> timedelta | None:
-    if text is None:
-        return None
-    if not (match := _KEEP_FOR.fullmatch(text)):
-        raise GraftaxError(f"--keep-for {text!r}: expected a number and m, h, d or w, as in 7d.")
+def _kept(text: str | None) -> timedelta | None:
+    """How long a version is kept; None: for ever."""
+    return None if text is None else _time(text, "--keep-for")
+
+
+def _time(text: str, option: str) -> timedelta:
+    if not (match := _TIME.fullmatch(text)):
+        raise GraftaxError(f"{option} {text!r}: expected a number and m, h, d or w, as in 7d.")
     try:
         return timedelta(**{_UNITS[match["unit"]]: int(match["count"])})
     except OverflowError:
-        raise GraftaxError(f"--keep-for {text!r}: longer than there is time.") from None
+        raise GraftaxError(f"{option} {text!r}: longer than there is time.") from None
 
 
 def _size(count: int) -> str:

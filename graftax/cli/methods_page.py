@@ -27,8 +27,7 @@ Which one is best depends on your data. `graftax bench --data mine.csv --out min
 Any of them can train in one run with others, and several may form one adapter (`--method lora+prefix`). Every adapter is saved,
 loaded and swapped in the same way, and rows of one call may have adapters of different methods. What the columns say:
 
-- *Acts on*: the kinds of places; a backbone that has none of them refuses the method. On convolutions in groups `adalora`,
-  `hira`, `boft` and `hra` do not act.
+- *Acts on*: the kinds of places; a backbone that has none of them refuses the method.
 - *At a site*: how many numbers are trained wherever the method acts, where in and out are the widths there (d where they are
   one), and r is the rank or the like. At a convolution, in is all that its kernel lies over, kh kw in, of one group; for LoRA
   and its kin it is that of all groups, and out is by group. For instance, LoRA of rank 8 on a layer from 384 to 384 trains

@@ -37,18 +37,24 @@ out_option = partial(typer.Option, "--out", "-o", metavar="DIR", parser=_directo
 OutOption = Annotated[Path, out_option(help="Directory to write.")]
 
 BackboneOption = Annotated[
-    str, typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, or a Hugging Face Hub id.")
+    str,
+    typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, a GGUF file, or a Hugging Face Hub id."),
 ]
 _ADAPTER = "Adapter: a directory (graftax's, PEFT's, AdapterHub's) or a Hub id. What it is called, if not as that is: NAME=DIR"
 _one_adapter = typer.Option("--adapter", "-a", metavar="[NAME=]DIR", help=f"{_ADAPTER}.")
 _adapters = typer.Option("--adapter", "-a", metavar="[NAME=]DIR", help=f"{_ADAPTER}; once for each.")
 AdapterOption = Annotated[str, _one_adapter]
 AdaptersOption = Annotated[list[str], _adapters]
-OptionalAdapterOption = Annotated[Optional[str], _one_adapter]
 OptionalAdaptersOption = Annotated[Optional[list[str]], _adapters]
-InputOption = Annotated[
-    Path, typer.Option("--input", "-i", help='JSON lines {"text": ..., "adapter": NAME or null}; - reads them from stdin.')
+InputsOption = Annotated[
+    list[Path],
+    typer.Option(
+        "--input",
+        "-i",
+        help='JSON lines {"text": ..., "adapter": NAME or null}, - reads them from stdin; or pictures, and folders of them.',
+    ),
 ]
+MoreInputs = Annotated[Optional[list[Path]], typer.Argument(metavar="FILE", help="More of them.")]
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class Loading:
     revision: Annotated[str, Doc("Branch, tag or commit of the backbone's Hub id.")] = "main"
     dtype: Annotated[str, Doc("Of the frozen weights in memory: float32 or bfloat16.")] = "float32"
     quantize: Annotated[str | None, Doc("Hold the layers' weights as int8 or nf4 (needs the package qwix).")] = None
+    tower: Annotated[str | None, Doc("Of a checkpoint of two, such as CLIP's: image or text.")] = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def column_option(field: str) -> str:
 
 OF_COLUMNS = "Columns of the data"  # a panel of the help
 LoadingOptions = Annotated[Loading, OptionPerField()]
-ExactLoadingOptions = Annotated[Loading, OptionPerField(only=("revision",))]  # for what is made of the weights
+ExactLoadingOptions = Annotated[Loading, OptionPerField(only=("revision", "tower"))]  # for what is made of the weights
 ColumnsOptions = Annotated[NamedColumns, OptionPerField(OF_COLUMNS, column_option)]
 LabelledOptions = Annotated[NamedColumns, OptionPerField(OF_COLUMNS, column_option, only=("text", "pair", "label"))]
 ColumnOption = Annotated[

@@ -30,15 +30,20 @@ def print_json(content: Any) -> None:
     print(json_line(content, ensure_ascii=ascii_alone), flush=True)
 
 
-def print_measured(measured: Measured, as_json: bool) -> None:
-    """Metrics and a table of confusions; on standard error, which labels the adapter does not know."""
+def print_measured(measured: Measured, as_json: bool, adapter: str | None = None) -> None:
+    """Metrics and a table of confusions; on standard error, which labels the adapter does not know.
+
+    `adapter`: whose they are, where there are several.
+    """
     if measured.unknown:
         which = ", ".join(f"{label!r} ({count})" for label, count in measured.unknown.items())
         print(in_a_line(f"graftax: labels that the adapter does not know, counted as wrong: {which}"), file=sys.stderr)
     if as_json:
         confusion = {"confusion": measured.confusion.records()} if measured.confusion else {}
-        print_json({**measured.metrics, **confusion})
+        print_json(({} if adapter is None else {"adapter": adapter}) | {**measured.metrics, **confusion})
         return
+    if adapter is not None:
+        print(in_a_line(adapter))
     width = max(12, *map(len, measured.metrics))
     for name, value in measured.metrics.items():
         print(f"{name:{width}} {value}" if isinstance(value, int) else f"{name:{width}} {value:.4f}")

@@ -23,8 +23,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..hub.hub import Hub
-    from ..store.version import Version
+    from ..hub.runs import Under
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def train(
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     # before anything is loaded
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
-    hub = _hub_for(push, list(named)) if push is not None else None
+    shelf = _shelf_for(push, list(named)) if push is not None else None
     loaded = load_backbone(backbone, **asdict(loading))
     fused = (
         Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse)) if words.fuse else None
@@ -149,33 +148,22 @@ def train(
         val=held,
         columns=read,
         **asdict(running),
+        push=shelf,
     )
     for result in results.values():
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
-        if hub is not None:
-            version = _pushed(hub, f"{push}/{result.name}", result.directory, f"graftax hub push {push} {out}")
-            print(f"{version} on {hub.store.url}")
+        if shelf is not None:
+            print(f"{result.pushed} on {shelf.hub.store.url}")
 
 
-def _pushed(hub: Hub, name: str, directory: Path, later: str) -> Version:
-    """A trained adapter put on the hub; where that fails, it is said how it is done later."""
-    try:
-        return hub.push(name, directory)
-    except GraftaxError as error:
-        raise GraftaxError(f"{error} Everything is trained; once that is mended: {later}") from error
-
-
-def _hub_for(prefix: str, names: list[str]) -> Hub:
-    """The hub, on which adapters may have these names, before anything is trained."""
+def _shelf_for(prefix: str, names: list[str]) -> Under:
+    """The place on the hub where adapters of these names are put; an error before anything is loaded where they cannot be."""
     from ..hub.hub import Hub
-    from ..store.names import check_name
 
-    for name in names:
-        check_name(f"{prefix}/{name}")
-    hub = Hub()
-    hub.store.exists()  # an error where it cannot be reached
-    return hub
+    shelf = Hub().under(prefix)
+    shelf.expect(names)
+    return shelf
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

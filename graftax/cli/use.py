@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -13,7 +15,6 @@ from .arguments import (
     Named,
     chat_template_of,
     columns_of,
-    parse_adapter,
     parse_adapters,
     rows_to_continue,
     rows_to_read,
@@ -27,10 +28,10 @@ from .options import (
     ChatTemplateOption,
     ColumnOption,
     ColumnsOptions,
-    InputOption,
+    InputsOption,
     LabelsOption,
     LoadingOptions,
-    OptionalAdapterOption,
+    MoreInputs,
     OptionalAdaptersOption,
     SamplingOptions,
     ScoreName,
@@ -38,9 +39,11 @@ from .options import (
 from .output import print_json, print_measured
 
 if TYPE_CHECKING:
-    from ..data.columns import Columns
     from ..models.backbone import Backbone
     from ..serve.evaluation import Measured
+    from ..serve.report.reporter import Reporter
+
+_OF_REPORT = "A report"  # a panel of the help
 
 
 @options_from_fields
@@ -50,8 +53,33 @@ def evaluate(
     data: Annotated[
         Path, typer.Option("--data", "-d", help="Rows as for training: CSV, TSV, JSONL, Parquet, for lm also TXT.")
     ],
-    adapter: OptionalAdapterOption = None,
+    more_slices: Annotated[Optional[list[str]], typer.Argument(metavar="COLUMN", help="More columns of --slices.")] = None,
+    adapter: OptionalAdaptersOption = None,
     *,
+    report: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="DIR",
+            help="Write a page that looks closely at the answers, report.html, and its numbers; of several adapters, too.",
+            rich_help_panel=_OF_REPORT,
+        ),
+    ] = None,
+    slices: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="COLUMN",
+            help="Columns of the rows: the metrics of the rows with each value there, the worst shown.",
+            rich_help_panel=_OF_REPORT,
+        ),
+    ] = None,
+    against: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="FILE",
+            help="Other rows, as those of the training: how much better it is there, and how far they lie apart.",
+            rich_help_panel=_OF_REPORT,
+        ),
+    ] = None,
     generate: Annotated[
         bool, typer.Option("--generate", help="Answer every prompt, and compare the answer with its completion.")
     ] = False,
@@ -77,25 +105,56 @@ def evaluate(
     from ..models.load import load_backbone
 
     read, names, template = columns_of(context, columns, column), split_names(labels), chat_template_of(chat_template)
+    sliced = [*(slices or []), *(more_slices or [])]
+    _refuse_without_report(report, adapter or [], sliced, against, generate)
     loaded = load_backbone(backbone, **asdict(loading))
-    named = parse_adapter(adapter) if adapter is not None else None
-    version = version_to_record(named) if record else None
-    if named is not None and version is not None:  # of a tag that is shared the very one that is drawn here
-        named = named._replace(location=f"{version.name}@sha256:{version.digest}")
-    if named is None and not generate and loaded.own_head is None:
+    every: list[Named | None] = [*parse_adapters(adapter or [])] or [None]
+    versions = [version_to_record(named) if record else None for named in every]
+    if every == [None] and not generate and loaded.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
-    if names is not None and (generate or named is None):
+    if names is not None and (generate or every == [None]):
         raise GraftaxError("--labels names the classes of an adapter's head, and none is asked here.")
-    if generate:
-        how: dict[str, Any] = {"score": score.value, "sampling": sampling, "columns": read}
-        measured = _measured_as_it_writes(loaded, named, data, template, any_backbone, how)
-    else:
-        measured = _measured(loaded, named, data, template, any_backbone, names, read)
-    print_measured(measured, as_json)
-    if version is not None:
-        from ..hub.hub import Hub
+    if template is not None and every == [None] and not generate:
+        raise GraftaxError("--chat-template is for language models, and the checkpoint's own head is asked here.")
+    reporter = None
+    if report is not None:
+        from ..serve.report.evaluation_report import expect_place
+        from ..serve.report.reporter import Reporter
 
-        Hub().record(version, measured)
+        expect_place(report)  # before anything is computed
+        reporter = Reporter(loaded, data, slices=sliced, against=against, columns=read, chat_template=template)
+    for named, version in zip(every, versions, strict=True):
+        if named is not None and version is not None:  # of a tag that is shared the very one that is drawn here
+            named = named._replace(location=f"{version.name}@sha256:{version.digest}")
+        if generate:
+            how: dict[str, Any] = {"score": score.value, "sampling": sampling, "columns": read}
+            measured = _measured_as_it_writes(loaded, named, data, template, any_backbone, how)
+        else:
+            reading = {"columns": read, "chat_template": template}
+            measured = _measured(loaded, reporter, named, data, any_backbone, names, reading)
+        print_measured(measured, as_json, named.name if named and len(every) > 1 else None)
+        if version is not None:
+            from ..hub.hub import Hub
+
+            Hub().record(version, measured)
+    if reporter is not None and report is not None:
+        print(f"report: {reporter.report().write(report)}", file=sys.stderr)
+
+
+def _refuse_without_report(
+    report: Path | None, adapters: Sequence[str], slices: Sequence[str], against: Path | None, generate: bool
+) -> None:
+    """An error where an option is given that is of a report, without one, or a report of what has none."""
+    if report is not None and not str(report).strip():
+        raise GraftaxError("--report is empty, and names no directory; '.' is the current one.")
+    if report is not None and generate:
+        raise GraftaxError("--report is of what is answered, and not of texts that are generated; leave out --generate.")
+    if report is None and len(adapters) > 1:
+        raise GraftaxError("several adapters are compared in a report: give --report DIR.")
+    if report is None and slices:
+        raise GraftaxError(f"slices by {', '.join(slices)} are part of a report: give --report DIR.")
+    if report is None and against is not None:
+        raise GraftaxError("--against is part of a report: give --report DIR.")
 
 
 def _measured_as_it_writes(
@@ -113,35 +172,34 @@ def _measured_as_it_writes(
 
 def _measured(
     backbone: Backbone,
+    reporter: Reporter | None,
     named: Named | None,
     data: Path,
-    template: Any,
     any_backbone: bool,
     names: list[str] | None,
-    columns: Columns,
+    reading: dict[str, Any],
 ) -> Measured:
-    """By what an adapter, or the backbone's own head, answers; a language model's by how likely it finds the rows."""
+    """By what an adapter, or the backbone's own head, answers; a language model's by how likely it finds the rows.
+
+    `reading`: columns of the rows, and the template of chats. A reporter, which knows both, looks at it, too.
+    """
     from ..adapters.files import load_adapter
-    from ..adapters.fitting import names_for
-    from ..serve.evaluation import measure, measure_language
+    from ..serve.evaluation import measure, measure_adapter
     from ..serve.predictor import Predictor
-    from ..tasks.task_registry import task_named
 
     if named is None:
-        return measure(Predictor(backbone), None, data, columns=columns)
+        return reporter.add_own_head() if reporter else measure(Predictor(backbone), None, data, columns=reading["columns"])
     adapter = load_adapter(named.location, backbone, any_backbone=any_backbone)
-    if not task_named(adapter.task).output.headed:
-        names_for(adapter, names, named.name)
-        return measure_language(backbone, adapter, data, columns=columns, chat_template=template)
-    predictor = Predictor(backbone)
-    predictor.load(named.name, adapter, labels=names)
-    return measure(predictor, named.name, data, columns=columns)
+    if reporter:
+        return reporter.add(named.name, adapter, names)
+    return measure_adapter(Predictor(backbone), named.name, adapter, data, labels=names, **reading)
 
 
 @options_from_fields
 def predict(
     backbone: BackboneOption,
-    input: InputOption,
+    input: InputsOption,
+    more_input: MoreInputs = None,
     adapter: OptionalAdaptersOption = None,
     *,
     top_k: Annotated[
@@ -162,7 +220,7 @@ def predict(
 
     named = parse_adapters(adapter or [])
     predictor = Predictor(load_backbone(backbone, **asdict(loading)))
-    rows, wanted = rows_to_read(input, named, predictor.processor)
+    rows, wanted = rows_to_read([*input, *(more_input or [])], named, predictor.processor)
     if not named and predictor.backbone.own_head is None:
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own.")
     if labels is not None and not named:
@@ -180,7 +238,8 @@ def predict(
 @options_from_fields
 def embed(
     backbone: BackboneOption,
-    input: InputOption,
+    input: InputsOption,
+    more_input: MoreInputs = None,
     adapter: OptionalAdaptersOption = None,
     *,
     max_length: Annotated[
@@ -201,7 +260,7 @@ def embed(
 
     named = parse_adapters(adapter or [])
     predictor = Predictor(load_backbone(backbone, **asdict(loading)), max_length=max_length)
-    rows, wanted = rows_to_read(input, named, predictor.processor)
+    rows, wanted = rows_to_read([*input, *(more_input or [])], named, predictor.processor)
     for name, location in named:
         predictor.load(name, location, any_backbone=any_backbone)
     for what, vector in zip(wanted, predictor.embed(rows, wanted), strict=True):

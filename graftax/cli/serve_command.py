@@ -1,0 +1,108 @@
+"""`graftax serve`: adapters asked over HTTP, by OpenAI's API."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ..errors import GraftaxError
+from ..serve.http.limits import Limits
+from .arguments import chat_template_of, parse_adapters
+from .dataclass_options import OptionPerField, options_from_fields
+from .options import AnyBackboneOption, BackboneOption, ChatTemplateOption, LoadingOptions, OptionalAdaptersOption
+
+
+@options_from_fields
+def serve(
+    backbone: BackboneOption,
+    adapter: OptionalAdaptersOption = None,
+    *,
+    hub: Annotated[
+        Optional[str], typer.Option(metavar="URL", help="A hub, whose names are known. Default: $GRAFTAX_HUB, else none.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0: to everybody who can reach this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    lanes: Annotated[int, typer.Option(min=1, max=64, help="Texts that are written at once.")] = 16,
+    slots: Annotated[int, typer.Option(min=1, max=4096, help="Adapters that are on the device at once.")] = 16,
+    api_key_file: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="A line for each key that may ask: its sha256, and admin if it may load."),
+    ] = None,
+    ssl_certfile: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="A certificate in PEM's form: then the server speaks TLS.")
+    ] = None,
+    ssl_keyfile: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Its key, without a password. Default: in the same file.")
+    ] = None,
+    otlp_traces_endpoint: Annotated[
+        Optional[str], typer.Option(metavar="URL", help="Where a span of each request is told to, by OTLP over HTTP.")
+    ] = None,
+    allowed_origins: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="ORIGIN", help="Whose pages may ask, such as https://chat.example.org; once for each. *: any."),
+    ] = None,
+    allow_path: Annotated[
+        Optional[list[Path]],
+        typer.Option(metavar="DIR", help="Folder from which adapters may be loaded while it runs; once for each."),
+    ] = None,
+    limits: Annotated[Limits, OptionPerField("Limits")],
+    warm_up: Annotated[
+        bool, typer.Option(help="Compile all programs at start, so that no request waits for one; /ready says how far it is.")
+    ] = True,
+    chat_template: ChatTemplateOption = None,
+    any_backbone: AnyBackboneOption = False,
+    loading: LoadingOptions,
+) -> None:
+    """Serve a backbone and its adapters by OpenAI's API; the model of a request is the base, an adapter, a name on the hub.
+
+    graftax serve -b stories260K -a sea=adapters/sea --port 8000
+    """
+    try:
+        from ..serve.http.app import make_app
+        from ..serve.http.keys import read_keys
+        from ..serve.http.origins import origins_of
+        from ..serve.http.serving import listening, make_service, run
+        from ..serve.http.tls import certificate_of
+        from ..serve.http.traces import Traced, tracer_to
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("starlette", "uvicorn", "anyio", "markdown_it"):
+            raise
+        raise GraftaxError(f"graftax serve needs {missing}: pip install 'graftax[serve]'.") from None
+    from ..hub.told import Told
+    from ..models.load import load_backbone
+    from ..store.store import Store
+
+    named, keys = parse_adapters(adapter or []), () if api_key_file is None else read_keys(api_key_file)
+    certificate = certificate_of(ssl_certfile, ssl_keyfile)
+    origins = origins_of(allowed_origins or [])
+    tracer = None if otlp_traces_endpoint is None else tracer_to(otlp_traces_endpoint)
+    url = hub or os.environ.get("GRAFTAX_HUB")
+    roots = [_folder(path) for path in allow_path or []]
+    with listening(host, port) as there:
+        options: dict[str, Any] = {"lanes": lanes, "slots": slots, "limits": limits, "roots": roots}
+        options |= {"chat_template": chat_template_of(chat_template), "warm_up": _say if warm_up else None}
+        store = Store(url) if url else None
+        options |= {"store": store, "telling": Told(store)}
+        service = make_service(load_backbone(backbone, **asdict(loading)), **options)
+        handles = [service.residents.register(name, location, any_backbone=any_backbone) for name, location in named]
+        service.residents.reserve(handles)
+        host, number = there.getsockname()[:2]
+        where = f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{number}"
+        _say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
+        app = make_app(service, keys, origins)
+        run(app if tracer is None else Traced(app, tracer), there, limits, certificate)
+
+
+def _say(text: str) -> None:
+    print(f"graftax: {text}", flush=True)
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise GraftaxError(f"--allow-path {path}: no such folder.")
+    return path

@@ -1,0 +1,84 @@
+"""/classify, /v1/classify and /v1/tag: what adapters with heads answer to texts or pictures, in vLLM's form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..predictor import Prediction
+from .bodies import read_object
+from .complaints import Refused, as_json
+from .mixes import Who
+from .parameters import Asked, ToClassify, ToTag, parameters_of
+from .pictures_asked import pictures_of
+from .service import Service, headers_of, in_thread, note, route_of, said_of
+from .texts_asked import NO_TOKENS, head_of, texts_of, usage_of
+
+
+async def classify(service: Service, request: Request) -> Response:
+    """Of each text or picture the label, and the probability of every label."""
+    asked = parameters_of(ToClassify, await read_object(request, service.limits))
+    if service.tokenizer is None:
+        rows = await in_thread(pictures_of, asked.input, asked.messages, service.limits)
+        return await _answered(service, request, asked, rows, tags=False)
+    if asked.messages is not None:
+        raise Refused(400, f"messages: pictures are asked about so, and {service.name} reads texts.", param="messages")
+    if asked.input is None:
+        raise Refused(400, "input is missing.", param="input")
+    return await _answered(service, request, asked, texts_of(asked.input, service.limits), tags=False)
+
+
+async def tag(service: Service, request: Request) -> Response:
+    """Of each text a label for every word."""
+    asked = parameters_of(ToTag, await read_object(request, service.limits))
+    return await _answered(service, request, asked, texts_of(asked.input, service.limits, words=True), tags=True)
+
+
+async def _answered(service: Service, request: Request, asked: Asked, rows: list[Any], *, tags: bool) -> Response:
+    who = await service.resolve(asked.model, route_of(request, asked.user))
+    await service.adapters(who)
+    labels = _labels(service, asked.model, who, tags)
+    usage = NO_TOKENS if isinstance(rows[0], bytes) else await usage_of(service, rows)
+    note(request, model=asked.model, prompt_tokens=usage["prompt_tokens"], **said_of(who))
+    answers = await service.answered(service.predictor.begin, rows, who)
+    told = [_tags(answer) if tags else _classes(answer, labels) for answer in answers]
+    data = [{"index": index, **one} for index, one in enumerate(told)]
+    content = {
+        "id": f"{'tag' if tags else 'classify'}-{request.state.id}",
+        "object": "list",
+        "created": request.state.begun,
+        "model": asked.model,
+        "data": data,
+        "usage": usage | {"completion_tokens": 0},
+        **said_of(who),
+    }
+    return as_json(content, headers=headers_of(who))
+
+
+def _labels(service: Service, model: str, who: Who, tags: bool) -> tuple[str, ...]:
+    """The names of the classes. Refused where nothing has a head, or one of another task than the endpoint's."""
+    head = head_of(service, who)
+    if head is None:
+        raise Refused(422, f"{model} has no head that could answer; name an adapter that has one.", param="model")
+    if tags != (head.task == "tag"):
+        where = "/v1/tag" if head.task == "tag" else "/classify"
+        raise Refused(422, f"{model} is of task {head.task!r}, which {where} answers.", param="model")
+    return head.labels
+
+
+def _classes(answer: Prediction, labels: tuple[str, ...]) -> dict[str, Any]:
+    """`label` is a list of a multilabel adapter, a number of one that regresses, which has no probabilities."""
+    chances = answer.probabilities
+    return {
+        "label": answer.label,
+        "probs": None if chances is None else [chances[label] for label in labels],
+        "num_classes": len(labels),
+        "labels": labels,
+        "cut": answer.cut,
+    }
+
+
+def _tags(answer: Prediction) -> dict[str, Any]:
+    return {"labels": answer.label, "scores": answer.score}

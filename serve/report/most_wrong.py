@@ -1,0 +1,94 @@
+"""The rows that were answered most wrongly: those that an adapter is surest of, or furthest from, where it is wrong."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...data.picture_values import Picture
+from ...tasks.task import Answer
+from ..evaluation import Answered
+
+MOST = 12
+_CHARACTERS = 600  # of a text
+_PIXELS = 112  # of a picture, its longer side
+_WORDS = 12  # of those that were tagged wrongly
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A row and what was answered."""
+
+    row: int  # from 1
+    shown: Mapping[str, str]  # the row's fields, as texts; of a picture its path, if it has one
+    label: str
+    answer: str
+    probability: float | None  # of the answer, where it is one label
+    mistake: float  # as `Task.mistake` counts it
+    picture: str | None = None  # a small PNG, as a data URL
+
+
+def most_wrong(answered: Answered, most: int = MOST) -> tuple[Wrong, ...]:
+    """The worst first; of equally wrong ones the first of the rows."""
+    each = zip(answered.labels, answered.answers, strict=True)
+    mistakes = [answered.task.mistake(label, answer) for label, answer in each]
+    found = sorted((-mistake, row) for row, mistake in enumerate(mistakes) if mistake is not None)
+    return tuple(_wrong(answered, row, -mistake) for mistake, row in found[:most])
+
+
+def _wrong(answered: Answered, row: int, mistake: float) -> Wrong:
+    label, answer = answered.labels[row], answered.answers[row]
+    fields = {field: values[row] for field, values in answered.examples.fields.items()}
+    picture = next((value for value in fields.values() if isinstance(value, Picture)), None)
+    shown = {field: _text(value) for field, value in fields.items()}
+    probability = answer.score if isinstance(answer.label, str) else None
+    truth, said = _compared(label, answer, fields)
+    return Wrong(row + 1, shown, truth, said, probability, mistake, None if picture is None else thumbnail(picture))
+
+
+def _compared(label: Any, answer: Answer, fields: Mapping[str, Any]) -> tuple[str, str]:
+    """Label and answer as texts: of a tagged text the words whose tags differ."""
+    words = fields.get("text")
+    if not isinstance(words, list) or not isinstance(answer.label, list):
+        return _text(label), _text(answer.label)
+    differ = [(word, a, b) for word, a, b in zip(words, label, answer.label, strict=True) if a != b][:_WORDS]
+    return ", ".join(f"{word}: {a}" for word, a, _ in differ), ", ".join(f"{word}: {b}" for word, _, b in differ)
+
+
+def _text(value: Any) -> str:
+    """Any value of a row, for people."""
+    if value is None:
+        return ""
+    if isinstance(value, Picture):
+        return str(value.content) if isinstance(value.content, Path) else ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], Mapping):  # the messages of a chat
+            return _cut("\n".join(f"{message['role']}: {message['content']}" for message in value))
+        return _cut((" " if isinstance(value, list) else ", ").join(map(str, value)))
+    return _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]} [...]"
+
+
+def thumbnail(picture: Picture) -> str:
+    """A picture as a small PNG, in a data URL; a tiny one larger than it is, with its pixels to be seen."""
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(picture.pixels()))
+    if max(image.size) > _PIXELS:
+        image.thumbnail((_PIXELS, _PIXELS))
+    elif (times := _PIXELS // max(image.size)) > 1:
+        image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
