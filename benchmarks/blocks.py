@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..counted import counted
 from ..errors import GraftaxError
 from .results import Predictions, Record, came_through
 from .scores import Metric, metric_named
@@ -135,7 +136,7 @@ def _entry(name: str, records: list[Record], data: str, predictions: Mapping[tup
     failed = [r for r in records if not came_through(r) and r.seed not in runs]
     trouble = None
     if failed:
-        trouble = f"{len(failed)} of {len(failed) + len(runs)} runs failed"
+        trouble = f"{len(failed)} of {counted(len(failed) + len(runs), 'run')} failed"
     elif any(run.data != data for run in runs.values()):
         trouble = "its runs are on another version of the task's data"
     elif any((name, seed) not in predictions for seed in runs):

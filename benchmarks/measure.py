@@ -18,6 +18,7 @@ from ..serve.evaluation import outputs_of, pooled_of
 from ..serve.generator import Generator
 from ..serve.sampling import Sampling
 from ..tasks.generative import holds_chats
+from ..tasks.reliability import reliability_of
 from ..tasks.task_registry import task_named
 from ..tasks.text_metrics import edit_distance, final_number, word_matches
 from .baselines import nearest_means
@@ -25,7 +26,6 @@ from .results import Predictions
 from .scores import metric_named
 from .suite import TaskSpec
 
-_BINS = 15
 _SLICE = 10  # examples of the smallest slice that is looked at
 
 
@@ -102,16 +102,9 @@ def judged(
         shares, confidence = np.exp(logs), np.exp(logs.max(-1))
         predictions = replace(predictions, confidence=confidence.astype(np.float32))
         metrics["nll"] = float(-logs[np.arange(len(gold)), gold].mean())
-        fields["ece"] = calibration_error(confidence, right)
+        fields["ece"] = reliability_of(confidence, right).error
         fields["brier"] = float(((shares - np.eye(shares.shape[1])[gold]) ** 2).sum(-1).mean())
     return Measured(predictions, fields | {"metrics": metrics})
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3): |accuracy - confidence| in 15 bins, weighted by their examples."""
-    which = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = [abs(right[which == b].sum() - confidence[which == b].sum()) for b in range(_BINS)]
-    return float(sum(gaps) / len(right))
 
 
 def worst_slice(

@@ -33,6 +33,7 @@ from .. import disk, typed
 from ..adapters.adapter import Adapter
 from ..adapters.files import load_adapter
 from ..adapters.methods.head import Head
+from ..counted import counted
 from ..data.examples import Examples
 from ..data.prepared import Prepared, note_cut
 from ..errors import GraftaxError
@@ -257,7 +258,7 @@ class Bench:
         theirs = [replace(cell, library=library) for cell in cells]
         missing = [cell for cell in theirs if cell not in self.records]
         if missing:
-            self.clock.say(f"{self.name} {missing[0].method}, by {library}: {len(missing)} cells")
+            self.clock.say(f"{self.name} {missing[0].method}, by {library}: {counted(len(missing), 'cell')}")
         for cell in missing:
             try:
                 record = self._by_peer(cell)

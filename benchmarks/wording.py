@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..counted import counted
 from .analysis import Analysis, Recommendation
 from .blocks import Block, named, where
 from .scores import Metric
@@ -121,7 +122,7 @@ def compared_on(analysis: Analysis) -> str:
     """`4 tasks`, or what else the blocks are."""
     blocks = analysis.compared
     tasks = len({block.id.task for block in blocks})
-    return f"{tasks} tasks" if tasks == len(blocks) else f"{len(blocks)} settings (task, size and backbone)"
+    return counted(tasks, "task") if tasks == len(blocks) else f"{len(blocks)} settings (task, size and backbone)"
 
 
 def _on(analysis: Analysis, block: Block, found: Recommendation) -> str:
@@ -204,7 +205,7 @@ def caveats(analysis: Analysis) -> list[str]:
             said.append(f"The results come from several {what}: {listed(several)}.")
     if failed := analysis.failed:
         methods = sorted({named(r) for r in failed})
-        said.append(f"{len(failed)} runs failed ({listed(methods)}); they are listed under Errors.")
+        said.append(f"{counted(len(failed), 'run')} failed ({listed(methods)}), as listed under Errors.")
     return said
 
 

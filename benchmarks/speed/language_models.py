@@ -15,9 +15,11 @@ of 256 resident.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +89,15 @@ def write_backbone(folder: Path, config: dict[str, Any], prefix: str) -> None:
     save_file({f"{prefix}{k}": t for k, t in random_tensors(config).items()}, folder / "model.safetensors", {"format": "pt"})
 
 
-def prompts(folder: str) -> list[str]:
-    """Beginnings of texts, `PROMPT` tokens each."""
+def prompts(folder: str) -> Iterator[list[str]]:
+    """Beginnings of `ROWS` texts, `PROMPT` tokens each; other ones every time, for what was read once is not read again."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
     cut = (tokenizer.decode(tokenizer.encode(r["prompt"] + r["completion"]).ids[:PROMPT]) for r in pairs())
-    return [text for text in cut if len(tokenizer.encode(text).ids) == PROMPT][:ROWS]
+    fitting = [text for text in cut if len(tokenizer.encode(text).ids) == PROMPT]
+    for turn in itertools.count():
+        yield [fitting[(turn * ROWS + row) % len(fitting)] for row in range(ROWS)]
 
 
 def our_step(folder: str) -> Work:
@@ -174,13 +178,13 @@ def our_decode(folder: str, adapters: int, resident: int, new: int = NEW) -> Wor
     for i in range(resident):
         generator.load(str(i), noisy(Adapter.create((graftax.LoRA(r=8, alpha=16.0),), backbone.sites, seed=i, task="lm")))
     names = [str(i * max(1, resident // ROWS) % adapters) for i in range(ROWS)]
-    texts, how = prompts(folder), graftax.Sampling(max_new_tokens=new)
+    how = graftax.Sampling(max_new_tokens=new)
     yield {}
-    while True:
+    for texts in prompts(folder):
         began = time.perf_counter()
         made = generator.generate(texts, names, how)
         yield {"seconds": time.perf_counter() - began}
-        assert all(len(one.items) == new for one in made), "a row has ended early"
+        assert all(len(one.tokens) == new for one in made), "a row has ended early"
 
 
 def noisy(adapter: Any) -> Any:
@@ -212,12 +216,11 @@ def their_decode(folder: str, targets: list[str], adapters: int, new: int = NEW)
     for i in range(1, adapters):
         model.add_adapter(str(i), config)
     model.eval()
-    texts = prompts(folder)
     options: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False, "pad_token_id": 0}
     if adapters > 1:
         options["adapter_names"] = [str(i % adapters) for i in range(ROWS)]
     yield {}
-    while True:
+    for texts in prompts(folder):
         began = time.perf_counter()
         with torch.no_grad():
             batch = tokenizer(texts, return_tensors="pt").to(model.device)

@@ -46,7 +46,7 @@ def ours(folder: str, adapters: int, resident: int, texts: bool, methods: int = 
     else:
         ids = np.random.default_rng(0).integers(5, 30000, (ROWS, LENGTH)).astype(np.int32)
         inputs = TextInputs(ids, np.ones_like(ids, bool), np.zeros_like(ids))
-        slots: Any = np.array([predictor.bank.slot(name) for name in names], np.int32)
+        slots: Any = np.array([predictor.bank.slot(predictor.residents.resolve(name)) for name in names], np.int32)
         if terms > 1:
             several = np.stack([np.roll(slots, k) for k in range(terms)], axis=1)[:, None]
             slots = Mix(several, np.full(several.shape, 1.0 / terms, np.float32), slots)

@@ -26,7 +26,7 @@ TASKS, LABELS = 12, 5  # small tasks, and labels of each
 _TEXTS = 64  # of the mixed batch
 
 
-def _version(folder: str) -> Any:
+def version_in(folder: str) -> Any:
     """The package of a checkout, with compiled programs kept where both versions find theirs."""
     sys.path.insert(0, folder)
     import jax
@@ -55,7 +55,7 @@ def hash_of(text: str) -> int:
 
 
 def step(folder: str) -> Work:
-    graftax = _version(folder)
+    graftax = version_in(folder)
     backbone, (data, *_) = graftax.load_backbone(MINILM), _tasks(320).values()
     yield {}
     while True:
@@ -65,7 +65,7 @@ def step(folder: str) -> Work:
 
 
 def many(folder: str) -> Work:
-    graftax = _version(folder)
+    graftax = version_in(folder)
     backbone, data = graftax.load_backbone(MINILM), _tasks(100)
     yield {}
     while True:
@@ -77,7 +77,7 @@ def many(folder: str) -> Work:
 
 def _loaded(folder: str) -> tuple[Any, list[Path]]:
     """A predictor with twelve adapters, and their directories, which stay."""
-    graftax = _version(folder)
+    graftax = version_in(folder)
     predictor, out = graftax.Predictor(graftax.load_backbone(MINILM)), Path(tempfile.mkdtemp())
     graftax.train_many(predictor.backbone, _tasks(40), out, recipe=graftax.Recipe(epochs=1), progress=False)
     directories = [out / name for name in _tasks(1)]
@@ -111,7 +111,7 @@ def swap(folder: str) -> Work:
 
 
 def generation(folder: str) -> Work:
-    graftax = _version(folder)
+    graftax = version_in(folder)
     generator, names = graftax.Generator(graftax.load_backbone(STORIES)), [str(i) for i in range(4)]
     for seed, name in enumerate(names):
         sites = generator.backbone.sites
@@ -148,7 +148,7 @@ def main() -> None:
         report(row(f"{work.__name__}, against {name}", found, "both columns graftax (`versions.py`)"))
     assert DATA.is_dir()
     with tempfile.TemporaryDirectory() as out:
-        graftax = _version(here)
+        graftax = version_in(here)
         graftax.train_many(graftax.load_backbone(MINILM), {"a": _tasks(40)["task0"]}, out, progress=False)
         pairs = [(cold(here, f"{out}/a"), cold(there, f"{out}/a")) for _ in range(chosen.repeats + 1)][1:]
         report(row(f"cold process to a first answer, against {name}", summary(pairs), "both columns graftax (`versions.py`)"))
