@@ -76,6 +76,53 @@ OTHERS["mobilenet_v2"] = {"depth_divisible_by": 2, "min_depth": 4, "expand_ratio
 OTHERS["mobilenet_v2"] |= {"first_layer_is_expansion": False, "finegrained_output": False, "hidden_act": "relu"}
 OTHERS["mobilenet_v2"] |= {"tf_padding": False, "layer_norm_eps": 1e-2}
 
+SIZES["mobilenet_v1"] = {"depth_multiplier": 0.2, "num_channels": 4}
+OTHERS["mobilenet_v1"] = {"min_depth": 10, "hidden_act": "relu", "tf_padding": False, "layer_norm_eps": 1e-2}
+
+SIZES["resnet"] = {"embedding_size": 6, "hidden_sizes": [8, 12, 16, 20], "depths": [2, 1, 2, 1], "num_channels": 4}
+OTHERS["resnet"] = {"layer_type": "basic", "hidden_act": "silu"}
+OTHERS["resnet"] |= {"downsample_in_first_stage": True, "downsample_in_bottleneck": True}
+
+SIZES["efficientnet"] = {"width_coefficient": 0.25, "depth_coefficient": 0.6, "hidden_dim": 320, "num_channels": 4}
+OTHERS["efficientnet"] = {
+    "depth_divisor": 4,
+    "kernel_sizes": [5, 3, 3, 3, 5, 5, 3],
+    "in_channels": [32, 12, 24, 40, 80, 112, 192],
+}
+OTHERS["efficientnet"] |= {"out_channels": [12, 24, 40, 80, 112, 192, 300], "depthwise_padding": [1, 4]}
+OTHERS["efficientnet"] |= {"strides": [2, 1, 2, 2, 1, 2, 1], "num_block_repeats": [2, 2, 2, 1, 3, 4, 1]}
+OTHERS["efficientnet"] |= {"expand_ratios": [2, 1, 3, 6, 2, 2, 4], "squeeze_expansion_ratio": 0.5, "hidden_act": "relu"}
+OTHERS["efficientnet"] |= {"pooling_type": "max", "batch_norm_eps": 1e-2}
+
+_PATCHES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+_PATCHES |= {"image_size": [33, 40], "patch_size": [8, 10], "num_channels": 4}
+SIZES |= dict.fromkeys(("vit", "deit", "dinov3_vit"), _PATCHES)
+SIZES["beit"] = {**_PATCHES, "image_size": 40, "patch_size": 10, "use_relative_position_bias": True}
+SIZES["dinov2"] = {key: value for key, value in _PATCHES.items() if key != "intermediate_size"}
+SIZES["dinov2_with_registers"] = SIZES["dinov2"]
+SIZES["swin"] = {"image_size": [33, 40], "patch_size": [3, 5], "num_channels": 4, "embed_dim": 8, "depths": [2, 1]}
+SIZES["swin"] |= {"num_heads": [2, 4], "window_size": 3}
+OTHERS["vit"] = OTHERS["deit"] = {"hidden_act": "relu", "layer_norm_eps": 1e-2, "qkv_bias": False}
+OTHERS["dinov2"] = {**OTHERS["vit"], "mlp_ratio": 2, "use_swiglu_ffn": True}
+OTHERS["dinov2_with_registers"] = {**OTHERS["dinov2"], "num_register_tokens": 2}
+OTHERS["beit"] = {"hidden_act": "relu", "layer_norm_eps": 1e-2, "use_absolute_position_embeddings": True}
+OTHERS["beit"] |= {"use_shared_relative_position_bias": True, "layer_scale_init_value": 0.0, "use_mean_pooling": False}
+OTHERS["dinov3_vit"] = {"hidden_act": "relu", "layer_norm_eps": 1e-2, "rope_theta": 20.0, "query_bias": False}
+OTHERS["dinov3_vit"] |= {"key_bias": True, "value_bias": False, "proj_bias": False, "mlp_bias": False}
+OTHERS["dinov3_vit"] |= {"use_gated_mlp": True, "num_register_tokens": 2}
+OTHERS["swin"] = {**OTHERS["vit"], "mlp_ratio": 2.0, "use_absolute_embeddings": True}
+SIZES["convnext"] = SIZES["convnextv2"] = {"hidden_sizes": [8, 12, 16, 20], "depths": [1, 2, 1, 1], "num_channels": 4}
+OTHERS["convnextv2"] = {"patch_size": 2, "num_stages": 4, "hidden_act": "relu", "layer_norm_eps": 1e-2}
+OTHERS["convnext"] = {**OTHERS["convnextv2"], "layer_scale_init_value": 0.5}
+
+_TOWER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+SIZES["clip_vision_model"] = SIZES["siglip_vision_model"] = {**_TOWER, "image_size": 24, "patch_size": 8, "num_channels": 4}
+SIZES["clip_text_model"] = SIZES["siglip_text_model"] = {**_TOWER, "vocab_size": 97, "max_position_embeddings": 40}
+OTHERS["clip_vision_model"] = {"hidden_act": "relu", "layer_norm_eps": 1e-2}
+OTHERS["siglip_vision_model"] = {**OTHERS["clip_vision_model"], "vision_use_head": False}
+OTHERS["clip_text_model"] = {**OTHERS["clip_vision_model"], "pad_token_id": 3, "eos_token_id": 5}
+OTHERS["siglip_text_model"] = {**OTHERS["clip_text_model"], "projection_size": 20}
+
 #: Those that transformers has a class of.
 THEIRS = {name: family for name, family in FAMILIES.items() if name in SIZES}
 #: Those that read texts.
@@ -103,16 +150,26 @@ def write_checkpoint(directory: Path, config: dict[str, Any]) -> Any:
     return model.eval()
 
 
+class SiglipTexts:
+    """What transformers' `AutoModel` does not know."""
+
+    from_config = transformers.SiglipTextModel._from_config
+
+
 def auto_of(model_type: str) -> Any:
+    if model_type == "siglip_text_model":
+        return SiglipTexts
     family = FAMILIES[model_type]
     if family.encodes:
         return transformers.AutoModelForSeq2SeqLM
     return transformers.AutoModelForCausalLM if family.generates else transformers.AutoModel
 
 
-def some_pixels(channels: int) -> np.ndarray:
-    """`[rows, height, width, channels]`."""
-    return np.random.default_rng(0).standard_normal((2, 33, 40, channels), np.float32)
+def some_pixels(config: Any) -> np.ndarray:
+    """`[rows, height, width, channels]`, of the size that a config says; convolutions, ConvNeXt's too, take any."""
+    said = config.image_size if hasattr(config, "patch_size") and not hasattr(config, "num_stages") else (33, 40)
+    size = (said, said) if isinstance(said, int) else said
+    return np.random.default_rng(0).standard_normal((2, *size, config.num_channels), np.float32)
 
 
 def some_ids() -> np.ndarray:
@@ -121,10 +178,11 @@ def some_ids() -> np.ndarray:
 
 @torch.no_grad()
 def their_logits(model: Any, ids: np.ndarray | None = None) -> np.ndarray:
-    """Of every token; of an encoder its last hidden states, of pictures the last feature map."""
+    """Of every token; of an encoder its last hidden states, of pictures their tokens or the last feature map."""
     if model.config.model_type not in TEXT_FAMILIES:
-        pixels = some_pixels(model.config.num_channels).transpose(0, 3, 1, 2)
-        return model(pixel_values=torch.tensor(pixels)).last_hidden_state.numpy().transpose(0, 2, 3, 1)
+        pixels = some_pixels(model.config).transpose(0, 3, 1, 2)
+        last: np.ndarray = model(pixel_values=torch.tensor(pixels)).last_hidden_state.numpy()
+        return last if last.ndim == 3 else last.transpose(0, 2, 3, 1)
     rows = {"input_ids": torch.tensor((some_ids() if ids is None else ids).astype(np.int64))}
     if model.config.is_encoder_decoder:
         rows["decoder_input_ids"] = rows["input_ids"].flip(1)
@@ -135,8 +193,10 @@ def their_logits(model: Any, ids: np.ndarray | None = None) -> np.ndarray:
 
 def our_logits(backbone: Backbone, ids: np.ndarray | None = None) -> np.ndarray:
     if backbone.family.model_types[0] not in TEXT_FAMILIES:
-        pixels = ImageInputs(some_pixels(backbone.config.num_channels))
-        return np.asarray(jax.jit(lambda params, inputs: backbone.encode(params, {}, inputs).hidden)(backbone.params, pixels))
+        pixels = ImageInputs(some_pixels(backbone.config))
+        made = jax.jit(lambda params, inputs: backbone.encode(params, {}, inputs).hidden)(backbone.params, pixels)
+        positions = backbone.family.model_types[0] == "swin"  # transformers has them one behind another
+        return np.asarray(made).reshape(len(made), -1, made.shape[-1]) if positions else np.asarray(made)
     ids = some_ids() if ids is None else ids
     inputs = TextInputs(ids, np.ones(ids.shape, bool), np.zeros_like(ids))
     if backbone.family.encodes:

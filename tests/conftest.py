@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,6 +30,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # programs are compiled once 
 import jax
 import numpy as np
 import pytest
+import s3_server
+from artefacts import as_peft_saves, graftax_directory
 from tiny import write_backbone, write_decoder
 
 from graftax.__main__ import main
@@ -38,6 +40,9 @@ from graftax.models.cifar_resnet import OPTION_A
 from graftax.models.inputs import ImageInputs, TextInputs
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script has it for what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -100,8 +105,8 @@ ENCODER_DECODERS: dict[str, dict[str, Any]] = {
         "pad_token_id": 1,
     },
 }
-#: Of pictures: no two numbers of channels are one, so that a leaf of another site would not fit.
-PICTURES: dict[str, dict[str, Any]] = {
+#: Of pictures, of convolutions: no two numbers of channels are one, so that a leaf of another site would not fit;
+CONVOLUTIONAL: dict[str, dict[str, Any]] = {
     "cifar_resnet": {
         "model_type": "cifar_resnet",
         "depth": 14,
@@ -121,6 +126,19 @@ PICTURES: dict[str, dict[str, Any]] = {
         "layer_norm_eps": 1e-2,
     },
 }
+#: and of patches.
+PATCHES: dict[str, dict[str, Any]] = {
+    "vit": {
+        "model_type": "vit",
+        "num_hidden_layers": 3,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "image_size": 16,
+        "patch_size": 4,
+    },
+}
+PICTURES = CONVOLUTIONAL | PATCHES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -158,6 +176,46 @@ def backbone_of() -> GetBackbone:
         return made[family]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def bert(backbone_of: GetBackbone) -> Backbone:
+    return backbone_of("bert")
+
+
+@pytest.fixture(scope="module")
+def of_graftax(bert: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter's directory as graftax saves it."""
+    return graftax_directory(bert, tmp_path_factory.mktemp("of") / "bank")
+
+
+@pytest.fixture(scope="module")
+def of_peft(of_graftax: Path) -> Path:
+    """And the same as PEFT does."""
+    return as_peft_saves(of_graftax)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, to look at pages with."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser is installed ({', '.join(names)}), so nobody looks at the page")
+    with sync_playwright() as playwright:
+        there = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield there
+        there.close()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """An object store on loopback, and the environment in which it is found."""
+    pytest.importorskip("moto")
+    with s3_server.running() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,9 @@ from cases import (
     logits,
     near,
 )
-from conftest import CONFIGS, ENCODER_DECODERS, PICTURES, some_inputs
+from conftest import CONFIGS, CONVOLUTIONAL, ENCODER_DECODERS, PATCHES, PICTURES, some_inputs
 
-from graftax import BOFT, HRA, Adapter, Full, HiRA, LoHa, LoKr, Method, Recipe
+from graftax import BOFT, HRA, Adapter, Full, HiRA, LoHa, LoKr, Method, Recipe, RepAdapter
 from graftax.adapters.adapter import Layout
 from graftax.data.batches import Shape, place
 from graftax.models.backbone import Backbone
@@ -46,12 +46,15 @@ LACKS = {
     ("llama", "prompt-post"): "this backbone has none there",
     ("bart", "alora"): "this one reads two",
 }
-#: And what no backbone of pictures has: linear layers, tokens, embeddings; or not with these targets and sizes.
-NOT_ON_PICTURES = {
+#: And what none of texts has.
+NOT_ON_TEXTS = dict.fromkeys(("vpt", "vpt-shallow"), "beside a picture's patches, and this backbone reads none")
+#: And what no backbone of convolutions has: linear layers, tokens, embeddings; or not with these targets and sizes.
+NOT_ON_CONVOLUTIONS = {
+    **NOT_ON_TEXTS,
     **dict.fromkeys(
         (
-            *("vera", "vera-dense", "randlora", "randlora-dense", "miss", "miss-mini", "oft", "oft-cayley"),
-            *("road", "road_2", "road_4", "fourierft", "shira"),
+            *("vera", "vera-dense", "randlora", "randlora-dense", "miss", "miss-mini"),
+            *("road", "road_2", "road_4", "fourierft", "shira", "repadapter", "repadapter-4"),
         ),
         "acts on sites of kind linear; this backbone has branch, conv, ",
     ),
@@ -59,7 +62,7 @@ NOT_ON_PICTURES = {
     **dict.fromkeys(("prompt", "prompt-post", "p_tuning"), "puts tokens in front of a text, and this backbone reads none"),
     **dict.fromkeys(
         ("gated_lora", "gated_bottleneck", "gated_bottleneck-parallel", "gated_prefix", "unipelt"),
-        "a gate is opened by a text, and this backbone reads none",
+        "a gate is opened by a text or a picture's patches, and this backbone has none",
     ),
     "alora": "alora acts on sites of kind linear or text; this backbone has branch, conv, ",
     "trainable_tokens": "acts on sites of kind embedding or linear; this backbone has branch, conv, ",
@@ -69,12 +72,22 @@ NOT_ON_PICTURES = {
     "boft": "inputs cannot be cut into blocks of 4, of an even size, in groups of 4",
     "boft-1": "inputs cannot be cut into 8 blocks",
 }
-LACKS |= {(family, name): said for family in PICTURES for name, said in NOT_ON_PICTURES.items()}
+#: And what none of patches has.
+NOT_ON_PATCHES = {
+    "alora": "this one reads none",
+    "trainable_tokens": "acts on sites of kind embedding or linear; this backbone has attention, ",
+    "loreft-ends": "prefix_positions and suffix_positions count the tokens of a text, and this backbone reads none",
+    "prompt-post": "post puts rows behind the embeddings' norm, and this backbone has none there",
+    **dict.fromkeys(("invertible", "mad_x"), "target .*embedding_norm.* matches no site"),
+}
+LACKS |= {(family, name): said for family in (*CONFIGS, *ENCODER_DECODERS) for name, said in NOT_ON_TEXTS.items()}
+LACKS |= {(family, name): said for family in PATCHES for name, said in NOT_ON_PATCHES.items()}
+LACKS |= {(family, name): said for family in CONVOLUTIONAL for name, said in NOT_ON_CONVOLUTIONS.items()}
 
 #: What runs every time: one config of each method on BERT, and some pairs; the rest of the cross product is marked slow.
 MAIN = list({tuple(type(m) for m in methods): name for name, methods in reversed(METHODS.items())}.values())  # one per method
 MAIN = [name for name in MAIN if not name.startswith("gated_")]  # "unipelt" is all of them
-FAST = {("bert", name, "pooled") for name in MAIN}
+FAST = {("bert", name, "pooled") for name in MAIN if name not in NOT_ON_TEXTS}
 FAST |= {("roberta", name, "pooled") for name in ("rslora", "lora-embedding", "prefix", "full")}
 FAST |= {("distilbert", name, "pooled") for name in ("lora-dense", "ia3-targets", "houlsby")}
 FAST |= {("albert", name, "pooled") for name in ("rslora", "ia3", "together")}
@@ -85,7 +98,8 @@ FAST |= {("albert", "prompt", "tokens"), ("albert", "p_tuning", "pooled")}
 FAST |= {("llama", name, "pooled") for name in ("dora", "prefix", "prompt", "loreft")}
 FAST |= {("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
 FAST |= {("bart", name, "said") for name in ("lora-dense", "houlsby", "prefix")}
-FAST |= {("cifar_resnet", name, "pooled") for name in (*MAIN, "boft-2", "compacter++") if name not in NOT_ON_PICTURES}
+FAST |= {("cifar_resnet", name, "pooled") for name in (*MAIN, "boft-2", "compacter++") if name not in NOT_ON_CONVOLUTIONS}
+FAST |= {("vit", name, "pooled") for name in ("prefix", "unipelt", "vpt")}
 
 
 def cross(
@@ -136,12 +150,13 @@ def products(program: Any, shape: tuple[int, ...]) -> int:
     return len(re.findall(rf"= f32\[(?:1,)?(?:{shapes})\]\S* (?:dot|convolution|custom-call)\(", program.as_text()))
 
 
-#: The frozen kernel whose gradient is looked for, by kind of input: the feed-forward's first, and one of the last stage.
-KERNEL = {"text": (D, W), "image": (3, 3, 10, 10)}
+#: The frozen kernel whose gradient is looked for, by kind of layers: the feed-forward's first, and one of the last stage.
+KERNEL = {"attention": (D, W), "conv": (3, 3, 10, 10)}
 
 
-#: Methods that make products of that shape of their own: of factors of r^2 = W rows, or where they change the kernel whole.
-OWN_PRODUCTS: dict[str, tuple[type[Method], ...]] = {"text": (LoHa,), "image": (LoHa, LoKr, HiRA, HRA, BOFT)}
+#: Methods that make products of that shape of their own: of factors of r^2 = W rows, of four groups of eight, which are D
+#: columns of W rows, or where they change the kernel whole.
+OWN_PRODUCTS: dict[str, tuple[type[Method], ...]] = {"attention": (LoHa, RepAdapter), "conv": (LoHa, LoKr, HiRA, HRA, BOFT)}
 
 
 def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> None:
@@ -162,12 +177,14 @@ def assert_step_moves_adapter_alone(backbone: Backbone, adapter: Adapter) -> Non
     for key, states in adapter.states.items():
         for site, (leaves, _) in states.items():
             for leaf, value in leaves.items():
+                if site.role == "key" and leaf in ("down_bias", "up_bias"):
+                    continue  # what all keys have in common changes no attention
                 assert (moved[key][site][0][leaf] != value).any(), f"{key} {site.path} {leaf} did not move"
     again = layout.stack(dataclasses.replace(adapter, states=moved), backbone.sites).trainable
     for (where, leaf), own in zip(jax.tree_util.tree_leaves_with_path(new.trainable), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(leaf[0], own, err_msg=f"the filling of {jax.tree_util.keystr(where)} moved")
     assert digest(backbone) == before
-    kind = backbone.family.processor.kind
+    kind = "attention" if any(site.kind == "attention" for site in backbone.sites) else "conv"
     if any(isinstance(m, OWN_PRODUCTS[kind]) for m in adapter.methods):
         return
     kernel = KERNEL[kind]

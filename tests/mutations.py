@@ -23,7 +23,13 @@ KEPT, LOWEST = f"{VALIDATION}::test_the_loss_decides_a_tie", f"{VALIDATION}::tes
 LOSSES = "tests/test_data_tasks.py::test_losses_equal_the_formulas"
 PREFERENCE = "tests/test_preference.py::test_loss_and_gradient_equal_torch"
 FILES, DISK, BANK = "tests/test_contract_files.py", "tests/test_disk.py", "tests/test_bank.py"
+RESIDENTS, ENGINE = "tests/test_residents.py", "tests/test_engine.py"
+BESIDE = f"{ENGINE}::test_what_a_text_becomes_does_not_depend_on_its_neighbours"
+TAKEN_OVER = f"{ENGINE}::test_a_prompt_that_begins_as_another_text_is_read_from_there_on"
+LONG_TEXTS = f"{ENGINE}::test_long_texts_beside_short_ones"
+SAID = f"{ENGINE}::test_texts_are_what_a_whole_forward_pass_says[llama]"
 FACTS = "tests/test_adapter_files.py"
+GGUF = "tests/test_gguf.py"
 FEATURES = "tests/test_strategies.py::test_kept_features_train_the_same"
 RESUMED, ANSWERS = "tests/test_resuming.py::test_resume_in_process", f"{VALIDATION}::test_the_loss_is_that_of_the_answers"
 EACH, MEAN = (
@@ -35,15 +41,73 @@ EACH, MEAN = (
 )
 SHARED = "tests/test_contract_predictions.py::test_texts_may_share_a_row"
 OUTPUTS, OWN_HEADS = "tests/test_outputs.py", "tests/test_own_heads.py::test_own_head_has_transformers_logits"
+PATCHES = "tests/test_picture_transformers.py"
+PATCH_SIZES = "tests/test_contract_sharing.py::test_sizes_share_a_program[vpt-bert]"
 TWO_TEXTS = "tests/test_encoder_decoders.py::test_equals_transformers"
 WRITTEN = "tests/test_generation.py::test_greedy_equals_transformers"
 EXCHANGE, ELSEWHERE = "tests/test_hub_exchange.py", "tests/test_hub_elsewhere.py"
+STRANGE = "tests/test_hub_strange_artefacts.py"
+RUNS, PRINTED = "tests/test_hub_runs.py", "tests/test_hub_printed.py"
 CARDS, LEADERS = "tests/test_hub_cards.py", "tests/test_hub_leaderboard.py"
 DIFFERENCES = "tests/test_hub_diff.py"
 STORE = "tests/test_store_damage.py"
+PROCESSORS, AUGMENTED = "tests/test_image_processors.py", "tests/test_augmentation.py"
+STREAM, FILLING = (f"{AUGMENTED}::test_{name}" for name in ("a_stream_for_each_epoch_and_item", "filling_is_nobody_s_partner"))
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
 
 MUTATIONS = [
+    Mutation(
+        "adapters/methods/head.py", "logits if y is None else _together(y, logits)", "logits", "tests/test_heads_beside.py"
+    ),
+    # -- texts in lanes
+    Mutation("serve/lanes.py", "& (columns < virtual + tokens)", "", TAKEN_OVER),
+    Mutation("serve/lane_pool.py", "request.ids[:-1]", "request.ids", TAKEN_OVER),
+    Mutation("serve/lane_pool.py", "text.request.plan == request.plan", "True", TAKEN_OVER),
+    Mutation("serve/lane_pool.py", "(*of_slots, *(leaf.shape", "(*(leaf.shape", BESIDE),
+    Mutation(
+        "serve/lanes.py", "lanes.cache.column[which] + real.sum(1, dtype=jnp.int32)", "lanes.cache.column[which] + new", SAID
+    ),
+    Mutation(
+        "serve/lanes.py",
+        '_CACHE: dict[str, Any] = {"keys": 2, "values": 2, "mask": 1',
+        '_CACHE: dict[str, Any] = {"keys": 2, "values": 2, "mask": 0',
+        SAID,
+    ),
+    Mutation("serve/lanes.py", "leaf.at[which, :, :width].set(own)", "leaf", SAID),
+    Mutation("serve/lanes.py", "lanes.written.ids.at[which, : ids.shape[1]].set(ids)", "lanes.written.ids", WRITTEN),
+    Mutation("serve/writer.py", "batch.cache.column - padding", "batch.cache.column", SAID),
+    Mutation("serve/writer.py", "written=standing.written.add_all(ids, real)", "written=standing.written", BESIDE),
+    Mutation("serve/restraint.py", "columns < self.length[:, None]", "columns >= 0", BESIDE),
+    Mutation("serve/lane_pool.py", "self.virtual + self.read", "self.read", LONG_TEXTS),
+    Mutation(
+        "serve/lane_pool.py",
+        "self.ladders.begun(whole)",
+        "self.ladders.begun()",
+        f"{ENGINE}::test_an_invocation_is_found_in_a_prompt_that_is_longer_than_a_chunk",
+    ),
+    Mutation("serve/lane_pool.py", "least[: len(texts)] = ", "_ = ", "tests/test_generation_config.py"),
+    Mutation(
+        "serve/holding.py", "self._release(held)", "pass", f"{ENGINE}::test_who_waits_for_an_adapter_lets_others_go_first"
+    ),
+    Mutation(
+        "serve/engine.py",
+        "if request.done or request.cancelled:",
+        "if request.done:",
+        f"{ENGINE}::test_a_text_that_nobody_wants_any_longer_frees_its_lane",
+    ),
+    Mutation(
+        "serve/engine.py",
+        "            self.holding.release(request)\n        self.pool.forget()",
+        "        self.pool.forget()",
+        f"{ENGINE}::test_an_error_ends_those_in_lanes_and_the_engine_goes_on",
+    ),
+    Mutation("models/decoder.py", "cache.ends + count", "cache.ends + new", SAID),
+    Mutation(
+        "models/decoder.py",
+        "mask[:, None, :] & (filled[:, None, :] <= positions[:, :, None])",
+        "jnp.broadcast_to(mask[:, None, :], (rows, new, mask.shape[1]))",
+        SAID,
+    ),
     # -- a step of training
     Mutation("train/step.py", "rise = jnp.minimum(1.0,", "rise = jnp.maximum(1.0,", SCHEDULES),
     Mutation("train/step.py", "(now + 1.0)", "now", SCHEDULES),
@@ -155,13 +219,26 @@ MUTATIONS = [
     Mutation("serve/choice.py", "number.astype(jnp.uint32)", "jnp.uint32(0)", CHOOSING),
     Mutation("serve/choice.py", "logits / jnp.where(settings.temperature", "logits * jnp.where(settings.temperature", CHOOSING),
     Mutation("serve/choice.py", "settings.temperature > 0, drawn", "settings.temperature >= 0, drawn", CHOOSING),
+    # -- patches of a picture
+    Mutation("models/swin.py", "index >= size - moved", "index > size - moved", f"{PATCHES}::test_stages_equal_transformers"),
+    Mutation(
+        "models/grids.py",
+        "row[:, None] - row[None]",
+        "row[None] - row[:, None]",
+        f"{PATCHES}::test_hidden_states_equal_transformers",
+    ),
+    Mutation("models/resampling.py", "-0.75, -0.5  #", "-0.5, -0.5  #", f"{PATCHES}::test_pictures_of_another_size"),
+    Mutation(
+        "models/picture_transformer.py", "jnp.full(rows, added,", "jnp.full(rows, 0,", f"{PATCHES}::test_vpt_is_the_papers"
+    ),
+    Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
     Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),
     Mutation("models/ops.py", "scale * math.sqrt(size)", "scale", MASKS),
-    Mutation("models/decoder.py", "positions[:, None, :] <= positions", "positions[:, None, :] >= positions", MASKS),
-    Mutation("models/decoder.py", "own &= segments[:, :, None] ==", "own &= segments[:, :, None] >=", MASKS),
-    Mutation("models/decoder.py", "< c.window", "<= c.window", MASKS),
+    Mutation("models/text_stack.py", "positions[:, None, :] <= positions", "positions[:, None, :] >= positions", MASKS),
+    Mutation("models/text_stack.py", "own &= segments[:, :, None] ==", "own &= segments[:, :, None] >=", MASKS),
+    Mutation("models/text_stack.py", "< c.window", "<= c.window", MASKS),
     Mutation("models/encoder.py", "own = segments[:, :, None] ==", "own = segments[:, :, None] >=", MASKS),
     Mutation("models/encoder.py", "View(mask[:, None],", "View(jnp.ones_like(mask)[:, None],", MASKS),
     Mutation("models/encoder_decoder.py", "sight & (positions[:, None] <= positions[:, :, None])", "sight", TWO_TEXTS),
@@ -171,8 +248,8 @@ MUTATIONS = [
         "jnp.ones_like(view.source.mask), None, calls)",
         TWO_TEXTS,
     ),
-    Mutation("models/decoder.py", "jnp.argmax(mask[:, ::-1], axis=1)", "jnp.argmax(mask, axis=1)", OWN_HEADS),
-    Mutation("models/decoder.py", "cache.ends + 1, cache.called", "cache.ends, cache.called", WRITTEN),
+    Mutation("models/text_stack.py", "jnp.argmax(mask[:, ::-1], axis=1)", "jnp.argmax(mask, axis=1)", OWN_HEADS),
+    Mutation("models/decoder.py", "cache.ends + count, cache.called", "cache.ends, cache.called", WRITTEN),
     Mutation("models/decoder.py", "-1), axis=1) + 1", "-1), axis=1)", WRITTEN),
     Mutation(
         "adapters/methods/prefix.py",
@@ -192,6 +269,27 @@ MUTATIONS = [
         "item.levels[:, channel]",
         "item.levels[:, 0]",
         "tests/test_picture_processor.py::test_batches",
+    ),
+    Mutation("models/preparation.py", "round((own - wanted) / 2) if to_even else", "", f"{PROCESSORS}::test_as_timm_prepares"),
+    Mutation("models/preprocessor_config.py", "shift=-1.0 if", "shift=0.0 if", f"{PROCESSORS}::test_as_transformers_prepares"),
+    Mutation("models/preprocessor_config.py", "int(side / share)", "side", f"{PROCESSORS}::test_as_transformers_prepares"),
+    Mutation(
+        "train/augmentation.py",
+        "jax.random.fold_in(stream, draws.epoch)",
+        "stream",
+        STREAM,
+    ),
+    Mutation(
+        "train/augmentation.py",
+        "count - 1 - index, index",
+        "len(weight) - 1 - index, index",
+        FILLING,
+    ),
+    Mutation(
+        "train/augmentation.py",
+        "(labels, labels[mixture.partners])",
+        "(labels, labels)",
+        AUGMENTED,
     ),
     # -- convolutions
     Mutation("adapters/geometry.py", "(height - 1) * down + 1, (width - 1)", "height, (width - 1)", CONVOLUTIONS),
@@ -235,7 +333,7 @@ MUTATIONS = [
     ),
     Mutation(
         "graftax/disk.py",
-        "old.rename(path)\n                raise",
+        "old.rename(path)\n            raise",
         "raise",
         f"{DISK}::test_a_directory_is_replaced_whole_or_not_at_all",
     ),
@@ -247,15 +345,15 @@ MUTATIONS = [
     ),
     # -- answers of many rows, and of rows that use several adapters
     Mutation(
-        "serve/predictor.py",
-        "zip(chunk, compute",
-        "zip(sorted(chunk), compute",
+        "serve/reading_pool.py",
+        "own = {index: next(made) for index in one.indices}",
+        "own = {index: next(made) for index in sorted(one.indices)}",
         "tests/test_serving.py::test_many_rows_in_their_order",
     ),
     Mutation(
         "adapters/fitting.py",
-        "backbone.processor.max_length - virtual",
-        "backbone.processor.max_length",
+        "backbone.processor.room(virtual)",
+        "backbone.processor.room(0)",
         "tests/test_serving.py::test_texts_of_every_length",
     ),
     Mutation("adapters/graft.py", "* (each - y)", "* each", "tests/test_composition.py::test_the_formula_at_a_site"),
@@ -284,8 +382,8 @@ MUTATIONS = [
     ),
     Mutation(
         "serve/bank.py",
-        "self._slots if name in self._slots else",
-        "",
+        "elif name not in slots:",
+        "else:",
         f"{BANK}::test_one_of_the_same_name_has_its_slot",
     ),
     Mutation(
@@ -294,26 +392,119 @@ MUTATIONS = [
         "leaf.at[:, slot].add(own)",
         f"{BANK}::test_a_write_that_fails_leaves_the_bank_as_it_was",
     ),
+    Mutation(
+        "adapters/adapter.py",
+        "if space.bucket <= most:",
+        "if space.bucket < most:",
+        "tests/test_buckets_apart.py::test_a_bucket_has_spaces_of_its_own",
+    ),
+    Mutation(
+        "adapters/adapter.py",
+        "sizes[space.method_key].get(space.name) != space.bucket:",
+        "False:",
+        "tests/test_buckets_apart.py::test_a_bucket_has_spaces_of_its_own",
+    ),
+    # -- adapters in tiers
+    Mutation(
+        "serve/residents.py",
+        "next(iter(self._idle), None)",
+        "next(reversed(self._idle), None)",
+        f"{RESIDENTS}::test_the_one_used_least_recently_gives_up_its_slot",
+    ),
+    Mutation(
+        "serve/residents.py",
+        "self._idle.pop(handle, None)",
+        "pass",
+        f"{RESIDENTS}::test_the_one_used_least_recently_gives_up_its_slot",
+    ),
+    Mutation(
+        "serve/reading_pool.py",
+        "reading.joins(first)",
+        "reading.wanted is first.wanted",
+        "tests/test_reading_pool.py::test_a_call_in_ones_own_thread_shares_no_batch",
+    ),
+    Mutation(
+        "serve/residents.py",
+        "handle.read = lambda: adapter",
+        "pass",
+        f"{RESIDENTS}::test_who_has_lost_their_name_takes_no_room",
+    ),
+    Mutation(
+        "serve/residents.py",
+        "self._retire(before)",
+        "pass",
+        f"{RESIDENTS}::test_one_that_lost_its_name_goes_first",
+    ),
+    Mutation(
+        "serve/residents.py",
+        "if digest_of(adapter) != handle.digest:",
+        "if False:",
+        f"{RESIDENTS}::test_a_directory_that_changes_is_refused_and_not_taken_for_what_it_was",
+    ),
+    Mutation(
+        "serve/handles.py",
+        '"recipe": adapter.recipe,',
+        "",
+        f"{RESIDENTS}::test_a_digest_is_of_what_answers",
+    ),
+    Mutation(
+        "serve/host_memory.py",
+        "self._failed.pop(handle, None)\n            self._found",
+        "self._found",
+        f"{RESIDENTS}::test_what_cannot_be_read_is_told_to_each_who_asks_and_tried_again_for_the_next",
+    ),
+    Mutation(
+        "serve/host_memory.py",
+        "self._kept.move_to_end(handle)",
+        "pass",
+        f"{RESIDENTS}::test_the_host_forgets_what_was_used_least_recently",
+    ),
+    # -- adapters that are put on a hub
+    Mutation(
+        "train/queue.py",
+        "for name in self.results:",
+        "for name in ():",
+        f"{RUNS}::test_a_run_that_goes_on_puts_what_finished_before",
+    ),
+    Mutation(
+        "hub/runs.py", "failed.append(folder.name)", "break", f"{RUNS}::test_a_damaged_adapter_holds_up_no_other_of_a_run"
+    ),
+    Mutation("store/copies.py", "os.utime(copy)", "pass", f"{PRINTED}::test_copies_that_nothing_asks_for_are_deleted"),
+    Mutation(
+        "store/signing.py",
+        'f"graftax hub version {reference} sha256:{digest}"',
+        'f"graftax hub version sha256:{digest}"',
+        "tests/test_store_signing.py::test_what_was_signed_is_not_taken_under_another_name",
+    ),
     # -- adapters that come from elsewhere
-    Mutation("hub/oci.py", ' or describe(content, "").digest != descriptor.digest', "", f"{EXCHANGE}::test_damage_is_found"),
-    Mutation("hub/model_pack.py", "FilePath, f", "str, f", f"{EXCHANGE}::test_archives_reach_nothing_outside"),
+    Mutation("hub/oci.py", ' or describe(content, "").digest != descriptor.digest', "", f"{STRANGE}::test_damage_is_found"),
+    Mutation("hub/model_pack.py", "FilePath, f", "str, f", f"{STRANGE}::test_archives_reach_nothing_outside"),
     Mutation(
         "hub/model_pack.py",
         "there.keys() | manifest.files",
         "there.keys() & manifest.files",
-        f"{EXCHANGE}::test_a_manifest_is_of_the_files_that_come_with_it",
+        f"{STRANGE}::test_a_manifest_is_of_the_files_that_come_with_it",
     ),
     Mutation(
         "hub/exchange.py",
         "not in (None, known.fingerprint)",
         "in ()",
-        f"{EXCHANGE}::test_a_manifest_does_not_claim_another_backbone",
+        f"{STRANGE}::test_a_manifest_does_not_claim_another_backbone",
     ),
     Mutation(
         "hub/exchange.py",
         "fingerprint=backbone.fingerprint",
         "fingerprint=manifest.fingerprint",
         f"{EXCHANGE}::test_what_comes_from_peft_fits_what_it_was_loaded_for",
+    ),
+    Mutation(
+        "store/manifest.py", "if self.imported_from is None:", "if False:", f"{EXCHANGE}::test_where_it_was_found_is_kept"
+    ),
+    Mutation(
+        "hub/oci_layout.py",
+        "with disk.in_turn(path):",
+        "with disk.writing(path):",
+        f"{EXCHANGE}::test_exports_into_one_layout_at_once",
     ),
     Mutation(
         "hub/oci_registry.py",
@@ -342,20 +533,26 @@ MUTATIONS = [
     Mutation("hub/leaderboard.py", "sorted((sign * low, sign * high))", "(sign * low, sign * high)", LEADERS),
     Mutation("hub/leaderboard.py", "score.version.yanked is None", "True", LEADERS),
     Mutation("hub/leaderboard.py", "-1.0 if lower_is_better else 1.0", "1.0", LEADERS),
-    Mutation("hub/intervals.py", "and not task_named(task).output.by_position", "", LEADERS),
-    Mutation("hub/intervals.py", "_Z**2 / (4 * rows**2)", "0.0", LEADERS),
+    Mutation("serve/intervals.py", "and not task_named(task).output.by_position", "", LEADERS),
+    Mutation("serve/intervals.py", "_Z**2 / (4 * rows**2)", "0.0", LEADERS),
     Mutation("hub/answers.py", "(left & ~right).sum()", "(left | ~right).sum()", DIFFERENCES),
     Mutation("hub/changes.py", '(state["scale"], *', "(np.float32(1.0), *", DIFFERENCES),
     Mutation("hub/diff.py", "left + right - 2 * product", "left + right - product", DIFFERENCES),
     # -- a store
     Mutation("store/blobs.py", '(f".{times}" if times else "")', '""', f"{STORE}::test_collected_while_it_is_pushed_again"),
     Mutation("store/store.py", "blob.digest not in live and blob", "blob", f"{STORE}::test_a_clock_that_is_wrong"),
-    Mutation("store/index.py", "self._set_gone(0, _NOT_OVER, now())", "", f"{STORE}::test_a_clock_that_is_wrong"),
+    Mutation("store/applying.py", "_set_gone(tables, 0, _NOT_OVER, now())", "", f"{STORE}::test_a_clock_that_is_wrong"),
+    Mutation(
+        "store/applying.py",
+        '_set_gone(tables, 1, "gone IN (0, 2) AND',
+        '_set_gone(tables, 1, "gone = 1 AND',
+        f"{STORE}::test_a_clock_that_is_wrong",
+    ),
     Mutation(
         "store/index.py",
-        '_set_gone(1, "gone IN (0, 2) AND',
-        '_set_gone(1, "gone = 1 AND',
-        f"{STORE}::test_a_clock_that_is_wrong",
+        "if hashlib.sha256(text.encode()).hexdigest() == version.digest else None",
+        "",
+        "tests/test_store_manifests.py::test_an_index_that_has_it_wrong",
     ),
     Mutation("store/ledger.py", "if previous != digest:", "if False:", f"{STORE}::test_an_event_that_follows_another"),
     Mutation(
@@ -366,4 +563,52 @@ MUTATIONS = [
     ),
     Mutation("store/query.py", "len(word) > 1 or", "", "tests/test_store_search.py"),
     Mutation("store/manifest.py", 'part.endswith((" ", "."))', 'part.endswith(" ")', f"{STORE}::test_a_hostile_path"),
+    # -- GGUF files
+    Mutation(
+        "models/gguf_config.py",
+        "reshape(heads, -1, 2)",
+        "reshape(heads, 2, -1)",
+        f"{GGUF}::test_biases_of_llama_are_in_the_order_of_their_rows",
+    ),
+    Mutation(
+        "models/gguf_config.py",
+        '"layers.key": config.kv_heads',
+        '"layers.key": config.num_heads',
+        f"{GGUF}::test_biases_of_llama_are_in_the_order_of_their_rows",
+    ),
+    Mutation("models/gguf_config.py", "added=1.0", "added=0.0", f"{GGUF}::test_a_lossless_file_is_the_checkpoint[gemma2]"),
+    Mutation(
+        "models/gguf_tokenizer.py", '(r"\\p{N}", _GPT2)', "(_GPT2,)", "tests/test_gguf_tokenizer.py::test_how_digits_are_cut"
+    ),
+    Mutation(
+        "models/gguf_tokenizer.py",
+        "(-scores[i], i,",
+        "(scores[i], i,",
+        "tests/test_gguf_tokenizer.py::test_pieces_of_sentencepiece",
+    ),
+    Mutation(
+        "models/gguf_vocabulary.py",
+        "ends += [i for",
+        "ends = [i for",
+        "tests/test_gguf_tokenizer.py::test_chats_and_what_ends_a_text",
+    ),
+    # -- a server under load, and its hub
+    Mutation(
+        "serve/loadtest/meanings.py",
+        "return said in self._meant[name]",
+        "return True",
+        "tests/test_loadtest.py::test_another_adapters_answer_is_wrong[digest]",
+    ),
+    Mutation(
+        "serve/loadtest/arrivals.py",
+        "** -workload.alpha",
+        "** workload.alpha",
+        "tests/test_loadtest.py::test_adapters_are_asked_by_a_power_law",
+    ),
+    Mutation(
+        "store/own_index.py",
+        "if not self._ledger.exists():",
+        "if False:",
+        "tests/test_on_hub.py::test_a_folder_that_is_gone_for_a_while_takes_no_name_with_it",
+    ),
 ]

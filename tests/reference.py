@@ -32,9 +32,15 @@ def torch_model(shape: str, task: str = "", seed: int = 0, pooler: bool | None =
     auto = getattr(transformers, f"AutoModelFor{task}" if task else "AutoModel")
     torch.manual_seed(seed)
     model = auto.from_config(config, **({} if pooler is None else {"add_pooling_layer": pooler}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+    return stirred(model, 0.05)
+
+
+@torch.no_grad()
+def stirred(model: Any, size: float = 0.1) -> Any:
+    """A model of which nothing that can be trained is at a value at which it does nothing."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(size * torch.randn_like(parameter))
     return model.eval()
 
 

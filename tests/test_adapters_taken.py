@@ -78,7 +78,7 @@ def test_a_generator_asks_no_head(teller: Backbone, tmp_path: Path) -> None:
     for given in (adapter, save_adapter(adapter, tmp_path / "a", teller)):
         with pytest.raises(GraftaxError, match=r"x: an adapter of task .classify. answers with its head.* into a Predictor"):
             generator.load("x", given)
-    assert not len(generator.bank)
+    assert not generator.residents.registered()
 
 
 def test_a_predictor_says_that_a_language_model_has_no_answer(teller: Backbone, speaker: Adapter) -> None:

@@ -207,8 +207,8 @@ def test_wrong_tensor_is_named(fault: str, tmp_path: Path) -> None:
 
 CONFIG_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "unsupported": (
-        {"model_type": "vit"},
-        "'vit' is not .*supported are albert, bart, bert, .*gpt2, gpt_neox, llama, .*xlm-roberta",
+        {"model_type": "convit"},
+        "'convit' is not .*supported are albert, bart, .*bert, .*gpt2, gpt_neox, .*llama, .*vit, .*xlm-roberta",
     ),
     "no-type": ({"model_type": None}, "supported are albert"),
     "relative-positions": ({"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),

@@ -22,7 +22,7 @@ from graftax.adapters.adapter import Adapter
 from graftax.adapters.files import load_adapter
 from graftax.benchmarks import runner, trainer
 from graftax.benchmarks.draws import read_task
-from graftax.benchmarks.measure import calibration_error, judged, worst_slice
+from graftax.benchmarks.measure import judged, worst_slice
 from graftax.benchmarks.peers import PeerResult, Unsupported
 from graftax.benchmarks.results import Predictions, Record, append, read
 from graftax.benchmarks.runner import Shard, run_suite
@@ -34,6 +34,7 @@ from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve import Generator, Sampling
 from graftax.serve.evaluation import evaluate_generation, evaluate_language
+from graftax.tasks.reliability import reliability_of
 from graftax.train import Interrupted, train_many
 from graftax.train.job import Job
 
@@ -115,8 +116,8 @@ def test_metrics_of_resamples_are_those_of_scikit_learn() -> None:
 
 
 def test_calibration_and_slices_by_hand() -> None:
-    assert calibration_error(np.array([0.9, 0.9, 0.9, 0.9]), np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(0.15)
-    assert calibration_error(np.array([0.2, 1.0]), np.array([0.0, 1.0])) == pytest.approx(0.1)
+    assert reliability_of([0.9, 0.9, 0.9, 0.9], [True, True, True, False]).error == pytest.approx(0.15)
+    assert reliability_of([0.2, 1.0], [False, True]).error == pytest.approx(0.1)
     gold, lengths = np.repeat([0, 1], 15), np.tile([3, 5, 9], 10)
     right = np.where((gold == 1) & (lengths == 9), 0.0, 1.0)
     names = ("fruit", "metal")

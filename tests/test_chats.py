@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,6 +203,11 @@ def test_named_templates_fit_tokenizers_that_have_their_tokens(name: str, end: s
     assert 259 in rows.items[0].ids.tolist()
 
 
+def prompt_of(generator: Generator, messages: Any, name: str) -> np.ndarray:
+    """The tokens that it continues."""
+    return generator.begin(messages, name).request.ids
+
+
 def test_generation_uses_the_template_of_training(without: Backbone, tmp_path: Path) -> None:
     data, how = [{"messages": chat(("user", "a"), ("assistant", "b"))}] * 4, Sampling(max_new_tokens=4)
     recipe = Recipe(epochs=1, max_length=64)
@@ -216,7 +222,7 @@ def test_generation_uses_the_template_of_training(without: Backbone, tmp_path: P
     texts = ["<s>User: why\n\nAssistant:", "<user>why</s><assistant>"]
     for answer, name, text in zip(answers, named, texts, strict=True):
         ids = without.config.vocab_size and Tokenizer.of(without).ids([text], special=False)[0]
-        asked = generator._ids(question, name, 0)
+        asked = prompt_of(generator, question, name)
         assert asked.tolist() == ids.tolist()
         assert answer.tokens
     with pytest.raises(GraftaxError, match="no chat template"):
@@ -227,11 +233,11 @@ def test_generation_uses_the_template_of_training(without: Backbone, tmp_path: P
         generator.generate([question], Average("a", "b"), how)
     over = Generator(without, chat_template="plain")
     over.load("b", tmp_path / "b")
-    assert over._ids(question, "b", 0).tolist() == generator._ids(question, "a", 0).tolist()
+    assert prompt_of(over, question, "b").tolist() == prompt_of(generator, question, "a").tolist()
     wary = Generator(without)
     for name in named:
         wary.load(name, tmp_path / name)
-    assert wary._ids(question, "a", 0).tolist() == generator._ids(question, "a", 0).tolist()
+    assert prompt_of(wary, question, "a").tolist() == prompt_of(generator, question, "a").tolist()
     assert wary.generate(["a text"], "b", how)[0].tokens
     with pytest.raises(GraftaxError, match=r"prompt 1: the adapter brings a chat template of its own.*--chat-template adapter"):
         wary.generate([question], "b", how)

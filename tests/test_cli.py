@@ -189,6 +189,9 @@ def test_eval(graftax: Graftax, folder: Folder, tmp_path: Path) -> None:
     assert said.code == 0
     assert said.err == "graftax: labels that the adapter does not know, counted as wrong: 'brick' (1)\n"
     assert json.loads(said.out)["unknown_labels"] == 1.0
+    said = graftax(*command, "--chat-template", "plain")
+    of_none = "graftax: bank: a chat template is for language models, and this adapter is of task 'classify'.\n"
+    assert (said.code, said.out, said.err) == (2, "", of_none)
 
 
 @pytest.mark.slow
@@ -392,7 +395,7 @@ BAD_USE = {
     "eval -b {b} -a {t}/truncated -d {d}/bank.csv": "corrupt or truncated",
     "eval -b {t}/other -a {r}/bank -d {d}/bank.csv": "made for another backbone",
     "eval -b {t}/wide -a {r}/bank -d {d}/bank.csv --any-backbone": "has shape",
-    "eval -b {b} -a {r}/bank -d {d}/bank.csv --labels x,y,z": "3 label names for a head of 2 classes",
+    "eval -b {b} -a {r}/bank -d {d}/bank.csv --labels x,y,z": "3 label names for a head of 2 classes.",
     "predict -b {b} -a {r}/bank -a {r}/air -i {t}/unnamed.jsonl": 'row 1 names no "adapter"; loaded are bank, air, and null',
     "predict -b {b} -a {r}/bank -i {t}/rows.jsonl": "no adapter named 'y' is loaded; loaded are bank",
     "predict -b {b} -a {r}/bank -a bank={r}/air -i {t}/rows.jsonl": "two adapters are called 'bank'",
@@ -408,14 +411,14 @@ BAD_USE = {
     "predict -b {b} -a x={r}/bank -i {t}/blank.jsonl": "row 1 is empty",
     "predict -b {b} -a x={r}/bank -i {t}/half.jsonl": "half of a surrogate pair",
     "combine -b {b} -a {r}/bank -a {r}/air -o {t}/c --how mean": "combination 'mean' is none of linear, cat",
-    "combine -b {b} -a {r}/bank -a {r}/air -w 1 -o {t}/c": "2 adapters but 1 weights",
-    "combine -b {b} -a {r}/bank -o {t}/c --head 2": "--head 2: there are 1 adapters",
+    "combine -b {b} -a {r}/bank -a {r}/air -w 1 -o {t}/c": "2 adapters but 1 weight",
+    "combine -b {b} -a {r}/bank -o {t}/c --head 2": "--head 2: it is the number of none of 1 adapter.",
     "combine -b {b} -a {r}/bank -o {r}/air": "exists already; choose another name or pass --overwrite",
     "train -b {b} -d {d}/bank.csv -o {t}/o --optimizer adamv": "optimizer 'adamv': optax has none of that name",
     "train -b {b} -d {d}/bank.csv -o {t}/o --layer-decay 0": "layer_decay must be a number, above 0",
     "merge -b {b} -a {r}/bank -o {r}": "exists already; choose another name or pass --overwrite",
     "merge -b {b} -a {r}/bank -o {t}/file --overwrite": "is not a directory",
-    "merge -b {b} -a {r}/bank -o {t}/m --labels x": "1 label names for a head of 2",
+    "merge -b {b} -a {r}/bank -o {t}/m --labels x": "1 label name for a head of 2 classes.",
     "inspect {t}": "no adapter there",
     "inspect {r}": "it has no adapter_config.json; there is one in ",
     "export -b {b} -a {r}/bank -o {t}/o": "Choose from: adapters, graftax. Try graftax export --help.",

@@ -193,7 +193,7 @@ def test_combined_is_saved_like_any(backbone_of: Any, tmp_path: Path) -> None:
         ((Full(targets=("word_embeddings",)),), {}, "which is no linear layer"),
         ((IA3(),), {}, "ia3 cannot be combined: it changes biases"),
         ((LoRA(),), {"how": "median"}, "combination 'median' is none of linear, cat"),
-        ((LoRA(),), {"weights": [1.0, 2.0]}, "1 adapters but 2 weights"),
+        ((LoRA(),), {"weights": [1.0, 2.0]}, "1 adapter but 2 weights"),
         ((LoRA(),), {"weights": [float("nan")]}, r"weights must be a list, each of which is a number, got \[nan\]"),
         ((LoRA(),), {"how": "ties"}, "ties needs density"),
         ((LoRA(),), {"density": 0.5}, "linear takes no density"),

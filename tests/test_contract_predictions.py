@@ -73,16 +73,23 @@ def test_texts_may_share_a_row(family: str, name: str, head: str, backbone_of: G
     assert_texts_may_share_a_row(backbone, random_adapter(backbone, name, head == "tokens"))
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "together"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "together" and ("bert", name) not in LACKS])
 def test_trainable_count_is_the_formula(name: str, backbone_of: GetBackbone) -> None:
     """Invariant 6."""
     assert fresh(backbone_of("bert"), name).parameters == COUNTS[name] + HEAD
+
+
+@pytest.mark.parametrize(("name", "vectors"), [("vpt", 3 * 4), ("vpt-shallow", 3)])
+def test_trainable_count_on_patches(name: str, vectors: int, backbone_of: GetBackbone) -> None:
+    """Invariant 6."""
+    assert fresh(backbone_of("vit"), name).parameters == vectors * D + HEAD
 
 
 #: On PICTURES["cifar_resnet"], whose blocks have convolutions [9 in, out] of these channels; without the head's.
 CONVOLUTIONS = [*[(4, 4)] * 4, (4, 6), *[(6, 6)] * 3, (6, 10), *[(10, 10)] * 3]
 SECOND = [4, 4, 6, 6, 10, 10]  # channels, in and out, of each block's second convolution
 CUT = {4: (2, 2), 6: (2, 3), 10: (2, 5)}  # a Kronecker product's cut in two
+TURNED = {4: 4, 6: 3, 10: 3}  # by inputs: the size of a rotation's block, of which four is wanted
 ON_CONVOLUTIONS = {
     "lora": sum(3 * (9 * i + o) for i, o in CONVOLUTIONS),
     "lora_fa": sum(3 * o for _, o in CONVOLUTIONS),
@@ -92,6 +99,7 @@ ON_CONVOLUTIONS = {
     "hira": sum(3 * (9 * i + o) for i, o in CONVOLUTIONS),
     "adalora": sum(3 * (9 * i + o + 1) for i, o in CONVOLUTIONS),
     "hra": sum(3 * 9 * i for i, _ in CONVOLUTIONS),
+    "oft": sum(9 * i * (TURNED[i] - 1) // 2 for i, _ in CONVOLUTIONS),
     "boft-2": sum(9 * i * 2 + o for i, o in CONVOLUTIONS),
     "ia3": sum(SECOND),
     "houlsby": sum(2 * 5 * n + 5 + n for n in SECOND),

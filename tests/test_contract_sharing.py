@@ -28,7 +28,9 @@ from contract import (
 
 from graftax import (
     HRA,
+    VPT,
     AdaLoRA,
+    AdaptFormer,
     ALoRA,
     Bottleneck,
     Compacter,
@@ -49,6 +51,7 @@ from graftax import (
     Prefix,
     PromptTuning,
     PTuning,
+    RepAdapter,
     SHiRA,
     TrainableTokens,
     VeRA,
@@ -63,6 +66,7 @@ MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8
 FAST_MIXTURES = [("bert", mixture) for mixture in MIXTURES[:2]]
 FAST_MIXTURES.append(("llama", ("lora", "ia3", "dora", "prefix", "prompt", "houlsby", "loreft")))
 FAST_MIXTURES.append(("bart", ("lora", "ia3", "prefix")))
+FAST_MIXTURES.append(("vit", ("lora", "ia3", "vpt", "vpt-shallow", "prompt", "ssf", "adaptformer", "repadapter")))
 FAST_MIXTURES.append(("cifar_resnet", ("lora", "ia3", "lokr", "hra", "houlsby")))
 
 
@@ -101,6 +105,9 @@ SIZES: list[tuple[Any, ...]] = [
     (GatedBottleneck(width=3), GatedBottleneck(width=7), GatedBottleneck(width=1)),
     (GatedPrefix(tokens=2), GatedPrefix(tokens=6), GatedPrefix(tokens=1)),
     (HRA(r=2, apply_GS=True), HRA(r=6, apply_GS=True), HRA(r=1, apply_GS=True)),
+    (AdaptFormer(width=3), AdaptFormer(width=7), AdaptFormer(width=1)),
+    (RepAdapter(width=2), RepAdapter(width=6), RepAdapter(width=4)),
+    (VPT(tokens=2), VPT(tokens=5), VPT(tokens=3, deep=False)),
 ]
 
 
@@ -112,7 +119,7 @@ def test_every_size_is_tried() -> None:
 @pytest.mark.parametrize("methods", SIZES, ids=lambda methods: methods[0].name)
 def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_of: GetBackbone) -> None:
     """Invariant 16: another rank, width, number of virtual tokens or alpha in a layout retraces and changes nothing."""
-    backbone = backbone_of(family)
+    backbone = backbone_of("vit" if isinstance(methods[0], VPT) else family)
     inputs = some_inputs(backbone)
     adapters = [random_adapter(backbone, (method,), seed=i) for i, method in enumerate(methods)]
     layout = Layout.of(adapters, backbone.sites)
@@ -202,7 +209,8 @@ def test_unknown_name_is_an_error(backbone_of: GetBackbone) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_program_follows_from_the_key(name: str, backbone_of: GetBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Invariant 16: what runs reads no field that is not `traced`: it would find the default, whatever the adapter says."""
-    backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
+    backbone = backbone_of("vit" if ("bert", name) in LACKS else "bert")
+    adapter = random_adapter(backbone, name)
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
 
     def program() -> str:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from conftest import SHARED, needs_assets
+from reference import stirred
 from safetensors.numpy import save_file
 
 from graftax import GraftaxError, load_backbone
@@ -75,10 +76,7 @@ def torch_model(shape: str, seed: int = 0) -> Any:
     config = transformers.AutoConfig.for_model(raw.pop("model_type"), **raw)
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model.eval()
+    return stirred(model)
 
 
 def pair(shape: str, directory: Path) -> tuple[Backbone, Any]:

@@ -58,4 +58,5 @@ def test_all_are_looked_at() -> None:
 def test_every_benchmark_script_is_in_their_table() -> None:
     folder = Path(__file__).parent.parent / "benchmarks"
     named = (folder / "README.md").read_text("utf-8")
-    assert [file.name for file in sorted(folder.glob("speed/*.py")) if f"`{file.name}" not in named] == []
+    scripts = sorted(file for part in ("speed", "reliability") for file in (folder / part).glob("*.py"))
+    assert [file.name for file in scripts if f"`{file.name}" not in named] == []

@@ -118,7 +118,7 @@ def test_sums_that_are_not_finite_are_refused(backbone: Backbone, tmp_path: Path
 
 
 CHANGES: dict[str, Callable[[Adapter], Adapter]] = {
-    "1 labels for a head of 3 classes": lambda a: dataclasses.replace(a, labels=("x",)),
+    "1 label for a head of 3 classes.": lambda a: dataclasses.replace(a, labels=("x",)),
     "task 'tag' for a head at head.pooled": lambda a: dataclasses.replace(a, task="tag"),
     "task 'regress' has one number, and its head 3": lambda a: dataclasses.replace(a, task="regress"),
     "task 'lm' has no head": lambda a: dataclasses.replace(a, task="lm"),

@@ -77,7 +77,7 @@ def lines_of(said: Said) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.out.splitlines()]
 
 
-def test_fields_are_those_documented(graftax: Graftax, folder: Path, tiny_dir: Path, teller_dir: Path) -> None:
+def test_fields_are_those_documented(graftax: Graftax, folder: Path, tiny_dir: Path, teller_dir: Path, tmp_path: Path) -> None:
     """Each of its type, and each that is documented is there somewhere. The labels "metal", and "B-METAL", are unknown here."""
     printed: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for task in ("classify", "multilabel", "regress", "tag"):
@@ -85,6 +85,8 @@ def test_fields_are_those_documented(graftax: Graftax, folder: Path, tiny_dir: P
         printed["eval"] += lines_of(graftax("eval", *common, "-d", folder / f"{task}.jsonl", "--json"))
         asked = ["-i", folder / f"{task}.jsonl"] + (["--top-k", 1] if task in ("classify", "multilabel") else [])
         printed["predict"] += lines_of(graftax("predict", *common, *asked))
+    several = ["-a", folder / "classify", "-a", f"two={folder / 'classify'}", "--report", tmp_path / "seen"]
+    printed["eval"] += lines_of(graftax("eval", "-b", tiny_dir, "-d", folder / "classify.jsonl", *several, "--json"))
     printed["embed"] += lines_of(graftax("embed", "-b", tiny_dir, "-i", "-", stdin='{"text": "plum", "adapter": null}\n'))
     for task in ("lm", "sft", "dpo"):
         common = ["-b", teller_dir, "-a", folder / task, "-d", folder / f"{task}.jsonl", "--json"]

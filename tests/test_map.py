@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = (ROOT / "docs" / "map.md").read_text("utf-8").split("\n## ")[1:]
 FOLDERS = ["adapters", "models", "data", "tasks", "train", "serve", "benchmarks", "graftax"]
-ELSEWHERE = {"speed"}  # benchmarks/README.md has these
+ELSEWHERE = {"speed", "reliability"}  # benchmarks/README.md has these
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, "store", "hub"])

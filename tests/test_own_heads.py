@@ -13,6 +13,7 @@ import torch
 import transformers
 from configs import SIZES, TEXT_FAMILIES
 from conftest import some_inputs
+from reference import stirred
 from refusals import refused
 from safetensors.numpy import load_file, save_file
 from tiny import tokenizer_json, toy_rows, write_csv
@@ -25,7 +26,9 @@ from graftax.serve.export import export_merged
 
 TASKS = ("SequenceClassification", "TokenClassification")
 #: Families with heads by transformers' task models of them, of which it lacks one.
-CLASSIFIERS = [(name, task) for name, family in TEXT_FAMILIES.items() if family.head.modules for task in TASKS]
+CLASSIFIERS = [
+    (name, task) for name, family in TEXT_FAMILIES.items() if family.head.modules and family.task_model for task in TASKS
+]
 CLASSIFIERS.remove(("gemma3_text", "TokenClassification"))
 WORDS = ["iron shop", "the old apple", "a red plum and zinc", "gold"]
 
@@ -41,10 +44,7 @@ def write_classifier(directory: Path, model_type: str, task: str, labels: int, *
     torch.manual_seed(0)
     auto = getattr(transformers, f"AutoModelFor{task}")
     model = auto.from_config(config, attn_implementation="eager")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(directory)
+    stirred(model).save_pretrained(directory)
     (directory / "tokenizer.json").write_text(tokenizer_json())
     return model.eval()
 
@@ -118,9 +118,13 @@ def test_eval_and_predict_without_an_adapter(
     numbers = evaluate(Predictor(backbone), None, rows)
     app(args=["eval", "-b", str(tmp_path / "model"), "-d", str(rows), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out).items() >= numbers.items()
+    for options in ([], ["--report", str(tmp_path / "report")]):
+        asked = ["eval", "-b", str(tmp_path / "model"), "-d", str(rows), "--chat-template", "plain", *options]
+        with pytest.raises(GraftaxError, match=r"--chat-template is for language models, and the checkpoint's own head"):
+            app(args=asked, standalone_mode=False)
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in WORDS))
-    predict_command(str(tmp_path / "model"), texts)
+    predict_command(str(tmp_path / "model"), [texts])
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["label"] for one in said] == [one.label for one in Predictor(backbone).predict(WORDS)]
 
@@ -136,7 +140,7 @@ def test_without_a_head_there_is_nothing_to_answer_with(tiny_dir: Path, tmp_path
     assert "brings no head" in said
     texts = tmp_path / "texts.jsonl"
     texts.write_text('{"text": "iron"}\n')
-    said = refused(lambda: predict_command(str(tiny_dir), texts))
+    said = refused(lambda: predict_command(str(tiny_dir), [texts]))
     assert said == "give --adapter: this checkpoint brings no head of its own."
 
 

@@ -84,10 +84,10 @@ def test_no_pattern_hangs_and_what_is_none_is_refused(use: str, backbone_of: Any
 
 def test_the_first_pattern_that_matches_the_end_at_a_dot_wins() -> None:
     ranks = {"attention.self.key": 1, "self.query|pooler": 2, "query": 3}
-    assert [pattern_value(ranks, path, 8) for path in (PATH, "x.my_query", "x.query", "a.pooler.dense")] == [2, 8, 3, 8]
-    assert pattern_value({r"^bert\..*query": 4}, PATH, 8) == 4
-    assert pattern_value({r"^self\.query": 4}, PATH, 8) == 8
-    assert pattern_value({r"layer\.1\.": 4}, PATH, 8) == 8
+    assert [pattern_value(ranks, 8, path) for path in (PATH, "x.my_query", "x.query", "a.pooler.dense")] == [2, 8, 3, 8]
+    assert pattern_value({r"^bert\..*query": 4}, 8, PATH) == 4
+    assert pattern_value({r"^self\.query": 4}, 8, PATH) == 8
+    assert pattern_value({r"layer\.1\.": 4}, 8, PATH) == 8
 
 
 def test_a_list_is_of_names_and_no_patterns() -> None:

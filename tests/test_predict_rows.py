@@ -80,7 +80,7 @@ def test_any_row_is_answered_or_refused(predictor: Predictor, data: st.DataObjec
 
 @pytest.mark.parametrize("adapters", [[3], [b"classify"], [["classify"]], 5, ["classify", "classify"]])
 def test_adapters_that_are_none(predictor: Predictor, adapters: Any) -> None:
-    with pytest.raises(GraftaxError, match=r"its adapter is|adapters must be a list, got int|1 rows but 2 adapters"):
+    with pytest.raises(GraftaxError, match=r"its adapter is|adapters must be a list, got int|1 row but 2 adapters"):
         predictor.predict(["plum"], adapters)
 
 
@@ -110,7 +110,7 @@ def test_names_that_are_none(tiny: Backbone, teller: Backbone, name: Any) -> Non
         made = cls(backbone)
         with pytest.raises(GraftaxError, match="name must be a text, not empty, got"):
             made.load(name, Adapter.create((LoRA(),), backbone.sites, task="lm"))
-        assert not len(made.bank)
+        assert not made.facts()["adapters"]
 
 
 def test_probabilities(predictor: Predictor) -> None:

@@ -40,9 +40,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def written(folder: Path, said: Any, **config: Any) -> Preparation:
-    """What is made of a `preprocessor_config.json`, beside a `config.json` with these keys."""
+    """What is made of a `preprocessor_config.json`, beside the `config.json` of a MobileNetV2 with these keys."""
     (folder / NAME).write_text(json.dumps(said))
-    return preparation_of(folder, config)
+    return preparation_of(folder, {"model_type": "mobilenet_v2", **config})
 
 
 def random_picture(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_a_picture_too_long_to_resize(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "line"),
     [
-        ({"image_processor_type": "ViTImageProcessor"}, "='ViTImageProcessor' (only MobileNetV2ImageProcessor is supported)"),
+        ({"image_processor_type": "FlavaImageProcessor"}, "='FlavaImageProcessor' (one of ViTImageProcessor, DeiT"),
         ({"size": {"longest_edge": 9}}, "size={'longest_edge': 9} (a height and a width, each from 1 to 8,192, or a "),
         ({"size": None}, "do_resize without size"),
         ({"image_std": None}, "do_normalize without image_std"),

@@ -11,12 +11,13 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from refusals import refused
-from tiny import toy_rows
+from tiny import toy_rows, write_towers
 
 import graftax
 from graftax import (
@@ -43,12 +44,16 @@ from graftax import (
     train,
     train_many,
     unipelt,
+    zero_shot,
 )
 from graftax.hub import Hub
 from graftax.models.backbone import Backbone
-from graftax.serve import Bank, evaluate, evaluate_generation, evaluate_language, export, export_merged, measure
+from graftax.serve import Bank, evaluate, evaluate_generation, evaluate_language, export, export_merged, measure, report_on
+from graftax.serve.engine import Engine
 from graftax.serve.evaluation import Measured
+from graftax.serve.residents import Residents
 from graftax.store.manifest import DataFacts
+from graftax.store.query import Query
 from graftax.train.queue import Run
 
 ROWS = toy_rows(count=4)
@@ -97,6 +102,7 @@ class World:
         self.hub = Hub(folder / "hub")
         self.version = self.hub.push("a", self.directory)
         self.hub.record(self.version, Measured({"accuracy": 1.0}, data=DataFacts("0" * 64, 1, "x")))
+        self.pictures, self.texts = (load_backbone(write_towers(folder / "towers"), tower=name) for name in ("image", "text"))
         self.count = 0
 
     def new(self) -> Path:
@@ -114,7 +120,14 @@ def world(tiny_dir: Path, tiny: Backbone, teller: Backbone, tmp_path_factory: py
 CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
     "load_backbone": lambda w: (
         load_backbone,
-        {"path_or_hub_id": w.tiny_dir, "revision": "main", "dtype": "float32", "quantize": None, "remat": "none"},
+        {
+            "path_or_hub_id": w.tiny_dir,
+            "revision": "main",
+            "dtype": "float32",
+            "quantize": None,
+            "remat": "none",
+            "tower": None,
+        },
     ),
     "load_adapter": lambda w: (
         load_adapter,
@@ -174,10 +187,23 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
             "overwrite": False,
             "save_every": 30.0,
             "progress": False,
+            "push": None,
         },
     ),
     "measure": lambda w: (measure, {"predictor": w.predictor, "name": "a", "data": ROWS, "columns": Columns()}),
     "evaluate": lambda w: (evaluate, {"predictor": w.predictor, "name": "a", "data": ROWS, "columns": Columns()}),
+    "report_on": lambda w: (
+        report_on,
+        {
+            "backbone": w.teller,
+            "adapters": {"a": w.teller_adapter},
+            "data": [{"text": "a plum"}],
+            "slices": ("text",),
+            "against": None,
+            "columns": Columns(),
+            "chat_template": None,
+        },
+    ),
     "evaluate_language": lambda w: (
         evaluate_language,
         {
@@ -199,6 +225,10 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
             "columns": Columns(),
         },
     ),
+    "zero_shot": lambda w: (
+        zero_shot,
+        {"pictures": w.pictures, "texts": w.texts, "names": ["a", "b"], "prompts": ["{}"], "adapter": None},
+    ),
     "mam": lambda w: (mam, {"tokens": 2, "width": 4}),
     "mad_x": lambda w: (mad_x, {"width": 4, "reduction": 2}),
     "unipelt": lambda w: (unipelt, {"tokens": 2, "width": 4, "r": 2}),
@@ -206,7 +236,7 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
     "Split": lambda w: (lambda part, at: Split("a", part, at=at), {"part": "b", "at": (3,)}),
     "Stack": lambda w: (lambda part: graftax.Stack("a", part), {"part": "b"}),
     "Parallel": lambda w: (lambda part: graftax.Parallel("a", part), {"part": "b"}),
-    "Predictor": lambda w: (Predictor, {"backbone": w.tiny, "max_length": 8}),
+    "Predictor": lambda w: (Predictor, {"backbone": w.tiny, "max_length": 8} | sharing(w.tiny)),
     "Predictor.load": lambda w: (
         Predictor(w.tiny).load,
         {"name": "b", "adapter": w.adapter, "labels": None, "any_backbone": False},
@@ -215,8 +245,18 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
     "Predictor.labels": lambda w: (w.predictor.labels, {"name": "a"}),
     "Predictor.task": lambda w: (w.predictor.task, {"name": "a"}),
     "Predictor.predict": lambda w: (w.predictor.predict, {"rows": ["a plum"], "adapters": "a", "top_k": 1}),
+    "Predictor.begin": lambda w: (w.predictor.begin, {"rows": ["a plum"], "adapters": "a", "top_k": 1}),
+    "Predictor.begin_embedding": lambda w: (w.predictor.begin_embedding, {"rows": ["a plum"], "adapters": "a"}),
     "Predictor.embed": lambda w: (w.predictor.embed, {"rows": ["a plum"], "adapters": "a"}),
-    "Generator": lambda w: (Generator, {"backbone": w.teller, "chat_template": "plain"}),
+    "Generator": lambda w: (
+        Generator,
+        {"backbone": w.teller, "chat_template": "plain", "most_lanes": 4} | sharing(w.teller),
+    ),
+    "Generator.begin": lambda w: (
+        w.generator.begin,
+        {"prompt": "a", "adapter": None, "sampling": Sampling(max_new_tokens=2), "told": 1, "guide": None},
+    ),
+    "Generator.tokens": lambda w: (w.generator.tokens, {"prompt": "a", "adapter": None}),
     "Generator.load": lambda w: (Generator(w.teller).load, {"name": "b", "adapter": w.teller_adapter, "any_backbone": False}),
     "Generator.unload": lambda w: (w.generator.unload, {"name": continuing(w)}),
     "Generator.generate": lambda w: (
@@ -227,7 +267,7 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
         lambda **given: list(w.generator.stream(**given)),
         {"prompts": ["a"], "adapters": "a", "sampling": Sampling(max_new_tokens=2)},
     ),
-    "Bank": lambda w: (Bank, {"backbone": w.tiny, "capacity": 8}),
+    "Bank": lambda w: (Bank, {"backbone": w.tiny, "capacity": 8, "apart": False}),
     "Bank.add": lambda w: (Bank(w.tiny).add, {"name": "b", "adapter": w.adapter, "any_backbone": False}),
     "Bank.remove": lambda w: (w.bank.remove, {"name": resident(w)}),
     "Bank.slot": lambda w: (w.bank.slot, {"name": "a"}),
@@ -268,10 +308,14 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
         {"left": "a:1", "right": w.directory, "backbone": None, "data": None, "columns": Columns()},
     ),
     "Hub.push_run": lambda w: (w.hub.push_run, {"prefix": "x", "directory": w.run, "tags": ("prod",), "sign": None}),
+    "Hub.forget": lambda w: (w.hub.forget, {"unused_for": timedelta(days=30)}),
+    "Hub.under": lambda w: (w.hub.under, {"prefix": "x", "tags": ("prod",), "sign": None}),
     "Hub.pull": lambda w: (
         w.hub.pull,
         {"reference": "a:1", "directory": w.new(), "overwrite": False, "route": "x"},
     ),
+    "Hub.pull_all": lambda w: (w.hub.pull_all, {"references": ("a:1",), "route": "x"}),
+    "Hub.find": lambda w: (w.hub.find, {"query": Query("a"), "limit": 1}),
     "Hub.list": lambda w: (w.hub.list, {"prefix": "a", "limit": 1}),
     "Hub.search": lambda w: (
         w.hub.search,
@@ -305,6 +349,12 @@ def loaded(world: World) -> str:
     return "gone"
 
 
+def sharing(backbone: Backbone) -> dict[str, Any]:
+    """Residents, and an engine that has them."""
+    residents = Residents(backbone)
+    return {"residents": residents, "engine": Engine(backbone, residents)}
+
+
 def continuing(world: World) -> str:
     world.generator.load("gone", world.teller_adapter)
     return "gone"
@@ -329,6 +379,8 @@ RIGHT: dict[str, set[str]] = {
     "load_backbone.revision": A_NAME,  # of a Hub id, and this is a directory
     "load_backbone.quantize": NOTHING,
     "load_backbone.remat": NOTHING,
+    "load_backbone.tower": NOTHING,
+    "zero_shot.adapter": NOTHING,
     "load_adapter.revision": A_NAME,
     "load_adapter.any_backbone": FLAG,
     "save_adapter.directory": {"two lines", "missing"},
@@ -357,6 +409,10 @@ RIGHT: dict[str, set[str]] = {
     "train_many.overwrite": FLAG,
     "train_many.save_every": ZERO,
     "train_many.progress": FLAG,
+    "train_many.push": NOTHING,
+    "report_on.slices": NONE_OF_THEM,
+    "report_on.against": NOTHING,
+    "report_on.chat_template": NOTHING,
     "evaluate_language.chat_template": NOTHING,
     "evaluate_generation.name": NOTHING,
     "Average.part": A_NAME,  # which adapters there are is seen where rows ask for one
@@ -365,6 +421,12 @@ RIGHT: dict[str, set[str]] = {
     "Stack.part": A_NAME,
     "Parallel.part": A_NAME,
     "Predictor.max_length": NOTHING,
+    "Predictor.engine": NOTHING,
+    "Predictor.begin.rows": NONE_OF_THEM,
+    "Predictor.begin.adapters": {"None", "[None]"},
+    "Predictor.begin.top_k": NOTHING,
+    "Predictor.begin_embedding.rows": NONE_OF_THEM,
+    "Predictor.begin_embedding.adapters": {"None", "[None]"},
     "Predictor.load.name": ANY_TEXT,
     "Predictor.load.labels": NOTHING,
     "Predictor.load.any_backbone": FLAG,
@@ -374,12 +436,20 @@ RIGHT: dict[str, set[str]] = {
     "Predictor.embed.rows": NONE_OF_THEM,
     "Predictor.embed.adapters": {"None", "[None]"},
     "Generator.chat_template": NOTHING,
+    "Generator.engine": NOTHING,
+    "Generator.begin.prompt": {"zero byte", "two lines"},  # a long one has no room
+    "Generator.begin.adapter": NOTHING,
+    "Generator.begin.guide": NOTHING,
+    "Generator.begin.told": {"None", "0"},
+    "Generator.tokens.prompt": {"zero byte", "two lines", "long"},
+    "Generator.tokens.adapter": NOTHING,
     "Generator.load.name": ANY_TEXT,
     "Generator.load.any_backbone": FLAG,
     "Generator.generate.prompts": NONE_OF_THEM,
     "Generator.generate.adapters": {"None", "[None]"},
     "Generator.stream.prompts": NONE_OF_THEM,
     "Generator.stream.adapters": {"None", "[None]"},
+    "Bank.apart": FLAG,
     "Bank.add.name": ANY_TEXT,
     "Bank.add.any_backbone": FLAG,
     "Bank.slot.name": NOTHING,  # slot 0
@@ -405,9 +475,14 @@ RIGHT: dict[str, set[str]] = {
     "Hub.push_run.prefix": {"blank"},
     "Hub.push_run.tags": NONE_OF_THEM,
     "Hub.push_run.sign": NOTHING,
+    "Hub.under.prefix": {"blank"},
+    "Hub.under.tags": NONE_OF_THEM,
+    "Hub.under.sign": NOTHING,
     "Hub.pull.directory": {"None", "two lines", "missing"},
     "Hub.pull.overwrite": FLAG,
     "Hub.pull.route": {"None", *A_NAME},
+    "Hub.pull_all.references": NONE_OF_THEM,
+    "Hub.pull_all.route": {"None", *A_NAME},
     "Hub.list.prefix": {"blank"},
     "Hub.search.text": {"None", "blank", "two lines", "long"},
     "Hub.search.fits": {"None", *A_NAME},
@@ -523,18 +598,29 @@ def same(held: Any, given: Any) -> bool:
 #: Methods that take nothing, or what graftax itself has made.
 OF_OUR_OWN = {
     *(f"{cls}.facts" for cls in ("Predictor", "Generator", "Hub")),
-    *("Sampling.under", "Bank.put", "Hub.record", "Hub.collect", "Hub.parents", "Hub.children"),
+    *("Sampling.under", "Bank.put", "Bank.reserve", "Bank.state_for", "Bank.kinds"),
+    *("Hub.record", "Hub.collect", "Hub.parents", "Hub.children"),
 }
 
 
 def test_every_public_name_is_asked() -> None:
     """Those that are not are made by graftax, or of functions to be traced."""
     asked = {*SETTINGS, *CALLS, "Columns"}
-    answers = {"Prediction", "Continuation", "Result", "Measured", "Confusion", "Examples", "Interrupted", "GraftaxError"}
+    answers = {
+        "Prediction",
+        "Continuation",
+        "Result",
+        "Measured",
+        "Report",
+        "Confusion",
+        "Examples",
+        "Interrupted",
+        "GraftaxError",
+    }
     others = {"METHODS", "Method", "Composition", "Backbone", "Site"}
     assert {*PUBLIC} - asked - answers - others == set()
     for cls in (Predictor, Generator, Bank, Hub, Sampling, Recipe):
-        for method in (name for name, one in vars(cls).items() if not name.startswith("_") and inspect.isfunction(one)):
+        for method in (name for name, _ in inspect.getmembers(cls, inspect.isfunction) if not name.startswith("_")):
             assert f"{cls.__name__}.{method}" in asked | OF_OUR_OWN
 
 

@@ -113,6 +113,27 @@ def test_a_checkpoint_is_of_one_moment(tiny: Backbone, tmp_path: Path, monkeypat
         assert again.facts() == {"history": [1]}
 
 
+def test_what_an_earlier_run_does_in_the_background_is_waited_for(tmp_path: Path) -> None:
+    """Ctrl-C does not wait for it; the same call again, in a notebook, met files that came and went."""
+    from graftax.train.run_checkpoint import Checkpoints
+
+    closed: list[int] = []
+
+    def left() -> None:
+        with Checkpoints(tmp_path / "checkpoints") as saves:
+            saves.save(3, {"a": np.arange(3)}, {"step": 3})
+            close = saves._manager.close
+            saves._manager.close = lambda: closed.append(3) or close()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        left()
+    assert not closed
+    with Checkpoints(tmp_path / "checkpoints") as again:
+        assert closed == [3]
+        assert again.facts() == {"step": 3}
+
+
 def test_training_leaves_no_state_of_a_removed_run(tiny: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the state deleted by hand the run begins anew, where nothing was saved yet."""
     with monkeypatch.context() as patch:

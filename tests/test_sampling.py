@@ -92,7 +92,7 @@ def test_settings_in_place_of_a_sampling(generator: Generator) -> None:
             "sampling must be a Sampling or a list, each of which is a Sampling, got {.temperature",
         ),
         ((["a"], None, ["greedy"]), "sampling must be a Sampling or a list, each of which is a Sampling, got \\[.greedy"),
-        ((["a", "b"], None, [Sampling()]), "2 prompts but 1 samplings"),
+        ((["a", "b"], None, [Sampling()]), "2 prompts but 1 sampling"),
     ],
 )
 def test_arguments_that_are_refused(arguments: Any, message: str, generator: Generator) -> None:

@@ -192,7 +192,7 @@ def test_unknown_names_and_unloading(tiny: Backbone) -> None:
         predictor.load(f"n{i}", adapter_of(tiny, "lora", i))
         predictor.unload(f"n{i}")
     assert predictor.bank.growths == 1
-    with pytest.raises(GraftaxError, match="2 rows but 1 adapters"):
+    with pytest.raises(GraftaxError, match="2 rows but 1 adapter"):
         predictor.predict(["a", "b"], ["b"])
 
 

@@ -178,10 +178,16 @@ def test_what_is_no_directory(tiny: Backbone, tmp_path: Path) -> None:
     """A file of a backbone or an adapter, where its directory is wanted."""
     file = tmp_path / "model.safetensors"
     file.touch()
-    wrong: list[Callable[[Any], Any]] = [load_backbone, lambda path: load_adapter(path, tiny), describe]
-    for reads in wrong:
+    no_gguf = f"{file}: no GGUF file, it begins with b''; one, or a directory is wanted here."
+    no_directory = f"{file}: a file; a directory is wanted here."
+    wrong: list[tuple[Callable[[Any], Any], str]] = [
+        (load_backbone, no_gguf),
+        (lambda path: load_adapter(path, tiny), no_directory),
+        (describe, no_directory),
+    ]
+    for reads, said in wrong:
         for path in (file, str(file)):
-            assert refused(lambda reads=reads, path=path: reads(path)) == f"{file}: a file; a directory is wanted here."
+            assert refused(lambda reads=reads, path=path: reads(path)) == said
         line = refused(lambda reads=reads: reads(tmp_path / "none"))
         assert line is not None
         assert "no such" in line

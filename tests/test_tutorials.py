@@ -85,6 +85,12 @@ def test_start_here_can_be_followed(
     ((row, predict),) = re.findall(r"\$ echo '(.*)' \| graftax (predict .*)$", text, re.MULTILINE)
     said = graftax(*predict.replace("$B", backbone).split(), stdin=row)
     assert json.loads(said.out).keys() == {"adapter", "label", "score"}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GRAFTAX_HUB", str(tmp_path / "hub"))
+    (push,) = re.findall(r"`graftax (hub push .*?)`", text)
+    assert graftax(*push.split()).out.startswith("shop/desk:1 ")
+    by_name = predict.replace("$B", backbone).replace("adapters/desk", "shop/desk")
+    assert graftax(*by_name.split(), stdin=row).out == said.out
     monkeypatch.setattr(sys, "argv", ["first.py", backbone])
     runpy.run_path("first.py")
     assert len(capsys.readouterr().out.splitlines()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,10 @@ def test_whatever_is_given_the_line_is_one_that_can_be_read(value: str, graftax:
 
 
 def test_a_path_that_cannot_be(graftax: Graftax) -> None:
+    """Each version of Python has words of its own: "embedded null byte", "stat: embedded null character in path"."""
     said = graftax("predict", "-b", "x", "-i", "a\0b")
-    assert (said.code, said.err) == (2, "graftax: --input: embedded null byte. Try graftax predict --help.\n")
+    assert said.code == 2
+    assert re.fullmatch(r"graftax: --input: [^\n]*embedded null [^\n]*\. Try graftax predict --help\.\n", said.err)
 
 
 @pytest.mark.parametrize(

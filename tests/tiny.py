@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from graftax.models.random import random_tensors
+from graftax.models.towers import tower_said
 
 FRUIT = ["apple", "pear", "plum", "cherry", "grape", "melon"]
 METAL = ["iron", "gold", "zinc", "copper", "silver", "lead"]
@@ -57,6 +58,31 @@ def write_backbone(directory: Path, seed: int = 7, **changes: Any) -> Path:
     (directory / "tokenizer.json").write_text(tokenizer_json())
     # weights ten times the usual start: outputs then depend on the text strongly enough to be learnt from
     tensors = {key: 10 * t if "LayerNorm" not in key else t for key, t in random_tensors(config, seed).items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+#: Two tiny towers.
+TOWERS: dict[str, Any] = {
+    "model_type": "clip",
+    "projection_dim": 16,
+    "vision_config": {"image_size": 8, "patch_size": 4},
+    "text_config": {"vocab_size": 160, "max_position_embeddings": 24, "eos_token_id": 3},
+}
+
+
+def write_towers(directory: Path, seed: int = 7) -> Path:
+    """CLIP with random weights, and a tokenizer, as Hugging Face stores them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = {key: value | sizes if isinstance(value, dict) else value for key, value in TOWERS.items()}
+    tensors = {"logit_scale": np.full((), np.log(20.0), np.float32)}
+    for name, prefix in (("image", "vision_model."), ("text", "text_model.")):
+        for key, tensor in random_tensors(tower_said(config, name, "tiny"), seed).items():
+            tensors[key if "projection" in key else prefix + key] = 10 * tensor if "norm" not in key else tensor
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_text(tokenizer_json())
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     return directory
 

@@ -57,7 +57,7 @@ def main() -> None:
         wheel = build(folder / "clone", "--wheel")
         held, held_by_sdist = contents(wheel), contents(build(folder / "sdist"))
         assert held == held_by_sdist, f"the sdist's wheel differs: {sorted(held.keys() ^ held_by_sdist.keys())}"
-        assert "graftax/py.typed" in held
+        assert {"graftax/py.typed", "graftax/serve/http/web/index.html", "graftax/serve/http/web/page.js"} <= {*held}
 
         backbone = str(write_backbone(folder / "backbone", max_position_embeddings=64))
         commands, empty = install(wheel, folder / "environment"), folder / "empty"
