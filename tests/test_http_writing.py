@@ -18,6 +18,7 @@ from graftax import Adapter, Generator, Hub, save_adapter
 from graftax.models.backbone import Backbone
 from graftax.serve.handles import digest_of
 from graftax.serve.http.limits import Limits
+from graftax.serve.http.written import drawn_seed
 from graftax.store.store import Store
 
 PROMPT, CHAT = "One day", [{"role": "user", "content": "hello"}]
@@ -96,6 +97,11 @@ def test_several_texts_and_where_they_stop(client: OpenAI, generator: Generator)
     for given in (stop, ["no such text", stop]):
         answer = client.completions.create(model="sea", prompt=PROMPT, max_tokens=12, temperature=0, stop=given)
         assert (answer.choices[0].text, answer.choices[0].finish_reason) == (whole[: whole.index(stop)], "stop")
+
+
+def test_requests_without_a_seed_are_sampled_differently() -> None:
+    """Of a server in these tests that cannot be seen: it always draws the same seed (tests/http_servers.py)."""
+    assert len({drawn_seed() for _ in range(100)}) > 90
 
 
 def test_a_stream_is_lines_of_events(server: Served) -> None:

@@ -157,6 +157,11 @@ def finish_reason(end: Continuation | None) -> str | None:
     return None if end is None else _REASONS[end.finished]
 
 
+def drawn_seed() -> int:
+    """What a request is sampled with that names no seed: another one each time."""
+    return int.from_bytes(os.urandom(4))
+
+
 # -- in a thread --------------------------------------------------------------------------------------------------------------
 
 
@@ -169,7 +174,7 @@ def _begun(
         if longest is not None and len(own) > longest:
             raise GraftaxError(f"a prompt of {len(own)} tokens, and this server takes {longest} (--max-prompt).")
     guide = None if (grammar := grammar_of(asked)) is None else generator.grammars.guide(grammar)
-    seed = int.from_bytes(os.urandom(4)) if asked.seed is None else asked.seed
+    seed = drawn_seed() if asked.seed is None else asked.seed
     writings: list[Writing] = []
     try:
         for own in ids:
