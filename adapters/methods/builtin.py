@@ -20,6 +20,7 @@ from .hira import HiRA
 from .hra import HRA
 from .ia3 import IA3
 from .invertible import Invertible
+from .lenses import Attended, ClassMap, Seed, Shift
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
@@ -54,4 +55,4 @@ _CHOSEN: tuple[type[Method], ...] = (
 )
 METHODS.update({method.name: method for method in _CHOSEN})
 MADE.update({Fusion.name: Fusion})
-INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer)})
+INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Shift, ClassMap, Attended, Seed)})

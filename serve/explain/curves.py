@@ -1,0 +1,109 @@
+"""Whether an explanation means anything: deletion and insertion curves (Petsiuk et al., 2018, arXiv:1806.07421).
+
+The parts of an input are put in order by what is attributed to them. *Deletion* takes them away in that order, the largest
+first, and asks after every few what is said of the label; *insertion* begins with the blank input and gives them back. The area
+under a curve is its mean height: if the order means something, deletion has a small one and insertion a large one.
+
+    of 4 parts    deletion: 0.9, 0.3, 0.2, 0.1, 0.1  ->  area 0.275        insertion: 0.1, 0.8, 0.9, 0.9, 0.9  ->  area 0.775
+
+What is small is seen beside orders drawn at random, which are asked in the same way, with a seed. To insert in an order is to
+delete in the opposite one, read backwards, so the areas of random orders are those of either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...adapters.graft import State
+from .parts import Kind
+from .question import Question
+
+_STEPS = 14  # how often is asked of a curve, beside its beginning
+_TOGETHER = 16  # inputs in a batch
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of one row, and the areas of random orders."""
+
+    shares: tuple[float, ...]  # of the parts that were taken away, or given back: from 0 to 1
+    deletion: tuple[float, ...]  # what is said of the label, a probability or a number
+    insertion: tuple[float, ...]
+    random: tuple[tuple[float, ...], ...]  # deletion in each random order
+
+    @property
+    def deletion_area(self) -> float:
+        return self._area(self.deletion)
+
+    @property
+    def insertion_area(self) -> float:
+        return self._area(self.insertion)
+
+    @property
+    def random_areas(self) -> tuple[float, ...]:
+        return tuple(map(self._area, self.random))
+
+    @property
+    def telling(self) -> bool:
+        """Whether the explanation's order does better, in both directions, than all of the random ones."""
+        return self.deletion_area < min(self.random_areas) and self.insertion_area > max(self.random_areas)
+
+    def _area(self, curve: tuple[float, ...]) -> float:
+        return float(np.trapezoid(curve, self.shares))
+
+
+def curves_of(
+    question: Question,
+    kind: Kind,
+    state: State,
+    inputs: Any,
+    blank: Any,
+    parts: np.ndarray,
+    label: int,
+    attributed: np.ndarray,
+    *,
+    draws: int,
+    seed: int,
+) -> Curves:
+    """Of one row.
+
+    Args:
+        inputs: a batch of this row alone, and `blank` without its parts.
+        parts: the number of the part of each position, `[*positions]`.
+        attributed: what is attributed to each part, `[parts]`.
+        draws: of random orders.
+    """
+    count = len(attributed)
+    own = np.argsort(-attributed, kind="stable")
+    random = np.random.default_rng(seed)
+    orders = np.stack([own, own[::-1], *(random.permutation(count) for _ in range(draws))])
+    taken = np.unique(np.round(np.linspace(0, count, min(count, _STEPS) + 1)).astype(np.int32))
+    places = np.argsort(orders, axis=1)  # of each part in each order
+    left = [place >= number for place in places for number in taken]  # which parts are there, in each input that is asked about
+    program = question.backbone.programs.setdefault((curves_of, question.key), jax.jit(partial(_asked, question, kind)))
+    said = list[float]()
+    for begin in range(0, len(left), _TOGETHER):
+        some = left[begin : begin + _TOGETHER]
+        filled = np.stack([*some, *([some[0]] * (_TOGETHER - len(some)))])
+        kept = np.append(filled, np.ones((_TOGETHER, 1), bool), axis=1)[:, parts]  # `NO_PART`, -1, is always there
+        answers = program(question.backbone.params, state, inputs, blank, kept, np.int32(label))
+        said += np.asarray(answers)[: len(some)].tolist()
+    every = np.reshape(said, (len(orders), len(taken))).tolist()
+    shares = tuple((taken / count).tolist())
+    return Curves(shares, tuple(every[0]), tuple(every[1][::-1]), tuple(map(tuple, every[2:])))
+
+
+def _asked(
+    question: Question, kind: Kind, params: Any, state: State, inputs: Any, blank: Any, kept: jax.Array, label: jax.Array
+) -> jax.Array:
+    """What is said of the label of one row where the positions `kept [times, *positions]` are left of it, `[times]`."""
+    times = len(kept)
+    many, none = (jax.tree.map(lambda array: jnp.broadcast_to(array, (times, *array.shape[1:])), of) for of in (inputs, blank))
+    labels = jnp.broadcast_to(label, times)
+    return question.told(question.evidence(params, state, kind.kept(many, none, kept), labels))

@@ -1,0 +1,66 @@
+"""What explanations come to, in sentences: what somebody should know who looks at nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ...counted import counted
+from ..report.findings import number
+from .curves import Curves
+from .explanation import About, Explanation
+
+_MISSED = 0.05  # of a difference that attributions should add up to, from which on it is worth a sentence
+
+
+def sentences(about: About, rows: Sequence[Explanation]) -> Iterator[str]:
+    """Of all rows, the most telling first."""
+    measured = [row.curves for row in rows if row.curves is not None]
+    if measured:
+        yield _telling(measured)
+    if not about.changes:
+        yield f"{about.adapter} has a head alone, and changes nothing within the network."
+    other = [row for row in rows if row.without is not None and row.seen.answer != row.without.answer]
+    if about.changes and about.explained == "probability":
+        yield f"Without what the adapter changes within the network {counted(len(other), 'row')} of {len(rows)} would be answered otherwise."
+    far = [row for row in rows if (miss := missed(row)) is not None and miss > _MISSED]
+    if far:
+        yield (
+            f"On {counted(len(far), 'row')} the attributions miss what they should add up to by more than "
+            f"{_MISSED:.0%}: take more steps."
+        )
+
+
+def missed(row: Explanation) -> float | None:
+    """What the attributions lack of what they should add up to, as a share of that; None where they need not add up."""
+    if row.seen.missed is None:
+        return None
+    whole = abs(float(row.seen.values.sum()) + row.seen.missed)
+    return abs(row.seen.missed) / max(whole, 1e-6)
+
+
+def verdict(curves: Curves) -> str:
+    """Of one row."""
+    areas = curves.random_areas
+    against = f"at random {number(float(np.mean(areas)))} ({number(min(areas))} to {number(max(areas))})"
+    meant = "more than chance" if curves.telling else "no more than chance may"
+    return (
+        f"The order says {meant}: the area under deletion is {number(curves.deletion_area)} and under insertion "
+        f"{number(curves.insertion_area)}, {against}."
+    )
+
+
+def _telling(measured: Sequence[Curves]) -> str:
+    telling, draws = sum(curves.telling for curves in measured), len(measured[0].random)
+    means = (
+        np.mean([curves.deletion_area for curves in measured]),
+        np.mean([curves.insertion_area for curves in measured]),
+        np.mean([curves.random_areas for curves in measured]),
+    )
+    deletion, insertion, random = (number(float(mean)) for mean in means)
+    verdict = "means something" if 2 * telling > len(measured) else "may mean nothing"
+    return (
+        f"What is marked {verdict}: on {telling} of {counted(len(measured), 'row')} its order beats all {draws} random ones, "
+        f"taken away and given back (mean area of deletion {deletion}, of insertion {insertion}, at random {random})."
+    )
