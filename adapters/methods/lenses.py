@@ -1,25 +1,25 @@
-"""Lenses: methods that change nothing, through which explanations look (`serve/explain/`).
+"""Lenses: methods that change nothing, through which explanations look (`serve/explaining/`).
 
 What an explanation needs of the middle of a network (the vectors that a table gave, a feature map with its derivative, how a
-layer attends) a forward pass does not return, and a backbone has no hooks. As of an `Observer`, the "gradient" of a lens's leaves
-is what it has seen: what is at the site passes through a function whose derivative is written by hand. So lenses work wherever
-methods do, in loops over layers too, beside any adapter, on any backbone. Their leaves are made for each batch; files never
-hold any.
+layer attends) a forward pass does not return, and a backbone has no hooks. As of an `Observer`, the "gradient" of a lens's
+leaves is what it has seen: what is at the site passes through a function whose derivative is written by hand. So lenses work
+wherever methods do, in loops over layers too, beside any adapter, on any backbone. Their leaves are made for each batch, and
+never saved.
 
 Their names begin with a sign: "!" is before all letters and "~" behind them, for methods at a site act in the order of their
 keys, and a lens must stand next to what it looks at.
 
-| lens       | at           | leaves and what their gradient is                                                                |
-|------------|--------------|--------------------------------------------------------------------------------------------------|
-| `Shift`    | `embedding`  | `seen [rows, tokens, d]`: the vectors; `shift`, which is added to them: the derivative by them   |
+| lens       | at               | leaves, and what their gradient is                                                           |
+|------------|------------------|----------------------------------------------------------------------------------------------|
+| `Shift`    | `embedding`      | `seen [rows, tokens, d]`: the vectors; `shift`, added to them: the derivative by them        |
 | `ClassMap` | `stream`, `norm` | `map [rows, H, W]`: Grad-CAM's map, resized to that; `positions []`: how many it had         |
-| `Attended` | `attention`  | `seen [rows, tokens, size]`: attention of `size` queries to the last `tokens` keys, over all heads |
-| `Seed`     | `linear`     | none: it says to which queries `Attended` looks                                                  |
+| `Attended` | `attention`      | `seen [rows, tokens, size]`: how `size` queries attend to the last `tokens` keys             |
+| `Seed`     | `linear`         | none: it says at which queries `Attended` looks                                              |
 
-Of attention the weights themselves stand in no site, but their derivative does: with mixed = P v the backward pass computes
-dv = P^T d mixed. `Seed`, where `mixed` enters the layer's next product, puts there for the channel c of every attention head a 1 at
-query `first` + c and 0 elsewhere, whatever the true derivative was; so dv[k, c], which `Attended` sees, is P[first + c, k]. One
-backward pass shows as many queries of all layers at once as an attention head has channels.
+No site shows the weights P of attention themselves, but with mixed = P v the backward pass computes dv = P^T d mixed. Where
+`mixed` enters the layer's next product, `Seed` puts in place of its true derivative, in channel c of every attention head, a 1
+at query `first` + c and 0 elsewhere; so dv[k, c], which `Attended` sees, is P[first + c, k]. One backward pass shows as many
+queries as an attention head has channels, of all layers at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pages of HTML, without scripts or anything from elsewhere, light and dark, on paper and on a telephone.
 
-What they share is `frame.html.jinja`; a page is a template beside the code that it belongs to, which extends that. All that comes
-from data is escaped there.
+What they share is `frame.html.jinja`; a page is a template beside the code that it belongs to, which extends that. All that
+comes from data is escaped there.
 """
 
 from __future__ import annotations

@@ -64,8 +64,10 @@ def scatter(points: Sequence[tuple[float, float]]) -> Markup:
     return _plot("Answers against truth", drawn)
 
 
-def curves(title: str, shares: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], below: str, beside: str) -> Markup:
-    """Lines over shares from 0 to 1, each with a class that says how it is drawn; upwards from 0 to 1 if they lie within."""
+def curves(
+    title: str, shares: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], below: str, beside: str
+) -> Markup:
+    """Lines over shares from 0 to 1, each behind the class that says how it is drawn; upwards from 0 to 1 if they fit."""
     every = [value for _, line in lines for value in line]
     low, high = min(every), max(every)
     ticks = _ticks(0.0, 1.0) if low >= 0.0 and high <= 1.0 else _ticks(low, high)

@@ -8,7 +8,7 @@ from ...models.backbone import Backbone
 def has_tokens(backbone: Backbone) -> bool:
     """Whether what passes its layers are tokens of a picture, each in sight of all, and not feature maps."""
     kinds = {site.kind for site in backbone.sites}
-    return backbone.processor.kind == "image" and {"input", "attention"} <= kinds
+    return backbone.family.processor.kind == "image" and {"input", "attention"} <= kinds
 
 
 def grid_of(backbone: Backbone, height: int, width: int) -> tuple[int, int]:

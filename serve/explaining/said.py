@@ -21,9 +21,9 @@ def sentences(about: About, rows: Sequence[Explanation]) -> Iterator[str]:
         yield _telling(measured)
     if not about.changes:
         yield f"{about.adapter} has a head alone, and changes nothing within the network."
-    other = [row for row in rows if row.without is not None and row.seen.answer != row.without.answer]
-    if about.changes and about.explained == "probability":
-        yield f"Without what the adapter changes within the network {counted(len(other), 'row')} of {len(rows)} would be answered otherwise."
+    elif about.explained == "probability":
+        other = sum(row.without is not None and row.seen.answer != row.without.answer for row in rows)
+        yield f"Without what it changes within the network {other} of {counted(len(rows), 'row')} would be answered otherwise."
     far = [row for row in rows if (miss := missed(row)) is not None and miss > _MISSED]
     if far:
         yield (

@@ -1,9 +1,9 @@
 """What an input is made of, by kind of input: parts that can be taken away, and what is left when all are.
 
-| input    | positions | a part                                          | what stands in its place when it is taken away          |
-|----------|-----------|-------------------------------------------------|---------------------------------------------------------|
-| pictures | pixels    | a cell of a grid, of 14 x 14 at most            | the picture's mean colour                               |
-| texts    | tokens    | a token; what the tokenizer adds is in no part  | `[MASK]` or `<mask>`, or padding where there is neither |
+| input    | positions | a part                               | what is in its place when it is taken away              |
+|----------|-----------|--------------------------------------|---------------------------------------------------------|
+| pictures | pixels    | a cell of a grid, of 14 x 14 at most | the picture's mean colour                               |
+| texts    | tokens    | a token, if it is one of the text    | `[MASK]` or `<mask>`, or padding where there is neither |
 
 An input without any of its parts is *blank*. What is taken away of a picture are cells and not single pixels, for speckles of
 another colour harm a network whatever they cover.

@@ -20,7 +20,7 @@ def way_for(backbone: Backbone, name: str | None, steps: int) -> Way:
     """
     if name is None:
         of_pictures = Rollout.name if has_tokens(backbone) else GradCAM.name
-        name = of_pictures if backbone.processor.kind == "image" else IntegratedGradients.name
+        name = of_pictures if backbone.family.processor.kind == "image" else IntegratedGradients.name
     if name not in NAMES:
         raise GraftaxError(f"unknown way to explain {name!r}; there are {', '.join(NAMES)}.")
     ways: dict[str, Way] = {

@@ -1,7 +1,7 @@
 """What is attributed to a picture's pixels as colours over it: orange speaks for the answer, blue against it.
 
-The picture under them is grey and pale, so that their strength can be seen: it grows with the value, up to the scale's end. What
-was found of one picture with and without an adapter is drawn on one scale, and so can be compared.
+The picture under them is grey and pale, so that their strength can be seen: it grows with the value, up to the scale's end.
+What was found of one picture with and without an adapter is drawn on one scale, and so can be compared.
 """
 
 from __future__ import annotations

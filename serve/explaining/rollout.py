@@ -34,7 +34,7 @@ class Rollout(Way):
     of_label = False
 
     def unfit(self, backbone: Backbone) -> str | None:
-        if backbone.processor.kind != "image":
+        if backbone.family.processor.kind != "image":
             return "is for pictures; texts have integrated-gradients"
         if not has_tokens(backbone):
             return "follows attention from token to token, and here there are feature maps or windows of them; use grad-cam"

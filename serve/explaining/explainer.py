@@ -173,13 +173,13 @@ class _Batch:
         program = self._program(self._way, partial(self._way.attribute, question))
         found = jax.device_get(program(question.backbone.params, state, self._inputs, self._blank, filled))
         evidence = question.task.evidence(jnp.asarray(logits), jnp.asarray(labels))
-        told = zip(np.asarray(evidence).tolist(), np.asarray(question.told(evidence)).tolist(), strict=True)
+        each = zip(np.asarray(evidence).tolist(), np.asarray(question.told(evidence)).tolist(), strict=True)
         views = []
-        for at, (row, (speaks, said)) in enumerate(zip(self._rows, told, strict=True)):
+        for at, (row, (speaks, said)) in enumerate(zip(self._rows, each, strict=True)):
             values = found.values[at][tuple(map(slice, row.parts.shape))]
             missed = None if found.difference is None else float(found.difference[at] - values.sum())
             answer = question.task.answer(logits[at], self._names, row.item).label
-            views.append(View(_told(answer), said, speaks, values, missed))
+            views.append(View(told(answer), said, speaks, values, missed))
         return views
 
     def curves(self, state: State, label: int, view: View, draws: int, seed: int) -> Curves:
@@ -195,8 +195,8 @@ class _Batch:
         return self._question.backbone.programs.setdefault((_Batch, what, self._question.key), jax.jit(function))
 
 
-def _told(answer: Any) -> str:
-    """An answer as a text."""
+def told(answer: Any) -> str:
+    """An answer, or a row's own label, as a text."""
     if isinstance(answer, float):
         return f"{answer:.6g}"
-    return ", ".join(answer) or "(none)" if isinstance(answer, list) else str(answer)
+    return ", ".join(answer) or "(none)" if isinstance(answer, list | tuple) else str(answer)

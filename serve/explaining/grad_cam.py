@@ -32,7 +32,7 @@ class GradCAM(Way):
     said = "how much each place in a late feature map speaks for the label"
 
     def unfit(self, backbone: Backbone) -> str | None:
-        if backbone.processor.kind != "image":
+        if backbone.family.processor.kind != "image":
             return "is for pictures, of which layers have maps; texts have integrated-gradients"
         return None
 
@@ -54,10 +54,13 @@ class GradCAM(Way):
             looking = {name: {**state.get(name, {}), lens.key: leaves} for name, leaves in seen.items()}
             return question.evidence(params, {**state, **looking}, inputs, labels).sum()
 
-        found = [(leaves["map"][-1], leaves["positions"][-1]) for leaves in jax.grad(score)(seen).values()]
-        values, _ = found[0]
-        for each, positions in found[1:]:
-            values = jnp.where(positions > 1, each, values)
+        looked = jax.grad(score)(seen)
+        first, *others = [
+            jax.tree.map(lambda leaf: leaf[-1], looked[site.name]) for site in _maps(backbone)
+        ]  # the last layers'
+        values = first["map"]
+        for each in others:
+            values = jnp.where(each["positions"] > 1, each["map"], values)
         return Attributed(values)
 
 
