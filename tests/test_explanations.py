@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import GetBackbone, Graftax
 from feature_maps import to_torch
 from picture_adapters import adapter_on
@@ -76,6 +77,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Backbone]:
     model = torch_model("vit", CLASSIFIER, num_labels=3)
     model.set_attn_implementation("eager")
     model.save_pretrained(directory)
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(directory)
     return model, load_backbone(directory)
 
 
@@ -151,15 +153,16 @@ def test_grad_cam_equals_torch_on_convolutions(tmp_path: Path) -> None:
 
     model = mobilenet(tmp_path / "mobilenet")
     for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.weight.data *= 3  # else every place is answered alike
-    model.save_pretrained(tmp_path / "mobilenet")
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    model.train()(to_torch(of_maps(16, 32, 32)))  # for statistics with which pictures are not answered all alike
+    model.eval().save_pretrained(tmp_path / "mobilenet")
     backbone = load_backbone(tmp_path / "mobilenet")
     assert backbone.own_head is not None
     x = of_maps(2, 32, 32)
     wanted, size = cam_of(model, model.mobilenet_v2.layer[11], x)  # of the next a single position is left
     assert tuple(size) == (2, 2)
-    assert np.ptp(wanted[0]) > 1e-3
+    assert np.ptp(wanted, axis=(1, 2)).max() > 1e-3
     np.testing.assert_allclose(found(GradCAM(), backbone, backbone.own_head, x).values, wanted, atol=1e-4)
 
 
@@ -222,7 +225,15 @@ def test_attributions_add_up_the_better_the_more_steps(backbone_of: GetBackbone)
     assert missed(24) < missed(2) / 10
 
 
-@pytest.mark.parametrize("way", [IntegratedGradients(3), Rollout(), GradCAM()], ids=NAMES)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(IntegratedGradients(3), marks=pytest.mark.slow),
+        Rollout(),
+        pytest.param(GradCAM(), marks=pytest.mark.slow),
+    ],
+    ids=NAMES,
+)
 def test_with_an_adapter_it_is_that_of_the_merged_model(way: Way, backbone_of: GetBackbone) -> None:
     """And without its methods that of the frozen backbone with its head, which is another."""
     backbone = backbone_of("vit")
@@ -259,14 +270,15 @@ def toy_pictures(backbone: Backbone, count: int = 3) -> list[np.ndarray]:
 def test_a_row_is_explained_alike_wherever_it_stands(backbone_of: GetBackbone) -> None:
     backbone = backbone_of("vit")
     adapter, pictures = adapter_on(backbone, LoRA(r=2, alpha=20.0)), toy_pictures(backbone)
-    asked = partial(explain, backbone, adapter, method="integrated-gradients", steps=3, draws=2, target="b")
+    asked = partial(explain, backbone, adapter, draws=2, target="b")
     together, turned = asked(pictures), asked(pictures[::-1])
+    assert np.ptp(together.rows[0].seen.values - together.rows[1].seen.values) > 1e-5
     for row in range(3):
         one, other = together.rows[row], turned.rows[2 - row]
-        np.testing.assert_allclose(one.seen.values, other.seen.values, atol=1e-5)
+        np.testing.assert_allclose(one.seen.values, other.seen.values, atol=1e-7)
         assert one.without is not None
         assert other.without is not None
-        np.testing.assert_allclose(one.without.values, other.without.values, atol=1e-5)
+        np.testing.assert_allclose(one.without.values, other.without.values, atol=1e-7)
         assert one.curves is not None
         assert other.curves is not None
         assert one.curves.deletion == pytest.approx(other.curves.deletion, abs=1e-4)
@@ -317,7 +329,7 @@ def test_curves_of_a_model_that_looks_at_one_part() -> None:
     assert {*right.random_areas} == {0.125, 0.375, 0.625, 0.875}
     assert right.random == wrong.random
     assert (right.telling, wrong.telling) == (False, False)  # no order does better than the best of the random ones
-    few = replace(right, random=tuple(curve for curve in right.random if curve[1] == 1))
+    few = replace(right, random=tuple(curve for curve in right.random if 1 < sum(curve) < 4))
     assert few.telling
     assert not replace(wrong, random=few.random).telling
 
@@ -373,11 +385,12 @@ def test_texts_and_pairs_of_them(tiny: Backbone) -> None:
     assert [text for text, _, _ in second.spans] == [0, 0, 0, 1, 1]
 
 
+@pytest.mark.slow
 def test_other_tasks(tiny: Backbone) -> None:
     """Of several labels each has a probability of its own; a number is explained as it is."""
-    (row,) = explain(tiny, head_of_texts(tiny, "multilabel"), ["old iron"], target="metal", steps=4, draws=1).rows
+    (row,) = explain(tiny, head_of_texts(tiny, "multilabel"), ["old iron"], target="metal", steps=4, draws=0).rows
     assert row.seen.said == pytest.approx(1 / (1 + np.exp(-row.seen.evidence)))
-    made = explain(tiny, head_of_texts(tiny, "regress"), ["old iron"], steps=4, draws=1)
+    made = explain(tiny, head_of_texts(tiny, "regress"), ["old iron"], steps=4, draws=0)
     assert (made.rows[0].label, made.about.explained) == ("", "number")
     assert made.rows[0].seen.answer == f"{made.rows[0].seen.said:.6g}"
 
@@ -387,8 +400,8 @@ def test_evidence_is_the_log_odds_of_a_label() -> None:
     chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     of_labels = chances[[0, 1], LABELS]
     wanted = np.log(of_labels) - np.log1p(-of_labels)
-    np.testing.assert_allclose(task_named("classify").evidence(logits, jnp.asarray(LABELS)), wanted, rtol=1e-4)
-    np.testing.assert_allclose(task_named("multilabel").evidence(logits, jnp.asarray(LABELS)), [-2.0, 9.0])
+    np.testing.assert_allclose(task_named("classify").evidence(jnp.asarray(logits), jnp.asarray(LABELS)), wanted, rtol=1e-4)
+    np.testing.assert_allclose(task_named("multilabel").evidence(jnp.asarray(logits), jnp.asarray(LABELS)), [-2.0, 9.0])
     assert {name for name, task in TASKS.items() if task.explained} == {"classify", "image-classify", "multilabel", "regress"}
 
 

@@ -19,7 +19,7 @@ from ...counted import counted
 from ...errors import GraftaxError
 from ...models.backbone import Backbone
 from ...tasks.task import some_of
-from ...typed import Location, Some, Within, held
+from ...typed import Location, Seed, Some, Within, held
 from ..asked import listed
 from .attribution import Way
 from .curves import Curves, curves_of
@@ -57,7 +57,7 @@ def explain(
     any_backbone: bool = False,
     steps: Some = 32,
     draws: Draws = 10,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Explanations:
     """What in rows made an adapter answer as it did, and what of that the adapter changed.
 

@@ -67,12 +67,12 @@ class IntegratedGradients(Way):
 
     def _integrated(self, score: Callable[[jax.Array], jax.Array], x: jax.Array, blank: jax.Array) -> Attributed:
         """`score`: of each row, of x `[rows, *positions, channels]`."""
-        points, weights = (np.asarray(numbers, np.float32) / 2 for numbers in np.polynomial.legendre.leggauss(self.steps))
+        points, weights = (jnp.asarray(numbers / 2, jnp.float32) for numbers in np.polynomial.legendre.leggauss(self.steps))
         gradient = jax.grad(lambda x: score(x).sum())
 
         def step(total: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
             share, weight = at
             return total + weight * gradient(blank + share * (x - blank)), None
 
-        mean, _ = jax.lax.scan(step, jnp.zeros_like(x), (points + np.float32(0.5), weights))
+        mean, _ = jax.lax.scan(step, jnp.zeros_like(x), (points + 0.5, weights))
         return Attributed(((x - blank) * mean).sum(-1), score(x) - score(blank))

@@ -120,7 +120,7 @@ def laid(parts: Sequence[np.ndarray], count: int, positions: tuple[int, ...]) ->
     """The parts of rows in one array `[count, *positions]`; what no row has is `NO_PART`."""
     array = np.full((count, *positions), NO_PART, np.int32)
     for row, own in enumerate(parts):
-        array[(row, *map(slice, own.shape))] = own
+        array[row][tuple(map(slice, own.shape))] = own
     return array
 
 

@@ -20,10 +20,11 @@ def sentences(about: About, rows: Sequence[Explanation]) -> Iterator[str]:
     if measured:
         yield _telling(measured)
     if not about.changes:
-        yield f"{about.adapter} has a head alone, and changes nothing within the network."
+        yield f"{about.adapter} has a head alone, and changes nothing in the network."
     elif about.explained == "probability":
         other = sum(row.without is not None and row.seen.answer != row.without.answer for row in rows)
-        yield f"Without what it changes within the network {other} of {counted(len(rows), 'row')} would be answered otherwise."
+        of_all = f"{other} of {counted(len(rows), 'row')}"
+        yield f"Without what the adapter changes in the network {of_all} would be answered otherwise."
     far = [row for row in rows if (miss := missed(row)) is not None and miss > _MISSED]
     if far:
         yield (
