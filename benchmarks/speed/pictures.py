@@ -4,11 +4,11 @@
 
 - `step`: a training step of LoRA (r 8 on query and value) on a ViT-B/16, 8 pictures of 224 x 224.
 - `probe`: epochs of a linear probe on a ResNet-50, 64 pictures of 224 x 224 in batches of 32. In the first one graftax computes
-  what the frozen layers make of each picture, and keeps it; in a later one it has that. torch computes it in every epoch, without
-  gradients, in `eval` (batch norms use their own statistics, as in graftax).
+  what the frozen layers make of each picture, and keeps it; in a later one it has that. torch computes it in every epoch,
+  without gradients, in `eval` (batch norms use their own statistics, as in graftax).
 - `mixed`: 32 pictures under 32 adapters (LoRA r 8 on query and value), and under one, on a ViT-S/16.
-- `tasks`: sixteen tasks of 80 pictures, five epochs of LoRA (r 8 on the convolutions that expand and reduce) on a MobileNetV2 at
-  96 x 96 pixels, from a cold process to sixteen saved adapters: one pack, against one after another with PEFT.
+- `tasks`: sixteen tasks of 80 pictures, five epochs of LoRA (r 8 on the convolutions that expand and reduce) on a MobileNetV2
+  at 96 x 96 pixels, from a cold process to sixteen saved adapters: one pack, against one after another with PEFT.
 - `pipeline` (graftax alone): pictures a second that are decoded and prepared (JPEG of 500 x 375 pixels), laid into a batch, and
   augmented, against those of a training step.
 
@@ -301,11 +301,13 @@ def decoded(count: int) -> Work:
     from PIL import Image
 
     from graftax.data.batches import Shape
-    from graftax.models.random import random_backbone
+    from graftax.models.pictures import Pictures
+    from graftax.models.preprocessor_config import preparation_of
 
-    processor: Any = random_backbone(VIT_B).processor
     coarse = np.random.default_rng(0).integers(0, 256, (count, 12, 16, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor"}')
+        processor = Pictures(preparation_of(folder, VIT_B))
         files = [Path(folder) / f"{i}.jpg" for i in range(count)]
         for file, small in zip(files, coarse, strict=True):
             content = io.BytesIO()
