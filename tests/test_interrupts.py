@@ -237,7 +237,7 @@ def test_same_seed_same_bits_in_another_process(
 
 
 def signalled_twice(arguments: list[str], ready: Callable[[], bool], gap: float) -> subprocess.CompletedProcess[str]:
-    """A process that gets two signals, the second `gap` seconds behind the first; it has a minute to end, which a busy machine may need."""
+    """A process that gets two signals, the second `gap` seconds behind the first; it has a minute to end."""
     process = start(arguments)
     wait_for(ready, process)
     process.send_signal(signal.SIGINT)
