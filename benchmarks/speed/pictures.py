@@ -33,7 +33,7 @@ LABELS = 10
 VIT_B: dict[str, Any] = {"model_type": "vit"}  # whose defaults are ViT-B/16's
 VIT_S: dict[str, Any] = VIT_B | {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
 RESNET_50: dict[str, Any] = {"model_type": "resnet"}  # likewise
-#: Padded as torch pads. Where TensorFlow's way is followed, transformers asks of a convolution what PEFT's layer in its place lacks.
+#: Padded as torch pads: where TensorFlow's way is followed, transformers asks of a convolution what PEFT's layer does not have.
 MOBILENET: dict[str, Any] = {"model_type": "mobilenet_v2", "image_size": 96, "tf_padding": False}
 TARGETS = r".*(expand_1x1|reduce_1x1)\.convolution"
 TASKS, PICTURES, EPOCHS = 16, 80, 5
