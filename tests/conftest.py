@@ -142,6 +142,7 @@ PICTURES = CONVOLUTIONAL | PATCHES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-parity", action="store_true", help="write models/parity.json (tests/parity.py)")
     parser.addoption("--part", metavar="K/N", help="of the chosen tests only every N-th, from the K-th (by a hash of the name)")
 
 
@@ -150,6 +151,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if part := config.getoption("--part"):
         index, count = map(int, part.split("/"))
         items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % count == index % count]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--record-parity"):
+        import parity  # torch, for the tests that need it alone
+
+        parity.record()
 
 
 @pytest.fixture(autouse=True)
