@@ -19,7 +19,9 @@ def half_of(adapter: Adapter, tower: str, sites: Sequence[Site]) -> tuple[tuple[
     own = {(f"{tower}.{site.name}", site.layer): site for site in sites}
     methods, states = list[Method](), SiteStates()
     for method in adapter.methods:
-        held = {own[site.name, site.layer]: leaves for site, leaves in adapter.states[method.key].items() if site.tower == tower}
+        held = {
+            own[site.name, site.layer]: leaves for site, leaves in adapter.states[method.key].items() if site.tower == tower
+        }
         if held:
             if method.targets is not None:  # these may name paths that the tower alone has not
                 method = replace(method, targets=tuple(site.path for site in held))

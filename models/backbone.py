@@ -51,7 +51,7 @@ class Logits(NamedTuple):
     """What the heads in a state say; None where none of its adapters has such a head."""
 
     #: of each item: by a head that reads what the task model pools, or the first position; of a pair `Compared.together`
-    pooled: Float[Array, "texts *classes"] | None
+    pooled: Float[Array, "texts *classes"] | None  # noqa: F821
     #: of each position
     tokens: Float[Array, "rows tokens classes"] | None
 

@@ -51,7 +51,7 @@ class PairInputs(NamedTuple):
     image: ImageInputs | None  # None: no item has a picture, and nothing is computed of any
     text: TextInputs | None  # likewise
     of_text: Any = None  # bool [items], where each item is one of both: whether it is a text
-    hidden: Any = None  # float32 [items, size]: the features of the towers that are frozen, where these are known (`pair.py`)
+    hidden: Any = None  # float32 [items, size]: the features of the towers that are frozen, where these are known (`pairs.py`)
 
 
 class Compared(NamedTuple):
@@ -65,7 +65,8 @@ class Compared(NamedTuple):
     @property
     def together(self) -> Float[Array, "items 2 more"]:
         """Two vectors of each item: the inner product of its picture's and any item's text is their logit."""
-        assert self.image is not None and self.text is not None
+        assert self.image is not None
+        assert self.text is not None
         image = jnp.concatenate([self.scale[:, None] * self.image, self.bias[:, None]], axis=-1)
         text = jnp.concatenate([self.text, jnp.ones_like(self.bias)[:, None]], axis=-1)
         return jnp.stack([image, text], axis=1)

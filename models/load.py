@@ -31,7 +31,7 @@ from .generation import with_generation
 from .gguf_config import as_its_config, config_of, weights_of
 from .gguf_file import Gguf, GgufTensor, Turned, read_gguf
 from .own_head import head_of
-from .pair import pair
+from .pairs import pair
 from .parts import Weight
 from .quantised import QTYPES, quantiser
 from .stack import REMAT

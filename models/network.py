@@ -17,7 +17,7 @@ from flax import nnx
 from ..adapters.graft import Grafts
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
-from .inputs import Inputs, Outputs
+from .inputs import Inputs
 from .layers import Arrays
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Network(nnx.Module):
 
     @abstractmethod
     def __call__(self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Any:
-        """What it makes of a batch. Where it has no stacks, `layers` is None.
+        """What it makes of a batch: `Outputs`, a pair of towers `Compared`. Where it has no stacks, `layers` is None.
 
         `pooled`: what heads read of a text as a whole is asked for, and nothing else; a network need not make use of that.
         """

@@ -1,4 +1,4 @@
-"""The processor of a pair of towers (`pair.py`): an item is a picture and a text, each as its tower's processor makes it.
+"""The processor of a pair of towers (`pairs.py`): an item is a picture and a text, each as its tower's processor makes it.
 
 What is asked is a picture or a text, and an item has the one alone: `{"image": "a.jpg"}`, `{"text": "a cat"}`.
 """
@@ -106,7 +106,9 @@ class PairRows(Processor):
 
     def lay(self, items: Sequence[Both], places: Sequence[tuple[int, int]], shape: Shape) -> PairInputs:
         pictures = [(item.image, place) for item, place in zip(items, places, strict=True) if item.image is not None]
-        image = self.pictures.lay(*zip(*pictures, strict=True), shape) if pictures or not items else None
+        image = None
+        if pictures or not items:
+            image = self.pictures.lay([picture for picture, _ in pictures], [place for _, place in pictures], shape)
         of_text = np.zeros(shape.rows, bool)
         of_text[[row for item, (row, _) in zip(items, places, strict=True) if item.image is None]] = True
         return PairInputs(image, self._texts(items, shape), of_text)

@@ -22,7 +22,6 @@ from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.processor import Processor
-from ..models.tokens import Tokenizer
 from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
 from ..tasks.labelled import spelled

@@ -4,8 +4,8 @@
     logits = scale t v + bias                                    v: what the tower of pictures says, at length 1
 
 That is a head whose kernel is `scale t`: an adapter of a head alone, on the tower of pictures. Of towers that an adapter has
-joined, v is V x at length 1 (`adapters/methods/joint.py`), x being the features of a picture: then V is the head's hidden layer,
-and what else the adapter has at the tower of pictures stands beside it.
+joined, v is V x at length 1 (`adapters/methods/joint.py`), x being the features of a picture: then V is the head's hidden
+layer, and what else the adapter has at the tower of pictures stands beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..adapters.methods.head import POOLED, VECTOR, Head
 from ..adapters.methods.joint import COMPARISON, Joint
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
-from ..models.pair import MODULES, PairConfig
+from ..models.pairs import MODULES, PairConfig
 from ..models.towers import comparison
 from ..typed import Location, held, shown
 from .predictor import Predictor
@@ -83,16 +83,13 @@ def _of_pair(
     classes = _vectors_of(both, adapter, [{"text": text} for text in _prompted(names, prompts)], len(names))
     joint = adapter.method(Joint.name) if adapter else None
     at = {site.name: leaves for site, (leaves, _) in adapter.states[joint.key].items()} if adapter and joint else {}
-    log_scale, bias = np.log(config.scale), config.bias
+    log_scale, bias = np.log(config.scale), np.float64(config.bias)
     if COMPARISON in at:
         log_scale, bias = log_scale + at[COMPARISON]["log_scale"], bias + at[COMPARISON]["bias"]
-    said = float(np.exp(log_scale)), float(bias)
-    site = VECTOR if pictures.config.vector_size else POOLED
-    projected = at.get(config.image.joint)
-    if projected is None:
-        head, hidden = Head(site=VECTOR, labels=len(names)), {}
-    else:
-        head = Head(site=site, labels=len(names), hidden="unit", modules=(MODULES["image"][1], "classifier"))
+    said = np.exp(log_scale).item(), bias.item()
+    head, hidden = Head(site=VECTOR if pictures.config.vector_size else POOLED, labels=len(names)), Leaves()
+    if (projected := at.get(config.image.joint)) is not None:
+        head = replace(head, hidden="unit", modules=(MODULES["image"][1], "classifier"))
         hidden, classes = _turned(projected["kernel"], classes)
     found = _classifier(pictures, names, classes, said, head, hidden)
     if adapter is None:

@@ -307,7 +307,9 @@ class Predictor(Shown):
         for one in (one for row in asked for one in row):
             if not one.vector_size or len(one.piece.handles) > 1:
                 who = "no adapter" if one.what is None else one.what
-                raise GraftaxError(f"{self.backbone.name} are joined by one adapter of task contrastive, and a row names {who}.")
+                raise GraftaxError(
+                    f"{self.backbone.name} are joined by one adapter of task contrastive, and a row names {who}."
+                )
         # others in the bank may have longer vectors, to whose length these are filled up
         return Answers(asked, self._reading_vectors(asked, alone), lambda row, vectors: vectors[0][: row[0].vector_size])
 
@@ -385,7 +387,11 @@ class Predictor(Shown):
         for handle in (handle for asked in row if asked.known is None for handle in asked.piece.handles):
             task = self.task(handle)
             if not task.output.headed:
-                advice = "a Generator continues texts with it, embed makes vectors" if self.backbone.generates else "embed makes vectors"
+                advice = (
+                    "a Generator continues texts with it, embed makes vectors"
+                    if self.backbone.generates
+                    else "embed makes vectors"
+                )
                 raise GraftaxError(f"{handle}: an adapter of task {task.name!r} has no head that could answer; {advice}.")
 
     def _note_cut(self, asked: Sequence[_Asked]) -> None:

@@ -3,14 +3,15 @@
     z_ij = scale * (u_i . w_j) + bias              u_i, w_j: the vectors of picture i and text j of a batch, at length 1
     P_ij = 1 where text j belongs to picture i     i = j, or both items have one text, or one picture
 
-    contrastive            mean over i of  - 1/2 sum_j P_ij / P_i. log softmax_j(z_i.)  - 1/2 sum_j P_ji / P_.i log softmax_j(z_.i)
+    contrastive            mean over i of  - sum_j P_ij / P_i. log softmax_j(z_i.), and of the same of texts i, halved
     contrastive-sigmoid    mean over i of  - sum_j log sigmoid(z_ij) where P_ij, log sigmoid(-z_ij) elsewhere
 
 The first is CLIP's loss (Radford et al., 2021, arXiv:2103.00020), the second SigLIP's (Zhai et al., 2023, arXiv:2303.15343),
-where no two items of a batch have a text or a picture in common. Of class names they often have: eight pictures of a batch are "a
-photo of a cat.". Counted as CLIP and SigLIP count, seven of the eight would be wrong for each, and a cat would learn to be unlike
-cats. So all of them are right, each by an equal share (UniCL: Yang et al., 2022, arXiv:2204.03610). Texts are one where their
-tokens are, pictures where their pixels are.
+where no two items of a batch have a text or a picture in common. Of class names they often have: eight pictures of a batch are
+"a photo of a cat.". Counted as CLIP and SigLIP count, seven of the eight would be wrong for each, and a cat would learn to be
+unlike cats. So all of them are right, each by an equal share (UniCL: Yang et al., 2022, arXiv:2204.03610), and the least that
+the first loss can be is the entropy of the shares, not 0. Texts are one where their tokens are, pictures where their pixels
+are.
 
 What is measured is retrieval among all rows: how often the nearest of all texts is one of a picture's own, and the other way.
 With texts that name classes the first is the accuracy of a classifier by names.
@@ -29,7 +30,7 @@ from jax import Array
 
 from ..adapters.methods.joint import Joint
 from ..adapters.task_words import words_for
-from ..data.columns import Columns, Field, read_fields
+from ..data.columns import Columns, Field, filled, read_fields
 from ..data.examples import Examples
 from ..data.prepared import Prepared
 from ..data.sources import Source
@@ -53,7 +54,7 @@ class Contrastive(Task):
         return tuple(processor.fields)
 
     def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
-        fields = self.fields(processor)
+        fields, source = self.fields(processor), filled(source, columns["text"])
         source.require(*(columns[field.name] for field in fields))
         return Examples(read_fields(source, columns, fields), None, source.name)
 

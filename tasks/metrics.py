@@ -84,7 +84,7 @@ def retrieval(logits: np.ndarray, pictures: Sequence[int], texts: Sequence[int])
     pairs[np.asarray(pictures), np.asarray(texts)] = True
     first = [np.unique(numbers, return_index=True)[1] for numbers in (pictures, texts)]
     each = logits[np.ix_(*first)]
-    found = {}
+    found: dict[str, float] = {}
     for name, near, right in (("image_to_text", each, pairs), ("text_to_image", each.T, pairs.T)):
         order = np.argsort(-near, axis=1, kind="stable")
         hits = np.take_along_axis(right, order[:, :5], axis=1)

@@ -113,7 +113,9 @@ SIZES: list[tuple[Any, ...]] = [
 
 
 def test_every_size_is_tried() -> None:
-    assert {methods[0].name for methods in SIZES} | {"head", "joint"} == {name for name, cls in ALL_METHODS.items() if cls.padded}
+    assert {methods[0].name for methods in SIZES} | {"head", "joint"} == {
+        name for name, cls in ALL_METHODS.items() if cls.padded
+    }
 
 
 @pytest.mark.parametrize("family", ["bert", pytest.param("albert", marks=pytest.mark.slow)])
@@ -160,7 +162,10 @@ def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackb
     """
     backbone = backbone_of(family)
     alone = {name: random_adapter(backbone, name, seed=i) for i, name in enumerate(mixture)}
-    bank, head = Bank(backbone, capacity=len(mixture) + 2), "said" if family in ENCODER_DECODERS else "both" if family in PAIRS else "pooled"
+    bank, head = (
+        Bank(backbone, capacity=len(mixture) + 2),
+        "said" if family in ENCODER_DECODERS else "both" if family in PAIRS else "pooled",
+    )
     for name, adapter in alone.items():
         bank.add(name, adapter)
     few = some_inputs(backbone)

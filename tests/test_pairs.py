@@ -15,8 +15,8 @@ import pytest
 import torch
 from conftest import CONVOLUTIONAL, some_texts
 from contract import assert_same_states
-from refusals import refused
 from reference import saved
+from refusals import refused
 from tiny import FRUIT, write_backbone, write_towers
 from torch_towers import pictures, texts, torch_pair
 
@@ -35,9 +35,10 @@ from graftax import (
     zero_shot,
 )
 from graftax.adapters.adapter import Layout
+from graftax.adapters.structure import Cut, Structure
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import Compared, ImageInputs, PairInputs, TextInputs
-from graftax.models.pair import Pair, tower_of
+from graftax.models.pairs import Pair, tower_of
 from graftax.models.random import random_backbone
 from graftax.serve.bank import Bank
 from graftax.serve.evaluation import evaluate_language
@@ -251,6 +252,18 @@ def test_one_in_a_bank_answers_as_alone(unlike: Backbone) -> None:
     np.testing.assert_allclose(mixed.scale, [2 / 0.07, 1 / 0.07], rtol=1e-5)
 
 
+def test_what_lies_above_a_tower_is_in_it(clip: Backbone) -> None:
+    """Only what joins both is above both: an adapter of a tower's own projection is not kept beside it."""
+    cuts = {name: clip.structure.cut(dict.fromkeys(clip.structure.stacks, 0), [name]) for name in (*ABOVE, "comparison")}
+    assert {name: cut.top for name, cut in cuts.items()} == {**dict.fromkeys(ABOVE, False), "comparison": True}
+    assert [clip.has_frozen_layers(cut) for cut in cuts.values()] == [False, True, True]
+    alone = Structure({}, {"text.layers": 2}, {"text.layers": "text"})  # pictures that no stack of layers reads
+    assert not Pair.has_frozen(Cut("text.layers", 0, top=False), alone)
+
+
+ABOVE = ("image.projection", "text.projection")
+
+
 def kept(both: Backbone, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The shapes of what is computed once and kept, as it is computed."""
     shapes: list[Any] = []
@@ -272,10 +285,8 @@ KEPT: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", KEPT)
-def test_what_frozen_towers_make_is_kept(
-    case: str, unlike: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("case", ["both", *(pytest.param(case, marks=pytest.mark.slow) for case in KEPT if case != "both")])
+def test_what_frozen_towers_make_is_kept(case: str, unlike: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the adapter becomes what it becomes where nothing is kept."""
     method, wanted = KEPT[case]
     recipe = Recipe(epochs=2, batch_size=16, max_length=20)
@@ -314,6 +325,9 @@ def test_unlike_towers_name_classes_that_were_not_trained(unlike: Backbone, tmp_
     wide = Adapter.create((Joint(dim=24),), unlike.sites, task="contrastive", fingerprint=unlike.fingerprint)
     both.load("wide", wide)
     predictor.load("wide", zero_shot(image, unlike, FRUIT[:4], adapter=wide))
-    u, w = both.embed([{"image": fresh[0]["image"]}], "wide"), both.embed([{"text": f"a photo of a {n}."} for n in FRUIT[:4]], "wide")
+    u, w = (
+        both.embed([{"image": fresh[0]["image"]}], "wide"),
+        both.embed([{"text": f"a photo of a {n}."} for n in FRUIT[:4]], "wide"),
+    )
     best = FRUIT[int((u @ w.T).argmax())]
     assert predictor.predict([fresh[0]["image"]], "wide")[0].label == best

@@ -93,7 +93,9 @@ class FeatureStore:
             else:
                 hidden[k] = self._kept[prepared][i][0]
         items = [prepared.items[i] for i in planned.items]
-        return self.processor.with_hidden(hidden, self.processor.lay_beside(items, planned.places, shape) if self.beside else None)
+        return self.processor.with_hidden(
+            hidden, self.processor.lay_beside(items, planned.places, shape) if self.beside else None
+        )
 
     def _laid(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
         """The inputs of a planned batch, of which features are made."""

@@ -20,8 +20,8 @@ from .hira import HiRA
 from .hra import HRA
 from .ia3 import IA3
 from .invertible import Invertible
-from .ln_tuning import LayerNormTuning
 from .joint import Joint
+from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA, OnResidual

@@ -4,9 +4,9 @@
 
 Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: pre_classifier, ReLU, classifier; BERT and
 ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
-and what the modules are called (`Backbone.head`). Where g is "unit", what the hidden layer makes is divided by its length: so a
-tower's half of a joint space (`joint.py`) stands in a head. A head at VECTOR reads what a tower says of an item, at length 1; one at
-FIRST the first position as it leaves the last layer, even where that model reads the pooler, as AdapterHub's do.
+and what the modules are called (`Backbone.head`). Where g is "unit", what the hidden layer makes is divided by its length: so
+a tower's half of a joint space (`joint.py`) stands in a head. A head at VECTOR reads what a tower says of an item, at length 1;
+one at FIRST the first position as it leaves the last layer, even where that model reads the pooler, as AdapterHub's do.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     logit = scale * (u . w) / (|u| |w|) + bias         scale = e^s0 e^s, bias = b0 + b
 
 Towers that were not trained together say vectors of unlike sizes, so both are projected, as in LiT (Zhai et al., 2022,
-arXiv:2111.07991). Towers of one checkpoint, CLIP's say, have their projections, and here s and b alone are trained. s0 and b0 are
-that checkpoint's; where there is none they are as CLIP begins, e^s0 = 1 / 0.07 and b0 = 0.
+arXiv:2111.07991). Towers of one checkpoint, CLIP's say, have their projections, and here s and b alone are trained. s0 and b0
+are that checkpoint's; where there is none they are as CLIP begins, e^s0 = 1 / 0.07 and b0 = 0.
 
 Projections start at random, with a deviation of 1 / sqrt(features), which keeps a vector about as long as it is. Trainable
 parameters: size (features of both towers) + 2.
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...typed import Positive, Within
-from ..method import Leaves, Method, scalar, zeros
+from ..method import Leaves, Method, zeros
 from ..sites import Site
 
 JOINT, COMPARISON = "joint", "comparison"  # roles of its sites: above each tower, and above both
@@ -56,20 +56,20 @@ class Joint(Method):
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
         if site.role == COMPARISON:
-            return {"log_scale": scalar(math.log(self.scale)), "bias": scalar(self.bias)}
+            return {"log_scale": np.array([math.log(self.scale)], np.float32), "bias": np.array([self.bias], np.float32)}
         (features,) = site.shape
         return {"kernel": jax.random.normal(key, (self.dim, features)) / np.float32(math.sqrt(features))}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         if site.role == COMPARISON:
-            return {"log_scale": scalar(0.0), "bias": scalar(0.0)}, {}
+            return {"log_scale": zeros(1), "bias": zeros(1)}, {}
         return {"kernel": zeros(size, *site.shape)}, {}
 
     def apply(self, state: Leaves, x: jax.Array, y: Any, frozen: None, key: jax.Array | None) -> jax.Array:
         """Above a tower `x [..., features]` to `[..., size]`; above both the frozen `[..., 2]`, s0 and b0, to the sums."""
         if "kernel" in state:
             return x.astype(jnp.float32) @ state["kernel"].T
-        return x + jnp.stack([state["log_scale"], state["bias"]], axis=-1)
+        return x + jnp.concatenate([state["log_scale"], state["bias"]])
 
 
 def unit(x: jax.Array) -> jax.Array:

@@ -7,9 +7,9 @@ The towers' parts, stacks and sites are the pair's under a tower's name: `layers
 `text.layers.query`, and a tower's network, which knows nothing of all that, asks by its own names (`Grafts.within`). Paths of
 modules are those of transformers' CLIPModel, SiglipModel and VisionTextDualEncoderModel, so LoRA's files for these are read.
 
-Where both are towers of one checkpoint, as CLIP's are, they say vectors of one size, and scale and bias are the checkpoint's. Any
-others can be joined too, such as MobileNetV2 and MiniLM; what each says of an item is then what `Predictor.embed` gives for it,
-and an adapter must project both (`PairConfig.joined`).
+Where both are towers of one checkpoint, as CLIP's are, they say vectors of one size, and scale and bias are the checkpoint's.
+Any others can be joined too, such as MobileNetV2 and MiniLM; what each says of an item is then what `Predictor.embed` gives for
+it, and an adapter must project both (`PairConfig.joined`).
 
 What frozen layers make of an item is kept where a whole tower is frozen below what an adapter joins: features of both, or those
 of pictures alone while the tower of texts is trained, as in LiT.
@@ -21,6 +21,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.methods.joint import COMPARISON, JOINT, unit
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
-from ..typed import held
+from ..typed import Name, held
 from .backbone import Backbone, expect_backbone
 from .backbone_config import Config
 from .family import HEADLESS, Family
@@ -69,9 +70,12 @@ class Tower:
 
     def stacks(self) -> tuple[Layers, ...]:
         return tuple(
-            replace(stack, name=self.within(stack.name), path=lambda layer, of=stack.path: self.path(of(layer)))
+            replace(stack, name=self.within(stack.name), path=partial(self._layer_path, stack))
             for stack in self.family.stacks(self.config)
         )
+
+    def _layer_path(self, stack: Layers, layer: int) -> str:
+        return self.path(stack.path(layer))
 
     def parts(self) -> tuple[Part, ...]:
         return tuple(self._part(part) for part in self.family.parts(self.config))
@@ -162,9 +166,7 @@ class Pair(Network):
     def stacks(self) -> tuple[Stack, ...]:
         return (*self.image.stacks, *self.text.stacks)
 
-    def __call__(
-        self, inputs: PairInputs, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None
-    ) -> Compared:
+    def __call__(self, inputs: PairInputs, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Compared:
         """Vectors of a batch's pictures, texts, or both. `pooled`: of a pair nothing else is asked for."""
         image, text = self._kept(inputs.hidden)
         if inputs.image is not None:
@@ -175,8 +177,8 @@ class Pair(Network):
         frozen = jnp.broadcast_to(jnp.array([math.log(self.config.scale), self.config.bias], jnp.float32), (items, 2))
         changed = calls.head(COMPARISON, frozen)
         comparison = frozen if changed is None else changed
-        vectors = (self._joint(*one, calls) for one in ((self.config.image, image), (self.config.text, text)))
-        return Compared(*vectors, jnp.exp(comparison[:, 0]), comparison[:, 1])
+        u, w = self._joint(self.config.image, image, calls), self._joint(self.config.text, text, calls)
+        return Compared(u, w, jnp.exp(comparison[:, 0]), comparison[:, 1])
 
     def frozen(self, inputs: PairInputs, cut: Cut, *, pooled: bool) -> jax.Array:
         """Features of both towers, one behind the other, where the cut is above both; else those of pictures."""
@@ -207,13 +209,13 @@ class Pair(Network):
         projected = calls.head(tower.joint, features)
         if projected is None and not self.config.joined:
             raise GraftaxError(
-                f"{self.config.image.called} and {self.config.text.called} are no towers of one model: an adapter must join them."
+                f"{self.config.image.called} and {self.config.text.called} are of two models: an adapter must join them."
             )
         return unit(features if projected is None else projected)
 
 
 def _network(tower: Tower, arrays: Arrays) -> Any:
-    """A tower's network, of the pair's arrays. Its stacks are called as the pair calls them, for what is held of them is, too."""
+    """A tower's network, of the pair's arrays. Its stacks are called as the pair calls them, as what is held of them is."""
     network = tower.family.module(tower.config, {name: arrays[tower.within(name)] for name in tower.weights()})
     for stack in network.stacks:
         stack.name = tower.within(stack.name)
@@ -264,7 +266,7 @@ PAIR = PairFamily(
 
 
 @held
-def pair(image: Backbone, text: Backbone, *, name: str | None = None) -> Backbone:
+def pair(image: Backbone, text: Backbone, *, name: Name | None = None) -> Backbone:
     """Two frozen backbones as one, to be trained contrastively (task "contrastive") and compared.
 
     Args:
@@ -286,14 +288,17 @@ def pair(image: Backbone, text: Backbone, *, name: str | None = None) -> Backbon
         raise GraftaxError(f"{image.name} has remat {image.remat!r}, and {text.name} {text.remat!r}: load both alike.")
     together = image.directory == text.directory and image.config.vector_size == text.config.vector_size != 0
     said = comparison(image) if together else None
-    pooling = text.processor.pooling
+    texts: Any = text.processor  # a tokenizer
+    pooling: Pooling = texts.pooling
     towers = (
         _tower(IMAGE, image, image.config.vector_size or image.config.features),
         _tower(TEXT, text, text.config.vector_size or text.config.hidden_size * len(pooling.names)),
     )
     config = PairConfig(*towers, pooling, said)
     told = repr([image.fingerprint, text.fingerprint, said]).encode()
-    held = {tower.within(key): value for tower, of in zip(towers, (image, text), strict=True) for key, value in of.held().items()}
+    held = {
+        tower.within(key): value for tower, of in zip(towers, (image, text), strict=True) for key, value in of.held().items()
+    }
     return Backbone.build(
         replace(PAIR, families=(image.family, text.family)),
         config,
