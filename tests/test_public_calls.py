@@ -384,7 +384,7 @@ RIGHT: dict[str, set[str]] = {
     "load_backbone.remat": NOTHING,
     "load_backbone.tower": NOTHING,
     "load_backbone.text_tower": NOTHING,
-    "pair.name": {"None", "blank", "two lines", "long", "zero byte"},
+    "pair.name": {"None", "two lines", "long", "zero byte"},
     "zero_shot.adapter": NOTHING,
     "load_adapter.revision": A_NAME,
     "load_adapter.any_backbone": FLAG,
