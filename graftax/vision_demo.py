@@ -1,4 +1,4 @@
-"""`graftax demo --vision`: adapters for six kinds of inspection on one image model, and a batch in which each answers a picture.
+"""`graftax demo --vision`: adapters for six kinds of inspection on one image model, each for another picture of one batch.
 
 Draws a few pictures of each kind (`drawn_pictures.py`), trains a linear probe and a LoRA adapter for each, measures both on
 pictures that were not trained on, and lets all six adapters answer one batch. What is left in the folder can be used from the

@@ -1,6 +1,6 @@
 """Pictures: graftax beside PEFT and transformers on torch, float32, the same sizes and threads.
 
-    python benchmarks/speed/pictures.py [step] [probe] [mixed] [tasks] [pipeline]
+    python benchmarks/speed/vision.py [step] [probe] [mixed] [tasks] [pipeline]
 
 - `step`: a training step of LoRA (r 8 on query and value) on a ViT-B/16, 8 pictures of 224 x 224.
 - `probe`: epochs of a linear probe on a ResNet-50, 64 pictures of 224 x 224 in batches of 32. In the first one graftax computes
