@@ -35,9 +35,9 @@ from graftax.serve.explaining.attribution import Attributed, Way
 from graftax.serve.explaining.curves import curves_of
 from graftax.serve.explaining.explain_page import pieces
 from graftax.serve.explaining.explainer import explain
+from graftax.serve.explaining.fragments import NO_FRAGMENT, OfPictures
 from graftax.serve.explaining.grad_cam import GradCAM
 from graftax.serve.explaining.integrated_gradients import IntegratedGradients
-from graftax.serve.explaining.parts import NO_PART, OfPictures
 from graftax.serve.explaining.question import Question
 from graftax.serve.explaining.rollout import Rollout, attention_of, rollout
 from graftax.serve.explaining.ways import NAMES
@@ -204,7 +204,7 @@ def test_integrated_gradients_of_a_text_equal_torch(classifier: tuple[Any, Backb
     assert np.abs(wanted[1:-1]).min() > 1e-4
     np.testing.assert_allclose(row.seen.values, wanted, atol=1e-4)
     assert [row.texts[text][begin:end] for text, begin, end in row.spans] == ["the", "old", "apple", "and", "zinc"]
-    assert row.parts.tolist() == [NO_PART, 0, 1, 2, 3, 4, NO_PART]
+    assert row.fragments.tolist() == [NO_FRAGMENT, 0, 1, 2, 3, 4, NO_FRAGMENT]
     assert (row.seen.values[0], row.seen.values[-1]) == (0, 0)
 
 
@@ -312,7 +312,7 @@ class LooksAtOnePart:
 def test_curves_of_a_model_that_looks_at_one_part() -> None:
     """Of four cells the third is seen. Taken away first, or given back first, it decides at once; last, not before the end."""
     kind: Any = OfPictures(SimpleNamespace(shape=(2, 2, 1)))  # type: ignore[arg-type]
-    parts = kind.parts({}, 1)
+    parts = kind.fragments({}, 1)
     assert parts.tolist() == [[0, 1], [2, 3]]
     pixels, blank = np.ones((1, 2, 2, 1), np.float32), np.zeros((1, 2, 2, 1), np.float32)
     question: Any = LooksAtOnePart(parts, 2)
@@ -337,7 +337,7 @@ def test_curves_of_a_model_that_looks_at_one_part() -> None:
 def test_what_is_taken_away() -> None:
     """Of a picture 14 x 14 cells, in place of which there is its mean colour; of fewer pixels each."""
     kind: Any = OfPictures(SimpleNamespace(shape=(28, 20, 3)))  # type: ignore[arg-type]
-    parts = kind.parts({}, 1)
+    parts = kind.fragments({}, 1)
     assert (parts.shape, len(np.unique(parts)), parts[0, 0], parts[-1, -1]) == ((28, 20), 196, 0, 195)
     assert (np.diff(parts, axis=1) >= 0).all()
     assert np.bincount(parts.ravel()).min() >= 2

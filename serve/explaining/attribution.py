@@ -1,4 +1,4 @@
-"""A way to say which positions of an input have how large a part in an answer; they are in `ways.py`."""
+"""A way to say which positions of an input have how large a share in an answer; they are in `ways.py`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Whether an explanation means anything: deletion and insertion curves (Petsiuk et al., 2018, arXiv:1806.07421).
 
-The parts of an input are put in order by what is attributed to them. *Deletion* takes them away in that order, the largest
+The fragments of an input are put in order by what is attributed to them. *Deletion* takes them away in that order, the largest
 first, and asks after every few what is said of the label; *insertion* begins with the blank input and gives them back. The area
 under a curve is its mean height: if the order means something, deletion has a small one and insertion a large one.
 
-    of 4 parts    deletion: 0.9, 0.3, 0.2, 0.1, 0.1  ->  area 0.275        insertion: 0.1, 0.8, 0.9, 0.9, 0.9  ->  area 0.775
+    of 4 fragments    deletion: 0.9, 0.3, 0.2, 0.1, 0.1  ->  0.275        insertion: 0.1, 0.8, 0.9, 0.9, 0.9  ->  0.775
 
 What is small is seen beside orders drawn at random, which are asked in the same way, with a seed. To insert in an order is to
 delete in the opposite one, read backwards, so the areas of random orders are those of either.
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...adapters.graft import State
-from .parts import Kind
+from .fragments import Kind
 from .question import Question
 
 _STEPS = 14  # how often is asked of a curve, beside its beginning
@@ -32,7 +32,7 @@ _TOGETHER = 16  # inputs in a batch
 class Curves:
     """The curves of one row, and the areas of random orders."""
 
-    shares: tuple[float, ...]  # of the parts that were taken away, or given back: from 0 to 1
+    shares: tuple[float, ...]  # of the fragments that were taken away, or given back: from 0 to 1
     deletion: tuple[float, ...]  # what is said of the label, a probability or a number
     insertion: tuple[float, ...]
     random: tuple[tuple[float, ...], ...]  # deletion in each random order
@@ -64,7 +64,7 @@ def curves_of(
     state: State,
     inputs: Any,
     blank: Any,
-    parts: np.ndarray,
+    fragments: np.ndarray,
     label: int,
     attributed: np.ndarray,
     *,
@@ -74,9 +74,9 @@ def curves_of(
     """Of one row.
 
     Args:
-        inputs: a batch of this row alone, and `blank` without its parts.
-        parts: the number of the part of each position, `[*positions]`.
-        attributed: what is attributed to each part, `[parts]`.
+        inputs: a batch of this row alone, and `blank` without its fragments.
+        fragments: the number of the fragment of each position, `[*positions]`.
+        attributed: what is attributed to each fragment, `[fragments]`.
         draws: of random orders.
     """
     count = len(attributed)
@@ -84,14 +84,14 @@ def curves_of(
     random = np.random.default_rng(seed)
     orders = np.stack([own, own[::-1], *(random.permutation(count) for _ in range(draws))])
     taken = np.unique(np.round(np.linspace(0, count, min(count, _STEPS) + 1)).astype(np.int32))
-    places = np.argsort(orders, axis=1)  # of each part in each order
-    left = [place >= number for place in places for number in taken]  # which parts are there, in each input that is asked about
+    places = np.argsort(orders, axis=1)  # of each fragment in each order
+    left = [place >= number for place in places for number in taken]  # of each input that is asked about what is there
     program = question.backbone.programs.setdefault((curves_of, question.key), jax.jit(partial(_asked, question, kind)))
     said = list[float]()
     for begin in range(0, len(left), _TOGETHER):
         some = left[begin : begin + _TOGETHER]
         filled = np.stack([*some, *([some[0]] * (_TOGETHER - len(some)))])
-        kept = np.append(filled, np.ones((_TOGETHER, 1), bool), axis=1)[:, parts]  # `NO_PART`, -1, is always there
+        kept = np.append(filled, np.ones((_TOGETHER, 1), bool), axis=1)[:, fragments]  # `NO_FRAGMENT`, -1, is always there
         answers = program(question.backbone.params, state, inputs, blank, kept, np.int32(label))
         said += np.asarray(answers)[: len(some)].tolist()
     every = np.reshape(said, (len(orders), len(taken))).tolist()

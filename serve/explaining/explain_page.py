@@ -13,8 +13,8 @@ from ..report.frame import rendered
 from ..report.shown_pictures import data_url
 from ..report.svg import curves
 from .explanation import About, Explanation
+from .fragments import sums
 from .heat import laid_over, plain, strengths, strongest
-from .parts import sums
 from .said import sentences, verdict
 
 _TEMPLATE = Path(__file__).parent / "explain.html.jinja"
@@ -25,7 +25,7 @@ class Piece(NamedTuple):
 
     text: str
     strength: float
-    value: float | None  # what is attributed to them; None: they are in no part
+    value: float | None  # what is attributed to them; None: they are in no fragment
 
 
 def page_of(about: About, rows: Sequence[Explanation]) -> str:
@@ -53,16 +53,16 @@ def drawings(row: Explanation, signed: bool) -> dict[str, bytes]:
 def pieces(row: Explanation, values: np.ndarray, signed: bool) -> list[list[Piece]]:
     """The texts of a row, each in pieces: its tokens, and what lies between them."""
     low, high = strongest(_values(row), signed)
-    each = sums(values, row.parts)
+    each = sums(values, row.fragments)
     strong = strengths(each, low, high)
     found: list[list[Piece]] = []
     for which, text in enumerate(row.texts):
         own, end = list[Piece](), 0
-        for part, (of, begin, until) in enumerate(row.spans):
+        for fragment, (of, begin, until) in enumerate(row.spans):
             if of != which or until <= end:  # several tokens may be made of one character
                 continue
             own += [Piece(text[end:begin], 0.0, None)] if begin > end else []
-            own.append(Piece(text[max(begin, end) : until], float(strong[part]), float(each[part])))
+            own.append(Piece(text[max(begin, end) : until], float(strong[fragment]), float(each[fragment])))
             end = until
         found.append([*own, *([Piece(text[end:], 0.0, None)] if end < len(text) else [])])
     return found

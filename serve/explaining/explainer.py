@@ -25,7 +25,7 @@ from .attribution import Way
 from .curves import Curves, curves_of
 from .explanation import About, Explanation, View
 from .explanations import Explanations
-from .parts import NO_PART, Kind, kind_of, laid, sums
+from .fragments import NO_FRAGMENT, Kind, kind_of, laid, sums
 from .question import Question
 from .ways import way_for
 
@@ -38,7 +38,7 @@ class _Row(NamedTuple):
     """A row as it is asked about."""
 
     item: Any
-    parts: np.ndarray  # the number of the part that each of its positions belongs to
+    fragments: np.ndarray  # the number of the fragment that each of its positions belongs to
     name: str  # of a picture its file, where it has one
     shown: tuple[Any, ...]  # its picture, or texts and spans, as `Explanation` has them
 
@@ -110,7 +110,7 @@ def explain(
             curves = _Batch(question, way, kind, [row], names).curves(state, number, view, draws, seed + at) if draws else None
             label = names[number] if question.task.explained == "probability" else ""
             truth = "" if truths is None else truths[at]
-            made.append(Explanation(at + 1, row.name, label, truth, view, bare, row.parts, curves, *row.shown))
+            made.append(Explanation(at + 1, row.name, label, truth, view, bare, row.fragments, curves, *row.shown))
     facts = (way.name, way.said, way.signed, question.task.explained, changes)
     return Explanations(About(backbone.name, name, own.task, *facts), tuple(made))
 
@@ -142,11 +142,11 @@ def _read(backbone: Backbone, kind: Kind, row: Any, where: str, adapter: str, le
     processor = backbone.processor
     fields = processor.asked(row, where, adapter)
     (item,) = processor.items({field: [value] for field, value in fields.items()}, length)
-    parts = kind.parts(fields, length)
-    if parts.max(initial=NO_PART) == NO_PART:
+    fragments = kind.fragments(fields, length)
+    if fragments.max(initial=NO_FRAGMENT) == NO_FRAGMENT:
         raise GraftaxError(f"{where}: nothing of it is read, so nothing can be explained.")
     name, shown = kind.shown(fields, item, length)
-    return _Row(item, parts, name, shown)
+    return _Row(item, fragments, name, shown)
 
 
 class _Batch:
@@ -158,8 +158,8 @@ class _Batch:
         processor, items = question.backbone.processor, [row.item for row in rows]
         shape = processor.shape_to_ask(items, self._room)
         self._inputs = processor.lay(items, [(at, 0) for at in range(len(items))], shape)
-        self._parts = laid([row.parts for row in rows], self._room, kind.positions(self._inputs))
-        self._blank = kind.blank(self._inputs, self._parts)
+        self._fragments = laid([row.fragments for row in rows], self._room, kind.positions(self._inputs))
+        self._blank = kind.blank(self._inputs, self._fragments)
 
     def likeliest(self, state: State) -> np.ndarray:
         """The number of each row's likeliest label; of a regression that of its only one."""
@@ -176,7 +176,7 @@ class _Batch:
         each = zip(np.asarray(evidence).tolist(), np.asarray(question.told(evidence)).tolist(), strict=True)
         views = []
         for at, (row, (speaks, said)) in enumerate(zip(self._rows, each, strict=True)):
-            values = found.values[at][tuple(map(slice, row.parts.shape))]
+            values = found.values[at][tuple(map(slice, row.fragments.shape))]
             missed = None if found.difference is None else float(found.difference[at] - values.sum())
             answer = question.task.answer(logits[at], self._names, row.item).label
             views.append(View(told(answer), said, speaks, values, missed))
@@ -184,8 +184,10 @@ class _Batch:
 
     def curves(self, state: State, label: int, view: View, draws: int, seed: int) -> Curves:
         """Of the only row."""
-        attributed, inputs = sums(view.values, self._rows[0].parts), (self._inputs, self._blank)
-        return curves_of(self._question, self._kind, state, *inputs, self._parts[0], label, attributed, draws=draws, seed=seed)
+        attributed, inputs = sums(view.values, self._rows[0].fragments), (self._inputs, self._blank)
+        return curves_of(
+            self._question, self._kind, state, *inputs, self._fragments[0], label, attributed, draws=draws, seed=seed
+        )
 
     def _logits(self, state: State) -> np.ndarray:
         program = self._program("logits", self._question.logits)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .curves import Curves
-from .parts import sums
+from .fragments import sums
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Explanation:
     truth: str  # the row's own label; "" where none is known
     seen: View  # with the adapter
     without: View | None  # with its head alone; None: there is nothing but a head
-    parts: np.ndarray  # the number of the part of each position (`parts.py`)
+    fragments: np.ndarray  # the number of the fragment of each position (`fragments.py`)
     curves: Curves | None  # of what is seen with the adapter; None: they were not asked for
     picture: np.ndarray | None = None  # uint8 `[height, width, 1 or 3]`, as the network is given it
     texts: tuple[str, ...] = ()
-    spans: tuple[tuple[int, int, int], ...] = ()  # of a text: where each of its parts lies, as `models.tokens.Span` has it
+    spans: tuple[tuple[int, int, int], ...] = ()  # of a text: where each fragment lies, as `models.tokens.Span` says
 
     @property
     def change(self) -> np.ndarray | None:
@@ -45,12 +45,12 @@ class Explanation:
         return None if self.without is None else self.seen.values - self.without.values
 
     def record(self) -> dict[str, Any]:
-        """For JSON; what is attributed is told by part: of a picture's cells row by row."""
+        """For JSON; what is attributed is told by fragment: of a picture's cells row by row."""
         known: dict[str, Any] = {"row": self.row, "name": self.name or None, "label": self.label or None}
         known |= {"truth": self.truth or None, **self._record(self.seen)}
         known["without"] = None if self.without is None else self._record(self.without)
         if self.picture is not None:
-            known["grid"] = [len(np.unique(self.parts[:, 0])), len(np.unique(self.parts[0]))]
+            known["grid"] = [len(np.unique(self.fragments[:, 0])), len(np.unique(self.fragments[0]))]
         else:
             known["tokens"] = [self.texts[text][begin:end] for text, begin, end in self.spans]
         if self.curves is not None:
@@ -59,7 +59,7 @@ class Explanation:
         return known
 
     def _record(self, view: View) -> dict[str, Any]:
-        told = asdict(view) | {"values": sums(view.values, self.parts).tolist()}
+        told = asdict(view) | {"values": sums(view.values, self.fragments).tolist()}
         return {key: value for key, value in told.items() if value is not None}
 
 

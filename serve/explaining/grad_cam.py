@@ -20,7 +20,7 @@ from ...adapters.methods.lenses import ClassMap
 from ...adapters.sites import Site
 from ...models.backbone import Backbone
 from .attribution import Attributed, Way
-from .patches import grid_of, has_tokens
+from .picture_tokens import grid_of, has_tokens
 from .question import Question
 
 _ENTERS = "attention_norm"  # the role of what a layer's attention reads

@@ -2,7 +2,7 @@
 
     attribution_i = (x_i - b_i) * integral over a in [0, 1] of d f / d x_i at b + a (x - b)
 
-f is the evidence for a label, x the input and b the blank one (`parts.py`). They add up to f(x) - f(b), which is what makes
+f is the evidence for a label, x the input and b the blank one (`fragments.py`). They add up to f(x) - f(b), which is what makes
 them shares: how far a sum is off says how well the integral was taken. It is taken by Gauss and Legendre's rule, at `steps`
 points.
 
@@ -33,7 +33,7 @@ _TABLE = "word_embeddings"  # the role of the table of words, of every family
 @dataclass(frozen=True)
 class IntegratedGradients(Way):
     name = "integrated-gradients"
-    said = "how much each part adds to the log-odds of the label, or takes from them, against a blank input; they add up"
+    said = "how much each fragment adds to the log-odds of the label, or takes from them, against a blank input; they add up"
     signed = True
 
     steps: int = 32

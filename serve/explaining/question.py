@@ -27,7 +27,7 @@ from ...tasks.task_registry import task_named
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked; the adapter's state is an argument of what is computed, and no part of it."""
+    """What is asked; the adapter's state is an argument of what is computed, and not in it."""
 
     backbone: Backbone
     task: Task

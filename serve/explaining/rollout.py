@@ -4,8 +4,8 @@
 
 The half of I stands for the residual connection. The row of the token that the head reads (the class token, the mean of all
 patches, or the mean of both, as the backbone pools) says how much each patch has in it; it is the same for every label. What
-tokens attend to that are no part of the picture, an adapter's prompt or prefix, is left out, and each row of P is made to add
-up to 1 again.
+tokens attend to that is not of the picture, an adapter's prompt or prefix, is left out, and each row of P is made to add up to
+1 again.
 
 P is seen by lenses (`adapters/methods/lenses.py`), of as many queries at a time as an attention head has channels.
 """
@@ -23,7 +23,7 @@ from ...adapters.methods.head import VECTOR
 from ...adapters.methods.lenses import Attended, Seed
 from ...models.backbone import Backbone
 from .attribution import Attributed, Way
-from .patches import grid_of, has_tokens
+from .picture_tokens import grid_of, has_tokens
 from .question import Question
 
 

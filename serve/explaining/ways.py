@@ -7,7 +7,7 @@ from ...models.backbone import Backbone
 from .attribution import Way
 from .grad_cam import GradCAM
 from .integrated_gradients import IntegratedGradients
-from .patches import has_tokens
+from .picture_tokens import has_tokens
 from .rollout import Rollout
 
 NAMES = (IntegratedGradients.name, Rollout.name, GradCAM.name)

@@ -1,12 +1,12 @@
-"""What an input is made of, by kind of input: parts that can be taken away, and what is left when all are.
+"""What an input is made of, by kind of input: fragments that can be taken away, and what is left when all are.
 
-| input    | positions | a part                               | what is in its place when it is taken away              |
+| input    | positions | a fragment                           | what is in its place when it is taken away              |
 |----------|-----------|--------------------------------------|---------------------------------------------------------|
 | pictures | pixels    | a cell of a grid, of 14 x 14 at most | the picture's mean colour                               |
 | texts    | tokens    | a token, if it is one of the text    | `[MASK]` or `<mask>`, or padding where there is neither |
 
-An input without any of its parts is *blank*. What is taken away of a picture are cells and not single pixels, for speckles of
-another colour harm a network whatever they cover.
+An input without any of its fragments is *blank*. What is taken away of a picture are cells and not single pixels, for speckles
+of another colour harm a network whatever they cover.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...models.pictures import Pictures, Pixels
 from ...models.processor import Processor
 from ...models.tokens import Tokenizer, Tokens
 
-NO_PART = -1  # of a position: it stays, whatever is taken away
+NO_FRAGMENT = -1  # of a position: it stays, whatever is taken away
 _CELLS = 14  # on each side of a picture, at most
 _MASKS = ("[MASK]", "<mask>")
 
@@ -35,8 +35,8 @@ class Kind(ABC):
     """Input of one kind, as a processor lays it."""
 
     @abstractmethod
-    def parts(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
-        """The number of the part, from 0, that each position of a row with these fields belongs to; or `NO_PART`."""
+    def fragments(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
+        """The number of the fragment, from 0, that each position of a row with these fields belongs to; or `NO_FRAGMENT`."""
 
     @abstractmethod
     def shown(self, fields: Mapping[str, Any], item: Any, max_length: int) -> tuple[str, tuple[Any, ...]]:
@@ -47,8 +47,8 @@ class Kind(ABC):
         """The shape of a row's positions in a batch."""
 
     @abstractmethod
-    def blank(self, inputs: Any, parts: np.ndarray) -> Any:
-        """Inputs without their parts; `parts`: of all rows, with an axis for them."""
+    def blank(self, inputs: Any, fragments: np.ndarray) -> Any:
+        """Inputs without their fragments; `fragments`: of all rows, with an axis for them."""
 
     @abstractmethod
     def kept(self, inputs: Any, blank: Any, kept: jax.Array) -> Any:
@@ -61,7 +61,7 @@ class OfPictures(Kind):
     def __init__(self, processor: Pictures):
         self._processor = processor
 
-    def parts(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
+    def fragments(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
         high, wide, _ = self._processor.shape
         down, across = (np.arange(side, dtype=np.int32) * min(_CELLS, side) // side for side in (high, wide))
         return down[:, None] * np.int32(min(_CELLS, wide)) + across
@@ -73,7 +73,7 @@ class OfPictures(Kind):
     def positions(self, inputs: ImageInputs) -> tuple[int, ...]:
         return tuple(inputs.pixels.shape[1:3])
 
-    def blank(self, inputs: ImageInputs, parts: np.ndarray) -> ImageInputs:
+    def blank(self, inputs: ImageInputs, fragments: np.ndarray) -> ImageInputs:
         mean = inputs.pixels.mean((1, 2), keepdims=True)
         return ImageInputs(np.ascontiguousarray(np.broadcast_to(mean, inputs.pixels.shape)))
 
@@ -89,9 +89,9 @@ class OfTexts(Kind):
         masks = (processor.backend.token_to_id(name) for name in _MASKS)
         self._blank = next((token for token in masks if token is not None), processor.pad_id)
 
-    def parts(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
+    def fragments(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
         real = np.array([span is not None for span in self._processor.spans([*fields.values()], max_length)])
-        return np.where(real, np.cumsum(real) - 1, NO_PART).astype(np.int32)
+        return np.where(real, np.cumsum(real) - 1, NO_FRAGMENT).astype(np.int32)
 
     def shown(self, fields: Mapping[str, Any], item: Tokens, max_length: int) -> tuple[str, tuple[Any, ...]]:
         texts = tuple(fields.values())
@@ -100,8 +100,8 @@ class OfTexts(Kind):
     def positions(self, inputs: TextInputs) -> tuple[int, ...]:
         return tuple(inputs.ids.shape[1:])
 
-    def blank(self, inputs: TextInputs, parts: np.ndarray) -> TextInputs:
-        return inputs._replace(ids=np.where(parts == NO_PART, inputs.ids, np.int32(self._blank)))
+    def blank(self, inputs: TextInputs, fragments: np.ndarray) -> TextInputs:
+        return inputs._replace(ids=np.where(fragments == NO_FRAGMENT, inputs.ids, np.int32(self._blank)))
 
     def kept(self, inputs: TextInputs, blank: TextInputs, kept: jax.Array) -> TextInputs:
         return inputs._replace(ids=jnp.where(kept, inputs.ids, blank.ids))
@@ -116,15 +116,15 @@ def kind_of(processor: Processor) -> Kind:
     raise GraftaxError(f"explained are pictures and texts, and this backbone reads input of kind {processor.kind!r}.")
 
 
-def laid(parts: Sequence[np.ndarray], count: int, positions: tuple[int, ...]) -> np.ndarray:
-    """The parts of rows in one array `[count, *positions]`; what no row has is `NO_PART`."""
-    array = np.full((count, *positions), NO_PART, np.int32)
-    for row, own in enumerate(parts):
+def laid(fragments: Sequence[np.ndarray], count: int, positions: tuple[int, ...]) -> np.ndarray:
+    """The fragments of rows in one array `[count, *positions]`; what no row has is `NO_FRAGMENT`."""
+    array = np.full((count, *positions), NO_FRAGMENT, np.int32)
+    for row, own in enumerate(fragments):
         array[row][tuple(map(slice, own.shape))] = own
     return array
 
 
-def sums(values: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """What the positions of each part of a row have together, `[parts]`."""
-    inside = parts != NO_PART
-    return np.bincount(parts[inside], values[inside], minlength=int(parts.max(initial=NO_PART)) + 1)
+def sums(values: np.ndarray, fragments: np.ndarray) -> np.ndarray:
+    """What the positions of each fragment of a row have together, `[fragments]`."""
+    inside = fragments != NO_FRAGMENT
+    return np.bincount(fragments[inside], values[inside], minlength=int(fragments.max(initial=NO_FRAGMENT)) + 1)
