@@ -19,7 +19,6 @@ from conftest import GetBackbone, Graftax
 from feature_maps import to_torch
 from picture_adapters import adapter_on
 from test_own_heads import write_classifier
-from tiny import toy_rows, write_csv
 from torch.nn import functional
 from torch_pictures import CLASSIFIER, SWINS, torch_model
 from torch_pictures import pictures as drawn
@@ -481,19 +480,6 @@ def test_the_command_explains_pictures(vit: tuple[Any, Backbone], tmp_path: Path
     ]:
         refusal = graftax(*given, *wrong, stdin='{"image": "a.png", "adapter": "other"}\n')
         assert (refusal.code, why in refusal.err) == (2, True), refusal.err
-
-
-def test_the_command_explains_labelled_texts(tiny: Backbone, tiny_dir: Path, tmp_path: Path, graftax: Graftax) -> None:
-    """Rows of the data at equal distances, with the labels that they have."""
-    save_adapter(head_of_texts(tiny), tmp_path / "toy", tiny)
-    rows = toy_rows(count=9)
-    data = write_csv(tmp_path / "rows.csv", rows)
-    given = ["explain", "-b", tiny_dir, "-a", tmp_path / "toy", "-d", data, "--rows", 3, "--steps", 4, "--draws", 1]
-    said = graftax(*given, "--out", tmp_path / "seen", "--json")
-    assert said.code == 0, said.err
-    lines = [json.loads(line) for line in said.out.splitlines()]
-    assert [line["truth"] for line in lines] == [rows[i]["label"] for i in (0, 4, 8)]
-    assert ["".join(line["tokens"]) for line in lines] == [rows[i]["text"].replace(" ", "") for i in (0, 4, 8)]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

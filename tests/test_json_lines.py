@@ -104,6 +104,9 @@ def test_fields_are_those_documented(graftax: Graftax, folder: Path, tiny_dir: P
         printed["eval"] += lines_of(graftax("eval", *common, *asked))
     explained = ["-d", folder / "classify.jsonl", "--rows", 2, "--steps", 2, "--draws", 1, "--out", tmp_path / "why", "--json"]
     printed["explain"] += lines_of(graftax("explain", "-b", tiny_dir, "-a", folder / "classify", *explained))
+    rows = toy_rows("classify", 6)
+    assert [line["truth"] for line in printed["explain"]] == [rows[0]["label"], rows[5]["label"]]  # at equal distances
+    assert "".join(printed["explain"][1]["tokens"]) == rows[5]["text"].replace(" ", "")
     assert printed.keys() == FIELDS.keys()
     for command, lines in printed.items():
         assert {name for line in lines for name in line} == {*FIELDS[command]} - OF_PICTURES.get(command, set()), command

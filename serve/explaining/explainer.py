@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -163,23 +162,30 @@ class _Batch:
 
     def likeliest(self, state: State) -> np.ndarray:
         """The number of each row's likeliest label; of a regression that of its only one."""
-        return self._logits(state).argmax(-1).astype(np.int32)
+        program = self._program("logits", self._question.logits)
+        logits = np.asarray(program(self._question.backbone.params, state, self._inputs))
+        return logits[: len(self._rows)].argmax(-1).astype(np.int32)
 
     def views(self, state: State, labels: np.ndarray) -> list[View]:
         """What is said of these labels of the rows, by their numbers, and why."""
-        question, logits = self._question, self._logits(state)
+        question, way = self._question, self._way
+
+        def asked(params: Any, state: State, *batch: Any) -> Any:
+            return question.logits(params, state, batch[0]), way.attribute(question, params, state, *batch)
+
         filled = np.zeros(self._room, np.int32)
         filled[: len(labels)] = labels
-        program = self._program(self._way, partial(self._way.attribute, question))
-        found = jax.device_get(program(question.backbone.params, state, self._inputs, self._blank, filled))
-        evidence = question.task.evidence(jnp.asarray(logits), jnp.asarray(labels))
-        each = zip(np.asarray(evidence).tolist(), np.asarray(question.told(evidence)).tolist(), strict=True)
+        program = self._program(way, asked)
+        found = program(question.backbone.params, state, self._inputs, self._blank, filled)
+        logits, attributed = jax.device_get(found)
+        evidence = question.task.evidence(jnp.asarray(logits), jnp.asarray(filled))
+        said = np.asarray(question.told(evidence)).tolist()
         views = []
-        for at, (row, (speaks, said)) in enumerate(zip(self._rows, each, strict=True)):
-            values = found.values[at][tuple(map(slice, row.fragments.shape))]
-            missed = None if found.difference is None else float(found.difference[at] - values.sum())
+        for at, row in enumerate(self._rows):
+            values = attributed.values[at][tuple(map(slice, row.fragments.shape))]
+            missed = None if attributed.difference is None else float(attributed.difference[at] - values.sum())
             answer = question.task.answer(logits[at], self._names, row.item).label
-            views.append(View(told(answer), said, speaks, values, missed))
+            views.append(View(told(answer), said[at], float(evidence[at]), values, missed))
         return views
 
     def curves(self, state: State, label: int, view: View, draws: int, seed: int) -> Curves:
@@ -188,10 +194,6 @@ class _Batch:
         return curves_of(
             self._question, self._kind, state, *inputs, self._fragments[0], label, attributed, draws=draws, seed=seed
         )
-
-    def _logits(self, state: State) -> np.ndarray:
-        program = self._program("logits", self._question.logits)
-        return np.asarray(program(self._question.backbone.params, state, self._inputs))[: len(self._rows)]
 
     def _program(self, what: Any, function: Any) -> Any:
         return self._question.backbone.programs.setdefault((_Batch, what, self._question.key), jax.jit(function))
