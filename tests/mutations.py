@@ -104,8 +104,8 @@ MUTATIONS = [
     ),
     Mutation(
         "serve/explaining/curves.py",
-        "every[1][::-1]",
-        "every[1]",
+        "(np.greater_equal, np.less)",
+        "(np.less, np.greater_equal)",
         f"{EXPLAINED}::test_curves_of_a_model_that_looks_at_one_part",
     ),
     Mutation(

@@ -325,12 +325,26 @@ def test_curves_of_a_model_that_looks_at_one_part() -> None:
     assert (right.deletion, right.insertion) == ((1, 0, 0, 0, 0), (0, 1, 1, 1, 1))
     assert (right.deletion_area, right.insertion_area) == (0.125, 0.875)
     assert (wrong.deletion, wrong.insertion) == ((1, 1, 1, 1, 0), (0, 0, 0, 0, 1))
-    assert {*right.random_areas} == {0.125, 0.375, 0.625, 0.875}
-    assert right.random == wrong.random
+    assert {*right.random_deletions} == {0.125, 0.375, 0.625, 0.875}
+    assert all(one + other == 1 for one, other in zip(right.random_deletions, right.random_insertions, strict=True))
     assert (right.telling, wrong.telling) == (False, False)  # no order does better than the best of the random ones
-    few = replace(right, random=tuple(curve for curve in right.random if 1 < sum(curve) < 4))
+    few = replace(right, random=tuple((deletion, insertion) for deletion, insertion in right.random if 1 < sum(deletion) < 4))
     assert few.telling
     assert not replace(wrong, random=few.random).telling
+
+
+def test_marks_are_moved_as_they_are() -> None:
+    """Those of a picture stay beside each other; those of a text need not."""
+    kind: Any = OfPictures(SimpleNamespace(shape=(5, 6, 1)))  # type: ignore[arg-type]
+    marks, random = np.zeros((5, 6)), np.random.default_rng(0)
+    marks[1:3, 2] = 1.0, 2.0
+    places = set()
+    for _ in range(60):
+        moved = kind.moved(marks.ravel(), random).reshape(5, 6)
+        (one,), (two,) = (np.argwhere(moved == value) for value in (1.0, 2.0))
+        assert (np.abs(one - two)[0] in (1, 4), one[1]) == (True, two[1])
+        places.add(tuple(one))
+    assert len(places) > 20
 
 
 def test_what_is_taken_away() -> None:

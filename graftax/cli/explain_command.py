@@ -155,6 +155,7 @@ def _labelled(
 def _line(row: Explanation) -> str:
     """What was found of a row, in a line."""
     from ..errors import in_a_line
+    from ..serve.explaining.said import between
     from ..serve.report.findings import number
 
     label = f"{row.label} {number(row.seen.said)}" if row.label else number(row.seen.said)
@@ -162,7 +163,6 @@ def _line(row: Explanation) -> str:
     if row.without is not None:
         told.append(f"without the adapter's changes {number(row.without.said)}")
     if row.curves is not None:
-        areas = row.curves.random_areas
-        found = f"deletion {number(row.curves.deletion_area)}, insertion {number(row.curves.insertion_area)}"
-        told.append(f"{found}, at random {number(min(areas))} to {number(max(areas))}")
+        told.append(f"deletion {number(row.curves.deletion_area)}, at random {between(row.curves.random_deletions)}")
+        told.append(f"insertion {number(row.curves.insertion_area)}, at random {between(row.curves.random_insertions)}")
     return in_a_line("; ".join(told))

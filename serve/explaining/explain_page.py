@@ -79,7 +79,7 @@ def _pictures(row: Explanation, signed: bool) -> dict[str, str]:
 def _plot(row: Explanation, explained: str) -> Markup:
     found = row.curves
     assert found is not None
-    lines: list[tuple[str, Any]] = [("chance", line) for line in found.random]
+    lines: list[tuple[str, Any]] = [("chance", line) for both in found.random for line in both]
     lines += [("deletion", found.deletion), ("insertion", found.insertion)]
     what = f"{explained} of {row.label}" if row.label else explained
     return curves(f"Deletion and insertion of row {row.row}", found.shares, lines, "share taken away, or given back", what)

@@ -31,12 +31,12 @@ class Explanation:
     name: str  # of a picture its file, where it has one
     label: str  # that is explained; "" where the answer is a number
     truth: str  # the row's own label; "" where none is known
-    seen: View  # with the adapter
+    seen: View  # with the adapter: what was said, and `values`
     without: View | None  # with its head alone; None: there is nothing but a head
     fragments: np.ndarray  # the number of the fragment of each position (`fragments.py`)
     curves: Curves | None  # of what is seen with the adapter; None: they were not asked for
     picture: np.ndarray | None = None  # uint8 `[height, width, 1 or 3]`, as the network is given it
-    texts: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()  # one or two; none of a picture
     spans: tuple[tuple[int, int, int], ...] = ()  # of a text: where each fragment lies, as `models.tokens.Span` says
 
     @property
@@ -55,7 +55,9 @@ class Explanation:
             known["tokens"] = [self.texts[text][begin:end] for text, begin, end in self.spans]
         if self.curves is not None:
             known["deletion"], known["insertion"] = self.curves.deletion_area, self.curves.insertion_area
-            known["random"], known["telling"] = list(self.curves.random_areas), self.curves.telling
+            known["random_deletions"] = list(self.curves.random_deletions)
+            known["random_insertions"] = list(self.curves.random_insertions)
+            known["telling"] = self.curves.telling
         return known
 
     def _record(self, view: View) -> dict[str, Any]:

@@ -34,8 +34,8 @@ def expect_place(directory: Path) -> None:
 class Explanations:
     """What `explain` returns."""
 
-    about: About
-    rows: tuple[Explanation, ...]
+    about: About  # what they have in common
+    rows: tuple[Explanation, ...]  # in the order in which they were given
 
     def record(self) -> dict[str, Any]:
         """For JSON."""

@@ -39,6 +39,10 @@ class Kind(ABC):
         """The number of the fragment, from 0, that each position of a row with these fields belongs to; or `NO_FRAGMENT`."""
 
     @abstractmethod
+    def moved(self, attributed: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """What is attributed to the fragments of a row, `[fragments]`, at others of them, drawn at random."""
+
+    @abstractmethod
     def shown(self, fields: Mapping[str, Any], item: Any, max_length: int) -> tuple[str, tuple[Any, ...]]:
         """What a row is called, "" where it has no name; and what there is to be seen of it: its pixels, or texts and spans."""
 
@@ -62,9 +66,22 @@ class OfPictures(Kind):
         self._processor = processor
 
     def fragments(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
+        down, across = (
+            np.arange(side, dtype=np.int32) * cells // side
+            for side, cells in zip(self._processor.shape[:2], self._cells, strict=True)
+        )
+        return down[:, None] * np.int32(self._cells[1]) + across
+
+    @property
+    def _cells(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
         high, wide, _ = self._processor.shape
-        down, across = (np.arange(side, dtype=np.int32) * min(_CELLS, side) // side for side in (high, wide))
-        return down[:, None] * np.int32(min(_CELLS, wide)) + across
+        return min(_CELLS, high), min(_CELLS, wide)
+
+    def moved(self, attributed: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Moved as a whole, around the picture's edges, and mirrored or not, across and upside down."""
+        rolled = np.roll(attributed.reshape(self._cells), random.integers(0, self._cells), (0, 1))
+        return rolled[:: random.choice((1, -1)), :: random.choice((1, -1))].ravel()
 
     def shown(self, fields: Mapping[str, Any], item: Pixels, max_length: int) -> tuple[str, tuple[Any, ...]]:
         content = fields["image"].content
@@ -92,6 +109,9 @@ class OfTexts(Kind):
     def fragments(self, fields: Mapping[str, Any], max_length: int) -> np.ndarray:
         real = np.array([span is not None for span in self._processor.spans([*fields.values()], max_length)])
         return np.where(real, np.cumsum(real) - 1, NO_FRAGMENT).astype(np.int32)
+
+    def moved(self, attributed: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        return random.permutation(attributed)
 
     def shown(self, fields: Mapping[str, Any], item: Tokens, max_length: int) -> tuple[str, tuple[Any, ...]]:
         texts = tuple(fields.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,25 +44,29 @@ def missed(row: Explanation) -> float | None:
 
 def verdict(curves: Curves) -> str:
     """Of one row."""
-    areas = curves.random_areas
-    against = f"at random {number(float(np.mean(areas)))} ({number(min(areas))} to {number(max(areas))})"
     meant = "more than chance" if curves.telling else "no more than chance may"
     return (
-        f"The order says {meant}: the area under deletion is {number(curves.deletion_area)} and under insertion "
-        f"{number(curves.insertion_area)}, {against}."
+        f"The order says {meant}: the area under deletion is {number(curves.deletion_area)}, at random "
+        f"{between(curves.random_deletions)}, and under insertion {number(curves.insertion_area)}, at random "
+        f"{between(curves.random_insertions)}."
     )
+
+
+def between(areas: Sequence[float]) -> str:
+    return f"{number(min(areas))} to {number(max(areas))}"
 
 
 def _telling(measured: Sequence[Curves]) -> str:
     telling, draws = sum(curves.telling for curves in measured), len(measured[0].random)
-    means = (
-        np.mean([curves.deletion_area for curves in measured]),
-        np.mean([curves.insertion_area for curves in measured]),
-        np.mean([curves.random_areas for curves in measured]),
-    )
-    deletion, insertion, random = (number(float(mean)) for mean in means)
+    deletion = _mean([curves.deletion_area for curves in measured]), _mean([curves.random_deletions for curves in measured])
+    insertion = _mean([curves.insertion_area for curves in measured]), _mean([curves.random_insertions for curves in measured])
     verdict = "means something" if 2 * telling > len(measured) else "may mean nothing"
     return (
         f"What is marked {verdict}: on {telling} of {counted(len(measured), 'row')} its order beats all {draws} random ones, "
-        f"taken away and given back (mean area of deletion {deletion}, of insertion {insertion}, at random {random})."
+        f"taken away and given back (mean area of deletion {deletion[0]}, at random {deletion[1]}; of insertion "
+        f"{insertion[0]}, at random {insertion[1]})."
     )
+
+
+def _mean(areas: Any) -> str:
+    return number(float(np.mean(areas)))
