@@ -18,7 +18,7 @@ from ...counted import counted
 from ...errors import GraftaxError
 from ...models.backbone import Backbone
 from ...tasks.task import some_of
-from ...typed import Location, Seed, Some, Within, held
+from ...typed import Location, Name, Seed, Some, Within, held
 from ..asked import listed
 from .attribution import Way
 from .curves import Curves, curves_of
@@ -52,7 +52,7 @@ def explain(
     target: str | None = None,
     labels: Sequence[str] | None = None,
     truths: Sequence[str] | None = None,
-    name: str | None = None,
+    name: Name | None = None,
     any_backbone: bool = False,
     steps: Some = 32,
     draws: Draws = 10,
