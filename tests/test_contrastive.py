@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from graftax import Recipe
+from graftax import GraftaxError, Recipe
+from graftax.data.columns import filled
+from graftax.data.sources import Source
 from graftax.tasks import metrics
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import hyper
@@ -76,3 +78,14 @@ def test_retrieval_by_hand() -> None:
     assert found["image_to_text"] == pytest.approx(2 / 3)  # the second picture is taken for the second text's
     assert found["text_to_image"] == 0.5  # whose nearest picture it is
     assert found["image_to_text_at_5"] == found["text_to_image_at_5"] == 1.0
+
+
+def test_a_text_may_be_made_of_other_columns() -> None:
+    """Braces name them; numbers of classes are their names. A column that is called so is that column."""
+    source = Source("rows", [{"label": 1, "size": "big"}, {"label": 0, "size": "small"}], {"label": ("cat", "dog")})
+    made = filled(source, "a {size} {label}.")
+    assert [row["a {size} {label}."] for row in made.rows] == ["a big dog.", "a small cat."]
+    assert filled(source, "label") is source
+    assert filled(made, "a {size} {label}.") is made
+    with pytest.raises(GraftaxError, match="no column 'colour'; it has label, size"):
+        filled(source, "a {colour} thing")
