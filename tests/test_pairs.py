@@ -87,7 +87,7 @@ def test_logits_and_loss_are_those_of_transformers(kind: str, tmp_path: Path) ->
     found = vectors(both, None, ours)
     assert np.ptp(wanted.logits_per_image.numpy()) > 0.1
     np.testing.assert_allclose(logits(found), wanted.logits_per_image.numpy(), atol=1e-4)
-    labels = np.repeat(np.arange(3, dtype=np.int32)[:, None], 2, axis=1)
+    labels = np.repeat(np.arange(3, dtype=np.int32)[:, None], 3, axis=1)
     loss = task_named(TASKS[kind]).loss(found.together, labels, hyper(Recipe(), 1, 0), jnp.ones(3))
     np.testing.assert_allclose(loss, wanted.loss.numpy(), atol=1e-4)
 

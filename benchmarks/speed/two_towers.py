@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("image", "text", "cifar"):
         parser.add_argument(name, type=Path)
-    for name, default in (("seeds", 5), ("pixels", 96), ("pool", 150), ("per-class", 100), ("epochs", 20), ("dim", 128)):
+    for name, default in (("seeds", 5), ("pixels", 96), ("pool", 100), ("per-class", 60), ("epochs", 20), ("dim", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, default in (("lr", 1e-3), ("weight-decay", 0.1)):
         parser.add_argument(f"--{name}", type=float, default=default)
@@ -110,7 +110,7 @@ def main() -> None:
             held.append(np.sort(random.choice(len(classes), 2, replace=False)))
             each_class = [random.choice(np.flatnonzero(y == c), given.per_class, replace=False) for c in range(len(classes))]
             rows[f"seed{seed}"] = [
-                {"image": x[i], "text": TEMPLATES[random.integers(len(TEMPLATES))].format(classes[y[i]])}
+                {"image": x[i], "text": TEMPLATES[random.integers(len(TEMPLATES))].format(classes[c]), "label": classes[c]}
                 for c in range(len(classes))
                 if c not in held[seed]
                 for i in each_class[c]
