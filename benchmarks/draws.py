@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..data.examples import Examples, split
+from ..data.splits import place_and_split
 from ..errors import GraftaxError
+from ..models.pictures import Pictures
 from ..models.tokens import Tokenizer
 from ..paths import expect_file
 from ..tasks.read_examples import read_examples
@@ -57,12 +59,15 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskExamples:
     files = [file for file in (spec.train, spec.val, spec.test) if isinstance(file, str)]
     digest = hashlib.sha256()
     for file in files:
-        path = suite.path(file)
-        expect_file(path, f"{path}: no such file, for task {name} of suite {suite.name}.")
-        digest.update(path.read_bytes())
+        place, part = place_and_split(suite.path(file))
+        expect_file(place, f"{place}: no such file, for task {name} of suite {suite.name}.")
+        digest.update(place.read_bytes() + part.encode())
+
+    task = task_named(spec.kind)
+    processor = Pictures if task.about == Pictures.kind else Tokenizer
 
     def read(file: str) -> Examples:
-        return read_examples(suite.path(file), spec.columns, task_named(spec.kind), Tokenizer)
+        return read_examples(suite.path(file), spec.columns, task, processor)
 
     def held_out(examples: Examples, share: float) -> tuple[Examples, Examples]:
         if [*examples.fields] == ["text"] and examples.labels is None and len(examples) == 1:

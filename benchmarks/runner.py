@@ -8,6 +8,7 @@ on all training rows, measured on test rows. A cell whose record is there is nev
     results.jsonl         a record per cell (`results.py`)
     predictions/          what was said about each test example
     adapters/             the adapters of the final cells: files as any others
+    backbones/            where the suite has pictures prepared in its own way, backbones that say so
     shard-I-of-N/         all of these of one shard; laid together from several machines they are read as one
 """
 
@@ -45,6 +46,7 @@ from .baselines import mean_features, nearest_means
 from .clock import Clock
 from .draws import TaskExamples, read_task
 from .measure import Measured, general_score, judged, measure
+from .own_preparation import prepared_as
 from .peers import Unsupported, run_peer
 from .quiet import watched
 from .results import Cell, Record, Stage, append, read
@@ -106,7 +108,7 @@ def run_suite(
         clock = Clock(sum(map(len, todo.values())), say)
         for path, methods in todo.items():
             if methods:
-                backbone = load(suite.backbone(path))
+                backbone = prepared_as(suite, load(suite.backbone(path)), home / "backbones")
                 bench = Bench(suite, backbone, backbone_name(path), tasks, general, home, clock, peers)
                 pairs = [(name, size) for of, name, size in own if of == path]
                 bench.nearest_means(pairs)
@@ -234,7 +236,7 @@ class Bench:
         if not self.backbone.family.head.modules:  # it classifies nothing
             return
         for name, size in pairs:
-            if self.tasks[name].spec.kind == "classify":
+            if self.tasks[name].spec.classifies:
                 cells = [Cell(self.name, name, NEAREST_MEAN, size, 0.0, "none", 0, seed) for seed in range(self.suite.seeds)]
                 for cell in cells:
                     if cell not in self.records:
@@ -242,8 +244,8 @@ class Bench:
 
     def _nearest_mean(self, cell: Cell) -> Record:
         task = self.tasks[cell.task]
-        labels = task_named("classify").label_names(task.whole)
-        train = self._encoded("classify", task.draw("final", cell.size, cell.seed), labels)
+        labels = task_named(task.spec.kind).label_names(task.whole)
+        train = self._encoded(task.spec.kind, task.draw("final", cell.size, cell.seed), labels)
         test = self._prepared_of(cell.task, "test", labels)
         if cell.task not in self._test_features:
             self._test_features[cell.task] = mean_features(self.backbone, test)
@@ -371,9 +373,9 @@ class Bench:
         """Those that make the means of its classes, and those that are told apart by these."""
         if self.general is None or not self.backbone.family.head.modules:
             return None
-        names = tuple(sorted({*(self.general.train.labels or ())}))
+        names, kind = tuple(sorted({*(self.general.train.labels or ())})), self.general.spec.kind
         known, asked = self.general.draw("final", _GENERAL_ROWS, 0), self.general.test
-        return self._encoded("classify", known, names), self._encoded("classify", asked, names)
+        return self._encoded(kind, known, names), self._encoded(kind, asked, names)
 
 
 def _numbers_in(adapter: Adapter, method_key: str) -> int:

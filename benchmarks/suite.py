@@ -49,16 +49,24 @@ from ..errors import GraftaxError
 from ..serve.sampling import Beams
 from ..toml_files import read_toml
 from ..train.recipe import Epochs, Recipe
-from ..typed import Count, Positive, Size, Some, Within, checked, read, settle
+from ..typed import Count, Positive, Rate, Size, Some, Within, checked, read, settle
 from .search import Search
 
 FOLDER = Path(str(files("graftax"))) / "benchmarks" / "suites"
+_OF_CLASSES = ("accuracy", "matthews", "macro_f1")
 #: task of `train_many` -> metrics a benchmark of it may compare by; the first is its own
 KINDS = {
-    "classify": ("accuracy", "matthews", "macro_f1"),
+    "classify": _OF_CLASSES,
+    "image-classify": _OF_CLASSES,
     "lm": ("perplexity",),
     "sft": ("perplexity", "exact_match", "cer", "bleu", "final_number"),
     "seq2seq": ("cer", "exact_match", "bleu", "perplexity"),
+}
+
+#: What a picture's channels are normalised by, in words: mean and deviation of each
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
 NEAREST_MEAN = "nearest-mean"  # stands among the methods of a classification task, and is none of a suite's
@@ -78,6 +86,7 @@ class TaskSpec:
     metric: str | None = None  # of `benchmarks/scores.py`; None: the usual one of `kind`
     text: str = "text"
     pair: str | None = None
+    image: str = "image"
     label: str = "label"
     prompt: str = "prompt"  # of sft and seq2seq
     completion: str = "completion"
@@ -100,8 +109,13 @@ class TaskSpec:
         return self.metric or KINDS[self.kind][0]
 
     @property
+    def classifies(self) -> bool:
+        """Whether an example has one label, be it a text or a picture: then there are baselines."""
+        return KINDS[self.kind] is _OF_CLASSES
+
+    @property
     def columns(self) -> Columns:
-        named = {"prompt": self.prompt, "completion": self.completion}
+        named = {"image": self.image, "prompt": self.prompt, "completion": self.completion}
         return Columns(text=self.text, pair=self.pair, label=self.label, **named)
 
 
@@ -161,6 +175,10 @@ class Suite:
     batch_size: Some = 32
     max_length: Some = 128
     weight_decay: Annotated[float, Within(0.0)] = 0.0
+    warmup: Rate = 0.06  # share of the steps with a rising rate
+    augment: str | None = None  # of pictures, as `graftax train --augment`
+    picture_size: Some | None = None  # side to which pictures are resized, without a crop; None: as the checkpoint says
+    normalisation: str | None = None  # of pictures, one of NORMALISATIONS; None: the checkpoint's
     pack_size: Some | None = 1  # adapters trained at once; None: measured
     interference: bool = False  # train the seeds of each setting in one pack, too, and compare
 
@@ -179,7 +197,10 @@ class Suite:
             raise GraftaxError(
                 f"suite {self.name}: {NEAREST_MEAN} and probe are names of baselines; call the method otherwise."
             )
-        if self.general is not None and self.general.kind != "classify":
+        if self.normalisation is not None and self.normalisation not in NORMALISATIONS:
+            there = ", ".join(NORMALISATIONS)
+            raise GraftaxError(f"suite {self.name}: normalisation {self.normalisation!r} is none of {there}.")
+        if self.general is not None and not self.general.classifies:
             raise GraftaxError(f"suite {self.name}: the task [general] is a classification, not of kind {self.general.kind!r}.")
         for label, spec in self.methods.items():
             self._check_rates(label, spec)
@@ -214,6 +235,8 @@ class Suite:
             max_length=self.max_length,
             truncate=True,
             weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            augment=self.augment,
         )
 
     def pairs(self, backbone: str) -> list[tuple[str, int | None]]:
@@ -224,7 +247,7 @@ class Suite:
 
     def trained(self, task: str) -> dict[str, MethodSpec]:
         """The methods trained on a task: the suite's, and for a classification a linear probe."""
-        with_probe = self.tasks[task].kind != "classify" or any(spec.is_probe for spec in self.methods.values())
+        with_probe = not self.tasks[task].classifies or any(spec.is_probe for spec in self.methods.values())
         return {**self.methods} if with_probe else {"probe": _PROBE, **self.methods}
 
     def methods_of(self, tasks: Collection[str]) -> list[str]:
