@@ -1,8 +1,9 @@
 """The nearest class mean over frozen features: a classifier for which nothing is trained, to compare trained ones with.
 
-A text is the mean of what the backbone's last layer says of its tokens, a picture that of all places in it; a class is the mean of
-its training examples, and an example is of the class whose mean is nearest, by cosine. A method that does not beat this has learnt nothing that the backbone did not
-know already. The other baseline, a linear probe, is a method as any other (`Suite.trained`).
+A text is the mean of what the backbone's last layer says of its tokens, a picture that of all places in it; a class is the mean
+of its training examples, and an example is of the class whose mean is nearest, by cosine. A method that does not beat this has
+learnt nothing that the backbone did not know already. The other baseline, a linear probe, is a method as any other
+(`Suite.trained`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Pictures prepared as a suite says, in place of the checkpoint's way: of another size, or normalised by other statistics.
 
-Published tables differ in both: VTAB's pictures are resized to 224 x 224 without a crop, and one half of its tables normalises by
-the statistics of ImageNet, the other by 0.5 and 0.5. And a network of convolutions takes small pictures as well, at a fraction of
-the cost.
+Published tables differ in both: VTAB's pictures are resized to 224 x 224 without a crop, and one half of its tables normalises
+by the statistics of ImageNet, the other by 0.5 and 0.5. And a network of convolutions takes small pictures as well, at a fraction
+of the cost.
 
-How pictures are prepared is said by a backbone's directory. So the suite's way is one, too: a directory in the benchmark's, with links
-to all files of the checkpoint, and a `preprocessor_config.json` of its own. Whoever goes on with the adapters of a benchmark, or
-trains them by another library, loads that one.
+How pictures are prepared is said by a backbone's directory. So the suite's way is one, too: a directory in the benchmark's, with
+links to all files of the checkpoint, and a `preprocessor_config.json` of its own. Whoever goes on with the adapters of a
+benchmark, or trains them by another library, loads that one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def prepared_as(suite: Suite, backbone: Backbone, folder: Path) -> Backbone:
     if (suite.picture_size, suite.normalisation) == (None, None) or not isinstance(backbone.processor, Pictures):
         return backbone
     if backbone.directory is None:
-        raise GraftaxError(f"suite {suite.name}: {backbone.name} is in no directory, so its pictures are prepared in one way only.")
+        raise GraftaxError(
+            f"suite {suite.name}: {backbone.name} is in no directory, so its pictures are prepared in one way only."
+        )
     there = folder / Path(backbone.directory).name
     there.mkdir(parents=True, exist_ok=True)
     for file in Path(backbone.directory).iterdir():

@@ -1,9 +1,10 @@
 """The same cell through another library: Hugging Face PEFT, or AdapterHub's `adapters`, in a process of its own.
 
 A comparison says something about two libraries only where nothing else differs. So a peer is given, as data, all that decides
-a training: the fresh adapter itself, in the peer's own file format; token ids, or the pixels of prepared pictures; which rows each
-batch has; the learning rate of each step. What is left to it is the model, the gradient and AdamW. Without dropout both sides then end at the same
-weights, to rounding, and what remains to be compared is time and memory.
+a training: the fresh adapter itself, in the peer's own file format; token ids, or the pixels of prepared pictures; which rows
+each batch has; the learning rate of each step. What is left to it is the model, the gradient and AdamW. Without dropout both
+sides then end at the same weights, to rounding, and what remains to be compared is time and memory. Batch norms keep the
+statistics of the checkpoint on both sides.
 
 Three things are the peer's own, because its users would not do otherwise: a text has a batch row of its own, padded to the
 longest of its batch; torch chooses the threads; the random bits of an adapter's dropout are torch's.

@@ -82,6 +82,11 @@ class TaskSpec:
     train: str
     test: str | Share = 0.25  # a file, or a share of the training rows
     val: str | Share = 0.2
+    whole: str | None = (
+        None  # a file of the final trainings' rows, where they are neither `train` nor `train` with a share back
+    )
+    images: str | None = None  # of lists of pictures (`published_splits.py`): the folder in which their paths begin
+    group: str = ""  # of tasks whose values have a mean of their own (`averages.py`)
     kind: str = "classify"  # the name of a graftax task
     metric: str | None = None  # of `benchmarks/scores.py`; None: the usual one of `kind`
     text: str = "text"
@@ -109,6 +114,11 @@ class TaskSpec:
         return self.metric or KINDS[self.kind][0]
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Where its rows are, as paths or parts of what is there."""
+        return tuple(place for place in (self.train, self.val, self.test, self.whole) if isinstance(place, str))
+
+    @property
     def classifies(self) -> bool:
         """Whether an example has one label, be it a text or a picture: then there are baselines."""
         return KINDS[self.kind] is _OF_CLASSES
@@ -129,26 +139,42 @@ class MethodSpec:
     start: str | None = None
     target: str | None = None
     options: tuple[str, ...] = ()  # name=value, as `graftax train --option`
+    choices: tuple[str, ...] = ()  # options of which the search takes the best one: ("alpha=8", "alpha=80")
     lrs: tuple[Positive, ...] | None = None
     steps: Count = 0  # of its search's first length at least, where the suite says fewer
 
     def __post_init__(self) -> None:
         settle(self)
-        self.make()  # an unknown method or setting is refused before anything runs
+        for choice in self.choices or ("",):  # an unknown method or setting is refused before anything runs
+            self.make(choice)
 
     @property
     def is_probe(self) -> bool:
         return self.method in PROBE
 
-    def make(self) -> Any:
-        """What `train_many` takes as `method`."""
-        return make_method(
-            self.method, rank=self.rank, alpha=self.alpha, start=self.start, target=self.target, option=self.options
-        )
+    def make(self, choice: str = "") -> Any:
+        """What `train_many` takes as `method`, with one of the choices where there are some."""
+        options = (*self.options, *([choice] if choice else []))
+        return make_method(self.method, rank=self.rank, alpha=self.alpha, start=self.start, target=self.target, option=options)
 
 
 #: The baseline, where a suite has none of its own; a step on kept features takes a millisecond.
 _PROBE = MethodSpec("probe", lrs=(1e-2, 3e-2, 1e-1), steps=1000)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of others that a suite is there to reproduce, as they have it."""
+
+    title: str
+    source: str  # where it stands
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[float | str, ...]]  # method -> what stands in each column
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if odd := [name for name, row in self.rows.items() if len(row) != len(self.columns)]:
+            raise GraftaxError(f"the published row of {odd[0]} has {len(self.rows[odd[0]])} values, not {len(self.columns)}.")
 
 
 @dataclass(frozen=True)
@@ -162,8 +188,11 @@ class Suite:
     lrs: tuple[Positive, ...]
     description: str = ""
     published: str = ""  # the figure of others that this suite is to reproduce
+    reproduces: tuple[Published, ...] = ()  # tables of such figures; in the file each is a [[reproduces]]
+    where_at_hand: bool = False  # whether tasks whose files are not there are passed over, and named
     folder: str = ""  # of the file, where relative paths begin
     data: str = "$GRAFTAX_DATA"
+    tower: str | None = None  # of checkpoints of two, the one that is read, as `load_backbone` has it
     general: TaskSpec | None = None
     sizes: tuple[Some | Literal["all"], ...] = ("all",)
     seeds: Size = 5
@@ -207,9 +236,10 @@ class Suite:
 
     def _check_rates(self, label: str, spec: MethodSpec) -> None:
         """Refuse rates that the search cannot go on from, or from which it might come to numbers that are no rates."""
-        if not _ascending(self.first_rates(spec)):
+        if not _ascending(self.first_rates(spec)) or (len(self.first_rates(spec)) == 1 and self.widen):
             raise GraftaxError(
-                f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio."
+                f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio "
+                "(with widen = 0 it does not, and there may be one)."
             )
         every = self.search(spec, examples=1).rates
         reach = f"suite {self.name}: going on by their ratio, the rates of {label} are {', '.join(f'{lr:g}' for lr in every)}"
@@ -257,7 +287,7 @@ class Suite:
     def search(self, spec: MethodSpec, examples: int) -> Search:
         """Where a method's search on so many training rows begins, and how far it may go."""
         epochs = max(self.epochs, -(-max(self.steps, spec.steps) // number_of_batches(examples, self.batch_size)))
-        return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings)
+        return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings, spec.choices or ("",))
 
     def path(self, name: str) -> Path:
         """A task's file."""
@@ -284,12 +314,12 @@ class Suite:
     def digest(self) -> str:
         """Changes with whatever changes the cells or what they are compared by."""
         return hashlib.sha256(
-            repr(dataclasses.replace(self, description="", published="", data="", folder="")).encode()
+            repr(dataclasses.replace(self, description="", published="", reproduces=(), data="", folder="")).encode()
         ).hexdigest()
 
 
 def _ascending(rates: Sequence[float]) -> bool:
-    return len(rates) > 1 and all(low < high for low, high in itertools.pairwise(rates))
+    return bool(rates) and all(low < high for low, high in itertools.pairwise(rates))
 
 
 def backbone_name(path: str) -> str:
@@ -318,6 +348,9 @@ def load_suite(name: str) -> Suite:
         label: checked({"method": label, **table}, MethodSpec, f"{path}: [methods.{label}]")
         for label, table in _tables(content, "methods", path).items()
     }
+    if "reproduces" in content:
+        listed = checked(content["reproduces"], tuple[dict[str, Any], ...], f"{path}: reproduces")
+        content["reproduces"] = tuple(read(Published, table, f"{path}: [[reproduces]]") for table in listed)
     if "general" in content:
         content["general"] = checked(content["general"], TaskSpec, f"{path}: [general]")
     usual = {"name": path.stem, "folder": str(path.resolve().parent)}

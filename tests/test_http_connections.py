@@ -123,9 +123,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 def test_it_speaks_tls(teller: Backbone, certificate: Certificate) -> None:
     with served(teller, lanes=2, certificate=certificate) as server:
         assert server.url.startswith("https://")
-        pieces = server.openai().completions.create(
-            model="backbone", prompt=PROMPT, max_tokens=4, temperature=0, stream=True
-        )
+        pieces = server.openai().completions.create(model="backbone", prompt=PROMPT, max_tokens=4, temperature=0, stream=True)
         assert [piece.choices[0].finish_reason for piece in pieces][-1] == "length"
         with pytest.raises(httpx2.ConnectError, match="certificate verify failed"):
             httpx2.get(f"{server.url}/health")

@@ -2,7 +2,8 @@
 
 Runs in the peer's own environment and imports nothing of graftax. What to do is in FOLDER/job.json, which `benchmarks/peers.py`
 writes: everything that could make two trainings differ (tokens, batches, learning rates) is data there, so this file has no
-sampler and no schedule. Pixels of pictures lie beside it, in train.npy and test.npy. It leaves FOLDER/logits.npy and FOLDER/result.json.
+sampler and no schedule. Pixels of pictures lie beside it, in train.npy and test.npy. It leaves FOLDER/logits.npy and
+FOLDER/result.json.
 """
 
 from __future__ import annotations
