@@ -1,11 +1,11 @@
 """Pictures prepared as a suite says, in place of the checkpoint's way: of another size, or normalised by other statistics.
 
 Published tables differ in both: VTAB's pictures are resized to 224 x 224 without a crop, and one half of its tables normalises
-by the statistics of ImageNet, the other by 0.5 and 0.5. And a network of convolutions takes small pictures as well, at a fraction
+by the statistics of ImageNet, the other by 0.5 and 0.5. And a network of convolutions takes small pictures as well, at a part
 of the cost.
 
-How pictures are prepared is said by a backbone's directory. So the suite's way is one, too: a directory in the benchmark's, with
-links to all files of the checkpoint, and a `preprocessor_config.json` of its own. Whoever goes on with the adapters of a
+How pictures are prepared is said by a backbone's directory. So the suite's way is one, too: a directory in the benchmark's,
+with links to all files of the checkpoint, and a `preprocessor_config.json` of its own. Whoever goes on with the adapters of a
 benchmark, or trains them by another library, loads that one.
 """
 
