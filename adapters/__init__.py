@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .methods.hra import HRA
     from .methods.ia3 import IA3
     from .methods.invertible import Invertible
+    from .methods.joint import Joint
     from .methods.ln_tuning import LayerNormTuning
     from .methods.loha import LoHa
     from .methods.lokr import LoKr
@@ -77,6 +78,7 @@ __all__ = [
     "Head",
     "HiRA",
     "Invertible",
+    "Joint",
     "LayerNormTuning",
     "Layout",
     "LoHa",
@@ -133,6 +135,7 @@ __getattr__, __dir__ = lazily(
         ".methods.hra": "HRA",
         ".methods.ia3": "IA3",
         ".methods.invertible": "Invertible",
+        ".methods.joint": "Joint",
         ".methods.ln_tuning": "LayerNormTuning",
         ".methods.loha": "LoHa",
         ".methods.lokr": "LoKr",

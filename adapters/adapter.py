@@ -88,6 +88,8 @@ class Adapter(Shown):
         virtual = [method.name for method in methods if method.virtual]
         if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
             raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
+        if virtual and len({site.tower for site in sites if site.kind == "input"}) > 1:
+            raise GraftaxError(f"{virtual[0]}: the two towers of a pair would need virtual tokens each: train one by itself.")
 
         def random_key(name: str, site: Site) -> jax.Array:
             return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{name}/{site.name}/{site.path}".encode()))

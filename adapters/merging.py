@@ -20,6 +20,7 @@ from ..typed import Location, held
 from .adapter import Adapter
 from .files import adapter_for
 from .fitting import is_finite
+from .method import Method
 from .methods.head import Head
 from .sites import ARRAYS, weights_of
 
@@ -47,7 +48,7 @@ def _folded(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
     tied = backbone.config.tied and not any(isinstance(m, Head) for m in adapter.methods)
     arrays: Mapping[str, np.ndarray] = {name: np.array(a, np.float32) for name, a in backbone.arrays().items()}
     for method in adapter.methods:
-        if isinstance(method, Head):
+        if _is_above(method):
             continue
         if not method.mergeable:
             raise GraftaxError(f"{method.name} cannot be merged into the weights: it is no change of them.")
@@ -73,7 +74,7 @@ def _folded(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
 
 @held
 def merge(backbone: Backbone, adapter: Adapter | Location, *, any_backbone: bool = False) -> tuple[Backbone, Adapter]:
-    """A new backbone with the adapter folded in, and what is left of the adapter: its head, or nothing.
+    """A new backbone with the adapter folded in, and what is left of the adapter: its head, what joins a pair, or nothing.
 
     The adapter may be one in memory, its directory or its Hub id. Both arguments stay as they are; the new weights are float32.
     Raises GraftaxError as `merged_arrays` does.
@@ -81,6 +82,11 @@ def merge(backbone: Backbone, adapter: Adapter | Location, *, any_backbone: bool
     adapter = adapter_for(backbone, adapter, any_backbone=any_backbone)
     arrays = _folded(backbone, adapter)
     whole = backbone.with_weights(arrays, f"{backbone.name} with an adapter")
-    heads = tuple(m for m in adapter.methods if isinstance(m, Head))
+    heads = tuple(m for m in adapter.methods if _is_above(m))
     states = {head.key: adapter.states[head.key] for head in heads}
     return whole, dataclasses.replace(adapter, methods=heads, states=states, fingerprint=whole.fingerprint)
+
+
+def _is_above(method: Method) -> bool:
+    """Whether it acts above all weights, as a head does."""
+    return method.acts_on == Head.acts_on

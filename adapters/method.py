@@ -184,6 +184,11 @@ class Method(typed.Settled, ABC):
         """Positions it takes from the text: a prefix's, a prompt's."""
         return 0
 
+    @property
+    def vector_size(self) -> int:
+        """Numbers in a vector that it makes of an item, to be compared with others; 0: it makes none."""
+        return 0
+
     # -- what it does -------------------------------------------------------------------------------------------------
 
     def pre(self, state: Leaves, x: jax.Array) -> jax.Array:

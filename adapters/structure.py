@@ -31,7 +31,7 @@ class Cut(NamedTuple):
 
     stack: str
     layer: int  # its index; the number of the stack's layers where the adapter changes only what lies above them
-    top: bool  # whether it changes only what lies above the last stack
+    top: bool  # whether it changes only what lies above the last stack, and within no tower
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Structure:
             else:
                 begins.append((order.index(site.above), self.stacks[site.above]) if site.above else (0, 0))
         stack, layer = min(begins)
-        return Cut(order[stack], layer, top=(stack, layer) == begins[0])
+        within = any(self.named[name].tower for name in names)
+        return Cut(order[stack], layer, top=(stack, layer) == begins[0] and not within)
 
 
 #: Of no sites at all: for a forward pass without adapters.

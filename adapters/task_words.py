@@ -36,6 +36,8 @@ _WORDS = {
     "image-classify": TaskWords(
         "item", None, "ImageClassification", "single_label_classification", pipeline="image-classification"
     ),
+    "contrastive": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
+    "contrastive-sigmoid": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
     "lm": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
     "sft": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
     "dpo": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),

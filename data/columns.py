@@ -9,13 +9,16 @@ another one:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from ..errors import GraftaxError
 from ..typed import shown
 from .sources import Source
+from .values import class_of
 
 _IN_ORDER = ("text", "pair", "label")  # what columns mean that are given without the name of a field
 
@@ -83,6 +86,19 @@ class Columns:
                 raise GraftaxError(
                     f"the column {column!r} is named as {taken[column]} and as {field.name}; each needs one of its own."
                 )
+
+
+def filled(source: Source, column: str) -> Source:
+    """A source with a column that is a text in which others are named: `a photo of a {label}.`; with another, as it is."""
+    names = re.findall(r"\{([^{}]*)\}", column)
+    if not names or column in source.rows[0]:
+        return source
+    values = [source.column(name, partial(class_of, names=source.classes.get(name, ()))) for name in names]
+    parts = re.split(r"\{[^{}]*\}", column)
+    texts = [
+        "".join(part for both in zip(parts, (*own, ""), strict=True) for part in both) for own in zip(*values, strict=True)
+    ]
+    return replace(source, rows=[row | {column: text} for row, text in zip(source.rows, texts, strict=True)])
 
 
 def read_fields(source: Source, columns: Columns, fields: Iterable[Field]) -> dict[str, tuple[Any, ...]]:

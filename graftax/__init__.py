@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Head,
         HiRA,
         Invertible,
+        Joint,
         LayerNormTuning,
         LoHa,
         LoKr,
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     )
     from .errors import GraftaxError
     from .hub import Hub
-    from .models import Backbone, load_backbone
+    from .models import Backbone, load_backbone, pair
     from .serve import Average, Continuation, Generator, Parallel, Prediction, Predictor, Sampling, Split, Stack, zero_shot
     from .train import Columns, Interrupted, Recipe, Result, train_many
 
@@ -106,6 +107,7 @@ __all__ = [
     "Hub",
     "Interrupted",
     "Invertible",
+    "Joint",
     "LayerNormTuning",
     "LoHa",
     "LoKr",
@@ -139,6 +141,7 @@ __all__ = [
     "mad_x",
     "mam",
     "merge",
+    "pair",
     "save_adapter",
     "to_lora",
     "train_many",
@@ -149,7 +152,7 @@ __all__ = [
 _HOMES = {
     ".errors": "GraftaxError",
     ".hub": "Hub",
-    ".models": "Backbone load_backbone",
+    ".models": "Backbone load_backbone pair",
     ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack zero_shot",
     ".train": "Columns Interrupted Recipe Result train_many",
 }

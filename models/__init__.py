@@ -3,5 +3,6 @@
 from .backbone import Backbone
 from .family_registry import FAMILIES
 from .load import load_backbone
+from .pairs import pair
 
-__all__ = ["FAMILIES", "Backbone", "load_backbone"]
+__all__ = ["FAMILIES", "Backbone", "load_backbone", "pair"]

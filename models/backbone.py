@@ -27,6 +27,7 @@ from jax import Array
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
 from ..adapters.methods.head import FIRST, POOLED, TOKENS, VECTOR, Head, of_either
+from ..adapters.methods.joint import unit
 from ..adapters.sites import ARRAYS, KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
@@ -36,9 +37,8 @@ from ..typed import shown
 from .by_layer import apart, held_by_layer, put_by_layer, share_memory, stacked
 from .family import Family
 from .fingerprint import fingerprint_of
-from .inputs import Inputs
+from .inputs import Compared, Inputs
 from .network import Unrolled
-from .ops import unit
 from .parts import Part, Weight
 from .processor import Processor
 from .quantised import dense
@@ -50,8 +50,8 @@ Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch r
 class Logits(NamedTuple):
     """What the heads in a state say; None where none of its adapters has such a head."""
 
-    #: of each item: by a head that reads what the task model pools, or the first position
-    pooled: Float[Array, "texts classes"] | None
+    #: of each item: by a head that reads what the task model pools, or the first position; of a pair `Compared.together`
+    pooled: Float[Array, "texts *classes"] | None  # noqa: F821
     #: of each position
     tokens: Float[Array, "rows tokens classes"] | None
 
@@ -111,7 +111,7 @@ class Backbone(Shown):
         """
         known: dict[str, Any] = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
         fingerprint = fingerprint_of(self.weights, arrays)
-        return Backbone.build(self.family, self.config, arrays, remat=self.remat, fingerprint=fingerprint, **known)
+        return Backbone.build(self.family, self.config.anew(), arrays, remat=self.remat, fingerprint=fingerprint, **known)
 
     @property
     def generates(self) -> bool:
@@ -193,7 +193,7 @@ class Backbone(Shown):
                         biased=part.bias,
                         axes=part.kernel_axes,
                         within=family.called(part.path) if part.path or part.stack else part.name,
-                        hidden=around.hidden if around else config.hidden_size,
+                        hidden=around.hidden if around else config.stream(part.tower),
                         geometry=part.geometry,
                         tied=part.kind == "linear" and bool(part.tied),
                         weights=partial(self._frozen, part, layer if part.stack else ...),
@@ -252,9 +252,11 @@ class Backbone(Shown):
         return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=its.bias)
 
     @shaped
-    def encode(self, params: Any, state: State, inputs: Inputs, slots: Slots = None, **options: Any) -> Any:
-        """The module's `Outputs` under an adapter; options as of `Encoder.__call__`."""
-        return nnx.merge(self.graphdef, params)(inputs, self._grafts(state, slots), **options)
+    def encode(
+        self, params: Any, state: State, inputs: Inputs, slots: Slots = None, key: jax.Array | None = None, **options: Any
+    ) -> Any:
+        """The module's `Outputs`, of a pair `Compared`, under an adapter; options as of `Encoder.__call__`."""
+        return nnx.merge(self.graphdef, params)(inputs, self._grafts(state, slots, key), **options)
 
     def _grafts(self, state: State, slots: Slots = None, key: jax.Array | None = None) -> Grafts:
         return Grafts(state, self.structure, slots, key)
@@ -265,7 +267,7 @@ class Backbone(Shown):
 
     def has_frozen_layers(self, cut: Cut) -> bool:
         """Whether layers lie below a cut, and what they make of an item can be kept."""
-        return self.family.module.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(self.structure.stacks), ""))
+        return self.family.module.has_frozen(cut, self.structure)
 
     @shaped
     def forward(
@@ -291,6 +293,8 @@ class Backbone(Shown):
         """
         grafts = self._grafts(state, slots, key)
         out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state and not grafts.whole, layers=layers)
+        if isinstance(out, Compared):
+            return Logits(out.together, None)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
         calls = grafts.outside()
         pooled = of_either(calls.head(POOLED, features), calls.head(FIRST, out.first))
@@ -353,9 +357,13 @@ class Backbone(Shown):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, on the host, those of a stack with a leading axis of layers."""
+        return {name: np.asarray(dense(stacked(held))) for name, held in self.held().items()}
+
+    def held(self) -> dict[str, Any]:
+        """Every parameter by weight name, as it is on the device: those of a stack together, or by layer, or quantised."""
         every = {weight.name: weight for weight in self.weights}
         modules = {weight.part: self._module_at(self.params, weight.part) for weight in every.values()}
-        return {name: np.asarray(dense(stacked(getattr(modules[w.part], w.leaf).get_value()))) for name, w in every.items()}
+        return {name: getattr(modules[w.part], w.leaf).get_value() for name, w in every.items()}
 
     def frozen_at(self, params: Any, name: str) -> Any:
         """The frozen weights at the sites of a name, a stack's with a leading axis of layers; None where there are none."""

@@ -6,6 +6,8 @@ from a Hugging Face config (`Family.configure`).
 
 from __future__ import annotations
 
+from typing import Self
+
 from ..errors import GraftaxError
 
 
@@ -25,6 +27,19 @@ class Config:
     def vector_size(self) -> int:
         """Numbers in what a tower says of an item, to be compared with what another says; 0 where it is no tower."""
         return 0
+
+    @property
+    def joined(self) -> bool:
+        """Whether what it says of an item can be compared without an adapter; only of a pair of towers it may not be so."""
+        return True
+
+    def anew(self) -> Self:
+        """The same for other weights."""
+        return self
+
+    def stream(self, tower: str) -> int:
+        """Channels of what enters the layers of a tower; "" where there is but one."""
+        return self.hidden_size
 
     @property
     def projecting_table(self) -> str:

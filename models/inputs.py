@@ -45,6 +45,33 @@ class ImageInputs(NamedTuple):
     hidden: Any = None  # what enters the first part with an adapter, `[items, ...]`, where that is known
 
 
+class PairInputs(NamedTuple):
+    """A batch of items of two towers, a picture and a text each; of items that are asked one of both."""
+
+    image: ImageInputs | None  # None: no item has a picture, and nothing is computed of any
+    text: TextInputs | None  # likewise
+    of_text: Any = None  # bool [items], where each item is one of both: whether it is a text
+    hidden: Any = None  # float32 [items, size]: the features of the towers that are frozen, where these are known (`pairs.py`)
+
+
+class Compared(NamedTuple):
+    """What a pair of towers gives back: vectors of length 1, float32, and how their products become logits."""
+
+    image: Float[Array, "items size"] | None  # of each item's picture
+    text: Float[Array, "items size"] | None
+    scale: Float[Array, " items"]  # logit = scale * (image . text) + bias
+    bias: Float[Array, " items"]
+
+    @property
+    def together(self) -> Float[Array, "items 2 more"]:
+        """Two vectors of each item: the inner product of its picture's and any item's text is their logit."""
+        assert self.image is not None
+        assert self.text is not None
+        image = jnp.concatenate([self.scale[:, None] * self.image, self.bias[:, None]], axis=-1)
+        text = jnp.concatenate([self.text, jnp.ones_like(self.bias)[:, None]], axis=-1)
+        return jnp.stack([image, text], axis=1)
+
+
 class Outputs(NamedTuple):
     """What a backbone gives back; of items that are no texts, `rows` and `texts` are the items, and there may be no tokens."""
 
@@ -54,6 +81,14 @@ class Outputs(NamedTuple):
     layers: Float[Array, "states rows tokens hidden"] | None = None  # all hidden states, with `intermediates=True`
     encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
     vector: Float[Array, "texts size"] | None = None  # of a tower: what it says of an item, to be compared with the other's
+
+
+def features_of(outputs: Outputs) -> jax.Array:
+    """What says an item in one vector, float32: a tower's own, or what a head reads."""
+    for features in (outputs.vector, outputs.pooled):
+        if features is not None:
+            return jnp.asarray(features, jnp.float32)
+    return jnp.asarray(outputs.first, jnp.float32)
 
 
 @shaped

@@ -31,10 +31,11 @@ from .generation import with_generation
 from .gguf_config import as_its_config, config_of, weights_of
 from .gguf_file import Gguf, GgufTensor, Turned, read_gguf
 from .own_head import head_of
+from .pairs import pair
 from .parts import Weight
 from .quantised import QTYPES, quantiser
 from .stack import REMAT
-from .towers import TOWERS, tower_said
+from .towers import BOTH, TOWERS, tower_said
 
 #: No weights of ours: what checkpoints had before transformers left it out, how long a batch norm has been trained, and what
 #: stands for a patch that is not shown in pretraining.
@@ -60,6 +61,7 @@ def load_backbone(
     quantize: str | None = None,
     remat: str | None = None,
     tower: str | None = None,
+    text_tower: Location | None = None,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -73,7 +75,9 @@ def load_backbone(
         remat: what training computes a second time rather than keep: "none", "products" (all but the results of matrix
             products) or "layers" (all but what enters each layer). Default: "layers" where kernels are quantised, else "none".
 
-        tower: of a checkpoint of two, such as CLIP's, the one that is read: "image" or "text".
+        tower: of a checkpoint of two, such as CLIP's, the one that is read: "image" or "text"; or "both", as a pair (`pair`).
+        text_tower: another backbone, of texts, which is loaded as this one is, to be a pair with it; it is read from its own
+            directory or Hub id.
 
     Raises:
         GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
@@ -87,8 +91,16 @@ def load_backbone(
     remat = ("layers" if quantize else "none") if remat is None else remat
     if remat not in REMAT:
         raise GraftaxError(f"remat {remat!r} is not supported; use {', '.join(REMAT)}.")
-    if tower not in (None, *TOWERS):
-        raise GraftaxError(f"tower {tower!r} is not supported; use {' or '.join(TOWERS)}.")
+    if tower not in (None, *TOWERS, BOTH):
+        raise GraftaxError(f"tower {tower!r} is not supported; use {', '.join(TOWERS)} or {BOTH}.")
+    if text_tower is not None:
+        if tower == BOTH:
+            raise GraftaxError(f"{path_or_hub_id} is read with both of its towers, and another one is given: leave out one.")
+        like: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "remat": remat}
+        return pair(load_backbone(path_or_hub_id, revision=revision, tower=tower, **like), load_backbone(text_tower, **like))
+    if tower == BOTH:
+        how: dict[str, Any] = {"revision": revision, "dtype": dtype, "quantize": quantize, "remat": remat}
+        return pair(*(load_backbone(path_or_hub_id, tower=one, **how) for one in TOWERS), name=str(path_or_hub_id))
     directory = find_backbone(path_or_hub_id, revision)
     if directory.is_file():
         if tower is not None:

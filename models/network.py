@@ -15,9 +15,9 @@ import jax
 from flax import nnx
 
 from ..adapters.graft import Grafts
-from ..adapters.structure import Cut
+from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
-from .inputs import Inputs, Outputs
+from .inputs import Inputs
 from .layers import Arrays
 
 if TYPE_CHECKING:
@@ -37,14 +37,19 @@ class Network(nnx.Module):
     def __init__(self, config: Any, arrays: Arrays):
         """From the family's config, and the arrays of its parts by weight name, "first.kernel"; those of layers stacked."""
 
+    @classmethod
+    def has_frozen(cls, cut: Cut, structure: Structure) -> bool:
+        """Whether layers lie below a cut of a backbone of this structure, and what they make of an item can be kept."""
+        return cls.keeps_frozen and (cut.layer > 0 or cut.stack != next(iter(structure.stacks), ""))
+
     @property
     def stacks(self) -> tuple[Stack, ...]:
         """Its stacks of layers."""
         return ()
 
     @abstractmethod
-    def __call__(self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Outputs:
-        """What it makes of a batch. Where it has no stacks, `layers` is None.
+    def __call__(self, inputs: Inputs, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Any:
+        """What it makes of a batch: `Outputs`, a pair of towers `Compared`. Where it has no stacks, `layers` is None.
 
         `pooled`: what heads read of a text as a whole is asked for, and nothing else; a network need not make use of that.
         """

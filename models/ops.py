@@ -177,9 +177,3 @@ def _attend_capped(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, ca
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k).astype(jnp.float32) * (1.0 / math.sqrt(q.shape[-1]))
     weights = jax.nn.softmax(cap * jnp.tanh(scores / cap) + bias, axis=-1)
     return jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), v)
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Vectors `[..., size]` at length 1, float32; one of zeros stays."""
-    x = x.astype(jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
-import jax.numpy as jnp
 
 from ..data.batches import Shape
 from ..data.columns import Field
 from ..data.values import Unreadable
 from ..errors import GraftaxError
 from ..typed import shown
+from .inputs import features_of
 
 if TYPE_CHECKING:
     from ..data.prepared import Prepared
@@ -53,6 +53,7 @@ class Processor(ABC):
     kind: ClassVar[str]  # of input, in a word: "text", "image"
     fields: ClassVar[tuple[Field, ...]]  # what it reads of a row, beside what a task reads
     sequences: ClassVar[bool] = False  # whether items are sequences of positions, of which layers say something of each
+    several: ClassVar[bool] = False  # whether an item is of several inputs, of which frozen layers may have seen some alone
     augments: ClassVar[bool] = False  # whether it has `augmented`
     max_length: int = 1  # positions of an item at most; of items without a length 1
 
@@ -121,6 +122,10 @@ class Processor(ABC):
         """
         raise GraftaxError(f"input of kind {self.kind!r} is not augmented.")
 
+    def lay_beside(self, items: Sequence[Any], places: Sequence[tuple[int, int]], shape: Shape) -> Any:
+        """What the layers above frozen ones need of a batch beside what these have made of it: inputs, as `lay` gives them."""
+        return self.lay(items, places, shape)
+
     def random_inputs(self, count: int) -> Any:
         """A batch of `count` made-up items, always the same, on which two backbones are compared; here of none but padding."""
         return self.lay([], [], Shape(count, count, shared=False))
@@ -133,7 +138,11 @@ class Processor(ABC):
 
     def for_training(self, recipe: Any) -> Self:
         """The processor as a `Recipe` wants it."""
-        if recipe.chat_template is not None:
+        return self.for_measuring(recipe.chat_template, {})
+
+    def for_measuring(self, chat_template: str | None, recipe: Mapping[str, Any]) -> Self:
+        """The processor for an adapter of a recipe, with a chat template that was asked for."""
+        if chat_template is not None:
             raise GraftaxError(f"a chat template is for texts, and this backbone reads input of kind {self.kind}.")
         return self
 
@@ -185,7 +194,4 @@ class Processor(ABC):
 
     def vector_of(self, outputs: Any, inputs: Any) -> jax.Array:
         """What says an item in a vector, float32 `[items, size]`, of a backbone's `Outputs`."""
-        for features in (outputs.vector, outputs.pooled):
-            if features is not None:
-                return jnp.asarray(features, jnp.float32)
-        return jnp.asarray(outputs.first, jnp.float32)
+        return features_of(outputs)

@@ -113,6 +113,9 @@ class Tokenizer(Processor):
     def for_training(self, recipe: Any) -> Tokenizer:
         return self.with_template(recipe.chat_template)
 
+    def for_measuring(self, chat_template: str | None, recipe: Mapping[str, Any]) -> Tokenizer:
+        return self.with_template(chat_template).of_adapter(recipe)
+
     def with_template(self, given: str | None) -> Tokenizer:
         """The same, with another template for chats: a name of `chat.TEMPLATES`, or a Jinja text; None: as it is.
 

@@ -24,6 +24,7 @@ WHOLE: dict[str, dict[str, tuple[str, str]]] = {
     for name in ("clip", "siglip")
 }
 TOWERS = ("image", "text")
+BOTH = "both"  # of them, in place of the name of one
 #: What a whole config says of a classifier on its tower of pictures.
 _OF_A_HEAD = ("architectures", "id2label", "label2id", "problem_type")
 
@@ -41,7 +42,7 @@ def tower_said(raw: Mapping[str, Any], tower: str | None, name: str) -> Mapping[
             raise GraftaxError(f"{name} is of model_type {kind!r}, which is no pair of towers: load it without tower.")
         return raw
     if tower is None:
-        raise GraftaxError(f"{name} has two towers: say which, tower='image' or tower='text' (--tower).")
+        raise GraftaxError(f"{name} has two towers: say which, tower='image' or tower='text', or 'both' (--tower).")
     key, model_type = towers[tower]
     older = raw.get(f"{key}_dict")  # of configs that transformers wrote in 2022, and what counts where it is there
     said = raw.get(key) if older is None else older

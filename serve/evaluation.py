@@ -22,7 +22,6 @@ from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.processor import Processor
-from ..models.tokens import Tokenizer
 from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
 from ..tasks.labelled import spelled
@@ -174,7 +173,7 @@ def measure_language(
     columns: Columns = Columns(),
     chat_template: str | None = None,
 ) -> Measured:
-    """Metrics of an adapter whose task has no head ("lm", "sft", "dpo", "seq2seq"), on rows of its task.
+    """Metrics of an adapter whose task has no head ("lm", "sft", "dpo", "seq2seq", "contrastive"), on rows of its task.
 
     Args:
         adapter: one in memory, its directory or Hub id.
@@ -187,7 +186,7 @@ def measure_language(
     task = task_named(adapter.task)
     if task.output.headed:
         raise GraftaxError(f"adapters of task {task.name!r} are measured by what a Predictor answers with them (`measure`).")
-    processor = Tokenizer.of(backbone, chat_template).of_adapter(adapter.recipe)
+    processor = backbone.new_processor().for_measuring(chat_template, adapter.recipe)
     length = length_for(adapter, backbone, processor.max_length)
     examples = read_examples(data, columns, task, processor)
     prepared = task.prepare(examples, (), processor, length)

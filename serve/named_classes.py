@@ -1,21 +1,30 @@
-"""Pictures classified by the names of classes (Radford et al., 2021, arXiv:2103.00020), with two towers and no training.
+"""Pictures classified by the names of classes (Radford et al., 2021, arXiv:2103.00020), without pictures of them.
 
     t = the mean over the prompts of what the tower of texts says of "a photo of a NAME.", at length 1
     logits = scale t v + bias                                    v: what the tower of pictures says, at length 1
 
-That is a head whose kernel is `scale t`: an adapter of a head alone, on the tower of pictures.
+That is a head whose kernel is `scale t`: an adapter of a head alone, on the tower of pictures. Of towers that an adapter has
+joined, v is V x at length 1 (`adapters/methods/joint.py`), x being the features of a picture: then V is the head's hidden
+layer, and what else the adapter has at the tower of pictures stands beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..adapters.methods.head import VECTOR, Head
+from ..adapters.files import adapter_for
+from ..adapters.halves import half_of
+from ..adapters.method import Leaves
+from ..adapters.methods.head import POOLED, VECTOR, Head
+from ..adapters.methods.joint import COMPARISON, Joint
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
+from ..models.pairs import MODULES, PairConfig
 from ..models.towers import comparison
 from ..typed import Location, held, shown
 from .predictor import Predictor
@@ -36,38 +45,96 @@ def zero_shot(
 
     Args:
         pictures: the tower that the adapter is for.
-        texts: the other tower of the same model.
+        texts: the other tower of the same model, or a pair of which `pictures` is one.
         names: of the classes, as texts say them.
         prompts: texts with {} where the name stands; a class is the mean of what is said of them.
-        adapter: of the tower of texts.
+        adapter: of the tower of texts; of a pair, one that was trained contrastively, whose half for pictures is part of what
+            is returned.
 
     Raises:
         GraftaxError: backbones whose vectors cannot be compared, fewer than two names or one twice, a prompt without {}.
     """
     for backbone in (pictures, texts):
         expect_backbone(backbone)
-    size = pictures.config.vector_size
-    if not size or size != texts.config.vector_size or texts.family.processor.kind != "text":
-        raise GraftaxError(f"{pictures.name} and {texts.name} are no two towers of one model, whose vectors can be compared.")
     if len(names) < 2 or len({*names}) < len(names):
         raise GraftaxError(f"zero-shot needs two names of classes or more, none of them twice, got {shown(list(names))}.")
     if not prompts or not all("{}" in prompt for prompt in prompts):
         raise GraftaxError(f"a prompt is a text with {{}} where the name of a class stands, got {shown(list(prompts))}.")
+    whole = None if adapter is None else adapter_for(texts, adapter)
+    if isinstance(texts.config, PairConfig):
+        return _of_pair(pictures, texts, names, prompts, whole)
+    size = pictures.config.vector_size
+    if not size or size != texts.config.vector_size or texts.family.processor.kind != "text":
+        raise GraftaxError(f"{pictures.name} and {texts.name} are no two towers of one model, whose vectors can be compared.")
     said = comparison(pictures) or comparison(texts)
     if said is None:
         raise GraftaxError(f"{pictures.name} does not say its logit_scale: load both towers from the whole checkpoint.")
+    classes = _vectors_of(texts, whole, [*_prompted(names, prompts)], len(names))
+    return _classifier(pictures, names, classes, said, Head(site=VECTOR, labels=len(names)), {})
+
+
+def _of_pair(
+    pictures: Backbone, both: Backbone, names: Sequence[str], prompts: Sequence[str], adapter: Adapter | None
+) -> Adapter:
+    """The same of a pair, and of an adapter that was trained on it."""
+    config: PairConfig = both.config
+    if pictures.fingerprint != config.image.fingerprint:
+        raise GraftaxError(f"{pictures.name} is not the tower of pictures of {both.name}, which is {config.image.called}.")
+    classes = _vectors_of(both, adapter, [{"text": text} for text in _prompted(names, prompts)], len(names))
+    joint = adapter.method(Joint.name) if adapter else None
+    at = {site.name: leaves for site, (leaves, _) in adapter.states[joint.key].items()} if adapter and joint else {}
+    log_scale, bias = np.log(config.scale), np.float64(config.bias)
+    if COMPARISON in at:
+        log_scale, bias = log_scale + at[COMPARISON]["log_scale"], bias + at[COMPARISON]["bias"]
+    said = np.exp(log_scale).item(), bias.item()
+    head, hidden = Head(site=VECTOR if pictures.config.vector_size else POOLED, labels=len(names)), Leaves()
+    if (projected := at.get(config.image.joint)) is not None:
+        head = replace(head, hidden="unit", modules=(MODULES["image"][1], "classifier"))
+        hidden, classes = _turned(projected["kernel"], classes)
+    found = _classifier(pictures, names, classes, said, head, hidden)
+    if adapter is None:
+        return found
+    methods, states = half_of(adapter, config.image.name, pictures.sites)
+    parents = (adapter.source,) if adapter.source else ()
+    return replace(found, methods=(*methods, *found.methods), states=states | found.states, parents=parents)
+
+
+def _turned(projection: np.ndarray, classes: np.ndarray) -> tuple[Leaves, np.ndarray]:
+    """A projection `[size, features]` as a head's hidden layer `[features, features]`, and vectors of classes in its space.
+
+    The projection is Q R with orthonormal columns in Q, so R x is as long as it, and its product with t Q the same as with t.
+    Zeros behind R and t Q change neither.
+    """
+    q, r = np.linalg.qr(projection.astype(np.float64))
+    features = projection.shape[1]
+    behind = (0, features - len(r))
+    hidden = {"hidden": np.pad(r.T, ((0, 0), behind)), "hidden_bias": np.zeros(features)}
+    return hidden, np.pad(classes @ q, ((0, 0), behind))
+
+
+def _classifier(
+    pictures: Backbone, names: Sequence[str], classes: np.ndarray, said: tuple[float, float], head: Head, hidden: Leaves
+) -> Adapter:
+    """An adapter of a head alone, whose kernel are the vectors of classes."""
     scale, bias = said
+    (site,) = head.select(pictures.sites)
+    leaves: dict[str, Any] = {"kernel": scale * classes, "bias": np.full(len(names), bias, np.float32), **hidden}
+    leaves = {name: np.asarray(leaf, np.float32) for name, leaf in leaves.items()}
+    fixed = {name: np.asarray(leaf) for name, leaf in head.fixed(site).items()}
+    return Adapter((head,), {head.key: {site: (leaves, fixed)}}, "image-classify", tuple(names), pictures.fingerprint)
+
+
+def _prompted(names: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    return [prompt.replace("{}", name) for name in names for prompt in prompts]
+
+
+def _vectors_of(texts: Backbone, adapter: Adapter | None, rows: Sequence[Any], classes: int) -> np.ndarray:
+    """What is said of each class, at length 1, of rows that have its prompts behind one another: `[classes, size]`."""
     predictor = Predictor(texts)
     if adapter is not None:
         predictor.load("texts", adapter)
-    rows = [prompt.replace("{}", name) for name in names for prompt in prompts]
     vectors = _unit(predictor.embed(rows, None if adapter is None else ["texts"] * len(rows)))
-    classes = _unit(vectors.reshape(len(names), len(prompts), size).mean(1))
-    head = Head(site=VECTOR, labels=len(names))
-    (site,) = head.select(pictures.sites)
-    leaves = {"kernel": scale * classes, "bias": np.full(len(names), bias, np.float32)}
-    fixed = {name: np.asarray(leaf) for name, leaf in head.fixed(site).items()}
-    return Adapter((head,), {head.key: {site: (leaves, fixed)}}, "image-classify", tuple(names), pictures.fingerprint)
+    return _unit(vectors.reshape(classes, -1, vectors.shape[1]).mean(1))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -94,6 +94,7 @@ class _Asked:
     what: str | None  # the adapter or composition that the row names, as it prints
     known: _Known | None  # of the adapter whose head answers; None where none has a head
     piece: Piece
+    vector_size: int = 0  # numbers in its vector, where an adapter makes that (`Method.vector_size`)
 
     @property
     def item(self) -> Item:
@@ -301,8 +302,19 @@ class Predictor(Shown):
         _ = self._vector_size  # an error where the pooling is not supported
         longest = self._asked_length or self.processor.vector_length or self.max_length
         asked = self._asked(rows, adapters, min(longest, self.max_length))
-        reading = Reading([one.piece for row in asked for one in row], Wanted.VECTORS, alone=alone)
-        return Answers(asked, reading, lambda row, vectors: vectors[0])
+        if self.backbone.config.joined:
+            return Answers(asked, self._reading_vectors(asked, alone), lambda row, vectors: vectors[0])
+        for one in (one for row in asked for one in row):
+            if not one.vector_size or len(one.piece.handles) > 1:
+                who = "no adapter" if one.what is None else one.what
+                raise GraftaxError(
+                    f"{self.backbone.name} are joined by one adapter of task contrastive, and a row names {who}."
+                )
+        # others in the bank may have longer vectors, to whose length these are filled up
+        return Answers(asked, self._reading_vectors(asked, alone), lambda row, vectors: vectors[0][: row[0].vector_size])
+
+    def _reading_vectors(self, asked: Sequence[Sequence[_Asked]], alone: bool) -> Reading:
+        return Reading([one.piece for row in asked for one in row], Wanted.VECTORS, alone=alone)
 
     def _begun(self, answers: Answers[T]) -> Answers[T]:
         self.engine.read(answers.reading)
@@ -361,11 +373,12 @@ class Predictor(Shown):
         length = known.max_length if known else min((one.max_length for one in each.values()), default=max_length)
         ask = known.task.ask if known else items_asked
         by_position = known is not None and known.task.output.by_position
+        size = max((method.vector_size for adapter in adapters.values() for method in adapter.methods), default=0)
 
         def pieces(row: Any, where: str) -> list[_Asked]:
             with self._processing:
                 items = ask(self.processor, row, where, called, length)
-            return [_Asked(called, known, Piece(item, plan, answering, by_position)) for item in items]
+            return [_Asked(called, known, Piece(item, plan, answering, by_position), size) for item in items]
 
         return pieces
 
@@ -374,7 +387,11 @@ class Predictor(Shown):
         for handle in (handle for asked in row if asked.known is None for handle in asked.piece.handles):
             task = self.task(handle)
             if not task.output.headed:
-                advice = "a Generator continues texts with it, embed makes vectors"
+                advice = (
+                    "a Generator continues texts with it, embed makes vectors"
+                    if self.backbone.generates
+                    else "embed makes vectors"
+                )
                 raise GraftaxError(f"{handle}: an adapter of task {task.name!r} has no head that could answer; {advice}.")
 
     def _note_cut(self, asked: Sequence[_Asked]) -> None:

@@ -20,6 +20,7 @@ class MainMetric(NamedTuple):
 
 
 _ACCURACY, _PERPLEXITY = MainMetric("accuracy"), MainMetric("perplexity", lower_is_better=True)
+_TEXT_FOUND = MainMetric("image_to_text")
 _MAIN = {
     "classify": _ACCURACY,
     "multilabel": MainMetric("macro_f1"),
@@ -30,6 +31,8 @@ _MAIN = {
     "seq2seq": _PERPLEXITY,
     "dpo": MainMetric("reward_accuracy"),
     "image-classify": _ACCURACY,
+    "contrastive": _TEXT_FOUND,
+    "contrastive-sigmoid": _TEXT_FOUND,
 }
 
 

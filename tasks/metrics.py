@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Metrics of which less is better, in whatever task they are taken; in all others more is.
 LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "mse", "cer", "ece", "brier", "cut_rows", "unknown_labels"})
@@ -66,6 +70,26 @@ def tagging(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> dic
         "recall": recall,
         "accuracy": sum(a == b for a, b in pairs) / len(pairs),
     }
+
+
+def retrieval(logits: np.ndarray, pictures: Sequence[int], texts: Sequence[int]) -> dict[str, float]:
+    """How often the nearest of all texts is one of a picture's own, or is among the nearest five; and the other way round.
+
+    `logits [rows, rows]` of each row's picture and each row's text; `pictures` and `texts`: which of them a row has, numbered
+    from 0. Two that are the same count once among those that are looked for.
+    """
+    import numpy as np
+
+    pairs = np.zeros((max(pictures) + 1, max(texts) + 1), bool)
+    pairs[np.asarray(pictures), np.asarray(texts)] = True
+    first = [np.unique(numbers, return_index=True)[1] for numbers in (pictures, texts)]
+    each = logits[np.ix_(*first)]
+    found: dict[str, float] = {}
+    for name, near, right in (("image_to_text", each, pairs), ("text_to_image", each.T, pairs.T)):
+        order = np.argsort(-near, axis=1, kind="stable")
+        hits = np.take_along_axis(right, order[:, :5], axis=1)
+        found |= {name: float(hits[:, 0].mean()), f"{name}_at_5": float(hits.any(1).mean())}
+    return found
 
 
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:

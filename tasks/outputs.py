@@ -7,6 +7,7 @@
 | `NextToken` | a language model | `[rows, length, 3]`: see `NextToken.compute` |
 | `OfTarget` | an encoder-decoder | the same, of the target: `length` is the target's |
 | `Against` | a language model | `[items, 2]`: see `Against.compute` |
+| `OfPair` | a pair of towers | `[items, 2, size + 1]`: see `Compared.together` |
 
 A task names one of them (`Task.output`), so what it needs of a backbone is said in one place. `rows` are batch rows. `room`
 is the number of classes that there is room for: adapters that share a program share it, and the loss masks what is beyond an
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..adapters.method import Method
 from ..adapters.methods.head import POOLED, TOKENS
 from ..data.batches import Planned, Shape
 from ..data.prepared import Prepared
@@ -67,6 +69,10 @@ class Output(ABC):
     @abstractmethod
     def head(self, backbone: Any, classes: int) -> Any:
         """The adapter's head for so many classes; None where there is none."""
+
+    def beside(self, backbone: Any) -> tuple[Method, ...]:
+        """Methods that an adapter needs for it besides, as they start, unless it has its own of them."""
+        return ()
 
     @abstractmethod
     def compute(
@@ -144,6 +150,41 @@ class OfPosition(OfItem):
 
     def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
         return each_by_position(outputs, prepared.labels, planned)
+
+
+class OfPair(Output):
+    """The vectors of an item's picture and text, whose inner products with others' are logits."""
+
+    headed = False
+
+    def __init__(self, joint: Method):
+        self.joint = joint  # what joins two towers that are not of one model, as it starts
+
+    def unfit(self, backbone: Any) -> str | None:
+        return None  # the kind of input says it (`Task.about`)
+
+    def head(self, backbone: Any, classes: int) -> None:
+        return None
+
+    def beside(self, backbone: Any) -> tuple[Method, ...]:
+        return () if backbone.config.joined else (self.joint,)
+
+    @shaped
+    def compute(
+        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: Any, key: Any = None, layers: Any = None
+    ) -> Float[Array, "items 2 more"]:
+        vectors: jax.Array = backbone.encode(params, state, inputs, key=key, layers=layers).together
+        return vectors
+
+    def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> np.ndarray:
+        """`[items, 2]`: which picture an item has, and which text."""
+        laid = np.full((shape.items, 2), IGNORE, np.int32)
+        for k, i in enumerate(planned.items):
+            laid[k] = prepared.labels[i]
+        return laid
+
+    def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
+        return zip(planned.items, outputs, strict=False)  # the batch may have fewer items than room for them
 
 
 class NextToken(Output):

@@ -8,6 +8,7 @@ from .. import plugins
 from ..adapters.task_words import add_words
 from ..errors import GraftaxError
 from ..typed import shown
+from .contrastive import Contrastive, SigmoidContrastive
 from .generative import LanguageModel, SequenceToSequence, SupervisedFineTuning
 from .labelled import Classify, MultiLabel, Regress, Tag
 from .labelled_pictures import ImageClassify
@@ -20,7 +21,7 @@ TASKS: dict[str, Task] = {
     for task in (
         *(Classify(), MultiLabel(), Regress(), Tag()),
         *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence(), DirectPreference()),
-        ImageClassify(),
+        *(ImageClassify(), Contrastive(), SigmoidContrastive()),
     )
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from feature_maps import from_torch, to_torch
 from flax import nnx
+from parity import assert_parity
 
 from graftax.adapters.graft import Grafts
 from graftax.models.backbone import Backbone
@@ -39,9 +40,9 @@ def assert_same(backbone: Backbone, blocks: list[torch.Tensor], pooled: torch.Te
     found = stages(backbone, x)
     assert max(found) == len(blocks)
     for block, map_ in found.items():
-        np.testing.assert_allclose(map_, from_torch(blocks[block - 1]), atol=1e-4, err_msg=f"block {block}")
+        assert_parity(backbone, map_, from_torch(blocks[block - 1]), where=f"block {block}")
     assert pooled.abs().max() > 1e-2
-    np.testing.assert_allclose(features(backbone, x), pooled.detach().numpy(), atol=1e-4)
+    assert_parity(backbone, features(backbone, x), pooled)
 
 
 @torch.no_grad()

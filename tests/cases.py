@@ -267,6 +267,9 @@ def fresh(backbone: Backbone, name: str | tuple[Method, ...], tokens: bool = Fal
     Of an encoder-decoder it has no head.
     """
     methods = METHODS[name] if isinstance(name, str) else name
+    if backbone.family.processor.kind == "pair":
+        known = {"task": "contrastive", "fingerprint": backbone.fingerprint} | known
+        return Adapter.create(methods, backbone.sites, seed=seed, **known)
     if backbone.family.encodes:
         known = {"task": "seq2seq", "fingerprint": backbone.fingerprint} | known
         return Adapter.create(methods, backbone.sites, seed=seed, **known)
@@ -321,14 +324,16 @@ def compiled(backbone: Backbone) -> Any:
 
 
 def at_head(out: Logits, head: str) -> Any:
-    """Logits of the adapter's own classes, "pooled" or at "tokens", or of the vocabulary, "said"."""
+    """Logits of the adapter's own classes, "pooled" or at "tokens", of the vocabulary, "said", or vectors of "both" towers."""
     if head == "said":
         return out.tokens
+    if head == "both":
+        return out.pooled
     found = out.tokens if head == "tokens" else out.pooled
     return found[..., : len(LABELS)]
 
 
-HEADS = {"tag": "tokens", "seq2seq": "said"}  # by task; the others' is "pooled"
+HEADS = {"tag": "tokens", "seq2seq": "said", "contrastive": "both"}  # by task; the others' is "pooled"
 
 
 def logits(backbone: Backbone, adapter: Adapter, inputs: Inputs, layout: Layout | None = None) -> np.ndarray:

@@ -32,12 +32,12 @@ import numpy as np
 import pytest
 import s3_server
 from artefacts import as_peft_saves, graftax_directory
-from tiny import write_backbone, write_decoder
+from tiny import write_backbone, write_decoder, write_towers
 
 from graftax.__main__ import main
 from graftax.models.backbone import Backbone
 from graftax.models.cifar_resnet import OPTION_A
-from graftax.models.inputs import ImageInputs, TextInputs
+from graftax.models.inputs import ImageInputs, PairInputs, TextInputs
 from graftax.models.load import load_backbone
 from graftax.models.random import random_backbone
 
@@ -139,9 +139,12 @@ PATCHES: dict[str, dict[str, Any]] = {
     },
 }
 PICTURES = CONVOLUTIONAL | PATCHES
+#: Pairs of towers, CLIP's of one checkpoint.
+PAIRS = ("clip_pair",)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-parity", action="store_true", help="write models/parity.json (tests/parity.py)")
     parser.addoption("--part", metavar="K/N", help="of the chosen tests only every N-th, from the K-th (by a hash of the name)")
 
 
@@ -150,6 +153,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if part := config.getoption("--part"):
         index, count = map(int, part.split("/"))
         items[:] = [item for item in items if zlib.crc32(item.nodeid.encode()) % count == index % count]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--record-parity"):
+        import parity  # torch, for the tests that need it alone
+
+        parity.record()
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +181,9 @@ def backbone_of() -> GetBackbone:
     made: dict[str, Backbone] = {}
 
     def get(family: str) -> Backbone:
-        if family not in made:
+        if family in PAIRS:
+            made[family] = made.get(family) or load_backbone(write_towers(Path(tempfile.mkdtemp()), wide=64), tower="both")
+        elif family not in made:
             made[family] = random_backbone((CONFIGS | ENCODER_DECODERS | PICTURES)[family], seed=7)
         return made[family]
 
@@ -288,7 +300,10 @@ def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def some_inputs(backbone: Backbone, rows: int = 3, seed: int = 0) -> Any:
-    """Random rows: texts, or pictures where the backbone reads these."""
+    """Random rows: texts, pictures where the backbone reads these, or both."""
+    if backbone.family.processor.kind == "pair":
+        text = some_texts(backbone, rows, seed=seed, config=backbone.config.text.config)
+        return PairInputs(some_pictures(rows, seed), text, np.zeros(rows, bool))
     return some_pictures(rows, seed) if backbone.family.processor.kind == "image" else some_texts(backbone, rows, seed=seed)
 
 
@@ -296,17 +311,17 @@ def some_pictures(rows: int = 3, seed: int = 0) -> ImageInputs:
     return ImageInputs(np.random.default_rng(seed).standard_normal((rows, 18, 16, 3), np.float32))
 
 
-def some_texts(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0) -> TextInputs:
+def some_texts(backbone: Backbone, rows: int = 3, tokens: int = 9, seed: int = 0, config: Any = None) -> TextInputs:
     """All but the first end in padding. Of an encoder-decoder with a target each."""
-    random = np.random.default_rng(seed)
-    ids = random.integers(5, backbone.config.vocab_size, (rows, tokens)).astype(np.int32)
+    random, config = np.random.default_rng(seed), config or backbone.config
+    ids = random.integers(5, config.vocab_size, (rows, tokens)).astype(np.int32)
     mask = np.arange(tokens) < np.array([tokens] + [int(n) for n in random.integers(3, tokens, rows - 1)])[:, None]
-    ids[~mask] = backbone.config.pad_id
+    ids[~mask] = config.pad_id
     types = np.zeros_like(ids)
-    if backbone.config.type_vocab_size > 1:
+    if config.type_vocab_size > 1:
         types[:, tokens // 2 :] = 1
     if not backbone.family.encodes:
         return TextInputs(ids, mask, types)
-    target = random.integers(5, backbone.config.vocab_size, (rows, 7)).astype(np.int32)
-    target[:, 0] = backbone.config.start_id
+    target = random.integers(5, config.vocab_size, (rows, 7)).astype(np.int32)
+    target[:, 0] = config.start_id
     return TextInputs(ids, mask, types, target=TextInputs(target, np.ones_like(target, bool), np.zeros_like(target)))

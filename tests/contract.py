@@ -25,7 +25,7 @@ from cases import (
     logits,
     near,
 )
-from conftest import CONFIGS, CONVOLUTIONAL, ENCODER_DECODERS, PATCHES, PICTURES, some_inputs
+from conftest import CONFIGS, CONVOLUTIONAL, ENCODER_DECODERS, PAIRS, PATCHES, PICTURES, some_inputs
 
 from graftax import BOFT, HRA, Adapter, Full, HiRA, LoHa, LoKr, Method, Recipe, RepAdapter
 from graftax.adapters.adapter import Layout
@@ -36,7 +36,7 @@ from graftax.tasks.task_registry import task_named
 from graftax.train.optimizer import rates
 from graftax.train.step import Batch, Learner, Programs, hyper, start
 
-FAMILIES = (*CONFIGS, *ENCODER_DECODERS, *PICTURES)
+FAMILIES = (*CONFIGS, *ENCODER_DECODERS, *PICTURES, *PAIRS)
 #: What a family has no sites for, and what an adapter of that kind is told.
 LACKS = {
     ("llama", "bitfit"): "this backbone has none",
@@ -80,8 +80,12 @@ NOT_ON_PATCHES = {
     "prompt-post": "post puts rows behind the embeddings' norm, and this backbone has none there",
     **dict.fromkeys(("invertible", "mad_x"), "target .*embedding_norm.* matches no site"),
 }
+#: And what none of two towers has, each of which would need its own.
+_VIRTUAL = ("prefix", "prefix-unshifted", "mam", "together", "prompt", "prompt-post", "p_tuning")
+NOT_ON_PAIRS = {**NOT_ON_TEXTS, **dict.fromkeys(_VIRTUAL, "the two towers of a pair would need virtual tokens each")}
 LACKS |= {(family, name): said for family in (*CONFIGS, *ENCODER_DECODERS) for name, said in NOT_ON_TEXTS.items()}
 LACKS |= {(family, name): said for family in PATCHES for name, said in NOT_ON_PATCHES.items()}
+LACKS |= {(family, name): said for family in PAIRS for name, said in NOT_ON_PAIRS.items()}
 LACKS |= {(family, name): said for family in CONVOLUTIONAL for name, said in NOT_ON_CONVOLUTIONS.items()}
 
 #: What runs every time: one config of each method on BERT, and some pairs; the rest of the cross product is marked slow.
@@ -99,6 +103,7 @@ FAST |= {("llama", name, "pooled") for name in ("dora", "prefix", "prompt", "lor
 FAST |= {("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
 FAST |= {("bart", name, "said") for name in ("lora-dense", "houlsby", "prefix")}
 FAST |= {("cifar_resnet", name, "pooled") for name in (*MAIN, "boft-2", "compacter++") if name not in NOT_ON_CONVOLUTIONS}
+FAST |= {("clip_pair", name, "both") for name in ("lora", "houlsby", "bitfit")}
 FAST |= {("vit", name, "pooled") for name in ("prefix", "unipelt", "vpt")}
 
 
@@ -106,10 +111,10 @@ def cross(
     fast: set[tuple[str, str, str]], methods: tuple[str, ...] = tuple(METHODS), families: tuple[str, ...] = FAMILIES
 ) -> pytest.MarkDecorator:
     """Every method on every backbone under both kinds of head, on encoder-decoders without any, of pictures under one."""
-    kinds = {"said": ENCODER_DECODERS, "pooled": CONFIGS | PICTURES, "tokens": CONFIGS}
+    kinds = {"said": ENCODER_DECODERS, "both": PAIRS, "pooled": CONFIGS | PICTURES, "tokens": CONFIGS}
     heads = {family: [head for head, having in kinds.items() if family in having] for family in families}
     every = [(f, m, h) for f in families for m in methods for h in heads[f] if (f, m) not in LACKS]
-    every = [(f, m, h) for f, m, h in every if METHODS[m] or h != "said"]  # a probe is a head alone
+    every = [(f, m, h) for f, m, h in every if METHODS[m] or h not in ("said", "both")]  # a probe is a head alone
     params = [pytest.param(*c, id="-".join(c), marks=() if c in fast else pytest.mark.slow) for c in every]
     return pytest.mark.parametrize(("family", "name", "head"), params)
 
@@ -139,6 +144,8 @@ def a_learner(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[Lea
     labels = np.arange(rows, dtype=np.int32) % len(LABELS)
     if adapter.task == "tag":
         labels = np.broadcast_to(labels[:, None], inputs.ids.shape)
+    if adapter.task == "contrastive":
+        labels = np.stack([np.arange(rows, dtype=np.int32), labels], axis=1)
     if backbone.family.encodes:
         labels = np.roll(inputs.target.ids, -1, axis=1)
     return learner, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import threading
@@ -90,6 +91,21 @@ def served(
         server.should_exit = True
         thread.join(_PATIENCE)
         assert not thread.is_alive(), "the server does not end"
+
+
+def connected(server: Served) -> socket.socket:
+    """A raw connection, of which the system takes little that is not read."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.settimeout(60)
+    made.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    return made
+
+
+def request_of(path: str, **body: object) -> bytes:
+    """A request as it is sent over such a connection."""
+    content = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 def loaded(asked: T, adapters: Mapping[str, Adapter]) -> T:

@@ -56,7 +56,28 @@ PROCESSORS, AUGMENTED = "tests/test_image_processors.py", "tests/test_augmentati
 STREAM, FILLING = (f"{AUGMENTED}::test_{name}" for name in ("a_stream_for_each_epoch_and_item", "filling_is_nobody_s_partner"))
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
 
+PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
+
 MUTATIONS = [
+    Mutation("tasks/contrastive.py", "labels[None, :]).any(-1)", "labels[None, :]).all(-1)", CONTRASTED),
+    Mutation("tasks/contrastive.py", "jnp.where(there, logits, -1e9)", "logits", CONTRASTED),
+    Mutation("tasks/contrastive.py", "jnp.where(there, each, 0.0)", "each", CONTRASTED),
+    Mutation(
+        "adapters/structure.py",
+        "== begins[0] and not within",
+        "== begins[0]",
+        f"{PAIRED}::test_what_lies_above_a_tower_is_in_it",
+    ),
+    Mutation(
+        "models/pairs.py", "first == IMAGE and structure", "structure", f"{PAIRED}::test_what_lies_above_a_tower_is_in_it"
+    ),
+    Mutation(
+        "serve/predictor.py",
+        "vectors[0][: row[0].vector_size]",
+        "vectors[0]",
+        f"{PAIRED}::test_unlike_towers_need_an_adapter",
+    ),
+    Mutation("adapters/methods/joint.py", ", 1e-24)", ", 0.0)", CONTRASTED),
     Mutation(
         "adapters/methods/head.py", "logits if y is None else _together(y, logits)", "logits", "tests/test_heads_beside.py"
     ),

@@ -17,6 +17,7 @@ import pytest
 import torch
 import transformers
 from conftest import CONFIGS, MINILM, needs_assets, some_inputs, some_texts
+from parity import assert_parity
 from reference import ENCODER_SHAPES, SHAPES, saved, torch_inputs, torch_model
 from safetensors.numpy import save_file
 
@@ -36,19 +37,19 @@ def encode(backbone: Backbone, inputs: Inputs, **options: bool) -> Outputs:
     return jax.device_get(run(backbone.params, inputs))
 
 
-def assert_parity(backbone: Backbone, model: Any, inputs: Inputs) -> None:
+def assert_same_states(backbone: Backbone, model: Any, inputs: Inputs) -> None:
     """Every hidden state, the last one and the pooled one equal the torch model's within 1e-4."""
     ours = encode(backbone, inputs, intermediates=True)
     with torch.no_grad():
         theirs = model(**torch_inputs(inputs, model), output_hidden_states=True)
     assert len(ours.layers) == len(theirs.hidden_states)
     for mine, reference in zip(ours.layers, theirs.hidden_states, strict=True):
-        np.testing.assert_allclose(mine, reference.numpy(), atol=1e-4)
-    np.testing.assert_allclose(ours.hidden, theirs.last_hidden_state.numpy(), atol=1e-4)
+        assert_parity(backbone, mine, reference)
+    assert_parity(backbone, ours.hidden, theirs.last_hidden_state)
     pooled = getattr(theirs, "pooler_output", None)
     assert (ours.pooled is None) == (pooled is None)
     if pooled is not None:
-        np.testing.assert_allclose(ours.pooled, pooled.numpy(), atol=1e-4)
+        assert_parity(backbone, ours.pooled, pooled)
 
 
 @pytest.mark.parametrize("shape", ENCODER_SHAPES)
@@ -57,7 +58,7 @@ def test_hidden_states_equal_transformers(shape: str, tmp_path: Path) -> None:
     model = torch_model(shape)
     backbone = load_backbone(saved(model, tmp_path))
     assert backbone.config.pooler == (shape != "distilbert")
-    assert_parity(backbone, model, some_inputs(backbone))
+    assert_same_states(backbone, model, some_inputs(backbone))
 
 
 @pytest.mark.parametrize("shape", ["bert", "albert"])
@@ -65,7 +66,7 @@ def test_checkpoint_without_a_pooler(shape: str, tmp_path: Path) -> None:
     model = torch_model(shape, pooler=False)
     backbone = load_backbone(saved(model, tmp_path))
     assert not backbone.config.pooler
-    assert_parity(backbone, model, some_inputs(backbone))
+    assert_same_states(backbone, model, some_inputs(backbone))
 
 
 @pytest.mark.parametrize("shape", ["bert", "distilbert", "albert-groups"])
@@ -85,14 +86,14 @@ def test_longest_row_equals_transformers(tmp_path: Path) -> None:
     model = torch_model("roberta")
     backbone = load_backbone(saved(model, tmp_path))
     assert backbone.config.max_tokens == SHAPES["roberta"]["max_position_embeddings"] - 2
-    assert_parity(backbone, model, some_texts(backbone, tokens=backbone.config.max_tokens))
+    assert_same_states(backbone, model, some_texts(backbone, tokens=backbone.config.max_tokens))
 
 
 @needs_assets
 def test_minilm_equals_transformers() -> None:
     model = transformers.AutoModel.from_pretrained(MINILM, dtype=torch.float32).eval()
     backbone = load_backbone(MINILM)
-    assert_parity(backbone, model, some_texts(backbone, rows=4, tokens=24))
+    assert_same_states(backbone, model, some_texts(backbone, rows=4, tokens=24))
 
 
 def test_bfloat16_backbone_is_near() -> None:
@@ -172,7 +173,7 @@ def test_task_models_hold_the_backbone(shape: str, task: str, tmp_path: Path) ->
     sharded = load_backbone(saved(model, tmp_path / "sharded", max_shard_size="40KB"))
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
     assert sharded.fingerprint == whole.fingerprint
-    assert_parity(whole, model.base_model, some_inputs(whole))
+    assert_same_states(whole, model.base_model, some_inputs(whole))
 
 
 # -- errors --------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -77,29 +78,39 @@ def test_both_stand_in_every_table_of_a_classification(tiny: Backbone, tmp_path:
     np.testing.assert_array_equal(Predictions.load(tmp_path / "out" / near.predictions).said, cosines.argmax(-1))
 
 
+def others_while(work: Callable[[], None]) -> float:
+    """How many cores others kept busy while this process did something."""
+    with quiet.watched() as stretch:
+        work()
+    assert stretch.other_cores is not None
+    return stretch.other_cores
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_others_work_is_told_from_our_own() -> None:
-    def spin(seconds: float) -> None:
-        end = time.monotonic() + seconds
+def test_our_own_work_is_not_told_as_others() -> None:
+    """Looked at between two moments of rest, several times: whatever else this machine does may begin between them."""
+
+    def spin() -> None:
+        end = time.monotonic() + 0.3
         while time.monotonic() < end:
             pass
 
-    with quiet.watched() as before:
-        time.sleep(0.5)
-    with quiet.watched() as own:
-        spin(0.5)
+    def rest() -> None:
+        time.sleep(0.2)
+
+    tries = [(others_while(rest), others_while(spin), others_while(rest)) for _ in range(4)]
+    told = [while_spinning for before, while_spinning, after in tries if max(before, after) < quiet.QUIET]
+    assert not told or min(told) < 0.5  # where there is none, this machine is not quiet enough to tell
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_others_work_is_told() -> None:
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
-        time.sleep(0.2)
-        with quiet.watched() as others:
-            time.sleep(0.5)
+        assert max(others_while(lambda: time.sleep(0.5)) for _ in range(3)) > 0.5
     finally:
         busy.kill()
         busy.wait()
-    assert None not in (before.other_cores, own.other_cores, others.other_cores)
-    if (before.other_cores or 0.0) < quiet.QUIET:  # else this machine is not quiet enough to tell
-        assert (own.other_cores or 0.0) < 0.5
-        assert (others.other_cores or 0.0) > 0.5
 
 
 def test_where_the_kernel_does_not_tell_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:

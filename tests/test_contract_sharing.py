@@ -18,7 +18,7 @@ from cases import (
     near,
     random_adapter,
 )
-from conftest import ENCODER_DECODERS, GetBackbone, some_inputs
+from conftest import ENCODER_DECODERS, PAIRS, GetBackbone, some_inputs
 from contract import (
     FAMILIES,
     LACKS,
@@ -67,6 +67,7 @@ FAST_MIXTURES = [("bert", mixture) for mixture in MIXTURES[:2]]
 FAST_MIXTURES.append(("llama", ("lora", "ia3", "dora", "prefix", "prompt", "houlsby", "loreft")))
 FAST_MIXTURES.append(("bart", ("lora", "ia3", "prefix")))
 FAST_MIXTURES.append(("vit", ("lora", "ia3", "vpt", "vpt-shallow", "prompt", "ssf", "adaptformer", "repadapter")))
+FAST_MIXTURES.append(("clip_pair", ("lora", "ia3", "houlsby")))
 FAST_MIXTURES.append(("cifar_resnet", ("lora", "ia3", "lokr", "hra", "houlsby")))
 
 
@@ -112,7 +113,9 @@ SIZES: list[tuple[Any, ...]] = [
 
 
 def test_every_size_is_tried() -> None:
-    assert {methods[0].name for methods in SIZES} | {"head"} == {name for name, cls in ALL_METHODS.items() if cls.padded}
+    assert {methods[0].name for methods in SIZES} | {"head", "joint"} == {
+        name for name, cls in ALL_METHODS.items() if cls.padded
+    }
 
 
 @pytest.mark.parametrize("family", ["bert", pytest.param("albert", marks=pytest.mark.slow)])
@@ -142,7 +145,7 @@ def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_o
 def every_mixture() -> list[Any]:
     """Of the methods that a family has sites for."""
     every = [
-        (f, tuple(n for n in m if (f, n) not in LACKS and (METHODS[n] or f not in ENCODER_DECODERS)))
+        (f, tuple(n for n in m if (f, n) not in LACKS and (METHODS[n] or f not in (*ENCODER_DECODERS, *PAIRS))))
         for f in FAMILIES
         for m in MIXTURES
     ]
@@ -159,7 +162,10 @@ def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackb
     """
     backbone = backbone_of(family)
     alone = {name: random_adapter(backbone, name, seed=i) for i, name in enumerate(mixture)}
-    bank, head = Bank(backbone, capacity=len(mixture) + 2), "said" if family in ENCODER_DECODERS else "pooled"
+    bank, head = (
+        Bank(backbone, capacity=len(mixture) + 2),
+        "said" if family in ENCODER_DECODERS else "both" if family in PAIRS else "pooled",
+    )
     for name, adapter in alone.items():
         bank.add(name, adapter)
     few = some_inputs(backbone)
@@ -177,6 +183,8 @@ def test_mixed_rows(family: str, mixture: tuple[str, ...], backbone_of: GetBackb
     mixed = np.asarray(run(backbone.params, bank.state, inputs, slots))
     if head == "said":
         np.testing.assert_allclose(mixed[:rows], compiled(backbone)(backbone.params, {}, few).tokens, atol=1e-5)
+    elif head == "both":
+        np.testing.assert_allclose(mixed[:rows], compiled(backbone)(backbone.params, {}, few).pooled, atol=1e-5)
     else:
         assert not mixed[:rows].any()  # no adapter, no head; "probe" is the base under a head
     for name, own in zip(alone, np.split(mixed, len(names))[1:], strict=True):

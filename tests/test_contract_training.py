@@ -34,7 +34,7 @@ from graftax.train.step import Programs
 #: Of the pairs that are tried every time, the ones whose training step is compiled every time.
 FAST_STEPS = {("bert", name, "pooled") for name in MAIN}
 FAST_STEPS |= {("cifar_resnet", name, "pooled") for name in ("lora", "dora", "loha", "hra", "adalora", "houlsby", "full")}
-FAST_STEPS |= {("llama", "lora-dense", "tokens"), ("bart", "lora-dense", "said")}
+FAST_STEPS |= {("llama", "lora-dense", "tokens"), ("bart", "lora-dense", "said"), ("clip_pair", "lora-dense", "both")}
 
 
 @cross(FAST_STEPS)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from conftest import SHARED, needs_assets
+from parity import assert_parity
 from reference import stirred
 from safetensors.numpy import save_file
 
@@ -123,8 +124,8 @@ def test_equals_transformers(shape: str, tmp_path: Path) -> None:
     ours, states = logits(backbone, inputs)
     assert len(states) == len(theirs.hidden_states)
     for mine, one in zip(states, theirs.hidden_states, strict=True):
-        np.testing.assert_allclose(mine[inputs.mask], one.numpy()[inputs.mask], atol=1e-4, rtol=1e-4)
-    np.testing.assert_allclose(ours[inputs.mask], theirs.logits.numpy()[inputs.mask], atol=1e-4, rtol=1e-4)
+        assert_parity(backbone, mine[inputs.mask], one[inputs.mask], relative=1e-4)
+    assert_parity(backbone, ours[inputs.mask], theirs.logits[inputs.mask], relative=1e-4)
     assert np.abs(ours).max() > 0.5
 
 

@@ -19,6 +19,7 @@ import transformers
 from cases import randomised
 from conftest import SHARED, needs_assets
 from of_texts import read_examples
+from parity import assert_parity
 from runs import interrupt, stop_after
 from safetensors.numpy import load_file, save_file
 from tiny import weights_of
@@ -133,12 +134,12 @@ def test_equals_transformers(shape: str, tmp_path: Path) -> None:
     inputs = rows(backbone)
     ours, encoder, decoder = run(backbone, inputs)
     theirs = of_torch(model, inputs)
-    close = partial(np.testing.assert_allclose, atol=1e-4, rtol=1e-4)
+    close = partial(assert_parity, backbone, relative=1e-4)
     for mine, one in zip(encoder, theirs.encoder_hidden_states, strict=True):
-        close(mine[inputs.mask], one.numpy()[inputs.mask])
+        close(mine[inputs.mask], one[inputs.mask])
     for mine, one in zip(decoder, theirs.decoder_hidden_states, strict=True):
-        close(mine, one.numpy())
-    close(ours, theirs.logits.numpy())
+        close(mine, one)
+    close(ours, theirs.logits)
     assert np.abs(ours).max() > 0.5
 
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import PICTURES, Graftax
 from PIL import Image
 from safetensors.numpy import save_file
+from tiny import write_backbone
 
 from graftax.models.random import random_tensors
 
@@ -33,6 +34,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("mobilenet/config.json").write_text(json.dumps(PICTURES["mobilenet_v2"]))
     save_file(random_tensors(PICTURES["mobilenet_v2"]), "mobilenet/model.safetensors")
     Path("mobilenet/preprocessor_config.json").write_text(json.dumps(PREPARED))
+    write_backbone(Path("minilm"))
     random, rows = np.random.default_rng(0), ["file,what"]
     for index in range(8):
         for name in ("cat", "dog"):
@@ -57,7 +59,9 @@ def test_the_page_runs(desk: Path, graftax: Graftax) -> None:
             assert said.code == 0, (line, said.err)
             if " predict " in line:
                 answers.append([json.loads(answer) for answer in said.out.splitlines()])
-    adapter, some, merged = answers
+    adapter, some, named, merged = answers
+    assert {one["label"] for one in named} <= {"cat", "dog", "horse"}
+    assert len({one["score"] for one in named}) == 4
     np.testing.assert_allclose([one["score"] for one in some], [adapter[i]["score"] for i in (0, 3)], atol=1e-4)
     assert [one["label"] for one in merged] == [one["label"] for one in adapter]
     np.testing.assert_allclose([one["score"] for one in merged], [one["score"] for one in adapter], atol=1e-4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from http_servers import Served, served, until
+from http_servers import Served, connected, request_of, served, until
 from refusals import refused
 
 from graftax.models.backbone import Backbone
@@ -35,17 +34,8 @@ PLAIN = PrivateFormat.PKCS8, NoEncryption()
 
 @pytest.fixture(scope="module")
 def server(teller: Backbone) -> Iterator[Served]:
-    with served(teller, lanes=4, send_buffer=4096, limits=Limits(patience=1.0)) as there:
+    with served(teller, lanes=4, send_buffer=4096, limits=Limits(patience=2.0)) as there:
         yield there
-
-
-def connected(server: Served) -> socket.socket:
-    """A raw connection, of which the system takes little that is not read."""
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    made.settimeout(60)
-    made.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
-    return made
 
 
 def all_from(other: socket.socket) -> bytes:
@@ -55,11 +45,6 @@ def all_from(other: socket.socket) -> bytes:
         while piece := other.recv(1 << 16):
             said += piece
     return said
-
-
-def request_of(path: str, **body: object) -> bytes:
-    content = json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 @pytest.mark.parametrize("stream", [True, False])

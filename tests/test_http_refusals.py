@@ -43,7 +43,7 @@ def root(teller: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(teller: Backbone, root: Path) -> Iterator[Served]:
-    with served(teller, roots=[root], limits=Limits(max_body=20_000, max_prompt=50, max_texts=8, patience=1.0)) as there:
+    with served(teller, roots=[root], limits=Limits(max_body=20_000, max_prompt=50, max_texts=8, patience=2.0)) as there:
         yield there
 
 

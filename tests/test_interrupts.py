@@ -237,14 +237,14 @@ def test_same_seed_same_bits_in_another_process(
 
 
 def signalled_twice(arguments: list[str], ready: Callable[[], bool], gap: float) -> subprocess.CompletedProcess[str]:
-    """A process that gets two signals, the second `gap` seconds behind the first; it has five seconds to end."""
+    """A process that gets two signals, the second `gap` seconds behind the first; it has a minute to end."""
     process = start(arguments)
     wait_for(ready, process)
     process.send_signal(signal.SIGINT)
     time.sleep(gap)
     process.send_signal(signal.SIGINT)
     try:
-        out, err = process.communicate(timeout=5)
+        out, err = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()

@@ -3,20 +3,26 @@ that tenants wrote."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cases import fresh, randomised
+from conftest import PICTURES
 from http_servers import Served, served, speaker
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from graftax import Hub, LoRA, save_adapter
+from graftax import BitFit, Hub, LoRA, save_adapter
 from graftax.hub.told import Told
 from graftax.models.backbone import Backbone
+from graftax.models.random import random_backbone
 from graftax.serve.http.keys import Key
 from graftax.store.store import Store
 
@@ -143,7 +149,7 @@ def test_what_tenants_write_is_text(browser: Browser, server: Served) -> None:
         expect(column.locator(".who")).to_contain_text(HOSTILE)
         page.get_by_role("link", name="Traffic").click()
         expect(page.locator("#tiers")).to_contain_text(HOSTILE)
-        assert page.locator("img").count() == 0
+        assert page.locator("img:not(#preview)").count() == 0
         assert page.title() == "backbone · graftax"
 
 
@@ -173,6 +179,30 @@ def test_labels_and_their_probabilities(browser: Browser, tiny: Backbone) -> Non
             (answer,) = server.post("/v1/tag", model="words", input=[["a", "red", "apple"]]).json()["data"]
             words = [f"{word}{label}" for word, label in zip(["a", "red", "apple"], answer["labels"], strict=True)]
             expect(tags.locator(".words > span")).to_have_text(words)
+
+
+def test_a_picture_is_asked(browser: Browser) -> None:
+    """One that is chosen as a file; what is none is said, and asks nothing."""
+    backbone = random_backbone(PICTURES["cifar_resnet"] | {"image_size": 8}, seed=7)
+    pets = randomised(fresh(backbone, (BitFit(),), labels=("cat", "dog", HOSTILE)), 3)
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)).save(content, "PNG")
+    png = content.getvalue()
+    with served(backbone, {"pets": pets}) as server, opened(browser, server.url) as page:
+        page.get_by_role("link", name="Playground").click()
+        expect(page.locator("#text")).to_be_hidden()
+        picture, wrong = page.get_by_label("One picture"), page.locator("#picture-wrong")
+        picture.set_input_files({"name": "a.pdf", "mimeType": "application/pdf", "buffer": b"%PDF"})
+        expect(wrong).to_have_text("a.pdf is no picture.")
+        picture.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": png})
+        expect(wrong).to_be_hidden()
+        expect(page.get_by_alt_text("The picture that is asked: a.png")).to_have_js_property("naturalWidth", 8)
+        page.locator(".column").get_by_label("Adapter, or the base").fill("pets")
+        page.locator("#go").click()
+        part = {"type": "input_image", "image_url": f"data:image/png;base64,{base64.b64encode(png).decode()}"}
+        (answer,) = server.post("/v1/classify", model="pets", input=[part]).json()["data"]
+        expect(page.locator(".column .best")).to_have_text(answer["label"])
+        expect(page.locator(".column .bars")).to_contain_text(f"{max(answer['probs']):.1%}")
 
 
 def test_a_key_is_asked_for_and_a_server_that_is_away_is_said(browser: Browser, tiny: Backbone) -> None:

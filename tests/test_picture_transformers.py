@@ -13,6 +13,7 @@ import torch
 from cases import logits, random_adapter
 from feature_maps import to_torch
 from flax import nnx
+from parity import assert_parity
 from reference import saved
 from torch_pictures import CLASSIFIER, SHAPES, SWINS, outputs, pictures, torch_model
 
@@ -29,13 +30,13 @@ def encode(backbone: Backbone, x: np.ndarray, **options: bool) -> Outputs:
     return jax.device_get(run(backbone.params, ImageInputs(x)))
 
 
-def assert_parity(backbone: Backbone, theirs: Any, x: np.ndarray) -> None:
+def assert_same_states(backbone: Backbone, theirs: Any, x: np.ndarray) -> None:
     """Every hidden state and the last one equal the torch model's within 1e-4."""
     ours = encode(backbone, x, intermediates=True)
     assert len(ours.layers) == len(theirs.hidden_states)
     for mine, reference in zip(ours.layers, theirs.hidden_states, strict=True):
-        np.testing.assert_allclose(mine, reference.numpy(), atol=1e-4)
-    np.testing.assert_allclose(ours.hidden, theirs.last_hidden_state.numpy(), atol=1e-4)
+        assert_parity(backbone, mine, reference)
+    assert_parity(backbone, ours.hidden, theirs.last_hidden_state)
 
 
 FAST = ("vit-oblong", "deit", "registers", "dinov2-gated", "beit-both", "dinov3-gated", "swin")
@@ -48,7 +49,7 @@ def marked(shapes: Iterable[str], fast: Container[str] = FAST) -> list[Any]:
 @pytest.mark.parametrize("shape", marked(shape for shape in SHAPES if shape not in SWINS))
 def test_hidden_states_equal_transformers(shape: str, tmp_path: Path) -> None:
     model, x = torch_model(shape), pictures(shape)
-    assert_parity(load_backbone(saved(model, tmp_path)), outputs(model, x), x)
+    assert_same_states(load_backbone(saved(model, tmp_path)), outputs(model, x), x)
 
 
 @pytest.mark.parametrize("shape", marked(["vit", "deit", "dinov2", "registers", "dinov3"], ("vit", "registers")))
@@ -58,7 +59,7 @@ def test_pictures_of_another_size(shape: str, tmp_path: Path) -> None:
     model = torch_model(shape)
     for size in ((31, 22), (9, 14)):
         x = pictures(shape, size=size)
-        assert_parity(load_backbone(saved(model, tmp_path)), outputs(model, x, **told), x)
+        assert_same_states(load_backbone(saved(model, tmp_path)), outputs(model, x, **told), x)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +76,10 @@ def test_stages_equal_transformers(shape: str, size: tuple[int, int] | None, tmp
         found.append(h)
         h = stack.run_layers(h, network.seen(), Grafts({}))[0]
     for mine, reference in zip([*found, h], theirs.hidden_states, strict=True):
-        np.testing.assert_allclose(mine.reshape(reference.shape), reference.numpy(), atol=1e-4)
+        assert_parity(backbone, mine.reshape(reference.shape), reference)
     out = encode(backbone, x)
-    np.testing.assert_allclose(out.hidden.reshape(theirs.last_hidden_state.shape), theirs.last_hidden_state, atol=1e-4)
-    np.testing.assert_allclose(out.pooled, theirs.pooler_output, atol=1e-4)
+    assert_parity(backbone, out.hidden.reshape(theirs.last_hidden_state.shape), theirs.last_hidden_state)
+    assert_parity(backbone, out.pooled, theirs.pooler_output)
 
 
 def test_relative_positions_are_for_one_grid() -> None:

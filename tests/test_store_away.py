@@ -28,7 +28,7 @@ def test_places_in_which_no_hub_can_be(url: str, tmp_path: Path) -> None:
     line = str(refused(lambda: store_of(url, tmp_path).resolve("x")))
     assert line.startswith(url)
     assert "a folder, s3://bucket/hub, gs://bucket/hub, az://container/hub, hf://user/hub" in line
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10  # one that is asked over the network is given up after minutes
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_strangers_and_buckets_that_are_not_there(s3: dict[str, str], tmp_path: 
     store = store_of("s3://hub/x", tmp_path)
     for line in (refused(lambda: store.resolve("x")), refused(lambda: store.push("x", NOTHING, FILES))):
         assert "s3://hub/x: these credentials may not do that" in str(line)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 def test_a_store_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_a_store_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         line = str(refused(lambda: store_of("s3://hub/x", tmp_path).resolve("x")))
     assert "s3://hub/x" in line
     assert "cannot be reached" in line
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.slow

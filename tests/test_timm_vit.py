@@ -14,6 +14,7 @@ import pytest
 import torch
 from cases import LABELS, logits
 from feature_maps import to_torch
+from parity import assert_parity
 from reference import stirred
 from safetensors.numpy import load_file
 from torch_timm_vit import CONFIG, timm_vit
@@ -38,7 +39,7 @@ def test_layers_equal_torchs(kind: dict[str, Any], tmp_path: Path) -> None:
     wanted, backbone = said(model), load_backbone(tmp_path)
     run = jax.jit(lambda params, inputs: backbone.encode(params, {}, inputs, intermediates=True))
     for mine, reference in zip(run(backbone.params, ImageInputs(PIXELS)).layers, model.states, strict=True):
-        np.testing.assert_allclose(mine, reference.detach(), atol=1e-4)
+        assert_parity(backbone, mine, reference)
     assert backbone.own_head is not None
     np.testing.assert_allclose(logits(backbone, backbone.own_head, ImageInputs(PIXELS)), wanted, atol=1e-4)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from parity import assert_parity
 from reference import saved
 from torch_towers import of_pictures, of_texts, pictures, texts, torch_pair
 
@@ -40,11 +41,11 @@ def test_pictures(kind: str, tmp_path: Path) -> None:
     theirs = of_pictures(model.vision_model, pictures())
     ours = encode(backbone, ImageInputs(pictures()), intermediates=True)
     for mine, reference in zip(ours.layers, theirs.hidden_states, strict=True):
-        np.testing.assert_allclose(mine, reference.numpy(), atol=1e-4)
-    np.testing.assert_allclose(ours.hidden, theirs.last_hidden_state.numpy(), atol=1e-4)
+        assert_parity(backbone, mine, reference)
+    assert_parity(backbone, ours.hidden, theirs.last_hidden_state)
     with torch.no_grad():
         wanted = model.get_image_features(torch.tensor(pictures().transpose(0, 3, 1, 2))).pooler_output.numpy()
-    np.testing.assert_allclose(ours.vector, wanted, atol=1e-4)
+    assert_parity(backbone, ours.vector, wanted)
     assert wanted.shape == (3, backbone.config.vector_size)
 
 
@@ -57,12 +58,12 @@ def test_texts(kind: str, tmp_path: Path) -> None:
     ours = encode(backbone, inputs, intermediates=True)
     real = inputs.mask
     for mine, reference in zip(ours.layers[:-1], theirs.hidden_states[:-1], strict=True):
-        np.testing.assert_allclose(mine[real], reference.numpy()[real], atol=1e-4)
-    np.testing.assert_allclose(ours.hidden[real], theirs.last_hidden_state.numpy()[real], atol=1e-4)
+        assert_parity(backbone, mine[real], reference[real])
+    assert_parity(backbone, ours.hidden[real], theirs.last_hidden_state[real])
     with torch.no_grad():
         told = {} if mask is None else {"attention_mask": torch.tensor(mask.astype(np.int64))}
         wanted = model.get_text_features(torch.tensor(ids.astype(np.int64)), **told).pooler_output.numpy()
-    np.testing.assert_allclose(ours.vector, wanted, atol=1e-4)
+    assert_parity(backbone, ours.vector, wanted)
 
 
 def test_texts_that_share_a_batch_row(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_tower_must_be_said(tmp_path: Path) -> None:
     directory = saved(torch_pair("clip"), tmp_path)
     with pytest.raises(GraftaxError, match="has two towers: say which"):
         load_backbone(directory)
-    with pytest.raises(GraftaxError, match="use image or text"):
+    with pytest.raises(GraftaxError, match="use image, text or both"):
         load_backbone(directory, tower="vision")
     alone = saved(torch_pair("clip").vision_model, tmp_path / "alone")
     with pytest.raises(GraftaxError, match="which is no pair of towers"):

@@ -71,10 +71,10 @@ TOWERS: dict[str, Any] = {
 }
 
 
-def write_towers(directory: Path, seed: int = 7) -> Path:
+def write_towers(directory: Path, seed: int = 7, wide: int = 48) -> Path:
     """CLIP with random weights, and a tokenizer, as Hugging Face stores them."""
     directory.mkdir(parents=True, exist_ok=True)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": wide}
     config = {key: value | sizes if isinstance(value, dict) else value for key, value in TOWERS.items()}
     tensors = {"logit_scale": np.full((), np.log(20.0), np.float32)}
     for name, prefix in (("image", "vision_model."), ("text", "text_model.")):

@@ -43,10 +43,11 @@ class FeatureStore:
     """The features of the jobs in a pack's slots, and batches of these in place of batches of inputs.
 
     `compute` makes of inputs what enters the first adapted layer: `[rows, length, ...]` if `by_position`, else `[items, ...]`.
+    `beside`: whether the layers above read something of a batch beside that (`Processor.lay_beside`).
     """
 
-    def __init__(self, processor: Processor, compute: Callable[[Inputs], Any], by_position: bool):
-        self.processor, self.compute, self.by_position = processor, compute, by_position
+    def __init__(self, processor: Processor, compute: Callable[[Inputs], Any], *, by_position: bool, beside: bool):
+        self.processor, self.compute, self.by_position, self.beside = processor, compute, by_position, beside
         self._kept: dict[Prepared, Features] = {}
         self._like: jax.ShapeDtypeStruct | None = None  # of one position, or one item; known when the first job is expected
         self._unknown: list[tuple[Prepared, Planned, Shape]] = []
@@ -78,8 +79,8 @@ class FeatureStore:
         return True
 
     def shape(self, job: Job) -> Shape:
-        """The shape of a job's batches of features. Without positions it is the number of items, so jobs share programs."""
-        return job.shape if self.by_position else Shape(job.shape.items, 0, 0)
+        """The shape of a job's batches of features. Of features alone it is the number of items, so jobs share programs."""
+        return job.shape if self.beside else Shape(job.shape.items, 0, 0)
 
     def inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
         """The inputs of a batch: features, and what else the layers above need."""
@@ -91,7 +92,10 @@ class FeatureStore:
                 hidden[batch_row, begin : begin + len(prepared.items[i])] = self._kept[prepared][i]
             else:
                 hidden[k] = self._kept[prepared][i][0]
-        return self.processor.with_hidden(hidden, self._laid(prepared, planned, shape) if self.by_position else None)
+        items = [prepared.items[i] for i in planned.items]
+        return self.processor.with_hidden(
+            hidden, self.processor.lay_beside(items, planned.places, shape) if self.beside else None
+        )
 
     def _laid(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
         """The inputs of a planned batch, of which features are made."""

@@ -65,7 +65,8 @@ def prepare(
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
     head = task.output.head(backbone, len(names))  # None for a language model's task
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
-    methods = (*body, *([head] if head else []))
+    beside = [m for m in task.output.beside(backbone) if m.name not in {own.name for own in body}]
+    methods = (*body, *([head] if head else []), *beside)
     _refuse_methods(name, task, backbone, body, methods)
     _refuse_augmentation(name, task, processor, recipe)
     processor.refuse_length(recipe.max_length, sum(m.virtual_tokens for m in methods))

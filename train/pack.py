@@ -72,7 +72,8 @@ class Pack:
         if not task.output.bare and self.augment is None and backbone.has_frozen_layers(cut):
             compute = partial(self.programs.frozen, backbone.params, cut=cut)
             by_position = self.processor.sequences and (task.output.by_position or not cut.top)
-            self.features = FeatureStore(self.processor, compute, by_position=by_position)
+            beside = by_position or (self.processor.several and not cut.top)
+            self.features = FeatureStore(self.processor, compute, by_position=by_position, beside=beside)
 
     # -- the queue ------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from .hira import HiRA
 from .hra import HRA
 from .ia3 import IA3
 from .invertible import Invertible
+from .joint import Joint
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
@@ -50,7 +51,7 @@ _CHOSEN: tuple[type[Method], ...] = (
     *(Prefix, PromptTuning, PTuning, VPT),
     *(LoReFT, DiReFT),
     *(GatedLoRA, GatedBottleneck, GatedPrefix),
-    *(Full, Head),
+    *(Full, Head, Joint),
 )
 METHODS.update({method.name: method for method in _CHOSEN})
 MADE.update({Fusion.name: Fusion})

@@ -4,8 +4,9 @@
 
 Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: pre_classifier, ReLU, classifier; BERT and
 ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
-and what the modules are called (`Backbone.head`). A head at VECTOR reads what a tower says of an item, at length 1; one at
-FIRST the first position as it leaves the last layer, even where that model reads the pooler, as AdapterHub's do.
+and what the modules are called (`Backbone.head`). Where g is "unit", what the hidden layer makes is divided by its length: so
+a tower's half of a joint space (`joint.py`) stands in a head. A head at VECTOR reads what a tower says of an item, at length 1;
+one at FIRST the first position as it leaves the last layer, even where that model reads the pooler, as AdapterHub's do.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from ...typed import Rate, Within
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Site
 from .dropout import dropout
+from .joint import unit
 
 POOLED, FIRST, TOKENS, VECTOR = "head.pooled", "head.first", "head.tokens", "head.vector"
 HEADS = (POOLED, FIRST, TOKENS, VECTOR)  # names of the sites of heads
-_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+_UNIT = "unit"
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, _UNIT: unit}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Head(Method):
 
     site: str = POOLED  # or FIRST, TOKENS, VECTOR
     labels: Annotated[int, Within(1, below=1 << 20)] = 2  # classes
-    hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
+    hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh, relu or unit
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
     dropout: Rate = 0.0  # of the features, in training
     biased: bool = True  # whether the classifier has a bias

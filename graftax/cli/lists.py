@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -33,21 +35,31 @@ def methods(
     print_page("\n".join(f"{name:{width}}  {summary}" for name, summary in said.items()))
 
 
+_PARITY = """
+The numbers are the largest difference, in any layer, from PyTorch's model
+of the same weights: float32, tiny random ones, real ones where at hand.
+"""
+
+
 def backbones() -> None:
-    """List the backbone families."""
+    """List the backbone families, and how near each is to PyTorch's models."""
     from ..models.family_registry import FAMILIES
 
+    apart = json.loads(files("graftax.models").joinpath("parity.json").read_text("utf-8"))
     width = max(map(len, FAMILIES))
-    print_page("\n".join(f"{model_type:{width}}  {family.summary}" for model_type, family in FAMILIES.items()))
+    lines = [f"{name:{width}}  {apart.get(name, '-'):>5}  {family.summary}" for name, family in FAMILIES.items()]
+    print_page("\n".join(lines) + "\n" + _PARITY.rstrip())
 
 
 def demo(
     backbone: Annotated[
-        Optional[str], typer.Option("--backbone", "-b", help="Default: all-MiniLM-L6-v2, fetched if need be.")
+        Optional[str],
+        typer.Option("--backbone", "-b", help="Default: all-MiniLM-L6-v2, with --vision MobileNetV2, fetched if need be."),
     ] = None,
     out: Annotated[Path, out_option(help="Where the adapters and the picture go.")] = Path("demo-output"),
+    vision: Annotated[bool, typer.Option("--vision", help="Pictures in place of texts: six kinds of inspection.")] = False,
 ) -> None:
     """Train eight domain adapters on one backbone, then use them all in one batch. Under a minute on two cores."""
-    from ..demo import run
+    from .. import demo, vision_demo
 
-    run(backbone, out)
+    (vision_demo if vision else demo).run(backbone, out)

@@ -41,9 +41,9 @@ BackboneOption = Annotated[
     typer.Option("--backbone", "-b", help="Directory with config.json and safetensors, a GGUF file, or a Hugging Face Hub id."),
 ]
 _ADAPTER = "Adapter: a directory (graftax's, PEFT's, AdapterHub's) or a Hub id. What it is called, if not as that is: NAME=DIR"
-_one_adapter = typer.Option("--adapter", "-a", metavar="[NAME=]DIR", help=f"{_ADAPTER}.")
+one_adapter = typer.Option("--adapter", "-a", metavar="[NAME=]DIR", help=f"{_ADAPTER}.")
 _adapters = typer.Option("--adapter", "-a", metavar="[NAME=]DIR", help=f"{_ADAPTER}; once for each.")
-AdapterOption = Annotated[str, _one_adapter]
+AdapterOption = Annotated[str, one_adapter]
 AdaptersOption = Annotated[list[str], _adapters]
 OptionalAdaptersOption = Annotated[Optional[list[str]], _adapters]
 InputsOption = Annotated[
@@ -64,7 +64,8 @@ class Loading:
     revision: Annotated[str, Doc("Branch, tag or commit of the backbone's Hub id.")] = "main"
     dtype: Annotated[str, Doc("Of the frozen weights in memory: float32 or bfloat16.")] = "float32"
     quantize: Annotated[str | None, Doc("Hold the layers' weights as int8 or nf4 (needs the package qwix).")] = None
-    tower: Annotated[str | None, Doc("Of a checkpoint of two, such as CLIP's: image or text.")] = None
+    tower: Annotated[str | None, Doc("Of a checkpoint of two, such as CLIP's: image, text or both.")] = None
+    text_tower: Annotated[str | None, Doc("A backbone of texts, to be a pair with this one of pictures.")] = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ def column_option(field: str) -> str:
 
 OF_COLUMNS = "Columns of the data"  # a panel of the help
 LoadingOptions = Annotated[Loading, OptionPerField()]
-ExactLoadingOptions = Annotated[Loading, OptionPerField(only=("revision", "tower"))]  # for what is made of the weights
+ExactLoadingOptions = Annotated[
+    Loading, OptionPerField(only=("revision", "tower", "text_tower"))
+]  # for what is made of the weights
 ColumnsOptions = Annotated[NamedColumns, OptionPerField(OF_COLUMNS, column_option)]
 LabelledOptions = Annotated[NamedColumns, OptionPerField(OF_COLUMNS, column_option, only=("text", "pair", "label"))]
 ColumnOption = Annotated[

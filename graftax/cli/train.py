@@ -81,7 +81,8 @@ def train(
         typer.Option(
             metavar="NAME",
             help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
-            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify.",
+            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify; of "
+            "a pair of towers contrastive (as CLIP) or contrastive-sigmoid (as SigLIP).",
         ),
     ] = "classify",
     words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR"})],

@@ -228,8 +228,8 @@ def predict(
     for name, location in named:
         predictor.load(name, location, labels=split_names(labels), any_backbone=any_backbone)
         if not predictor.labels(name):
-            task = predictor.task(name).name
-            raise GraftaxError(f"{name} is of task {task} and has no head that could answer; generate and eval can use it.")
+            task, can = predictor.task(name).name, "generate and eval" if predictor.backbone.generates else "embed and eval"
+            raise GraftaxError(f"{name} is of task {task} and has no head that could answer; {can} can use it.")
     for answer in predictor.predict(rows, wanted, top_k=top_k):
         told = ({"probabilities": answer.probabilities} if top_k else {}) | ({"cut": True} if answer.cut else {})
         print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})

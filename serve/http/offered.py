@@ -148,6 +148,7 @@ async def _base(service: Service) -> dict[str, Any]:
     return {
         "name": service.name,
         "fingerprint": service.backbone.fingerprint,
+        "reads": service.backbone.processor.kind,
         "writes": service.generator is not None,
         "max_tokens": service.longest,
     }

@@ -21,7 +21,7 @@ _POLICY = "; ".join(
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src 'self'",
+        "img-src 'self' blob:",  # the picture that somebody is about to ask with
         "connect-src 'self'",
         "form-action 'none'",
         "base-uri 'none'",

@@ -51,7 +51,7 @@ def task_of(config: Mapping[str, Any], backbone: Backbone, head: Head | None) ->
         return "tag" if _task_type(config) == "TOKEN_CLS" else backbone.family.task
     if backbone.generates:
         return "seq2seq" if backbone.family.encodes else "lm"
-    return task_in_peft(config.get("task_type")) or "classify"
+    return task_in_peft(config.get("task_type")) or ("classify" if backbone.family.head.sites else backbone.family.task)
 
 
 def _task_type(config: Mapping[str, Any]) -> str | None:

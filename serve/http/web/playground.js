@@ -1,7 +1,8 @@
-// The playground: one text, asked of several adapters side by side.
+// The playground: one text or picture, asked of several adapters side by side.
 
 import { state } from "./catalogue.js";
 import { at, counted, made, rate, score, seconds, short } from "./elements.js";
+import { chosen, focusPicture } from "./picture.js";
 import { asked, Refused } from "./server.js";
 
 const MOST_COLUMNS = 4;
@@ -13,6 +14,8 @@ const columns = [];
 export function begin() {
   const [{ base }, names] = [state, [...state.known.keys()].slice(0, 2)];
   at("writing").hidden = !base.writes;
+  at("of-text").hidden = base.reads === "image";
+  at("of-picture").hidden = base.reads !== "image";
   at("text").value ||= base.writes ? "What is the sea?" : "";
   for (const name of base.writes || !names.length ? [base.name, ...names] : names) addColumn(name);
 }
@@ -23,7 +26,12 @@ export function askAdapter(name) {
     if (columns.length >= MOST_COLUMNS) removeColumn(columns.at(-1));
     addColumn(name);
   }
-  at("text").focus();
+  focusContent();
+}
+
+function focusContent() {
+  if (state.base?.reads === "image") focusPicture();
+  else at("text").focus();
 }
 
 function addColumn(name) {
@@ -56,10 +64,10 @@ at("add").addEventListener("click", () => {
 at("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (columns.some((one) => one.busy)) return columns.forEach((one) => one.stop?.abort());
-  const text = at("text").value;
-  if (!text.trim()) return at("text").focus();
+  const content = state.base?.reads === "image" ? await chosen() : at("text").value;
+  if (!content?.trim()) return focusContent();
   at("go").textContent = "Stop";
-  await Promise.all(columns.map((column) => askColumn(column, text)));
+  await Promise.all(columns.map((column) => askColumn(column, content)));
   at("go").textContent = "Ask";
 });
 at("text").addEventListener("keydown", (event) => {
@@ -72,7 +80,7 @@ function kindOf(model) {
   return plain?.answers ?? (state.base?.writes ? "text" : "classes");
 }
 
-async function askColumn(column, text) {
+async function askColumn(column, content) {
   const model = column.input.value.trim();
   const begun = performance.now();
   column.stop = new AbortController();
@@ -81,7 +89,7 @@ async function askColumn(column, text) {
   column.answer.classList.add("busy");
   column.who.replaceChildren();
   try {
-    await { text: writes, classes: classifies, tags: labels }[kindOf(model)](column, model, text, begun);
+    await { text: writes, classes: classifies, tags: labels }[kindOf(model)](column, model, content, begun);
   } catch (error) {
     if (error.name !== "AbortError") {
       const said = error instanceof Refused ? error.message : "The server does not answer.";
@@ -132,14 +140,16 @@ async function* events(body) {
   }
 }
 
-async function classifies(column, model, text, begun) {
-  const answer = await (await asked("v1/classify", { model, input: text }, column.stop.signal)).json();
+async function classifies(column, model, content, begun) {
+  const picture = state.base?.reads === "image";
+  const input = picture ? [{ type: "input_image", image_url: content }] : content;
+  const answer = await (await asked("v1/classify", { model, input }, column.stop.signal)).json();
   const took = (performance.now() - begun) / 1000;
   const { label, probs, labels, cut } = answer.data[0];
   if (probs === null) column.answer.append(made("p", null, String(typeof label === "number" ? score(label) : label)));
   else column.answer.append(bars(labels, probs, [label].flat()));
   if (cut) column.answer.append(made("p.quiet", null, "The text is longer than this adapter reads: its end was not read."));
-  sayWho(column, answer, seconds(took), counted(answer.usage.prompt_tokens, "token"));
+  sayWho(column, answer, seconds(took), ...(picture ? [] : [counted(answer.usage.prompt_tokens, "token")]));
 }
 
 function bars(labels, probs, best) {

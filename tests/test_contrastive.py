@@ -1,0 +1,78 @@
+"""Contrastive training: its losses by their formulas, what belongs together in a batch, and what is measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from graftax import Recipe
+from graftax.tasks import metrics
+from graftax.tasks.task_registry import task_named
+from graftax.train.step import hyper
+
+#: Which picture and which text each item has: the first and third have one text, the second and fourth one picture.
+LABELS = np.array([[0, 0], [1, 1], [2, 0], [1, 2]], np.int32)
+RIGHT = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], bool)
+
+
+def outputs(items: int = 4) -> np.ndarray:
+    """Vectors of pictures, with scale and bias, and of texts (`Compared.together`)."""
+    both = np.random.default_rng(0).standard_normal((items, 2, 5)).astype(np.float32)
+    both[:, 1, -1] = 1.0
+    return both
+
+
+def by_hand(name: str, z: np.ndarray, right: np.ndarray) -> float:
+    if name == "contrastive-sigmoid":
+        return float(-np.log(1 / (1 + np.exp(np.where(right, -z, z)))).sum(1).mean())
+
+    def one_way(z: np.ndarray, right: np.ndarray) -> np.ndarray:
+        logs = z - np.log(np.exp(z).sum(1, keepdims=True))
+        return np.array([-logs[i][right[i]].mean() for i in range(len(z))])
+
+    return float((one_way(z, right) + one_way(z.T, right.T)).mean() / 2)
+
+
+def loss(name: str, both: Any, labels: np.ndarray, weight: np.ndarray) -> jax.Array:
+    return task_named(name).loss(jnp.asarray(both), labels, hyper(Recipe(), 1, 0), jnp.asarray(weight))
+
+
+@pytest.mark.parametrize("name", ["contrastive", "contrastive-sigmoid"])
+def test_the_loss_is_its_formula(name: str) -> None:
+    """Two items with one text, or one picture, are no other's negatives; and what fills a batch has no part in it."""
+    both = outputs()
+    z = both[:, 0] @ both[:, 1].T
+    wanted = by_hand(name, z, RIGHT)
+    assert abs(wanted - by_hand(name, z, np.eye(4, dtype=bool))) > 0.01
+    np.testing.assert_allclose(loss(name, both, LABELS, np.ones(4, np.float32)), wanted, rtol=1e-5)
+    filled = np.concatenate([both, np.zeros((2, 2, 5), np.float32)])
+    labels, weight = np.concatenate([LABELS, np.full((2, 2), -1, np.int32)]), np.array([1, 1, 1, 1, 0, 0], np.float32)
+    value, gradient = jax.value_and_grad(lambda both: loss(name, both, labels, weight))(filled)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    assert np.isfinite(gradient).all()
+    assert not np.asarray(gradient[4:]).any()
+    assert float(loss(name, filled, labels, np.zeros(6, np.float32))) == 0.0
+
+
+def test_a_vector_of_zeros_has_a_derivative() -> None:
+    """As of what fills a batch of kept features: not a number there would spoil the others."""
+    from graftax.adapters.methods.joint import unit
+
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(unit(x), [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
+    gradient = jax.grad(lambda x: (unit(x) * jnp.array([1.0, 2.0])).sum())(x)
+    assert np.isfinite(gradient).all()
+
+
+def test_retrieval_by_hand() -> None:
+    """Three pictures, two texts: the first text is of two of the pictures, and each counts once."""
+    pictures, texts = [0, 1, 2, 0], [0, 0, 1, 0]
+    logits = np.array([[2.0, 2, 1, 2], [0, 0, 3, 0], [1, 1, 2, 1], [2, 2, 1, 2]])
+    found = metrics.retrieval(logits, pictures, texts)
+    assert found["image_to_text"] == pytest.approx(2 / 3)  # the second picture is taken for the second text's
+    assert found["text_to_image"] == 0.5  # whose nearest picture it is
+    assert found["image_to_text_at_5"] == found["text_to_image_at_5"] == 1.0
