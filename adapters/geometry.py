@@ -8,6 +8,10 @@ cells multiplies the feature map, moved so far as the cell lies from the kernel'
     y[h, w] = sum_ij x[h sh + i dh - top, w sw + j dw - left] kernel[i, j]       s the stride, d the dilation; x is 0 outside
 
 So kernels that differ are as many matrix products. Which program is compiled follows from what `vmap` is over.
+
+A depthwise convolution, which has a channel in each group, has no matrix in it: a cell is one number for each channel. On a CPU
+XLA's own one runs through such groups one by one, so that there, too, the kernel is taken apart: a loop of multiplications and
+additions, 25 to 180 times as fast forward and 7 to 130 times backward (`benchmarks/RESULTS.md`, "Pictures").
 """
 
 from __future__ import annotations
@@ -82,6 +86,8 @@ _convolve.defvjp(_kept, _cotangents)
 
 
 def _at_once(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    if _is_depthwise(kernel, geometry) and jax.default_backend() == "cpu":
+        return _cell_by_cell(x, kernel, geometry)
     y = jax.lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),  # it takes one leading axis, neither none nor several
         kernel,
@@ -92,6 +98,11 @@ def _at_once(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
         feature_group_count=geometry.groups,
     )
     return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _is_depthwise(kernel: jax.Array, geometry: Geometry) -> bool:
+    """Whether every channel of the output is made of one channel of its own."""
+    return kernel.shape[-2:] == (1, geometry.groups)
 
 
 def _cell_by_cell(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -106,7 +117,10 @@ def _cell_by_cell(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Ar
             rows = slice(i * far_down, i * far_down + (height - 1) * down + 1, down)
             columns = slice(j * far_across, j * far_across + (width - 1) * across + 1, across)
             part = x[..., rows, columns, :].reshape(*lead, height, width, groups, inputs)
-            y = y + jnp.einsum("...gi,igo->...go", part, cells[i, j])
+            if _is_depthwise(kernel, geometry):
+                y = y + part * cells[i, j, 0]
+            else:
+                y = y + jnp.einsum("...gi,igo->...go", part, cells[i, j])
     return y.reshape(*lead, height, width, out)
 
 

@@ -17,7 +17,7 @@ from ..errors import GraftaxError
 from .blocks import Block, BlockId, block_id_of, blocks_of, latest, mean_of, named, paired_gain, where
 from .results import Record, came_through, read
 from .scores import Metric
-from .search import Setting, best
+from .search import Setting, alike_but_for_length, best
 from .statistics import Difference, Interval, Ranks, in_unit, pairs, pareto, ranks
 from .suite import NEAREST_MEAN
 
@@ -249,13 +249,13 @@ def _curves(records: Sequence[Record]) -> list[Curve]:
     searches: dict[tuple[BlockId, str], dict[Setting, Record]] = {}
     for r in records:
         if r.stage == "search":
-            searches.setdefault((block_id_of(r), named(r)), {})[Setting(r.lr, r.schedule, r.epochs)] = r
+            searches.setdefault((block_id_of(r), named(r)), {})[Setting(r.lr, r.schedule, r.epochs, r.choice)] = r
     curves = []
     for (block_id, method), tried in searches.items():
         if ranked := best(tried):
             values = {setting: tried[setting].value or 0.0 for setting in ranked}
             by_rate = sorted({s.lr: values[s] for s in reversed(ranked)}.items())  # of each rate's runs the best comes last
-            by_steps = sorted((tried[s].steps or 0, values[s]) for s in ranked if s[:2] == ranked[0][:2])
+            by_steps = sorted((tried[s].steps or 0, values[s]) for s in ranked if alike_but_for_length(s, ranked[0]))
             curves.append(Curve(block_id, method, tried[ranked[0]].metric, tuple(by_rate), tuple(by_steps)))
     return curves
 

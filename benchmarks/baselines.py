@@ -1,8 +1,9 @@
 """The nearest class mean over frozen features: a classifier for which nothing is trained, to compare trained ones with.
 
-A text is the mean of what the backbone's last layer says of its tokens; a class is the mean of its training texts, and a text
-is of the class whose mean is nearest, by cosine. A method that does not beat this has learnt nothing that the backbone did not
-know already. The other baseline, a linear probe, is a method as any other (`Suite.trained`).
+A text is the mean of what the backbone's last layer says of its tokens, a picture that of all places in it; a class is the mean
+of its training examples, and an example is of the class whose mean is nearest, by cosine. A method that does not beat this has
+learnt nothing that the backbone did not know already. The other baseline, a linear probe, is a method as any other
+(`Suite.trained`).
 """
 
 from __future__ import annotations
@@ -20,24 +21,26 @@ from ..models.inputs import Inputs
 _ROWS = 32  # of a batch
 
 
-def mean_features(backbone: Backbone, texts: Prepared) -> np.ndarray:
-    """Mean of each text's tokens as they leave the last layer of the backbone alone, `[texts, hidden]` float32."""
+def mean_features(backbone: Backbone, examples: Prepared) -> np.ndarray:
+    """Mean of each one's tokens or places as they leave the last layer of the backbone alone, `[examples, hidden]` float32."""
 
     def means(params: Any, inputs: Inputs) -> jax.Array:
         hidden = backbone.encode(params, {}, inputs).hidden.astype(jnp.float32)
+        if not backbone.processor.sequences:  # a feature map, or a picture's patches: there is no padding
+            return hidden.reshape(len(hidden), -1, hidden.shape[-1]).mean(1)
         read = inputs.mask[..., None].astype(jnp.float32)
         return jnp.sum(hidden * read, axis=1) / jnp.sum(read, axis=1)
 
     program = backbone.programs.setdefault((mean_features,), jax.jit(means))
-    processor, lengths = backbone.processor, texts.lengths
+    processor, lengths = backbone.processor, examples.lengths
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    found = np.empty((len(lengths), backbone.config.hidden_size), np.float32)
+    found: dict[int, np.ndarray] = {}
     for begin in range(0, len(order), _ROWS):
         chosen = order[begin : begin + _ROWS]
-        items = [texts.items[i] for i in chosen]
+        items = [examples.items[i] for i in chosen]
         inputs = processor.lay(items, [(batch_row, 0) for batch_row in range(len(items))], processor.shape_to_ask(items, _ROWS))
-        found[chosen] = np.asarray(program(backbone.params, inputs))[: len(chosen)]
-    return found
+        found |= dict(zip(chosen, np.asarray(program(backbone.params, inputs)), strict=False))
+    return np.stack([found[i] for i in range(len(lengths))])
 
 
 def nearest_means(known: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarray:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.examples import Examples, split
+from ..data.splits import place_and_split
 from ..errors import GraftaxError
+from ..models.pictures import Pictures
 from ..models.tokens import Tokenizer
-from ..paths import expect_file
+from ..paths import expect_file, is_directory
 from ..tasks.read_examples import read_examples
 from ..tasks.task_registry import task_named
+from .published_splits import list_and_split, read_list
 from .results import Stage
 from .suite import Suite, TaskSpec
 
@@ -54,15 +58,21 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskExamples:
 
     Raises GraftaxError for a file that is not there, and for labels in the other rows that the training rows do not have.
     """
-    files = [file for file in (spec.train, spec.val, spec.test) if isinstance(file, str)]
     digest = hashlib.sha256()
-    for file in files:
-        path = suite.path(file)
-        expect_file(path, f"{path}: no such file, for task {name} of suite {suite.name}.")
-        digest.update(path.read_bytes())
+    for file in spec.files:
+        place, part = place_of(suite, file)
+        if not is_directory(place):
+            expect_file(place, f"{place}: no such file, for task {name} of suite {suite.name}.")
+        digest.update(_contents(place) + part.encode())
+
+    task = task_named(spec.kind)
+    processor = Pictures if task.about == Pictures.kind else Tokenizer
 
     def read(file: str) -> Examples:
-        return read_examples(suite.path(file), spec.columns, task_named(spec.kind), Tokenizer)
+        path: Any = suite.path(file)
+        if (found := list_and_split(path)) is not None and processor is Pictures:
+            path = read_list(*found, None if spec.images is None else suite.path(spec.images))
+        return read_examples(path, spec.columns, task, processor)
 
     def held_out(examples: Examples, share: float) -> tuple[Examples, Examples]:
         if [*examples.fields] == ["text"] and examples.labels is None and len(examples) == 1:
@@ -73,12 +83,51 @@ def read_task(suite: Suite, name: str, spec: TaskSpec) -> TaskExamples:
     every = read(spec.train)
     whole, test = (every, read(spec.test)) if isinstance(spec.test, str) else held_out(every, spec.test)
     train, val = (whole, read(spec.val)) if isinstance(spec.val, str) else held_out(whole, spec.val)
+    whole = whole if spec.whole is None else read(spec.whole)
     known = set(train.labels or ())
-    for examples in (val, test):
+    for examples in (val, test, whole):
         unknown = sorted({str(label) for label in examples.labels or () if label not in known})
         if unknown:
             raise GraftaxError(f"{examples.source}: label {unknown[0]!r} is on none of the training rows of task {name}.")
     return TaskExamples(name, spec, train, whole, _some(val, spec.val_rows), _some(test, spec.test_rows), digest.hexdigest())
+
+
+def place_of(suite: Suite, file: str) -> tuple[Path, str]:
+    """The file or folder that a task names, and which part of it, if a part."""
+    path = suite.path(file)
+    return list_and_split(path) or place_and_split(path)
+
+
+def at_hand(suite: Suite) -> tuple[dict[str, TaskSpec], str | None]:
+    """The tasks that can be run here, and a line that names the others with the places where they were looked for.
+
+    Where the suite does not say otherwise (`where_at_hand`) they are all tasks, and reading them says what is not there.
+
+    Raises GraftaxError where nothing at all is there.
+    """
+    if not suite.where_at_hand:
+        return {**suite.tasks}, None
+    missing = {name: lacking for name, spec in suite.tasks.items() if (lacking := _missing(suite, spec)) is not None}
+    if not missing:
+        return {**suite.tasks}, None
+    looked = f"not there, so passed over: {', '.join(f'{name} ({place})' for name, place in missing.items())}"
+    if len(missing) == len(suite.tasks):
+        raise GraftaxError(f"suite {suite.name}: none of its data is at hand; {looked}.")
+    return {name: spec for name, spec in suite.tasks.items() if name not in missing}, f"suite {suite.name}: {looked}."
+
+
+def _missing(suite: Suite, spec: TaskSpec) -> Path | None:
+    """The first place of a task's that is not there."""
+    places = [place_of(suite, file)[0] for file in spec.files]
+    return next((place for place in places if not place.exists()), None)
+
+
+def _contents(place: Path) -> bytes:
+    """What tells a file from another; of a folder, which may have a million pictures, their names and sizes."""
+    if not is_directory(place):
+        return place.read_bytes()
+    files = sorted(file for file in place.rglob("*") if file.is_file())
+    return "\n".join(f"{file.relative_to(place)} {file.stat().st_size}" for file in files).encode()
 
 
 def _cut(examples: Examples, share: float) -> tuple[Examples, Examples]:

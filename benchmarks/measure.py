@@ -110,14 +110,18 @@ def judged(
 def worst_slice(
     right: np.ndarray, gold: np.ndarray, lengths: np.ndarray, names: Sequence[str]
 ) -> tuple[str | None, float | None]:
-    """The slice, a label or a third of the texts by length, with the smallest share right; None where all are too small."""
+    """The slice, a label or a third of the texts by length, with the smallest share right; None where all are too small.
+
+    Where all are of one length, as pictures are, labels are the only slices.
+    """
     slices = {f"label {names[label]}": gold == label for label in np.unique(gold).tolist()}
     low, high = np.quantile(lengths, [1 / 3, 2 / 3])
-    slices |= {
-        "short texts": lengths <= low,
-        "middling texts": (lengths > low) & (lengths <= high),
-        "long texts": lengths > high,
-    }
+    if lengths.min() < lengths.max():
+        slices |= {
+            "short texts": lengths <= low,
+            "middling texts": (lengths > low) & (lengths <= high),
+            "long texts": lengths > high,
+        }
     shares = {name: float(right[of].mean()) for name, of in slices.items() if of.sum() >= _SLICE}
     worst = min(shares, key=lambda name: shares[name], default=None)
     return worst, None if worst is None else shares[worst]

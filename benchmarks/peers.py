@@ -1,9 +1,10 @@
 """The same cell through another library: Hugging Face PEFT, or AdapterHub's `adapters`, in a process of its own.
 
 A comparison says something about two libraries only where nothing else differs. So a peer is given, as data, all that decides
-a training: the fresh adapter itself, in the peer's own file format; token ids; which rows each batch has; the learning rate of
-each step. What is left to it is the model, the gradient and AdamW. Without dropout both sides then end at the same
-weights, to rounding, and what remains to be compared is time and memory.
+a training: the fresh adapter itself, in the peer's own file format; token ids, or the pixels of prepared pictures; which rows
+each batch has; the learning rate of each step. What is left to it is the model, the gradient and AdamW. Without dropout both
+sides then end at the same weights, to rounding, and what remains to be compared is time and memory. Batch norms keep the
+statistics of the checkpoint on both sides.
 
 Three things are the peer's own, because its users would not do otherwise: a text has a batch row of its own, padded to the
 longest of its batch; torch chooses the threads; the random bits of an adapter's dropout are torch's.
@@ -34,7 +35,7 @@ from ..adapters.files import export_adapter, save_adapter
 from ..adapters.methods.head import Head
 from ..adapters.methods.p_tuning import PTuning
 from ..adapters.task_words import words_for
-from ..data.batches import plan_epoch
+from ..data.batches import Shape, plan_epoch
 from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
@@ -43,7 +44,7 @@ from ..train.recipe import Recipe
 from ..train.step import learning_rate
 
 LIBRARIES = {"peft": "torch peft", "adapters": "torch adapters safetensors"}
-_TASKS = ("classify", "multilabel", "regress")
+_TASKS = ("classify", "multilabel", "regress", "image-classify")
 _ADAMW_ALONE = ("optimizer", "preconditioned", "lora_plus", "layer_decay", "unfreeze", "patience")
 
 
@@ -69,7 +70,7 @@ def run_peer(library: str, backbone: Backbone, job: Job, test: Prepared, *, pyth
     Args:
         library: "peft" or "adapters".
         backbone: float32, loaded from a directory; the peer loads the same.
-        job: of the task "classify", "multilabel" or "regress". Its validation rows are not looked at.
+        job: of the task "classify", "multilabel", "regress" or "image-classify". Its validation rows are not looked at.
         python: the peer's interpreter; see the module's docstring for where it is looked for.
 
     Raises:
@@ -86,7 +87,12 @@ def run_peer(library: str, backbone: Backbone, job: Job, test: Prepared, *, pyth
             _write_adapter(library, job, folder / "adapter", backbone)
         except GraftaxError as error:
             raise Unsupported(str(error)) from error
-        (folder / "job.json").write_text(json.dumps(_facts(backbone, job, test)), "utf-8")
+        facts = _facts(backbone, job)
+        for split, rows in (("train", job.train), ("test", test)):
+            if facts["pictures"]:
+                np.save(folder / f"{split}.npy", _pixels(backbone, rows))
+            facts[split] = _rows(rows, backbone)
+        (folder / "job.json").write_text(json.dumps(facts), "utf-8")
         seconds = _run(library, interpreter, folder)
         found = json.loads((folder / "result.json").read_text("utf-8"))
         return PeerResult(
@@ -145,9 +151,9 @@ def _body(job: Job) -> str:
     return "+".join(method.name for method in job.adapter.methods if not isinstance(method, Head))
 
 
-def _facts(backbone: Backbone, job: Job, test: Prepared) -> dict[str, Any]:
-    """What decides the training, as JSON."""
-    recipe, typed = job.recipe, backbone.config.type_vocab_size > 1
+def _facts(backbone: Backbone, job: Job) -> dict[str, Any]:
+    """What decides the training beside the rows, as JSON."""
+    recipe, pictures = job.recipe, not backbone.processor.sequences
     epochs = [plan_epoch(job.train.lengths, job.shape, recipe.seed, epoch) for epoch in range(recipe.epochs)]
     batches = [list(planned.items) for epoch in epochs for planned in epoch]
     return {
@@ -157,21 +163,30 @@ def _facts(backbone: Backbone, job: Job, test: Prepared) -> dict[str, Any]:
         "parameters": job.adapter.parameters,
         "classes": len(job.adapter.labels),
         "problem_type": words_for(job.adapter.task).problem,
-        "pad": backbone.config.pad_id,
+        "pictures": pictures,
+        "pad": None if pictures else backbone.config.pad_id,
         "seed": recipe.seed,
         "weight_decay": recipe.weight_decay,
         "clip": recipe.clip,
         "rates": np.asarray(learning_rate(job.hyper(), jax.numpy.arange(len(batches)))).tolist(),
         "batches": batches,
-        "train": _rows(job.train, typed),
-        "test": _rows(test, typed),
     }
 
 
-def _rows(texts: Prepared, typed: bool) -> dict[str, list[Any]]:
-    """Token ids and labels of rows, and token types where the backbone has several."""
-    lists = {"ids": [text.ids.tolist() for text in texts.items], "labels": [np.asarray(one).tolist() for one in texts.labels]}
-    return lists | ({"types": [text.types.tolist() for text in texts.items]} if typed else {})
+def _rows(rows: Prepared, backbone: Backbone) -> dict[str, list[Any]]:
+    """Labels of rows; of texts their token ids, too, and token types where the backbone has several."""
+    lists: dict[str, list[Any]] = {"labels": [np.asarray(one).tolist() for one in rows.labels]}
+    if backbone.processor.sequences:
+        lists["ids"] = [text.ids.tolist() for text in rows.items]
+        lists |= {"types": [text.types.tolist() for text in rows.items]} if backbone.config.type_vocab_size > 1 else {}
+    return lists
+
+
+def _pixels(backbone: Backbone, pictures: Prepared) -> np.ndarray:
+    """Prepared pictures as torch has them: float32 `[pictures, channels, height, width]`."""
+    count = len(pictures.items)
+    laid = backbone.processor.lay(pictures.items, [(row, 0) for row in range(count)], Shape(count, count, shared=False))
+    return np.moveaxis(laid.pixels, -1, 1)
 
 
 def _run(library: str, interpreter: str, folder: Path) -> float:

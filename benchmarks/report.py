@@ -16,6 +16,7 @@ import dataclasses
 import html
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from .analysis import COSTS, Analysis, analyse
 from .blocks import where
 from .charts import Chart
 from .draw import figure, picture
+from .published import averages, groups_in, reproduced
 from .results import Record, read
 from .tables import Table, escaped
 
@@ -64,7 +66,7 @@ def write_report(folder: Path) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     analysis = analyse(folder)
-    content = sections(analysis)
+    content = sections(analysis, _published(analysis, folder))
     title = f"Benchmark {', '.join(sorted({r.suite for r in analysis.records if r.suite})) or folder.name}"
     _write_parquet(folder / "results.parquet", read(folder))
     with disk.new_directory(folder / "plots", overwrite=True) as plots:
@@ -82,7 +84,7 @@ def write_report(folder: Path) -> str:
     return "\n".join(content[0].words)
 
 
-def sections(a: Analysis) -> list[Section]:
+def sections(a: Analysis, published: Sequence[Section] = ()) -> list[Section]:
     """The report in its order; sections with nothing to show are left out."""
     methods, folded = len(a.methods), []
     for block in a.compared:
@@ -109,11 +111,22 @@ def sections(a: Analysis) -> list[Section]:
         Section("Costs", points=_costs(a), charts=tuple(chart for chart in costs if chart)),
         Section("Training rows", charts=tuple(charts.efficiency(a))),
         Section("Searches", ("On validation rows: of every rate its best run.",) if searches else (), charts=searches),
+        *published,
         Section("Peers", tables=(tables.peer_table(a),) if a.peers else ()),
         Section("Errors", tables=(tables.error_table(a),) if a.failed else ()),
         Section("How it was measured", _PROTOCOL, tables=(tables.provenance(a),)),
     ]
     return [section for section in found if section.words or section.points or section.charts or section.tables]
+
+
+def _published(a: Analysis, folder: Path) -> list[Section]:
+    """Averages as published tables have them, and these tables themselves."""
+    means = averages(a, groups_in(folder))
+    theirs = tuple(map(tables.published_table, reproduced(folder)))
+    return [
+        Section("Averages", tables=(tables.averages_table(means),) if means else ()),
+        Section("Published", ("What this suite is there to reproduce, as others have it.",) if theirs else (), tables=theirs),
+    ]
 
 
 def _ranks(a: Analysis) -> str:

@@ -16,13 +16,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from .. import disk, typed
 from ..errors import GraftaxError
-from ..json_files import json_line, parse_json, read_bytes
+from ..json_files import json_line, parse_json, read_bytes, read_object
 from .quiet import QUIET
 
 Stage = Literal["search", "final"]
@@ -44,11 +44,13 @@ class Cell:
     seed: int
     library: str = "graftax"  # or the peer: "peft", "adapters"
     stage: Stage = "final"  # "search": compared with other settings on validation rows; "final": measured on test rows
+    choice: str = ""  # the one of the method's `choices` in the suite, where it has some
 
     @property
     def id(self) -> str:
         """A directory name: readable, and distinct for distinct cells."""
-        digest = hashlib.sha256(repr(asdict(self)).encode()).hexdigest()[:8]
+        facts = {name: value for name, value in asdict(self).items() if (name, value) != ("choice", "")}
+        digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:8]
         named = f"{self.task}-{self.method}-{self.lr:g}-{self.epochs}-{self.seed}"
         return f"{re.sub(r'^[.]|[^A-Za-z0-9._-]', '_', named)[:_LONGEST]}-{digest}"
 
@@ -119,7 +121,26 @@ def came_through(record: Record) -> bool:
     return record.error is None and record.value is not None
 
 
+@dataclass(frozen=True)
+class Origin:
+    """`run.json`: what a directory was begun with."""
+
+    suite: str
+    digest: str  # of the suite
+    data: Mapping[str, str]  # sha256 of each task's files
+    began: str  # the date
+    groups: Mapping[str, str] = field(default_factory=dict)  # of the tasks that are of one
+    reproduces: tuple[dict[str, Any], ...] = ()  # the suite's published tables (`suite.py`, Published)
+
+
+RUN = "run.json"
 FILE = "results.jsonl"
+
+
+def origins(folder: Path) -> list[Origin]:
+    """What a benchmark's directory and its shards were begun with."""
+    files = [folder / RUN, *sorted(folder.glob(f"shard-*/{RUN}"))]
+    return [typed.read(Origin, read_object(file), str(file)) for file in files if file.is_file()]
 
 
 def append(folder: Path, record: Record) -> None:

@@ -8,6 +8,7 @@ on all training rows, measured on test rows. A cell whose record is there is nev
     results.jsonl         a record per cell (`results.py`)
     predictions/          what was said about each test example
     adapters/             the adapters of the final cells: files as any others
+    backbones/            where the suite has pictures prepared in its own way, backbones that say so
     shard-I-of-N/         all of these of one shard; laid together from several machines they are read as one
 """
 
@@ -43,11 +44,12 @@ from ..models.load import load_backbone
 from ..tasks.task_registry import task_named
 from .baselines import mean_features, nearest_means
 from .clock import Clock
-from .draws import TaskExamples, read_task
+from .draws import TaskExamples, at_hand, read_task
 from .measure import Measured, general_score, judged, measure
+from .own_preparation import prepared_as
 from .peers import Unsupported, run_peer
 from .quiet import watched
-from .results import Cell, Record, Stage, append, read
+from .results import RUN, Cell, Origin, Record, Stage, append, read
 from .search import Search, Setting, Tried
 from .suite import NEAREST_MEAN, Suite, backbone_name
 from .trainer import Outcome, Trainer
@@ -78,7 +80,7 @@ def run_suite(
     *,
     shard: Shard = Shard(),
     peers: Sequence[str] = (),
-    load: Callable[[str], Backbone] = load_backbone,
+    load: Callable[..., Backbone] = load_backbone,
     say: Callable[[str], None] = partial(print, flush=True),
 ) -> list[Record]:
     """Run what is left of a suite, and return all records of the directory.
@@ -88,7 +90,7 @@ def run_suite(
         out: directory, made if need be.
         shard: the part of it to run here.
         peers: libraries that train the final cells, too ("peft", "adapters": `peers.py`).
-        load: makes a backbone of its name in the suite.
+        load: makes a backbone of its name in the suite; of a suite of towers it takes a `tower`, too.
         say: takes a line for a person, now and then.
 
     Raises:
@@ -97,16 +99,20 @@ def run_suite(
     """
     home = shard.folder(out)
     with disk.locked(home):
-        tasks = {name: read_task(suite, name, spec) for name, spec in suite.tasks.items()}
+        there, missing = at_hand(suite)
+        if missing is not None:
+            say(missing)
+        tasks = {name: read_task(suite, name, spec) for name, spec in there.items()}
         general = read_task(suite, "general", suite.general) if suite.general else None
         _settle(suite, home, {name: task.digest for name, task in tasks.items()})
-        every = [(path, *pair) for path in suite.backbones for pair in suite.pairs(path)]
+        every = [(path, *pair) for path in suite.backbones for pair in suite.pairs(path) if pair[0] in tasks]
         own = [one for number, one in enumerate(every) if shard.has(number)]
         todo = {path: suite.methods_of({name for of, name, _ in own if of == path}) for path in suite.backbones}
         clock = Clock(sum(map(len, todo.values())), say)
         for path, methods in todo.items():
             if methods:
-                backbone = load(suite.backbone(path))
+                how = {} if suite.tower is None else {"tower": suite.tower}
+                backbone = prepared_as(suite, load(suite.backbone(path), **how), home / "backbones")
                 bench = Bench(suite, backbone, backbone_name(path), tasks, general, home, clock, peers)
                 pairs = [(name, size) for of, name, size in own if of == path]
                 bench.nearest_means(pairs)
@@ -115,21 +121,17 @@ def run_suite(
     return read(out)
 
 
-@dataclass(frozen=True)
-class Origin:
-    """`run.json`: what a directory was begun with."""
-
-    suite: str
-    digest: str  # of the suite
-    data: Mapping[str, str]  # sha256 of each task's files
-    began: str  # the date
-
-
 def _settle(suite: Suite, home: Path, digests: Mapping[str, str]) -> None:
     """Note what is run in this directory, or refuse it where something else was begun there."""
-    file = home / "run.json"
+    file = home / RUN
     if not file.is_file():
-        disk.write_json(file, asdict(Origin(suite.name, suite.digest, digests, datetime.date.today().isoformat())))
+        today, groups = (
+            datetime.date.today().isoformat(),
+            {name: spec.group for name, spec in suite.tasks.items() if spec.group},
+        )
+        disk.write_json(
+            file, asdict(Origin(suite.name, suite.digest, digests, today, groups, tuple(map(asdict, suite.reproduces))))
+        )
         return
     there = typed.read(Origin, read_object(file), str(file))
     changed = [name for name, digest in digests.items() if there.data.get(name, digest) != digest]
@@ -186,7 +188,7 @@ class Bench:
     def _next_round(self, label: str, pairs: Sequence[TaskSize]) -> list[Cell]:
         """What a method's searches want next, on all tasks; none where all are over."""
         return [
-            Cell(self.name, task, label, size, *setting, 0, stage="search")
+            Cell(self.name, task, label, size, seed=0, stage="search", **setting._asdict())
             for task, size in pairs
             for setting in self._search(label, (task, size)).wanted(self._tried(label, (task, size)))
         ]
@@ -197,7 +199,8 @@ class Bench:
         for task, size in pairs:
             found = self._search(label, (task, size)).found(self._tried(label, (task, size)))
             if found is not None:  # else all trainings of the search failed: see its records
-                cells += [Cell(self.name, task, label, size, *found.setting, seed) for seed in range(self.suite.seeds)]
+                setting = found.setting._asdict()
+                cells += [Cell(self.name, task, label, size, seed=seed, **setting) for seed in range(self.suite.seeds)]
         return cells
 
     def _search(self, label: str, pair: TaskSize) -> Search:
@@ -208,7 +211,7 @@ class Bench:
         """The search's records so far."""
         where = ("search", self.name, label, *pair)
         return {
-            Setting(cell.lr, cell.schedule, cell.epochs): record
+            Setting(cell.lr, cell.schedule, cell.epochs, cell.choice): record
             for cell, record in self.records.items()
             if (cell.stage, cell.backbone, cell.method, cell.task, cell.size) == where
         }
@@ -218,8 +221,9 @@ class Bench:
         missing = [cell for cell in cells if cell not in self.records]
         if missing:
             self.clock.tell(what, len(missing))
-        for task in dict.fromkeys(self.tasks[cell.task].spec.kind for cell in missing):
-            of_task = [cell for cell in missing if self.tasks[cell.task].spec.kind == task]
+        apart = {cell: (self.tasks[cell.task].spec.kind, cell.choice) for cell in missing}  # what one run has one of
+        for one in dict.fromkeys(apart.values()):
+            of_task = [cell for cell in missing if apart[cell] == one]
             outcomes = self.trainer.train(of_task, self.suite.pack_size)
             if of_task[0].stage == "final" and self.suite.interference:
                 self.packed.train([cell for cell in of_task if self.trainer.has(cell)], self.suite.seeds)
@@ -234,7 +238,7 @@ class Bench:
         if not self.backbone.family.head.modules:  # it classifies nothing
             return
         for name, size in pairs:
-            if self.tasks[name].spec.kind == "classify":
+            if self.tasks[name].spec.classifies:
                 cells = [Cell(self.name, name, NEAREST_MEAN, size, 0.0, "none", 0, seed) for seed in range(self.suite.seeds)]
                 for cell in cells:
                     if cell not in self.records:
@@ -242,8 +246,8 @@ class Bench:
 
     def _nearest_mean(self, cell: Cell) -> Record:
         task = self.tasks[cell.task]
-        labels = task_named("classify").label_names(task.whole)
-        train = self._encoded("classify", task.draw("final", cell.size, cell.seed), labels)
+        labels = task_named(task.spec.kind).label_names(task.whole)
+        train = self._encoded(task.spec.kind, task.draw("final", cell.size, cell.seed), labels)
         test = self._prepared_of(cell.task, "test", labels)
         if cell.task not in self._test_features:
             self._test_features[cell.task] = mean_features(self.backbone, test)
@@ -371,9 +375,9 @@ class Bench:
         """Those that make the means of its classes, and those that are told apart by these."""
         if self.general is None or not self.backbone.family.head.modules:
             return None
-        names = tuple(sorted({*(self.general.train.labels or ())}))
+        names, kind = tuple(sorted({*(self.general.train.labels or ())})), self.general.spec.kind
         known, asked = self.general.draw("final", _GENERAL_ROWS, 0), self.general.test
-        return self._encoded("classify", known, names), self._encoded("classify", asked, names)
+        return self._encoded(kind, known, names), self._encoded(kind, asked, names)
 
 
 def _numbers_in(adapter: Adapter, method_key: str) -> int:

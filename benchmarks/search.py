@@ -10,11 +10,15 @@ and the next higher rate, be they beyond the suite's, and then twice the length.
 rows nor a likelihood that is clearly better, as that of a method is which has only begun to learn. Bounds are a safety net: a
 search that runs into one says so, and its result is never recommended.
 
+A method may have choices beside its rate, such as the scale of its change; then all of them are run at the first rates and
+length, and the search goes on from the best. A protocol that fixes the rate has one, and no others are looked for.
+
 What is run next depends on the records alone, so a search needs no memory of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +38,7 @@ class Setting(NamedTuple):
     lr: float
     schedule: str
     epochs: int
+    choice: str = ""  # as of a `Cell`
 
 
 Tried = Mapping[Setting, Record]
@@ -57,10 +62,13 @@ class Search:
     epochs: int  # of the first length
     widen: int  # rates that may be run beyond either end of the first ones
     doublings: int  # of the length
+    choices: Sequence[str] = ("",)
 
     @property
     def rates(self) -> list[float]:
         """All rates that may be run, ascending: the first ones and those that go on by their ratio, to two digits."""
+        if len(self.first) == 1:
+            return [*self.first]
         below = _going_on(self.first[0], self.first[0] / self.first[1], self.widen)
         above = _going_on(self.first[-1], self.first[-1] / self.first[-2], self.widen)
         return [*reversed(below), *self.first, *above]
@@ -88,7 +96,8 @@ class Search:
 
     def _round(self, tried: Tried) -> list[Setting]:
         """What is run after whole rounds."""
-        first = [Setting(lr, schedule, self.epochs) for lr in self.first for schedule in self.schedules]
+        every = itertools.product(self.first, self.schedules, self.choices)
+        first = [Setting(lr, schedule, self.epochs, choice) for lr, schedule, choice in every]
         if missing := [setting for setting in first if setting not in tried]:
             return missing
         ranked = best(tried)
@@ -106,7 +115,8 @@ class Search:
         ranked = best(known)
         if not ranked:
             return None
-        at_edge = [name for name, step in (("lowest", -1), ("highest", 1)) if self._beside(ranked[0], step) is None]
+        ends = (("lowest", -1), ("highest", 1)) if len(self.rates) > 1 else ()
+        at_edge = [name for name, step in ends if self._beside(ranked[0], step) is None]
         return Found(ranked[0], _length(ranked[0], known)[1], at_edge[0] if at_edge else None)
 
     def _beside(self, setting: Setting, step: int) -> Setting | None:
@@ -130,12 +140,17 @@ def _length(setting: Setting, tried: Tried) -> tuple[Setting, bool]:
     It has where twice its length brought neither a better value nor a lower loss, or twice and four times its length no better
     value. A run that failed brought nothing.
     """
-    runs = sorted(s for s in tried if s[:2] == setting[:2])
+    runs = sorted(s for s in tried if alike_but_for_length(s, setting))
     scores = [_score(tried[s]) if came_through(tried[s]) else -math.inf for s in runs]
     losses = [_loss(tried[s]) if came_through(tried[s]) else math.inf for s in runs]
     enough = next(i for i, found in enumerate(scores) if found >= max(scores) - _POINTS)
     longer = len(runs) - 1 - enough
     return runs[-1], longer >= 2 or (longer == 1 and losses[-1] >= min(losses[:-1]))
+
+
+def alike_but_for_length(setting: Setting, other: Setting) -> bool:
+    """Whether two settings are the same but for their lengths."""
+    return setting._replace(epochs=other.epochs) == other
 
 
 def best(tried: Tried) -> list[Setting]:
@@ -147,7 +162,7 @@ def best(tried: Tried) -> list[Setting]:
     scores = {setting: _score(record) for setting, record in tried.items() if came_through(record)}
 
     def order(setting: Setting) -> tuple[float, ...]:
-        higher = [s for s in tried if s.schedule == setting.schedule and s.lr > setting.lr]
+        higher = [s for s in tried if (s.schedule, s.choice) == (setting.schedule, setting.choice) and s.lr > setting.lr]
         above = max((scores.get(s, -math.inf) for s in higher if s.lr == min(higher).lr), default=scores[setting])
         at_brink = above < scores[setting] - _BRINK
         return -scores[setting], at_brink, _loss(tried[setting]), setting.epochs, setting.lr

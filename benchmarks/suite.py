@@ -49,16 +49,24 @@ from ..errors import GraftaxError
 from ..serve.sampling import Beams
 from ..toml_files import read_toml
 from ..train.recipe import Epochs, Recipe
-from ..typed import Count, Positive, Size, Some, Within, checked, read, settle
+from ..typed import Count, Positive, Rate, Size, Some, Within, checked, read, settle
 from .search import Search
 
 FOLDER = Path(str(files("graftax"))) / "benchmarks" / "suites"
+_OF_CLASSES = ("accuracy", "matthews", "macro_f1")
 #: task of `train_many` -> metrics a benchmark of it may compare by; the first is its own
 KINDS = {
-    "classify": ("accuracy", "matthews", "macro_f1"),
+    "classify": _OF_CLASSES,
+    "image-classify": _OF_CLASSES,
     "lm": ("perplexity",),
     "sft": ("perplexity", "exact_match", "cer", "bleu", "final_number"),
     "seq2seq": ("cer", "exact_match", "bleu", "perplexity"),
+}
+
+#: What a picture's channels are normalised by, in words: mean and deviation of each
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
 NEAREST_MEAN = "nearest-mean"  # stands among the methods of a classification task, and is none of a suite's
@@ -74,10 +82,16 @@ class TaskSpec:
     train: str
     test: str | Share = 0.25  # a file, or a share of the training rows
     val: str | Share = 0.2
+    whole: str | None = (
+        None  # a file of the final trainings' rows, where they are neither `train` nor `train` with a share back
+    )
+    images: str | None = None  # of lists of pictures (`published_splits.py`): the folder in which their paths begin
+    group: str = ""  # of tasks whose values have a mean of their own (`averages.py`)
     kind: str = "classify"  # the name of a graftax task
     metric: str | None = None  # of `benchmarks/scores.py`; None: the usual one of `kind`
     text: str = "text"
     pair: str | None = None
+    image: str = "image"
     label: str = "label"
     prompt: str = "prompt"  # of sft and seq2seq
     completion: str = "completion"
@@ -100,8 +114,18 @@ class TaskSpec:
         return self.metric or KINDS[self.kind][0]
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Where its rows are, as paths or parts of what is there."""
+        return tuple(place for place in (self.train, self.val, self.test, self.whole) if isinstance(place, str))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether an example has one label, be it a text or a picture: then there are baselines."""
+        return KINDS[self.kind] is _OF_CLASSES
+
+    @property
     def columns(self) -> Columns:
-        named = {"prompt": self.prompt, "completion": self.completion}
+        named = {"image": self.image, "prompt": self.prompt, "completion": self.completion}
         return Columns(text=self.text, pair=self.pair, label=self.label, **named)
 
 
@@ -115,26 +139,42 @@ class MethodSpec:
     start: str | None = None
     target: str | None = None
     options: tuple[str, ...] = ()  # name=value, as `graftax train --option`
+    choices: tuple[str, ...] = ()  # options of which the search takes the best one: ("alpha=8", "alpha=80")
     lrs: tuple[Positive, ...] | None = None
     steps: Count = 0  # of its search's first length at least, where the suite says fewer
 
     def __post_init__(self) -> None:
         settle(self)
-        self.make()  # an unknown method or setting is refused before anything runs
+        for choice in self.choices or ("",):  # an unknown method or setting is refused before anything runs
+            self.make(choice)
 
     @property
     def is_probe(self) -> bool:
         return self.method in PROBE
 
-    def make(self) -> Any:
-        """What `train_many` takes as `method`."""
-        return make_method(
-            self.method, rank=self.rank, alpha=self.alpha, start=self.start, target=self.target, option=self.options
-        )
+    def make(self, choice: str = "") -> Any:
+        """What `train_many` takes as `method`, with one of the choices where there are some."""
+        options = (*self.options, *([choice] if choice else []))
+        return make_method(self.method, rank=self.rank, alpha=self.alpha, start=self.start, target=self.target, option=options)
 
 
 #: The baseline, where a suite has none of its own; a step on kept features takes a millisecond.
 _PROBE = MethodSpec("probe", lrs=(1e-2, 3e-2, 1e-1), steps=1000)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of others that a suite is there to reproduce, as they have it."""
+
+    title: str
+    source: str  # where it stands
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[float | str, ...]]  # method -> what stands in each column
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if odd := [name for name, row in self.rows.items() if len(row) != len(self.columns)]:
+            raise GraftaxError(f"the published row of {odd[0]} has {len(self.rows[odd[0]])} values, not {len(self.columns)}.")
 
 
 @dataclass(frozen=True)
@@ -148,8 +188,11 @@ class Suite:
     lrs: tuple[Positive, ...]
     description: str = ""
     published: str = ""  # the figure of others that this suite is to reproduce
+    reproduces: tuple[Published, ...] = ()  # tables of such figures; in the file each is a [[reproduces]]
+    where_at_hand: bool = False  # whether tasks whose files are not there are passed over, and named
     folder: str = ""  # of the file, where relative paths begin
     data: str = "$GRAFTAX_DATA"
+    tower: str | None = None  # of checkpoints of two, the one that is read, as `load_backbone` has it
     general: TaskSpec | None = None
     sizes: tuple[Some | Literal["all"], ...] = ("all",)
     seeds: Size = 5
@@ -161,6 +204,10 @@ class Suite:
     batch_size: Some = 32
     max_length: Some = 128
     weight_decay: Annotated[float, Within(0.0)] = 0.0
+    warmup: Rate = 0.06  # share of the steps with a rising rate
+    augment: str | None = None  # of pictures, as `graftax train --augment`
+    picture_size: Some | None = None  # side to which pictures are resized, without a crop; None: as the checkpoint says
+    normalisation: str | None = None  # of pictures, one of NORMALISATIONS; None: the checkpoint's
     pack_size: Some | None = 1  # adapters trained at once; None: measured
     interference: bool = False  # train the seeds of each setting in one pack, too, and compare
 
@@ -179,16 +226,20 @@ class Suite:
             raise GraftaxError(
                 f"suite {self.name}: {NEAREST_MEAN} and probe are names of baselines; call the method otherwise."
             )
-        if self.general is not None and self.general.kind != "classify":
+        if self.normalisation is not None and self.normalisation not in NORMALISATIONS:
+            there = ", ".join(NORMALISATIONS)
+            raise GraftaxError(f"suite {self.name}: normalisation {self.normalisation!r} is none of {there}.")
+        if self.general is not None and not self.general.classifies:
             raise GraftaxError(f"suite {self.name}: the task [general] is a classification, not of kind {self.general.kind!r}.")
         for label, spec in self.methods.items():
             self._check_rates(label, spec)
 
     def _check_rates(self, label: str, spec: MethodSpec) -> None:
         """Refuse rates that the search cannot go on from, or from which it might come to numbers that are no rates."""
-        if not _ascending(self.first_rates(spec)):
+        if not _ascending(self.first_rates(spec)) or (len(self.first_rates(spec)) == 1 and self.widen):
             raise GraftaxError(
-                f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio."
+                f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio "
+                "(with widen = 0 it does not, and there may be one)."
             )
         every = self.search(spec, examples=1).rates
         reach = f"suite {self.name}: going on by their ratio, the rates of {label} are {', '.join(f'{lr:g}' for lr in every)}"
@@ -214,6 +265,8 @@ class Suite:
             max_length=self.max_length,
             truncate=True,
             weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            augment=self.augment,
         )
 
     def pairs(self, backbone: str) -> list[tuple[str, int | None]]:
@@ -224,7 +277,7 @@ class Suite:
 
     def trained(self, task: str) -> dict[str, MethodSpec]:
         """The methods trained on a task: the suite's, and for a classification a linear probe."""
-        with_probe = self.tasks[task].kind != "classify" or any(spec.is_probe for spec in self.methods.values())
+        with_probe = not self.tasks[task].classifies or any(spec.is_probe for spec in self.methods.values())
         return {**self.methods} if with_probe else {"probe": _PROBE, **self.methods}
 
     def methods_of(self, tasks: Collection[str]) -> list[str]:
@@ -234,7 +287,7 @@ class Suite:
     def search(self, spec: MethodSpec, examples: int) -> Search:
         """Where a method's search on so many training rows begins, and how far it may go."""
         epochs = max(self.epochs, -(-max(self.steps, spec.steps) // number_of_batches(examples, self.batch_size)))
-        return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings)
+        return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings, spec.choices or ("",))
 
     def path(self, name: str) -> Path:
         """A task's file."""
@@ -261,12 +314,12 @@ class Suite:
     def digest(self) -> str:
         """Changes with whatever changes the cells or what they are compared by."""
         return hashlib.sha256(
-            repr(dataclasses.replace(self, description="", published="", data="", folder="")).encode()
+            repr(dataclasses.replace(self, description="", published="", reproduces=(), data="", folder="")).encode()
         ).hexdigest()
 
 
 def _ascending(rates: Sequence[float]) -> bool:
-    return len(rates) > 1 and all(low < high for low, high in itertools.pairwise(rates))
+    return bool(rates) and all(low < high for low, high in itertools.pairwise(rates))
 
 
 def backbone_name(path: str) -> str:
@@ -295,6 +348,9 @@ def load_suite(name: str) -> Suite:
         label: checked({"method": label, **table}, MethodSpec, f"{path}: [methods.{label}]")
         for label, table in _tables(content, "methods", path).items()
     }
+    if "reproduces" in content:
+        listed = checked(content["reproduces"], tuple[dict[str, Any], ...], f"{path}: reproduces")
+        content["reproduces"] = tuple(read(Published, table, f"{path}: [[reproduces]]") for table in listed)
     if "general" in content:
         content["general"] = checked(content["general"], TaskSpec, f"{path}: [general]")
     usual = {"name": path.stem, "folder": str(path.resolve().parent)}

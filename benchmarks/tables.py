@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from . import wording as say
 from .analysis import TIMES, Analysis, pair_of
 from .blocks import Block, Entry, block_id_of, named, where
+from .published import Averages
 from .results import Record
 from .scores import metric_named
 from .statistics import Difference
+from .suite import Published
 
 Line = dict[str, str]  # what stands in a line of a table, by column
 
@@ -214,6 +216,27 @@ def error_table(a: Analysis) -> Table:
         for r in a.failed
     )
     return Table("Runs that failed", ("task", "method", "stage", "learning rate", "seed", "error"), lines, wordy=True)
+
+
+def averages_table(found: Sequence[Averages]) -> Table:
+    """Both averages of tasks that are of groups."""
+    groups = dict.fromkeys(group for one in found for group in one.groups)
+    lines = []
+    for one in found:
+        rows = "all" if one.size is None else str(one.size)
+        line = {"backbone": one.backbone, "rows per class": rows, "method": one.method}
+        line |= {group: say.value(metric_named("accuracy"), one.groups.get(group)) for group in groups}
+        line |= {"mean of groups": say.value(metric_named("accuracy"), one.of_groups)}
+        line |= {"flat mean": say.value(metric_named("accuracy"), one.flat), "tasks": str(one.tasks)}
+        lines.append(line)
+    note = "With 95% intervals, over the tasks at hand. Means over other tasks than a published table's are no match for it."
+    return Table.of("Averages", lines, note)
+
+
+def published_table(published: Published) -> Table:
+    """As others have it."""
+    lines = tuple((name, *map(str, row)) for name, row in published.rows.items())
+    return Table(published.title, ("method", *published.columns), lines, f"Source: {published.source}.")
 
 
 def provenance(a: Analysis) -> Table:

@@ -45,7 +45,10 @@ class Trainer:
         self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
 
     def train(self, cells: Sequence[Cell], pack_size: int | None) -> dict[Cell, Outcome]:
-        """Train those cells, of one method and one task of graftax's, whose adapters are missing; an unfinished run goes on."""
+        """Train those cells whose adapters are missing; an unfinished run goes on.
+
+        They are of one method, with one choice, and one task of graftax's.
+        """
         unfinished = self.folder / ".run" / "run.json"
         begun = Begun.read(unfinished).jobs if unfinished.is_file() else []
         todo = [cell for cell in cells if cell.id in begun or not self.has(cell)]
@@ -66,7 +69,7 @@ class Trainer:
                     self.backbone,
                     {cell.id: self.examples(cell) for cell in cells},
                     self.folder,
-                    method=self.suite.trained(one.task)[one.method].make(),
+                    method=self.suite.trained(one.task)[one.method].make(one.choice),
                     task=self.tasks[one.task].spec.kind,
                     recipe=self.suite.recipe(one.lr, one.schedule, one.epochs, one.seed),
                     each={
@@ -101,7 +104,7 @@ class Trainer:
             None,
             backbone=self.backbone,
             task=task_named(spec.kind),
-            method=self.suite.trained(cell.task)[cell.method].make(),
+            method=self.suite.trained(cell.task)[cell.method].make(cell.choice),
             recipe=self.suite.recipe(cell.lr, cell.schedule, cell.epochs, cell.seed),
             columns=spec.columns,
         )

@@ -31,7 +31,7 @@ def drawn(kind: str, label: str, random: np.random.Generator) -> Image:
     draw, labels = KINDS[kind]
     assert label in labels
     picture = draw(label, random).filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.0)))
-    pixels = np.asarray(picture, np.float32)
+    pixels = np.asarray(picture, np.float64)
     across, down = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE))
     turned = random.uniform(0, 2 * math.pi)
     light = 1 + random.uniform(0.05, 0.25) * (across * math.cos(turned) + down * math.sin(turned))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HUB_ID = "google/mobilenet_v2_1.0_224"
 _EACH, _EACH_TEST = 12, 20  # pictures of a class that are trained on, and that are measured
+_UPPER = 12  # convolutions that LoRA changes, the last ones
 
 #: What lies on the table when all six are asked at once.
 MIXED = (
@@ -49,7 +50,9 @@ def run(backbone_path: str | None, out: Path) -> None:
         write_pictures(kind, out / "pictures" / kind / "test", _EACH_TEST, seed=1)
     common: dict[str, Any] = {"batch_size": 12}
     probes = _trained(backbone, out, "probe", None, Recipe(epochs=40, lr=1e-2, **common))
-    loras = _trained(backbone, out, "lora", LoRA(r=8, alpha=16), Recipe(epochs=20, lr=3e-3, **common))
+    upper = LoRA().select(backbone.sites)[-_UPPER:]  # through what lies below a picture passes once (`train/features.py`)
+    lora = LoRA(r=8, alpha=16, targets=tuple(site.path for site in upper))
+    loras = _trained(backbone, out, "lora", lora, Recipe(epochs=20, lr=3e-3, **common))
     predictor = Predictor(backbone)
     _print_compared(predictor, out, probes, loras)
     answers = _print_mixed(predictor, out, loras)
@@ -63,7 +66,8 @@ def _trained(backbone: Backbone, out: Path, name: str, method: Method | None, re
     print(f"training {len(KINDS)} adapters, {'the head alone (linear probe)' if method is None else 'LoRA'}:", flush=True)
     began = time.perf_counter()
     rows = {kind: out / "pictures" / kind / "train" for kind in KINDS}
-    results = train_many(backbone, rows, out / name, task="image-classify", method=method, recipe=recipe, overwrite=True)
+    how: dict[str, Any] = {"task": "image-classify", "method": method, "recipe": recipe, "overwrite": True, "progress": False}
+    results = train_many(backbone, rows, out / name, **how)
     print(f"  {time.perf_counter() - began:.1f} s\n", flush=True)
     return results
 

@@ -17,6 +17,7 @@ from ..adapters.fitting import head_of, length_for, names_for
 from ..adapters.formats.peft.heads import HeadDialect
 from ..adapters.merging import merge
 from ..adapters.methods.head import FIRST, VECTOR
+from ..adapters.methods.joint_head import JointHead
 from ..adapters.task_words import words_for
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
@@ -24,6 +25,7 @@ from ..models.chat import CHAT_TEMPLATE, is_named, template_of
 from ..models.checkpoint import INPUT_FILES
 from ..models.gguf_tokenizer import GgufTokenizer
 from ..models.load import unstack_weights
+from ..models.pairs import PairConfig
 from ..notes import note
 from ..typed import Location, held
 
@@ -53,6 +55,10 @@ def export_merged(
         raise GraftaxError("its head reads the first position without the pooler, which transformers' task model cannot.")
     if head is not None and head.site == VECTOR:
         raise GraftaxError("its head reads a tower's vector, which transformers' task model does not.")
+    if isinstance(head, JointHead):
+        raise GraftaxError("its head reads a joint space with texts, which transformers' task model does not.")
+    if isinstance(backbone.config, PairConfig):
+        raise GraftaxError(f"{backbone.name} is a pair of towers, and what is written is one model.")
     whole, rest = merge(backbone, adapter, any_backbone=any_backbone)
     tensors = unstack_weights(whole, whole.arrays())
     config = dict(backbone.hf_config or {})

@@ -4,8 +4,8 @@
     logits = scale t v + bias                                    v: what the tower of pictures says, at length 1
 
 That is a head whose kernel is `scale t`: an adapter of a head alone, on the tower of pictures. Of towers that an adapter has
-joined, v is V x at length 1 (`adapters/methods/joint.py`), x being the features of a picture: then V is the head's hidden
-layer, and what else the adapter has at the tower of pictures stands beside it.
+joined, v is V x at length 1 (`adapters/methods/joint.py`), x being the features of a picture: then V is a part of the head
+(`joint_head.py`), and what else the adapter has at the tower of pictures stands beside it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from ..adapters.halves import half_of
 from ..adapters.method import Leaves
 from ..adapters.methods.head import POOLED, VECTOR, Head
 from ..adapters.methods.joint import COMPARISON, Joint
+from ..adapters.methods.joint_head import JointHead
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
-from ..models.pairs import MODULES, PairConfig
+from ..models.pairs import PairConfig
 from ..models.towers import comparison
 from ..typed import Location, held, shown
 from .predictor import Predictor
@@ -87,11 +88,12 @@ def _of_pair(
     if COMPARISON in at:
         log_scale, bias = log_scale + at[COMPARISON]["log_scale"], bias + at[COMPARISON]["bias"]
     said = np.exp(log_scale).item(), bias.item()
-    head, hidden = Head(site=VECTOR if pictures.config.vector_size else POOLED, labels=len(names)), Leaves()
-    if (projected := at.get(config.image.joint)) is not None:
-        head = replace(head, hidden="unit", modules=(MODULES["image"][1], "classifier"))
-        hidden, classes = _turned(projected["kernel"], classes)
-    found = _classifier(pictures, names, classes, said, head, hidden)
+    site, count, projected = VECTOR if pictures.config.vector_size else POOLED, len(names), at.get(config.image.joint)
+    if projected is None:
+        found = _classifier(pictures, names, classes, said, Head(site=site, labels=count), {})
+    else:
+        head = JointHead(site=site, labels=count, width=classes.shape[1])
+        found = _classifier(pictures, names, classes, said, head, {"projection": projected["kernel"]})
     if adapter is None:
         return found
     methods, states = half_of(adapter, config.image.name, pictures.sites)
@@ -99,26 +101,13 @@ def _of_pair(
     return replace(found, methods=(*methods, *found.methods), states=states | found.states, parents=parents)
 
 
-def _turned(projection: np.ndarray, classes: np.ndarray) -> tuple[Leaves, np.ndarray]:
-    """A projection `[size, features]` as a head's hidden layer `[features, features]`, and vectors of classes in its space.
-
-    The projection is Q R with orthonormal columns in Q, so R x is as long as it, and its product with t Q the same as with t.
-    Zeros behind R and t Q change neither.
-    """
-    q, r = np.linalg.qr(projection.astype(np.float64))
-    features = projection.shape[1]
-    behind = (0, features - len(r))
-    hidden = {"hidden": np.pad(r.T, ((0, 0), behind)), "hidden_bias": np.zeros(features)}
-    return hidden, np.pad(classes @ q, ((0, 0), behind))
-
-
 def _classifier(
-    pictures: Backbone, names: Sequence[str], classes: np.ndarray, said: tuple[float, float], head: Head, hidden: Leaves
+    pictures: Backbone, names: Sequence[str], classes: np.ndarray, said: tuple[float, float], head: Head, beside: Leaves
 ) -> Adapter:
     """An adapter of a head alone, whose kernel are the vectors of classes."""
     scale, bias = said
     (site,) = head.select(pictures.sites)
-    leaves: dict[str, Any] = {"kernel": scale * classes, "bias": np.full(len(names), bias, np.float32), **hidden}
+    leaves: dict[str, Any] = {"kernel": scale * classes, "bias": np.full(len(names), bias, np.float32), **beside}
     leaves = {name: np.asarray(leaf, np.float32) for name, leaf in leaves.items()}
     fixed = {name: np.asarray(leaf) for name, leaf in head.fixed(site).items()}
     return Adapter((head,), {head.key: {site: (leaves, fixed)}}, "image-classify", tuple(names), pictures.fingerprint)

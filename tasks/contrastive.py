@@ -1,7 +1,7 @@
 """Contrastive training of a tower of pictures and one of texts: each item's picture belongs to its text, and to no other's.
 
     z_ij = scale * (u_i . w_j) + bias              u_i, w_j: the vectors of picture i and text j of a batch, at length 1
-    P_ij = 1 where text j belongs to picture i     i = j, or both items have one text, or one picture
+    P_ij = 1 where text j belongs to picture i     i = j, or both items have one text, one picture or one label
 
     contrastive            mean over i of  - sum_j P_ij / P_i. log softmax_j(z_i.), and of the same of texts i, halved
     contrastive-sigmoid    mean over i of  - sum_j log sigmoid(z_ij) where P_ij, log sigmoid(-z_ij) elsewhere
@@ -11,7 +11,7 @@ where no two items of a batch have a text or a picture in common. Of class names
 "a photo of a cat.". Counted as CLIP and SigLIP count, seven of the eight would be wrong for each, and a cat would learn to be
 unlike cats. So all of them are right, each by an equal share (UniCL: Yang et al., 2022, arXiv:2204.03610), and the least that
 the first loss can be is the entropy of the shares, not 0. Texts are one where their tokens are, pictures where their pixels
-are.
+are. Rows may say besides, in a column `label`, which items belong together: captions of one class in several wordings do.
 
 What is measured is retrieval among all rows: how often the nearest of all texts is one of a picture's own, and the other way.
 With texts that name classes the first is the accuracy of a classifier by names.
@@ -34,11 +34,14 @@ from ..data.columns import Columns, Field, filled, read_fields
 from ..data.examples import Examples
 from ..data.prepared import Prepared
 from ..data.sources import Source
+from ..data.values import label_of
 from ..shapes import AnyArray, Bool, Float, Int, shaped
 from . import metrics
 from .main_metrics import main_metric_of
 from .outputs import OfPair
 from .task import Answer, Settings, Task, mean_of
+
+_LABEL = Field("label", label_of, read="found")
 
 
 class Contrastive(Task):
@@ -51,11 +54,11 @@ class Contrastive(Task):
     about = "pair"
 
     def fields(self, processor: Any) -> tuple[Field, ...]:
-        return tuple(processor.fields)
+        return (*processor.fields, _LABEL)
 
     def read(self, source: Source, columns: Columns, processor: Any, names: Sequence[str] = ()) -> Examples:
         fields, source = self.fields(processor), filled(source, columns["text"])
-        source.require(*(columns[field.name] for field in fields))
+        source.require(*(columns[field.name] for field in processor.fields))
         return Examples(read_fields(source, columns, fields), None, source.name)
 
     def label_names(self, examples: Examples) -> tuple[str, ...]:
@@ -64,17 +67,18 @@ class Contrastive(Task):
     def prepare(
         self, examples: Examples, names: Sequence[str], processor: Any, max_length: int, truncate: bool = False
     ) -> Prepared:
-        """An item's label is two numbers: which of the pictures it has, and which of the texts."""
+        """An item's label is three numbers: which of the pictures it has, which of the texts, and which of the labels."""
         items = processor.items(examples.fields, max_length)
         pictures = _numbered(hashlib.sha256(item.image.tobytes()).digest() for item in items)
         texts = _numbered(item.text.tobytes() for item in items)
-        return Prepared(examples, items, [np.array(both, np.int32) for both in zip(pictures, texts, strict=True)])
+        labels = _numbered(examples.fields["label"]) if "label" in examples.fields else texts
+        return Prepared(examples, items, [np.array(own, np.int32) for own in zip(pictures, texts, labels, strict=True)])
 
     @shaped
     def loss(
         self,
         outputs: Float[Array, "items 2 more"],
-        labels: Int[AnyArray, "items 2"],
+        labels: Int[AnyArray, "items 3"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:
@@ -90,7 +94,8 @@ class Contrastive(Task):
         vectors = np.stack([answer.score for answer in answers])
         pictures = _numbered(picture.identity for picture in examples.fields["image"])
         texts = _numbered(examples.fields["text"])
-        return metrics.retrieval(vectors[:, 0] @ vectors[:, 1].T, pictures, texts)
+        labels = _numbered(examples.fields["label"]) if "label" in examples.fields else texts
+        return metrics.retrieval(vectors[:, 0] @ vectors[:, 1].T, pictures, texts, labels)
 
 
 class SigmoidContrastive(Contrastive):
@@ -105,7 +110,7 @@ class SigmoidContrastive(Contrastive):
     def loss(
         self,
         outputs: Float[Array, "items 2 more"],
-        labels: Int[AnyArray, "items 2"],
+        labels: Int[AnyArray, "items 3"],
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:
@@ -122,7 +127,7 @@ def _numbered(values: Iterable[Hashable]) -> list[int]:
 
 @shaped
 def _compared(
-    outputs: Float[Array, "items 2 more"], labels: Int[AnyArray, "items 2"], weight: Float[Array, " items"]
+    outputs: Float[Array, "items 2 more"], labels: Int[AnyArray, "items 3"], weight: Float[Array, " items"]
 ) -> tuple[Float[Array, "items items"], Bool[Array, "items items"], Bool[Array, " items"]]:
     """Logits of each picture and text, which of these belong together, and which items there are."""
     there = weight > 0

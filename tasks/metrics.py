@@ -72,16 +72,19 @@ def tagging(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> dic
     }
 
 
-def retrieval(logits: np.ndarray, pictures: Sequence[int], texts: Sequence[int]) -> dict[str, float]:
+def retrieval(logits: np.ndarray, pictures: Sequence[int], texts: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
     """How often the nearest of all texts is one of a picture's own, or is among the nearest five; and the other way round.
 
-    `logits [rows, rows]` of each row's picture and each row's text; `pictures` and `texts`: which of them a row has, numbered
-    from 0. Two that are the same count once among those that are looked for.
+    `logits [rows, rows]` of each row's picture and each row's text; `pictures`, `texts` and `labels`: which of them a row has,
+    numbered from 0. Two that are the same count once among those that are looked for; what has one label belongs together.
     """
     import numpy as np
 
     pairs = np.zeros((max(pictures) + 1, max(texts) + 1), bool)
     pairs[np.asarray(pictures), np.asarray(texts)] = True
+    for label in range(max(labels) + 1):
+        of_one = np.flatnonzero(np.asarray(labels) == label)
+        pairs[np.ix_(np.asarray(pictures)[of_one], np.asarray(texts)[of_one])] = True
     first = [np.unique(numbers, return_index=True)[1] for numbers in (pictures, texts)]
     each = logits[np.ix_(*first)]
     found: dict[str, float] = {}

@@ -177,8 +177,8 @@ class OfPair(Output):
         return vectors
 
     def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> np.ndarray:
-        """`[items, 2]`: which picture an item has, and which text."""
-        laid = np.full((shape.items, 2), IGNORE, np.int32)
+        """`[items, 3]`: which picture an item has, which text, and which label."""
+        laid = np.full((shape.items, 3), IGNORE, np.int32)
         for k, i in enumerate(planned.items):
             laid[k] = prepared.labels[i]
         return laid

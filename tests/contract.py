@@ -145,7 +145,7 @@ def a_learner(backbone: Backbone, adapter: Adapter, layout: Layout) -> tuple[Lea
     if adapter.task == "tag":
         labels = np.broadcast_to(labels[:, None], inputs.ids.shape)
     if adapter.task == "contrastive":
-        labels = np.stack([np.arange(rows, dtype=np.int32), labels], axis=1)
+        labels = np.stack([np.arange(rows, dtype=np.int32), labels, labels], axis=1)
     if backbone.family.encodes:
         labels = np.roll(inputs.target.ids, -1, axis=1)
     return learner, Batch(inputs, labels, np.ones(rows, np.float32), np.bool_(True))

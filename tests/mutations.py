@@ -16,6 +16,7 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+BENCH_PICTURES = "tests/test_bench_pictures.py"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
@@ -359,6 +360,19 @@ MUTATIONS = [
     Mutation("adapters/geometry.py", "(height - 1) * down + 1, (width - 1)", "height, (width - 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "rhs_dilation=geometry.dilation,", "", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "slice(i * far_down,", "slice(i,", CONVOLUTIONS),
+    Mutation(
+        "benchmarks/draws.py",
+        "whole if spec.whole is None else read(spec.whole)",
+        "whole",
+        f"{BENCH_PICTURES}::test_lists_of_pictures_are_read",
+    ),
+    Mutation(
+        "benchmarks/published.py", "*of_each.values()", "*scores.values()", f"{BENCH_PICTURES}::test_a_published_protocol"
+    ),
+    Mutation(
+        "benchmarks/own_preparation.py", "own.resample", "2", f"{BENCH_PICTURES}::test_pictures_are_prepared_as_the_suite_says"
+    ),
+    Mutation("adapters/geometry.py", "== (1, geometry.groups)", "== (1, 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "bottom - high) // down", "bottom - high + down - 1) // down", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "right - wide) // across", "right - wide + across - 1) // across", CONVOLUTIONS),
     # -- files

@@ -14,6 +14,7 @@ from conftest import CONFIGS, MINILM, SHARED, needs_assets
 from of_texts import read_examples
 from safetensors.numpy import save_file
 from tiny import toy_rows, write_backbone
+from torch_resnet import mobilenet
 
 from graftax import GraftaxError, LoRA, Method, Recipe, load_adapter, load_backbone
 from graftax.benchmarks.peers import PeerResult, run_peer
@@ -23,6 +24,8 @@ from graftax.data.sources import read_file
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone, random_tensors
 from graftax.models.tokens import Tokenizer
+from graftax.serve.evaluation import outputs_of
+from graftax.tasks.read_examples import read_examples as read_picture_examples
 from graftax.tasks.task_registry import task_named
 from graftax.train import train
 from graftax.train.intake import prepare
@@ -104,6 +107,35 @@ def test_other_families(family: str, tmp_path: Path) -> None:
     test = rows_of(backbone, job)
     peer = run_peer("peft", backbone, job, test)
     assert_same(peer, job, ours(backbone, METHODS["lora"], job, test, tmp_path / "cell"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "probe"])
+def test_pictures(name: str, tmp_path: Path) -> None:
+    """The same pixels, and on both sides the batch norms' statistics that the checkpoint has.
+
+    Without TensorFlow's padding: with it transformers asks the convolution for its stride, which PEFT's LoRA there has not.
+    """
+    directory = tmp_path / "backbone"
+    directory.mkdir()
+    mobilenet(directory, tf_padding=False)
+    preparation = {"size": {"height": 18, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.3] * 3}
+    (directory / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor", **preparation})
+    )
+    backbone, random = load_backbone(directory), np.random.default_rng(0)
+    rows = [{"image": random.integers(0, 256, (18, 16, 3)).astype(np.uint8), "label": "ab"[i % 2]} for i in range(31)]
+    task, known = task_named("image-classify"), {"backbone": backbone, "columns": Columns()}
+    job = prepare("cell", rows[:22], None, method=METHODS[name], recipe=RECIPE, task=task, **known)
+    examples = read_picture_examples(rows[22:], Columns(), task, backbone.processor)
+    test = task.prepare(examples, job.adapter.labels, backbone.processor, 1)
+    peer = run_peer("peft", backbone, job, test)
+    made = train(
+        backbone, rows[:22], tmp_path / "cell", method=METHODS[name], task="image-classify", recipe=RECIPE, progress=False
+    )
+    found = outputs_of(backbone, load_adapter(made.directory, backbone), test)
+    said = np.stack([found[i] for i in range(len(rows) - 22)])
+    assert_same(peer, job, (said, [line["loss"] for line in made.history]))
 
 
 @pytest.mark.adapterhub

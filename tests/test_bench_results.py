@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_is_the_worst(tmp_path: Path) -> None:
     losses = {2: 0.7, 4: NAN}  # by epochs: the longer run brought nothing
     tried: dict[Setting, Record] = {}
     while wanted := search.wanted(tried):
-        for lr, schedule, epochs in wanted:
+        for lr, schedule, epochs, _ in wanted:
             metrics = {"nll": losses[epochs] if lr == 1e-2 else 0.9}
             value = 0.9 if lr == 1e-2 else 0.5
             record = Record("b", "t", "m", None, lr, schedule, epochs, 0, stage="search", value=value, metric="accuracy")

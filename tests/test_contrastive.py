@@ -9,17 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from graftax import Recipe
+from graftax import GraftaxError, Recipe
+from graftax.data.columns import filled
+from graftax.data.sources import Source
 from graftax.tasks import metrics
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import hyper
 
-#: Which picture and which text each item has: the first and third have one text, the second and fourth one picture.
-LABELS = np.array([[0, 0], [1, 1], [2, 0], [1, 2]], np.int32)
-RIGHT = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]], bool)
+#: Which picture, text and label each of five items has: the first and third have one text, the second and fourth one picture,
+#: and the fifth has the label of the first.
+LABELS = np.array([[0, 0, 0], [1, 1, 1], [2, 0, 2], [1, 2, 3], [3, 3, 0]], np.int32)
+RIGHT = np.array([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0], [1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [1, 0, 0, 0, 1]], bool)
 
 
-def outputs(items: int = 4) -> np.ndarray:
+def outputs(items: int = 5) -> np.ndarray:
     """Vectors of pictures, with scale and bias, and of texts (`Compared.together`)."""
     both = np.random.default_rng(0).standard_normal((items, 2, 5)).astype(np.float32)
     both[:, 1, -1] = 1.0
@@ -47,15 +50,15 @@ def test_the_loss_is_its_formula(name: str) -> None:
     both = outputs()
     z = both[:, 0] @ both[:, 1].T
     wanted = by_hand(name, z, RIGHT)
-    assert abs(wanted - by_hand(name, z, np.eye(4, dtype=bool))) > 0.01
-    np.testing.assert_allclose(loss(name, both, LABELS, np.ones(4, np.float32)), wanted, rtol=1e-5)
+    assert abs(wanted - by_hand(name, z, np.eye(5, dtype=bool))) > 0.01
+    np.testing.assert_allclose(loss(name, both, LABELS, np.ones(5, np.float32)), wanted, rtol=1e-5)
     filled = np.concatenate([both, np.zeros((2, 2, 5), np.float32)])
-    labels, weight = np.concatenate([LABELS, np.full((2, 2), -1, np.int32)]), np.array([1, 1, 1, 1, 0, 0], np.float32)
+    labels, weight = np.concatenate([LABELS, np.full((2, 3), -1, np.int32)]), np.array([1, 1, 1, 1, 1, 0, 0], np.float32)
     value, gradient = jax.value_and_grad(lambda both: loss(name, both, labels, weight))(filled)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
     assert np.isfinite(gradient).all()
-    assert not np.asarray(gradient[4:]).any()
-    assert float(loss(name, filled, labels, np.zeros(6, np.float32))) == 0.0
+    assert not np.asarray(gradient[5:]).any()
+    assert float(loss(name, filled, labels, np.zeros(7, np.float32))) == 0.0
 
 
 def test_a_vector_of_zeros_has_a_derivative() -> None:
@@ -72,7 +75,20 @@ def test_retrieval_by_hand() -> None:
     """Three pictures, two texts: the first text is of two of the pictures, and each counts once."""
     pictures, texts = [0, 1, 2, 0], [0, 0, 1, 0]
     logits = np.array([[2.0, 2, 1, 2], [0, 0, 3, 0], [1, 1, 2, 1], [2, 2, 1, 2]])
-    found = metrics.retrieval(logits, pictures, texts)
+    found = metrics.retrieval(logits, pictures, texts, texts)
     assert found["image_to_text"] == pytest.approx(2 / 3)  # the second picture is taken for the second text's
     assert found["text_to_image"] == 0.5  # whose nearest picture it is
+    alike = metrics.retrieval(logits, pictures, texts, [0, 1, 1, 0])  # the second picture and the second text have one label
+    assert (alike["image_to_text"], alike["text_to_image"]) == (1.0, 1.0)
     assert found["image_to_text_at_5"] == found["text_to_image_at_5"] == 1.0
+
+
+def test_a_text_may_be_made_of_other_columns() -> None:
+    """Braces name them; numbers of classes are their names. A column that is called so is that column."""
+    source = Source("rows", [{"label": 1, "size": "big"}, {"label": 0, "size": "small"}], {"label": ("cat", "dog")})
+    made = filled(source, "a {size} {label}.")
+    assert [row["a {size} {label}."] for row in made.rows] == ["a big dog.", "a small cat."]
+    assert filled(source, "label") is source
+    assert filled(made, "a {size} {label}.") is made
+    with pytest.raises(GraftaxError, match="no column 'colour'; it has label, size"):
+        filled(source, "a {colour} thing")

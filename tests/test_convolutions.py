@@ -55,8 +55,25 @@ def test_kernels_that_differ_are_the_same_convolutions(case: str, over: str) -> 
             np.testing.assert_allclose(found[index], gradient, rtol=1e-5, atol=1e-4)
 
 
-def test_gradients_are_torchs() -> None:
-    weights, x = weights_of("strided"), picture("strided", 2)
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere XLA's own are fast")
+def test_depthwise_convolutions_are_taken_apart() -> None:
+    """XLA's own are slower by an order of magnitude and more, forward and backward: none may come back into a program."""
+
+    def loss(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+        return jnp.sum(jnp.square(convolve(x, kernel, geometry)))
+
+    def convolutions(case: str) -> int:
+        weights = weights_of(case)
+        gradient = jax.jit(jax.grad(loss, (0, 1)))
+        return gradient.lower(picture(case, 2), weights.kernel, weights.geometry).as_text().count("stablehlo.convolution")
+
+    assert convolutions("strided") > 0
+    assert convolutions("depthwise") == 0
+
+
+@pytest.mark.parametrize("case", ["strided", "depthwise"])
+def test_gradients_are_torchs(case: str) -> None:
+    weights, x = weights_of(case), picture(case, 2)
     layer, there = torch_layer(weights), to_torch(x).requires_grad_()
     layer(there).square().sum().backward()
     found = jax.grad(lambda x, kernel: jnp.sum(jnp.square(weights._replace(kernel=kernel).convolve(x))), (0, 1))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from cases import randomised
 from conftest import CONVOLUTIONAL, some_texts
 from contract import assert_same_states
 from reference import saved
@@ -40,6 +41,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.inputs import Compared, ImageInputs, PairInputs, TextInputs
 from graftax.models.pairs import Pair, tower_of
 from graftax.models.random import random_backbone
+from graftax.serve import export_merged
 from graftax.serve.bank import Bank
 from graftax.serve.evaluation import evaluate_language
 from graftax.tasks.task_registry import task_named
@@ -85,7 +87,7 @@ def test_logits_and_loss_are_those_of_transformers(kind: str, tmp_path: Path) ->
     found = vectors(both, None, ours)
     assert np.ptp(wanted.logits_per_image.numpy()) > 0.1
     np.testing.assert_allclose(logits(found), wanted.logits_per_image.numpy(), atol=1e-4)
-    labels = np.repeat(np.arange(3, dtype=np.int32)[:, None], 2, axis=1)
+    labels = np.repeat(np.arange(3, dtype=np.int32)[:, None], 3, axis=1)
     loss = task_named(TASKS[kind]).loss(found.together, labels, hyper(Recipe(), 1, 0), jnp.ones(3))
     np.testing.assert_allclose(loss, wanted.loss.numpy(), atol=1e-4)
 
@@ -322,12 +324,37 @@ def test_unlike_towers_name_classes_that_were_not_trained(unlike: Backbone, tmp_
     chances = np.exp(z - z.max(1, keepdims=True))
     chances /= chances.sum(1, keepdims=True)
     np.testing.assert_allclose([[a.probabilities[name] for name in FRUIT[:4]] for a in answers], chances, atol=1e-4)
-    wide = Adapter.create((Joint(dim=24),), unlike.sites, task="contrastive", fingerprint=unlike.fingerprint)
-    both.load("wide", wide)
-    predictor.load("wide", zero_shot(image, unlike, FRUIT[:4], adapter=wide))
-    u, w = (
-        both.embed([{"image": fresh[0]["image"]}], "wide"),
-        both.embed([{"text": f"a photo of a {n}."} for n in FRUIT[:4]], "wide"),
-    )
-    best = FRUIT[int((u @ w.T).argmax())]
-    assert predictor.predict([fresh[0]["image"]], "wide")[0].label == best
+    line = refused(lambda: export_merged(image, named, tmp_path / "merged"))
+    assert line is not None
+    assert "joint space" in line
+
+
+def test_half_an_adapter_is_one_of_a_tower(unlike: Backbone, tmp_path: Path) -> None:
+    """What it has in the pictures' layers goes with the projection, by its own targets too; and the file is read again."""
+    methods = (Joint(dim=24), LoRA(r=2, targets=r".*vision_model.*conv2|.*text_model.*query"))
+    known = {"task": "contrastive", "fingerprint": unlike.fingerprint}
+    adapter = randomised(Adapter.create(methods, unlike.sites, **known), size=0.1)
+    image, x = tower_of(unlike, "image"), [row["image"] for row in rows(6)]
+    made = zero_shot(image, unlike, FRUIT, adapter=adapter)
+    saved_there = save_adapter(made, tmp_path / "named", image)
+    assert json.loads((saved_there / "adapter_config.json").read_text())["peft_type"] == "GRAFTAX"
+    assert made.parameters < 24 * image.config.features + 6 * 25 + 3000
+    both, predictor = Predictor(unlike), Predictor(image)
+    both.load("a", adapter)
+    predictor.load("named", saved_there)
+    u = both.embed([{"image": one} for one in x], "a")
+    w = both.embed([{"text": f"a photo of a {name}."} for name in FRUIT], "a")
+    wanted = [FRUIT[index] for index in (u @ w.T).argmax(1)]
+    assert [answer.label for answer in predictor.predict(x, "named")] == wanted
+    bare = zero_shot(image, unlike, FRUIT, adapter=replace(adapter, states={**adapter.states, "lora": half_lora(adapter)}))
+    predictor.load("bare", bare)
+    chances = [[a.score for a in predictor.predict(x, name)] for name in ("named", "bare")]
+    assert np.abs(np.subtract(*chances)).max() > 1e-3
+
+
+def half_lora(adapter: Adapter) -> Any:
+    """A LoRA's leaves that change nothing."""
+    zeroed = {}
+    for site, (leaves, fixed) in adapter.states["lora"].items():
+        zeroed[site] = ({name: np.zeros_like(leaf) for name, leaf in leaves.items()}, fixed)
+    return zeroed

@@ -21,6 +21,7 @@ from .hra import HRA
 from .ia3 import IA3
 from .invertible import Invertible
 from .joint import Joint
+from .joint_head import JointHead
 from .lenses import Attended, ClassMap, Seed, Shift
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
@@ -55,5 +56,5 @@ _CHOSEN: tuple[type[Method], ...] = (
     *(Full, Head, Joint),
 )
 METHODS.update({method.name: method for method in _CHOSEN})
-MADE.update({Fusion.name: Fusion})
+MADE.update({method.name: method for method in (Fusion, JointHead)})
 INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Shift, ClassMap, Attended, Seed)})

@@ -4,8 +4,7 @@
 
 Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: pre_classifier, ReLU, classifier; BERT and
 ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
-and what the modules are called (`Backbone.head`). Where g is "unit", what the hidden layer makes is divided by its length: so
-a tower's half of a joint space (`joint.py`) stands in a head. A head at VECTOR reads what a tower says of an item, at length 1;
+and what the modules are called (`Backbone.head`). A head at VECTOR reads what a tower says of an item, at length 1;
 one at FIRST the first position as it leaves the last layer, even where that model reads the pooler, as AdapterHub's do.
 """
 
@@ -25,12 +24,10 @@ from ...typed import Rate, Within
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Site
 from .dropout import dropout
-from .joint import unit
 
 POOLED, FIRST, TOKENS, VECTOR = "head.pooled", "head.first", "head.tokens", "head.vector"
 HEADS = (POOLED, FIRST, TOKENS, VECTOR)  # names of the sites of heads
-_UNIT = "unit"
-_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, _UNIT: unit}
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Head(Method):
 
     site: str = POOLED  # or FIRST, TOKENS, VECTOR
     labels: Annotated[int, Within(1, below=1 << 20)] = 2  # classes
-    hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh, relu or unit
+    hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
     dropout: Rate = 0.0  # of the features, in training
     biased: bool = True  # whether the classifier has a bias
@@ -89,14 +86,17 @@ class Head(Method):
         return leaves, {"dropout": scalar(0.0)}
 
     def apply(self, state: Leaves, x: jax.Array, y: jax.Array | None, frozen: None, key: jax.Array | None) -> jax.Array:
-        keys = (None, None) if key is None else jax.random.split(key)
-        x = dropout(x.astype(jnp.float32), state["dropout"], keys[0])
-        if self.hidden != "none":
-            x = _ACTIVATIONS[self.hidden](x @ state["hidden"] + state["hidden_bias"])
-            x = dropout(x, state["dropout"], keys[1])
-        logits = x @ state["kernel"].T
+        logits = self.classified(state, x.astype(jnp.float32), key) @ state["kernel"].T
         logits = logits + state["bias"] if "bias" in state else logits
         return logits if y is None else _together(y, logits)  # of another kind of head, which a bank may hold, too
+
+    def classified(self, state: Leaves, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """What the classifier reads, of features."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        x = dropout(x, state["dropout"], keys[0])
+        if self.hidden == "none":
+            return x
+        return dropout(_ACTIVATIONS[self.hidden](x @ state["hidden"] + state["hidden_bias"]), state["dropout"], keys[1])
 
 
 def of_either(a: jax.Array | None, b: jax.Array | None) -> jax.Array | None:

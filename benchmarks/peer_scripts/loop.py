@@ -2,7 +2,8 @@
 
 Runs in the peer's own environment and imports nothing of graftax. What to do is in FOLDER/job.json, which `benchmarks/peers.py`
 writes: everything that could make two trainings differ (tokens, batches, learning rates) is data there, so this file has no
-sampler and no schedule. It leaves FOLDER/logits.npy and FOLDER/result.json.
+sampler and no schedule. Pixels of pictures lie beside it, in train.npy and test.npy. It leaves FOLDER/logits.npy and
+FOLDER/result.json.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ def run(library: str, load: Callable[[Job, Path], Any]) -> None:
     """`load(job, adapter directory)` makes the model; what requires a gradient in it is what is trained."""
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text("utf-8"))
+    if job["pictures"]:
+        for split in ("train", "test"):
+            job[split]["pixels"] = np.load(folder / f"{split}.npy", mmap_mode="r")
     torch.manual_seed(job["seed"])  # for the adapter's dropout: all else is given
     model = load(job, folder / "adapter").to(job["device"])
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -48,7 +52,8 @@ def run(library: str, load: Callable[[Job, Path], Any]) -> None:
 
 def config_of(job: Job) -> Any:
     """The backbone's config with the job's number of labels and loss, and without dropout, as graftax trains it."""
-    own = {"num_labels": job["classes"], "problem_type": job["problem_type"], "pad_token_id": job["pad"]}
+    own = {"num_labels": job["classes"], "problem_type": job["problem_type"]}
+    own |= {} if job["pictures"] else {"pad_token_id": job["pad"]}
     config = transformers.AutoConfig.from_pretrained(job["backbone"], **own)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
@@ -63,6 +68,9 @@ def train(model: Any, job: Job) -> tuple[list[float], list[float]]:
     allocate = getattr(model.base_model, "update_and_allocate", None)  # AdaLoRA's ranks, which its user moves
     losses, seconds = [], []
     model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()  # statistics stay those of the checkpoint, as graftax has them
     for step, (chosen, rate) in enumerate(zip(job["batches"], job["rates"], strict=True)):
         begun = time.perf_counter()
         optimizer.param_groups[0]["lr"] = rate
@@ -84,17 +92,30 @@ def train(model: Any, job: Job) -> tuple[list[float], list[float]]:
 def predict(model: Any, job: Job) -> np.ndarray:
     """Logits of the test rows `[rows, classes]`, in their order; batches are of rows of like length."""
     model.eval()
-    lengths = [len(ids) for ids in job["test"]["ids"]]
+    rows = job["test"]
+    lengths = [1] * len(rows["labels"]) if job["pictures"] else [len(ids) for ids in rows["ids"]]
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     logits = np.zeros((len(order), job["classes"]), np.float32)
     for begin in range(0, len(order), _TEST_ROWS):
         chosen = order[begin : begin + _TEST_ROWS]
-        logits[chosen] = model(**batch_of(job, job["test"], chosen)).logits.float().cpu().numpy()
+        logits[chosen] = model(**batch_of(job, rows, chosen)).logits.float().cpu().numpy()
     return logits
 
 
-def batch_of(job: Job, rows: dict[str, list], chosen: Sequence[int], labels: bool = False) -> dict[str, torch.Tensor]:
-    """The chosen rows, padded to the longest of them."""
+def batch_of(job: Job, rows: dict[str, Any], chosen: Sequence[int], labels: bool = False) -> dict[str, torch.Tensor]:
+    """The chosen rows."""
+    batch = pictures_of(job, rows, chosen) if job["pictures"] else texts_of(job, rows, chosen)
+    if labels:
+        batch["labels"] = torch.tensor([rows["labels"][i] for i in chosen], device=job["device"])
+    return batch
+
+
+def pictures_of(job: Job, rows: dict[str, Any], chosen: Sequence[int]) -> dict[str, torch.Tensor]:
+    return {"pixel_values": torch.from_numpy(rows["pixels"][list(chosen)]).to(job["device"])}
+
+
+def texts_of(job: Job, rows: dict[str, Any], chosen: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Padded to the longest of them."""
     lengths = [len(rows["ids"][i]) for i in chosen]
     filling = [max(lengths) - length for length in lengths]
 
@@ -107,8 +128,6 @@ def batch_of(job: Job, rows: dict[str, list], chosen: Sequence[int], labels: boo
     }
     if "types" in rows:
         batch["token_type_ids"] = padded([rows["types"][i] for i in chosen], 0)
-    if labels:
-        batch["labels"] = torch.tensor([rows["labels"][i] for i in chosen], device=job["device"])
     return batch
 
 

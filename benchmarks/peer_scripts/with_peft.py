@@ -13,11 +13,13 @@ import peft
 import torch
 from loop import Job, config_of, run
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
 
 def load(job: Job, adapter: Path) -> Any:
-    base = AutoModelForSequenceClassification.from_pretrained(job["backbone"], config=config_of(job), dtype=torch.float32)
+    kind = AutoModelForImageClassification if job["pictures"] else AutoModelForSequenceClassification
+    # the checkpoint's own head, of a picture model, has other classes: the adapter brings one
+    base = kind.from_pretrained(job["backbone"], config=config_of(job), dtype=torch.float32, ignore_mismatched_sizes=True)
     tensors = load_file(adapter / "adapter_model.safetensors")
     if job["probe"]:
         return probe(base, {key.removeprefix("base_model.model."): tensor for key, tensor in tensors.items()})

@@ -25,7 +25,7 @@ def bench(
     context: typer.Context,
     *,
     suite: Annotated[
-        str, typer.Option(help="Name of a suite (quick, domains, text, language, ...), or a TOML file.")
+        str, typer.Option(help="Name of a suite (quick, domains, text, pictures, vtab, ...), or a TOML file.")
     ] = "quick",
     out: Annotated[Path, out_option(help="Directory of the results, the adapters and the report.")] = Path("bench-output"),
     data: Annotated[
@@ -45,6 +45,10 @@ def bench(
     seeds: Annotated[Optional[int], typer.Option(help="Trainings at each method's best setting.")] = None,
     max_length: Annotated[
         Optional[int], typer.Option(help="Tokens of a text; longer ones are cut. Default: the suite's, with --data 128.")
+    ] = None,
+    normalisation: Annotated[
+        Optional[str],
+        typer.Option(help="Of pictures: imagenet or half (0.5 and 0.5). Default: the suite's, or the backbone's."),
     ] = None,
     peer: Annotated[
         Optional[list[str]],
@@ -77,7 +81,7 @@ def bench(
         chosen = replace(chosen, backbones=tuple(str(Path(b).resolve()) if Path(b).is_dir() else b for b in backbone))
     if method:
         chosen = _of_methods(chosen, method)
-    given: dict[str, Any] = {"seeds": seeds, "max_length": max_length}
+    given: dict[str, Any] = {"seeds": seeds, "max_length": max_length, "normalisation": normalisation}
     chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     for name in peer or []:
         if name not in LIBRARIES:
@@ -144,9 +148,9 @@ def _shard(text: str | None, shard: Any) -> Any:
     return shard(int(found[1]) - 1, int(found[2]))
 
 
-def _load(name: str) -> Any:
+def _load(name: str, **how: Any) -> Any:
     """A backbone; MiniLM, which the suites that come with graftax use, as the demo finds it."""
     from ..demo import HUB_ID, find_minilm
     from ..models.load import load_backbone
 
-    return load_backbone(str(find_minilm()) if name == HUB_ID else name)
+    return load_backbone(str(find_minilm()) if name == HUB_ID else name, **how)

@@ -37,7 +37,7 @@ def methods(
 
 _PARITY = """
 The numbers are the largest difference, in any layer, from PyTorch's model
-of the same weights: float32, tiny random ones of every kind of config.
+of the same weights: float32, tiny random ones, real ones where at hand.
 """
 
 
