@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from ...adapters.adapter import Adapter, Layout
+from ...adapters.fitting import head_of
 from ...adapters.graft import State
-from ...adapters.methods.head import HEADS, Head
+from ...adapters.methods.head import HEADS
 from ...errors import GraftaxError
 from ...models.backbone import Backbone
 from ...tasks.task import Task
@@ -43,8 +44,7 @@ class Question:
                 f"{name}: answers of task {task.name!r} are not explained: there is {what}, and explained is how much speaks "
                 f"for one label of a whole row, or for a number."
             )
-        head = next((method for method in adapter.methods if isinstance(method, Head)), None)
-        if head is None:
+        if (head := head_of(adapter)) is None:
             raise GraftaxError(f"{name}: it has no head, so there is no answer to be explained.")
         return cls(backbone, task, head.labels)
 
