@@ -92,12 +92,6 @@ MUTATIONS = [
         f"{EXPLAINED}::test_grad_cam_equals_torch_on_patches",
     ),
     Mutation(
-        "serve/explaining/grad_cam.py",
-        "looked[site.name]) for site in _maps(backbone)",
-        "each) for each in looked.values()",
-        f"{EXPLAINED}::test_grad_cam_equals_torch_on_convolutions",
-    ),
-    Mutation(
         "serve/explaining/question.py",
         "if name in HEADS}",
         "if name}",
