@@ -11,6 +11,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -302,7 +303,7 @@ def graftax(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def some_inputs(backbone: Backbone, rows: int = 3, seed: int = 0) -> Any:
     """Random rows: texts, pictures where the backbone reads these, or both."""
     if backbone.family.processor.kind == "pair":
-        text = some_texts(backbone, rows, seed=seed, config=backbone.config.text.config)
+        text = some_texts(backbone, rows, seed=seed, config=replace(backbone.config.text.config, vocab_size=97))
         return PairInputs(some_pictures(rows, seed), text, np.zeros(rows, bool))
     return some_pictures(rows, seed) if backbone.family.processor.kind == "image" else some_texts(backbone, rows, seed=seed)
 

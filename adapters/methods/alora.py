@@ -48,7 +48,9 @@ class ALoRA(LoRA):
     invocation: tuple[Count, ...] = ()  # ids of the tokens that call it; there must be some
 
     def candidates(self, sites: Sequence[Site]) -> list[Site]:
-        return [site for site in sites if site.kind == "linear"]
+        """Of a pair of towers those in the one that reads texts."""
+        hearing = {site.tower for site in sites if site.kind == "text"}
+        return [site for site in sites if site.kind == "linear" and (site.tower in hearing or not hearing)]
 
     def select(self, sites: Sequence[Site]) -> list[Site]:
         if not self.invocation:
