@@ -68,7 +68,19 @@ if TYPE_CHECKING:
     from .errors import GraftaxError
     from .hub import Hub
     from .models import Backbone, load_backbone, pair
-    from .serve import Average, Continuation, Generator, Parallel, Prediction, Predictor, Sampling, Split, Stack, zero_shot
+    from .serve import (
+        Average,
+        Continuation,
+        Generator,
+        Parallel,
+        Prediction,
+        Predictor,
+        Sampling,
+        Split,
+        Stack,
+        explain,
+        zero_shot,
+    )
     from .train import Columns, Interrupted, Recipe, Result, train_many
 
 __version__ = "0.1.0"
@@ -135,6 +147,7 @@ __all__ = [
     "TrainableTokens",
     "VeRA",
     "combine",
+    "explain",
     "export_adapter",
     "load_adapter",
     "load_backbone",
@@ -153,7 +166,7 @@ _HOMES = {
     ".errors": "GraftaxError",
     ".hub": "Hub",
     ".models": "Backbone load_backbone pair",
-    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack zero_shot",
+    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack explain zero_shot",
     ".train": "Columns Interrupted Recipe Result train_many",
 }
 _ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,14 @@ class Tokens:
 
     def tobytes(self) -> bytes:
         return self.ids.tobytes() if self.target is None else self.ids.tobytes() + self.target.tobytes()
+
+
+class Span(NamedTuple):
+    """What a token was made of: the characters from `begin` to `end` of a row's first text (0) or its second (1)."""
+
+    text: int
+    begin: int
+    end: int
 
 
 class Tokenizer(Processor):
@@ -248,6 +256,14 @@ class Tokenizer(Processor):
         batch: Any = list(zip(texts, pairs, strict=True)) if pairs is not None else list(texts)
         encoded = self._tried(self.backend.encode_batch_fast, batch)
         return [Tokens(self._array(e.ids), self._types_of(e), None, cut=bool(e.overflowing)) for e in encoded]
+
+    def spans(self, texts: Sequence[str], max_length: int = 128) -> list[Span | None]:
+        """Where each token of a row, a text or a pair of them, lies in it; None of what the tokenizer adds."""
+        self._check(max_length)
+        self.backend.enable_truncation(max_length)
+        (encoded,) = self._tried(self.backend.encode_batch, [tuple(texts) if len(texts) == 2 else texts[0]])
+        each = zip(encoded.sequence_ids, encoded.offsets, strict=True)
+        return [None if which is None else Span(which, *offsets) for which, offsets in each]
 
     def pieces(self, texts: Sequence[Sequence[str]], max_length: int = 128) -> list[list[Tokens]]:
         """Tokenize lists of words, each as a row or, if it has more than `max_length` tokens, as several pieces.

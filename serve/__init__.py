@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from .confusion import Confusion
     from .continuation import Continuation
     from .evaluation import Measured, evaluate, evaluate_generation, evaluate_language, measure
+    from .explaining.explainer import explain
+    from .explaining.explanation import Explanation
+    from .explaining.explanations import Explanations
     from .export import export_merged
     from .generator import Generator
     from .named_classes import zero_shot
@@ -24,6 +27,8 @@ __all__ = [
     "Composition",
     "Confusion",
     "Continuation",
+    "Explanation",
+    "Explanations",
     "Generator",
     "Measured",
     "Parallel",
@@ -36,6 +41,7 @@ __all__ = [
     "evaluate",
     "evaluate_generation",
     "evaluate_language",
+    "explain",
     "export_merged",
     "measure",
     "report_on",
@@ -49,6 +55,9 @@ __getattr__, __dir__ = lazily(
         ".composition": "Average Composition Parallel Split Stack",
         ".confusion": "Confusion",
         ".evaluation": "Measured evaluate evaluate_generation evaluate_language measure",
+        ".explaining.explainer": "explain",
+        ".explaining.explanation": "Explanation",
+        ".explaining.explanations": "Explanations",
         ".export": "export_merged",
         ".generator": "Generator",
         ".predictor": "Prediction Predictor",

@@ -130,6 +130,14 @@ class Classify(Labelled):
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
         return ((label, answer.label),)
 
+    explained = "probability"
+
+    def evidence(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """The label's logit against all others': alone it says nothing, for what is added to all logits changes no answer."""
+        of_label = jnp.arange(logits.shape[-1]) == labels[:, None]
+        others = jax.nn.logsumexp(jnp.where(of_label, -1e9, logits), axis=-1)
+        return jnp.sum(jnp.where(of_label, logits, 0.0), axis=-1) - others
+
     mistaken_by = "the probability of the wrong answer"
 
     def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
@@ -202,6 +210,12 @@ class MultiLabel(Labelled):
         missed = [(name, None) for name in label if name not in answer.label]
         return (*right, *missed, *((None, name) for name in answer.label if name not in label))
 
+    explained = "probability"
+
+    def evidence(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """The label's logit, of which a sigmoid makes its probability."""
+        return jnp.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
+
     mistaken_by = "how far the probabilities of the wrong labels are from the truth, all together"
 
     def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
@@ -245,6 +259,12 @@ class Regress(Labelled):
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
         return metrics.regression(list(examples.labels or ()), [a.label for a in answers])
+
+    explained = "number"
+
+    def evidence(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """The number itself."""
+        return logits[:, 0]
 
     mistaken_by = "the distance between answer and truth"
 

@@ -126,6 +126,16 @@ class Task(ABC):
         """What an answer claims of an example with this label; none where nothing is said to be likely."""
         return ()
 
+    #: What `evidence` is evidence of: a label's "probability", or the "number" that is answered; "": nothing is explained.
+    explained: ClassVar[str] = ""
+
+    def evidence(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """How much the logits `[items, classes]` speak for a label of each item, by its number `[items]`; to be traced.
+
+        Of a probability p the log-odds, log p / (1 - p).
+        """
+        raise GraftaxError(f"what speaks for an answer of task {self.name!r} is not explained.")
+
     #: What `mistake` counts, in a few words.
     mistaken_by: ClassVar[str] = ""
 

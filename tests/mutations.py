@@ -31,6 +31,7 @@ LONG_TEXTS = f"{ENGINE}::test_long_texts_beside_short_ones"
 SAID = f"{ENGINE}::test_texts_are_what_a_whole_forward_pass_says[llama]"
 FACTS = "tests/test_adapter_files.py"
 GGUF = "tests/test_gguf.py"
+EXPLAINED = "tests/test_explanations.py"
 FEATURES = "tests/test_strategies.py::test_kept_features_train_the_same"
 RESUMED, ANSWERS = "tests/test_resuming.py::test_resume_in_process", f"{VALIDATION}::test_the_loss_is_that_of_the_answers"
 EACH, MEAN = (
@@ -78,6 +79,48 @@ MUTATIONS = [
         f"{PAIRED}::test_unlike_towers_need_an_adapter",
     ),
     Mutation("adapters/methods/joint.py", ", 1e-24)", ", 0.0)", CONTRASTED),
+    Mutation(
+        "adapters/methods/lenses.py",
+        "dv.sum(-3)[..., -seen.shape[-2] :, :], dv",
+        "dv.sum(-3)[..., : seen.shape[-2], :], dv",
+        f"{EXPLAINED}::test_rollout_leaves_out_what_is_no_part_of_the_picture",
+    ),
+    Mutation(
+        "adapters/methods/lenses.py",
+        "tokens[..., -high * wide :, :]",
+        "tokens[..., : high * wide, :]",
+        f"{EXPLAINED}::test_grad_cam_equals_torch_on_patches",
+    ),
+    Mutation(
+        "serve/explaining/grad_cam.py",
+        "looked[site.name]) for site in _maps(backbone)",
+        "each) for each in looked.values()",
+        f"{EXPLAINED}::test_grad_cam_equals_torch_on_convolutions",
+    ),
+    Mutation(
+        "serve/explaining/question.py",
+        "if name in HEADS}",
+        "if name}",
+        f"{EXPLAINED}::test_with_an_adapter_it_is_that_of_the_merged_model[rollout]",
+    ),
+    Mutation(
+        "serve/explaining/curves.py",
+        "(np.greater_equal, np.less)",
+        "(np.less, np.greater_equal)",
+        f"{EXPLAINED}::test_curves_of_a_model_that_looks_at_one_part",
+    ),
+    Mutation(
+        "serve/explaining/rollout.py",
+        "layer @ rolled",
+        "rolled @ layer",
+        f"{EXPLAINED}::test_attention_and_rollout_equal_transformers",
+    ),
+    Mutation(
+        "tasks/labelled.py",
+        "jnp.where(of_label, -1e9, logits), axis=-1)",
+        "logits, axis=-1)",
+        f"{EXPLAINED}::test_evidence_is_the_log_odds_of_a_label",
+    ),
     Mutation(
         "adapters/methods/head.py", "logits if y is None else _together(y, logits)", "logits", "tests/test_heads_beside.py"
     ),

@@ -43,7 +43,13 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "list of numbers": lambda value: all(map(is_number, value)),
     "numbers by name": lambda value: all(map(is_number, value.values())),
     "list of objects": lambda value: all(map(is_pair, value)),
+    "object or null": lambda value: value is None or value.keys() == {"answer", "said", "evidence", "values", "missed"},
+    "list of texts": lambda value: all(map(is_text, value)),
+    "list of counts": lambda value: all(type(one) is int for one in value),
+    "true or false": lambda value: type(value) is bool,
 }
+#: What is there of pictures alone, by command; tests/test_explanations.py sees to it.
+OF_PICTURES = {"explain": {"grid"}}
 FIELDS: dict[str, dict[str, str]] = defaultdict(dict)  # by command: field -> what it is
 for command, name, json_type in re.findall(
     r"^\| `(\w+)` \| `(\w+)` \| ([^|`]+) \|", DOCUMENTED.read_text("utf-8"), re.MULTILINE
@@ -96,9 +102,14 @@ def test_fields_are_those_documented(graftax: Graftax, folder: Path, tiny_dir: P
     for score in ("text", "gsm8k"):
         asked = ["--generate", "--score", score, "-d", folder / "sft.jsonl", "--json"]
         printed["eval"] += lines_of(graftax("eval", *common, *asked))
+    explained = ["-d", folder / "classify.jsonl", "--rows", 2, "--steps", 2, "--draws", 1, "--out", tmp_path / "why", "--json"]
+    printed["explain"] += lines_of(graftax("explain", "-b", tiny_dir, "-a", folder / "classify", *explained))
+    rows = toy_rows("classify", 6)
+    assert [line["truth"] for line in printed["explain"]] == [rows[0]["label"], rows[5]["label"]]  # at equal distances
+    assert "".join(printed["explain"][1]["tokens"]) == rows[5]["text"].replace(" ", "")
     assert printed.keys() == FIELDS.keys()
     for command, lines in printed.items():
-        assert {name for line in lines for name in line} == {*FIELDS[command]}, command
+        assert {name for line in lines for name in line} == {*FIELDS[command]} - OF_PICTURES.get(command, set()), command
         for line in lines:
             for name, value in line.items():
                 assert KINDS[FIELDS[command][name]](value), (command, name, value)

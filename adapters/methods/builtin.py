@@ -22,6 +22,7 @@ from .ia3 import IA3
 from .invertible import Invertible
 from .joint import Joint
 from .joint_head import JointHead
+from .lenses import Attended, ClassMap, Seed, Shift
 from .ln_tuning import LayerNormTuning
 from .loha import LoHa
 from .lokr import LoKr
@@ -56,4 +57,4 @@ _CHOSEN: tuple[type[Method], ...] = (
 )
 METHODS.update({method.name: method for method in _CHOSEN})
 MADE.update({method.name: method for method in (Fusion, JointHead)})
-INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer)})
+INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Shift, ClassMap, Attended, Seed)})

@@ -23,7 +23,7 @@ from ..method import BUCKET, Method
 
 METHODS: dict[str, type[Method]] = {}  # those that a user chooses
 MADE: dict[str, type[Method]] = {}  # nobody chooses these: they are made of trained adapters
-INNER: dict[str, type[Method]] = {}  # nor these, which live while an adapter is trained and are never saved
+INNER: dict[str, type[Method]] = {}  # nor these, which live while an adapter is trained or explained and are never saved
 
 _NAME = re.compile("[a-z][a-z0-9_]*")  # a key of a method has it in front of a colon (`Method.key`)
 C = TypeVar("C", bound=type[Method])

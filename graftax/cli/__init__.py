@@ -8,10 +8,10 @@ import typer
 
 from .. import __version__
 from ..signals import heard_at_once
-from . import bench, convert, hub_commands, lists, loadtest_command, serve_command, train, use, zero_shot
+from . import bench, convert, explain_command, hub_commands, lists, loadtest_command, serve_command, train, use, zero_shot
 from .waiting import waiting
 
-ASKING = ("eval", "predict", "embed", "generate", "zero-shot")  # these compile, and have no bars to say it
+ASKING = ("eval", "predict", "embed", "generate", "explain", "zero-shot")  # these compile, and have no bars to say it
 TRAINING = ("train", "bench", "demo")  # these save what they have when they are interrupted
 
 
@@ -49,6 +49,7 @@ app.command(name="eval")(use.evaluate)
 app.command()(use.predict)
 app.command()(use.embed)
 app.command()(use.generate)
+app.command()(explain_command.explain)
 app.command()(serve_command.serve)
 app.command()(loadtest_command.loadtest)
 app.command()(convert.merge)

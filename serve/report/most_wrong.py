@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...data.picture_values import Picture
 from ...tasks.task import Answer
 from ..evaluation import Answered
+from .shown_pictures import thumbnail
 
 MOST = 12
 _CHARACTERS = 600  # of a text
-_PIXELS = 112  # of a picture, its longer side
 _WORDS = 12  # of those that were tagged wrongly
 
 
@@ -78,17 +74,3 @@ def _text(value: Any) -> str:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]} [...]"
-
-
-def thumbnail(picture: Picture) -> str:
-    """A picture as a small PNG, in a data URL; a tiny one larger than it is, with its pixels to be seen."""
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(picture.pixels()))
-    if max(image.size) > _PIXELS:
-        image.thumbnail((_PIXELS, _PIXELS))
-    elif (times := _PIXELS // max(image.size)) > 1:
-        image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

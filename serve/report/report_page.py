@@ -1,7 +1,4 @@
-"""A report as one page of HTML: without scripts or anything from elsewhere, light and dark, on paper and on a telephone.
-
-The page is `evaluation.html.jinja`, in which all that comes from data is escaped; what it computes of a report is here.
-"""
+"""A report as one page of HTML: the page is `evaluation.html.jinja`; what it computes of a report is here."""
 
 from __future__ import annotations
 
@@ -14,9 +11,11 @@ from ...store.events import Measure
 from ...store.manifest import DataFacts
 from ..confusion import Confusion
 from .adapter_report import AdapterReport
-from .findings import findings, number, words
+from .findings import findings
+from .frame import rendered
 from .svg import reliability_plot, scatter, strip
 
+_TEMPLATE = Path(__file__).parent / "evaluation.html.jinja"
 _CLASSES = 12  # of a table of confusions; of more the largest confusions are listed
 _LISTED = 15
 
@@ -41,12 +40,6 @@ class Scale:
 
 def page_of_report(backbone: str, data: DataFacts, adapters: Sequence[AdapterReport]) -> str:
     """The page of adapters on the same rows."""
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": number, "words": words}
     helpers = {
         "findings": findings,
         "others": _others,
@@ -56,8 +49,8 @@ def page_of_report(backbone: str, data: DataFacts, adapters: Sequence[AdapterRep
         "share": _share,
         "largest": _largest,
     }
-    page = environment.get_template("evaluation.html.jinja")
-    return page.render(backbone=backbone, data=data, adapters=adapters, classes=_CLASSES, listed=_LISTED, **helpers)
+    shown = {"backbone": backbone, "data": data, "adapters": adapters, "classes": _CLASSES, "listed": _LISTED}
+    return rendered(_TEMPLATE, **shown, **helpers)
 
 
 def _others(found: AdapterReport) -> list[str]:

@@ -37,7 +37,8 @@ def strip(measure: Measure, low: float, high: float, worse: bool, reference: flo
 
 def reliability_plot(found: Reliability) -> Markup:
     """How often claims were so, by how likely they were said to be; on the diagonal both are one."""
-    drawn = [_axes(_ticks(0.0, 1.0), "said to be likely", "was so"), _diagonal()]
+    ticks = _ticks(0.0, 1.0)
+    drawn = [_axes(ticks, "said to be likely", ticks, "was so"), _diagonal()]
     smallest, largest = _RADIUS
     for one in found.bins:
         low, high = wilson(one.was_so, one.claims)
@@ -56,11 +57,25 @@ def scatter(points: Sequence[tuple[float, float]]) -> Markup:
     every = [value for point in points for value in point]
     ticks = _ticks(min(every), max(every))
     low, high = ticks[0], ticks[-1]
-    drawn = [_axes(ticks, "truth", "answer"), _diagonal()]
+    drawn = [_axes(ticks, "truth", ticks, "answer"), _diagonal()]
     for truth, answer in points:
         dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="2.5"/>')
         drawn.append(dot.format(_across(truth, low, high), _up(answer, low, high)))
     return _plot("Answers against truth", drawn)
+
+
+def curves(
+    title: str, shares: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], below: str, beside: str
+) -> Markup:
+    """Lines over shares from 0 to 1, each behind the class that says how it is drawn; upwards from 0 to 1 if they fit."""
+    every = [value for _, line in lines for value in line]
+    low, high = min(every), max(every)
+    ticks = _ticks(0.0, 1.0) if low >= 0.0 and high <= 1.0 else _ticks(low, high)
+    drawn = [_axes(_ticks(0.0, 1.0), below, ticks, beside)]
+    for name, line in lines:
+        points = (f"{_across(x, 0.0, 1.0):.1f},{_up(y, ticks[0], ticks[-1]):.1f}" for x, y in zip(shares, line, strict=True))
+        drawn.append(Markup('<polyline class="line {}" points="{}"/>').format(name, " ".join(points)))
+    return _plot(title, drawn)
 
 
 def _plot(title: str, drawn: Iterable[Markup]) -> Markup:
@@ -92,14 +107,17 @@ def _ticks(low: float, high: float) -> list[float]:
     return [step * number for number in range(first, last + 1)]
 
 
-def _axes(ticks: Sequence[float], below: str, beside: str) -> Markup:
-    """The lines of a grid with their numbers, the same across and upwards, and what the axes are called."""
+def _axes(across: Sequence[float], below: str, upwards: Sequence[float], beside: str) -> Markup:
+    """The lines of a grid with their numbers, and what the axes are called."""
     drawn = []
-    for tick in ticks:
-        x, y = _across(tick, ticks[0], ticks[-1]), _up(tick, ticks[0], ticks[-1])
-        line = Markup('<line class="rule" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
-        drawn += [line.format(x, x, _ROOM, _ROOM + _SIZE), line.format(_LEFT, _LEFT + _SIZE, y, y)]
+    line = Markup('<line class="rule" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
+    for tick in across:
+        x = _across(tick, across[0], across[-1])
+        drawn.append(line.format(x, x, _ROOM, _ROOM + _SIZE))
         drawn.append(Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{:.3g}</text>').format(x, _ROOM + _SIZE + 14, tick))
+    for tick in upwards:
+        y = _up(tick, upwards[0], upwards[-1])
+        drawn.append(line.format(_LEFT, _LEFT + _SIZE, y, y))
         drawn.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{:.3g}</text>').format(_LEFT - 5, y + 3.5, tick))
     middle = _LEFT + _SIZE / 2, _ROOM + _SIZE + 30
     drawn.append(Markup('<text class="name" x="{}" y="{}" text-anchor="middle">{}</text>').format(*middle, below))
