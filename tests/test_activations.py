@@ -13,7 +13,7 @@ import transformers
 from configs import TEXT_FAMILIES
 from conftest import some_inputs
 from reference import saved, torch_model
-from test_backbones import assert_same_states
+from test_backbones import assert_states_are_torchs
 from test_decoders import TINY, logits, rows
 from transformers.activations import ACT2FN
 
@@ -53,7 +53,7 @@ def test_the_name_reaches_the_layers(tmp_path: Path) -> None:
     """Whole models: an encoder, a gated decoder, and what T5 says of its gate."""
     encoder = torch_model("bert", hidden_act="mish")
     backbone = load_backbone(saved(encoder, tmp_path / "encoder"))
-    assert_same_states(backbone, encoder, some_inputs(backbone))
+    assert_states_are_torchs(backbone, encoder, some_inputs(backbone))
     config = transformers.LlamaConfig(**{**TINY, "hidden_act": "relu2"})
     torch.manual_seed(0)
     decoder = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()

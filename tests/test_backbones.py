@@ -37,7 +37,7 @@ def encode(backbone: Backbone, inputs: Inputs, **options: bool) -> Outputs:
     return jax.device_get(run(backbone.params, inputs))
 
 
-def assert_same_states(backbone: Backbone, model: Any, inputs: Inputs) -> None:
+def assert_states_are_torchs(backbone: Backbone, model: Any, inputs: Inputs) -> None:
     """Every hidden state, the last one and the pooled one equal the torch model's within 1e-4."""
     ours = encode(backbone, inputs, intermediates=True)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_hidden_states_equal_transformers(shape: str, tmp_path: Path) -> None:
     model = torch_model(shape)
     backbone = load_backbone(saved(model, tmp_path))
     assert backbone.config.pooler == (shape != "distilbert")
-    assert_same_states(backbone, model, some_inputs(backbone))
+    assert_states_are_torchs(backbone, model, some_inputs(backbone))
 
 
 @pytest.mark.parametrize("shape", ["bert", "albert"])
@@ -66,7 +66,7 @@ def test_checkpoint_without_a_pooler(shape: str, tmp_path: Path) -> None:
     model = torch_model(shape, pooler=False)
     backbone = load_backbone(saved(model, tmp_path))
     assert not backbone.config.pooler
-    assert_same_states(backbone, model, some_inputs(backbone))
+    assert_states_are_torchs(backbone, model, some_inputs(backbone))
 
 
 @pytest.mark.parametrize("shape", ["bert", "distilbert", "albert-groups"])
@@ -86,14 +86,14 @@ def test_longest_row_equals_transformers(tmp_path: Path) -> None:
     model = torch_model("roberta")
     backbone = load_backbone(saved(model, tmp_path))
     assert backbone.config.max_tokens == SHAPES["roberta"]["max_position_embeddings"] - 2
-    assert_same_states(backbone, model, some_texts(backbone, tokens=backbone.config.max_tokens))
+    assert_states_are_torchs(backbone, model, some_texts(backbone, tokens=backbone.config.max_tokens))
 
 
 @needs_assets
 def test_minilm_equals_transformers() -> None:
     model = transformers.AutoModel.from_pretrained(MINILM, dtype=torch.float32).eval()
     backbone = load_backbone(MINILM)
-    assert_same_states(backbone, model, some_texts(backbone, rows=4, tokens=24))
+    assert_states_are_torchs(backbone, model, some_texts(backbone, rows=4, tokens=24))
 
 
 def test_bfloat16_backbone_is_near() -> None:
@@ -173,7 +173,7 @@ def test_task_models_hold_the_backbone(shape: str, task: str, tmp_path: Path) ->
     sharded = load_backbone(saved(model, tmp_path / "sharded", max_shard_size="40KB"))
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
     assert sharded.fingerprint == whole.fingerprint
-    assert_same_states(whole, model.base_model, some_inputs(whole))
+    assert_states_are_torchs(whole, model.base_model, some_inputs(whole))
 
 
 # -- errors --------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def encode(backbone: Backbone, x: np.ndarray, **options: bool) -> Outputs:
     return jax.device_get(run(backbone.params, ImageInputs(x)))
 
 
-def assert_same_states(backbone: Backbone, theirs: Any, x: np.ndarray) -> None:
+def assert_states_are_torchs(backbone: Backbone, theirs: Any, x: np.ndarray) -> None:
     """Every hidden state and the last one equal the torch model's within 1e-4."""
     ours = encode(backbone, x, intermediates=True)
     assert len(ours.layers) == len(theirs.hidden_states)
@@ -49,7 +49,7 @@ def marked(shapes: Iterable[str], fast: Container[str] = FAST) -> list[Any]:
 @pytest.mark.parametrize("shape", marked(shape for shape in SHAPES if shape not in SWINS))
 def test_hidden_states_equal_transformers(shape: str, tmp_path: Path) -> None:
     model, x = torch_model(shape), pictures(shape)
-    assert_same_states(load_backbone(saved(model, tmp_path)), outputs(model, x), x)
+    assert_states_are_torchs(load_backbone(saved(model, tmp_path)), outputs(model, x), x)
 
 
 @pytest.mark.parametrize("shape", marked(["vit", "deit", "dinov2", "registers", "dinov3"], ("vit", "registers")))
@@ -59,7 +59,7 @@ def test_pictures_of_another_size(shape: str, tmp_path: Path) -> None:
     model = torch_model(shape)
     for size in ((31, 22), (9, 14)):
         x = pictures(shape, size=size)
-        assert_same_states(load_backbone(saved(model, tmp_path)), outputs(model, x, **told), x)
+        assert_states_are_torchs(load_backbone(saved(model, tmp_path)), outputs(model, x, **told), x)
 
 
 @pytest.mark.parametrize(
