@@ -115,14 +115,11 @@ class PairConfig(Config):
     text: Tower
     pooling: Pooling  # of a tower of texts that says no vector itself
     comparison: tuple[float, float] | None  # scale and bias of the checkpoint of both; None: they are of two
+    hidden_size: int  # numbers in what both say of an item
 
     @property
     def towers(self) -> tuple[Tower, Tower]:
         return self.image, self.text
-
-    @property
-    def hidden_size(self) -> int:  # type: ignore[override]
-        return self.image.features + self.text.features
 
     @property
     def scale(self) -> float:
@@ -294,7 +291,7 @@ def pair(image: Backbone, text: Backbone, *, name: Name | None = None) -> Backbo
         _tower(IMAGE, image, image.config.vector_size or image.config.features),
         _tower(TEXT, text, text.config.vector_size or text.config.hidden_size * len(pooling.names)),
     )
-    config = PairConfig(*towers, pooling, said)
+    config = PairConfig(*towers, pooling, said, sum(tower.features for tower in towers))
     told = repr([image.fingerprint, text.fingerprint, said]).encode()
     held = {
         tower.within(key): value for tower, of in zip(towers, (image, text), strict=True) for key, value in of.held().items()
