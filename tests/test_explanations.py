@@ -312,9 +312,15 @@ class LooksAtOnePart:
         return evidence
 
 
+def fragments_of(shape: tuple[int, int, int]) -> Any:
+    """What pictures of a size are made of; of their processor nothing else is asked."""
+    processor: Any = SimpleNamespace(shape=shape)
+    return OfPictures(processor)
+
+
 def test_curves_of_a_model_that_looks_at_one_part() -> None:
     """Of four cells the third is seen. Taken away first, or given back first, it decides at once; last, not before the end."""
-    kind: Any = OfPictures(SimpleNamespace(shape=(2, 2, 1)))  # type: ignore[arg-type]
+    kind = fragments_of((2, 2, 1))
     parts = kind.fragments({}, 1)
     assert parts.tolist() == [[0, 1], [2, 3]]
     pixels, blank = np.ones((1, 2, 2, 1), np.float32), np.zeros((1, 2, 2, 1), np.float32)
@@ -339,7 +345,7 @@ def test_curves_of_a_model_that_looks_at_one_part() -> None:
 
 def test_marks_are_moved_as_they_are() -> None:
     """Those of a picture stay beside each other; those of a text need not."""
-    kind: Any = OfPictures(SimpleNamespace(shape=(5, 6, 1)))  # type: ignore[arg-type]
+    kind = fragments_of((5, 6, 1))
     marks, random = np.zeros((5, 6)), np.random.default_rng(0)
     marks[1:3, 2] = 1.0, 2.0
     places = set()
@@ -353,7 +359,7 @@ def test_marks_are_moved_as_they_are() -> None:
 
 def test_what_is_taken_away() -> None:
     """Of a picture 14 x 14 cells, in place of which there is its mean colour; of fewer pixels each."""
-    kind: Any = OfPictures(SimpleNamespace(shape=(28, 20, 3)))  # type: ignore[arg-type]
+    kind = fragments_of((28, 20, 3))
     parts = kind.fragments({}, 1)
     assert (parts.shape, len(np.unique(parts)), parts[0, 0], parts[-1, -1]) == ((28, 20), 196, 0, 195)
     assert (np.diff(parts, axis=1) >= 0).all()
