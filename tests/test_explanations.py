@@ -258,10 +258,16 @@ def test_rollout_leaves_out_what_is_no_part_of_the_picture(method: Any, backbone
     """An adapter's prompts and prefixes: what is attended to among the picture's own tokens adds up to 1 without them."""
     backbone = backbone_of("vit")
     adapter, x = adapter_on(backbone, method), drawn("vit")
-    state = Question.about(backbone, adapter, "it").state_of(adapter)
-    attention = np.asarray(jax.jit(partial(attention_of, backbone))(backbone.params, state, ImageInputs(x)))
+    question = Question.about(backbone, adapter, "it")
+    state = question.state_of(adapter)
+
+    def attention_under(state: Any) -> np.ndarray:
+        return np.asarray(jax.jit(partial(attention_of, backbone))(backbone.params, state, ImageInputs(x)))
+
+    attention, without = attention_under(state), attention_under(question.head_alone(state))
     assert attention.shape == (3, 2, 17, 17)
     np.testing.assert_allclose(attention.sum(-1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(attention[0], without[0], atol=1e-5)  # where tokens are as they were; heads are averaged
     assert attention.min() > 0
     assert np.ptp(np.asarray(rollout(jnp.asarray(attention)))[:, 0, 1:], axis=-1).min() > 1e-5
 
