@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .files import export_adapter, load_adapter, save_adapter
     from .merging import merge, merged_arrays
     from .method import Method
+    from .methods.adabn import AdaBN
     from .methods.adalora import AdaLoRA
     from .methods.adaptformer import AdaptFormer
     from .methods.alora import ALoRA
@@ -61,6 +62,7 @@ __all__ = [
     "SSF",
     "VPT",
     "ALoRA",
+    "AdaBN",
     "AdaLoRA",
     "AdaptFormer",
     "Adapter",
@@ -118,6 +120,7 @@ __getattr__, __dir__ = lazily(
         ".files": "export_adapter load_adapter save_adapter",
         ".merging": "merge merged_arrays",
         ".method": "Method",
+        ".methods.adabn": "AdaBN",
         ".methods.adalora": "AdaLoRA",
         ".methods.adaptformer": "AdaptFormer",
         ".methods.alora": "ALoRA",

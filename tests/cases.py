@@ -17,6 +17,7 @@ from graftax import (
     OFT,
     SSF,
     VPT,
+    AdaBN,
     AdaLoRA,
     Adapter,
     AdaptFormer,
@@ -114,6 +115,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "repadapter": (RepAdapter(width=6, scale=0.7),),
     "repadapter-4": (RepAdapter(width=4, groups=4, targets=LINEAR),),
     "ssf": (SSF(),),
+    "adabn": (AdaBN(), LayerNormTuning()),
     "vpt": (VPT(tokens=4),),
     "vpt-shallow": (VPT(tokens=3, deep=False),),
     "compacter": (Compacter(width=8, n=4),),
@@ -156,7 +158,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
 }
 #: Files of these hold frozen weights with the change added, or what a network makes: what is read back is rounded, by less than
 #: this.
-ROUNDED = {"ln_tuning": 1e-6, "p_tuning": 1e-6}
+ROUNDED = {"ln_tuning": 1e-6, "adabn": 1e-6, "p_tuning": 1e-6}
 MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
 
 
@@ -284,7 +286,15 @@ def random_adapter(backbone: Backbone, name: str | tuple[Method, ...], tokens: b
     """An adapter as training leaves it: nothing in it is zero."""
     adapter = fresh(backbone, name, tokens, seed)
     size = 0.1 if backbone.family.processor.kind == "image" else 0.3  # what fifty convolutions make of more has lost its digits
-    return dataclasses.replace(adapter, states=randomised(adapter, seed, size).states | only_head(adapter).states)
+    states = randomised(adapter, seed, size).states
+    if AdaBN.name in states:  # nothing of it is trained
+        states[AdaBN.name] = {site: (own, _noise(fixed, seed)) for site, (own, fixed) in states[AdaBN.name].items()}
+    return dataclasses.replace(adapter, states=states | only_head(adapter).states)
+
+
+def _noise(fixed: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {name: 0.1 * random.standard_normal(leaf.shape).astype(np.float32) for name, leaf in fixed.items()}
 
 
 def as_saved(adapter: Adapter) -> Adapter:
