@@ -156,9 +156,9 @@ def weights_of(kind: str, arrays: Mapping[str, np.ndarray], geometry: Geometry |
     """The weights at a site of its arrays by name, on the host; where it has no bias, with one of zeros."""
     width = next(iter(arrays.values())).shape[-1]
     whole = {name: arrays.get(name, np.zeros(width, np.float32)) for name in ARRAYS[kind]}
-    if statistics := {name: arrays[name] for name in STATISTICS if name in arrays}:
-        return BatchNormWeights(**whole, **statistics)
-    return WEIGHTS[kind](**whole) if geometry is None else WEIGHTS[kind](**whole, geometry=geometry)
+    made: Any = BatchNormWeights if kind == "norm" and "var" in arrays else WEIGHTS[kind]
+    more: dict[str, Any] = {name: arrays[name] for name in STATISTICS if name in arrays}
+    return made(**whole, **more) if geometry is None else made(**whole, geometry=geometry)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])

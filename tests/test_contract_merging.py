@@ -31,9 +31,9 @@ from graftax import Adapter, GraftaxError, Head, merge
 from graftax.adapters.adapter import Layout
 
 #: Merging these is undone by no adapter of their kind: it depends on W, 1 / (1 + A^T B) is not of low rank, the rotation is not
-#: exact or is none, the factors would have to stand in another order, what was there is gone.
+#: exact or is none, the factors would have to stand in another order, what was there is gone, or nothing of it is trained.
 ONE_WAY = {"dora", "dora-everywhere", "hira", "oft", "road_2", "road_4", "boft", "trainable_tokens"}
-ONE_WAY |= {"ssf", "repadapter", "repadapter-4"}
+ONE_WAY |= {"ssf", "repadapter", "repadapter-4", "adabn"}
 
 
 def inverse(adapter: Adapter) -> Adapter:

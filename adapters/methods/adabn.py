@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import GraftaxError
-from ..method import Begun, Keys, Leaves, Method, scalar, zeros
+from ..method import Begun, Keys, Leaves, Method, States, scalar, zeros
 from ..sites import BatchNormWeights, Site
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class AdaBN(Method):
             return self, {site: self.identity(site, 0) for site in chosen}
         for site in chosen:
             self._refuse_folded(site)
-        found, states = data.statistics(chosen), {}
+        found = data.statistics(chosen)
+        states: States = {}
         for site in chosen:
             frozen = site.weights()
             changes = {name: new - getattr(frozen, name) for name, new in found[site]._asdict().items()}
