@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .methods.bottleneck import Bottleneck
     from .methods.compacter import Compacter
     from .methods.dora import DoRA
+    from .methods.fact import FacT
     from .methods.fourierft import FourierFT
     from .methods.full import Full
     from .methods.fusion import Fuse
@@ -71,6 +72,7 @@ __all__ = [
     "Compacter",
     "DiReFT",
     "DoRA",
+    "FacT",
     "FourierFT",
     "Full",
     "Fuse",
@@ -129,6 +131,7 @@ __getattr__, __dir__ = lazily(
         ".methods.bottleneck": "Bottleneck",
         ".methods.compacter": "Compacter",
         ".methods.dora": "DoRA",
+        ".methods.fact": "FacT",
         ".methods.fourierft": "FourierFT",
         ".methods.full": "Full",
         ".methods.fusion": "Fuse",

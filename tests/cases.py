@@ -27,6 +27,7 @@ from graftax import (
     Compacter,
     DiReFT,
     DoRA,
+    FacT,
     FourierFT,
     Full,
     GatedBottleneck,
@@ -118,6 +119,8 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "adabn": (AdaBN(), LayerNormTuning()),
     "vpt": (VPT(tokens=4),),
     "vpt-shallow": (VPT(tokens=3, deep=False),),
+    "fact": (FacT(r=3, scale=0.7),),
+    "fact-tk": (FacT(r=4, form="tk", scale=1.3),),
     "compacter": (Compacter(width=8, n=4),),
     "compacter++": (Compacter(width=6, n=2, activation="relu", place="pfeiffer"),),
     "invertible": (Invertible(reduction=4, activation="gelu"),),
@@ -202,6 +205,8 @@ COUNTS = {
     "repadapter": 3 * 4 * (D * 6 + D * 3 + 6 + D),
     "repadapter-4": 3 * (3 * (6 * D + 4) + 6 * W + 4) + 6 * D + 4,
     "ssf": 3 * 2 * (5 * D + W + 2 * D) + 2 * D + 2 * D,
+    "fact": 3 * 8 * 3**2 + 2 * D * 3,
+    "fact-tk": 3 * 8 * 4 + 4**3 + 2 * D * 4,
     "compacter": 2 * 3 * (4**3 + 3 * D + 3 * 8),
     "compacter++": 3 * (2**3 + 3 * D + 3 * 6),
     "invertible": 2 * (2 * 16 * 4 + 4 + 16),
@@ -248,7 +253,13 @@ def randomised(adapter: Adapter, seed: int = 0, size: float = 0.3) -> Adapter:
     def noisy(leaf: np.ndarray) -> np.ndarray:
         return (leaf + size * random.standard_normal(leaf.shape)).astype(np.float32)
 
-    return mapped(adapter, lambda site, name, leaf: noisy(leaf))
+    shared: dict[Any, np.ndarray] = {}  # by the names of leaves that sites share
+
+    def change(site: Any, name: str, leaf: np.ndarray) -> np.ndarray:
+        return shared.setdefault((name, leaf.shape), noisy(leaf)) if name in names else noisy(leaf)
+
+    names = {name for method in adapter.methods for name in method.shared}
+    return mapped(adapter, change)
 
 
 def mapped(adapter: Adapter, change: Callable[[Any, str, np.ndarray], np.ndarray]) -> Adapter:

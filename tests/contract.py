@@ -56,7 +56,7 @@ NOT_ON_CONVOLUTIONS = {
     **dict.fromkeys(
         (
             *("vera", "vera-dense", "randlora", "randlora-dense", "miss", "miss-mini"),
-            *("road", "road_2", "road_4", "fourierft", "shira", "repadapter", "repadapter-4"),
+            *("road", "road_2", "road_4", "fourierft", "shira", "repadapter", "repadapter-4", "fact", "fact-tk"),
         ),
         "acts on sites of kind linear; this backbone has branch, conv, ",
     ),

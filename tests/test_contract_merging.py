@@ -46,7 +46,7 @@ def inverse(adapter: Adapter) -> Adapter:
             return value[:, ::-1]
         if leaf == "q" and value.ndim > 2:  # BOFT's blocks, and not AdaLoRA's factor
             return -value
-        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "gamma", "p", "q") else -value
+        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "gamma", "p", "q", "mix") else -value
 
     return mapped(adapter, undo)
 

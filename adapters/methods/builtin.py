@@ -12,6 +12,7 @@ from .boft import BOFT
 from .bottleneck import Bottleneck
 from .compacter import Compacter
 from .dora import DoRA
+from .fact import FacT
 from .fourierft import FourierFT
 from .full import Full
 from .fusion import Fusion
@@ -47,7 +48,7 @@ from .vera import VeRA
 from .vpt import VPT
 
 _CHOSEN: tuple[type[Method], ...] = (
-    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA),
+    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA, FacT),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, AdaBN, SHiRA, TrainableTokens),
     *(Bottleneck, AdaptFormer, Compacter, Invertible, RepAdapter, SSF),
