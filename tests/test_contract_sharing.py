@@ -36,6 +36,7 @@ from graftax import (
     Compacter,
     DiReFT,
     DoRA,
+    FacT,
     FourierFT,
     GatedBottleneck,
     GatedLoRA,
@@ -80,6 +81,7 @@ SIZES: list[tuple[Any, ...]] = [
     (VeRA(r=3), VeRA(r=5, projection_prng_key=1), VeRA(r=1)),
     (DoRA(r=3, alpha=7.0), DoRA(r=5, alpha=2.0), DoRA(r=1, alpha=9.0)),
     (HiRA(r=3), HiRA(r=5), HiRA(r=1)),
+    (FacT(r=3, scale=2.0), FacT(r=5), FacT(r=4, form="tk", scale=2.0)),
     (
         AdaLoRA(init_r=3, target_r=2, alpha=7.0),
         AdaLoRA(init_r=5, target_r=1, alpha=2.0),

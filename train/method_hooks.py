@@ -45,7 +45,7 @@ def tied(grads: State, rate: State, structure: Structure) -> tuple[State, State]
     for key, method in each_method(grads):
         groups: dict[Any, list[tuple[str, str]]] = {}
         for name, leaves in at_sites(grads, key).items():
-            for leaf in leaves.keys() & {*method.shared}:
+            for leaf in sorted(leaves.keys() & {*method.shared}):
                 layered = structure.stacked(name)
                 groups.setdefault((leaf, leaves[leaf].shape[layered:]), []).append((name, leaf))
         for group in groups.values():
