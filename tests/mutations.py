@@ -61,7 +61,27 @@ LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/t
 
 PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
 
+FEW = "tests/test_few_shot.py"
+
 MUTATIONS = [
+    Mutation(
+        "adapters/methods/tip_adapter.py", 'near * state["held"]', "near", f"{FEW}::test_tip_adapter_is_that_of_the_paper"
+    ),
+    Mutation(
+        "adapters/methods/clip_adapter.py",
+        'unit((1.0 - state["ratio"]) * v',
+        "unit(v",
+        f"{FEW}::test_clip_adapter_is_that_of_the_paper",
+    ),
+    Mutation(
+        "train/job.py", "sorted(trainable) if self.goes_on else ()", "()", f"{FEW}::test_what_is_trained_on_decides_the_run"
+    ),
+    Mutation(
+        "serve/few_pictures.py",
+        "head.vectors(features, frozen)[",
+        "features[",
+        f"{FEW}::test_tip_adapter_is_that_of_the_paper",
+    ),
     Mutation("tasks/contrastive.py", "labels[None, :]).any(-1)", "labels[None, :]).all(-1)", CONTRASTED),
     Mutation("tasks/contrastive.py", "jnp.where(there, logits, -1e9)", "logits", CONTRASTED),
     Mutation("tasks/contrastive.py", "jnp.where(there, each, 0.0)", "each", CONTRASTED),

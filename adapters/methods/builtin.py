@@ -10,6 +10,7 @@ from .alora import ALoRA
 from .bitfit import BitFit
 from .boft import BOFT
 from .bottleneck import Bottleneck
+from .clip_adapter import ClipAdapter
 from .compacter import Compacter
 from .dora import DoRA
 from .fact import FacT
@@ -43,6 +44,7 @@ from .repadapter import RepAdapter
 from .road import RoAd
 from .shira import SHiRA
 from .ssf import SSF
+from .tip_adapter import TipAdapter
 from .trainable_tokens import TrainableTokens
 from .vera import VeRA
 from .vpt import VPT
@@ -58,5 +60,5 @@ _CHOSEN: tuple[type[Method], ...] = (
     *(Full, Head, Joint),
 )
 METHODS.update({method.name: method for method in _CHOSEN})
-MADE.update({method.name: method for method in (Fusion, JointHead)})
+MADE.update({method.name: method for method in (Fusion, JointHead, ClipAdapter, TipAdapter)})
 INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Rebatched, Shift, ClassMap, Attended, Seed)})

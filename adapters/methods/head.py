@@ -86,9 +86,13 @@ class Head(Method):
         return leaves, {"dropout": scalar(0.0)}
 
     def apply(self, state: Leaves, x: jax.Array, y: jax.Array | None, frozen: None, key: jax.Array | None) -> jax.Array:
-        logits = self.classified(state, x.astype(jnp.float32), key) @ state["kernel"].T
-        logits = logits + state["bias"] if "bias" in state else logits
+        logits = self.logits(state, self.classified(state, x.astype(jnp.float32), key))
         return logits if y is None else _together(y, logits)  # of another kind of head, which a bank may hold, too
+
+    def logits(self, state: Leaves, x: jax.Array) -> jax.Array:
+        """Of what the classifier reads."""
+        logits = x @ state["kernel"].T
+        return logits + state["bias"] if "bias" in state else logits
 
     def classified(self, state: Leaves, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """What the classifier reads, of features."""
