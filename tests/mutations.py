@@ -312,6 +312,12 @@ MUTATIONS = [
     Mutation(
         "models/picture_transformer.py", "jnp.full(rows, added,", "jnp.full(rows, 0,", f"{PATCHES}::test_vpt_is_the_papers"
     ),
+    Mutation(
+        "adapters/methods/lycoris.py",
+        "pqhw,qi,po->ihwo",
+        "pqhw,pi,qo->ihwo",
+        "tests/test_convolved_methods.py::test_the_others_are_pefts[loha_effective-plain]",
+    ),
     Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
     Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),
     Mutation("adapters/methods/adabn.py", "var * count / jnp.maximum(count - 1.0, 1.0)", "var", RENEWED),

@@ -116,7 +116,7 @@ class Bottleneck(Method):
 
     def entering(self, state: Leaves, x: Any, y: jax.Array, frozen: Any) -> jax.Array:
         """What the network reads."""
-        return frozen(x + y) if self.normed else jnp.where(state["parallel"], x, y)
+        return frozen.behind(x + y) if self.normed else jnp.where(state["parallel"], x, y)
 
     def change(self, state: Leaves, h: jax.Array) -> jax.Array:
         narrow = ACTIVATIONS[self.activation](h @ state["down"] + state["down_bias"])
