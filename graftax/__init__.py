@@ -83,7 +83,7 @@ if TYPE_CHECKING:
         tip_adapter,
         zero_shot,
     )
-    from .train import Columns, Interrupted, Recipe, Result, train_many
+    from .train import Columns, Interrupted, Recipe, Result, learned_context, train_many
 
 __version__ = "0.1.0"
 
@@ -152,6 +152,7 @@ __all__ = [
     "combine",
     "explain",
     "export_adapter",
+    "learned_context",
     "load_adapter",
     "load_backbone",
     "mad_x",
@@ -172,7 +173,7 @@ _HOMES = {
     ".models": "Backbone load_backbone pair",
     ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack clip_adapter explain "
     "tip_adapter zero_shot",
-    ".train": "Columns Interrupted Recipe Result train_many",
+    ".train": "Columns Interrupted Recipe Result learned_context train_many",
 }
 _ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}
 __getattr__, __dir__ = lazily(__name__, {**_HOMES, ".adapters": " ".join(name for name in __all__ if name not in _ELSEWHERE)})

@@ -83,6 +83,7 @@ def prepare(
     check_rates(recipe, backbone.sites_for(head))
     alone = any(m.adds_tokens or m.whole_text for m in methods) or any(part.longest_target for part in parts)
     shape = processor.shape_to_train(parts, batch_size, recipe.seed, recipe.epochs, alone=alone)
+    shape = task.output.widened(shape, parts)
     adapter = Adapter.create(
         fresh,
         backbone.sites_for(head),
