@@ -126,10 +126,13 @@ class Adapter(Shown):
 
     @property
     def parameters(self) -> int:
-        """Number of trainable parameters, the head's included."""
-        return sum(
-            leaf.size for states in self.states.values() for trainable, _ in states.values() for leaf in trainable.values()
-        )
+        """Number of trainable parameters, the head's included; what several sites share counts once."""
+        count = 0
+        for method in self.methods:
+            every = [pair for trainable, _ in self.states[method.key].values() for pair in trainable.items()]
+            count += sum(leaf.size for name, leaf in every if name not in method.shared)
+            count += sum(math.prod(shape) for _, shape in {(name, leaf.shape) for name, leaf in every if name in method.shared})
+        return count
 
     @property
     def nbytes(self) -> int:

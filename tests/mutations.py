@@ -17,6 +17,8 @@ class Mutation(NamedTuple):
 
 
 BENCH_PICTURES = "tests/test_bench_pictures.py"
+SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
+RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
@@ -331,6 +333,10 @@ MUTATIONS = [
     Mutation(
         "models/picture_transformer.py", "jnp.full(rows, added,", "jnp.full(rows, 0,", f"{PATCHES}::test_vpt_is_the_papers"
     ),
+    Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
+    Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),
+    Mutation("adapters/methods/adabn.py", "var * count / jnp.maximum(count - 1.0, 1.0)", "var", RENEWED),
+    Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),

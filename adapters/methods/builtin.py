@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..method import Method
+from .adabn import AdaBN, Rebatched
 from .adalora import AdaLoRA, Budgeted
 from .adaptformer import AdaptFormer
 from .alora import ALoRA
@@ -12,6 +13,7 @@ from .bottleneck import Bottleneck
 from .clip_adapter import ClipAdapter
 from .compacter import Compacter
 from .dora import DoRA
+from .fact import FacT
 from .fourierft import FourierFT
 from .full import Full
 from .fusion import Fusion
@@ -48,9 +50,9 @@ from .vera import VeRA
 from .vpt import VPT
 
 _CHOSEN: tuple[type[Method], ...] = (
-    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA),
+    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA, FacT),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
-    *(IA3, BitFit, LayerNormTuning, SHiRA, TrainableTokens),
+    *(IA3, BitFit, LayerNormTuning, AdaBN, SHiRA, TrainableTokens),
     *(Bottleneck, AdaptFormer, Compacter, Invertible, RepAdapter, SSF),
     *(Prefix, PromptTuning, PTuning, VPT),
     *(LoReFT, DiReFT),
@@ -59,4 +61,4 @@ _CHOSEN: tuple[type[Method], ...] = (
 )
 METHODS.update({method.name: method for method in _CHOSEN})
 MADE.update({method.name: method for method in (Fusion, JointHead, ClipAdapter, TipAdapter)})
-INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Shift, ClassMap, Attended, Seed)})
+INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Rebatched, Shift, ClassMap, Attended, Seed)})
