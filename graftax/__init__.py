@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Sampling,
         Split,
         Stack,
+        across,
         clip_adapter,
         explain,
         tip_adapter,
@@ -152,6 +153,7 @@ __all__ = [
     "Stack",
     "TrainableTokens",
     "VeRA",
+    "across",
     "clip_adapter",
     "combine",
     "explain",
@@ -175,8 +177,8 @@ _HOMES = {
     ".errors": "GraftaxError",
     ".hub": "Hub",
     ".models": "Backbone load_backbone pair",
-    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack clip_adapter explain "
-    "tip_adapter zero_shot",
+    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack across clip_adapter "
+    "explain tip_adapter zero_shot",
     ".train": "Columns Interrupted Recipe Result learned_context train_many",
 }
 _ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}

@@ -64,8 +64,11 @@ PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
 FEW = "tests/test_few_shot.py"
 
 NAMED = "tests/test_by_names.py"
+ACROSS = "tests/test_across.py"
 
 MUTATIONS = [
+    Mutation("serve/across.py", "means[of] - means[other]", "means[other] - means[of]", ACROSS),
+    Mutation("tasks/metrics.py", "rank = 1 + np.take_along_axis", "rank = np.take_along_axis", CONTRASTED),
     Mutation(
         "tasks/by_names.py",
         "jnp.where(labels.there, ",

@@ -32,6 +32,7 @@ from graftax import (
     Recipe,
     Sampling,
     Split,
+    across,
     clip_adapter,
     combine,
     explain,
@@ -257,6 +258,15 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
     "zero_shot": lambda w: (
         zero_shot,
         {"pictures": w.pictures, "texts": w.texts, "names": ["a", "b"], "prompts": ["{}"], "adapter": None},
+    ),
+    "across": lambda w: (
+        across,
+        {
+            "pair": w.both,
+            "adapter": w.named,
+            "texts": ["a", "b"],
+            "pictures": [np.zeros((8, 8, 3), np.uint8)],
+        },
     ),
     "learned_context": lambda w: (learned_context, {"pair": w.both, "names": ["a", "b"], "tokens": 2, "each": False}),
     "tip_adapter": lambda w: (
