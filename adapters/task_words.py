@@ -38,6 +38,7 @@ _WORDS = {
     ),
     "contrastive": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
     "contrastive-sigmoid": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
+    "contrastive-names": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
     "lm": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
     "sft": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
     "dpo": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),

@@ -33,6 +33,7 @@ _MAIN = {
     "image-classify": _ACCURACY,
     "contrastive": _TEXT_FOUND,
     "contrastive-sigmoid": _TEXT_FOUND,
+    "contrastive-names": _TEXT_FOUND,
 }
 
 

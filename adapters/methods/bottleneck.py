@@ -120,7 +120,7 @@ class Bottleneck(Method):
 
     def change(self, state: Leaves, h: jax.Array) -> jax.Array:
         narrow = ACTIVATIONS[self.activation](h @ state["down"] + state["down_bias"])
-        change = state["scale"] * (narrow @ state["up"] + state["up_bias"])
+        change = state["scale"] * (widened(narrow, state["up"]) + state["up_bias"])
         for scale in ("learned", "channel"):
             if scale in state:
                 change = change * state[scale]
