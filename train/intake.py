@@ -21,6 +21,7 @@ from ..data.examples import Examples, are_among, check_fraction, split
 from ..data.prepared import Prepared, note_cut
 from ..data.splits import parts_to_train
 from ..errors import GraftaxError
+from ..models.augment import Augment
 from ..models.backbone import Backbone
 from ..models.chat import template_of
 from ..models.processor import Processor
@@ -63,7 +64,8 @@ def prepare(
     examples = read_examples(data, columns, task, processor, called=name)
     names = task.label_names(examples)  # of all examples: a rare label may be held out whole
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
-    head = task.output.head(backbone, len(names))  # None for a language model's task
+    _refuse_head(name, task, recipe)
+    head = task.output.head(backbone, len(names), recipe.head)  # None for a language model's task
     body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
     beside = [m for m in task.output.beside(backbone) if m.name not in {own.name for own in body}]
     methods = (*body, *([head] if head else []), *beside)
@@ -127,13 +129,22 @@ def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Me
         refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
 
 
+def _refuse_head(name: str, task: Task, recipe: Recipe) -> None:
+    """An error where the recipe asks for a kind of head that the task has not."""
+    if recipe.head not in task.output.heads:
+        raise GraftaxError(f"{name}: head {recipe.head!r} is of image-segment, and the task is {task.name!r}.")
+
+
 def _refuse_augmentation(name: str, task: Task, processor: Processor, recipe: Recipe) -> None:
     """An error where items are to be augmented that are not, or whose labels would have to be changed with them."""
     if recipe.augment is None:
         return
     if not processor.augments:
         raise GraftaxError(f"{name}: augment is for pictures, and this backbone reads input of kind {processor.kind!r}.")
-    if not isinstance(task.output, OfItem):
+    if task.output.of_pixels:
+        if Augment.of(recipe.augment).mixes:
+            raise GraftaxError(f"{name}: augment {recipe.augment!r} makes one picture of two, and a mask is of one.")
+    elif not isinstance(task.output, OfItem):
         raise GraftaxError(f"{name}: augment moves pixels, and task {task.name!r} has labels of where they are.")
 
 
