@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import disk
 from .picture_values import Picture, picture_of, refuse_several_or_huge
 from .values import Unreadable
 
@@ -65,11 +64,11 @@ class Mask(Picture):
         image.putpalette(COLOURS.tobytes())
         return image
 
-    def write(self, path: Path) -> None:
-        """As a PNG."""
+    def png(self) -> bytes:
+        """That image as a file."""
         file = io.BytesIO()
         self.image().save(file, "PNG", optimize=True)
-        disk.write_bytes(path, file.getvalue())
+        return file.getvalue()
 
 
 def mask_of(value: Any, where: str, folder: Path) -> Mask:

@@ -79,8 +79,10 @@ def _with_masks(folder: Path, entries: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     """The pictures of a folder by their names without the ending."""
+    if not (entries := _visible(folder)):
+        raise GraftaxError(f"{folder}: no picture in it.")
     found: dict[str, Path] = {}
-    for entry in _pictures(_visible(folder), folder):
+    for entry in _pictures(entries, folder):
         if (other := found.setdefault(entry.stem, entry)) != entry:
             raise GraftaxError(f"{folder}: both {other.name} and {entry.name}; which is meant?")
     return found
@@ -89,7 +91,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 def _pictures(entries: Sequence[Path], folder: Path) -> Sequence[Path]:
     """Files of a folder, all of which are called as pictures are."""
     if not entries:
-        raise GraftaxError(f"{folder}: no picture in it; remove the folder of a class that there is not.")
+        raise GraftaxError(f"{folder}: no picture of this class; remove the folder if there is no such class.")
     for entry in entries:
         if entry.is_dir():
             raise GraftaxError(f"{entry}: a folder within a class; give the folder whose folders are the classes.")

@@ -237,9 +237,7 @@ _CHANGES: tuple[Callable[[Array, Array], Array], ...] = (
 )
 
 
-def _randomly_augmented(
-    picture: Array, mask: Array | None, magnitude: float, key: Array
-) -> tuple[Array, Array | None]:
+def _randomly_augmented(picture: Array, mask: Array | None, magnitude: float, key: Array) -> tuple[Array, Array | None]:
     """Two operations, each of which moves the pixels, changes them or (one of fourteen) does nothing.
 
     Under `vmap` all of a switch's branches are computed, so pixels are moved once, by one matrix of six.

@@ -310,9 +310,9 @@ class Backbone(Shown):
             layers: `Backbone.layers`, in training (`Encoder.__call__` says why).
         """
         grafts, maps = self._grafts(state, slots, key), len(self.config.maps) if MAPS in state else int(MAP in state)
-        pooled = not any(name in state for name in OF_POSITIONS) and not grafts.whole
+        alone = not any(name in state for name in OF_POSITIONS) and not grafts.whole
         asked = {"maps": maps} if maps else {}
-        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=pooled, layers=layers, **asked)
+        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=alone, layers=layers, **asked)
         if isinstance(out, Compared):
             return Logits(out.together, None)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first

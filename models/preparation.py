@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..adapters.feature_maps import middles, weights_at
+from ..adapters.bilinear import middles, weights_at
 from ..data.mask_values import VOID
 from ..data.picture_values import MOST_PIXELS
 from ..errors import GraftaxError

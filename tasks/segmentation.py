@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..adapters.feature_maps import resized
+from ..adapters.bilinear import resized
 from ..adapters.task_words import words_for
 from ..data.class_names import file_beside, read_names
 from ..data.columns import Columns, Field, read_fields

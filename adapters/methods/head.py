@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from ...counted import counted
 from ...errors import GraftaxError
 from ...typed import Rate, Within
-from ..feature_maps import resized
+from ..bilinear import resized
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Site
 from .dropout import dropout

@@ -81,7 +81,7 @@ def train(
         typer.Option(
             metavar="NAME",
             help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
-            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify; of "
+            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify or image-segment; of "
             "a pair of towers contrastive (as CLIP) or contrastive-sigmoid (as SigLIP).",
         ),
     ] = "classify",

@@ -7,6 +7,8 @@ outermost middles stands what stands there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,9 +29,9 @@ def middles(old: int, new: int) -> np.ndarray:
 
 
 @shaped
-def resized(x: Float[Array, "*lead high wide channels"], size: tuple[int, int]) -> Float[Array, "*lead higher wider channels"]:
+def resized(x: Float[Array, "*lead high wide channels"], size: Sequence[int]) -> Float[Array, "*lead higher wider channels"]:
     """A feature map of `size`, height and width."""
-    if x.shape[-3:-1] == size:
+    if x.shape[-3:-1] == tuple(size):
         return x
     down, across = (
         jnp.asarray(weights_at(middles(old, new), old), x.dtype) for old, new in zip(x.shape[-3:-1], size, strict=True)
