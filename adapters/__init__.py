@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .files import export_adapter, load_adapter, save_adapter
     from .merging import merge, merged_arrays
     from .method import Method
+    from .methods.adabn import AdaBN
     from .methods.adalora import AdaLoRA
     from .methods.adaptformer import AdaptFormer
     from .methods.alora import ALoRA
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .methods.bottleneck import Bottleneck
     from .methods.compacter import Compacter
     from .methods.dora import DoRA
+    from .methods.fact import FacT
     from .methods.fourierft import FourierFT
     from .methods.full import Full
     from .methods.fusion import Fuse
@@ -61,6 +63,7 @@ __all__ = [
     "SSF",
     "VPT",
     "ALoRA",
+    "AdaBN",
     "AdaLoRA",
     "AdaptFormer",
     "Adapter",
@@ -69,6 +72,7 @@ __all__ = [
     "Compacter",
     "DiReFT",
     "DoRA",
+    "FacT",
     "FourierFT",
     "Full",
     "Fuse",
@@ -118,6 +122,7 @@ __getattr__, __dir__ = lazily(
         ".files": "export_adapter load_adapter save_adapter",
         ".merging": "merge merged_arrays",
         ".method": "Method",
+        ".methods.adabn": "AdaBN",
         ".methods.adalora": "AdaLoRA",
         ".methods.adaptformer": "AdaptFormer",
         ".methods.alora": "ALoRA",
@@ -126,6 +131,7 @@ __getattr__, __dir__ = lazily(
         ".methods.bottleneck": "Bottleneck",
         ".methods.compacter": "Compacter",
         ".methods.dora": "DoRA",
+        ".methods.fact": "FacT",
         ".methods.fourierft": "FourierFT",
         ".methods.full": "Full",
         ".methods.fusion": "Fuse",

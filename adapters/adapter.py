@@ -73,19 +73,26 @@ class Adapter(Shown):
 
     @classmethod
     def create(
-        cls, methods: Sequence[Method], sites: Sequence[Site], seed: int = 0, training: TrainingData | None = None, **known: Any
+        cls,
+        methods: Sequence[Method],
+        sites: Sequence[Site],
+        seed: int = 0,
+        training: TrainingData | None = None,
+        before: Adapter | None = None,
+        **known: Any,
     ) -> Adapter:
         """A fresh adapter. What a method draws at a site depends on the seed and the site alone.
 
         `training`: what is known of the rows to be trained on, for starts that follow from them (`Method.begin`'s `data`);
-        `known`: the other fields.
+        `before`: an adapter whose methods stand behind the others as they are, not fresh; `known`: the other fields.
         """
         methods, sites = checked(methods, Sequence[Method], "methods"), checked(sites, Sequence[Site], "sites")
         seed = checked(seed, Seed, "seed")
-        keys = [method.key for method in methods]
+        kept = before.methods if before else ()
+        keys = [method.key for method in (*methods, *kept)]
         if len(set(keys)) < len(keys):
             raise GraftaxError(f"an adapter may hold a method once: {', '.join(keys)}.")
-        virtual = [method.name for method in methods if method.virtual]
+        virtual = [method.name for method in (*methods, *kept) if method.virtual]
         if len(virtual) > 1:  # their files hold one tensor under one name, as PEFT's do
             raise GraftaxError(f"an adapter may hold one method with virtual tokens: {', '.join(virtual)}.")
         if virtual and len({site.tower for site in sites if site.kind == "input"}) > 1:
@@ -97,6 +104,7 @@ class Adapter(Shown):
         begun = [method.begin(sites, partial(random_key, method.name), training) for method in methods]
         for method, states in begun:
             _say_what_is_larger(method, states)
+        begun += [(method, before.states[method.key]) for method in before.methods] if before else []
         return cls(tuple(method for method, _ in begun), {method.key: states for method, states in begun}, **known)
 
     def finished(self) -> Adapter:
@@ -118,10 +126,13 @@ class Adapter(Shown):
 
     @property
     def parameters(self) -> int:
-        """Number of trainable parameters, the head's included."""
-        return sum(
-            leaf.size for states in self.states.values() for trainable, _ in states.values() for leaf in trainable.values()
-        )
+        """Number of trainable parameters, the head's included; what several sites share counts once."""
+        count = 0
+        for method in self.methods:
+            every = [pair for trainable, _ in self.states[method.key].values() for pair in trainable.items()]
+            count += sum(leaf.size for name, leaf in every if name not in method.shared)
+            count += sum(math.prod(shape) for _, shape in {(name, leaf.shape) for name, leaf in every if name in method.shared})
+        return count
 
     @property
     def nbytes(self) -> int:

@@ -163,6 +163,8 @@ def _load(directory: Path, backbone: Backbone, any_backbone: bool) -> Adapter:
     own = own_methods(config, facts, directory, ours)
     if own is not None:
         methods = own
+        if peft and any(map(peft_beside.copies, methods)):
+            tensors = peft_beside.without_copies(methods, tensors, backbone.sites_for(_head_of(methods)))
     else:
         where = peft_reading.made_for(config, backbone, directory)
         methods, tensors = peft_reading.read(config, tensors, backbone, where)

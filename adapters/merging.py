@@ -22,7 +22,7 @@ from .files import adapter_for
 from .fitting import is_finite
 from .method import Method
 from .methods.head import Head
-from .sites import ARRAYS, weights_of
+from .sites import weights_of
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
@@ -59,10 +59,10 @@ def _folded(backbone: Backbone, adapter: Adapter) -> dict[str, np.ndarray]:
                     f"{method.name} at {site.path} cannot be merged: the same table is used elsewhere, unchanged."
                 )
             index = ... if site.layer is None else site.layer
-            there = {leaf: f"{site.name}.{leaf}" for leaf in ARRAYS[site.kind] if f"{site.name}.{leaf}" in arrays}
+            there = {leaf: f"{site.name}.{leaf}" for leaf in site.arrays if f"{site.name}.{leaf}" in arrays}
             frozen = weights_of(site.kind, {leaf: arrays[name][index] for leaf, name in there.items()}, site.geometry)
             merged = jax.tree.map(np.asarray, method.merge(frozen, {**trainable, **fixed}))
-            lost = [leaf for leaf in ARRAYS[site.kind] if leaf not in there and np.any(getattr(merged, leaf))]
+            lost = [leaf for leaf in site.arrays if leaf not in there and np.any(getattr(merged, leaf))]
             if lost:
                 raise GraftaxError(f"{method.name} cannot be merged: it adds a {lost[0]} to {site.path}, which has none.")
             for leaf, name in there.items():

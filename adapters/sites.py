@@ -17,12 +17,13 @@ a *kind*, and the kind fixes what a method is given there:
 | `head`      | features `[..., d]`, or maps   | None: a head makes the logits            | None                         |
 
 The leading axis of batch rows may be there or not (a mixed batch calls a method once per batch row, under `vmap`), so methods
-index from the end. Of a picture, whose feature maps are `[..., height, width, channels]`, two axes stand where T does: at
-`norm`, `branch` and `stream` sites a method that treats every token by itself treats every position of a feature map so. At
-`text` the id of a token that a method has put in front is -1. Of a picture's patches x at `input` numbers the tokens, and what
-enters the first layer has its positions already. Every weight's bias belongs to its `linear`, `conv` or `norm`
-site. Where an embedding's table projects to the vocabulary too, `Method.project` acts on the logits; `lm_head` is a `linear`
-site all the same, for methods whose targets name it: what acts there changes what is said and not what is read.
+index from the end. A batch norm's weights are `BatchNormWeights`: they have its statistics besides. Of a picture, whose maps
+are `[..., height, width, channels]`, two axes stand where T does: at `norm`, `branch` and `stream` sites a method that treats
+every token by itself treats every position of a feature map so. At `text` the id of a token that a method has put in front is
+-1. Of a picture's patches x at `input` numbers the tokens, and what enters the first layer has its positions already. Every
+weight's bias belongs to its `linear`, `conv` or `norm` site. Where an embedding's table projects to the vocabulary too,
+`Method.project` acts on the logits; `lm_head` is a `linear` site all the same, for methods whose targets name it: what acts
+there changes what is said and not what is read.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Site:
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     biased: bool = True  # whether the module, linear, conv or norm, has a bias; if not, methods are shown one of zeros
     geometry: Geometry | None = None  # of a convolution
+    statistics: bool = False  # whether it is a batch norm, whose weights have statistics of the pictures it was trained on
     axes: tuple[int, ...] = ()  # of a kernel: which axis of the checkpoint's tensor each of its own is (`OUT_IN`, `IN_OUT`)
     tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
     hidden: int = 0  # channels of the residual stream there
@@ -84,6 +86,11 @@ class Site:
     def as_stored(self, kernel: np.ndarray) -> np.ndarray:
         """A kernel of this shape with its axes in a checkpoint's order; `transpose(site.axes)` goes back."""
         return kernel.transpose(np.argsort(self.axes))
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the weights there."""
+        return (*ARRAYS.get(self.kind, ()), *(STATISTICS if self.statistics else ()))
 
     @property
     def inputs(self) -> int:
@@ -118,6 +125,15 @@ class NormWeights(NamedTuple):
     bias: jax.Array  # [dim]
 
 
+class BatchNormWeights(NamedTuple):
+    """A norm's, with mean and variance of what entered it in training; `NormWeights` to who asks for scale and bias alone."""
+
+    scale: jax.Array  # [dim]
+    bias: jax.Array  # [dim]
+    mean: jax.Array  # [dim]
+    var: jax.Array  # [dim]
+
+
 class TableWeights(NamedTuple):
     table: jax.Array  # [rows, dim]
 
@@ -133,13 +149,16 @@ WEIGHTS: dict[str, Any] = {
 
 #: Names of those arrays.
 ARRAYS = {kind: tuple(name for name in found._fields if name != "geometry") for kind, found in WEIGHTS.items()}
+STATISTICS = ("mean", "var")  # that a batch norm has beside a norm's
 
 
 def weights_of(kind: str, arrays: Mapping[str, np.ndarray], geometry: Geometry | None = None) -> Any:
     """The weights at a site of its arrays by name, on the host; where it has no bias, with one of zeros."""
     width = next(iter(arrays.values())).shape[-1]
     whole = {name: arrays.get(name, np.zeros(width, np.float32)) for name in ARRAYS[kind]}
-    return WEIGHTS[kind](**whole) if geometry is None else WEIGHTS[kind](**whole, geometry=geometry)
+    made: Any = BatchNormWeights if kind == "norm" and "var" in arrays else WEIGHTS[kind]
+    more: dict[str, Any] = {name: arrays[name] for name in STATISTICS if name in arrays}
+    return made(**whole, **more) if geometry is None else made(**whole, geometry=geometry)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])

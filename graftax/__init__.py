@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         OFT,
         SSF,
         VPT,
+        AdaBN,
         AdaLoRA,
         Adapter,
         AdaptFormer,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         Compacter,
         DiReFT,
         DoRA,
+        FacT,
         FourierFT,
         Full,
         Fuse,
@@ -78,7 +80,9 @@ if TYPE_CHECKING:
         Sampling,
         Split,
         Stack,
+        clip_adapter,
         explain,
+        tip_adapter,
         zero_shot,
     )
     from .train import Columns, Interrupted, Recipe, Result, train_many
@@ -94,6 +98,7 @@ __all__ = [
     "SSF",
     "VPT",
     "ALoRA",
+    "AdaBN",
     "AdaLoRA",
     "AdaptFormer",
     "Adapter",
@@ -106,6 +111,7 @@ __all__ = [
     "Continuation",
     "DiReFT",
     "DoRA",
+    "FacT",
     "FourierFT",
     "Full",
     "Fuse",
@@ -146,6 +152,7 @@ __all__ = [
     "Stack",
     "TrainableTokens",
     "VeRA",
+    "clip_adapter",
     "combine",
     "explain",
     "export_adapter",
@@ -156,6 +163,7 @@ __all__ = [
     "merge",
     "pair",
     "save_adapter",
+    "tip_adapter",
     "to_lora",
     "train_many",
     "unipelt",
@@ -166,7 +174,8 @@ _HOMES = {
     ".errors": "GraftaxError",
     ".hub": "Hub",
     ".models": "Backbone load_backbone pair",
-    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack explain zero_shot",
+    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack clip_adapter explain "
+    "tip_adapter zero_shot",
     ".train": "Columns Interrupted Recipe Result train_many",
 }
 _ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}

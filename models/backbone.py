@@ -28,7 +28,7 @@ from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
 from ..adapters.methods.head import FIRST, MAP, MAPS, OF_POSITIONS, POOLED, TOKENS, VECTOR, Head, of_either
 from ..adapters.methods.joint import unit
-from ..adapters.sites import ARRAYS, KINDS, LM_HEAD, WEIGHTS, Site, weights_of
+from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
 from ..shapes import AnyArray, Bool, Float, Int, shaped
@@ -39,7 +39,7 @@ from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Compared, Inputs
 from .network import Unrolled
-from .parts import Part, Weight
+from .parts import LEAVES, Part, Weight
 from .processor import Processor
 from .quantised import dense
 
@@ -202,6 +202,7 @@ class Backbone(Shown):
                         within=family.called(part.path) if part.path or part.stack else part.name,
                         hidden=around.hidden if around else config.stream(part.tower),
                         geometry=part.geometry,
+                        statistics=part.kind == "batch_norm",
                         tied=part.kind == "linear" and bool(part.tied),
                         weights=partial(self._frozen, part, layer if part.stack else ...),
                     )
@@ -225,7 +226,8 @@ class Backbone(Shown):
         name = part.tied or part.name
         if part.site == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
             return weights_of(part.site, {"kernel": np.asarray(self._host[f"{name}.table"], np.float32).T})
-        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in ARRAYS[part.site]}
+        leaves = (leaf.name for leaf in LEAVES[part.kind])
+        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in leaves}
         there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
         return weights_of(part.site, there, part.geometry)
 
@@ -389,6 +391,10 @@ class Backbone(Shown):
     def frozen_at(self, params: Any, name: str) -> Any:
         """The frozen weights at the sites of a name, a stack's with a leading axis of layers; None where there are none."""
         return stacked(self._module_at(params, name)).weights() if self.structure.named[name].kind in WEIGHTS else None
+
+    def eps_at(self, name: str) -> float:
+        """What the batch norms of a name add to their variances."""
+        return float(self._module_at(self.params, name).eps)
 
     def _module_at(self, params: Any, name: str) -> Any:
         """The module of a part. A network's attributes are called as its parts are."""

@@ -61,6 +61,13 @@ def are_sides(value: Any) -> bool:
     return _is_side(value) or (isinstance(value, list) and len(value) == 2 and all(map(_is_side, value)))
 
 
+def sides_of(size: Any) -> tuple[int, int]:
+    """Height and width of a size that is an object, a list of both, or a number for both."""
+    if isinstance(size, Mapping):
+        return size["height"], size["width"]
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 def _is_size(value: Any) -> bool:
     """Whether both sides are said, or the shorter."""
     return are_sides(value) or _is_edge(value)

@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from ..adapters.geometry import Geometry
-from ..adapters.sites import ConvWeights, LinearWeights, NormWeights, TableWeights
+from ..adapters.sites import BatchNormWeights, ConvWeights, LinearWeights, NormWeights, TableWeights
 from ..shapes import AnyArray, Float, Int, shaped
 from .ops import layer_norm, rms_norm
 from .quantised import dense
@@ -106,8 +106,8 @@ class RMSNorm(nnx.Module):
 class BatchNorm(nnx.Module):
     """scale (x - mean) / sqrt(var + eps) + bias over channels, all `[dim]` (Ioffe & Szegedy, 2015, arXiv:1502.03167).
 
-    Mean and variance are those that the checkpoint was trained with. They belong to the frozen module and not to its
-    `NormWeights`: no method sees them and no batch changes them, so an item's answer does not depend on its neighbours.
+    Mean and variance are those that the checkpoint was trained with, unless a method has others (`adabn.py`). No batch changes
+    them, so an item's answer does not depend on its neighbours.
     """
 
     def __init__(self, arrays: Arrays, name: str, eps: float):
@@ -117,15 +117,14 @@ class BatchNorm(nnx.Module):
         self.var = nnx.Param(arrays[f"{name}.var"])
         self.eps = eps
 
-    def weights(self) -> NormWeights:
-        return NormWeights(self.scale[...], self.bias[...])
+    def weights(self) -> BatchNormWeights:
+        return BatchNormWeights(self.scale[...], self.bias[...], self.mean[...], self.var[...])
 
     @shaped
-    def compute(self, weights: NormWeights, x: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
-        mean, var = (statistic[...].astype(jnp.float32) for statistic in (self.mean, self.var))
+    def compute(self, weights: BatchNormWeights, x: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
+        scale, bias, mean, var = (array.astype(jnp.float32) for array in weights)
         normed = (x.astype(jnp.float32) - mean) * jax.lax.rsqrt(var + self.eps)
-        y = normed * weights.scale.astype(jnp.float32) + weights.bias.astype(jnp.float32)
-        return y.astype(x.dtype)
+        return (normed * scale + bias).astype(x.dtype)
 
 
 class Embedding(nnx.Module):

@@ -17,7 +17,7 @@ from ..errors import GraftaxError
 from ..json_files import read_object
 from ..notes import note
 from .config_keys import Key, nullable
-from .image_processors import BOTH, MEAN, STD, are_sides, processor_of
+from .image_processors import BOTH, MEAN, STD, are_sides, processor_of, sides_of
 from .preparation import Preparation
 from .timm_config import PRETRAINED, timm_preparation
 
@@ -46,7 +46,7 @@ def _of_config(config: Mapping[str, Any], where: str) -> Preparation:
         )
     channels = values["num_channels"]
     mean, std = (_by_channel(values[name], channels, name, where) for name in ("image_mean", "image_std"))
-    return Preparation(_sides(values["image_size"]), channels, scale=1 / 255, mean=mean, std=std)
+    return Preparation(sides_of(values["image_size"]), channels, scale=1 / 255, mean=mean, std=std)
 
 
 def _of_file(raw: Mapping[str, Any], config: Mapping[str, Any], where: str) -> Preparation:
@@ -61,7 +61,7 @@ def _of_file(raw: Mapping[str, Any], config: Mapping[str, Any], where: str) -> P
         note(f"{where}: ignored, for transformers' {processor.name} does not read them: {', '.join(unread)}.")
     in_config = _values(_IN_CONFIG, config, "config.json")
     channels = in_config["num_channels"]
-    resize, size = _sizes(values, _sides(in_config["image_size"]), where)
+    resize, size = _sizes(values, sides_of(in_config["image_size"]), where)
     statistics = {
         name: _by_channel(values[name], channels, name, where)
         for name in ("image_mean", "image_std")
@@ -87,7 +87,7 @@ def _sizes(
     """What pictures are resized to, and the size of what comes of it; `taken`: that of the backbone."""
     resize = _resize(values["size"], values["default_to_square"]) if values["do_resize"] else None
     if values["do_center_crop"]:
-        return resize, _sides(values["crop_size"])
+        return resize, sides_of(values["crop_size"])
     if isinstance(resize, int):
         raise GraftaxError(f"{where}: not supported: a size of shortest_edge without do_center_crop; pictures would be unlike.")
     return resize, taken if resize is None else resize
@@ -118,14 +118,7 @@ def _resize(size: Any, square: bool) -> tuple[int, int] | int:
         return (size, size) if square else size
     if isinstance(size, Mapping) and "shortest_edge" in size:
         return int(size["shortest_edge"])
-    return _sides(size)
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    """Height and width of a size that is an object, a list of both, or a number for both."""
-    if isinstance(size, Mapping):
-        return size["height"], size["width"]
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    return sides_of(size)
 
 
 def _by_channel(value: Any, channels: int, name: str, where: str) -> tuple[float, ...]:

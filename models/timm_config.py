@@ -5,7 +5,7 @@
 What an architecture's sizes are, its family declares (`Family.architectures`); `as_config` puts them beside what the file
 says, so that a family is configured as from any `config.json`. `pretrained_cfg` says how pictures are prepared, and what it
 leaves out is timm's default; in older folders its keys stand at the top. A folder of torchvision's weights needs the first key
-alone.
+alone. Of pictures of another size than the architecture's own, `image_size` may say so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import GraftaxError
 from .config_keys import Key, is_number, nullable, only, unread_all
-from .image_processors import LONGEST
+from .image_processors import BOTH, LONGEST, are_sides, sides_of
 from .preparation import Preparation
 
 PRETRAINED = "pretrained_cfg"
@@ -74,8 +74,22 @@ def as_config(raw: Mapping[str, Any], architectures: Mapping[str, tuple[str, Map
         descriptions = raw.get("label_descriptions")
         said = descriptions if isinstance(descriptions, dict) else {}
         config["id2label"] = {str(index): str(said.get(label, label)) for index, label in enumerate(labels)}
+    if "image_size" in raw:
+        values = _values(config, "config.json")
+        config[PRETRAINED] = {**values, "input_size": _of_size(raw, values)}
     channels = _values(config, "config.json")["input_size"][0]
     return {**config, "num_channels": channels} if channels != 3 else config
+
+
+def _of_size(raw: Mapping[str, Any], values: Mapping[str, Any]) -> list[int]:
+    """The `input_size` of a file with an `image_size`; networks have that which are neither timm's nor torchvision's."""
+    said = raw["image_size"]
+    if not are_sides(said):
+        raise GraftaxError(f"config.json: not supported: image_size={said!r} ({BOTH}).")
+    found = [values["input_size"][0], *sides_of(said)]
+    if found != values["input_size"] and "input_size" in (raw.get(PRETRAINED) or raw):
+        raise GraftaxError(f"config.json: image_size={said!r}, and the rest comes with input_size={values['input_size']}.")
+    return found
 
 
 def timm_preparation(config: Mapping[str, Any], where: str) -> Preparation:

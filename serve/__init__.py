@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .explaining.explanation import Explanation
     from .explaining.explanations import Explanations
     from .export import export_merged
+    from .few_pictures import clip_adapter, tip_adapter
     from .generator import Generator
     from .named_classes import zero_shot
     from .predictor import Prediction, Predictor
@@ -38,6 +39,7 @@ __all__ = [
     "Sampling",
     "Split",
     "Stack",
+    "clip_adapter",
     "evaluate",
     "evaluate_generation",
     "evaluate_language",
@@ -45,6 +47,7 @@ __all__ = [
     "export_merged",
     "measure",
     "report_on",
+    "tip_adapter",
     "zero_shot",
 ]
 
@@ -66,5 +69,6 @@ __getattr__, __dir__ = lazily(
         ".sampling": "Sampling",
         ".continuation": "Continuation",
         ".named_classes": "zero_shot",
+        ".few_pictures": "clip_adapter tip_adapter",
     },
 )

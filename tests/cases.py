@@ -17,6 +17,7 @@ from graftax import (
     OFT,
     SSF,
     VPT,
+    AdaBN,
     AdaLoRA,
     Adapter,
     AdaptFormer,
@@ -26,6 +27,7 @@ from graftax import (
     Compacter,
     DiReFT,
     DoRA,
+    FacT,
     FourierFT,
     Full,
     GatedBottleneck,
@@ -114,8 +116,11 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "repadapter": (RepAdapter(width=6, scale=0.7),),
     "repadapter-4": (RepAdapter(width=4, groups=4, targets=LINEAR),),
     "ssf": (SSF(),),
+    "adabn": (AdaBN(), LayerNormTuning()),
     "vpt": (VPT(tokens=4),),
     "vpt-shallow": (VPT(tokens=3, deep=False),),
+    "fact": (FacT(r=3, scale=0.7),),
+    "fact-tk": (FacT(r=4, form="tk", scale=1.3),),
     "compacter": (Compacter(width=8, n=4),),
     "compacter++": (Compacter(width=6, n=2, activation="relu", place="pfeiffer"),),
     "invertible": (Invertible(reduction=4, activation="gelu"),),
@@ -156,7 +161,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
 }
 #: Files of these hold frozen weights with the change added, or what a network makes: what is read back is rounded, by less than
 #: this.
-ROUNDED = {"ln_tuning": 1e-6, "p_tuning": 1e-6}
+ROUNDED = {"ln_tuning": 1e-6, "adabn": 1e-6, "p_tuning": 1e-6}
 MERGEABLE = [name for name, methods in METHODS.items() if methods and all(m.mergeable for m in methods)]
 
 
@@ -200,6 +205,8 @@ COUNTS = {
     "repadapter": 3 * 4 * (D * 6 + D * 3 + 6 + D),
     "repadapter-4": 3 * (3 * (6 * D + 4) + 6 * W + 4) + 6 * D + 4,
     "ssf": 3 * 2 * (5 * D + W + 2 * D) + 2 * D + 2 * D,
+    "fact": 3 * 8 * 3**2 + 2 * D * 3,
+    "fact-tk": 3 * 8 * 4 + 4**3 + 2 * D * 4,
     "compacter": 2 * 3 * (4**3 + 3 * D + 3 * 8),
     "compacter++": 3 * (2**3 + 3 * D + 3 * 6),
     "invertible": 2 * (2 * 16 * 4 + 4 + 16),
@@ -246,7 +253,13 @@ def randomised(adapter: Adapter, seed: int = 0, size: float = 0.3) -> Adapter:
     def noisy(leaf: np.ndarray) -> np.ndarray:
         return (leaf + size * random.standard_normal(leaf.shape)).astype(np.float32)
 
-    return mapped(adapter, lambda site, name, leaf: noisy(leaf))
+    shared: dict[Any, np.ndarray] = {}  # by the names of leaves that sites share
+
+    def change(site: Any, name: str, leaf: np.ndarray) -> np.ndarray:
+        return shared.setdefault((name, leaf.shape), noisy(leaf)) if name in names else noisy(leaf)
+
+    names = {name for method in adapter.methods for name in method.shared}
+    return mapped(adapter, change)
 
 
 def mapped(adapter: Adapter, change: Callable[[Any, str, np.ndarray], np.ndarray]) -> Adapter:
@@ -284,7 +297,15 @@ def random_adapter(backbone: Backbone, name: str | tuple[Method, ...], tokens: b
     """An adapter as training leaves it: nothing in it is zero."""
     adapter = fresh(backbone, name, tokens, seed)
     size = 0.1 if backbone.family.processor.kind == "image" else 0.3  # what fifty convolutions make of more has lost its digits
-    return dataclasses.replace(adapter, states=randomised(adapter, seed, size).states | only_head(adapter).states)
+    states = randomised(adapter, seed, size).states
+    if AdaBN.name in states:  # nothing of it is trained
+        states[AdaBN.name] = {site: (own, _noise(fixed, seed)) for site, (own, fixed) in states[AdaBN.name].items()}
+    return dataclasses.replace(adapter, states=states | only_head(adapter).states)
+
+
+def _noise(fixed: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return {name: 0.1 * random.standard_normal(leaf.shape).astype(np.float32) for name, leaf in fixed.items()}
 
 
 def as_saved(adapter: Adapter) -> Adapter:

@@ -47,14 +47,16 @@ LACKS = {
     ("bart", "alora"): "this one reads two",
 }
 #: And what none of texts has.
-NOT_ON_TEXTS = dict.fromkeys(("vpt", "vpt-shallow"), "beside a picture's patches, and this backbone reads none")
+NO_BATCH_NORMS = {"adabn": "adabn renews the statistics of batch norms, and this backbone has none"}
+_NO_PATCHES = dict.fromkeys(("vpt", "vpt-shallow"), "beside a picture's patches, and this backbone reads none")
+NOT_ON_TEXTS = {**NO_BATCH_NORMS, **_NO_PATCHES}
 #: And what no backbone of convolutions has: linear layers, tokens, embeddings; or not with these targets and sizes.
 NOT_ON_CONVOLUTIONS = {
-    **NOT_ON_TEXTS,
+    **_NO_PATCHES,
     **dict.fromkeys(
         (
             *("vera", "vera-dense", "randlora", "randlora-dense", "miss", "miss-mini"),
-            *("road", "road_2", "road_4", "fourierft", "shira", "repadapter", "repadapter-4"),
+            *("road", "road_2", "road_4", "fourierft", "shira", "repadapter", "repadapter-4", "fact", "fact-tk"),
         ),
         "acts on sites of kind linear; this backbone has branch, conv, ",
     ),
@@ -74,6 +76,7 @@ NOT_ON_CONVOLUTIONS = {
 }
 #: And what none of patches has.
 NOT_ON_PATCHES = {
+    **NO_BATCH_NORMS,
     "alora": "this one reads none",
     "trainable_tokens": "acts on sites of kind embedding or linear; this backbone has attention, ",
     "loreft-ends": "prefix_positions and suffix_positions count the tokens of a text, and this backbone reads none",

@@ -18,6 +18,8 @@ class Mutation(NamedTuple):
 
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 MASKED, SEGMENTED = "tests/test_picture_masks.py", "tests/test_segmentation.py"
+SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
+RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
@@ -60,7 +62,27 @@ LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/t
 
 PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
 
+FEW = "tests/test_few_shot.py"
+
 MUTATIONS = [
+    Mutation(
+        "adapters/methods/tip_adapter.py", 'near * state["held"]', "near", f"{FEW}::test_tip_adapter_is_that_of_the_paper"
+    ),
+    Mutation(
+        "adapters/methods/clip_adapter.py",
+        'unit((1.0 - state["ratio"]) * v',
+        "unit(v",
+        f"{FEW}::test_clip_adapter_is_that_of_the_paper",
+    ),
+    Mutation(
+        "train/job.py", "sorted(trainable) if self.goes_on else ()", "()", f"{FEW}::test_what_is_trained_on_decides_the_run"
+    ),
+    Mutation(
+        "serve/few_pictures.py",
+        "head.vectors(features, frozen)[",
+        "features[",
+        f"{FEW}::test_tip_adapter_is_that_of_the_paper",
+    ),
     Mutation("tasks/contrastive.py", "labels[None, :]).any(-1)", "labels[None, :]).all(-1)", CONTRASTED),
     Mutation("tasks/contrastive.py", "jnp.where(there, logits, -1e9)", "logits", CONTRASTED),
     Mutation("tasks/contrastive.py", "jnp.where(there, each, 0.0)", "each", CONTRASTED),
@@ -291,6 +313,10 @@ MUTATIONS = [
     Mutation(
         "models/picture_transformer.py", "jnp.full(rows, added,", "jnp.full(rows, 0,", f"{PATCHES}::test_vpt_is_the_papers"
     ),
+    Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
+    Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),
+    Mutation("adapters/methods/adabn.py", "var * count / jnp.maximum(count - 1.0, 1.0)", "var", RENEWED),
+    Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),

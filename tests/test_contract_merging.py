@@ -31,9 +31,9 @@ from graftax import Adapter, GraftaxError, Head, merge
 from graftax.adapters.adapter import Layout
 
 #: Merging these is undone by no adapter of their kind: it depends on W, 1 / (1 + A^T B) is not of low rank, the rotation is not
-#: exact or is none, the factors would have to stand in another order, what was there is gone.
+#: exact or is none, the factors would have to stand in another order, what was there is gone, or nothing of it is trained.
 ONE_WAY = {"dora", "dora-everywhere", "hira", "oft", "road_2", "road_4", "boft", "trainable_tokens"}
-ONE_WAY |= {"ssf", "repadapter", "repadapter-4"}
+ONE_WAY |= {"ssf", "repadapter", "repadapter-4", "adabn"}
 
 
 def inverse(adapter: Adapter) -> Adapter:
@@ -46,7 +46,7 @@ def inverse(adapter: Adapter) -> Adapter:
             return value[:, ::-1]
         if leaf == "q" and value.ndim > 2:  # BOFT's blocks, and not AdaLoRA's factor
             return -value
-        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "gamma", "p", "q") else -value
+        return value if leaf in ("a", "w1_b", "w2", "w2_a", "w2_b", "lambda_d", "gamma", "p", "q", "mix") else -value
 
     return mapped(adapter, undo)
 

@@ -36,6 +36,7 @@ from graftax import (
     Compacter,
     DiReFT,
     DoRA,
+    FacT,
     FourierFT,
     GatedBottleneck,
     GatedLoRA,
@@ -68,7 +69,7 @@ FAST_MIXTURES.append(("llama", ("lora", "ia3", "dora", "prefix", "prompt", "houl
 FAST_MIXTURES.append(("bart", ("lora", "ia3", "prefix")))
 FAST_MIXTURES.append(("vit", ("lora", "ia3", "vpt", "vpt-shallow", "prompt", "ssf", "adaptformer", "repadapter")))
 FAST_MIXTURES.append(("clip_pair", ("lora", "ia3", "houlsby")))
-FAST_MIXTURES.append(("cifar_resnet", ("lora", "ia3", "lokr", "hra", "houlsby")))
+FAST_MIXTURES.append(("cifar_resnet", ("lora", "ia3", "lokr", "hra", "houlsby", "adabn")))
 
 
 #: Three sizes, and alphas, of every method that has one.
@@ -80,6 +81,7 @@ SIZES: list[tuple[Any, ...]] = [
     (VeRA(r=3), VeRA(r=5, projection_prng_key=1), VeRA(r=1)),
     (DoRA(r=3, alpha=7.0), DoRA(r=5, alpha=2.0), DoRA(r=1, alpha=9.0)),
     (HiRA(r=3), HiRA(r=5), HiRA(r=1)),
+    (FacT(r=3, scale=2.0), FacT(r=5), FacT(r=4, form="tk", scale=2.0)),
     (
         AdaLoRA(init_r=3, target_r=2, alpha=7.0),
         AdaLoRA(init_r=5, target_r=1, alpha=2.0),
@@ -217,7 +219,7 @@ def test_unknown_name_is_an_error(backbone_of: GetBackbone) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_program_follows_from_the_key(name: str, backbone_of: GetBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Invariant 16: what runs reads no field that is not `traced`: it would find the default, whatever the adapter says."""
-    backbone = backbone_of("vit" if ("bert", name) in LACKS else "bert")
+    backbone = backbone_of(next(family for family in ("bert", "vit", "cifar_resnet") if (family, name) not in LACKS))
     adapter = random_adapter(backbone, name)
     state = Layout.of([adapter], backbone.sites).stack(adapter, backbone.sites).state
 

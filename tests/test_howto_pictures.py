@@ -66,10 +66,11 @@ def test_the_page_runs(desk: Path, graftax: Graftax) -> None:
             assert said.code == 0, (line, said.err)
             if " predict " in line:
                 answers.append([json.loads(answer) for answer in said.out.splitlines()])
-    adapter, some, masks, named, merged = answers
+    adapter, some, masks, named, kept, merged = answers
     assert [one["mask"] for one in masks] == [f"answered/{index}.png" for index in range(8)]
     assert {one["label"] for one in named} <= {"cat", "dog", "horse"}
     assert len({one["score"] for one in named}) == 4
+    assert all(one["score"] != beside["score"] for one, beside in zip(named, kept, strict=True))
     np.testing.assert_allclose([one["score"] for one in some], [adapter[i]["score"] for i in (0, 3)], atol=1e-4)
     assert [one["label"] for one in merged] == [one["label"] for one in adapter]
     np.testing.assert_allclose([one["score"] for one in merged], [one["score"] for one in adapter], atol=1e-4)

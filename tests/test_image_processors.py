@@ -15,6 +15,7 @@ from PIL import Image
 from refusals import refused
 from test_preparation import SIZES, random_picture
 
+from graftax.models.family_registry import config_said
 from graftax.models.preparation import Preparation
 from graftax.models.preprocessor_config import NAME, preparation_of
 
@@ -125,6 +126,33 @@ def test_as_timm_prepares(said: dict[str, Any], how: Any, tmp_path: Path) -> Non
     for height, width in SIZES:
         picture = random_picture(height, width)
         np.testing.assert_array_equal(floats(ours, picture), timm_s(picture, *how), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "size", "resized"),
+    [
+        ({}, (224, 224), 256),  # what the architecture's own weights were trained with
+        ({"image_size": 96}, (96, 96), 109),
+        ({"image_size": {"height": 64, "width": 64}}, (64, 64), 73),
+        ({"image_size": 64, "pretrained_cfg": {"input_size": [3, 64, 64], "crop_pct": 1.0}}, (64, 64), 64),
+    ],
+)
+def test_a_size_beside_an_architecture(said: dict[str, Any], size: Any, resized: int, tmp_path: Path) -> None:
+    found = preparation_of(tmp_path, config_said({"architecture": "EfficientNet-Lite0", **said}))
+    assert (found.size, found.resize) == (size, resized)
+    assert found.mean == pytest.approx([127 / 255] * 3 if "pretrained_cfg" not in said else [0.485, 0.456, 0.406])
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"image_size": 96, "pretrained_cfg": {"input_size": [3, 64, 64]}}, "the rest comes with input_size=[3, 64, 64]"),
+        ({"image_size": 96, "input_size": [3, 64, 64]}, "the rest comes with input_size=[3, 64, 64]"),
+        ({"image_size": "96"}, "image_size='96' ("),
+    ],
+)
+def test_two_sizes_or_none_beside_an_architecture(said: dict[str, Any], line: str) -> None:
+    assert line in (refused(lambda: config_said({"architecture": "resnet50", **said})) or "")
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ CASES: dict[str, tuple[Callable[[Path], Any], Callable[[], Any]]] = {
         resnet,
         lambda: peft.LoraConfig(r=4, lora_alpha=7, target_modules=["layer3.1.conv1"], modules_to_save=["linear", "bn2"]),
     ),
+    "in_motion": (  # those of the norms beside LoRA, while PEFT trains in `train()`
+        resnet,
+        lambda: peft.LoraConfig(r=4, lora_alpha=7, target_modules=["layer3.1.conv1"], modules_to_save=["linear", "0.bn1"]),
+    ),
     "ia3": (
         resnet,
         lambda: peft.IA3Config(target_modules=["conv1", "conv2"], feedforward_modules=["conv2"], modules_to_save=["linear"]),
@@ -85,7 +89,12 @@ def made(directory: Path, case: str) -> Any:
     maker, config = CASES[case]
     (directory / "base").mkdir()
     model = peft.get_peft_model(maker(directory / "base"), config()).eval()
-    stirred(model).save_pretrained(directory / "theirs")
+    stirred(model)
+    if case == "in_motion":  # those of norms that are in no file would move as well, and be lost
+        for name, module in model.named_modules():
+            module.training = ".modules_to_save." in name
+        model(to_torch(pictures(5)))
+    model.eval().save_pretrained(directory / "theirs")
     return model
 
 
@@ -157,12 +166,15 @@ def test_in_groups_the_file_is_our_own(name: str, tmp_path: Path) -> None:
             np.testing.assert_array_equal(again.states[method.key][site][0][name], leaf)
 
 
-def test_statistics_in_motion_are_said(tmp_path: Path) -> None:
-    """PEFT's file has those of a batch norm that it saves, which training in `train()` has moved."""
-    made(tmp_path, "norms_beside")
+def test_new_statistics_are_whole_and_no_less_than_nothing(tmp_path: Path) -> None:
+    made(tmp_path, "in_motion")
     backbone, path = load_backbone(tmp_path / "base"), tmp_path / "theirs" / "adapter_model.safetensors"
     tensors = load_file(path)
-    key = next(key for key in tensors if key.endswith("running_mean"))
-    save_file({**tensors, key: tensors[key] + 1.0}, path)
-    with pytest.raises(GraftaxError, match=r"bn2\.running_mean is not this backbone's: a batch norm's statistics are frozen"):
+    mean, var = (next(key for key in tensors if key.endswith(f"running_{name}")) for name in ("mean", "var"))
+    save_file({**tensors, var: -tensors[var]}, path)
+    with pytest.raises(GraftaxError, match=r"layer.\.0\.bn1\.running_var is below zero, which no variance is"):
+        load_adapter(tmp_path / "theirs", backbone)
+    save_file({key: tensor for key, tensor in tensors.items() if key != mean}, path)
+    said = r"bn1 has new statistics but no tensor base_model\.model\.layer.\.0\.bn1\.running_mean"
+    with pytest.raises(GraftaxError, match=said):
         load_adapter(tmp_path / "theirs", backbone)

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from refusals import refused
 from tiny import toy_rows, write_towers
@@ -31,6 +32,7 @@ from graftax import (
     Recipe,
     Sampling,
     Split,
+    clip_adapter,
     combine,
     explain,
     export_adapter,
@@ -42,6 +44,7 @@ from graftax import (
     pair,
     save_adapter,
     serve,
+    tip_adapter,
     to_lora,
     train,
     train_many,
@@ -104,7 +107,10 @@ class World:
         self.hub = Hub(folder / "hub")
         self.version = self.hub.push("a", self.directory)
         self.hub.record(self.version, Measured({"accuracy": 1.0}, data=DataFacts("0" * 64, 1, "x")))
-        self.pictures, self.texts = (load_backbone(write_towers(folder / "towers"), tower=name) for name in ("image", "text"))
+        towers = write_towers(folder / "towers")
+        (towers / "preprocessor_config.json").write_text('{"image_processor_type": "CLIPImageProcessor", "do_resize": false}')
+        self.pictures, self.texts = (load_backbone(towers, tower=name) for name in ("image", "text"))
+        self.named = zero_shot(self.pictures, self.texts, ["a", "b"])
         self.count = 0
 
     def new(self) -> Path:
@@ -249,6 +255,21 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
     "zero_shot": lambda w: (
         zero_shot,
         {"pictures": w.pictures, "texts": w.texts, "names": ["a", "b"], "prompts": ["{}"], "adapter": None},
+    ),
+    "tip_adapter": lambda w: (
+        tip_adapter,
+        {
+            "pictures": w.pictures,
+            "named": w.named,
+            "data": [{"image": np.zeros((8, 8, 3), np.uint8), "label": "a"}],
+            "columns": Columns(),
+            "alpha": 1.0,
+            "beta": 5.5,
+        },
+    ),
+    "clip_adapter": lambda w: (
+        clip_adapter,
+        {"pictures": w.pictures, "named": w.named, "reduction": 4, "ratio": 0.2, "seed": 0},
     ),
     "mam": lambda w: (mam, {"tokens": 2, "width": 4}),
     "mad_x": lambda w: (mad_x, {"width": 4, "reduction": 2}),
@@ -404,6 +425,10 @@ RIGHT: dict[str, set[str]] = {
     "load_backbone.text_tower": NOTHING,
     "pair.name": {"None", "two lines", "long", "zero byte"},
     "zero_shot.adapter": NOTHING,
+    "tip_adapter.alpha": {"10**30"},
+    "tip_adapter.beta": {"10**30"},
+    "clip_adapter.ratio": ZERO,
+    "clip_adapter.seed": ZERO,
     "load_adapter.revision": A_NAME,
     "load_adapter.any_backbone": FLAG,
     "save_adapter.directory": {"two lines", "missing"},
@@ -569,7 +594,7 @@ def test_every_parameter_is_asked(world: World) -> None:
             for parameter in inspect.signature(call).parameters.values()
             if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         }
-        assert wanted - {*arguments} <= {"training"} if name == "Adapter.create" else wanted <= {*arguments}, name
+        assert wanted - {*arguments} <= {"training", "before"} if name == "Adapter.create" else wanted <= {*arguments}, name
 
 
 def test_unknown_and_missing_arguments_are_pythons_matter(world: World) -> None:

@@ -1,12 +1,13 @@
-"""What a start asks of the rows that are to be trained on: moments of a layer's inputs, gradients of its kernel.
+"""What a start asks of the rows that are to be trained on: moments of a layer's inputs, gradients of its kernel, statistics.
 
-Both are taken over the first batches of the job's first epoch, on the frozen backbone alone. Jobs of one run share the compiled
-programs; each costs a forward and backward pass of every batch.
+Moments and gradients are taken over the first batches of the job's first epoch, statistics of batch norms over all of them, on
+the frozen backbone alone. Jobs of one run share the compiled programs; each costs a forward pass of every batch, gradients a
+backward pass too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter, Layout, join
+from ..adapters.method import Leaves, Method, scalar
+from ..adapters.methods.adabn import Rebatched
 from ..adapters.methods.full import Full
 from ..adapters.methods.head import Head
 from ..adapters.methods.observer import Observer
-from ..adapters.methods.starts import Moments
+from ..adapters.methods.starts import Moments, Statistics
 from ..adapters.sites import Site
 from ..data.batches import Planned, Shape, number_of_batches, plan_epoch
 from ..data.prepared import Prepared
@@ -56,7 +59,10 @@ class Calibration:
 
     def plan(self) -> list[Planned]:
         """The first batches of the job's first epoch."""
-        return plan_epoch(self.prepared.lengths, self.shape, self.recipe.seed, 0)[:BATCHES]
+        return self._epoch()[:BATCHES]
+
+    def _epoch(self) -> list[Planned]:
+        return plan_epoch(self.prepared.lengths, self.shape, self.recipe.seed, 0)
 
     def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
         """Moments of what enters some sites, over those batches."""
@@ -64,35 +70,63 @@ class Calibration:
             return {}
         if self.prepared.longest_target:
             raise GraftaxError("a start that is made of the rows' moments needs a backbone that reads one text; use another.")
-        every = self.backbone.sites
         method = Observer(targets=tuple(site.path for site in sites), unit=unit)
+        states = self._seen(method, self.plan(), lambda planned, name: {"mask": self._mask(planned, name)})
+        return {site: Moments(seen["gram"] / seen["count"], seen["total"] / seen["count"]) for site, seen in states.items()}
+
+    def statistics(self, sites: Sequence[Site]) -> Mapping[Site, Statistics]:
+        """Of what enters batch norms, over all rows; a batch counts as many times as it has pictures."""
+        if len(self.prepared) < 2:
+            raise GraftaxError("statistics of batch norms need two pictures at least.")
+        floors = {name: scalar(self.backbone.eps_at(name)) for name in dict.fromkeys(site.name for site in sites)}
+        method = Rebatched(targets=tuple(site.path for site in sites))
+
+        def beside(planned: Planned, name: str) -> Leaves:
+            mask = np.zeros(self.shape.rows, np.float32)
+            mask[[row for row, _ in planned.places]] = 1.0
+            return {"mask": mask, "eps": floors[name]}
+
+        states = self._seen(method, self._epoch(), beside, weight=lambda planned: len(planned.items))
+        rows = len(self.prepared)
+        return {site: Statistics(seen["mean"] / rows, seen["var"] / rows) for site, seen in states.items()}
+
+    def _seen(
+        self,
+        method: Method,
+        plan: Sequence[Planned],
+        beside: Callable[[Planned, str], Leaves],
+        weight: Callable[[Planned], float] = lambda planned: 1.0,
+    ) -> dict[Site, Leaves]:
+        """The sums over some batches of what a method has seen at its sites, which is the gradient of its leaves (`Observer`).
+
+        `beside`: its fixed leaves of a batch at the sites of a name, of one layer; `weight`: what a batch counts.
+        """
+        every = self.backbone.sites
         adapter = Adapter.create((method,), every)
         layout = Layout.of([adapter], every)
         stacked, total = layout.stack(adapter, every), None
-        program = self.backbone.programs.setdefault(Observer, jax.jit(jax.grad(partial(_objective, self.backbone))))
-        for planned in self.plan():
+        program = self.backbone.programs.setdefault(type(method), jax.jit(jax.grad(partial(_objective, self.backbone))))
+        for planned in plan:
             inputs = self.processor.lay([self.prepared.items[i] for i in planned.items], planned.places, self.shape)
-            fixed = {
-                name: {method.key: {"mask": self._mask(planned, name, len(leaves[method.key]["count"].reshape(-1)))}}
-                for name, leaves in stacked.trainable.items()
-            }
+            fixed = {}
+            for name, methods in stacked.trainable.items():
+                layers = (len(jax.tree.leaves(methods)[0]),) if self.backbone.structure.stacked(name) else ()
+                leaves = beside(planned, name)
+                fixed[name] = {method.key: {leaf: np.broadcast_to(a, (*layers, *a.shape)) for leaf, a in leaves.items()}}
             found = jax.device_get(program(stacked.trainable, fixed, self.backbone.params, inputs))
-            found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
+            found = jax.tree.map(lambda leaf, count=weight(planned): count * np.asarray(leaf, np.float64), found)
             total = found if total is None else jax.tree.map(np.add, total, found)
         assert total is not None
-        states = layout.unstack(adapter, total, every)[method.key]
-        return {
-            site: Moments(seen["gram"] / seen["count"], seen["total"] / seen["count"]) for site, (seen, _) in states.items()
-        }
+        return {site: seen for site, (seen, _) in layout.unstack(adapter, total, every)[method.key].items()}
 
-    def _mask(self, planned: Planned, name: str, layers: int) -> np.ndarray:
+    def _mask(self, planned: Planned, name: str) -> np.ndarray:
         """1 on the tokens of texts: what an observer at a site of this name reads."""
         if name == "pooler":  # it reads the first token of each text
             return (np.arange(self.shape.items) < len(planned.items)).astype(np.float32)[:, None]
         mask = np.zeros((self.shape.rows, self.shape.length), np.float32)
         for i, (batch_row, begin) in zip(*planned, strict=True):
             mask[batch_row, begin : begin + len(self.prepared.items[i])] = 1.0
-        return np.broadcast_to(mask, (layers, *mask.shape)) if self.backbone.structure.stacked(name) else mask
+        return mask
 
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
         """Mean gradients of the kernels at some sites, over those batches."""

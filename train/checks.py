@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from ..adapters.adapter import Adapter
 from ..adapters.method import Method
 from ..data.columns import Columns
 from ..data.examples import check_fraction
@@ -100,11 +101,13 @@ def check_name(name: Any) -> None:
 
 
 def check_method(method: Any) -> None:
-    """A method, several, or None."""
+    """A method, several, or None; one of them may be an adapter."""
     several = method if isinstance(method, list | tuple) else () if method is None else (method,)
     for one in several:
-        if not isinstance(one, Method):
+        if not isinstance(one, Method | Adapter):
             raise GraftaxError(f"method must be a method such as LoRA(), several of them, or None; got {_described(one)}.")
+    if sum(isinstance(one, Adapter) for one in several) > 1:
+        raise GraftaxError("training goes on from one adapter, and several were given.")
 
 
 def select_overrides(overrides: Any, names: list[str], what: str) -> None:

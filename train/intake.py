@@ -12,9 +12,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..adapters.adapter import Adapter
-from ..adapters.fitting import refuse_unfit
+from ..adapters.fitting import head_of, names_for, refuse_unfit
 from ..adapters.method import Method
 from ..adapters.methods.fusion import Fuse
+from ..adapters.methods.head import Head
 from ..data.batches import number_of_batches
 from ..data.columns import Columns
 from ..data.examples import Examples, are_among, check_fraction, split
@@ -45,7 +46,7 @@ def prepare(
     *,
     backbone: Backbone,
     task: Task,
-    method: Method | Sequence[Method] | None,
+    method: Method | Adapter | Sequence[Method | Adapter] | None,
     recipe: Recipe,
     columns: Columns,
 ) -> Job:
@@ -54,21 +55,28 @@ def prepare(
     Args:
         name: of the adapter; errors name it.
         data, val: as of `train_many`, for this adapter: rows; and a share of them to hold out, rows of their own, or None.
-        method: one method, several that form one adapter together, or None, which trains the head alone.
+        method: one method, several that form one adapter together, or None, which trains the head alone. One of them may be an
+            adapter, from which training goes on.
 
     Raises:
         GraftaxError: anything that does not fit.
     """
     processor = backbone.processor.for_training(recipe)
     data, val = parts_to_train(data, val)
-    examples = read_examples(data, columns, task, processor, called=name)
-    names = task.label_names(examples)  # of all examples: a rare label may be held out whole
+    given = () if method is None else (method,) if isinstance(method, Method | Adapter) else tuple(method)
+    body = tuple(one for one in given if isinstance(one, Method))
+    before = next((one for one in given if isinstance(one, Adapter)), None)
+    known = () if before is None else _labels_of(name, before, task, backbone)
+    examples = read_examples(data, columns, task, processor, known, called=name)
+    names = known or task.label_names(examples)  # of all examples: a rare label may be held out whole
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
+    kept = before.methods if before else ()
     _refuse_head(name, task, recipe)
-    head = task.output.head(backbone, len(names), recipe.head)  # None for a language model's task
-    body = () if method is None else (method,) if isinstance(method, Method) else tuple(method)
-    beside = [m for m in task.output.beside(backbone) if m.name not in {own.name for own in body}]
-    methods = (*body, *([head] if head else []), *beside)
+    new_head = None if before else task.output.head(backbone, len(names), recipe.head)  # None for a language model's task
+    head = head_of(before) if before else new_head
+    beside = [m for m in task.output.beside(backbone) if m.name not in {own.name for own in (*body, *kept)}]
+    fresh = (*body, *([new_head] if new_head else []), *beside)
+    methods = (*fresh, *kept)
     _refuse_methods(name, task, backbone, body, methods)
     _refuse_augmentation(name, task, processor, recipe)
     processor.refuse_length(recipe.max_length, sum(m.virtual_tokens for m in methods))
@@ -79,18 +87,46 @@ def prepare(
     alone = any(m.adds_tokens or m.whole_text for m in methods) or any(part.longest_target for part in parts)
     shape = processor.shape_to_train(parts, batch_size, recipe.seed, recipe.epochs, alone=alone)
     adapter = Adapter.create(
-        methods,
+        fresh,
         backbone.sites_for(head),
         seed=recipe.seed,
+        before=before,
         training=Calibration(backbone, task, processor, recipe, head, train, shape),
         task=task.name,
         labels=names,
         fingerprint=backbone.fingerprint,
         data=train.examples.known(),
-        parents=tuple(one.source for m in body if isinstance(m, Fuse) for one in m.trained if one.source),
-        recipe={"method": "+".join(m.name for m in body) or "probe", **_start_of(body), **_settings_of(recipe)},
+        parents=tuple(one.source for one in (*_fused(body), *([before] if before else [])) if one.source),
+        recipe={
+            "method": "+".join(m.name for m in methods if m not in (head, *beside)) or _of_a_head(head),
+            **_start_of(body),
+            **_settings_of(recipe),
+        },
     )
-    return Job(name, recipe, adapter, train, held_out, shape)
+    return Job(name, recipe, adapter, train, held_out, shape, goes_on=before is not None)
+
+
+def _labels_of(name: str, before: Adapter, task: Task, backbone: Backbone) -> tuple[str, ...]:
+    """The names of the classes of an adapter from which training goes on; an error where it is for something else."""
+    refuse_unfit(before, backbone, name=f"{name}: the adapter that is trained on")
+    if before.task != task.name:
+        raise GraftaxError(
+            f"{name}: the adapter that is trained on is of task {before.task!r}, and this task is {task.name!r}."
+        )
+    head = head_of(before)
+    if task.output.headed and head is None:
+        raise GraftaxError(f"{name}: the adapter that is trained on has no head.")
+    return names_for(before, None, name) if head else ()
+
+
+def _fused(body: Sequence[Method]) -> tuple[Adapter, ...]:
+    """The adapters over which a fusion among these methods is trained."""
+    return tuple(one for method in body if isinstance(method, Fuse) for one in method.trained)
+
+
+def _of_a_head(head: Head | None) -> str:
+    """What an adapter of a head alone is called: a plain one is a probe."""
+    return "probe" if head is None or type(head) is Head else head.name
 
 
 def _held_out(

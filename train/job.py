@@ -29,6 +29,7 @@ class Job(Shown):
     train: Prepared
     val: Prepared | None
     shape: Shape  # of every batch
+    goes_on: bool = False  # whether it begins with leaves of another adapter
 
     def facts(self) -> dict[str, Any]:
         return {"name": self.name, "rows": len(self.train), "epochs": self.recipe.epochs, "adapter": str(self.adapter)}
@@ -57,9 +58,11 @@ class Job(Shown):
         """A digest of all that decides what the adapter becomes: examples, their items, labels, recipe, methods."""
         d = hashlib.sha256(repr((self.name, asdict(self.recipe), self.adapter.methods, self.adapter.labels)).encode())
         for method in self.adapter.methods:  # what its file holds and no config tells: a fusion's adapters, say
-            for site, (_, fixed) in self.adapter.states[method.key].items():
+            for site, (trainable, fixed) in self.adapter.states[method.key].items():
                 for name in method.buffers(site):
                     d.update(np.ascontiguousarray(fixed[name]).tobytes())
+                for name in sorted(trainable) if self.goes_on else ():
+                    d.update(np.ascontiguousarray(trainable[name]).tobytes())
         for part in (self.train, self.val) if self.val else (self.train,):
             d.update(repr(part.examples.labels).encode())
             for item in part.items:

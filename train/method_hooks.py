@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..adapters.graft import State
 from ..adapters.method import Leaves, Method
 from ..adapters.methods.method_registry import method_of
+from ..adapters.structure import Structure
 
 
 def each_method(tree: State) -> Iterator[tuple[str, Method]]:
@@ -31,6 +33,29 @@ def objective(loss: jax.Array, trainable: State, fixed: State) -> jax.Array:
     for key, method in each_method(trainable):
         loss = method.objective(loss, at_sites(trainable, key), at_sites(fixed, key))
     return loss
+
+
+def tied(grads: State, rate: State, structure: Structure) -> tuple[State, State]:
+    """Gradients in which what sites share (`Method.shared`) has at each of them the sum of all; and others to take the norm of.
+
+    In these that sum counts once, however many sites there are. `rate`: 0 where a leaf is filling, whose gradient is 0.
+    """
+    made = {name: {key: dict(leaves) for key, leaves in keys.items()} for name, keys in grads.items()}
+    once = {name: {key: dict(leaves) for key, leaves in keys.items()} for name, keys in grads.items()}
+    for key, method in each_method(grads):
+        groups: dict[Any, list[tuple[str, str]]] = {}
+        for name, leaves in at_sites(grads, key).items():
+            for leaf in sorted(leaves.keys() & {*method.shared}):
+                layered = structure.stacked(name)
+                groups.setdefault((leaf, leaves[leaf].shape[layered:]), []).append((name, leaf))
+        for group in groups.values():
+            here = [(grads[name][key][leaf], rate[name][key][leaf] > 0, structure.stacked(name)) for name, leaf in group]
+            total = sum(jnp.sum(grad, 0) if layered else grad for grad, _, layered in here)
+            copies = sum(jnp.sum(own) for _, own, _ in here)
+            for (name, leaf), (_, own, _) in zip(group, here, strict=True):
+                made[name][key][leaf] = jnp.where(own, total, 0.0)
+                once[name][key][leaf] = made[name][key][leaf] / jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))
+    return made, once
 
 
 def revised(trainable: State, fixed: State, grads: State, step: jax.Array) -> tuple[State, State]:

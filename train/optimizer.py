@@ -66,7 +66,8 @@ def rates(recipe: Recipe, stacked: Stacked, sites: Sequence[Site], epoch: int) -
     for name, keys in stacked.mask.items():
         rate[name], begins[name] = {}, {}
         for key, masks in keys.items():
-            below = {leaf: _below(structure, name, mask) for leaf, mask in masks.items()}
+            shared = method_of(key).shared  # what belongs to all layers is as fast as the head, and trains from the start
+            below = {leaf: np.zeros_like(m) if leaf in shared else _below(structure, name, m) for leaf, m in masks.items()}
             rate[name][key] = {leaf: mask * _speed(recipe, key, leaf, below[leaf]) for leaf, mask in masks.items()}
             begins[name][key] = {leaf: _first_step(recipe, epoch, depth) for leaf, depth in below.items()}
     return rate, begins

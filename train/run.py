@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import disk, signals
+from ..adapters.adapter import Adapter
 from ..adapters.method import Method
 from ..adapters.methods.lora import LoRA
 from ..data.columns import Columns
@@ -42,7 +43,7 @@ def train_many(
     data: Mapping[str, Any],
     out: str | Path,
     *,
-    method: Method | Sequence[Method] | None = LoRA(),
+    method: Method | Adapter | Sequence[Method | Adapter] | None = LoRA(),
     task: str | Task = "classify",
     recipe: Recipe = Recipe(),
     each: Mapping[str, Mapping[str, Any]] | None = None,
@@ -61,7 +62,8 @@ def train_many(
         data: name -> path of a .csv, .tsv, .jsonl or .parquet file (for "lm" also .txt), or a `datasets.Dataset`, a pandas
             DataFrame, or dicts (docs/data.md).
         out: directory of the run. A finished run there is refused unless `overwrite`; an unfinished one is resumed.
-        method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe).
+        method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe). An
+            adapter in its place, or among several, is trained on, with its own head and labels.
         task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo"; of an encoder-decoder
             "seq2seq"; of pictures "image-classify" or "image-segment"; of a pair of towers "contrastive" or
             "contrastive-sigmoid"; or a `Task` of your own (docs/adding_a_task.md).

@@ -28,7 +28,7 @@ from ..models.backbone import Backbone
 from ..models.inputs import Inputs
 from ..tasks.task import Task
 from .augmentation import Draws, augmented_inputs, mean_loss
-from .method_hooks import objective, revised, settled
+from .method_hooks import objective, revised, settled, tied
 from .optimizer import optimizer_named, precondition
 from .recipe import SCHEDULES, Recipe
 
@@ -144,7 +144,8 @@ class Programs:
     def update_one(self, learner: Learner, loss: jax.Array, grads: State, live: jax.Array) -> Learner:
         """One step of one adapter; with "adamw" that of Loshchilov & Hutter, arXiv:1711.05101."""
         grads = jax.tree.map(lambda g, rate: jnp.where(rate > 0, g, 0.0), grads, learner.rate)
-        norm = optax.tree.norm(grads)
+        grads, once = tied(grads, learner.rate, self.backbone.structure)
+        norm = optax.tree.norm(once)
         grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, learner.hyper.clip / jnp.maximum(norm, 1e-12)), grads)
         if self.preconditioned:
             grads = precondition(learner.trainable, grads, self.backbone.structure)

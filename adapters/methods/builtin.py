@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from ..method import Method
+from .adabn import AdaBN, Rebatched
 from .adalora import AdaLoRA, Budgeted
 from .adaptformer import AdaptFormer
 from .alora import ALoRA
 from .bitfit import BitFit
 from .boft import BOFT
 from .bottleneck import Bottleneck
+from .clip_adapter import ClipAdapter
 from .compacter import Compacter
 from .dora import DoRA
+from .fact import FacT
 from .fourierft import FourierFT
 from .full import Full
 from .fusion import Fusion
@@ -41,14 +44,15 @@ from .repadapter import RepAdapter
 from .road import RoAd
 from .shira import SHiRA
 from .ssf import SSF
+from .tip_adapter import TipAdapter
 from .trainable_tokens import TrainableTokens
 from .vera import VeRA
 from .vpt import VPT
 
 _CHOSEN: tuple[type[Method], ...] = (
-    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA),
+    *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA, FacT),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
-    *(IA3, BitFit, LayerNormTuning, SHiRA, TrainableTokens),
+    *(IA3, BitFit, LayerNormTuning, AdaBN, SHiRA, TrainableTokens),
     *(Bottleneck, AdaptFormer, Compacter, Invertible, RepAdapter, SSF),
     *(Prefix, PromptTuning, PTuning, VPT),
     *(LoReFT, DiReFT),
@@ -56,5 +60,5 @@ _CHOSEN: tuple[type[Method], ...] = (
     *(Full, Head, Joint),
 )
 METHODS.update({method.name: method for method in _CHOSEN})
-MADE.update({method.name: method for method in (Fusion, JointHead)})
-INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Shift, ClassMap, Attended, Seed)})
+MADE.update({method.name: method for method in (Fusion, JointHead, ClipAdapter, TipAdapter)})
+INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Rebatched, Shift, ClassMap, Attended, Seed)})

@@ -100,19 +100,23 @@ class Head(Method):
         if isinstance(x, tuple):
             logits = self._of_maps(state, x, key)
         else:
-            logits = self.classified(state, x.astype(jnp.float32), key) @ state["kernel"].T
-        logits = logits + state["bias"] if "bias" in state else logits
+            logits = self.logits(state, self.classified(state, x.astype(jnp.float32), key))
         return logits if y is None else _together(y, logits)  # of another kind of head, which a bank may hold, too
+
+    def logits(self, state: Leaves, x: jax.Array) -> jax.Array:
+        """Of what the classifier reads."""
+        logits = x @ state["kernel"].T
+        return logits + state["bias"] if "bias" in state else logits
 
     def _of_maps(self, state: Leaves, maps: tuple[jax.Array, ...], key: jax.Array | None) -> jax.Array:
         """The products with several feature maps, at the size of the largest, in sum."""
-        largest, begin, found = max(x.shape[-3:-1] for x in maps), 0, jnp.zeros((), jnp.float32)
+        largest, begin, logits = max(x.shape[-3:-1] for x in maps), 0, jnp.zeros((), jnp.float32)
         for index, x in enumerate(maps):
             own = None if key is None else jax.random.fold_in(key, index)
             end = begin + x.shape[-1]
             kernel, begin = state["kernel"][:, begin:end], end
-            found = found + resized(self.classified(state, x.astype(jnp.float32), own) @ kernel.T, largest)
-        return found
+            logits = logits + resized(self.classified(state, x.astype(jnp.float32), own) @ kernel.T, largest)
+        return logits + state["bias"] if "bias" in state else logits
 
     def classified(self, state: Leaves, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """What the classifier reads, of features."""

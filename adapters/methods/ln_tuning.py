@@ -10,10 +10,10 @@ Trainable parameters at a site: 2d, or d at an RMS norm, which has no bias.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..method import Leaves, Method, zeros
-from ..sites import NormWeights, Site
+from ..sites import Site
 
 
 @dataclass(frozen=True)
@@ -30,5 +30,5 @@ class LayerNormTuning(Method):
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         return {"scale": zeros(*site.shape)} | ({"bias": zeros(*site.shape)} if site.biased else {}), {}
 
-    def merge(self, frozen: NormWeights, state: Leaves) -> NormWeights:
-        return NormWeights(*(weight + state.get(name, 0.0) for name, weight in frozen._asdict().items()))
+    def merge(self, frozen: Any, state: Leaves) -> Any:
+        return frozen._replace(**{name: getattr(frozen, name) + change for name, change in state.items()})

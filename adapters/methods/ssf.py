@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import jax
 
 from ..method import Leaves, Method, zeros
-from ..sites import LM_HEAD, NormWeights, Site
+from ..sites import LM_HEAD, BatchNormWeights, NormWeights, Site
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,6 @@ class SSF(Method):
     def merge(self, frozen: Any, state: Leaves) -> Any:
         scale = 1.0 + state["scale"]
         changed = {"bias": frozen.bias * scale + state.get("shift", 0.0)}
-        if isinstance(frozen, NormWeights):
+        if isinstance(frozen, NormWeights | BatchNormWeights):
             return frozen._replace(scale=frozen.scale * scale, **changed)
         return frozen._replace(kernel=frozen.kernel * scale, **changed)

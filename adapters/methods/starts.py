@@ -51,6 +51,13 @@ class Moments(NamedTuple):
     mean: np.ndarray  # [in]
 
 
+class Statistics(NamedTuple):
+    """Of what enters a batch norm, channel by channel, over the positions of some pictures."""
+
+    mean: np.ndarray  # [d]
+    var: np.ndarray  # [d], unbiased
+
+
 class TrainingData(Protocol):
     """What a start may ask of the rows that are to be trained on (`train/calibration.py`)."""
 
@@ -64,6 +71,9 @@ class TrainingData(Protocol):
 
     def moments(self, sites: Sequence[Site], unit: bool) -> Mapping[Site, Moments]:
         """Of the inputs; `unit`: with each batch divided by its largest entry, as CorDA takes them."""
+
+    def statistics(self, sites: Sequence[Site]) -> Mapping[Site, Statistics]:
+        """Of what enters batch norms, those among these sites below a batch norm having done as `adabn.Rebatched` does."""
 
     def gradients(self, sites: Sequence[Site]) -> Mapping[Site, np.ndarray]:
         """Of the loss in the kernels [in, out], under a fresh head."""

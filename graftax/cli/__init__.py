@@ -8,10 +8,30 @@ import typer
 
 from .. import __version__
 from ..signals import heard_at_once
-from . import bench, convert, explain_command, hub_commands, lists, loadtest_command, serve_command, train, use, zero_shot
+from . import (
+    bench,
+    convert,
+    explain_command,
+    few_shot,
+    hub_commands,
+    lists,
+    loadtest_command,
+    serve_command,
+    train,
+    use,
+    zero_shot,
+)
 from .waiting import waiting
 
-ASKING = ("eval", "predict", "embed", "generate", "explain", "zero-shot")  # these compile, and have no bars to say it
+ASKING = (
+    "eval",
+    "predict",
+    "embed",
+    "generate",
+    "explain",
+    "zero-shot",
+    "few-shot",
+)  # these compile, and have no bars to say it
 TRAINING = ("train", "bench", "demo")  # these save what they have when they are interrupted
 
 
@@ -57,6 +77,7 @@ app.command()(convert.combine)
 app.command()(convert.export)
 app.command()(convert.inspect)
 app.command(name="zero-shot")(zero_shot.zero_shot)
+app.command(name="few-shot")(few_shot.few_shot)
 app.command()(lists.methods)
 app.command()(lists.backbones)
 app.command()(lists.demo)

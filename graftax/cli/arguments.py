@@ -94,14 +94,14 @@ def columns_of(context: typer.Context, own: NamedColumns, more: Sequence[str] | 
         field, _, column = text.partition("=")
         if not field or not column:
             raise GraftaxError(f"--column {text!r}: expected FIELD=NAME, as in text=question.")
-        if field in columns or _is_given(context, column_option(field)):
+        if field in columns or is_given(context, column_option(field)):
             raise GraftaxError(f"--column {text!r}: the column of {field!r} is named twice.")
         columns[field] = column
-    given = {field: column for field, column in dataclasses.asdict(own).items() if _is_given(context, column_option(field))}
+    given = {field: column for field, column in dataclasses.asdict(own).items() if is_given(context, column_option(field))}
     return Columns(**given | columns)
 
 
-def _is_given(context: typer.Context, option: str) -> bool:
+def is_given(context: typer.Context, option: str) -> bool:
     """Whether somebody gave an option, on the command line or in its file of settings."""
     source = context.get_parameter_source(option)
     return source is not None and source.name != "DEFAULT"

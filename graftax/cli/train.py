@@ -11,7 +11,7 @@ from annotated_doc import Doc
 
 from ..errors import GraftaxError
 from ..train.recipe import Recipe
-from .arguments import chat_template_of, columns_of, parse_adapter, read_config, read_val, use_config
+from .arguments import chat_template_of, columns_of, is_given, parse_adapter, read_config, read_val, use_config
 from .dataclass_options import OptionPerField, options_from_fields
 from .options import (
     BackboneOption,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodInWords:
-    """A method in words: all but `fuse` is what `make_method` takes."""
+    """A method in words: all but `fuse` and `adapter` is what `make_method` takes."""
 
     method: Annotated[
         str, Doc("Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone.")
@@ -42,6 +42,10 @@ class MethodInWords:
         tuple[str, ...],
         Doc("An adapter, as --adapter elsewhere, once for each: train AdapterFusion over these, in place of a method."),
     ] = ()
+    adapter: Annotated[
+        str | None,
+        Doc("An adapter to train on, with its head and labels; --method, if it is given, stands fresh beside it."),
+    ] = None
     target: Annotated[str | None, Doc("Regex over module paths: where the method acts.")] = None
     option: Annotated[tuple[str, ...], Doc("Any other field of the method, as name=value (width=64, rslora=true).")] = ()
 
@@ -85,7 +89,7 @@ def train(
             "a pair of towers contrastive (as CLIP) or contrastive-sigmoid (as SigLIP).",
         ),
     ] = "classify",
-    words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR"})],
+    words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR", "adapter": "[NAME=]DIR"})],
     recipe: Annotated[Recipe, OptionPerField("The recipe", last=("clip", "patience", "seed"))],
     columns: ColumnsOptions,
     column: ColumnOption = None,
@@ -118,6 +122,7 @@ def train(
         graftax train -b sentence-transformers/all-MiniLM-L6-v2 --data bank.csv airline.csv --out adapters --val 0.1
     """
     from ..adapters.files import load_adapter
+    from ..adapters.method import Method
     from ..adapters.methods.fusion import Fuse
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
@@ -126,7 +131,7 @@ def train(
 
     read = columns_of(context, columns, column)
     recipe = recipe.replace(chat_template=chat_template_of(chat_template))
-    chosen = {name: value for name, value in asdict(words).items() if name != "fuse"}
+    chosen = {name: value for name, value in asdict(words).items() if name not in ("fuse", "adapter")}
     tables = read_config(config)[1] if config is not None else {}
     each = {name: _settings_of(table, chosen) for name, table in tables.items()}
     named = _by_name([*data, *(more_data or [])])
@@ -135,14 +140,18 @@ def train(
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     shelf = _shelf_for(push, list(named)) if push is not None else None
     loaded = load_backbone(backbone, **asdict(loading))
-    fused = (
-        Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse)) if words.fuse else None
-    )
+    method: Any = made
+    if words.fuse:
+        method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
+    if words.adapter is not None:
+        alone = not words.fuse and not is_given(context, "method")
+        fresh = () if alone or method is None else (method,) if isinstance(method, Method) else method
+        method = (*fresh, load_adapter(parse_adapter(words.adapter).location, loaded))
     results = train_many(
         loaded,
         named,
         out,
-        method=fused or made,
+        method=method,
         task=task,
         recipe=recipe,
         each=each,

@@ -14,7 +14,7 @@ change D = W' - W; `Copies` goes between the two. The tensors say what was saved
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,7 @@ import numpy as np
 from ....errors import GraftaxError
 from ...directory import Codec
 from ...method import Leaves, Method
+from ...methods.adabn import AdaBN
 from ...methods.bitfit import BitFit
 from ...methods.dora import DoRA
 from ...methods.full import Full
@@ -31,7 +32,7 @@ from ...methods.head import Head
 from ...methods.lora import LoRA
 from ...methods.trainable_tokens import TrainableTokens
 from ...patterns import matches
-from ...sites import ARRAYS, LM_HEAD, WEIGHTS, Site
+from ...sites import ARRAYS, LM_HEAD, STATISTICS, WEIGHTS, Site
 from .dialect import MODEL_PREFIX, file_key
 from .dialect_table import dialect_of
 from .in_place import ROWS
@@ -47,8 +48,7 @@ WRAPPED = "base_layer"  # what PEFT calls the module itself where its method act
 ADAPTER = "token_adapter"  # what it calls trained rows beside another method
 _INSERTED = frozenset((WRAPPED, ADAPTER))
 _COPY = ".modules_to_save."  # what it calls a module's trained copy, which a file has under the module's own name
-STATISTICS = ("running_mean", "running_var")  # of a batch norm, which a file has beside its weights,
-TRAINED = "num_batches_tracked"  # with the number of batches that they were taken of
+TRAINED = "num_batches_tracked"  # of a batch norm: the number of batches that its statistics were taken of
 _TUNED = "ln_tuning_layers"  # what it calls the trained copy of a norm
 _REPLACED = "original_module"  # and the module in whose place that answers
 
@@ -90,6 +90,32 @@ def _saved(site: Site, field: str, change: Any = np.float32(0.0)) -> np.ndarray:
 def _change(site: Site, field: str, saved: np.ndarray) -> np.ndarray:
     own = saved.transpose(site.axes) if field == "kernel" else saved
     return np.ascontiguousarray(own - getattr(site.weights(), field))
+
+
+def copies(method: Method) -> bool:
+    """Whether PEFT keeps a copy of the whole module where this one acts beside another (`modules_to_save`)."""
+    return isinstance(method, Full | AdaBN)
+
+
+def copies_of(sites: Iterable[Site]) -> Tensors:
+    """Of the batch norms among sites what a file of PEFT's has, be it new or not: all that such a module holds, here frozen."""
+    found: Tensors = {}
+    for site in (site for site in sites if site.statistics):
+        frozen, keys = site.weights(), _keys(site) | _statistics_keys(site)
+        found |= {key: getattr(frozen, name) for name, key in keys.items()} | {file_key(site, TRAINED): np.array(0)}
+    return found
+
+
+def without_copies(methods: Sequence[Method], tensors: Tensors, sites: Sequence[Site]) -> Tensors:
+    """The tensors of a file that was written here, less what `copies_of` put into it that none of its methods holds."""
+    beside = {key for method in methods if copies(method) for key in copies_of(method.select(sites))}
+    codecs = codecs_of(methods)
+    held = {key for m in methods for key in codecs[m.key].export({site: m.held(site) for site in m.select(sites)})}
+    return {key: tensor for key, tensor in tensors.items() if key in held or key not in beside}
+
+
+def _statistics_keys(site: Site) -> dict[str, str]:
+    return {name: file_key(site, f"running_{name}") for name in STATISTICS}
 
 
 def _keys(site: Site) -> dict[str, str]:
@@ -155,7 +181,7 @@ def plain(tensors: Mapping[str, np.ndarray], backbone: Backbone) -> Tensors:
         parts = key.split(".")
         if parts[-1] == TRAINED:
             continue
-        if parts[-1] in STATISTICS:
+        if parts[-1].removeprefix("running_") in STATISTICS:
             key = ".".join(part for part in parts if part not in (WRAPPED, _TUNED))
         if _REPLACED not in parts and not _is_repeated(key, tensor, tensors):
             found[key if _INSERTED.isdisjoint(parts) else ".".join(p for p in parts if p not in _INSERTED)] = tensor
@@ -191,7 +217,8 @@ def read(
     """
     sites = [site for site in backbone.sites_for(head) if site.kind in WEIGHTS]
     _need(options, tensors, sites, body)
-    rest = _without_constants(options, tensors, backbone)
+    renewed = [site for site in sites if site.statistics and _is_renewed(site, tensors, backbone.dtype)]
+    rest = _without_constants(options, tensors, backbone, renewed)
     whole, biased = [], []
     for site in sites:
         saved = {field: rest.pop(key) for field, key in _keys(site).items() if key in rest}
@@ -206,6 +233,8 @@ def read(
         rest |= {_keys(site)[field]: tensor for field, tensor in saved.items()}
     _refuse_unknown(options, rest, sites, head)
     methods: list[Method] = []
+    if renewed:
+        methods.append(AdaBN(targets=tuple(site.path for site in renewed)))
     if whole:
         methods.append(Full(targets=tuple(site.path for site in whole)))
     if biased:
@@ -230,9 +259,28 @@ def _need(options: Options, tensors: Tensors, sites: Sequence[Site], body: Metho
         raise GraftaxError(f"{'; '.join(missing[:3])}{more}.")
 
 
-def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -> Tensors:
-    """Less the weights of the base model at which no method acts (a table that both towers use): they must be this one's."""
+def _is_renewed(site: Site, tensors: Tensors, dtype: Any) -> bool:
+    """Whether a file holds other statistics of a batch norm than the backbone does: PEFT trains with them in motion."""
+    keys = _statistics_keys(site)
+    saved = {name: tensors[key] for name, key in keys.items() if key in tensors}
+    frozen = site.weights()
+    for name, tensor in saved.items():
+        if tensor.shape != site.shape:
+            raise GraftaxError(f"{keys[name]} has shape {tensor.shape}; this backbone's has {site.shape}.")
+    if all(_same(tensor, getattr(frozen, name), dtype) for name, tensor in saved.items()):
+        return False
+    if missing := [key for name, key in keys.items() if name not in saved]:
+        raise GraftaxError(f"{site.path} has new statistics but no tensor {missing[0]}.")
+    return True
+
+
+def _without_constants(options: Options, tensors: Tensors, backbone: Backbone, renewed: Sequence[Site]) -> Tensors:
+    """Less the weights of the base model at which no method acts (a table that both towers use): they must be this one's.
+
+    `renewed`: batch norms whose statistics are not.
+    """
     at_sites = {key for site in backbone.sites if site.kind in WEIGHTS for key in _keys(site).values()}
+    at_sites |= {key for site in renewed for key in _statistics_keys(site).values()}
     kept = dict(tensors)
     for weight in backbone.weights:
         key = MODEL_PREFIX + (weight.key if weight.task else backbone.family.task_path(weight.key))
@@ -249,13 +297,10 @@ def _without_constants(options: Options, tensors: Tensors, backbone: Backbone) -
         if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
             name = options.saves(module)
             said = f"modules_to_save={name!r}: " if name else ""
-            if suffix in STATISTICS:
-                raise GraftaxError(f"{said}{key} is not this backbone's: a batch norm's statistics are frozen here. {_MOVED}")
             raise GraftaxError(f"{said}{key} is not this backbone's weight, and no adapter can replace it. {_RESIZED}")
     return kept
 
 
-_MOVED = "PEFT trains with them in motion unless the model's batch norms are in `eval()`."
 _RESIZED = "An adapter of a resized vocabulary needs the backbone resized in the same way (docs/training.md)."
 
 
@@ -297,7 +342,7 @@ def _rows(tokens: Any) -> TrainableTokens:
 
 def _refuse_unknown(options: Options, tensors: Tensors, sites: Sequence[Site], head: Head | None) -> None:
     """An error for tensors of modules that were saved whole and are neither here nor of a head that graftax has."""
-    known = {key for site in sites for key in _keys(site).values()}
+    known = {key for site in sites for key in (*_keys(site).values(), *_statistics_keys(site).values())}
     heads = {f"{MODEL_PREFIX}{module}.{suffix}" for module in (head.modules if head else ()) for suffix in ("weight", "bias")}
     for key in sorted(tensors.keys() - known - heads):
         name = options.saves(key.removeprefix(MODEL_PREFIX).rpartition(".")[0])

@@ -61,17 +61,23 @@ class Dialect:
     def export(self, states: Mapping[Site, Leaves]) -> dict[str, np.ndarray]:
         """Tensors of a file, by key, from the leaves at every site (`Method.held`)."""
         return {
-            file_key(site, suffix): np.asarray(tensor, order="C")
+            self._key(site, suffix, tensor): np.asarray(tensor, order="C")
             for site, leaves in states.items()
             for suffix, tensor in self.tensors(site, leaves).items()
         }
+
+    def _key(self, site: Site, suffix: str, tensor: np.ndarray) -> str:
+        """The key of a tensor; what sites share has one of its own, with its shape where they have one each by width."""
+        if suffix.removeprefix(f"{self.method.name}_") not in self.method.shared:
+            return file_key(site, suffix)
+        return f"{MODEL_PREFIX}{suffix}.{'x'.join(map(str, np.shape(tensor)))}"
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
         """Inverse of `export`: leaves like `like` from the tensors of a file, whose keys and shapes were checked before."""
         states = {}
         for site, leaves in like.items():
-            suffixes = self.tensors(site, leaves)
-            states[site] = self.leaves(site, {suffix: tensors[file_key(site, suffix)] for suffix in suffixes})
+            own = self.tensors(site, leaves)
+            states[site] = self.leaves(site, {suffix: tensors[self._key(site, suffix, own[suffix])] for suffix in own})
         return states
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from ...methods.lora import OnResidual
 from .dialect import Dialect
 from .drawn import RandLoRADialect, VeRADialect
 from .heads import HeadDialect
-from .in_place import IA3Dialect, LayerNormDialect, TrainableTokensDialect
+from .in_place import AdaBNDialect, IA3Dialect, LayerNormDialect, TrainableTokensDialect
 from .loras import AdaLoRADialect, ALoRADialect, DoRADialect, LoRADialect, LoRAFADialect
 from .prompts import PrefixDialect, PromptDialect, PTuningDialect
 from .rotations import BOFTDialect, HRADialect, OFTDialect, RoAdDialect
@@ -21,7 +21,7 @@ _ALL: tuple[type[Dialect], ...] = (
     *(LoRADialect, LoRAFADialect, DoRADialect, VeRADialect, RandLoRADialect),
     *(LoHaDialect, LoKrDialect, MiSSDialect, HiRADialect, AdaLoRADialect, ALoRADialect),
     *(OFTDialect, BOFTDialect, HRADialect, FourierFTDialect, RoAdDialect),
-    *(IA3Dialect, LayerNormDialect, SHiRADialect, TrainableTokensDialect),
+    *(IA3Dialect, LayerNormDialect, AdaBNDialect, SHiRADialect, TrainableTokensDialect),
     *(PrefixDialect, PromptDialect, PTuningDialect),
     HeadDialect,
 )

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ....errors import GraftaxError
 from ...method import Leaves, Method
+from ...methods.adabn import AdaBN
 from ...methods.ia3 import IA3
 from ...methods.ln_tuning import LayerNormTuning
 from ...methods.trainable_tokens import TrainableTokens
@@ -75,6 +77,24 @@ class LayerNormDialect(Dialect):
     @classmethod
     def from_config(cls, config: dict[str, Any], sites: Sequence[Site]) -> Method:
         return LayerNormTuning(targets=read_targets(config, sites))
+
+
+class AdaBNDialect(Dialect):
+    """Files hold a batch norm's new statistics, and a leaf the change of one."""
+
+    of = AdaBN
+
+    method: AdaBN
+
+    def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        merged = self.method.merge(site.weights(), leaves)
+        return {f"running_{name}": np.asarray(getattr(merged, name)) for name in leaves}
+
+    def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
+        if np.any(tensors["running_var"] < 0.0):
+            raise GraftaxError(f"{site.path}.running_var is below zero, which no variance is.")
+        frozen = site.weights()
+        return {name: tensors[f"running_{name}"] - getattr(frozen, name) for name in self.method.buffers(site)}
 
 
 ROWS = "trainable_tokens_delta"  # PEFT's name for what are no differences

@@ -13,6 +13,7 @@ import numpy as np
 from ...adapter import Adapter
 from ...fitting import head_of
 from ...method import Method
+from ...methods.adabn import AdaBN
 from ...methods.bitfit import BitFit
 from ...methods.dora import DoRA
 from ...methods.full import Full
@@ -21,7 +22,7 @@ from ...methods.joint_head import JointHead
 from ...methods.trainable_tokens import TrainableTokens
 from ...sites import IN_OUT, LM_HEAD, Site, of_texts
 from ...task_words import words_for
-from .beside import ADAPTER, STATISTICS, TRAINED, WRAPPED, codecs_of
+from .beside import ADAPTER, WRAPPED, codecs_of, copies, copies_of
 from .dialect import MODEL_PREFIX, file_key
 from .dialect_table import dialect_of
 from .loras import LoRADialect
@@ -68,7 +69,7 @@ def tensors_of(adapter: Adapter, backbone: Backbone) -> dict[str, np.ndarray]:
     body, beside = _body_and_beside(adapter.methods)
     assert body is not None
     codecs = codecs_of(adapter.methods)
-    tensors = _statistics(beside, adapter.states, backbone)
+    tensors = copies_of(site for method in beside if copies(method) for site in adapter.states[method.key])
     for method in adapter.methods:
         exported = codecs[method.key].export(adapter.held(method))
         if method in beside:
@@ -77,19 +78,6 @@ def tensors_of(adapter: Adapter, backbone: Backbone) -> dict[str, np.ndarray]:
             exported = {key.replace(MODEL_PREFIX, "base_model.", 1): tensor for key, tensor in exported.items()}
         tensors |= exported
     return tensors
-
-
-def _statistics(beside: Sequence[Method], states: Mapping[str, Collection[Site]], backbone: Backbone) -> dict[str, np.ndarray]:
-    """Of the batch norms that are saved whole: PEFT asks of a file all that such a module holds, be it trained or not."""
-    whole = {site.path for method in beside if isinstance(method, Full) for site in states[method.key]}
-    found: dict[str, np.ndarray] = {}
-    for weight in backbone.weights if whole else ():
-        module, _, name = backbone.family.task_path(weight.key).rpartition(".")
-        if name in STATISTICS and module in whole:
-            statistic = backbone.arrays()[weight.name][... if weight.layer is None else weight.layer]
-            found[f"{MODEL_PREFIX}{module}.{name}"] = np.asarray(statistic, np.float32)
-            found[f"{MODEL_PREFIX}{module}.{TRAINED}"] = np.array(0)
-    return found
 
 
 def _top(module: str) -> str:
@@ -105,7 +93,7 @@ def _body_and_beside(methods: Sequence[Method]) -> tuple[Method | None, tuple[Me
         return body[0], ()
     loras = [m for m in body if dialect_of(m).peft_type == LoRADialect.peft_type]
     beside = tuple(m for m in body if m not in loras)
-    if len(loras) != 1 or not all(isinstance(m, Full | BitFit | TrainableTokens) for m in beside):
+    if len(loras) != 1 or not all(isinstance(m, Full | AdaBN | BitFit | TrainableTokens) for m in beside):
         return None, ()
     return loras[0], beside
 
@@ -114,16 +102,17 @@ def _options(beside: Sequence[Method], states: Mapping[str, Collection[Site]], b
     """PEFT's options for the methods beside a LoRA, by name; None where PEFT has none for one of them."""
     options: dict[str, Any] = {}
     under = set(states[body.key])
-    whole = {site for method in beside if isinstance(method, Full) for site in states[method.key]}
+    whole = {site for method in beside if copies(method) for site in states[method.key]}
+    renewed = {site for method in beside if isinstance(method, AdaBN) for site in states[method.key]}
     for method in beside:
         acted_on = set(states[method.key])
-        if isinstance(method, Full):
+        if copies(method):
             if acted_on & under:
                 return None
-            options["modules_to_save"] = sorted(site.path for site in acted_on)
+            options["modules_to_save"] = sorted({site.path for site in acted_on} | {*options.get("modules_to_save", ())})
         elif isinstance(method, BitFit):
             said = _bias(acted_on, under, whole, sites)
-            if said is None or isinstance(body, DoRA):
+            if said is None or acted_on & renewed or isinstance(body, DoRA):
                 return None
             options["bias"] = said
         elif isinstance(method, TrainableTokens) and len(acted_on) == 1 and not acted_on & under:
