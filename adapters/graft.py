@@ -183,6 +183,10 @@ class SiteCalls:
         """Logits, or None where no adapter has a head of this name."""
         return self._site("head", name, None, _given, features, None) if self.held(name) else None
 
+    def head_of_maps(self, name: str, maps: tuple[jax.Array, ...]) -> jax.Array | None:
+        """The same of several feature maps `[rows, height, width, channels]`: logits at the size of the largest."""
+        return self._site("head", name, None, _given, maps, None) if self.held(name) else None
+
     def _site(self, kind: str, name: str, frozen: Any, compute: Callable, *args: Any) -> Any:
         """The site's output: what `compute(frozen, *args)` becomes through the methods held there, in the mode at hand."""
         states, site = self.held(name), _SiteCall(kind, name, frozen, compute, self.key)

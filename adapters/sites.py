@@ -14,7 +14,7 @@ a *kind*, and the kind fixes what a method is given there:
 | `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
 | `text`      | ids `[..., T]`                 | `TextPosition` of each token             | None                         |
-| `head`      | features `[..., d]`            | None: a head makes the logits            | None                         |
+| `head`      | features `[..., d]`, or maps   | None: a head makes the logits            | None                         |
 
 The leading axis of batch rows may be there or not (a mixed batch calls a method once per batch row, under `vmap`), so methods
 index from the end. A batch norm's weights are `BatchNormWeights`: they have its statistics besides. Of a picture, whose maps

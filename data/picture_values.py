@@ -17,7 +17,7 @@ import io
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,16 +106,25 @@ class Picture:
             return str(self.content)
 
     def __repr__(self) -> str:
-        return f"Picture({self.identity})"
+        return f"{type(self).__name__}({self.identity})"
 
     def pixels(self) -> np.ndarray:
         """uint8 `[H, W, 3]`, RGB. Raises UnreadablePicture, which names it, where it is none that can be read."""
+        return self._made(_rgb_of_array, _rgb_of)
+
+    def _made(self, of_array: Callable[[np.ndarray], np.ndarray], of_image: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+        """What is made of its array, or of Pillow's image of it; whatever goes wrong names it."""
         with _refusals(self.where):
             if isinstance(self.content, np.ndarray):
-                return _rgb_of_array(self.content)
+                return of_array(self.content)
             if isinstance(self.content, Path | Stored | bytes):
-                return _decoded(self._bytes())
-            return _rgb_of(self.content)
+                return _decoded(self._bytes(), of_image)
+            return of_image(self.content)
+
+    @staticmethod
+    def expect(array: np.ndarray) -> None:
+        """Raises Unreadable, which says what is wanted, for an array that is no picture."""
+        _expect_pixels(array)
 
     def _bytes(self) -> bytes:
         """Of its file; GraftaxError where these cannot be had."""
@@ -126,30 +135,31 @@ class Picture:
         return self.content.read() if isinstance(self.content, Stored) else self.content
 
 
-def picture_of(value: Any, where: str, folder: Path) -> Picture:
+def picture_of(value: Any, where: str, folder: Path, kind: type[Picture] = Picture) -> Picture:
     """The picture that a value stands for; nothing is opened yet.
 
     Args:
         where: the row, for errors.
         folder: what relative paths are relative to.
+        kind: what it is made into.
 
     Raises:
         Unreadable: the value is no picture, nor says where one is.
     """
-    if isinstance(value, Picture):
+    if isinstance(value, kind):
         return value
     if isinstance(value, Mapping) and value.keys() == {"bytes", "path"}:
         value = value["path"] if value["bytes"] is None else value["bytes"]
     if isinstance(value, str | Path) and str(value).strip():
         path = folder / value
-        return Picture(path, f"{where}: {path}")
+        return kind(path, f"{where}: {path}")
     if isinstance(value, bytes | bytearray | memoryview):
-        return Picture(bytes(value), where)
+        return kind(bytes(value), where)
     if isinstance(value, np.ndarray):
-        _expect_pixels(value)
-        return Picture(value, where)
+        kind.expect(value)
+        return kind(value, where)
     if "PIL.Image" in sys.modules and isinstance(value, sys.modules["PIL.Image"].Image):
-        return Picture(value, where)
+        return kind(value, where)
     raise Unreadable(f"{described(value)} is no picture: give a path, bytes, a Pillow image or an array of pixels")
 
 
@@ -178,14 +188,14 @@ def _rgb_of_array(array: np.ndarray) -> np.ndarray:
     return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
 
 
-def _decoded(data: bytes) -> np.ndarray:
+def _decoded(data: bytes, of_image: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise Unreadable("empty; there is not one byte")
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return _rgb_of(image)
+            return of_image(image)
     except UnidentifiedImageError:
         raise Unreadable(_otherwise(data)) from None
 
@@ -200,10 +210,7 @@ def _otherwise(data: bytes) -> str:
 def _rgb_of(image: Image.Image) -> np.ndarray:
     from PIL import Image, ImageOps
 
-    if image.width * image.height > MOST_PIXELS:
-        raise Unreadable(f"{image.width:,} x {image.height:,} pixels, and at most {MOST_PIXELS:,} are read")
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # of which a camera's first is the photograph
-        raise Unreadable("an animation, or several pages; save one of its pictures")
+    refuse_several_or_huge(image)
     sixteen_bits = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
     if image.mode in ("I", "F") and not sixteen_bits:
         raise Unreadable("its pixels have 32 bits; save it with 8")
@@ -214,6 +221,14 @@ def _rgb_of(image: Image.Image) -> np.ndarray:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
+
+
+def refuse_several_or_huge(image: Image.Image) -> None:
+    """Raises Unreadable for an image of too many pixels, or of several pages."""
+    if image.width * image.height > MOST_PIXELS:
+        raise Unreadable(f"{image.width:,} x {image.height:,} pixels, and at most {MOST_PIXELS:,} are read")
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # of which a camera's first is the photograph
+        raise Unreadable("an animation, or several pages; save one of its pictures")
 
 
 @contextmanager

@@ -5,6 +5,9 @@ light, grain, position, size and colour. Two pictures of a class are as unlike a
 tells a class is often small (a hole of a few threads, a turned part), as it is in such work. A picture is RGB, 224 x 224.
 
     picture = drawn("fabric", "hole", numpy.random.default_rng(7))
+
+Fabric and metal also come with masks (`drawn_with_mask`). A flaw there is drawn last, on what the same random numbers have made
+without it, so it is where the two differ.
 """
 
 from __future__ import annotations
@@ -20,17 +23,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 224
+MASKED = ("fabric", "metal")
+_FELT = 12  # of 255: by how much a pixel of a flaw differs
 
 Colour = tuple[int, int, int]
 
 
 def drawn(kind: str, label: str, random: np.random.Generator) -> Image:
     """A picture of a class of a kind of things."""
-    from PIL import Image, ImageFilter
-
     draw, labels = KINDS[kind]
     assert label in labels
-    picture = draw(label, random).filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.0)))
+    return _photographed(draw(label, random), random)
+
+
+def _photographed(thing: Image, random: np.random.Generator) -> Image:
+    """What a camera makes of it: a little blurred, in light from one side, with noise."""
+    from PIL import Image, ImageFilter
+
+    picture = thing.filter(ImageFilter.GaussianBlur(random.uniform(0.3, 1.0)))
     pixels = np.asarray(picture, np.float64)
     across, down = np.meshgrid(np.linspace(-1, 1, SIDE), np.linspace(-1, 1, SIDE))
     turned = random.uniform(0, 2 * math.pi)
@@ -46,6 +56,32 @@ def write_pictures(kind: str, folder: Path, each: int, seed: int) -> Path:
         for index in range(each):
             random = np.random.default_rng([seed, sorted(KINDS).index(kind), number, index])
             drawn(kind, label, random).save(folder / label / f"{index:03}.jpg", quality=92)
+    return folder
+
+
+def drawn_with_mask(kind: str, label: str, seed: Sequence[int]) -> tuple[Image, np.ndarray]:
+    """A picture of one of the kinds `MASKED`, and uint8 `[SIDE, SIDE]`: where the flaw is its class's number, elsewhere 0."""
+    draw, labels = KINDS[kind]
+    assert kind in MASKED
+    random = np.random.default_rng(seed)
+    thing, without = draw(label, random), draw(labels[0], np.random.default_rng(seed))
+    apart = np.abs(np.asarray(thing, np.int16) - np.asarray(without, np.int16)).max(-1) > _FELT
+    return _photographed(thing, random), (apart * labels.index(label)).astype(np.uint8)
+
+
+def write_pictures_with_masks(kind: str, folder: Path, each: int, seed: int) -> Path:
+    """A folder with so many pictures of each class in `images`, their masks in `masks`, and the classes' names."""
+    from PIL import Image
+
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    labels = KINDS[kind][1]
+    for number, label in enumerate(labels):
+        for index in range(each):
+            picture, mask = drawn_with_mask(kind, label, [seed, sorted(KINDS).index(kind), number, index])
+            picture.save(folder / "images" / f"{label}-{index:03}.jpg", quality=92)
+            Image.fromarray(mask).save(folder / "masks" / f"{label}-{index:03}.png")
+    (folder / "classes.txt").write_text("".join(f"{label}\n" for label in labels))
     return folder
 
 

@@ -28,7 +28,7 @@ CHECKED = os.environ.get("GRAFTAX_CHECK_SHAPES") == "1"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 if TYPE_CHECKING or CHECKED:
-    from jaxtyping import Bool, Float, Int
+    from jaxtyping import Bool, Float, Int, UInt
 else:
 
     class Float:
@@ -37,7 +37,7 @@ else:
         def __class_getitem__(cls, array_and_axes: tuple[Any, str]) -> Any:
             return array_and_axes[0]
 
-    Bool = Int = Float
+    Bool = Int = UInt = Float
 
 
 def shaped(function: Function) -> Function:
@@ -50,4 +50,4 @@ def shaped(function: Function) -> Function:
     return cast(Function, jaxtyped(function, typechecker=beartype))
 
 
-__all__ = ["CHECKED", "AnyArray", "Bool", "Float", "Int", "shaped"]
+__all__ = ["CHECKED", "AnyArray", "Bool", "Float", "Int", "UInt", "shaped"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.columns import Columns, read_fields
 from ..data.examples import Examples
+from ..data.mask_values import Mask
 from ..data.sources import source_of
 from ..errors import GraftaxError
 from ..serve.predictor import Prediction, Predictor
@@ -72,8 +73,9 @@ def compare_answers(predictor: Predictor, left: str, right: str, data: Any, *, c
         apart = np.mean([abs(one.label - other.label) for one, other in zip(*said, strict=True)])
         return AnswersCompared(len(rows), None, float(apart), {}, None)
     alike = [_whole(task, one.label) == _whole(task, other.label) for one, other in zip(*said, strict=True)]
-    pairs = (pair for one, other in zip(*said, strict=True) for pair in task.compared(one.label, Answer(other.label, None)))
-    changed = Counter(pair for pair in pairs if pair[0] != pair[1])
+    others = [Answer(one.label, None) for one in said[1]]
+    pairs = task.confusions([one.label for one in said[0]], others, predictor.labels(left))
+    changed = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
     truth = None
     if examples.labels is not None:  # each adapter's own spelling of them is the right one for it
         labels = [spelled(examples, predictor.labels(name)).labels or () for name in (left, right)]
@@ -86,15 +88,16 @@ def _read(data: Any, columns: Columns, task: Task, predictor: Predictor, name: s
     processor = predictor.processor
     check_columns(columns, task, processor)
     source = source_of(data)
-    if columns["label"] in source.rows[0]:
+    own = task.label_field
+    if columns[own] in source.rows[0]:
         return task.read(source, columns, processor, predictor.labels(name))
-    fields = [field for field in task.fields(processor) if field.name != "label"]
+    fields = [field for field in task.fields(processor) if field.name != own]
     return Examples(read_fields(source, columns, fields), None, source.name)
 
 
 def _whole(task: Task, label: Any) -> Any:
     """An answer as one value; of a set of labels the order says nothing."""
-    if isinstance(label, str):
+    if isinstance(label, str | Mask):
         return label
     return tuple(label) if task.output.by_position else tuple(sorted(label))
 

@@ -4,6 +4,9 @@ All of it is compiled with the step, and the host has no work with it. A picture
 and has a key of its own, which says all that happens to it: neither its place in the batch nor its neighbours matter, but for
 the partner with which it is mixed.
 
+Where pictures have masks (`data/mask_values.py`), what moves pixels moves those of the mask alike, of which the nearest is
+taken; pixels that come from beyond the picture are of no class. A picture with a mask is not mixed with another.
+
 Operations and their magnitudes are torchvision's: RandomResizedCrop (bilinear), ColorJitter (in one order), RandAugment (Cubuk
 et al., arXiv:1909.13719; nearest pixels, black beyond the edges), MixUp (Zhang et al., arXiv:1710.09412), CutMix (Yun et al.,
 arXiv:1905.04899). Pixels are floats throughout, where Pillow rounds after each.
@@ -20,7 +23,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..shapes import Float, Int, shaped
+from ..data.mask_values import VOID
+from ..shapes import Float, Int, UInt, shaped
 from .augment import Augment
 
 _TRIES = 10  # at a part of a picture that fits into it
@@ -34,39 +38,47 @@ class Mixed(NamedTuple):
 
     pixels: Float[Array, "items height width channels"]
     share: Float[Array, " items"]  # that a picture has in what stands in its place; the rest is its partner's
+    masks: UInt[Array, "items height width"] | None = None
 
 
 @shaped
 def augmented(
-    policy: Augment, pixels: Float[Array, "items height width channels"], keys: Array, partners: Int[Array, " items"]
+    policy: Augment,
+    pixels: Float[Array, "items height width channels"],
+    keys: Array,
+    partners: Int[Array, " items"],
+    masks: UInt[Array, "items height width"] | None = None,
 ) -> Mixed:
     """The pictures of a batch, augmented; `keys [items]`: of each its own; `partners`: with which of them it may be mixed."""
-    varied = jax.vmap(partial(_varied, policy))(pixels, keys)
+    varied, moved = jax.vmap(partial(_varied, policy))(pixels, masks, keys)
     if not policy.mixes:
-        return Mixed(varied, jnp.ones(len(pixels), jnp.float32))
+        return Mixed(varied, jnp.ones(len(pixels), jnp.float32), moved)
     return Mixed(*jax.vmap(partial(_mixed, policy))(varied, varied[partners], keys))
 
 
-def _varied(policy: Augment, picture: Array, key: Array) -> Array:
-    """What is done to one picture alone."""
+def _varied(policy: Augment, picture: Array, mask: Array | None, key: Array) -> tuple[Array, Array | None]:
+    """What is done to one picture alone, and to its mask, where it has one."""
     keys = jax.random.split(jax.random.fold_in(key, 0), 4)
     if policy.crop is not None:
-        picture = _cropped(picture, policy.crop, keys[0])
+        part = _part(picture.shape, policy.crop, keys[0])
+        picture, mask = _resized(picture, *part), None if mask is None else _nearest(mask, *part)
     if policy.flip is not None:
-        picture = jnp.where(jax.random.bernoulli(keys[1], policy.flip), picture[:, ::-1], picture)
+        mirrored = jax.random.bernoulli(keys[1], policy.flip)
+        picture = jnp.where(mirrored, picture[:, ::-1], picture)
+        mask = None if mask is None else jnp.where(mirrored, mask[:, ::-1], mask)
     if policy.randaugment is not None:
-        picture = _randomly_augmented(picture, policy.randaugment, keys[2])
+        picture, mask = _randomly_augmented(picture, mask, policy.randaugment, keys[2])
     if policy.colour is not None:
         picture = _jittered(picture, policy.colour, keys[3])
-    return picture
+    return picture, mask
 
 
 # -- a part of it ---------------------------------------------------------------------------------------------------------
 
 
-def _cropped(picture: Array, least: float, key: Array) -> Array:
-    """A random part, of at least this share of the area, resized to all of it; the whole where none of a few tries fits."""
-    height, width, _ = picture.shape
+def _part(shape: tuple[int, ...], least: float, key: Array) -> tuple[Array, Array, Array, Array]:
+    """A random part, of at least this share of the area: its top, left, height and width; the whole where no try fits."""
+    height, width, _ = shape
     of_area, of_ratio, of_place = jax.random.split(key, 3)
     area = jax.random.uniform(of_area, (_TRIES,), minval=least, maxval=1.0) * (height * width)
     widest = math.log(_LARGEST_RATIO)
@@ -76,7 +88,16 @@ def _cropped(picture: Array, least: float, key: Array) -> Array:
     first, any_fits = jnp.argmax(fits), fits.any()
     high, wide = jnp.where(any_fits, highs[first], height), jnp.where(any_fits, wides[first], width)
     place = jax.random.uniform(of_place, (2,))
-    return _resized(picture, jnp.floor(place[0] * (height - high + 1)), jnp.floor(place[1] * (width - wide + 1)), high, wide)
+    return jnp.floor(place[0] * (height - high + 1)), jnp.floor(place[1] * (width - wide + 1)), high, wide
+
+
+def _nearest(mask: Array, top: Array, left: Array, high: Array, wide: Array) -> Array:
+    """A part of a mask, resized to all of it."""
+    rows, columns = (
+        jnp.floor(begin + (jnp.arange(size, dtype=jnp.float32) + 0.5) * (length / size)).astype(jnp.int32)
+        for size, begin, length in zip(mask.shape, (top, left), (high, wide), strict=True)
+    )
+    return mask[rows][:, columns]
 
 
 def _resized(picture: Array, top: Array, left: Array, high: Array, wide: Array) -> Array:
@@ -167,8 +188,8 @@ def _equalised_channel(channel: Array) -> Array:
 # -- RandAugment ----------------------------------------------------------------------------------------------------------
 
 
-def _moved(picture: Array, matrix: Array) -> Array:
-    """The nearest pixel of where `matrix [2, 3]` leads from each, counted from the middle; black where there is none."""
+def _moved(picture: Array, matrix: Array, beyond: float = 0.0) -> Array:
+    """The nearest pixel of where `matrix [2, 3]` leads from each, counted from the middle; `beyond` where there is none."""
     height, width, _ = picture.shape
     y, x = jnp.meshgrid(jnp.arange(height, dtype=jnp.float32), jnp.arange(width, dtype=jnp.float32), indexing="ij")
     middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
@@ -176,7 +197,7 @@ def _moved(picture: Array, matrix: Array) -> Array:
     source = jnp.round(from_middle @ matrix.T + jnp.array([middle_x, middle_y], jnp.float32)).astype(jnp.int32)
     there = (source >= 0).all(axis=-1) & (source < jnp.array([width, height])).all(axis=-1)
     column, row = jnp.clip(source[..., 0], 0, width - 1), jnp.clip(source[..., 1], 0, height - 1)
-    return jnp.where(there[..., None], picture[row, column], 0.0)
+    return jnp.where(there[..., None], picture[row, column], jnp.asarray(beyond, picture.dtype))
 
 
 def _matrix(*rows: tuple[Array | float, Array | float, Array | float]) -> Array:
@@ -216,7 +237,7 @@ _CHANGES: tuple[Callable[[Array, Array], Array], ...] = (
 )
 
 
-def _randomly_augmented(picture: Array, magnitude: float, key: Array) -> Array:
+def _randomly_augmented(picture: Array, mask: Array | None, magnitude: float, key: Array) -> tuple[Array, Array | None]:
     """Two operations, each of which moves the pixels, changes them or (one of fourteen) does nothing.
 
     Under `vmap` all of a switch's branches are computed, so pixels are moved once, by one matrix of six.
@@ -227,9 +248,10 @@ def _randomly_augmented(picture: Array, magnitude: float, key: Array) -> Array:
         much = magnitude / _MAGNITUDES * jax.random.rademacher(way, (), jnp.float32)
         chosen = jax.random.randint(which, (), 0, len(_MOVES) + len(_CHANGES) - 1)
         move, change = jnp.where(chosen < len(_MOVES), chosen, 0), jnp.maximum(chosen - len(_MOVES) + 1, 0)
-        picture = _moved(picture, jax.lax.switch(move, _MOVES, much, height, width))
-        picture = jax.lax.switch(change, _CHANGES, picture, much)
-    return picture
+        matrix = jax.lax.switch(move, _MOVES, much, height, width)
+        picture = jax.lax.switch(change, _CHANGES, _moved(picture, matrix), much)
+        mask = None if mask is None else _moved(mask[..., None], matrix, VOID)[..., 0]
+    return picture, mask
 
 
 # -- with another ---------------------------------------------------------------------------------------------------------

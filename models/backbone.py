@@ -26,7 +26,7 @@ from jax import Array
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
-from ..adapters.methods.head import FIRST, POOLED, TOKENS, VECTOR, Head, of_either
+from ..adapters.methods.head import FIRST, MAP, MAPS, OF_POSITIONS, POOLED, TOKENS, VECTOR, Head, of_either
 from ..adapters.methods.joint import unit
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
@@ -54,6 +54,13 @@ class Logits(NamedTuple):
     pooled: Float[Array, "texts *classes"] | None  # noqa: F821
     #: of each position
     tokens: Float[Array, "rows tokens classes"] | None
+    #: of each position of a picture's last feature map, and of the largest of several
+    map: Float[Array, "rows high wide classes"] | None = None
+    maps: Float[Array, "rows higher wider classes"] | None = None
+
+    def of(self, site: str) -> jax.Array | None:
+        """Those of a head at this site."""
+        return {TOKENS: self.tokens, MAP: self.map, MAPS: self.maps}.get(site, self.pooled)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,8 +211,10 @@ class Backbone(Shown):
                     )
                 )
         top = [*stacks][-1] if stacks else ""
-        sizes = dict.fromkeys(family.head.sites, config.features) | ({VECTOR: config.vector_size} if config.vector_size else {})
-        heads = (Site(name, "head", "", (size,), name, above=top, within=name) for name, size in sizes.items())
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(family.head.sites, (config.features,))
+        shapes |= {VECTOR: (config.vector_size,)} if config.vector_size else {}
+        shapes |= {MAP: config.maps[-1:], MAPS: config.maps} if config.maps else {}
+        heads = (Site(name, "head", "", shape, name, above=top, within=name) for name, shape in shapes.items())
         return (*sites, *heads)
 
     @cached_property
@@ -256,6 +265,15 @@ class Backbone(Shown):
             hidden, modules = "tanh", (its.pooler, *modules)
         return Head(labels=labels, hidden=hidden, modules=modules, dropout=dropout, biased=its.bias)
 
+    def head_of_maps(self, labels: int, several: bool = False) -> Head:
+        """A head for every position of a picture: over the last of its feature maps, or over several (`Config.maps`).
+
+        Raises GraftaxError for a backbone that gives none.
+        """
+        if not self.config.maps:
+            raise GraftaxError(f"{self.name} gives no feature maps of a picture that a head could read.")
+        return Head(site=MAPS if several else MAP, labels=labels, modules=("decode_head.classifier",))
+
     @shaped
     def encode(
         self, params: Any, state: State, inputs: Inputs, slots: Slots = None, key: jax.Array | None = None, **options: Any
@@ -296,8 +314,10 @@ class Backbone(Shown):
             key: a PRNG key for dropout, in training.
             layers: `Backbone.layers`, in training (`Encoder.__call__` says why).
         """
-        grafts = self._grafts(state, slots, key)
-        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=TOKENS not in state and not grafts.whole, layers=layers)
+        grafts, maps = self._grafts(state, slots, key), len(self.config.maps) if MAPS in state else int(MAP in state)
+        alone = not any(name in state for name in OF_POSITIONS) and not grafts.whole
+        asked = {"maps": maps} if maps else {}
+        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=alone, layers=layers, **asked)
         if isinstance(out, Compared):
             return Logits(out.together, None)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
@@ -305,7 +325,8 @@ class Backbone(Shown):
         pooled = of_either(calls.head(POOLED, features), calls.head(FIRST, out.first))
         if out.vector is not None:
             pooled = of_either(pooled, calls.head(VECTOR, unit(out.vector)))
-        return Logits(pooled, calls.head(TOKENS, out.hidden))
+        of_map = calls.head(MAP, out.maps[-1]) if out.maps else None
+        return Logits(pooled, calls.head(TOKENS, out.hidden), of_map, calls.head_of_maps(MAPS, out.maps))
 
     @shaped
     def next_token(

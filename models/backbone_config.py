@@ -10,6 +10,8 @@ from typing import Self
 
 from ..errors import GraftaxError
 
+MOST_MAPS = 4  # feature maps that are given of a picture
+
 
 class Config:
     """What is asked of every family's config."""
@@ -27,6 +29,11 @@ class Config:
     def vector_size(self) -> int:
         """Numbers in what a tower says of an item, to be compared with what another says; 0 where it is no tower."""
         return 0
+
+    @property
+    def maps(self) -> tuple[int, ...]:
+        """Channels of the feature maps that it can give of a picture, the last ones on its way; empty where there are none."""
+        return ()
 
     @property
     def joined(self) -> bool:

@@ -158,6 +158,10 @@ class ConvNextConfig(StagedConfig):
             found += [(f"{path}.{index}", kind) for index in range(depth)]
         return tuple(found)
 
+    @property
+    def halved(self) -> tuple[int, ...]:
+        return tuple(range(1, self.num_stages))
+
     def check(self) -> None:
         if not self.num_stages == len(self.depths) == len(self.channels):
             raise GraftaxError(

@@ -221,6 +221,10 @@ class InceptionConfig(StemmedConfig):
             channels = mixed.out
         return tuple(found.items())
 
+    @property
+    def halved(self) -> tuple[int, ...]:
+        return _HALVED
+
 
 class InceptionV3(Stemmed):
     def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:

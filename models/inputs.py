@@ -81,6 +81,8 @@ class Outputs(NamedTuple):
     layers: Float[Array, "states rows tokens hidden"] | None = None  # all hidden states, with `intermediates=True`
     encoder: Outputs | None = None  # of an encoder-decoder, whose other fields are its decoder's
     vector: Float[Array, "texts size"] | None = None  # of a tower: what it says of an item, to be compared with the other's
+    #: the last of a picture's feature maps (`Config.maps`), as many as were asked for, `[rows, height, width, channels]` each
+    maps: tuple[Any, ...] = ()
 
 
 def features_of(outputs: Outputs) -> jax.Array:

@@ -31,7 +31,7 @@ from ..errors import GraftaxError
 from ..shapes import Float, shaped
 from . import grids
 from .attention_pooling import AttentionPooling
-from .backbone_config import Config
+from .backbone_config import MOST_MAPS, Config
 from .config_keys import pair
 from .family import TaskHead
 from .inputs import ImageInputs, Outputs, text_positions
@@ -102,6 +102,10 @@ class PictureTransformerConfig(LayerConfig, Config):
         return 2 * self.hidden_size if self.pooling == "both" else self.hidden_size
 
     @property
+    def maps(self) -> tuple[int, ...]:
+        return (self.hidden_size,) * min(MOST_MAPS, self.num_layers)
+
+    @property
     def vector_size(self) -> int:
         return (self.projection or self.hidden_size) if self.vector else 0
 
@@ -145,13 +149,13 @@ class PictureTransformer(SequenceStack, Network):
         pooled: bool = False,
         intermediates: bool = False,
         layers: Unrolled | None = None,
+        maps: int = 0,
     ) -> Outputs:
-        """Options as of `Encoder.__call__`."""
+        """Options as of `Encoder.__call__`; `maps`: how many of the last feature maps are asked for, not `pooled` then."""
         pooled = pooled and self._first_alone
         calls = grafts.outside()
-        h, hidden_states, view = self.through(inputs, grafts, calls, pooled, intermediates, layers)
-        if self.final_norm is not None:
-            h = calls.norm("final_norm", h, self.final_norm)
+        h, hidden_states, view = self.through(inputs, grafts, calls, pooled, intermediates or maps > 1, layers)
+        h = self._normed(h, calls)
         first = h[:, 0] if pooled else h[view.row, view.pool]
         added = 0 if inputs.hidden is not None else view.real.shape[1] - self._tokens(inputs)
         if not pooled:
@@ -159,8 +163,25 @@ class PictureTransformer(SequenceStack, Network):
         features = first if self._first_alone else self._pool(first, h)
         if self.pooled_norm is not None:
             features = calls.norm("pooled_norm", features[:, None], self.pooled_norm)[:, 0]
-        states = None if hidden_states is None else hidden_states[:, :, added:]
-        return Outputs(h, first, features, states, vector=self._vector(first, h, calls))
+        states = hidden_states[:, :, added:] if hidden_states is not None and intermediates else None
+        before = [] if hidden_states is None or maps < 2 else [self._normed(one, calls) for one in hidden_states[-maps:-1]]
+        found = tuple(self._map(one, inputs) for one in (*before, h)) if maps else ()
+        return Outputs(h, first, features, states, vector=self._vector(first, h, calls), maps=found)
+
+    def _normed(self, h: jax.Array, calls: SiteCalls) -> jax.Array:
+        return h if self.final_norm is None else calls.norm("final_norm", h, self.final_norm)
+
+    def _map(self, h: jax.Array, inputs: ImageInputs) -> jax.Array:
+        """The patches, which are the last of the tokens `[rows, tokens, hidden]`, where they lie in the picture."""
+        high, wide = self._grid_of_pixels(inputs) if inputs.pixels is not None else self._square(inputs.hidden.shape[1])
+        return h[:, h.shape[1] - high * wide :].reshape(h.shape[0], high, wide, h.shape[2])
+
+    def _square(self, tokens: int) -> tuple[int, int]:
+        """The grid of a picture of which the number of tokens alone is known: that of the config, or as high as wide."""
+        grid, patches = self._grid_of(tokens), tokens - sum(self.config.leading.values())
+        if grid is None or math.prod(grid) != patches:
+            raise GraftaxError(f"{patches} patches of a picture: how many rows they are in is not known; train without a cut.")
+        return grid
 
     @property
     def _first_alone(self) -> bool:
@@ -228,8 +249,11 @@ class PictureTransformer(SequenceStack, Network):
 
     def _tokens(self, inputs: ImageInputs) -> int:
         """How many tokens a picture has."""
+        return sum(self.config.leading.values()) + math.prod(self._grid_of_pixels(inputs))
+
+    def _grid_of_pixels(self, inputs: ImageInputs) -> tuple[int, int]:
         (high, wide), (down, across) = inputs.pixels.shape[1:3], self.config.patch_size
-        return sum(self.config.leading.values()) + (high // down) * (wide // across)
+        return high // down, wide // across
 
     def view(self, mask: jax.Array, tokens: int, grid: tuple[int, int] | None) -> View:
         """Where `mask [rows, all]` is of all tokens, the last `tokens` of which are the picture's own."""

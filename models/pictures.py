@@ -17,6 +17,7 @@ import numpy as np
 
 from ..data.batches import Shape
 from ..data.columns import Field
+from ..data.mask_values import Mask
 from ..data.picture_values import Picture, UnreadablePicture, picture_of, without_warnings
 from ..data.values import Unreadable
 from ..errors import GraftaxError
@@ -24,9 +25,9 @@ from ..large import large_array
 from .augment import Augment
 from .augmented_pictures import augmented
 from .inputs import ImageInputs
-from .preparation import Preparation
+from .preparation import Frame, Preparation
 from .preprocessor_config import preparation_of
-from .processor import Processor, UnreadableItems
+from .processor import Augmented, Processor, UnreadableItems
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -35,15 +36,16 @@ if TYPE_CHECKING:
 class Pixels:
     """A prepared picture, an item as `data.prepared.Item` has it.
 
-    `array`: uint8 `[H, W, channels]`; `levels`: what each value becomes in a batch, float32 `[256, channels]`.
+    `array`: uint8 `[H, W, channels]`; `levels`: what each value becomes in a batch, float32 `[256, channels]`; `frame`: where
+    the picture's own pixels are in it.
     """
 
-    __slots__ = ("array", "levels")
+    __slots__ = ("array", "frame", "levels")
     cut = False
     target_length = 0
 
-    def __init__(self, array: np.ndarray, levels: np.ndarray):
-        self.array, self.levels = array, levels
+    def __init__(self, array: np.ndarray, levels: np.ndarray, frame: Frame):
+        self.array, self.levels, self.frame = array, levels, frame
 
     def __len__(self) -> int:
         return 1
@@ -68,20 +70,39 @@ class Pictures(Processor):
 
     def items(self, fields: Mapping[str, Sequence[Any]], max_length: int) -> list[Pixels]:
         pictures: Sequence[Picture] = fields["image"]
-        pixels = large_array((len(pictures), *self.shape), np.uint8)
+        pixels, sizes = large_array((len(pictures), *self.shape), np.uint8), np.zeros((len(pictures), 2), np.int32)
         with without_warnings(), ThreadPoolExecutor() as pool:  # Pillow works outside of Python's lock
-            lines = {index: line for index, line in enumerate(pool.map(self._prepare, pictures, pixels)) if line}
+            lines = {index: line for index, line in enumerate(pool.map(self._prepare, pictures, pixels, sizes)) if line}
         if lines:
             raise UnreadableItems(lines)
-        return [Pixels(array, self.preparation.levels) for array in pixels]
+        frames = [self.preparation.frame((height, width)) for height, width in sizes.tolist()]
+        return [Pixels(array, self.preparation.levels, frame) for array, frame in zip(pixels, frames, strict=True)]
 
-    def _prepare(self, picture: Picture, pixels: np.ndarray) -> str | None:
-        """Fill in the pixels of a picture; why not, where it cannot be read. One that does not fit is a GraftaxError."""
+    def masks(self, masks: Sequence[Mask], items: Sequence[Pixels]) -> list[np.ndarray]:
+        """Of each item's picture the mask, prepared as that is: uint8 `[H, W]`.
+
+        Raises GraftaxError for a mask that cannot be read, or is of another size than its picture.
+        """
+        prepared = large_array((len(masks), *self.preparation.size), np.uint8)
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(self._prepare_mask, masks, items, prepared):
+                pass
+        return list(prepared)
+
+    def _prepare_mask(self, mask: Mask, item: Pixels, prepared: np.ndarray) -> None:
+        numbers = mask.pixels()
+        if numbers.shape != item.frame.size:
+            (high, wide), (height, width) = numbers.shape, item.frame.size
+            raise GraftaxError(f"{mask.where}: a mask of {wide} x {high} pixels for a picture of {width} x {height}.")
+        prepared[...] = self.preparation.mask(numbers, mask.where)
+
+    def _prepare(self, picture: Picture, pixels: np.ndarray, size: np.ndarray) -> str | None:
+        """Fill in a picture's pixels and size; why not, where it cannot be read. One that does not fit is a GraftaxError."""
         try:
             decoded = picture.pixels()
         except UnreadablePicture as error:
             return str(error)
-        pixels[...] = self.preparation.pixels(decoded, picture.where)
+        pixels[...], size[...] = self.preparation.pixels(decoded, picture.where), decoded.shape[:2]
         return None
 
     def called(self, fields: Mapping[str, Sequence[Any]]) -> Sequence[str]:
@@ -103,17 +124,18 @@ class Pictures(Processor):
         return ImageInputs(pixels)
 
     def augmented(
-        self, policy: Augment, inputs: ImageInputs, keys: jax.Array, partners: jax.Array
-    ) -> tuple[ImageInputs, jax.Array]:
+        self, policy: Augment, inputs: ImageInputs, keys: jax.Array, partners: jax.Array, masks: jax.Array | None = None
+    ) -> Augmented:
         lowest, highest = self.preparation.levels[0], self.preparation.levels[255]
         step = (highest - lowest) / np.float32(255)
         decoded = jnp.round((inputs.pixels - lowest) / step)  # the 8 bits that `lay` made floats of
-        mixed = augmented(policy, decoded, keys, partners)
-        return ImageInputs(mixed.pixels * step + lowest), mixed.share
+        mixed = augmented(policy, decoded, keys, partners, masks)
+        return Augmented(ImageInputs(mixed.pixels * step + lowest), mixed.share, mixed.masks)
 
     def random_inputs(self, count: int) -> ImageInputs:
         arrays = np.random.default_rng(0).integers(0, 256, (count, *self.shape), np.uint8)
-        items = [Pixels(array, self.preparation.levels) for array in arrays]
+        frame = self.preparation.frame(self.preparation.size)
+        items = [Pixels(array, self.preparation.levels, frame) for array in arrays]
         return self.lay(items, [(row, 0) for row in range(count)], Shape(count, count, shared=False))
 
     def with_hidden(self, hidden: Any, inputs: ImageInputs | None) -> ImageInputs:

@@ -5,17 +5,47 @@
 What lies before the arithmetic is done once per picture (`Preparation.pixels`), and leaves 8 bits, a quarter of the memory of
 floats. The arithmetic is done whenever a batch is laid: a pixel has 256 values, so that it is a table (`Preparation.levels`),
 made once, and every float is the very one that transformers computes.
+
+A mask is resized and cut as its picture is, but of each new pixel the nearest old one is taken, for the mean of two classes is
+none. What is answered of prepared pixels is brought back to the picture's own by its `Frame`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
+from ..adapters.bilinear import middles, weights_at
+from ..data.mask_values import VOID
 from ..data.picture_values import MOST_PIXELS
 from ..errors import GraftaxError
+
+_NEAREST = 0  # Pillow's number
+
+
+class Frame(NamedTuple):
+    """Where a picture's pixels are in what was prepared of it; of each pair the first is of rows, the second of columns."""
+
+    size: tuple[int, int]  # of the picture
+    resized: tuple[int, int]
+    begin: tuple[int, int]  # of what was cut out of that; below 0 where there is black around the picture
+    prepared: tuple[int, int]  # size of what was cut out
+
+    def from_map(self, positions: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How what is said of a feature map of so many positions is said of each of the picture's pixels, and which it is of.
+
+        With `down [height, h]`, `across [width, w]` and `seen [height, width]` that is down @ map @ across^T where `seen`,
+        linear between the positions; pixels that were cut away are not seen.
+        """
+        weights, seen = [], []
+        for size, resized, begin, prepared, count in zip(*self, positions, strict=True):
+            places = middles(resized, size) - begin
+            seen.append((places >= -0.5) & (places < prepared - 0.5))
+            weights.append(weights_at((places + 0.5) * (count / prepared) - 0.5, count))
+        return weights[0], weights[1], seen[0][:, None] & seen[1]
 
 
 @dataclass(frozen=True)
@@ -57,37 +87,59 @@ class Preparation:
             if (pixels != pixels[..., :1]).any():
                 raise GraftaxError(f"{where}: a picture in colour, and this backbone takes greys, of one channel.")
             pixels = pixels[..., :1]
+        return self._placed(pixels, where, self.resample, 0)
+
+    def mask(self, numbers: np.ndarray, where: str) -> np.ndarray:
+        """A mask uint8 `[H, W]` prepared as its picture is, uint8 `[*size]`; around the picture it is of no class."""
+        return self._placed(numbers[..., None], where, _NEAREST, VOID)[..., 0]
+
+    def frame(self, size: tuple[int, int]) -> Frame:
+        """Of a picture of this height and width."""
+        resized = self._resized_size(size)
+        if not self.crop:
+            return Frame(size, resized, (0, 0), resized)
+        common = [_common(*sides, self.to_even) for sides in zip(resized, self.size, strict=True)]
+        (rows, columns) = (own.start - cut.start for own, cut in common)
+        return Frame(size, resized, (rows, columns), self.size)
+
+    def _placed(self, pixels: np.ndarray, where: str, resample: int, around: int) -> np.ndarray:
+        """Resized and cut; `around`: what stands around a picture that is smaller."""
         if self.resize is not None:
-            pixels = self._resized(pixels, where)
+            pixels = self._resized(pixels, where, resample)
         if self.crop:
-            pixels = _middle(pixels, self.size, self.to_even)
+            pixels = _middle(pixels, self.size, self.to_even, around)
         if pixels.shape[:2] != self.size:
             wanted = f"this backbone takes {_said(self.size)}, and its config has nothing resized"
             raise GraftaxError(f"{where}: a picture of {_said(pixels.shape)} pixels; {wanted}. Resize it.")
         return pixels
 
-    def _resized(self, pixels: np.ndarray, where: str) -> np.ndarray:
+    def _resized_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        if self.resize is None:
+            return size
+        return _in_proportion(size, self.resize) if isinstance(self.resize, int) else self.resize
+
+    def _resized(self, pixels: np.ndarray, where: str, resample: int) -> np.ndarray:
         from PIL import Image
 
-        height, width = _in_proportion(pixels.shape, self.resize) if isinstance(self.resize, int) else self.resize or (0, 0)
+        height, width = self._resized_size((pixels.shape[0], pixels.shape[1]))
         if (height, width) == pixels.shape[:2]:
             return pixels
         if height * width > MOST_PIXELS:
             raise GraftaxError(f"{where}: a picture of {_said(pixels.shape)} pixels is too long to be resized in proportion.")
-        image = Image.fromarray(pixels if self.channels == 3 else pixels[..., 0])
-        return np.asarray(image.resize((width, height), Image.Resampling(self.resample))).reshape(height, width, -1)
+        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+        return np.asarray(image.resize((width, height), Image.Resampling(resample))).reshape(height, width, -1)
 
 
-def _in_proportion(shape: tuple[int, ...], shorter: int) -> tuple[int, int]:
+def _in_proportion(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     """Height and width of a picture whose shorter side is to be so long."""
-    height, width = shape[:2]
+    height, width = size
     longer = int(shorter * max(height, width) / min(height, width))
     return (longer, shorter) if width <= height else (shorter, longer)
 
 
-def _middle(pixels: np.ndarray, size: tuple[int, int], to_even: bool) -> np.ndarray:
+def _middle(pixels: np.ndarray, size: tuple[int, int], to_even: bool, around: int) -> np.ndarray:
     """The middle of a picture, of this height and width."""
-    cut = np.zeros((*size, pixels.shape[2]), pixels.dtype)
+    cut = np.full((*size, pixels.shape[2]), around, pixels.dtype)
     sides = zip(pixels.shape[:2], size, strict=True)
     (from_rows, to_rows), (from_columns, to_columns) = (_common(own, wanted, to_even) for own, wanted in sides)
     cut[to_rows, to_columns] = pixels[from_rows, from_columns]

@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import jax
 
@@ -45,6 +45,14 @@ class UnreadableItems(GraftaxError):
         """`lines`: of each that cannot, by its index, why not."""
         super().__init__(next(iter(lines.values())))
         self.lines = lines
+
+
+class Augmented(NamedTuple):
+    """What `Processor.augmented` gives."""
+
+    inputs: Any
+    share: jax.Array  # [items] that each item has in what then stands in its place
+    masks: jax.Array | None  # of what then stands there
 
 
 class Processor(ABC):
@@ -115,10 +123,13 @@ class Processor(ABC):
         """A row as `asked` takes it, of its fields."""
         return next(iter(fields.values())) if len(self.fields) == 1 else dict(fields)
 
-    def augmented(self, policy: Augment, inputs: Any, keys: jax.Array, partners: jax.Array) -> tuple[Any, jax.Array]:
-        """Inputs as they are trained on, and the share `[items]` that each item has in what then stands in its place. Pure.
+    def augmented(
+        self, policy: Augment, inputs: Any, keys: jax.Array, partners: jax.Array, masks: jax.Array | None = None
+    ) -> Augmented:
+        """Inputs as they are trained on. Pure.
 
-        `keys [items]`: a random key of each. `partners [items]`: with which each may be mixed, which has the rest.
+        `keys [items]`: a random key of each. `partners [items]`: with which each may be mixed, which has the rest. `masks`:
+        what is said of each of their pixels, uint8 `[items, height, width]`.
         """
         raise GraftaxError(f"input of kind {self.kind!r} is not augmented.")
 

@@ -102,6 +102,8 @@ class Stack(nnx.Module):
         else:
             for application in range(first, last):
                 h = run.unrolled(h, layer_of[application], application)
+                if hidden_states is not None:
+                    hidden_states.append(h[None])
         if pooled and begin <= last:
             apply = run.bare if first > last else run.looped if layers is None else run.unrolled
             h = apply(h, layer_of[-1], last, pooled=True)
@@ -183,10 +185,16 @@ class Chain(Network):
         """What the layers see beside what enters them."""
         return Seen()
 
-    def through(self, inputs: Inputs, grafts: Grafts, layers: Unrolled | None) -> jax.Array:
-        """What leaves the last stack: from the inputs, or from what is known to enter the layer at the adapter's cut."""
+    def through(
+        self, inputs: Inputs, grafts: Grafts, layers: Unrolled | None, kept: Sequence[str] = ()
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """What leaves the last stack, and what leaves those that are to be `kept`, which are in their order.
+
+        From the inputs, or from what is known to enter the layer at the adapter's cut; then nothing is known of stacks before.
+        """
         calls, cut = grafts.outside(), None if inputs.hidden is None else grafts.cut
         h: Any = inputs if cut is None else inputs.hidden
+        found = []
         for index, stack in enumerate(self.stacks):
             if cut is not None and cut.stack != stack.name:  # what leaves this stack is known, too
                 continue
@@ -194,7 +202,9 @@ class Chain(Network):
             h = self.enter(index, h, calls) if cut is None else h
             own = None if layers is None else layers[stack.name]
             h, cut = stack.run_layers(h, self.seen(), grafts, begin=begin, layers=own)[0], None
-        return h
+            if stack.name in kept:
+                found.append(h)
+        return h, tuple(found)
 
     def frozen(self, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
         h: Any = inputs

@@ -19,7 +19,7 @@ from flax import nnx
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.structure import Cut
 from .activations import ACTIVATIONS
-from .backbone_config import Config
+from .backbone_config import MOST_MAPS, Config
 from .conv_steps import Step
 from .inputs import Outputs
 from .layers import Arrays
@@ -66,9 +66,30 @@ class StagedConfig(Config):
         """Each block's module path, and what kind of block it is."""
 
     @property
+    def halved(self) -> tuple[int, ...]:
+        """The stages in front of which the network makes the feature map smaller, beside those whose own convolutions do."""
+        return ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The stages whose feature map is the last of its size, the last few of them."""
+        begins = {*self.halved, *(index for index, stage in enumerate(self.stages) if _strides(stage))}
+        last = len(self.stages) - 1
+        return (*(stage - 1 for stage in sorted(begins) if stage), last)[-MOST_MAPS:]
+
+    @property
+    def maps(self) -> tuple[int, ...]:
+        return tuple(self.stages[stage].block.out for stage in self.ends)
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         runs = [(kind, tuple(path for path, _ in run)) for kind, run in groupby(self.blocks, lambda block: block[1])]
         return tuple(Stage(f"stage{index}", kind, paths) for index, (kind, paths) in enumerate(runs))
+
+
+def _strides(stage: Stage) -> bool:
+    """Whether a stage makes the feature map smaller."""
+    return any(max(part.geometry.stride) > 1 for part in stage.block.parts() if part.geometry is not None)
 
 
 def stacks_of(config: StagedConfig) -> tuple[Layers, ...]:
@@ -100,11 +121,13 @@ class StagedNetwork(Chain):
     """A stem, stages of blocks, and the mean over all positions of the last feature map.
 
     What frozen layers make of a picture is kept as the feature map that enters the first adapted block, and where all blocks
-    are frozen as that mean. A family may gather otherwise, and have layers above (`top`).
+    are frozen as that mean, or as the last map where a head reads its positions. A family may gather otherwise, and have layers
+    above (`top`).
     """
 
     def __init__(self, config: StagedConfig, arrays: Arrays):
         self.names = tuple(stage.name for stage in config.stages)
+        self.ends = tuple(config.stages[stage].layers.name for stage in config.ends)
         for stage in config.stages:
             name = stage.layers.name
             setattr(self, stage.name, Stack(name, stage.block.module(arrays, name, config.norm_eps), len(stage.paths)))
@@ -128,15 +151,20 @@ class StagedNetwork(Chain):
     def enter(self, stack: int, h: Any, calls: SiteCalls) -> jax.Array:
         return h if stack else self.stem(h.pixels, calls)
 
-    def __call__(self, inputs: Any, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Outputs:
-        h = self.through(inputs, grafts, layers)
-        gathered = h if inputs.hidden is not None and grafts.cut.top else self.gathered(h)
+    def __call__(
+        self, inputs: Any, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None, maps: int = 0
+    ) -> Outputs:
+        h, found = self.through(inputs, grafts, layers, self.ends[len(self.ends) - maps :])
+        if inputs.hidden is not None and grafts.cut.top:
+            gathered, found = (self.gathered(h), (h,)) if maps else (h, ())
+        else:
+            gathered = self.gathered(h)
         features = self.top(gathered, grafts.outside())
-        return Outputs(h, features, features)
+        return Outputs(h, features, features, maps=found)
 
     def frozen(self, inputs: Any, cut: Cut, *, pooled: bool) -> jax.Array:
         h = super().frozen(inputs, cut, pooled=pooled)
-        return self.gathered(h) if cut.top else h
+        return self.gathered(h) if cut.top and pooled else h
 
 
 class Stemmed(StagedNetwork):

@@ -32,7 +32,7 @@ from ..errors import GraftaxError
 from ..shapes import Float, shaped
 from . import grids, vit
 from .activations import ACTIVATIONS
-from .backbone_config import Config, refuse_uneven_attention_heads
+from .backbone_config import MOST_MAPS, Config, refuse_uneven_attention_heads
 from .config_keys import activation, epsilon, flag, number, sides, size, sizes, unread_all
 from .family import Family
 from .inputs import Outputs
@@ -116,6 +116,10 @@ class SwinConfig(Config):
         """Rows and columns of patches in a picture of `image_size`."""
         (height, width), (down, across) = self.image_size, self.patch_size
         return height // down, width // across
+
+    @property
+    def maps(self) -> tuple[int, ...]:
+        return tuple(map(self.channels, range(len(self.depths))))[-MOST_MAPS:]
 
     def check(self) -> None:
         if len(self.depths) != len(self.heads):
@@ -273,11 +277,14 @@ class Swin(Chain):
             x = x + resampled(table, (x.shape[1], x.shape[2]))
         return x
 
-    def __call__(self, inputs: Any, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None) -> Outputs:
-        h = self.through(inputs, grafts, layers)
+    def __call__(
+        self, inputs: Any, grafts: Grafts, *, pooled: bool = False, layers: Unrolled | None = None, maps: int = 0
+    ) -> Outputs:
+        before = [stack.name for stack in self.stacks[:-1]][self.stages - maps :] if maps else []
+        h, found = self.through(inputs, grafts, layers, before)
         h = grafts.outside().norm("final_norm", h, self.final_norm)
         features = h.mean((-3, -2))
-        return Outputs(h, features, features)
+        return Outputs(h, features, features, maps=(*found, h) if maps else ())
 
 
 def stacks(c: SwinConfig) -> tuple[Layers, ...]:

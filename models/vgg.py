@@ -73,8 +73,12 @@ class VGGConfig(StagedConfig):
         return (*found, *(("pre_logits", Plain(step, "relu")) for step in (first, second)))
 
     @property
+    def maps(self) -> tuple[int, ...]:
+        """None: the last two layers see the whole map, and what they make of it is no map any more."""
+        return ()
+
+    @property
     def halved(self) -> tuple[int, ...]:
-        """The blocks in front of which the map is halved."""
         return tuple(sum(map(len, self.channels[: stage + 1])) for stage in range(len(self.channels)))
 
 

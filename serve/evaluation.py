@@ -64,8 +64,7 @@ class Answered:
 
     def confusion(self) -> Confusion | None:
         """None: there are no labels that could be confused."""
-        each = zip(self.labels, self.answers, strict=True)
-        pairs = Counter(pair for label, answer in each for pair in self.task.compared(label, answer))
+        pairs = self.task.confusions(self.labels, self.answers, self.names)
         return Confusion((*self.names, *_unknown(self.examples, self.names)), pairs) if pairs else None
 
     def measured(self) -> Measured:

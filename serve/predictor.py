@@ -31,7 +31,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..adapters.fitting import length_for, names_for
+from ..adapters.fitting import head_of, length_for, names_for
+from ..adapters.methods.head import POOLED
 from ..data.prepared import Item, note_cut
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
@@ -63,6 +64,7 @@ class Prediction:
     | "classify", "image-classify" | the name of the likeliest class | its probability |
     | "multilabel" | the names of all classes with a probability above a half | their probabilities |
     | "regress" | the number | None |
+    | "image-segment" | a `Mask` of the picture's size, 255 where it was not seen | of each class in it the share of pixels |
     | "tag" | a name for every word, "O" for one that the tokenizer makes nothing of | a probability for every word, or None |
 
     Both are None where nothing can answer: the adapter has no head, or no adapter is named and the backbone's checkpoint
@@ -85,6 +87,7 @@ class _Known:
     task: Task
     labels: tuple[str, ...]  # none where the adapter has no head
     max_length: int  # positions of an item that it reads
+    reads: str  # the site at which its head reads
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,8 @@ class Predictor(Shown):
 
     def _known(self, handle: Handle, adapter: Adapter) -> _Known:
         names = names_for(adapter, self._labels.get(handle), handle.name)
-        return _Known(task_named(adapter.task), names, length_for(adapter, self.backbone, self.max_length))
+        head, length = head_of(adapter), length_for(adapter, self.backbone, self.max_length)
+        return _Known(task_named(adapter.task), names, length, head.site if head else POOLED)
 
     def predict(
         self,
@@ -372,13 +376,13 @@ class Predictor(Shown):
         known = each[answering] if answering else None
         length = known.max_length if known else min((one.max_length for one in each.values()), default=max_length)
         ask = known.task.ask if known else items_asked
-        by_position = known is not None and known.task.output.by_position
+        reads = known.reads if known else POOLED
         size = max((method.vector_size for adapter in adapters.values() for method in adapter.methods), default=0)
 
         def pieces(row: Any, where: str) -> list[_Asked]:
             with self._processing:
                 items = ask(self.processor, row, where, called, length)
-            return [_Asked(called, known, Piece(item, plan, answering, by_position), size) for item in items]
+            return [_Asked(called, known, Piece(item, plan, answering, reads), size) for item in items]
 
         return pieces
 

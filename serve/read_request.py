@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..adapters.methods.head import POOLED
 from ..data.prepared import Item
 from .composition import Plan
 from .handles import Handle
@@ -34,7 +35,7 @@ class Piece:
     item: Item
     plan: Plan  # each of its adapters is a `Handle`
     answering: Handle | None = None  # the adapter whose head answers, which is in the plan; None where none has a head
-    by_position: bool = False  # whether that head answers each position, and not the item as a whole
+    reads: str = POOLED  # the site at which that head reads
 
     @property
     def handles(self) -> list[Handle]:
@@ -50,8 +51,8 @@ class Reading:
         adapters: what those are called that it asks for.
         alone: whether no batch has others' pieces beside its own. What a piece becomes does not depend on its neighbours beyond
             the rounding of sums, which the number of batch rows decides; alone it is the same to the last bit every time.
-        future: done when all is read: for each piece a float32 array, `[classes]` or `[positions, classes]` of logits, or
-            `[size]` of a vector; None where no head answers it.
+        future: done when all is read: for each piece a float32 array, of logits `[classes]`, `[positions, classes]` or
+            `[high, wide, classes]`, or `[size]` of a vector; None where no head answers it.
     """
 
     def __init__(self, pieces: Sequence[Piece], wanted: Wanted, *, alone: bool):

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from ..adapters.graft import Mix
-from ..adapters.methods.head import HEADS, TOKENS
+from ..adapters.methods.head import HEADS, OF_POSITIONS
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, Logits
 from ..models.inputs import Inputs
@@ -185,11 +185,10 @@ class ReadingPool:
         if wanted is Wanted.VECTORS:
             state = {name: tree for name, tree in state.items() if name not in HEADS}
             return list(np.asarray(self.encode(self.backbone.params, state, inputs, slots))[: len(pieces)])
-        if not any(piece.by_position for piece in pieces):
-            # without heads that read all positions the last layer computes the pooled ones alone
-            state = {name: tree for name, tree in state.items() if name != TOKENS}
+        asked = {piece.reads for piece in pieces}
+        # without heads that read all positions the last layer computes the pooled ones alone
+        state = {name: tree for name, tree in state.items() if name not in OF_POSITIONS or name in asked}
         logits = jax.device_get(self.forward(self.backbone.params, state, inputs, slots))
         return [
-            None if piece.answering is None else (logits.tokens if piece.by_position else logits.pooled)[batch_row]
-            for batch_row, piece in enumerate(pieces)
+            None if piece.answering is None else logits.of(piece.reads)[batch_row] for batch_row, piece in enumerate(pieces)
         ]

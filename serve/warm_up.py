@@ -17,17 +17,18 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain, combinations
 from typing import Any
 
 import jax
 import numpy as np
 
 from ..adapters.graft import State
-from ..adapters.methods.head import HEADS, TOKENS
+from ..adapters.methods.head import HEADS, OF_POSITIONS
 from ..data.batches import Shape, rung
 from ..models.inputs import TextInputs
 from .choice import Needs, Settings
@@ -138,8 +139,8 @@ class _OfReadings:
     def answering(self) -> list[Program]:
         """Those of heads; with and without the ones that answer positions, where there are such."""
         kinds = [state for state in self.states if any(name in HEADS for name in state)]
-        plain = [_without(state, {TOKENS}) for state in kinds if TOKENS in state]
-        return [program for state in kinds + plain for program in self._of(self.pool.forward, state)]
+        without = [_without(state, left_out) for state in kinds for left_out in _subsets(OF_POSITIONS, state)]
+        return [program for state in without for program in self._of(self.pool.forward, state)]
 
     def embedding(self) -> list[Program]:
         return [program for state in self.states for program in self._of(self.pool.encode, _without(state, HEADS))]
@@ -157,6 +158,12 @@ class _OfReadings:
             Program(function, (params, shapes, processor.lay([], [], size), np.zeros(size.rows, np.int32)), {})
             for size in sizes
         ]
+
+
+def _subsets(names: Sequence[str], state: State) -> Iterator[tuple[str, ...]]:
+    """Those of the names that are in a state, in every choice; the empty one first."""
+    there = [name for name in names if name in state]
+    return chain.from_iterable(combinations(there, count) for count in range(len(there) + 1))
 
 
 def _without(state: State, names: Container[str]) -> State:

@@ -45,7 +45,7 @@ OUTSIDE = "O"  # the tag of a word that is read by no token
 _LABEL = Field("label", label_of)
 
 
-def _masked(logits: jax.Array, classes: jax.Array) -> jax.Array:
+def without_surplus(logits: jax.Array, classes: jax.Array) -> jax.Array:
     """Logits with the classes beyond an adapter's own at -1e9: a softmax gives them zero, and zero gradient."""
     return jnp.where(jnp.arange(logits.shape[-1]) < classes, logits, -1e9)
 
@@ -117,7 +117,7 @@ class Classify(Labelled):
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:
-        logs = jax.nn.log_softmax(_masked(logits, settings.classes))
+        logs = jax.nn.log_softmax(without_surplus(logits, settings.classes))
         return mean_of(-jnp.take_along_axis(logs, labels[:, None], axis=-1)[:, 0], weight)
 
     def answer(self, logits: np.ndarray, names: Sequence[str], item: Any) -> Answer:
@@ -343,7 +343,7 @@ class Tag(Labelled):
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:
-        logs = jax.nn.log_softmax(_masked(logits, settings.classes))
+        logs = jax.nn.log_softmax(without_surplus(logits, settings.classes))
         each = -jnp.take_along_axis(logs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
         return mean_of(each, (labels != IGNORE).astype(each.dtype))  # a text that is not there has no label
 

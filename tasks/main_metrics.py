@@ -31,6 +31,7 @@ _MAIN = {
     "seq2seq": _PERPLEXITY,
     "dpo": MainMetric("reward_accuracy"),
     "image-classify": _ACCURACY,
+    "image-segment": MainMetric("mean_iou"),
     "contrastive": _TEXT_FOUND,
     "contrastive-sigmoid": _TEXT_FOUND,
     "contrastive-names": _TEXT_FOUND,

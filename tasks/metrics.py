@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 #: Metrics of which less is better, in whatever task they are taken; in all others more is.
-LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "mse", "cer", "ece", "brier", "cut_rows", "unknown_labels"})
+LOWER_IS_BETTER = frozenset({"loss", "nll", "perplexity", "mse", "cer", "ece", "brier", "cut_rows", "unknown_labels", "unseen"})
 
 
 def classification(gold: Sequence[str], said: Sequence[str]) -> dict[str, float]:

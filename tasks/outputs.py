@@ -4,6 +4,7 @@
 |---|---|---|
 | `OfItem` | features of an item, and a head of the adapter's over them | `[items, room]` |
 | `OfPosition` | features of every position, and a head over them | `[rows, length, room]` |
+| `OfPixel` | feature maps, and a head over their positions | `[items, high, wide, room]` |
 | `NextToken` | a language model | `[rows, length, 3]`: see `NextToken.compute` |
 | `OfTarget` | an encoder-decoder | the same, of the target: `length` is the target's |
 | `Against` | a language model | `[items, 2]`: see `Against.compute` |
@@ -33,6 +34,7 @@ from jax import Array
 from ..adapters.method import Method
 from ..adapters.methods.head import POOLED, TOKENS
 from ..data.batches import Planned, Shape
+from ..data.mask_values import VOID
 from ..data.prepared import Prepared
 from ..shapes import AnyArray, Float, Int, shaped
 
@@ -59,6 +61,8 @@ class SaysTokens(Protocol):
 class Output(ABC):
     """Base of the outputs; see the module docstring."""
 
+    heads: ClassVar[tuple[str, ...]] = ("linear",)  # the kinds of head there are (`Recipe.head`)
+    of_pixels: ClassVar[bool] = False  # whether labels are masks, which are augmented with their pictures
     headed: ClassVar[bool]  # whether a head of the adapter's makes it; else the backbone does
     by_position: ClassVar[bool] = False  # whether it says something of each position of an item
     bare: ClassVar[bool] = False  # whether the backbone also runs without the adapter: then nothing of frozen layers is kept
@@ -68,8 +72,8 @@ class Output(ABC):
         """Why a backbone cannot give this output, in words behind "task NAME"; None where it can."""
 
     @abstractmethod
-    def head(self, backbone: Any, classes: int) -> Any:
-        """The adapter's head for so many classes; None where there is none."""
+    def head(self, backbone: Any, classes: int, kind: str = "linear") -> Any:
+        """The adapter's head for so many classes, of one of the `heads`; None where there is none."""
 
     def beside(self, backbone: Any) -> tuple[Method, ...]:
         """Methods that an adapter needs for it besides, as they start, unless it has its own of them."""
@@ -111,7 +115,7 @@ class OfItem(Output):
             return f"needs a head that {backbone.name} has no features for"
         return None
 
-    def head(self, backbone: HasHead, classes: int) -> Any:
+    def head(self, backbone: HasHead, classes: int, kind: str = "linear") -> Any:
         return backbone.head(classes)
 
     @shaped
@@ -140,7 +144,7 @@ class OfPosition(OfItem):
     by_position = True
     reads = TOKENS
 
-    def head(self, backbone: HasHead, classes: int) -> Any:
+    def head(self, backbone: HasHead, classes: int, kind: str = "linear") -> Any:
         return backbone.head(classes, tokens=True)
 
     @shaped
@@ -157,6 +161,39 @@ class OfPosition(OfItem):
         return each_by_position(outputs, prepared.labels, planned)
 
 
+class OfPixel(Output):
+    """The logits of every position of a picture's feature maps, which the loss resizes to the pixels of the picture."""
+
+    heads = ("linear", "multiscale")
+    of_pixels = True
+    headed = True
+    by_position = True
+
+    def unfit(self, backbone: Any) -> str | None:
+        return None if backbone.config.maps else f"needs feature maps of pictures, and {backbone.name} gives none"
+
+    def head(self, backbone: Any, classes: int, kind: str = "linear") -> Any:
+        return backbone.head_of_maps(classes, several=kind == "multiscale")
+
+    @shaped
+    def compute(
+        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: Any, key: Any = None, layers: Any = None
+    ) -> Float[Array, "items high wide room"]:
+        found = backbone.forward(params, state, inputs, key=key, layers=layers)
+        logits: jax.Array = found.maps if found.map is None else found.map  # an adapter has one head
+        return logits
+
+    def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> np.ndarray:
+        """The masks, uint8 `[items, height, width]`; of no class where there is no item."""
+        laid = np.full((shape.items, *prepared.labels[0].shape), VOID, np.uint8)
+        for k, i in enumerate(planned.items):
+            laid[k] = prepared.labels[i]
+        return laid
+
+    def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
+        return zip(planned.items, outputs, strict=False)  # the batch may have fewer items than room for them
+
+
 class OfPair(Output):
     """The vectors of an item's picture and text, whose inner products with others' are logits."""
 
@@ -168,7 +205,7 @@ class OfPair(Output):
     def unfit(self, backbone: Any) -> str | None:
         return None  # the kind of input says it (`Task.about`)
 
-    def head(self, backbone: Any, classes: int) -> None:
+    def head(self, backbone: Any, classes: int, kind: str = "linear") -> None:
         return None
 
     def beside(self, backbone: Any) -> tuple[Method, ...]:
@@ -203,7 +240,7 @@ class NextToken(Output):
             return f"needs a language model, and {backbone.name} is none"
         return f"needs a decoder alone, and {backbone.name} is an encoder-decoder" if backbone.family.encodes else None
 
-    def head(self, backbone: Any, classes: int) -> None:
+    def head(self, backbone: Any, classes: int, kind: str = "linear") -> None:
         return None
 
     @shaped

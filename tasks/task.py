@@ -8,6 +8,7 @@ behind it would give 0 * inf = NaN in the gradient.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -65,6 +66,7 @@ class Task(ABC):
     words: ClassVar[TaskWords]  # what it is called in other libraries' files
     main_metric: ClassVar[str]  # by which the best epoch is chosen
     lower_is_better: ClassVar[bool] = False  # of the main metric
+    label_field: ClassVar[str] = "label"  # in which what is to be answered stands, where there is such a field
     about: ClassVar[str | None] = None  # the kind of input it is for: "text", "image"; None: any that the backbone reads
 
     @abstractmethod
@@ -121,6 +123,23 @@ class Task(ABC):
     def compared(self, label: Any, answer: Answer) -> Iterable[tuple[str | None, str | None]]:
         """Pairs of a label of an example and the answer to it, for a table of confusions; none where answers are numbers."""
         return ()
+
+    def confusions(
+        self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]
+    ) -> Mapping[tuple[str | None, str | None], int]:
+        """How often each of these pairs occurs, of all examples."""
+        return Counter(pair for both in zip(labels, answers, strict=True) for pair in self.compared(*both))
+
+    def tallies(self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]) -> np.ndarray | None:
+        """`[examples, ...]`: numbers of each whose sums all metrics follow from (`of_tallies`); None where there are no such.
+
+        With them an interval, which takes the metrics of many draws of the examples, looks at each example once.
+        """
+        return None
+
+    def of_tallies(self, total: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+        """The metrics, of the sum of some examples' tallies."""
+        raise NotImplementedError
 
     def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
         """What an answer claims of an example with this label; none where nothing is said to be likely."""

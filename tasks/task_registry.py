@@ -15,6 +15,7 @@ from .labelled import Classify, MultiLabel, Regress, Tag
 from .labelled_pictures import ImageClassify
 from .main_metrics import MainMetric, add_main_metric
 from .preference import DirectPreference
+from .segmentation import ImageSegment
 from .task import Task
 
 TASKS: dict[str, Task] = {
@@ -22,7 +23,7 @@ TASKS: dict[str, Task] = {
     for task in (
         *(Classify(), MultiLabel(), Regress(), Tag()),
         *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence(), DirectPreference()),
-        *(ImageClassify(), Contrastive(), SigmoidContrastive(), ByNames()),
+        *(ImageClassify(), ImageSegment(), Contrastive(), SigmoidContrastive(), ByNames()),
     )
 }
 

@@ -18,6 +18,7 @@ class Mutation(NamedTuple):
 
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
+MASKED, SEGMENTED = "tests/test_picture_masks.py", "tests/test_segmentation.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
@@ -388,6 +389,29 @@ MUTATIONS = [
         "item.levels[:, 0]",
         "tests/test_picture_processor.py::test_batches",
     ),
+    Mutation(
+        "models/preparation.py",
+        "where, _NEAREST, VOID)",
+        "where, self.resample, VOID)",
+        f"{MASKED}::test_prepared_as_the_picture_is",
+    ),
+    Mutation(
+        "models/augmented_pictures.py",
+        "jnp.where(mirrored, mask[:, ::-1], mask)",
+        "mask",
+        f"{MASKED}::test_augmented_as_the_picture_is",
+    ),
+    Mutation("models/augmented_pictures.py", "matrix, VOID)", "matrix, 0)", f"{MASKED}::test_augmented_as_the_picture_is"),
+    Mutation("tasks/segmentation.py", "(labels != VOID) & ", "", f"{SEGMENTED}::test_the_loss_is_torchs"),
+    Mutation("tasks/segmentation.py", "numbers[~seen] = VOID", "pass", f"{SEGMENTED}::test_an_answer_has_its_picture_s_size"),
+    Mutation("tasks/segmentation_metrics.py", "if either[i]}", "}", f"{SEGMENTED}::test_metrics_are_those_of_a_loop"),
+    Mutation(
+        "adapters/bilinear.py",
+        "(np.arange(new) + 0.5) * (old / new) - 0.5",
+        "np.arange(new) * (old / new)",
+        f"{SEGMENTED}::test_resized_as_torch_does",
+    ),
+    Mutation("train/pack.py", "task.output.bare or several or", "task.output.bare or", f"{SEGMENTED}::test_it_learns"),
     Mutation("models/preparation.py", "round((own - wanted) / 2) if to_even else", "", f"{PROCESSORS}::test_as_timm_prepares"),
     Mutation("models/preprocessor_config.py", "shift=-1.0 if", "shift=0.0 if", f"{PROCESSORS}::test_as_transformers_prepares"),
     Mutation("models/preprocessor_config.py", "int(side / share)", "side", f"{PROCESSORS}::test_as_transformers_prepares"),

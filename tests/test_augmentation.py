@@ -90,8 +90,7 @@ def batch(backbone: Backbone, said: str, epoch: int, items: list[int], seed: int
     pixels = np.random.default_rng(0).standard_normal((6, 8, 8, 3), np.float32)[items]
     draws = Draws(np.uint32(epoch), np.asarray(items, np.uint32))
     weight = np.ones(len(items), np.float32)
-    inputs, _ = augmenting(backbone, said)(ImageInputs(pixels), weight, draws, np.uint32(seed))
-    return np.asarray(inputs.pixels)
+    return np.asarray(augmenting(backbone, said)(ImageInputs(pixels), weight, draws, np.uint32(seed)).inputs.pixels)
 
 
 def test_a_stream_for_each_epoch_and_item(backbone: Backbone) -> None:
@@ -111,18 +110,18 @@ def test_what_is_kept_of_pixels(backbone: Backbone) -> None:
     pixels = levels[np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)), np.arange(3)]
     draws = Draws(np.uint32(0), np.arange(2, dtype=np.uint32))
     given = (ImageInputs(pixels), np.ones(2, np.float32), draws, np.uint32(0))
-    inputs, mixture = augmenting(backbone, "flip=0")(*given)
-    np.testing.assert_allclose(np.asarray(inputs.pixels), pixels, atol=1e-6)
-    assert mixture is None
-    inputs, _ = augmenting(backbone, "flip=1")(*given)
-    np.testing.assert_allclose(np.asarray(inputs.pixels), pixels[:, :, ::-1], atol=1e-6)
+    varied = augmenting(backbone, "flip=0")(*given)
+    np.testing.assert_allclose(np.asarray(varied.inputs.pixels), pixels, atol=1e-6)
+    assert varied.mixture is None
+    turned = augmenting(backbone, "flip=1")(*given)
+    np.testing.assert_allclose(np.asarray(turned.inputs.pixels), pixels[:, :, ::-1], atol=1e-6)
 
 
 def test_filling_is_nobody_s_partner(backbone: Backbone) -> None:
     weight = np.array([1, 1, 1, 0, 0], np.float32)
     draws = Draws(np.uint32(0), np.arange(5, dtype=np.uint32))
     inputs = ImageInputs(np.zeros((5, 8, 8, 3), np.float32))
-    _, mixture = augmenting(backbone, "cutmix")(inputs, weight, draws, np.uint32(0))
+    mixture = augmenting(backbone, "cutmix")(inputs, weight, draws, np.uint32(0)).mixture
     assert mixture is not None
     assert np.asarray(mixture.partners).tolist() == [2, 1, 0, 3, 4]
 

@@ -31,7 +31,7 @@ from graftax.tasks.task_registry import TASKS
 from graftax.train import Columns, Recipe
 from graftax.train.step import hyper
 
-TASK_NAMES = sorted(name for name, task in TASKS.items() if task.output.headed and task.name != "image-classify")
+TASK_NAMES = sorted(name for name, task in TASKS.items() if task.output.headed and task.about != "image")
 
 
 def message(error: pytest.ExceptionInfo[GraftaxError]) -> str:

@@ -46,6 +46,12 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("new").mkdir()
     for index in range(4):
         Image.fromarray(random.integers(0, 256, (45, 60, 3), np.uint8)).save(f"new/{index}.png")
+    for folder in ("images", "masks"):
+        Path(f"parts/{folder}").mkdir(parents=True)
+    Path("parts/classes.txt").write_text("good\nhole\n")
+    for index in range(8):
+        Image.fromarray(random.integers(0, 256, (50, 44, 3), np.uint8)).save(f"parts/images/{index}.jpg")
+        Image.fromarray(random.integers(0, 2, (50, 44), np.uint8)).save(f"parts/masks/{index}.png")
     digits = random.integers(0, 256, (12, 36, 36), np.uint8)
     np.savez("digits.npz", x_train=digits[:8], y_train=np.arange(8) % 2, x_test=digits[8:], y_test=np.arange(4) % 2)
     return tmp_path
@@ -60,7 +66,8 @@ def test_the_page_runs(desk: Path, graftax: Graftax) -> None:
             assert said.code == 0, (line, said.err)
             if " predict " in line:
                 answers.append([json.loads(answer) for answer in said.out.splitlines()])
-    adapter, some, named, kept, merged = answers
+    adapter, some, masks, named, kept, merged = answers
+    assert [one["mask"] for one in masks] == [f"answered/{index}.png" for index in range(8)]
     assert {one["label"] for one in named} <= {"cat", "dog", "horse"}
     assert len({one["score"] for one in named}) == 4
     assert all(one["score"] != beside["score"] for one, beside in zip(named, kept, strict=True))

@@ -48,8 +48,11 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "list of counts": lambda value: all(type(one) is int for one in value),
     "true or false": lambda value: type(value) is bool,
 }
-#: What is there of pictures alone, by command; tests/test_explanations.py sees to it.
-OF_PICTURES = {"explain": {"grid"}}
+#: What is there of pictures alone, by command; tests/test_explanations.py and test_segmentation.py see to it.
+OF_PICTURES = {
+    "explain": {"grid"},
+    **{"predict": {"classes", "mask"}, "eval": {"mean_iou", "pixel_accuracy", "iou_CLASS", "unseen"}},
+}
 FIELDS: dict[str, dict[str, str]] = defaultdict(dict)  # by command: field -> what it is
 for command, name, json_type in re.findall(
     r"^\| `(\w+)` \| `(\w+)` \| ([^|`]+) \|", DOCUMENTED.read_text("utf-8"), re.MULTILINE

@@ -65,7 +65,7 @@ class Pyramid(Chain):
         return calls.linear("between", h, self.between) if stack else calls.linear("widen", h.ids, self.widen)
 
     def __call__(self, inputs: TextInputs, grafts: Grafts, *, pooled: bool = False, layers: Any = None) -> Outputs:
-        h = self.through(inputs, grafts, layers)
+        h, _ = self.through(inputs, grafts, layers)
         h = grafts.outside().linear("last", h, self.last)
         return Outputs(h, h, h)
 

@@ -38,10 +38,24 @@ class Mixture(NamedTuple):
     partners: jax.Array  # [items] the other
 
 
+class Varied(NamedTuple):
+    """A batch as it is trained on."""
+
+    inputs: Inputs
+    mixture: Mixture | None  # None: each is made of itself alone
+    masks: jax.Array | None = None  # what is said of its pixels, where labels are masks
+
+
 def augmented_inputs(
-    processor: Processor, policy: Augment, inputs: Inputs, weight: jax.Array, draws: Draws, seed: jax.Array
-) -> tuple[Inputs, Mixture | None]:
-    """A batch's inputs, augmented, and what they are made of; None where each is made of itself alone.
+    processor: Processor,
+    policy: Augment,
+    inputs: Inputs,
+    weight: jax.Array,
+    draws: Draws,
+    seed: jax.Array,
+    masks: jax.Array | None = None,
+) -> Varied:
+    """A batch's inputs, augmented.
 
     Partners are the first and the last, the second and the last but one, and so on: who is together in a batch is random.
     """
@@ -49,8 +63,8 @@ def augmented_inputs(
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(stream, draws.epoch)))(draws.items)
     index, count = jnp.arange(len(weight)), jnp.sum(weight > 0)
     partners = jnp.where(index < count, count - 1 - index, index)
-    changed, share = processor.augmented(policy, inputs, keys, partners)
-    return changed, Mixture(share, partners) if policy.mixes else None
+    changed = processor.augmented(policy, inputs, keys, partners, masks)
+    return Varied(changed.inputs, Mixture(changed.share, partners) if policy.mixes else None, changed.masks)
 
 
 def mean_loss(

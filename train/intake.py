@@ -22,6 +22,7 @@ from ..data.examples import Examples, are_among, check_fraction, split
 from ..data.prepared import Prepared, note_cut
 from ..data.splits import parts_to_train
 from ..errors import GraftaxError
+from ..models.augment import Augment
 from ..models.backbone import Backbone
 from ..models.chat import template_of
 from ..models.processor import Processor
@@ -70,7 +71,8 @@ def prepare(
     names = known or task.label_names(examples)  # of all examples: a rare label may be held out whole
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
     kept = before.methods if before else ()
-    head = head_of(before) if before else _head(name, body, task, backbone, names)  # None for a language model's task
+    _refuse_head(name, task, recipe)
+    head = head_of(before) if before else _head(name, body, task, backbone, names, recipe)  # None for a language model's task
     body = tuple(one for one in body if not isinstance(one, Head))
     beside = [m for m in task.output.beside(backbone) if m.name not in {own.name for own in (*body, *kept)}]
     fresh = (*body, *([head] if head and not before else []), *beside)
@@ -118,11 +120,11 @@ def _labels_of(name: str, before: Adapter, task: Task, backbone: Backbone) -> tu
     return names_for(before, None, name) if head else ()
 
 
-def _head(name: str, body: Sequence[Method], task: Task, backbone: Backbone, names: tuple[str, ...]) -> Any:
+def _head(name: str, body: Sequence[Method], task: Task, backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> Any:
     """The head that is trained: one that is given among the methods, at the site that it names, or the backbone's own."""
     own = next((one for one in body if isinstance(one, Head)), None)
     if own is None:
-        return task.output.head(backbone, len(names))
+        return task.output.head(backbone, len(names), recipe.head)
     head = replace(own, labels=len(names))
     refuse_task(task.name, names, head, name)
     if not head.select(backbone.sites):
@@ -177,13 +179,22 @@ def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Me
         refuse_unfit(trained, backbone, name=f"{name}: one of the adapters to be fused")
 
 
+def _refuse_head(name: str, task: Task, recipe: Recipe) -> None:
+    """An error where the recipe asks for a kind of head that the task has not."""
+    if recipe.head not in task.output.heads:
+        raise GraftaxError(f"{name}: head {recipe.head!r} is of image-segment, and the task is {task.name!r}.")
+
+
 def _refuse_augmentation(name: str, task: Task, processor: Processor, recipe: Recipe) -> None:
     """An error where items are to be augmented that are not, or whose labels would have to be changed with them."""
     if recipe.augment is None:
         return
     if not processor.augments:
         raise GraftaxError(f"{name}: augment is for pictures, and this backbone reads input of kind {processor.kind!r}.")
-    if not isinstance(task.output, OfItem):
+    if task.output.of_pixels:
+        if Augment.of(recipe.augment).mixes:
+            raise GraftaxError(f"{name}: augment {recipe.augment!r} makes one picture of two, and a mask is of one.")
+    elif not isinstance(task.output, OfItem):
         raise GraftaxError(f"{name}: augment moves pixels, and task {task.name!r} has labels of where they are.")
 
 

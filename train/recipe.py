@@ -17,6 +17,7 @@ from ..errors import GraftaxError
 from ..typed import Positive, Rate, ShortSeed, Some, Within, settle
 
 SCHEDULES = ("linear", "cosine", "constant")
+HEADS = ("linear", "multiscale")
 _MOST_EPOCHS = 100_000
 Epochs = Annotated[int, Within(1, most=_MOST_EPOCHS)]
 
@@ -51,6 +52,7 @@ class Recipe:
     augment: Annotated[
         str | None, Doc("Pictures: any of crop, flip, colour, randaugment, mixup and cutmix, as crop=0.5+flip. Default: none.")
     ] = None
+    head: Annotated[str, Doc("Of task image-segment: linear over the last feature map, or multiscale over several.")] = "linear"
     unfreeze: Annotated[
         float,
         Within(0.0, most=_MOST_EPOCHS),
@@ -73,6 +75,8 @@ class Recipe:
             Augment.of(self.augment)
         if self.schedule not in SCHEDULES:
             raise GraftaxError(f"schedule {self.schedule!r} is none of {', '.join(SCHEDULES)}.")
+        if self.head not in HEADS:
+            raise GraftaxError(f"head {self.head!r} is none of {', '.join(HEADS)}.")
         from .optimizer import optimizer_named
 
         optimizer_named(self.optimizer)

@@ -125,13 +125,16 @@ class Programs:
         if self.dropout:
             # threefry and not the faster rbg: under vmap rbg draws every slot's bits from the first slot's key
             key = jax.random.fold_in(jax.random.key(learner.hyper.seed, impl="threefry2x32"), learner.step.astype(jnp.uint32))
-        state, inputs, mixture = join(trainable, learner.fixed), batch.inputs, None
+        state, inputs, labels, mixture = join(trainable, learner.fixed), batch.inputs, batch.labels, None
         if self.augment is not None:
             assert batch.draws is not None
             processor, seed = self.backbone.processor, learner.hyper.seed
-            inputs, mixture = augmented_inputs(processor, self.augment, inputs, batch.weight, batch.draws, seed)
-        outputs = self.task.output.compute(self.backbone, params, state, inputs, batch.labels, key=key, layers=layers)
-        loss = mean_loss(self.task, outputs, batch.labels, learner.hyper, batch.weight, mixture)
+            masks = labels if self.task.output.of_pixels else None
+            varied = augmented_inputs(processor, self.augment, inputs, batch.weight, batch.draws, seed, masks)
+            inputs, mixture = varied.inputs, varied.mixture
+            labels = labels if varied.masks is None else varied.masks
+        outputs = self.task.output.compute(self.backbone, params, state, inputs, labels, key=key, layers=layers)
+        loss = mean_loss(self.task, outputs, labels, learner.hyper, batch.weight, mixture)
         return objective(loss, trainable, learner.fixed)
 
     def gradient_one(self, params: Any, layers: Any, learner: Learner, batch: Batch) -> tuple[jax.Array, State]:

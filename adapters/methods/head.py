@@ -6,6 +6,14 @@ Hugging Face's models differ here (RoBERTa: dense, tanh, out_proj; DistilBERT: p
 ALBERT: the pretrained pooler, then classifier), so the backbone says which features are read, which hidden layer there is,
 and what the modules are called (`Backbone.head`). A head at VECTOR reads what a tower says of an item, at length 1;
 one at FIRST the first position as it leaves the last layer, even where that model reads the pooler, as AdapterHub's do.
+
+A head over a picture's feature map (MAP) makes logits of every position, a 1x1 convolution. One over several maps (MAPS) makes
+them of what all have at a position, side by side, as DINOv2's does (Oquab et al., 2023, arXiv:2304.07193); smaller maps are
+resized to the largest:
+
+    logits = sum_i resized(x_i W_i^T) + b          x_i [h_i, w_i, d_i], W = [W_1 ... W_n] [labels, d_1 + ... + d_n]
+
+The products come first: resized to one size, maps of 1,400 channels would be a hundred times as large as logits of ten classes.
 """
 
 from __future__ import annotations
@@ -13,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +29,21 @@ import jax.numpy as jnp
 from ...counted import counted
 from ...errors import GraftaxError
 from ...typed import Rate, Within
+from ..bilinear import resized
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Site
 from .dropout import dropout
 
 POOLED, FIRST, TOKENS, VECTOR = "head.pooled", "head.first", "head.tokens", "head.vector"
-HEADS = (POOLED, FIRST, TOKENS, VECTOR)  # names of the sites of heads
+MAP, MAPS = "head.map", "head.maps"  # the last feature map of a picture; several, whose channels are the numbers in the shape
+HEADS = (POOLED, FIRST, TOKENS, VECTOR, MAP, MAPS)  # names of the sites of heads
+OF_POSITIONS = (TOKENS, MAP, MAPS)  # those at which a backbone computes every position, and not what is pooled alone
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 @dataclass(frozen=True)
 class Head(Method):
-    """A classifier over pooled features or over every token."""
+    """A classifier over pooled features, over every token or over every position of feature maps."""
 
     name: ClassVar[str] = "head"
     summary: ClassVar[str] = "classifier alone over frozen features (linear probe)"
@@ -41,7 +52,7 @@ class Head(Method):
     padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
     traced: ClassVar[tuple[str, ...]] = ("hidden",)
 
-    site: str = POOLED  # or FIRST, TOKENS, VECTOR
+    site: str = POOLED  # or another of `HEADS`
     labels: Annotated[int, Within(1, below=1 << 20)] = 2  # classes
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
@@ -67,7 +78,7 @@ class Head(Method):
         return tuple(name for name in super().trainable(site) if self.biased or name != "bias")
 
     def init(self, key: jax.Array, site: Site) -> Leaves:
-        (dim,), (k1, k2) = site.shape, jax.random.split(key)
+        dim, (k1, k2) = sum(site.shape), jax.random.split(key)
         leaves: Leaves = {"kernel": 0.02 * jax.random.normal(k1, (self.labels, dim))}
         if self.biased:
             leaves["bias"] = zeros(self.labels)
@@ -79,19 +90,32 @@ class Head(Method):
         return {"dropout": scalar(self.dropout)}
 
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
-        (dim,) = site.shape
+        dim = sum(site.shape)
         leaves = {"kernel": zeros(size, dim), "bias": zeros(size)}
         if self.hidden != "none":
             leaves |= {"hidden": zeros(dim, dim), "hidden_bias": zeros(dim)}
         return leaves, {"dropout": scalar(0.0)}
 
-    def apply(self, state: Leaves, x: jax.Array, y: jax.Array | None, frozen: None, key: jax.Array | None) -> jax.Array:
-        logits = self.logits(state, self.classified(state, x.astype(jnp.float32), key))
+    def apply(self, state: Leaves, x: Any, y: jax.Array | None, frozen: None, key: jax.Array | None) -> jax.Array:
+        if isinstance(x, tuple):
+            logits = self._of_maps(state, x, key)
+        else:
+            logits = self.logits(state, self.classified(state, x.astype(jnp.float32), key))
         return logits if y is None else _together(y, logits)  # of another kind of head, which a bank may hold, too
 
     def logits(self, state: Leaves, x: jax.Array) -> jax.Array:
         """Of what the classifier reads."""
         logits = x @ state["kernel"].T
+        return logits + state["bias"] if "bias" in state else logits
+
+    def _of_maps(self, state: Leaves, maps: tuple[jax.Array, ...], key: jax.Array | None) -> jax.Array:
+        """The products with several feature maps, at the size of the largest, in sum."""
+        largest, begin, logits = max(x.shape[-3:-1] for x in maps), 0, jnp.zeros((), jnp.float32)
+        for index, x in enumerate(maps):
+            own = None if key is None else jax.random.fold_in(key, index)
+            end = begin + x.shape[-1]
+            kernel, begin = state["kernel"][:, begin:end], end
+            logits = logits + resized(self.classified(state, x.astype(jnp.float32), own) @ kernel.T, largest)
         return logits + state["bias"] if "bias" in state else logits
 
     def classified(self, state: Leaves, x: jax.Array, key: jax.Array | None) -> jax.Array:

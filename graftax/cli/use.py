@@ -39,6 +39,7 @@ from .options import (
 from .output import print_json, print_measured
 
 if TYPE_CHECKING:
+    from ..data.mask_values import Mask
     from ..models.backbone import Backbone
     from ..serve.evaluation import Measured
     from ..serve.report.reporter import Reporter
@@ -216,6 +217,10 @@ def predict(
     top_k: Annotated[
         Optional[int], typer.Option(min=1, help="Say the probabilities of this many labels, the likeliest, in each line.")
     ] = None,
+    masks: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", help="Of image-segment: write the masks there, PNGs called as the pictures are."),
+    ] = None,
     labels: LabelsOption = None,
     any_backbone: AnyBackboneOption = False,
     loading: LoadingOptions,
@@ -226,6 +231,7 @@ def predict(
     {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack. Rows without an adapter are answered by the head that
     the backbone's checkpoint brings, if any.
     """
+    from ..data.mask_values import Mask
     from ..models.load import load_backbone
     from ..serve.predictor import Predictor
 
@@ -241,9 +247,35 @@ def predict(
         if not predictor.labels(name):
             task, can = predictor.task(name).name, "generate and eval" if predictor.backbone.generates else "embed and eval"
             raise GraftaxError(f"{name} is of task {task} and has no head that could answer; {can} can use it.")
-    for answer in predictor.predict(rows, wanted, top_k=top_k):
+    if masks is not None and not any(predictor.task(name).output.of_pixels for name, _ in named):
+        raise GraftaxError("--masks is for adapters of task image-segment, and none is given.")
+    answers, written = predictor.predict(rows, wanted, top_k=top_k), set[Path]()
+    for number, (row, answer) in enumerate(zip(rows, answers, strict=True), 1):
+        if isinstance(answer.label, Mask):
+            file = None if masks is None else _write_mask(answer.label, _free(masks, row, number, written))
+            print_json({"adapter": answer.adapter, "classes": answer.score, "mask": file})
+            continue
         told = ({"probabilities": answer.probabilities} if top_k else {}) | ({"cut": True} if answer.cut else {})
         print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})
+
+
+def _free(directory: Path, row: Any, number: int, written: set[Path]) -> Path:
+    """A file for the mask of a row, called as its picture is; with the row's number, where another mask is called so."""
+    from ..data.picture_values import Picture
+
+    stem = row.content.stem if isinstance(row, Picture) and isinstance(row.content, Path) else f"row-{number}"
+    file = directory / f"{stem}.png"
+    file = directory / f"{stem}-{number}.png" if file in written else file
+    written.add(file)
+    return file
+
+
+def _write_mask(mask: Mask, file: Path) -> str:
+    from .. import disk
+
+    disk.make_directory(file.parent)
+    disk.write_bytes(file, mask.png())
+    return str(file)
 
 
 @options_from_fields

@@ -7,7 +7,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ...data.mask_values import Mask
 from ..predictor import Prediction
+from ..report.shown_pictures import data_url
 from .bodies import read_object
 from .complaints import Refused, as_json
 from .mixes import Who
@@ -70,6 +72,8 @@ def _labels(service: Service, model: str, who: Who, tags: bool) -> tuple[str, ..
 
 def _classes(answer: Prediction, labels: tuple[str, ...]) -> dict[str, Any]:
     """`label` is a list of a multilabel adapter, a number of one that regresses, which has no probabilities."""
+    if isinstance(answer.label, Mask):
+        return _mask(answer, labels)
     chances = answer.probabilities
     return {
         "label": answer.label,
@@ -77,6 +81,18 @@ def _classes(answer: Prediction, labels: tuple[str, ...]) -> dict[str, Any]:
         "num_classes": len(labels),
         "labels": labels,
         "cut": answer.cut,
+    }
+
+
+def _mask(answer: Prediction, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Of a segmented picture `label` is a list of the classes in it, the largest first, and `probs` the share of each class."""
+    return {
+        "label": [*answer.score],
+        "probs": [answer.score.get(label, 0.0) for label in labels],
+        "num_classes": len(labels),
+        "labels": labels,
+        "cut": answer.cut,
+        "mask": data_url(answer.label.png()),
     }
 
 

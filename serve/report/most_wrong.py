@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...data.mask_values import Mask
 from ...data.picture_values import Picture
 from ...tasks.task import Answer
 from ..evaluation import Answered
-from .shown_pictures import thumbnail
+from .shown_pictures import masks_beside, thumbnail
 
 MOST = 12
 _CHARACTERS = 600  # of a text
@@ -45,7 +46,20 @@ def _wrong(answered: Answered, row: int, mistake: float) -> Wrong:
     shown = {field: _text(value) for field, value in fields.items()}
     probability = answer.score if isinstance(answer.label, str) else None
     truth, said = _compared(label, answer, fields)
-    return Wrong(row + 1, shown, truth, said, probability, mistake, None if picture is None else thumbnail(picture))
+    if isinstance(label, Mask):
+        truth, said = _classes_in(label, answered.names), _classes_in(answer.label, answered.names)
+    return Wrong(row + 1, shown, truth, said, probability, mistake, _drawn(picture, label, answer.label))
+
+
+def _drawn(picture: Picture | None, label: Any, said: Any) -> str | None:
+    """The row's picture, if it has one; where it was segmented, with both masks, the truth first."""
+    if picture is None:
+        return None
+    return masks_beside(picture, [label, said]) if isinstance(label, Mask) else thumbnail(picture)
+
+
+def _classes_in(mask: Mask, names: Sequence[str]) -> str:
+    return ", ".join(names[number] for number in sorted(mask.occurring))
 
 
 def _compared(label: Any, answer: Answer, fields: Mapping[str, Any]) -> tuple[str, str]:

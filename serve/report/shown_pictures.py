@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...data.mask_values import COLOURS, Mask
 from ...data.picture_values import Picture
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _PIXELS = 112  # of a thumbnail, its longer side
+_GAP = 4  # between two that are beside each other
 
 
 def thumbnail(picture: Picture) -> str:
@@ -24,6 +27,22 @@ def thumbnail(picture: Picture) -> str:
     if max(image.size) > _PIXELS:
         image.thumbnail((_PIXELS, _PIXELS))
     return data_url(png_of(image))
+
+
+def masks_beside(picture: Picture, masks: Sequence[Mask]) -> str:
+    """A picture, and beside it again under each of its masks, half in colours; as `thumbnail`."""
+    from PIL import Image
+
+    pixels = picture.pixels()
+    shown = [pixels, *((pixels // 2 + COLOURS[mask.pixels()] // 2).astype(np.uint8) for mask in masks)]
+    row = [enlarged(Image.fromarray(np.ascontiguousarray(one)), _PIXELS) for one in shown]
+    for image in row:
+        image.thumbnail((_PIXELS, _PIXELS))
+    wide, high = row[0].size
+    sheet = Image.new("RGB", (len(row) * (wide + _GAP) - _GAP, high), "white")
+    for index, image in enumerate(row):
+        sheet.paste(image, (index * (wide + _GAP), 0))
+    return data_url(png_of(sheet))
 
 
 def enlarged(image: Image.Image, pixels: int) -> Image.Image:
