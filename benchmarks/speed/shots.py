@@ -1,9 +1,9 @@
 """Names and a few pictures: what Tip-Adapter and CLIP-Adapter add to classes by their names, in a space that was joined here.
 
-    python benchmarks/speed/few_pictures.py IMAGE_DIR TEXT_DIR CIFAR_DIR [--seeds 5] [--pixels 96]
+    python benchmarks/speed/shots.py IMAGE_DIR TEXT_DIR CIFAR_DIR [--seeds 5] [--pixels 96]
 
-Each seed joins two frozen towers on captions of eight of CIFAR-10's classes (`two_towers.py`). Then it knows all ten by name, and
-k pictures of each, which had no captions. Of the test pictures it says the accuracy among all ten names by
+Each seed joins two frozen towers on captions of eight of CIFAR-10's classes (`two_towers.py`). Then it knows all ten by name,
+and k pictures of each, without captions. Of the test pictures it says the accuracy among all ten names by
 
 - `names`: no pictures (`zero_shot`), and `nearest mean`: no names, of the k pictures in the joint space,
 - `tip_adapter`, as it is made, and `tip_adapter, trained`: Tip-Adapter-F,
