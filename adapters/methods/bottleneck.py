@@ -34,6 +34,7 @@ from ...errors import GraftaxError
 from ...typed import Size
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Site
+from .widening import widened
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
