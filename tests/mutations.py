@@ -60,6 +60,7 @@ STORE = "tests/test_store_damage.py"
 PROCESSORS, AUGMENTED = "tests/test_image_processors.py", "tests/test_augmentation.py"
 STREAM, FILLING = (f"{AUGMENTED}::test_{name}" for name in ("a_stream_for_each_epoch_and_item", "filling_is_nobody_s_partner"))
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
+WIDENED = "tests/test_widening.py"
 
 PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
 
@@ -434,6 +435,17 @@ MUTATIONS = [
         AUGMENTED,
     ),
     # -- convolutions
+    Mutation(
+        "adapters/geometry.py", "(reach - before, size - spread + before", "(before, size - spread + before", CONVOLUTIONS
+    ),
+    Mutation("adapters/geometry.py", "size - spread + before, stride - 1)", "size - spread + before, 0)", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "kernel[::-1, ::-1]", "kernel[::-1]", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "x[..., ::down, ::across, :]", "x[..., ::down, ::down, :]", CONVOLUTIONS),
+    Mutation(
+        "adapters/geometry.py", "geometry.groups == 1 and geometry.sides", "geometry.groups or geometry.sides", CONVOLUTIONS
+    ),
+    Mutation("adapters/methods/widening.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
+    Mutation("models/timm_config.py", '[values["input_size"][0], *sides', "[3, *[224, 224], *sides", PROCESSORS),
     Mutation("adapters/geometry.py", "(height - 1) * down + 1, (width - 1)", "height, (width - 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "rhs_dilation=geometry.dilation,", "", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "slice(i * far_down,", "slice(i,", CONVOLUTIONS),
@@ -452,6 +464,7 @@ MUTATIONS = [
     Mutation("adapters/geometry.py", "== (1, geometry.groups)", "== (1, 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "bottom - high) // down", "bottom - high + down - 1) // down", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "right - wide) // across", "right - wide + across - 1) // across", CONVOLUTIONS),
+    Mutation("adapters/methods/widening.py", "    return h @ b\n", "    return -h @ b\n", WIDENED),
     # -- files
     Mutation(
         "adapters/directory.py",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,15 +74,31 @@ def test_depthwise_convolutions_are_taken_apart() -> None:
     assert convolutions("depthwise") == 0
 
 
-@pytest.mark.parametrize("case", ["strided", "depthwise"])
-def test_gradients_are_torchs(case: str) -> None:
-    weights, x = weights_of(case), picture(case, 2)
+@pytest.mark.parametrize(
+    ("case", "geometry"),
+    [
+        ("strided", {}),
+        ("depthwise", {}),
+        ("depthwise", {"stride": (1, 1)}),
+        ("depthwise", {"stride": (3, 1), "padding": ((2, 2), (0, 0)), "dilation": (1, 2)}),  # the last rows are read by no cell
+        ("depthwise", {"stride": (1, 2), "padding": ((3, 3), (1, 1))}),  # further out than the kernel reaches
+        ("pointwise", {}),
+        ("pointwise", {"stride": (2, 3)}),
+        ("pointwise", {"padding": ((1, 1), (0, 0))}),
+    ],
+)
+def test_outputs_and_gradients_are_torchs(case: str, geometry: dict[str, Any]) -> None:
+    weights = weights_of(case)
+    weights, x = weights._replace(geometry=replace(weights.geometry, **geometry)), picture(case, 2)
     layer, there = torch_layer(weights), to_torch(x).requires_grad_()
-    layer(there).square().sum().backward()
-    found = jax.grad(lambda x, kernel: jnp.sum(jnp.square(weights._replace(kernel=kernel).convolve(x))), (0, 1))
-    dx, dkernel = found(x, weights.kernel)
+    wanted = layer(there)
+    wanted.square().sum().backward()
+    found = jax.value_and_grad(lambda x, kernel: jnp.sum(jnp.square(weights._replace(kernel=kernel).convolve(x))), (0, 1))
+    total, (dx, dkernel) = found(x, weights.kernel)
     assert there.grad is not None
     assert layer.weight.grad is not None
+    np.testing.assert_allclose(weights.convolve(x), from_torch(wanted), atol=1e-5)
+    np.testing.assert_allclose(total, wanted.square().sum().item(), rtol=1e-5)
     np.testing.assert_allclose(dx, from_torch(there.grad), atol=1e-3)
     np.testing.assert_allclose(dkernel, layer.weight.grad.numpy().transpose(2, 3, 1, 0), atol=1e-3)
 
