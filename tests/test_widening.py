@@ -22,6 +22,7 @@ def arrays(*lead: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def test_it_is_the_product_and_so_are_its_derivatives() -> None:
     h, b, weighed = arrays(3)
+    np.testing.assert_allclose(widened(h[0], b[0]), h[0] @ b[0], rtol=1e-5, atol=1e-5)
     found = jax.vmap(jax.value_and_grad(lambda h, b, w: jnp.sum(jnp.tanh(widened(h, b)) * w), (0, 1)))(h, b, weighed)
     wanted = jax.vmap(jax.value_and_grad(lambda h, b, w: jnp.sum(jnp.tanh(h @ b) * w), (0, 1)))(h, b, weighed)
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
