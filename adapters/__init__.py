@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .methods.boft import BOFT
     from .methods.bottleneck import Bottleneck
     from .methods.compacter import Compacter
+    from .methods.convpass import Convpass
     from .methods.dora import DoRA
     from .methods.fact import FacT
     from .methods.fourierft import FourierFT
@@ -70,6 +71,7 @@ __all__ = [
     "BitFit",
     "Bottleneck",
     "Compacter",
+    "Convpass",
     "DiReFT",
     "DoRA",
     "FacT",
@@ -130,6 +132,7 @@ __getattr__, __dir__ = lazily(
         ".methods.boft": "BOFT",
         ".methods.bottleneck": "Bottleneck",
         ".methods.compacter": "Compacter",
+        ".methods.convpass": "Convpass",
         ".methods.dora": "DoRA",
         ".methods.fact": "FacT",
         ".methods.fourierft": "FourierFT",

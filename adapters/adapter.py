@@ -228,7 +228,8 @@ class Layout(Shown):
         """
         apart = grow is not None and grow.apart
         found = {(space.name, space.method_key, space.bucket): space for space in grow.spaces} if grow else {}
-        layers = Structure.of(sites).stacks
+        structure = Structure.of(sites)
+        layers = structure.stacks
         depths = dict.fromkeys(layers, 0) | (dict(grow.depths) if grow else {})
         for adapter in adapters:
             adapter.refuse_other_sites(sites)
@@ -252,7 +253,9 @@ class Layout(Shown):
                         deep = layers[site.stack] - (0 if site.shared else site.layer)
                         depths[site.stack] = max(depths[site.stack], deep)
                     elif not site.above:
-                        depths = dict(layers)  # what changes below the layers is felt in all of them
+                        # what changes below the layers is felt in all of them; within a tower, in all of that one
+                        felt = {stack for stack, tower in structure.towers.items() if site.tower in ("", tower)}
+                        depths |= {stack: layers[stack] for stack in felt}
         return cls(tuple(found[k] for k in sorted(found)), tuple(depths.items()), apart)
 
     def cut(self, structure: Structure) -> Cut:

@@ -92,9 +92,7 @@ def _at_once(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     if _is_depthwise(kernel, geometry) and jax.default_backend() == "cpu":
         return _cell_by_cell(x, kernel, geometry)
     if _is_product(x, kernel, geometry):
-        (down, across), inputs = geometry.stride, kernel.shape[2]
-        x = x[..., ::down, ::across, :]
-        return (x.reshape(-1, inputs) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
+        return _product(x, kernel, geometry)
     y = jax.lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),  # it takes one leading axis, neither none nor several
         kernel,
@@ -113,12 +111,20 @@ def _is_product(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
     return cells == (1, 1) and geometry.groups == 1 and geometry.sides(x.shape[-3:-1], cells) == ((0, 0), (0, 0))
 
 
+def _product(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    down, across = geometry.stride
+    x = x[..., ::down, ::across, :]
+    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
+
+
 def _is_depthwise(kernel: jax.Array, geometry: Geometry) -> bool:
     """Whether every channel of the output is made of one channel of its own."""
     return kernel.shape[-2:] == (1, geometry.groups)
 
 
 def _cell_by_cell(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    if _is_product(x, kernel, geometry):
+        return _product(x, kernel, geometry)
     lead, size, (kh, kw, inputs, out) = x.shape[:-3], x.shape[-3:-1], kernel.shape
     height, width = geometry.size(size, (kh, kw))
     x = jnp.pad(x, [(0, 0)] * len(lead) + [*geometry.sides(size, (kh, kw)), (0, 0)])
@@ -150,8 +156,32 @@ def _forward_of_many(size: int, batched: Any, x: jax.Array, kernel: jax.Array, g
     return jax.vmap(_cell_by_cell, (*_axes(of_x, of_kernel), None))(x, kernel, geometry), True
 
 
+def _turned(x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array) -> jax.Array:
+    """The cotangent of a depthwise convolution's input: `dy` under the kernel turned by half a circle.
+
+    Between the pixels of `dy` lie zeros, as many as a stride passes over. Derived from `_cell_by_cell`, it would be a feature
+    map for each cell, padded and kept until they are added.
+    """
+    around = []
+    for size, of_kernel, far, stride, (before, _), out in zip(
+        x.shape[-3:-1],
+        kernel.shape[:2],
+        geometry.dilation,
+        geometry.stride,
+        geometry.sides(x.shape[-3:-1], kernel.shape[:2]),
+        dy.shape[-3:-1],
+        strict=True,
+    ):
+        reach, spread = (of_kernel - 1) * far, (out - 1) * stride + 1
+        around.append((reach - before, size - spread + before, stride - 1))  # fewer than none: pixels are taken away
+    spaced = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0)] * (dy.ndim - 3) + [*around, (0, 0, 0)])
+    return _cell_by_cell(spaced, kernel[::-1, ::-1], Geometry(dilation=geometry.dilation, groups=geometry.groups))
+
+
 @custom_vmap
 def _to_input(x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array) -> jax.Array:
+    if _is_depthwise(kernel, geometry) and jax.default_backend() == "cpu":
+        return _turned(x, kernel, geometry, dy)
     return jax.vjp(lambda x: _at_once(x, kernel, geometry), x)[1](dy)[0]
 
 
@@ -164,6 +194,8 @@ def _to_inputs(
         return _to_input(x, kernel, geometry, dy), True  # as one more leading axis
 
     def one(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        if _is_depthwise(kernel, geometry):
+            return _turned(x, kernel, geometry, dy)
         return jax.vjp(lambda x: _cell_by_cell(x, kernel, geometry), x)[1](dy)[0]
 
     return jax.vmap(one, _axes(of_x, of_kernel, of_dy))(x, kernel, dy), True

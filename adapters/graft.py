@@ -45,7 +45,7 @@ from jax import Array
 from ..shapes import AnyArray, Float, Int, shaped
 from .method import Leaves, Method
 from .methods.method_registry import method_of
-from .sites import Entry, KeyValue, NextNorm, TextPosition
+from .sites import Branch, Entry, KeyValue, NormBeside, TextPosition
 from .structure import NO_SITES, Cut, Structure
 
 State = dict[str, dict[str, Leaves]]
@@ -139,11 +139,21 @@ class SiteCalls:
 
     @shaped
     def branch(
-        self, name: str, x: Float[AnyArray, "*lead dim"], y: Float[Array, "*lead dim"], norm: Module | None = None
+        self,
+        name: str,
+        x: Float[AnyArray, "*lead dim"],
+        y: Float[Array, "*lead dim"],
+        norm: Module | None = None,
+        *,
+        before: Module | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> Float[Array, "*lead dim"]:
-        """What a residual branch adds to the stream x, of what it has made, y; `norm`: the module behind their sum, if any."""
-        frozen = NextNorm(None, _given) if norm is None else NextNorm(norm.weights(), norm.compute)
-        return self._site("branch", name, frozen, _given, x, y)
+        """What a residual branch adds to the stream x, of what it has made, y.
+
+        `norm`: the module behind their sum, if any; `before`: the one through which the branch has read x; `grid`: of
+        a picture's patches, which are the last of the tokens.
+        """
+        return self._site("branch", name, Branch(_beside(norm), _beside(before), grid), _given, x, y)
 
     @shaped
     def stream(self, name: str, h: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
@@ -372,6 +382,10 @@ def _prepared_at(leaves: Leaves, method: Method, weights: Any, stacked: bool) ->
     depth = len(jax.tree.leaves(leaves)[0])
     last = jax.tree.map(lambda leaf: leaf[-depth:], weights)  # of the layers that carry state
     return jax.vmap(partial(_in_float32, method.prepare))(leaves, last)
+
+
+def _beside(norm: Module | None) -> NormBeside:
+    return NormBeside(None, _given) if norm is None else NormBeside(norm.weights(), norm.compute)
 
 
 def _given(_: Any, *made: Any) -> Any:

@@ -9,7 +9,7 @@ a *kind*, and the kind fixes what a method is given there:
 | `conv`      | a feature map `[..., H, W, in]`| output `[..., H', W', out]`              | `ConvWeights`, with geometry |
 | `norm`      | input `[..., T, d]`            | output `[..., T, d]`                     | `NormWeights(scale, bias)`   |
 | `embedding` | ids `[..., T]`                 | looked-up vectors `[..., T, d]`          | `TableWeights(table)`        |
-| `branch`    | the residual stream            | the branch's output, before it is added  | `NextNorm`: of their sum     |
+| `branch`    | the residual stream            | the branch's output, before it is added  | `Branch`: the norms around it |
 | `stream`    | a layer's output `[..., T, d]` | the same                                 | None                         |
 | `attention` | the layer's input              | `KeyValue(key, value, mask)`             | None                         |
 | `input`     | ids `[..., T]`                 | `Entry`: what enters the first layer     | None                         |
@@ -163,17 +163,24 @@ def weights_of(kind: str, arrays: Mapping[str, np.ndarray], geometry: Geometry |
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["compute"])
 @dataclass(frozen=True)
-class NextNorm:
-    """The frozen norm behind a branch: called with x + y it gives what the next part of the backbone reads.
-
-    In pre-norm backbones, whose residual stream is not normed, that is x + y itself.
-    """
+class NormBeside:
+    """A frozen norm beside a branch, as a function; where there is none, what it is given."""
 
     weights: NormWeights | None
     compute: Callable[..., jax.Array]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.compute(self.weights, x)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["behind", "before"], meta_fields=["grid"])
+@dataclass(frozen=True)
+class Branch:
+    """What is around a branch, of a residual stream x that is not normed in pre-norm backbones."""
+
+    behind: NormBeside  # of x + y: what the next part of the backbone reads; in pre-norm backbones x + y itself
+    before: NormBeside  # of x: what the branch has read; in post-norm backbones x itself
+    grid: tuple[int, int] | None = None  # height and width of a picture's patches, the last of the tokens; None: no such tokens
 
 
 class KeyValue(NamedTuple):

@@ -91,10 +91,15 @@ class Structure:
             if site.stack:
                 begins.append((order.index(site.stack), self.stacks[site.stack] - depths[site.stack]))
             else:
-                begins.append((order.index(site.above), self.stacks[site.above]) if site.above else (0, 0))
+                begins.append((order.index(site.above), self.stacks[site.above]) if site.above else (self._lowest(site), 0))
         stack, layer = min(begins)
         within = any(self.named[name].tower for name in names)
         return Cut(order[stack], layer, top=(stack, layer) == begins[0] and not within)
+
+    def _lowest(self, site: Site) -> int:
+        """The number of the first stack above a site that lies below all stacks, or below those of its tower."""
+        towers = [*self.towers.values()]
+        return towers.index(site.tower) if site.tower in towers else 0
 
 
 #: Of no sites at all: for a forward pass without adapters.

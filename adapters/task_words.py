@@ -40,6 +40,7 @@ _WORDS = {
     "image-segment": TaskWords("map", pipeline="image-segmentation"),
     "contrastive": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
     "contrastive-sigmoid": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
+    "contrastive-names": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
     "lm": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
     "sft": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),
     "dpo": TaskWords(None, "CAUSAL_LM", "CausalLM", pipeline=_WRITING),

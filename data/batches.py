@@ -31,6 +31,7 @@ class Shape(NamedTuple):
     shared: bool = True  # whether items may share a batch row; else item i is batch row i
     together: int = 1  # items of an example: one batch has all of them, behind one another
     target: int = 0  # positions of an item's target; 0: there is none
+    aside: tuple[int, int] = (0, 0)  # rows, and positions of each, of what every batch has beside its items
 
 
 class Planned(NamedTuple):

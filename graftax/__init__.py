@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         BitFit,
         Bottleneck,
         Compacter,
+        Convpass,
         DiReFT,
         DoRA,
         FacT,
@@ -80,12 +81,13 @@ if TYPE_CHECKING:
         Sampling,
         Split,
         Stack,
+        across,
         clip_adapter,
         explain,
         tip_adapter,
         zero_shot,
     )
-    from .train import Columns, Interrupted, Recipe, Result, train_many
+    from .train import Columns, Interrupted, Recipe, Result, learned_context, train_many
 
 __version__ = "0.1.0"
 
@@ -109,6 +111,7 @@ __all__ = [
     "Columns",
     "Compacter",
     "Continuation",
+    "Convpass",
     "DiReFT",
     "DoRA",
     "FacT",
@@ -152,10 +155,12 @@ __all__ = [
     "Stack",
     "TrainableTokens",
     "VeRA",
+    "across",
     "clip_adapter",
     "combine",
     "explain",
     "export_adapter",
+    "learned_context",
     "load_adapter",
     "load_backbone",
     "mad_x",
@@ -174,9 +179,9 @@ _HOMES = {
     ".errors": "GraftaxError",
     ".hub": "Hub",
     ".models": "Backbone load_backbone pair",
-    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack clip_adapter explain "
-    "tip_adapter zero_shot",
-    ".train": "Columns Interrupted Recipe Result train_many",
+    ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack across clip_adapter "
+    "explain tip_adapter zero_shot",
+    ".train": "Columns Interrupted Recipe Result learned_context train_many",
 }
 _ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}
 __getattr__, __dir__ = lazily(__name__, {**_HOMES, ".adapters": " ".join(name for name in __all__ if name not in _ELSEWHERE)})

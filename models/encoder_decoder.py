@@ -225,7 +225,7 @@ def joined(
 ) -> jax.Array:
     """The residual stream with what a branch has made, in post-norm towers normed."""
     if config.pre_norm:
-        return h + calls.branch(f"{name}_branch", h, made)
+        return h + calls.branch(f"{name}_branch", h, made, before=norm)
     return calls.norm(f"{name}_norm", h + calls.branch(f"{name}_branch", h, made, norm), norm)
 
 

@@ -105,6 +105,7 @@ class View(NamedTuple):
     pool: jax.Array  # int32 [texts]: its last position there
     packed: bool  # whether a batch row may hold several texts; else text i is batch row i
     text_position: TextPosition
+    grid: tuple[int, int] | None = None  # height and width of a picture's patches, which are the last of the tokens
 
     def of_application(self, application: Any) -> View:
         if self.windowed is None or not any(self.kinds):
@@ -186,7 +187,7 @@ class Layer(nnx.Module):
             mixed = calls.norm("layers.attention_post_norm", mixed, self.attention_post_norm)
         if c.layer_scale:
             mixed = self.attention_scale(mixed)
-        mixed = calls.branch("layers.attention_branch", h, mixed)
+        mixed = calls.branch("layers.attention_branch", h, mixed, before=self.attention_norm, grid=view.grid)
         beside = h + mixed
         x = calls.norm("layers.ffn_norm", h if c.parallel else beside, self.ffn_norm)
         narrow = calls.linear("layers.ffn_out", self.widen(x, calls), self.ffn_out)
@@ -194,7 +195,7 @@ class Layer(nnx.Module):
             narrow = calls.norm("layers.ffn_post_norm", narrow, self.ffn_post_norm)
         if c.layer_scale:
             narrow = self.ffn_scale(narrow)
-        narrow = calls.branch("layers.ffn_branch", beside, narrow)
+        narrow = calls.branch("layers.ffn_branch", beside, narrow, before=self.ffn_norm, grid=view.grid)
         return calls.stream("layers.output", beside + narrow), kept
 
     def project(

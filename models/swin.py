@@ -175,11 +175,11 @@ class SwinLayer(nnx.Module):
         x = jnp.pad(x, ((0, 0), (0, -high % self.window), (0, -wide % self.window), (0, 0)))
         mixed = self.attend(jnp.roll(x, (-moved, -moved), (1, 2)), moved, calls)
         mixed = jnp.roll(mixed, (moved, moved), (1, 2))[:, :high, :wide]
-        h = h + calls.branch(f"{self.name}.attention_branch", h, mixed)
+        h = h + calls.branch(f"{self.name}.attention_branch", h, mixed, before=self.attention_norm)
         x = calls.norm(f"{self.name}.ffn_norm", h, self.ffn_norm)
         x = ACTIVATIONS[self.activation](calls.linear(f"{self.name}.ffn_in", x, self.ffn_in))
         x = calls.linear(f"{self.name}.ffn_out", x, self.ffn_out)
-        return calls.stream(f"{self.name}.output", h + calls.branch(f"{self.name}.ffn_branch", h, x))
+        return calls.stream(f"{self.name}.output", h + calls.branch(f"{self.name}.ffn_branch", h, x, before=self.ffn_norm))
 
     def attend(self, x: jax.Array, moved: Any, calls: SiteCalls) -> jax.Array:
         """What the windows of a feature map make of it."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
+    from .across import across
     from .bank import Bank
     from .composition import Average, Composition, Parallel, Split, Stack
     from .confusion import Confusion
@@ -39,6 +40,7 @@ __all__ = [
     "Sampling",
     "Split",
     "Stack",
+    "across",
     "clip_adapter",
     "evaluate",
     "evaluate_generation",
@@ -54,6 +56,7 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
+        ".across": "across",
         ".bank": "Bank",
         ".composition": "Average Composition Parallel Split Stack",
         ".confusion": "Confusion",

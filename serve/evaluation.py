@@ -21,6 +21,7 @@ from ..data.labels import each_name
 from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.pairs import PairConfig
 from ..models.processor import Processor
 from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
@@ -166,7 +167,7 @@ def evaluate_language(backbone: Backbone, adapter: Adapter | Location, data: Any
 @held
 def measure_language(
     backbone: Backbone,
-    adapter: Adapter | Location,
+    adapter: Adapter | Location | None,
     data: Any,
     *,
     columns: Columns = Columns(),
@@ -175,13 +176,15 @@ def measure_language(
     """Metrics of an adapter whose task has no head ("lm", "sft", "dpo", "seq2seq", "contrastive"), on rows of its task.
 
     Args:
-        adapter: one in memory, its directory or Hub id.
+        adapter: one in memory, its directory or Hub id; None, of a pair of towers of one model: that model as it is.
         data: as for `train_many`.
         chat_template: of chats, a name or a Jinja text (`models/chat.py`). None: the template with which the adapter was
             trained, if it is one by name, else the tokenizer's own. "adapter": the template with which it was trained, whatever
             that is.
     """
-    adapter = adapter_for(backbone, adapter)
+    if adapter is None and not (isinstance(backbone.config, PairConfig) and backbone.config.joined):
+        raise GraftaxError(f"{backbone.name} is no pair of towers of one model, which alone is measured without an adapter.")
+    adapter = Adapter((), {}, "contrastive") if adapter is None else adapter_for(backbone, adapter)
     task = task_named(adapter.task)
     if task.output.headed:
         raise GraftaxError(f"adapters of task {task.name!r} are measured by what a Predictor answers with them (`measure`).")

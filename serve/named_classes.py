@@ -10,7 +10,7 @@ joined, v is V x at length 1 (`adapters/methods/joint.py`), x being the features
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ def zero_shot(
     texts: Backbone,
     names: Sequence[str],
     *,
-    prompts: Sequence[str] = PROMPTS,
+    prompts: Sequence[str] | Mapping[str, str] = PROMPTS,
     adapter: Adapter | Location | None = None,
 ) -> Adapter:
     """A classifier of pictures, of the names of its classes; it can be trained on.
@@ -48,7 +48,8 @@ def zero_shot(
         pictures: the tower that the adapter is for.
         texts: the other tower of the same model, or a pair of which `pictures` is one.
         names: of the classes, as texts say them.
-        prompts: texts with {} where the name stands; a class is the mean of what is said of them.
+        prompts: texts with {} where the name stands; a class is the mean of what is said of them. Or the text of each name, as
+            `learned_context` makes them.
         adapter: of the tower of texts; of a pair, one that was trained contrastively, whose half for pictures is part of what
             is returned.
 
@@ -59,29 +60,28 @@ def zero_shot(
         expect_backbone(backbone)
     if len(names) < 2 or len({*names}) < len(names):
         raise GraftaxError(f"zero-shot needs two names of classes or more, none of them twice, got {shown(list(names))}.")
-    if not prompts or not all("{}" in prompt for prompt in prompts):
-        raise GraftaxError(f"a prompt is a text with {{}} where the name of a class stands, got {shown(list(prompts))}.")
+    said_of = _prompted(names, prompts)
     whole = None if adapter is None else adapter_for(texts, adapter)
     if isinstance(texts.config, PairConfig):
-        return _of_pair(pictures, texts, names, prompts, whole)
+        return _of_pair(pictures, texts, names, said_of, whole)
     size = pictures.config.vector_size
     if not size or size != texts.config.vector_size or texts.family.processor.kind != "text":
         raise GraftaxError(f"{pictures.name} and {texts.name} are no two towers of one model, whose vectors can be compared.")
     said = comparison(pictures) or comparison(texts)
     if said is None:
         raise GraftaxError(f"{pictures.name} does not say its logit_scale: load both towers from the whole checkpoint.")
-    classes = _vectors_of(texts, whole, [*_prompted(names, prompts)], len(names))
+    classes = _vectors_of(texts, whole, said_of, len(names))
     return _classifier(pictures, names, classes, said, Head(site=VECTOR, labels=len(names)), {})
 
 
 def _of_pair(
-    pictures: Backbone, both: Backbone, names: Sequence[str], prompts: Sequence[str], adapter: Adapter | None
+    pictures: Backbone, both: Backbone, names: Sequence[str], said_of: Sequence[str], adapter: Adapter | None
 ) -> Adapter:
     """The same of a pair, and of an adapter that was trained on it."""
     config: PairConfig = both.config
     if pictures.fingerprint != config.image.fingerprint:
         raise GraftaxError(f"{pictures.name} is not the tower of pictures of {both.name}, which is {config.image.called}.")
-    classes = _vectors_of(both, adapter, [{"text": text} for text in _prompted(names, prompts)], len(names))
+    classes = _vectors_of(both, adapter, [{"text": text} for text in said_of], len(names))
     joint = adapter.method(Joint.name) if adapter else None
     at = {site.name: leaves for site, (leaves, _) in adapter.states[joint.key].items()} if adapter and joint else {}
     log_scale, bias = np.log(config.scale), np.float64(config.bias)
@@ -113,7 +113,14 @@ def _classifier(
     return Adapter((head,), {head.key: {site: (leaves, fixed)}}, "image-classify", tuple(names), pictures.fingerprint)
 
 
-def _prompted(names: Sequence[str], prompts: Sequence[str]) -> list[str]:
+def _prompted(names: Sequence[str], prompts: Sequence[str] | Mapping[str, str]) -> list[str]:
+    """What is said of the classes, the prompts of each behind one another."""
+    if isinstance(prompts, Mapping):
+        if missing := [name for name in names if name not in prompts]:
+            raise GraftaxError(f"there is no text for {shown(missing)}; there are some for {shown([*prompts])}.")
+        return [prompts[name] for name in names]
+    if not prompts or not all("{}" in prompt for prompt in prompts):
+        raise GraftaxError(f"a prompt is a text with {{}} where the name of a class stands, got {shown(list(prompts))}.")
     return [prompt.replace("{}", name) for name in names for prompt in prompts]
 
 

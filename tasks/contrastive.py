@@ -13,8 +13,9 @@ unlike cats. So all of them are right, each by an equal share (UniCL: Yang et al
 the first loss can be is the entropy of the shares, not 0. Texts are one where their tokens are, pictures where their pixels
 are. Rows may say besides, in a column `label`, which items belong together: captions of one class in several wordings do.
 
-What is measured is retrieval among all rows: how often the nearest of all texts is one of a picture's own, and the other way.
-With texts that name classes the first is the accuracy of a classifier by names.
+What is measured is retrieval among all rows: how often the nearest of all texts is one of a picture's own, how often one of the
+nearest five or ten is, the median rank of the first that is; and all this the other way round. With texts that name classes the
+first of these is the accuracy of a classifier by names.
 """
 
 from __future__ import annotations

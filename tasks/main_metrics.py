@@ -34,6 +34,7 @@ _MAIN = {
     "image-segment": MainMetric("mean_iou"),
     "contrastive": _TEXT_FOUND,
     "contrastive-sigmoid": _TEXT_FOUND,
+    "contrastive-names": _TEXT_FOUND,
 }
 
 

@@ -73,7 +73,9 @@ def tagging(gold: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> dic
 
 
 def retrieval(logits: np.ndarray, pictures: Sequence[int], texts: Sequence[int], labels: Sequence[int]) -> dict[str, float]:
-    """How often the nearest of all texts is one of a picture's own, or is among the nearest five; and the other way round.
+    """How often the nearest of all texts is one of a picture's own, or among the nearest five or ten; and the other way round.
+
+    The median rank is that of the first of a picture's own texts, 1 where that is the nearest.
 
     `logits [rows, rows]` of each row's picture and each row's text; `pictures`, `texts` and `labels`: which of them a row has,
     numbered from 0. Two that are the same count once among those that are looked for; what has one label belongs together.
@@ -90,8 +92,9 @@ def retrieval(logits: np.ndarray, pictures: Sequence[int], texts: Sequence[int],
     found: dict[str, float] = {}
     for name, near, right in (("image_to_text", each, pairs), ("text_to_image", each.T, pairs.T)):
         order = np.argsort(-near, axis=1, kind="stable")
-        hits = np.take_along_axis(right, order[:, :5], axis=1)
-        found |= {name: float(hits[:, 0].mean()), f"{name}_at_5": float(hits.any(1).mean())}
+        rank = 1 + np.take_along_axis(right, order, axis=1).argmax(1)
+        found |= {name if k == 1 else f"{name}_at_{k}": float((rank <= k).mean()) for k in (1, 5, 10)}
+        found[f"{name}_median_rank"] = float(np.median(rank))
     return found
 
 

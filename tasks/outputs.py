@@ -9,6 +9,7 @@
 | `OfTarget` | an encoder-decoder | the same, of the target: `length` is the target's |
 | `Against` | a language model | `[items, 2]`: see `Against.compute` |
 | `OfPair` | a pair of towers | `[items, 2, size + 1]`: see `Compared.together` |
+| `AgainstTexts` | a pair of towers | the same, and behind it all texts of the rows: `by_names.py` |
 
 A task names one of them (`Task.output`), so what it needs of a backbone is said in one place. `rows` are batch rows. `room`
 is the number of classes that there is room for: adapters that share a program share it, and the loss masks what is beyond an
@@ -84,8 +85,12 @@ class Output(ABC):
     ) -> jax.Array:
         """What `loss` and `answer` read of a batch. Pure, and meant to be traced. Arguments are as of `Backbone.forward`."""
 
+    def widened(self, shape: Shape, parts: Sequence[Any]) -> Shape:
+        """The shape of a job's batches with what each holds beside its items. `parts`: the `Prepared` of the job."""
+        return shape
+
     @abstractmethod
-    def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> np.ndarray:
+    def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> Any:
         """The labels of a planned batch in one array, laid as its items are; `room`: for so many classes."""
 
     @abstractmethod

@@ -8,6 +8,7 @@ from .. import plugins
 from ..adapters.task_words import add_words
 from ..errors import GraftaxError
 from ..typed import shown
+from .by_names import ByNames
 from .contrastive import Contrastive, SigmoidContrastive
 from .generative import LanguageModel, SequenceToSequence, SupervisedFineTuning
 from .labelled import Classify, MultiLabel, Regress, Tag
@@ -22,7 +23,7 @@ TASKS: dict[str, Task] = {
     for task in (
         *(Classify(), MultiLabel(), Regress(), Tag()),
         *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence(), DirectPreference()),
-        *(ImageClassify(), ImageSegment(), Contrastive(), SigmoidContrastive()),
+        *(ImageClassify(), ImageSegment(), Contrastive(), SigmoidContrastive(), ByNames()),
     )
 }
 

@@ -25,6 +25,7 @@ from graftax import (
     BitFit,
     Bottleneck,
     Compacter,
+    Convpass,
     DiReFT,
     DoRA,
     FacT,
@@ -115,6 +116,7 @@ METHODS: dict[str, tuple[Method, ...]] = {
     "adaptformer": (AdaptFormer(width=5, activation="gelu"),),  # of its own, ReLU, all units of a site may be dead
     "repadapter": (RepAdapter(width=6, scale=0.7),),
     "repadapter-4": (RepAdapter(width=4, groups=4, targets=LINEAR),),
+    "convpass": (Convpass(width=5, scale=0.7),),
     "ssf": (SSF(),),
     "adabn": (AdaBN(), LayerNormTuning()),
     "vpt": (VPT(tokens=4),),

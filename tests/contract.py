@@ -49,6 +49,7 @@ LACKS = {
 #: And what none of texts has.
 NO_BATCH_NORMS = {"adabn": "adabn renews the statistics of batch norms, and this backbone has none"}
 _NO_PATCHES = dict.fromkeys(("vpt", "vpt-shallow"), "beside a picture's patches, and this backbone reads none")
+_NO_PATCHES["convpass"] = "convpass convolves over the patches of a Transformer of pictures, and this backbone is none"
 NOT_ON_TEXTS = {**NO_BATCH_NORMS, **_NO_PATCHES}
 #: And what no backbone of convolutions has: linear layers, tokens, embeddings; or not with these targets and sizes.
 NOT_ON_CONVOLUTIONS = {
@@ -107,7 +108,7 @@ FAST |= {("llama", "lora-dense", "tokens"), ("llama", "alora", "tokens")}
 FAST |= {("bart", name, "said") for name in ("lora-dense", "houlsby", "prefix")}
 FAST |= {("cifar_resnet", name, "pooled") for name in (*MAIN, "boft-2", "compacter++") if name not in NOT_ON_CONVOLUTIONS}
 FAST |= {("clip_pair", name, "both") for name in ("lora", "houlsby", "bitfit")}
-FAST |= {("vit", name, "pooled") for name in ("prefix", "unipelt", "vpt")}
+FAST |= {("vit", name, "pooled") for name in ("prefix", "unipelt", "vpt", "convpass")}
 
 
 def cross(

@@ -64,7 +64,31 @@ PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
 
 FEW = "tests/test_few_shot.py"
 
+NAMED = "tests/test_by_names.py"
+ACROSS = "tests/test_across.py"
+
 MUTATIONS = [
+    Mutation("serve/across.py", "means[of] - means[other]", "means[other] - means[of]", ACROSS),
+    Mutation("tasks/metrics.py", "rank = 1 + np.take_along_axis", "rank = np.take_along_axis", CONTRASTED),
+    Mutation(
+        "tasks/by_names.py",
+        "jnp.where(labels.there, ",
+        "jnp.where(True, ",
+        f"{NAMED}::test_loss_and_gradient_are_those_of_the_paper",
+    ),
+    Mutation(
+        "tasks/by_names.py",
+        "inputs = inputs._replace(text=labels.inputs)",
+        "inputs = inputs",
+        f"{NAMED}::test_loss_and_gradient_are_those_of_the_paper",
+    ),
+    Mutation(
+        "adapters/structure.py",
+        "towers.index(site.tower) if site.tower in towers else 0",
+        "0",
+        f"{NAMED}::test_words_are_learnt",
+    ),
+    Mutation("train/learned_context.py", "and int(ids[0]) not in in_names", "", f"{NAMED}::test_what_cannot_be_learnt"),
     Mutation(
         "adapters/methods/tip_adapter.py", 'near * state["held"]', "near", f"{FEW}::test_tip_adapter_is_that_of_the_paper"
     ),
@@ -312,6 +336,12 @@ MUTATIONS = [
     Mutation("models/resampling.py", "-0.75, -0.5  #", "-0.5, -0.5  #", f"{PATCHES}::test_pictures_of_another_size"),
     Mutation(
         "models/picture_transformer.py", "jnp.full(rows, added,", "jnp.full(rows, 0,", f"{PATCHES}::test_vpt_is_the_papers"
+    ),
+    Mutation(
+        "adapters/methods/lycoris.py",
+        "pqhw,qi,po->ihwo",
+        "pqhw,pi,qo->ihwo",
+        "tests/test_convolved_methods.py::test_the_others_are_pefts[loha_effective-plain]",
     ),
     Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
     Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),

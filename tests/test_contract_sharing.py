@@ -34,6 +34,7 @@ from graftax import (
     ALoRA,
     Bottleneck,
     Compacter,
+    Convpass,
     DiReFT,
     DoRA,
     FacT,
@@ -67,7 +68,7 @@ MIXTURES = [("lora", "ia3", *OTHERS[i : i + 8]) for i in range(0, len(OTHERS), 8
 FAST_MIXTURES = [("bert", mixture) for mixture in MIXTURES[:2]]
 FAST_MIXTURES.append(("llama", ("lora", "ia3", "dora", "prefix", "prompt", "houlsby", "loreft")))
 FAST_MIXTURES.append(("bart", ("lora", "ia3", "prefix")))
-FAST_MIXTURES.append(("vit", ("lora", "ia3", "vpt", "vpt-shallow", "prompt", "ssf", "adaptformer", "repadapter")))
+FAST_MIXTURES.append(("vit", ("lora", "ia3", "vpt", "vpt-shallow", "prompt", "ssf", "adaptformer", "repadapter", "convpass")))
 FAST_MIXTURES.append(("clip_pair", ("lora", "ia3", "houlsby")))
 FAST_MIXTURES.append(("cifar_resnet", ("lora", "ia3", "lokr", "hra", "houlsby", "adabn")))
 
@@ -108,6 +109,7 @@ SIZES: list[tuple[Any, ...]] = [
     (GatedBottleneck(width=3), GatedBottleneck(width=7), GatedBottleneck(width=1)),
     (GatedPrefix(tokens=2), GatedPrefix(tokens=6), GatedPrefix(tokens=1)),
     (HRA(r=2, apply_GS=True), HRA(r=6, apply_GS=True), HRA(r=1, apply_GS=True)),
+    (Convpass(width=3), Convpass(width=7, scale=2.0), Convpass(width=1)),
     (AdaptFormer(width=3), AdaptFormer(width=7), AdaptFormer(width=1)),
     (RepAdapter(width=2), RepAdapter(width=6), RepAdapter(width=4)),
     (VPT(tokens=2), VPT(tokens=5), VPT(tokens=3, deep=False)),
@@ -124,7 +126,7 @@ def test_every_size_is_tried() -> None:
 @pytest.mark.parametrize("methods", SIZES, ids=lambda methods: methods[0].name)
 def test_sizes_share_a_program(family: str, methods: tuple[Any, ...], backbone_of: GetBackbone) -> None:
     """Invariant 16: another rank, width, number of virtual tokens or alpha in a layout retraces and changes nothing."""
-    backbone = backbone_of("vit" if isinstance(methods[0], VPT) else family)
+    backbone = backbone_of("vit" if isinstance(methods[0], VPT | Convpass) else family)
     inputs = some_inputs(backbone)
     adapters = [random_adapter(backbone, (method,), seed=i) for i, method in enumerate(methods)]
     layout = Layout.of(adapters, backbone.sites)

@@ -81,6 +81,19 @@ def test_retrieval_by_hand() -> None:
     alike = metrics.retrieval(logits, pictures, texts, [0, 1, 1, 0])  # the second picture and the second text have one label
     assert (alike["image_to_text"], alike["text_to_image"]) == (1.0, 1.0)
     assert found["image_to_text_at_5"] == found["text_to_image_at_5"] == 1.0
+    assert (found["image_to_text_median_rank"], found["text_to_image_median_rank"]) == (1.0, 1.5)
+
+
+def test_ranks_are_counted_to_the_first_that_is_right() -> None:
+    """Twelve rows: picture i finds its text behind i others, and text 0, of which all pictures say most, its own at once."""
+    numbers = list(range(12))
+    logits = np.array([[100.0 - (j - i) % 12 + 50 * (j < i) - 50 * (j == i) * (i > 0) for j in numbers] for i in numbers])
+    found = metrics.retrieval(logits, numbers, numbers, numbers)
+    ranks = 1 + (logits > np.diag(logits)[:, None]).sum(1)
+    assert len({*ranks.tolist()}) > 1
+    assert found["image_to_text_median_rank"] == np.median(ranks)
+    for name, k in (("image_to_text", 1), ("image_to_text_at_5", 5), ("image_to_text_at_10", 10)):
+        assert found[name] == np.mean(ranks <= k)
 
 
 def test_a_text_may_be_made_of_other_columns() -> None:

@@ -53,6 +53,8 @@ METHODS: dict[str, Method] = {
     "loha": LoHa(r=RANK, alpha=7.0),
     "lokr": LoKr(r=1, alpha=7.0),  # C2 is a product where it is large enough
     "lokr_whole": LoKr(r=RANK, alpha=7.0),
+    "loha_effective": LoHa(r=RANK, alpha=7.0, use_effective_conv2d=True),
+    "lokr_effective": LoKr(r=1, alpha=7.0, use_effective_conv2d=True),
     "hira": HiRA(r=RANK),
     "hra": HRA(r=3),
     "boft": BOFT(boft_block_size=2, boft_n_butterfly_factor=2),
@@ -66,6 +68,8 @@ IN_PEFT: dict[str, Any] = {
     "loha": peft.LoHaConfig(r=RANK, alpha=7, target_modules=["conv"]),
     "lokr": peft.LoKrConfig(r=1, alpha=7, target_modules=["conv"]),
     "lokr_whole": peft.LoKrConfig(r=RANK, alpha=7, target_modules=["conv"]),
+    "loha_effective": peft.LoHaConfig(r=RANK, alpha=7, target_modules=["conv"], use_effective_conv2d=True),
+    "lokr_effective": peft.LoKrConfig(r=1, alpha=7, target_modules=["conv"], use_effective_conv2d=True),
     "hira": peft.HiraConfig(r=RANK, target_modules=["conv"]),
     "hra": peft.HRAConfig(r=3, target_modules=["conv"]),
     "boft": peft.BOFTConfig(boft_block_size=2, boft_n_butterfly_factor=2, target_modules=["conv"]),
@@ -295,6 +299,17 @@ def test_a_padded_rank_changes_nothing(name: str, case: str) -> None:
     site = sited(case, weights)
     found = answer(method, randomised(method, site, size=8), weights, x)
     np.testing.assert_allclose(found, answer(method, randomised(method, site), weights, x), atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["loha", "loha_effective", "lokr", "lokr_whole", "lokr_effective"])
+def test_with_a_core_or_without_in_one_layout(name: str) -> None:
+    """An adapter holds zeros in the leaves of the others, which change nothing."""
+    method, weights, x = METHODS[name], weights_of("plain"), picture("plain", 2)
+    site = sited("plain", weights)
+    state = randomised(method, site)
+    every = {leaf: np.array(blank) for leaf, blank in method.identity(site, method.rank(site))[0].items()} | state
+    assert every.keys() > state.keys()
+    np.testing.assert_allclose(answer(method, every, weights, x), answer(method, state, weights, x), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.fresh_within is not None])

@@ -32,10 +32,12 @@ from graftax import (
     Recipe,
     Sampling,
     Split,
+    across,
     clip_adapter,
     combine,
     explain,
     export_adapter,
+    learned_context,
     load_adapter,
     load_backbone,
     mad_x,
@@ -110,6 +112,7 @@ class World:
         towers = write_towers(folder / "towers")
         (towers / "preprocessor_config.json").write_text('{"image_processor_type": "CLIPImageProcessor", "do_resize": false}')
         self.pictures, self.texts = (load_backbone(towers, tower=name) for name in ("image", "text"))
+        self.both = pair(self.pictures, self.texts)
         self.named = zero_shot(self.pictures, self.texts, ["a", "b"])
         self.count = 0
 
@@ -256,6 +259,16 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
         zero_shot,
         {"pictures": w.pictures, "texts": w.texts, "names": ["a", "b"], "prompts": ["{}"], "adapter": None},
     ),
+    "across": lambda w: (
+        across,
+        {
+            "pair": w.both,
+            "adapter": w.named,
+            "texts": ["a", "b"],
+            "pictures": [np.zeros((8, 8, 3), np.uint8)],
+        },
+    ),
+    "learned_context": lambda w: (learned_context, {"pair": w.both, "names": ["a", "b"], "tokens": 2, "each": False}),
     "tip_adapter": lambda w: (
         tip_adapter,
         {
@@ -425,6 +438,7 @@ RIGHT: dict[str, set[str]] = {
     "load_backbone.text_tower": NOTHING,
     "pair.name": {"None", "two lines", "long", "zero byte"},
     "zero_shot.adapter": NOTHING,
+    "learned_context.each": FLAG,
     "tip_adapter.alpha": {"10**30"},
     "tip_adapter.beta": {"10**30"},
     "clip_adapter.ratio": ZERO,

@@ -7,18 +7,20 @@ from ..lazy import lazily
 if TYPE_CHECKING:
     from ..data.columns import Columns
     from ..data.examples import Examples
+    from .learned_context import learned_context
     from .queue import Interrupted
     from .recipe import Recipe
     from .result import Result
     from .run import train, train_many
 
-__all__ = ["Columns", "Examples", "Interrupted", "Recipe", "Result", "train", "train_many"]
+__all__ = ["Columns", "Examples", "Interrupted", "Recipe", "Result", "learned_context", "train", "train_many"]
 
 __getattr__, __dir__ = lazily(
     __name__,
     {
         "..data.columns": "Columns",
         "..data.examples": "Examples",
+        ".learned_context": "learned_context",
         ".queue": "Interrupted",
         ".recipe": "Recipe",
         ".result": "Result",

@@ -80,7 +80,7 @@ class FeatureStore:
 
     def shape(self, job: Job) -> Shape:
         """The shape of a job's batches of features. Of features alone it is the number of items, so jobs share programs."""
-        return job.shape if self.beside else Shape(job.shape.items, 0, 0)
+        return job.shape if self.beside else Shape(job.shape.items, 0, 0, aside=job.shape.aside)
 
     def inputs(self, prepared: Prepared, planned: Planned, shape: Shape) -> Inputs:
         """The inputs of a batch: features, and what else the layers above need."""

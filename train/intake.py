@@ -8,11 +8,11 @@ for that (`calibration.py`). Whatever does not fit is refused here, before anyth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..adapters.adapter import Adapter
-from ..adapters.fitting import head_of, names_for, refuse_unfit
+from ..adapters.fitting import head_of, names_for, refuse_task, refuse_unfit
 from ..adapters.method import Method
 from ..adapters.methods.fusion import Fuse
 from ..adapters.methods.head import Head
@@ -72,8 +72,9 @@ def prepare(
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
     kept = before.methods if before else ()
     _refuse_head(name, task, recipe)
-    new_head = None if before else task.output.head(backbone, len(names), recipe.head)  # None for a language model's task
-    head = head_of(before) if before else new_head
+    new_head = None if before else _head(name, body, task, backbone, names, recipe.head)
+    head = head_of(before) if before else new_head  # None for a language model's task
+    body = tuple(one for one in body if not isinstance(one, Head))
     beside = [m for m in task.output.beside(backbone) if m.name not in {own.name for own in (*body, *kept)}]
     fresh = (*body, *([new_head] if new_head else []), *beside)
     methods = (*fresh, *kept)
@@ -86,6 +87,7 @@ def prepare(
     check_rates(recipe, backbone.sites_for(head))
     alone = any(m.adds_tokens or m.whole_text for m in methods) or any(part.longest_target for part in parts)
     shape = processor.shape_to_train(parts, batch_size, recipe.seed, recipe.epochs, alone=alone)
+    shape = task.output.widened(shape, parts)
     adapter = Adapter.create(
         fresh,
         backbone.sites_for(head),
@@ -117,6 +119,19 @@ def _labels_of(name: str, before: Adapter, task: Task, backbone: Backbone) -> tu
     if task.output.headed and head is None:
         raise GraftaxError(f"{name}: the adapter that is trained on has no head.")
     return names_for(before, None, name) if head else ()
+
+
+def _head(name: str, body: Sequence[Method], task: Task, backbone: Backbone, names: tuple[str, ...], kind: str) -> Any:
+    """The head that is trained: one that is given among the methods, at the site that it names, or the backbone's own."""
+    own = next((one for one in body if isinstance(one, Head)), None)
+    if own is None:
+        return task.output.head(backbone, len(names), kind)
+    head = replace(own, labels=len(names))
+    refuse_task(task.name, names, head, name)
+    if not head.select(backbone.sites):
+        there = ", ".join(site.name for site in backbone.sites if site.kind == "head")
+        raise GraftaxError(f"{name}: {backbone.name} has nothing for a head at {head.site}; there are {there}.")
+    return head
 
 
 def _fused(body: Sequence[Method]) -> tuple[Adapter, ...]:

@@ -65,8 +65,8 @@ def train_many(
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe). An
             adapter in its place, or among several, is trained on, with its own head and labels.
         task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo"; of an encoder-decoder
-            "seq2seq"; of pictures "image-classify" or "image-segment"; of a pair of towers "contrastive" or
-            "contrastive-sigmoid"; or a `Task` of your own (docs/adding_a_task.md).
+            "seq2seq"; of pictures "image-classify" or "image-segment"; of a pair of towers "contrastive",
+            "contrastive-sigmoid" or "contrastive-names"; or a `Task` of your own (docs/adding_a_task.md).
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.
         val: a fraction of the rows to hold out, or name -> data (of some names: the others have none). With validation rows

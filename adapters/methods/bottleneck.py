@@ -34,6 +34,7 @@ from ...errors import GraftaxError
 from ...typed import Size
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Site
+from .widening import widened
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -116,11 +117,11 @@ class Bottleneck(Method):
 
     def entering(self, state: Leaves, x: Any, y: jax.Array, frozen: Any) -> jax.Array:
         """What the network reads."""
-        return frozen(x + y) if self.normed else jnp.where(state["parallel"], x, y)
+        return frozen.behind(x + y) if self.normed else jnp.where(state["parallel"], x, y)
 
     def change(self, state: Leaves, h: jax.Array) -> jax.Array:
         narrow = ACTIVATIONS[self.activation](h @ state["down"] + state["down_bias"])
-        change = state["scale"] * (narrow @ state["up"] + state["up_bias"])
+        change = state["scale"] * (widened(narrow, state["up"]) + state["up_bias"])
         for scale in ("learned", "channel"):
             if scale in state:
                 change = change * state[scale]

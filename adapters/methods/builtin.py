@@ -12,6 +12,7 @@ from .boft import BOFT
 from .bottleneck import Bottleneck
 from .clip_adapter import ClipAdapter
 from .compacter import Compacter
+from .convpass import Convpass
 from .dora import DoRA
 from .fact import FacT
 from .fourierft import FourierFT
@@ -53,7 +54,7 @@ _CHOSEN: tuple[type[Method], ...] = (
     *(LoRA, LoRAFA, DoRA, VeRA, RandLoRA, LoHa, LoKr, MiSS, HiRA, AdaLoRA, ALoRA, FacT),
     *(OFT, BOFT, HRA, FourierFT, RoAd),
     *(IA3, BitFit, LayerNormTuning, AdaBN, SHiRA, TrainableTokens),
-    *(Bottleneck, AdaptFormer, Compacter, Invertible, RepAdapter, SSF),
+    *(Bottleneck, AdaptFormer, Compacter, Invertible, RepAdapter, Convpass, SSF),
     *(Prefix, PromptTuning, PTuning, VPT),
     *(LoReFT, DiReFT),
     *(GatedLoRA, GatedBottleneck, GatedPrefix),

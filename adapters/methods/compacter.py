@@ -86,7 +86,7 @@ class Compacter(Method):
         return {"rule": zeros(n, n, n)} | down | up, {}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        h = frozen(x + y) if self.normed else y
+        h = frozen.behind(x + y) if self.normed else y
         pieces = h.reshape(*y.shape[:-1], self.n, -1)
         narrow = product(pieces, state["rule"], state["down_u"], state["down_v"]) + state["down_bias"]
         wide = product(ACTIVATIONS[self.activation](narrow), state["rule"], state["up_u"], state["up_v"])

@@ -97,7 +97,7 @@ class Fusion(Method):
             return self.config().apply(own, x, y, frozen, None) - y
 
         z = jax.vmap(added)(members)
-        asking = frozen(x + y) if self.query_normed else y
+        asking = frozen.behind(x + y) if self.query_normed else y
         query, keys = asking @ state["query"] + state["query_bias"], z @ state["key"] + state["key_bias"]
         share = jax.nn.softmax(jnp.sum(query * keys, axis=-1), axis=0)
         return y + jnp.sum(share[..., None] * z, axis=0) @ state["value"]

@@ -21,7 +21,10 @@ import jax
 from ..method import Leaves, scalar, zeros
 from ..sites import Site
 from . import patches
-from .lycoris import Lycoris, uniform
+from .lycoris import Lycoris, many_cells, through_core, uniform
+
+_FACTORS = ("w1_a", "w1_b", "w2_a", "w2_b")
+_AROUND_CORES = ("w1_a", "w1_in", "t1", "w2_a", "w2_in", "t2")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class LoHa(Lycoris):
     summary: ClassVar[str] = "elementwise product of two low-rank updates, of rank up to r^2"
     count: ClassVar[str] = "2r (in + out)"
     # in every factor: the pad of one would be trained through what is not zero in the others
-    padded: ClassVar[dict[str, int]] = {"w1_a": 0, "w1_b": 0, "w2_a": 0, "w2_b": 0}
+    padded: ClassVar[dict[str, int]] = dict.fromkeys((*_FACTORS, *_AROUND_CORES), 0)  # a core on both of its first axes
 
     def size(self, site: Site) -> int:
         return self.rank(site)
@@ -40,6 +43,15 @@ class LoHa(Lycoris):
     def init(self, key: jax.Array, site: Site) -> Leaves:
         (width, out), r = patches.matrix_shape(site), self.rank(site)
         one, two, three = jax.random.split(key, 3)
+        if self.has_core(site):
+            blank, sides = self.blank(site), jax.random.split(key, 5)
+            drawn = zip(("w1_a", "w1_in", "w2_a"), sides, strict=False)
+            cores = ((name, cells, math.prod(site.shape[:2])) for name, cells in zip(("t1", "t2"), sides[3:], strict=True))
+            return (
+                blank
+                | {name: uniform(side, *blank[name].shape) for name, side in drawn}
+                | {name: uniform(cell, r, r * cells).reshape(r, r, *site.shape[:2]) for name, cell, cells in cores}
+            )
         return {
             "w1_a": uniform(one, out, r).T,
             "w1_b": uniform(two, r, width),
@@ -50,7 +62,13 @@ class LoHa(Lycoris):
     def identity(self, site: Site, size: int) -> tuple[Leaves, Leaves]:
         width, out = patches.matrix_shape(site)
         factors = {f"w{i}_{side}": zeros(size, n) for i in (1, 2) for side, n in (("a", out), ("b", width))}
+        if many_cells(site):
+            factors |= {f"w{i}_in": zeros(size, site.shape[2]) for i in (1, 2)}
+            factors |= {f"t{i}": zeros(size, size, *site.shape[:2]) for i in (1, 2)}
         return factors, {"scale": scalar(0.0)}
+
+    def trainable(self, site: Site) -> tuple[str, ...]:
+        return _AROUND_CORES if self.has_core(site) else _FACTORS
 
     def update(self, state: Leaves, x: jax.Array) -> jax.Array:
         (r, out), width, tokens = state["w1_a"].shape, state["w1_b"].shape[1], math.prod(x.shape[:-1])
@@ -59,7 +77,15 @@ class LoHa(Lycoris):
         return x @ self.change(state)
 
     def change(self, state: Leaves) -> jax.Array:
-        return (state["w1_b"].T @ state["w1_a"]) * (state["w2_b"].T @ state["w2_a"])
+        return _product(state, 1) * _product(state, 2)
+
+
+def _product(state: Leaves, i: int) -> jax.Array:
+    """B1 A1 or B2 A2 [in, out]; in a layout of adapters with cores and without, the sum, one of which is zero."""
+    made = [state[f"w{i}_b"].T @ state[f"w{i}_a"]] if f"w{i}_b" in state else []
+    if f"t{i}" in state:
+        made.append(through_core(state[f"t{i}"], state[f"w{i}_in"], state[f"w{i}_a"]))
+    return made[0] if len(made) == 1 else made[0] + made[1]
 
 
 def _products(one: jax.Array, two: jax.Array) -> jax.Array:

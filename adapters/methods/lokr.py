@@ -14,6 +14,7 @@ cut in two, and C2 [k, n kh kw] has all cells of the kernel for its n.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -25,7 +26,7 @@ from ...errors import GraftaxError
 from ...typed import Within
 from ..method import Leaves, scalar, zeros
 from ..sites import Site
-from .lycoris import Lycoris, uniform
+from .lycoris import Lycoris, many_cells, through_core, uniform
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class LoKr(Lycoris):
     name: ClassVar[str] = "lokr"
     summary: ClassVar[str] = "Kronecker product of two small matrices"
     count: ClassVar[str] = "l m + r (k + n), with l k = out, m n = in"
-    padded: ClassVar[dict[str, int]] = {"w1_a": 1, "w1_b": 0, "w2_a": 1, "w2_b": 0}
+    padded: ClassVar[dict[str, int]] = {"w1_a": 1, "w1_b": 0, "w2_a": 1, "w2_b": 0, "w2_in": 0, "t2": 0}
     traced: ClassVar[tuple[str, ...]] = ("decompose_factor",)  # shapes follow from it
 
     decompose_both: bool = False  # C1 may be of low rank too
@@ -55,7 +56,8 @@ class LoKr(Lycoris):
     def trainable(self, site: Site) -> tuple[str, ...]:
         (one, two), r = self.shapes(site), self.rank(site)
         first = ("w1_a", "w1_b") if self.decompose_both and r < max(one) / 2 else ("w1",)
-        second = ("w2_a", "w2_b") if r < max(two[0], two[1] // math.prod(site.shape[:-2])) / 2 else ("w2",)
+        cut = ("w2_a", "w2_in", "t2") if self.has_core(site) else ("w2_a", "w2_b")
+        second = cut if r < max(two[0], two[1] // math.prod(site.shape[:-2])) / 2 else ("w2",)
         return (*first, *second)
 
     def size(self, site: Site) -> int:
@@ -65,6 +67,10 @@ class LoKr(Lycoris):
         blank = self.blank(site)
         keys = jax.random.split(key, len(blank))
         starts = {name: uniform(k, *leaf.shape) for k, (name, leaf) in zip(keys, blank.items(), strict=True)}
+        if "t2" in blank:
+            (r, _, height, width), (into, out) = blank["t2"].shape, jax.random.split(key)
+            starts["t2"] = uniform(into, r, r * height * width).reshape(r, r, height, width)
+            starts["w2_a"] = uniform(out, r, len(blank["w2_a"])).T
         first = "w1" if "w1" in blank else "w1_a"
         return starts | {first: blank[first]}
 
@@ -72,9 +78,12 @@ class LoKr(Lycoris):
         leaves: Leaves = {}
         for name, (rows, columns) in zip(("w1", "w2"), self.shapes(site), strict=True):
             leaves |= {name: zeros(rows, columns), f"{name}_a": zeros(rows, size), f"{name}_b": zeros(size, columns)}
+        if many_cells(site):
+            columns //= math.prod(site.shape[:2])
+            leaves |= {"w2_in": zeros(size, columns), "t2": zeros(size, size, *site.shape[:2])}
         return leaves, {"scale": scalar(0.0)}
 
-    # Adapters with a whole factor and with one in two share a layout: then all three leaves are there, and their sum counts.
+    # Adapters with a whole factor and with one in parts share a layout: then all its leaves are there, and their sum counts.
 
     def update(self, state: Leaves, x: jax.Array) -> jax.Array:
         one = _whole(state, "w1")
@@ -98,8 +107,10 @@ def factorization(length: int, factor: int) -> tuple[int, int]:
 
 
 def _whole(state: Leaves, name: str) -> Any:
-    """C1 or C2: the leaf that is whole, the product of the two that are not, or the sum."""
-    if f"{name}_a" not in state:
-        return state[name]
-    product = state[f"{name}_a"] @ state[f"{name}_b"]
-    return state[name] + product if name in state else product
+    """C1 or C2: the leaf that is whole, the product of two that are not, of a core between two, or their sum."""
+    made = [state[name]] if name in state else []
+    if f"{name}_b" in state:
+        made.append(state[f"{name}_a"] @ state[f"{name}_b"])
+    if name == "w2" and "t2" in state:
+        made.append(through_core(state["t2"], state["w2_in"], state["w2_a"].T).T)
+    return functools.reduce(jnp.add, made)

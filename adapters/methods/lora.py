@@ -30,6 +30,7 @@ from ..patterns import pattern_value
 from ..sites import ConvWeights, Site, TableWeights
 from . import patches, starts
 from .dropout import dropout
+from .widening import widened
 
 _DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
 
@@ -164,7 +165,7 @@ class LoRA(Method):
         elif isinstance(frozen, ConvWeights):
             change = patches.through_rank(dropout(x, state["dropout"], key), state["a"], state["b"], frozen)
         else:
-            change = dropout(x, state["dropout"], key) @ state["a"].T @ state["b"]
+            change = widened(dropout(x, state["dropout"], key) @ state["a"].T, state["b"])
         return state["scale"] * (change + state["bias"] if "bias" in state else change)
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:

@@ -27,6 +27,7 @@ import numpy as np
 from ...errors import GraftaxError
 from ..geometry import convolve
 from ..sites import ConvWeights, Site
+from .widening import widened
 
 
 def factor_sizes(site: Site) -> tuple[int, int]:
@@ -64,7 +65,7 @@ def through_rank(x: jax.Array, a: jax.Array, b: jax.Array, frozen: ConvWeights) 
     height, width, inputs, _ = frozen.kernel.shape
     groups = frozen.geometry.groups
     kernel = a.T.reshape(height, width, inputs * groups, len(a))
-    return convolve(x, kernel, dataclasses.replace(frozen.geometry, groups=1)) @ over_groups(b, groups)
+    return widened(convolve(x, kernel, dataclasses.replace(frozen.geometry, groups=1)), over_groups(b, groups))
 
 
 def over_groups(b: jax.Array, groups: int) -> jax.Array:

@@ -84,6 +84,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs, work, arguments), daemon=True)
         began = time.perf_counter()
         self._process.start()
+        theirs.close()  # or nobody would notice that the process has ended
         ready = self._pipe.recv()
         self.ready = {**ready, "seconds": time.perf_counter() - began}
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import statistics
 import tempfile
@@ -288,8 +289,11 @@ def peft_tasks(checkpoint: str, out: str) -> Work:
 
 
 def save_checkpoint(raw: dict[str, Any], folder: str) -> Work:
-    """A random one that both sides read."""
+    """A random one that both sides read, of pictures that come in its size."""
     torch_model(raw, labels=LABELS).save_pretrained(folder)
+    side = raw["image_size"]
+    preparation = {"image_processor_type": "ViTImageProcessor", "size": {"height": side, "width": side}}
+    Path(folder, "preprocessor_config.json").write_text(json.dumps(preparation))
     yield {}
 
 

@@ -9,6 +9,7 @@ import typer
 from .. import __version__
 from ..signals import heard_at_once
 from . import (
+    across_command,
     bench,
     convert,
     explain_command,
@@ -31,6 +32,7 @@ ASKING = (
     "explain",
     "zero-shot",
     "few-shot",
+    "across",
 )  # these compile, and have no bars to say it
 TRAINING = ("train", "bench", "demo")  # these save what they have when they are interrupted
 
@@ -78,6 +80,7 @@ app.command()(convert.export)
 app.command()(convert.inspect)
 app.command(name="zero-shot")(zero_shot.zero_shot)
 app.command(name="few-shot")(few_shot.few_shot)
+app.command()(across_command.across)
 app.command()(lists.methods)
 app.command()(lists.backbones)
 app.command()(lists.demo)

@@ -101,6 +101,8 @@ def evaluate(
 ) -> None:
     """Measure an adapter on rows of its task, or without --adapter the head that the backbone's checkpoint brings.
 
+    Of a pair of towers, whose rows are pictures with texts, it is retrieval; CLIP's two are measured without an adapter, too.
+
     With --generate a language model is measured by what it says behind the prompts, without --adapter the backbone alone.
     """
     from ..models.load import load_backbone
@@ -111,7 +113,7 @@ def evaluate(
     loaded = load_backbone(backbone, **asdict(loading))
     every: list[Named | None] = [*parse_adapters(adapter or [])] or [None]
     versions = [version_to_record(named) if record else None for named in every]
-    if every == [None] and not generate and loaded.own_head is None:
+    if every == [None] and not generate and loaded.own_head is None and not _compares(loaded):
         raise GraftaxError("give --adapter: this checkpoint brings no head of its own. A language model alone: --generate.")
     if names is not None and (generate or every == [None]):
         raise GraftaxError("--labels names the classes of an adapter's head, and none is asked here.")
@@ -140,6 +142,13 @@ def evaluate(
             Hub().record(version, measured)
     if reporter is not None and report is not None:
         print(f"report: {reporter.report().write(report)}", file=sys.stderr)
+
+
+def _compares(backbone: Backbone) -> bool:
+    """Whether it is a pair of towers of one model, which compares pictures and texts without an adapter."""
+    from ..models.pairs import PairConfig
+
+    return isinstance(backbone.config, PairConfig) and backbone.config.joined
 
 
 def _refuse_without_report(
@@ -185,9 +194,11 @@ def _measured(
     `reading`: columns of the rows, and the template of chats. A reporter, which knows both, looks at it, too.
     """
     from ..adapters.files import load_adapter
-    from ..serve.evaluation import measure, measure_adapter
+    from ..serve.evaluation import measure, measure_adapter, measure_language
     from ..serve.predictor import Predictor
 
+    if named is None and reporter is None and _compares(backbone):
+        return measure_language(backbone, None, data, columns=reading["columns"])
     if named is None:
         return reporter.add_own_head() if reporter else measure(Predictor(backbone), None, data, columns=reading["columns"])
     adapter = load_adapter(named.location, backbone, any_backbone=any_backbone)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ....errors import GraftaxError
-from ...method import Leaves, Method, Targets
+from ...method import Leaves, Method
 from ...methods.fourierft import FourierFT
 from ...methods.hira import HiRA
 from ...methods.loha import LoHa
@@ -17,7 +17,6 @@ from ...methods.lycoris import Lycoris
 from ...methods.miss import MiSS
 from ...methods.shira import SHiRA
 from ...methods.sparse import counted_from_one
-from ...patterns import matches
 from ...sites import Site
 from .dialect import Dialect, TableDialect, in_groups
 from .shared_keys import patterns_of, read_targets, targets_of
@@ -36,6 +35,7 @@ class LycorisDialect(Dialect):
             "alpha_pattern": patterns_of(self.method.alpha_pattern, chosen),
             "target_modules": targets_of(self.method.targets, chosen, sites),
             "init_weights": True,
+            "use_effective_conv2d": self.method.use_effective_conv2d,
         }
 
     @staticmethod
@@ -43,25 +43,18 @@ class LycorisDialect(Dialect):
         """Those of the method, popped from a config."""
         for only_training in ("init_weights", "rank_dropout", "module_dropout"):
             config.pop(only_training, None)
-        targets = read_targets(config, sites)
-        if config.pop("use_effective_conv2d", False):
-            _refuse_cores(targets, sites)
         return {
             "r": config.pop("r", 8),
             "alpha": config.pop("alpha", 8),
             "rank_pattern": config.pop("rank_pattern", None) or {},
             "alpha_pattern": config.pop("alpha_pattern", None) or {},
-            "targets": targets,
+            "targets": read_targets(config, sites),
+            "use_effective_conv2d": config.pop("use_effective_conv2d", False),
         }
 
 
-def _refuse_cores(targets: Targets, sites: Sequence[Site]) -> None:
-    """An error where `use_effective_conv2d` says anything: at convolutions of more than one cell."""
-    for site in sites:
-        if site.kind == "conv" and site.shape[:2] != (1, 1) and targets is not None and matches(targets, *site.paths):
-            raise GraftaxError(
-                f"use_effective_conv2d=True, a core tensor between the factors, is not supported; {site.path} would have one."
-            )
+_INWARD = {"w1_in": "w1_b", "w2_in": "w2_b"}  # PEFT's names of the inputs' factors, where a core is behind them
+_OUTWARD = {theirs: ours for ours, theirs in _INWARD.items()}
 
 
 class LoHaDialect(LycorisDialect):
@@ -69,10 +62,14 @@ class LoHaDialect(LycorisDialect):
     peft_type = "LOHA"
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
+        if "t1" in leaves:
+            return {f"hada_{_INWARD.get(name, name)}": np.asarray(leaf) for name, leaf in leaves.items()}
         return {f"hada_{name}": np.asarray(leaf).T if name.endswith("a") else np.asarray(leaf) for name, leaf in leaves.items()}
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
         named = {suffix.removeprefix("hada_"): tensor for suffix, tensor in tensors.items()}
+        if "t1" in named:
+            return {_OUTWARD.get(name, name): tensor for name, tensor in named.items()}
         return {name: tensor.T if name.endswith("a") else tensor for name, tensor in named.items()}
 
     @classmethod
@@ -91,13 +88,19 @@ class LoKrDialect(LycorisDialect):
 
     def tensors(self, site: Site, leaves: Leaves) -> dict[str, np.ndarray]:
         found = super().tensors(site, leaves)
+        if "t2" in leaves:
+            found["lokr_w2_a"], found["lokr_w2_b"] = found["lokr_w2_a"].T, found.pop("lokr_w2_in")
         if site.kind == "conv" and self.whole in found:
             found[self.whole] = found[self.whole].reshape(len(found[self.whole]), -1, *site.shape[:2])
         return found
 
     def leaves(self, site: Site, tensors: Mapping[str, np.ndarray]) -> Leaves:
-        matrices = {suffix: tensor.reshape(len(tensor), -1) for suffix, tensor in tensors.items()}
-        return super().leaves(site, matrices)
+        named = dict(tensors)
+        if "lokr_t2" in named:
+            named["lokr_w2_a"], named["lokr_w2_in"] = named["lokr_w2_a"].T, named.pop("lokr_w2_b")
+        if self.whole in named:
+            named[self.whole] = named[self.whole].reshape(len(named[self.whole]), -1)
+        return super().leaves(site, named)
 
     def to_config(self, chosen: Sequence[Site], sites: Sequence[Site]) -> dict[str, Any]:
         cut = {"decompose_both": self.method.decompose_both, "decompose_factor": self.method.decompose_factor}

@@ -1,0 +1,126 @@
+"""Pairs of towers trained as classifiers by names: CoOp as its paper has it, and all that is trained with its loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from contract import assert_same_states
+from refusals import refused
+from test_few_shot import whole  # noqa: F401
+from test_pairs import PIXELS, clip, kept, rows, unlike  # noqa: F401
+from test_zero_shot import NAMES
+from tiny import FRUIT, METAL
+
+from graftax import Adapter, LoRA, Predictor, Recipe, learned_context, load_adapter, pair, train_many, zero_shot
+from graftax.adapters.adapter import Layout, join
+from graftax.data.batches import Planned, Shape
+from graftax.data.columns import Columns
+from graftax.models.backbone import Backbone
+from graftax.models.pairs import tower_of
+from graftax.tasks.read_examples import read_examples
+from graftax.tasks.task_registry import task_named
+from graftax.train.step import hyper
+
+TASK = task_named("contrastive-names")
+
+
+def test_loss_and_gradient_are_those_of_the_paper(whole: Any) -> None:  # noqa: F811
+    """Cross-entropy over all classes, those too that the batch has no picture of, by torch; vectors behind the first token."""
+    model, image, text = whole
+    both = pair(image, text)
+    method, prompts = learned_context(both, NAMES, tokens=3)
+    labels = [1, 0, 1]
+    x = np.random.default_rng(3).integers(0, 3, (4, 16, 16, 3), np.uint8)
+    data = [{"image": picture, "text": prompts[NAMES[label]]} for picture, label in zip(x, [*labels, 2], strict=True)]
+    prepared = TASK.prepare(read_examples(data, Columns(), TASK, both.processor), (), both.processor, 12)
+    planned, shape = Planned((0, 1, 2), ((0, 0), (1, 0), (2, 0))), Shape(4, 4, 12, shared=False)
+    inputs = both.processor.lay([prepared.items[i] for i in planned.items], planned.places, shape)
+    laid = TASK.output.lay(prepared, planned, shape, 0)
+    adapter = Adapter.create((method,), both.sites, task=TASK.name)
+    stacked = Layout.of([adapter], both.sites).stack(adapter, both.sites)
+
+    def loss(trainable: Any) -> jax.Array:
+        outputs = TASK.output.compute(both, both.params, join(trainable, stacked.fixed), inputs, laid)
+        return TASK.loss(outputs, laid, hyper(Recipe(), 1, 0), jnp.array([1.0, 1.0, 1.0, 0.0]))
+
+    found, gradient = jax.jit(jax.value_and_grad(loss))(stacked.trainable)
+    ((key, states),) = stacked.trainable["text.word_embeddings"].items()
+    context = torch.tensor(np.array(states["rows"]), requires_grad=True)
+    embed = model.text_model.embeddings.token_embedding
+    hook = embed.register_forward_hook(
+        lambda module, given, y: torch.cat([y[:, :1], context.expand(len(y), -1, -1), y[:, 4:]], 1)
+    )
+    read = text.processor([f"plum plum plum {name}." for name in NAMES], max_length=12)
+    told = text.processor.pad(read, 3, max(map(len, read)))
+    mask = torch.tensor(told.mask.astype(np.int64))
+    pixels = torch.tensor(x[:3].astype(np.float32).transpose(0, 3, 1, 2))
+    logits = model(input_ids=torch.tensor(told.ids.astype(np.int64)), attention_mask=mask, pixel_values=pixels).logits_per_image
+    hook.remove()
+    wanted = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
+    wanted.backward()
+    assert context.grad is not None
+    assert context.grad.abs().max() > 1e-2
+    np.testing.assert_allclose(found, wanted.detach().numpy(), atol=1e-4)
+    ours = gradient["text.word_embeddings"][key]["rows"]
+    np.testing.assert_allclose(ours, context.grad.numpy(), atol=1e-4)
+
+
+def right(both: Backbone, adapter: Any, prompts: dict[str, str]) -> float:
+    """How often the classifier of all four names, which follows from an adapter, is right."""
+    image, fresh = tower_of(both, "image"), rows(24, seed=5)
+    predictor = Predictor(image)
+    predictor.load("a", zero_shot(image, both, FRUIT[:4], prompts=prompts, adapter=adapter))
+    said = predictor.predict([row["image"] for row in fresh], "a")
+    return float(np.mean([row["text"].endswith(answer.label) for row, answer in zip(fresh, said, strict=True)]))
+
+
+@pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_words_are_learnt(each: bool, clip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Unified and class-specific, where pictures are seen once; and the classifier says so that follows from them."""
+    method, prompts = learned_context(clip, FRUIT[:4], tokens=4, each=each)
+    assert len(method.ids) == (16 if each else 4)
+    data = [{**row, "text": prompts[row["text"].split()[-1]]} for row in rows(32)]
+    recipe = Recipe(epochs=30, lr=3e-2, batch_size=8, max_length=20)
+    shapes = kept(clip, monkeypatch)
+    settings: dict[str, Any] = {"task": TASK.name, "recipe": recipe, "method": method, "val": 0.25, "progress": False}
+    run = train_many(clip, {"fruit": data}, tmp_path, **settings)
+    assert shapes == [(16,)]
+    assert run["fruit"].metrics["val_image_to_text"] > 0.9
+    fresh = Adapter.create((method,), clip.sites, task=TASK.name)
+    before, after = (right(clip, adapter, prompts) for adapter in (fresh, tmp_path / "fruit"))
+    assert before < 0.6
+    assert after > 0.9
+
+
+def test_texts_of_neighbours_are_nobody_elses(clip: Backbone, tmp_path: Path) -> None:  # noqa: F811
+    """Jobs of unlike numbers of texts, in one pack: each becomes what it becomes alone."""
+    few = rows(12)
+    many = [{**row, "text": f"a red {(FRUIT + METAL)[i]}"} for i, row in enumerate(rows(12))]
+    recipe = Recipe(epochs=2, lr=1e-3, batch_size=8, max_length=20)
+    settings: dict[str, Any] = {"task": TASK.name, "recipe": recipe, "method": LoRA(r=2), "progress": False}
+    train_many(clip, {"few": few, "many": many}, tmp_path / "both", pack_size=2, **settings)
+    train_many(clip, {"many": many}, tmp_path / "alone", pack_size=2, **settings)
+    together, alone = (load_adapter(tmp_path / run / "many", clip) for run in ("both", "alone"))
+    assert_same_states(together, alone, 1e-6)
+
+
+def test_what_cannot_be_learnt(clip: Backbone) -> None:  # noqa: F811
+    for call, why in (
+        (lambda: learned_context(tower_of(clip, "text"), FRUIT), "is no pair of towers"),
+        (lambda: learned_context(clip, ["plum", "plum"]), "none of them twice"),
+        (lambda: learned_context(clip, FRUIT, tokens=400), "400 are to be learnt"),
+        (lambda: zero_shot(tower_of(clip, "image"), clip, FRUIT, prompts={"plum": "a"}), "there is no text for"),
+    ):
+        line = refused(call)
+        assert line is not None, why
+        assert why in line
+    method, prompts = learned_context(clip, FRUIT, tokens=20)
+    assert not {*FRUIT} & {word for text in prompts.values() for word in text.split()[:-1]}
+    ids = clip.processor.texts.ids([prompts["plum"]], special=False)[0]  # type: ignore[attr-defined]
+    assert tuple(ids[:20]) == method.ids
