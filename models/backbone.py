@@ -164,8 +164,8 @@ class Backbone(Shown):
         """`layers` where training compiles them one after another, None where it runs them in a loop.
 
         Unrolled, a step of a stack of 12 layers took 0.96 of the loop's time and twice its time to compile, which grows with
-        the layers. Short stacks have little to compile and much to win: a loop writes down what the way back needs, and that
-        are whole feature maps: a step of a MobileNetV2, whose stacks have four layers at most, took 0.64 of the loop's time.
+        the layers. Stacks of few layers have little to compile and much to win: a loop writes down what the way back needs, and
+        that are whole feature maps. A step of MobileNetV2, whose stacks have four layers at most, took 0.64 of the loop's time.
         """
         longest = max((layers.shared or layers.count for layers in self.family.stacks(self.config)), default=0)
         few = longest <= _UNROLLED or held_by_layer(self.params)  # held so, there is no loop

@@ -17,6 +17,7 @@ class Mutation(NamedTuple):
 
 
 BENCH_PICTURES = "tests/test_bench_pictures.py"
+BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
 MASKED, SEGMENTED = "tests/test_picture_masks.py", "tests/test_segmentation.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
@@ -343,6 +344,8 @@ MUTATIONS = [
         "pqhw,pi,qo->ihwo",
         "tests/test_convolved_methods.py::test_the_others_are_pefts[loha_effective-plain]",
     ),
+    Mutation("adapters/methods/convpass.py", "frozen.before(x) @", "x @", BYPASS),
+    Mutation("adapters/methods/convpass.py", ":alone, :] @ kernel[1, 1]", ":alone, :] @ kernel[0, 0]", BYPASS),
     Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
     Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),
     Mutation("adapters/methods/adabn.py", "var * count / jnp.maximum(count - 1.0, 1.0)", "var", RENEWED),

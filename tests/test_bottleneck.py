@@ -11,7 +11,7 @@ from conftest import GetBackbone
 
 from graftax import Bottleneck, Compacter, GraftaxError, Invertible
 from graftax.adapters.methods.method_registry import method_of
-from graftax.adapters.sites import Site
+from graftax.adapters.sites import Branch, NormBeside, Site
 from graftax.models.backbone import Backbone
 
 
@@ -24,8 +24,9 @@ def at_a_branch(backbone: Backbone, method: Any) -> tuple[dict[str, np.ndarray],
     site = method.select(backbone.sites)[-1]
     trained = {k: (v + random.standard_normal(v.shape)).astype(np.float32) for k, v in method.blank(site).items()}
     x, y = random.standard_normal((2, 2, 5, *site.shape)).astype(np.float32)
+    halved, read = NormBeside(None, lambda _, total: total / 2), NormBeside(None, lambda _, entering: entering)
     with jax.default_matmul_precision("highest"):
-        changed = method_of(method.key).apply({**trained, **method.fixed(site)}, x, y, lambda total: total / 2, None)
+        changed = method_of(method.key).apply({**trained, **method.fixed(site)}, x, y, Branch(halved, read), None)
     return trained, x, y, np.asarray(changed)
 
 

@@ -72,11 +72,10 @@ def prepare(
     held = _held_out(name, val, examples, names, task=task, recipe=recipe, columns=columns, processor=processor)
     kept = before.methods if before else ()
     _refuse_head(name, task, recipe)
-    new_head = None if before else _head(name, body, task, backbone, names, recipe.head)
-    head = head_of(before) if before else new_head  # None for a language model's task
+    head = head_of(before) if before else _head(name, body, task, backbone, names, recipe)  # None for a language model's task
     body = tuple(one for one in body if not isinstance(one, Head))
     beside = [m for m in task.output.beside(backbone) if m.name not in {own.name for own in (*body, *kept)}]
-    fresh = (*body, *([new_head] if new_head else []), *beside)
+    fresh = (*body, *([head] if head and not before else []), *beside)
     methods = (*fresh, *kept)
     _refuse_methods(name, task, backbone, body, methods)
     _refuse_augmentation(name, task, processor, recipe)
@@ -121,11 +120,11 @@ def _labels_of(name: str, before: Adapter, task: Task, backbone: Backbone) -> tu
     return names_for(before, None, name) if head else ()
 
 
-def _head(name: str, body: Sequence[Method], task: Task, backbone: Backbone, names: tuple[str, ...], kind: str) -> Any:
+def _head(name: str, body: Sequence[Method], task: Task, backbone: Backbone, names: tuple[str, ...], recipe: Recipe) -> Any:
     """The head that is trained: one that is given among the methods, at the site that it names, or the backbone's own."""
     own = next((one for one in body if isinstance(one, Head)), None)
     if own is None:
-        return task.output.head(backbone, len(names), kind)
+        return task.output.head(backbone, len(names), recipe.head)
     head = replace(own, labels=len(names))
     refuse_task(task.name, names, head, name)
     if not head.select(backbone.sites):
