@@ -25,7 +25,7 @@ BASE ?= $(SMOLLM2)
 SERVED ?= serve-output
 PORT ?= 8000
 
-.PHONY: demo serve bench test test-quarter test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
+.PHONY: demo serve bench test test-eighth test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
         setup setup-test clean
 
 demo: $(VENV)/.ready-plot
@@ -52,11 +52,11 @@ test: $(VENV)/.ready-test
 # always runs the same part, and one of the next day another.
 DAY ?= $(shell expr $$(git log -1 --format=%ct) / 86400)
 
-test-quarter: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub" --part $(DAY)/4
+test-eighth: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub" --part $(DAY)/8
 
 test-part: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(DAY)/10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not adapterhub" --part $(DAY)/20
 
 # tests of the tests: mistakes in the code that some test must find
 mutants: $(VENV)/.ready-test

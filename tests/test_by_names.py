@@ -115,12 +115,16 @@ def test_what_cannot_be_learnt(clip: Backbone) -> None:  # noqa: F811
         (lambda: learned_context(tower_of(clip, "text"), FRUIT), "is no pair of towers"),
         (lambda: learned_context(clip, ["plum", "plum"]), "none of them twice"),
         (lambda: learned_context(clip, FRUIT, tokens=400), "400 are to be learnt"),
+        (lambda: learned_context(clip, FRUIT, tokens=21), "is 25 tokens long, and 24 are read"),
         (lambda: zero_shot(tower_of(clip, "image"), clip, FRUIT, prompts={"plum": "a"}), "there is no text for"),
     ):
         line = refused(call)
         assert line is not None, why
         assert why in line
-    method, prompts = learned_context(clip, FRUIT, tokens=20)
-    assert not {*FRUIT} & {word for text in prompts.values() for word in text.split()[:-1]}
-    ids = clip.processor.texts.ids([prompts["plum"]], special=False)[0]  # type: ignore[attr-defined]
-    assert tuple(ids[:20]) == method.ids
+    method, prompts = learned_context(clip, METAL, tokens=7, each=True)  # so many that words of names come next
+    words = {word for text in prompts.values() for word in text.split()[:-1]}
+    assert len(words) == 42
+    assert words & {*FRUIT}
+    assert not words & {*METAL}
+    ids = clip.processor.texts.ids([prompts["iron"]], special=False)[0]  # type: ignore[attr-defined]
+    assert tuple(ids[:7]) == method.ids[:7]

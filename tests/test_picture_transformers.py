@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from cases import logits, random_adapter
+from contract import assert_same_states
 from feature_maps import to_torch
 from flax import nnx
 from parity import assert_parity
 from reference import saved
 from torch_pictures import CLASSIFIER, SHAPES, SWINS, outputs, pictures, torch_model
 
-from graftax import VPT, GraftaxError, load_backbone
+from graftax import VPT, GraftaxError, load_adapter, load_backbone, save_adapter
 from graftax.adapters.graft import Grafts
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import ImageInputs, Outputs
@@ -122,3 +123,10 @@ def test_the_task_models_head(shape: str, tmp_path: Path) -> None:
     assert backbone.own_head is not None
     found = logits(backbone, backbone.own_head, ImageInputs(x))
     np.testing.assert_allclose(found, outputs(model, x).logits.numpy(), atol=1e-4)
+
+
+def test_a_prefix_of_stages_of_unlike_widths_is_read_as_written(tmp_path: Path) -> None:
+    backbone = random_backbone(SWINS["swin"], seed=7)
+    adapter = random_adapter(backbone, "prefix")
+    again = load_adapter(save_adapter(adapter, tmp_path / "a", backbone), backbone)
+    assert_same_states(again, adapter)

@@ -35,7 +35,7 @@ def learned_context(
         each: whether every class has words of its own.
 
     Raises:
-        GraftaxError: no pair; no names, or one twice; fewer words in the vocabulary than are asked for.
+        GraftaxError: no pair; no names, or one twice; fewer words in the vocabulary than are asked for, or than fit in a text.
     """
     expect_backbone(pair)
     if not isinstance(pair.config, PairConfig):
@@ -47,6 +47,9 @@ def learned_context(
     words = _rare_words(texts, names, count)
     contexts = [[*words][i * tokens : (i + 1) * tokens] for i in range(len(names) if each else 1)] * (1 if each else len(names))
     prompts = {name: f"{' '.join(context)} {name}." for name, context in zip(names, contexts, strict=True)}
+    longest = max(map(len, texts.ids([*prompts.values()])))
+    if longest > texts.max_length:
+        raise GraftaxError(f"a name with its words is {longest} tokens long, and {texts.max_length} are read: take fewer.")
     return TrainableTokens(ids=tuple(words.values())), prompts
 
 

@@ -33,7 +33,8 @@ class PrefixDialect(Dialect):
 
     def restore(self, like: Mapping[Site, Leaves], tensors: Mapping[str, np.ndarray]) -> dict[Site, Leaves]:
         layers = _layers(like)
-        pairs = np.split(tensors[_KEY], 2 * len(layers), axis=1)
+        ends = np.cumsum([site.shape[0] for site in layers for _ in ("key", "value")])  # stages of Swin are of unlike widths
+        pairs = np.split(tensors[_KEY], ends[:-1], axis=1)
         states: dict[Site, Leaves] = {s: {} for s in like if s.kind == "input"}
         return states | {site: {"key": pairs[2 * i], "value": pairs[2 * i + 1]} for i, site in enumerate(layers)}
 
