@@ -74,13 +74,15 @@ def backbone(backbone_dir: Path) -> Backbone:
 
 @pytest.fixture(scope="module")
 def trained(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two probes in a pack, one of two classes and one of three; and a LoRA with a head over several maps."""
+    """Two probes in a pack, one of two classes and one of three; and a LoRA in the last layer with a head over several maps."""
     out = tmp_path_factory.mktemp("trained")
     data = {name: Source(name, rows(24, seed), {"mask": NAMES}) for seed, name in enumerate("ac")}
     two = [{**row, "mask": np.where(row["mask"] == 2, 0, row["mask"])} for row in rows(24, 2)]
     data["b"] = Source("b", two, {"mask": NAMES[:2]})
     how: dict[str, Any] = {"task": "image-segment", "progress": False, "recipe": RECIPE, "val": 0.25, "pack_size": 2}
-    train_many(backbone, data, out, method=None, each={"c": {"method": LoRA(r=4), "head": "multiscale"}}, **how)
+    last = tuple(site.path for site in LoRA().select(backbone.sites)[-2:])  # of the layers below, maps are read all the same
+    each = {"c": {"method": LoRA(r=4, targets=last), "head": "multiscale"}}
+    train_many(backbone, data, out, method=None, each=each, **how)
     return out
 
 
