@@ -412,7 +412,6 @@ MUTATIONS = [
         "np.arange(new) * (old / new)",
         f"{SEGMENTED}::test_resized_as_torch_does",
     ),
-    Mutation("train/pack.py", "task.output.bare or several or", "task.output.bare or", f"{SEGMENTED}::test_it_learns"),
     Mutation("models/preparation.py", "round((own - wanted) / 2) if to_even else", "", f"{PROCESSORS}::test_as_timm_prepares"),
     Mutation("models/preprocessor_config.py", "shift=-1.0 if", "shift=0.0 if", f"{PROCESSORS}::test_as_transformers_prepares"),
     Mutation("models/preprocessor_config.py", "int(side / share)", "side", f"{PROCESSORS}::test_as_transformers_prepares"),
