@@ -18,7 +18,18 @@ from refusals import refused
 from safetensors.numpy import load_file, save_file
 from tiny import tokenizer_json, toy_rows, write_csv
 
-from graftax import Generator, GraftaxError, LoRA, Predictor, load_adapter, load_backbone, merge, save_adapter
+from graftax import (
+    Generator,
+    GraftaxError,
+    LoRA,
+    Predictor,
+    Recipe,
+    load_adapter,
+    load_backbone,
+    merge,
+    save_adapter,
+    train_many,
+)
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.notes import GraftaxNote
 from graftax.serve.evaluation import evaluate
@@ -239,3 +250,19 @@ def test_classes_of_one_name_are_told_apart(tmp_path: Path) -> None:
     config["id2label"] = {"0": "crane", "1": "hen", "2": "crane"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert Predictor(load_backbone(tmp_path)).labels(None) == ("crane (0)", "hen", "crane (2)")
+
+
+def test_a_checkpoints_head_is_trained_on(tmp_path: Path) -> None:
+    """Beside a LoRA the training starts from what the checkpoint says, and with its labels."""
+    write_classifier(tmp_path / "base", "bert", "SequenceClassification", 3)
+    backbone = load_backbone(tmp_path / "base")
+    assert backbone.own_head is not None
+    rows = [{"text": text, "label": f"name {i % 2}"} for i, text in enumerate(WORDS)]
+    recipe = Recipe(epochs=1, lr=1e-6, batch_size=4, max_length=16)
+    method: Any = (LoRA(), backbone.own_head)
+    run = train_many(backbone, {"on": rows}, tmp_path / "out", method=method, recipe=recipe, progress=False)
+    predictor = Predictor(backbone)
+    predictor.load("on", run["on"].directory)
+    before, after = predictor.predict(WORDS), predictor.predict(WORDS, "on")
+    assert [one.label for one in after] == [one.label for one in before]
+    np.testing.assert_allclose([one.score for one in after], [one.score for one in before], atol=1e-4)
