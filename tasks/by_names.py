@@ -72,8 +72,8 @@ class AgainstTexts(OfPair):
         count, length = shape.aside if any(shape.aside) else prepared.size
         own = np.zeros(shape.items, np.int32)
         own[: len(planned.items)] = [prepared.labels[i] for i in planned.items]
-        inputs = prepared.processor.pad(prepared.texts, count, length)
-        return Texts(own, inputs, np.arange(count) < len(prepared.texts))
+        texts = prepared.texts if planned.items else ()  # what fills an idle slot is of no job, and its texts may not fit
+        return Texts(own, prepared.processor.pad(texts, count, length), np.arange(count) < len(texts))
 
     @shaped
     def compute(
