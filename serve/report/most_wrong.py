@@ -46,8 +46,9 @@ def _wrong(answered: Answered, row: int, mistake: float) -> Wrong:
     shown = {field: _text(value) for field, value in fields.items()}
     probability = answer.score if isinstance(answer.label, str) else None
     truth, said = _compared(label, answer, fields)
-    if isinstance(label, Mask):
-        truth, said = _classes_in(label, answered.names), _classes_in(answer.label, answered.names)
+    if isinstance(label, Mask):  # which classes are in a mask is worth a line where that is what is wrong
+        classes = [_classes_in(mask, answered.names) for mask in (label, answer.label)]
+        truth, said = classes if classes[0] != classes[1] else ("", "")
     return Wrong(row + 1, shown, truth, said, probability, mistake, _drawn(picture, label, answer.label))
 
 
