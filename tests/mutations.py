@@ -70,6 +70,7 @@ NAMED = "tests/test_by_names.py"
 ACROSS = "tests/test_across.py"
 
 MUTATIONS = [
+    Mutation("models/backbone.py", "few = longest <=", "few = self._layers <=", "tests/test_by_layer.py"),
     Mutation("tasks/by_names.py", "prepared.texts if planned.items else ()", "prepared.texts", NAMED),
     Mutation("serve/across.py", "means[of] - means[other]", "means[other] - means[of]", ACROSS),
     Mutation("tasks/metrics.py", "rank = 1 + np.take_along_axis", "rank = np.take_along_axis", CONTRASTED),

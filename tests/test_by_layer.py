@@ -99,3 +99,10 @@ def test_quantised_kernels_too() -> None:
     split = Backbone.build(plain.family, plain.config, arrays, quantize="int8", by_layer=True, **known)
     said = [jax.jit(b.encode)(b.params, {}, some_inputs(b)).hidden for b in (plain, split)]
     assert_near(said[1], said[0])
+
+
+@pytest.mark.parametrize(("stages", "unrolled"), [([12, 2], True), ([2, 13], False)])
+def test_short_stacks_are_unrolled_whatever_their_sum(stages: list[int], unrolled: bool) -> None:
+    sizes = {"image_size": 16, "patch_size": 2, "embed_dim": 4, "num_heads": [1, 2], "window_size": 2}
+    backbone = random_backbone({"model_type": "swin", "depths": stages, **sizes})
+    assert (backbone.unrolled is not None) == (unrolled or jax.default_backend() != "cpu")
