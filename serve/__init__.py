@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
-    from .across import across
     from .bank import Bank
     from .composition import Average, Composition, Parallel, Split, Stack
     from .confusion import Confusion
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from .few_pictures import clip_adapter, tip_adapter
     from .generator import Generator
     from .named_classes import zero_shot
+    from .other_tower import across
     from .predictor import Prediction, Predictor
     from .report.evaluation_report import Report
     from .report.reporter import report_on
@@ -56,7 +56,7 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     {
-        ".across": "across",
+        ".other_tower": "across",
         ".bank": "Bank",
         ".composition": "Average Composition Parallel Split Stack",
         ".confusion": "Confusion",

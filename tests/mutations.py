@@ -72,7 +72,7 @@ ACROSS = "tests/test_across.py"
 MUTATIONS = [
     Mutation("models/backbone.py", "few = longest <=", "few = self._layers <=", "tests/test_by_layer.py"),
     Mutation("tasks/by_names.py", "prepared.texts if planned.items else ()", "prepared.texts", NAMED),
-    Mutation("serve/across.py", "means[of] - means[other]", "means[other] - means[of]", ACROSS),
+    Mutation("serve/other_tower.py", "means[of] - means[other]", "means[other] - means[of]", ACROSS),
     Mutation("tasks/metrics.py", "rank = 1 + np.take_along_axis", "rank = np.take_along_axis", CONTRASTED),
     Mutation(
         "tasks/by_names.py",
@@ -92,7 +92,7 @@ MUTATIONS = [
         "0",
         f"{NAMED}::test_words_are_learnt",
     ),
-    Mutation("train/learned_context.py", "and int(ids[0]) not in in_names", "", f"{NAMED}::test_what_cannot_be_learnt"),
+    Mutation("train/learned_words.py", "and int(ids[0]) not in in_names", "", f"{NAMED}::test_what_cannot_be_learnt"),
     Mutation(
         "adapters/methods/tip_adapter.py", 'near * state["held"]', "near", f"{FEW}::test_tip_adapter_is_that_of_the_paper"
     ),

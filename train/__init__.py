@@ -7,7 +7,7 @@ from ..lazy import lazily
 if TYPE_CHECKING:
     from ..data.columns import Columns
     from ..data.examples import Examples
-    from .learned_context import learned_context
+    from .learned_words import learned_context
     from .queue import Interrupted
     from .recipe import Recipe
     from .result import Result
@@ -20,7 +20,7 @@ __getattr__, __dir__ = lazily(
     {
         "..data.columns": "Columns",
         "..data.examples": "Examples",
-        ".learned_context": "learned_context",
+        ".learned_words": "learned_context",
         ".queue": "Interrupted",
         ".recipe": "Recipe",
         ".result": "Result",

@@ -38,7 +38,7 @@ def across(
     from ..adapters.files import save_adapter
     from ..models.load import load_backbone
     from ..models.pairs import tower_of
-    from ..serve.across import across as carried
+    from ..serve.other_tower import across as carried
 
     pair = load_backbone(backbone, **asdict(loading))
     files = {"text": texts, "image": pictures}
