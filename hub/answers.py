@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..data.examples import Examples
 from ..data.mask_values import Mask
 from ..data.sources import source_of
 from ..errors import GraftaxError
+from ..serve.evaluation import Answered
 from ..serve.predictor import Prediction, Predictor
 from ..tasks.labelled import spelled
 from ..tasks.read_examples import check_columns
@@ -73,8 +74,8 @@ def compare_answers(predictor: Predictor, left: str, right: str, data: Any, *, c
         apart = np.mean([abs(one.label - other.label) for one, other in zip(*said, strict=True)])
         return AnswersCompared(len(rows), None, float(apart), {}, None)
     alike = [_whole(task, one.label) == _whole(task, other.label) for one, other in zip(*said, strict=True)]
-    others = [Answer(one.label, None) for one in said[1]]
-    pairs = task.confusions([one.label for one in said[0]], others, predictor.labels(left))
+    as_labels = replace(examples, labels=tuple(one.label for one in said[0]))
+    pairs = Answered(task, as_labels, [Answer(one.label, None) for one in said[1]], predictor.labels(left)).confusions()
     changed = Counter({pair: count for pair, count in pairs.items() if pair[0] != pair[1]})
     truth = None
     if examples.labels is not None:  # each adapter's own spelling of them is the right one for it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ from ..store.manifest import DataFacts
 from ..tasks.generative import chats_in, holds_chats
 from ..tasks.labelled import spelled
 from ..tasks.read_examples import read_examples
-from ..tasks.task import Answer, Task, some_of
+from ..tasks.task import Answer, Tallies, Task, some_of
 from ..tasks.task_registry import task_named
 from ..tasks.text_metrics import SCORES
 from ..typed import Location, held
@@ -59,12 +60,26 @@ class Answered:
         """The examples of these indices, each as often as its index is there."""
         return replace(self, examples=self.examples.take(chosen), answers=[self.answers[i] for i in chosen])
 
+    @cached_property
+    def tallies(self) -> Tallies | None:
+        """As the task takes them; None where it takes none."""
+        return self.task.tallies(self.labels, self.answers, self.names)
+
     def metrics(self) -> dict[str, float]:
+        if self.tallies is not None:
+            return self.tallies.metrics(self.tallies.each.sum(0))
         return self.task.score(self.examples, self.answers, self.names)
+
+    def confusions(self) -> Counter[tuple[str | None, str | None]]:
+        """How often which pairs of a label and an answer occur."""
+        if self.tallies is not None:
+            return self.tallies.confusions(self.tallies.each.sum(0))
+        each = zip(self.labels, self.answers, strict=True)
+        return Counter(pair for label, answer in each for pair in self.task.compared(label, answer))
 
     def confusion(self) -> Confusion | None:
         """None: there are no labels that could be confused."""
-        pairs = self.task.confusions(self.labels, self.answers, self.names)
+        pairs = self.confusions()
         return Confusion((*self.names, *_unknown(self.examples, self.names)), pairs) if pairs else None
 
     def measured(self) -> Measured:

@@ -72,10 +72,9 @@ def _of_answers(measured: Measured) -> dict[str, np.ndarray]:
     if measured.answered is None or (count := len(measured.answered)) < 2:
         return {}
     answered, draws = measured.answered, np.random.default_rng(_SEED).integers(count, size=(_DRAWS_OF_ANSWERS, count))
-    tallies = answered.task.tallies(answered.labels, answered.answers, answered.names)
-    if tallies is None:
+    if (tallies := answered.tallies) is None:
         each = [answered.take(chosen).metrics() for chosen in draws.tolist()]
     else:
-        each = [answered.task.of_tallies(tallies[chosen].sum(0), answered.names) for chosen in draws]
+        each = [tallies.metrics(tallies.each[chosen].sum(0)) for chosen in draws]
     always = [metric for metric in each[0] if all(metric in scores for scores in each)]  # a class may be in some draws alone
     return {metric: np.array([scores[metric] for scores in each]) for metric in always}

@@ -11,9 +11,9 @@ nothing was seen there, and metrics are of what was seen.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,8 +35,8 @@ from ..shapes import AnyArray, Float, UInt, shaped
 from .labelled import without_surplus
 from .main_metrics import main_metric_of
 from .outputs import OfPixel
-from .segmentation_metrics import counts, of_counts
-from .task import Answer, Settings, Task, mean_of, some_of
+from .segmentation_metrics import confusions, counts, of_counts
+from .task import Answer, Settings, Tallies, Task, mean_of, some_of
 
 _MASK = Field("mask", mask_of, located=True)
 
@@ -112,23 +112,14 @@ class ImageSegment(Task):
         return Answer(Mask(numbers), there)
 
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:
-        return self.of_tallies(self.tallies(examples.labels or (), answers, names).sum(0), names)
+        found = self.tallies(examples.labels or (), answers, names)
+        return found.metrics(found.each.sum(0))
 
-    def tallies(self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]) -> np.ndarray:
-        """`[examples, classes, classes + 1]`: `counts` of each."""
+    def tallies(self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]) -> Tallies:
+        """Tables `[classes, classes + 1]` of each (`segmentation_metrics.counts`)."""
         pairs = zip(labels, answers, strict=True)
-        return np.stack([counts(label, answer.label, len(names)) for label, answer in pairs])
-
-    def of_tallies(self, total: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-        return of_counts(total, names)
-
-    def confusions(
-        self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]
-    ) -> Mapping[tuple[str | None, str | None], int]:
-        """Of pixels; those that were not seen are not among them."""
-        total = self.tallies(labels, answers, names).sum(0)[:, :-1]
-        rows, columns = np.nonzero(total)
-        return Counter({(names[i], names[j]): int(total[i, j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)})
+        each = np.stack([counts(label, answer.label, len(names)) for label, answer in pairs])
+        return Tallies(each, partial(of_counts, names=names), partial(confusions, names=names))
 
     mistaken_by = "the share of its pixels that are of another class"
 

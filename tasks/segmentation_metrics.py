@@ -9,6 +9,7 @@ is full of it. Pixels without a label are left out, and so are those that were n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,3 +41,9 @@ def of_counts(total: np.ndarray, names: Sequence[str]) -> dict[str, float]:
         **{f"iou_{name}": value for name, value in each.items()},
     }
     return found | ({"unseen": float(total[:, -1].sum() / total.sum())} if total[:, -1].any() else {})
+
+
+def confusions(total: np.ndarray, names: Sequence[str]) -> Counter[tuple[str | None, str | None]]:
+    """How many pixels of each class were said to be of each; those that were not seen are not among them."""
+    seen = total[:, :-1]
+    return Counter({(names[i], names[j]): int(seen[i, j]) for i, j in np.argwhere(seen).tolist()})

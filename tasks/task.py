@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -56,6 +56,17 @@ class Claim(NamedTuple):
 
     probability: float
     is_so: bool
+
+
+class Tallies(NamedTuple):
+    """Numbers of each example from whose sums metrics and confusions follow, so that each is looked at once.
+
+    An interval takes the metrics of many draws of the examples; without tallies each draw would look at its examples again.
+    """
+
+    each: np.ndarray  # [examples, ...]
+    metrics: Callable[[np.ndarray], dict[str, float]]  # of a sum
+    confusions: Callable[[np.ndarray], Counter[tuple[str | None, str | None]]]  # likewise: how often which pairs occur
 
 
 class Task(ABC):
@@ -124,22 +135,9 @@ class Task(ABC):
         """Pairs of a label of an example and the answer to it, for a table of confusions; none where answers are numbers."""
         return ()
 
-    def confusions(
-        self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]
-    ) -> Mapping[tuple[str | None, str | None], int]:
-        """How often each of these pairs occurs, of all examples."""
-        return Counter(pair for both in zip(labels, answers, strict=True) for pair in self.compared(*both))
-
-    def tallies(self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]) -> np.ndarray | None:
-        """`[examples, ...]`: numbers of each whose sums all metrics follow from (`of_tallies`); None where there are no such.
-
-        With them an interval, which takes the metrics of many draws of the examples, looks at each example once.
-        """
+    def tallies(self, labels: Sequence[Any], answers: Sequence[Answer], names: Sequence[str]) -> Tallies | None:
+        """What the metrics follow from, of each example alone; None where there is no such thing."""
         return None
-
-    def of_tallies(self, total: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-        """The metrics, of the sum of some examples' tallies."""
-        raise NotImplementedError
 
     def claims(self, label: Any, answer: Answer) -> Iterable[Claim]:
         """What an answer claims of an example with this label; none where nothing is said to be likely."""
