@@ -89,10 +89,8 @@ _convolve.defvjp(_kept, _cotangents)
 
 
 def _at_once(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    if _is_depthwise(kernel, geometry) and jax.default_backend() == "cpu":
+    if _is_product(x, kernel, geometry) or _is_taken_apart(kernel, geometry):
         return _cell_by_cell(x, kernel, geometry)
-    if _is_product(x, kernel, geometry):
-        return _product(x, kernel, geometry)
     y = jax.lax.conv_general_dilated(
         x.reshape(-1, *x.shape[-3:]),  # it takes one leading axis, neither none nor several
         kernel,
@@ -111,20 +109,21 @@ def _is_product(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> bool:
     return cells == (1, 1) and geometry.groups == 1 and geometry.sides(x.shape[-3:-1], cells) == ((0, 0), (0, 0))
 
 
-def _product(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    down, across = geometry.stride
-    x = x[..., ::down, ::across, :]
-    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-
-
 def _is_depthwise(kernel: jax.Array, geometry: Geometry) -> bool:
     """Whether every channel of the output is made of one channel of its own."""
     return kernel.shape[-2:] == (1, geometry.groups)
 
 
+def _is_taken_apart(kernel: jax.Array, geometry: Geometry) -> bool:
+    """Whether it is cell by cell even where all batch rows share the kernel."""
+    return _is_depthwise(kernel, geometry) and jax.default_backend() == "cpu"
+
+
 def _cell_by_cell(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    if _is_product(x, kernel, geometry):
-        return _product(x, kernel, geometry)
+    if _is_product(x, kernel, geometry):  # of the one cell there is
+        (down, across), inputs = geometry.stride, x.shape[-1]
+        x = x[..., ::down, ::across, :]
+        return (x.reshape(-1, inputs) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
     lead, size, (kh, kw, inputs, out) = x.shape[:-3], x.shape[-3:-1], kernel.shape
     height, width = geometry.size(size, (kh, kw))
     x = jnp.pad(x, [(0, 0)] * len(lead) + [*geometry.sides(size, (kh, kw)), (0, 0)])
@@ -180,7 +179,7 @@ def _turned(x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array) 
 
 @custom_vmap
 def _to_input(x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array) -> jax.Array:
-    if _is_depthwise(kernel, geometry) and jax.default_backend() == "cpu":
+    if _is_taken_apart(kernel, geometry):
         return _turned(x, kernel, geometry, dy)
     return jax.vjp(lambda x: _at_once(x, kernel, geometry), x)[1](dy)[0]
 
