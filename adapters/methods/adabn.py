@@ -27,6 +27,7 @@ import numpy as np
 from ...errors import GraftaxError
 from ..method import Begun, Keys, Leaves, Method, States, scalar, zeros
 from ..sites import BatchNormWeights, Site
+from .observer import told
 
 if TYPE_CHECKING:
     from .starts import TrainingData
@@ -107,20 +108,4 @@ class Rebatched(Method):
         var = jnp.sum(there * jnp.square(x - mean), axes) / count
         made = (x - mean) * jax.lax.rsqrt(var + state["eps"]) * frozen.scale + frozen.bias
         seen = {"mean": mean, "var": var * count / jnp.maximum(count - 1.0, 1.0)}
-        return _seen({name: state[name] for name in seen}, jax.lax.stop_gradient(seen), made)
-
-
-@jax.custom_vjp
-def _seen(leaves: Leaves, seen: Leaves, y: jax.Array) -> jax.Array:
-    return y
-
-
-def _forward(leaves: Leaves, seen: Leaves, y: jax.Array) -> tuple[jax.Array, Leaves]:
-    return y, seen
-
-
-def _backward(seen: Leaves, dy: jax.Array) -> tuple[Leaves, None, jax.Array]:
-    return seen, None, dy
-
-
-_seen.defvjp(_forward, _backward)
+        return told({name: state[name] for name in seen}, jax.lax.stop_gradient(seen), made)

@@ -28,6 +28,7 @@ from ..geometry import Geometry, convolve
 from ..method import Leaves, Method, scalar, zeros
 from ..sites import Branch, Site, of_texts
 from .dropout import dropout
+from .widening import widened
 
 _AROUND = Geometry(padding=((1, 1), (1, 1)))
 
@@ -76,7 +77,7 @@ class Convpass(Method):
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Branch, key: jax.Array | None) -> jax.Array:
         low = _gelu(frozen.before(x) @ state["down"] + state["down_bias"])
         low = _gelu(_convolved(low, state["conv"], frozen.grid) + state["conv_bias"])
-        return y + state["scale"] * (dropout(low, state["dropout"], key) @ state["up"] + state["up_bias"])
+        return y + state["scale"] * (widened(dropout(low, state["dropout"], key), state["up"]) + state["up_bias"])
 
 
 def _convolved(low: jax.Array, kernel: jax.Array, grid: tuple[int, int] | None) -> jax.Array:

@@ -29,6 +29,7 @@ from ...typed import Rate, Size
 from ..method import QUERY_VALUE, Begun, Keys, Leaves, Method, scalar, zeros
 from ..sites import LinearWeights, Site
 from .dropout import dropout
+from .widening import widened
 
 if TYPE_CHECKING:
     from .starts import TrainingData
@@ -109,7 +110,7 @@ class FacT(Method):
         left, right = state["left"], state["right"]
         low = x.reshape(*x.shape[:-1], -1, len(left)) @ left
         through = dropout(jnp.einsum("...ai,abij->...bj", low, _cores(state)), state["dropout"], key)
-        return y + state["scale"] * (through @ right).reshape(y.shape)
+        return y + state["scale"] * widened(through, right).reshape(y.shape)
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         change = jnp.einsum("di,abij,je->adbe", state["left"], _cores(state), state["right"])

@@ -39,26 +39,26 @@ class Observer(Method):
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         mask = state["mask"]
-        seen = {name: leaf for name, leaf in state.items() if name != "mask"}
         kept = jnp.where(mask[..., None] > 0, x, 0.0).reshape(-1, x.shape[-1])
         count = jnp.sum(mask)
         if self.unit:
             kept, count = kept / jnp.abs(jnp.max(jnp.where(mask[..., None] > 0, x, -jnp.inf))), jnp.ones_like(count)
-        return _seen(seen, jax.lax.stop_gradient(kept), jax.lax.stop_gradient(count), y)
+        seen = {"gram": kept.T @ kept, "total": jnp.sum(kept, axis=0), "count": count}
+        return told({name: state[name] for name in seen}, jax.lax.stop_gradient(seen), y)
 
 
 @jax.custom_vjp
-def _seen(seen: Leaves, x: jax.Array, count: jax.Array, y: jax.Array) -> jax.Array:
+def told(leaves: Leaves, seen: Leaves, y: jax.Array) -> jax.Array:
+    """y, as it is; the "gradient" of the leaves is what was seen, a leaf for each of them."""
     return y
 
 
-def _forward(seen: Leaves, x: jax.Array, count: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return y, (x, count)
+def _forward(leaves: Leaves, seen: Leaves, y: jax.Array) -> tuple[jax.Array, Leaves]:
+    return y, seen
 
 
-def _backward(kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[Leaves, None, None, jax.Array]:
-    x, count = kept
-    return {"gram": x.T @ x, "total": jnp.sum(x, axis=0), "count": count}, None, None, dy
+def _backward(seen: Leaves, dy: jax.Array) -> tuple[Leaves, None, jax.Array]:
+    return seen, None, dy
 
 
-_seen.defvjp(_forward, _backward)
+told.defvjp(_forward, _backward)
