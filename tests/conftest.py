@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import io
+import json
 import os
 import shutil
 import signal
@@ -34,12 +35,14 @@ import pytest
 import s3_server
 from artefacts import as_peft_saves, graftax_directory
 from tiny import write_backbone, write_decoder, write_towers
+from tower_pairs import PIXELS, prepared
 
 from graftax.__main__ import main
 from graftax.models.backbone import Backbone
 from graftax.models.cifar_resnet import OPTION_A
 from graftax.models.inputs import ImageInputs, PairInputs, TextInputs
 from graftax.models.load import load_backbone
+from graftax.models.pairs import pair
 from graftax.models.random import random_backbone
 
 if TYPE_CHECKING:
@@ -194,6 +197,32 @@ def backbone_of() -> GetBackbone:
 @pytest.fixture(scope="session")
 def bert(backbone_of: GetBackbone) -> Backbone:
     return backbone_of("bert")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """Two towers of one model."""
+    return load_backbone(prepared(write_towers(tmp_path_factory.mktemp("clip"))), tower="both")
+
+
+@pytest.fixture(scope="module")
+def unlike(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """Two that were never trained together: convolutions, and an encoder of texts."""
+    texts = load_backbone(write_backbone(tmp_path_factory.mktemp("texts")))
+    return pair(random_backbone({**CONVOLUTIONAL["cifar_resnet"], "image_size": PIXELS}, seed=3), texts)
+
+
+@pytest.fixture(scope="module")
+def clip_in_torch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Backbone, Backbone]:
+    """transformers' CLIP, and its towers here."""
+    from torch_towers import with_towers  # torch, for the tests that need it alone
+
+    directory = tmp_path_factory.mktemp("whole")
+    found = with_towers("clip", directory)
+    said = {"image_processor_type": "CLIPImageProcessor", "do_rescale": False, "do_normalize": False}
+    said |= {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    (directory / "preprocessor_config.json").write_text(json.dumps(said))
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import Graftax
 from refusals import refused
-from test_pairs import clip, rows, unlike  # noqa: F401
 from tiny import FRUIT
+from tower_pairs import rows
 
 from graftax import (
     Adapter,
@@ -37,7 +37,7 @@ TWO = [{"text": "plum", "label": "fruit"}, {"text": "zinc", "label": "metal"}]
 
 
 @pytest.fixture(scope="module")
-def agreeing(clip: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Backbone:  # noqa: F811
+def agreeing(clip: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     """A pair whose towers were trained against each other, as CLIP's are: LoRA on both, folded in."""
     out, recipe = tmp_path_factory.mktemp("agreeing"), Recipe(epochs=12, lr=5e-3, max_length=20)
     train_many(clip, {"a": rows(96)}, out, task="contrastive", recipe=recipe, progress=False)
@@ -89,7 +89,7 @@ def test_learnt_of_texts_it_classifies_pictures(agreeing: Backbone, of_texts: Pa
     np.testing.assert_allclose(chances(text, back, SAID), chances(text, load_adapter(of_texts, text), SAID), atol=1e-5)
 
 
-def test_the_command(clip: Backbone, tmp_path: Path, graftax: Graftax) -> None:  # noqa: F811
+def test_the_command(clip: Backbone, tmp_path: Path, graftax: Graftax) -> None:
     """Of a head at the tower of texts; and CLIP's own retrieval, without an adapter, is what its vectors say."""
     from PIL import Image
 
@@ -113,7 +113,7 @@ def test_the_command(clip: Backbone, tmp_path: Path, graftax: Graftax) -> None: 
     assert json.loads(said.out.splitlines()[-1])["image_to_text"] == evaluate_language(clip, None, few)["image_to_text"]
 
 
-def test_what_is_no_head_of_vectors(clip: Backbone, unlike: Backbone, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_no_head_of_vectors(clip: Backbone, unlike: Backbone, tmp_path: Path) -> None:
     image = tower_of(clip, "image")
     probe = Adapter.create((image.head(4),), image.sites, task="image-classify", labels=tuple(FRUIT[:4]))
     named = zero_shot(image, clip, FRUIT[:4])

@@ -12,10 +12,9 @@ import pytest
 import torch
 from contract import assert_same_states
 from refusals import refused
-from test_few_shot import whole  # noqa: F401
-from test_pairs import PIXELS, clip, kept, rows, unlike  # noqa: F401
-from test_zero_shot import NAMES
 from tiny import FRUIT, METAL
+from torch_towers import NAMES
+from tower_pairs import kept, rows
 
 from graftax import Adapter, LoRA, Predictor, Recipe, learned_context, load_adapter, pair, train_many, zero_shot
 from graftax.adapters.adapter import Layout, join
@@ -30,9 +29,9 @@ from graftax.train.step import hyper
 TASK = task_named("contrastive-names")
 
 
-def test_loss_and_gradient_are_those_of_the_paper(whole: Any) -> None:  # noqa: F811
+def test_loss_and_gradient_are_those_of_the_paper(clip_in_torch: Any) -> None:
     """Cross-entropy over all classes, those too that the batch has no picture of, by torch; vectors behind the first token."""
-    model, image, text = whole
+    model, image, text = clip_in_torch
     both = pair(image, text)
     method, prompts = learned_context(both, NAMES, tokens=3)
     labels = [1, 0, 1]
@@ -81,7 +80,7 @@ def right(both: Backbone, adapter: Any, prompts: dict[str, str]) -> float:
 
 
 @pytest.mark.parametrize("each", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_words_are_learnt(each: bool, clip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_words_are_learnt(each: bool, clip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unified and class-specific, where pictures are seen once; and the classifier says so that follows from them."""
     method, prompts = learned_context(clip, FRUIT[:4], tokens=4, each=each)
     assert len(method.ids) == (16 if each else 4)
@@ -98,7 +97,7 @@ def test_words_are_learnt(each: bool, clip: Backbone, tmp_path: Path, monkeypatc
     assert after > 0.9
 
 
-def test_texts_of_neighbours_are_nobody_elses(clip: Backbone, tmp_path: Path) -> None:  # noqa: F811
+def test_texts_of_neighbours_are_nobody_elses(clip: Backbone, tmp_path: Path) -> None:
     """Jobs of unlike numbers of texts, one after another in the slots of a pack: neither is felt by the other."""
     few = rows(12)
     many = [{**row, "text": f"a red {(FRUIT + METAL)[i]}"} for i, row in enumerate(rows(12))]
@@ -112,7 +111,7 @@ def test_texts_of_neighbours_are_nobody_elses(clip: Backbone, tmp_path: Path) ->
     assert_same_states(*(load_adapter(tmp_path / run / "many", clip) for run in ("many first", "alone")), 1e-6)
 
 
-def test_what_cannot_be_learnt(clip: Backbone) -> None:  # noqa: F811
+def test_what_cannot_be_learnt(clip: Backbone) -> None:
     for call, why in (
         (lambda: learned_context(tower_of(clip, "text"), FRUIT), "is no pair of towers"),
         (lambda: learned_context(clip, ["plum", "plum"]), "none of them twice"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from cases import logits, randomised
 from conftest import Graftax
 from contract import assert_same_states
 from refusals import refused
-from test_pairs import PIXELS, clip, rows, unlike  # noqa: F401
-from test_zero_shot import NAMES, pair, similarities
 from tiny import FRUIT
-from torch_towers import pictures
+from torch_towers import NAMES, pictures, similarities
+from tower_pairs import rows
 
 from graftax import (
     Adapter,
@@ -63,21 +61,9 @@ def right(image: Backbone, adapters: dict[str, Any], asked: list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Backbone, Backbone]:
-    """transformers' CLIP, and its towers here."""
-    directory = tmp_path_factory.mktemp("whole")
-    found = pair("clip", directory)
-    prepared = {"image_processor_type": "CLIPImageProcessor", "do_rescale": False, "do_normalize": False}
-    (directory / "preprocessor_config.json").write_text(
-        json.dumps(prepared | {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}})
-    )
-    return found
-
-
-@pytest.fixture(scope="module")
-def few(whole: Any) -> dict[str, Any]:
+def few(clip_in_torch: Any) -> dict[str, Any]:
     """Classes by their names, pictures to be kept and pictures that are asked about, and what torch says of them."""
-    model, image, text = whole
+    model, image, text = clip_in_torch
     kept = np.random.default_rng(1).integers(0, 3, (len(SHOTS), 16, 16, 3), np.uint8)
     asked = pictures(4, seed=2)
 
@@ -95,9 +81,9 @@ def few(whole: Any) -> dict[str, Any]:
     }
 
 
-def test_tip_adapter_is_that_of_the_paper(whole: Any, few: dict[str, Any]) -> None:
+def test_tip_adapter_is_that_of_the_paper(clip_in_torch: Any, few: dict[str, Any]) -> None:
     """A matrix of keys beside one of labels, one-hot; here each class has a row of keys."""
-    image = whole[1]
+    image = clip_in_torch[1]
     made = tip_adapter(image, few["named"], few["data"], alpha=1.7, beta=3.0)
     keys = torch.nn.functional.normalize(few["kept_vectors"], dim=-1)
     f = torch.nn.functional.normalize(few["vectors"], dim=-1)
@@ -107,9 +93,9 @@ def test_tip_adapter_is_that_of_the_paper(whole: Any, few: dict[str, Any]) -> No
     np.testing.assert_allclose(logits(image, made, ImageInputs(few["asked"])), wanted.numpy(), atol=1e-4)
 
 
-def test_clip_adapter_is_that_of_the_paper(whole: Any, few: dict[str, Any]) -> None:
+def test_clip_adapter_is_that_of_the_paper(clip_in_torch: Any, few: dict[str, Any]) -> None:
     """Which changes a vector before it has length 1; fresh it answers as names do."""
-    image = whole[1]
+    image = clip_in_torch[1]
     fresh = clip_adapter(image, few["named"], reduction=3, ratio=0.6, seed=4)
     np.testing.assert_allclose(logits(image, fresh, ImageInputs(few["asked"])), few["by_names"].numpy(), atol=1e-4)
     made = randomised(fresh)
@@ -122,9 +108,9 @@ def test_clip_adapter_is_that_of_the_paper(whole: Any, few: dict[str, Any]) -> N
     np.testing.assert_allclose(logits(image, made, ImageInputs(few["asked"])), wanted.numpy(), atol=1e-4)
 
 
-def test_they_share_a_batch_and_their_files_answer_to_the_bit(whole: Any, few: dict[str, Any], tmp_path: Path) -> None:
+def test_they_share_a_batch_and_their_files_answer_to_the_bit(clip_in_torch: Any, few: dict[str, Any], tmp_path: Path) -> None:
     """With a LoRA that has another head; classes and shots are unlike."""
-    image, named = whole[1], few["named"]
+    image, named = clip_in_torch[1], few["named"]
     lora = Adapter.create((LoRA(r=2), image.head(5)), image.sites, task="image-classify", labels=tuple("abcde"), seed=3)
     made = {
         "tip": tip_adapter(image, named, few["data"]),
@@ -151,7 +137,7 @@ def test_they_share_a_batch_and_their_files_answer_to_the_bit(whole: Any, few: d
             assert answer.probabilities[label] == pytest.approx(chance, abs=1e-5)
 
 
-def test_it_is_trained_on(clip: Backbone, tmp_path: Path) -> None:  # noqa: F811
+def test_it_is_trained_on(clip: Backbone, tmp_path: Path) -> None:
     """Tip-Adapter-F and CLIP-Adapter: what is not theirs to train stays, and more is known than before."""
     image = tower_of(clip, "image")
     named = zero_shot(image, clip, FRUIT[:4], prompts=["a red {}"])
@@ -173,7 +159,7 @@ def test_it_is_trained_on(clip: Backbone, tmp_path: Path) -> None:  # noqa: F811
         assert {leaf for leaf in old if not np.array_equal(old[leaf], new[leaf])} == moved
 
 
-def test_what_is_trained_on_decides_the_run(clip: Backbone, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_trained_on_decides_the_run(clip: Backbone, tmp_path: Path) -> None:
     """One epoch and then another are not two, but go on: and of another adapter another run is begun."""
     image = tower_of(clip, "image")
     named = zero_shot(image, clip, FRUIT[:4], prompts=["a red {}"])
@@ -207,7 +193,7 @@ def test_what_is_trained_on_decides_the_run(clip: Backbone, tmp_path: Path) -> N
         assert why in line
 
 
-def test_two_towers_that_an_adapter_joined(unlike: Backbone) -> None:  # noqa: F811
+def test_two_towers_that_an_adapter_joined(unlike: Backbone) -> None:
     """What is compared lies in their joint space, by hand."""
     joined = Adapter.create((Joint(dim=12),), unlike.sites, task="contrastive", seed=2)
     image, shots = tower_of(unlike, "image"), labelled(6)
@@ -233,7 +219,7 @@ def test_two_towers_that_an_adapter_joined(unlike: Backbone) -> None:  # noqa: F
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-def test_the_commands(clip: Backbone, tmp_path: Path, graftax: Graftax) -> None:  # noqa: F811
+def test_the_commands(clip: Backbone, tmp_path: Path, graftax: Graftax) -> None:
     """Names, a few pictures beside them, and training on."""
     from PIL import Image
 
@@ -261,7 +247,7 @@ def test_the_commands(clip: Backbone, tmp_path: Path, graftax: Graftax) -> None:
         assert why in said.err
 
 
-def test_only_classes_by_names(clip: Backbone, tmp_path: Path) -> None:  # noqa: F811
+def test_only_classes_by_names(clip: Backbone, tmp_path: Path) -> None:
     image = tower_of(clip, "image")
     probe = Adapter.create((image.head(4),), image.sites, task="image-classify", labels=tuple(FRUIT[:4]))
     named = zero_shot(image, clip, FRUIT[:4])

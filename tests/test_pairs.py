@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from cases import randomised
-from conftest import CONVOLUTIONAL, some_texts
+from conftest import some_texts
 from contract import assert_same_states
 from reference import saved
 from refusals import refused
-from tiny import FRUIT, write_backbone, write_towers
+from tiny import FRUIT
 from torch_towers import pictures, texts, torch_pair
+from tower_pairs import PIXELS, kept, rows
 
 from graftax import (
     Adapter,
@@ -45,11 +45,9 @@ from graftax.serve import export_merged
 from graftax.serve.bank import Bank
 from graftax.serve.evaluation import evaluate_language
 from graftax.tasks.task_registry import task_named
-from graftax.train.features import FeatureStore
 from graftax.train.step import hyper
 
 TASKS = {"clip": "contrastive", "siglip": "contrastive-sigmoid"}
-PIXELS = 8  # along each side of a tiny picture
 
 
 def inputs_of(kind: str) -> tuple[PairInputs, dict[str, Any]]:
@@ -124,30 +122,6 @@ def load_whole(directory: Path) -> Any:
 # -- two towers of one model ------------------------------------------------------------------------------------------
 
 
-def prepared(directory: Path) -> Path:
-    """A backbone's directory that says how pictures are prepared."""
-    said = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": PIXELS}}
-    (directory / "preprocessor_config.json").write_text(json.dumps(said | {"crop_size": {"height": PIXELS, "width": PIXELS}}))
-    return directory
-
-
-def rows(count: int, names: Sequence[str] = FRUIT[:4], seed: int = 0) -> list[dict[str, Any]]:
-    """Noisy pictures, each of a class whose name is in its text."""
-    random = np.random.default_rng(seed)
-    classes = np.random.default_rng(1).integers(0, 256, (len(FRUIT), PIXELS, PIXELS, 3))
-    found = []
-    for i in range(count):
-        name = names[i % len(names)]
-        noisy = classes[FRUIT.index(name)] + random.integers(-40, 40, (PIXELS, PIXELS, 3))
-        found.append({"image": np.clip(noisy, 0, 255).astype(np.uint8), "text": f"a red {name}"})
-    return found
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_backbone(prepared(write_towers(tmp_path_factory.mktemp("clip"))), tower="both")
-
-
 def test_trained_it_finds_texts_and_names_classes(clip: Backbone, tmp_path: Path) -> None:
     """With LoRA on both towers, by what is said of texts alone: the classifier is an adapter of the tower of pictures."""
     recipe = Recipe(epochs=12, lr=5e-3, max_length=20)
@@ -212,13 +186,6 @@ def test_what_belongs_to_a_pair_alone(clip: Backbone, tmp_path: Path) -> None:
 # -- two of unlike models ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def unlike(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """Convolutions, and an encoder of texts."""
-    texts = load_backbone(write_backbone(tmp_path_factory.mktemp("texts")))
-    return pair(random_backbone({**CONVOLUTIONAL["cifar_resnet"], "image_size": PIXELS}, seed=3), texts)
-
-
 def test_unlike_towers_need_an_adapter(unlike: Backbone) -> None:
     """That projects both; and one row names one of these."""
     adapters = [Adapter.create((Joint(dim=size),), unlike.sites, task="contrastive", seed=size) for size in (6, 12)]
@@ -264,19 +231,6 @@ def test_what_lies_above_a_tower_is_in_it(clip: Backbone) -> None:
 
 
 ABOVE = ("image.projection", "text.projection")
-
-
-def kept(both: Backbone, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The shapes of what is computed once and kept, as it is computed."""
-    shapes: list[Any] = []
-    before = FeatureStore.expect
-
-    def expect(store: FeatureStore, job: Any) -> None:
-        before(store, job)
-        shapes.append(store._like.shape if store._like else None)
-
-    monkeypatch.setattr(FeatureStore, "expect", expect)
-    return shapes
 
 
 #: Methods on two unlike towers, and how many numbers of an item are kept while they train: features of both, of the picture.

@@ -4,51 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from cases import logits
 from reference import saved
 from refusals import refused
-from tiny import tokenizer_json
-from torch_towers import PAIRS, pictures, torch_pair
+from torch_towers import NAMES, pictures, similarities, torch_pair, with_towers
 
 from graftax import GraftaxError, Predictor, load_backbone, save_adapter, zero_shot
 from graftax.models.inputs import ImageInputs
 
-NAMES = ["apple", "iron", "old plum"]
 PROMPTS = ["the {}.", "a new {}"]
-
-
-def pair(kind: str, directory: Path) -> tuple[Any, Any, Any]:
-    """transformers' model, and its two towers here, with a tokenizer."""
-    text = {**PAIRS[kind]["text_config"], "vocab_size": 160, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
-    model = torch_pair(kind, text_config=text)
-    with torch.no_grad():
-        model.logit_scale.fill_(2.0)
-    saved(model, directory)
-    (directory / "tokenizer.json").write_text(tokenizer_json())
-    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    return model, *(load_backbone(directory, tower=tower) for tower in ("image", "text"))
-
-
-@torch.no_grad()
-def similarities(kind: str, model: Any, texts: Any, rows: list[str], x: np.ndarray) -> np.ndarray:
-    """What transformers' model says of each picture and text."""
-    read = texts.processor(rows, max_length=12)
-    inputs = texts.processor.pad(read, len(read), max(map(len, read)))
-    told = {"attention_mask": torch.tensor(inputs.mask.astype(np.int64))} if kind == "clip" else {}
-    ids = torch.tensor(inputs.ids.astype(np.int64))
-    found = model(input_ids=ids, pixel_values=torch.tensor(x.transpose(0, 3, 1, 2)), **told)
-    logits: np.ndarray = found.logits_per_image.numpy()
-    return logits
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_logits_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
-    model, image, text = pair(kind, tmp_path)
+    model, image, text = with_towers(kind, tmp_path)
     adapter, x = zero_shot(image, text, NAMES, prompts=["the {}."]), pictures()
     wanted = similarities(kind, model, text, [f"the {name}." for name in NAMES], x)
     assert np.ptp(wanted) > 0.1
@@ -56,7 +28,7 @@ def test_logits_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
 
 
 def test_several_prompts_are_one_class(tmp_path: Path) -> None:
-    _, image, text = pair("clip", tmp_path)
+    _, image, text = with_towers("clip", tmp_path)
     adapter = zero_shot(image, text, NAMES, prompts=PROMPTS)
     each = [zero_shot(image, text, NAMES, prompts=[prompt]) for prompt in PROMPTS]
     kernels = [next(iter(one.states[adapter.methods[0].key].values()))[0]["kernel"] for one in (adapter, *each)]
@@ -67,7 +39,7 @@ def test_several_prompts_are_one_class(tmp_path: Path) -> None:
 
 def test_it_is_saved_and_answers(tmp_path: Path) -> None:
     """Beside the tower's other adapters, as any adapter of a head."""
-    _, image, text = pair("siglip", tmp_path / "base")
+    _, image, text = with_towers("siglip", tmp_path / "base")
     prepared = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 16, "width": 16}}
     (tmp_path / "base" / "preprocessor_config.json").write_text(json.dumps(prepared))
     save_adapter(zero_shot(image, text, NAMES, prompts=["the {}."]), tmp_path / "named", image)
@@ -84,7 +56,7 @@ def test_it_is_saved_and_answers(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
-    _, image, text = pair("clip", tmp_path / "both")
+    _, image, text = with_towers("clip", tmp_path / "both")
     other = load_backbone(saved(torch_pair("siglip"), tmp_path / "other"), tower="image")
     for call, why in (
         (lambda: zero_shot(other, text, NAMES), "no two towers of one model"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from feature_maps import to_torch
-from reference import stirred
+from reference import saved, stirred
+from tiny import tokenizer_json
+
+from graftax import load_backbone
 
 _LAYERS = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 PICTURE = {**_LAYERS, "image_size": 16, "patch_size": 4}
@@ -18,6 +23,7 @@ PAIRS: dict[str, dict[str, Any]] = {
     "clip": {"vision_config": PICTURE, "text_config": TEXT, "projection_dim": 20},
     "siglip": {"vision_config": PICTURE, "text_config": {**TEXT, "projection_size": 32}},
 }
+NAMES = ["apple", "iron", "old plum"]  # of classes
 _MODELS = {"clip": "CLIP", "siglip": "Siglip"}
 
 
@@ -51,3 +57,27 @@ def of_pictures(model: Any, x: np.ndarray, **options: Any) -> Any:
 def of_texts(model: Any, ids: np.ndarray, mask: np.ndarray | None) -> Any:
     told = {} if mask is None else {"attention_mask": torch.tensor(mask.astype(np.int64))}
     return model(input_ids=torch.tensor(ids.astype(np.int64)), output_hidden_states=True, **told)
+
+
+def with_towers(kind: str, directory: Path) -> tuple[Any, Any, Any]:
+    """transformers' model, and its two towers here, with a tokenizer."""
+    text = {**PAIRS[kind]["text_config"], "vocab_size": 160, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
+    model = torch_pair(kind, text_config=text)
+    with torch.no_grad():
+        model.logit_scale.fill_(2.0)
+    saved(model, directory)
+    (directory / "tokenizer.json").write_text(tokenizer_json())
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    return model, *(load_backbone(directory, tower=tower) for tower in ("image", "text"))
+
+
+@torch.no_grad()
+def similarities(kind: str, model: Any, texts: Any, rows: list[str], x: np.ndarray) -> np.ndarray:
+    """What transformers' model says of each picture and text."""
+    read = texts.processor(rows, max_length=12)
+    inputs = texts.processor.pad(read, len(read), max(map(len, read)))
+    told = {"attention_mask": torch.tensor(inputs.mask.astype(np.int64))} if kind == "clip" else {}
+    ids = torch.tensor(inputs.ids.astype(np.int64))
+    found = model(input_ids=ids, pixel_values=torch.tensor(x.transpose(0, 3, 1, 2)), **told)
+    logits: np.ndarray = found.logits_per_image.numpy()
+    return logits
