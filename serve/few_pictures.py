@@ -58,8 +58,7 @@ def clip_adapter(
         GraftaxError: an adapter that is no classifier by names.
     """
     whole, site, frozen = _named(pictures, named)
-    width = len(frozen["projection"]) if "projection" in frozen else 0
-    head = ClipAdapter(site=site.name, labels=len(frozen["kernel"]), width=width, reduction=reduction, ratio=ratio)
+    head = ClipAdapter(site=site.name, labels=len(frozen["kernel"]), width=_width(frozen), reduction=reduction, ratio=ratio)
     return _with(whole, head, site, jax.tree.map(np.asarray, head.init(jax.random.key(seed), site)), frozen)
 
 
@@ -93,8 +92,7 @@ def tip_adapter(
     predictor.load("named", whole)
     features = predictor.embed(rows_asked(examples, predictor.processor), "named")
     shots = np.bincount(labels, minlength=len(names))
-    width = len(frozen["projection"]) if "projection" in frozen else 0
-    head = TipAdapter(site=site.name, labels=len(names), width=width, shots=int(shots.max()), alpha=alpha, beta=beta)
+    head = TipAdapter(site=site.name, labels=len(names), width=_width(frozen), shots=int(shots.max()), alpha=alpha, beta=beta)
     keys = np.zeros((len(names), head.shots, head.room(site)), np.float32)
     for label, count in enumerate(shots):
         keys[label, :count] = head.vectors(features, frozen)[np.equal(labels, label)]
@@ -114,6 +112,11 @@ def _named(pictures: Backbone, named: Adapter | str | Any) -> tuple[Adapter, Sit
     assert head is not None
     ((site, (leaves, _)),) = whole.states[head.key].items()
     return whole, site, leaves
+
+
+def _width(frozen: Leaves) -> int:
+    """Numbers in a vector of the joint space; 0 where nothing projects."""
+    return len(frozen["projection"]) if "projection" in frozen else 0
 
 
 def _with(whole: Adapter, head: Head, site: Site, learnt: Leaves, frozen: Leaves) -> Adapter:

@@ -97,7 +97,7 @@ def conse(chances: np.ndarray, words: np.ndarray, texts: np.ndarray) -> np.ndarr
     return unit(np.where(rank < LIKELIEST, chances, 0.0) @ words) @ texts.T
 
 
-def _taken_for(random: np.random.Generator, pictures: list[dict[str, Any]], chances: np.ndarray, words: list[str]) -> Any:
+def taken_for(random: np.random.Generator, pictures: list[dict[str, Any]], chances: np.ndarray, words: list[str]) -> Any:
     """Rows whose texts say what the checkpoint takes each picture for, as often as that is likely."""
     for picture, likely in zip(pictures, chances, strict=True):
         word = words[random.choice(len(words), p=likely)]
@@ -108,20 +108,21 @@ def features_of(predictor: Predictor, pictures: np.ndarray) -> np.ndarray:
     return predictor.embed([*pictures])
 
 
+def named_rows(random: np.random.Generator, pictures: list[dict[str, Any]], captions: int) -> Any:
+    """Rows whose texts name the class of each picture, in so many templates."""
+    for picture in pictures:
+        for template in random.choice(TEMPLATES, captions, replace=False):
+            yield picture | {"text": template.format(picture["label"])}
+
+
 def drawn_rows(
     random: np.random.Generator, pictures: list[dict[str, Any]], chances: np.ndarray, words: list[str], captions: int
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows of both kinds, as many of one as of the other; `pictures` are rows with the name of their class."""
-    named = [*_named(random, pictures, captions)]
+    named = [*named_rows(random, pictures, captions)]
     half = captions // 2
-    said = [row for _ in range(captions - half) for row in _taken_for(random, pictures, chances, words)]
-    return {"names": named, "words": [*_named(random, pictures, half), *said]}
-
-
-def _named(random: np.random.Generator, pictures: list[dict[str, Any]], captions: int) -> Any:
-    for picture in pictures:
-        for template in random.choice(TEMPLATES, captions, replace=False):
-            yield picture | {"text": template.format(picture["label"])}
+    said = [row for _ in range(captions - half) for row in taken_for(random, pictures, chances, words)]
+    return {"names": named, "words": [*named_rows(random, pictures, half), *said]}
 
 
 def main() -> None:
