@@ -83,7 +83,7 @@ def main() -> None:
         starts: dict[str, Any] = {}
         for (seed, k), rows in few.items():
             named = zero_shot(image, both, classes, prompts=TEMPLATES, adapter=out / str(seed))
-            tip = tip_adapter(image, named, rows)
+            tips = {alpha: tip_adapter(image, named, rows, alpha=alpha) for alpha in ALPHAS}
             ((leaves, _),) = named.states[named.methods[0].key].values()
             space, labels = unit(tested @ leaves["projection"].T), np.array([classes.index(row["label"]) for row in rows])
             kept = unit(predictor.embed([row["image"] for row in rows]) @ leaves["projection"].T)
@@ -91,14 +91,11 @@ def main() -> None:
             for what, said in (
                 ("names", answers(named, tested)),
                 (f"{k}: nearest mean", (space @ means.T).argmax(1)),
-                *(
-                    (f"{k}: tip_adapter, alpha {a:g}", answers(tip_adapter(image, named, rows, alpha=a), tested))
-                    for a in ALPHAS
-                ),
+                *((f"{k}: tip_adapter, alpha {alpha:g}", answers(tip, tested)) for alpha, tip in tips.items()),
             ):
                 measured.setdefault(what, []).append(float(np.mean(said == y_test)))
             for what, start in (
-                ("tip_adapter", tip),
+                ("tip_adapter", tips[ALPHAS[0]]),
                 ("clip_adapter", clip_adapter(image, named, seed=seed)),
                 ("names", named),
             ):
