@@ -17,6 +17,7 @@ class Mutation(NamedTuple):
 
 
 BENCH_PICTURES = "tests/test_bench_pictures.py"
+ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
 MASKED, SEGMENTED = "tests/test_picture_masks.py", "tests/test_segmentation.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
@@ -70,6 +71,8 @@ NAMED = "tests/test_by_names.py"
 ACROSS = "tests/test_across.py"
 
 MUTATIONS = [
+    Mutation("train/pack.py", "task.output.bare or several or", "task.output.bare or", SEGMENTED),
+    Mutation("serve/http/classify.py", "answer.score.get(label, 0.0) for label in labels", "0.0 for label in labels", ASKED),
     Mutation("models/backbone.py", "few = longest <=", "few = self._layers <=", "tests/test_by_layer.py"),
     Mutation("tasks/by_names.py", "prepared.texts if planned.items else ()", "prepared.texts", NAMED),
     Mutation("serve/other_tower.py", "means[of] - means[other]", "means[other] - means[of]", ACROSS),

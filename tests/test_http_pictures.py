@@ -73,6 +73,32 @@ def test_pictures_are_answered_as_a_predictor_answers_them(server: Served, backb
     assert [one["label"] for one in alone["data"]] == [expected[1].label]
 
 
+def test_a_segmented_picture_beside_a_classified_one(backbone: Backbone, pets: Adapter) -> None:
+    """The classes in it, the share of each, and the mask as a PNG whose pixels are their numbers."""
+    settings: dict[str, Any] = {
+        "task": "image-segment",
+        "labels": ("good", "hole", "stain"),
+        "fingerprint": backbone.fingerprint,
+    }
+    head = backbone.head_of_maps(3, several=True)
+    parts = randomised(Adapter.create((BitFit(), head), backbone.sites, **settings), 5)
+    for (leaves, _), width in zip(parts.states[head.key].values(), (sum(backbone.config.maps),), strict=True):
+        leaves["kernel"][...] = np.random.default_rng(0).standard_normal((3, width))  # so that no class is everywhere
+        leaves["kernel"] -= leaves["kernel"].mean(1, keepdims=True)
+        leaves["bias"][...] = 0.0
+    predictor = Predictor(backbone)
+    predictor.load("parts", parts)
+    (expected,) = predictor.predict([png(1)], "parts")
+    assert len(expected.score) > 1
+    with served(backbone, {"pets": pets, "parts": parts}) as there:
+        (found,) = there.post("/v1/classify", model="parts", input=part(png(1))).json()["data"]
+        assert there.post("/v1/classify", model="pets", input=part(png(1))).json()["data"][0]["label"] in pets.labels
+    assert found["label"] == [*expected.score]
+    assert found["probs"] == pytest.approx([expected.score[name] for name in found["labels"]], abs=1e-6)
+    mask = Image.open(io.BytesIO(base64.b64decode(found["mask"].partition("base64,")[2])))
+    np.testing.assert_array_equal(np.asarray(mask), expected.label.pixels())
+
+
 def test_what_is_refused(server: Served) -> None:
     """In a line that says where; an outside URL and a path are nobody's to read."""
     outside = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest/meta-data"}}

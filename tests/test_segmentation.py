@@ -344,3 +344,14 @@ def test_kept_features_are_those_of_the_whole(backbone: Backbone, trained: Path)
     two = [{**row, "mask": np.where(row["mask"] == 2, 0, row["mask"])} for row in rows(24, 2)]
     held = [two[i] for i in split(Examples({"image": tuple(range(24))}), 0.25, RECIPE.seed)[1]]
     assert measure(predictor, "b", held).metrics["mean_iou"] == pytest.approx(adapter.metrics["val_mean_iou"], abs=1e-3)
+
+
+def test_several_maps_are_read_in_validation_as_they_are_asked(backbone: Backbone, tmp_path: Path) -> None:
+    """What frozen layers make is not kept for such a head: it reads maps from below the cut, too."""
+    data, recipe = rows(16, 3), RECIPE.replace(epochs=1, head="multiscale")
+    settings: dict[str, Any] = {"task": "image-segment", "recipe": recipe, "val": 0.25, "progress": False}
+    train_many(backbone, {"m": data}, tmp_path, method=None, **settings)
+    held = [data[i] for i in split(Examples({"image": tuple(range(16))}), 0.25, recipe.seed)[1]]
+    adapter, predictor = load_adapter(tmp_path / "m", backbone), Predictor(backbone)
+    predictor.load("m", adapter)
+    assert measure(predictor, "m", held).metrics["mean_iou"] == pytest.approx(adapter.metrics["val_mean_iou"], abs=1e-3)
