@@ -12,6 +12,7 @@ from cases import logits, randomised
 from conftest import Graftax
 from contract import assert_same_states
 from refusals import refused
+from runs import interrupt, stop_after
 from tiny import FRUIT
 from torch_towers import NAMES, pictures, similarities
 from tower_pairs import rows
@@ -33,6 +34,7 @@ from graftax.adapters.fitting import head_of
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import ImageInputs
 from graftax.models.pairs import tower_of
+from graftax.train import Interrupted
 
 SHOTS = [0, 0, 1, 2, 2, 2]  # labels of pictures: classes have unlike numbers of them
 
@@ -175,6 +177,14 @@ def test_what_is_trained_on_decides_the_run(clip: Backbone, tmp_path: Path) -> N
     assert one.recipe["method"] == two.recipe["method"] == "lora"
     assert two.labels == one.labels == tuple(FRUIT[:4])
     assert not np.array_equal(leaves_of(two)["kernel"], leaves_of(one)["kernel"])
+    longer = settings | {"recipe": Recipe(epochs=4, lr=1e-2)}
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 2, interrupt)
+        with pytest.raises(Interrupted):
+            train_many(image, {"a": labelled(8)}, tmp_path / "stopped", method=one, **longer)
+    line = refused(lambda: train_many(image, {"a": labelled(8)}, tmp_path / "stopped", method=two, **longer))
+    assert line is not None
+    assert "with other settings or data" in line
     for call, why in (
         (lambda: train_many(image, {"a": labelled(8)}, tmp_path / "b", method=(one, two), **settings), "several were given"),
         (lambda: train_many(image, {"a": rows(4)}, tmp_path / "b", method=one, **settings | {"task": "regress"}), "regress"),

@@ -12,14 +12,19 @@ from block_parity import blocks_of
 from cases import random_adapter
 from feature_maps import from_torch
 from reference import saved
+from test_classic_backbones import ADAPTED as CLASSIC
+from test_convolutional_backbones import ADAPTED as CONVOLVED
 from test_convolutional_backbones import SMALL, theirs
 from torch_pictures import SHAPES, SWINS, outputs, pictures, torch_model
 from torch_resnet import pictures as random_pictures
+from torch_towers import PAIRS as TOWERS
+from torch_towers import PICTURE
 
 from graftax import VPT, LoRA, load_backbone
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import ImageInputs
+from graftax.models.random import random_backbone
 
 WITHIN = {"rtol": 1e-4, "atol": 1e-4}
 
@@ -86,6 +91,26 @@ def test_of_convolutions(name: str, tmp_path: Any) -> None:
     assert len({one.shape[1:3] for one in found}) == len(found)
     for mine in found:
         np.testing.assert_allclose(mine, of_size[torch.Size(mine.shape[1:3])], **WITHIN)
+
+
+#: Configs of the other families, and how large their pictures must be.
+OTHERS: dict[str, tuple[dict[str, Any], int]] = {
+    **{f"classic {name}": (raw, 80 if name == "inception" else 32) for name, (raw, _) in CLASSIC.items() if name != "vgg"},
+    **{f"convolutions {name}": (raw, 32) for name, (raw, _) in CONVOLVED.items()},
+    **{f"tower {name}": ({"model_type": f"{name}_vision_model", **PICTURE, "projection_dim": 16}, 16) for name in TOWERS},
+    "timm_vit": ({"model_type": "timm_vit", "embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 16, "patch_size": 4}, 16),
+}
+
+
+@pytest.mark.parametrize("name", marked(OTHERS, ("classic mobilenet",)))
+def test_the_other_families_give_what_they_declare(name: str) -> None:
+    """Maps of the channels that are said, each as large as the one before or smaller, and as many as a head reads."""
+    raw, side = OTHERS[name]
+    backbone = random_backbone({"image_size": side, **raw} if "img_size" not in raw else raw)
+    x = np.random.default_rng(0).standard_normal((2, side, side, 3), np.float32)
+    sizes = [one.shape[1:3] for one in maps_of(backbone, x)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert backbone.head_of_maps(3, several=True).select(backbone.sites)[0].shape == backbone.config.maps
 
 
 def test_vectors_beside_the_patches_are_no_part_of_a_map(tmp_path: Any) -> None:
