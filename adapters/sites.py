@@ -69,6 +69,7 @@ class Site:
     statistics: bool = False  # whether it is a batch norm, whose weights have statistics of the pictures it was trained on
     axes: tuple[int, ...] = ()  # of a kernel: which axis of the checkpoint's tensor each of its own is (`OUT_IN`, `IN_OUT`)
     tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
+    module: bool = True  # whether its weights are a module's that PEFT finds there; if not, PEFT has no adapter of them
     hidden: int = 0  # channels of the residual stream there
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stacks
     also: tuple[str, ...] = ()  # what its module is called in older versions of transformers, and so in older adapters

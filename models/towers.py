@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import GraftaxError
 from .checkpoint import stored_tensors
+from .open_clip_config import PREPROCESSING
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 WHOLE: dict[str, dict[str, tuple[str, str]]] = {
     name: {"image": ("vision_config", f"{name}_vision_model"), "text": ("text_config", f"{name}_text_model")}
     for name in ("clip", "siglip")
+}
+WHOLE["open_clip"] = {
+    "image": ("vision_cfg", "open_clip_vision_model"),
+    "text": ("text_cfg", "open_clip_text_model"),
+}
+#: What a whole config says of both towers, and what it is where it does not.
+_SHARED: dict[str, dict[str, Any]] = {
+    "clip": {"projection_dim": 512},
+    "siglip": {},
+    "open_clip": {"embed_dim": None, "quick_gelu": False, PREPROCESSING: {}},
 }
 TOWERS = ("image", "text")
 BOTH = "both"  # of them, in place of the name of one
@@ -48,7 +59,7 @@ def tower_said(raw: Mapping[str, Any], tower: str | None, name: str) -> Mapping[
     said = raw.get(key) if older is None else older
     if not isinstance(said, dict | None):
         raise GraftaxError(f"{name}: config.json: {key} must be an object.")
-    shared = {"projection_dim": raw.get("projection_dim", 512)} if kind == "clip" else {}
+    shared = {name: raw.get(name, default) for name, default in _SHARED[str(kind)].items()}
     head = {name: raw[name] for name in _OF_A_HEAD if name in raw}
     return {**(said or {}), **shared, **head, "model_type": model_type}
 

@@ -16,6 +16,7 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+OPEN_CLIP = "tests/test_open_clip.py"
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
@@ -449,6 +450,24 @@ MUTATIONS = [
         "adapters/geometry.py", "geometry.groups == 1 and geometry.sides", "geometry.groups or geometry.sides", CONVOLUTIONS
     ),
     Mutation("adapters/methods/widening.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
+    Mutation(
+        "models/open_clip.py",
+        '"quick_gelu" if values["quick_gelu"] else "gelu"',
+        '"quick_gelu"',
+        f"{OPEN_CLIP}::test_layers_and_vectors_equal_torchs",
+    ),
+    Mutation(
+        "models/open_clip_config.py",
+        "resize=(height, width) if squashed else height",
+        "resize=(height, width)",
+        f"{OPEN_CLIP}::test_how_pictures_are_prepared",
+    ),
+    Mutation(
+        "adapters/formats/peft/writing.py",
+        "if not all(site.module for",
+        "if not all(site.path for",
+        f"{OPEN_CLIP}::test_an_adapter_of_the_projection_for_three",
+    ),
     Mutation("models/timm_config.py", '[values["input_size"][0], *sides', "[3, *[224, 224], *sides", PROCESSORS),
     Mutation("adapters/geometry.py", "(height - 1) * down + 1, (width - 1)", "height, (width - 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "rhs_dilation=geometry.dilation,", "", CONVOLUTIONS),
