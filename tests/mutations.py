@@ -16,6 +16,8 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+COMMANDED = "tests/test_by_names.py::test_words_are_learnt_by_commands"
+OWN_HEAD_TRAINED = "tests/test_own_heads.py::test_a_checkpoints_head_is_trained_on"
 OPEN_CLIP = "tests/test_open_clip.py"
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
@@ -450,6 +452,9 @@ MUTATIONS = [
         "adapters/geometry.py", "geometry.groups == 1 and geometry.sides", "geometry.groups or geometry.sides", CONVOLUTIONS
     ),
     Mutation("adapters/methods/widening.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
+    Mutation("serve/named_classes.py", "return (prompt,) if named == 1 else PROMPTS", "return PROMPTS", COMMANDED),
+    Mutation("data/columns.py", "_NAMED.search(self[field])", "_NAMED.match(self[field])", COMMANDED),
+    Mutation("train/intake.py", "before = _own_head(name, before, backbone)", "pass", OWN_HEAD_TRAINED),
     Mutation(
         "models/open_clip.py",
         '"quick_gelu" if values["quick_gelu"] else "gelu"',
