@@ -456,6 +456,12 @@ MUTATIONS = [
     Mutation("data/columns.py", "_NAMED.search(self[field])", "_NAMED.match(self[field])", COMMANDED),
     Mutation("train/intake.py", "before = _own_head(name, before, backbone)", "pass", OWN_HEAD_TRAINED),
     Mutation(
+        "adapters/methods/vpt.py",
+        'site.kind == "attention"',
+        'site.kind == "input"',
+        f"{PATCHES}::test_vpt_says_why_it_has_no_place_in_windows",
+    ),
+    Mutation(
         "models/open_clip.py",
         '"quick_gelu" if values["quick_gelu"] else "gelu"',
         '"quick_gelu"',

@@ -52,7 +52,7 @@ class VPT(Method):
         last = max((site.layer for site in sites if site.layer is not None), default=0)
         found = [site for site in sites if site.kind == "input"]
         if not found or of_texts(sites):
-            raise GraftaxError(f"{self.name} puts vectors beside a picture's patches, and this backbone reads none.")
+            raise GraftaxError(f"{self.name} puts vectors beside a picture's patches, {_why_not(sites)}.")
         return found + [site for site in sites if self.deep and site.kind == "stream" and site.layer != last]
 
     def size(self, site: Site) -> int:
@@ -83,3 +83,12 @@ class VPT(Method):
             return y
         # the room is in front: of all methods' keys that make some, this one's is the last
         return jnp.concatenate([jnp.where(own[:, None], prompt, y[..., :room, :]), y[..., room:, :]], axis=-2)
+
+
+def _why_not(sites: Sequence[Site]) -> str:
+    """Why a backbone has no place for them, in words."""
+    if of_texts(sites):
+        return "and this backbone reads texts"
+    if any(site.kind == "attention" for site in sites):
+        return "and in this backbone patches attend to those of their window alone; prefix adds to what each window attends to"
+    return "and this backbone, of convolutions, has none"
