@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..adapters.sites import IMAGE, TEXT
 from ..errors import GraftaxError
 from .checkpoint import stored_tensors
 from .open_clip_config import PREPROCESSING
@@ -34,7 +35,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "siglip": {},
     "open_clip": {"embed_dim": None, "quick_gelu": False, PREPROCESSING: {}},
 }
-TOWERS = ("image", "text")
+TOWERS = (IMAGE, TEXT)
 BOTH = "both"  # of them, in place of the name of one
 #: What a whole config says of a classifier on its tower of pictures.
 _OF_A_HEAD = ("architectures", "id2label", "label2id", "problem_type")

@@ -88,6 +88,7 @@ NOT_ON_PATCHES = {
 #: And what none of two towers has, each of which would need its own.
 _VIRTUAL = ("prefix", "prefix-unshifted", "mam", "together", "prompt", "prompt-post", "p_tuning")
 NOT_ON_PAIRS = {**NOT_ON_TEXTS, **dict.fromkeys(_VIRTUAL, "the two towers of a pair would need virtual tokens each")}
+NOT_ON_PAIRS |= dict.fromkeys(("vpt", "vpt-shallow"), "a pair has texts, too: train its tower of pictures by itself")
 LACKS |= {(family, name): said for family in (*CONFIGS, *ENCODER_DECODERS) for name, said in NOT_ON_TEXTS.items()}
 LACKS |= {(family, name): said for family in PATCHES for name, said in NOT_ON_PATCHES.items()}
 LACKS |= {(family, name): said for family in PAIRS for name, said in NOT_ON_PAIRS.items()}
