@@ -17,7 +17,8 @@ from ..errors import GraftaxError
 from ..typed import Positive, Rate, ShortSeed, Some, Within, settle
 
 SCHEDULES = ("linear", "cosine", "constant")
-HEADS = ("linear", "multiscale")
+OWN = "own"  # the head that a checkpoint brings
+HEADS = ("linear", "multiscale", OWN)
 _MOST_EPOCHS = 100_000
 Epochs = Annotated[int, Within(1, most=_MOST_EPOCHS)]
 
@@ -52,7 +53,13 @@ class Recipe:
     augment: Annotated[
         str | None, Doc("Pictures: any of crop, flip, colour, randaugment, mixup and cutmix, as crop=0.5+flip. Default: none.")
     ] = None
-    head: Annotated[str, Doc("Of task image-segment: linear over the last feature map, or multiscale over several.")] = "linear"
+    head: Annotated[
+        str,
+        Doc(
+            "own: the one that the checkpoint brings, trained on with its labels. Of task image-segment: linear over the last "
+            "feature map, or multiscale over several."
+        ),
+    ] = "linear"
     unfreeze: Annotated[
         float,
         Within(0.0, most=_MOST_EPOCHS),
