@@ -2,9 +2,9 @@
 
     python benchmarks/speed/convolution_packs.py [METHOD ...] [--adapters N] [--rows N] [--repeats N]
 
-Pictures of 32 x 32 pixels, weights random in the published shape, float32. In a pack the adapters' kernels differ, so that their
-convolutions are one after the other (`adapters/geometry.py`), and those of the frozen kernels are one for all adapters. The seconds
-are those of a step of all adapters, either as one step of a pack or as a step of each.
+Pictures of 32 x 32 pixels, weights random in the published shape, float32. In a pack the adapters' kernels differ, so that
+their convolutions are one after the other (`adapters/geometry.py`), and those of the frozen kernels are one for all adapters.
+The seconds are those of a step of all adapters, either as one step of a pack or as a step of each.
 """
 
 from __future__ import annotations
