@@ -14,9 +14,17 @@ from contract import a_learner
 from graftax import LoRA, Recipe
 from graftax.adapters.adapter import Layout, Stacked
 from graftax.models.backbone import Backbone
+from graftax.models.random import random_backbone
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import Learner, Programs, hyper, start
 
+TINY_PICTURES: dict[str, dict[str, Any]] = {
+    "resnet": {"model_type": "cifar_resnet", "image_size": 8},
+    "vit": {
+        **{"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
+        **{"intermediate_size": 32, "image_size": 8, "patch_size": 4},
+    },
+}
 #: Two leaves, of two and one numbers; the learning rate is 0.5 throughout.
 BEFORE, GRADIENT = {"a": [1.0, 2.0], "b": [-4.0]}, {"a": [3.0, 0.0], "b": [4.0]}
 
@@ -125,3 +133,25 @@ def test_what_is_dropped_is_of_the_seed_and_the_step(tiny: Backbone, dropout: fl
     losses = [found(seed, at) for seed in (0, 1) for at in (0, 1)]
     assert found(0, 1) == losses[1]
     assert len({*losses}) == (4 if dropout else 1)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere slots are computed at once")
+@pytest.mark.parametrize("kind", ["resnet", "vit"])
+def test_slots_take_turns_where_layers_make_maps_of_maps(kind: str) -> None:
+    """The losses and gradients of two adapters are those of either alone."""
+    backbone = random_backbone(TINY_PICTURES[kind])
+    adapters = [random_adapter(backbone, (LoRA(r=2),), seed=seed) for seed in (1, 2)]
+    layout = Layout.of(adapters, backbone.sites, bucket=True)
+    own = [a_learner(backbone, adapter, layout) for adapter in adapters]
+    one, two = (Programs(backbone, task_named("image-classify"), slots=slots) for slots in (1, 2))
+    learners, batches = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
+    lowered = two.gradient.lower(backbone.params, backbone.layers, learners, batches)
+    assert two.in_turn == (kind == "resnet")
+    assert ("stablehlo.while" in lowered.as_text()) == two.in_turn
+    together = lowered.compile()(backbone.params, backbone.layers, learners, batches)
+    for slot, (learner, batch) in enumerate(own):
+        alone = one.gradient(
+            backbone.params, backbone.layers, *jax.tree.map(lambda leaf: np.asarray(leaf)[None], (learner, batch))
+        )
+        for found, wanted in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(found[slot], wanted[0], rtol=1e-4, atol=1e-6)
