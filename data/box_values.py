@@ -6,8 +6,8 @@ In a row they stand as `datasets` has them, a list of boxes beside one of what i
     [{"bbox": [12.0, 30.5, 40.0, 20.0], "category": "cat"}]
 
 A box is x, y, width, height in pixels of the picture as it is shown, upright, from its upper left corner, as COCO has it (Lin
-et al., 2014, arXiv:1405.0312). A row without objects has empty lists. What COCO calls a crowd, a box around many of a kind, is not
-learnt from; in measuring it is passed on, and whatever is found in it is neither right nor wrong.
+et al., 2014, arXiv:1405.0312). A row without objects has empty lists. What COCO calls a crowd, a box around many of a kind, is
+not learnt from; in measuring it is passed on, and whatever is found in it is neither right nor wrong.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ def _each_of(lists: Mapping[str, Any]) -> list[dict[str, Any]]:
     columns = {key: plain(own) for key, own in lists.items() if key in ("bbox", "iscrowd", *CATEGORIES) and own is not None}
     counts = {key: len(own) if isinstance(own, list | tuple) else -1 for key, own in columns.items()}
     if len({*counts.values()}) > 1 or -1 in counts.values():
-        raise Unreadable(f"{', '.join(f'{count} {key}' for key, count in counts.items())}: there must be one of each for every box")
+        raise Unreadable(
+            f"{', '.join(f'{count} {key}' for key, count in counts.items())}: there must be one of each for every box"
+        )
     return [{key: own[index] for key, own in columns.items()} for index in range(counts["bbox"])]
 
 

@@ -1,11 +1,11 @@
-"""Boxes as COCO's annotation files have them (Lin et al., 2014, arXiv:1405.0312), and as pictures' metadata has them beside them.
+"""Boxes as COCO's annotation files have them (Lin et al., 2014, arXiv:1405.0312), and as a folder's metadata has them.
 
     pets/annotations.json      {"images": [{"id": 7, "file_name": "a.jpg", "width": 640, "height": 480}],
     pets/images/a.jpg           "annotations": [{"image_id": 7, "category_id": 18, "bbox": [12, 30, 40, 20], "iscrowd": 0}],
                                 "categories": [{"id": 18, "name": "dog"}]}
 
-Pictures lie beside the file, or in a folder `images` there. The classes are the categories in the order of their ids, which need
-not follow one another. A picture without annotations is a row without objects.
+Pictures lie beside the file, or in a folder `images` there. The classes are the categories in the order of their ids, which
+need not follow one another. A picture without annotations is a row without objects.
 
 Data sets of `datasets` in a folder have `metadata.jsonl` in place of it, with a picture's `file_name` in each line and whatever
 else is known of it, such as its `objects` (`box_values.py`).
@@ -88,7 +88,11 @@ def with_pictures(rows: Iterable[Mapping[str, Any]], folder: Path) -> list[dict[
             raise GraftaxError(f"{folder / METADATA}: line {index}: no picture {name!r} (file_name) in {folder}.")
         found.append({"image": folder / name} | {key: value for key, value in row.items() if key != "file_name"})
     named = {row["image"] for row in found}
-    lone = sorted(entry.name for entry in folder.iterdir() if entry not in named and entry.is_file() and entry.name not in (METADATA, *NAMES))
+    lone = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry not in named and entry.is_file() and entry.name not in (METADATA, *NAMES)
+    )
     if lone := [name for name in lone if name[0] != "."]:
         note(f"{folder}: {METADATA} names no {', '.join(lone[:5])}{', ...' if len(lone) > 5 else ''}; passed over.")
     return found

@@ -353,7 +353,10 @@ class Backbone(Shown):
         if out.vector is not None:
             pooled = of_either(pooled, calls.head(VECTOR, unit(out.vector)))
         of_map = calls.head(MAP, out.maps[-1]) if out.maps else None
-        of_maps = (calls.head_of_maps(name, maps) for name, maps in ((MAPS, out.maps), (OBJECTS, out.maps[-1:]), (OBJECTS_OF_MAPS, out.maps)))
+        of_maps = (
+            calls.head_of_maps(name, maps)
+            for name, maps in ((MAPS, out.maps), (OBJECTS, out.maps[-1:]), (OBJECTS_OF_MAPS, out.maps))
+        )
         return Logits(pooled, calls.head(TOKENS, out.hidden), of_map, *of_maps)
 
     @shaped

@@ -123,9 +123,7 @@ class Processor(ABC):
         """A row as `asked` takes it, of its fields."""
         return next(iter(fields.values())) if len(self.fields) == 1 else dict(fields)
 
-    def augmented(
-        self, policy: Augment, inputs: Any, keys: jax.Array, partners: jax.Array, masks: Any = None
-    ) -> Augmented:
+    def augmented(self, policy: Augment, inputs: Any, keys: jax.Array, partners: jax.Array, masks: Any = None) -> Augmented:
         """Inputs as they are trained on. Pure.
 
         `keys [items]`: a random key of each. `partners [items]`: with which each may be mixed, which has the rest. `masks`:

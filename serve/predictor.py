@@ -301,9 +301,7 @@ class Predictor(Shown):
         config = self.backbone.config
         return config.vector_size or self.processor.vector_size(config.features)
 
-    def _predictions(
-        self, rows: Any, adapters: Any, top_k: Any, threshold: Any, *, alone: bool
-    ) -> Answers[Prediction]:
+    def _predictions(self, rows: Any, adapters: Any, top_k: Any, threshold: Any, *, alone: bool) -> Answers[Prediction]:
         checked(top_k, Some | None, "top_k")
         threshold = checked(threshold, Annotated[float, Within(0.0, most=1.0)], "threshold")
         asked = self._asked(rows, adapters, self.max_length)
@@ -347,7 +345,9 @@ class Predictor(Shown):
         finally:
             answers.cancel()
 
-    def _prediction(self, top_k: int | None, threshold: float, row: Sequence[_Asked], logits: Sequence[np.ndarray | None]) -> Prediction:
+    def _prediction(
+        self, top_k: int | None, threshold: float, row: Sequence[_Asked], logits: Sequence[np.ndarray | None]
+    ) -> Prediction:
         """The answer to a row, of the logits of its pieces; it says nothing where there are none."""
         first, known = row[0], row[0].known
         if known is None:

@@ -21,7 +21,7 @@ from jax import Array
 from ..adapters.methods.detection_head import ASKED, BOX, LOGITS, DetectionHead
 from ..adapters.task_words import words_for
 from ..counted import counted
-from ..data.box_values import THRESHOLD, Boxes, Found, LaidBoxes, boxes_of, counterparts
+from ..data.box_values import THRESHOLD, Boxes, Found, boxes_of, counterparts
 from ..data.class_names import names_beside
 from ..data.coco_boxes import OBJECTS
 from ..data.columns import Columns, Field, read_fields
@@ -101,7 +101,7 @@ class ImageDetect(Task):
     def loss(
         self,
         said: Float[Array, "items queries said"],
-        labels: LaidBoxes,
+        labels: Any,
         settings: Settings,
         weight: Float[Array, " items"],
     ) -> Float[Array, ""]:

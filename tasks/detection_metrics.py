@@ -4,9 +4,9 @@
     map_50     the same at 0.50 alone; map_75 at 0.75
     ap_CLASS   of one class, over the overlaps
 
-Average precision is of all pictures together: boxes are looked at from the surest on, so it asks how well the scores tell right
-ones from wrong ones, and takes no threshold. Of a picture the hundred surest count, as in COCO. Classes of which there is no box
-have no part.
+Average precision is of all pictures together: boxes are looked at from the surest on, so it asks how well the scores tell
+right ones from wrong ones, and takes no threshold. Of a picture the hundred surest count, as in COCO. Classes of which there is
+no box have no part.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def average_precision(labels: Sequence[Boxes], answers: Sequence[Found], names: 
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][..., _ALL_SIZES, _MOST]  # [overlaps, recalls, classes]; -1 where no box is
-    each = {f"ap_{name}": _mean(precision[..., index]) for index, name in enumerate(names) if (precision[..., index] > -1).any()}
+    each = {
+        f"ap_{name}": _mean(precision[..., index]) for index, name in enumerate(names) if (precision[..., index] > -1).any()
+    }
     return {
         "map": _mean(precision),
         "map_50": _mean(precision[_AT_50]),

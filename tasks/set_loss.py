@@ -9,8 +9,8 @@ is taken that costs least (the Hungarian algorithm):
          + (5 sum |box - box|_1 + 2 sum (1 - GIoU)) / objects                     of the questions that have one
 
 That is DETR's (Carion et al., 2020, arXiv:2005.12872), of the last layer alone. GIoU is what two boxes share of both together,
-less what of the box around both is in neither (Rezatofighi et al., 2019, arXiv:1902.09630). It says which way to go where boxes do
-not meet. Boxes are cx, cy, width, height here. All of it is compiled with the step, and so is the search for the cheapest.
+less what of the box around both is in neither (Rezatofighi et al., 2019, arXiv:1902.09630): it says which way to go where boxes
+do not meet. Boxes are cx, cy, width, height here. All of it is compiled with the step, the search for the cheapest, too.
 """
 
 from __future__ import annotations

@@ -52,7 +52,10 @@ class Recipe:
     augment: Annotated[
         str | None, Doc("Pictures: any of crop, flip, colour, randaugment, mixup and cutmix, as crop=0.5+flip. Default: none.")
     ] = None
-    head: Annotated[str, Doc("Of task image-segment: linear over the last feature map, or multiscale over several.")] = "linear"
+    #: of image-detect a decoder that reads these maps, and is not linear
+    head: Annotated[
+        str, Doc("Of image-segment and image-detect: linear over the last feature map, or multiscale over several.")
+    ] = "linear"
     unfreeze: Annotated[
         float,
         Within(0.0, most=_MOST_EPOCHS),
