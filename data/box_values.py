@@ -12,6 +12,7 @@ not learnt from; in measuring it is passed on, and whatever is found in it is ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,6 +150,8 @@ def _category_of(one: Mapping[str, Any]) -> Any:
 def _corners_of(bbox: Any) -> Corners:
     if not isinstance(bbox, list | tuple) or len(bbox) != 4:
         raise Unreadable(f"{described(bbox)} is no box: it is x, y, width and height")
+    if any(isinstance(one, float) and not math.isfinite(one) for one in bbox):
+        raise Unreadable(f"{bbox} is no box: its numbers must be finite")
     x, y, width, height = (number_of(one) for one in bbox)
     if width <= 0 or height <= 0:
         raise Unreadable(f"it is {width:g} wide and {height:g} high")

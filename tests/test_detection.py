@@ -99,13 +99,17 @@ def test_the_decoder_is_detrs() -> None:
     site = type("Site", (), {"shape": (7, 6), "name": OBJECTS_OF_MAPS})()
     random = np.random.default_rng(0)
     blank, fixed = head.identity(site, 3)
-    state = {name: 0.3 * random.standard_normal(leaf.shape).astype(np.float32) for name, leaf in blank.items()} | head.fixed(site)
+    state = {name: 0.3 * random.standard_normal(leaf.shape).astype(np.float32) for name, leaf in blank.items()} | head.fixed(
+        site
+    )
     maps = tuple(random.standard_normal((2, high, wide, d), np.float32) for high, wide, d in ((4, 3, 7), (2, 2, 6)))
     found = np.asarray(jax.jit(lambda *maps: head.apply(state, maps, None, None, None))(*maps))
     assert found.shape == (2, 5, 6 + 3)
     np.testing.assert_array_equal(found[..., ASKED], 1.0)
 
-    config = DetrConfig(d_model=16, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=64, use_pretrained_backbone=False)
+    config = DetrConfig(
+        d_model=16, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=64, use_pretrained_backbone=False
+    )
     decoder = DetrDecoder(config).eval()
     for index, layer in enumerate(decoder.layers):
         for name, module in (("own", layer.self_attn), ("seen", layer.encoder_attn)):
@@ -133,7 +137,9 @@ def test_the_decoder_is_detrs() -> None:
             object_queries_position_embeddings=queries,
         ).last_hidden_state.numpy()
     nothing = z @ state["nothing"].T + state["nothing_bias"]
-    np.testing.assert_allclose(found[..., LOGITS:], np.concatenate([nothing, z @ state["kernel"].T + state["bias"]], -1), atol=1e-4)
+    np.testing.assert_allclose(
+        found[..., LOGITS:], np.concatenate([nothing, z @ state["kernel"].T + state["bias"]], -1), atol=1e-4
+    )
     for kernel, bias in zip(state["box_hidden"], state["box_hidden_bias"], strict=True):
         z = np.maximum(z @ kernel + bias, 0.0)
     np.testing.assert_allclose(found[..., BOX], z @ state["box"] + state["box_bias"], atol=1e-4)
@@ -200,12 +206,16 @@ def test_matching_and_loss_are_transformers(seed: int) -> None:
     match = jax.jit(lambda there, *given: cheapest(costs(*given), there))
     found = match(there[:, :7], of_classes, both, laid.numbers[:4, :7], boxes)
     for item, (query, box) in enumerate(matcher(outputs, targets)):
-        assert dict(zip(box.tolist(), query.tolist(), strict=True)) == dict(enumerate(np.asarray(found)[item, : len(box)].tolist()))
+        assert dict(zip(box.tolist(), query.tolist(), strict=True)) == dict(
+            enumerate(np.asarray(found)[item, : len(box)].tolist())
+        )
 
 
 def test_nothing_but_filling_is_no_loss() -> None:
     said, laid = drawn(0, [2, 1])
-    found = jax.jit(jax.value_and_grad(task_named("image-detect").loss))(said, laid, hyper(RECIPE, 10, 3), np.zeros(2, np.float32))
+    found = jax.jit(jax.value_and_grad(task_named("image-detect").loss))(
+        said, laid, hyper(RECIPE, 10, 3), np.zeros(2, np.float32)
+    )
     assert float(found[0]) == 0.0
     assert not np.asarray(found[1]).any()
 
@@ -401,7 +411,11 @@ def changed(objects: Any, row: int = 1) -> list[dict[str, Any]]:
     ("data", "settings", "line"),
     [
         (changed({"bbox": [[1, 1, 3, 3]] * 7, "category": ["red"] * 7}), {}, "row 2 has 7 boxes, and its head has 6 queries"),
-        (changed({"bbox": [[12, 1, 8, 3]], "category": ["red"]}), {}, "row 2: the box [12, 1, 8, 3] reaches out of the picture"),
+        (
+            changed({"bbox": [[12, 1, 8, 3]], "category": ["red"]}),
+            {},
+            "row 2: the box [12, 1, 8, 3] reaches out of the picture",
+        ),
         ([{"image": row["image"]} for row in rows(4)], {}, "no column 'objects'; it has image."),
         ([{**row, "objects": {"bbox": [], "category": []}} for row in rows(4)], {}, "a (list): no row has a box."),
         (rows(4), {"recipe": Recipe(augment="mixup")}, "augment 'mixup' makes one picture of two, and boxes are of one."),
@@ -426,7 +440,9 @@ def test_what_else_is_said(backbone: Backbone, trained: Path, tmp_path: Path) ->
     how: dict[str, Any] = {"task": "image-detect", "method": DetectionHead(**SMALL), "progress": False}
     said = noted(lambda: train_many(backbone, {"a": crowd}, tmp_path, recipe=Recipe(epochs=1), **how))
     assert any("1 box around a crowd, which are not learnt from." in one for one in said)
-    assert "width 20 must be a multiple of 4 and of twice its attention heads (8)" in str(refused(lambda: DetectionHead(width=20)))
+    assert "width 20 must be a multiple of 4 and of twice its attention heads (8)" in str(
+        refused(lambda: DetectionHead(width=20))
+    )
     assert "'head.map' is none of head.objects, head.objects_of_maps" in str(refused(lambda: DetectionHead(site="head.map")))
     assert "threshold" in str(refused(lambda: predictor.predict([rows(1)[0]["image"]], "b", threshold=2.0)))
 
