@@ -98,7 +98,7 @@ def test_the_decoder_is_detrs() -> None:
     head = DetectionHead(site=OBJECTS_OF_MAPS, labels=3, queries=5, layers=2, width=16, attention_heads=2)
     site = type("Site", (), {"shape": (7, 6), "name": OBJECTS_OF_MAPS})()
     random = np.random.default_rng(0)
-    blank, fixed = head.identity(site, 3)
+    blank, _ = head.identity(site, 3)
     state = {name: 0.3 * random.standard_normal(leaf.shape).astype(np.float32) for name, leaf in blank.items()} | head.fixed(
         site
     )
@@ -184,7 +184,7 @@ def torchs(said: np.ndarray, laid: LaidBoxes, classes: int) -> tuple[dict[str, t
 
 @pytest.mark.parametrize("seed", range(3))
 def test_matching_and_loss_are_transformers(seed: int) -> None:
-    """Unlike numbers of boxes, none at all, as many as questions, classes beyond the adapter's own, and an item that is filling."""
+    """Unlike numbers of boxes, none at all, as many as questions; classes beyond the adapter's own; an item that is filling."""
     said, laid = drawn(seed, [3, 0, 7, 1, 4])
     outputs, targets = torchs(said[:4], LaidBoxes(laid.numbers[:4], laid.boxes[:4]), 3)
     matcher = HungarianMatcher(class_cost=1, bbox_cost=5, giou_cost=2)

@@ -60,9 +60,9 @@ class DetectionHead(Head):
 
     site: str = OBJECTS  # or OBJECTS_OF_MAPS
     queries: Annotated[int, Within(1, most=1000)] = 50  # questions: a picture has no more objects than that
-    layers: Annotated[int, Within(1, most=6)] = 2
-    width: Annotated[int, Within(4, most=1024)] = 128
-    attention_heads: Annotated[int, Within(1, most=64)] = 8
+    layers: Annotated[int, Within(1, most=6)] = 2  # of the decoder
+    width: Annotated[int, Within(4, most=1024)] = 128  # channels of a question
+    attention_heads: Annotated[int, Within(1, most=64)] = 8  # of each attention, which share the width
 
     def __post_init__(self) -> None:
         super().__post_init__()
