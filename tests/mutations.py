@@ -435,7 +435,10 @@ MUTATIONS = [
     ),
     Mutation("tasks/set_loss.py", "- (around - both) / around", "", f"{DETECTED}::test_giou_is_transformers"),
     Mutation(
-        "tasks/set_loss.py", "cost = jnp.where(there[..., None], ", "cost = (", f"{DETECTED}::test_the_cheapest_is_scipys"
+        "tasks/set_loss.py",
+        "jnp.where(there[..., None], jnp.where(jnp.isfinite(cost), cost, _BEYOND), 0.0)",
+        "jnp.where(jnp.isfinite(cost), cost, 0.0)",
+        f"{DETECTED}::test_the_cheapest_is_scipys",
     ),
     Mutation("tasks/detection_metrics.py", '"iscrowd": int(crowd)', '"iscrowd": 0', f"{DETECTED}::test_metrics_by_hand"),
     Mutation("tasks/detection.py", "if not own.crowd[which]", "", f"{DETECTED}::test_what_else_is_said"),
