@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .methods.lokr import LoKr
     from .methods.lora import LoRA
     from .methods.lora_fa import LoRAFA
+    from .methods.maple import MaPLe
     from .methods.method_registry import METHODS
     from .methods.miss import MiSS
     from .methods.oft import OFT
@@ -94,6 +95,7 @@ __all__ = [
     "LoRA",
     "LoRAFA",
     "LoReFT",
+    "MaPLe",
     "Method",
     "MiSS",
     "PTuning",
@@ -148,6 +150,7 @@ __getattr__, __dir__ = lazily(
         ".methods.ia3": "IA3",
         ".methods.invertible": "Invertible",
         ".methods.joint": "Joint",
+        ".methods.maple": "MaPLe",
         ".methods.ln_tuning": "LayerNormTuning",
         ".methods.loha": "LoHa",
         ".methods.lokr": "LoKr",

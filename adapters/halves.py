@@ -25,6 +25,7 @@ def half_of(adapter: Adapter, tower: str, sites: Sequence[Site]) -> tuple[tuple[
         if held:
             if method.targets is not None:  # these may name paths that the tower alone has not
                 method = replace(method, targets=tuple(site.path for site in held))
+            method, held = method.half(held)
             methods.append(method)
             states[method.key] = held
     return tuple(methods), states

@@ -134,6 +134,10 @@ class Method(typed.Settled, ABC):
         """What is saved of a method that has trained: itself, unless `begin` made it for training alone."""
         return self, states
 
+    def half(self, states: States) -> Begun:
+        """What it is at one tower of a pair by itself, whose sites and leaves these are."""
+        return self, states
+
     def fixed(self, site: Site) -> Leaves:
         """Leaves that are not trained: a scale, a mask. They follow from the config, so files do not hold them."""
         return self.identity(site, self.size(site))[1]

@@ -45,6 +45,7 @@ from .geometry import Geometry, convolve
 OUT_IN, IN_OUT = (1, 0), (0, 1)  # a linear layer's: PyTorch's Linear has [out, in]; GPT-2's Conv1D [in, out], as it is here
 OIHW = (2, 3, 1, 0)  # a convolution's: PyTorch has [out, in, height, width], here it is [height, width, in, out]
 
+IMAGE, TEXT = "image", "text"  # towers of a pair, of pictures and of texts
 LM_HEAD = "lm_head"  # name of the projection to the vocabulary, where it has weights of its own
 KINDS = ("linear", "conv", "norm", "embedding", "branch", "stream", "attention", "input", "text", "head")
 
@@ -62,13 +63,14 @@ class Site:
     stack: str = ""  # the stack of layers that it lies in, "layers" or "decoder.layers"; empty outside the stacks
     layer: int | None = None  # index in that stack, None outside
     above: str = ""  # outside: the stack that it lies above, at which what is heard in adapted layers alone (`text`) lies too
-    tower: str = ""  # of an encoder-decoder: the one of its towers that it lies in, "encoder" or "decoder"
+    tower: str = ""  # the one that it lies in, of an encoder-decoder "encoder" or "decoder", of a pair `IMAGE` or `TEXT`
     shared: bool = False  # its layer's weights are used by several applications of a layer (ALBERT)
     biased: bool = True  # whether the module, linear, conv or norm, has a bias; if not, methods are shown one of zeros
     geometry: Geometry | None = None  # of a convolution
     statistics: bool = False  # whether it is a batch norm, whose weights have statistics of the pictures it was trained on
     axes: tuple[int, ...] = ()  # of a kernel: which axis of the checkpoint's tensor each of its own is (`OUT_IN`, `IN_OUT`)
     tied: bool = False  # the projection to the vocabulary where its weights are the words' table, another site
+    module: bool = True  # whether its weights are a module's that PEFT finds there; if not, PEFT has no adapter of them
     hidden: int = 0  # channels of the residual stream there
     within: str = ""  # path relative to its layer, "attention.self.query"; the whole path outside the stacks
     also: tuple[str, ...] = ()  # what its module is called in older versions of transformers, and so in older adapters

@@ -20,6 +20,7 @@ from ..typed import shown
 from .sources import Source
 from .values import class_of
 
+_NAMED = re.compile(r"\{([^{}]*)\}")  # columns in a text
 _IN_ORDER = ("text", "pair", "label")  # what columns mean that are given without the name of a field
 
 
@@ -68,6 +69,10 @@ class Columns:
     def __repr__(self) -> str:
         return f"Columns({', '.join(f'{field}={column!r}' for field, column in self.named.items())})"
 
+    def names_others(self, field: str) -> bool:
+        """Whether what a field is in is a text in which other columns are named: `a photo of a {label}.` (`filled`)."""
+        return bool(_NAMED.search(self[field]))
+
     def check(self, fields: Iterable[Field], reader: str, elsewhere: Collection[str] = ()) -> None:
         """An error where a column is named for a field that is none of these, or one column for two.
 
@@ -90,11 +95,11 @@ class Columns:
 
 def filled(source: Source, column: str) -> Source:
     """A source with a column that is a text in which others are named: `a photo of a {label}.`; with another, as it is."""
-    names = re.findall(r"\{([^{}]*)\}", column)
+    names = _NAMED.findall(column)
     if not names or column in source.rows[0]:
         return source
     values = [source.column(name, partial(class_of, names=source.classes.get(name, ()))) for name in names]
-    parts = re.split(r"\{[^{}]*\}", column)
+    parts = _NAMED.split(column)[::2]
     texts = [
         "".join(part for both in zip(parts, (*own, ""), strict=True) for part in both) for own in zip(*values, strict=True)
     ]

@@ -226,6 +226,7 @@ class Backbone(Shown):
                         geometry=part.geometry,
                         statistics=part.kind == "batch_norm",
                         tied=part.kind == "linear" and bool(part.tied),
+                        module=part.module,
                         weights=partial(self._frozen, part, layer if part.stack else ...),
                     )
                 )

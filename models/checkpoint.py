@@ -29,6 +29,13 @@ _CONVERT = (
     "transformers installed: python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{0}')"
     ".save_pretrained('converted')\""
 )
+_CONVERT_OPEN_CLIP = (
+    "{0} holds its weights only as open_clip_pytorch_model.bin, a pickle, which graftax never reads. Convert it once, with "
+    'torch and safetensors installed, in that directory: python -c "import torch; from safetensors.torch import save_file; '
+    "save_file({{k: t.contiguous() for k, t in torch.load('open_clip_pytorch_model.bin', weights_only=True).items()}}, "
+    "'open_clip_model.safetensors')\""
+)
+OPEN_CLIP_CONFIG = "open_clip_config.json"  # in place of a `config.json` (`open_clip_config.py`)
 #: Files that say how inputs are read: texts (a tokenizer's, and what else is said of them) or pictures. As patterns of `glob`,
 #: which huggingface_hub reads alike.
 INPUT_FILES = (
@@ -47,11 +54,17 @@ INPUT_FILES = (
 )
 #: What sentence-transformers says of its models.
 _VECTOR_FILES = ("modules.json", "*_Pooling/config.json", "sentence_bert_config.json")
-_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", *_VECTOR_FILES, *INPUT_FILES)
+_FILES = ("config.json", OPEN_CLIP_CONFIG, "*.safetensors", "*.safetensors.index.json", *_VECTOR_FILES, *INPUT_FILES)
 
 #: safetensors' names of types, but for those that no backbone is stored in.
 _DTYPES: dict[str, Any] = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 _DTYPES |= {"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+
+
+def config_file(directory: Path) -> Path:
+    """The file that says what a checkpoint is: `config.json`, where it is there."""
+    usual, of_open_clip = directory / "config.json", directory / OPEN_CLIP_CONFIG
+    return of_open_clip if of_open_clip.is_file() and not usual.is_file() else usual
 
 
 def find_backbone(path_or_hub_id: str | Path, revision: str = "main") -> Path:
@@ -105,9 +118,12 @@ def stored_tensors(directory: Path) -> dict[str, Stored]:
         if any(file.parent != directory for file in files):
             raise GraftaxError(f"{index}: names a file outside its directory.")
     else:
-        files = [directory / "model.safetensors"]
-    if not files[0].is_file() and next(directory.glob("pytorch_model*.bin"), None):
-        raise GraftaxError(_CONVERT.format(directory))
+        names = ("model.safetensors", "open_clip_model.safetensors")
+        files = [next((directory / name for name in names if (directory / name).is_file()), directory / names[0])]
+    if not files[0].is_file():
+        for name, convert in (("open_clip_pytorch_model.bin", _CONVERT_OPEN_CLIP), ("pytorch_model*.bin", _CONVERT)):
+            if next(directory.glob(name), None):
+                raise GraftaxError(convert.format(directory))
     tensors: dict[str, Stored] = {}
     for path in files:
         with _opened(path) as file:

@@ -28,6 +28,7 @@ from . import (
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
+    open_clip,
     resnet,
     roberta,
     siglip,
@@ -38,6 +39,7 @@ from . import (
     vit,
 )
 from .family import Family
+from .open_clip_config import as_whole, is_of_open_clip
 from .timm_config import as_config, is_of_timm
 
 FAMILIES: dict[str, Family] = {
@@ -50,14 +52,16 @@ FAMILIES: dict[str, Family] = {
         *(efficientnet.FAMILY, *efficientnet_layouts.FAMILIES, *convnext.FAMILIES),
         *(*mobilenet_v3.FAMILIES, vgg.FAMILY, inception_v3.FAMILY),
         *(*vit.FAMILIES, *dinov2.FAMILIES, timm_vit.FAMILY, beit.FAMILY, dinov3_vit.FAMILY),
-        *(swin.FAMILY, *clip.FAMILIES, *siglip.FAMILIES),
+        *(swin.FAMILY, *clip.FAMILIES, *siglip.FAMILIES, *open_clip.FAMILIES),
     )
     for model_type in family.model_types
 }
 
 
 def config_said(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A `config.json` with a model type, of one that may be timm's."""
+    """A `config.json` with a model type, of one that may be timm's, or of an `open_clip_config.json`."""
+    if is_of_open_clip(raw):
+        return as_whole(raw)
     if not is_of_timm(raw):
         return raw
     return as_config(

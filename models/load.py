@@ -23,7 +23,7 @@ from ..json_files import read_object
 from ..notes import note
 from ..typed import Location, held
 from .backbone import Backbone
-from .checkpoint import Stored, find_backbone, stored_tensors
+from .checkpoint import Stored, config_file, find_backbone, stored_tensors
 from .family import Family
 from .family_registry import config_said, family_of
 from .fingerprint import Fingerprint, by_name
@@ -122,12 +122,13 @@ _Read = tuple[dict[str, Any], Family, Any, Mapping[str, _Tensor]]
 
 def _read_directory(directory: Path, name: str, tower: str | None) -> _Read:
     """`config.json`, what it says (of a tower of the checkpoint), and the tensors, none of them read yet."""
-    whole = config_said(read_object(directory / "config.json", f"{name}: no backbone there, it has no config.json."))
+    file = config_file(directory)
+    whole = config_said(read_object(file, f"{name}: no backbone there, it has no config.json."))
     raw = dict(tower_said(whole, tower, name))
     family = family_of(raw.get("model_type"))
     config = family.configure(raw)
     if unread := family.unread(raw):
-        note(f"{directory / 'config.json'}: ignored, for no {raw['model_type']} model reads them: {', '.join(unread)}.")
+        note(f"{file}: ignored, for no {raw['model_type']} model reads them: {', '.join(unread)}.")
     return raw, family, config, stored_tensors(directory)
 
 

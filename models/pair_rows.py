@@ -41,6 +41,12 @@ class Both:
 
     target_length = 0
 
+    @property
+    def ids(self) -> np.ndarray:
+        """The tokens of its text."""
+        assert self.text is not None, "a picture alone is asked about, and nothing learnt of it"
+        return self.text.ids
+
     def __len__(self) -> int:
         """As many positions as the text has."""
         return 1 if self.text is None else len(self.text)

@@ -15,7 +15,7 @@ permutation, that of its kind unless the part says another.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -107,6 +107,10 @@ class Part:
     task: bool = False  # a module of the task model beside the backbone, like `lm_head`: its path takes no prefix
     axes: tuple[int, ...] | None = None  # of a kernel's in a checkpoint (`Weight`), where that is not its kind's usual order
     stored: str = ""  # where checkpoints hold its weights, if not at `path`
+    #: what stands behind its path in a checkpoint, by leaf, where that is no module with arrays of the usual names: of
+    #: `attn.in_proj`, whose kernel is `attn.in_proj_weight`, "_weight"
+    suffixes: Mapping[str, str] = field(default_factory=dict)
+    module: bool = True  # whether there is a module at its path, by which PEFT finds it and whose call it can change
     tied: str = ""  # the part whose weights it uses, having none of its own
 
     @property
@@ -122,7 +126,7 @@ class Part:
             shape = self.shape[-1:] if leaf.name == "bias" else self.shape
             axes = (self.kernel_axes if leaf.name == "kernel" else leaf.axes) or tuple(range(len(shape)))
             for layer, path in enumerate((self.stored,) if self.stored else self.paths(layer_paths)):
-                key = f"{path}.{leaf.key}" if leaf.key else path
+                key = path + self.suffixes.get(leaf.name, f".{leaf.key}" if leaf.key else "")
                 yield Weight(self.name, leaf.name, key, shape, axes, layer if self.stack else None, self.task)
 
     @property

@@ -16,8 +16,10 @@ from typing import Any
 from ..errors import GraftaxError
 from ..json_files import read_object
 from ..notes import note
+from .checkpoint import OPEN_CLIP_CONFIG
 from .config_keys import Key, nullable
 from .image_processors import BOTH, MEAN, STD, are_sides, processor_of, sides_of
+from .open_clip_config import PREPROCESSING, open_clip_preparation
 from .preparation import Preparation
 from .timm_config import PRETRAINED, timm_preparation
 
@@ -32,6 +34,8 @@ def preparation_of(directory: str | Path | None, config: Mapping[str, Any]) -> P
     """
     if directory is None:  # of random weights
         return _of_config({"image_mean": 0.5, "image_std": 0.5, **config}, "config.json")
+    if PREPROCESSING in config:
+        return open_clip_preparation(config, OPEN_CLIP_CONFIG)
     if (file := Path(directory) / NAME).exists():
         return _of_file(read_object(file), config, str(file))
     where = str(Path(directory) / "config.json")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..adapters.sites import IMAGE, TEXT
 from ..errors import GraftaxError
 from .checkpoint import stored_tensors
+from .open_clip_config import PREPROCESSING
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -23,7 +25,17 @@ WHOLE: dict[str, dict[str, tuple[str, str]]] = {
     name: {"image": ("vision_config", f"{name}_vision_model"), "text": ("text_config", f"{name}_text_model")}
     for name in ("clip", "siglip")
 }
-TOWERS = ("image", "text")
+WHOLE["open_clip"] = {
+    "image": ("vision_cfg", "open_clip_vision_model"),
+    "text": ("text_cfg", "open_clip_text_model"),
+}
+#: What a whole config says of both towers, and what it is where it does not.
+_SHARED: dict[str, dict[str, Any]] = {
+    "clip": {"projection_dim": 512},
+    "siglip": {},
+    "open_clip": {"embed_dim": None, "quick_gelu": False, PREPROCESSING: {}},
+}
+TOWERS = (IMAGE, TEXT)
 BOTH = "both"  # of them, in place of the name of one
 #: What a whole config says of a classifier on its tower of pictures.
 _OF_A_HEAD = ("architectures", "id2label", "label2id", "problem_type")
@@ -48,7 +60,7 @@ def tower_said(raw: Mapping[str, Any], tower: str | None, name: str) -> Mapping[
     said = raw.get(key) if older is None else older
     if not isinstance(said, dict | None):
         raise GraftaxError(f"{name}: config.json: {key} must be an object.")
-    shared = {"projection_dim": raw.get("projection_dim", 512)} if kind == "clip" else {}
+    shared = {name: raw.get(name, default) for name, default in _SHARED[str(kind)].items()}
     head = {name: raw[name] for name in _OF_A_HEAD if name in raw}
     return {**(said or {}), **shared, **head, "model_type": model_type}
 

@@ -10,6 +10,7 @@ joined, v is V x at length 1 (`adapters/methods/joint.py`), x being the features
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,9 +24,11 @@ from ..adapters.method import Leaves
 from ..adapters.methods.head import POOLED, VECTOR, Head
 from ..adapters.methods.joint import COMPARISON, Joint
 from ..adapters.methods.joint_head import JointHead
+from ..adapters.methods.trainable_tokens import TrainableTokens
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
 from ..models.pairs import PairConfig
+from ..models.tokens import Tokenizer
 from ..models.towers import comparison
 from ..typed import Location, held, shown
 from .predictor import Predictor
@@ -39,7 +42,7 @@ def zero_shot(
     texts: Backbone,
     names: Sequence[str],
     *,
-    prompts: Sequence[str] | Mapping[str, str] = PROMPTS,
+    prompts: Sequence[str] | Mapping[str, str] | None = None,
     adapter: Adapter | Location | None = None,
 ) -> Adapter:
     """A classifier of pictures, of the names of its classes; it can be trained on.
@@ -49,20 +52,23 @@ def zero_shot(
         texts: the other tower of the same model, or a pair of which `pictures` is one.
         names: of the classes, as texts say them.
         prompts: texts with {} where the name stands; a class is the mean of what is said of them. Or the text of each name, as
-            `learned_context` makes them.
+            `learned_context` makes them. None: the text that the adapter's training rows were made of, where they were made
+            of one column (`text="a drawing of a {label}."`), or else "a photo of a {}.".
         adapter: of the tower of texts; of a pair, one that was trained contrastively, whose half for pictures is part of what
             is returned.
 
     Raises:
-        GraftaxError: backbones whose vectors cannot be compared, fewer than two names or one twice, a prompt without {}.
+        GraftaxError: backbones whose vectors cannot be compared, fewer than two names or one twice, a prompt without {},
+            prompts without the words that the adapter has learnt.
     """
     for backbone in (pictures, texts):
         expect_backbone(backbone)
     if len(names) < 2 or len({*names}) < len(names):
         raise GraftaxError(f"zero-shot needs two names of classes or more, none of them twice, got {shown(list(names))}.")
-    said_of = _prompted(names, prompts)
     whole = None if adapter is None else adapter_for(texts, adapter)
+    said_of = _prompted(names, _usual(whole) if prompts is None else prompts)
     if isinstance(texts.config, PairConfig):
+        _refuse_without_words(texts.processor.texts, whole, said_of)  # type: ignore[attr-defined]
         return _of_pair(pictures, texts, names, said_of, whole)
     size = pictures.config.vector_size
     if not size or size != texts.config.vector_size or texts.family.processor.kind != "text":
@@ -111,6 +117,22 @@ def _classifier(
     leaves = {name: np.asarray(leaf, np.float32) for name, leaf in leaves.items()}
     fixed = {name: np.asarray(leaf) for name, leaf in head.fixed(site).items()}
     return Adapter((head,), {head.key: {site: (leaves, fixed)}}, "image-classify", tuple(names), pictures.fingerprint)
+
+
+def _usual(adapter: Adapter | None) -> Sequence[str]:
+    """The prompt that an adapter was trained with, where its rows' texts were made of one column; or else CLIP's."""
+    said = str(adapter.recipe.get("text", "")) if adapter else ""
+    prompt, named = re.subn(r"\{[^{}]*\}", "{}", said)
+    return (prompt,) if named == 1 else PROMPTS
+
+
+def _refuse_without_words(texts: Tokenizer, adapter: Adapter | None, said_of: Sequence[str]) -> None:
+    """An error where an adapter has learnt words that are in none of the texts: it would change nothing, and nobody see it."""
+    learnt = None if adapter is None else adapter.method(TrainableTokens.name)
+    if isinstance(learnt, TrainableTokens) and not any(int(i) in learnt.ids for ids in texts.ids(list(said_of)) for i in ids):
+        raise GraftaxError(
+            "the adapter has learnt words, and no prompt has them: give those of learned_context, which it was trained with."
+        )
 
 
 def _prompted(names: Sequence[str], prompts: Sequence[str] | Mapping[str, str]) -> list[str]:

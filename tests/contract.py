@@ -48,12 +48,13 @@ LACKS = {
 }
 #: And what none of texts has.
 NO_BATCH_NORMS = {"adabn": "adabn renews the statistics of batch norms, and this backbone has none"}
-_NO_PATCHES = dict.fromkeys(("vpt", "vpt-shallow"), "beside a picture's patches, and this backbone reads none")
-_NO_PATCHES["convpass"] = "convpass convolves over the patches of a Transformer of pictures, and this backbone is none"
-NOT_ON_TEXTS = {**NO_BATCH_NORMS, **_NO_PATCHES}
+_BESIDE = "vpt puts vectors beside a picture's patches, and this backbone"
+_NO_PATCHES = {"convpass": "convpass convolves over the patches of a Transformer of pictures, and this backbone is none"}
+NOT_ON_TEXTS = {**NO_BATCH_NORMS, **_NO_PATCHES, **dict.fromkeys(("vpt", "vpt-shallow"), f"{_BESIDE} reads texts")}
 #: And what no backbone of convolutions has: linear layers, tokens, embeddings; or not with these targets and sizes.
 NOT_ON_CONVOLUTIONS = {
     **_NO_PATCHES,
+    **dict.fromkeys(("vpt", "vpt-shallow"), f"{_BESIDE}, of convolutions, has none"),
     **dict.fromkeys(
         (
             *("vera", "vera-dense", "randlora", "randlora-dense", "miss", "miss-mini"),
@@ -87,6 +88,7 @@ NOT_ON_PATCHES = {
 #: And what none of two towers has, each of which would need its own.
 _VIRTUAL = ("prefix", "prefix-unshifted", "mam", "together", "prompt", "prompt-post", "p_tuning")
 NOT_ON_PAIRS = {**NOT_ON_TEXTS, **dict.fromkeys(_VIRTUAL, "the two towers of a pair would need virtual tokens each")}
+NOT_ON_PAIRS |= dict.fromkeys(("vpt", "vpt-shallow"), "a pair has texts, too: train its tower of pictures by itself")
 LACKS |= {(family, name): said for family in (*CONFIGS, *ENCODER_DECODERS) for name, said in NOT_ON_TEXTS.items()}
 LACKS |= {(family, name): said for family in PATCHES for name, said in NOT_ON_PATCHES.items()}
 LACKS |= {(family, name): said for family in PAIRS for name, said in NOT_ON_PAIRS.items()}

@@ -16,6 +16,13 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+COMMANDED = "tests/test_by_names.py::test_words_are_learnt_by_commands"
+OWN_HEAD_TRAINED = "tests/test_own_heads.py::test_a_checkpoints_head_is_trained_on"
+COUPLED = "tests/test_maple.py::test_loss_and_gradients_are_those_of_the_papers_equations"
+COUPLED_FILES = "tests/test_maple.py::test_adapters_of_unlike_sizes_in_one_batch_and_in_files"
+COUPLED_START = "tests/test_maple.py::test_its_first_prompt_begins_as_the_words_that_it_replaces"
+COUPLED_HALF = "tests/test_maple.py::test_at_pictures_alone_it_is_vpt"
+OPEN_CLIP = "tests/test_open_clip.py"
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
@@ -487,6 +494,48 @@ MUTATIONS = [
         "adapters/geometry.py", "geometry.groups == 1 and geometry.sides", "geometry.groups or geometry.sides", CONVOLUTIONS
     ),
     Mutation("adapters/methods/widening.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
+    Mutation("serve/named_classes.py", "return (prompt,) if named == 1 else PROMPTS", "return PROMPTS", COMMANDED),
+    Mutation("data/columns.py", "_NAMED.search(self[field])", "_NAMED.match(self[field])", COMMANDED),
+    Mutation("train/intake.py", "before = _own_head(name, before, backbone)", "pass", OWN_HEAD_TRAINED),
+    Mutation(
+        "adapters/methods/vpt.py",
+        'site.kind == "attention"',
+        'site.kind == "input"',
+        f"{PATCHES}::test_vpt_says_why_it_has_no_place_in_windows",
+    ),
+    Mutation(
+        "adapters/methods/maple.py", "(before >= 1) & (before <= len(own))", "(before >= 0) & (before < len(own))", COUPLED
+    ),
+    Mutation(
+        "adapters/methods/maple.py", "return 0 if site.layer is None else site.layer + 1", "return site.layer or 0", COUPLED
+    ),
+    Mutation(
+        "adapters/methods/maple.py",
+        'shared: ClassVar[tuple[str, ...]] = ("prompts",)',
+        "shared: ClassVar[tuple[str, ...]] = ()",
+        COUPLED_FILES,
+    ),
+    Mutation("adapters/methods/maple.py", "prompts[0] = table.weights()", "prompts[-1] = table.weights()", COUPLED_START),
+    Mutation("adapters/halves.py", "method, held = method.half(held)", "pass", COUPLED_HALF),
+    Mutation("adapters/methods/vpt.py", "+ 1 < self.first", "< self.first", COUPLED_HALF),
+    Mutation(
+        "models/open_clip.py",
+        '"quick_gelu" if values["quick_gelu"] else "gelu"',
+        '"quick_gelu"',
+        f"{OPEN_CLIP}::test_layers_and_vectors_equal_torchs",
+    ),
+    Mutation(
+        "models/open_clip_config.py",
+        "resize=(height, width) if squashed else height",
+        "resize=(height, width)",
+        f"{OPEN_CLIP}::test_how_pictures_are_prepared",
+    ),
+    Mutation(
+        "adapters/formats/peft/writing.py",
+        "if not all(site.module for",
+        "if not all(site.path for",
+        f"{OPEN_CLIP}::test_an_adapter_of_the_projection_for_three",
+    ),
     Mutation("models/timm_config.py", '[values["input_size"][0], *sides', "[3, *[224, 224], *sides", PROCESSORS),
     Mutation("adapters/geometry.py", "(height - 1) * down + 1, (width - 1)", "height, (width - 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "rhs_dilation=geometry.dilation,", "", CONVOLUTIONS),

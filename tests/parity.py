@@ -4,7 +4,7 @@ Hidden states of every layer, and what heads read, may lie 1e-4 apart, for torch
 lie `graftax backbones` shows, from `models/parity.json`, which all tests that compare write, in one process:
 
     python -m pytest --record-parity tests/test_*backbones.py tests/test_*decoders.py tests/test_picture_transformers.py \\
-        tests/test_timm_vit.py tests/test_towers.py
+        tests/test_timm_vit.py tests/test_towers.py tests/test_open_clip.py
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from conftest import Graftax
 from contract import assert_same_states
+from PIL import Image
 from refusals import refused
 from tiny import FRUIT, METAL
 from torch_towers import NAMES
@@ -95,6 +97,38 @@ def test_words_are_learnt(each: bool, clip: Backbone, tmp_path: Path, monkeypatc
     before, after = (right(clip, adapter, prompts) for adapter in (fresh, tmp_path / "fruit"))
     assert before < 0.6
     assert after > 0.9
+
+
+def test_words_are_learnt_by_commands(clip: Backbone, graftax: Graftax, tmp_path: Path) -> None:
+    """Pictures in folders of classes: words in front of the folders' names, which the classifier by names then has, too."""
+    for number, row in enumerate(rows(24)):
+        folder = tmp_path / "fruit" / row["text"].split()[-1]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(row["image"]).save(folder / f"{number}.png")
+    towers = ("-b", clip.name, "--tower", "both")
+    command = ("train", *towers, "--task", TASK.name, "--data", tmp_path / "fruit", "--context-words", 4)
+    recipe = ("--epochs", 15, "--lr", 6e-2, "--batch-size", 8, "--max-length", 20)
+    trained = graftax(*command, *recipe, "-o", tmp_path / "learnt")
+    assert trained.code == 0, trained.err
+    found = load_adapter(tmp_path / "learnt" / "fruit", clip)
+    method, prompts = learned_context(clip, FRUIT[:4], tokens=4)
+    assert found.methods == (method,)
+    assert found.recipe["text"] == prompts[FRUIT[0]].replace(FRUIT[0], "{label}")
+    classifier = ("zero-shot", *towers, "-a", tmp_path / "learnt" / "fruit", "--name", *FRUIT[:4])
+    named = graftax(*classifier, "-o", tmp_path / "named")
+    assert named.code == 0, named.err
+    image = tower_of(clip, "image")
+    wanted = zero_shot(image, clip, FRUIT[:4], prompts=prompts, adapter=found)
+    assert_same_states(load_adapter(tmp_path / "named", image), wanted, 0.0)
+    assert right(clip, found, prompts) > 0.9
+    for refusal, why in (
+        ((*command, "--column", "text=a {label}"), "leave out one"),
+        ((*command, "--task", "contrastive"), "is for --task contrastive-names"),
+        ((*classifier, "--prompt", "a {}."), "has learnt words, and no prompt has them"),
+    ):
+        said = graftax(*refusal, "-o", tmp_path / "no")
+        assert said.code == 2, said
+        assert why in said.err.splitlines()[-1]
 
 
 def test_texts_of_neighbours_are_nobody_elses(clip: Backbone, tmp_path: Path) -> None:

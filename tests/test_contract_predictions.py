@@ -122,7 +122,7 @@ def test_the_table_of_methods() -> None:
     """docs/methods.md is what the methods say of themselves, and every method is a case here but what joins a pair."""
     written = Path(__file__).parent.with_name("docs").joinpath("methods.md").read_text("utf-8")
     assert written == markdown(), "graftax methods --markdown > docs/methods.md"
-    assert {m.name for methods in METHODS.values() for m in methods} | {"head", "joint"} == set(ALL_METHODS)
+    assert {m.name for methods in METHODS.values() for m in methods} | {"head", "joint", "maple"} == set(ALL_METHODS)
 
 
 def test_alpha_is_never_the_rank(backbone_of: GetBackbone) -> None:

@@ -117,7 +117,7 @@ SIZES: list[tuple[Any, ...]] = [
 
 
 def test_every_size_is_tried() -> None:
-    assert {methods[0].name for methods in SIZES} | {"head", "joint"} == {
+    assert {methods[0].name for methods in SIZES} | {"head", "joint", "maple"} == {
         name for name, cls in ALL_METHODS.items() if cls.padded
     }
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 import transformers
 from configs import SIZES, TEXT_FAMILIES
-from conftest import some_inputs
+from conftest import Graftax, some_inputs
+from contract import assert_same_states
 from reference import stirred
 from refusals import refused
 from safetensors.numpy import load_file, save_file
-from tiny import tokenizer_json, toy_rows, write_csv
+from tiny import tokenizer_json, toy_rows, write_backbone, write_csv
 
 from graftax import (
     Generator,
@@ -252,8 +253,8 @@ def test_classes_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert Predictor(load_backbone(tmp_path)).labels(None) == ("crane (0)", "hen", "crane (2)")
 
 
-def test_a_checkpoints_head_is_trained_on(tmp_path: Path) -> None:
-    """Beside a LoRA the training starts from what the checkpoint says, and with its labels."""
+def test_a_checkpoints_head_is_trained_on(graftax: Graftax, tmp_path: Path) -> None:
+    """Beside a LoRA the training starts from what the checkpoint says, and with its labels; the command line does the same."""
     write_classifier(tmp_path / "base", "bert", "SequenceClassification", 3)
     backbone = load_backbone(tmp_path / "base")
     assert backbone.own_head is not None
@@ -266,3 +267,16 @@ def test_a_checkpoints_head_is_trained_on(tmp_path: Path) -> None:
     before, after = predictor.predict(WORDS), predictor.predict(WORDS, "on")
     assert [one.label for one in after] == [one.label for one in before]
     np.testing.assert_allclose([one.score for one in after], [one.score for one in before], atol=1e-4)
+    data, like = write_csv(tmp_path / "on.csv", rows), ("--epochs", 1, "--lr", 1e-6, "--batch-size", 4, "--max-length", 16)
+    command = ("train", "-b", tmp_path / "base", "--data", data, *like, "--head", "own")
+    said = graftax(*command, "-o", tmp_path / "said")
+    assert said.code == 0, said.err
+    assert_same_states(*(load_adapter(tmp_path / out / "on", backbone) for out in ("out", "said")), 0.0)
+    for more, why in (
+        (("--adapter", tmp_path / "said" / "on"), "an adapter is trained on, with its own: leave out one"),
+        (("--task", "multilabel"), "the checkpoint's head is of task 'classify', and this task is 'multilabel'"),
+        (("-b", write_backbone(tmp_path / "bare")), "bare brings none"),
+    ):
+        refusal = graftax(*command, *more, "-o", tmp_path / "refused")
+        assert refusal.code == 2, refusal
+        assert why in refusal.err.splitlines()[-1]

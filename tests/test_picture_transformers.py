@@ -18,7 +18,7 @@ from parity import assert_parity
 from reference import saved
 from torch_pictures import CLASSIFIER, SHAPES, SWINS, outputs, pictures, torch_model
 
-from graftax import VPT, GraftaxError, load_adapter, load_backbone, save_adapter
+from graftax import VPT, GraftaxError, Prefix, load_adapter, load_backbone, save_adapter
 from graftax.adapters.graft import Grafts
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import ImageInputs, Outputs
@@ -123,6 +123,14 @@ def test_the_task_models_head(shape: str, tmp_path: Path) -> None:
     assert backbone.own_head is not None
     found = logits(backbone, backbone.own_head, ImageInputs(x))
     np.testing.assert_allclose(found, outputs(model, x).logits.numpy(), atol=1e-4)
+
+
+def test_vpt_says_why_it_has_no_place_in_windows() -> None:
+    """And what acts there instead, which does."""
+    swin = random_backbone(SWINS["swin"], seed=7)
+    with pytest.raises(GraftaxError, match="patches attend to those of their window alone; prefix adds to what each window"):
+        VPT().select(swin.sites)
+    assert Prefix().select(swin.sites)
 
 
 def test_a_prefix_of_stages_of_unlike_widths_is_read_as_written(tmp_path: Path) -> None:

@@ -437,6 +437,7 @@ RIGHT: dict[str, set[str]] = {
     "load_backbone.tower": NOTHING,
     "load_backbone.text_tower": NOTHING,
     "pair.name": {"None", "two lines", "long", "zero byte"},
+    "zero_shot.prompts": NOTHING,
     "zero_shot.adapter": NOTHING,
     "learned_context.each": FLAG,
     "tip_adapter.alpha": {"10**30"},

@@ -332,7 +332,7 @@ def test_what_is_refused(data: Any, settings: dict[str, Any], line: str, backbon
 
 
 def test_what_else_is_said(backbone: Backbone, tiny: Backbone, tmp_path: Path) -> None:
-    assert "head 'u-net' is none of linear, multiscale." in str(refused(lambda: Recipe(head="u-net")))
+    assert "head 'u-net' is none of linear, multiscale, own." in str(refused(lambda: Recipe(head="u-net")))
     line = refused(lambda: train_many(tiny, {"a": rows(4)}, tmp_path, task="image-segment", progress=False))
     assert str(line).startswith("task 'image-segment' is about images")
     grey = [{**row, "mask": row["mask"] * 38 * (row["mask"] != VOID)} for row in rows(4)]

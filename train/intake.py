@@ -33,7 +33,7 @@ from ..tasks.task import Task
 from .calibration import Calibration
 from .job import Job
 from .optimizer import check_rates
-from .recipe import Recipe
+from .recipe import OWN, Recipe
 from .weak_data import note_weak, readable
 
 MOST_STEPS = 2**24  # a schedule counts them in 32-bit floats, which hold no larger number exactly
@@ -66,6 +66,8 @@ def prepare(
     given = () if method is None else (method,) if isinstance(method, Method | Adapter) else tuple(method)
     body = tuple(one for one in given if isinstance(one, Method))
     before = next((one for one in given if isinstance(one, Adapter)), None)
+    if recipe.head == OWN:
+        before = _own_head(name, before, backbone)
     known = () if before is None else _labels_of(name, before, task, backbone)
     examples = read_examples(data, columns, task, processor, known, called=name)
     names = known or task.label_names(examples)  # of all examples: a rare label may be held out whole
@@ -104,21 +106,32 @@ def prepare(
             "method": "+".join(m.name for m in methods if m not in (head, *beside)) or _of_a_head(head),
             **_start_of(body),
             **_settings_of(recipe),
+            **({"text": columns["text"]} if columns.names_others("text") else {}),
         },
     )
     return Job(name, recipe, adapter, train, held_out, shape, goes_on=before is not None)
 
 
+def _own_head(name: str, before: Adapter | None, backbone: Backbone) -> Adapter:
+    """The head that the backbone's checkpoint brings, as the adapter from which training goes on."""
+    if before is not None:
+        raise GraftaxError(
+            f"{name}: head {OWN!r} is the checkpoint's, and an adapter is trained on, with its own: leave out one."
+        )
+    if backbone.own_head is None:
+        raise GraftaxError(f"{name}: head {OWN!r} is one that the checkpoint brings, and {backbone.name} brings none.")
+    return backbone.own_head
+
+
 def _labels_of(name: str, before: Adapter, task: Task, backbone: Backbone) -> tuple[str, ...]:
     """The names of the classes of an adapter from which training goes on; an error where it is for something else."""
-    refuse_unfit(before, backbone, name=f"{name}: the adapter that is trained on")
+    called = "the checkpoint's head" if before is backbone.own_head else "the adapter that is trained on"
+    refuse_unfit(before, backbone, name=f"{name}: {called}")
     if before.task != task.name:
-        raise GraftaxError(
-            f"{name}: the adapter that is trained on is of task {before.task!r}, and this task is {task.name!r}."
-        )
+        raise GraftaxError(f"{name}: {called} is of task {before.task!r}, and this task is {task.name!r}.")
     head = head_of(before)
     if task.output.headed and head is None:
-        raise GraftaxError(f"{name}: the adapter that is trained on has no head.")
+        raise GraftaxError(f"{name}: {called} has no head.")
     return names_for(before, None, name) if head else ()
 
 
@@ -183,7 +196,7 @@ def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Me
 
 def _refuse_head(name: str, task: Task, recipe: Recipe) -> None:
     """An error where the recipe asks for a kind of head that the task has not."""
-    if recipe.head not in task.output.heads:
+    if recipe.head not in (*task.output.heads, OWN):
         raise GraftaxError(f"{name}: head {recipe.head!r} is of image-segment and image-detect, and the task is {task.name!r}.")
 
 

@@ -10,13 +10,20 @@ unified has one context for all classes, the class-specific M words for each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from ..adapters.methods.trainable_tokens import TrainableTokens
+from ..data.columns import Columns
+from ..data.sources import source_of
+from ..data.splits import parts_to_train
+from ..data.values import class_of
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
 from ..models.pairs import PairConfig
 from ..models.tokens import Tokenizer
+from ..notes import silenced
 from ..typed import Size, held, shown
 
 _AT_ONCE = 512  # ids
@@ -51,6 +58,27 @@ def learned_context(
     if longest > texts.max_length:
         raise GraftaxError(f"a name with its words is {longest} tokens long, and {texts.max_length} are read: take fewer.")
     return TrainableTokens(ids=tuple(words.values())), prompts
+
+
+def context_of_labels(
+    pair: Backbone, data: Mapping[str, Any], columns: Columns, *, tokens: int
+) -> tuple[TrainableTokens, Columns]:
+    """One context for the labels of all data of a run: the method, and the columns with the text that is made of a label.
+
+    Raises GraftaxError: as of `learned_context`; data without labels; a column of texts that somebody has named.
+    """
+    if "text" in columns.named and columns["text"] != "text":
+        raise GraftaxError(
+            f"words are learnt in front of each label, and the text is to be {columns['text']!r}: leave out one."
+        )
+    names, label = dict[str, None](), columns["label"]
+    for called, rows in data.items():
+        with silenced():  # `train_many` says which split is read
+            source = source_of(parts_to_train(rows, None)[0], called)
+        names |= dict.fromkeys(map(str, source.column(label, partial(class_of, names=source.classes.get(label, ())))))
+    method, prompts = learned_context(pair, [*names], tokens=tokens)
+    first = next(iter(names))
+    return method, Columns(**columns.named | {"text": f"{prompts[first].removesuffix(f'{first}.')}{{{label}}}."})
 
 
 def _rare_words(texts: Tokenizer, names: Sequence[str], count: int) -> dict[str, int]:

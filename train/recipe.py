@@ -17,7 +17,8 @@ from ..errors import GraftaxError
 from ..typed import Positive, Rate, ShortSeed, Some, Within, settle
 
 SCHEDULES = ("linear", "cosine", "constant")
-HEADS = ("linear", "multiscale")
+OWN = "own"  # the head that a checkpoint brings
+HEADS = ("linear", "multiscale", OWN)
 _MOST_EPOCHS = 100_000
 Epochs = Annotated[int, Within(1, most=_MOST_EPOCHS)]
 
@@ -52,9 +53,12 @@ class Recipe:
     augment: Annotated[
         str | None, Doc("Pictures: any of crop, flip, colour, randaugment, mixup and cutmix, as crop=0.5+flip. Default: none.")
     ] = None
-    #: of image-detect a decoder that reads these maps, and is not linear
     head: Annotated[
-        str, Doc("Of image-segment and image-detect: linear over the last feature map, or multiscale over several.")
+        str,
+        Doc(
+            "own: the one that the checkpoint brings, trained on with its labels. Of image-segment and image-detect: linear over "
+            "the last feature map, or multiscale over several."
+        ),
     ] = "linear"
     unfreeze: Annotated[
         float,

@@ -33,6 +33,7 @@ from .loha import LoHa
 from .lokr import LoKr
 from .lora import LoRA, OnResidual
 from .lora_fa import LoRAFA
+from .maple import MaPLe
 from .method_registry import INNER, MADE, METHODS
 from .miss import MiSS
 from .observer import Observer
@@ -59,7 +60,7 @@ _CHOSEN: tuple[type[Method], ...] = (
     *(Prefix, PromptTuning, PTuning, VPT),
     *(LoReFT, DiReFT),
     *(GatedLoRA, GatedBottleneck, GatedPrefix),
-    *(Full, Head, Joint),
+    *(Full, Head, Joint, MaPLe),
 )
 METHODS.update({method.name: method for method in _CHOSEN})
 MADE.update({method.name: method for method in (Fusion, JointHead, DetectionHead, ClipAdapter, TipAdapter)})

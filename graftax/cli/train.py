@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from ..hub.runs import Under
 
 
+BESIDE = ("fuse", "adapter", "context_words")  # what is no method by a name
+
+
 @dataclass(frozen=True)
 class MethodInWords:
-    """A method in words: all but `fuse` and `adapter` is what `make_method` takes."""
+    """A method in words: all but `BESIDE` is what `make_method` takes."""
 
     method: Annotated[
         str, Doc("Adapter method (see `graftax methods`), or several, as lora+prefix; `probe` trains the head alone.")
@@ -45,6 +48,13 @@ class MethodInWords:
     adapter: Annotated[
         str | None,
         Doc("An adapter to train on, with its head and labels; --method, if it is given, stands fresh beside it."),
+    ] = None
+    context_words: Annotated[
+        int | None,
+        Doc(
+            "Of task contrastive-names: learn so many words in front of the labels, in place of a prompt (CoOp); --method, if "
+            "it is given, stands beside them."
+        ),
     ] = None
     target: Annotated[str | None, Doc("Regex over module paths: where the method acts.")] = None
     option: Annotated[tuple[str, ...], Doc("Any other field of the method, as name=value (width=64, rslora=true).")] = ()
@@ -128,26 +138,35 @@ def train(
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
     from ..train.checks import check_arguments
+    from ..train.learned_words import context_of_labels
     from ..train.run import train_many
 
     read = columns_of(context, columns, column)
     recipe = recipe.replace(chat_template=chat_template_of(chat_template))
-    chosen = {name: value for name, value in asdict(words).items() if name not in ("fuse", "adapter")}
+    chosen = {name: value for name, value in asdict(words).items() if name not in BESIDE}
     tables = read_config(config)[1] if config is not None else {}
     each = {name: _settings_of(table, chosen) for name, table in tables.items()}
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     # before anything is loaded
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
+    if words.context_words is not None and task != "contrastive-names":
+        raise GraftaxError(f"--context-words is for --task contrastive-names, and the task is {task!r}.")
     shelf = _shelf_for(push, list(named)) if push is not None else None
     loaded = load_backbone(backbone, **asdict(loading))
     method: Any = made
     if words.fuse:
         method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
+    beside = list[Any]()
+    if words.context_words is not None:
+        learnt, read = context_of_labels(loaded, named, read, tokens=words.context_words)
+        beside.append(learnt)
     if words.adapter is not None:
+        beside.append(load_adapter(parse_adapter(words.adapter).location, loaded))
+    if beside:
         alone = not words.fuse and not is_given(context, "method")
         fresh = () if alone or method is None else (method,) if isinstance(method, Method) else method
-        method = (*fresh, load_adapter(parse_adapter(words.adapter).location, loaded))
+        method = (*fresh, *beside)
     results = train_many(
         loaded,
         named,

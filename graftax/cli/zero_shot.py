@@ -24,7 +24,10 @@ def zero_shot(
     *,
     prompt: Annotated[
         Optional[list[str]],
-        typer.Option(help="A text with {} where the name stands; of several, the mean. Default: a photo of a {}."),
+        typer.Option(
+            help="A text with {} where the name stands; of several, the mean. Default: the one that the adapter was trained "
+            "with, or else: a photo of a {}."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace the directory if it exists.")] = False,
     loading: ExactLoadingOptions,
@@ -39,7 +42,6 @@ def zero_shot(
     from ..adapters.files import save_adapter
     from ..models.load import load_backbone
     from ..models.pairs import PairConfig, tower_of
-    from ..serve.named_classes import PROMPTS
     from ..serve.named_classes import zero_shot as named
 
     both = load_backbone(backbone, **asdict(loading))
@@ -47,6 +49,6 @@ def zero_shot(
         raise GraftaxError(f"{both.name} alone knows no names: give --tower both, or --text-tower.")
     image = tower_of(both, "image")
     located, names = None if adapter is None else parse_adapter(adapter).location, [*name, *(more_names or [])]
-    made = named(image, both, names, prompts=prompt or PROMPTS, adapter=located)
+    made = named(image, both, names, prompts=prompt, adapter=located)
     save_adapter(made, out, image, overwrite=overwrite)
     print(f"{out}: {counted(len(names), 'class', 'classes')}, for {image.name}")

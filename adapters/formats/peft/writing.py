@@ -43,6 +43,8 @@ def config_of(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
         return None
     if dialect.peft_type in PROMPT_TYPES and not of_texts(backbone.sites):
         return None  # PEFT puts them in front of texts
+    if not all(site.module for states in adapter.states.values() for site in states):
+        return None
     chosen = list(adapter.states[body.key])
     fields = dialect.to_config(chosen, backbone.sites)
     conv1d = any(site.kind == "linear" and site.axes == IN_OUT for site in chosen)
