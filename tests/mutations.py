@@ -540,6 +540,8 @@ MUTATIONS = [
     Mutation("adapters/geometry.py", "(height - 1) * down + 1, (width - 1)", "height, (width - 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "rhs_dilation=geometry.dilation,", "", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "slice(i * far_down,", "slice(i,", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "reach - size - before", "reach - size", CONVOLUTIONS),
+    Mutation("adapters/geometry.py", "x.transpose(3, 1, 2, 0)", "x.transpose(3, 2, 1, 0)", CONVOLUTIONS),
     Mutation(
         "benchmarks/draws.py",
         "whole if spec.whole is None else read(spec.whole)",
