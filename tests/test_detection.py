@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,13 @@ from graftax import Predictor, Recipe, load_adapter, load_backbone, train_many
 from graftax.adapters.methods.detection_head import ASKED, BOX, LOGITS, DetectionHead, positions
 from graftax.adapters.methods.head import OBJECTS, OBJECTS_OF_MAPS
 from graftax.adapters.methods.lora import LoRA
-from graftax.data.box_values import NOTHING, Boxes, Found, LaidBoxes
+from graftax.data.box_values import NOTHING, Boxes, Found, LaidBoxes, counterparts
 from graftax.models.backbone import Backbone
 from graftax.models.preparation import Preparation
 from graftax.models.random import random_tensors
 from graftax.serve.evaluation import measure
+from graftax.serve.intervals import intervals
+from graftax.serve.report.reporter import looked_at
 from graftax.tasks.detection_metrics import average_precision
 from graftax.tasks.set_loss import cheapest, costs, giou
 from graftax.tasks.task_registry import task_named
@@ -360,6 +364,32 @@ def test_packed_is_alone(backbone: Backbone, tmp_path: Path) -> None:
         np.testing.assert_allclose(*two, rtol=0, atol=0.01 * RECIPE.lr)
 
 
+def test_what_an_evaluation_says(backbone: Backbone, trained: Path) -> None:
+    """The rows that are most wrong first, with what is there and what was found, both drawn; no intervals of metrics."""
+    predictor = Predictor(backbone)
+    predictor.load("a", trained / "a")
+    measured = measure(predictor, "a", [*rows(8)[:3], *rows(6, 9)])
+    assert intervals(measured, "image-detect")["map"].low is None
+    assert measured.confusion is None
+    wrong = looked_at("a", measured).most_wrong
+    assert [one.mistake for one in wrong] == sorted((one.mistake for one in wrong), reverse=True)
+    assert wrong[0].row > 3  # the first three are known by heart
+    first = wrong[0]
+    label, answer = measured.answered.labels[first.row - 1], measured.answered.answers[first.row - 1]
+    both = len(label) + len(sure_of := answer.label.above(0.5))
+    assert first.mistake == pytest.approx(1 - 2 * counterparts(label, sure_of, 0.5) / both)
+    assert first.label == ", ".join(label.names)
+    assert first.answer == ", ".join(f"{one['label']} {one['score']:.2f}" for one in sure_of)
+    assert first.picture is not None
+    with Image.open(io.BytesIO(base64.b64decode(first.picture.partition("base64,")[2]))) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    truth, found = pixels[:, :160], pixels[:, 164:]  # 16 pixels, ten times as large
+    (left, top, _, _), number = label.corners[0], ("green", "red").index(label.names[0])
+    colour = [(255, 0, 0), (0, 255, 0)][number]  # of the first class and the second
+    assert tuple(truth[int(10 * top), int(10 * left) + 5]) == colour
+    assert (truth.shape, (truth != found).any()) == ((160, 160, 3), True)
+
+
 # -- data -----------------------------------------------------------------------------------------------------------------
 
 
@@ -387,8 +417,10 @@ def test_the_command(graftax: Graftax, backbone_dir: Path, tmp_path: Path) -> No
     said = graftax("train", *base, "--data", f"{data}:train", "-o", tmp_path / "out", *settings)
     assert said.code == 0, said.err
     named = ("-a", f"parts={tmp_path / 'out' / 'parts'}")
-    said = graftax("eval", *base, *named, "--data", data / "test", "--json")
+    report = ("--report", tmp_path / "report", "--against", data / "train")
+    said = graftax("eval", *base, *named, "--data", data / "test", "--json", *report)
     assert {"map", "map_50", "map_75", "ap_red", "ap_green"} <= {*json.loads(said.out)}
+    assert (tmp_path / "report" / "report.html").read_text().count("data:image/png") >= 1
     said = graftax("predict", *base, *named, "-i", data / "test" / "images", "--threshold", 0)
     lines = [json.loads(line) for line in said.out.splitlines()]
     assert [len(line["objects"]) for line in lines] == [6] * 3
