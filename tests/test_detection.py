@@ -146,7 +146,7 @@ def test_the_decoder_is_detrs() -> None:
     )
     for kernel, bias in zip(state["box_hidden"], state["box_hidden_bias"], strict=True):
         z = np.maximum(z @ kernel + bias, 0.0)
-    np.testing.assert_allclose(found[..., BOX], z @ state["box"] + state["box_bias"], atol=1e-4)
+    np.testing.assert_allclose(found[..., BOX], z @ state["box"] + state["box_bias"] + state["begin"], atol=1e-4)
 
 
 def _copy(module: Any, weight: np.ndarray, bias: np.ndarray) -> None:
@@ -156,12 +156,24 @@ def _copy(module: Any, weight: np.ndarray, bias: np.ndarray) -> None:
 
 
 def test_positions_are_those_of_detr() -> None:
-    """But for their order: a sine and a cosine of each wave length, of the height and of the width, halves before wholes."""
+    """But for their order and the longest of the waves: sines and cosines of each length, of the height, then of the width."""
     found = np.asarray(positions(3, 5, 8)).reshape(3, 5, 8)
     for row, column in ((0, 0), (2, 1), (1, 4)):
         for begin, place in ((0, (row + 0.5) / 3), (4, (column + 0.5) / 5)):
-            angles = 2 * np.pi * place / 10_000 ** np.array([0.0, 0.5])
+            angles = 2 * np.pi * place / 20 ** np.array([0.0, 0.5])
             np.testing.assert_allclose(found[row, column, begin : begin + 4], [*np.sin(angles), *np.cos(angles)], atol=1e-6)
+
+
+def test_questions_begin_spread_over_the_picture() -> None:
+    """A fresh head looks for each of its boxes around where the box is: a map is seen most at the middles of these."""
+    head = DetectionHead(queries=16, layers=1, width=64, attention_heads=4)
+    leaves = head.init(jax.random.key(0), type("Site", (), {"shape": (8,), "name": OBJECTS})())
+    boxes = np.asarray(jax.nn.sigmoid(leaves["begin"]))
+    np.testing.assert_allclose(
+        boxes[[0, 5, 15]], [[0.125, 0.125, 0.25, 0.25], [0.375] * 2 + [0.25] * 2, [0.875] * 2 + [0.25] * 2], rtol=1e-5
+    )
+    query, key = (np.asarray(x @ leaves["seen"][0, which]) for which, x in enumerate((leaves["queries"], positions(4, 4, 64))))
+    assert (query @ key.T).argmax(1).tolist() == [*range(16)]
 
 
 def drawn(seed: int, counts: list[int], queries: int = 7, classes: int = 3, room: int = 8) -> tuple[np.ndarray, LaidBoxes]:

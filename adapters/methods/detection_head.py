@@ -4,12 +4,17 @@
     z   = norm(z + attention of z + e to z + e)   questions look at each other: two do not answer with one object
     z   = norm(z + attention of z + e to m + p)   and at the picture
     z   = norm(z + relu(z U + u) D + d)           these three lines once for each layer
-    box = mlp(norm(z)) [queries, 4],  logits = norm(z) W^T + b [queries, 1 + labels]
+    box = mlp(norm(z)) + c [queries, 4],  logits = norm(z) W^T + b [queries, 1 + labels]
 
 (Carion et al., 2020, arXiv:2005.12872.) e [queries, width] is learnt: what a question asks for, and where. m are the positions
 of the maps, x_i V_i + v_i of each map x_i [h, w, d_i], normed, and p where each of them lies in the picture: sines and cosines
 of its height and width. A box is cx, cy, w, h as shares of the picture, once a sigmoid is taken of it; the first of the logits
 says that there is no object. Values have no p in them, nor e.
+
+A decoder that begins at random needs many thousand pictures to learn that things may be anywhere. So questions begin spread
+over the picture, a point of a grid for each: e as p is there, c as a box around it (as in Conditional and Anchor DETR: Meng et
+al., 2021, arXiv:2108.06152; Wang et al., 2022, arXiv:2109.07107). And the products by which positions are sought begin as one
+rotation, so that e to p is largest where both are of one place. All of that is trained, e and c too.
 
 DETR has an encoder over m before that, and six layers here. A frozen backbone has looked at the whole picture already, so this
 is light: two layers of width 128 are 0.7 million numbers on a ViT-B. `site` says which maps are read, the last or several.
@@ -42,7 +47,9 @@ from .head import OBJECTS, OBJECTS_OF_MAPS, Head
 
 ASKED, BOX, LOGITS = 0, slice(1, 5), 5  # where in what is said of a question stands that there is one, its box, its logits
 BEFORE = 6  # numbers of a question before the logits of classes
-_TEMPERATURE = 10_000.0  # of the wave lengths of positions
+_TEMPERATURE = 20.0  # the longest of the wave lengths of positions, in pictures; DETR's is 10,000
+_SIDE = 0.25  # of a box at the start, as a share of the picture's
+_SHARP, _QUIET = 4.0, 0.3  # at the start: how much places count in where a question looks; and how much all else
 _EPS = 1e-5
 _ATTENTIONS = ("own", "seen")  # to the other questions, to the picture
 _NORMS = 3  # in a layer
@@ -78,13 +85,21 @@ class DetectionHead(Head):
         for name, one in zip(sorted(blank), jax.random.split(key, len(blank)), strict=True):
             if name.endswith("scale"):
                 leaves[name] = np.ones_like(blank[name])
-            elif name == "queries":
-                leaves[name] = jax.random.normal(one, blank[name].shape)
             elif blank[name].ndim > 1 and not name.endswith("bias"):
                 *_, a, b = blank[name].shape
                 reach = math.sqrt(6.0 / (a + b))  # Glorot and Bengio's
                 leaves[name] = jax.random.uniform(one, blank[name].shape, minval=-reach, maxval=reach)
-        return leaves
+        points = _grid(self.queries)
+        sides = np.full_like(points, _SIDE)
+        boxes = np.concatenate([points[:, ::-1], sides], axis=1)  # cx, cy, width, height
+        turned = _SHARP * jax.random.orthogonal(key, self.width, (self.layers, 1))
+        return leaves | {
+            "queries": _sines(points, self.width),
+            "begin": np.log(boxes / (1.0 - boxes)).astype(np.float32),
+            "seen": leaves["seen"].at[:, :2].set(turned),
+            "map_norm_scale": _QUIET * leaves["map_norm_scale"],
+            "norm_scale": leaves["norm_scale"] * np.array([[_QUIET], [1.0], [1.0]], np.float32),
+        }
 
     def fixed(self, site: Site) -> Leaves:
         return {"dropout": scalar(self.dropout), "present": scalar(1.0)}
@@ -94,6 +109,7 @@ class DetectionHead(Head):
         leaves: Leaves = {
             **{"map": zeros(sum(site.shape), width), "map_bias": zeros(len(site.shape), width)},
             **{"map_norm_scale": zeros(width), "map_norm_bias": zeros(width), "queries": zeros(self.queries, width)},
+            "begin": zeros(self.queries, 4),
             # of queries, keys, values and what leaves an attention
             **{name: zeros(layers, 4, width, width) for name in _ATTENTIONS},
             **{f"{name}_bias": zeros(layers, 4, width) for name in _ATTENTIONS},
@@ -128,7 +144,8 @@ class DetectionHead(Head):
             box = jax.nn.relu(box @ kernel + bias)
         nothing = z @ state["nothing"].T + state["nothing_bias"]
         asked_at_all = jnp.broadcast_to(state["present"], nothing.shape)
-        return jnp.concatenate([asked_at_all, box @ state["box"] + state["box_bias"], nothing, self.logits(state, z)], axis=-1)
+        box = box @ state["box"] + state["box_bias"] + state["begin"]
+        return jnp.concatenate([asked_at_all, box, nothing, self.logits(state, z)], axis=-1)
 
     def _seen(self, state: Leaves, maps: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
         """What there is to be seen, `[..., positions of all maps, width]`, and where that lies, `[positions, width]`."""
@@ -154,14 +171,24 @@ class DetectionHead(Head):
 @shaped
 def positions(high: int, wide: int, width: int) -> Float[Array, "places {width}"]:
     """Where the positions of a map lie, row by row: sines and cosines of how far down and how far across their middles are."""
+    down, across = np.mgrid[0:high, 0:wide].reshape(2, -1)
+    return jnp.asarray(_sines(np.stack([(down + 0.5) / high, (across + 0.5) / wide], axis=1), width))
+
+
+def _sines(points: np.ndarray, width: int) -> np.ndarray:
+    """Of points `[points, 2]`, how far down and how far across they are, `[points, width]`."""
     lengths = _TEMPERATURE ** (np.arange(width // 4) / (width // 4))
-    sides = []
-    for count in (high, wide):
-        angles = 2 * math.pi * (np.arange(count) + 0.5)[:, None] / count / lengths
-        sides.append(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1))
-    down, across = sides
-    both = [np.repeat(down, wide, axis=0), np.tile(across, (high, 1))]
-    return jnp.asarray(np.concatenate(both, axis=-1), jnp.float32)
+    angles = 2 * math.pi * points[..., None] / lengths
+    each = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    return each.reshape(len(points), width).astype(np.float32)
+
+
+def _grid(count: int) -> np.ndarray:
+    """So many points `[count, 2]` spread over a picture, row by row, down and across."""
+    high = round(math.sqrt(count))
+    wide = -(-count // high)
+    down, across = np.divmod(np.arange(count), wide)
+    return np.stack([(down + 0.5) / high, (across + 0.5) / wide], axis=1)
 
 
 def _added(state: Leaves, layer: int, key: jax.Array | None, index: int, z: jax.Array, change: jax.Array) -> jax.Array:
