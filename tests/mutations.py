@@ -426,6 +426,18 @@ MUTATIONS = [
         f"{SEGMENTED}::test_resized_as_torch_does",
     ),
     Mutation(
+        "adapters/methods/detection_head.py",
+        "np.concatenate([points[:, ::-1], sides]",
+        "np.concatenate([points, sides]",
+        f"{DETECTED}::test_questions_begin_spread_over_the_picture",
+    ),
+    Mutation(
+        "serve/http/classify.py",
+        "THRESHOLD if threshold is None else threshold",
+        "THRESHOLD",
+        f"{ASKED}::test_objects_above_a_threshold",
+    ),
+    Mutation(
         "adapters/methods/detection_head.py", "seen + places, seen)", "seen, seen)", f"{DETECTED}::test_the_decoder_is_detrs"
     ),
     Mutation(
