@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from ..adapters.graft import Grafts, SiteCalls
 from ..adapters.methods.joint import COMPARISON, JOINT, unit
+from ..adapters.sites import IMAGE, TEXT
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
 from ..typed import Name, held
@@ -45,7 +46,6 @@ from .pooling import Pooling
 from .stack import Stack
 from .towers import TOWERS, comparison
 
-IMAGE, TEXT = TOWERS
 #: Of each tower: the module that has it in transformers' models, and that of its projection.
 MODULES = {IMAGE: ("vision_model", "visual_projection"), TEXT: ("text_model", "text_projection")}
 

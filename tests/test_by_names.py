@@ -74,9 +74,14 @@ def test_loss_and_gradient_are_those_of_the_paper(clip_in_torch: Any) -> None:
 
 def right(both: Backbone, adapter: Any, prompts: dict[str, str]) -> float:
     """How often the classifier of all four names, which follows from an adapter, is right."""
-    image, fresh = tower_of(both, "image"), rows(24, seed=5)
-    predictor = Predictor(image)
-    predictor.load("a", zero_shot(image, both, FRUIT[:4], prompts=prompts, adapter=adapter))
+    image = tower_of(both, "image")
+    return knows(image, zero_shot(image, both, FRUIT[:4], prompts=prompts, adapter=adapter))
+
+
+def knows(image: Backbone, named: Any) -> float:
+    """How often a classifier of them is right."""
+    predictor, fresh = Predictor(image), rows(24, seed=5)
+    predictor.load("a", named)
     said = predictor.predict([row["image"] for row in fresh], "a")
     return float(np.mean([row["text"].endswith(answer.label) for row, answer in zip(fresh, said, strict=True)]))
 
@@ -117,10 +122,7 @@ def test_words_are_learnt_by_commands(clip: Backbone, graftax: Graftax, tmp_path
     classifier = ("zero-shot", *towers, "-a", tmp_path / "learnt" / "fruit", "--name", *FRUIT[:4])
     named = graftax(*classifier, "-o", tmp_path / "named")
     assert named.code == 0, named.err
-    image = tower_of(clip, "image")
-    wanted = zero_shot(image, clip, FRUIT[:4], prompts=prompts, adapter=found)
-    assert_same_states(load_adapter(tmp_path / "named", image), wanted, 0.0)
-    assert right(clip, found, prompts) > 0.9
+    assert knows(tower_of(clip, "image"), tmp_path / "named") > 0.9
     for refusal, why in (
         ((*command, "--column", "text=a {label}"), "leave out one"),
         ((*command, "--task", "contrastive"), "is for --task contrastive-names"),

@@ -5,6 +5,7 @@
 
 The vectors have no position, and the class token is pooled wherever it lies, so it does not matter that the paper puts them
 behind it. Deep, what a layer has made of its vectors is dropped, and the next layer has its own: the last layer's nobody reads.
+Or so do the `first` layers alone, and the others read what becomes of the last of these, as all do where it is shallow.
 
 Where a layout has room for more vectors than an adapter has, the room left over lies between them and the rest, and is masked
 off. Vectors start uniform within sqrt(3 / d), as the paper's do on a ViT-B/16, so a fresh adapter changes the output. Trainable

@@ -2,9 +2,9 @@
 
     python benchmarks/speed/convolution_packs.py [METHOD ...] [--adapters N] [--rows N] [--repeats N]
 
-Pictures of 32 x 32 pixels, weights random in the published shape, float32. In a pack the adapters' kernels differ, and products
-take the place of XLA's convolutions (`adapters/geometry.py`); one by one every adapter has XLA's. The seconds are those of a
-step of all adapters, either as one step of a pack or as a step of each.
+Pictures of 32 x 32 pixels, weights random in the published shape, float32. In a pack the adapters' kernels differ, so that
+their convolutions are one after the other (`adapters/geometry.py`), and those of the frozen kernels are one for all adapters.
+The seconds are those of a step of all adapters, either as one step of a pack or as a step of each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def steps(method: str, adapters: int, rows: int, together: bool) -> Work:
     from graftax.train.optimizer import rates
     from graftax.train.step import Batch, Programs, hyper, start
 
-    backbone = random_backbone({"model_type": "cifar_resnet"})
+    backbone = random_backbone({"model_type": "cifar_resnet", "image_size": 32})
     body = method_class(method)()
     adapter = Adapter.create((body, backbone.head(8)), backbone.sites)
     layout = Layout.of([adapter], backbone.sites)
