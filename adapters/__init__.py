@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .methods.bottleneck import Bottleneck
     from .methods.compacter import Compacter
     from .methods.convpass import Convpass
+    from .methods.detection_head import DetectionHead
     from .methods.dora import DoRA
     from .methods.fact import FacT
     from .methods.fourierft import FourierFT
@@ -73,6 +74,7 @@ __all__ = [
     "Bottleneck",
     "Compacter",
     "Convpass",
+    "DetectionHead",
     "DiReFT",
     "DoRA",
     "FacT",
@@ -135,6 +137,7 @@ __getattr__, __dir__ = lazily(
         ".methods.bottleneck": "Bottleneck",
         ".methods.compacter": "Compacter",
         ".methods.convpass": "Convpass",
+        ".methods.detection_head": "DetectionHead",
         ".methods.dora": "DoRA",
         ".methods.fact": "FacT",
         ".methods.fourierft": "FourierFT",

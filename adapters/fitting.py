@@ -18,14 +18,15 @@ from ..errors import GraftaxError
 from ..typed import Some, checked, shown
 from .adapter import Adapter
 from .method import Leaves, Method
-from .methods.head import MAP, MAPS, TOKENS, Head
+from .methods.head import MAP, MAPS, OBJECTS, OBJECTS_OF_MAPS, TOKENS, Head
 from .sites import Site
 from .task_words import words_for
 
 if TYPE_CHECKING:
     from ..models.backbone import Backbone
 
-_READ_BY = {TOKENS: "position", MAP: "map", MAPS: "map"}  # what a head reads there (`TaskWords.head`), else an item
+#: what a head reads there (`TaskWords.head`), else an item
+_READ_BY = {TOKENS: "position", MAP: "map", MAPS: "map", OBJECTS: "objects", OBJECTS_OF_MAPS: "objects"}
 
 
 def refuse_unfit(adapter: Adapter, backbone: Backbone, *, any_backbone: bool = False, name: str = "the adapter") -> None:
@@ -122,7 +123,7 @@ def refuse_task(task: str, labels: tuple[str, ...], head: Head | None, name: str
     if words.head is None:
         raise GraftaxError(f"{name}: task {task!r} has no head, and this adapter has one.")
     if words.head != _READ_BY.get(head.site, "item"):
-        answers = "tags are of tokens, masks of feature maps, other answers of whole items"
+        answers = "tags are of tokens, masks of feature maps, boxes of objects in them, other answers of whole items"
         raise GraftaxError(f"{name}: task {task!r} for a head at {head.site}; {answers}.")
     if words.outputs not in (None, head.labels):
         count = "one number" if words.outputs == 1 else f"{words.outputs} numbers"

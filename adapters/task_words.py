@@ -17,9 +17,9 @@ from ..errors import GraftaxError
 class TaskWords:
     """One task, in others' words."""
 
-    #: where the adapter's head reads: the features of an item, those of every position, or a picture's feature maps; None: the
-    #: backbone answers
-    head: Literal["item", "position", "map"] | None = "item"
+    #: where the adapter's head reads: the features of an item, those of every position, or a picture's feature maps, for every
+    #: pixel or for objects; None: the backbone answers
+    head: Literal["item", "position", "map", "objects"] | None = "item"
     peft: str | None = None  # PEFT's `task_type`; None: it has none for it
     model: str | None = None  # transformers' task models are called by the family and "For" + this
     problem: str | None = None  # transformers' `problem_type` in config.json
@@ -38,6 +38,7 @@ _WORDS = {
         "item", None, "ImageClassification", "single_label_classification", pipeline="image-classification"
     ),
     "image-segment": TaskWords("map", pipeline="image-segmentation"),
+    "image-detect": TaskWords("objects", pipeline="object-detection"),
     "contrastive": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
     "contrastive-sigmoid": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),
     "contrastive-names": TaskWords(None, None, None, pipeline="zero-shot-image-classification"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import GraftaxError
 from ..json_files import read_object
+from ..notes import note
 from ..paths import is_directory
 from .text_files import read_text
 
@@ -26,6 +27,14 @@ def file_beside(rows: str) -> Path | None:
     if len(found) > 1 and found[0].parent == found[1].parent:
         raise GraftaxError(f"{found[0].parent}: both {' and '.join(NAMES)} name the classes; remove one of them.")
     return found[0] if found else None
+
+
+def names_beside(rows: str) -> tuple[str, ...]:
+    """The names that such a file has, and a note that says so; none where there is no such file."""
+    if (file := file_beside(rows)) is None:
+        return ()
+    note(f"{rows}: its classes are named by {file}.")
+    return read_names(file)
 
 
 def read_names(file: Path) -> tuple[str, ...]:

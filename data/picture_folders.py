@@ -26,6 +26,7 @@ from ..errors import GraftaxError
 from ..paths import expect_file
 from .archives import SPLITS
 from .class_names import NAMES
+from .coco_boxes import ANNOTATIONS, METADATA
 from .picture_values import SUFFIXES
 
 _IMAGES, _MASKS = "images", "masks"
@@ -36,8 +37,13 @@ _OF_WINDOWS = frozenset(["thumbs.db", "desktop.ini"])  # which are hidden there
 def splits_of_folder(folder: Path) -> list[str]:
     """The splits of a folder that holds nothing else; a class called `train` holds pictures, and is none."""
     entries = [entry for entry in _visible(folder) if entry.name not in NAMES]
-    of_splits = all(entry.name in SPLITS and entry.is_dir() and any(map(Path.is_dir, _visible(entry))) for entry in entries)
+    of_splits = all(entry.name in SPLITS and entry.is_dir() and any(map(_is_of_split, _visible(entry))) for entry in entries)
     return [entry.name for entry in entries] if of_splits else []
+
+
+def _is_of_split(entry: Path) -> bool:
+    """Whether a folder that holds this may be a split: a folder of pictures, or what says what is in those beside it."""
+    return entry.is_dir() or entry.name in (METADATA, *ANNOTATIONS)
 
 
 def read_picture_folder(folder: Path) -> list[dict[str, Any]]:

@@ -26,6 +26,8 @@ from ..notes import note
 from ..paths import expect_file, is_directory
 from ..typed import Location, checked
 from .archives import read_archive
+from .box_values import CATEGORIES
+from .coco_boxes import METADATA, annotations_in, read_annotations, with_pictures
 from .picture_folders import read_picture_folder
 from .picture_values import SUFFIXES
 from .splits import expect_split, place_and_split
@@ -119,7 +121,7 @@ def source_of(data: Any, called: str = "") -> Source:
 
 def read_file(path: str | Path) -> Source:
     """Rows of a .csv, .tsv, .jsonl, .parquet, .npz or .tar file, a folder of pictures or .tar files, a split of an archive or
-    folder (`FILE.npz:train`), or one picture."""
+    folder (`FILE.npz:train`), a .json of COCO's annotations, or one picture."""
     path = Path(path)
     place, split = place_and_split(path)
     if place.suffix.lower() == ".npz" and not is_directory(place):
@@ -128,8 +130,10 @@ def read_file(path: str | Path) -> Source:
         expect_split(place, split)
         path = place / split
     if is_directory(path):
-        return _some(Source(str(path), read_shards(shards) if (shards := shards_in(path)) else read_picture_folder(path)))
+        return _some(_read_folder(path))
     expect_file(path)
+    if path.suffix.lower() == ".json":
+        return _some(Source(str(path), *read_annotations(path)))
     if path.suffix.lower() == ".tar":
         return _some(Source(str(path), read_shards([path])))
     if path.suffix.lower() in SUFFIXES:
@@ -140,6 +144,16 @@ def read_file(path: str | Path) -> Source:
         return replace(_some(_READERS[path.suffix.lower()](path)), folder=path.parent)
     except (csv.Error, OSError, ValueError, NotImplementedError) as error:  # the last two are pyarrow's
         raise GraftaxError(f"{path}: cannot be read ({error}).") from error
+
+
+def _read_folder(path: Path) -> Source:
+    if shards := shards_in(path):
+        return Source(str(path), read_shards(shards))
+    if (file := annotations_in(path)) is not None:
+        return Source(str(path), *read_annotations(file))
+    if (file := path / METADATA).is_file():
+        return Source(str(path), with_pictures(parse_json_lines(read_as_is(file), str(file)), path))
+    return Source(str(path), read_picture_folder(path))
 
 
 def expect_rows(path: Path) -> None:
@@ -259,11 +273,19 @@ def _classes(features: Any) -> dict[str, tuple[str, ...]]:
     """The names of each column of class numbers, or of lists of these, by the features of a data set as it writes them."""
     found = {}
     for column, feature in features.items() if isinstance(features, Mapping) else ():
-        while isinstance(feature, list) or (isinstance(feature, Mapping) and "feature" in feature):
-            feature = feature["feature"] if isinstance(feature, Mapping) else dict(enumerate(feature)).get(0)
+        feature = _inner(feature)
+        if isinstance(feature, Mapping) and "bbox" in feature:  # of objects: the names of what is in a box
+            feature = next((_inner(one) for key, one in feature.items() if key in CATEGORIES), feature)
         if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" and feature.get("names"):
             found[column] = tuple(map(str, feature["names"]))
     return found
+
+
+def _inner(feature: Any) -> Any:
+    """What a list, or a list of lists, is of."""
+    while isinstance(feature, list) or (isinstance(feature, Mapping) and "feature" in feature):
+        feature = feature["feature"] if isinstance(feature, Mapping) else dict(enumerate(feature)).get(0)
+    return feature
 
 
 def _some(source: Source) -> Source:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.box_values import Boxes, Found
 from ..data.columns import Columns, read_fields
 from ..data.examples import Examples
 from ..data.mask_values import Mask
@@ -100,7 +101,14 @@ def _whole(task: Task, label: Any) -> Any:
     """An answer as one value; of a set of labels the order says nothing."""
     if isinstance(label, str | Mask):
         return label
+    if isinstance(label, Boxes | Found):
+        return _things(label)
     return tuple(label) if task.output.by_position else tuple(sorted(label))
+
+
+def _things(label: Boxes | Found) -> tuple[str, ...]:
+    """What is in a picture; boxes are never alike to the pixel."""
+    return tuple(sorted(label.names if isinstance(label, Boxes) else (one["label"] for one in label)))
 
 
 def _right(task: Task, labels: Sequence[Any], said: Sequence[Prediction]) -> np.ndarray:

@@ -5,7 +5,8 @@ and has a key of its own, which says all that happens to it: neither its place i
 the partner with which it is mixed.
 
 Where pictures have masks (`data/mask_values.py`), what moves pixels moves those of the mask alike, of which the nearest is
-taken; pixels that come from beyond the picture are of no class. A picture with a mask is not mixed with another.
+taken; pixels that come from beyond the picture are of no class. Boxes (`data/box_values.py`) are mirrored, and cut with their
+pictures; one of which a quarter at most is left is none any more. A picture with a mask or boxes is not mixed with another.
 
 Operations and their magnitudes are torchvision's: RandomResizedCrop (bilinear), ColorJitter (in one order), RandAugment (Cubuk
 et al., arXiv:1909.13719; nearest pixels, black beyond the edges), MixUp (Zhang et al., arXiv:1710.09412), CutMix (Yun et al.,
@@ -17,18 +18,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..data.box_values import NOTHING, LaidBoxes
 from ..data.mask_values import VOID
 from ..shapes import Float, Int, UInt, shaped
 from .augment import Augment
 
 _TRIES = 10  # at a part of a picture that fits into it
 _LARGEST_RATIO = 4 / 3  # of the sides of such a part
+_LEFT = 0.25  # of a box: less is none
 _MAGNITUDES = 30.0  # of RandAugment
 _OPERATIONS = 2  # that RandAugment does, one behind the other
 
@@ -38,7 +41,7 @@ class Mixed(NamedTuple):
 
     pixels: Float[Array, "items height width channels"]
     share: Float[Array, " items"]  # that a picture has in what stands in its place; the rest is its partner's
-    masks: UInt[Array, "items height width"] | None = None
+    masks: UInt[Array, "items height width"] | LaidBoxes | None = None
 
 
 @shaped
@@ -47,25 +50,28 @@ def augmented(
     pixels: Float[Array, "items height width channels"],
     keys: Array,
     partners: Int[Array, " items"],
-    masks: UInt[Array, "items height width"] | None = None,
+    masks: UInt[Array, "items height width"] | LaidBoxes | None = None,
 ) -> Mixed:
-    """The pictures of a batch, augmented; `keys [items]`: of each its own; `partners`: with which of them it may be mixed."""
+    """The pictures of a batch, augmented, with their masks or boxes.
+
+    `keys [items]`: of each its own; `partners`: with which of them it may be mixed.
+    """
     varied, moved = jax.vmap(partial(_varied, policy))(pixels, masks, keys)
     if not policy.mixes:
         return Mixed(varied, jnp.ones(len(pixels), jnp.float32), moved)
     return Mixed(*jax.vmap(partial(_mixed, policy))(varied, varied[partners], keys))
 
 
-def _varied(policy: Augment, picture: Array, mask: Array | None, key: Array) -> tuple[Array, Array | None]:
-    """What is done to one picture alone, and to its mask, where it has one."""
+def _varied(policy: Augment, picture: Array, mask: Any, key: Array) -> tuple[Array, Any]:
+    """What is done to one picture alone, and to its mask or boxes, where it has some."""
     keys = jax.random.split(jax.random.fold_in(key, 0), 4)
     if policy.crop is not None:
         part = _part(picture.shape, policy.crop, keys[0])
-        picture, mask = _resized(picture, *part), None if mask is None else _nearest(mask, *part)
+        picture, mask = _resized(picture, *part), _cut_with(mask, picture.shape, part)
     if policy.flip is not None:
         mirrored = jax.random.bernoulli(keys[1], policy.flip)
         picture = jnp.where(mirrored, picture[:, ::-1], picture)
-        mask = None if mask is None else jnp.where(mirrored, mask[:, ::-1], mask)
+        mask = _mirrored_with(mask, mirrored)
     if policy.randaugment is not None:
         picture, mask = _randomly_augmented(picture, mask, policy.randaugment, keys[2])
     if policy.colour is not None:
@@ -89,6 +95,26 @@ def _part(shape: tuple[int, ...], least: float, key: Array) -> tuple[Array, Arra
     high, wide = jnp.where(any_fits, highs[first], height), jnp.where(any_fits, wides[first], width)
     place = jax.random.uniform(of_place, (2,))
     return jnp.floor(place[0] * (height - high + 1)), jnp.floor(place[1] * (width - wide + 1)), high, wide
+
+
+def _cut_with(mask: Any, shape: tuple[int, ...], part: tuple[Array, Array, Array, Array]) -> Any:
+    """A mask, or boxes, of a part of a picture of that shape."""
+    if not isinstance(mask, LaidBoxes):
+        return None if mask is None else _nearest(mask, *part)
+    (top, left, high, wide), (height, width, _) = part, shape
+    begin, scale = jnp.stack([left / width, top / height]), jnp.stack([width / wide, height / high])
+    middle, side = jnp.split(mask.boxes, 2, axis=-1)
+    low, up = (jnp.clip((corner - begin) * scale, 0.0, 1.0) for corner in (middle - side / 2, middle + side / 2))
+    enough = jnp.prod(up - low, axis=-1) > _LEFT * jnp.prod(side * scale, axis=-1)
+    boxes = jnp.concatenate([(low + up) / 2, up - low], axis=-1)
+    return LaidBoxes(jnp.where(enough, mask.numbers, NOTHING), boxes)
+
+
+def _mirrored_with(mask: Any, mirrored: Array) -> Any:
+    if not isinstance(mask, LaidBoxes):
+        return None if mask is None else jnp.where(mirrored, mask[:, ::-1], mask)
+    across = mask.boxes[:, 0]
+    return mask._replace(boxes=mask.boxes.at[:, 0].set(jnp.where(mirrored, 1.0 - across, across)))
 
 
 def _nearest(mask: Array, top: Array, left: Array, high: Array, wide: Array) -> Array:

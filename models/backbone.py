@@ -26,7 +26,21 @@ from jax import Array
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
-from ..adapters.methods.head import FIRST, MAP, MAPS, OF_POSITIONS, POOLED, TOKENS, VECTOR, Head, of_either
+from ..adapters.methods.detection_head import DetectionHead
+from ..adapters.methods.head import (
+    FIRST,
+    MAP,
+    MAPS,
+    OBJECTS,
+    OBJECTS_OF_MAPS,
+    OF_MAPS,
+    OF_POSITIONS,
+    POOLED,
+    TOKENS,
+    VECTOR,
+    Head,
+    of_either,
+)
 from ..adapters.methods.joint import unit
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
@@ -57,10 +71,15 @@ class Logits(NamedTuple):
     #: of each position of a picture's last feature map, and of the largest of several
     map: Float[Array, "rows high wide classes"] | None = None
     maps: Float[Array, "rows higher wider classes"] | None = None
+    #: of each question for objects, to the last feature map and to several
+    objects: Float[Array, "rows queries said"] | None = None
+    objects_of_maps: Float[Array, "rows more_queries more_said"] | None = None
 
     def of(self, site: str) -> jax.Array | None:
         """Those of a head at this site."""
-        return {TOKENS: self.tokens, MAP: self.map, MAPS: self.maps}.get(site, self.pooled)
+        by_site = {TOKENS: self.tokens, MAP: self.map, MAPS: self.maps}
+        by_site |= {OBJECTS: self.objects, OBJECTS_OF_MAPS: self.objects_of_maps}
+        return by_site.get(site, self.pooled)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -214,7 +233,8 @@ class Backbone(Shown):
         top = [*stacks][-1] if stacks else ""
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(family.head.sites, (config.features,))
         shapes |= {VECTOR: (config.vector_size,)} if config.vector_size else {}
-        shapes |= {MAP: config.maps[-1:], MAPS: config.maps} if config.maps else {}
+        if config.maps:
+            shapes |= dict.fromkeys((MAP, OBJECTS), config.maps[-1:]) | dict.fromkeys(OF_MAPS, config.maps)
         heads = (Site(name, "head", "", shape, name, above=top, within=name) for name, shape in shapes.items())
         return (*sites, *heads)
 
@@ -275,6 +295,12 @@ class Backbone(Shown):
             raise GraftaxError(f"{self.name} gives no feature maps of a picture that a head could read.")
         return Head(site=MAPS if several else MAP, labels=labels, modules=("decode_head.classifier",))
 
+    def detection_head(self, labels: int, several: bool = False) -> DetectionHead:
+        """A head for objects in a picture, likewise."""
+        if not self.config.maps:
+            raise GraftaxError(f"{self.name} gives no feature maps of a picture that a head could read.")
+        return DetectionHead(site=OBJECTS_OF_MAPS if several else OBJECTS, labels=labels)
+
     @shaped
     def encode(
         self, params: Any, state: State, inputs: Inputs, slots: Slots = None, key: jax.Array | None = None, **options: Any
@@ -315,7 +341,8 @@ class Backbone(Shown):
             key: a PRNG key for dropout, in training.
             layers: `Backbone.layers`, in training (`Encoder.__call__` says why).
         """
-        grafts, maps = self._grafts(state, slots, key), len(self.config.maps) if MAPS in state else int(MAP in state)
+        grafts, several = self._grafts(state, slots, key), any(name in state for name in OF_MAPS)
+        maps = len(self.config.maps) if several else int(MAP in state or OBJECTS in state)
         alone = not any(name in state for name in OF_POSITIONS) and not grafts.whole
         asked = {"maps": maps} if maps else {}
         out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=alone, layers=layers, **asked)
@@ -327,7 +354,11 @@ class Backbone(Shown):
         if out.vector is not None:
             pooled = of_either(pooled, calls.head(VECTOR, unit(out.vector)))
         of_map = calls.head(MAP, out.maps[-1]) if out.maps else None
-        return Logits(pooled, calls.head(TOKENS, out.hidden), of_map, calls.head_of_maps(MAPS, out.maps))
+        of_maps = (
+            calls.head_of_maps(name, maps)
+            for name, maps in ((MAPS, out.maps), (OBJECTS, out.maps[-1:]), (OBJECTS_OF_MAPS, out.maps))
+        )
+        return Logits(pooled, calls.head(TOKENS, out.hidden), of_map, *of_maps)
 
     @shaped
     def next_token(

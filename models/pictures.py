@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..data.batches import Shape
+from ..data.box_values import Boxes
 from ..data.columns import Field
 from ..data.mask_values import Mask
 from ..data.picture_values import Picture, UnreadablePicture, picture_of, without_warnings
@@ -31,6 +32,9 @@ from .processor import Augmented, Processor, UnreadableItems
 
 if TYPE_CHECKING:
     from .backbone import Backbone
+
+
+_LEAST = 0.5  # pixels of a prepared picture: less of a box is nothing
 
 
 class Pixels:
@@ -52,6 +56,24 @@ class Pixels:
 
     def tobytes(self) -> bytes:
         return self.levels.tobytes() + self.array.tobytes()
+
+
+class Placed(NamedTuple):
+    """The boxes of a prepared picture."""
+
+    boxes: np.ndarray  # float32 [boxes, 4]: cx, cy, width, height as shares of it
+    kept: np.ndarray  # int [boxes]: which of the picture's these are; of the others nothing is left
+    cut: int  # how many of them have lost a part at the edge
+
+
+def _placed(boxes: Boxes, frame: Frame) -> Placed:
+    whole = frame.to_prepared(np.reshape(boxes.corners, (-1, 2, 2)))
+    sides = np.array(frame.prepared[::-1], np.float64)
+    left = np.clip(whole, 0.0, sides)
+    kept = np.flatnonzero((left[:, 1] - left[:, 0] >= _LEAST).all(-1))
+    cut = int((np.abs(left - whole)[kept] > _LEAST).any((1, 2)).sum())
+    first, last = (left[kept] / sides).swapaxes(0, 1)
+    return Placed(np.concatenate([(first + last) / 2, last - first], axis=-1).astype(np.float32), kept, cut)
 
 
 class Pictures(Processor):
@@ -89,6 +111,13 @@ class Pictures(Processor):
                 pass
         return list(prepared)
 
+    def boxes(self, boxes: Sequence[Boxes], items: Sequence[Pixels]) -> list[Placed]:
+        """Of each item's picture the boxes, placed as its pixels are: cut at the edge of what was prepared.
+
+        Raises GraftaxError for boxes that are not of their picture.
+        """
+        return [_placed(own.within(item.frame.size), item.frame) for own, item in zip(boxes, items, strict=True)]
+
     def _prepare_mask(self, mask: Mask, item: Pixels, prepared: np.ndarray) -> None:
         numbers = mask.pixels()
         if numbers.shape != item.frame.size:
@@ -124,7 +153,7 @@ class Pictures(Processor):
         return ImageInputs(pixels)
 
     def augmented(
-        self, policy: Augment, inputs: ImageInputs, keys: jax.Array, partners: jax.Array, masks: jax.Array | None = None
+        self, policy: Augment, inputs: ImageInputs, keys: jax.Array, partners: jax.Array, masks: Any = None
     ) -> Augmented:
         lowest, highest = self.preparation.levels[0], self.preparation.levels[255]
         step = (highest - lowest) / np.float32(255)

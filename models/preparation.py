@@ -34,6 +34,16 @@ class Frame(NamedTuple):
     begin: tuple[int, int]  # of what was cut out of that; below 0 where there is black around the picture
     prepared: tuple[int, int]  # size of what was cut out
 
+    def to_prepared(self, corners: np.ndarray) -> np.ndarray:
+        """Points of the picture `[..., 2]`, x and y in its pixels, in those of what was prepared; it may not hold them."""
+        factors, begins = (np.array(pair[::-1], np.float64) for pair in (np.divide(self.resized, self.size), self.begin))
+        return np.asarray(corners, np.float64) * factors - begins
+
+    def from_prepared(self, corners: np.ndarray) -> np.ndarray:
+        """The other way round; what lies outside of the picture becomes the nearest point of it."""
+        factors, begins = (np.array(pair[::-1], np.float64) for pair in (np.divide(self.resized, self.size), self.begin))
+        return np.clip((np.asarray(corners, np.float64) + begins) / factors, 0.0, np.array(self.size[::-1], np.float64))
+
     def from_map(self, positions: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """How what is said of a feature map of so many positions is said of each of the picture's pixels, and which it is of.
 

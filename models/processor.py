@@ -52,7 +52,7 @@ class Augmented(NamedTuple):
 
     inputs: Any
     share: jax.Array  # [items] that each item has in what then stands in its place
-    masks: jax.Array | None  # of what then stands there
+    masks: Any  # or boxes, of what then stands there
 
 
 class Processor(ABC):
@@ -123,13 +123,11 @@ class Processor(ABC):
         """A row as `asked` takes it, of its fields."""
         return next(iter(fields.values())) if len(self.fields) == 1 else dict(fields)
 
-    def augmented(
-        self, policy: Augment, inputs: Any, keys: jax.Array, partners: jax.Array, masks: jax.Array | None = None
-    ) -> Augmented:
+    def augmented(self, policy: Augment, inputs: Any, keys: jax.Array, partners: jax.Array, masks: Any = None) -> Augmented:
         """Inputs as they are trained on. Pure.
 
         `keys [items]`: a random key of each. `partners [items]`: with which each may be mixed, which has the rest. `masks`:
-        what is said of each of their pixels, uint8 `[items, height, width]`.
+        what is said of each of their pixels, uint8 `[items, height, width]`, or of boxes in them (`data.box_values.LaidBoxes`).
         """
         raise GraftaxError(f"input of kind {self.kind!r} is not augmented.")
 

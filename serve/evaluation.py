@@ -121,7 +121,7 @@ def measure(predictor: Predictor, name: str | None, data: Any, *, columns: Colum
     if unknown and unknown.keys() == {*each_name(examples.labels)}:
         who, theirs = name or predictor.backbone.name, some_of(list(unknown))
         raise GraftaxError(f"{examples.source}: {who} knows none of its labels ({theirs}), but {some_of(names)}.")
-    answers = predictor.predict(rows_asked(examples, predictor.processor), name)
+    answers = predictor.predict(rows_asked(examples, predictor.processor), name, threshold=0.0)
     said = [Answer(answer.label, answer.score, answer.probabilities) for answer in answers]
     answered = Answered(task, examples, said, names)
     metrics = answered.metrics()

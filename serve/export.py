@@ -16,7 +16,7 @@ from ..adapters.files import adapter_for
 from ..adapters.fitting import head_of, length_for, names_for
 from ..adapters.formats.peft.heads import HeadDialect
 from ..adapters.merging import merge
-from ..adapters.methods.head import FIRST, MAP, MAPS, VECTOR
+from ..adapters.methods.head import FIRST, OVER_MAPS, VECTOR
 from ..adapters.methods.joint_head import JointHead
 from ..adapters.task_words import words_for
 from ..errors import GraftaxError
@@ -55,7 +55,7 @@ def export_merged(
         raise GraftaxError("its head reads the first position without the pooler, which transformers' task model cannot.")
     if head is not None and head.site == VECTOR:
         raise GraftaxError("its head reads a tower's vector, which transformers' task model does not.")
-    if head is not None and head.site in (MAP, MAPS):
+    if head is not None and head.site in OVER_MAPS:
         raise GraftaxError("its head reads feature maps, and transformers has no task model of this family that does.")
     if isinstance(head, JointHead):
         raise GraftaxError("its head reads a joint space with texts, which transformers' task model does not.")

@@ -69,7 +69,7 @@ def _of_classes(confusion: Confusion, rows: int) -> dict[str, np.ndarray]:
 
 def _of_answers(measured: Measured) -> dict[str, np.ndarray]:
     """Metrics in every draw, as the task takes them of single answers."""
-    if measured.answered is None or (count := len(measured.answered)) < 2:
+    if measured.answered is None or (count := len(measured.answered)) < 2 or not measured.answered.task.redrawn:
         return {}
     answered, draws = measured.answered, np.random.default_rng(_SEED).integers(count, size=(_DRAWS_OF_ANSWERS, count))
     if (tallies := answered.tallies) is None:

@@ -26,13 +26,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.fitting import head_of, length_for, names_for
 from ..adapters.methods.head import POOLED
+from ..data.box_values import THRESHOLD
 from ..data.prepared import Item, note_cut
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
@@ -40,7 +41,7 @@ from ..shapes import Float
 from ..shown import Shown
 from ..tasks.task import Task, items_asked
 from ..tasks.task_registry import task_named
-from ..typed import Location, Name, Some, checked, held
+from ..typed import Location, Name, Some, Within, checked, held
 from .asked import What, listed, named, resolved
 from .bank import Bank
 from .composition import Composition, Parallel
@@ -65,6 +66,7 @@ class Prediction:
     | "multilabel" | the names of all classes with a probability above a half | their probabilities |
     | "regress" | the number | None |
     | "image-segment" | a `Mask` of the picture's size, 255 where it was not seen | of each class in it the share of pixels |
+    | "image-detect" | the objects that were found, the surest first (`Found`) | their probabilities |
     | "tag" | a name for every word, "O" for one that the tokenizer makes nothing of | a probability for every word, or None |
 
     Both are None where nothing can answer: the adapter has no head, or no adapter is named and the backbone's checkpoint
@@ -233,6 +235,7 @@ class Predictor(Shown):
         adapters: Sequence[str | Composition | None] | str | Composition | None = None,
         *,
         top_k: int | None = None,
+        threshold: float = THRESHOLD,
     ) -> list[Prediction]:
         """The answers to rows, in their order.
 
@@ -247,12 +250,13 @@ class Predictor(Shown):
                 its task and with its labels: the last in a `Stack` that has a head, the first in an `Average` or a `Split`.
                 A row with `Parallel` has several answers, one for each part, where others have one.
             top_k: how many of the likeliest labels are told with their probabilities; None for all.
+            threshold: of "image-detect", how sure an object must be to be told.
 
         Raises:
             GraftaxError: a name that is not loaded, a row that is empty or cannot be read, a composition that cannot be
                 computed, an adapter of a language model's task, which has no head.
         """
-        return self._answered(self._predictions(rows, adapters, top_k, alone=True))
+        return self._answered(self._predictions(rows, adapters, top_k, threshold, alone=True))
 
     def embed(
         self, rows: Sequence[Any], adapters: Sequence[str | Composition | None] | str | Composition | None = None
@@ -274,13 +278,18 @@ class Predictor(Shown):
         return np.stack(vectors) if vectors else np.zeros((0, size), np.float32)
 
     def begin(
-        self, rows: Sequence[Any], adapters: Sequence[What] | What = None, *, top_k: int | None = None
+        self,
+        rows: Sequence[Any],
+        adapters: Sequence[What] | What = None,
+        *,
+        top_k: int | None = None,
+        threshold: float = THRESHOLD,
     ) -> Answers[Prediction]:
         """Have rows answered in the rounds of the engine that somebody calls (`Engine.advance`); for servers.
 
         Arguments and errors are those of `predict`; an adapter may be a handle too.
         """
-        return self._begun(self._predictions(rows, adapters, top_k, alone=False))
+        return self._begun(self._predictions(rows, adapters, top_k, threshold, alone=False))
 
     def begin_embedding(self, rows: Sequence[Any], adapters: Sequence[What] | What = None) -> Answers[np.ndarray]:
         """As `begin`, of what `embed` answers: an array for each row, `[size]`, float32."""
@@ -292,13 +301,14 @@ class Predictor(Shown):
         config = self.backbone.config
         return config.vector_size or self.processor.vector_size(config.features)
 
-    def _predictions(self, rows: Any, adapters: Any, top_k: Any, *, alone: bool) -> Answers[Prediction]:
+    def _predictions(self, rows: Any, adapters: Any, top_k: Any, threshold: Any, *, alone: bool) -> Answers[Prediction]:
         checked(top_k, Some | None, "top_k")
+        threshold = checked(threshold, Annotated[float, Within(0.0, most=1.0)], "threshold")
         asked = self._asked(rows, adapters, self.max_length)
         for row in asked:
             self._refuse_headless(row)
         reading = Reading([one.piece for row in asked for one in row], Wanted.LOGITS, alone=alone)
-        return Answers(asked, reading, partial(self._prediction, top_k))
+        return Answers(asked, reading, partial(self._prediction, top_k, threshold))
 
     def _vectors(self, rows: Any, adapters: Any, *, alone: bool) -> Answers[np.ndarray]:
         if self.backbone.family.encodes:
@@ -335,18 +345,22 @@ class Predictor(Shown):
         finally:
             answers.cancel()
 
-    def _prediction(self, top_k: int | None, row: Sequence[_Asked], logits: Sequence[np.ndarray | None]) -> Prediction:
+    def _prediction(
+        self, top_k: int | None, threshold: float, row: Sequence[_Asked], logits: Sequence[np.ndarray | None]
+    ) -> Prediction:
         """The answer to a row, of the logits of its pieces; it says nothing where there are none."""
         first, known = row[0], row[0].known
         if known is None:
             return Prediction(first.what, None, None)
         pairs = zip(row, logits, strict=True)
         own = [
-            known.task.answer(of[..., : len(known.labels)], known.labels, asked.item) for asked, of in pairs if of is not None
+            known.task.answer(known.task.output.own(of, len(known.labels)), known.labels, asked.item)
+            for asked, of in pairs
+            if of is not None
         ]
         if not own:
             return Prediction(first.what, None, None)
-        answer = own[0] if len(own) == 1 else known.task.whole(own)
+        answer = known.task.shown(own[0] if len(own) == 1 else known.task.whole(own), threshold)
         return Prediction(first.what, answer.label, answer.score, _likeliest(answer.probabilities, top_k), first.item.cut)
 
     def _asked(self, rows: Any, adapters: Any, max_length: int) -> list[list[_Asked]]:

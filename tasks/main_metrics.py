@@ -32,6 +32,7 @@ _MAIN = {
     "dpo": MainMetric("reward_accuracy"),
     "image-classify": _ACCURACY,
     "image-segment": MainMetric("mean_iou"),
+    "image-detect": MainMetric("map"),
     "contrastive": _TEXT_FOUND,
     "contrastive-sigmoid": _TEXT_FOUND,
     "contrastive-names": _TEXT_FOUND,

@@ -5,6 +5,7 @@
 | `OfItem` | features of an item, and a head of the adapter's over them | `[items, room]` |
 | `OfPosition` | features of every position, and a head over them | `[rows, length, room]` |
 | `OfPixel` | feature maps, and a head over their positions | `[items, high, wide, room]` |
+| `OfObjects` | feature maps, and a head that puts questions to them | `[items, queries, 6 + room]` |
 | `NextToken` | a language model | `[rows, length, 3]`: see `NextToken.compute` |
 | `OfTarget` | an encoder-decoder | the same, of the target: `length` is the target's |
 | `Against` | a language model | `[items, 2]`: see `Against.compute` |
@@ -32,8 +33,10 @@ import numpy as np
 from jax import Array
 
 from ..adapters.method import Method
+from ..adapters.methods.detection_head import BEFORE
 from ..adapters.methods.head import POOLED, TOKENS
-from ..data.batches import Planned, Shape
+from ..data.batches import Planned, Shape, rung
+from ..data.box_values import NOTHING, LaidBoxes
 from ..data.mask_values import VOID
 from ..data.prepared import Prepared
 from ..shapes import AnyArray, Float, Int, shaped
@@ -62,7 +65,8 @@ class Output(ABC):
     """Base of the outputs; see the module docstring."""
 
     heads: ClassVar[tuple[str, ...]] = ("linear",)  # the kinds of head there are (`Recipe.head`)
-    of_pixels: ClassVar[bool] = False  # whether labels are masks, which are augmented with their pictures
+    of_pixels: ClassVar[bool] = False  # whether labels are masks
+    moves: ClassVar[str] = ""  # of labels that are augmented with their pictures: what they are, in words before "of one"
     headed: ClassVar[bool]  # whether a head of the adapter's makes it; else the backbone does
     by_position: ClassVar[bool] = False  # whether it says something of each position of an item
     bare: ClassVar[bool] = False  # whether the backbone also runs without the adapter: then nothing of frozen layers is kept
@@ -166,6 +170,7 @@ class OfPixel(Output):
 
     heads = ("linear", "multiscale")
     of_pixels = True
+    moves = "a mask is"
     headed = True
     by_position = True
 
@@ -192,6 +197,51 @@ class OfPixel(Output):
 
     def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
         return zip(planned.items, outputs, strict=False)  # the batch may have fewer items than room for them
+
+
+class OfObjects(Output):
+    """What a head says of each of its questions about objects in a picture (`adapters/methods/detection_head.py`)."""
+
+    heads = ("linear", "multiscale")
+    moves = "boxes are"
+    headed = True
+    by_position = True
+
+    def unfit(self, backbone: Any) -> str | None:
+        return None if backbone.config.maps else f"needs feature maps of pictures, and {backbone.name} gives none"
+
+    def head(self, backbone: Any, classes: int, kind: str = "linear") -> Any:
+        return backbone.detection_head(classes, several=kind == "multiscale")
+
+    @shaped
+    def compute(
+        self, backbone: Any, params: Any, state: Any, inputs: Any, labels: Any, key: Any = None, layers: Any = None
+    ) -> Float[Array, "items queries said"]:
+        found = backbone.forward(params, state, inputs, key=key, layers=layers)
+        said: jax.Array = found.objects_of_maps if found.objects is None else found.objects  # an adapter has one head
+        return said
+
+    def widened(self, shape: Shape, parts: Sequence[Any]) -> Shape:
+        return shape._replace(aside=(max(_most_boxes(part) for part in parts), 4))
+
+    def lay(self, prepared: Prepared, planned: Planned, shape: Shape, room: int) -> LaidBoxes:
+        most = shape.aside[0] or _most_boxes(prepared)
+        laid = LaidBoxes(np.full((shape.items, most), NOTHING, np.int32), np.zeros((shape.items, most, 4), np.float32))
+        for k, i in enumerate(planned.items):
+            own = prepared.labels[i]
+            laid.numbers[k, : len(own)], laid.boxes[k, : len(own)] = own[:, 0], own[:, 1:]
+        return laid
+
+    def each(self, outputs: np.ndarray, prepared: Prepared, planned: Planned) -> Iterator[tuple[int, np.ndarray]]:
+        return zip(planned.items, outputs, strict=False)  # the batch may have fewer items than room for them
+
+    def own(self, outputs: np.ndarray, classes: int) -> np.ndarray:
+        return outputs[..., : BEFORE + classes]
+
+
+def _most_boxes(prepared: Prepared) -> int:
+    """Room for the boxes of any of its items, rounded up, so that like data share programs."""
+    return rung(max((len(label) for label in prepared.labels), default=0), 1 << 20)
 
 
 class OfPair(Output):

@@ -23,7 +23,7 @@ from jax import Array
 
 from ..adapters.bilinear import resized
 from ..adapters.task_words import words_for
-from ..data.class_names import file_beside, read_names
+from ..data.class_names import names_beside
 from ..data.columns import Columns, Field, read_fields
 from ..data.examples import Examples
 from ..data.mask_values import MOST_CLASSES, VOID, Mask, mask_of
@@ -58,9 +58,8 @@ class ImageSegment(Task):
         fields = read_fields(source, columns, self.fields(processor))
         masks: tuple[Mask, ...] = fields.pop(_MASK.name)
         classes = source.classes.get(columns[_MASK.name], ())
-        if not names and not classes and (file := file_beside(source.name)) is not None:
-            classes = read_names(file)
-            note(f"{source.name}: its classes are named by {file}.")
+        if not names and not classes:
+            classes = names_beside(source.name)
         if names:
             _refuse_beyond(masks, names)
         return Examples(fields, masks, source.name, classes)

@@ -109,6 +109,10 @@ class Task(ABC):
         """The items of a row that a caller asks about: several where it is answered in pieces. `where` names it in errors."""
         return items_asked(processor, row, where, adapter, max_length)
 
+    def refuse_small(self, head: Any, prepared: Prepared, name: str) -> None:
+        """An error, which begins with `name`, where an example needs a larger head than the adapter's."""
+        return
+
     @abstractmethod
     def loss(self, outputs: jax.Array, labels: jax.Array, settings: Settings, weight: jax.Array) -> jax.Array:
         """The mean loss over the items with weight 1, from what `output.compute` and `output.lay` give."""
@@ -117,10 +121,17 @@ class Task(ABC):
     def answer(self, outputs: np.ndarray, names: Sequence[str], item: Any) -> Answer:
         """The answer to one item. `outputs`: those of the item, or of its positions, for its own classes alone."""
 
+    def shown(self, answer: Answer, threshold: float) -> Answer:
+        """What is shown of an answer, where that depends on how sure it is; all of it where an answer is one thing."""
+        return answer
+
     def whole(self, answers: Sequence[Answer]) -> Answer:
         """The answer to an example, made of those to its items: the pieces of a long text, say, or the turns of a chat."""
         (answer,) = answers
         return answer
+
+    #: Whether metrics may be taken of many draws of the examples, for intervals around them; else that takes too long.
+    redrawn: ClassVar[bool] = True
 
     @abstractmethod
     def score(self, examples: Examples, answers: Sequence[Answer], names: Sequence[str]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from ..errors import GraftaxError
 from ..typed import shown
 from .by_names import ByNames
 from .contrastive import Contrastive, SigmoidContrastive
+from .detection import ImageDetect
 from .generative import LanguageModel, SequenceToSequence, SupervisedFineTuning
 from .labelled import Classify, MultiLabel, Regress, Tag
 from .labelled_pictures import ImageClassify
@@ -23,7 +24,7 @@ TASKS: dict[str, Task] = {
     for task in (
         *(Classify(), MultiLabel(), Regress(), Tag()),
         *(LanguageModel(), SupervisedFineTuning(), SequenceToSequence(), DirectPreference()),
-        *(ImageClassify(), ImageSegment(), Contrastive(), SigmoidContrastive(), ByNames()),
+        *(ImageClassify(), ImageSegment(), ImageDetect(), Contrastive(), SigmoidContrastive(), ByNames()),
     )
 }
 

@@ -27,6 +27,7 @@ BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
 MASKED, SEGMENTED = "tests/test_picture_masks.py", "tests/test_segmentation.py"
+BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
@@ -435,6 +436,55 @@ MUTATIONS = [
         "(np.arange(new) + 0.5) * (old / new) - 0.5",
         "np.arange(new) * (old / new)",
         f"{SEGMENTED}::test_resized_as_torch_does",
+    ),
+    Mutation(
+        "adapters/methods/detection_head.py",
+        "np.concatenate([points[:, ::-1], sides]",
+        "np.concatenate([points, sides]",
+        f"{DETECTED}::test_questions_begin_spread_over_the_picture",
+    ),
+    Mutation(
+        "serve/http/classify.py",
+        "THRESHOLD if threshold is None else threshold",
+        "THRESHOLD",
+        f"{ASKED}::test_objects_above_a_threshold",
+    ),
+    Mutation(
+        "adapters/methods/detection_head.py", "seen + places, seen)", "seen, seen)", f"{DETECTED}::test_the_decoder_is_detrs"
+    ),
+    Mutation(
+        "adapters/methods/detection_head.py",
+        'jnp.broadcast_to(state["present"], nothing.shape)',
+        "jnp.ones_like(nothing)",
+        f"{DETECTED}::test_one_batch_of_all_kinds",
+    ),
+    Mutation(
+        "tasks/set_loss.py",
+        "_OF_NOTHING, 1.0), 0.0)",
+        "1.0, 1.0), 0.0)",
+        f"{DETECTED}::test_matching_and_loss_are_transformers",
+    ),
+    Mutation("tasks/set_loss.py", "- (around - both) / around", "", f"{DETECTED}::test_giou_is_transformers"),
+    Mutation(
+        "tasks/set_loss.py",
+        "jnp.where(there[..., None], jnp.where(jnp.isfinite(cost), cost, _BEYOND), 0.0)",
+        "jnp.where(jnp.isfinite(cost), cost, 0.0)",
+        f"{DETECTED}::test_the_cheapest_is_scipys",
+    ),
+    Mutation("tasks/detection_metrics.py", '"iscrowd": int(crowd)', '"iscrowd": 0', f"{DETECTED}::test_metrics_by_hand"),
+    Mutation("tasks/detection.py", "if not own.crowd[which]", "", f"{DETECTED}::test_what_else_is_said"),
+    Mutation("models/preparation.py", "* factors - begins", "* factors", f"{BOXES}::test_placed_as_the_pixels_are"),
+    Mutation(
+        "models/augmented_pictures.py",
+        "jnp.where(mirrored, 1.0 - across, across)",
+        "across",
+        f"{BOXES}::test_augmented_as_the_picture_is",
+    ),
+    Mutation(
+        "models/augmented_pictures.py",
+        "jnp.where(enough, mask.numbers, NOTHING)",
+        "mask.numbers",
+        f"{BOXES}::test_augmented_as_the_picture_is",
     ),
     Mutation("models/preparation.py", "round((own - wanted) / 2) if to_even else", "", f"{PROCESSORS}::test_as_timm_prepares"),
     Mutation("models/preprocessor_config.py", "shift=-1.0 if", "shift=0.0 if", f"{PROCESSORS}::test_as_transformers_prepares"),

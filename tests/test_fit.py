@@ -43,7 +43,7 @@ def test_on_the_command_line(graftax: Graftax, tiny_dir: Path, tmp_path: Path) -
 @pytest.mark.parametrize("task", ["tag", "lm", "sft", "dpo", "seq2seq"])
 def test_a_task_about_texts_on_a_backbone_of_pictures(task: str, resnet: Backbone, tmp_path: Path) -> None:
     line = refused(lambda: train_many(resnet, {"a": toy_rows()}, tmp_path, task=task, progress=False))
-    can = "it can do classify, multilabel, regress, image-classify, image-segment"
+    can = "it can do classify, multilabel, regress, image-classify, image-segment, image-detect"
     assert line == f"task {task!r} is about texts, and {resnet.name} reads images; {can}."
 
 

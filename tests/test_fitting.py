@@ -197,8 +197,9 @@ def test_a_layout_is_of_sites_that_are_there(backbone: Backbone) -> None:
 
 def test_the_tasks_are_those_there_are() -> None:
     heads = {(True, False): "item", (True, True): "position", (False, True): None, (False, False): None}
+    of_maps = {"image-segment": "map", "image-detect": "objects"}
     for name, task in TASKS.items():
-        assert words_for(name).head == ("map" if task.output.of_pixels else heads[task.output.headed, task.output.by_position])
+        assert words_for(name).head == of_maps.get(name, heads[task.output.headed, task.output.by_position])
     assert len(LABELS) == 3
 
 

@@ -52,6 +52,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for index in range(8):
         Image.fromarray(random.integers(0, 256, (50, 44, 3), np.uint8)).save(f"parts/images/{index}.jpg")
         Image.fromarray(random.integers(0, 2, (50, 44), np.uint8)).save(f"parts/masks/{index}.png")
+    Path("holes/images").mkdir(parents=True)
+    images = [{"id": index, "file_name": f"{index}.png"} for index in range(8)]
+    for index in range(8):
+        Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8)).save(f"holes/images/{index}.png")
+    holes = [{"image_id": index % 8, "category_id": 5, "bbox": [8 + 2 * index, 12, 9, 14]} for index in range(10)]
+    said = {"images": images, "annotations": holes, "categories": [{"id": 5, "name": "hole"}]}
+    Path("holes/annotations.json").write_text(json.dumps(said))
     digits = random.integers(0, 256, (12, 36, 36), np.uint8)
     np.savez("digits.npz", x_train=digits[:8], y_train=np.arange(8) % 2, x_test=digits[8:], y_test=np.arange(4) % 2)
     return tmp_path
@@ -66,7 +73,8 @@ def test_the_page_runs(desk: Path, graftax: Graftax) -> None:
             assert said.code == 0, (line, said.err)
             if " predict " in line:
                 answers.append([json.loads(answer) for answer in said.out.splitlines()])
-    adapter, some, masks, named, kept, merged = answers
+    adapter, some, masks, boxes, named, kept, merged = answers
+    assert [{*one} for one in boxes] == [{"adapter", "objects"}] * 8
     assert [one["mask"] for one in masks] == [f"answered/{index}.png" for index in range(8)]
     assert {one["label"] for one in named} <= {"cat", "dog", "horse"}
     assert len({one["score"] for one in named}) == 4

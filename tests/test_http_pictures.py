@@ -14,7 +14,7 @@ from conftest import PICTURES
 from http_servers import Served, served
 from PIL import Image
 
-from graftax import Adapter, BitFit, Predictor
+from graftax import Adapter, BitFit, DetectionHead, Predictor
 from graftax.models.backbone import Backbone
 from graftax.models.random import random_backbone
 from graftax.serve.http.limits import Limits
@@ -97,6 +97,31 @@ def test_a_segmented_picture_beside_a_classified_one(backbone: Backbone, pets: A
     assert found["probs"] == pytest.approx([expected.score[name] for name in found["labels"]], abs=1e-6)
     mask = Image.open(io.BytesIO(base64.b64decode(found["mask"].partition("base64,")[2])))
     np.testing.assert_array_equal(np.asarray(mask), expected.label.pixels())
+
+
+def test_objects_above_a_threshold(backbone: Backbone, pets: Adapter) -> None:
+    """As a predictor finds them; another adapter takes no threshold."""
+    settings: dict[str, Any] = {"task": "image-detect", "labels": ("hole", "stain"), "fingerprint": backbone.fingerprint}
+    head = DetectionHead(labels=2, queries=5, layers=1, width=16, attention_heads=2)
+    holes = randomised(Adapter.create((head,), backbone.sites, **settings), 5)
+    predictor = Predictor(backbone)
+    predictor.load("holes", holes)
+    (expected,) = predictor.predict([png(1)], "holes", threshold=0.0)
+    least = sorted(expected.score)[2]
+    with served(backbone, {"pets": pets, "holes": holes}) as there:
+        (found,) = there.post("/v1/classify", model="holes", input=part(png(1)), threshold=least).json()["data"]
+        usual = there.post("/v1/classify", model="holes", input=part(png(1))).json()["data"][0]
+        refused = there.post("/v1/classify", model="pets", input=part(png(1)), threshold=0.5)
+    assert len(found["objects"]) == 3
+    for one, wanted in zip(found["objects"], expected.label, strict=False):
+        assert one == wanted | {
+            "score": pytest.approx(wanted["score"], abs=1e-5),
+            "box": pytest.approx(wanted["box"], abs=0.02),
+        }
+    assert (found["label"], found["labels"]) == ([one["label"] for one in expected.label[:3]], ["hole", "stain"])
+    assert [one["score"] for one in usual["objects"]] == [score for score in usual["probs"] if score >= 0.5]
+    assert len(usual["probs"]) == sum(score >= 0.5 for score in expected.score)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "threshold")
 
 
 def test_what_is_refused(server: Served) -> None:

@@ -51,7 +51,10 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 #: What is there of pictures alone, by command; tests/test_explanations.py and test_segmentation.py see to it.
 OF_PICTURES = {
     "explain": {"grid"},
-    **{"predict": {"classes", "mask"}, "eval": {"mean_iou", "pixel_accuracy", "iou_CLASS", "unseen"}},
+    **{
+        "predict": {"classes", "mask", "objects"},
+        "eval": {"mean_iou", "pixel_accuracy", "iou_CLASS", "unseen", "map", "map_50", "map_75", "ap_CLASS"},
+    },
 }
 FIELDS: dict[str, dict[str, str]] = defaultdict(dict)  # by command: field -> what it is
 for command, name, json_type in re.findall(

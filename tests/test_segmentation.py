@@ -315,7 +315,11 @@ def changed(mask: Any, row: int = 1) -> list[dict[str, Any]]:
             {"recipe": Recipe(augment="crop+mixup")},
             "augment 'crop+mixup' makes one picture of two, and a mask is of one.",
         ),
-        (rows(4), {"task": "image-classify", "recipe": Recipe(head="multiscale")}, "is of image-segment, and the task is"),
+        (
+            rows(4),
+            {"task": "image-classify", "recipe": Recipe(head="multiscale")},
+            "is of image-segment and image-detect, and the task is",
+        ),
     ],
 )
 def test_what_is_refused(data: Any, settings: dict[str, Any], line: str, backbone: Backbone, tmp_path: Path) -> None:

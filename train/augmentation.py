@@ -43,7 +43,7 @@ class Varied(NamedTuple):
 
     inputs: Inputs
     mixture: Mixture | None  # None: each is made of itself alone
-    masks: jax.Array | None = None  # what is said of its pixels, where labels are masks
+    masks: Any = None  # what is said of its pixels, where labels are masks or boxes
 
 
 def augmented_inputs(
@@ -53,7 +53,7 @@ def augmented_inputs(
     weight: jax.Array,
     draws: Draws,
     seed: jax.Array,
-    masks: jax.Array | None = None,
+    masks: Any = None,
 ) -> Varied:
     """A batch's inputs, augmented.
 

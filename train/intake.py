@@ -84,6 +84,8 @@ def prepare(
     processor.refuse_length(recipe.max_length, sum(m.virtual_tokens for m in methods))
     train, held_out = _prepared(name, val, examples, held, names, task=task, recipe=recipe, processor=processor)
     parts = [train, held_out] if held_out else [train]
+    for part in parts:
+        task.refuse_small(head, part, name)
     batch_size = _batch_size(parts, recipe, name)
     check_rates(recipe, backbone.sites_for(head))
     alone = any(m.adds_tokens or m.whole_text for m in methods) or any(part.longest_target for part in parts)
@@ -195,7 +197,7 @@ def _refuse_methods(name: str, task: Task, backbone: Backbone, body: Sequence[Me
 def _refuse_head(name: str, task: Task, recipe: Recipe) -> None:
     """An error where the recipe asks for a kind of head that the task has not."""
     if recipe.head not in (*task.output.heads, OWN):
-        raise GraftaxError(f"{name}: head {recipe.head!r} is of image-segment, and the task is {task.name!r}.")
+        raise GraftaxError(f"{name}: head {recipe.head!r} is of image-segment and image-detect, and the task is {task.name!r}.")
 
 
 def _refuse_augmentation(name: str, task: Task, processor: Processor, recipe: Recipe) -> None:
@@ -204,9 +206,12 @@ def _refuse_augmentation(name: str, task: Task, processor: Processor, recipe: Re
         return
     if not processor.augments:
         raise GraftaxError(f"{name}: augment is for pictures, and this backbone reads input of kind {processor.kind!r}.")
-    if task.output.of_pixels:
-        if Augment.of(recipe.augment).mixes:
-            raise GraftaxError(f"{name}: augment {recipe.augment!r} makes one picture of two, and a mask is of one.")
+    if task.output.moves:
+        what, policy = task.output.moves, Augment.of(recipe.augment)
+        if policy.mixes:
+            raise GraftaxError(f"{name}: augment {recipe.augment!r} makes one picture of two, and {what} of one.")
+        if policy.randaugment is not None and not task.output.of_pixels:
+            raise GraftaxError(f"{name}: augment {recipe.augment!r} turns and shears pictures, and boxes stay upright.")
     elif not isinstance(task.output, OfItem):
         raise GraftaxError(f"{name}: augment moves pixels, and task {task.name!r} has labels of where they are.")
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from ..adapters.adapter import Adapter
-from ..adapters.methods.head import HEADS, MAPS
+from ..adapters.methods.head import HEADS, OF_MAPS
 from ..data.batches import Planned, Shape, plan_all, plan_epoch
 from ..data.prepared import Prepared
 from ..models.backbone import Backbone
@@ -69,7 +69,7 @@ class Pack:
         self._plans: dict[tuple[int, int], list[Planned]] = {}  # by job and epoch; of each job the newest alone
         self.features: FeatureStore | None = None
         cut = self.layout.cut(backbone.structure)
-        several = any(space.name == MAPS for space in self.layout.spaces)  # maps from below the cut are read, too
+        several = any(space.name in OF_MAPS for space in self.layout.spaces)  # maps from below the cut are read, too
         if not (task.output.bare or several or self.augment is not None) and backbone.has_frozen_layers(cut):
             compute = partial(self.programs.frozen, backbone.params, cut=cut)
             by_position = self.processor.sequences and (task.output.by_position or not cut.top)

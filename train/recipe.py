@@ -56,8 +56,8 @@ class Recipe:
     head: Annotated[
         str,
         Doc(
-            "own: the one that the checkpoint brings, trained on with its labels. Of task image-segment: linear over the last "
-            "feature map, or multiscale over several."
+            "own: the one that the checkpoint brings, trained on with its labels. Of image-segment and image-detect: linear "
+            "over the last feature map, or multiscale over several."
         ),
     ] = "linear"
     unfreeze: Annotated[

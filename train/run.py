@@ -65,7 +65,7 @@ def train_many(
         method: the adapter method, or several that form one adapter together; `None` trains the head alone (a linear probe). An
             adapter in its place, or among several, is trained on, with its own head and labels.
         task: "classify", "multilabel", "regress" or "tag"; of a language model "lm", "sft" or "dpo"; of an encoder-decoder
-            "seq2seq"; of pictures "image-classify" or "image-segment"; of a pair of towers "contrastive",
+            "seq2seq"; of pictures "image-classify", "image-segment" or "image-detect"; of a pair of towers "contrastive",
             "contrastive-sigmoid" or "contrastive-names"; or a `Task` of your own (docs/adding_a_task.md).
         recipe: hyperparameters, for all adapters.
         each: name -> fields of the recipe (and "method") that differ for this adapter.

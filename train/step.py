@@ -129,7 +129,7 @@ class Programs:
         if self.augment is not None:
             assert batch.draws is not None
             processor, seed = self.backbone.processor, learner.hyper.seed
-            masks = labels if self.task.output.of_pixels else None
+            masks = labels if self.task.output.moves else None
             varied = augmented_inputs(processor, self.augment, inputs, batch.weight, batch.draws, seed, masks)
             inputs, mixture = varied.inputs, varied.mixture
             labels = labels if varied.masks is None else varied.masks

@@ -13,6 +13,7 @@ from .bottleneck import Bottleneck
 from .clip_adapter import ClipAdapter
 from .compacter import Compacter
 from .convpass import Convpass
+from .detection_head import DetectionHead
 from .dora import DoRA
 from .fact import FacT
 from .fourierft import FourierFT
@@ -62,5 +63,5 @@ _CHOSEN: tuple[type[Method], ...] = (
     *(Full, Head, Joint, MaPLe),
 )
 METHODS.update({method.name: method for method in _CHOSEN})
-MADE.update({method.name: method for method in (Fusion, JointHead, ClipAdapter, TipAdapter)})
+MADE.update({method.name: method for method in (Fusion, JointHead, DetectionHead, ClipAdapter, TipAdapter)})
 INNER.update({method.name: method for method in (OnResidual, Budgeted, Observer, Rebatched, Shift, ClassMap, Attended, Seed)})

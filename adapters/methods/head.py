@@ -36,8 +36,11 @@ from .dropout import dropout
 
 POOLED, FIRST, TOKENS, VECTOR = "head.pooled", "head.first", "head.tokens", "head.vector"
 MAP, MAPS = "head.map", "head.maps"  # the last feature map of a picture; several, whose channels are the numbers in the shape
-HEADS = (POOLED, FIRST, TOKENS, VECTOR, MAP, MAPS)  # names of the sites of heads
-OF_POSITIONS = (TOKENS, MAP, MAPS)  # those at which a backbone computes every position, and not what is pooled alone
+OBJECTS, OBJECTS_OF_MAPS = "head.objects", "head.objects_of_maps"  # of the same maps, for objects in them (`detection_head.py`)
+HEADS = (POOLED, FIRST, TOKENS, VECTOR, MAP, MAPS, OBJECTS, OBJECTS_OF_MAPS)  # names of the sites of heads
+OF_MAPS = (MAPS, OBJECTS_OF_MAPS)  # those that read several feature maps
+OVER_MAPS = (MAP, MAPS, OBJECTS, OBJECTS_OF_MAPS)  # those that read feature maps at all
+OF_POSITIONS = (TOKENS, *OVER_MAPS)  # those at which a backbone computes every position, and not what is pooled alone
 _ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
@@ -51,8 +54,9 @@ class Head(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("head",)
     padded: ClassVar[dict[str, int]] = {"kernel": 0, "bias": 0}
     traced: ClassVar[tuple[str, ...]] = ("hidden",)
+    at: ClassVar[tuple[str, ...]] = (POOLED, FIRST, TOKENS, VECTOR, MAP, MAPS)  # the sites where it can be
 
-    site: str = POOLED  # or another of `HEADS`
+    site: str = POOLED  # or another of those
     labels: Annotated[int, Within(1, below=1 << 20)] = 2  # classes
     hidden: str = "none"  # activation of a hidden layer before the classifier: none, tanh or relu
     modules: tuple[str, ...] = ("classifier",)  # paths in the task model: (hidden layer's,) classifier's
@@ -61,8 +65,8 @@ class Head(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.site not in HEADS:
-            raise GraftaxError(f"head: site {self.site!r} is none of {', '.join(HEADS)}.")
+        if self.site not in self.at:
+            raise GraftaxError(f"{self.name}: site {self.site!r} is none of {', '.join(self.at)}.")
         if self.hidden not in ("none", *_ACTIVATIONS):
             raise GraftaxError(f"head: hidden {self.hidden!r} is none of none, {', '.join(_ACTIVATIONS)}.")
 

@@ -95,9 +95,9 @@ def train(
         typer.Option(
             metavar="NAME",
             help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
-            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify or "
-            "image-segment; of a pair of towers contrastive (as CLIP), contrastive-sigmoid (as SigLIP) or contrastive-names "
-            "(as CoOp).",
+            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify, "
+            "image-segment or image-detect; of a pair of towers contrastive (as CLIP), contrastive-sigmoid (as SigLIP) or "
+            "contrastive-names (as CoOp).",
         ),
     ] = "classify",
     words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR", "adapter": "[NAME=]DIR"})],

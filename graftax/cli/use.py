@@ -221,6 +221,10 @@ def predict(
         Optional[Path],
         typer.Option(metavar="DIR", help="Of image-segment: write the masks there, PNGs called as the pictures are."),
     ] = None,
+    threshold: Annotated[
+        Optional[float],
+        typer.Option(min=0.0, max=1.0, help="Of image-detect: how sure an object must be to be told. Default: 0.5."),
+    ] = None,
     labels: LabelsOption = None,
     any_backbone: AnyBackboneOption = False,
     loading: LoadingOptions,
@@ -231,6 +235,7 @@ def predict(
     {"a": 0.7, "b": 0.3} is their weighted average, ["a", "b"] a stack. Rows without an adapter are answered by the head that
     the backbone's checkpoint brings, if any.
     """
+    from ..data.box_values import THRESHOLD, Found
     from ..data.mask_values import Mask
     from ..models.load import load_backbone
     from ..serve.predictor import Predictor
@@ -249,11 +254,17 @@ def predict(
             raise GraftaxError(f"{name} is of task {task} and has no head that could answer; {can} can use it.")
     if masks is not None and not any(predictor.task(name).output.of_pixels for name, _ in named):
         raise GraftaxError("--masks is for adapters of task image-segment, and none is given.")
-    answers, written = predictor.predict(rows, wanted, top_k=top_k), set[Path]()
+    if threshold is not None and not any(predictor.task(name).name == "image-detect" for name, _ in named):
+        raise GraftaxError("--threshold is for adapters of task image-detect, and none is given.")
+    least = THRESHOLD if threshold is None else threshold
+    answers, written = predictor.predict(rows, wanted, top_k=top_k, threshold=least), set[Path]()
     for number, (row, answer) in enumerate(zip(rows, answers, strict=True), 1):
         if isinstance(answer.label, Mask):
             file = None if masks is None else _write_mask(answer.label, _free(masks, row, number, written))
             print_json({"adapter": answer.adapter, "classes": answer.score, "mask": file})
+            continue
+        if isinstance(answer.label, Found):
+            print_json({"adapter": answer.adapter, "objects": answer.label})
             continue
         told = ({"probabilities": answer.probabilities} if top_k else {}) | ({"cut": True} if answer.cut else {})
         print_json({"adapter": answer.adapter, "label": answer.label, "score": answer.score, **told})

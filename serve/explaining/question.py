@@ -39,7 +39,7 @@ class Question:
         """GraftaxError, which begins with `name`, where an adapter gives no answer that is explained."""
         task = task_named(adapter.task)
         if not task.explained:
-            positions = "pixel" if task.output.of_pixels else "word"
+            positions = {"map": "pixel", "objects": "object"}.get(task.words.head or "", "word")
             what = f"a label for every {positions}" if task.output.by_position and task.output.headed else "no single label"
             raise GraftaxError(
                 f"{name}: answers of task {task.name!r} are not explained: there is {what}, and explained is how much speaks "

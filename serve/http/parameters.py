@@ -202,6 +202,7 @@ class ToClassify(Asked):
 
     input: Annotated[Any, Form(_TO_CLASSIFY)] = None  # a text or an image part, or a list of either
     messages: Annotated[Any, Form(_CHAT)] = None  # of the user, in place of it; `pictures_asked.py` says what is in them
+    threshold: Annotated[float, Within(0.0, most=1.0)] | None = None  # of image-detect: how sure an object must be to be told
 
 
 @dataclass(frozen=True, kw_only=True)

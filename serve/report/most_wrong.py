@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...data.box_values import THRESHOLD, Boxes, Found
 from ...data.mask_values import Mask
 from ...data.picture_values import Picture
 from ...tasks.task import Answer
 from ..evaluation import Answered
-from .shown_pictures import masks_beside, thumbnail
+from .shown_pictures import boxes_beside, masks_beside, thumbnail
 
 MOST = 12
 _CHARACTERS = 600  # of a text
@@ -49,13 +50,17 @@ def _wrong(answered: Answered, row: int, mistake: float) -> Wrong:
     if isinstance(label, Mask):  # which classes are in a mask is worth a line where that is what is wrong
         classes = [_classes_in(mask, answered.names) for mask in (label, answer.label)]
         truth, said = classes if classes[0] != classes[1] else ("", "")
-    return Wrong(row + 1, shown, truth, said, probability, mistake, _drawn(picture, label, answer.label))
+    return Wrong(row + 1, shown, truth, said, probability, mistake, _drawn(picture, label, answer.label, answered.names))
 
 
-def _drawn(picture: Picture | None, label: Any, said: Any) -> str | None:
-    """The row's picture, if it has one; where it was segmented, with both masks, the truth first."""
+def _drawn(picture: Picture | None, label: Any, said: Any, names: Sequence[str]) -> str | None:
+    """The row's picture, if it has one; where it was segmented, with both masks, the truth first, and so with boxes."""
     if picture is None:
         return None
+    if isinstance(label, Boxes):
+        truth = [(names.index(name), corners) for name, corners in zip(label.names, label.corners, strict=True)]
+        found = [(names.index(one["label"]), tuple(one["box"].values())) for one in said.above(THRESHOLD)]
+        return boxes_beside(picture, (truth, found))
     return masks_beside(picture, [label, said]) if isinstance(label, Mask) else thumbnail(picture)
 
 
@@ -78,6 +83,10 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, Picture):
         return str(value.content) if isinstance(value.content, Path) else ""
+    if isinstance(value, Boxes):
+        return _cut(", ".join(value.names))
+    if isinstance(value, Found):
+        return _cut(", ".join(f"{one['label']} {one['score']:.2f}" for one in value.above(THRESHOLD)))
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):

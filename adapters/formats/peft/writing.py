@@ -17,7 +17,7 @@ from ...methods.adabn import AdaBN
 from ...methods.bitfit import BitFit
 from ...methods.dora import DoRA
 from ...methods.full import Full
-from ...methods.head import FIRST, MAP, MAPS, VECTOR, Head
+from ...methods.head import FIRST, OVER_MAPS, VECTOR, Head
 from ...methods.joint_head import JointHead
 from ...methods.trainable_tokens import TrainableTokens
 from ...sites import IN_OUT, LM_HEAD, Site, of_texts
@@ -36,7 +36,7 @@ def config_of(adapter: Adapter, backbone: Backbone) -> dict[str, Any] | None:
     """PEFT's config of an adapter; None where PEFT cannot express it."""
     body, beside = _body_and_beside(adapter.methods)
     head = head_of(adapter)
-    if body is None or isinstance(head, JointHead) or (head is not None and head.site in (FIRST, VECTOR, MAP, MAPS)):
+    if body is None or isinstance(head, JointHead) or (head is not None and head.site in (FIRST, VECTOR, *OVER_MAPS)):
         return None
     dialect, task = dialect_of(body), words_for(adapter.task)
     if dialect.peft_type is None or dialect.task_type not in (None, task.peft):
