@@ -4,8 +4,9 @@
     pets/images/a.jpg           "annotations": [{"image_id": 7, "category_id": 18, "bbox": [12, 30, 40, 20], "iscrowd": 0}],
                                 "categories": [{"id": 18, "name": "dog"}]}
 
-Pictures lie beside the file, or in a folder `images` there. The classes are the categories in the order of their ids, which
-need not follow one another. A picture without annotations is a row without objects.
+Pictures lie beside the file, or in a folder `images` there, or, as in COCO itself, in a folder beside the file's own by whose
+name that of the file ends: `annotations/instances_val2017.json` is of `val2017`. The classes are the categories in the order of
+their ids, which need not follow one another. A picture without annotations is a row without objects.
 
 Data sets of `datasets` in a folder have `metadata.jsonl` in place of it, with a picture's `file_name` in each line and whatever
 else is known of it, such as its `objects` (`box_values.py`).
@@ -27,6 +28,7 @@ ANNOTATIONS = ("annotations.json", "_annotations.coco.json")  # what such a file
 METADATA = "metadata.jsonl"
 OBJECTS = "objects"  # the column
 _IMAGES = "images"
+_MOST_BYTES = 1 << 30  # COCO's own file, of 118,000 pictures, has 448 MB
 
 
 def annotations_in(folder: Path) -> Path | None:
@@ -43,7 +45,7 @@ def read_annotations(file: Path) -> tuple[list[dict[str, Any]], dict[str, tuple[
     Raises GraftaxError, which names the file and what in it, for what is no such file, an annotation of a picture or a category
     that is not there, and a picture that is missing.
     """
-    said = read_object(file)
+    said, folders = read_object(file, most=_MOST_BYTES), _folders_of(file)
     images, annotations, categories = (_objects(said, key, file) for key in ("images", "annotations", "categories"))
     number = {one["id"]: index for index, one in enumerate(sorted(categories, key=lambda one: _id(one, "a category", file)))}
     names = tuple(str(one.get("name", "")).strip() for one in sorted(categories, key=lambda one: one["id"]))
@@ -61,22 +63,32 @@ def read_annotations(file: Path) -> tuple[list[dict[str, Any]], dict[str, tuple[
             known = ", ".join(map(str, [*number][:20]))
             raise GraftaxError(f"{where} is of category {kind!r}, and there are {known}.")
         of_image[wanted].append(one)
-    return [_row(image, of_image[image["id"]], number, file) for image in images], {OBJECTS: names}
+    rows = []
+    for image in images:
+        name = image.get("file_name")
+        places = [folder / name for folder in folders] if isinstance(name, str) and name.strip() else []
+        picture = next((place for place in places if place.is_file()), None)
+        if picture is None:
+            raise GraftaxError(f"{file}: image {image['id']!r}, {name!r}, lies in none of {', '.join(map(str, folders))}.")
+        rows.append({"image": picture, OBJECTS: _objects_in(image, of_image[image["id"]], number)})
+    return rows, {OBJECTS: names}
 
 
-def _row(image: Mapping[str, Any], own: Sequence[Mapping[str, Any]], number: Mapping[Any, int], file: Path) -> dict[str, Any]:
-    name = image.get("file_name")
-    places = [file.parent / name, file.parent / _IMAGES / name] if isinstance(name, str) and name.strip() else []
-    picture = next((place for place in places if place.is_file()), None)
-    if picture is None:
-        raise GraftaxError(f"{file}: image {image['id']!r}, {name!r}, lies neither beside it nor in {_IMAGES} there.")
-    objects = {
+def _folders_of(file: Path) -> list[Path]:
+    """Where the pictures of an annotation file may lie."""
+    own = file.parent
+    beside = sorted(one for one in (own / "..").resolve().iterdir() if one.is_dir() and file.stem.endswith(one.name))
+    return [own, own / _IMAGES, *(one for one in beside if one != own.resolve())]
+
+
+def _objects_in(image: Mapping[str, Any], own: Sequence[Mapping[str, Any]], number: Mapping[Any, int]) -> dict[str, Any]:
+    """A row's cell of objects."""
+    return {
         "bbox": [one.get("bbox") for one in own],
         "category": [number[one["category_id"]] for one in own],
         "iscrowd": [one.get("iscrowd", 0) for one in own],
         "size": (image.get("height"), image.get("width")),
     }
-    return {"image": picture, OBJECTS: objects}
 
 
 def with_pictures(rows: Iterable[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:

@@ -18,26 +18,28 @@ from typing import Any, NoReturn
 from .errors import GraftaxError
 from .paths import expect_file
 
-_MOST_BYTES = 1 << 28  # the largest tokenizers have some 40 MB
+MOST_BYTES = 1 << 28  # the largest tokenizers have some 40 MB
 _POINTER = b"version https://git-lfs.github.com/spec/"  # how every pointer begins, by Git LFS's specification
 
 
-def read_object(path: Path, missing: str | None = None, *, not_numbers: bool = False) -> dict[str, Any]:
-    """The JSON object in a file; with `not_numbers` NaN and Infinity, which older versions wrote, are read as null.
+def read_object(path: Path, missing: str | None = None, *, not_numbers: bool = False, most: int = MOST_BYTES) -> dict[str, Any]:
+    """The JSON object in a file of `most` bytes at most.
+
+    With `not_numbers` NaN and Infinity, which older versions wrote, are read as null.
 
     Raises:
         GraftaxError: `missing` (or a line that names it), where there is no such file; else what is wrong with it.
     """
-    content = read_value(path, missing, not_numbers=not_numbers)
+    content = read_value(path, missing, not_numbers=not_numbers, most=most)
     if not isinstance(content, dict):
         raise GraftaxError(f"{path}: expected a JSON object.")
     return content
 
 
-def read_value(path: Path, missing: str | None = None, *, not_numbers: bool = False) -> Any:
+def read_value(path: Path, missing: str | None = None, *, not_numbers: bool = False, most: int = MOST_BYTES) -> Any:
     """The JSON in a file, be it an object or not; arguments and errors as of `read_object`."""
     expect_file(path, missing)
-    data = read_bytes(path, _MOST_BYTES)
+    data = read_bytes(path, most)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

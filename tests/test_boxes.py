@@ -15,6 +15,7 @@ from noted import noted
 from PIL import Image
 from refusals import refused
 
+from graftax.data import coco_boxes
 from graftax.data.box_values import NOTHING, Boxes, Found, LaidBoxes, boxes_of, counterparts, overlap
 from graftax.data.picture_values import Picture
 from graftax.data.sources import Source, source_of
@@ -134,6 +135,22 @@ def test_a_folder_with_annotations(tmp_path: Path) -> None:
     assert len(source_of(f"{tmp_path / 'splits'}:val").rows) == 2
 
 
+def test_a_folder_as_cocos_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose annotations are in a folder of their own; and are as large as may be."""
+    for place in ("train2017", "val2017"):
+        put(tmp_path / place, "a.png", "b.png")
+    file = tmp_path / "annotations/instances_val2017.json"
+    file.parent.mkdir()
+    file.write_text(annotations())
+    assert [row["image"] for row in source_of(file).rows] == [tmp_path / "val2017" / name for name in ("a.png", "b.png")]
+    monkeypatch.chdir(file.parent)
+    assert [row["image"].parent.name for row in source_of(file.name).rows] == ["val2017"] * 2
+    monkeypatch.setattr(coco_boxes, "_MOST_BYTES", size := file.stat().st_size)
+    assert len(source_of(file).rows) == 2
+    monkeypatch.setattr(coco_boxes, "_MOST_BYTES", size - 1)
+    assert refused(lambda: source_of(file)) == f"{file}: {size:,} bytes are too many for a file of its kind."
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -141,7 +158,7 @@ def test_a_folder_with_annotations(tmp_path: Path) -> None:
         ({"categories": [{"id": 3, "name": "cat"}]}, "annotations.json: annotation 1 is of category 9, and there are 3."),
         ({"categories": [{"id": 9, "name": "a"}, {"id": 9, "name": "b"}]}, "must each have a name and an id of their own"),
         ({"categories": [{"id": 9}]}, "must each have a name and an id of their own"),
-        ({"images": [{"id": 2, "file_name": "c.png"}]}, "image 2, 'c.png', lies neither beside it nor in images there."),
+        ({"images": [{"id": 2, "file_name": "c.png"}]}, "image 2, 'c.png', lies in none of "),
         ({"images": [{"id": "2", "file_name": "b.png"}]}, "an image has the id '2', which is no whole number."),
         ({"images": [{"id": 2, "file_name": "b.png"}] * 2}, "annotations.json: two images have one id."),
         ({"annotations": {}}, "no annotations as COCO has them: its 'annotations' must be a list of objects."),
