@@ -33,9 +33,7 @@ NEVER: dict[Any, list[Any]] = {
 def plain(annotation: Any) -> Any:
     """`int` of `Annotated[int, ...]`, `tuple` of `tuple[str, ...]`, `float` of `float | None`."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return plain(inner[0])
-    return origin if origin in NEVER else inner[0] if inner else annotation
+    return origin if origin in NEVER else plain(inner[0]) if inner else annotation
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)

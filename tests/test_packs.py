@@ -97,7 +97,7 @@ def test_idle_slots_keep_every_bit(tiny: Backbone) -> None:
     jobs = []
     for name, text in (("short", "a shop"), ("long", "a shop sells " + "old and new " * 30)):
         examples = of_texts([text] * 8, ["x", "y"] * 4)
-        settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
+        settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": Columns()}
         jobs.append(prepare(name, examples, None, recipe=QUICK, **settings))
     pack = Pack(tiny, TASKS["classify"], jobs, 3)
     pack.admit(0, 0)
@@ -142,7 +142,7 @@ def test_the_pack_size_can_be_measured(tiny: Backbone, monkeypatch: pytest.Monke
     monkeypatch.setattr(tune, "_SHORT", 0.0)
     clock = SimpleNamespace(perf_counter=partial(next, itertools.count()))
     monkeypatch.setattr(tune, "time", clock)
-    settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": None}
+    settings: dict[str, Any] = {"backbone": tiny, "task": TASKS["classify"], "method": LoRA(), "columns": Columns()}
     recipe = QUICK.replace(batch_size=32 if single_batch else 8)
     examples = of_texts([row["text"] for row in DATA["a"]], [row["label"] for row in DATA["a"]])
     jobs = [prepare(str(i), examples, None, recipe=recipe, **settings) for i in range(4)]

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...errors import GraftaxError
-from ...typed import Count, Size
+from ...typed import Size, SizeOrZero
 from ..method import Begun, Keys, Leaves, Method, States, zeros
 from ..sites import IMAGE, TEXT, Entry, Site
 from .vpt import VPT, beside_patches
@@ -54,7 +54,7 @@ class MaPLe(Method):
 
     tokens: Size = 2  # n
     depth: Size = 9  # J: how many layers of either tower have their own, the first ones
-    width: Count = 0  # d_t; 0: that of the tower of texts, which training finds
+    width: SizeOrZero = 0  # d_t; 0: that of the tower of texts, which training finds
 
     def __post_init__(self) -> None:
         super().__post_init__()
