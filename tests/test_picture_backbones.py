@@ -138,7 +138,8 @@ def test_where_methods_act_by_default(backbones: dict[str, Backbone]) -> None:
     assert paths("mobilenet_v2", LoRA()) == {f"layer.{i}.{step}.convolution" for i in range(16) for step in steps}
     residual = (1, 3, 4, 6, 7, 8, 10, 11, 13, 14)  # where neither the stride nor the number of channels is another
     assert paths("mobilenet_v2", Bottleneck()) == {f"layer.{i}.reduce_1x1" for i in residual}
-    assert [site.name for site in backbones["cifar_resnet"].sites if site.kind == "head"] == [POOLED, MAP, OBJECTS, MAPS, OBJECTS_OF_MAPS]
+    heads = [site.name for site in backbones["cifar_resnet"].sites if site.kind == "head"]
+    assert heads == [POOLED, MAP, OBJECTS, MAPS, OBJECTS_OF_MAPS]
 
 
 @pytest.mark.parametrize(
