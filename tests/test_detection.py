@@ -12,15 +12,16 @@ import jax
 import numpy as np
 import pytest
 import torch
-from conftest import PICTURES, Graftax
+from conftest import Graftax
 from noted import noted
 from PIL import Image
 from refusals import refused
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from scipy.optimize import linear_sum_assignment
 from transformers import DetrConfig
 from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss, generalized_box_iou
 from transformers.models.detr.modeling_detr import DetrDecoder
+from vit_of_colours import a_vit_of_colours
 
 from graftax import Predictor, Recipe, load_adapter, load_backbone, train_many
 from graftax.adapters.methods.detection_head import ASKED, BOX, LOGITS, DetectionHead, positions
@@ -29,7 +30,6 @@ from graftax.adapters.methods.lora import LoRA
 from graftax.data.box_values import NOTHING, Boxes, Found, LaidBoxes, counterparts
 from graftax.models.backbone import Backbone
 from graftax.models.preparation import Preparation
-from graftax.models.random import random_tensors
 from graftax.serve.evaluation import measure
 from graftax.serve.intervals import intervals
 from graftax.serve.report.reporter import looked_at
@@ -38,7 +38,6 @@ from graftax.tasks.set_loss import cheapest, costs, giou
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import hyper
 
-VIT = PICTURES["vit"]
 RECIPE = Recipe(epochs=60, lr=4e-3, batch_size=8)
 SMALL: dict[str, Any] = {"queries": 6, "layers": 1, "width": 32, "attention_heads": 4}
 COLOURS = ("red", "green")
@@ -64,12 +63,7 @@ def rows(count: int, seed: int = 0, side: int = 16, colours: tuple[str, ...] = C
 
 @pytest.fixture(scope="module")
 def backbone_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ViT that sees colours: random weights, large enough to be learnt from."""
-    directory = tmp_path_factory.mktemp("vit")
-    tensors = {key: 5 * t if "layernorm" not in key else t for key, t in random_tensors(VIT, 7).items()}
-    (directory / "config.json").write_text(json.dumps({**VIT, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    return directory
+    return a_vit_of_colours(tmp_path_factory.mktemp("vit"))
 
 
 @pytest.fixture(scope="module")

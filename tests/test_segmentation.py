@@ -14,8 +14,9 @@ from conftest import PICTURES, Graftax
 from noted import noted
 from PIL import Image
 from refusals import refused
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from torch.nn import functional
+from vit_of_colours import a_vit_of_colours
 
 from graftax import Predictor, Recipe, load_adapter, load_backbone, train_many
 from graftax.adapters.bilinear import resized
@@ -27,7 +28,7 @@ from graftax.data.sources import Source
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import ImageInputs
 from graftax.models.preparation import Preparation
-from graftax.models.random import random_backbone, random_tensors
+from graftax.models.random import random_backbone
 from graftax.serve.evaluation import measure
 from graftax.serve.intervals import intervals
 from graftax.serve.report.reporter import looked_at
@@ -36,7 +37,6 @@ from graftax.tasks.task import Answer
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import hyper
 
-VIT = PICTURES["vit"]
 RECIPE = Recipe(epochs=25, lr=0.03, batch_size=8)
 NAMES = ("grey", "red", "green")
 
@@ -59,12 +59,7 @@ def rows(count: int, seed: int = 0, side: int = 16) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def backbone_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ViT that sees colours: random weights, large enough to be learnt from."""
-    directory = tmp_path_factory.mktemp("vit")
-    tensors = {key: 5 * t if "layernorm" not in key else t for key, t in random_tensors(VIT, 7).items()}
-    (directory / "config.json").write_text(json.dumps({**VIT, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
-    return directory
+    return a_vit_of_colours(tmp_path_factory.mktemp("vit"))
 
 
 @pytest.fixture(scope="module")
