@@ -16,9 +16,9 @@ than a quarter of the time (`benchmarks/speed/depthwise.py`).
 one many times slower for any other order. XLA turns arrays so that the fast one takes them, but not within loops, and in JAX's
 derivatives they lie in other orders. So derivatives are written here as convolutions of turned arrays.
 
-**Kernels that differ**, by adapter in a pack or by batch row in a mixed batch, would become a grouped convolution, whose
-derivatives are slower by orders of magnitude on a CPU. There they are convolved one after the other, in a loop; elsewhere, and
-where there are groups already, each is taken apart as a depthwise one is.
+**Kernels that differ**, by batch row in a mixed batch, or by adapter in a pack whose slots are computed at once, would become a
+grouped convolution, whose derivatives are slower by orders of magnitude on a CPU. There they are convolved one after the other,
+in a loop; elsewhere, and where there are groups already, each is taken apart as a depthwise one is.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _over(x: jax.Array, kernel: jax.Array, geometry: Geometry, dy: jax.Array) ->
 
     Rows are summed in two halves, by a loop, because what enters a loop is in memory. Elsewhere XLA does not read `x` where it
     turns it, but computes each of its pixels again from the convolutions before: through the norms and residual connections of
-    all layers in between (`benchmarks/speed/convolution_packs.py`).
+    all layers in between.
     """
     sides = []
     for size, of_kernel, far, stride, (before, _), out in _along(x, kernel, geometry, dy):

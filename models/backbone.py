@@ -65,7 +65,7 @@ class Logits(NamedTuple):
     """What the heads in a state say; None where none of its adapters has such a head."""
 
     #: of each item: by a head that reads what the task model pools, or the first position; of a pair `Compared.together`
-    pooled: Float[Array, "texts *classes"] | None  # noqa: F821
+    pooled: Float[Array, "texts ..."] | None
     #: of each position
     tokens: Float[Array, "rows tokens classes"] | None
     #: of each position of a picture's last feature map, and of the largest of several

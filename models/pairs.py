@@ -44,6 +44,7 @@ from .pair_rows import PairRows
 from .parts import Layers, Part
 from .pooling import Pooling
 from .stack import Stack
+from .tokens import Tokenizer
 from .towers import TOWERS, comparison
 
 #: Of each tower: the module that has it in transformers' models, and that of its projection.
@@ -306,6 +307,13 @@ def pair(image: Backbone, text: Backbone, *, name: Name | None = None) -> Backbo
         name=name or f"{image.name} + {text.name}",
         quantize=image.quantize if image.quantize == text.quantize else None,
     )
+
+
+def tokenizer_of(both: Backbone) -> Tokenizer:
+    """That of a pair's texts."""
+    rows = both.processor
+    assert isinstance(rows, PairRows)
+    return rows.texts
 
 
 def tower_of(both: Backbone, name: str) -> Backbone:

@@ -27,7 +27,7 @@ from ..adapters.methods.joint_head import JointHead
 from ..adapters.methods.trainable_tokens import TrainableTokens
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
-from ..models.pairs import PairConfig
+from ..models.pairs import PairConfig, tokenizer_of
 from ..models.tokens import Tokenizer
 from ..models.towers import comparison
 from ..typed import Location, held, shown
@@ -68,7 +68,7 @@ def zero_shot(
     whole = None if adapter is None else adapter_for(texts, adapter)
     said_of = _prompted(names, _usual(whole) if prompts is None else prompts)
     if isinstance(texts.config, PairConfig):
-        _refuse_without_words(texts.processor.texts, whole, said_of)  # type: ignore[attr-defined]
+        _refuse_without_words(tokenizer_of(texts), whole, said_of)
         return _of_pair(pictures, texts, names, said_of, whole)
     size = pictures.config.vector_size
     if not size or size != texts.config.vector_size or texts.family.processor.kind != "text":

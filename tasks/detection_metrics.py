@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,8 @@ _AT_50, _AT_75 = 0, 5  # and of its ten overlaps
 
 def expect_pycocotools() -> None:
     """An error where COCO's metric cannot be taken."""
-    try:
-        import pycocotools  # noqa: F401
-    except ImportError:
-        raise GraftaxError("object detection is measured by pycocotools: pip install 'graftax[detect]'.") from None
+    if find_spec("pycocotools") is None:
+        raise GraftaxError("object detection is measured by pycocotools: pip install 'graftax[detect]'.")
 
 
 def average_precision(labels: Sequence[Boxes], answers: Sequence[Found], names: Sequence[str]) -> dict[str, float]:

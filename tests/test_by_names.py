@@ -23,7 +23,7 @@ from graftax.adapters.adapter import Layout, join
 from graftax.data.batches import Planned, Shape
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
-from graftax.models.pairs import tower_of
+from graftax.models.pairs import tokenizer_of, tower_of
 from graftax.tasks.read_examples import read_examples
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import hyper
@@ -163,5 +163,5 @@ def test_what_cannot_be_learnt(clip: Backbone) -> None:
     assert len(words) == 42
     assert words & {*FRUIT}
     assert not words & {*METAL}
-    ids = clip.processor.texts.ids([prompts["iron"]], special=False)[0]  # type: ignore[attr-defined]
+    ids = tokenizer_of(clip).ids([prompts["iron"]], special=False)[0]
     assert tuple(ids[:7]) == method.ids[:7]

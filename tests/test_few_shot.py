@@ -31,6 +31,7 @@ from graftax import (
     zero_shot,
 )
 from graftax.adapters.fitting import head_of
+from graftax.adapters.methods.tip_adapter import TipAdapter
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import ImageInputs
 from graftax.models.pairs import tower_of
@@ -243,8 +244,10 @@ def test_the_commands(clip: Backbone, tmp_path: Path, graftax: Graftax) -> None:
     train = ["train", *tower, "--task", "image-classify", "--data", pets, "--epochs", "1", "-o", at["out"]]
     assert graftax(*train, "--adapter", at["kept"], "--method", "lora", "--rank", "2").code == 0
     found = load_adapter(tmp_path / "out" / "pets", tower_of(clip, "image"))
-    assert [method.name for method in found.methods] == ["lora", "tip_adapter"]
-    assert (found.methods[0].r, found.methods[1].beta) == (2, 2.0)  # type: ignore[attr-defined]
+    lora, tip = found.methods
+    assert isinstance(lora, LoRA)
+    assert isinstance(tip, TipAdapter)
+    assert (lora.r, tip.beta) == (2, 2.0)
     few = ["few-shot", *tower, "-a", at["named"], "-o", str(tmp_path / "bad")]
     for more, why in (
         ([], "give --data"),

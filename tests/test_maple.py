@@ -28,7 +28,7 @@ from graftax.adapters.sites import Site
 from graftax.data.batches import Planned, Shape
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
-from graftax.models.pairs import tower_of
+from graftax.models.pairs import tokenizer_of, tower_of
 from graftax.tasks.read_examples import read_examples
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import hyper
@@ -117,7 +117,9 @@ def test_loss_and_gradients_are_those_of_the_papers_equations(clip_in_torch: Any
     np.testing.assert_allclose(every, theirs.prompts.grad.numpy(), atol=1e-4)
     for site, (own, _) in ours.items():
         for name, there in (("kernel", theirs.kernels), ("bias", theirs.biases)) if site.tower == "image" else ():
-            np.testing.assert_allclose(own[name], there[layer_of(site)].grad.numpy(), atol=1e-4)  # type: ignore[union-attr]
+            slope = there[layer_of(site)].grad
+            assert slope is not None
+            np.testing.assert_allclose(own[name], slope.numpy(), atol=1e-4)
 
 
 ASKED: list[dict[str, Any]] = [{"text": f"a red {FRUIT[0]}."}, {"image": rows(1)[0]["image"]}, {"text": f"an old {FRUIT[1]}."}]
@@ -190,7 +192,7 @@ def test_it_is_trained_by_commands(clip: Backbone, graftax: Graftax, tmp_path: P
 
 
 def test_its_first_prompt_begins_as_the_words_that_it_replaces(clip: Backbone) -> None:
-    ids = clip.processor.texts.ids(["the old plum", "the old iron"])  # type: ignore[attr-defined]
+    ids = tokenizer_of(clip).ids(["the old plum", "the old iron"])
     data: Any = SimpleNamespace(ids=ids)
     adapter = Adapter.create((MaPLe(depth=2),), clip.sites, training=data)
     table = next(site for site in clip.sites if site.name == "text.word_embeddings").weights().table

@@ -21,7 +21,7 @@ from ..data.splits import parts_to_train
 from ..data.values import class_of
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, expect_backbone
-from ..models.pairs import PairConfig
+from ..models.pairs import PairConfig, tokenizer_of
 from ..models.tokens import Tokenizer
 from ..notes import silenced
 from ..typed import Size, held, shown
@@ -44,20 +44,25 @@ def learned_context(
     Raises:
         GraftaxError: no pair; no names, or one twice; fewer words in the vocabulary than are asked for, or than fit in a text.
     """
+    method, contexts = _contexts(pair, names, tokens, each)
+    return method, {name: f"{context} {name}." for name, context in contexts.items()}
+
+
+def _contexts(pair: Backbone, names: Sequence[str], tokens: int, each: bool) -> tuple[TrainableTokens, dict[str, str]]:
+    """The same, with what stands in front of each name alone."""
     expect_backbone(pair)
     if not isinstance(pair.config, PairConfig):
         raise GraftaxError(f"{pair.name} is no pair of towers: give tower='both', or two backbones to pair().")
     if not names or len({*names}) < len(names):
         raise GraftaxError(f"expected names of classes, none of them twice, got {shown(list(names))}.")
-    texts: Tokenizer = pair.processor.texts  # type: ignore[attr-defined]
-    count = tokens * (len(names) if each else 1)
-    words = _rare_words(texts, names, count)
-    contexts = [[*words][i * tokens : (i + 1) * tokens] for i in range(len(names) if each else 1)] * (1 if each else len(names))
-    prompts = {name: f"{' '.join(context)} {name}." for name, context in zip(names, contexts, strict=True)}
-    longest = max(map(len, texts.ids([*prompts.values()])))
+    texts = tokenizer_of(pair)
+    words = _rare_words(texts, names, tokens * (len(names) if each else 1))
+    ahead, begins = [*words], [i * tokens if each else 0 for i in range(len(names))]
+    contexts = {name: " ".join(ahead[begin : begin + tokens]) for name, begin in zip(names, begins, strict=True)}
+    longest = max(map(len, texts.ids([f"{context} {name}." for name, context in contexts.items()])))
     if longest > texts.max_length:
         raise GraftaxError(f"a name with its words is {longest} tokens long, and {texts.max_length} are read: take fewer.")
-    return TrainableTokens(ids=tuple(words.values())), prompts
+    return TrainableTokens(ids=tuple(words.values())), contexts
 
 
 def context_of_labels(
@@ -76,9 +81,9 @@ def context_of_labels(
         with silenced():  # `train_many` says which split is read
             source = source_of(parts_to_train(rows, None)[0], called)
         names |= dict.fromkeys(map(str, source.column(label, partial(class_of, names=source.classes.get(label, ())))))
-    method, prompts = learned_context(pair, [*names], tokens=tokens)
-    first = next(iter(names))
-    return method, Columns(**columns.named | {"text": f"{prompts[first].removesuffix(f'{first}.')}{{{label}}}."})
+    method, contexts = _contexts(pair, [*names], tokens, each=False)
+    (context,) = {*contexts.values()}
+    return method, Columns(**columns.named | {"text": f"{context} {{{label}}}."})
 
 
 def _rare_words(texts: Tokenizer, names: Sequence[str], count: int) -> dict[str, int]:
