@@ -186,8 +186,8 @@ class Programs:
         """Whether the gradients of slots are computed one after the other, and not at once.
 
         They are on a CPU where a backbone turns feature maps into feature maps: its caches hold the maps of one slot, not those
-        of a pack, and a frozen kernel has enough to multiply in each slot already (`benchmarks/speed/convolution_packs.py`). For a
-        Transformer `vmap` is the faster one.
+        of a pack, and a frozen kernel has enough to multiply in each slot already. `benchmarks/speed/convolution_packs.py` has
+        the times. For a Transformer `vmap` is the faster one.
         """
         kinds = {site.kind for site in self.backbone.sites}
         return jax.default_backend() == "cpu" and "conv" in kinds and "attention" not in kinds
