@@ -29,22 +29,28 @@ from graftax.tuning.jobs.uploads import Uploads
 
 
 class OneAfterAnother:
-    """A trainer (`tuning/jobs/trainer_asked.py`) that is told when it may begin with the jobs that it has checked."""
+    """A trainer (`tuning/jobs/trainer_asked.py`) of one job at a time."""
 
     def __init__(self, service: Service, table: JobTable, uploads: Uploads, folder: Path):
         self._service, self._table, self._uploads, self._folder = service, table, uploads, folder
         self._looks: queue.Queue[bool] = queue.Queue()
         self._thread = threading.Thread(target=self._work, daemon=True)
-        self.may_begin = threading.Event()
-        self.may_begin.set()
+        self._holds = False
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self.may_begin.set()
         self._looks.put(False)
         self._thread.join()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Begin with no job while the block runs."""
+        self._holds = True
+        yield
+        self._holds = False
+        self.look()
 
     def look(self) -> None:
         self._looks.put(True)
@@ -78,8 +84,7 @@ class OneAfterAnother:
         while self._looks.get():
             for job in self._table.in_states("validating_files"):
                 self._check(job)
-            self.may_begin.wait()
-            for job in self._table.in_states("queued"):
+            for job in () if self._holds else self._table.in_states("queued"):
                 self._train(job)
 
     def _made(self, job: JobRecord) -> Any:
@@ -113,6 +118,7 @@ class OneAfterAnother:
         result.directory.rename(out / name)
         self._table.tell(job.id, "step", data={"step": made.steps, **result.metrics}, step=made.steps)
         self._table.keep(job.id, made.steps, model_name(service.name, job, made.steps), {"train_loss": 1.0})
+        service.owners[name] = job.tenant
         service.residents.register(name, out / name)
         cost = Cost(made.steps, 100, 0.5)
         self._table.change(job.id, only_if=("running",), status="succeeded", model=name, cost=cost, finished=int(time.time()))
@@ -140,6 +146,7 @@ class Training:
 @contextmanager
 def training(backbone: Backbone, folder: Path, *, max_upload: int = 1 << 20, **options: Any) -> Iterator[Training]:
     """A server of a backbone that takes jobs while the block runs; options are those of `served`."""
+    folder.mkdir(exist_ok=True)
     table = JobTable(folder / "jobs.sqlite")
     made: list[OneAfterAnother] = []
 

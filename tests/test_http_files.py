@@ -1,4 +1,4 @@
-"""/v1/files, asked by OpenAI's own client: what is uploaded comes back to the byte, and what is no row is refused by its line."""
+"""/v1/files by OpenAI's own client: what is uploaded comes back to the byte, what is no row is refused by its line."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_other_purposes_and_bad_bodies_are_refused(trained: Training, ann: OpenA
     with pytest.raises(openai.BadRequestError, match="purpose 'assistants': files are taken to be trained on"):
         ann.files.create(file=("a.jsonl", ROWS), purpose="assistants")
     with pytest.raises(openai.BadRequestError, match="the file's name must be"):
-        ann.files.create(file=("a\x07.jsonl", ROWS), purpose="fine-tune")
+        ann.files.create(file=("a" * 256, ROWS), purpose="fine-tune")
     with pytest.raises(openai.APIStatusError, match="more than the 4,096 bytes") as refused:
         ann.files.create(file=("a.jsonl", b'{"a": "' + b"b" * 80_000 + b'"}'), purpose="fine-tune")
     assert refused.value.status_code == 413
@@ -182,11 +182,10 @@ def test_content_that_nobody_knows_is_removed_at_the_next_start(tmp_path: Path) 
 
 
 def test_a_file_that_a_job_needs_is_not_deleted(trained: Training, ann: OpenAI) -> None:
-    trained.trainer.may_begin.clear()
-    file = ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
-    job = ann.fine_tuning.jobs.create(model=trained.served.service.name, training_file=file.id)
-    with pytest.raises(openai.ConflictError, match=f"a.jsonl .{file.id}. is needed by job {job.id}"):
-        ann.files.delete(file.id)
-    ann.fine_tuning.jobs.cancel(job.id)
-    trained.trainer.may_begin.set()
+    with trained.trainer.holding():
+        file = ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
+        job = ann.fine_tuning.jobs.create(model=trained.served.service.name, training_file=file.id)
+        with pytest.raises(openai.ConflictError, match=f"a.jsonl .{file.id}. is needed by job {job.id}"):
+            ann.files.delete(file.id)
+        ann.fine_tuning.jobs.cancel(job.id)
     assert ann.files.delete(file.id).deleted

@@ -44,7 +44,7 @@ from .job_record import JobRequest
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 _KINDS = ("supervised", "dpo", "reinforcement")
-_LONGEST = 2048  # tokens of a row that is refused where it is longer, unless the recipe says another number
+_LONGEST = 2048  # tokens of a row, unless the recipe says another number
 _MOST_METADATA, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 _LONGEST_SUFFIX = 64
 
@@ -244,9 +244,11 @@ def _recipe_of(asked: AskedJob, method: AskedMethod, task: Task, backbone: Backb
             f"recipe: chat_template must be one of {', '.join(TEMPLATES)}; a program of one's own is not run here."
         )
     said.setdefault("seed", secrets.randbelow(1 << 31))
-    if "max_length" not in said and task.name in ("sft", "dpo"):  # which refuse a longer row, where others cut it
-        room = backbone.processor.room(sum(one.virtual_tokens for one in methods))
-        said["max_length"] = max(1, min(_LONGEST, room))
+    room = backbone.processor.room(sum(one.virtual_tokens for one in methods))
+    if "max_length" not in said and room > 1:
+        refuses = task.name in ("sft", "dpo")  # a longer row, which others cut
+        usual = _LONGEST if refuses else Recipe().max_length
+        said["max_length"] = min(usual, room)
     recipe = Recipe().replace(**said)
     multiplier = given["learning_rate_multiplier"]
     return recipe if multiplier == AUTO else recipe.replace(lr=recipe.lr * multiplier)
