@@ -145,6 +145,11 @@ class JobTable:
         """A tenant's jobs (None: everybody's), the newest first; `after`: those that come behind the job of this id."""
         return [*map(_job_of, self._page("jobs", "tenant IS ? OR ? IS NULL", (tenant, tenant), limit, after))]
 
+    def made(self, model: str) -> JobRecord | None:
+        """The job that has made a model, be it its last or that of a checkpoint."""
+        query = "SELECT * FROM jobs WHERE model = ? OR id = (SELECT job FROM checkpoints WHERE model = ?)"
+        return next(map(_job_of, self._rows(query, model, model)), None)
+
     def _page(self, table: str, condition: str, values: Sequence[Any], limit: int, after: str | None) -> list[sqlite3.Row]:
         """Rows of a table, the newest first, from behind the one of an id."""
         before = "" if after is None else f" AND place < (SELECT place FROM {table} WHERE id = ?)"
@@ -180,6 +185,10 @@ class JobTable:
     def events(self, job: str, limit: int, after: str | None = None) -> list[JobEvent]:
         """The events of a job, the newest first; `after`: those that come behind the event of this id."""
         return [*map(_event_of, self._page("events", "job = ?", (job,), limit, after))]
+
+    def has_event(self, job: str, event: str) -> bool:
+        """Whether an event of this id has happened to a job."""
+        return bool(self._rows("SELECT 1 FROM events WHERE job = ? AND id = ?", job, event))
 
     def keep(self, job: str, step: int, model: str, metrics: Mapping[str, float]) -> None:
         """Note the adapter of an epoch's end, instead of one of the same step."""
