@@ -58,7 +58,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of Adam along a loop's gradient, which is zero again behind it. Fields and defaults are those of Tinker's AdamParams."""
+    """A step of Adam along a loop's gradient, which is zero again behind it.
+
+    Fields and defaults are those of Tinker's `AdamParams`, and so is what they mean.
+    """
 
     loop: Name
     learning_rate: float = 1e-4
@@ -89,8 +92,7 @@ class StepOutcome:
 class Moments:
     """What Adam remembers of a loop, for a file: its steps and two running means.
 
-    The means are by leaf at true size; a leaf is named by its method's key, its site's path (or name) and its own name:
-    `lora/model.layers.0.self_attn.q_proj/a`.
+    The means are by leaf at true size; a leaf is named as in `lora/layers.query.0/a` (`room.name_of`).
     """
 
     steps: int
