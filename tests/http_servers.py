@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from graftax import Adapter, Generator, LoRA, Predictor
 from graftax.models.backbone import Backbone
 from graftax.serve.engine import Engine
 from graftax.serve.http.app import make_app
+from graftax.serve.http.further import Further
 from graftax.serve.http.keys import Key
 from graftax.serve.http.service import Service
 from graftax.serve.http.serving import listening, make_service, server_of
@@ -67,17 +68,19 @@ def served(
     certificate: Certificate | None = None,
     send_buffer: int | None = None,
     within: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    further: Callable[[Service], Sequence[Further]] = lambda service: (),
     **options: Any,
 ) -> Iterator[Served]:
     """A server of a backbone and some adapters while the block runs; options are those of `make_service`.
 
     Requests that name no seed are all sampled with the same one, so that no test fails once in a hundred times.
-    `send_buffer`: bytes that the system keeps of what a client has not read; `within`: what the app is put in.
+    `send_buffer`: bytes that the system keeps of what a client has not read; `within`: what the app is put in;
+    `further`: what is answered besides.
     """
     service = make_service(backbone, **options)
     for name, adapter in adapters.items():
         service.residents.register(name, adapter)
-    server = server_of(within(make_app(service, keys, origins)), service.limits, certificate)
+    server = server_of(within(make_app(service, keys, origins, further(service))), service.limits, certificate)
     trust = ssl.create_default_context(cafile=None if certificate is None else certificate.file)
     scheme = "http" if certificate is None else "https"
     with listening("127.0.0.1", 0) as there, patch("graftax.serve.http.written.drawn_seed", return_value=0):

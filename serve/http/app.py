@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from .classify import classify, tag
 from .complaints import GONE, HANDLERS
 from .completions import complete
 from .embeddings import embed
+from .further import Further
 from .health import health, ready
 from .keys import Guarded, Key
 from .lora_adapters import load_adapter, unload_adapter
@@ -60,17 +61,31 @@ _GET |= {"/openapi.json": endpoint(openapi_of(_GET, _POST)), **PAGES}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def make_app(service: Service, keys: tuple[Key, ...] = (), origins: tuple[str, ...] = ()) -> ASGIApp:
-    """The app of a service; with keys nobody is answered who has none. `origins`: of pages that may ask (`origins.py`)."""
+def make_app(
+    service: Service, keys: tuple[Key, ...] = (), origins: tuple[str, ...] = (), further: Sequence[Further] = ()
+) -> ASGIApp:
+    """The app of a service.
+
+    Args:
+        service: what is asked.
+        keys: with any, nobody is answered who has none.
+        origins: of pages that may ask (`origins.py`).
+        further: what is answered besides; started in this order, and stopped in the opposite one.
+    """
     routes = [Route(path, partial(answer, service), methods=["GET"]) for path, answer in _GET.items()]
     routes += [Route(path, partial(answer, service), methods=["POST"]) for path, answer in _POST.items()]
+    routes += [route for one in further for route in one.routes]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service.rounds.start()
         if service.warm_up is not None:
             service.warm_up.start()
+        for one in further:
+            one.start()
         yield
+        for one in reversed(further):
+            one.stop()
         if service.warm_up is not None:
             service.warm_up.stop()
         service.rounds.stop()

@@ -99,8 +99,8 @@ class Guarded:
         if scope["type"] != "http" or scope["path"] in _OPEN:
             await self._app(scope, receive, send)
             return
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        key = found(self._keys, given.strip()) if scheme.lower() == "bearer" else None
+        given = _given(Headers(scope=scope))
+        key = found(self._keys, given)
         refused = self._refusal(scope, key, given)
         meter = self._meters.get(key.hash) if key is not None and scope["method"] == "POST" else None
         if refused is None and meter is not None:
@@ -131,8 +131,15 @@ class Guarded:
 
     def _refusal(self, scope: Scope, key: Key | None, given: str) -> Refused | None:
         if key is None:
-            said = "a key is needed: Authorization: Bearer KEY." if not given else "the key is none of this server's."
+            needed = "a key is needed: Authorization: Bearer KEY, or X-API-Key: KEY."
+            said = "the key is none of this server's." if given else needed
             return Refused(401, said, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
         if scope["path"] in _FOR_ADMINS and not key.admin:
             return Refused(403, "adapters are loaded and unloaded with an admin's key.", code="insufficient_permissions")
         return None
+
+
+def _given(headers: Headers) -> str:
+    """The key that a request brings, as OpenAI's clients and many others write it, or as Tinker's does; empty: none."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "").strip()

@@ -1,0 +1,29 @@
+"""Endpoints that somebody above the server brings, beside its own: they are guarded, marked and counted as all others are.
+
+The server itself only answers. What else may be done with the frozen weights that it holds, such as training adapters for them
+(`graftax/tuning`), is no matter of its own: whoever starts a server hands `make_app` what else it is to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from starlette.routing import Route
+
+
+class Further(Protocol):
+    """Further endpoints, and what works for them while the server runs."""
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Their paths, and what answers there. A `Refused` or GraftaxError of theirs is said as `complaints.py` does."""
+        ...
+
+    def start(self) -> None:
+        """The server begins: called in its loop, when the engine's rounds have begun and before any request has come."""
+        ...
+
+    def stop(self) -> None:
+        """The server has answered its last request: called in its loop, as long as the engine's rounds go on."""
+        ...
