@@ -271,12 +271,12 @@ MUTATIONS = [
         f"{RATES}::test_a_layer_begins_after_whole_steps_of_its_epochs",
     ),
     # -- which epoch is kept, and when training ends
-    Mutation("train/queue.py", "reached > bookmark.best", "reached >= bookmark.best", KEPT),
-    Mutation("train/queue.py", "bookmark.waited += 1", "pass", KEPT),
-    Mutation("train/queue.py", "bookmark.waited >= patience", "bookmark.waited > patience", KEPT),
-    Mutation("train/queue.py", '-scores["loss"]', 'scores["loss"]', KEPT),
-    Mutation("train/queue.py", "kept = bookmark.best_epoch if", "kept = bookmark.epoch if", KEPT),
-    Mutation("train/queue.py", "-1.0 if self.task.lower_is_better", "1.0 if self.task.lower_is_better", LOWEST),
+    Mutation("train/epoch_end.py", "reached > bookmark.best", "reached >= bookmark.best", KEPT),
+    Mutation("train/epoch_end.py", "bookmark.waited += 1", "pass", KEPT),
+    Mutation("train/epoch_end.py", "bookmark.waited >= patience", "bookmark.waited > patience", KEPT),
+    Mutation("train/epoch_end.py", '-scores["loss"]', 'scores["loss"]', KEPT),
+    Mutation("train/epoch_end.py", "kept = bookmark.best_epoch if", "kept = bookmark.epoch if", KEPT),
+    Mutation("train/epoch_end.py", "-1.0 if pack.task.lower_is_better", "1.0 if pack.task.lower_is_better", LOWEST),
     Mutation(
         "train/pack.py",
         "self.best if job.val is not None else",

@@ -12,7 +12,7 @@ data and seed, and not on its neighbours, on its slot or on its turn in the queu
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -54,8 +54,18 @@ class Pack:
     have a leading slot axis, so memory grows with the number of slots, and not with the number of jobs.
     """
 
-    def __init__(self, backbone: Backbone, task: Task, jobs: Sequence[Job], slots: int):
-        self.backbone, self.task, self.jobs, self.processor = backbone, task, jobs, backbone.processor
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: Task,
+        jobs: Sequence[Job],
+        slots: int,
+        *,
+        breathe: Callable[[], None] = lambda: None,
+    ):
+        """`breathe`: called between the batches of a validation, so that who shares the device gets a turn."""
+        self.backbone, self.task, self.processor = backbone, task, backbone.processor
+        self.jobs, self.breathe = dict(enumerate(jobs)), breathe
         (traits,) = {traits_of(job, backbone.sites) for job in jobs}
         self.layout = traits.layout
         self.room = next((space.size for space in self.layout.spaces if space.name in HEADS), 0)
@@ -77,6 +87,11 @@ class Pack:
             self.features = FeatureStore(self.processor, compute, by_position=by_position, beside=beside)
 
     # -- the queue ------------------------------------------------------------------------------------------------------
+
+    def join(self, job: Job) -> int:
+        """Take in a further job, whose traits are those of the others. Returns the index by which it is admitted."""
+        self.jobs[index := max(self.jobs) + 1] = job
+        return index
 
     def admit(self, slot: int, job: int) -> None:
         """Put a job that has not begun in a free slot; `job` is its index."""
@@ -226,6 +241,7 @@ class Pack:
         """
         names, answers, losses = job.adapter.labels, dict[int, Answer](), 0.0
         for planned in plan_all(prepared.lengths, job.shape):
+            self.breathe()
             batch = self._batch(prepared, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
             outputs = self.programs.predict(self.backbone.params, self.learners, np.int32(slot), inputs, labels)
@@ -264,6 +280,19 @@ class Pack:
     def facts(self) -> list[dict[str, Any] | None]:
         """What a checkpoint holds of the slots as JSON: the bookmark of each, None of a free one."""
         return [None if bookmark is None else asdict(bookmark) for bookmark in self.bookmarks]
+
+    def of_slot(self, slot: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What `arrays` and `facts` hold of one slot that has a job, which may go on from it in any slot of as large a pack."""
+        bookmark, _ = self.occupant(slot)
+        return jax.tree.map(lambda leaf: np.asarray(leaf[slot]), self.arrays()), asdict(bookmark)
+
+    def readmit(self, slot: int, job: int, arrays: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Put a job in a free slot that goes on from what `of_slot` gave; `job` is its index here."""
+        self.learners = self.programs.put(self.learners, np.int32(slot), arrays["state"])
+        self.best = self.programs.put(self.best, np.int32(slot), arrays["best"])
+        self.bookmarks[slot] = Bookmark(**{**facts, "job": job})
+        if self.features:
+            self.features.expect(self.jobs[job])
 
     def restore(self, arrays: dict[str, Any], facts: list[dict[str, Any] | None]) -> None:
         """Go on from the arrays and facts of a checkpoint."""

@@ -31,6 +31,7 @@ from ..notes import note
 from ..tasks.task import Task, some_of
 from .begun import Begun, digest_of, machine
 from .cohorts import cohorts_of, traits_of
+from .epoch_end import end_epoch, outcome
 from .job import Job
 from .journal import Metrics
 from .pack import Bookmark, Pack
@@ -277,42 +278,21 @@ class Run:
         self.lock.check()
         bookmark, job = self.pack.occupant(slot)
         self.timers[job.name].end_epoch()
-        loss, failed = self.pack.take_loss(slot)
-        scores = self.pack.evaluate(slot) if job.val is not None and not failed else {}
-        if failed or scores is None:
+        if (ended := end_epoch(self.pack, slot)) is None:
             self._give_up(slot)
             return
-        if job.val is not None:
-            self._compare(slot, scores)
-        bookmark.epoch, bookmark.position = bookmark.epoch + 1, 0
-        numbers = {"loss": loss, **{f"val_{name}": value for name, value in scores.items()}}
-        line = {"adapter": job.name, "epoch": bookmark.epoch, "step": bookmark.epoch * job.steps_per_epoch, **numbers}
+        line = {"adapter": job.name, "epoch": bookmark.epoch, "step": bookmark.epoch * job.steps_per_epoch, **ended.numbers}
         self.history[job.name].append(line)
         self.metrics.write(line)
         shown = "loss" if job.val is None else f"val_{self.task.main_metric}"
-        self.progress.epoch(job.name, bookmark.epoch, job.recipe.epochs, numbers, shown)
-        patience = job.recipe.patience
-        if bookmark.epoch == job.recipe.epochs or (patience is not None and bookmark.waited >= patience):
+        self.progress.epoch(job.name, bookmark.epoch, job.recipe.epochs, ended.numbers, shown)
+        if ended.is_last:
             self._finish(slot)
-
-    def _compare(self, slot: int, scores: dict[str, float]) -> None:
-        """Keep the epoch that ends if it is the best so far; else count one more epoch since the best."""
-        bookmark, _ = self.pack.occupant(slot)
-        main = scores[self.task.main_metric] * (-1.0 if self.task.lower_is_better else 1.0)
-        reached = [main, -scores["loss"]]  # where the main metric ties, the loss decides
-        if bookmark.best is None or reached > bookmark.best:
-            bookmark.best, bookmark.best_epoch, bookmark.waited = reached, bookmark.epoch + 1, 0
-            self.pack.keep_best(slot)
-        else:
-            bookmark.waited += 1
 
     def _finish(self, slot: int) -> None:
         """Save the adapter of a slot whose job is done, and free the slot."""
         bookmark, job = self.pack.occupant(slot)
-        kept = bookmark.best_epoch if job.val is not None else bookmark.epoch
-        line = self.history[job.name][kept - 1]
-        numbers = {name: value for name, value in line.items() if isinstance(value, float)}
-        adapter = self.pack.result(slot, {**numbers, "epoch": kept})
+        adapter, numbers = outcome(self.pack, slot, self.history[job.name])
         save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
         size = len(self.pack.bookmarks)
