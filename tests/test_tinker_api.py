@@ -135,7 +135,7 @@ def test_two_loops_of_different_ranks_train_and_sample_at_once(
 
 
 def test_what_is_saved_goes_on_where_it_was(client: tinker.ServiceClient, rest: tinker.RestClient, api: TinkerApi) -> None:
-    """With what the optimizer remembers to the same losses, without it to others; a later name may take the place of the first."""
+    """With what the optimizer remembers to the same losses, without it to others."""
     model = client.create_lora_training_client("backbone", rank=4, seed=1, user_metadata={"of": "me"}, **ATTENTION).result()
     learn(model)
     path = model.save_state("one", user_metadata={"at": "1"}, ttl_seconds=3600).result().path
@@ -227,7 +227,7 @@ def test_texts_end_where_they_are_to(client: tinker.ServiceClient, server: Serve
     assert [both[1]] == [one.tokens for one in sample(1, seed=9, **drawn).sequences]
     assert both[0] != both[1]
     assert sample(seed=-(1 << 62), **drawn).sequences[0].tokens  # any whole number is a seed
-    assert [one.sequence_id for one in sample(2).sequences][0] != whole.sequence_id
+    assert sample(2).sequences[0].sequence_id != whole.sequence_id
     for wrong, said in [({"stop": []}, "would go on behind"), ({"max_tokens": 200}, "more than the 96 of the context")]:
         with pytest.raises(tinker.BadRequestError, match=said):
             sample(**wrong)
@@ -273,7 +273,7 @@ def test_losses_of_ones_own_and_of_rl(client: tinker.ServiceClient) -> None:
 def test_what_is_wrong_is_said_and_the_loop_goes_on(client: tinker.ServiceClient, server: Served) -> None:
     with pytest.raises(tinker.BadRequestError, match="this server has 'backbone', and no 'other'"):
         client.create_lora_training_client("other").result()
-    with pytest.raises(tinker.BadRequestError, match="graftax_method: .*nonsense"):
+    with pytest.raises(tinker.BadRequestError, match=r"graftax_method: .*nonsense"):
         client.create_lora_training_client("backbone", user_metadata={"graftax_method": "nonsense"}).result()
     model = client.create_lora_training_client("backbone", rank=2, seed=4, **ATTENTION).result()
     learn(model)

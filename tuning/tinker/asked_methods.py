@@ -6,9 +6,10 @@
 
     y = x W + (alpha / r) (x A^T) B, alpha = 32
 
-Tinker's wire has a rank and no alpha. It scales by alpha / r with alpha = 32 whatever the rank is (Schulman et al., LoRA Without
-Regret, 2025: so the best learning rate hardly depends on the rank), and so it is done here. A method that is named alone takes
-rank and parts from the LoRA config, as far as it has such settings; where settings are given, what they say goes before.
+Tinker's wire has a rank and no alpha: its makers scale by alpha / r with alpha = 32 whatever the rank is (Schulman et al., LoRA
+Without Regret, 2025), so that the best learning rate hardly depends on the rank, and so it is done here. LoRA's kin takes rank,
+alpha and parts of the model likewise where it is named; what settings are given goes before. Other methods have their own
+defaults.
 """
 
 from __future__ import annotations
@@ -88,6 +89,6 @@ def _with(part: Method, rank: int, targets: tuple[str, ...], settings: Mapping[s
     known = {field.name for one in parts for field in dataclasses.fields(one)}
     if unknown := settings.keys() - known:
         raise GraftaxError(f"no such setting: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}.")
-    usual = {"r": rank, "alpha": ALPHA, "targets": targets} if isinstance(part, LoRA) else {}
+    usual: dict[str, Any] = {"r": rank, "alpha": ALPHA, "targets": targets} if isinstance(part, LoRA) else {}
     own = {field.name for field in dataclasses.fields(part)}
     return dataclasses.replace(part, **{name: value for name, value in (usual | dict(settings)).items() if name in own})

@@ -2,8 +2,8 @@
 
 A model has a *line* of calls. A call with a number waits until those with lower ones have come; one without a number comes when
 it comes. At the head of each line stands what its model is to do next. The thread takes the head that has waited longest, and
-with it all that is of its kind at the heads of other lines: one batch of gradients, or one of steps. What a model is asked to do
-alone, such as to be saved, is done alone.
+with it all that is of its kind at the heads of other lines: one batch of gradients, or one of steps. What a model is asked to
+do alone, such as to be saved, is done alone.
 
     line of a    gradient 1   gradient 2   step 3             gradients a1 a2 b1 in one batch,
     line of b    gradient 1   step 2                          then steps a3 b2 in another

@@ -6,8 +6,8 @@
 
 A client that was cut off sends its call again, so a call has a *key* by which it is known: its model and number, or what the
 client's header says. Nobody has to fetch a result: it is kept for a time, for a shorter one once it was fetched (the answer may
-have been lost on its way), and fewer, in number and bytes, than the server has room for. What was given up is gone (410), and so,
-to whoever asks, is what is another's. All of it belongs to the server's event loop.
+have been lost on its way), and no more of them, in number and bytes, than there is room for. What was given up is gone (410),
+and so, to whoever asks, is what is another's. All of it belongs to the server's event loop.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Samples: texts of the server's own engine, beside those that are written for everybody else.
 
 Each sample is a request of the engine, so samples of many tenants and the server's other texts are written in one batch, each
-under its own adapter. One task of the event loop hears them all after each round, and settles a promise when its texts are whole.
+under its own adapter. One task of the event loop hears them all after each round, and settles a promise when its texts are
+whole.
 
-A text ends with a token that ends texts, with a stop text, or with a stop token, which belong to it; or where it is as long as it
-may be. Its log probabilities are the model's own, before temperature and cuts (`serve/chances.py`): those that a gradient's
+A text ends with a token that ends texts, with a stop text, or with a stop token, which belong to it; or where it is as long as
+it may be. Its log probabilities are the model's own, before temperature and cuts (`serve/chances.py`): those that a gradient's
 `logprobs` are compared with.
 """
 

@@ -1,8 +1,8 @@
 """Sessions of clients, and the models and samplers that they hold: whose each is, and when it ends.
 
-A client opens a session, says every ten seconds that it is there, and closes it. One that is not heard for a time has ended, and
-what it held is let go: its models' room, its samplers' files. What a tenant has not, he is told is not there. All of it belongs
-to the server's event loop.
+A client opens a session, says every ten seconds that it is there, and closes it. One that is not heard for a time has ended,
+and what it held is let go: its models' room, its samplers' files. What a tenant has not, he is told is not there. All of it
+belongs to the server's event loop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ...serve.handles import Handle

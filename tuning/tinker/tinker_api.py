@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.routing import Route
 
+from ...serve.http.further import Poll
 from ...serve.http.service import Service
 from . import checkpoint_calls as checkpoints
 from . import sample_calls as samples
@@ -18,6 +19,7 @@ from . import training_calls as training
 from .tinker_service import TinkerService, Turn, make_tinker
 from .wire_messages import refuse_without_protobuf
 
+_PREFIX = "/api/v1/"
 _RUN = "training_runs/{run}"
 _CHECKPOINT = f"{_RUN}/checkpoints/{{folder}}/{{name}}"
 _GET: dict[str, Callable[..., Any]] = {
@@ -33,15 +35,17 @@ _GET: dict[str, Callable[..., Any]] = {
     f"{_CHECKPOINT}/archive": checkpoints.archive,
     f"{_CHECKPOINT}/adapter.tar": checkpoints.download,
 }
-_POST: dict[str, Callable[..., Any]] = {
+_POLLS: dict[str, Callable[..., Any]] = {
     "client/config": sessions.client_config,
     "client/dynamic_config": sessions.dynamic_config,
     "telemetry": sessions.telemetry,
-    "create_session": sessions.create_session,
     "session_heartbeat": sessions.session_heartbeat,
-    "sessions/{session}/finish": sessions.finish_session,
     "retrieve_future": sessions.retrieve_future,
     "cancel_future": sessions.cancel_future,
+}
+_POST: dict[str, Callable[..., Any]] = {
+    "create_session": sessions.create_session,
+    "sessions/{session}/finish": sessions.finish_session,
     "create_model": training.create_model,
     "get_info": training.get_info,
     "unload_model": training.unload_model,
@@ -74,8 +78,9 @@ class TinkerApi:
 
     @property
     def routes(self) -> Sequence[Route]:
-        return [
-            Route(f"/api/v1/{path}", partial(answer, self.tinker), methods=[method])
+        polls = [Poll(_PREFIX + path, partial(answer, self.tinker), methods=["POST"]) for path, answer in _POLLS.items()]
+        return polls + [
+            Route(_PREFIX + path, partial(answer, self.tinker), methods=[method])
             for method, answers in _METHODS.items()
             for path, answer in answers.items()
         ]

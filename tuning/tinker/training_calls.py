@@ -21,8 +21,8 @@ from ...typed import Count, Name
 from ..loops.calls import Moments, Step
 from .asked_methods import LoraConfig, methods_of
 from .call_order import Advance, Alone, Asked, Gradient
-from .compressed import read_compressed
 from .kept_models import Checkpoint, Kept, Where, where_of
+from .packed_bodies import read_compressed
 from .promises import Failure, Result
 from .sessions import Model
 from .tinker_service import TinkerService

@@ -1,7 +1,7 @@
 """What clients of Tinker's API send to be learnt from, read from protobuf or JSON; and what they are answered.
 
 A datum is the tokens of a text and, by name, arrays that have a number for each of them. Arrays come as bytes or as lists of
-numbers; whatever their lengths, shapes and kinds say is held against what is there before it is believed. What the loss makes of
+numbers; what their lengths, shapes and kinds say is held against what is there before it is believed. What the loss makes of
 the arrays is the loops' own affair (`loops/calls.py`).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,9 +20,13 @@ from ..loops.calls import Call, Datum, Outcome
 from .promises import Packed
 from .wire_messages import new_message
 
-_KINDS = {1: np.dtype("<f4"), 2: np.dtype("<i8"), 3: np.dtype("<i4")}  # of numbers, by what stands in `Tensor.dtype`
+_KINDS: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<i8"),
+    3: np.dtype("<i4"),
+}  # of numbers, by what stands in `Tensor.dtype`
 _BFLOAT16 = 4  # there: the upper halves of float32s
-_BY_NAME = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
+_BY_NAME: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}
 _STOPPED = {"stop": 0, "length": 1}  # what ended a sampled text
 NO_LOGPROB = -99999.0  # beside token 0: in a row of the likeliest tokens nothing stands there
 
@@ -211,7 +216,7 @@ def _object_of_outcome(data: bytes) -> dict[str, Any]:
     for record in message.loss_fn_outputs:
         field = record.fields["logprobs"]
         offsets = np.frombuffer(field.offsets, "<i8").tolist()
-        for begin, end in zip(offsets, offsets[1:], strict=False):
+        for begin, end in pairwise(offsets):
             told = np.frombuffer(field.data[begin:end], _KINDS[1])
             outputs.append({"logprobs": {"data": told.tolist(), "dtype": "float32", "shape": [len(told)]}})
     kind = message.loss_fn_output_type

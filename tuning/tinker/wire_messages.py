@@ -9,6 +9,7 @@ lowest byte first.
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from ...errors import GraftaxError
@@ -40,11 +41,11 @@ _PACKAGE = "graftax_tinker"  # the wire has no names, so it may be any; `tinker`
 
 def refuse_without_protobuf() -> None:
     """An error where what the wire needs is not installed."""
-    try:
-        import google.protobuf
-        import zstandard  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise GraftaxError(f"Tinker's API needs {error.name}: pip install 'graftax[tinker]'.") from None
+    for library in ("google.protobuf", "zstandard"):
+        try:
+            import_module(library)
+        except ModuleNotFoundError:
+            raise GraftaxError(f"Tinker's API needs {library}: pip install 'graftax[tinker]'.") from None
 
 
 def new_message(name: str) -> Any:
