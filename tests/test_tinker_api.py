@@ -235,6 +235,33 @@ def test_texts_end_where_they_are_to(client: tinker.ServiceClient, server: Serve
         sample(9)
 
 
+def test_how_likely_a_prompt_was(client: tinker.ServiceClient) -> None:
+    """As a gradient's `logprobs` say it of the same text, of the sampler's adapter and of the base; and only of its end."""
+    model = client.create_lora_training_client("backbone", rank=2, seed=4, **ATTENTION).result()
+    begun = model.forward([datum(TEXTS[0])], "cross_entropy").result().loss_fn_outputs[0]["logprobs"].data
+    learn(model)
+    learnt = model.forward([datum(TEXTS[0])], "cross_entropy").result().loss_fn_outputs[0]["logprobs"].data
+    sampler = model.save_weights_and_get_sampling_client().result()
+    base = client.create_sampling_client(base_model="backbone").result()
+    asked = [one.compute_logprobs(prompt(TEXTS[0])) for one in (sampler, base)]
+    for future, expected in zip(asked, (learnt, begun), strict=True):
+        first, *others = future.result()
+        assert (first, others) == (None, pytest.approx(expected, abs=1e-4))
+    end = base.compute_logprobs(prompt(TEXTS[0]), prompt_logprobs_last_n=2).result()
+    assert end == [None, None, None, None, *[pytest.approx(one, abs=1e-4) for one in begun[-2:]]]
+    how = types.SamplingParams(max_tokens=1, temperature=0.0)
+    told = base.sample(prompt(TEXTS[0]), 1, how, include_prompt_logprobs=True, topk_prompt_logprobs=3, topk_sample_logprobs=3)
+    rows = told.result().topk_prompt_logprobs
+    assert (rows[0], [len(row) for row in rows[1:]]) == (None, [3] * 5)
+    assert all(row == sorted(row, key=lambda pair: -pair[1]) for row in rows[1:])
+    # what comes behind a part of the text is told of that part's end as of the whole's middle
+    part = base.sample(prompt(TEXTS[0][:3]), 1, how, topk_sample_logprobs=3).result().sequences[0].topk_logprobs[0]
+    assert [token for token, _ in part] == [token for token, _ in rows[3]]
+    assert [one for _, one in part] == pytest.approx([one for _, one in rows[3]], abs=1e-4)
+    with pytest.raises(tinker.BadRequestError, match="fewer than the prompt has tokens"):
+        base.compute_logprobs(prompt(TEXTS[0]), prompt_logprobs_last_n=6).result()
+
+
 def test_losses_of_ones_own_and_of_rl(client: tinker.ServiceClient) -> None:
     """What a client differentiates itself is the gradient: the same loss as cross entropy moves a model alike."""
     twins = [client.create_lora_training_client("backbone", rank=2, seed=4, **ATTENTION).result() for _ in range(2)]

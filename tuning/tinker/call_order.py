@@ -26,13 +26,11 @@ from ...errors import GraftaxError
 from ...serve.http.complaints import Refused
 from ..loops.calls import Call, Outcome, Step, StepOutcome
 from ..loops.loops import Loops
-from .promises import Failure, Result
+from .promises import Failure, Result, Tell
 from .wire_data import packed_outcome
 
 _PATIENCE = 600.0  # seconds that a call waits for one before it: a client sends a call again for 300
 _MOST_TOKENS = 1 << 16  # of all gradients of a batch, beyond one call of each model
-
-Tell = Callable[[Result], None]  # hears what has come of a call, in the thread
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Packed:
 
 
 Result = Mapping[str, Any] | Packed | Failure
+Tell = Callable[[Result], None]  # hears what has come of a call
 
 
 @dataclass(eq=False)

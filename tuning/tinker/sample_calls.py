@@ -151,7 +151,20 @@ def _wanted(tinker: TinkerService, asked: ToSample, ids: Sequence[int], handle: 
     sampling = Sampling(how.max_tokens or max(1, room), how.temperature, stop=texts, seed=seed % 2**32)
     if how.temperature > 0:
         sampling = replace(sampling, top_k=max(0, how.top_k), top_p=how.top_p)
-    return Wanted(ids, handle, sampling, asked.num_samples, tokens, asked.topk_sample_logprobs, asked.topk_sample_logprobs > 0)
+    if (last := asked.prompt_logprobs_last_n) is not None and not (asked.prompt_logprobs and last < len(ids)):
+        said = "prompt_logprobs_last_n: only together with prompt_logprobs, and fewer than the prompt has tokens."
+        raise Refused(400, said, param="prompt_logprobs_last_n")
+    return Wanted(
+        ids,
+        handle,
+        sampling,
+        asked.num_samples,
+        tokens,
+        asked.topk_sample_logprobs,
+        asked.prompt_logprobs,
+        asked.topk_prompt_logprobs,
+        last,
+    )
 
 
 def _stops(given: Any) -> tuple[tuple[str, ...], frozenset[int]]:

@@ -17,15 +17,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ...errors import GraftaxError
+from ...models.tokens import Tokens
+from ...serve.composition import plan_of
 from ...serve.continuation import Writing
 from ...serve.generator import Generator
 from ...serve.handles import Handle
 from ...serve.http.quotas import METER, Meter
 from ...serve.http.service import Service, in_thread
+from ...serve.read_request import Piece, Reading
+from ...serve.read_request import Wanted as Read
 from ...serve.sampling import Sampling
 from ...serve.soundness import NotFinite
-from .promises import Failure, Result
+from ...serve.text_chances import likeliest_of
+from .promises import Failure, Result, Tell
 from .wire_data import PromptTold, Sampled, packed_samples
 
 
@@ -38,8 +45,10 @@ class Wanted:
     sampling: Sampling  # of the first text; those that follow draw from the seeds that follow
     count: int
     stop_tokens: frozenset[int]
-    told: int  # of how many of the likeliest tokens log probabilities are told
-    tells_likeliest: bool
+    told: int = 0  # of how many of the likeliest tokens log probabilities are told beside each that is written,
+    tells_prompt: bool = False  # whether they are told of the prompt's tokens,
+    told_of_prompt: int = 0  # and of how many of the likeliest there
+    last: int | None = None  # of how many of the prompt's last tokens; None: of all
 
 
 class _Text:
@@ -64,7 +73,7 @@ class _Text:
 
     def _end(self, tokens: list[int], *, stopped: bool) -> None:
         chances = self._writing.request.chances[: len(tokens)]
-        likeliest = [chance.likeliest for chance in chances] if self._wanted.tells_likeliest else None
+        likeliest = [chance.likeliest for chance in chances] if self._wanted.told else None
         self.sampled = Sampled(tokens, [chance.logprob for chance in chances], "stop" if stopped else "length", likeliest)
 
     def cancel(self) -> None:
@@ -72,10 +81,10 @@ class _Text:
 
 
 class _Sampling:
-    """The texts of one promise."""
+    """The texts of one promise, and what is told of their prompt."""
 
-    def __init__(self, texts: list[_Text], prompt: PromptTold, tell: Callable[[Result], None], meter: Meter | None):
-        self.texts, self.prompt, self.tell, self.meter = texts, prompt, tell, meter
+    def __init__(self, texts: list[_Text], wanted: Wanted, reading: Reading | None, tell: Tell, meter: Meter | None):
+        self.texts, self._wanted, self._reading, self.tell, self.meter = texts, wanted, reading, tell, meter
         self.cancelled = False
 
     def hear(self) -> Result | None:
@@ -84,7 +93,9 @@ class _Sampling:
             for text in self.texts:
                 text.hear()
             whole = [text.sampled for text in self.texts if text.sampled is not None]
-            return packed_samples(whole, self.prompt) if len(whole) == len(self.texts) else None
+            if len(whole) < len(self.texts) or not (self._reading is None or self._reading.future.done()):
+                return None
+            return packed_samples(whole, self._prompt())
         except NotFinite as error:
             return Failure(str(error))
         except GraftaxError as error:  # the adapter cannot be read, which is not the client's fault
@@ -93,9 +104,22 @@ class _Sampling:
             logging.getLogger("graftax").exception("samples failed")
             return Failure(f"{type(error).__name__}: the server failed to write; what happened is in its log.", "server")
 
+    def _prompt(self) -> PromptTold:
+        """What is told of the prompt, which is read."""
+        if self._reading is None:
+            return PromptTold()
+        (told,) = self._reading.future.result()
+        assert told is not None  # of no head
+        wanted, skipped = self._wanted, 0 if self._wanted.last is None else len(told) + 1 - self._wanted.last
+        logprobs = [None, *(None if place < skipped else float(row[0]) for place, row in enumerate(told, 1))]
+        rows = [[], *([] if place < skipped else row for place, row in enumerate(likeliest_of(told, wanted.told_of_prompt), 1))]
+        return PromptTold(logprobs if wanted.tells_prompt else None, rows if wanted.told_of_prompt else None)
+
     def give_up(self) -> None:
         for text in self.texts:
             text.cancel()
+        if self._reading is not None:
+            self._reading.cancelled = True
 
     @property
     def tokens(self) -> int:
@@ -120,10 +144,13 @@ class SamplingDesk:
             one.give_up()
             one.tell(Failure("the server ends.", "server"))
 
-    async def begin(self, wanted: Wanted, tell: Callable[[Result], None]) -> Callable[[], None]:
+    async def begin(self, wanted: Wanted, tell: Tell) -> Callable[[], None]:
         """Have texts sampled; what is returned has them given up. Raises GraftaxError where that cannot be done."""
         texts = await in_thread(self._texts, wanted)
-        self._under_way.append(one := _Sampling(texts, PromptTold(), tell, METER.get()))
+        reading = _reading_of(wanted)
+        if reading is not None:
+            self._generator.engine.read(reading)
+        self._under_way.append(one := _Sampling(texts, wanted, reading, tell, METER.get()))
         self._service.counts.read(len(wanted.ids))
         self._begun.set()
         self._service.rounds.wake()
@@ -169,6 +196,15 @@ class SamplingDesk:
         if one.meter is not None:
             one.meter.spend(one.tokens)
         one.tell(result)
+
+
+def _reading_of(wanted: Wanted) -> Reading | None:
+    """What has the prompt read, if anything is to be told of it."""
+    if not (wanted.tells_prompt or wanted.told_of_prompt):
+        return None
+    ids = np.asarray(wanted.ids, np.int32)
+    item = Tokens(ids, np.zeros_like(ids), None)
+    return Reading([Piece(item, plan_of(wanted.handle))], Read.CHANCES, alone=False)
 
 
 def _heard(under_way: Sequence[_Sampling]) -> list[tuple[_Sampling, Any]]:
