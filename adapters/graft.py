@@ -321,11 +321,14 @@ class Grafts:
         return {name: states for name, states in self.state.items() if self.structure.named[name].stack == stack}
 
     def unstacked(self, stack: str) -> list[State]:
-        """The state of every adapted layer by itself, for training; not of a bank.
+        """The state of every adapted layer by itself, for training; of a bank that of every batch row.
 
-        Leaves are split and not indexed, because the derivative of a split is one concatenation.
+        Leaves are split and not indexed, because the derivative of a split is one concatenation, and that of a bank's gathered
+        at once one sum into its slots.
         """
         leaves, treedef = jax.tree.flatten(self._of(stack))
+        if self.slots is not None:
+            leaves = [leaf[:, self._used()] for leaf in leaves]
         split = [[jnp.squeeze(part, 0) for part in jax.lax.split(leaf, [1] * self.adapted(stack))] for leaf in leaves]
         return [jax.tree.unflatten(treedef, parts) for parts in zip(*split, strict=True)]
 

@@ -64,6 +64,7 @@ class Method(typed.Settled, ABC):
     reads_positions: ClassVar[bool] = False  # within the layers `apply` finds the leaves of a `TextPosition` in its state
     projects: ClassVar[bool] = False  # where an embedding's table projects to the vocabulary too, `project` changes the logits
     whole_text: ClassVar[bool] = False  # reads all tokens of a text at once, which then needs a batch row of its own
+    scheduled: ClassVar[bool] = False  # trains by a schedule over all steps, whose number must be known before the first
     fresh_within: ClassVar[float | None] = 0.0  # of the base: 0 is bitwise; None: a fresh adapter changes the result
     tolerance: ClassVar[float] = 1e-5  # float32: how far two programs for one result may lie apart; looser needs a reason here
 

@@ -57,6 +57,7 @@ class AdaLoRA(Method):
     roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     padded: ClassVar[dict[str, int]] = {"p": 0, "e": 0, "q": 0}
     mergeable: ClassVar[bool] = True
+    scheduled: ClassVar[bool] = True
 
     init_r: Size = 12  # rank of every site at the start
     target_r: SizeOrZero = 8  # mean rank at the end

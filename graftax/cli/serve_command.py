@@ -49,6 +49,10 @@ def serve(
         Optional[list[Path]],
         typer.Option(metavar="DIR", help="Folder from which adapters may be loaded while it runs; once for each."),
     ] = None,
+    training: Annotated[
+        Optional[Path],
+        typer.Option(metavar="DIR", help="Train as well, in loops by Tinker's API; what is kept of them lies in this folder."),
+    ] = None,
     limits: Annotated[Limits, OptionPerField("Limits")],
     warm_up: Annotated[
         bool, typer.Option(help="Compile all programs at start, so that no request waits for one; /ready says how far it is.")
@@ -76,6 +80,7 @@ def serve(
     from ..hub.told import Told
     from ..models.load import load_backbone
     from ..store.store import Store
+    from ..tuning.training_endpoints import training_endpoints
 
     named, keys = parse_adapters(adapter or []), () if api_key_file is None else read_keys(api_key_file)
     certificate = certificate_of(ssl_certfile, ssl_keyfile)
@@ -94,7 +99,8 @@ def serve(
         host, number = there.getsockname()[:2]
         where = f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{number}"
         _say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
-        app = make_app(service, keys, origins)
+        further = [] if training is None else training_endpoints(service, training)
+        app = make_app(service, keys, origins, further)
         run(app if tracer is None else Traced(app, tracer), there, limits, certificate)
 
 

@@ -94,8 +94,15 @@ def found(keys: tuple[Key, ...], given: str) -> Key | None:
 class Guarded:
     """An app that is asked with a key alone, and by each as much as it may ask. What asks for no work is not counted."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[Key, ...], clock: Callable[[], float] = time.monotonic):
-        self._app, self._keys = app, keys
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: tuple[Key, ...],
+        clock: Callable[[], float] = time.monotonic,
+        polls: frozenset[str] = frozenset(),
+    ):
+        """`polls`: paths that are asked for no work."""
+        self._app, self._keys, self._polls = app, keys, polls
         self._meters = {key.hash: Meter(key.quota, clock) for key in keys if key.quota != Quota()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +112,8 @@ class Guarded:
         given = _given(Headers(scope=scope))
         key = found(self._keys, given)
         refused = self._refusal(scope, key, given)
-        meter = self._meters.get(key.hash) if key is not None and scope["method"] == "POST" else None
+        asks = scope["method"] == "POST" and scope["path"] not in self._polls
+        meter = self._meters.get(key.hash) if key is not None and asks else None
         if refused is None and meter is not None:
             refused = meter.begin()
         if refused is not None or key is None:
