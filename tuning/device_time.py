@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 _GRACE = 1.0  # seconds that may be owed before the training takes them
 _LEAST_OWED, _MOST_OWED = -1.0, 2.0  # seconds
+_LATELY = 20.0  # seconds of training, after which what was before counts half
 _STALLED = 0.25  # seconds without a round after which a server that said it was busy is busy no longer
 
 
@@ -36,6 +37,7 @@ class DeviceTime:
         self._round_ended = clock()  # and when that was over
         self._part_began = clock()  # of the step of the training that has the device
         self._owed = 0.0
+        self._waited = self._had = 0.0  # seconds that the training waited for the device and had it, the older the less
 
     def round(self, advance: Callable[[], bool]) -> bool:
         """Give the serving the device for a round: what `advance` returns, whether there was something to do."""
@@ -66,14 +68,24 @@ class DeviceTime:
             self._end_part()
             self._take_for_training()
 
+    def share(self) -> float:
+        """Of the time in which the training wanted the device lately, the part in which it had it."""
+        return self._had / (self._waited + self._had) if self._had else self._share
+
     def _end_part(self) -> None:
-        self._give_back(owed=-(1.0 - self._share) * (self._clock() - self._part_began))
+        seconds = self._clock() - self._part_began
+        self._had += seconds
+        self._give_back(owed=-(1.0 - self._share) * seconds)
 
     def _take_for_training(self) -> None:
+        began = self._clock()
         with self._changed:
             while not self._may_train():
                 self._changed.wait(_STALLED)  # the clock alone may have made it so
             self._taken, self._part_began = True, self._clock()
+        if self._waited + self._had > _LATELY:
+            self._waited, self._had = self._waited / 2, self._had / 2
+        self._waited += self._part_began - began
 
     def _may_train(self) -> bool:
         if self._taken or self._round_waits:
