@@ -42,6 +42,24 @@ def train(device: DeviceTime, clock: Clock, seconds: float) -> None:
         clock.now += seconds
 
 
+def test_its_share_is_what_the_training_has_had_lately(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = DeviceTime(0.25, clock)
+    assert device.share() == 0.25  # nobody knows yet
+    for _ in range(100):
+        train(device, clock, 0.5)
+    assert device.share() == 1.0
+
+    def wait(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(device._changed, "wait", wait)
+    for _ in range(200):  # behind each round it waits until the server is taken to be idle, for half a second
+        serve(device, clock, 0.01)
+        with device.step():
+            clock.now += 0.5
+    assert device.share() == pytest.approx(0.5, abs=0.02)
+
+
 def test_idle_serving_leaves_all_of_the_time(clock: Clock) -> None:
     device = DeviceTime(0.1, clock)
     serve(device, clock, 0.001, busy=False)

@@ -49,14 +49,21 @@ def uploaded(client: OpenAI, rows: Sequence[Mapping[str, Any]], name: str = "row
 def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: OpenAI, bob: OpenAI) -> None:
     file = uploaded(ann, CHATS)
     job = ann.fine_tuning.jobs.create(
-        model="backbone", training_file=file, suffix="sums", seed=5, method=TWO_EPOCHS, metadata={"team": "a"}
+        model="backbone",
+        training_file=file,
+        validation_file=uploaded(ann, [{"messages": [ASKED, ANSWER]}]),
+        suffix="sums",
+        seed=5,
+        method=TWO_EPOCHS,
+        metadata={"team": "a"},
     )
     assert (job.status, job.model, job.seed, job.training_file) == ("validating_files", "backbone", 5, file)
     assert job.fine_tuned_model is None
     assert job.metadata == {"team": "a"}
     trained.ended(job.id)
     job = ann.fine_tuning.jobs.retrieve(job.id)
-    assert (job.status, job.trained_tokens, job.error) == ("succeeded", 100, None)
+    assert (job.status, job.error) == ("succeeded", None)
+    assert job.trained_tokens == 2 * len(CHATS) * 23  # <user>0+1</s><assistant>1</s>: bytes, and two tokens that end turns
     assert job.method is not None
     assert job.method.supervised is not None
     numbers = job.method.supervised.hyperparameters
@@ -66,12 +73,18 @@ def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: Open
     model = job.fine_tuned_model
     assert model == f"ft:backbone:graftax:sums:{job.id.removeprefix('ftjob-')[:12]}"
     events = ann.fine_tuning.jobs.list_events(job.id)
-    assert [event.type for event in events] == ["metrics", "message"]
+    kinds = ["message", "metrics", "metrics", "message", "message", "message"]
+    assert [event.type for event in events] == kinds
+    assert events.data[0].message == f"The job has succeeded: its model is {model}."
+    last: Any = events.data[1].data
+    assert (last["epoch"], last["step"]) == (2, 4)
     (checkpoint,) = ann.fine_tuning.jobs.checkpoints.list(job.id)
     metrics = checkpoint.metrics
-    assert (checkpoint.step_number, metrics.step, metrics.train_loss, metrics.valid_loss) == (4, 4, 1.0, 2.0)
-    assert (metrics.full_valid_loss, metrics.valid_mean_token_accuracy) == (2.0, 0.5)
-    assert checkpoint.fine_tuned_model_checkpoint == f"{model}:ckpt-step-4"
+    assert (checkpoint.step_number, metrics.step) == (2, 2)
+    first: Any = events.data[2].data
+    assert metrics.train_loss == first["train_loss"] > last["train_loss"] > 0
+    assert None not in (metrics.valid_loss, metrics.full_valid_loss, metrics.valid_mean_token_accuracy)
+    assert checkpoint.fine_tuned_model_checkpoint == f"{model}:ckpt-step-2"
     asked: Any = {"messages": CHATS[0]["messages"][:1], "max_tokens": 4, "temperature": 0.0}
     assert model in [one.id for one in ann.models.list()]
     told = ann.chat.completions.create(model=model, **asked)
@@ -290,7 +303,7 @@ def test_a_seed_that_nobody_says_is_drawn_and_told(ann: OpenAI) -> None:
 
 
 def test_jobs_are_listed_in_pages_by_tenant_and_metadata(trained: Training, bob: OpenAI, ann: OpenAI) -> None:
-    with trained.trainer.holding():
+    with trained.holding():
         file, jobs = uploaded(bob, CHATS), list[str]()
         for metadata in ({"team": "a", "run": "1"}, {"team": "b"}, None, {"team": "a", "run": ""}):
             jobs.append(bob.fine_tuning.jobs.create(model="backbone", training_file=file, metadata=metadata).id)
@@ -313,17 +326,17 @@ def test_jobs_are_listed_in_pages_by_tenant_and_metadata(trained: Training, bob:
 
 
 def test_a_job_is_paused_resumed_and_cancelled(trained: Training, ann: OpenAI) -> None:
-    with trained.trainer.holding():
+    with trained.holding():
         job = ann.fine_tuning.jobs.create(model="backbone", training_file=uploaded(ann, CHATS), method=TWO_EPOCHS)
         trained.checked(job.id)
-        with pytest.raises(openai.BadRequestError, match="is queued, and not paused"):
+        with pytest.raises(openai.BadRequestError, match=r"only a paused job can be resumed \(status: queued\)"):
             ann.fine_tuning.jobs.resume(job.id)
         assert ann.fine_tuning.jobs.pause(job.id).status == "paused"
-        with pytest.raises(openai.BadRequestError, match="is paused; only one that waits or runs"):
+        with pytest.raises(openai.BadRequestError, match=r"only a queued or running job can be paused \(status: paused\)"):
             ann.fine_tuning.jobs.pause(job.id)
         assert ann.fine_tuning.jobs.resume(job.id).status == "queued"
         assert ann.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-        with pytest.raises(openai.BadRequestError, match="has ended: it is cancelled") as refused:
+        with pytest.raises(openai.BadRequestError, match=r"it is over \(status: cancelled\)") as refused:
             ann.fine_tuning.jobs.cancel(job.id)
         assert refused.value.code == "invalid_job_state"
 

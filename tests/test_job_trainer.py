@@ -43,7 +43,7 @@ class Tuning:
         called: dict[str, Any] = {"make": self.make, "called": lambda record: f"ft:{record.request.suffix}"}
         self.trainer = JobTrainer(backbone, self.table, folder, publish=self.publish, **called, **options)
 
-    def publish(self, name: str, directory: Path) -> None:
+    def publish(self, record: JobRecord, name: str, directory: Path) -> None:
         self.published[name] = directory
         self.order.append(directory.name)
 

@@ -50,7 +50,7 @@ def test_they_stand_behind_a_key(tmp_path: Path) -> None:
 
 def test_so_many_jobs_at_once(trained: Training) -> None:
     ann = trained.served.openai("ann")
-    with trained.trainer.holding():
+    with trained.holding():
         jobs = [begun(ann) for _ in range(2)]
         with pytest.raises(
             openai.RateLimitError, match=r"may have 2 jobs that have not ended \(training_jobs\), and has 2"
@@ -66,7 +66,7 @@ def test_so_many_jobs_at_once(trained: Training) -> None:
 
 def test_what_is_used_up_is_refused(trained: Training) -> None:
     ann, bob = (trained.served.openai(name) for name in ("ann", "bob"))
-    with trained.trainer.holding():
+    with trained.holding():
         job = begun(ann)
         trained.table.change(job, status="cancelled", cost=Cost(100, 5000, 7.5))
         with pytest.raises(
@@ -80,7 +80,7 @@ def test_what_is_used_up_is_refused(trained: Training) -> None:
 
 def test_a_priority_is_granted(trained: Training) -> None:
     ann, bob = (trained.served.openai(name) for name in ("ann", "bob"))
-    with trained.trainer.holding():
+    with trained.holding():
         for client, priority in ((ann, 5), (bob, 0), (bob, -3)):
             client.fine_tuning.jobs.cancel(begun(client, priority=priority))
         for client, priority in ((ann, 6), (bob, 1)):

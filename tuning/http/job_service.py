@@ -12,6 +12,7 @@ from ...serve.turns import TENANT
 from ..jobs.job_record import JobRecord
 from ..jobs.job_table import JobTable
 from ..jobs.outlook import estimated_ends
+from ..jobs.published_models import PublishedModels
 from ..jobs.trainer_asked import Trainer
 from ..jobs.training_quotas import TrainingQuotas
 from ..jobs.uploads import Uploads
@@ -26,6 +27,7 @@ class JobService:
     uploads: Uploads
     trainer: Trainer
     quotas: TrainingQuotas
+    models: PublishedModels
     max_upload: int = 512 << 20  # bytes of a file
     creating: asyncio.Lock = field(default_factory=asyncio.Lock)  # of which jobs a key has, between its quota and the table
 

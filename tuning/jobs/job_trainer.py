@@ -51,7 +51,7 @@ class JobTrainer:
         *,
         make: Callable[[JobRecord], Job],
         called: Callable[[JobRecord], str],
-        publish: Callable[[str, Path], None],
+        publish: Callable[[JobRecord, str, Path], None],
         device: DeviceTime,
         allow: Callable[[JobRecord, Cost], str | None] = lambda record, cost: None,
         slots: int = 8,
@@ -65,7 +65,7 @@ class JobTrainer:
             folder: where adapters (`models/`) and the states of unfinished jobs (`states/`) lie.
             make: reads a job's files, checks them, and makes a job of them that can begin; GraftaxError where they do not fit.
             called: what a job's finished adapter is to be called.
-            publish: lets the adapter in a directory be asked by a name.
+            publish: lets the adapter in a directory, which a job has made, be asked by a name.
             device: which is shared with the serving.
             allow: why a job that has cost so much may not go on; None: it may.
             slots: adapters that are trained at once.
@@ -133,6 +133,15 @@ class JobTrainer:
     def resume(self, job: str) -> JobRecord:
         """Let a paused job go on. Raises GraftaxError where it is not paused."""
         return self._ask(job, "queued", ("paused",), "only a paused job can be resumed")
+
+    @property
+    def slots(self) -> int:
+        """How many jobs are trained at once."""
+        return self._slots
+
+    def share(self) -> float:
+        """As of `DeviceTime`."""
+        return self._device.share()
 
     def progress(self, job: str) -> Cost | None:
         """What a job that has a slot has cost so far, its steps among it; None where it has none."""
@@ -223,17 +232,17 @@ class JobTrainer:
         """Take a step of a pack, and end the epochs of which it was the last."""
         jobs = [one for one in self._running.values() if one.pack is pack]
         tokens = {one: one.tokens_of_next_step for one in jobs}
-        began = time.perf_counter()
         try:
             with self._turn("step", pack):
+                began = time.perf_counter()
                 ticked = pack.tick()
                 pack.wait()
+                seconds = (time.perf_counter() - began) / len(jobs)
         except Exception as error:  # for lack of memory, say: it is the affair of the jobs of this pack
             logging.getLogger("graftax").exception("a step of the training failed")
             for one in jobs:
                 self._give_up(one, JobError("training_failed", in_a_line(f"{type(error).__name__}: {error}")))
             return
-        seconds = (time.perf_counter() - began) / len(jobs)
         for one in jobs:  # where no slot took a step, features of frozen layers were computed
             stepped = one.slot in ticked
             one.charge(int(stepped), tokens[one] if stepped else 0, seconds)
@@ -257,10 +266,10 @@ class JobTrainer:
 
     def _end_epoch(self, one: RunningJob) -> None:
         """End an epoch of a job, and the job where it was its last."""
-        began = time.perf_counter()
         with self._turn("end", one.pack):
+            began = time.perf_counter()
             ended = end_epoch(one.pack, one.slot)
-        seconds = time.perf_counter() - began
+            seconds = time.perf_counter() - began
         one.charge(0, 0, seconds)
         self._turns.charge(one, seconds)
         if ended is None:
@@ -280,7 +289,7 @@ class JobTrainer:
         save_adapter(one.pack.now(one.slot, numbers), directory, self.backbone, overwrite=True)
         self.table.keep(one.record.id, step, f"{self._called(one.record)}:ckpt-step-{step}", numbers)
         newest, *older = self.table.checkpoints(one.record.id)
-        self._publish(newest.model, directory)
+        self._publish(one.record, newest.model, directory)
         for kept in older[_KEPT_EPOCHS - 1 :]:
             if (old := self._directory(one.record, kept.step)).is_dir():
                 disk.remove_directory(old)
@@ -290,7 +299,7 @@ class JobTrainer:
         adapter, _ = outcome(one.pack, one.slot, one.history)
         directory, name = self._directory(one.record), self._called(one.record)
         save_adapter(adapter, directory, self.backbone, overwrite=True)
-        self._publish(name, directory)
+        self._publish(one.record, name, directory)
         ended: dict[str, Any] = {"status": "succeeded", "finished": int(time.time()), "model": name, "cost": one.cost}
         if self.table.change(one.record.id, only_if=("running",), **ended):
             self.table.tell(one.record.id, f"The job has succeeded: its model is {name}.")
@@ -383,4 +392,4 @@ class JobTrainer:
         named += [] if record.model is None else [(record.model, self._directory(record))]
         for name, directory in named:
             if directory.is_dir():
-                self._publish(name, directory)
+                self._publish(record, name, directory)

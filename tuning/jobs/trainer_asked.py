@@ -46,7 +46,3 @@ class Trainer(Protocol):
     def resume(self, job: str) -> JobRecord:
         """Let a job go on that was paused; GraftaxError where it was not."""
         ...
-
-    def forget(self, model: str) -> None:
-        """Take a model's name away, that of a finished job or of a checkpoint, and remove its adapter."""
-        ...
