@@ -38,7 +38,7 @@ def without_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def running(teller: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, TinkerApi]]:
-    limits = Limits(max_body=200_000, max_texts=8)
+    limits = Limits(max_body=60_000, max_texts=8)
     with training_server(teller, tmp_path_factory.mktemp("kept"), lanes=4, slots=4, limits=limits) as there:
         yield there
 
@@ -106,7 +106,7 @@ def test_two_loops_of_different_ranks_train_and_sample_at_once(
 ) -> None:
     """Each to the losses of a loop in torch and PEFT; and each samples what its own adapter says, as likely as that says."""
     first = client.create_lora_training_client("backbone", rank=2, seed=3, **ATTENTION)
-    second = client.create_lora_training_client("backbone", rank=16, seed=5, train_unembed=False)
+    second = client.create_lora_training_client("backbone", rank=16, seed=5, train_attn=False, train_unembed=False)
     models = [first.result(), second.result()]
     texts = (TEXTS, TEXTS[:1])
     begun = [tmp_path / "thin", tmp_path / "wide"]
@@ -387,17 +387,17 @@ def test_bodies_that_are_none_or_too_large(client: tinker.ServiceClient, server:
     packed = {"content-type": "application/x-protobuf", "content-encoding": "zstd"}
     huge = zstandard.ZstdCompressor().compress(bytes(50_000_000))
     for data, headers, status, said in [
-        (huge, packed, 413, "200,000 bytes, unpacked"),
+        (huge, packed, 413, "60,000 bytes, unpacked"),
         (b"nothing packed", packed, 400, "not compressed by zstd"),
         (b"\x0a\xff", {"content-type": "application/x-protobuf"}, 400, "no ForwardBackwardRequest"),
-        (bytes(200_001), {"content-type": "application/x-protobuf"}, 413, "200,000 bytes that this server takes"),
+        (bytes(60_001), {"content-type": "application/x-protobuf"}, 413, "60,000 bytes that this server takes"),
         (b"{}", {"content-encoding": "gzip"}, 415, "zstd is taken"),
         (b"{}", {}, 400, "model_id is missing"),
     ]:
         answer = server.ask("POST", "/api/v1/forward_backward", content=data, headers=headers)
         assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
-    many = [datum([1, *range(5, 85)]) for _ in range(150)]  # more than one body takes: the client cuts it, as it was told
-    assert len(model.forward(many, "cross_entropy").result().loss_fn_outputs) == 150
+    many = [datum([1, *range(5, 85)]) for _ in range(45)]  # more than one body takes: the client cuts it, as it was told
+    assert len(model.forward(many, "cross_entropy").result().loss_fn_outputs) == 45
 
 
 def test_a_session_that_ends_leaves_nothing(server: Served, api: TinkerApi) -> None:
