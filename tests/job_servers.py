@@ -25,6 +25,7 @@ from graftax.tuning.http.job_service import JobService
 from graftax.tuning.jobs.job_record import Cost, JobError, JobRecord
 from graftax.tuning.jobs.job_table import JobTable
 from graftax.tuning.jobs.made_job import model_name, the_job
+from graftax.tuning.jobs.training_quotas import TrainingQuotas
 from graftax.tuning.jobs.uploads import Uploads
 
 
@@ -51,6 +52,14 @@ class OneAfterAnother:
         yield
         self._holds = False
         self.look()
+
+    slots = 1
+
+    def share(self) -> float:
+        return 1.0
+
+    def progress(self, job: str) -> Cost | None:
+        return None
 
     def look(self) -> None:
         self._looks.put(True)
@@ -117,7 +126,8 @@ class OneAfterAnother:
         disk.make_directory(out)
         result.directory.rename(out / name)
         self._table.tell(job.id, "step", data={"step": made.steps, **result.metrics}, step=made.steps)
-        self._table.keep(job.id, made.steps, model_name(service.name, job, made.steps), {"train_loss": 1.0})
+        numbers = {"loss": 1.0, "val_loss": 2.0, "val_token_accuracy": 0.5}
+        self._table.keep(job.id, made.steps, model_name(service.name, job, made.steps), numbers)
         service.owners[name] = job.tenant
         service.residents.register(name, out / name)
         cost = Cost(made.steps, 100, 0.5)
@@ -153,7 +163,8 @@ def training(backbone: Backbone, folder: Path, *, max_upload: int = 1 << 20, **o
     def further(service: Service) -> Sequence[FineTuning]:
         uploads = Uploads(folder / "files", table)
         made.append(OneAfterAnother(service, table, uploads, folder))
-        return [FineTuning(JobService(service, table, uploads, made[0], max_upload))]
+        quotas = TrainingQuotas(options.get("keys", ()), table)
+        return [FineTuning(JobService(service, table, uploads, made[0], quotas, max_upload))]
 
     with served(backbone, further=further, **options) as server:
         yield Training(server, table, made[0])

@@ -68,7 +68,9 @@ def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: Open
     events = ann.fine_tuning.jobs.list_events(job.id)
     assert [event.type for event in events] == ["metrics", "message"]
     (checkpoint,) = ann.fine_tuning.jobs.checkpoints.list(job.id)
-    assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (4, 1.0)
+    metrics = checkpoint.metrics
+    assert (checkpoint.step_number, metrics.step, metrics.train_loss, metrics.valid_loss) == (4, 4, 1.0, 2.0)
+    assert (metrics.full_valid_loss, metrics.valid_mean_token_accuracy) == (2.0, 0.5)
     assert checkpoint.fine_tuned_model_checkpoint == f"{model}:ckpt-step-4"
     asked: Any = {"messages": CHATS[0]["messages"][:1], "max_tokens": 4, "temperature": 0.0}
     assert model in [one.id for one in ann.models.list()]
