@@ -910,6 +910,12 @@ MUTATIONS = [
         f"{PROMISED}::test_results_take_so_much_room_and_no_more",
     ),
     Mutation(
+        "tuning/tinker/promises.py",
+        "self._asked[promise.tenant] -= promise.size",
+        "pass",
+        f"{PROMISED}::test_calls_under_way_hold_so_many_bytes",
+    ),
+    Mutation(
         "tuning/tinker/call_order.py",
         "elif number < line.next or number in line.early:",
         "elif number in line.early:",

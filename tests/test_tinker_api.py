@@ -400,6 +400,34 @@ def test_bodies_that_are_none_or_too_large(client: tinker.ServiceClient, server:
     assert len(model.forward(many, "cross_entropy").result().loss_fn_outputs) == 45
 
 
+def test_nonsense_is_refused_everywhere(server: Served, api: TinkerApi) -> None:
+    """In one line, whatever is sent where."""
+    deep: Any = {"chunks": [{"tokens": [1 << 70], "type": "encoded_text"}]}
+    bodies: list[Any] = [
+        {},
+        [],
+        {"model_id": 3},
+        {"model_id": "x", "seq_id": -1, "path": "../..", "adam_params": {"learning_rate": "fast"}, "optimizer": 1},
+        {"session_id": "x", "base_model": "backbone", "model_seq_id": 1 << 80, "lora_config": {"rank": 0}},
+        {"prompt": deep, "sampling_params": {"max_tokens": 1}, "base_model": "backbone"},
+        {"prompt": {"chunks": [{"tokens": [], "type": "image"}]}, "sampling_params": {}, "base_model": "backbone"},
+        {"prompt": {"chunks": []}, "sampling_params": {"stop": [1, "a"]}, "base_model": "backbone"},
+        {"request_id": "x"},
+    ]
+    answered = {"telemetry", "client/config", "client/dynamic_config", "create_session"}
+    for route in api.routes:
+        for method in {"GET", "POST", "PUT", "DELETE"} & (route.methods or set()):
+            path = route.path.format(run="x", folder="weights", name="x", session="x", sampler="x")
+            for body in bodies if method in ("POST", "PUT") else [None]:
+                answer = server.ask(method, path, json=body) if body is not None else server.ask(method, path)
+                assert answer.status_code < 500, (path, body, answer.text)
+                if method == "POST" and path.removeprefix("/api/v1/") not in answered:
+                    assert answer.status_code >= 400, (path, body)
+                    message = answer.json()["error"]["message"]
+                    assert message.isprintable(), message
+                    assert len(message) < 500, message
+
+
 def test_a_session_that_ends_leaves_nothing(server: Served, api: TinkerApi) -> None:
     client = client_of(server)
     model = client.create_lora_training_client("backbone", rank=2, **ATTENTION).result()

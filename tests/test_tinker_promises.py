@@ -102,6 +102,20 @@ def test_a_tenant_has_so_many_calls_under_way() -> None:
     promises.make("a", 4)
 
 
+def test_calls_under_way_hold_so_many_bytes() -> None:
+    """Of each tenant; one alone may be larger, and what is done holds nothing."""
+    promises = Promises(Room(asked=100))
+    large, _ = promises.make("a", 1, size=150)
+    with pytest.raises(Refused, match=r"1 call of 150 bytes under way already\."):
+        promises.make("a", 2, size=1)
+    promises.make("b", 2, size=60)
+    promises.settle(large, {})
+    promises.make("a", 3, size=60)
+    with pytest.raises(Refused):
+        promises.make("a", 4, size=60)
+    promises.make("a", 5, size=40)
+
+
 # -- the order of calls -------------------------------------------------------------------------------------------------------
 
 

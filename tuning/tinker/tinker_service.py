@@ -68,6 +68,7 @@ class TinkerService:
         asked: Callable[[], Asked],
         header: str | None,
         after: Callable[[Result], None] = lambda result: None,
+        size: int = 0,
     ) -> Response:
         """Answer a call by a promise; one that was there before by the same promise.
 
@@ -78,8 +79,9 @@ class TinkerService:
                 its turn: its number has been, and those behind it do not wait for it.
             header: by which a call without a number is known.
             after: hears the result, in the event loop.
+            size: bytes that it holds until it is done.
         """
-        promise, is_new = self.promises.make(self.tenant, self.key_of(model, number, header), model)
+        promise, is_new = self.promises.make(self.tenant, self.key_of(model, number, header), model, size)
         if is_new:
             try:
                 self.calls.add(model, number, _made(asked), self.telling(promise, after))

@@ -219,7 +219,7 @@ async def _learn(tinker: TinkerService, request: Request, *, forward_only: bool)
             raise asked.call
         return Gradient(asked.call)
 
-    return tinker.promised(asked.model, asked.number, gradient, _key(request))
+    return tinker.promised(asked.model, asked.number, gradient, _key(request), size=len(data))
 
 
 async def optim_step(tinker: TinkerService, request: Request) -> Response:
