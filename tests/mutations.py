@@ -946,6 +946,18 @@ MUTATIONS = [
         f"{TINKER}::test_texts_end_where_they_are_to",
     ),
     Mutation(
+        "serve/http/keys.py",
+        "is Match.FULL for route",
+        "is not Match.NONE or scope for route",
+        "tests/test_http_further.py",
+    ),
+    Mutation(
+        "tuning/tinker/tickets.py",
+        "[1] <= now",
+        "[1] < 0",
+        f"{PROMISED}::test_a_ticket_is_good_for_an_hour",
+    ),
+    Mutation(
         "tuning/tinker/packed_bodies.py",
         "if len(unpacked) > limits.max_body:",
         "if not unpacked:",

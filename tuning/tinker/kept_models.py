@@ -4,7 +4,7 @@
     DIRECTORY/RUN/weights/NAME/checkpoint.json     when it was saved, how long it is kept, what was noted
                               /adapter/            a directory of adapter files, as PEFT reads them
                               /moments.safetensors what the optimizer remembers
-    DIRECTORY/RUN/sampler_weights/NAME/...         the same without moments
+    DIRECTORY/RUN/sampler_weights/NAME/...         the same without moments, as in external_weights/
     DIRECTORY/RUN/samplers/NUMBER/...              of samplers that have no name; gone with the process
 
     tinker://RUN/weights/NAME                      what a checkpoint is called by clients
@@ -34,7 +34,8 @@ from ...typed import read
 from ..loops.calls import Moments
 from .asked_methods import LoraConfig
 
-KINDS = {"weights": "training", "sampler_weights": "sampler"}  # of checkpoints: the folder, and what clients call them
+#: of checkpoints: the folder, and what clients call them; external ones are there to be fetched
+KINDS = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}:train:[0-9]{1,9}")
 _SCHEME = "tinker://"

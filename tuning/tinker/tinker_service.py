@@ -24,6 +24,7 @@ from .kept_models import KeptModels
 from .promises import Failure, Promise, Promises, Result
 from .sampling_desk import SamplingDesk
 from .sessions import Model, Session, Sessions
+from .tickets import Tickets
 
 Turn = Callable[[], AbstractContextManager[Any]]
 _LOOKS = 15.0  # seconds between two looks for sessions that have fallen silent
@@ -40,6 +41,7 @@ class TinkerService:
     promises: Promises
     kept: KeptModels
     desk: SamplingDesk
+    tickets: Tickets = field(default_factory=Tickets)
     sessions: Sessions = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _task: asyncio.Task[None] = field(init=False)
