@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -116,15 +117,22 @@ def expiry(ttl: int | None, now: float) -> float | None:
 
 
 class KeptModels:
-    """The checkpoints of all models below a directory. Calls may come from several threads."""
+    """The checkpoints of all models below a directory, which is this process's alone. Calls may come from several threads."""
 
     def __init__(self, directory: Path, backbone: Backbone, clock: Callable[[], float] = time.time):
+        """GraftaxError where another process has the directory, or it cannot be written."""
         self._directory, self._backbone, self._clock = directory, backbone, clock
-        disk.make_directory(directory)
-        disk.sweep(directory)
-        for run in directory.iterdir():  # what earlier processes have left, whose samplers ended with them
+        self._held = ExitStack()
+        self._held.enter_context(disk.locked(directory))
+        for run in directory.iterdir():  # what an earlier process has left: drafts, and samplers that ended with it
+            for folder in KINDS:
+                disk.sweep(run / folder)
             if (left := run / _UNNAMED).is_dir():
                 disk.remove_directory(left)
+
+    def close(self) -> None:
+        """Leave the directory to others."""
+        self._held.close()
 
     # -- models -----------------------------------------------------------------------------------------------------------
 

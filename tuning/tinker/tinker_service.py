@@ -131,6 +131,7 @@ class TinkerService:
         self._task.cancel()
         self.desk.stop()
         self.calls.stop()
+        self.kept.close()
 
     async def _look(self) -> None:
         while True:
