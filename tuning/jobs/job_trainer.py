@@ -210,8 +210,9 @@ class JobTrainer:
                 return  # it was cancelled meanwhile
             said = f"The files are valid: {len(job.train):,} rows, {job.steps:,} steps. The job is queued."
             self.table.tell(record.id, said)
+        ready = ReadyJob.of(record, job, self.backbone.sites)
         with self._changed:
-            self._ready[record.id] = ReadyJob(record, job)
+            self._ready[record.id] = ready
             self._changed.notify_all()
 
     # -- training ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A job in a slot of a pack, and the state from which it goes on after the process was killed.
+"""A job that waits for a slot, and one in a slot, with the state from which it goes on after the process was killed.
 
 The state is that of the slot: the learner, the adapter of its best epoch, how far it is in its data, and what has been told of
 its epochs. It is one checkpoint (`train/run_checkpoint.py`), so all of it is from one moment.
@@ -7,6 +7,7 @@ its epochs. It is one checkpoint (`train/run_checkpoint.py`), so all of it is fr
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,22 @@ import jax
 import numpy as np
 
 from ... import disk
+from ...adapters.sites import Site
+from ...data.batches import Shape
+from ...train.cohorts import Traits, traits_of
 from ...train.job import Job
 from ...train.pack import Pack
 from ...train.run_checkpoint import Checkpoints
 from .job_record import Cost, JobRecord
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What jobs have in common that share a pack."""
+
+    task: str
+    traits: Traits
+    shape: Shape  # of batches
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,12 @@ class ReadyJob:
 
     record: JobRecord
     job: Job
+    kind: Kind
+
+    @classmethod
+    def of(cls, record: JobRecord, job: Job, sites: Sequence[Site]) -> ReadyJob:
+        """A job of a backbone with these sites."""
+        return cls(record, job, Kind(record.request.task, traits_of(job, sites), job.shape))
 
     @property
     def tenant(self) -> str | None:

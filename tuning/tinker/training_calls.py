@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,15 +16,16 @@ from ...errors import GraftaxError
 from ...serve.http.bodies import object_in, read_object
 from ...serve.http.complaints import Refused, as_json
 from ...serve.http.parameters import parameters_of
+from ...serve.http.quotas import spend
 from ...serve.http.service import in_thread
 from ...typed import Count, Name
-from ..loops.calls import Moments, Step
+from ..loops.calls import Call, Moments, Step
 from .asked_methods import LoraConfig, methods_of
 from .call_order import Advance, Alone, Asked, Gradient
 from .kept_models import Checkpoint, Kept, Where, where_of
 from .packed_bodies import read_compressed
 from .promises import Failure, Result
-from .sessions import Model
+from .sessions import Model, Session
 from .tinker_service import TinkerService
 from .wire_data import WireCall, call_of_message
 
@@ -129,25 +130,32 @@ async def create_model(tinker: TinkerService, request: Request) -> Response:
         tinker.loops.create(model.id, methods, seed)
         return {"model_id": model.id, "type": "create_model"}
 
-    return _new_model(tinker, session.id, asked.model_seq_id, kept, make)
+    return _new_model(tinker, session, asked.model_seq_id, kept, make)
 
 
-def _new_model(tinker: TinkerService, session_id: str, number: int, kept: Kept, make: Any) -> Response:
+def _new_model(tinker: TinkerService, session: Session, number: int, kept: Kept, make: Callable[[Model], Result]) -> Response:
     """A promise of a new model, which `make` makes in its turn; where that fails, there is none."""
-    session = tinker.sessions.find(tinker.tenant, session_id)
-    name = f"{session.id}:train:{number}"
-    if (before := session.models.get(name)) is None:
+
+    def begin() -> None:
         model = tinker.sessions.add_model(session, number, kept)
         tinker.calls.open(model.id)
-    else:
-        model = before
 
-    def made(result: Result) -> None:
-        if isinstance(result, Failure):
-            session.models.pop(model.id, None)
-            tinker.let_go_of_model(model, "it was not made.")
+        def made(result: Result) -> None:
+            if isinstance(result, Failure):
+                session.models.pop(model.id, None)
+                tinker.let_go_of_model(model, "it was not made.")
 
-    return tinker.promised(model.id, 0, lambda: Alone(lambda: make(model)), None, made)
+        tinker.calls.add(model.id, 0, Alone(lambda: make(model)), tinker.telling(promise, made))
+
+    name = f"{session.id}:train:{number}"
+    promise, is_new = tinker.promises.make(tinker.tenant, tinker.key_of(name, 0, None), name)
+    if is_new:
+        try:
+            begin()
+        except BaseException:
+            tinker.promises.forget(promise)
+            raise
+    return as_json(promise.answer)
 
 
 async def get_info(tinker: TinkerService, request: Request) -> Response:
@@ -203,6 +211,8 @@ async def _learn(tinker: TinkerService, request: Request, *, forward_only: bool)
     else:
         asked = await in_thread(parameters_of(WireCall, await in_thread(object_in, data)).numbered, forward_only)
     tinker.sessions.model(tinker.tenant, asked.model)
+    if isinstance(asked.call, Call):
+        spend(sum(len(datum.tokens) for datum in asked.call.data))
 
     def gradient() -> Asked:
         if isinstance(asked.call, GraftaxError):
@@ -320,7 +330,7 @@ async def load_weights(tinker: TinkerService, request: Request) -> Response:
         return restore(model, checkpoint, adapter)
 
     kept = replace(kept, user_metadata=asked.user_metadata, created=time.time())
-    return _new_model(tinker, session.id, asked.model_seq_id, kept, make)
+    return _new_model(tinker, session, asked.model_seq_id, kept, make)
 
 
 def _kept_of(tinker: TinkerService, tenant: str | None, path: str) -> Kept:
