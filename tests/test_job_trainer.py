@@ -305,3 +305,21 @@ def test_a_paused_job_waits_for_nothing(tuning: Tuning) -> None:
     tuning.trainer.resume(job)
     tuning.advance()
     assert tuning.status(job) == "succeeded"
+
+
+def test_what_is_saved_as_it_is_is_not_saved_again(tiny: Backbone, tmp_path: Path) -> None:
+    """As between two steps that take longer than from one save to the next, and right after a job went on."""
+    tuning = Tuning(tiny, tmp_path / "tuning", save_every=0.0)
+    job = tuning.add("a", epochs=2)
+    tuning.advance(lambda: bool(tuning.trainer._running))
+    running = tuning.trainer._running[job]
+    for _ in range(2):
+        tuning.trainer._save(running)
+    tuning.trainer.lay_down()
+    again = Tuning(tiny, tmp_path / "tuning", save_every=0.0)
+    again.trainer.take_up()
+    again.advance(lambda: bool(again.trainer._running))
+    for _ in range(2):
+        again.trainer._save(again.trainer._running[job])
+    again.advance()
+    assert again.status(job) == "succeeded"

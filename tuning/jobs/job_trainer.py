@@ -16,8 +16,8 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -234,16 +234,15 @@ class JobTrainer:
         jobs = [one for one in self._running.values() if one.pack is pack]
         tokens = {one: one.tokens_of_next_step for one in jobs}
         try:
-            with self._turn("step", pack):
-                began = time.perf_counter()
+            with self._turn("step", pack) as took:
                 ticked = pack.tick()
                 pack.wait()
-                seconds = (time.perf_counter() - began) / len(jobs)
         except Exception as error:  # for lack of memory, say: it is the affair of the jobs of this pack
             logging.getLogger("graftax").exception("a step of the training failed")
             for one in jobs:
                 self._give_up(one, JobError("training_failed", in_a_line(f"{type(error).__name__}: {error}")))
             return
+        seconds = took() / len(jobs)
         for one in jobs:  # where no slot took a step, features of frozen layers were computed
             stepped = one.slot in ticked
             one.charge(int(stepped), tokens[one] if stepped else 0, seconds)
@@ -257,20 +256,27 @@ class JobTrainer:
                 logging.getLogger("graftax").exception("a job failed at the end of its epoch")
                 self._give_up(one, JobError("training_failed", in_a_line(f"{type(error).__name__}: {error}")))
 
-    def _turn(self, what: str, pack: Pack) -> AbstractContextManager[None]:
-        """The device for a call. Of one whose programs are yet to be compiled, which takes seconds, none: others go on."""
+    @contextmanager
+    def _turn(self, what: str, pack: Pack) -> Iterator[Callable[[], float]]:
+        """The device for a call, and what tells afterwards for how many seconds.
+
+        Of a call whose programs are yet to be compiled, which takes seconds, none: others go on, and no job has to pay for it.
+        """
         call = (what, self._packs.kind_of(pack), len(pack.bookmarks))
-        if call in self._compiled:
-            return self._device.step()
-        self._compiled.add(call)
-        return nullcontext()
+        if call not in self._compiled:
+            self._compiled.add(call)
+            yield lambda: 0.0
+            return
+        with self._device.step():
+            began, ended = time.perf_counter(), list[float]()
+            yield lambda: ended[0] - began
+            ended.append(time.perf_counter())
 
     def _end_epoch(self, one: RunningJob) -> None:
         """End an epoch of a job, and the job where it was its last."""
-        with self._turn("end", one.pack):
-            began = time.perf_counter()
+        with self._turn("end", one.pack) as took:
             ended = end_epoch(one.pack, one.slot)
-            seconds = time.perf_counter() - began
+        seconds = took()
         one.charge(0, 0, seconds)
         self._turns.charge(one, seconds)
         if ended is None:
