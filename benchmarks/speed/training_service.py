@@ -129,7 +129,6 @@ def measure_jobs(count: int, epochs: int) -> None:
             what = f"{count} tenants' jobs of 200 rows and {epochs} epochs at a server, {cache} compilation cache, / PEFT"
             note = f"PEFT a process for each job; mean accuracy {statistics.mean(right.values()):.1%}; one run"
             report(row(what, summary([(numbers, {"seconds": theirs, "peak_mb": worker.ready["peak_mb"]})]), note))
-            )
 
 
 # -- latency ------------------------------------------------------------------------------------------------------------------
