@@ -910,6 +910,12 @@ MUTATIONS = [
         f"{PROMISED}::test_results_take_so_much_room_and_no_more",
     ),
     Mutation(
+        "tuning/tinker/promises.py",
+        "self._asked[promise.tenant] -= promise.size",
+        "pass",
+        f"{PROMISED}::test_calls_under_way_hold_so_many_bytes",
+    ),
+    Mutation(
         "tuning/tinker/call_order.py",
         "elif number < line.next or number in line.early:",
         "elif number in line.early:",
@@ -938,6 +944,18 @@ MUTATIONS = [
         "tokens[: stop + 1]",
         "tokens[:stop]",
         f"{TINKER}::test_texts_end_where_they_are_to",
+    ),
+    Mutation(
+        "serve/http/keys.py",
+        "is Match.FULL for route",
+        "is not Match.NONE or scope for route",
+        "tests/test_http_further.py",
+    ),
+    Mutation(
+        "tuning/tinker/tickets.py",
+        "[1] <= now",
+        "[1] < 0",
+        f"{PROMISED}::test_a_ticket_is_good_for_an_hour",
     ),
     Mutation(
         "tuning/tinker/packed_bodies.py",

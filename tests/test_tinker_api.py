@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import peft
 import pytest
@@ -18,6 +19,7 @@ import transformers
 import zstandard
 from http_servers import Served, until
 from tinker import types
+from tinker.cli.commands.checkpoint import _download_checkpoint
 from tinker_clients import client_of, datum, prompt, training_server
 
 from graftax import Adapter, Sampling, load_adapter, save_adapter
@@ -400,6 +402,34 @@ def test_bodies_that_are_none_or_too_large(client: tinker.ServiceClient, server:
     assert len(model.forward(many, "cross_entropy").result().loss_fn_outputs) == 45
 
 
+def test_nonsense_is_refused_everywhere(server: Served, api: TinkerApi) -> None:
+    """In one line, whatever is sent where."""
+    deep: Any = {"chunks": [{"tokens": [1 << 70], "type": "encoded_text"}]}
+    bodies: list[Any] = [
+        {},
+        [],
+        {"model_id": 3},
+        {"model_id": "x", "seq_id": -1, "path": "../..", "adam_params": {"learning_rate": "fast"}, "optimizer": 1},
+        {"session_id": "x", "base_model": "backbone", "model_seq_id": 1 << 80, "lora_config": {"rank": 0}},
+        {"prompt": deep, "sampling_params": {"max_tokens": 1}, "base_model": "backbone"},
+        {"prompt": {"chunks": [{"tokens": [], "type": "image"}]}, "sampling_params": {}, "base_model": "backbone"},
+        {"prompt": {"chunks": []}, "sampling_params": {"stop": [1, "a"]}, "base_model": "backbone"},
+        {"request_id": "x"},
+    ]
+    answered = {"telemetry", "client/config", "client/dynamic_config", "create_session"}
+    for route in api.routes:
+        for method in {"GET", "POST", "PUT", "DELETE"} & (route.methods or set()):
+            path = route.path.format(run="x", folder="weights", name="x", session="x", sampler="x", ticket="x", file="x")
+            for body in bodies if method in ("POST", "PUT") else [None]:
+                answer = server.ask(method, path, json=body) if body is not None else server.ask(method, path)
+                assert answer.status_code < 500, (path, body, answer.text)
+                if method == "POST" and path.removeprefix("/api/v1/") not in answered:
+                    assert answer.status_code >= 400, (path, body)
+                    message = answer.json()["error"]["message"]
+                    assert message.isprintable(), message
+                    assert len(message) < 500, message
+
+
 def test_a_session_that_ends_leaves_nothing(server: Served, api: TinkerApi) -> None:
     client = client_of(server)
     model = client.create_lora_training_client("backbone", rank=2, **ATTENTION).result()
@@ -428,6 +458,28 @@ def test_a_silent_client_is_missed(server: Served, api: TinkerApi, monkeypatch: 
 
 def key_of(text: str) -> Key:
     return Key(hashlib.sha256(text.encode()).digest(), admin=False)
+
+
+def test_the_clients_own_program_downloads(teller: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint with its state becomes a directory of adapter files; an address needs no key, and no other has it."""
+    with training_server(teller, tmp_path / "kept", keys=(key_of("tml-ann"),), lanes=4, slots=2) as (server, api):
+        monkeypatch.setenv("TINKER_BASE_URL", server.url)
+        monkeypatch.setenv("TINKER_API_KEY", "tml-ann")
+        model = client_of(server, "tml-ann").create_lora_training_client("backbone", rank=2, **ATTENTION).result()
+        learn(model)
+        path = model.save_state("one").result().path
+        rest = tinker.RestClient(base_url=server.url, api_key="tml-ann")
+        count = _download_checkpoint(rest, path, tmp_path / "got", show_progress=False, format="json")
+        got, own = load_adapter(tmp_path / "got", teller), api.tinker.loops.adapter(model.model_id)
+        for site, (trainable, _) in own.states["lora"].items():
+            np.testing.assert_array_equal(got.states["lora"][site][0]["b"], trainable["b"])
+        assert count == sum(file.stat().st_size for file in (tmp_path / "got").iterdir())
+        assert [one.tinker_path for one in rest.list_user_checkpoints().result().checkpoints] == [path]  # no other is left
+        kept = model.save_weights_external("two").result().path
+        url = rest.get_external_weights_urls(kept).result().urls["graftax.json"]
+        assert httpx2.get(url).json()["task"] == "lm"
+        for wrong in (url.replace("graftax.json", "..%2Fcheckpoint.json"), url[:-20] + "x" + url[-19:]):
+            assert httpx2.get(wrong).status_code in (401, 404)
 
 
 def test_tenants_see_their_own(teller: Backbone, tmp_path: Path) -> None:

@@ -100,6 +100,16 @@ class ToSaveForSampler:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToSaveExternal:
+    model_id: Name
+    path: Name
+    seq_id: Count | None = None
+    ttl_seconds: Count | None = None
+    age_encryption_recipients: Any = None
+    type: Literal["save_weights_external"] = "save_weights_external"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToLoad:
     path: Name
     optimizer: bool
@@ -219,7 +229,7 @@ async def _learn(tinker: TinkerService, request: Request, *, forward_only: bool)
             raise asked.call
         return Gradient(asked.call)
 
-    return tinker.promised(asked.model, asked.number, gradient, _key(request))
+    return tinker.promised(asked.model, asked.number, gradient, _key(request), size=len(data))
 
 
 async def optim_step(tinker: TinkerService, request: Request) -> Response:
@@ -262,6 +272,21 @@ async def save_weights_for_sampler(tinker: TinkerService, request: Request) -> R
     return _save_unnamed(tinker, model, asked.sampling_session_seq_id or 0, asked.seq_id, request)
 
 
+async def save_weights_external(tinker: TinkerService, request: Request) -> Response:
+    """Keep a model to be fetched, as a directory that PEFT reads."""
+    asked = parameters_of(ToSaveExternal, await read_object(request, tinker.service.limits))
+    model = tinker.sessions.model(tinker.tenant, asked.model_id)
+
+    def save() -> Result:
+        if asked.age_encryption_recipients is not None:
+            raise GraftaxError("age_encryption_recipients: nothing is encrypted here.")
+        where = where_of(f"tinker://{model.id}/external_weights/{asked.path}")
+        size = _keep(tinker, model, where, None, ttl=asked.ttl_seconds)
+        return {"path": str(where), "size_bytes": size, "type": "save_weights_external"}
+
+    return tinker.promised(model.id, asked.seq_id, lambda: Alone(save), _key(request))
+
+
 def _save_named(tinker: TinkerService, model: Model, asked: ToSaveForSampler, request: Request) -> Response:
     def save() -> Result:
         where = where_of(f"tinker://{model.id}/sampler_weights/{asked.path}")
@@ -285,12 +310,12 @@ def _save_unnamed(tinker: TinkerService, model: Model, sampler: int, number: int
     return tinker.promised(model.id, number, lambda: Alone(save), _key(request))
 
 
-def _keep(tinker: TinkerService, model: Model, where: Where, moments: Moments | None, **how: Any) -> None:
-    """Write a checkpoint. In the thread of the calls."""
+def _keep(tinker: TinkerService, model: Model, where: Where, moments: Moments | None, **how: Any) -> int:
+    """Write a checkpoint; its bytes. In the thread of the calls."""
     if not model.described:
         tinker.kept.describe(model.id, model.kept)
         model.described = True
-    tinker.kept.save(where, tinker.loops.adapter(model.id), moments, **how)
+    return tinker.kept.save(where, tinker.loops.adapter(model.id), moments, **how).bytes
 
 
 async def load_weights(tinker: TinkerService, request: Request) -> Response:
