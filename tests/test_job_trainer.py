@@ -13,6 +13,7 @@ import pytest
 from runs import DATA, QUICK, nan_rows, run_many
 from tiny import toy_rows, weights_of
 
+from graftax import disk
 from graftax.adapters import LoRA
 from graftax.data.columns import Columns
 from graftax.errors import GraftaxError
@@ -41,7 +42,12 @@ class Tuning:
         self.order: list[str] = []  # of the directories that were published
         options = {"slots": 4, "device": DeviceTime(), **settings}
         called: dict[str, Any] = {"make": self.make, "called": lambda record: f"ft:{record.request.suffix}"}
-        self.trainer = JobTrainer(backbone, self.table, folder, publish=self.publish, **called, **options)
+        called |= {"publish": self.publish, "withdraw": self.withdraw}
+        self.trainer = JobTrainer(backbone, self.table, folder, **called, **options)
+
+    def withdraw(self, name: str) -> None:
+        if (directory := self.published.pop(name, None)) is not None:
+            disk.remove_directory(directory)
 
     def publish(self, record: JobRecord, name: str, directory: Path) -> None:
         self.published[name] = directory
@@ -141,6 +147,7 @@ def test_only_the_last_epochs_are_kept(tuning: Tuning) -> None:
     tuning.advance()
     there = sorted(path.name for path in (tuning.folder / "models").iterdir())
     assert there == sorted([job, *(f"{job}-step-{step}" for step in (6, 8, 10))])
+    assert sorted(path.name for path in tuning.published.values()) == there
 
 
 @pytest.mark.parametrize("way", ["stopped", "paused"])

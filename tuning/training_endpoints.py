@@ -76,6 +76,7 @@ def _jobs(
         make=make,
         called=partial(model_name, service.name),
         publish=models.publish,
+        withdraw=models.delete,
         device=device,
         allow=quotas.refusal,
         slots=settings.training_slots,

@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ... import disk
 from ...adapters.files import save_adapter
 from ...errors import GraftaxError, in_a_line
 from ...models.backbone import Backbone
@@ -52,6 +51,7 @@ class JobTrainer:
         make: Callable[[JobRecord], Job],
         called: Callable[[JobRecord], str],
         publish: Callable[[JobRecord, str, Path], None],
+        withdraw: Callable[[str], object],
         device: DeviceTime,
         allow: Callable[[JobRecord, Cost], str | None] = lambda record, cost: None,
         slots: int = 8,
@@ -66,13 +66,14 @@ class JobTrainer:
             make: reads a job's files, checks them, and makes a job of them that can begin; GraftaxError where they do not fit.
             called: what a job's finished adapter is to be called.
             publish: lets the adapter in a directory, which a job has made, be asked by a name.
+            withdraw: takes such a name away, if it is there, and removes the directory.
             device: which is shared with the serving.
             allow: why a job that has cost so much may not go on; None: it may.
             slots: adapters that are trained at once.
             save_every: seconds between two saves of a job's state.
         """
         self.backbone, self.table, self.folder = backbone, table, folder
-        self._make, self._called, self._publish, self._allow = make, called, publish, allow
+        self._make, self._called, self._publish, self._withdraw, self._allow = make, called, publish, withdraw, allow
         self._device, self._slots, self._save_every = device, slots, save_every
         self._packs = OpenPacks(backbone, slots, folder / "states", device.breathe)
         self._ready: dict[str, ReadyJob] = {}
@@ -298,8 +299,7 @@ class JobTrainer:
         newest, *older = self.table.checkpoints(one.record.id)
         self._publish(one.record, newest.model, directory)
         for kept in older[_KEPT_EPOCHS - 1 :]:
-            if (old := self._directory(one.record, kept.step)).is_dir():
-                disk.remove_directory(old)
+            self._withdraw(kept.model)
 
     def _finish(self, one: RunningJob) -> None:
         """Save what has become of a job, and let it be asked."""
