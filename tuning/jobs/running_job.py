@@ -68,6 +68,7 @@ class RunningJob:
     cost: Cost = Cost()
     history: list[dict[str, Any]] = field(default_factory=list)  # a line for each epoch that has ended
     saved: float = field(default_factory=time.monotonic)
+    saved_steps: int = 0  # how many it had taken then
     _checkpoints: Checkpoints | None = None  # made for the first save: most jobs end before it
 
     @property
@@ -104,14 +105,16 @@ class RunningJob:
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), self.pack.arrays())
         self.pack.readmit(self.slot, index, self._kept().arrays(like), facts["bookmark"])
         self.cost, self.history = Cost(**facts["cost"]), facts["history"]
+        self.saved_steps = self.steps
         return True
 
     def save(self) -> None:
-        """Begin to save its state."""
-        arrays, bookmark = self.pack.of_slot(self.slot)
-        facts = {"bookmark": bookmark, "history": self.history, "cost": asdict(self.cost)}
-        self._kept().save(self.steps, arrays, facts)
-        self.saved = time.monotonic()
+        """Begin to save its state, unless it is saved as it is."""
+        if self.steps > self.saved_steps:
+            arrays, bookmark = self.pack.of_slot(self.slot)
+            facts = {"bookmark": bookmark, "history": self.history, "cost": asdict(self.cost)}
+            self._kept().save(self.steps, arrays, facts)
+        self.saved, self.saved_steps = time.monotonic(), self.steps
 
     def leave(self) -> None:
         """Free its slot, when what is being saved is on the disk."""
