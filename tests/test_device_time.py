@@ -1,4 +1,4 @@
-"""Who has the device: the serving first, and the training its share. By a clock that the test moves."""
+"""The training makes way for the serving, and has its share. By a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -37,9 +37,43 @@ def serve(device: DeviceTime, clock: Clock, seconds: float, busy: bool = True) -
 
 def train(device: DeviceTime, clock: Clock, seconds: float) -> None:
     """A step of the training that takes so long, of which it is known that it may begin."""
-    assert device._may_train()
+    assert device.may_train()
     with device.step():
         clock.now += seconds
+
+
+def test_who_has_no_step_breathes_for_nothing(clock: Clock) -> None:
+    """As while programs are compiled: nobody's step is ended, and none begun that nobody would end."""
+    device = DeviceTime(0.5, clock)
+    device.breathe()
+    with device.step():
+        other = threading.Thread(target=device.breathe)
+        other.start()
+        other.join()
+        begun = threading.Thread(target=train, args=(device, clock, 0.1), daemon=True)
+        begun.start()
+        begun.join(0.05)
+        assert begun.is_alive()  # it waits for the step under way
+    begun.join(60)
+    assert not begun.is_alive()
+
+
+def test_its_share_is_what_the_training_has_had_lately(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = DeviceTime(0.25, clock)
+    assert device.share() == 0.25  # nobody knows yet
+    for _ in range(100):
+        train(device, clock, 0.5)
+    assert device.share() == 1.0
+
+    def wait(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(device._changed, "wait", wait)
+    for _ in range(200):  # behind each round it waits until the server is taken to be idle, for half a second
+        serve(device, clock, 0.01)
+        with device.step():
+            clock.now += 0.5
+    assert device.share() == pytest.approx(0.5, abs=0.02)
 
 
 def test_idle_serving_leaves_all_of_the_time(clock: Clock) -> None:
@@ -55,7 +89,7 @@ def test_busy_serving_gives_away_the_share(clock: Clock, share: float) -> None:
     device, trained, begun = DeviceTime(share, clock), 0.0, clock.now
     while clock.now < begun + 120:
         serve(device, clock, 0.05)
-        while device._may_train():
+        while device.may_train():
             train(device, clock, 0.07)
             trained += 0.07
     assert trained / 120 == pytest.approx(share, abs=0.02)
@@ -67,7 +101,7 @@ def test_who_had_the_gaps_has_had_its_share(clock: Clock) -> None:
     for _ in range(20):
         for _ in range(10):
             serve(device, clock, 0.05)
-            delayed += device._may_train()
+            delayed += device.may_train()
         serve(device, clock, 0.0, busy=False)
         for _ in range(10):
             train(device, clock, 0.05)
@@ -80,7 +114,7 @@ def test_what_was_long_ago_is_forgotten(clock: Clock) -> None:
     for _ in range(3600):
         train(device, clock, 1.0)
     begun = clock.now
-    while not device._may_train() or clock.now == begun:
+    while not device.may_train() or clock.now == begun:
         serve(device, clock, 0.05)
     assert clock.now - begun < 5.0
 
@@ -90,27 +124,50 @@ def test_a_server_that_stalls_holds_up_nobody(clock: Clock) -> None:
     device = DeviceTime(0.5, clock)
     train(device, clock, 1.0)
     serve(device, clock, 0.05)
-    assert not device._may_train()
+    assert not device.may_train()
     clock.now += 0.3
-    assert device._may_train()
+    assert device.may_train()
 
 
-def test_a_round_waits_for_a_part_of_a_step_at_most() -> None:
-    """By the machine's clock: a round that comes within a step is let in where the step breathes, and the step goes on."""
-    device, order = DeviceTime(0.5), list[str]()
+def test_a_round_waits_for_nothing_and_a_step_breathes() -> None:
+    """By the machine's clock: a round that comes within a step is done beside it; the step's next part waits for its end."""
+    device, order, goes_on = DeviceTime(0.5), list[str](), threading.Event()
 
     def advance() -> bool:
-        order.append("round")
+        order.append("a round begins")
+        goes_on.wait()
+        order.append("the round ends")
         return False
 
     serving = threading.Thread(target=device.round, args=(advance,))
     with device.step():
         order.append("first part")
         serving.start()
-        while not device._round_waits:
+        while order[-1] != "a round begins":
             time.sleep(0.001)
-        assert order == ["first part"]
+        threading.Timer(0.05, goes_on.set).start()
         device.breathe()
         order.append("second part")
     serving.join()
-    assert order == ["first part", "round", "second part"]
+    assert order == ["first part", "a round begins", "the round ends", "second part"]
+
+
+def test_one_step_at_a_time() -> None:
+    """Jobs and loops are trained in two threads."""
+    device, under_way, most = DeviceTime(), 0, 0
+
+    def work() -> None:
+        nonlocal under_way, most
+        for _ in range(200):
+            with device.step():
+                under_way += 1
+                most = max(most, under_way)
+                time.sleep(0)
+                under_way -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1

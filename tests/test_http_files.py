@@ -20,6 +20,7 @@ from graftax.models.backbone import Backbone
 from graftax.serve.http.keys import Key
 from graftax.tuning.jobs.job_table import JobTable
 from graftax.tuning.jobs.uploads import Uploads
+from graftax.tuning.training_settings import TrainingSettings
 
 ROWS = b'{"prompt": "one", "completion": "two"}\n{"prompt": "three", "completion": "f\xc3\xbcnf"}'
 KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=False) for name in ("ann", "bob"))
@@ -27,7 +28,7 @@ KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=False) for name i
 
 @pytest.fixture(scope="module")
 def trained(teller: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
-    with training(teller, tmp_path_factory.mktemp("training"), max_upload=4096, keys=KEYS) as there:
+    with training(teller, tmp_path_factory.mktemp("training"), TrainingSettings(max_upload=4096), keys=KEYS) as there:
         yield there
 
 
@@ -57,7 +58,7 @@ def test_a_larger_file_is_spooled_and_still_the_same(teller: Backbone, tmp_path:
     """Beyond the megabyte that is kept in memory."""
     rows = b"".join(json.dumps({"prompt": f"{n} " * 40, "completion": str(n)}).encode() + b"\n" for n in range(12_000))
     assert len(rows) > 1 << 20
-    with training(teller, tmp_path, max_upload=len(rows)) as there:
+    with training(teller, tmp_path, TrainingSettings(max_upload=len(rows))) as there:
         client = there.served.openai()
         file = client.files.create(file=("rows.jsonl", io.BytesIO(rows)), purpose="fine-tune")
         assert client.files.content(file.id).content == rows
@@ -182,7 +183,7 @@ def test_content_that_nobody_knows_is_removed_at_the_next_start(tmp_path: Path) 
 
 
 def test_a_file_that_a_job_needs_is_not_deleted(trained: Training, ann: OpenAI) -> None:
-    with trained.trainer.holding():
+    with trained.holding():
         file = ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
         job = ann.fine_tuning.jobs.create(model=trained.served.service.name, training_file=file.id)
         with pytest.raises(openai.ConflictError, match=f"a.jsonl .{file.id}. is needed by job {job.id}"):

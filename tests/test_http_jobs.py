@@ -16,9 +16,14 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from tiny import FRUIT, METAL, write_backbone
 
+from graftax.data.columns import Columns
+from graftax.data.sources import Source
+from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
+from graftax.models.pictures import Pictures
 from graftax.serve.http.keys import Key
+from graftax.tuning.jobs.openai_rows import rows_to_learn
 
 KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=False) for name in ("ann", "bob"))
 CHATS = [{"messages": [{"role": "user", "content": f"{n}+1"}, {"role": "assistant", "content": str(n + 1)}]} for n in range(6)]
@@ -49,14 +54,21 @@ def uploaded(client: OpenAI, rows: Sequence[Mapping[str, Any]], name: str = "row
 def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: OpenAI, bob: OpenAI) -> None:
     file = uploaded(ann, CHATS)
     job = ann.fine_tuning.jobs.create(
-        model="backbone", training_file=file, suffix="sums", seed=5, method=TWO_EPOCHS, metadata={"team": "a"}
+        model="backbone",
+        training_file=file,
+        validation_file=uploaded(ann, [{"messages": [ASKED, ANSWER]}]),
+        suffix="sums",
+        seed=5,
+        method=TWO_EPOCHS,
+        metadata={"team": "a"},
     )
     assert (job.status, job.model, job.seed, job.training_file) == ("validating_files", "backbone", 5, file)
     assert job.fine_tuned_model is None
     assert job.metadata == {"team": "a"}
     trained.ended(job.id)
     job = ann.fine_tuning.jobs.retrieve(job.id)
-    assert (job.status, job.trained_tokens, job.error) == ("succeeded", 100, None)
+    assert (job.status, job.error) == ("succeeded", None)
+    assert job.trained_tokens == 2 * len(CHATS) * 23  # <user>0+1</s><assistant>1</s>: bytes, and two tokens that end turns
     assert job.method is not None
     assert job.method.supervised is not None
     numbers = job.method.supervised.hyperparameters
@@ -66,10 +78,18 @@ def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: Open
     model = job.fine_tuned_model
     assert model == f"ft:backbone:graftax:sums:{job.id.removeprefix('ftjob-')[:12]}"
     events = ann.fine_tuning.jobs.list_events(job.id)
-    assert [event.type for event in events] == ["metrics", "message"]
+    kinds = ["message", "metrics", "metrics", "message", "message", "message"]
+    assert [event.type for event in events] == kinds
+    assert events.data[0].message == f"The job has succeeded: its model is {model}."
+    last: Any = events.data[1].data
+    assert (last["epoch"], last["step"]) == (2, 4)
     (checkpoint,) = ann.fine_tuning.jobs.checkpoints.list(job.id)
-    assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (4, 1.0)
-    assert checkpoint.fine_tuned_model_checkpoint == f"{model}:ckpt-step-4"
+    metrics = checkpoint.metrics
+    assert (checkpoint.step_number, metrics.step) == (2, 2)
+    first: Any = events.data[2].data
+    assert metrics.train_loss == first["train_loss"] > last["train_loss"] > 0
+    assert None not in (metrics.valid_loss, metrics.full_valid_loss, metrics.valid_mean_token_accuracy)
+    assert checkpoint.fine_tuned_model_checkpoint == f"{model}:ckpt-step-2"
     asked: Any = {"messages": CHATS[0]["messages"][:1], "max_tokens": 4, "temperature": 0.0}
     assert model in [one.id for one in ann.models.list()]
     told = ann.chat.completions.create(model=model, **asked)
@@ -118,6 +138,23 @@ def test_a_preference_and_what_auto_means(trained: Training, ann: OpenAI) -> Non
     assert said["method"] == [{"name": "lora", "r": 2}, {"name": "ia3"}]
     assert {name: said["recipe"][name] for name in ("lr", "beta", "epochs")} == {"lr": 0.001, "beta": 0.25, "epochs": 3}
     assert trained.ended(job.id).status == "succeeded"
+
+
+def test_a_preference_is_read_the_right_way_round() -> None:
+    row = {
+        "input": {"messages": [ASKED]},
+        "preferred_output": [ANSWER],
+        "non_preferred_output": [{**ANSWER, "content": "c"}],
+    }
+    (read,) = rows_to_learn(Source("a.jsonl", [row]), "dpo", Columns(), ()).rows
+    assert read == {"prompt": [ASKED], "chosen": [ANSWER], "rejected": [{**ANSWER, "content": "c"}]}
+    for key in row:
+        with pytest.raises(GraftaxError, match=f"a.jsonl: row 1: {key} must be"):
+            rows_to_learn(Source("a.jsonl", [{**row, key: None}]), "dpo", Columns(), ())
+    with pytest.raises(GraftaxError, match="row 1 is a preference without input"):
+        rows_to_learn(
+            Source("a.jsonl", [{"preferred_output": [ANSWER], "non_preferred_output": [ANSWER]}]), "dpo", Columns(), ()
+        )
 
 
 def test_training_goes_on_from_a_finished_job(trained: Training, ann: OpenAI) -> None:
@@ -204,12 +241,6 @@ def test_an_assistants_message_of_no_weight_is_read_and_not_learnt(teller: Backb
 
 
 def test_rows_of_strangers_name_no_files_of_the_server(trained: Training, ann: OpenAI) -> None:
-    from graftax.data.columns import Columns
-    from graftax.data.sources import Source
-    from graftax.errors import GraftaxError
-    from graftax.models.pictures import Pictures
-    from graftax.tuning.jobs.openai_rows import rows_to_learn
-
     def read(value: Any) -> Any:
         return rows_to_learn(Source("a.jsonl", [{"photo": value}]), "image-classify", Columns(image="photo"), Pictures.fields)
 
@@ -288,7 +319,7 @@ def test_a_seed_that_nobody_says_is_drawn_and_told(ann: OpenAI) -> None:
 
 
 def test_jobs_are_listed_in_pages_by_tenant_and_metadata(trained: Training, bob: OpenAI, ann: OpenAI) -> None:
-    with trained.trainer.holding():
+    with trained.holding():
         file, jobs = uploaded(bob, CHATS), list[str]()
         for metadata in ({"team": "a", "run": "1"}, {"team": "b"}, None, {"team": "a", "run": ""}):
             jobs.append(bob.fine_tuning.jobs.create(model="backbone", training_file=file, metadata=metadata).id)
@@ -311,17 +342,17 @@ def test_jobs_are_listed_in_pages_by_tenant_and_metadata(trained: Training, bob:
 
 
 def test_a_job_is_paused_resumed_and_cancelled(trained: Training, ann: OpenAI) -> None:
-    with trained.trainer.holding():
+    with trained.holding():
         job = ann.fine_tuning.jobs.create(model="backbone", training_file=uploaded(ann, CHATS), method=TWO_EPOCHS)
         trained.checked(job.id)
-        with pytest.raises(openai.BadRequestError, match="is queued, and not paused"):
+        with pytest.raises(openai.BadRequestError, match=r"only a paused job can be resumed \(status: queued\)"):
             ann.fine_tuning.jobs.resume(job.id)
         assert ann.fine_tuning.jobs.pause(job.id).status == "paused"
-        with pytest.raises(openai.BadRequestError, match="is paused; only one that waits or runs"):
+        with pytest.raises(openai.BadRequestError, match=r"only a queued or running job can be paused \(status: paused\)"):
             ann.fine_tuning.jobs.pause(job.id)
         assert ann.fine_tuning.jobs.resume(job.id).status == "queued"
         assert ann.fine_tuning.jobs.cancel(job.id).status == "cancelled"
-        with pytest.raises(openai.BadRequestError, match="has ended: it is cancelled") as refused:
+        with pytest.raises(openai.BadRequestError, match=r"it is over \(status: cancelled\)") as refused:
             ann.fine_tuning.jobs.cancel(job.id)
         assert refused.value.code == "invalid_job_state"
 

@@ -13,6 +13,7 @@ import pytest
 from runs import DATA, QUICK, nan_rows, run_many
 from tiny import toy_rows, weights_of
 
+from graftax import disk
 from graftax.adapters import LoRA
 from graftax.data.columns import Columns
 from graftax.errors import GraftaxError
@@ -41,9 +42,14 @@ class Tuning:
         self.order: list[str] = []  # of the directories that were published
         options = {"slots": 4, "device": DeviceTime(), **settings}
         called: dict[str, Any] = {"make": self.make, "called": lambda record: f"ft:{record.request.suffix}"}
-        self.trainer = JobTrainer(backbone, self.table, folder, publish=self.publish, **called, **options)
+        called |= {"publish": self.publish, "withdraw": self.withdraw}
+        self.trainer = JobTrainer(backbone, self.table, folder, **called, **options)
 
-    def publish(self, name: str, directory: Path) -> None:
+    def withdraw(self, name: str) -> None:
+        if (directory := self.published.pop(name, None)) is not None:
+            disk.remove_directory(directory)
+
+    def publish(self, record: JobRecord, name: str, directory: Path) -> None:
         self.published[name] = directory
         self.order.append(directory.name)
 
@@ -141,6 +147,7 @@ def test_only_the_last_epochs_are_kept(tuning: Tuning) -> None:
     tuning.advance()
     there = sorted(path.name for path in (tuning.folder / "models").iterdir())
     assert there == sorted([job, *(f"{job}-step-{step}" for step in (6, 8, 10))])
+    assert sorted(path.name for path in tuning.published.values()) == there
 
 
 @pytest.mark.parametrize("way", ["stopped", "paused"])
@@ -305,3 +312,21 @@ def test_a_paused_job_waits_for_nothing(tuning: Tuning) -> None:
     tuning.trainer.resume(job)
     tuning.advance()
     assert tuning.status(job) == "succeeded"
+
+
+def test_what_is_saved_as_it_is_is_not_saved_again(tiny: Backbone, tmp_path: Path) -> None:
+    """As between two steps that take longer than from one save to the next, and right after a job went on."""
+    tuning = Tuning(tiny, tmp_path / "tuning", save_every=0.0)
+    job = tuning.add("a", epochs=2)
+    tuning.advance(lambda: bool(tuning.trainer._running))
+    running = tuning.trainer._running[job]
+    for _ in range(2):
+        tuning.trainer._save(running)
+    tuning.trainer.lay_down()
+    again = Tuning(tiny, tmp_path / "tuning", save_every=0.0)
+    again.trainer.take_up()
+    again.advance(lambda: bool(again.trainer._running))
+    for _ in range(2):
+        again.trainer._save(again.trainer._running[job])
+    again.advance()
+    assert again.status(job) == "succeeded"

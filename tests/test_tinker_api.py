@@ -9,20 +9,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
+import peft
 import pytest
 import tinker
+import torch
+import transformers
 import zstandard
 from http_servers import Served, until
 from tinker import types
+from tinker.cli.commands.checkpoint import _download_checkpoint
 from tinker_clients import client_of, datum, prompt, training_server
 
-from graftax import Adapter, Sampling, load_adapter
+from graftax import Adapter, Sampling, load_adapter, save_adapter
 from graftax.models.backbone import Backbone
 from graftax.serve.http.keys import Key
 from graftax.serve.http.limits import Limits
-from graftax.tuning.loops.calls import Call, Datum, Step
-from graftax.tuning.tinker.asked_methods import LoraConfig, methods_of
 from graftax.tuning.tinker.tinker_api import TinkerApi
 
 TEXTS = [[1, 5, 6, 7, 8, 9], [1, 20, 21, 22]]
@@ -37,7 +40,7 @@ def without_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def running(teller: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, TinkerApi]]:
-    limits = Limits(max_body=200_000, max_texts=8)
+    limits = Limits(max_body=60_000, max_texts=8)
     with training_server(teller, tmp_path_factory.mktemp("kept"), lanes=4, slots=4, limits=limits) as there:
         yield there
 
@@ -72,21 +75,21 @@ def learn(model: tinker.TrainingClient, texts: Sequence[Sequence[int]] = TEXTS) 
     return gradient.result()
 
 
-def plainly(api: TinkerApi, config: LoraConfig, texts: Sequence[Sequence[int]], steps: int) -> list[float]:
-    """The losses of the same loop, without a server: in the thread that computes, between the calls of others."""
-    loops, losses = api.tinker.loops, list[float]()
-
-    def run() -> None:
-        loops.create("plain", methods_of(config, {}, loops.backbone.sites), config.seed or 0)
-        data = [Datum(text[:-1], {"target_tokens": text[1:], "weights": np.ones(len(text) - 1)}) for text in texts]
-        for _ in range(steps):
-            (outcome,) = loops.forward_backward([Call("plain", data)])
-            loops.optim_step([Step("plain", learning_rate=2e-2)])
-            losses.append(outcome.loss)
-        loops.forget("plain")
-
-    api.tinker.calls.afterwards(run)
-    until(lambda: len(losses) == steps and "plain" not in loops.names)
+def by_peft(teller_dir: Path, adapter: Path, texts: Sequence[Sequence[int]], steps: int) -> list[float]:
+    """The losses of the same loop in torch, of an adapter's files as PEFT reads them."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(teller_dir, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    trained = [leaf for leaf in model.parameters() if leaf.requires_grad]
+    optimizer, losses = torch.optim.AdamW(trained, lr=2e-2, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0), []
+    for _ in range(steps):
+        loss = torch.zeros(())
+        for text in texts:
+            logprobs = torch.log_softmax(model(torch.tensor([text[:-1]])).logits[0], -1)
+            loss = loss - logprobs[range(len(text) - 1), text[1:]].sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
     return losses
 
 
@@ -101,24 +104,27 @@ def greedy(server: Served, adapter: Adapter, ids: Sequence[int], count: int) -> 
 
 
 def test_two_loops_of_different_ranks_train_and_sample_at_once(
-    client: tinker.ServiceClient, server: Served, api: TinkerApi
+    client: tinker.ServiceClient, server: Served, api: TinkerApi, teller: Backbone, teller_dir: Path, tmp_path: Path
 ) -> None:
-    """Each to the losses of a loop without a server; and each samples what its own adapter says, as likely as that says."""
-    thin, wide = LoraConfig(rank=2, seed=3, **ATTENTION), LoraConfig(rank=16, seed=5, train_unembed=False)
+    """Each to the losses of a loop in torch and PEFT; and each samples what its own adapter says, as likely as that says."""
     first = client.create_lora_training_client("backbone", rank=2, seed=3, **ATTENTION)
-    second = client.create_lora_training_client("backbone", rank=16, seed=5, train_unembed=False)
+    second = client.create_lora_training_client("backbone", rank=16, seed=5, train_attn=False, train_unembed=False)
     models = [first.result(), second.result()]
+    texts = (TEXTS, TEXTS[:1])
+    begun = [tmp_path / "thin", tmp_path / "wide"]
+    for model, directory in zip(models, begun, strict=True):
+        save_adapter(api.tinker.loops.adapter(model.model_id), directory, teller)
     losses: list[list[float]] = [[], []]
     for _ in range(3):
         futures = [
-            (model.forward_backward([datum(text) for text in texts], "cross_entropy"), model.optim_step(ADAM))
-            for model, texts in zip(models, (TEXTS, TEXTS[:1]), strict=True)
+            (model.forward_backward([datum(text) for text in own], "cross_entropy"), model.optim_step(ADAM))
+            for model, own in zip(models, texts, strict=True)
         ]
-        for own, (gradient, step) in zip(losses, futures, strict=True):
-            own.append(gradient.result().metrics["loss:sum"])
+        for told, (gradient, step) in zip(losses, futures, strict=True):
+            told.append(gradient.result().metrics["loss:sum"])
             assert step.result().metrics["grad_norm"] > 0
-    assert losses[0] == pytest.approx(plainly(api, thin, TEXTS, 3), abs=1e-4)
-    assert losses[1] == pytest.approx(plainly(api, wide, TEXTS[:1], 3), abs=1e-4)
+    for told, directory, own in zip(losses, begun, texts, strict=True):
+        assert told == pytest.approx(by_peft(teller_dir, directory, own, 3), abs=1e-4)
     assert losses[0][2] < losses[0][0] - 5
 
     samplers = [model.save_weights_and_get_sampling_client().result() for model in models]
@@ -321,6 +327,21 @@ def test_what_is_wrong_is_said_and_the_loop_goes_on(client: tinker.ServiceClient
     assert model.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["loss:sum"] == pytest.approx(before, abs=1e-6)
 
 
+def test_a_model_that_cannot_be_made_leaves_nothing(client: tinker.ServiceClient, server: Served, api: TinkerApi) -> None:
+    """The call sent again is the same promise; another number is another model."""
+    session = client.holder.get_session_id()
+    body: dict[str, Any] = {"session_id": session, "model_seq_id": 7, "base_model": "backbone"}
+    body |= {"user_metadata": {"graftax_method": "adalora"}}  # which no loop can train
+    names = set(api.tinker.loops.names)
+    answers = [asked(server, "create_model", **body).json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    failed = asked(server, "retrieve_future", request_id=answers[0]["request_id"]).json()
+    assert (failed["category"], "adalora" in failed["error"]) == ("user", True)
+    assert asked(server, "create_model", **body).json() == answers[0]
+    assert asked(server, "get_info", model_id=f"{session}:train:7").status_code == 404
+    assert set(api.tinker.loops.names) == names
+
+
 def asked(server: Served, path: str, **body: Any) -> Any:
     return server.post(f"/api/v1/{path}", **body)
 
@@ -368,17 +389,45 @@ def test_bodies_that_are_none_or_too_large(client: tinker.ServiceClient, server:
     packed = {"content-type": "application/x-protobuf", "content-encoding": "zstd"}
     huge = zstandard.ZstdCompressor().compress(bytes(50_000_000))
     for data, headers, status, said in [
-        (huge, packed, 413, "200,000 bytes, unpacked"),
+        (huge, packed, 413, "60,000 bytes, unpacked"),
         (b"nothing packed", packed, 400, "not compressed by zstd"),
         (b"\x0a\xff", {"content-type": "application/x-protobuf"}, 400, "no ForwardBackwardRequest"),
-        (bytes(200_001), {"content-type": "application/x-protobuf"}, 413, "200,000 bytes that this server takes"),
+        (bytes(60_001), {"content-type": "application/x-protobuf"}, 413, "60,000 bytes that this server takes"),
         (b"{}", {"content-encoding": "gzip"}, 415, "zstd is taken"),
         (b"{}", {}, 400, "model_id is missing"),
     ]:
         answer = server.ask("POST", "/api/v1/forward_backward", content=data, headers=headers)
         assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
-    many = [datum([1, *range(5, 85)]) for _ in range(150)]  # more than one body takes: the client cuts it, as it was told
-    assert len(model.forward(many, "cross_entropy").result().loss_fn_outputs) == 150
+    many = [datum([1, *range(5, 85)]) for _ in range(45)]  # more than one body takes: the client cuts it, as it was told
+    assert len(model.forward(many, "cross_entropy").result().loss_fn_outputs) == 45
+
+
+def test_nonsense_is_refused_everywhere(server: Served, api: TinkerApi) -> None:
+    """In one line, whatever is sent where."""
+    deep: Any = {"chunks": [{"tokens": [1 << 70], "type": "encoded_text"}]}
+    bodies: list[Any] = [
+        {},
+        [],
+        {"model_id": 3},
+        {"model_id": "x", "seq_id": -1, "path": "../..", "adam_params": {"learning_rate": "fast"}, "optimizer": 1},
+        {"session_id": "x", "base_model": "backbone", "model_seq_id": 1 << 80, "lora_config": {"rank": 0}},
+        {"prompt": deep, "sampling_params": {"max_tokens": 1}, "base_model": "backbone"},
+        {"prompt": {"chunks": [{"tokens": [], "type": "image"}]}, "sampling_params": {}, "base_model": "backbone"},
+        {"prompt": {"chunks": []}, "sampling_params": {"stop": [1, "a"]}, "base_model": "backbone"},
+        {"request_id": "x"},
+    ]
+    answered = {"telemetry", "client/config", "client/dynamic_config", "create_session"}
+    for route in api.routes:
+        for method in {"GET", "POST", "PUT", "DELETE"} & (route.methods or set()):
+            path = route.path.format(run="x", folder="weights", name="x", session="x", sampler="x", ticket="x", file="x")
+            for body in bodies if method in ("POST", "PUT") else [None]:
+                answer = server.ask(method, path, json=body) if body is not None else server.ask(method, path)
+                assert answer.status_code < 500, (path, body, answer.text)
+                if method == "POST" and path.removeprefix("/api/v1/") not in answered:
+                    assert answer.status_code >= 400, (path, body)
+                    message = answer.json()["error"]["message"]
+                    assert message.isprintable(), message
+                    assert len(message) < 500, message
 
 
 def test_a_session_that_ends_leaves_nothing(server: Served, api: TinkerApi) -> None:
@@ -409,6 +458,28 @@ def test_a_silent_client_is_missed(server: Served, api: TinkerApi, monkeypatch: 
 
 def key_of(text: str) -> Key:
     return Key(hashlib.sha256(text.encode()).digest(), admin=False)
+
+
+def test_the_clients_own_program_downloads(teller: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint with its state becomes a directory of adapter files; an address needs no key, and no other has it."""
+    with training_server(teller, tmp_path / "kept", keys=(key_of("tml-ann"),), lanes=4, slots=2) as (server, api):
+        monkeypatch.setenv("TINKER_BASE_URL", server.url)
+        monkeypatch.setenv("TINKER_API_KEY", "tml-ann")
+        model = client_of(server, "tml-ann").create_lora_training_client("backbone", rank=2, **ATTENTION).result()
+        learn(model)
+        path = model.save_state("one").result().path
+        rest = tinker.RestClient(base_url=server.url, api_key="tml-ann")
+        count = _download_checkpoint(rest, path, tmp_path / "got", show_progress=False, format="json")
+        got, own = load_adapter(tmp_path / "got", teller), api.tinker.loops.adapter(model.model_id)
+        for site, (trainable, _) in own.states["lora"].items():
+            np.testing.assert_array_equal(got.states["lora"][site][0]["b"], trainable["b"])
+        assert count == sum(file.stat().st_size for file in (tmp_path / "got").iterdir())
+        assert [one.tinker_path for one in rest.list_user_checkpoints().result().checkpoints] == [path]  # no other is left
+        kept = model.save_weights_external("two").result().path
+        url = rest.get_external_weights_urls(kept).result().urls["graftax.json"]
+        assert httpx2.get(url).json()["task"] == "lm"
+        for wrong in (url.replace("graftax.json", "..%2Fcheckpoint.json"), url[:-20] + "x" + url[-19:]):
+            assert httpx2.get(wrong).status_code in (401, 404)
 
 
 def test_tenants_see_their_own(teller: Backbone, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@
     60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752 admin
     fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9 rpm=60 tpm=20000 max_parallel_requests=4
 
-Behind the hash also stands how much the key may ask (`quotas.py`). Who has a key has turns of his own among all who wait
-(`turns.py`), however many requests others have sent before. A key is compared in a time that says nothing of how much of it was
-right: with all hashes, each to its end.
+Behind the hash also stands how much the key may ask, and have trained (`quotas.py`). Who has a key has turns of his own among
+all who wait (`turns.py`), however many requests others have sent before. A key is compared in a time that says nothing of how
+much of it was right: with all hashes, each to its end.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import GraftaxError
@@ -29,7 +30,7 @@ from ...paths import expect_file
 from ...typed import shown
 from ..turns import TENANT
 from .complaints import Refused, as_json
-from .quotas import METER, Meter, Quota
+from .quotas import METER, Meter, Quota, TrainingQuota
 from .web_page import PAGES
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
@@ -47,6 +48,7 @@ class Key:
     hash: bytes
     admin: bool
     quota: Quota = Quota()
+    training: TrainingQuota = TrainingQuota()
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
@@ -72,14 +74,16 @@ def _key_of(words: list[str]) -> Key:
     if not _HASH.fullmatch(words[0]):
         raise GraftaxError("expected 64 hexadecimal digits (sha256).")
     limits: dict[str, int] = {}
+    names = (*Quota.names(), *TrainingQuota.names())
     for word in (further := [word for word in words[1:] if word != "admin"]):
         name, _, number = word.partition("=")
-        if name not in Quota.names() or not _NUMBER.fullmatch(number):
-            raise GraftaxError(f"behind it may stand admin, and NAME=NUMBER of {', '.join(Quota.names())}, got {shown(word)}.")
+        if name not in names or not _NUMBER.fullmatch(number):
+            raise GraftaxError(f"behind it may stand admin, and NAME=NUMBER of {', '.join(names)}, got {shown(word)}.")
         limits[name] = int(number)
     if len(limits) < len(further) or words.count("admin") > 1:
         raise GraftaxError("it says something twice.")
-    return Key(bytes.fromhex(words[0]), "admin" in words, Quota(**limits))
+    asking, training = ({name: limits[name] for name in kind.names() if name in limits} for kind in (Quota, TrainingQuota))
+    return Key(bytes.fromhex(words[0]), "admin" in words, Quota(**asking), TrainingQuota(**training))
 
 
 def found(keys: tuple[Key, ...], given: str) -> Key | None:
@@ -97,13 +101,14 @@ class Guarded:
         keys: tuple[Key, ...],
         clock: Callable[[], float] = time.monotonic,
         polls: frozenset[str] = frozenset(),
+        unguarded: Sequence[Route] = (),
     ):
-        """`polls`: paths that are asked for no work."""
-        self._app, self._keys, self._polls = app, keys, polls
+        """`polls`: paths that are asked for no work; `unguarded`: what is answered to everybody."""
+        self._app, self._keys, self._polls, self._unguarded = app, keys, polls, unguarded
         self._meters = {key.hash: Meter(key.quota, clock) for key in keys if key.quota != Quota()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN:
+        if scope["type"] != "http" or scope["path"] in _OPEN or self._is_unguarded(scope):
             await self._app(scope, receive, send)
             return
         given = _given(Headers(scope=scope))
@@ -122,6 +127,9 @@ class Guarded:
             await self._app(scope, receive, send)
         else:
             await self._metered(meter, scope, receive, send)
+
+    def _is_unguarded(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self._unguarded)
 
     async def _metered(self, meter: Meter, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a request answered that its meter has counted, and say what is left."""

@@ -84,7 +84,8 @@ class Service:
 
     def shows(self, name: str) -> bool:
         """Whether whoever asks may know an adapter by its name: it is everybody's, or his own."""
-        return name not in self.owners or self.owners[name] == TENANT.get()
+        tenant = TENANT.get()
+        return self.owners.get(name, tenant) == tenant
 
     def registered(self) -> dict[str, Handle]:
         """The registered names that whoever asks may know, and what they mean now."""

@@ -1,6 +1,6 @@
 """Jobs of others on the server's backbone, by OpenAI's API: which endpoint is where.
 
-    make_app(service, keys, further=[FineTuning(JobService(service, table, uploads, trainer))])
+    make_app(service, keys, further=[FineTuning(JobService(service, table, uploads, trainer, quotas, models))])
 
 Whoever asks sees what is his own, by his API key: a file, a job or a model of somebody else's is one that is not there.
 """

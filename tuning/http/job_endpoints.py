@@ -40,7 +40,9 @@ async def create_job(jobs: JobService, request: Request) -> Response:
             await _expect_file(jobs, file, param)
     wanted = await in_thread(asked_job, asked, model, jobs.service.backbone, before)
     job = JobRecord(new_job_id(), tenant(), wanted, "validating_files", int(time.time()))
-    await in_thread(jobs.table.add, job)
+    async with jobs.creating:
+        await in_thread(jobs.quotas.refuse_new, job.tenant, wanted.priority)
+        await in_thread(jobs.table.add, job)
     await in_thread(jobs.table.tell, job.id, f"Created fine-tuning job: {job.id}")
     jobs.trainer.look()
     return as_json(job_object(job))
@@ -58,12 +60,14 @@ async def list_jobs(jobs: JobService, request: Request) -> Response:
         if len(page) < _AT_ONCE:
             break
         after = page[-1].id
-    return as_json(page_of([job_object(job) for job in found], limit))
+    ends = await in_thread(jobs.ends)
+    return as_json(page_of([job_object(job, ends.get(job.id)) for job in found], limit))
 
 
 async def show_job(jobs: JobService, request: Request) -> Response:
     """What is known of a job."""
-    return as_json(job_object(await _job(jobs, request)))
+    job = await _job(jobs, request)
+    return as_json(job_object(job, (await in_thread(jobs.ends)).get(job.id)))
 
 
 async def cancel(jobs: JobService, request: Request) -> Response:
@@ -91,9 +95,10 @@ async def list_events(jobs: JobService, request: Request) -> Response:
 
 
 async def list_checkpoints(jobs: JobService, request: Request) -> Response:
-    """The adapters that a job has become at the ends of epochs, the newest first."""
+    """The adapters that a job has become at the ends of its last epochs, and that can be asked, the newest first."""
     job, limit, after = await _job(jobs, request), limit_of(request, 10), request.query_params.get("after")
-    objects = [checkpoint_object(one) for one in await in_thread(jobs.table.checkpoints, job.id)]
+    there = [one for one in await in_thread(jobs.table.checkpoints, job.id) if one.model in jobs.models]
+    objects = [checkpoint_object(one) for one in there]
     return as_json(page_of(behind(objects, after), limit))
 
 

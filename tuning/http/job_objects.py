@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -72,8 +73,22 @@ def event_object(event: JobEvent) -> dict[str, Any]:
         "level": event.level,
         "message": event.message,
         "type": event.kind,
-        "data": dict(event.data),
+        "data": _metrics(event.data),
     }
+
+
+#: graftax's name of a number -> OpenAI's names; those of what is validated at the end of an epoch, on all rows
+_NAMES = {
+    "loss": ("train_loss",),
+    "val_loss": ("valid_loss", "full_valid_loss"),
+    "val_token_accuracy": ("valid_mean_token_accuracy", "full_valid_mean_token_accuracy"),
+}
+
+
+def _metrics(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers under graftax's names, and under OpenAI's where it has some for them."""
+    others = {other: numbers[name] for name, names in _NAMES.items() if name in numbers for other in names}
+    return {**numbers, **others}
 
 
 def checkpoint_object(checkpoint: JobCheckpoint) -> dict[str, Any]:
@@ -83,6 +98,6 @@ def checkpoint_object(checkpoint: JobCheckpoint) -> dict[str, Any]:
         "created_at": checkpoint.created,
         "fine_tuned_model_checkpoint": checkpoint.model,
         "fine_tuning_job_id": checkpoint.job,
-        "metrics": {"step": checkpoint.step, **checkpoint.metrics},
+        "metrics": {"step": checkpoint.step, **_metrics(checkpoint.metrics)},
         "step_number": checkpoint.step,
     }

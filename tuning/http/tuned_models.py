@@ -13,8 +13,7 @@ from .job_service import JobService
 async def delete_model(jobs: JobService, request: Request) -> Response:
     """Delete the model of a job, or of one of its checkpoints."""
     name = request.path_params["name"]
-    if await in_thread(jobs.made, name) is None:
+    if await in_thread(jobs.made, name) is None or not await in_thread(jobs.models.delete, name):
         said = f"there is no model {name!r} that a job has made; only such models are deleted here."
         raise Refused(404, said, param="model", code="model_not_found")
-    await in_thread(jobs.trainer.forget, name)
     return as_json({"id": name, "object": "model", "deleted": True})

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,9 +141,20 @@ class JobTable:
         places = ", ".join("?" * len(ENDS))
         return [*map(_job_of, self._rows(f"SELECT * FROM jobs WHERE status NOT IN ({places}) ORDER BY place", *ENDS))]
 
+    def spent(self, tenant: str | None, but: str = "") -> Cost:
+        """What all jobs of a tenant have cost so far, without the one of an id."""
+        sums = ", ".join(f"coalesce(sum(json_extract(cost, '$.{field.name}')), 0)" for field in fields(Cost))
+        ((*numbers,),) = self._rows(f"SELECT {sums} FROM jobs WHERE tenant IS ? AND id != ?", tenant, but)
+        return Cost(*numbers)
+
     def listed(self, tenant: str | None, limit: int, after: str | None = None) -> list[JobRecord]:
         """A tenant's jobs (None: everybody's), the newest first; `after`: those that come behind the job of this id."""
         return [*map(_job_of, self._page("jobs", "tenant IS ? OR ? IS NULL", (tenant, tenant), limit, after))]
+
+    def lately(self, limit: int) -> list[JobRecord]:
+        """The jobs that were the last to succeed, the newest first."""
+        query = "SELECT * FROM jobs WHERE status = 'succeeded' ORDER BY finished DESC, place DESC LIMIT ?"
+        return [*map(_job_of, self._rows(query, limit))]
 
     def made(self, model: str) -> JobRecord | None:
         """The job that has made a model, be it its last or that of a checkpoint."""

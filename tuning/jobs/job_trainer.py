@@ -16,12 +16,11 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ... import disk
 from ...adapters.files import save_adapter
 from ...errors import GraftaxError, in_a_line
 from ...models.backbone import Backbone
@@ -51,7 +50,8 @@ class JobTrainer:
         *,
         make: Callable[[JobRecord], Job],
         called: Callable[[JobRecord], str],
-        publish: Callable[[str, Path], None],
+        publish: Callable[[JobRecord, str, Path], None],
+        withdraw: Callable[[str], object],
         device: DeviceTime,
         allow: Callable[[JobRecord, Cost], str | None] = lambda record, cost: None,
         slots: int = 8,
@@ -65,14 +65,15 @@ class JobTrainer:
             folder: where adapters (`models/`) and the states of unfinished jobs (`states/`) lie.
             make: reads a job's files, checks them, and makes a job of them that can begin; GraftaxError where they do not fit.
             called: what a job's finished adapter is to be called.
-            publish: lets the adapter in a directory be asked by a name.
+            publish: lets the adapter in a directory, which a job has made, be asked by a name.
+            withdraw: takes such a name away, if it is there, and removes the directory.
             device: which is shared with the serving.
             allow: why a job that has cost so much may not go on; None: it may.
             slots: adapters that are trained at once.
             save_every: seconds between two saves of a job's state.
         """
         self.backbone, self.table, self.folder = backbone, table, folder
-        self._make, self._called, self._publish, self._allow = make, called, publish, allow
+        self._make, self._called, self._publish, self._withdraw, self._allow = make, called, publish, withdraw, allow
         self._device, self._slots, self._save_every = device, slots, save_every
         self._packs = OpenPacks(backbone, slots, folder / "states", device.breathe)
         self._ready: dict[str, ReadyJob] = {}
@@ -133,6 +134,15 @@ class JobTrainer:
     def resume(self, job: str) -> JobRecord:
         """Let a paused job go on. Raises GraftaxError where it is not paused."""
         return self._ask(job, "queued", ("paused",), "only a paused job can be resumed")
+
+    @property
+    def slots(self) -> int:
+        """How many jobs are trained at once."""
+        return self._slots
+
+    def share(self) -> float:
+        """As of `DeviceTime`."""
+        return self._device.share()
 
     def progress(self, job: str) -> Cost | None:
         """What a job that has a slot has cost so far, its steps among it; None where it has none."""
@@ -201,8 +211,9 @@ class JobTrainer:
                 return  # it was cancelled meanwhile
             said = f"The files are valid: {len(job.train):,} rows, {job.steps:,} steps. The job is queued."
             self.table.tell(record.id, said)
+        ready = ReadyJob.of(record, job, self.backbone.sites)
         with self._changed:
-            self._ready[record.id] = ReadyJob(record, job)
+            self._ready[record.id] = ready
             self._changed.notify_all()
 
     # -- training ---------------------------------------------------------------------------------------------------------
@@ -223,9 +234,8 @@ class JobTrainer:
         """Take a step of a pack, and end the epochs of which it was the last."""
         jobs = [one for one in self._running.values() if one.pack is pack]
         tokens = {one: one.tokens_of_next_step for one in jobs}
-        began = time.perf_counter()
         try:
-            with self._turn("step", pack):
+            with self._turn("step", pack) as took:
                 ticked = pack.tick()
                 pack.wait()
         except Exception as error:  # for lack of memory, say: it is the affair of the jobs of this pack
@@ -233,7 +243,7 @@ class JobTrainer:
             for one in jobs:
                 self._give_up(one, JobError("training_failed", in_a_line(f"{type(error).__name__}: {error}")))
             return
-        seconds = (time.perf_counter() - began) / len(jobs)
+        seconds = took() / len(jobs)
         for one in jobs:  # where no slot took a step, features of frozen layers were computed
             stepped = one.slot in ticked
             one.charge(int(stepped), tokens[one] if stepped else 0, seconds)
@@ -247,20 +257,27 @@ class JobTrainer:
                 logging.getLogger("graftax").exception("a job failed at the end of its epoch")
                 self._give_up(one, JobError("training_failed", in_a_line(f"{type(error).__name__}: {error}")))
 
-    def _turn(self, what: str, pack: Pack) -> AbstractContextManager[None]:
-        """The device for a call. Of one whose programs are yet to be compiled, which takes seconds, none: others go on."""
+    @contextmanager
+    def _turn(self, what: str, pack: Pack) -> Iterator[Callable[[], float]]:
+        """The device for a call, and what tells afterwards for how many seconds.
+
+        Of a call whose programs are yet to be compiled, which takes seconds, none: others go on, and no job has to pay for it.
+        """
         call = (what, self._packs.kind_of(pack), len(pack.bookmarks))
-        if call in self._compiled:
-            return self._device.step()
-        self._compiled.add(call)
-        return nullcontext()
+        if call not in self._compiled:
+            self._compiled.add(call)
+            yield lambda: 0.0
+            return
+        with self._device.step():
+            began, ended = time.perf_counter(), list[float]()
+            yield lambda: ended[0] - began
+            ended.append(time.perf_counter())
 
     def _end_epoch(self, one: RunningJob) -> None:
         """End an epoch of a job, and the job where it was its last."""
-        began = time.perf_counter()
-        with self._turn("end", one.pack):
+        with self._turn("end", one.pack) as took:
             ended = end_epoch(one.pack, one.slot)
-        seconds = time.perf_counter() - began
+        seconds = took()
         one.charge(0, 0, seconds)
         self._turns.charge(one, seconds)
         if ended is None:
@@ -280,17 +297,16 @@ class JobTrainer:
         save_adapter(one.pack.now(one.slot, numbers), directory, self.backbone, overwrite=True)
         self.table.keep(one.record.id, step, f"{self._called(one.record)}:ckpt-step-{step}", numbers)
         newest, *older = self.table.checkpoints(one.record.id)
-        self._publish(newest.model, directory)
+        self._publish(one.record, newest.model, directory)
         for kept in older[_KEPT_EPOCHS - 1 :]:
-            if (old := self._directory(one.record, kept.step)).is_dir():
-                disk.remove_directory(old)
+            self._withdraw(kept.model)
 
     def _finish(self, one: RunningJob) -> None:
         """Save what has become of a job, and let it be asked."""
         adapter, _ = outcome(one.pack, one.slot, one.history)
         directory, name = self._directory(one.record), self._called(one.record)
         save_adapter(adapter, directory, self.backbone, overwrite=True)
-        self._publish(name, directory)
+        self._publish(one.record, name, directory)
         ended: dict[str, Any] = {"status": "succeeded", "finished": int(time.time()), "model": name, "cost": one.cost}
         if self.table.change(one.record.id, only_if=("running",), **ended):
             self.table.tell(one.record.id, f"The job has succeeded: its model is {name}.")
@@ -383,4 +399,4 @@ class JobTrainer:
         named += [] if record.model is None else [(record.model, self._directory(record))]
         for name, directory in named:
             if directory.is_dir():
-                self._publish(name, directory)
+                self._publish(record, name, directory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .job_record import JobRecord
+from .job_record import Cost, JobRecord
 
 
 class Trainer(Protocol):
@@ -16,6 +16,19 @@ class Trainer(Protocol):
 
     def stop(self) -> None:
         """Leave off, so that what has been learnt can be gone on with by the next process."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many jobs are trained at once."""
+        ...
+
+    def share(self) -> float:
+        """Of the time lately, the part in which the training had the device, as long as it had something to do; above 0."""
+        ...
+
+    def progress(self, job: str) -> Cost | None:
+        """What a job that has a slot has cost by now, which the table is told once in a while; None where it has none."""
         ...
 
     def look(self) -> None:
@@ -32,8 +45,4 @@ class Trainer(Protocol):
 
     def resume(self, job: str) -> JobRecord:
         """Let a job go on that was paused; GraftaxError where it was not."""
-        ...
-
-    def forget(self, model: str) -> None:
-        """Take a model's name away, that of a finished job or of a checkpoint, and remove its adapter."""
         ...

@@ -105,26 +105,30 @@ class Sessions:
         """A tenant's model; Refused where there is none."""
         session = self._open.get(name.partition(":")[0])
         model = None if session is None or session.tenant != tenant else session.models.get(name)
-        if model is None:
+        if session is None or model is None:
             said = f"there is no model {name!r}; it was unloaded, its session has ended, or the server was started anew"
             raise Refused(404, f"{said}: go on from a checkpoint of it.", param="model_id", code="model_not_found")
-        model.asked = time.time()
+        model.asked, session.heard = time.time(), self._clock()
         return model
 
     def sampler(self, tenant: str | None, name: str) -> Sampler:
         """A tenant's sampler; Refused where there is none."""
         session = self._open.get(name.partition(":")[0])
         sampler = None if session is None or session.tenant != tenant else session.samplers.get(name)
-        if sampler is None:
+        if session is None or sampler is None:
             said = f"there is no sampler {name!r}; its session has ended, or the server was started anew."
             raise Refused(404, said, param="sampling_session_id", code="sampler_not_found")
+        session.heard = self._clock()
         return sampler
 
     def add_model(self, session: Session, number: int, kept: Kept) -> Model:
-        """A further model of a session."""
+        """A further model of a session. Refused where there was one of its number, or there are too many."""
+        name = f"{session.id}:train:{number}"
+        if name in session.models:
+            raise Refused(410, f"model {name!r} was made before, and what came of that was given up.", code="gone")
         if len(session.models) >= self.most.models:
             raise Refused(429, f"the session holds {self.most.models} models already; unload one.", code="too_many_models")
-        model = Model(f"{session.id}:train:{number}", session.id, kept)
+        model = Model(name, session.id, kept)
         session.models[model.id] = model
         return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,15 +16,16 @@ from ...errors import GraftaxError
 from ...serve.http.bodies import object_in, read_object
 from ...serve.http.complaints import Refused, as_json
 from ...serve.http.parameters import parameters_of
+from ...serve.http.quotas import spend
 from ...serve.http.service import in_thread
 from ...typed import Count, Name
-from ..loops.calls import Moments, Step
+from ..loops.calls import Call, Moments, Step
 from .asked_methods import LoraConfig, methods_of
 from .call_order import Advance, Alone, Asked, Gradient
 from .kept_models import Checkpoint, Kept, Where, where_of
 from .packed_bodies import read_compressed
 from .promises import Failure, Result
-from .sessions import Model
+from .sessions import Model, Session
 from .tinker_service import TinkerService
 from .wire_data import WireCall, call_of_message
 
@@ -99,6 +100,16 @@ class ToSaveForSampler:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToSaveExternal:
+    model_id: Name
+    path: Name
+    seq_id: Count | None = None
+    ttl_seconds: Count | None = None
+    age_encryption_recipients: Any = None
+    type: Literal["save_weights_external"] = "save_weights_external"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToLoad:
     path: Name
     optimizer: bool
@@ -129,25 +140,32 @@ async def create_model(tinker: TinkerService, request: Request) -> Response:
         tinker.loops.create(model.id, methods, seed)
         return {"model_id": model.id, "type": "create_model"}
 
-    return _new_model(tinker, session.id, asked.model_seq_id, kept, make)
+    return _new_model(tinker, session, asked.model_seq_id, kept, make)
 
 
-def _new_model(tinker: TinkerService, session_id: str, number: int, kept: Kept, make: Any) -> Response:
+def _new_model(tinker: TinkerService, session: Session, number: int, kept: Kept, make: Callable[[Model], Result]) -> Response:
     """A promise of a new model, which `make` makes in its turn; where that fails, there is none."""
-    session = tinker.sessions.find(tinker.tenant, session_id)
-    name = f"{session.id}:train:{number}"
-    if (before := session.models.get(name)) is None:
+
+    def begin() -> None:
         model = tinker.sessions.add_model(session, number, kept)
         tinker.calls.open(model.id)
-    else:
-        model = before
 
-    def made(result: Result) -> None:
-        if isinstance(result, Failure):
-            session.models.pop(model.id, None)
-            tinker.let_go_of_model(model, "it was not made.")
+        def made(result: Result) -> None:
+            if isinstance(result, Failure):
+                session.models.pop(model.id, None)
+                tinker.let_go_of_model(model, "it was not made.")
 
-    return tinker.promised(model.id, 0, lambda: Alone(lambda: make(model)), None, made)
+        tinker.calls.add(model.id, 0, Alone(lambda: make(model)), tinker.telling(promise, made))
+
+    name = f"{session.id}:train:{number}"
+    promise, is_new = tinker.promises.make(tinker.tenant, tinker.key_of(name, 0, None), name)
+    if is_new:
+        try:
+            begin()
+        except BaseException:
+            tinker.promises.forget(promise)
+            raise
+    return as_json(promise.answer)
 
 
 async def get_info(tinker: TinkerService, request: Request) -> Response:
@@ -203,13 +221,15 @@ async def _learn(tinker: TinkerService, request: Request, *, forward_only: bool)
     else:
         asked = await in_thread(parameters_of(WireCall, await in_thread(object_in, data)).numbered, forward_only)
     tinker.sessions.model(tinker.tenant, asked.model)
+    if isinstance(asked.call, Call):
+        spend(sum(len(datum.tokens) for datum in asked.call.data))
 
     def gradient() -> Asked:
         if isinstance(asked.call, GraftaxError):
             raise asked.call
         return Gradient(asked.call)
 
-    return tinker.promised(asked.model, asked.number, gradient, _key(request))
+    return tinker.promised(asked.model, asked.number, gradient, _key(request), size=len(data))
 
 
 async def optim_step(tinker: TinkerService, request: Request) -> Response:
@@ -252,6 +272,21 @@ async def save_weights_for_sampler(tinker: TinkerService, request: Request) -> R
     return _save_unnamed(tinker, model, asked.sampling_session_seq_id or 0, asked.seq_id, request)
 
 
+async def save_weights_external(tinker: TinkerService, request: Request) -> Response:
+    """Keep a model to be fetched, as a directory that PEFT reads."""
+    asked = parameters_of(ToSaveExternal, await read_object(request, tinker.service.limits))
+    model = tinker.sessions.model(tinker.tenant, asked.model_id)
+
+    def save() -> Result:
+        if asked.age_encryption_recipients is not None:
+            raise GraftaxError("age_encryption_recipients: nothing is encrypted here.")
+        where = where_of(f"tinker://{model.id}/external_weights/{asked.path}")
+        size = _keep(tinker, model, where, None, ttl=asked.ttl_seconds)
+        return {"path": str(where), "size_bytes": size, "type": "save_weights_external"}
+
+    return tinker.promised(model.id, asked.seq_id, lambda: Alone(save), _key(request))
+
+
 def _save_named(tinker: TinkerService, model: Model, asked: ToSaveForSampler, request: Request) -> Response:
     def save() -> Result:
         where = where_of(f"tinker://{model.id}/sampler_weights/{asked.path}")
@@ -275,12 +310,12 @@ def _save_unnamed(tinker: TinkerService, model: Model, sampler: int, number: int
     return tinker.promised(model.id, number, lambda: Alone(save), _key(request))
 
 
-def _keep(tinker: TinkerService, model: Model, where: Where, moments: Moments | None, **how: Any) -> None:
-    """Write a checkpoint. In the thread of the calls."""
+def _keep(tinker: TinkerService, model: Model, where: Where, moments: Moments | None, **how: Any) -> int:
+    """Write a checkpoint; its bytes. In the thread of the calls."""
     if not model.described:
         tinker.kept.describe(model.id, model.kept)
         model.described = True
-    tinker.kept.save(where, tinker.loops.adapter(model.id), moments, **how)
+    return tinker.kept.save(where, tinker.loops.adapter(model.id), moments, **how).bytes
 
 
 async def load_weights(tinker: TinkerService, request: Request) -> Response:
@@ -320,7 +355,7 @@ async def load_weights(tinker: TinkerService, request: Request) -> Response:
         return restore(model, checkpoint, adapter)
 
     kept = replace(kept, user_metadata=asked.user_metadata, created=time.time())
-    return _new_model(tinker, session.id, asked.model_seq_id, kept, make)
+    return _new_model(tinker, session, asked.model_seq_id, kept, make)
 
 
 def _kept_of(tinker: TinkerService, tenant: str | None, path: str) -> Kept:

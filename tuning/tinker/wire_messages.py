@@ -45,7 +45,7 @@ def refuse_without_protobuf() -> None:
         try:
             import_module(library)
         except ModuleNotFoundError:
-            raise GraftaxError(f"Tinker's API needs {library}: pip install 'graftax[tinker]'.") from None
+            raise GraftaxError(f"Tinker's API needs {library}: pip install 'graftax[training]'.") from None
 
 
 def new_message(name: str) -> Any:
