@@ -64,7 +64,7 @@ def server(folder: str, *options: str) -> Server:
 def client(url: str) -> Any:
     import openai
 
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    return openai.OpenAI(base_url=url, api_key="none")
 
 
 def job(asks: Any, name: str, rows: list[dict[str, str]], epochs: int) -> str:
@@ -109,7 +109,7 @@ def jobs(count: int, epochs: int, url: str) -> tuple[float, dict[str, float]]:
 def classify(url: str, model: str, texts: list[str]) -> list[str]:
     import httpx2
 
-    said = httpx2.post(f"{url}/v1/classify", json={"model": model, "input": texts}, timeout=600)
+    said = httpx2.post(f"{url}/classify", json={"model": model, "input": texts}, timeout=600)
     said.raise_for_status()
     return [one["label"] for one in said.json()["data"]]
 
@@ -129,7 +129,6 @@ def measure_jobs(count: int, epochs: int) -> None:
             what = f"{count} tenants' jobs of 200 rows and {epochs} epochs at a server, {cache} compilation cache, / PEFT"
             note = f"PEFT a process for each job; mean accuracy {statistics.mean(right.values()):.1%}; one run"
             report(row(what, summary([(numbers, {"seconds": theirs, "peak_mb": worker.ready["peak_mb"]})]), note))
-            )
 
 
 # -- latency ------------------------------------------------------------------------------------------------------------------
