@@ -61,13 +61,13 @@ async def list_jobs(jobs: JobService, request: Request) -> Response:
             break
         after = page[-1].id
     ends = await in_thread(jobs.ends)
-    return as_json(page_of([job_object(job, ends.get(job.id)) for job in found], limit))
+    return as_json(page_of([job_object(jobs.with_progress(job), ends.get(job.id)) for job in found], limit))
 
 
 async def show_job(jobs: JobService, request: Request) -> Response:
     """What is known of a job."""
     job = await _job(jobs, request)
-    return as_json(job_object(job, (await in_thread(jobs.ends)).get(job.id)))
+    return as_json(job_object(jobs.with_progress(job), (await in_thread(jobs.ends)).get(job.id)))
 
 
 async def cancel(jobs: JobService, request: Request) -> Response:

@@ -53,6 +53,7 @@ def job_object(job: JobRecord, estimated_finish: int | None = None) -> dict[str,
         "metadata": dict(request.metadata) or None,
         "method": request.asked,
         "graftax": {
+            "suffix": request.suffix,
             "task": request.task,
             "method": request.method,
             "recipe": asdict(Recipe().replace(**request.recipe)),

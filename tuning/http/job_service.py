@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...serve.http.service import Service
 from ...serve.turns import TENANT
@@ -34,6 +34,11 @@ class JobService:
     def ends(self) -> Mapping[str, int]:
         """When the jobs that run or wait will have ended, as far as that is known."""
         return estimated_ends(self.table, self.trainer, time.time())
+
+    def with_progress(self, job: JobRecord) -> JobRecord:
+        """A job with what it has cost by now, where it has a slot."""
+        cost = self.trainer.progress(job.id)
+        return job if cost is None else replace(job, cost=cost)
 
     def job(self, job: str) -> JobRecord | None:
         """A job of whoever asks; None where there is none of this id, or it is another's."""
