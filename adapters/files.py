@@ -23,7 +23,7 @@ import numpy as np
 from .. import disk
 from ..errors import GraftaxError
 from ..notes import note
-from ..typed import Location, Name, checked, held, read
+from ..typed import Location, Name, checked, held
 from .adapter import Adapter
 from .directory import CONFIG, HUB_WEIGHTS, MARKS, WEIGHTS, Codec, from_hub, is_fusion, parse_tensors, read_directory, states_of
 from .facts import EXTRA, Facts, TrainedOn, dumped, written
@@ -37,7 +37,7 @@ from .formats.peft.shared_keys import check_config
 from .located import locate
 from .method import Method
 from .methods.head import Head
-from .methods.method_registry import method_class
+from .methods.named import method_from
 from .task_words import words_for
 
 if TYPE_CHECKING:
@@ -268,8 +268,5 @@ def _methods_of(fields: Any, file: Path) -> tuple[Method, ...]:
 
 def _method_of(fields: Mapping[str, Any], file: Path) -> Method:
     where = f"{file}: methods"
-    try:
-        cls = method_class(checked(fields.get("method"), str, "method"))
-    except GraftaxError as error:
-        raise GraftaxError(f"{where}: {error}") from error
-    return read(cls, {name: value for name, value in fields.items() if name != "method"}, where)
+    name = checked(fields.get("method"), str, f"{where}: method")
+    return method_from(name, {field: value for field, value in fields.items() if field != "method"}, where)

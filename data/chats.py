@@ -1,4 +1,7 @@
-"""Chats: lists of messages, each an object with a role and a content."""
+"""Chats: lists of messages, each an object with a role and a content.
+
+A message of the assistant may have a `weight`, as in OpenAI's rows: with 0 it is not learnt from, with 1 it is.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,22 @@ def chat_in(row: Mapping[str, Any], column: str, index: int, source: str) -> Cha
 def _message(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping) or "role" not in message or not ("content" in message or message.get("tool_calls")):
         raise Unreadable("a message is not an object with role and content")
+    if "weight" in message:
+        _expect_weight(message)
     return {**message, "role": text_of(message["role"]), "content": _content(message)}
+
+
+def is_learnt(message: Mapping[str, Any]) -> bool:
+    """Whether a message of a chat is learnt from."""
+    return message["role"] == "assistant" and message.get("weight", 1) == 1
+
+
+def _expect_weight(message: Mapping[str, Any]) -> None:
+    weight = plain(message["weight"])
+    if isinstance(weight, bool) or weight not in (0, 1):
+        raise Unreadable(f"a message has weight {weight!r}, which may be 0 or 1")
+    if message["role"] != "assistant":
+        raise Unreadable(f"a message of the {message['role']} has a weight, which is for those of the assistant")
 
 
 def _content(message: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,7 @@ class Wanted(Enum):
 
     LOGITS = "logits"
     VECTORS = "vectors"
+    CHANCES = "chances"  # of the tokens of texts (`text_chances.py`)
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Reading:
         adapters: what those are called that it asks for.
         alone: whether no batch has others' pieces beside its own. What a piece becomes does not depend on its neighbours beyond
             the rounding of sums, which the number of batch rows decides; alone it is the same to the last bit every time.
-        future: done when all is read: for each piece a float32 array, of logits `[classes]`, `[positions, classes]` or
-            `[high, wide, classes]`, or `[size]` of a vector; None where no head answers it.
+        future: done when all is read: for each piece a float32 array: logits `[classes]`, `[positions, classes]` or
+            `[high, wide, classes]`, a vector `[size]`, chances `[positions - 1, numbers]`; None where no head answers it.
     """
 
     def __init__(self, pieces: Sequence[Piece], wanted: Wanted, *, alone: bool):

@@ -24,13 +24,14 @@ from ..adapters.graft import Mix
 from ..adapters.methods.head import HEADS, OF_POSITIONS
 from ..errors import GraftaxError
 from ..models.backbone import Backbone, Logits
-from ..models.inputs import Inputs
+from ..models.inputs import Inputs, TextInputs
 from ..models.processor import Processor
 from .composition import laid
 from .holding import Holding
 from .read_request import Piece, Reading, Wanted
 from .reading_calls import cut_into_calls, positions_of
 from .soundness import NotFinite
+from .text_chances import text_chances
 from .turns import Turns
 
 ROWS = (1, 2, 4, 8, 16, 32, 64)  # batch rows of one call of a program
@@ -60,6 +61,7 @@ class ReadingPool:
         self._turns = Turns()
         self.forward = jax.jit(self._traced)
         self.encode = jax.jit(self._traced_vectors)
+        self.chances = jax.jit(self._traced_chances)
 
     @cached_property
     def processor(self) -> Processor:
@@ -74,6 +76,12 @@ class ReadingPool:
         """The vectors of a batch, `[rows, size]`; jitted likewise."""
         self.compilations += 1
         return self.processor.vector_of(self.backbone.encode(params, state, inputs, slots), inputs)
+
+    def _traced_chances(self, params: Any, state: Any, inputs: TextInputs, slots: jax.Array | Mix) -> jax.Array:
+        """Of a batch of texts what `text_chances` says; jitted likewise."""
+        self.compilations += 1
+        hidden = self.backbone.encode(params, state, inputs, slots).hidden
+        return text_chances(lambda some: self.backbone.next_token(params, state, some, slots), hidden, inputs.ids)
 
     def advance(self) -> bool:
         """Read one batch. False where there was none to read: nobody waits, or no adapter that is waited for has a slot.
@@ -182,9 +190,12 @@ class ReadingPool:
         plans, answering = [piece.plan for piece in pieces], [piece.answering for piece in pieces]
         slots = laid(plans, answering, self.holding.slot, count, shape.length)
         state = self.holding.adapters.state_for(handle for piece in pieces for handle in piece.handles)
-        if wanted is Wanted.VECTORS:
+        if wanted is not Wanted.LOGITS:
             state = {name: tree for name, tree in state.items() if name not in HEADS}
-            return list(np.asarray(self.encode(self.backbone.params, state, inputs, slots))[: len(pieces)])
+            if wanted is Wanted.VECTORS:
+                return list(np.asarray(self.encode(self.backbone.params, state, inputs, slots))[: len(pieces)])
+            told = np.asarray(self.chances(self.backbone.params, state, inputs, slots))
+            return [told[batch_row, : len(item) - 1] for batch_row, item in enumerate(items)]
         asked = {piece.reads for piece in pieces}
         # without heads that read all positions the last layer computes the pooled ones alone
         state = {name: tree for name, tree in state.items() if name not in OF_POSITIONS or name in asked}

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from ..adapters.task_words import words_for
-from ..data.chats import Chat, chat_of, is_chat, turns_of
+from ..data.chats import Chat, chat_of, is_chat, is_learnt, turns_of
 from ..data.columns import Columns, Field, read_fields
 from ..data.examples import Examples
 from ..data.prepared import Prepared
@@ -175,9 +175,10 @@ class SupervisedFineTuning(LanguageModel):
         """
         for i, (messages, asked) in enumerate(chats_in(examples)):
             where = f"{examples.source}: row {i + 1}"
-            turns = [turn for turn in range(asked, len(messages)) if messages[turn]["role"] == "assistant"]
+            turns = [turn for turn in range(asked, len(messages)) if is_learnt(messages[turn])]
             if not turns:
-                raise GraftaxError(f"{where} has no message of the assistant.")
+                weighed = any("weight" in message for message in messages)
+                raise GraftaxError(f"{where} has no message of the assistant{' that has a weight of 1' if weighed else ''}.")
             whole = tokenizer.chat(messages, where)
             said = [_turn(messages[: turn + 1], tokenizer, where) for turn in turns]
             if all(_begins(whole, ids) for ids, _ in said):

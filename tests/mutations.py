@@ -23,6 +23,7 @@ COUPLED_FILES = "tests/test_maple.py::test_adapters_of_unlike_sizes_in_one_batch
 COUPLED_START = "tests/test_maple.py::test_its_first_prompt_begins_as_the_words_that_it_replaces"
 COUPLED_HALF = "tests/test_maple.py::test_at_pictures_alone_it_is_vpt"
 OPEN_CLIP = "tests/test_open_clip.py"
+PROMISED, WIRE, TINKER = "tests/test_tinker_promises.py", "tests/test_tinker_wire.py", "tests/test_tinker_api.py"
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
@@ -895,5 +896,71 @@ MUTATIONS = [
         "if not self._ledger.exists():",
         "if False:",
         "tests/test_on_hub.py::test_a_folder_that_is_gone_for_a_while_takes_no_name_with_it",
+    ),
+    Mutation(
+        "tuning/tinker/promises.py",
+        "promise is None or promise.tenant != tenant",
+        "promise is None",
+        f"{PROMISED}::test_a_call_that_comes_twice_is_one_promise",
+    ),
+    Mutation(
+        "tuning/tinker/promises.py",
+        "(self._fetched, self._settled):",
+        "(self._settled, self._fetched):",
+        f"{PROMISED}::test_results_take_so_much_room_and_no_more",
+    ),
+    Mutation(
+        "tuning/tinker/call_order.py",
+        "elif number < line.next or number in line.early:",
+        "elif number in line.early:",
+        f"{PROMISED}::test_a_number_that_never_comes_holds_nobody_up_for_ever",
+    ),
+    Mutation(
+        "tuning/tinker/call_order.py",
+        "lines = [line for line in lines if type(line.ready[0].asked) is kind]",
+        "lines = lines[:1]",
+        f"{PROMISED}::test_models_are_done_together_and_each_in_its_order",
+    ),
+    Mutation(
+        "tuning/tinker/wire_data.py",
+        'value.text if value.HasField("text") else value.number',
+        "settings.get(name, value.number)",
+        f"{WIRE}::test_what_the_client_sends_is_read",
+    ),
+    Mutation(
+        "tuning/tinker/asked_methods.py",
+        "ALPHA = 32.0",
+        "ALPHA = 16.0",
+        f"{WIRE}::test_lora_is_tinkers",
+    ),
+    Mutation(
+        "tuning/tinker/sampling_desk.py",
+        "tokens[: stop + 1]",
+        "tokens[:stop]",
+        f"{TINKER}::test_texts_end_where_they_are_to",
+    ),
+    Mutation(
+        "tuning/tinker/packed_bodies.py",
+        "if len(unpacked) > limits.max_body:",
+        "if not unpacked:",
+        f"{TINKER}::test_bodies_that_are_none_or_too_large",
+    ),
+    Mutation(
+        "tuning/tinker/kept_models.py",
+        "if kept.tenant == tenant:\n                return kept",
+        "if kept is not None:\n                return kept",
+        f"{TINKER}::test_tenants_see_their_own",
+    ),
+    Mutation(
+        "tuning/tinker/sessions.py",
+        "if session is not None and session.tenant == tenant:",
+        "if session is not None:",
+        f"{TINKER}::test_tenants_see_their_own",
+    ),
+    Mutation(
+        "serve/http/app.py",
+        'scope["path"] not in self._polls  # what',
+        'scope["path"] is not None  # what',
+        "tests/test_http_further.py",
     ),
 ]

@@ -13,7 +13,9 @@ from starlette.routing import Route
 from graftax import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve.http.complaints import as_json
+from graftax.serve.http.further import Poll
 from graftax.serve.http.keys import Key
+from graftax.serve.http.quotas import Quota
 from graftax.serve.http.service import Service
 
 
@@ -26,7 +28,11 @@ class Shelf:
 
     @property
     def routes(self) -> Sequence[Route]:
-        return [Route(f"/{self._name}/{{thing}}", self._answer, methods=["GET", "DELETE"])]
+        polls = Poll(f"/{self._name}/polled", self._polled, methods=["POST"])
+        return [polls, Route(f"/{self._name}/{{thing}}", self._answer, methods=["GET", "DELETE"])]
+
+    async def _polled(self, request: Request) -> Response:
+        return as_json({"there": False}, 408)
 
     async def _answer(self, request: Request) -> Response:
         thing = request.path_params["thing"]
@@ -63,3 +69,17 @@ def test_they_are_answered_as_the_servers_own_are(tiny: Backbone) -> None:
         assert server.ask("GET", "/table/cup", headers=bearer).json() == {"cup": 3}
         assert server.ask("POST", "/table/cup", headers=bearer).status_code == 405
     assert heard[2:] == ["table ends", "shelf ends"]
+
+
+def test_who_only_asks_again_uses_up_nothing(tiny: Backbone) -> None:
+    """A poll is in no quota, and no failure, whatever its status is; a POST elsewhere is both."""
+    keys = (Key(hashlib.sha256(b"sesame").digest(), admin=False, quota=Quota(rpm=1)),)
+    of_key = {"Authorization": "Bearer sesame"}
+    with served(tiny, keys=keys, further=lambda service: [Shelf(service, "shelf", [])]) as server:
+        for _ in range(3):
+            assert server.ask("POST", "/shelf/polled", headers=of_key).status_code == 408
+        assert server.service.counts.recent.failed == 0
+        assert server.ask("POST", "/shelf/cup", headers=of_key).status_code == 405
+        assert server.ask("POST", "/shelf/cup", headers=of_key).status_code == 429
+        assert server.service.counts.recent.failed == 2
+        assert server.ask("POST", "/shelf/polled", headers=of_key).status_code == 408

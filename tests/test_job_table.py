@@ -12,7 +12,7 @@ from graftax.errors import GraftaxError
 from graftax.tuning.jobs.job_record import Cost, JobError, JobRecord, JobRequest
 from graftax.tuning.jobs.job_table import JobTable, UploadedFile, new_job_id
 
-REQUEST = JobRequest("base", "file-1", None, "classify", {"name": "lora", "r": 4}, {"epochs": 2}, {"text": "review"})
+REQUEST = JobRequest("base", "file-1", None, "classify", [{"name": "lora", "r": 4}], {"epochs": 2}, {"text": "review"})
 
 
 def a_job(tenant: str | None = None, **changes: object) -> JobRecord:

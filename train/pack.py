@@ -266,7 +266,14 @@ class Pack:
     def result(self, slot: int, metrics: dict[str, float]) -> Adapter:
         """The trained adapter at its true size: of its best epoch where there are validation examples, else of its last."""
         _, job = self.occupant(slot)
-        tree = self.best if job.val is not None else self._settled()
+        return self._adapter(slot, self.best if job.val is not None else self._settled(), metrics)
+
+    def now(self, slot: int, metrics: dict[str, float]) -> Adapter:
+        """The adapter that a slot's job has become so far, at its true size."""
+        return self._adapter(slot, self._settled(), metrics)
+
+    def _adapter(self, slot: int, tree: Any, metrics: dict[str, float]) -> Adapter:
+        _, job = self.occupant(slot)
         own = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), tree)
         states = self.layout.unstack(job.adapter, own, self.backbone.sites)
         return replace(job.adapter, states=states, metrics=metrics)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import GraftaxError
 from ...json_files import parse_json
+from ...typed import read
 from ..method import Method
 from .lora import LoRA
 from .method_registry import method_class
 from .unions import UNIONS
 
 PROBE = ("probe", "head", "linear_probe")  # no method: the head alone
+
+
+def method_from(name: str, settings: Mapping[str, Any], where: str) -> Method:
+    """The method of a name with fields as JSON has them; a GraftaxError, if there is one, begins with `where`."""
+    try:
+        cls = method_class(name)
+    except GraftaxError as error:
+        raise GraftaxError(f"{where}: {error}") from error
+    return read(cls, settings, where)
 
 
 def make_method(

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import GraftaxError
 from ..serve.http.limits import Limits
+from ..tuning.training_settings import TrainingSettings
 from .arguments import chat_template_of, parse_adapters
 from .dataclass_options import OptionPerField, options_from_fields
 from .options import AnyBackboneOption, BackboneOption, ChatTemplateOption, LoadingOptions, OptionalAdaptersOption
@@ -49,6 +50,13 @@ def serve(
         Optional[list[Path]],
         typer.Option(metavar="DIR", help="Folder from which adapters may be loaded while it runs; once for each."),
     ] = None,
+    training: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="DIR", help="Train as well: jobs by OpenAI's API, loops by Tinker's. What is kept lies in this folder."
+        ),
+    ] = None,
+    training_settings: Annotated[TrainingSettings, OptionPerField("Training")],
     limits: Annotated[Limits, OptionPerField("Limits")],
     warm_up: Annotated[
         bool, typer.Option(help="Compile all programs at start, so that no request waits for one; /ready says how far it is.")
@@ -65,6 +73,7 @@ def serve(
         from ..serve.http.app import make_app
         from ..serve.http.keys import read_keys
         from ..serve.http.origins import origins_of
+        from ..serve.http.rounds import at_once
         from ..serve.http.serving import listening, make_service, run
         from ..serve.http.tls import certificate_of
         from ..serve.http.traces import Traced, tracer_to
@@ -76,6 +85,8 @@ def serve(
     from ..hub.told import Told
     from ..models.load import load_backbone
     from ..store.store import Store
+    from ..tuning.device_time import DeviceTime
+    from ..tuning.training_endpoints import training_endpoints
 
     named, keys = parse_adapters(adapter or []), () if api_key_file is None else read_keys(api_key_file)
     certificate = certificate_of(ssl_certfile, ssl_keyfile)
@@ -85,6 +96,8 @@ def serve(
     roots = [_folder(path) for path in allow_path or []]
     with listening(host, port) as there:
         options: dict[str, Any] = {"lanes": lanes, "slots": slots, "limits": limits, "roots": roots}
+        device = DeviceTime(training_settings.training_share)
+        options |= {"around": at_once if training is None else device.round}
         options |= {"chat_template": chat_template_of(chat_template), "warm_up": _say if warm_up else None}
         store = Store(url) if url else None
         options |= {"store": store, "telling": Told(store)}
@@ -94,7 +107,8 @@ def serve(
         host, number = there.getsockname()[:2]
         where = f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{number}"
         _say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
-        app = make_app(service, keys, origins)
+        further = [] if training is None else training_endpoints(service, training, device, keys, training_settings)
+        app = make_app(service, keys, origins, further)
         run(app if tracer is None else Traced(app, tracer), there, limits, certificate)
 
 

@@ -20,7 +20,7 @@ from .classify import classify, tag
 from .complaints import GONE, HANDLERS
 from .completions import complete
 from .embeddings import embed
-from .further import Further
+from .further import Further, Poll
 from .health import health, ready
 from .keys import Guarded, Key
 from .lora_adapters import load_adapter, unload_adapter
@@ -74,7 +74,8 @@ def make_app(
     """
     routes = [Route(path, partial(answer, service), methods=["GET"]) for path, answer in _GET.items()]
     routes += [Route(path, partial(answer, service), methods=["POST"]) for path, answer in _POST.items()]
-    routes += [route for one in further for route in one.routes]
+    others = [route for one in further for route in one.routes]
+    polls = frozenset(route.path for route in others if isinstance(route, Poll))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -91,16 +92,17 @@ def make_app(
         service.rounds.stop()
         service.residents.close()
 
-    app: ASGIApp = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lifespan)
-    app = Guarded(app, keys) if keys else OwnPages(app, origins)
-    return _Marked(with_origins(app, origins), service)
+    app: ASGIApp = Starlette(routes=[*routes, *others], exception_handlers=HANDLERS, lifespan=lifespan)
+    app = Guarded(app, keys, polls=polls) if keys else OwnPages(app, origins)
+    return _Marked(with_origins(app, origins), service, polls)
 
 
 class _Marked:
     """An app whose requests have an id and a moment, and whose answers say the id and are counted."""
 
-    def __init__(self, app: ASGIApp, service: Service):
-        self._app, self._counts = app, service.counts
+    def __init__(self, app: ASGIApp, service: Service, polls: frozenset[str]):
+        """`polls`: paths that are asked for no work."""
+        self._app, self._counts, self._polls = app, service.counts, polls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -121,5 +123,6 @@ class _Marked:
         try:
             await self._app({**scope, "state": {**scope.get("state", {}), **marks}}, receive, marked)
         finally:
-            if scope["method"] == "POST" and statuses and statuses[0] != GONE:  # what only looks on is no traffic
+            asks = scope["method"] == "POST" and scope["path"] not in self._polls  # what only looks on is no traffic
+            if asks and statuses and statuses[0] != GONE:
                 self._counts.recent.ended(statuses[0] >= 400, time.monotonic() - begun)

@@ -1,4 +1,4 @@
-"""The JSON object in a request's body, read no further than a limit."""
+"""A request's body, read no further than a limit; and the JSON object in it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from .limits import Limits
 
 async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
     """The object; Refused where the body is none, or is too large, or does not come."""
+    return object_in(await read_body(request, limits))
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The body; Refused where it is too large, or does not come."""
     try:
         async with asyncio.timeout(limits.patience):
-            data = await _read(request, limits.max_body)
+            return await _read(request, limits.max_body)
     except TimeoutError:
         raise Refused(408, f"the body did not come within {limits.patience:g} s.") from None
     except ClientDisconnect:
         raise Gone from None
+
+
+def object_in(data: bytes) -> dict[str, Any]:
+    """The object in a body; Refused where there is none."""
     try:
         content = parse_json(data.decode(), "the body")
     except UnicodeDecodeError as error:

@@ -12,6 +12,13 @@ from typing import Protocol
 from starlette.routing import Route
 
 
+class Poll(Route):
+    """A path that is asked by POST whether something has come, or that a client is there: no work is asked for.
+
+    So it is counted in no quota, and how long it was held is no latency.
+    """
+
+
 class Further(Protocol):
     """Further endpoints, and what works for them while the server runs."""
 

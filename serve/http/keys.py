@@ -5,9 +5,9 @@
     60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752 admin
     fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9 rpm=60 tpm=20000 max_parallel_requests=4
 
-Behind the hash also stands how much the key may ask (`quotas.py`). Who has a key has turns of his own among all who wait
-(`turns.py`), however many requests others have sent before. A key is compared in a time that says nothing of how much of it was
-right: with all hashes, each to its end.
+Behind the hash also stands how much the key may ask, and have trained (`quotas.py`). Who has a key has turns of his own among
+all who wait (`turns.py`), however many requests others have sent before. A key is compared in a time that says nothing of how
+much of it was right: with all hashes, each to its end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ...paths import expect_file
 from ...typed import shown
 from ..turns import TENANT
 from .complaints import Refused, as_json
-from .quotas import METER, Meter, Quota
+from .quotas import METER, Meter, Quota, TrainingQuota
 from .web_page import PAGES
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
@@ -47,6 +47,7 @@ class Key:
     hash: bytes
     admin: bool
     quota: Quota = Quota()
+    training: TrainingQuota = TrainingQuota()
 
 
 def read_keys(path: Path) -> tuple[Key, ...]:
@@ -72,14 +73,16 @@ def _key_of(words: list[str]) -> Key:
     if not _HASH.fullmatch(words[0]):
         raise GraftaxError("expected 64 hexadecimal digits (sha256).")
     limits: dict[str, int] = {}
+    names = (*Quota.names(), *TrainingQuota.names())
     for word in (further := [word for word in words[1:] if word != "admin"]):
         name, _, number = word.partition("=")
-        if name not in Quota.names() or not _NUMBER.fullmatch(number):
-            raise GraftaxError(f"behind it may stand admin, and NAME=NUMBER of {', '.join(Quota.names())}, got {shown(word)}.")
+        if name not in names or not _NUMBER.fullmatch(number):
+            raise GraftaxError(f"behind it may stand admin, and NAME=NUMBER of {', '.join(names)}, got {shown(word)}.")
         limits[name] = int(number)
     if len(limits) < len(further) or words.count("admin") > 1:
         raise GraftaxError("it says something twice.")
-    return Key(bytes.fromhex(words[0]), "admin" in words, Quota(**limits))
+    asking, training = ({name: limits[name] for name in kind.names() if name in limits} for kind in (Quota, TrainingQuota))
+    return Key(bytes.fromhex(words[0]), "admin" in words, Quota(**asking), TrainingQuota(**training))
 
 
 def found(keys: tuple[Key, ...], given: str) -> Key | None:
@@ -91,8 +94,15 @@ def found(keys: tuple[Key, ...], given: str) -> Key | None:
 class Guarded:
     """An app that is asked with a key alone, and by each as much as it may ask. What asks for no work is not counted."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[Key, ...], clock: Callable[[], float] = time.monotonic):
-        self._app, self._keys = app, keys
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: tuple[Key, ...],
+        clock: Callable[[], float] = time.monotonic,
+        polls: frozenset[str] = frozenset(),
+    ):
+        """`polls`: paths that are asked for no work."""
+        self._app, self._keys, self._polls = app, keys, polls
         self._meters = {key.hash: Meter(key.quota, clock) for key in keys if key.quota != Quota()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +112,8 @@ class Guarded:
         given = _given(Headers(scope=scope))
         key = found(self._keys, given)
         refused = self._refusal(scope, key, given)
-        meter = self._meters.get(key.hash) if key is not None and scope["method"] == "POST" else None
+        asks = scope["method"] == "POST" and scope["path"] not in self._polls
+        meter = self._meters.get(key.hash) if key is not None and asks else None
         if refused is None and meter is not None:
             refused = meter.begin()
         if refused is not None or key is None:

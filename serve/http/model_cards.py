@@ -15,7 +15,7 @@ from .service import Service, route_of, said_of
 
 async def list_models(service: Service, request: Request) -> Response:
     """All of them; of the hub's the newest version of each name."""
-    registered = service.residents.registered()
+    registered = service.registered()
     cards = [_base(service), *(_adapter(service, name, said_of(handle)) for name, handle in registered.items())]
     cards += [_version(service, one) for one in await service.fitting() if one.name not in registered]
     return as_json({"object": "list", "data": cards})

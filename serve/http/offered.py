@@ -55,11 +55,11 @@ async def list_adapters(service: Service, request: Request) -> Response:
     where = _where(service)
     loaded = [
         _loaded(name, handle, facts, where)
-        for name, handle in service.residents.registered().items()
+        for name, handle in service.registered().items()
         if _is_asked_for(query, name, (facts := await _facts(service, handle)).manifest)
     ]
     found = await _on_hub(service, lambda index: [(one, index.tags(one.name)) for one in index.search(query, limit + 1)]) or []
-    registered = service.residents.registered()
+    registered = service.registered()
     adapters = [*loaded, *(_version(one, tags, where) for one, tags in found if one.name not in registered)]
     return as_json(
         {
@@ -74,7 +74,7 @@ async def list_adapters(service: Service, request: Request) -> Response:
 async def show_adapter(service: Service, request: Request) -> Response:
     """One by its name: all its versions, how they did, and the card of the newest, or of that which `version` says."""
     name = request.path_params["name"]
-    if (handle := service.residents.registered().get(name)) is not None:
+    if (handle := service.registered().get(name)) is not None:
         facts, where = await _facts(service, handle), _where(service)
         card, problem = await _card(service, facts.manifest)
         adapter = _loaded(name, handle, facts, where, every_label=True)

@@ -251,7 +251,7 @@ def parameters_of(cls: type[T], content: Mapping[str, Any]) -> T:
     kinds = kinds_of(cast(Any, cls))
     given: dict[str, Any] = {}
     for name, value in content.items():
-        if value is None or name in HARMLESS:
+        if value is None or (name in HARMLESS and name not in kinds):
             continue
         if name not in kinds:
             _refuse_unknown(name, value, kinds)

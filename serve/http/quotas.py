@@ -32,6 +32,21 @@ class Quota:
         return tuple(field.name for field in fields(cls))
 
 
+@dataclass(frozen=True)
+class TrainingQuota:
+    """What jobs of a key may cost in all, on a server that trains (`graftax/tuning`); None: as much as they like."""
+
+    training_seconds: int | None = None  # of the device
+    training_steps: int | None = None
+    training_tokens: int | None = None  # that they learn from, each as often as they do
+    training_jobs: int | None = None  # that have not ended, at once
+    training_priority: int = 0  # the highest that a job may have
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))
+
+
 class _Budget:
     """So much a minute."""
 

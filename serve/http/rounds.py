@@ -12,17 +12,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 _PAUSE = 0.002  # seconds between two rounds in which requests only waited: for an adapter that is being read, say
 _AFTER_FAILURE = 0.1
 
+#: What calls a round when it is its turn, and returns what that returns: whether there was something to do.
+Around = Callable[[Callable[[], bool]], bool]
+
+
+def at_once(advance: Callable[[], bool]) -> bool:
+    return advance()
+
 
 class Rounds:
     """Calls `engine.advance` as long as it has requests. All but `wake` belongs to one event loop."""
 
-    def __init__(self, engine: Any):
-        self._engine = engine
+    def __init__(self, engine: Any, around: Around = at_once):
+        """`around`: what each round is done in, for who shares the device with others; by default at once."""
+        self._engine, self._around = engine, around
         self._work = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="graftax-engine", daemon=True)
@@ -66,7 +75,7 @@ class Rounds:
 
     def _round(self) -> bool:
         try:
-            busy: bool = self._engine.advance()
+            busy = self._around(self._engine.advance)
         except Exception as error:  # the texts in it have ended with this as their error; others go on
             logging.getLogger("graftax").exception("a round of the engine failed")
             self.failure = f"{type(error).__name__}: {error}"

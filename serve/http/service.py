@@ -22,12 +22,14 @@ from ...store.names import is_reference
 from ...store.query import Query
 from ...store.store import Store
 from ...store.version import Score, Version
+from ...typed import shown
 from ..engine import Engine
 from ..generator import Generator
 from ..handles import Handle
 from ..on_hub import HubAway, OnHub
 from ..predictor import Answers, Predictor
 from ..residents import Residents
+from ..turns import TENANT
 from ..warm_up import WarmUp
 from .complaints import Refused
 from .limits import Limits
@@ -71,6 +73,7 @@ class Service:
     counts: Counts = field(default_factory=Counts)
     started: int = field(default_factory=lambda: int(time.time()))
     facts: dict[str, Any] = field(default_factory=dict)  # by digest, of adapters that were loaded, as the catalogue has them
+    owners: dict[str, str | None] = field(default_factory=dict)  # of registered names that one tenant alone may know: whose
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # of which adapters are registered
     _reading: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
 
@@ -79,6 +82,15 @@ class Service:
         """Tokens of a text at most; None where no texts are read."""
         return None if self.tokenizer is None else self.backbone.config.max_tokens
 
+    def shows(self, name: str) -> bool:
+        """Whether whoever asks may know an adapter by its name: it is everybody's, or his own."""
+        tenant = TENANT.get()
+        return self.owners.get(name, tenant) == tenant
+
+    def registered(self) -> dict[str, Handle]:
+        """The registered names that whoever asks may know, and what they mean now."""
+        return {name: handle for name, handle in self.residents.registered().items() if self.shows(name)}
+
     async def resolve(self, model: str, route: str) -> Who:
         """Whom a name means now; None for the base alone.
 
@@ -86,7 +98,7 @@ class Service:
         """
         if model == self.name:
             return None
-        if (handle := self.residents.registered().get(model)) is not None:
+        if (handle := self.registered().get(model)) is not None:
             return handle
         parts = parts_of(model)
         if parts is None:
@@ -97,13 +109,22 @@ class Service:
 
     async def _handle(self, model: str, route: str) -> Handle:
         """The adapter that a name means now; raises as `resolve`."""
+        known = self.registered()
+        if model in known:
+            return known[model]
+        if self.hub is None or not self.shows(model):
+            said = f"no adapter named {shown(model)} is loaded; loaded are {', '.join(known) or 'none'}."
+            raise self._no_model(model, said)
         try:
             return await self.read(self.residents.resolve, model, route)
         except GraftaxError as error:
             if isinstance(error, HubAway) or (is_reference(model) and await self._hub_is_away()):
                 raise Refused(503, str(error), param="model", code="hub_away") from None
-            said = f"there is no model {model!r}: the base is {self.name!r}, and {error}"
-            raise Refused(404, said, param="model", code="model_not_found") from None
+            raise self._no_model(model, str(error)) from None
+
+    def _no_model(self, model: str, why: str) -> Refused:
+        said = f"there is no model {model!r}: the base is {self.name!r}, and {why}"
+        return Refused(404, said, param="model", code="model_not_found")
 
     async def adapters(self, who: Who) -> list[Adapter]:
         """The adapters of who answers, in memory, which is waited for; Refused where one cannot be had."""

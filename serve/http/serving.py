@@ -26,7 +26,7 @@ from ..residents import Residents
 from ..warm_up import WarmUp
 from .connections import Connection
 from .limits import Limits
-from .rounds import Rounds
+from .rounds import Around, Rounds, at_once
 from .service import Service, Telling
 from .tls import Certificate
 
@@ -45,6 +45,7 @@ def make_service(
     roots: Sequence[Path] = (),
     chat_template: str | None = None,
     warm_up: Callable[[str], None] | None = None,
+    around: Around = at_once,
 ) -> Service:
     """What the endpoints share.
 
@@ -59,6 +60,7 @@ def make_service(
         roots: folders from which adapters may be loaded while the server runs.
         chat_template: as of `Generator`.
         warm_up: is told how programs are compiled before they are asked for; None: they are compiled when they are.
+        around: what each of the engine's rounds is done in (`Rounds`), for who shares the device with others.
     """
     kind = backbone.family.processor.kind
     if kind not in _KINDS:
@@ -75,7 +77,7 @@ def make_service(
         tokenizer=Tokenizer.of(backbone) if kind == "text" else None,
         residents=residents,
         engine=engine,
-        rounds=Rounds(engine),
+        rounds=Rounds(engine, around),
         predictor=Predictor(backbone, residents=residents, engine=engine),
         generator=generator,
         store=store,

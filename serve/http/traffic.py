@@ -24,7 +24,7 @@ async def traffic(service: Service, request: Request) -> Response:
     status, degraded = condition(service)
     counts, recent = service.counts, service.counts.recent
     engine, running = service.engine, service.engine.running
-    named = Counter(str(handle) for one in running for handle in set(one.handles))
+    named = Counter(str(handle) for one in running for handle in set(one.handles) if service.shows(handle.name))
     return as_json(
         {
             "at": time.time(),
@@ -45,10 +45,11 @@ async def traffic(service: Service, request: Request) -> Response:
 
 
 def _tiers(service: Service) -> dict[str, Any]:
-    """Which adapters are where."""
+    """Which adapters are where, those of other tenants left out."""
     tiers = service.residents.tiers()
-    held = sorted(tiers.device.items(), key=lambda pair: (-pair[1], str(pair[0])))
-    host = list(reversed(tiers.host))  # the one that was used last is the first
+    on_device = [(handle, count) for handle, count in tiers.device.items() if service.shows(handle.name)]
+    held = sorted(on_device, key=lambda pair: (-pair[1], str(pair[0])))
+    host = [handle for handle in reversed(tiers.host) if service.shows(handle.name)]  # the one that was used last is the first
     return {
         "slots": service.slots,
         "device": [{"adapter": str(handle), "digest": handle.digest, "held": count} for handle, count in held[:_MOST_NAMED]],
@@ -56,7 +57,7 @@ def _tiers(service: Service) -> dict[str, Any]:
         "memory": [{"adapter": str(handle), "digest": handle.digest} for handle in host[:_MOST_NAMED]],
         "in_memory": len(host),
         "memory_bytes": tiers.host_bytes,
-        "reading": [str(handle) for handle in tiers.reading[:_MOST_NAMED]],
+        "reading": [str(handle) for handle in tiers.reading if service.shows(handle.name)][:_MOST_NAMED],
         "hits": tiers.hits,
         "reads": tiers.reads,
         "writes": tiers.writes,

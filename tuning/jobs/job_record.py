@@ -15,7 +15,7 @@ checkpoints (`job_trainer.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ class JobRequest:
     training_file: str  # ids of files
     validation_file: str | None
     task: str  # graftax's name of it
-    method: Mapping[str, Any]  # `{"name": "lora", "r": 8}`: a method and its settings
+    method: Sequence[Mapping[str, Any]]  # `{"name": "lora", "r": 8}`, each a method and its settings; none: the head alone
     recipe: Mapping[str, Any]  # fields of `Recipe` that differ from its defaults
     columns: Mapping[str, str]  # field -> column
     suffix: str | None = None  # of the model's name

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,9 +141,25 @@ class JobTable:
         places = ", ".join("?" * len(ENDS))
         return [*map(_job_of, self._rows(f"SELECT * FROM jobs WHERE status NOT IN ({places}) ORDER BY place", *ENDS))]
 
+    def spent(self, tenant: str | None, but: str = "") -> Cost:
+        """What all jobs of a tenant have cost so far, without the one of an id."""
+        sums = ", ".join(f"coalesce(sum(json_extract(cost, '$.{field.name}')), 0)" for field in fields(Cost))
+        ((*numbers,),) = self._rows(f"SELECT {sums} FROM jobs WHERE tenant IS ? AND id != ?", tenant, but)
+        return Cost(*numbers)
+
     def listed(self, tenant: str | None, limit: int, after: str | None = None) -> list[JobRecord]:
         """A tenant's jobs (None: everybody's), the newest first; `after`: those that come behind the job of this id."""
         return [*map(_job_of, self._page("jobs", "tenant IS ? OR ? IS NULL", (tenant, tenant), limit, after))]
+
+    def lately(self, limit: int) -> list[JobRecord]:
+        """The jobs that were the last to succeed, the newest first."""
+        query = "SELECT * FROM jobs WHERE status = 'succeeded' ORDER BY finished DESC, place DESC LIMIT ?"
+        return [*map(_job_of, self._rows(query, limit))]
+
+    def made(self, model: str) -> JobRecord | None:
+        """The job that has made a model, be it its last or that of a checkpoint."""
+        query = "SELECT * FROM jobs WHERE model = ? OR id = (SELECT job FROM checkpoints WHERE model = ?)"
+        return next(map(_job_of, self._rows(query, model, model)), None)
 
     def _page(self, table: str, condition: str, values: Sequence[Any], limit: int, after: str | None) -> list[sqlite3.Row]:
         """Rows of a table, the newest first, from behind the one of an id."""
@@ -180,6 +196,10 @@ class JobTable:
     def events(self, job: str, limit: int, after: str | None = None) -> list[JobEvent]:
         """The events of a job, the newest first; `after`: those that come behind the event of this id."""
         return [*map(_event_of, self._page("events", "job = ?", (job,), limit, after))]
+
+    def has_event(self, job: str, event: str) -> bool:
+        """Whether an event of this id has happened to a job."""
+        return bool(self._rows("SELECT 1 FROM events WHERE job = ? AND id = ?", job, event))
 
     def keep(self, job: str, step: int, model: str, metrics: Mapping[str, float]) -> None:
         """Note the adapter of an epoch's end, instead of one of the same step."""

@@ -103,9 +103,7 @@ class LoopPrograms:
         }
         return backbone.likelihood(params, bank, piece.inputs, piece.targets, piece.calls, layers=layers)[0]
 
-    def _gradient(
-        self, params: Any, layers: Any, taken: Taken, piece: PieceInputs, summed: Summed
-    ) -> tuple[Summed, jax.Array]:
+    def _gradient(self, params: Any, layers: Any, taken: Taken, piece: PieceInputs, summed: Summed) -> tuple[Summed, jax.Array]:
         """The sums with those of a piece, and the log-likelihoods of its targets."""
         self.compilations += 1
         found, pull = jax.vjp(partial(self._likelihood, params, layers, piece, taken.fixed), taken.trainable)

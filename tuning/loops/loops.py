@@ -95,9 +95,7 @@ class Loops:
         refuse_untrainable(methods)
         said = {"method": "+".join(method.name for method in methods), "seed": seed}
         fingerprint = self.backbone.fingerprint
-        adapter = Adapter.create(
-            methods, self.backbone.sites, seed=seed, task="lm", fingerprint=fingerprint, recipe=said
-        )
+        adapter = Adapter.create(methods, self.backbone.sites, seed=seed, task="lm", fingerprint=fingerprint, recipe=said)
         refuse_untrainable(adapter.methods)  # one may train as another
         refuse_unfit(adapter, self.backbone, name=name)
         if not adapter.parameters:
@@ -205,9 +203,7 @@ class Loops:
             finite = np.isfinite(np.asarray(losses))
         else:
             losses = np.asarray(summed.loss)
-            gradient, done = self._run(
-                programs.commit, (len(slots),), self._room.gradient, self._room.rate, slots, summed
-            )
+            gradient, done = self._run(programs.commit, (len(slots),), self._room.gradient, self._room.rate, slots, summed)
             self._room, finite = self._room._replace(gradient=gradient), np.asarray(done)
         return [
             self._outcome(call, bool(sound), float(loss), own)

@@ -1,0 +1,192 @@
+"""/v1/files by OpenAI's own client: what is uploaded comes back to the byte, what is no row is refused by its line."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from job_servers import Training, training
+from openai import OpenAI
+
+from graftax.errors import GraftaxError
+from graftax.models.backbone import Backbone
+from graftax.serve.http.keys import Key
+from graftax.tuning.jobs.job_table import JobTable
+from graftax.tuning.jobs.uploads import Uploads
+from graftax.tuning.training_settings import TrainingSettings
+
+ROWS = b'{"prompt": "one", "completion": "two"}\n{"prompt": "three", "completion": "f\xc3\xbcnf"}'
+KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=False) for name in ("ann", "bob"))
+
+
+@pytest.fixture(scope="module")
+def trained(teller: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
+    with training(teller, tmp_path_factory.mktemp("training"), TrainingSettings(max_upload=4096), keys=KEYS) as there:
+        yield there
+
+
+@pytest.fixture
+def ann(trained: Training) -> OpenAI:
+    return trained.served.openai("ann")
+
+
+@pytest.fixture
+def bob(trained: Training) -> OpenAI:
+    return trained.served.openai("bob")
+
+
+def test_a_file_comes_back_as_it_was_sent(ann: OpenAI) -> None:
+    file = ann.files.create(file=("shop.jsonl", ROWS), purpose="fine-tune")
+    assert (file.filename, file.bytes, file.purpose, file.status) == ("shop.jsonl", len(ROWS), "fine-tune", "processed")
+    assert file.id.startswith("file-")
+    assert ann.files.retrieve(file.id) == file
+    assert ann.files.content(file.id).content == ROWS
+    assert ann.files.wait_for_processing(file.id) == file
+    assert ann.files.delete(file.id).deleted
+    with pytest.raises(openai.NotFoundError, match=f"there is no file '{file.id}'"):
+        ann.files.retrieve(file.id)
+
+
+def test_a_larger_file_is_spooled_and_still_the_same(teller: Backbone, tmp_path: Path) -> None:
+    """Beyond the megabyte that is kept in memory."""
+    rows = b"".join(json.dumps({"prompt": f"{n} " * 40, "completion": str(n)}).encode() + b"\n" for n in range(12_000))
+    assert len(rows) > 1 << 20
+    with training(teller, tmp_path, TrainingSettings(max_upload=len(rows))) as there:
+        client = there.served.openai()
+        file = client.files.create(file=("rows.jsonl", io.BytesIO(rows)), purpose="fine-tune")
+        assert client.files.content(file.id).content == rows
+        with pytest.raises(openai.APIStatusError, match=f"more than the {len(rows):,} bytes") as refused:
+            client.files.create(file=("rows.jsonl", rows + b'{"a": 1}'), purpose="fine-tune")
+        assert refused.value.status_code == 413
+
+
+def test_nobody_has_anothers_files(ann: OpenAI, bob: OpenAI) -> None:
+    file = ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
+    assert file.id in [one.id for one in ann.files.list()]
+    assert file.id not in [one.id for one in bob.files.list()]
+    for ask in (bob.files.retrieve, bob.files.content, bob.files.delete):
+        with pytest.raises(openai.NotFoundError):
+            ask(file.id)
+    with pytest.raises(openai.BadRequestError, match=f"training_file: there is no file '{file.id}'") as refused:
+        bob.fine_tuning.jobs.create(model="backbone", training_file=file.id)
+    assert refused.value.param == "training_file"
+
+
+def test_files_are_listed_in_pages(bob: OpenAI) -> None:
+    files = [bob.files.create(file=(f"{n}.jsonl", ROWS), purpose="fine-tune").id for n in range(3)]
+    assert [file.id for file in bob.files.list(order="asc")] == files
+    first = bob.files.list(limit=2)
+    assert [file.id for file in first.data] == files[:0:-1]
+    assert first.has_more
+    assert [file.id for file in first] == files[::-1]  # which goes on to the next page
+    assert [file.id for file in bob.files.list(limit=2, after=files[1])] == files[:1]
+    assert not bob.files.list(purpose="batch").data
+    with pytest.raises(openai.BadRequestError, match="after: nothing in this list has the id 'file-x'"):
+        bob.files.list(after="file-x")
+    for limit in ("0", "10001", "many", "-1"):
+        with pytest.raises(openai.BadRequestError, match="limit must be a whole number from 1 to 10,000"):
+            bob.files.list(extra_query={"limit": limit})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"a": 1}\n[1]\n', "a.jsonl: line 2 is not a JSON object"),
+        (b'{"a": 1}\n\n{"a": 2}\n', "a.jsonl: line 2 is empty"),
+        (b'{"a": 1}\n{"a": 2', "a.jsonl: line 2: not valid JSON"),
+        (b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl: line 2 is not UTF-8 text"),
+        (b"text,label\ngood,1\n", "a.jsonl: line 1: not valid JSON"),
+        (b"", "a.jsonl is empty"),
+        (b'{"a": 1, "a": 2}\n', "a.jsonl: line 1: not valid JSON"),
+    ],
+)
+def test_what_is_no_row_is_refused_by_its_line(ann: OpenAI, content: bytes, said: str) -> None:
+    before = len(ann.files.list().data)
+    with pytest.raises(openai.BadRequestError, match=said) as refused:
+        ann.files.create(file=("a.jsonl", content), purpose="fine-tune")
+    assert (refused.value.param, refused.value.code) == ("file", "invalid_file_format")
+    assert len(ann.files.list().data) == before
+
+
+def test_a_mark_and_windows_ends_of_lines_are_taken(ann: OpenAI) -> None:
+    content = b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}\r\n'
+    file = ann.files.create(file=("a.jsonl", content), purpose="fine-tune")
+    assert ann.files.content(file.id).content == content
+
+
+def test_other_purposes_and_bad_bodies_are_refused(trained: Training, ann: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="purpose 'assistants': files are taken to be trained on"):
+        ann.files.create(file=("a.jsonl", ROWS), purpose="assistants")
+    with pytest.raises(openai.BadRequestError, match="the file's name must be"):
+        ann.files.create(file=("a" * 256, ROWS), purpose="fine-tune")
+    with pytest.raises(openai.APIStatusError, match="more than the 4,096 bytes") as refused:
+        ann.files.create(file=("a.jsonl", b'{"a": "' + b"b" * 80_000 + b'"}'), purpose="fine-tune")
+    assert refused.value.status_code == 413
+    key = {"Authorization": "Bearer ann"}
+    bodies: list[tuple[dict[str, Any], str]] = [
+        ({"json": {"purpose": "fine-tune"}}, "uploaded as multipart/form-data"),
+        ({"files": {"purpose": (None, "fine-tune")}}, "file is missing"),
+        ({"files": {"file": ("a.jsonl", ROWS)}}, "purpose is missing"),
+        ({"files": {"file": ("a.jsonl", ROWS), "purpose": (None, "fine-tune"), "b": (None, "c")}}, "no such field: b"),
+        ({"content": b"nothing", "headers": {"Content-Type": "multipart/form-data"}}, "cannot be read"),
+        (
+            {"content": b"nothing", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
+            "(cannot be read|file is missing)",
+        ),
+    ]
+    for options, said in bodies:
+        headers = key | options.pop("headers", {})
+        answer = trained.served.ask("POST", "/v1/files", headers=headers, **options)
+        assert answer.status_code == 400
+        assert re.search(said, answer.json()["error"]["message"]), answer.text
+
+
+def test_a_file_is_removed_when_its_time_is_over(tmp_path: Path) -> None:
+    now, table = [1000.0], JobTable(tmp_path / "jobs.sqlite")
+    uploads = Uploads(tmp_path / "files", table, lambda: now[0])
+    file = uploads.keep(io.BytesIO(ROWS), name="a.jsonl", purpose="fine-tune", tenant=None, seconds=3600)
+    assert (file.created, file.expires) == (1000, 4600)
+    now[0] = 4599.0
+    assert uploads.listed(None) == [file]
+    now[0] = 4600.0
+    assert uploads.listed(None) == []
+    assert not uploads.path(file.id).exists()
+
+
+def test_expiry_is_told_to_the_client(ann: OpenAI) -> None:
+    file = ann.files.create(
+        file=("a.jsonl", ROWS), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 3600}
+    )
+    assert file.expires_at == file.created_at + 3600
+    with pytest.raises(openai.BadRequestError, match="seconds must be from 3,600 to 2,592,000"):
+        ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune", expires_after={"anchor": "created_at", "seconds": 1})
+
+
+def test_content_that_nobody_knows_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    """As a kill leaves it between the file and the table."""
+    table = JobTable(tmp_path / "jobs.sqlite")
+    kept = Uploads(tmp_path / "files", table).keep(io.BytesIO(ROWS), name="a.jsonl", purpose="fine-tune", tenant=None)
+    (tmp_path / "files" / "file-left").write_bytes(ROWS)
+    again = Uploads(tmp_path / "files", table)
+    assert [path.name for path in (tmp_path / "files").iterdir()] == [kept.id]
+    assert [row["prompt"] for row in again.rows(kept.id).rows] == ["one", "three"]
+    again.path(kept.id).write_bytes(ROWS.replace(b"two", b"six"))
+    with pytest.raises(GraftaxError, match="damaged on the server's disk"):
+        again.rows(kept.id)
+
+
+def test_a_file_that_a_job_needs_is_not_deleted(trained: Training, ann: OpenAI) -> None:
+    with trained.holding():
+        file = ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune")
+        job = ann.fine_tuning.jobs.create(model=trained.served.service.name, training_file=file.id)
+        with pytest.raises(openai.ConflictError, match=f"a.jsonl .{file.id}. is needed by job {job.id}"):
+            ann.files.delete(file.id)
+        ann.fine_tuning.jobs.cancel(job.id)
+    assert ann.files.delete(file.id).deleted

@@ -1,0 +1,54 @@
+"""Jobs of others on the server's backbone, by OpenAI's API: which endpoint is where.
+
+    make_app(service, keys, further=[FineTuning(JobService(service, table, uploads, trainer, quotas, models))])
+
+Whoever asks sees what is his own, by his API key: a file, a job or a model of somebody else's is one that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from starlette.routing import Route
+
+from .file_endpoints import delete_file, file_content, list_files, show_file, upload
+from .job_endpoints import cancel, create_job, list_checkpoints, list_events, list_jobs, pause, resume, show_job
+from .job_service import JobService
+from .tuned_models import delete_model
+
+_FILE, _JOB = "/v1/files/{file}", "/v1/fine_tuning/jobs/{job}"
+_ENDPOINTS = (
+    ("POST", "/v1/files", upload),
+    ("GET", "/v1/files", list_files),
+    ("GET", _FILE, show_file),
+    ("GET", f"{_FILE}/content", file_content),
+    ("DELETE", _FILE, delete_file),
+    ("POST", "/v1/fine_tuning/jobs", create_job),
+    ("GET", "/v1/fine_tuning/jobs", list_jobs),
+    ("GET", _JOB, show_job),
+    ("POST", f"{_JOB}/cancel", cancel),
+    ("POST", f"{_JOB}/pause", pause),
+    ("POST", f"{_JOB}/resume", resume),
+    ("GET", f"{_JOB}/events", list_events),
+    ("GET", f"{_JOB}/checkpoints", list_checkpoints),
+    ("DELETE", "/v1/models/{name:path}", delete_model),
+)
+
+
+class FineTuning:
+    """The endpoints, as a server takes them (`Further`)."""
+
+    def __init__(self, jobs: JobService):
+        self._jobs = jobs
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        return [Route(path, partial(answer, self._jobs), methods=[method]) for method, path, answer in _ENDPOINTS]
+
+    def start(self) -> None:
+        self._jobs.trainer.start()
+
+    def stop(self) -> None:
+        self._jobs.trainer.stop()
+        self._jobs.table.close()
