@@ -50,11 +50,12 @@ def fullmatch(pattern: str, path: str) -> Any:
     Raises:
         GraftaxError: what is no regular expression, or one that needs an engine that tries and goes back.
     """
-    return _compiled(pattern).fullmatch(path)
+    return compiled(pattern, "; name the modules one by one instead").fullmatch(path)
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> Any:
+def compiled(pattern: str, advice: str = "") -> Any:
+    """A pattern, to be searched for; GraftaxError as of `fullmatch`, at whose end stands what can be done instead."""
     import re2
 
     if len(pattern) > _LONGEST:
@@ -74,5 +75,5 @@ def _compiled(pattern: str) -> Any:
         why = str(error)
     raise GraftaxError(
         f"{pattern!r} is not a regular expression here: {why}. Look-arounds, references to groups and repetitions beyond "
-        "1,000 are not taken; name the modules one by one instead."
+        f"1,000 are not taken{advice}."
     )

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         zero_shot,
     )
     from .train import Columns, Interrupted, Recipe, Result, learned_context, train_many
+    from .tuning.grpo import GrpoResult, GrpoSettings, grpo
 
 __version__ = "0.1.0"
 
@@ -126,6 +127,8 @@ __all__ = [
     "GatedPrefix",
     "Generator",
     "GraftaxError",
+    "GrpoResult",
+    "GrpoSettings",
     "Head",
     "HiRA",
     "Hub",
@@ -164,6 +167,7 @@ __all__ = [
     "combine",
     "explain",
     "export_adapter",
+    "grpo",
     "learned_context",
     "load_adapter",
     "load_backbone",
@@ -186,6 +190,7 @@ _HOMES = {
     ".serve": "Average Continuation Generator Parallel Prediction Predictor Sampling Split Stack across clip_adapter "
     "explain tip_adapter zero_shot",
     ".train": "Columns Interrupted Recipe Result learned_context train_many",
+    ".tuning.grpo": "GrpoResult GrpoSettings grpo",
 }
 _ELSEWHERE = {name for names in _HOMES.values() for name in names.split()}
 __getattr__, __dir__ = lazily(__name__, {**_HOMES, ".adapters": " ".join(name for name in __all__ if name not in _ELSEWHERE)})

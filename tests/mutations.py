@@ -16,6 +16,8 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
+TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
 COMMANDED = "tests/test_by_names.py::test_words_are_learnt_by_commands"
 OWN_HEAD_TRAINED = "tests/test_own_heads.py::test_a_checkpoints_head_is_trained_on"
 COUPLED = "tests/test_maple.py::test_loss_and_gradients_are_those_of_the_papers_equations"
@@ -910,6 +912,12 @@ MUTATIONS = [
         f"{PROMISED}::test_results_take_so_much_room_and_no_more",
     ),
     Mutation(
+        "tuning/tinker/promises.py",
+        "self._asked[promise.tenant] -= promise.size",
+        "pass",
+        f"{PROMISED}::test_calls_under_way_hold_so_many_bytes",
+    ),
+    Mutation(
         "tuning/tinker/call_order.py",
         "elif number < line.next or number in line.early:",
         "elif number in line.early:",
@@ -940,6 +948,18 @@ MUTATIONS = [
         f"{TINKER}::test_texts_end_where_they_are_to",
     ),
     Mutation(
+        "serve/http/keys.py",
+        "is Match.FULL for route",
+        "is not Match.NONE or scope for route",
+        "tests/test_http_further.py",
+    ),
+    Mutation(
+        "tuning/tinker/tickets.py",
+        "[1] <= now",
+        "[1] < 0",
+        f"{PROMISED}::test_a_ticket_is_good_for_an_hour",
+    ),
+    Mutation(
         "tuning/tinker/packed_bodies.py",
         "if len(unpacked) > limits.max_body:",
         "if not unpacked:",
@@ -962,5 +982,138 @@ MUTATIONS = [
         'scope["path"] not in self._polls  # what',
         'scope["path"] is not None  # what',
         "tests/test_http_further.py",
+    ),
+    Mutation(
+        "tuning/jobs/uploads.py",
+        "if not line.strip():",
+        "if line is None:",
+        f"{UPLOADED}::test_what_is_no_row_is_refused_by_its_line",
+    ),
+    Mutation(
+        "tuning/jobs/uploads.py",
+        "(tenant is not None and found.tenant != tenant)",
+        "(tenant is None)",
+        f"{UPLOADED}::test_nobody_has_anothers_files",
+    ),
+    Mutation(
+        "tuning/jobs/uploads.py",
+        "if digest.hexdigest() != known.sha256:",
+        "if not rows:",
+        f"{UPLOADED}::test_content_that_nobody_knows_is_removed_at_the_next_start",
+    ),
+    Mutation(
+        "tuning/jobs/uploads.py",
+        "in (job.request.training_file, job.request.validation_file)",
+        "in (job.request.validation_file,)",
+        f"{UPLOADED}::test_a_file_that_a_job_needs_is_not_deleted",
+    ),
+    Mutation(
+        "tuning/http/file_endpoints.py",
+        "if file.size is not None and file.size > jobs.max_upload:",
+        "if file.size is None:",
+        f"{UPLOADED}::test_a_larger_file_is_spooled_and_still_the_same",
+    ),
+    Mutation(
+        "tuning/http/result_pages.py",
+        "len(objects) > limit}",
+        "len(objects) >= limit}",
+        f"{UPLOADED}::test_files_are_listed_in_pages",
+    ),
+    Mutation(
+        "tuning/jobs/asked_job.py",
+        "recipe.replace(lr=recipe.lr * multiplier)",
+        "recipe.replace(lr=multiplier)",
+        f"{ASKED_JOBS}::test_a_preference_and_what_auto_means",
+    ),
+    Mutation(
+        "tuning/jobs/asked_job.py",
+        "        if own in said:\n",
+        "        if own in ():\n",
+        f"{ASKED_JOBS}::test_what_cannot_be_meant_is_refused_by_its_name",
+    ),
+    Mutation(
+        "tuning/jobs/asked_job.py",
+        "not in (None, *TEMPLATES):",
+        "is False:",
+        f"{ASKED_JOBS}::test_what_cannot_be_meant_is_refused_by_its_name",
+    ),
+    Mutation(
+        "tuning/jobs/openai_rows.py",
+        '"chosen": row[_PREFERRED], "rejected": row[_OTHER]',
+        '"chosen": row[_OTHER], "rejected": row[_PREFERRED]',
+        f"{ASKED_JOBS}::test_a_preference_is_read_the_right_way_round",
+    ),
+    Mutation(
+        "tuning/jobs/openai_rows.py",
+        'if not isinstance(value, str) and not (isinstance(value, Mapping) and value.keys() == {"bytes", "path"}):',
+        "if not isinstance(value, str):",
+        f"{ASKED_JOBS}::test_rows_of_strangers_name_no_files_of_the_server",
+    ),
+    Mutation(
+        "tuning/jobs/openai_rows.py",
+        "if there := [key for key in _TOOLS if row.get(key)]:",
+        "if there := [key for key in _TOOLS if row.get(key) == 0]:",
+        f"{ASKED_JOBS}::test_a_row_that_does_not_fit_fails_its_job_by_its_line",
+    ),
+    Mutation(
+        "data/chats.py",
+        'message.get("weight", 1) == 1',
+        'message.get("weight", 1) is not None',
+        f"{ASKED_JOBS}::test_an_assistants_message_of_no_weight_is_read_and_not_learnt",
+    ),
+    Mutation(
+        "tuning/http/job_service.py",
+        "if job is not None and tenant() in (None, job.tenant) else None",
+        "",
+        f"{ASKED_JOBS}::test_jobs_are_listed_in_pages_by_tenant_and_metadata",
+    ),
+    Mutation(
+        "serve/http/service.py",
+        "return self.owners.get(name, tenant) == tenant",
+        "return name in self.owners or tenant is tenant",
+        f"{ASKED_JOBS}::test_from_chats_to_the_model_that_the_job_names",
+    ),
+    Mutation(
+        "tuning/jobs/training_quotas.py",
+        "others = self._table.spent(job.tenant, but=job.id)",
+        "others = self._table.spent(job.tenant)",
+        f"{TRAINING_QUOTAS}::test_whoever_trains_is_told_when_it_is_used_up",
+    ),
+    Mutation(
+        "tuning/jobs/training_quotas.py",
+        "if quota.training_jobs is not None and under_way >= quota.training_jobs:",
+        "if quota.training_jobs is not None and under_way > quota.training_jobs:",
+        f"{TRAINING_QUOTAS}::test_so_many_jobs_at_once",
+    ),
+    Mutation(
+        "tuning/jobs/training_quotas.py",
+        "if priority > quota.training_priority:",
+        "if priority > 100:",
+        f"{TRAINING_QUOTAS}::test_a_priority_is_granted",
+    ),
+    Mutation("tuning/jobs/estimates.py", "now += least * len(left) / share", "now += least / share", ESTIMATES),
+    Mutation(
+        "tuning/jobs/estimates.py",
+        "key=lambda work: -work.priority",
+        "key=lambda work: 0",
+        f"{ESTIMATES}::test_a_higher_priority_begins_first",
+    ),
+    Mutation(
+        "tuning/jobs/outlook.py",
+        "trainer.progress(job.id) or job.cost",
+        "job.cost",
+        f"{ESTIMATES}::test_an_outlook_is_by_what_the_jobs_have_cost",
+    ),
+    Mutation(
+        "tuning/device_time.py",
+        "if self._trains == threading.get_ident():",
+        "if self._trains is not None:",
+        "tests/test_device_time.py::test_who_has_no_step_breathes_for_nothing",
+    ),
+    Mutation(
+        "tuning/jobs/running_job.py",
+        "if self.steps > self.saved_steps:",
+        "if self.steps >= self.saved_steps:",
+        "tests/test_job_trainer.py::test_what_is_saved_as_it_is_is_not_saved_again",
     ),
 ]

@@ -42,6 +42,22 @@ def train(device: DeviceTime, clock: Clock, seconds: float) -> None:
         clock.now += seconds
 
 
+def test_who_has_no_step_breathes_for_nothing(clock: Clock) -> None:
+    """As while programs are compiled: nobody's step is ended, and none begun that nobody would end."""
+    device = DeviceTime(0.5, clock)
+    device.breathe()
+    with device.step():
+        other = threading.Thread(target=device.breathe)
+        other.start()
+        other.join()
+        begun = threading.Thread(target=train, args=(device, clock, 0.1), daemon=True)
+        begun.start()
+        begun.join(0.05)
+        assert begun.is_alive()  # it waits for the step under way
+    begun.join(60)
+    assert not begun.is_alive()
+
+
 def test_its_share_is_what_the_training_has_had_lately(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     device = DeviceTime(0.25, clock)
     assert device.share() == 0.25  # nobody knows yet

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from graftax import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve.http.complaints import as_json
-from graftax.serve.http.further import Poll
+from graftax.serve.http.further import Poll, Unguarded
 from graftax.serve.http.keys import Key
 from graftax.serve.http.quotas import Quota
 from graftax.serve.http.service import Service
@@ -29,7 +29,8 @@ class Shelf:
     @property
     def routes(self) -> Sequence[Route]:
         polls = Poll(f"/{self._name}/polled", self._polled, methods=["POST"])
-        return [polls, Route(f"/{self._name}/{{thing}}", self._answer, methods=["GET", "DELETE"])]
+        everybodys = Unguarded(f"/{self._name}/open/{{thing}}", self._answer, methods=["GET"])
+        return [everybodys, polls, Route(f"/{self._name}/{{thing}}", self._answer, methods=["GET", "DELETE"])]
 
     async def _polled(self, request: Request) -> Response:
         return as_json({"there": False}, 408)
@@ -61,6 +62,8 @@ def test_they_are_answered_as_the_servers_own_are(tiny: Backbone) -> None:
         assert heard == ["shelf begins", "table begins"]
         assert server.ask("GET", "/shelf/cup").json()["error"]["code"] == "invalid_api_key"
         assert server.ask("GET", "/shelf/cup", headers={"X-API-Key": "guessed"}).status_code == 401
+        assert server.ask("GET", "/shelf/open/cup").json() == {"cup": 3}
+        assert server.ask("GET", "/shelf/open/cup/other").status_code == 401
         assert server.ask("GET", "/shelf/cup", headers={"X-API-Key": "sesame"}).json() == {"cup": 3}
         bearer = {"Authorization": "Bearer sesame"}
         assert server.ask("DELETE", "/shelf/cup", headers=bearer).json() == {"cup": 3}

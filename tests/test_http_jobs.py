@@ -16,9 +16,14 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from tiny import FRUIT, METAL, write_backbone
 
+from graftax.data.columns import Columns
+from graftax.data.sources import Source
+from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
+from graftax.models.pictures import Pictures
 from graftax.serve.http.keys import Key
+from graftax.tuning.jobs.openai_rows import rows_to_learn
 
 KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=False) for name in ("ann", "bob"))
 CHATS = [{"messages": [{"role": "user", "content": f"{n}+1"}, {"role": "assistant", "content": str(n + 1)}]} for n in range(6)]
@@ -135,6 +140,23 @@ def test_a_preference_and_what_auto_means(trained: Training, ann: OpenAI) -> Non
     assert trained.ended(job.id).status == "succeeded"
 
 
+def test_a_preference_is_read_the_right_way_round() -> None:
+    row = {
+        "input": {"messages": [ASKED]},
+        "preferred_output": [ANSWER],
+        "non_preferred_output": [{**ANSWER, "content": "c"}],
+    }
+    (read,) = rows_to_learn(Source("a.jsonl", [row]), "dpo", Columns(), ()).rows
+    assert read == {"prompt": [ASKED], "chosen": [ANSWER], "rejected": [{**ANSWER, "content": "c"}]}
+    for key in row:
+        with pytest.raises(GraftaxError, match=f"a.jsonl: row 1: {key} must be"):
+            rows_to_learn(Source("a.jsonl", [{**row, key: None}]), "dpo", Columns(), ())
+    with pytest.raises(GraftaxError, match="row 1 is a preference without input"):
+        rows_to_learn(
+            Source("a.jsonl", [{"preferred_output": [ANSWER], "non_preferred_output": [ANSWER]}]), "dpo", Columns(), ()
+        )
+
+
 def test_training_goes_on_from_a_finished_job(trained: Training, ann: OpenAI) -> None:
     file = uploaded(ann, CHATS)
     first = ann.fine_tuning.jobs.create(model="backbone", training_file=file, method=TWO_EPOCHS)
@@ -219,12 +241,6 @@ def test_an_assistants_message_of_no_weight_is_read_and_not_learnt(teller: Backb
 
 
 def test_rows_of_strangers_name_no_files_of_the_server(trained: Training, ann: OpenAI) -> None:
-    from graftax.data.columns import Columns
-    from graftax.data.sources import Source
-    from graftax.errors import GraftaxError
-    from graftax.models.pictures import Pictures
-    from graftax.tuning.jobs.openai_rows import rows_to_learn
-
     def read(value: Any) -> Any:
         return rows_to_learn(Source("a.jsonl", [{"photo": value}]), "image-classify", Columns(image="photo"), Pictures.fields)
 

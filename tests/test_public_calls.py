@@ -26,6 +26,7 @@ from graftax import (
     Average,
     Columns,
     Generator,
+    GrpoSettings,
     LoRA,
     Method,
     Predictor,
@@ -37,6 +38,7 @@ from graftax import (
     combine,
     explain,
     export_adapter,
+    grpo,
     learned_context,
     load_adapter,
     load_backbone,
@@ -183,6 +185,22 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
     "train": lambda w: (
         train.train,
         {"backbone": w.tiny, "data": ROWS, "out": w.new() / "a", "recipe": Recipe(max_length=16), "progress": False},
+    ),
+    "grpo": lambda w: (
+        grpo,
+        {
+            "backbone": w.teller,
+            "data": PROMPTS,
+            "out": w.new() / "a",
+            "reward": "regex:a",
+            "method": LoRA(r=2),
+            "recipe": Recipe(),
+            "settings": GrpoSettings(num_generations=2, max_new_tokens=2, steps=1),
+            "columns": Columns(),
+            "overwrite": False,
+            "save_every": 30.0,
+            "progress": False,
+        },
     ),
     "train_many": lambda w: (
         train_many,
@@ -464,6 +482,10 @@ RIGHT: dict[str, set[str]] = {
     "to_lora.energy": NOTHING,
     "train.out": {"missing"},  # its name is the adapter's
     "train.progress": FLAG,
+    "grpo.out": {"missing"},
+    "grpo.overwrite": FLAG,
+    "grpo.save_every": ZERO,
+    "grpo.progress": FLAG,
     "train_many.out": A_PLACE,
     "train_many.method": {"None", "[]"},  # the head alone
     "train_many.each": {"None", "{}"},
@@ -625,7 +647,9 @@ PUBLIC = {name: getattr(module, name) for module in (graftax, serve, train) for 
 SETTINGS = {
     name: one
     for name, one in PUBLIC.items()
-    if inspect.isclass(one) and issubclass(one, (Method, Recipe, Sampling, Adapter)) and not inspect.isabstract(one)
+    if inspect.isclass(one)
+    and issubclass(one, (Method, Recipe, Sampling, Adapter, GrpoSettings))
+    and not inspect.isabstract(one)
 }
 #: Fields whose values are looked at where they are used.
 LATER = {"Adapter.states", "Adapter.metrics", "Fuse.trained"}
@@ -683,6 +707,7 @@ def test_every_public_name_is_asked() -> None:
         "Prediction",
         "Continuation",
         "Result",
+        "GrpoResult",
         "Measured",
         "Report",
         "Explanation",

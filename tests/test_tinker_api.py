@@ -6,9 +6,11 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import peft
 import pytest
@@ -18,6 +20,7 @@ import transformers
 import zstandard
 from http_servers import Served, until
 from tinker import types
+from tinker.cli.commands.checkpoint import _download_checkpoint
 from tinker_clients import client_of, datum, prompt, training_server
 
 from graftax import Adapter, Sampling, load_adapter, save_adapter
@@ -322,6 +325,10 @@ def test_what_is_wrong_is_said_and_the_loop_goes_on(client: tinker.ServiceClient
         model.optim_step(types.AdamParams(beta1=2.0)).result()
     with pytest.raises(tinker.RequestFailedError, match="is no checkpoint's address"):
         model.save_state("../up").result()
+    with pytest.raises(tinker.BadRequestError, match="kind: samplers here are snapshots"):  # what follows does not wait for it
+        model.save_weights_and_get_sampling_client(kind="inflight").result()
+    with pytest.raises(tinker.BadRequestError, match="learning_rate"):
+        model.optim_step(types.AdamParams(learning_rate=float("nan"))).result()
     assert model.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["loss:sum"] == pytest.approx(before, abs=1e-6)
 
 
@@ -400,6 +407,34 @@ def test_bodies_that_are_none_or_too_large(client: tinker.ServiceClient, server:
     assert len(model.forward(many, "cross_entropy").result().loss_fn_outputs) == 45
 
 
+def test_nonsense_is_refused_everywhere(server: Served, api: TinkerApi) -> None:
+    """In one line, whatever is sent where."""
+    deep: Any = {"chunks": [{"tokens": [1 << 70], "type": "encoded_text"}]}
+    bodies: list[Any] = [
+        {},
+        [],
+        {"model_id": 3},
+        {"model_id": "x", "seq_id": -1, "path": "../..", "adam_params": {"learning_rate": "fast"}, "optimizer": 1},
+        {"session_id": "x", "base_model": "backbone", "model_seq_id": 1 << 80, "lora_config": {"rank": 0}},
+        {"prompt": deep, "sampling_params": {"max_tokens": 1}, "base_model": "backbone"},
+        {"prompt": {"chunks": [{"tokens": [], "type": "image"}]}, "sampling_params": {}, "base_model": "backbone"},
+        {"prompt": {"chunks": []}, "sampling_params": {"stop": [1, "a"]}, "base_model": "backbone"},
+        {"request_id": "x"},
+    ]
+    answered = {"telemetry", "client/config", "client/dynamic_config", "create_session"}
+    for route in api.routes:
+        for method in {"GET", "POST", "PUT", "DELETE"} & (route.methods or set()):
+            path = route.path.format(run="x", folder="weights", name="x", session="x", sampler="x", ticket="x", file="x")
+            for body in bodies if method in ("POST", "PUT") else [None]:
+                answer = server.ask(method, path, json=body) if body is not None else server.ask(method, path)
+                assert answer.status_code < 500, (path, body, answer.text)
+                if method == "POST" and path.removeprefix("/api/v1/") not in answered:
+                    assert answer.status_code >= 400, (path, body)
+                    message = answer.json()["error"]["message"]
+                    assert message.isprintable(), message
+                    assert len(message) < 500, message
+
+
 def test_a_session_that_ends_leaves_nothing(server: Served, api: TinkerApi) -> None:
     client = client_of(server)
     model = client.create_lora_training_client("backbone", rank=2, **ATTENTION).result()
@@ -428,6 +463,28 @@ def test_a_silent_client_is_missed(server: Served, api: TinkerApi, monkeypatch: 
 
 def key_of(text: str) -> Key:
     return Key(hashlib.sha256(text.encode()).digest(), admin=False)
+
+
+def test_the_clients_own_program_downloads(teller: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint with its state becomes a directory of adapter files; an address needs no key, and no other has it."""
+    with training_server(teller, tmp_path / "kept", keys=(key_of("tml-ann"),), lanes=4, slots=2) as (server, api):
+        monkeypatch.setenv("TINKER_BASE_URL", server.url)
+        monkeypatch.setenv("TINKER_API_KEY", "tml-ann")
+        model = client_of(server, "tml-ann").create_lora_training_client("backbone", rank=2, **ATTENTION).result()
+        learn(model)
+        path = model.save_state("one").result().path
+        rest = tinker.RestClient(base_url=server.url, api_key="tml-ann")
+        count = _download_checkpoint(rest, path, tmp_path / "got", show_progress=False, format="json")
+        got, own = load_adapter(tmp_path / "got", teller), api.tinker.loops.adapter(model.model_id)
+        for site, (trainable, _) in own.states["lora"].items():
+            np.testing.assert_array_equal(got.states["lora"][site][0]["b"], trainable["b"])
+        assert count == sum(file.stat().st_size for file in (tmp_path / "got").iterdir())
+        assert [one.tinker_path for one in rest.list_user_checkpoints().result().checkpoints] == [path]  # no other is left
+        kept = model.save_weights_external("two").result().path
+        url = rest.get_external_weights_urls(kept).result().urls["graftax.json"]
+        assert httpx2.get(url).json()["task"] == "lm"
+        for wrong in (url.replace("graftax.json", "..%2Fcheckpoint.json"), url[:-20] + "x" + url[-19:]):
+            assert httpx2.get(wrong).status_code in (401, 404)
 
 
 def test_tenants_see_their_own(teller: Backbone, tmp_path: Path) -> None:
@@ -466,3 +523,52 @@ def test_tenants_see_their_own(teller: Backbone, tmp_path: Path) -> None:
         assert answer.status_code == 404
         again = client_of(server, "tml-ann").create_training_client_from_state(path).result()
         assert again.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["loss:sum"] == pytest.approx(said, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_many_tenants_at_once_are_each_as_if_alone(teller: Backbone, tmp_path: Path) -> None:
+    """Ranks, parts and methods differ; some send what is no number, ask for what is not there, or never fetch a result."""
+    kinds: list[dict[str, Any]] = [
+        {"rank": 2, "train_unembed": False},
+        {"rank": 16, "train_mlp": False},
+        {"rank": 8, "train_mlp": False, "train_unembed": False, "user_metadata": {"graftax_method": "dora"}},
+        {"rank": 4, "user_metadata": {"graftax_method": "ia3"}},
+        {"rank": 5, "train_attn": False},
+    ]
+    random = np.random.default_rng(0)
+    texts = [[random.integers(3, 200, random.integers(4, 30)).tolist() for _ in range(3)] for _ in kinds]
+
+    def loop(client: tinker.ServiceClient, number: int, steps: int = 5) -> tuple[list[float], list[int]]:
+        model = client.create_lora_training_client("backbone", seed=number, **kinds[number]).result()
+        losses = [learn(model, texts[number]).metrics["loss:sum"] for _ in range(steps)]
+        sampler = model.save_weights_and_get_sampling_client().result()
+        how = types.SamplingParams(max_tokens=10, temperature=0.0)
+        return losses, sampler.sample(prompt(texts[number][0][:4]), 1, how).result().sequences[0].tokens
+
+    def poisoned(client: tinker.ServiceClient) -> int:
+        model = client.create_lora_training_client("backbone", rank=8, seed=9).result()
+        failed = 0
+        for _ in range(8):
+            nothing = datum(TEXTS[0], weights=np.full(5, np.nan, np.float32))
+            huge = datum(TEXTS[0], weights=np.full(5, 3e38, np.float32))
+            for one in (nothing, huge):
+                with pytest.raises(tinker.RequestFailedError):
+                    model.forward_backward([one], "cross_entropy").result()
+                failed += 1
+        return failed
+
+    with training_server(teller, tmp_path, lanes=4, slots=2) as (server, api), ThreadPoolExecutor(8) as threads:
+        client = client_of(server)
+        silent = client.create_lora_training_client("backbone", rank=3, **ATTENTION).result().model_id
+        for number in range(1, 30):
+            asked(server, "optim_step", model_id=silent, seq_id=number, adam_params={})
+        together = [threads.submit(loop, client, number) for number in range(len(kinds))]
+        failed = threads.submit(poisoned, client)
+        said = [future.result() for future in together]
+        assert failed.result() == 16
+        for number, (losses, tokens) in enumerate(said):
+            alone, alone_said = loop(client, number)
+            assert losses == pytest.approx(alone, rel=1e-5, abs=1e-4)
+            assert tokens == alone_said
+        client.close("success").result()
+        until(lambda: not api.tinker.loops.names)

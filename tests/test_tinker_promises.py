@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from graftax.serve.http.complaints import Refused
 from graftax.tuning.loops.calls import Call, Datum, Outcome, Step, StepOutcome
 from graftax.tuning.tinker.call_order import Advance, Alone, CallOrder, Gradient
 from graftax.tuning.tinker.promises import Failure, Packed, Promises, Room
+from graftax.tuning.tinker.tickets import Tickets
 
 # -- promises -----------------------------------------------------------------------------------------------------------------
 
@@ -100,6 +102,34 @@ def test_a_tenant_has_so_many_calls_under_way() -> None:
     third, _ = promises.make("a", 3)
     promises.forget(third)
     promises.make("a", 4)
+
+
+def test_calls_under_way_hold_so_many_bytes() -> None:
+    """Of each tenant; one alone may be larger, and what is done holds nothing."""
+    promises = Promises(Room(asked=100))
+    large, _ = promises.make("a", 1, size=150)
+    with pytest.raises(Refused, match=r"1 call of 150 bytes under way already\."):
+        promises.make("a", 2, size=1)
+    promises.make("b", 2, size=60)
+    promises.settle(large, {})
+    promises.make("a", 3, size=60)
+    with pytest.raises(Refused):
+        promises.make("a", 4, size=60)
+    promises.make("a", 5, size=40)
+
+
+def test_a_ticket_is_good_for_an_hour() -> None:
+    clock = Clock()
+    tickets = Tickets(clock)
+    first = tickets.give(Path("one"))
+    clock.now = 1800.0
+    second = tickets.give(Path("two"))
+    clock.now = 3599.0
+    assert (tickets.directory(first), tickets.directory(second)) == (Path("one"), Path("two"))
+    clock.now = 3600.0
+    with pytest.raises(Refused, match="its address was good for an hour"):
+        tickets.directory(first)
+    assert tickets.directory(second) == Path("two")
 
 
 # -- the order of calls -------------------------------------------------------------------------------------------------------

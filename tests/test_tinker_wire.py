@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refused
 from tinker import types
 from tinker.proto import request_conv, response_conv
 from tinker.proto import tinker_public_pb2 as public
@@ -107,6 +108,21 @@ def test_what_is_unsound_is_said_and_numbered(change: Any, said: str) -> None:
 def test_what_is_no_message_is_refused() -> None:
     with pytest.raises(GraftaxError, match="the body is no ForwardBackwardRequest of protobuf"):
         call_of_message(b"\x0a\xff no message")
+
+
+def test_whatever_bytes_come_are_read_or_refused() -> None:
+    """Of a sound message, with some bytes changed, put in or left out: never another error."""
+    random, sound = np.random.default_rng(0), sent([datum([3, 4], weights=[1.0, 1.0])], config={"a": 1.0}).SerializeToString()
+    read = 0
+    for _ in range(2000):
+        data = bytearray(sound)
+        for _ in range(random.integers(1, 4)):
+            place = int(random.integers(len(data)))
+            data[place : place + int(random.integers(0, 3))] = random.bytes(int(random.integers(0, 3)))
+        calls: list[Any] = []
+        refused(lambda: calls.append(call_of_message(bytes(data)).call))  # noqa: B023 (it is called at once)
+        read += bool(calls) and isinstance(calls[0], Call)
+    assert 50 < read < 1500
 
 
 def test_the_client_reads_what_came_of_a_call() -> None:

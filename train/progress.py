@@ -20,6 +20,7 @@ class Progress:
         self._compiling = Compiling(long=self._compiles)
         self._doing, self._since = "", self._began  # what is done that no bar shows, and since when
         self._stopping = False
+        self._said = 0.0  # when the numbers of a step were last shown as a line
         self._overall: Any = None
         self._bars: dict[str, Any] = {}  # of the adapters in the slots
         self._adapters, self._done = 0, 0
@@ -70,6 +71,15 @@ class Progress:
 
     def epoch(self, name: str, epoch: int, epochs: int, numbers: dict[str, float], main: str) -> None:
         """The numbers of an epoch, of which `main` is the one that counts."""
+        self._measured(name, f"epoch {epoch}/{epochs}", numbers, main)
+
+    def step(self, name: str, step: int, steps: int, numbers: dict[str, float], main: str) -> None:
+        """Those of a step, where a step has numbers of its own; of steps that follow one another quickly not all are lines."""
+        if self._live or step == steps or time.monotonic() - self._said > _BETWEEN:
+            self._said = time.monotonic()
+            self._measured(name, f"step {step}/{steps}", numbers, main)
+
+    def _measured(self, name: str, where: str, numbers: dict[str, float], main: str) -> None:
         if self._live:
             from .bars import notes_of
 
@@ -77,7 +87,7 @@ class Progress:
             self._bars[name].notes = notes_of(others | {main: numbers[main]})
         else:
             said = "  ".join(f"{key} {value:.4f}" for key, value in numbers.items())
-            self.say(f"{name}: epoch {epoch}/{epochs}  {said}")
+            self.say(f"{name}: {where}  {said}")
 
     def end(self, name: str, skipped: int = 0) -> None:
         if self._live:
@@ -125,4 +135,5 @@ class Progress:
             yield Text(f"{self._doing}, {duration(now - self._since)}", "dim", no_wrap=True, overflow="ellipsis")
 
 
+_BETWEEN = 5.0  # seconds between lines about steps
 _STOPPING = "stopping after this step; once more to stop at once"

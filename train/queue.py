@@ -67,9 +67,9 @@ def open_run(
     _note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
     pack_size = None if pack_size is None else min(pack_size, len(jobs))
-    found = _unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
+    found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
     if found is None:
-        _refuse_loss(jobs, out, overwrite)
+        refuse_loss([job.name for job in jobs], out, overwrite)
         shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
         sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress) for own in cohorts]
         begun = Begun(digest, sizes, [job.name for job in jobs])
@@ -94,7 +94,7 @@ def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None
         note(f"{some_of(unkept)}: augmented pictures are others in every epoch: {kept}.")
 
 
-def _unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
+def unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
     """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten."""
     if not file.is_file():
         return None
@@ -108,9 +108,9 @@ def _unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, ov
         return None
 
 
-def _refuse_loss(jobs: list[Job], out: Path, overwrite: bool) -> None:
+def refuse_loss(names: list[str], out: Path, overwrite: bool) -> None:
     """An error where adapters would be replaced without `overwrite`, or with it directories that hold something else."""
-    there = [job.name for job in jobs if (out / job.name).exists()]
+    there = [name for name in names if (out / name).exists()]
     if there and not overwrite:
         raise GraftaxError(f"{out} already holds {', '.join(there)}; choose another directory or pass --overwrite.")
     for name in there:

@@ -32,8 +32,9 @@ class Recipe:
     """
 
     epochs: Annotated[Epochs, Doc("Passes over the rows.")] = 3
-    lr: Annotated[Positive, Doc("Peak learning rate.")] = 1e-3
-    batch_size: Annotated[Some, Doc("Rows per step.")] = 32  # at most: an epoch's steps share its rows evenly
+    lr: Annotated[Positive, Doc("Peak learning rate; of task grpo 1e-4 unless it is given.")] = 1e-3
+    #: at most: an epoch's steps share its rows evenly
+    batch_size: Annotated[Some, Doc("Rows per step; of task grpo 8 unless it is given.")] = 32
     max_length: Annotated[Some, Doc("Tokens per row. Longer rows are cut, of tag in pieces, of sft and seq2seq refused.")] = 128
     truncate: Annotated[bool, Doc("Cut rows with a response, too.")] = False
     schedule: Annotated[str, Doc("After the warm-up: linear, cosine or constant.")] = "linear"  # to zero, but the last
@@ -47,7 +48,9 @@ class Recipe:
     preconditioned: Annotated[bool, Doc("Riemannian preconditioning of low-rank gradients.")] = False
     lora_plus: Annotated[Positive, Doc("LoRA+: B's learning rate as a multiple of A's.")] = 1.0
     layer_decay: Annotated[Positive, Doc("A layer's learning rate as a multiple of the next one's above.")] = 1.0
-    beta: Annotated[Positive, Doc("Of task dpo: how firmly the adapter is held to what the backbone says.")] = 0.1
+    beta: Annotated[
+        Positive, Doc("Of tasks dpo and (0 unless it is given) grpo: how firmly the adapter is held to what the backbone says.")
+    ] = 0.1
     chat_template: str | None = None  # of chats: a name or a Jinja text (`models/chat.py`); None: the tokenizer's own
     #: `models/augment.py` says what each word does
     augment: Annotated[

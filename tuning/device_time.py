@@ -36,7 +36,7 @@ class DeviceTime:
         """`share`: of the time that the training has where there is more to do than the device can; `clock`: in seconds."""
         self._share, self._clock = share, clock
         self._changed = threading.Condition()
-        self._training = False  # whether a step is under way
+        self._trains: int | None = None  # the thread whose step is under way
         self._serving = False  # whether a round is under way, or the last one had something to do,
         self._round_ended = clock()  # and when that was over; infinity while one is under way
         self._part_began = clock()  # of the step of the training that is under way
@@ -69,9 +69,10 @@ class DeviceTime:
             self._end_part()
 
     def breathe(self) -> None:
-        """Between the parts of a step: wait until the next may begin."""
-        self._end_part()
-        self._begin_part()
+        """Between the parts of a step: wait until the next may begin. Nothing in a thread that has no step under way."""
+        if self._trains == threading.get_ident():
+            self._end_part()
+            self._begin_part()
 
     def share(self) -> float:
         """Of the time in which the training wanted the device lately, the part in which it had it."""
@@ -80,9 +81,9 @@ class DeviceTime:
     def _begin_part(self) -> None:
         began = self._clock()
         with self._changed:
-            while self._training or not self.may_train():
+            while self._trains is not None or not self.may_train():
                 self._changed.wait(_STALLED)  # the clock alone may have made it so
-            self._training, self._part_began = True, self._clock()
+            self._trains, self._part_began = threading.get_ident(), self._clock()
             if self._waited + self._had > _LATELY:
                 self._waited, self._had = self._waited / 2, self._had / 2
             self._waited += self._part_began - began
@@ -92,7 +93,7 @@ class DeviceTime:
             seconds = self._clock() - self._part_began
             self._had += seconds
             self._owe(-(1.0 - self._share) * seconds)
-            self._training = False
+            self._trains = None
             self._changed.notify_all()
 
     def may_train(self) -> bool:

@@ -18,6 +18,7 @@ from .options import NamedColumns, column_option
 
 if TYPE_CHECKING:
     from ..data.columns import Columns
+    from ..hub.runs import Under
     from ..models.processor import Processor
     from ..store.version import Version
 
@@ -144,6 +145,15 @@ def version_to_record(named: Named | None) -> Version:
     if named is None or Path(named.location).exists():
         raise GraftaxError("--record keeps the metrics of an adapter on a hub; name it as it is called there.")
     return Hub().resolve(named.location)
+
+
+def shelf_for(prefix: str, names: list[str]) -> Under:
+    """The place on the hub where adapters of these names are put; an error before anything is loaded where they cannot be."""
+    from ..hub.hub import Hub
+
+    shelf = Hub().under(prefix)
+    shelf.expect(names)
+    return shelf
 
 
 def parse_adapters(texts: Iterable[str]) -> list[Named]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from annotated_doc import Doc
 
 from ..errors import GraftaxError
 from ..train.recipe import Recipe
-from .arguments import chat_template_of, columns_of, is_given, parse_adapter, read_config, read_val, use_config
+from ..tuning.grpo.grpo_settings import GrpoSettings
+from .arguments import chat_template_of, columns_of, is_given, parse_adapter, read_config, read_val, shelf_for, use_config
 from .dataclass_options import OptionPerField, options_from_fields
+from .grpo_command import OPTIONS, TASK, refuse_options, train_by_rewards
 from .options import (
     BackboneOption,
     ChatTemplateOption,
@@ -22,10 +24,7 @@ from .options import (
     out_option,
 )
 
-if TYPE_CHECKING:
-    from ..hub.runs import Under
-
-
+_OF_REWARDS = "Rewards, of task grpo"  # a panel of the help
 BESIDE = ("fuse", "adapter", "context_words")  # what is no method by a name
 
 
@@ -95,13 +94,22 @@ def train(
         typer.Option(
             metavar="NAME",
             help="classify, multilabel, regress or tag; of language models lm (plain text), sft (prompts with responses, or "
-            "chats) or dpo (preferences); of encoder-decoders seq2seq; of pictures image-classify, "
+            "chats), dpo (preferences) or grpo (rewards); of encoder-decoders seq2seq; of pictures image-classify, "
             "image-segment or image-detect; of a pair of towers contrastive (as CLIP), contrastive-sigmoid (as SigLIP) or "
             "contrastive-names (as CoOp).",
         ),
     ] = "classify",
     words: Annotated[MethodInWords, OptionPerField("The method", metavars={"fuse": "[NAME=]DIR", "adapter": "[NAME=]DIR"})],
     recipe: Annotated[Recipe, OptionPerField("The recipe", last=("clip", "patience", "seed"))],
+    reward: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="exact|regex:PATTERN|FILE.py",
+            help="What a completion is worth (docs/grpo.md); once for each. A FILE.py is your own program, and is run.",
+            rich_help_panel=_OF_REWARDS,
+        ),
+    ] = None,
+    settings: Annotated[GrpoSettings, OptionPerField(_OF_REWARDS, only=OPTIONS)],
     columns: ColumnsOptions,
     column: ColumnOption = None,
     chat_template: ChatTemplateOption = None,
@@ -148,11 +156,30 @@ def train(
     each = {name: _settings_of(table, chosen) for name, table in tables.items()}
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
+    if task == TASK:
+        train_by_rewards(
+            context,
+            backbone,
+            out,
+            named,
+            reward=reward or (),
+            words=words,
+            method=made,
+            recipe=recipe,
+            settings=settings,
+            columns=read,
+            tables=tables,
+            running=running,
+            loading=loading,
+            push=push,
+        )
+        return
+    refuse_options(context, task)
     # before anything is loaded
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     if words.context_words is not None and task != "contrastive-names":
         raise GraftaxError(f"--context-words is for --task contrastive-names, and the task is {task!r}.")
-    shelf = _shelf_for(push, list(named)) if push is not None else None
+    shelf = shelf_for(push, list(named)) if push is not None else None
     loaded = load_backbone(backbone, **asdict(loading))
     method: Any = made
     if words.fuse:
@@ -185,15 +212,6 @@ def train(
         print(f"{result.directory}  {numbers}")
         if shelf is not None:
             print(f"{result.pushed} on {shelf.hub.store.url}")
-
-
-def _shelf_for(prefix: str, names: list[str]) -> Under:
-    """The place on the hub where adapters of these names are put; an error before anything is loaded where they cannot be."""
-    from ..hub.hub import Hub
-
-    shelf = Hub().under(prefix)
-    shelf.expect(names)
-    return shelf
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:

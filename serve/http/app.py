@@ -20,7 +20,7 @@ from .classify import classify, tag
 from .complaints import GONE, HANDLERS
 from .completions import complete
 from .embeddings import embed
-from .further import Further, Poll
+from .further import Further, Poll, Unguarded
 from .health import health, ready
 from .keys import Guarded, Key
 from .lora_adapters import load_adapter, unload_adapter
@@ -76,6 +76,7 @@ def make_app(
     routes += [Route(path, partial(answer, service), methods=["POST"]) for path, answer in _POST.items()]
     others = [route for one in further for route in one.routes]
     polls = frozenset(route.path for route in others if isinstance(route, Poll))
+    unguarded = [route for route in others if isinstance(route, Unguarded)]
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -93,7 +94,7 @@ def make_app(
         service.residents.close()
 
     app: ASGIApp = Starlette(routes=[*routes, *others], exception_handlers=HANDLERS, lifespan=lifespan)
-    app = Guarded(app, keys, polls=polls) if keys else OwnPages(app, origins)
+    app = Guarded(app, keys, polls=polls, unguarded=unguarded) if keys else OwnPages(app, origins)
     return _Marked(with_origins(app, origins), service, polls)
 
 

@@ -19,6 +19,10 @@ class Poll(Route):
     """
 
 
+class Unguarded(Route):
+    """A path that is answered to everybody: whoever may ask there is told its address, which nobody could guess."""
+
+
 class Further(Protocol):
     """Further endpoints, and what works for them while the server runs."""
 

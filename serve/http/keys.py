@@ -16,11 +16,12 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...errors import GraftaxError
@@ -100,13 +101,14 @@ class Guarded:
         keys: tuple[Key, ...],
         clock: Callable[[], float] = time.monotonic,
         polls: frozenset[str] = frozenset(),
+        unguarded: Sequence[Route] = (),
     ):
-        """`polls`: paths that are asked for no work."""
-        self._app, self._keys, self._polls = app, keys, polls
+        """`polls`: paths that are asked for no work; `unguarded`: what is answered to everybody."""
+        self._app, self._keys, self._polls, self._unguarded = app, keys, polls, unguarded
         self._meters = {key.hash: Meter(key.quota, clock) for key in keys if key.quota != Quota()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN:
+        if scope["type"] != "http" or scope["path"] in _OPEN or self._is_unguarded(scope):
             await self._app(scope, receive, send)
             return
         given = _given(Headers(scope=scope))
@@ -125,6 +127,9 @@ class Guarded:
             await self._app(scope, receive, send)
         else:
             await self._metered(meter, scope, receive, send)
+
+    def _is_unguarded(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is Match.FULL for route in self._unguarded)
 
     async def _metered(self, meter: Meter, scope: Scope, receive: Receive, send: Send) -> None:
         """Have a request answered that its meter has counted, and say what is left."""

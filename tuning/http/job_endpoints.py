@@ -95,9 +95,10 @@ async def list_events(jobs: JobService, request: Request) -> Response:
 
 
 async def list_checkpoints(jobs: JobService, request: Request) -> Response:
-    """The adapters that a job has become at the ends of epochs, the newest first."""
+    """The adapters that a job has become at the ends of its last epochs, and that can be asked, the newest first."""
     job, limit, after = await _job(jobs, request), limit_of(request, 10), request.query_params.get("after")
-    objects = [checkpoint_object(one) for one in await in_thread(jobs.table.checkpoints, job.id)]
+    there = [one for one in await in_thread(jobs.table.checkpoints, job.id) if one.model in jobs.models]
+    objects = [checkpoint_object(one) for one in there]
     return as_json(page_of(behind(objects, after), limit))
 
 

@@ -16,12 +16,11 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ... import disk
 from ...adapters.files import save_adapter
 from ...errors import GraftaxError, in_a_line
 from ...models.backbone import Backbone
@@ -52,8 +51,10 @@ class JobTrainer:
         make: Callable[[JobRecord], Job],
         called: Callable[[JobRecord], str],
         publish: Callable[[JobRecord, str, Path], None],
+        withdraw: Callable[[str], object],
         device: DeviceTime,
         allow: Callable[[JobRecord, Cost], str | None] = lambda record, cost: None,
+        afterwards: Callable[[], bool] = lambda: False,
         slots: int = 8,
         save_every: float = 60.0,
     ):
@@ -66,13 +67,16 @@ class JobTrainer:
             make: reads a job's files, checks them, and makes a job of them that can begin; GraftaxError where they do not fit.
             called: what a job's finished adapter is to be called.
             publish: lets the adapter in a directory, which a job has made, be asked by a name.
+            withdraw: takes such a name away, if it is there, and removes the directory.
             device: which is shared with the serving.
+            afterwards: does something of what is left to be done for jobs that have ended; False where there is nothing.
             allow: why a job that has cost so much may not go on; None: it may.
             slots: adapters that are trained at once.
             save_every: seconds between two saves of a job's state.
         """
         self.backbone, self.table, self.folder = backbone, table, folder
-        self._make, self._called, self._publish, self._allow = make, called, publish, allow
+        self._make, self._called, self._publish, self._withdraw = make, called, publish, withdraw
+        self._allow, self._afterwards = allow, afterwards
         self._device, self._slots, self._save_every = device, slots, save_every
         self._packs = OpenPacks(backbone, slots, folder / "states", device.breathe)
         self._ready: dict[str, ReadyJob] = {}
@@ -179,12 +183,15 @@ class JobTrainer:
     # -- intake -----------------------------------------------------------------------------------------------------------
 
     def take_in(self) -> bool:
-        """What one thread does: read the files of the next job that needs it. False where none does."""
+        """What one thread does: read the files of the next job that needs it, or do what is left to be done for another.
+
+        False where there is nothing to do.
+        """
         for record in [*self.table.in_states("validating_files"), *self._next_in_line()]:
             if record.id not in self._ready:
                 self._take_in_one(record)
                 return True
-        return False
+        return self._afterwards()
 
     def _next_in_line(self) -> list[JobRecord]:
         """Of every tenant the queued jobs that could begin next: as many as there are slots."""
@@ -210,8 +217,11 @@ class JobTrainer:
                 return  # it was cancelled meanwhile
             said = f"The files are valid: {len(job.train):,} rows, {job.steps:,} steps. The job is queued."
             self.table.tell(record.id, said)
+        if record.id not in {other.id for other in self._next_in_line()}:
+            return  # its files are read again when its turn is near: of a thousand jobs few are in memory
+        ready = ReadyJob.of(record, job, self.backbone.sites)
         with self._changed:
-            self._ready[record.id] = ReadyJob(record, job)
+            self._ready[record.id] = ready
             self._changed.notify_all()
 
     # -- training ---------------------------------------------------------------------------------------------------------
@@ -233,16 +243,15 @@ class JobTrainer:
         jobs = [one for one in self._running.values() if one.pack is pack]
         tokens = {one: one.tokens_of_next_step for one in jobs}
         try:
-            with self._turn("step", pack):
-                began = time.perf_counter()
+            with self._turn("step", pack) as took:
                 ticked = pack.tick()
                 pack.wait()
-                seconds = (time.perf_counter() - began) / len(jobs)
         except Exception as error:  # for lack of memory, say: it is the affair of the jobs of this pack
             logging.getLogger("graftax").exception("a step of the training failed")
             for one in jobs:
                 self._give_up(one, JobError("training_failed", in_a_line(f"{type(error).__name__}: {error}")))
             return
+        seconds = took() / len(jobs)
         for one in jobs:  # where no slot took a step, features of frozen layers were computed
             stepped = one.slot in ticked
             one.charge(int(stepped), tokens[one] if stepped else 0, seconds)
@@ -256,20 +265,27 @@ class JobTrainer:
                 logging.getLogger("graftax").exception("a job failed at the end of its epoch")
                 self._give_up(one, JobError("training_failed", in_a_line(f"{type(error).__name__}: {error}")))
 
-    def _turn(self, what: str, pack: Pack) -> AbstractContextManager[None]:
-        """The device for a call. Of one whose programs are yet to be compiled, which takes seconds, none: others go on."""
+    @contextmanager
+    def _turn(self, what: str, pack: Pack) -> Iterator[Callable[[], float]]:
+        """The device for a call, and what tells afterwards for how many seconds.
+
+        Of a call whose programs are yet to be compiled, which takes seconds, none: others go on, and no job has to pay for it.
+        """
         call = (what, self._packs.kind_of(pack), len(pack.bookmarks))
-        if call in self._compiled:
-            return self._device.step()
-        self._compiled.add(call)
-        return nullcontext()
+        if call not in self._compiled:
+            self._compiled.add(call)
+            yield lambda: 0.0
+            return
+        with self._device.step():
+            began, ended = time.perf_counter(), list[float]()
+            yield lambda: ended[0] - began
+            ended.append(time.perf_counter())
 
     def _end_epoch(self, one: RunningJob) -> None:
         """End an epoch of a job, and the job where it was its last."""
-        with self._turn("end", one.pack):
-            began = time.perf_counter()
+        with self._turn("end", one.pack) as took:
             ended = end_epoch(one.pack, one.slot)
-            seconds = time.perf_counter() - began
+        seconds = took()
         one.charge(0, 0, seconds)
         self._turns.charge(one, seconds)
         if ended is None:
@@ -291,8 +307,7 @@ class JobTrainer:
         newest, *older = self.table.checkpoints(one.record.id)
         self._publish(one.record, newest.model, directory)
         for kept in older[_KEPT_EPOCHS - 1 :]:
-            if (old := self._directory(one.record, kept.step)).is_dir():
-                disk.remove_directory(old)
+            self._withdraw(kept.model)
 
     def _finish(self, one: RunningJob) -> None:
         """Save what has become of a job, and let it be asked."""

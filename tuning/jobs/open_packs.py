@@ -14,29 +14,12 @@ A job that has begun has a pack as wide wherever it goes on, for the width is fe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from ...data.batches import Shape
 from ...models.backbone import Backbone
 from ...tasks.task_registry import the_task
-from ...train.cohorts import Traits, traits_of
-from ...train.job import Job
 from ...train.pack import Pack
-from .running_job import ReadyJob, RunningJob
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What jobs have in common that share a pack."""
-
-    task: str
-    traits: Traits
-    shape: Shape  # of batches
-
-    @classmethod
-    def of(cls, job: Job, backbone: Backbone) -> Kind:
-        return cls(job.adapter.task or "", traits_of(job, backbone.sites), job.shape)
+from .running_job import Kind, ReadyJob, RunningJob
 
 
 class OpenPacks:
@@ -53,8 +36,7 @@ class OpenPacks:
 
         `waiting`: all that wait, this one among them.
         """
-        kind = Kind.of(one.job, self.backbone)
-        pack = self._with_room(one, kind) or self._opened(one, kind, waiting)
+        pack = self._with_room(one) or self._opened(one, waiting)
         if pack is None:
             return None
         slot = pack.bookmarks.index(None)
@@ -72,24 +54,23 @@ class OpenPacks:
         """Of the jobs of an open pack."""
         return next(kind for kind, there in self._packs if there is pack)
 
-    def _with_room(self, one: ReadyJob, kind: Kind) -> Pack | None:
+    def _with_room(self, one: ReadyJob) -> Pack | None:
         """An open pack that a job can join."""
         wanted = one.record.pack_size
-        there = (pack for known, pack in self._packs if known == kind and None in pack.bookmarks)
+        there = (pack for kind, pack in self._packs if kind == one.kind and None in pack.bookmarks)
         return next((pack for pack in there if wanted in (None, len(pack.bookmarks))), None)
 
-    def _opened(self, one: ReadyJob, kind: Kind, waiting: Sequence[ReadyJob]) -> Pack | None:
+    def _opened(self, one: ReadyJob, waiting: Sequence[ReadyJob]) -> Pack | None:
         """A new pack for a job, if there are slots for it."""
         free = self._slots - sum(len(pack.bookmarks) for _, pack in self._packs)
         width = one.record.pack_size
         if width is None:
-            fresh = [other.job for other in waiting if other.record.pack_size is None]
-            alike = sum(Kind.of(job, self.backbone) == kind for job in fresh)
+            alike = sum(other.kind == one.kind and other.record.pack_size is None for other in waiting)
             width = min(_power_of_two_for(alike), _power_of_two_within(max(1, free)))
         if width > free and self._packs:  # one that began where there were more slots has them when nobody else has any
             return None
-        pack = Pack(self.backbone, the_task(kind.task), [one.job], width, breathe=self._breathe)
-        self._packs.append((kind, pack))
+        pack = Pack(self.backbone, the_task(one.kind.task), [one.job], width, breathe=self._breathe)
+        self._packs.append((one.kind, pack))
         return pack
 
 

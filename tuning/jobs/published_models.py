@@ -16,6 +16,9 @@ class PublishedModels:
         self._service = service
         self._directories: dict[str, Path] = {}
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._directories
+
     def publish(self, job: JobRecord, name: str, directory: Path) -> None:
         """Let the adapter in a directory be asked by whoever asked for the job."""
         self._service.owners[name] = job.tenant  # before anybody can ask

@@ -1,4 +1,4 @@
-"""A job in a slot of a pack, and the state from which it goes on after the process was killed.
+"""A job that waits for a slot, and one in a slot, with the state from which it goes on after the process was killed.
 
 The state is that of the slot: the learner, the adapter of its best epoch, how far it is in its data, and what has been told of
 its epochs. It is one checkpoint (`train/run_checkpoint.py`), so all of it is from one moment.
@@ -7,6 +7,7 @@ its epochs. It is one checkpoint (`train/run_checkpoint.py`), so all of it is fr
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,22 @@ import jax
 import numpy as np
 
 from ... import disk
+from ...adapters.sites import Site
+from ...data.batches import Shape
+from ...train.cohorts import Traits, traits_of
 from ...train.job import Job
 from ...train.pack import Pack
 from ...train.run_checkpoint import Checkpoints
 from .job_record import Cost, JobRecord
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What jobs have in common that share a pack."""
+
+    task: str
+    traits: Traits
+    shape: Shape  # of batches
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,12 @@ class ReadyJob:
 
     record: JobRecord
     job: Job
+    kind: Kind
+
+    @classmethod
+    def of(cls, record: JobRecord, job: Job, sites: Sequence[Site]) -> ReadyJob:
+        """A job of a backbone with these sites."""
+        return cls(record, job, Kind(record.request.task, traits_of(job, sites), job.shape))
 
     @property
     def tenant(self) -> str | None:
@@ -49,6 +68,7 @@ class RunningJob:
     cost: Cost = Cost()
     history: list[dict[str, Any]] = field(default_factory=list)  # a line for each epoch that has ended
     saved: float = field(default_factory=time.monotonic)
+    saved_steps: int = 0  # how many it had taken then
     _checkpoints: Checkpoints | None = None  # made for the first save: most jobs end before it
 
     @property
@@ -85,14 +105,16 @@ class RunningJob:
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), self.pack.arrays())
         self.pack.readmit(self.slot, index, self._kept().arrays(like), facts["bookmark"])
         self.cost, self.history = Cost(**facts["cost"]), facts["history"]
+        self.saved_steps = self.steps
         return True
 
     def save(self) -> None:
-        """Begin to save its state."""
-        arrays, bookmark = self.pack.of_slot(self.slot)
-        facts = {"bookmark": bookmark, "history": self.history, "cost": asdict(self.cost)}
-        self._kept().save(self.steps, arrays, facts)
-        self.saved = time.monotonic()
+        """Begin to save its state, unless it is saved as it is."""
+        if self.steps > self.saved_steps:
+            arrays, bookmark = self.pack.of_slot(self.slot)
+            facts = {"bookmark": bookmark, "history": self.history, "cost": asdict(self.cost)}
+            self._kept().save(self.steps, arrays, facts)
+        self.saved, self.saved_steps = time.monotonic(), self.steps
 
     def leave(self) -> None:
         """Free its slot, when what is being saved is on the disk."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from ...errors import GraftaxError
 from ...serve.http.bodies import read_object
@@ -21,6 +22,7 @@ from ...serve.http.service import in_thread
 from ...typed import Count, Name
 from .kept_models import KINDS, Checkpoint, Kept, Where, at
 from .pages import page_of
+from .tickets import SECONDS
 from .tinker_service import TinkerService
 
 T = TypeVar("T")
@@ -151,6 +153,25 @@ async def download(tinker: TinkerService, request: Request) -> Response:
     checkpoint = await _of_request(tinker, request)
     data = await _there(lambda: _archived(tinker.kept.directory(checkpoint.where)))
     return Response(data, media_type="application/x-tar")
+
+
+async def external_urls(tinker: TinkerService, request: Request) -> Response:
+    """Where the files of a checkpoint are to be fetched, by whoever has their addresses."""
+    checkpoint = await _of_request(tinker, request)
+    directory = tinker.kept.directory(checkpoint.where)
+    ticket = tinker.tickets.give(directory)
+    names = await _there(lambda: sorted(file.name for file in directory.iterdir()))
+    urls = {name: str(request.url_for("file_by_ticket", ticket=ticket, file=name)) for name in names}
+    return as_json({"urls": urls, "expires": at(time.time() + SECONDS)})
+
+
+async def fetch_file(tinker: TinkerService, request: Request) -> Response:
+    """A file of a checkpoint, for a ticket."""
+    directory, name = tinker.tickets.directory(request.path_params["ticket"]), request.path_params["file"]
+    found = await in_thread(lambda: {file.name: file for file in directory.glob("*") if file.is_file()})
+    if name not in found:
+        raise Refused(404, f"there is no file {name!r}.", code="not_found")
+    return FileResponse(found[name], media_type="application/octet-stream")
 
 
 def _archived(directory: Path) -> bytes:

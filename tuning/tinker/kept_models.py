@@ -4,7 +4,7 @@
     DIRECTORY/RUN/weights/NAME/checkpoint.json     when it was saved, how long it is kept, what was noted
                               /adapter/            a directory of adapter files, as PEFT reads them
                               /moments.safetensors what the optimizer remembers
-    DIRECTORY/RUN/sampler_weights/NAME/...         the same without moments
+    DIRECTORY/RUN/sampler_weights/NAME/...         the same without moments, as in external_weights/
     DIRECTORY/RUN/samplers/NUMBER/...              of samplers that have no name; gone with the process
 
     tinker://RUN/weights/NAME                      what a checkpoint is called by clients
@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from ...typed import read
 from ..loops.calls import Moments
 from .asked_methods import LoraConfig
 
-KINDS = {"weights": "training", "sampler_weights": "sampler"}  # of checkpoints: the folder, and what clients call them
+#: of checkpoints: the folder, and what clients call them; external ones are there to be fetched
+KINDS = {"weights": "training", "sampler_weights": "sampler", "external_weights": "external"}
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,64}:train:[0-9]{1,9}")
 _SCHEME = "tinker://"
@@ -115,15 +117,22 @@ def expiry(ttl: int | None, now: float) -> float | None:
 
 
 class KeptModels:
-    """The checkpoints of all models below a directory. Calls may come from several threads."""
+    """The checkpoints of all models below a directory, which is this process's alone. Calls may come from several threads."""
 
     def __init__(self, directory: Path, backbone: Backbone, clock: Callable[[], float] = time.time):
+        """GraftaxError where another process has the directory, or it cannot be written."""
         self._directory, self._backbone, self._clock = directory, backbone, clock
-        disk.make_directory(directory)
-        disk.sweep(directory)
-        for run in directory.iterdir():  # what earlier processes have left, whose samplers ended with them
+        self._held = ExitStack()
+        self._held.enter_context(disk.locked(directory))
+        for run in directory.iterdir():  # what an earlier process has left: drafts, and samplers that ended with it
+            for folder in KINDS:
+                disk.sweep(run / folder)
             if (left := run / _UNNAMED).is_dir():
                 disk.remove_directory(left)
+
+    def close(self) -> None:
+        """Leave the directory to others."""
+        self._held.close()
 
     # -- models -----------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...counted import counted
 from ...serve.http.complaints import Refused
 
 
@@ -50,6 +51,7 @@ class Promise:
     tenant: str | None
     key: Hashable
     model: str | None  # that the call was for
+    size: int = 0  # bytes that the call holds until it is done
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     result: Result | None = None  # None: not yet
     there: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,7 +73,8 @@ class Promise:
 class Room:
     """How much is kept."""
 
-    at_once: int = 4096  # promises of one tenant that are not kept yet
+    at_once: int = 4096  # promises of one tenant that are not kept yet,
+    asked: int = 1 << 28  # and bytes that their calls hold; a single call may be larger
     results: int = 50_000
     bytes: int = 1 << 30  # of all results
     seconds: float = 3600.0  # that a result waits for being fetched,
@@ -85,7 +88,7 @@ class Promises:
         self._room, self._clock = room, clock
         self._by_id: dict[str, Promise] = {}
         self._by_key: dict[Hashable, Promise] = {}
-        self._unsettled = Counter[str | None]()
+        self._unsettled, self._asked = Counter[str | None](), Counter[str | None]()  # by tenant: how many, and their bytes
         self._settled: OrderedDict[Promise, None] = OrderedDict()  # the first to have been settled is the first,
         self._fetched: OrderedDict[Promise, None] = OrderedDict()  # and likewise of those that were fetched
         self._bytes = 0
@@ -93,17 +96,22 @@ class Promises:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def make(self, tenant: str | None, key: Hashable, model: str | None = None) -> tuple[Promise, bool]:
-        """The promise of a call, and whether it is a new one. Refused where a tenant has too many that are not kept."""
+    def make(self, tenant: str | None, key: Hashable, model: str | None = None, size: int = 0) -> tuple[Promise, bool]:
+        """The promise of a call of `size` bytes, and whether it is a new one.
+
+        Refused where a tenant has too many that are not kept.
+        """
         self._give_up()
         if (there := self._by_key.get((tenant, key))) is not None:
             return there, False
-        if self._unsettled[tenant] >= self._room.at_once:
-            said = f"{self._unsettled[tenant]} calls are under way already; fetch their results first."
-            raise Refused(429, said, code="too_many_requests", headers={"Retry-After": "1"})
-        promise = Promise(tenant, (tenant, key), model)
+        many = self._unsettled[tenant] >= self._room.at_once
+        if many or (self._asked[tenant] and self._asked[tenant] + size > self._room.asked):
+            held = f"{counted(self._unsettled[tenant], 'call')} of {self._asked[tenant]:,} bytes"
+            raise Refused(429, f"{held} under way already.", code="too_many_requests", headers={"Retry-After": "1"})
+        promise = Promise(tenant, (tenant, key), model, size)
         self._by_id[promise.id] = self._by_key[promise.key] = promise
         self._unsettled[tenant] += 1
+        self._asked[tenant] += size
         return promise, True
 
     def forget(self, promise: Promise) -> None:
@@ -140,8 +148,9 @@ class Promises:
 
     def _count_down(self, promise: Promise) -> None:
         self._unsettled[promise.tenant] -= 1
+        self._asked[promise.tenant] -= promise.size
         if not self._unsettled[promise.tenant]:
-            del self._unsettled[promise.tenant]
+            del self._unsettled[promise.tenant], self._asked[promise.tenant]
 
     def _give_up(self) -> None:
         """Forget results whose time is over, and the oldest where they take too much room: those first that were fetched."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.routing import Route
 
-from ...serve.http.further import Poll
+from ...serve.http.further import Poll, Unguarded
 from ...serve.http.service import Service
 from . import checkpoint_calls as checkpoints
 from . import sample_calls as samples
@@ -34,6 +34,7 @@ _GET: dict[str, Callable[..., Any]] = {
     "checkpoints": checkpoints.list_checkpoints,
     f"{_CHECKPOINT}/archive": checkpoints.archive,
     f"{_CHECKPOINT}/adapter.tar": checkpoints.download,
+    f"{_CHECKPOINT}/external_weights_urls": checkpoints.external_urls,
 }
 _POLLS: dict[str, Callable[..., Any]] = {
     "client/config": sessions.client_config,
@@ -54,6 +55,7 @@ _POST: dict[str, Callable[..., Any]] = {
     "optim_step": training.optim_step,
     "save_weights": training.save_weights,
     "save_weights_for_sampler": training.save_weights_for_sampler,
+    "save_weights_external": training.save_weights_external,
     "load_weights": training.load_weights,
     "create_sampling_session": samples.create_sampling_session,
     "asample": samples.asample,
@@ -78,8 +80,10 @@ class TinkerApi:
 
     @property
     def routes(self) -> Sequence[Route]:
+        fetch = partial(checkpoints.fetch_file, self.tinker)
+        fetched = Unguarded(f"{_PREFIX}files/{{ticket}}/{{file}}", fetch, methods=["GET"], name="file_by_ticket")
         polls = [Poll(_PREFIX + path, partial(answer, self.tinker), methods=["POST"]) for path, answer in _POLLS.items()]
-        return polls + [
+        return [fetched, *polls] + [
             Route(_PREFIX + path, partial(answer, self.tinker), methods=[method])
             for method, answers in _METHODS.items()
             for path, answer in answers.items()

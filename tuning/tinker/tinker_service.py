@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from .kept_models import KeptModels
 from .promises import Failure, Promise, Promises, Result
 from .sampling_desk import SamplingDesk
 from .sessions import Model, Session, Sessions
+from .tickets import Tickets
 
 Turn = Callable[[], AbstractContextManager[Any]]
 _LOOKS = 15.0  # seconds between two looks for sessions that have fallen silent
@@ -40,6 +41,7 @@ class TinkerService:
     promises: Promises
     kept: KeptModels
     desk: SamplingDesk
+    tickets: Tickets = field(default_factory=Tickets)
     sessions: Sessions = field(init=False)
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _task: asyncio.Task[None] = field(init=False)
@@ -68,6 +70,7 @@ class TinkerService:
         asked: Callable[[], Asked],
         header: str | None,
         after: Callable[[Result], None] = lambda result: None,
+        size: int = 0,
     ) -> Response:
         """Answer a call by a promise; one that was there before by the same promise.
 
@@ -78,8 +81,9 @@ class TinkerService:
                 its turn: its number has been, and those behind it do not wait for it.
             header: by which a call without a number is known.
             after: hears the result, in the event loop.
+            size: bytes that it holds until it is done.
         """
-        promise, is_new = self.promises.make(self.tenant, self.key_of(model, number, header), model)
+        promise, is_new = self.promises.make(self.tenant, self.key_of(model, number, header), model, size)
         if is_new:
             try:
                 self.calls.add(model, number, _made(asked), self.telling(promise, after))
@@ -87,6 +91,12 @@ class TinkerService:
                 self.promises.forget(promise)
                 raise
         return as_json(promise.answer)
+
+    def pass_over(self, model: Any, number: Any) -> None:
+        """Let the number of a call that was refused have been, where it is one of a tenant's model."""
+        if isinstance(model, str) and type(number) is int:
+            with suppress(Refused):
+                self.calls.add(self.sessions.model(self.tenant, model).id, number, Alone(lambda: {}), lambda result: None)
 
     @staticmethod
     def key_of(model: str, number: int | None, header: str | None) -> Hashable:
@@ -127,6 +137,7 @@ class TinkerService:
         self._task.cancel()
         self.desk.stop()
         self.calls.stop()
+        self.kept.close()
 
     async def _look(self) -> None:
         while True:
