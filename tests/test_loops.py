@@ -16,12 +16,13 @@ import pytest
 from cases import METHODS, randomised
 from conftest import DECODERS
 
-from graftax import IA3, AdaLoRA, ALoRA, Bottleneck, DoRA, GraftaxError, Head, LoRA, Method, Prefix, PromptTuning
+from graftax import IA3, AdaLoRA, ALoRA, Bottleneck, DoRA, FacT, GraftaxError, Head, LoRA, Method, Prefix, PromptTuning
 from graftax.adapters.adapter import Adapter, Layout, join
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
 from graftax.tuning.loops.calls import Call, Datum, Step
+from graftax.tuning.loops.laid_calls import Placed, pieces
 from graftax.tuning.loops.loops import Loops
 from graftax.tuning.loops.room import trainable_of, with_trainable
 from graftax.tuning.loops.token_losses import LOSSES
@@ -177,7 +178,19 @@ def test_every_kind_and_loss_in_one_batch_equals_each_alone(kinds: list[str]) ->
 
 
 #: Of `cases.METHODS`: what no decoder has a site for, or a loop refuses, or trains nothing.
-NOT_HERE = {"adalora", "adabn", "vpt", "vpt-shallow", "repadapter-4", "convpass", "invertible", "mad_x", "bitfit", "probe"}
+NOT_HERE = {
+    "probe",
+    "prompt-post",
+    "adalora",
+    "adabn",
+    "vpt",
+    "vpt-shallow",
+    "repadapter-4",
+    "convpass",
+    "invertible",
+    "mad_x",
+    "bitfit",
+}
 
 
 @pytest.mark.slow
@@ -276,9 +289,11 @@ def test_gradients_add_up(llama: Backbone) -> None:
 
 
 def test_what_is_not_finite_touches_nobody_else(llama: Backbone) -> None:
-    """NaN weights, an infinite advantage and a gradient that overflows, in one batch with sound calls, one of the same loop."""
+    """NaN weights, an infinite advantage and a gradient that overflows under a finite loss, in one batch with a sound call."""
     loops = Loops(llama)
     adapters = begun(loops, {name: [LoRA(r=2)] for name in ("sick", "wild", "large", "sound")})
+    steep = {name: leaf * (1e32 if name.endswith("/a") else 0.0) for name, leaf in trainable_of(adapters["large"]).items()}
+    loops.restore("large", with_trainable(adapters["large"], steep))
     room = loops._room
     assert room is not None
     poisoned = jax.tree.map(lambda leaf: leaf.at[loops._loops["sick"].slot].set(jnp.nan), room.trainable)
@@ -286,15 +301,13 @@ def test_what_is_not_finite_touches_nobody_else(llama: Backbone) -> None:
     loops.forward_backward([Call(name, data(4, [30, 3])) for name in ("wild", "large", "sound")])
     before = {name: bits(loops, name) for name in adapters}
     endless = datum(np.random.default_rng(0), 6, "ppo", advantages=np.array([0, 0, np.inf, 0, 0, 0]))
-    heavy = datum(np.random.default_rng(0), 6, weights=np.full(6, 1e38))
+    heavy = datum(np.random.default_rng(0), 6, weights=np.full(6, 1e10))
     mine = data(8, [4, 5, 6])
     calls = [Call("sick", data(5, [3, 30])), Call("wild", [endless], "ppo"), Call("large", [heavy]), Call("sound", mine)]
     *bad, good = loops.forward_backward([*calls])
-    for outcome, name in zip(bad, adapters, strict=False):
-        assert outcome.error is not None
-        assert outcome.error.startswith(f"{name}: the ")
-        assert "not finite" in outcome.error
-        assert "\n" not in outcome.error
+    for outcome, name, what in zip(bad, adapters, ("loss", "loss", "gradient"), strict=False):
+        added = "nothing was added to the gradient, and the loop is what it was"
+        assert outcome.error == f"{name}: the {what} is not finite; {added}."
         assert bits(loops, name) == before[name]
     logprobs, _, gradient = alone(llama, adapters["sound"], Call("sound", [*data(4, [30, 3]), *mine]))
     assert good.error is None
@@ -391,6 +404,40 @@ def test_long_calls_are_cut_into_pieces(llama: Backbone) -> None:
     (failed,) = cut.forward_backward([Call("a", [*own, datum(np.random.default_rng(0), 6, weights=np.full(6, np.nan))])])
     assert "not finite" in str(failed.error)
     assert bits(cut, "a") == before
+
+
+def test_what_sites_share_stays_one(llama: Backbone) -> None:
+    """FacT's factors, whose gradient is the sum over all sites, and counts once in the norm."""
+    loops = Loops(llama)
+    adapters = {"a": randomised(Adapter.create([FacT(r=2)], llama.sites, task="lm"), size=0.1)}
+    loops.create("a", [FacT(r=2)])
+    loops.restore("a", adapters["a"])
+    call = Call("a", data(1, [9, 20]))
+    loops.forward_backward([call])
+    by_leaf: dict[str, np.ndarray] = {}
+    for name, gradient in alone(llama, adapters["a"], call)[2].items():
+        leaf = name.rsplit("/", 1)[1]
+        key = f"{leaf} {gradient.shape}" if leaf in FacT.shared else name
+        by_leaf[key] = by_leaf.get(key, 0.0) + gradient
+    (stepped,) = loops.optim_step([Step("a")])
+    np.testing.assert_allclose(stepped.gradient_norm, np.sqrt(sum((g**2).sum() for g in by_leaf.values())), rtol=1e-4)
+    found: dict[str, set[bytes]] = {}
+    for name, leaf in trainable_of(loops.adapter("a")).items():
+        found.setdefault(f"{name.rsplit('/', 1)[1]} {leaf.shape}", set()).add(leaf.tobytes())
+    assert {len(copies) for leaf, copies in found.items() if leaf.split()[0] in FacT.shared} == {1}
+
+
+def test_where_data_lie() -> None:
+    """The example of `laid_calls.py`; many batch rows in pieces that are nearly full; and a batch row for every text."""
+    found = pieces([[20, 30], [50], [200]], limit=256, most_tokens=1024, shared=True)
+    assert [(piece.rows, piece.length) for piece in found] == [(1, 256), (2, 64)]
+    assert [*found[1].placed] == [Placed(0, 0, 0, 30), Placed(0, 1, 0, 0), Placed(1, 0, 1, 0)]
+    many = pieces([[60] * 21], limit=256, most_tokens=512, shared=True)
+    assert [piece.rows for piece in many] == [8, 8, 4, 1]
+    assert [place.datum for piece in many for place in piece.placed] == [*range(21)]
+    assert [piece.rows for piece in pieces([[60] * 7], limit=256, most_tokens=512, shared=True)] == [8]
+    apart = pieces([[5, 3], [4]], limit=256, most_tokens=1024, shared=False)
+    assert [(piece.rows, piece.length, len(piece.placed)) for piece in apart] == [(4, 8, 3)]
 
 
 def test_forward_alone_leaves_the_loop_as_it_is(llama: Backbone) -> None:

@@ -1,6 +1,6 @@
 """A round of sixteen loops (a call with its gradient, and a step of Adam): together, one by one, and in engines of their own.
 
-    python benchmarks/speed/loops.py [--backbone DIR] [--texts N] [--tokens N] [--methods] [--repeats N]
+    python benchmarks/speed/rounds_of_loops.py [--backbone DIR] [--texts N] [--tokens N] [--methods] [--repeats N]
 
 Ranks of 2 to 32, half of the loops at queries and values and half at the feed-forward; with `--methods` LoRA, DoRA, IA3 and
 bottlenecks. Tokens are random, texts of unlike lengths, float32; all sides are graftax. One by one, the loops lie in one engine
