@@ -21,6 +21,7 @@ from graftax.adapters.adapter import Adapter, Layout, join
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
+from graftax.tuning.loops import loops as engine
 from graftax.tuning.loops.calls import Call, Datum, Step
 from graftax.tuning.loops.laid_calls import Placed, pieces
 from graftax.tuning.loops.loops import Loops
@@ -438,6 +439,24 @@ def test_where_data_lie() -> None:
     assert [piece.rows for piece in pieces([[60] * 7], limit=256, most_tokens=512, shared=True)] == [8]
     apart = pieces([[5, 3], [4]], limit=256, most_tokens=1024, shared=False)
     assert [(piece.rows, piece.length, len(piece.placed)) for piece in apart] == [(4, 8, 3)]
+
+
+def test_large_adapters_take_turns(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the leaves of three loops are more than may be copied at once, two calls are computed together, and then one."""
+    loops = Loops(llama)
+    begun(loops, {name: [LoRA(r=2)] for name in "abc"})
+    calls = [Call(name, data(1, [9])) for name in "abc"]
+    kept = loops.kept("a").adapter
+    monkeypatch.setattr(engine, "_MOST_BYTES", 3 * 4 * 4 * kept.parameters)  # a rank of 2 lies in a bucket of 8
+    sizes = list[int]()
+    run = loops._run
+    monkeypatch.setattr(loops, "_run", lambda program, *args: (sizes.append(args[0]), run(program, *args))[1])
+    outcomes = loops.forward_backward(calls)
+    assert [outcome.error for outcome in outcomes] == [None] * 3
+    assert [size[0] for size in sizes] == [2, 2, 2, 1, 1, 1]  # take, a piece, commit
+    assert {name: any(leaf.any() for leaf in loops.kept(name).gradient.values()) for name in "abc"} == dict.fromkeys(
+        "abc", True
+    )
 
 
 def test_forward_alone_leaves_the_loop_as_it_is(llama: Backbone) -> None:

@@ -73,7 +73,9 @@ if __name__ == "__main__":
     args = parser.parse_args()
     size = {"backbone": args.backbone, "texts": args.texts, "tokens": args.tokens, "methods": args.methods}
     kinds = "four methods" if args.methods else "LoRAs of five ranks"
-    what = f"round of {LOOPS} loops ({kinds}), {Path(args.backbone).name}, {args.texts} texts of up to {args.tokens} tokens each"
+    what = (
+        f"round of {LOOPS} loops ({kinds}), {Path(args.backbone).name}, {args.texts} texts of up to {args.tokens} tokens each"
+    )
     for other, words in (("one by one", "one by one"), ("apart", "each in an engine of its own")):
         workers = Worker(rounds, **size, how="together"), Worker(rounds, **size, how=other)
         report(row(f"{what}: together / {words}", duel(*workers, repeats=args.repeats), "float32; both graftax"))
