@@ -81,8 +81,31 @@ FEW = "tests/test_few_shot.py"
 NAMED = "tests/test_by_names.py"
 ACROSS = "tests/test_across.py"
 LOOPS = "tests/test_loops.py"
+GRPO = "tests/test_grpo.py"
+GRPO_LOSS, GRPO_LOOP = f"{GRPO}::test_loss_and_slope_are_the_papers", f"{GRPO}::test_equals_a_plain_loop"
+GRPO_RESUMED = f"{GRPO}::test_goes_on_where_it_was_stopped[between]"
 
 MUTATIONS = [
+    Mutation("tuning/grpo/advantages.py", "rewards.std(1, ddof=1", "rewards.std(1, ddof=0", f"{GRPO}::test_advantages"),
+    Mutation("tuning/grpo/surrogate.py", "np.minimum(free, bounded)", "np.maximum(free, bounded)", GRPO_LOSS),
+    Mutation("tuning/grpo/surrogate.py", "(1.0 - np.exp(apart))", "np.exp(apart)", GRPO_LOSS),
+    Mutation("tuning/grpo/surrogate.py", "(len(lengths) * each)", "each", GRPO_LOSS),
+    Mutation("tuning/grpo/grpo_learner.py", "if iteration or base", "if base", f"{GRPO_LOOP}[dr_grpo]"),
+    Mutation(
+        "tuning/grpo/grpo_learner.py",
+        "[self.recipe.seed, step]",
+        "[self.recipe.seed]",
+        f"{GRPO}::test_nothing_that_differs_is_said",
+    ),
+    Mutation("tuning/grpo/grpo_learner.py", "self.updates = updates", "self.updates = 0", GRPO_RESUMED),
+    Mutation(
+        "tuning/grpo/grpo_run.py",
+        "self.telling += not flat.all()",
+        "self.telling += 1",
+        f"{GRPO}::test_nothing_that_differs_is_said",
+    ),
+    Mutation("tuning/grpo/rewards.py", "one.text.strip() == rows", "one.text == rows", f"{GRPO}::test_rules"),
+    Mutation("tuning/grpo/rewards.py", "or not math.isfinite(number)", "", f"{GRPO}::test_rewards_that_are_none[NaN]"),
     Mutation("train/pack.py", "task.output.bare or several or", "task.output.bare or", SEGMENTED),
     Mutation("serve/http/classify.py", "answer.score.get(label, 0.0) for label in labels", "0.0 for label in labels", ASKED),
     Mutation("models/backbone.py", "few = longest <=", "few = self._layers <=", "tests/test_by_layer.py"),
