@@ -24,6 +24,7 @@ from typing import Any
 from ...adapters.files import save_adapter
 from ...errors import GraftaxError, in_a_line
 from ...models.backbone import Backbone
+from ...notes import heard
 from ...serve.turns import Turns
 from ...train.epoch_end import end_epoch, outcome
 from ...train.job import Job
@@ -204,7 +205,8 @@ class JobTrainer:
 
     def _take_in_one(self, record: JobRecord) -> None:
         try:
-            job = self._make(record)
+            with heard() as notes:
+                job = self._make(record)
         except GraftaxError as error:
             self._fail(record, JobError("invalid_training_file", str(error), "training_file"))
             return
@@ -217,6 +219,8 @@ class JobTrainer:
                 return  # it was cancelled meanwhile
             said = f"The files are valid: {len(job.train):,} rows, {job.steps:,} steps. The job is queued."
             self.table.tell(record.id, said)
+            for one in notes:
+                self.table.tell(record.id, one, level="warn")
         if record.id not in {other.id for other in self._next_in_line()}:
             return  # its files are read again when its turn is near: of a thousand jobs few are in memory
         ready = ReadyJob.of(record, job, self.backbone.sites)
