@@ -1139,4 +1139,10 @@ MUTATIONS = [
         "if self.steps >= self.saved_steps:",
         "tests/test_job_trainer.py::test_what_is_saved_as_it_is_is_not_saved_again",
     ),
+    Mutation(
+        "tuning/jobs/job_record.py",
+        "if file is not None and file in said:",
+        "if file is not None:",
+        f"{ASKED_JOBS}::test_an_error_says_which_file_it_is_about",
+    ),
 ]

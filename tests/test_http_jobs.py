@@ -216,6 +216,18 @@ def test_an_adapter_that_could_not_be_asked_is_not_trained(teller: Backbone, tmp
             assert ended.error is None or "rank 8 is greater than max_lora_rank 4" in ended.error.message
 
 
+def test_an_error_says_which_file_it_is_about(trained: Training, ann: OpenAI) -> None:
+    bad = uploaded(ann, [CHATS[0], {"messages": [ASKED]}], "held.jsonl")
+    job = failed(trained, ann, CHATS, validation_file=bad)
+    assert job.error is not None
+    assert (job.error.code, job.error.param) == ("invalid_validation_file", "validation_file")
+    assert f"held.jsonl ({bad}): row 2 has no message of the assistant" in job.error.message
+    job = failed(trained, ann, CHATS, extra_body={"graftax": {"recipe": {"patience": 1}}})
+    assert job.error is not None
+    assert (job.error.code, job.error.param) == ("invalid_job", None)
+    assert "patience needs validation rows" in job.error.message
+
+
 ANSWER = {"role": "assistant", "content": "b"}
 ASKED = {"role": "user", "content": "a"}
 

@@ -30,7 +30,7 @@ from ...train.epoch_end import end_epoch, outcome
 from ...train.job import Job
 from ...train.pack import Pack
 from ..device_time import DeviceTime
-from .job_record import Cost, JobError, JobRecord, Status
+from .job_record import Cost, JobError, JobRecord, Status, unfit
 from .job_table import JobTable
 from .open_packs import OpenPacks
 from .running_job import ReadyJob, RunningJob
@@ -208,7 +208,7 @@ class JobTrainer:
             with heard() as notes:
                 job = self._make(record)
         except GraftaxError as error:
-            self._fail(record, JobError("invalid_training_file", str(error), "training_file"))
+            self._fail(record, unfit(record.request, str(error)))
             return
         except Exception as error:  # a mistake of ours; the job would else be tried again for ever
             logging.getLogger("graftax").exception("a job could not be read")
