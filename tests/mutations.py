@@ -1194,4 +1194,10 @@ MUTATIONS = [
         "chunk = max(1, min(tokens, _NUMBERS // (rows * vocabulary)))",
         "tests/test_language.py::test_no_logits_of_all_tokens",
     ),
+    Mutation(
+        "tuning/jobs/job_record.py",
+        "if file is not None and file in said:",
+        "if file is not None:",
+        f"{ASKED_JOBS}::test_an_error_says_which_file_it_is_about",
+    ),
 ]

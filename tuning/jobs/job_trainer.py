@@ -24,12 +24,13 @@ from typing import Any
 from ...adapters.files import save_adapter
 from ...errors import GraftaxError, in_a_line
 from ...models.backbone import Backbone
+from ...notes import heard
 from ...serve.turns import Turns
 from ...train.epoch_end import end_epoch, outcome
 from ...train.job import Job
 from ...train.pack import Pack
 from ..device_time import DeviceTime
-from .job_record import Cost, JobError, JobRecord, Status
+from .job_record import Cost, JobError, JobRecord, Status, unfit
 from .job_table import JobTable
 from .open_packs import OpenPacks
 from .running_job import ReadyJob, RunningJob
@@ -204,9 +205,10 @@ class JobTrainer:
 
     def _take_in_one(self, record: JobRecord) -> None:
         try:
-            job = self._make(record)
+            with heard() as notes:
+                job = self._make(record)
         except GraftaxError as error:
-            self._fail(record, JobError("invalid_training_file", str(error), "training_file"))
+            self._fail(record, unfit(record.request, str(error)))
             return
         except Exception as error:  # a mistake of ours; the job would else be tried again for ever
             logging.getLogger("graftax").exception("a job could not be read")
@@ -217,6 +219,8 @@ class JobTrainer:
                 return  # it was cancelled meanwhile
             said = f"The files are valid: {len(job.train):,} rows, {job.steps:,} steps. The job is queued."
             self.table.tell(record.id, said)
+            for one in notes:
+                self.table.tell(record.id, one, level="warn")
         if record.id not in {other.id for other in self._next_in_line()}:
             return  # its files are read again when its turn is near: of a thousand jobs few are in memory
         ready = ReadyJob.of(record, job, self.backbone.sites)
