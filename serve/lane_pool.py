@@ -143,6 +143,14 @@ class LanePool:
         """Free all lanes, whose room may be lost: a program that was given it has failed."""
         self._texts, self._past, self._room = [], [], None
 
+    def begin_anew(self, texts: int, columns: int) -> None:
+        """Free all lanes; there will be room for so many texts at once, each of so many columns, and more if it is needed.
+
+        What is written then does not depend on what was before, and no programs are compiled that make the room grow.
+        """
+        self.forget()
+        self._least = self.ladders.rows_for(min(texts, self.most)), self.ladders.room.at_least(columns)
+
     def advance(self) -> None:
         """One round."""
         if self._texts:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import Graftax
+from conftest import SHARED, Graftax, needs_assets
 from runs import lines
 from tiny import weights_of, write_jsonl
 
@@ -35,9 +35,11 @@ from graftax import (
 from graftax.adapters.adapter import Adapter, Layout, join
 from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
+from graftax.models.load import load_backbone
 from graftax.models.tokens import Tokenizer
 from graftax.notes import GraftaxNote
 from graftax.serve.generator import Generator
+from graftax.serve.sampling import Sampling
 from graftax.tuning.grpo.advantages import advantages
 from graftax.tuning.grpo.grpo_settings import LOSSES
 from graftax.tuning.grpo.prompt_rows import PromptRows, read_prompts
@@ -325,7 +327,10 @@ def plain_loop(backbone: Backbone, steps: Any, recipe: Recipe, settings: GrpoSet
             id="iterated",
         ),
         pytest.param(
-            GrpoSettings(num_generations=4, max_new_tokens=6, steps=2, scale_rewards="none", loss_type="dr_grpo"), id="dr_grpo"
+            GrpoSettings(
+                num_generations=4, max_new_tokens=6, steps=2, num_iterations=2, scale_rewards="none", loss_type="dr_grpo"
+            ),
+            id="dr_grpo",
         ),
     ],
 )
@@ -460,10 +465,20 @@ def test_it_learns_and_goes_on_from_an_adapter(teller: Backbone, tmp_path: Path)
 
 
 def test_nothing_that_differs_is_said(teller: Backbone, tmp_path: Path) -> None:
-    """Groups whose completions are all worth the same teach nothing: the adapter stays what it was, and a note says so."""
-    settings = replace(QUICK["settings"], steps=2)
+    """Groups whose completions are all worth the same teach nothing: the adapter stays what it was, and a note says so.
+
+    All the same every step draws anew: of one prompt, other completions.
+    """
+    settings, seen = replace(QUICK["settings"], steps=2), list[list[str]]()
+
+    def nothing(completions: list[str]) -> list[float]:
+        seen.append(completions)
+        return [0.0] * len(completions)
+
     with pytest.warns(GraftaxNote, match=r"a: in 2 steps no completion was worth more or less than others .* \(each was 0\)"):
-        result = run(teller, tmp_path / "a", reward="exact", settings=settings)
+        result = grpo(teller, ROWS[:1], tmp_path / "a", **{**QUICK, "settings": settings}, reward=nothing)
+    assert len(set(seen[0])) > 1
+    assert seen[0] != seen[1]
     assert [line["frac_reward_zero_std"] for line in result.history] == [1.0, 1.0]
     assert [line["grad_norm"] for line in result.history] == [0.0, 0.0]
     started = trainable_of(Adapter.create((LoRA(r=4),), teller.sites, seed=5))
@@ -537,6 +552,45 @@ def test_a_learning_rate_that_breaks_it_is_said(teller: Backbone, tmp_path: Path
         run(teller, tmp_path / "a", recipe=Recipe(lr=3e38, batch_size=3, clip=None, warmup=0.0))
 
 
+STORIES = SHARED / "backbones" / "stories260K"
+PETS, UNSEEN = ("dog", "cat", "bird", "fish", "bear", "frog"), ("bunny", "mouse")
+NAMES = ("Lily", "Tim", "Tom", "Sam", "Max", "Ben", "Mia", "Anna")
+NAMED_FIRST = rf"regex:^[^.]*?\b({'|'.join((*PETS, *UNSEEN))})\b"  # the first pet that the sentence goes on with
+
+
+def pets(which: Sequence[str]) -> list[dict[str, str]]:
+    return [{"prompt": f"{name} had a {pet}. {name} loved to play with the", "answer": pet} for name in NAMES for pet in which]
+
+
+def says_the_pet(backbone: Backbone, adapter: Path | None, which: Sequence[str]) -> float:
+    """How often it goes on with the right pet, of eight samples of each prompt."""
+    generator = Generator(backbone)
+    if adapter is not None:
+        generator.load("a", adapter)
+    rows, (reward,) = read_prompts(pets(which), Columns(), "pets"), rewards_of(NAMED_FIRST)
+    how = Sampling(max_new_tokens=8, temperature=1.0, seed=10**6)
+    said = generator.generate(rows.prompts * 8, None if adapter is None else "a", how)
+    return float(np.mean(reward.score(rows, [Completion(i % len(rows), o.text, o.tokens) for i, o in enumerate(said)])))
+
+
+@needs_assets
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_real_base_learns_from_rewards_alone(seed: int, tmp_path: Path) -> None:
+    """A model of children's stories learns to go on with the pet that was named, from whether it did; unseen pets, too."""
+    stories = load_backbone(STORIES)
+    before = [says_the_pet(stories, None, which) for which in (PETS, UNSEEN)]
+    recipe = Recipe(lr=3e-3, batch_size=8, seed=seed)
+    settings = GrpoSettings(max_new_tokens=8, steps=40)
+    result = grpo(stories, pets(PETS), tmp_path / "pets", reward=NAMED_FIRST, recipe=recipe, settings=settings, progress=False)
+    after = [says_the_pet(stories, result.directory, which) for which in (PETS, UNSEEN)]
+    assert before[0] < 0.25
+    assert before[1] < 0.35
+    assert after[0] > 0.85
+    assert after[1] > 0.6
+    assert result.metrics["reward"] > 0.85
+
+
 # -- the command ----------------------------------------------------------------------------------------------------------
 
 
@@ -557,6 +611,8 @@ def test_the_command(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None
     (first, second) = lines(out)
     assert {"kl", "rewards/worth/mean", "rewards/exact/mean"} <= second.keys()
     assert first["kl"] < 1e-6
+    said_of = json.loads((out / "rows" / "graftax.json").read_text())["recipe"]
+    assert [said_of[name] for name in ("lr", "batch_size", "beta", "reward_weights")] == [1e-2, 8, 0.1, [1.0, 0.5]]
     assert graftax("generate", "-b", teller_dir, "-a", out / "rows", "--prompt", "ab", "--max-new-tokens", 2).code == 0
 
 

@@ -93,7 +93,7 @@ def _jobs(
         save_every=settings.save_every,
         **further,
     )
-    return JobService(service, table, uploads, trainer, quotas, models, settings.max_upload)
+    return JobService(service, table, uploads, trainer, quotas, models, settings.max_upload, settings.training_watts)
 
 
 def _adapter(service: Service, name: str) -> Adapter:

@@ -68,6 +68,7 @@ class GrpoLearner:
         virtual = sum(own.virtual_tokens for own in methods)
         room = min(backbone.config.max_tokens, backbone.processor.room(virtual))
         self.prompts = tokens_of(rows, self.sampler.tokenizer, settings.max_new_tokens, room)
+        self.sampler.expect(virtual + max(map(len, self.prompts)) + settings.max_new_tokens)
         self.batch_size = min(recipe.batch_size, len(rows))
         self.steps = settings.steps or math.ceil(recipe.epochs * len(rows) / self.batch_size)
         self._rates = hyper(recipe, self.steps * settings.num_iterations, classes=0)

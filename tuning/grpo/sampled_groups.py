@@ -1,8 +1,8 @@
 """Sampling for GRPO: completions of prompts, by the adapter as it is now, from the engine that serves texts.
 
 The adapter is registered anew under its one name after every change. What was sampled depends on the adapter, the prompts and
-the seeds, and not on what was sampled before: the engine's lanes are emptied in between, for how much room they have decides in
-which order sums are taken, and a run that was resumed would find another room than one that went on.
+the seeds, and not on what was sampled before: the engine's lanes begin anew for every step, for how much room they have decides
+in which order sums are taken, and a run that was resumed would find another room than one that went on.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ _NAME = "the adapter in training"
 class Sampler:
     """Completions of one adapter."""
 
+    _longest = 1  # columns that any text takes
+
     def __init__(self, backbone: Backbone, settings: GrpoSettings, chat_template: str | None):
         self._generator = Generator(backbone, chat_template=chat_template)
         self._engine = self._generator.engine
@@ -46,6 +48,10 @@ class Sampler:
         """Programs that were compiled, those of the base's likelihoods aside."""
         return self._generator.compilations + self._generator.residents.bank.growths
 
+    def expect(self, longest: int) -> None:
+        """Texts will be of at most so many tokens, with those that adapters put in front."""
+        self._longest = longest
+
     def use(self, adapter: Adapter) -> None:
         """Sample by this adapter from now on."""
         self._generator.load(_NAME, adapter)
@@ -57,7 +63,7 @@ class Sampler:
         how = [self._how.changed({"seed": int(seed)}) for seed in seeds]
         asked: Any = [ids.tolist() for ids in prompts]
         ends: dict[int, Continuation] = {}
-        self._engine.pool.forget()
+        self._engine.pool.begin_anew(len(prompts), self._longest)
         with silenced():  # what generation_config.json says of beams is not meant for samples
             for index, _, end in self._generator.stream(asked, _NAME, how):
                 if stops():
