@@ -113,6 +113,10 @@ class JobTrainer:
         """What is done before the threads begin: what was running waits, and what was trained can be asked."""
         for record in self.table.in_states("running"):
             self.table.change(record.id, status="queued")
+        unfinished = {record.id for record in self.table.not_over()}
+        for state in (self.folder / "states").glob("*"):
+            if state.name not in unfinished:  # of a job that ended a moment before a kill
+                disk.remove_directory(state)
         for record in self.table.in_states("succeeded", "queued", "paused"):
             self._publish_all(record)
 
