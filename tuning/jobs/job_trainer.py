@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ... import disk
 from ...adapters.files import save_adapter
 from ...errors import GraftaxError, in_a_line
 from ...models.backbone import Backbone
