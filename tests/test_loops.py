@@ -181,6 +181,7 @@ def test_every_kind_and_loss_in_one_batch_equals_each_alone(kinds: list[str]) ->
 #: Of `cases.METHODS`: what no decoder has a site for, or a loop refuses, or trains nothing.
 NOT_HERE = {
     "probe",
+    "together",
     "prompt-post",
     "adalora",
     "adabn",
