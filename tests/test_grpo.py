@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -18,7 +20,7 @@ import optax
 import pytest
 from conftest import SHARED, Graftax, needs_assets
 from runs import lines
-from tiny import weights_of, write_jsonl
+from tiny import command_line, weights_of, write_jsonl
 
 from graftax import (
     Columns,
@@ -614,6 +616,26 @@ def test_the_command(graftax: Graftax, teller_dir: Path, tmp_path: Path) -> None
     said_of = json.loads((out / "rows" / "graftax.json").read_text())["recipe"]
     assert [said_of[name] for name in ("lr", "batch_size", "beta", "reward_weights")] == [1e-2, 8, 0.1, [1.0, 0.5]]
     assert graftax("generate", "-b", teller_dir, "-a", out / "rows", "--prompt", "ab", "--max-new-tokens", 2).code == 0
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed(teller_dir: Path, tmp_path: Path) -> None:
+    """Killed with no word of warning in the middle, twice; the same command ends with the bytes of one that ran through."""
+    data = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    options = "--task grpo --reward regex:[a-m] --steps 12 --num-generations 4 --max-new-tokens 5 --lr 2e-2 --save-every 0"
+    command = command_line("train", "-b", teller_dir, "--data", data, *options.split(), "--out")
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    for least in (3, 7):
+        process = subprocess.Popen([*command, tmp_path / "killed"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= least):
+            time.sleep(0.005)
+        assert process.poll() is None, "it was over before it was killed"
+        process.kill()
+        process.communicate()
+    subprocess.run([*command, tmp_path / "killed"], check=True, capture_output=True)
+    assert weights_of(tmp_path / "killed" / "rows") == weights_of(tmp_path / "whole" / "rows")
+    assert told(tmp_path / "killed") == told(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
