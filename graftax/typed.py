@@ -167,7 +167,7 @@ def read(cls: type[T], content: Mapping[str, Any], where: str) -> T:
         raise GraftaxError(f"{where}: {', '.join(missing)} is missing.")
     plain = _as_it_is if issubclass(cls, Settled) else checked
     values = {
-        name: (_read_object if isinstance(value, dict) else plain)(value, kinds[name], f"{where}: {name}")
+        name: (checked_object if isinstance(value, dict) else plain)(value, kinds[name], f"{where}: {name}")
         for name, value in content.items()
     }
     try:
@@ -181,9 +181,11 @@ def _as_it_is(value: Any, kind: Any, what: str) -> Any:
     return value
 
 
-def _read_object(value: dict[str, Any], kind: Any, what: str) -> Any:
-    """As `checked`, of an object of JSON: it may also be read as a dataclass that each key has."""
+def checked_object(value: dict[str, Any], kind: Any, what: str) -> Any:
+    """As `checked`, of an object of JSON: it may also be read as a dataclass that may be missing, or that each key has."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return checked(value, next((one for one in inner if dataclasses.is_dataclass(one)), kind), what)
     if origin is Mapping and dataclasses.is_dataclass(inner[1]):
         return {_of_kind(key, inner[0], what): checked(one, inner[1], f"{what}: {key}") for key, one in value.items()}
     return checked(value, kind, what)
@@ -199,10 +201,8 @@ def _required(cls: type) -> tuple[str, ...]:
 def checked(value: Any, kind: Any, what: str) -> Any:
     """The value in its plain form where it is of a kind, an annotation; else a GraftaxError that begins with `what`.
 
-    An object of JSON is read as the dataclass that the annotation is, or that may be missing.
+    An object of JSON is read as the dataclass that the annotation may be.
     """
-    if isinstance(value, Mapping) and typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kind = next((one for one in typing.get_args(kind) if dataclasses.is_dataclass(one)), kind)
     if dataclasses.is_dataclass(kind) and not isinstance(value, typing.cast(type, kind)):
         if not isinstance(value, Mapping):
             raise GraftaxError(f"{what} must be an object, got {shown(value)}.")

@@ -50,6 +50,7 @@ def test_who_has_no_step_breathes_for_nothing(clock: Clock) -> None:
         other = threading.Thread(target=device.breathe)
         other.start()
         other.join()
+        assert device._trains == threading.get_ident()
         begun = threading.Thread(target=train, args=(device, clock, 0.1), daemon=True)
         begun.start()
         begun.join(0.05)

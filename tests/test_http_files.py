@@ -85,6 +85,7 @@ def test_files_are_listed_in_pages(bob: OpenAI) -> None:
     first = bob.files.list(limit=2)
     assert [file.id for file in first.data] == files[:0:-1]
     assert first.has_more
+    assert not bob.files.list(limit=3).has_more
     assert [file.id for file in first] == files[::-1]  # which goes on to the next page
     assert [file.id for file in bob.files.list(limit=2, after=files[1])] == files[:1]
     assert not bob.files.list(purpose="batch").data

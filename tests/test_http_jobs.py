@@ -24,6 +24,7 @@ from graftax.models.load import load_backbone
 from graftax.models.pictures import Pictures
 from graftax.serve.http.keys import Key
 from graftax.tuning.jobs.openai_rows import rows_to_learn
+from graftax.tuning.training_settings import TrainingSettings
 
 KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=False) for name in ("ann", "bob"))
 CHATS = [{"messages": [{"role": "user", "content": f"{n}+1"}, {"role": "assistant", "content": str(n + 1)}]} for n in range(6)]
@@ -179,7 +180,7 @@ def test_a_head_for_classes_of_an_encoder(tmp_path: Path) -> None:
         for kind, words in (("fruit", FRUIT), ("metal", METAL))
         for word in words
     ]
-    with training(encoder, tmp_path / "training") as there:
+    with training(encoder, tmp_path / "training", TrainingSettings(training_watts=72.0)) as there:
         client = there.served.openai()
         file = uploaded(client, rows)
         with pytest.raises(openai.BadRequestError, match=r"graftax: task 'sft' .* it can do classify"):
@@ -191,7 +192,9 @@ def test_a_head_for_classes_of_an_encoder(tmp_path: Path) -> None:
         }
         job = client.fine_tuning.jobs.create(model="encoder", training_file=file, seed=1, extra_body={"graftax": asked})
         assert there.ended(job.id).status == "succeeded"
-        model = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model
+        told: Any = client.fine_tuning.jobs.retrieve(job.id)
+        cost, model = told.graftax["cost"], told.fine_tuned_model
+        assert cost["energy_wh"] == pytest.approx(cost["seconds"] / 50)  # 72 W for an hour are 72 Wh
         answer = there.served.post("/classify", model=model, input=["the shop sells plum", "the shop sells zinc"]).json()
         assert [one["label"] for one in answer["data"]] == ["fruit", "metal"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from graftax.tasks.task_registry import the_task
 from graftax.train.intake import prepare
 from graftax.train.job import Job
 from graftax.tuning.device_time import DeviceTime
+from graftax.tuning.jobs.job_pushing import JobPushing
 from graftax.tuning.jobs.job_record import JobRecord, JobRequest
 from graftax.tuning.jobs.job_table import JobTable, new_job_id
 from graftax.tuning.jobs.job_trainer import JobTrainer
@@ -283,6 +285,61 @@ def test_a_quota_that_is_used_up_ends_a_job(tiny: Backbone, tmp_path: Path) -> N
     assert record is not None
     assert record.error is not None
     assert (record.status, record.error.code, record.error.message, record.cost.steps) == ("failed", "quota_exceeded", said, 4)
+
+
+class OneShelf:
+    """A hub that is away at first."""
+
+    def __init__(self) -> None:
+        self.is_away, self.held = True, dict[str, Path]()
+
+    def expect(self, names: Sequence[str]) -> None:
+        raise AssertionError("nobody asks")
+
+    def put(self, name: str, directory: Path) -> str:
+        if self.is_away:
+            raise GraftaxError("the hub does not answer.")
+        self.held[name] = directory
+        return f"team/{name}:1"
+
+    def later(self, out: Path) -> str:
+        raise AssertionError("nobody asks")
+
+
+def test_what_jobs_have_made_is_pushed_when_the_hub_is_there(tuning: Tuning) -> None:
+    """The job has succeeded before; why its model is not there is told once, and what was deleted is not pushed."""
+    first, gone = tuning.add("b", epochs=1), tuning.add("d", epochs=1)
+    tuning.advance()
+    now, shelf = [0.0], OneShelf()
+    pushing = JobPushing(tuning.table, shelf, tuning.folder / "models", lambda: now[0])
+    shutil.rmtree(tuning.folder / "models" / gone)
+    while pushing.push_next():
+        pass
+    now[0] = 61.0
+    assert pushing.push_next()
+    assert not pushing.push_next()  # it has patience
+    told = "The model is not on the hub yet: the hub does not answer."
+    assert [line for line in tuning.told(first) if "hub" in line] == [told]
+    shelf.is_away, now[0] = False, 130.0
+    while pushing.push_next():
+        pass
+    short = first.partition("-")[2][:12]
+    assert shelf.held == {f"b-{short}": tuning.folder / "models" / first}
+    record = tuning.table.job(first)
+    assert record is not None
+    assert record.pushed == f"team/b-{short}:1"
+    assert tuning.told(first)[-1] == f"The model was pushed to the hub as team/b-{short}:1."
+    assert tuning.table.to_be_pushed() == []
+
+
+def test_few_of_many_jobs_are_in_memory(tiny: Backbone, tmp_path: Path) -> None:
+    """All are checked before they are queued; of each tenant as many stay as there are slots."""
+    tuning = Tuning(tiny, tmp_path / "tuning", slots=2)
+    jobs = [tuning.add("d", tenant) for tenant in "aaaab"]
+    while tuning.trainer.take_in():
+        pass
+    assert [tuning.status(job) for job in jobs] == ["queued"] * 5
+    assert set(tuning.trainer._ready) == {jobs[0], jobs[1], jobs[4]}
 
 
 def test_the_threads_train_what_comes(tiny: Backbone, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,10 @@ def test_what_is_wrong_is_said_and_the_loop_goes_on(client: tinker.ServiceClient
         model.optim_step(types.AdamParams(beta1=2.0)).result()
     with pytest.raises(tinker.RequestFailedError, match="is no checkpoint's address"):
         model.save_state("../up").result()
+    with pytest.raises(tinker.BadRequestError, match="kind: samplers here are snapshots"):  # what follows does not wait for it
+        model.save_weights_and_get_sampling_client(kind="inflight").result()
+    with pytest.raises(tinker.BadRequestError, match="learning_rate"):
+        model.optim_step(types.AdamParams(learning_rate=float("nan"))).result()
     assert model.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["loss:sum"] == pytest.approx(before, abs=1e-6)
 
 
@@ -518,3 +523,52 @@ def test_tenants_see_their_own(teller: Backbone, tmp_path: Path) -> None:
         assert answer.status_code == 404
         again = client_of(server, "tml-ann").create_training_client_from_state(path).result()
         assert again.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["loss:sum"] == pytest.approx(said, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_many_tenants_at_once_are_each_as_if_alone(teller: Backbone, tmp_path: Path) -> None:
+    """Ranks, parts and methods differ; some send what is no number, ask for what is not there, or never fetch a result."""
+    kinds: list[dict[str, Any]] = [
+        {"rank": 2, "train_unembed": False},
+        {"rank": 16, "train_mlp": False},
+        {"rank": 8, "train_mlp": False, "train_unembed": False, "user_metadata": {"graftax_method": "dora"}},
+        {"rank": 4, "user_metadata": {"graftax_method": "ia3"}},
+        {"rank": 5, "train_attn": False},
+    ]
+    random = np.random.default_rng(0)
+    texts = [[random.integers(3, 200, random.integers(4, 30)).tolist() for _ in range(3)] for _ in kinds]
+
+    def loop(client: tinker.ServiceClient, number: int, steps: int = 5) -> tuple[list[float], list[int]]:
+        model = client.create_lora_training_client("backbone", seed=number, **kinds[number]).result()
+        losses = [learn(model, texts[number]).metrics["loss:sum"] for _ in range(steps)]
+        sampler = model.save_weights_and_get_sampling_client().result()
+        how = types.SamplingParams(max_tokens=10, temperature=0.0)
+        return losses, sampler.sample(prompt(texts[number][0][:4]), 1, how).result().sequences[0].tokens
+
+    def poisoned(client: tinker.ServiceClient) -> int:
+        model = client.create_lora_training_client("backbone", rank=8, seed=9).result()
+        failed = 0
+        for _ in range(8):
+            nothing = datum(TEXTS[0], weights=np.full(5, np.nan, np.float32))
+            huge = datum(TEXTS[0], weights=np.full(5, 3e38, np.float32))
+            for one in (nothing, huge):
+                with pytest.raises(tinker.RequestFailedError):
+                    model.forward_backward([one], "cross_entropy").result()
+                failed += 1
+        return failed
+
+    with training_server(teller, tmp_path, lanes=4, slots=2) as (server, api), ThreadPoolExecutor(8) as threads:
+        client = client_of(server)
+        silent = client.create_lora_training_client("backbone", rank=3, **ATTENTION).result().model_id
+        for number in range(1, 30):
+            asked(server, "optim_step", model_id=silent, seq_id=number, adam_params={})
+        together = [threads.submit(loop, client, number) for number in range(len(kinds))]
+        failed = threads.submit(poisoned, client)
+        said = [future.result() for future in together]
+        assert failed.result() == 16
+        for number, (losses, tokens) in enumerate(said):
+            alone, alone_said = loop(client, number)
+            assert losses == pytest.approx(alone, rel=1e-5, abs=1e-4)
+            assert tokens == alone_said
+        client.close("success").result()
+        until(lambda: not api.tinker.loops.names)

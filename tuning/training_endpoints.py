@@ -17,9 +17,11 @@ from ..errors import GraftaxError
 from ..serve.http.further import Further
 from ..serve.http.keys import Key
 from ..serve.http.service import Service
+from ..train.shelf import Shelf
 from .device_time import DeviceTime
 from .http.fine_tuning import FineTuning
 from .http.job_service import JobService
+from .jobs.job_pushing import JobPushing
 from .jobs.job_table import JobTable
 from .jobs.job_trainer import JobTrainer
 from .jobs.made_job import model_name, the_job
@@ -36,6 +38,7 @@ def training_endpoints(
     device: DeviceTime,
     keys: tuple[Key, ...] = (),
     settings: TrainingSettings = TrainingSettings(),
+    shelf: Shelf | None = None,
 ) -> Sequence[Further]:
     """What a server is to answer besides, if it trains: jobs, and of a language model loops.
 
@@ -45,17 +48,23 @@ def training_endpoints(
         device: what training and serving share.
         keys: the server's, with their quotas.
         settings: how much is taken.
+        shelf: where what jobs have made is put besides.
 
     Raises GraftaxError where the directory cannot be written, or another's jobs lie there.
     """
     if find_spec("python_multipart") is None:
         raise GraftaxError("graftax serve --training needs python-multipart: pip install 'graftax[training]'.")
     loops = [] if service.generator is None else [TinkerApi(service, directory / "tinker", device.step)]
-    return [*loops, FineTuning(_jobs(service, directory, device, keys, settings))]
+    return [*loops, FineTuning(_jobs(service, directory, device, keys, settings, shelf))]
 
 
 def _jobs(
-    service: Service, directory: Path, device: DeviceTime, keys: tuple[Key, ...], settings: TrainingSettings
+    service: Service,
+    directory: Path,
+    device: DeviceTime,
+    keys: tuple[Key, ...],
+    settings: TrainingSettings,
+    shelf: Shelf | None,
 ) -> JobService:
     """Jobs on a server's backbone."""
     disk.make_directory(directory)
@@ -69,6 +78,7 @@ def _jobs(
         adapter_named=partial(_adapter, service),
         max_lora_rank=service.limits.max_lora_rank,
     )
+    further = {} if shelf is None else {"afterwards": JobPushing(table, shelf, directory / "models").push_next}
     trainer = JobTrainer(
         service.backbone,
         table,
@@ -81,8 +91,9 @@ def _jobs(
         allow=quotas.refusal,
         slots=settings.training_slots,
         save_every=settings.save_every,
+        **further,
     )
-    return JobService(service, table, uploads, trainer, quotas, models, settings.max_upload)
+    return JobService(service, table, uploads, trainer, quotas, models, settings.max_upload, settings.training_watts)
 
 
 def _adapter(service: Service, name: str) -> Adapter:

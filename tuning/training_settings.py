@@ -24,6 +24,13 @@ class TrainingSettings:
         60.0
     )
     max_upload: Annotated[Some, Doc("Bytes of a file of rows; more is answered with 413.")] = 512 << 20
+    training_watts: Annotated[
+        Positive | None, Doc("Power of the machine while it trains, by which the energy of jobs is estimated.")
+    ] = None
+    training_push: Annotated[
+        str | None,
+        Doc("Push what jobs have made to the hub, as PREFIX/NAME: then whoever may read the hub may have it."),
+    ] = None
 
     def __post_init__(self) -> None:
         settle(self)

@@ -64,7 +64,7 @@ def server(folder: str, *options: str) -> Server:
 def client(url: str) -> Any:
     import openai
 
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    return openai.OpenAI(base_url=url, api_key="none")
 
 
 def job(asks: Any, name: str, rows: list[dict[str, str]], epochs: int) -> str:
@@ -109,7 +109,7 @@ def jobs(count: int, epochs: int, url: str) -> tuple[float, dict[str, float]]:
 def classify(url: str, model: str, texts: list[str]) -> list[str]:
     import httpx2
 
-    said = httpx2.post(f"{url}/v1/classify", json={"model": model, "input": texts}, timeout=600)
+    said = httpx2.post(f"{url}/classify", json={"model": model, "input": texts}, timeout=600)
     said.raise_for_status()
     return [one["label"] for one in said.json()["data"]]
 

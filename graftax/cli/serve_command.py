@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -15,6 +16,10 @@ from ..tuning.training_settings import TrainingSettings
 from .arguments import chat_template_of, parse_adapters
 from .dataclass_options import OptionPerField, options_from_fields
 from .options import AnyBackboneOption, BackboneOption, ChatTemplateOption, LoadingOptions, OptionalAdaptersOption
+
+if TYPE_CHECKING:
+    from ..serve.http.further import Further
+    from ..train.shelf import Shelf
 
 
 @options_from_fields
@@ -107,13 +112,27 @@ def serve(
         host, number = there.getsockname()[:2]
         where = f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{number}"
         _say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
-        further = [] if training is None else training_endpoints(service, training, device, keys, training_settings)
+        further: Sequence[Further] = []
+        if training is not None:
+            shelf = _shelf(url, training_settings.training_push)
+            further = training_endpoints(service, training, device, keys, training_settings, shelf)
         app = make_app(service, keys, origins, further)
         run(app if tracer is None else Traced(app, tracer), there, limits, certificate)
 
 
 def _say(text: str) -> None:
     print(f"graftax: {text}", flush=True)
+
+
+def _shelf(url: str | None, prefix: str | None) -> Shelf | None:
+    """Where what jobs have made is put; None: nowhere."""
+    if prefix is None:
+        return None
+    if url is None:
+        raise GraftaxError(f"--training-push {prefix}: there is no hub to push to; name it with --hub.")
+    from ..hub.hub import Hub
+
+    return Hub(url).under(prefix)
 
 
 def _folder(path: Path) -> Path:

@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from ...errors import GraftaxError
-from ...typed import Name, Share, Some, Such, Within, checked, kinds_of
+from ...typed import Name, Share, Some, Such, Within, checked, checked_object, kinds_of
 from ..chances import MOST_TOLD
 from ..sampling import Penalty, Probability
 from .complaints import Refused
@@ -257,7 +257,7 @@ def parameters_of(cls: type[T], content: Mapping[str, Any]) -> T:
             _refuse_unknown(name, value, kinds)
             continue
         try:
-            given[name] = checked(value, kinds[name], name)
+            given[name] = (checked_object if isinstance(value, dict) else checked)(value, kinds[name], name)
         except GraftaxError as error:
             raise Refused(400, str(error), param=name) from None
     for one in fields(cast(Any, cls)):

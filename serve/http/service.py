@@ -74,6 +74,7 @@ class Service:
     started: int = field(default_factory=lambda: int(time.time()))
     facts: dict[str, Any] = field(default_factory=dict)  # by digest, of adapters that were loaded, as the catalogue has them
     owners: dict[str, str | None] = field(default_factory=dict)  # of registered names that one tenant alone may know: whose
+    offers: set[str] = field(default_factory=set)  # what further endpoints bring that the page has a view of
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # of which adapters are registered
     _reading: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
 

@@ -40,6 +40,7 @@ async def traffic(service: Service, request: Request) -> Response:
             "tokens_written": counts.written_tokens + sum(one.count for one in running),
             "latency": recent.latency(),
             "tiers": _tiers(service),
+            "offers": sorted(service.offers),
         }
     )
 

@@ -41,6 +41,7 @@ class FineTuning:
 
     def __init__(self, jobs: JobService):
         self._jobs = jobs
+        jobs.service.offers.add("jobs")
 
     @property
     def routes(self) -> Sequence[Route]:

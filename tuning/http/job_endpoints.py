@@ -24,7 +24,7 @@ from ..jobs.asked_job import AskedJob, asked_job
 from ..jobs.job_record import JobRecord
 from ..jobs.job_table import new_job_id
 from ..jobs.uploads import NoSuchFile
-from .job_objects import checkpoint_object, event_object, job_object
+from .job_objects import checkpoint_object, event_object
 from .job_service import JobService, tenant
 from .result_pages import behind, limit_of, page_of, unknown
 
@@ -45,7 +45,7 @@ async def create_job(jobs: JobService, request: Request) -> Response:
         await in_thread(jobs.table.add, job)
     await in_thread(jobs.table.tell, job.id, f"Created fine-tuning job: {job.id}")
     jobs.trainer.look()
-    return as_json(job_object(job))
+    return as_json(jobs.told(job))
 
 
 async def list_jobs(jobs: JobService, request: Request) -> Response:
@@ -61,13 +61,13 @@ async def list_jobs(jobs: JobService, request: Request) -> Response:
             break
         after = page[-1].id
     ends = await in_thread(jobs.ends)
-    return as_json(page_of([job_object(job, ends.get(job.id)) for job in found], limit))
+    return as_json(page_of([jobs.told(job, ends.get(job.id)) for job in found], limit))
 
 
 async def show_job(jobs: JobService, request: Request) -> Response:
     """What is known of a job."""
     job = await _job(jobs, request)
-    return as_json(job_object(job, (await in_thread(jobs.ends)).get(job.id)))
+    return as_json(jobs.told(job, (await in_thread(jobs.ends)).get(job.id)))
 
 
 async def cancel(jobs: JobService, request: Request) -> Response:
@@ -114,7 +114,7 @@ async def _changed(jobs: JobService, request: Request, change: Callable[[str], J
     """A job after the trainer has changed it, or why it cannot be changed so."""
     job = await _job(jobs, request)
     try:
-        return as_json(job_object(await in_thread(change, job.id)))
+        return as_json(jobs.told(await in_thread(change, job.id)))
     except GraftaxError as error:
         raise Refused(400, str(error), param="fine_tuning_job_id", code="invalid_job_state") from None
 

@@ -11,6 +11,7 @@ from ..jobs.job_record import JobCheckpoint, JobEvent, JobRecord
 from ..jobs.job_table import UploadedFile
 
 _ORGANIZATION = "graftax"
+_SECONDS_AN_HOUR = 3600
 
 
 def file_object(file: UploadedFile) -> dict[str, Any]:
@@ -28,8 +29,8 @@ def file_object(file: UploadedFile) -> dict[str, Any]:
     }
 
 
-def job_object(job: JobRecord, estimated_finish: int | None = None) -> dict[str, Any]:
-    """`estimated_finish`: seconds since 1970, of a job that runs or waits."""
+def job_object(job: JobRecord, watts: float | None = None, estimated_finish: int | None = None) -> dict[str, Any]:
+    """A job. `watts`: of the machine while it trains; `estimated_finish`: seconds since 1970, of a job that runs or waits."""
     request = job.request
     hyperparameters = request.asked[request.asked["type"]]["hyperparameters"]
     return {
@@ -53,6 +54,7 @@ def job_object(job: JobRecord, estimated_finish: int | None = None) -> dict[str,
         "metadata": dict(request.metadata) or None,
         "method": request.asked,
         "graftax": {
+            "suffix": request.suffix,
             "task": request.task,
             "method": request.method,
             "recipe": asdict(Recipe().replace(**request.recipe)),
@@ -60,7 +62,7 @@ def job_object(job: JobRecord, estimated_finish: int | None = None) -> dict[str,
             "priority": request.priority,
             "steps": job.steps_in_all,
             "began_at": job.began,
-            "cost": asdict(job.cost),
+            "cost": {**asdict(job.cost), "energy_wh": None if watts is None else job.cost.seconds * watts / _SECONDS_AN_HOUR},
         },
     }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ...serve.http.service import Service
 from ...serve.turns import TENANT
@@ -16,6 +17,7 @@ from ..jobs.published_models import PublishedModels
 from ..jobs.trainer_asked import Trainer
 from ..jobs.training_quotas import TrainingQuotas
 from ..jobs.uploads import Uploads
+from .job_objects import job_object
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,17 @@ class JobService:
     quotas: TrainingQuotas
     models: PublishedModels
     max_upload: int = 512 << 20  # bytes of a file
+    watts: float | None = None  # of the machine while it trains, by which energy is estimated
     creating: asyncio.Lock = field(default_factory=asyncio.Lock)  # of which jobs a key has, between its quota and the table
 
     def ends(self) -> Mapping[str, int]:
         """When the jobs that run or wait will have ended, as far as that is known."""
         return estimated_ends(self.table, self.trainer, time.time())
+
+    def told(self, job: JobRecord, end: int | None = None) -> dict[str, Any]:
+        """A job as it is told of, with what it has cost by now. `end`: when it will have ended, if that is known."""
+        cost = self.trainer.progress(job.id)
+        return job_object(job if cost is None else replace(job, cost=cost), self.watts, end)
 
     def job(self, job: str) -> JobRecord | None:
         """A job of whoever asks; None where there is none of this id, or it is another's."""

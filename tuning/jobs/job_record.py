@@ -75,6 +75,7 @@ class JobRecord:
     cost: Cost = Cost()
     model: str | None = None  # what the finished adapter is called
     error: JobError | None = None
+    pushed: str | None = None  # what it is called on the hub; None: it is not there, or not yet
 
     @property
     def is_over(self) -> bool:

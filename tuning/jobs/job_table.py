@@ -34,7 +34,7 @@ CREATE TABLE files (
 CREATE TABLE jobs (
     place INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, tenant TEXT, status TEXT NOT NULL, created INTEGER NOT NULL,
     began INTEGER, finished INTEGER, pack_size INTEGER, steps_in_all INTEGER, model TEXT UNIQUE,
-    request TEXT NOT NULL, cost TEXT NOT NULL, error TEXT
+    request TEXT NOT NULL, cost TEXT NOT NULL, error TEXT, pushed TEXT
 );
 CREATE INDEX jobs_by_status ON jobs (status);
 CREATE TABLE events (
@@ -112,7 +112,7 @@ class JobTable:
     def add(self, job: JobRecord) -> None:
         """Put a job behind all others."""
         known = {name: getattr(job, name) for name in ("id", "tenant", "status", "created", "began", "finished")}
-        known |= {name: getattr(job, name) for name in ("pack_size", "steps_in_all", "model")}
+        known |= {name: getattr(job, name) for name in ("pack_size", "steps_in_all", "model", "pushed")}
         known |= {name: _json_of(getattr(job, name)) for name in _JSON}
         names = ", ".join(known)
         with self._writing():
@@ -135,6 +135,10 @@ class JobTable:
         """The jobs that are in one of these states, in the order in which they came."""
         places = ", ".join("?" * len(states))
         return [*map(_job_of, self._rows(f"SELECT * FROM jobs WHERE status IN ({places}) ORDER BY place", *states))]
+
+    def to_be_pushed(self) -> list[JobRecord]:
+        """The jobs whose models are on no hub, in the order in which they came."""
+        return [*map(_job_of, self._rows("SELECT * FROM jobs WHERE status = 'succeeded' AND pushed IS NULL ORDER BY place"))]
 
     def not_over(self) -> list[JobRecord]:
         """The jobs that have not ended, in the order in which they came."""

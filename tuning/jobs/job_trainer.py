@@ -54,6 +54,7 @@ class JobTrainer:
         withdraw: Callable[[str], object],
         device: DeviceTime,
         allow: Callable[[JobRecord, Cost], str | None] = lambda record, cost: None,
+        afterwards: Callable[[], bool] = lambda: False,
         slots: int = 8,
         save_every: float = 60.0,
     ):
@@ -68,12 +69,14 @@ class JobTrainer:
             publish: lets the adapter in a directory, which a job has made, be asked by a name.
             withdraw: takes such a name away, if it is there, and removes the directory.
             device: which is shared with the serving.
+            afterwards: does something of what is left to be done for jobs that have ended; False where there is nothing.
             allow: why a job that has cost so much may not go on; None: it may.
             slots: adapters that are trained at once.
             save_every: seconds between two saves of a job's state.
         """
         self.backbone, self.table, self.folder = backbone, table, folder
-        self._make, self._called, self._publish, self._withdraw, self._allow = make, called, publish, withdraw, allow
+        self._make, self._called, self._publish, self._withdraw = make, called, publish, withdraw
+        self._allow, self._afterwards = allow, afterwards
         self._device, self._slots, self._save_every = device, slots, save_every
         self._packs = OpenPacks(backbone, slots, folder / "states", device.breathe)
         self._ready: dict[str, ReadyJob] = {}
@@ -180,12 +183,15 @@ class JobTrainer:
     # -- intake -----------------------------------------------------------------------------------------------------------
 
     def take_in(self) -> bool:
-        """What one thread does: read the files of the next job that needs it. False where none does."""
+        """What one thread does: read the files of the next job that needs it, or do what is left to be done for another.
+
+        False where there is nothing to do.
+        """
         for record in [*self.table.in_states("validating_files"), *self._next_in_line()]:
             if record.id not in self._ready:
                 self._take_in_one(record)
                 return True
-        return False
+        return self._afterwards()
 
     def _next_in_line(self) -> list[JobRecord]:
         """Of every tenant the queued jobs that could begin next: as many as there are slots."""
@@ -211,6 +217,8 @@ class JobTrainer:
                 return  # it was cancelled meanwhile
             said = f"The files are valid: {len(job.train):,} rows, {job.steps:,} steps. The job is queued."
             self.table.tell(record.id, said)
+        if record.id not in {other.id for other in self._next_in_line()}:
+            return  # its files are read again when its turn is near: of a thousand jobs few are in memory
         ready = ReadyJob.of(record, job, self.backbone.sites)
         with self._changed:
             self._ready[record.id] = ready

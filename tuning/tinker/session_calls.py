@@ -19,7 +19,7 @@ from .promises import Failure, Packed
 from .tinker_service import TinkerService
 
 _PROTOBUF = "application/x-protobuf"
-_HELD = 30.0  # seconds that a call for a result is held; clients wait 45
+_HELD = 10.0  # seconds that a call for a result is held: clients wait 45, but a server that is to end waits for it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,12 @@ class TinkerService:
                 self.promises.forget(promise)
                 raise
         return as_json(promise.answer)
+
+    def pass_over(self, model: Any, number: Any) -> None:
+        """Let the number of a call that was refused have been, where it is one of a tenant's model."""
+        if isinstance(model, str) and type(number) is int:
+            with suppress(Refused):
+                self.calls.add(self.sessions.model(self.tenant, model).id, number, Alone(lambda: {}), lambda result: None)
 
     @staticmethod
     def key_of(model: str, number: int | None, header: str | None) -> Hashable:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -124,6 +125,29 @@ class ToLoad:
     type: Literal["load_weights"] = "load_weights"
 
 
+Asks = TypeVar("Asks")
+Endpoint = Callable[[TinkerService, Request], Awaitable[Response]]
+
+
+def numbered(cls: type[Asks]) -> Callable[[Callable[[TinkerService, Request, Asks], Awaitable[Response]]], Endpoint]:
+    """An endpoint of calls that have numbers. One that is refused has had its number; those behind it do not wait for it."""
+
+    def made(answer: Callable[[TinkerService, Request, Asks], Awaitable[Response]]) -> Endpoint:
+        @wraps(answer)
+        async def endpoint(tinker: TinkerService, request: Request) -> Response:
+            content = await read_object(request, tinker.service.limits)
+            try:
+                return await answer(tinker, request, parameters_of(cls, content))
+            except Refused as refused:
+                if refused.status == 400:  # others may be sent again
+                    tinker.pass_over(content.get("model_id"), content.get("seq_id"))
+                raise
+
+        return endpoint
+
+    return made
+
+
 # -- made and let go ----------------------------------------------------------------------------------------------------------
 
 
@@ -232,9 +256,9 @@ async def _learn(tinker: TinkerService, request: Request, *, forward_only: bool)
     return tinker.promised(asked.model, asked.number, gradient, _key(request), size=len(data))
 
 
-async def optim_step(tinker: TinkerService, request: Request) -> Response:
+@numbered(ToStep)
+async def optim_step(tinker: TinkerService, request: Request, asked: ToStep) -> Response:
     """A step of the optimizer along the gradient."""
-    asked = parameters_of(ToStep, await read_object(request, tinker.service.limits))
     tinker.sessions.model(tinker.tenant, asked.model_id)
     return tinker.promised(
         asked.model_id, asked.seq_id, lambda: Advance(Step(asked.model_id, **asdict(asked.adam_params))), _key(request)
@@ -244,9 +268,9 @@ async def optim_step(tinker: TinkerService, request: Request) -> Response:
 # -- kept ---------------------------------------------------------------------------------------------------------------------
 
 
-async def save_weights(tinker: TinkerService, request: Request) -> Response:
+@numbered(ToSave)
+async def save_weights(tinker: TinkerService, request: Request, asked: ToSave) -> Response:
     """Keep a model, with what its optimizer remembers."""
-    asked = parameters_of(ToSave, await read_object(request, tinker.service.limits))
     model = tinker.sessions.model(tinker.tenant, asked.model_id)
 
     def save() -> Result:
@@ -259,9 +283,9 @@ async def save_weights(tinker: TinkerService, request: Request) -> Response:
     return tinker.promised(model.id, asked.seq_id, lambda: Alone(save), _key(request))
 
 
-async def save_weights_for_sampler(tinker: TinkerService, request: Request) -> Response:
+@numbered(ToSaveForSampler)
+async def save_weights_for_sampler(tinker: TinkerService, request: Request, asked: ToSaveForSampler) -> Response:
     """Keep a model to be sampled from: under a name, or for a sampler that it becomes at once."""
-    asked = parameters_of(ToSaveForSampler, await read_object(request, tinker.service.limits))
     model = tinker.sessions.model(tinker.tenant, asked.model_id)
     if asked.kind == "inflight":
         raise Refused(400, "kind: samplers here are snapshots; ask for a further one after a step.", param="kind")
@@ -272,9 +296,9 @@ async def save_weights_for_sampler(tinker: TinkerService, request: Request) -> R
     return _save_unnamed(tinker, model, asked.sampling_session_seq_id or 0, asked.seq_id, request)
 
 
-async def save_weights_external(tinker: TinkerService, request: Request) -> Response:
+@numbered(ToSaveExternal)
+async def save_weights_external(tinker: TinkerService, request: Request, asked: ToSaveExternal) -> Response:
     """Keep a model to be fetched, as a directory that PEFT reads."""
-    asked = parameters_of(ToSaveExternal, await read_object(request, tinker.service.limits))
     model = tinker.sessions.model(tinker.tenant, asked.model_id)
 
     def save() -> Result:
@@ -318,9 +342,9 @@ def _keep(tinker: TinkerService, model: Model, where: Where, moments: Moments | 
     return tinker.kept.save(where, tinker.loops.adapter(model.id), moments, **how).bytes
 
 
-async def load_weights(tinker: TinkerService, request: Request) -> Response:
+@numbered(ToLoad)
+async def load_weights(tinker: TinkerService, request: Request, asked: ToLoad) -> Response:
     """A checkpoint into a model, or into a new one."""
-    asked = parameters_of(ToLoad, await read_object(request, tinker.service.limits))
     if asked.weights_access_token is not None:
         raise Refused(400, "weights_access_token: a checkpoint is its tenant's alone here.", param="weights_access_token")
     tenant = tinker.tenant

@@ -5,10 +5,11 @@ import { at } from "./elements.js";
 import { askAdapter, begin } from "./playground.js";
 import { Refused, told } from "./server.js";
 import { drawTraffic, remember } from "./traffic.js";
+import { lookAtJobs } from "./training.js";
 
 const EVERY = 1000; // ms between two looks; three times that while nobody answers
 const LOOKED_UP_EVERY = 3; // looks at the traffic for one at the catalogue, so that what is pushed shows by itself
-const VIEWS = ["catalogue", "playground", "traffic"];
+const VIEWS = ["catalogue", "playground", "training", "traffic"];
 
 // #/VIEW, #/VIEW/NAME, and of a version #/catalogue/NAME?NUMBER
 function turn() {
@@ -27,6 +28,7 @@ function turn() {
     if (state.base) askAdapter(name);
   }
   if (view === "traffic") drawTraffic();
+  if (view === "training") look();
 }
 
 // The name in an address; null where there is none, or somebody has cut it.
@@ -51,6 +53,8 @@ async function look() {
     sayStatus(seen.status, `${seen.status} · ${underWay ? `${underWay} under way` : "idle"}`);
     remember(seen);
     if (!at("traffic").hidden) drawTraffic();
+    document.querySelector('nav a[href="#/training"]').hidden = !seen.offers.includes("jobs");
+    if (!at("training").hidden && seen.offers.includes("jobs")) await lookAtJobs();
     if (!known) await lookUp();
   } catch (error) {
     if (error instanceof Refused) return sayStatus("", error.status === 401 ? "a key is needed" : error.message);
