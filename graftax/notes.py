@@ -21,12 +21,27 @@ class GraftaxNote(UserWarning):
 
 
 _NAMES: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("paths, and what people call them", default=())
+_HEARD: ContextVar[list[str] | None] = ContextVar("where notes are put that somebody hears", default=None)
 
 
 def note(text: str) -> None:
     for path, name in _NAMES.get():
         text = text.replace(path, name)
-    warnings.warn(GraftaxNote(in_a_line(text)), stacklevel=3)
+    if (heard_by := _HEARD.get()) is not None:
+        heard_by.append(in_a_line(text))
+    else:
+        warnings.warn(GraftaxNote(in_a_line(text)), stacklevel=3)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """The notes of what this thread does in the block, for whoever tells them to somebody: then they are no warnings."""
+    notes: list[str] = []
+    token = _HEARD.set(notes)
+    try:
+        yield notes
+    finally:
+        _HEARD.reset(token)
 
 
 @contextmanager

@@ -41,8 +41,8 @@ def likelihood(
     """
     rows, tokens, _ = hidden.shape
     vocabulary = jax.eval_shape(project, weights, hidden).shape[-1]
-    chunk = max(1, min(tokens, _NUMBERS // (rows * vocabulary)))
-    chunks = -(-tokens // chunk)
+    chunks = -(-tokens // max(1, min(tokens, _NUMBERS // (rows * vocabulary))))
+    chunk = -(-tokens // chunks)  # of like lengths, so that little is padding
     room = ((0, 0), (0, chunks * chunk - tokens))
 
     def cut(of_tokens: AnyArray) -> jax.Array:

@@ -80,6 +80,7 @@ FEW = "tests/test_few_shot.py"
 
 NAMED = "tests/test_by_names.py"
 ACROSS = "tests/test_across.py"
+LOOPS = "tests/test_loops.py"
 GRPO = "tests/test_grpo.py"
 GRPO_LOSS, GRPO_LOOP = f"{GRPO}::test_loss_and_slope_are_the_papers", f"{GRPO}::test_equals_a_plain_loop"
 GRPO_RESUMED = f"{GRPO}::test_goes_on_where_it_was_stopped[between]"
@@ -1138,5 +1139,65 @@ MUTATIONS = [
         "if self.steps > self.saved_steps:",
         "if self.steps >= self.saved_steps:",
         "tests/test_job_trainer.py::test_what_is_saved_as_it_is_is_not_saved_again",
+    ),
+    Mutation(
+        "tuning/loops/token_losses.py",
+        "jnp.where(drawn <= bounded, -drawn, 0.0)",
+        "-drawn",
+        "tests/test_loops_torch.py::test_a_loss_and_its_derivative_are_torchs",
+    ),
+    Mutation(
+        "tuning/loops/loop_programs.py",
+        "finite = _finite(own) & jnp.isfinite(summed.loss)",
+        "finite = jnp.isfinite(summed.loss)",
+        f"{LOOPS}::test_what_is_not_finite_touches_nobody_else",
+    ),
+    Mutation(
+        "tuning/loops/loop_programs.py",
+        "+ adam.weight_decay * p)",
+        "+ adam.weight_decay)",
+        "tests/test_loops_torch.py::test_steps_are_pefts_with_torchs_adamw",
+    ),
+    Mutation(
+        "tuning/loops/loop_programs.py",
+        "gradient, once = tied(one.gradient, one.rate, self.backbone.structure)",
+        "gradient = once = one.gradient",
+        f"{LOOPS}::test_what_sites_share_stays_one",
+    ),
+    Mutation(
+        "tuning/loops/loops.py",
+        "calls += not call.call.forward_only",
+        "calls += 1",
+        f"{LOOPS}::test_forward_alone_leaves_the_loop_as_it_is",
+    ),
+    Mutation(
+        "tuning/loops/loops.py",
+        "method.adds_tokens or method.whole_text for",
+        "method.whole_text for",
+        f"{LOOPS}::test_prompts_beside_others",
+    ),
+    Mutation(
+        "tuning/loops/laid_calls.py",
+        "if count >= _FILLED * above else",
+        "if count else",
+        f"{LOOPS}::test_where_data_lie",
+    ),
+    Mutation(
+        "tuning/loops/loop_fit.py",
+        "if kind.scheduled:",
+        "if kind.adds_tokens:",
+        f"{LOOPS}::test_methods_that_cannot_be_trained_so_are_refused",
+    ),
+    Mutation(
+        "models/cross_entropy.py",
+        "chunk = -(-tokens // chunks)",
+        "chunk = max(1, min(tokens, _NUMBERS // (rows * vocabulary)))",
+        "tests/test_language.py::test_no_logits_of_all_tokens",
+    ),
+    Mutation(
+        "tuning/jobs/job_record.py",
+        "if file is not None and file in said:",
+        "if file is not None:",
+        f"{ASKED_JOBS}::test_an_error_says_which_file_it_is_about",
     ),
 ]

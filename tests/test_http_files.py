@@ -12,11 +12,13 @@ from typing import Any
 
 import openai
 import pytest
+from http_servers import connected, until
 from job_servers import Training, training
 from openai import OpenAI
 
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
+from graftax.serve.http.complaints import GONE
 from graftax.serve.http.keys import Key
 from graftax.tuning.jobs.job_table import JobTable
 from graftax.tuning.jobs.uploads import Uploads
@@ -147,6 +149,19 @@ def test_other_purposes_and_bad_bodies_are_refused(trained: Training, ann: OpenA
         answer = trained.served.ask("POST", "/v1/files", headers=headers, **options)
         assert answer.status_code == 400
         assert re.search(said, answer.json()["error"]["message"]), answer.text
+
+
+def test_who_goes_away_in_the_middle_leaves_nothing(trained: Training, ann: OpenAI) -> None:
+    folder = trained.jobs.uploads.path("any").parent
+    before = [file.id for file in ann.files.list()], sorted(folder.iterdir())
+    head = "POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ann\r\nContent-Length: 4000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    part = '--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+    with connected(trained.served) as client:
+        client.sendall(head.encode() + part.encode() + ROWS)
+    counts = trained.served.service.counts.responses
+    until(lambda: counts[GONE] == 1)
+    assert ([file.id for file in ann.files.list()], sorted(folder.iterdir())) == before
 
 
 def test_a_file_is_removed_when_its_time_is_over(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.load import load_backbone
 from graftax.models.pictures import Pictures
 from graftax.serve.http.keys import Key
+from graftax.serve.http.limits import Limits
 from graftax.tuning.jobs.openai_rows import rows_to_learn
 from graftax.tuning.training_settings import TrainingSettings
 
@@ -139,6 +140,8 @@ def test_a_preference_and_what_auto_means(trained: Training, ann: OpenAI) -> Non
     assert said["method"] == [{"name": "lora", "r": 2}, {"name": "ia3"}]
     assert {name: said["recipe"][name] for name in ("lr", "beta", "epochs")} == {"lr": 0.001, "beta": 0.25, "epochs": 3}
     assert trained.ended(job.id).status == "succeeded"
+    (note,) = [event for event in ann.fine_tuning.jobs.list_events(job.id) if event.level == "warn"]
+    assert "its validation rows are training rows, too" in note.message
 
 
 def test_a_preference_is_read_the_right_way_round() -> None:
@@ -203,6 +206,29 @@ def failed(there: Training, client: OpenAI, rows: Sequence[Mapping[str, Any]], *
     job = client.fine_tuning.jobs.create(model="backbone", training_file=uploaded(client, rows), **options)
     assert there.ended(job.id).status == "failed"
     return client.fine_tuning.jobs.retrieve(job.id)
+
+
+def test_an_adapter_that_could_not_be_asked_is_not_trained(teller: Backbone, tmp_path: Path) -> None:
+    with training(teller, tmp_path, limits=Limits(max_lora_rank=4)) as there:
+        client = there.served.openai()
+        for rank, status in ((8, "failed"), (4, "succeeded")):
+            asked = {"graftax": {"method": {"name": "lora", "r": rank}, "recipe": {"epochs": 1}}}
+            file = uploaded(client, CHATS)
+            job = client.fine_tuning.jobs.create(model="backbone", training_file=file, extra_body=asked)
+            assert (ended := there.ended(job.id)).status == status
+            assert ended.error is None or "rank 8 is greater than max_lora_rank 4" in ended.error.message
+
+
+def test_an_error_says_which_file_it_is_about(trained: Training, ann: OpenAI) -> None:
+    bad = uploaded(ann, [CHATS[0], {"messages": [ASKED]}], "held.jsonl")
+    job = failed(trained, ann, CHATS, validation_file=bad)
+    assert job.error is not None
+    assert (job.error.code, job.error.param) == ("invalid_validation_file", "validation_file")
+    assert f"held.jsonl ({bad}): row 2 has no message of the assistant" in job.error.message
+    job = failed(trained, ann, CHATS, extra_body={"graftax": {"recipe": {"patience": 1}}})
+    assert job.error is not None
+    assert (job.error.code, job.error.param) == ("invalid_job", None)
+    assert "patience needs validation rows" in job.error.message
 
 
 ANSWER = {"role": "assistant", "content": "b"}

@@ -195,8 +195,12 @@ def test_after_a_kill_a_job_goes_on_from_its_last_save(tiny: Backbone, tmp_path:
     tuning.advance(until=lambda: steps_of(tuning, job) == 5)
     for one in tuning.trainer._running.values():
         one._kept().wait()
+    shutil.copytree(
+        tuning.folder / "states" / job, tuning.folder / "states" / "ftjob-ended"
+    )  # a kill came before it was removed
     again = Tuning(tiny, tmp_path / "tuning")
     again.trainer.take_up()
+    assert [path.name for path in (tuning.folder / "states").iterdir()] == [job]
     again.advance(until=lambda: steps_of(again, job) > 0)
     assert again.told(job)[-1] == "The training goes on from step 3."
     again.advance()

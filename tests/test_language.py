@@ -92,8 +92,11 @@ def test_no_logits_of_all_tokens(teller: Backbone) -> None:
         assert whole in jax.jit(jax.grad(loss)).lower(state, teller.params).compile().as_text()
         patch.setattr(vocabulary, "_NUMBERS", rows * 272 * 16)
         cut = jax.jit(jax.grad(lambda *args: loss(*args))).lower(state, teller.params).compile().as_text()
+        patch.setattr(vocabulary, "_NUMBERS", rows * 272 * 40)
+        halved = jax.jit(jax.grad(lambda *args: 1.0 * loss(*args))).lower(state, teller.params).compile().as_text()
     assert whole not in cut
     assert f"f32[{rows},16,272]" in cut
+    assert f"f32[{rows},32,272]" in halved  # two chunks of 32, and not one of 40 and one that is mostly filling
 
 
 def test_shared_rows_have_the_same_loss(teller: Backbone) -> None:

@@ -444,7 +444,7 @@ def test_a_session_that_ends_leaves_nothing(server: Served, api: TinkerApi) -> N
     session = model.holder.get_session_id()
     assert asked(server, "session_heartbeat", session_id=session).status_code == 200
     client.close("success").result()
-    until(lambda: model.model_id not in api.tinker.loops.names and not (directory / "samplers").exists())
+    until(lambda: model.model_id not in api.tinker.loops.names and not directory.exists())
     assert asked(server, "session_heartbeat", session_id=session).status_code == 410
     gone = asked(server, "optim_step", model_id=model.model_id, seq_id=9, adam_params={})
     assert (gone.status_code, "go on from a checkpoint" in gone.json()["error"]["message"]) == (404, True)

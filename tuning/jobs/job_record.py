@@ -50,6 +50,14 @@ class JobError:
     param: str | None = None
 
 
+def unfit(request: JobRequest, said: str) -> JobError:
+    """The error of a job that cannot be made, by what is said of it: an error of rows names their file by its id."""
+    for param, file in (("validation_file", request.validation_file), ("training_file", request.training_file)):
+        if file is not None and file in said:
+            return JobError(f"invalid_{param}", said, param)
+    return JobError("invalid_job", said)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a job has cost so far."""

@@ -21,15 +21,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ... import disk
 from ...adapters.files import save_adapter
 from ...errors import GraftaxError, in_a_line
 from ...models.backbone import Backbone
+from ...notes import heard
 from ...serve.turns import Turns
 from ...train.epoch_end import end_epoch, outcome
 from ...train.job import Job
 from ...train.pack import Pack
 from ..device_time import DeviceTime
-from .job_record import Cost, JobError, JobRecord, Status
+from .job_record import Cost, JobError, JobRecord, Status, unfit
 from .job_table import JobTable
 from .open_packs import OpenPacks
 from .running_job import ReadyJob, RunningJob
@@ -112,6 +114,10 @@ class JobTrainer:
         """What is done before the threads begin: what was running waits, and what was trained can be asked."""
         for record in self.table.in_states("running"):
             self.table.change(record.id, status="queued")
+        unfinished = {record.id for record in self.table.not_over()}
+        for state in (self.folder / "states").glob("*"):
+            if state.name not in unfinished:  # of a job that ended a moment before a kill
+                disk.remove_directory(state)
         for record in self.table.in_states("succeeded", "queued", "paused"):
             self._publish_all(record)
 
@@ -204,9 +210,10 @@ class JobTrainer:
 
     def _take_in_one(self, record: JobRecord) -> None:
         try:
-            job = self._make(record)
+            with heard() as notes:
+                job = self._make(record)
         except GraftaxError as error:
-            self._fail(record, JobError("invalid_training_file", str(error), "training_file"))
+            self._fail(record, unfit(record.request, str(error)))
             return
         except Exception as error:  # a mistake of ours; the job would else be tried again for ever
             logging.getLogger("graftax").exception("a job could not be read")
@@ -217,6 +224,8 @@ class JobTrainer:
                 return  # it was cancelled meanwhile
             said = f"The files are valid: {len(job.train):,} rows, {job.steps:,} steps. The job is queued."
             self.table.tell(record.id, said)
+            for one in notes:
+                self.table.tell(record.id, one, level="warn")
         if record.id not in {other.id for other in self._next_in_line()}:
             return  # its files are read again when its turn is near: of a thousand jobs few are in memory
         ready = ReadyJob.of(record, job, self.backbone.sites)

@@ -46,7 +46,8 @@ from .room import Kept, Room, kept_of, stacked, trainable_of
 from .token_losses import LOSSES, LossInputs
 
 Turn = Callable[[], AbstractContextManager[Any]]
-_MOST_CALLS = 64  # that are computed together: each has a copy of its loop's leaves, and of their gradient
+_MOST_CALLS = 64  # that are computed together
+_MOST_BYTES = 1 << 30  # of the leaves of their loops: each call has a copy of these, and one of their gradient
 _SLOTS = 8  # at first; they double when they are used up
 
 
@@ -64,7 +65,7 @@ class Loops:
     """The loops of one backbone; see the module's docstring."""
 
     @held
-    def __init__(self, backbone: Backbone, turn: Turn = nullcontext, *, most_tokens: Some = 4096):
+    def __init__(self, backbone: Backbone, turn: Turn = nullcontext, *, most_tokens: Some = 1024):
         """`most_tokens`: of a piece, in batch rows; longer texts make longer ones."""
         if not backbone.generates or backbone.family.encodes:
             raise GraftaxError(f"{backbone.name}: loops train adapters of language models that are decoders alone.")
@@ -168,10 +169,11 @@ class Loops:
                 read[index] = self._read(call)
             except GraftaxError as error:
                 outcomes[index] = Outcome(error=str(error))
+        most = self._most_calls
         for forward_only in (False, True):
             alike = [index for index, one in read.items() if one.call.forward_only == forward_only]
-            for begin in range(0, len(alike), _MOST_CALLS):
-                together = alike[begin : begin + _MOST_CALLS]
+            for begin in range(0, len(alike), most):
+                together = alike[begin : begin + most]
                 found = self._computed([read[index] for index in together], forward_only)
                 outcomes.update(zip(together, found, strict=True))
         return [outcomes[index] for index in range(len(calls))]
@@ -291,6 +293,13 @@ class Loops:
     def _methods(self) -> Iterator[Method]:
         """Those that the layout has room for."""
         return (method_of(space.method_key) for space in self.layout.spaces)
+
+    @property
+    def _most_calls(self) -> int:
+        """How many calls are computed together at most: a power of two."""
+        leaves = jax.tree.leaves(self._room.trainable if self._room else {})
+        fit = _MOST_BYTES * self._capacity // max(1, sum(leaf.nbytes for leaf in leaves))
+        return min(_MOST_CALLS, 1 << max(0, fit.bit_length() - 1))
 
     def _slots(self, names: Sequence[str]) -> np.ndarray:
         """The slots of loops, filled up to a power of two with slot 0."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,9 +190,11 @@ class KeptModels:
         return save_adapter(adapter, path, self._backbone, overwrite=True)
 
     def forget_unnamed(self, run: str) -> None:
-        """Remove the adapters of a model's samplers that have no name."""
+        """Remove the adapters of a model's samplers that have no name; and its folder, if nothing else is kept of it."""
         if (path := self._directory / run / _UNNAMED).is_dir():
             disk.remove_directory(path)
+        with suppress(OSError):
+            (self._directory / run).rmdir()
 
     def find(self, tenant: str | None, path: str) -> Checkpoint:
         """A tenant's checkpoint by its address; GraftaxError where there is none, or none any longer."""
