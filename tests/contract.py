@@ -51,6 +51,7 @@ NO_BATCH_NORMS = {"adabn": "adabn renews the statistics of batch norms, and this
 _BESIDE = "vpt puts vectors beside a picture's patches, and this backbone"
 _NO_PATCHES = {"convpass": "convpass convolves over the patches of a Transformer of pictures, and this backbone is none"}
 NOT_ON_TEXTS = {**NO_BATCH_NORMS, **_NO_PATCHES, **dict.fromkeys(("vpt", "vpt-shallow"), f"{_BESIDE} reads texts")}
+ON_TEXTS = [name for name in METHODS if name not in NOT_ON_TEXTS]
 #: And what no backbone of convolutions has: linear layers, tokens, embeddings; or not with these targets and sizes.
 NOT_ON_CONVOLUTIONS = {
     **_NO_PATCHES,

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import toy_rows
 
+from graftax.adapters import METHODS
 from graftax.models.backbone import Backbone
 from graftax.train import Examples, Recipe, Result, train_many
 from graftax.train.queue import Run
@@ -24,6 +25,8 @@ DATA = {name: toy_rows(count=count, seed=ord(name)) for name, count in SIZES.ite
 #: Methods whose default size is too large for the tiny backbone.
 SMALLER: dict[str, dict[str, Any]] = {"miss": {"r": 6}, "road": {"group_size": 8}, "shira": {"r": 4}}
 SMALLER |= {"alora": {"invocation": (2,)}, "trainable_tokens": {"ids": (5, 11)}}  # and those that must be told of tokens
+#: Methods by name, without those that find no place in a backbone of texts.
+ON_TEXTS = [name for name in METHODS if name not in ("adabn", "convpass", "vpt", "joint", "maple")]
 
 
 def run_many(backbone: Backbone, data: dict[str, Any], out: Path, **settings: Any) -> dict[str, Result]:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import (
-    METHODS,
     as_saved,
     logits,
     random_adapter,
@@ -18,6 +17,7 @@ from cases import (
 from conftest import CONFIGS, GetBackbone, some_inputs
 from contract import (
     MAIN,
+    ON_TEXTS,
     a_learner,
     assert_same_states,
     assert_step_moves_adapter_alone,
@@ -46,7 +46,7 @@ def test_a_step_moves_the_adapter_alone(family: str, name: str, head: str, backb
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ON_TEXTS)
 def test_gradient_is_the_same_uncompiled_and_in_a_loop(name: str, backbone_of: GetBackbone) -> None:
     """Invariant 21: with or without jit, with layers unrolled (as in training) or scanned, to 1e-5."""
     backbone, adapter = backbone_of("bert"), random_adapter(backbone_of("bert"), name)
@@ -66,7 +66,7 @@ def rough() -> Backbone:
     return random_backbone(CONFIGS["bert"], seed=7, dtype="bfloat16")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "lora" else pytest.mark.slow) for n in METHODS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "lora" else pytest.mark.slow) for n in ON_TEXTS])
 def test_bfloat16_backbone_keeps_adapters_float32(name: str, rough: Backbone, backbone_of: GetBackbone, tmp_path: Path) -> None:
     """Invariant 28: after load, save and three steps; and the logits are the float32 ones, roughly."""
     exact = backbone_of("bert")

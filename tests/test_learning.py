@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import DATA, QUICK, SMALLER, run_many, tensors
+from runs import DATA, ON_TEXTS, QUICK, SMALLER, run_many, tensors
 from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method, mam
@@ -40,7 +40,7 @@ def test_every_task_learns(tiny: Backbone, tmp_path: Path, task: str, least: flo
 
 #: Methods trained every time; a compiled step of every method is in the contract suite.
 ONE_OF_EACH = ("lora", "bottleneck", "prefix", "probe")
-EVERY = [*(n for n in METHODS if n != "head"), "probe"]
+EVERY = [*(n for n in ON_TEXTS if n != "head"), "probe"]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in ONE_OF_EACH else pytest.mark.slow) for n in EVERY])

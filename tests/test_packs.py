@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from of_texts import of_texts, read_examples
-from runs import DATA, QUICK, SMALLER, nan_rows, run_many, tensors
+from runs import DATA, ON_TEXTS, QUICK, SMALLER, nan_rows, run_many, tensors
 from tiny import toy_rows, weights_of
 
 from graftax.adapters import METHODS, LoRA, Method
@@ -182,9 +182,6 @@ def test_a_larger_pack_must_be_worth_it(
 
 #: Methods whose packs are trained every time; the others' are slow.
 PACKED = ("dora",)
-#: Methods that find no place in a backbone of texts.
-OF_PICTURES = ("adabn", "convpass", "vpt", "joint", "maple")
-ON_TEXTS = [name for name in METHODS if name not in OF_PICTURES]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in PACKED else pytest.mark.slow) for n in ON_TEXTS])
