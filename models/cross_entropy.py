@@ -27,6 +27,12 @@ _NUMBERS = 1 << 24  # logits held at a time
 Project = Callable[[Any, jax.Array], jax.Array]  # weights, hidden [rows, tokens, d] -> logits [rows, tokens, vocabulary]
 
 
+def chunks_of_logits(rows: int, tokens: int, vocabulary: int) -> tuple[int, int]:
+    """In how many chunks the tokens of so many rows are taken, and of how many tokens: alike, so that little is padding."""
+    chunks = -(-tokens // max(1, min(tokens, _NUMBERS // (rows * vocabulary))))
+    return chunks, -(-tokens // chunks)
+
+
 @shaped
 def likelihood(
     project: Project,
@@ -41,8 +47,7 @@ def likelihood(
     """
     rows, tokens, _ = hidden.shape
     vocabulary = jax.eval_shape(project, weights, hidden).shape[-1]
-    chunks = -(-tokens // max(1, min(tokens, _NUMBERS // (rows * vocabulary))))
-    chunk = -(-tokens // chunks)  # of like lengths, so that little is padding
+    chunks, chunk = chunks_of_logits(rows, tokens, vocabulary)
     room = ((0, 0), (0, chunks * chunk - tokens))
 
     def cut(of_tokens: AnyArray) -> jax.Array:

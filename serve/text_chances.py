@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ..models.cross_entropy import chunks_of_logits
 from ..shapes import AnyArray, Float, Int, shaped
 from .chances import MOST_TOLD
-
-_NUMBERS = 1 << 24  # logits at a time
 
 
 @shaped
@@ -31,8 +30,7 @@ def text_chances(
     """
     rows, tokens, _ = hidden.shape
     vocabulary = jax.eval_shape(project, hidden).shape[-1]
-    chunk = max(1, min(tokens, _NUMBERS // (rows * vocabulary)))
-    chunks = -(-tokens // chunk)
+    chunks, chunk = chunks_of_logits(rows, tokens, vocabulary)
     behind = jnp.pad(jnp.asarray(ids)[:, 1:], ((0, 0), (0, chunks * chunk - tokens + 1)))
     hidden = jnp.pad(hidden, ((0, 0), (0, chunks * chunk - tokens), (0, 0)))
 

@@ -1190,8 +1190,8 @@ MUTATIONS = [
     ),
     Mutation(
         "models/cross_entropy.py",
-        "chunk = -(-tokens // chunks)",
-        "chunk = max(1, min(tokens, _NUMBERS // (rows * vocabulary)))",
+        "return chunks, -(-tokens // chunks)",
+        "return chunks, max(1, min(tokens, _NUMBERS // (rows * vocabulary)))",
         "tests/test_language.py::test_no_logits_of_all_tokens",
     ),
     Mutation(
