@@ -28,6 +28,7 @@ class Training:
 
     served: Served
     jobs: JobService
+    folder: Path  # that it trains below
 
     @property
     def table(self) -> JobTable:
@@ -73,4 +74,4 @@ def training(
         return brought
 
     with served(backbone, further=further, around=device.round, **options) as server:
-        yield Training(server, made[0])
+        yield Training(server, made[0], folder)

@@ -202,6 +202,12 @@ def test_a_head_for_classes_of_an_encoder(tmp_path: Path) -> None:
         assert [one["label"] for one in answer["data"]] == ["fruit", "metal"]
 
 
+def test_a_folder_is_one_servers(trained: Training, teller: Backbone) -> None:
+    """A second one would train the same jobs, and take them from the first."""
+    with pytest.raises(GraftaxError, match="another process is training into"), training(teller, trained.folder):
+        raise AssertionError("it has begun")
+
+
 def failed(there: Training, client: OpenAI, rows: Sequence[Mapping[str, Any]], **options: Any) -> FineTuningJob:
     job = client.fine_tuning.jobs.create(model="backbone", training_file=uploaded(client, rows), **options)
     assert there.ended(job.id).status == "failed"

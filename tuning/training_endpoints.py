@@ -7,6 +7,7 @@ DIR/jobs.sqlite      jobs by OpenAI's API; with files/ their rows, models/ what 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,12 +51,14 @@ def training_endpoints(
         settings: how much is taken.
         shelf: where what jobs have made is put besides.
 
-    Raises GraftaxError where the directory cannot be written, or another's jobs lie there.
+    Raises GraftaxError where the directory cannot be written, or another server has it.
     """
     if find_spec("python_multipart") is None:
         raise GraftaxError("graftax serve --training needs python-multipart: pip install 'graftax[training]'.")
+    held = ExitStack()
+    held.enter_context(disk.locked(directory))  # another server would train the same jobs, and sweep away files that are coming
     loops = [] if service.generator is None else [TinkerApi(service, directory / "tinker", device.step)]
-    return [*loops, FineTuning(_jobs(service, directory, device, keys, settings, shelf))]
+    return [*loops, FineTuning(_jobs(service, directory, device, keys, settings, shelf), held.close)]
 
 
 def _jobs(
@@ -67,7 +70,6 @@ def _jobs(
     shelf: Shelf | None,
 ) -> JobService:
     """Jobs on a server's backbone."""
-    disk.make_directory(directory)
     table = JobTable(directory / "jobs.sqlite")
     uploads, quotas, models = Uploads(directory / "files", table), TrainingQuotas(keys, table), PublishedModels(service)
     make = partial(

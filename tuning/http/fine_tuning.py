@@ -7,7 +7,7 @@ Whoever asks sees what is his own, by his API key: a file, a job or a model of s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from starlette.routing import Route
@@ -39,8 +39,9 @@ _ENDPOINTS = (
 class FineTuning:
     """The endpoints, as a server takes them (`Further`)."""
 
-    def __init__(self, jobs: JobService):
-        self._jobs = jobs
+    def __init__(self, jobs: JobService, let_go: Callable[[], None] = lambda: None):
+        """`let_go`: called when it has stopped; then another process may have the folder."""
+        self._jobs, self._let_go = jobs, let_go
         jobs.service.offers.add("jobs")
 
     @property
@@ -53,3 +54,4 @@ class FineTuning:
     def stop(self) -> None:
         self._jobs.trainer.stop()
         self._jobs.table.close()
+        self._let_go()
