@@ -169,8 +169,9 @@ class JobTrainer:
             raise GraftaxError(f"{job}: {otherwise} (status: {record.status}).")
         self.table.tell(job, _TOLD[status])
         with self._changed:
-            if job in self._running and status != "queued":
-                self._leaving.add(job)
+            if status != "queued":
+                self._ready.pop(job, None)
+                self._leaving.update({job} & self._running.keys())
             self._changed.notify_all()
         return record
 
@@ -345,9 +346,6 @@ class JobTrainer:
 
     def _admit(self) -> None:
         """Give slots to jobs that wait: those of a higher priority first, and among these in turns of tenants."""
-        queued = {record.id for record in self.table.in_states("queued")}
-        with self._changed:
-            self._ready = {job: one for job, one in self._ready.items() if job in queued}  # others were cancelled, or paused
         waiting = self._waiting()
         for priority in sorted({one.record.request.priority for one in waiting}, reverse=True):
             alike = [one for one in waiting if one.record.request.priority == priority]
@@ -368,7 +366,7 @@ class JobTrainer:
             return False
         with self._changed:
             self._running[one.record.id] = running
-            del self._ready[one.record.id]
+            self._ready.pop(one.record.id, None)
         began = one.record.began or int(time.time())
         width = len(running.pack.bookmarks)
         if not self.table.change(one.record.id, only_if=("queued",), status="running", pack_size=width, began=began):

@@ -96,17 +96,16 @@ class RunningJob:
         """Count what was done for it."""
         self.cost = Cost(self.cost.steps + steps, self.cost.tokens + tokens, self.cost.seconds + seconds)
 
-    def enter(self, index: int) -> bool:
-        """Put it into its slot, as job `index` of the pack: as it was saved, or from its beginning. Whether it was saved."""
+    def enter(self, index: int) -> None:
+        """Put it into its slot, as job `index` of the pack: as it was saved, or from its beginning."""
         facts = self._kept().facts() if self.folder.is_dir() else None
         if facts is None:
             self.pack.admit(self.slot, index)
-            return False
+            return
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), self.pack.arrays())
         self.pack.readmit(self.slot, index, self._kept().arrays(like), facts["bookmark"])
         self.cost, self.history = Cost(**facts["cost"]), facts["history"]
         self.saved_steps = self.steps
-        return True
 
     def save(self) -> None:
         """Begin to save its state, unless it is saved as it is."""
