@@ -13,7 +13,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .applying import apply, is_in_time, keep_time
 from .events import Event
 from .query import Query
 from .rest import whole_text
-from .tables import LISTED, OF_BACKBONE, PLAIN, open_tables
+from .tables import LISTED, OF_BACKBONE, PLAIN, open_tables, transaction
 from .version import Score, Version
 
 #: columns of a version that its manifest does not say
@@ -57,22 +57,11 @@ class Index:
 
     def reading(self) -> AbstractContextManager[None]:
         """All that is asked in the block is answered as things were at one moment."""
-        return self._transaction("BEGIN")
+        return transaction(self._tables, "BEGIN")
 
     def writing(self) -> AbstractContextManager[None]:
         """All that is written in the block, or, where it ends with an error, nothing."""
-        return self._transaction("BEGIN IMMEDIATE")
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
-        self._tables.execute(begin)
-        try:
-            yield
-            self._tables.execute("COMMIT")
-        except BaseException:
-            if self._tables.in_transaction:  # which some errors end
-                self._tables.execute("ROLLBACK")
-            raise
+        return transaction(self._tables, "BEGIN IMMEDIATE")
 
     # -- what is told to it ----------------------------------------------------------------------------------------------
 

@@ -82,6 +82,19 @@ def open_tables(file: Path | None, *, hidden: bool = False) -> sqlite3.Connectio
     return tables
 
 
+@contextmanager
+def transaction(tables: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """A transaction: all that is written in the block is there, or, where it ends with an error, nothing."""
+    tables.execute(begin)
+    try:
+        yield
+        tables.execute("COMMIT")
+    except BaseException:
+        if tables.in_transaction:  # which some errors end
+            tables.execute("ROLLBACK")
+        raise
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether an error says that a file is damaged, was never one of SQLite's, or has other tables than these."""
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)

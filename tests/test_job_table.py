@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from graftax.tuning.jobs.job_table import JobTable, UploadedFile, new_job_id
 REQUEST = JobRequest("base", "file-1", None, "classify", [{"name": "lora", "r": 4}], {"epochs": 2}, {"text": "review"})
 
 
-def a_job(tenant: str | None = None, **changes: object) -> JobRecord:
-    return replace(JobRecord(new_job_id(), tenant, REQUEST, "queued", created=1), **changes)  # type: ignore[arg-type]
+def a_job(tenant: str | None = None, **changes: Any) -> JobRecord:
+    return replace(JobRecord(new_job_id(), tenant, REQUEST, "queued", created=1), **changes)
 
 
 @pytest.fixture

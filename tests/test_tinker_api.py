@@ -185,7 +185,8 @@ def test_checkpoints_are_handed_out_kept_and_removed(
     learn(model)
     path = model.save_weights_for_sampler("two", ttl_seconds=7200).result().path
     (kept,) = rest.list_checkpoints(model.model_id).result().checkpoints
-    assert (kept.expires_at - kept.time).total_seconds() == pytest.approx(7200, abs=2)  # type: ignore[operator]
+    assert kept.expires_at is not None
+    assert (kept.expires_at - kept.time).total_seconds() == pytest.approx(7200, abs=2)
 
     where = f"/api/v1/training_runs/{model.model_id}/checkpoints/sampler_weights/two"
     redirect = server.ask("GET", f"{where}/archive")
@@ -312,14 +313,15 @@ def test_what_is_wrong_is_said_and_the_loop_goes_on(client: tinker.ServiceClient
     model = client.create_lora_training_client("backbone", rank=2, seed=4, **ATTENTION).result()
     learn(model)
     before = model.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["loss:sum"]
-    for wrong, loss, said in [
+    refused: list[tuple[types.Datum, Any, str]] = [
         (datum(TEXTS[0], weights=np.full(5, np.nan, np.float32)), "cross_entropy", "finite|nan|NaN"),
         (datum([1, 5000, 3]), "cross_entropy", "5,?000"),
         (datum(TEXTS[0], weights=np.ones(4, np.float32)), "cross_entropy", "weights"),
         (datum(TEXTS[0]), "gspo", "gspo"),
-    ]:
+    ]
+    for wrong, loss, said in refused:
         with pytest.raises(tinker.RequestFailedError, match=said) as failed:
-            model.forward_backward([wrong], loss).result()  # type: ignore[arg-type]
+            model.forward_backward([wrong], loss).result()
         assert failed.value.category == types.RequestErrorCategory.User
     with pytest.raises(tinker.RequestFailedError, match="beta1"):
         model.optim_step(types.AdamParams(beta1=2.0)).result()

@@ -27,9 +27,9 @@ from graftax.tuning.tinker.wire_data import (
 )
 
 
-def sent(data: list[types.Datum], loss: str = "ppo", config: Any = None) -> public.ForwardBackwardRequest:
+def sent(data: list[types.Datum], loss: Any = "ppo", config: Any = None) -> public.ForwardBackwardRequest:
     """What the client makes of data."""
-    given: Any = types.ForwardBackwardInput(data=data, loss_fn=loss, loss_fn_config=config)  # type: ignore[arg-type]
+    given: Any = types.ForwardBackwardInput(data=data, loss_fn=loss, loss_fn_config=config)
     return request_conv.forward_backward_request_to_proto(types.ForwardBackwardRequest(given, "mine", 7))
 
 

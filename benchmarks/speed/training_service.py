@@ -1,6 +1,6 @@
 """Training as a service: tenants' jobs at a server, against one process of PEFT's for each; and what serving feels of it.
 
-    python benchmarks/speed/training_service.py [jobs] [latency] [--tasks N] [--epochs N] [--repeats N]
+    python benchmarks/speed/training_service.py [jobs] [latency] [answer] [--tasks N] [--epochs N] [--repeats N]
 
 `jobs`: sixteen tenants bring a task each (`many.py`: nine intents of CLINC150, 200 rows, five epochs; MiniLM, LoRA of rank 8 on
 query and value, batches of 32) to a `graftax serve --training` that runs already, through OpenAI's client; measured is from the
@@ -9,11 +9,14 @@ own, as one does without a server. Once with an empty cache of compiled programs
 
 `latency`: the same server classifies at half the rate that it can, without and with jobs that never end, of which training has
 half of the time; medians of requests, taking turns.
+
+`answer`: from the end of a job's last step until its model has answered, in one process without HTTP, against 100 ms.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import statistics
@@ -32,6 +35,8 @@ sys.path.insert(0, str(ROOT))
 from graftax.serve.loadtest.load_run import Rate
 from graftax.serve.loadtest.workload import Workload
 
+_POLL = 0.5  # seconds between two looks at the jobs: who looks all the time is served all the time
+_UNDER_WAY = ("validating_files", "queued", "running")
 EXTRA = {"task": "classify", "method": {"name": "lora", "r": 8}}
 
 
@@ -88,16 +93,13 @@ def jobs(count: int, epochs: int, url: str) -> tuple[float, dict[str, float]]:
     ids = {name: job(asks, name, own, epochs) for name, own in rows.items()}
     models: dict[str, str] = {}
     while len(models) < count:
+        time.sleep(_POLL)
+        ended = {found.id: found for found in asks.fine_tuning.jobs.list(limit=count) if found.status not in _UNDER_WAY}
         for name, id_ in ids.items():
-            if name not in models and (found := asks.fine_tuning.jobs.retrieve(id_)).status not in (
-                "running",
-                "queued",
-                "validating_files",
-            ):
-                assert found.status == "succeeded", found.error
-                models[name] = found.fine_tuned_model
-                classify(url, found.fine_tuned_model, [rows[name][0]["text"]])
-        time.sleep(0.02)
+            if name not in models and id_ in ended:
+                assert ended[id_].status == "succeeded", ended[id_].error
+                models[name] = ended[id_].fine_tuned_model
+                classify(url, models[name], [rows[name][0]["text"]])
     seconds = time.perf_counter() - began
     right = {}
     for name, model in models.items():
@@ -181,9 +183,55 @@ def measure_latency(repeats: int, seconds: float) -> None:
         report(row(what, summary(pairs), note))
 
 
+# -- the first answer ---------------------------------------------------------------------------------------------------------
+
+
+def first_answers(folder: str, repeats: int) -> Work:
+    """Jobs one after another; of each the seconds from its last step until its model has answered."""
+    import graftax
+    from graftax.serve.http.serving import make_service
+    from graftax.tuning.device_time import DeviceTime
+    from graftax.tuning.jobs.job_record import JobRecord, JobRequest
+    from graftax.tuning.jobs.job_table import UploadedFile, new_job_id
+    from graftax.tuning.training_endpoints import training_endpoints
+
+    service = make_service(graftax.load_backbone(MINILM))
+    brought: Any = training_endpoints(service, Path(folder) / "training", DeviceTime())
+    jobs = brought[-1]._jobs  # of `FineTuning`: its trainer is let advance by hand
+    last_step: list[float] = []
+    end_epoch = jobs.trainer._end_epoch
+
+    def noted(one: Any) -> None:
+        last_step.append(time.perf_counter())
+        end_epoch(one)
+
+    jobs.trainer._end_epoch = noted
+    for name, rows in list(tasks("train", repeats + 2, False).items()):  # of the first two programs are compiled
+        lines = "".join(json.dumps(one) + "\n" for one in rows).encode()
+        file: UploadedFile = jobs.uploads.keep(io.BytesIO(lines), name=name, purpose="fine-tune", tenant=None)
+        recipe = {"epochs": 1, "batch_size": 32, "seed": 0}
+        asked_for = JobRequest(service.name, file.id, None, "classify", [EXTRA["method"]], recipe, {}, suffix=name)
+        jobs.table.add(record := JobRecord(new_job_id(), None, asked_for, "validating_files", int(time.time())))
+        while jobs.table.job(record.id).model is None:
+            jobs.trainer.take_in()
+            jobs.trainer.train()
+        service.predictor.predict([rows[0]["text"]], jobs.table.job(record.id).model)
+        yield {"seconds": time.perf_counter() - last_step[-1]}
+
+
+def measure_first_answer(repeats: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        worker = Worker(first_answers, folder=folder, repeats=repeats)
+        worker.step()
+        limit = {"seconds": 0.1, "peak_mb": 0.0}
+        found = summary([(worker.step(), limit) for _ in range(repeats)])
+        worker.close()
+    report(row("from a job's last step to its model's first answer, MiniLM, against the limit", found, "in one process"))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["jobs", "latency"])
+    parser.add_argument("what", nargs="*", default=["jobs", "latency", "answer"])
     parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
@@ -193,3 +241,5 @@ if __name__ == "__main__":
         measure_jobs(args.tasks, args.epochs)
     if "latency" in args.what:
         measure_latency(args.repeats, args.seconds)
+    if "answer" in args.what:
+        measure_first_answer(args.repeats)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import GraftaxError
+from ...store.tables import transaction
 from .job_record import ENDS, Cost, JobCheckpoint, JobError, JobEvent, JobRecord, JobRequest, Status
 
 VERSION = 1
@@ -73,7 +74,6 @@ class JobTable:
         try:
             self._tables = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
             self._tables.row_factory = sqlite3.Row
-            self._tables.execute("PRAGMA journal_mode = WAL")
             self._tables.execute("PRAGMA synchronous = FULL")  # a job that was accepted survives the loss of power
             with self._writing():
                 (version,) = self._tables.execute("PRAGMA user_version").fetchone()
@@ -93,15 +93,8 @@ class JobTable:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """All that is written in the block, or, where it ends with an error, nothing."""
-        with self._lock:
-            self._tables.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._tables.execute("COMMIT")
-            except BaseException:
-                if self._tables.in_transaction:  # which some errors end
-                    self._tables.execute("ROLLBACK")
-                raise
+        with self._lock, transaction(self._tables, "BEGIN IMMEDIATE"):
+            yield
 
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:
