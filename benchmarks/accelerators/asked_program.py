@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import numpy as np
 
 from ...models.platform import compiling_for
 from .buffers import Attention
@@ -36,8 +35,8 @@ class AskedProgram:
 
 
 def shapes_of(tree: Any) -> Any:
-    """A tree with the shape of each array, or Python scalar, in its place."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), np.result_type(leaf)), tree)
+    """A tree with the shape of each array in its place."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def several(tree: Any, count: int) -> Any:

@@ -59,7 +59,8 @@ class ServingPrograms:
         """Further tokens of texts that have so many columns; the texts are donated."""
         writer, adapted = self._engine.writer, self._adapted(rows)
         standing = writer.shapes(adapted, texts(rows, columns))
-        args = (adapted, standing, Settings.of([], rows), np.bool_(False), Needs.of([]))
+        needs = jax.tree.map(np.bool_, Needs.of([]))
+        args = (adapted, standing, Settings.of([], rows), np.bool_(False), needs)
         return AskedProgram(writer.decode, args)
 
     def mixed_rows(self, rows: int, length: int) -> AskedProgram:
