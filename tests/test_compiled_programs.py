@@ -23,8 +23,8 @@ from graftax.benchmarks.accelerators.program_facts import Facts
 from graftax.benchmarks.accelerators.roofline import Roofline
 from graftax.errors import GraftaxError
 
-#: A loop of five turns as a GPU's compiler writes it: in each a fusion takes one of five matrices out of an array and multiplies
-#: by it, cuBLAS multiplies in float32, and one row of what is collected is written.
+#: A loop of five turns as a GPU's compiler writes it: in each a fusion takes one of five matrices out of an array and
+#: multiplies by it, cuBLAS multiplies in float32, and one row of what is collected is written.
 LOOP = """\
 HloModule jit_f, is_scheduled=true, input_output_alias={ {0}: (1, {}, may-alias), {1, 2}: (3, {}, must-alias) }, other={}
 
@@ -50,7 +50,7 @@ FileNames
   %y = bf16[64,16]{1,0} fusion(%x, %ws, %i), kind=kCustom, calls=%fused, metadata={op_name="jit(f)/a,b)"}
   %y32 = f32[64,16]{1,0} convert(%y)
   %b = f32[16,8]{1,0} constant({ {1, 2}, {3, 4} })
-  %gemm = (f32[64,8]{1,0}, s8[4194304]{0}) custom-call(%y32, %b), custom_call_target="__cublas$gemm", backend_config={"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"],"lhs_batch_dimensions":[],"rhs_batch_dimensions":[]}}}
+  %gemm = (f32[64,8]{1,0}, s8[4194304]{0}) custom-call(%y32, %b), custom_call_target="__cublas$gemm", backend_config=GEMM
   %z = f32[64,8]{1,0} get-tuple-element(%gemm), index=0
   %row = f32[1,64,8]{2,1,0} bitcast(%z)
   %zero.1 = s32[] constant(0)
@@ -73,6 +73,11 @@ ENTRY %main (a: (s32[], bf16[64,32], bf16[5,32,16], f32[5,64,8])) -> f32[5,64,8]
   ROOT %found = f32[5,64,8]{2,1,0} get-tuple-element(%turned), index=3
 }
 """
+LOOP = LOOP.replace(
+    "GEMM",
+    """{"gemm_backend_config":{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"""
+    """"rhs_contracting_dimensions":["0"],"lhs_batch_dimensions":[],"rhs_batch_dimensions":[]}}}""",
+)
 KNOWN = ', backend_config={"known_trip_count":{"n":"5"},"known_init_step":{"init":"0","step":"1"}}'
 
 #: What a TPU's compiler makes of products, each with the lengths that it has in truth.
@@ -97,11 +102,39 @@ FUSED_ATTENTION = """\
 HloModule jit_g
 ENTRY %main (q: bf16[8,1024,16,64]) -> bf16[8,16,1024,64] {
   %q = bf16[8,1024,16,64]{3,2,1,0} parameter(0)
-  %there = (bf16[8,16,1024,64]{3,1,2,0}, f32[8,16,1024]{2,1,0}, u8[0]{0}) custom-call(%q, %q, %q), custom_call_target="__cudnn$fmhaSoftmax", backend_config={"cudnn_fmha_backend_config": {"intermediate_tensor_shape": {"element_type": "BF16", "dimensions": ["8", "16", "1024", "1024"], "tuple_shapes": []}}}
-  %back = (bf16[8,16,1024,64]{3,1,2,0}, u8[0]{0}) custom-call(%q, %q, %q), custom_call_target="__cudnn$fmhaSoftmaxBackward", backend_config={"cudnn_fmha_backend_config": {"intermediate_tensor_shape": {"element_type": "BF16", "dimensions": ["8", "16", "1024", "1024"], "tuple_shapes": []}}}
+  %there = (bf16[8,16,1024,64]{3,1,2,0}, u8[0]{0}) custom-call(%q), custom_call_target="__cudnn$fmhaSoftmax", CONFIG
+  %back = (bf16[8,16,1024,64]{3,1,2,0}) custom-call(%q), custom_call_target="__cudnn$fmhaSoftmaxBackward", CONFIG
   ROOT %out = bf16[8,16,1024,64]{3,1,2,0} get-tuple-element(%there), index=0
 }
-"""
+""".replace(
+    "CONFIG",
+    'backend_config={"cudnn_fmha_backend_config": {"algorithm": {"algo_id": "0"}, "intermediate_tensor_shape": '
+    '{"element_type": "BF16", "dimensions": ["8", "16", "1024", "1024"], "tuple_shapes": []}}}',
+)
+
+#: Scores that a fusion computes, and of which it says the largest alone.
+WITHIN = """\
+HloModule jit_k
+%largest (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] maximum(%a, %b)
+}
+
+%fused (q: f32[4,96,8], k: f32[4,96,8]) -> f32[4,96] {
+  %q = f32[4,96,8]{2,1,0} parameter(0)
+  %k = f32[4,96,8]{2,1,0} parameter(1)
+  %z = f32[] constant(0)
+  %s = f32[4,96,96]{2,1,0} dot(%q, %k), DIMS
+  ROOT %m = f32[4,96]{1,0} reduce(%s, %z), dimensions={2}, to_apply=%largest
+}
+
+ENTRY %main (q: f32[4,96,8], k: f32[4,96,8]) -> f32[4,96] {
+  %q = f32[4,96,8]{2,1,0} parameter(0)
+  %k = f32[4,96,8]{2,1,0} parameter(1)
+  ROOT %out = f32[4,96]{1,0} fusion(%q, %k), kind=kLoop, calls=%fused
+}
+""".replace("DIMS", "lhs_batch_dims={0}, rhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_contracting_dims={2}")
 
 NEAR = """\
 HloModule jit_h
@@ -122,7 +155,7 @@ def of_product(product: Product) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("trips", [KNOWN, ""], ids=["said", "by its condition"])
 def test_a_program_is_taken_apart(trips: str) -> None:
-    """Products in fusions and in libraries, how often loops run them, what is read and written, and what lies in whose place."""
+    """Products in fusions and in libraries, how often loops run them, what is read and written, what lies in whose place."""
     program = read_program(LOOP.replace("TRIPS", trips))
     assert program.entry.name == "main"
     assert program.aliases == (Alias((0,), 1), Alias((1, 2), 3))
@@ -155,6 +188,13 @@ def test_attention_of_a_library_is_two_products_there_and_five_back() -> None:
     program = read_program(FUSED_ATTENTION)
     assert fused_attention_flops(program) == (2 + 5) * 2 * 8 * 16 * 1024 * 1024 * 64
     assert scores_in_memory(program, Attention(1024, 1024, 16, 16)) == []
+
+
+def test_what_a_fusion_computes_for_itself_is_not_in_memory() -> None:
+    program = read_program(WITHIN)
+    assert [product.flops for product in products(program)] == [2 * 4 * 96 * 96 * 8]
+    assert scores_in_memory(program, Attention(96, 96, 4, 4)) == []
+    assert bytes_moved(program) == 2 * 4 * 96 * 8 * 4 + 4 * 96 * 4
 
 
 def test_what_is_brought_near_the_cores_is_no_copy() -> None:

@@ -12,13 +12,11 @@ from typing import Any
 
 import httpx2
 import numpy as np
-import peft
 import pytest
 import tinker
-import torch
-import transformers
 import zstandard
 from http_servers import Served, until
+from peft_loops import PeftLoop
 from tinker import types
 from tinker.cli.commands.checkpoint import _download_checkpoint
 from tinker_clients import client_of, datum, prompt, training_server
@@ -78,20 +76,8 @@ def learn(model: tinker.TrainingClient, texts: Sequence[Sequence[int]] = TEXTS) 
 
 def by_peft(teller_dir: Path, adapter: Path, texts: Sequence[Sequence[int]], steps: int) -> list[float]:
     """The losses of the same loop in torch, of an adapter's files as PEFT reads them."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(teller_dir, dtype=torch.float32)
-    model = peft.PeftModel.from_pretrained(model, adapter, is_trainable=True)
-    trained = [leaf for leaf in model.parameters() if leaf.requires_grad]
-    optimizer, losses = torch.optim.AdamW(trained, lr=2e-2, betas=(0.9, 0.95), eps=1e-12, weight_decay=0.0), []
-    for _ in range(steps):
-        loss = torch.zeros(())
-        for text in texts:
-            logprobs = torch.log_softmax(model(torch.tensor([text[:-1]])).logits[0], -1)
-            loss = loss - logprobs[range(len(text) - 1), text[1:]].sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+    loop, data = PeftLoop(teller_dir, adapter), [datum(text) for text in texts]
+    return [loop.learn(data, "cross_entropy", ADAM.learning_rate) for _ in range(steps)]
 
 
 def greedy(server: Served, adapter: Adapter, ids: Sequence[int], count: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ...models.platform import compiling_for
+from ...platforms import compiling_for
 from .buffers import Attention
 from .described_devices import Device
 from .program_facts import Facts, donated_bytes, read_facts

@@ -33,7 +33,7 @@ class Device:
 
     name: str  # as the command line calls it
     title: str
-    platform: str  # "cuda" or "tpu", as of `models/platform.py`
+    platform: str  # "cuda" or "tpu", as of `graftax/platforms.py`
     description: str  # of a GPU what its driver would say of it; of a TPU the smallest slice that there is of them
     peaks: Mapping[str, float]  # FLOP/s of matrix products, by the dtype of what is multiplied
     bandwidth: float  # bytes/s of its memory
