@@ -125,7 +125,12 @@ class Backbone(Shown):
             name: put_by_layer(array) if name in apart_there else jax.device_put(array, may_alias=True)
             for name, array in arrays.items()
         }
-        module = family.module(config, put)
+        return cls.around(family, config, put, remat=remat, **known)
+
+    @classmethod
+    def around(cls, family: Family, config: Any, held: Mapping[str, Any], *, remat: str = "none", **known: Any) -> Backbone:
+        """A backbone of arrays that are where they are to be, or of shapes in their place, with which programs are compiled."""
+        module = family.module(config, held)
         for stack in module.stacks:
             stack.remat = remat
         graphdef, params = nnx.split(module)

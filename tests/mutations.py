@@ -16,6 +16,7 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+COMPILED = "tests/test_compiled_programs.py"
 UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
 TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
 COMMANDED = "tests/test_by_names.py::test_words_are_learnt_by_commands"
@@ -1205,5 +1206,53 @@ MUTATIONS = [
         "if file is not None and file in said:",
         "if file is not None:",
         f"{ASKED_JOBS}::test_an_error_says_which_file_it_is_about",
+    ),
+    Mutation(
+        "benchmarks/accelerators/hlo_text.py",
+        "in_memory and one.opcode in _IN_MEMORY",
+        "in_memory",
+        f"{COMPILED}::test_what_a_fusion_computes_for_itself_is_not_in_memory",
+    ),
+    Mutation(
+        "benchmarks/accelerators/hlo_text.py",
+        "times * (self.trips(one) or 1)",
+        "times",
+        f"{COMPILED}::test_operations_of_a_known_product_are_counted_in_loops_too",
+    ),
+    Mutation(
+        "benchmarks/accelerators/products.py",
+        "elif of_left[axis] == 1 and of_right[axis] == of_output[axis]:",
+        "elif of_left[axis] == 0:",
+        f"{COMPILED}::test_products_that_are_written_as_convolutions",
+    ),
+    Mutation(
+        "benchmarks/accelerators/products.py",
+        "for length in (self.m, self.n, self.k)) > 1",
+        "for length in (self.m, self.n, self.k)) > 2",
+        f"{COMPILED}::test_products_larger_than_a_rank",
+    ),
+    Mutation(
+        "benchmarks/accelerators/buffers.py",
+        "sum(shape.nbytes for shape in shapes if not shape.near)",
+        "sum(shape.nbytes for shape in shapes)",
+        f"{COMPILED}::test_what_is_brought_near_the_cores_is_no_copy",
+    ),
+    Mutation(
+        "benchmarks/accelerators/buffers.py",
+        "sliced += sum(shape.nbytes for shape in reader.shapes)",
+        "sliced += sum(shape.nbytes for shape in operand.shapes)",
+        f"{COMPILED}::test_a_program_is_taken_apart",
+    ),
+    Mutation(
+        "benchmarks/accelerators/roofline.py",
+        "return max(self.by_flops, self.by_bytes)",
+        "return self.by_flops",
+        f"{COMPILED}::test_the_roofline_is_the_larger_of_both_bounds",
+    ),
+    Mutation(
+        "benchmarks/accelerators/step_programs.py",
+        "several(self.learner, self.slots)",
+        "several(self.learner, 1)",
+        "tests/test_weightless_programs.py::test_a_step_on_texts_is_given_what_a_pack_gives_it",
     ),
 ]
