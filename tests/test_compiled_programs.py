@@ -18,7 +18,7 @@ from graftax.benchmarks.accelerators.buffers import Attention, bytes_moved, copi
 from graftax.benchmarks.accelerators.catalogue_of_programs import Named, program_named
 from graftax.benchmarks.accelerators.described_devices import DEVICES, described
 from graftax.benchmarks.accelerators.hlo_text import Alias, Program, Shape, read_program
-from graftax.benchmarks.accelerators.products import Product, fused_attention_flops, products
+from graftax.benchmarks.accelerators.matrix_products import Product, fused_attention_flops, products
 from graftax.benchmarks.accelerators.program_facts import Facts
 from graftax.benchmarks.accelerators.roofline import Roofline
 from graftax.errors import GraftaxError
