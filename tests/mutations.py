@@ -407,6 +407,8 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
+    Mutation("train/step.py", "max(1, _BUSY // positions)", "max(2, _BUSY // positions)", STEP),
+    Mutation("models/inputs.py", "-(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)", "math.prod(inputs.pixels.shape)", STEP),
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
     Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),
     Mutation("models/ops.py", "scale * math.sqrt(size)", "scale", MASKS),

@@ -1,4 +1,4 @@
-"""One training step, of one adapter; `jit(vmap(...))` over the slots of a pack, or a loop over them (`Programs.in_turn`).
+"""One training step, of one adapter; `jit(vmap(...))` over the slots of a pack, or over some after others (`Programs.at_once`).
 
 Everything about an adapter that training reads or changes is in its `Learner`: a pytree, so the learners of a pack are the
 same tree with a leading slot axis, and the backbone's parameters are the one shared argument. Freezing is not being
@@ -25,13 +25,15 @@ from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
 from ..models.augment import Augment
 from ..models.backbone import Backbone
-from ..models.inputs import Inputs
+from ..models.inputs import Inputs, positions_of
 from ..platforms import platform
 from ..tasks.task import Task
 from .augmentation import Draws, augmented_inputs, mean_loss
 from .method_hooks import objective, revised, settled, tied
 from .optimizer import optimizer_named, precondition
 from .recipe import SCHEDULES, Recipe
+
+_BUSY = 8192  # positions that keep an accelerator busy: its products have that many rows
 
 
 class Hyper(NamedTuple):
@@ -171,7 +173,12 @@ class Programs:
     @cached_property
     def gradient(self) -> Any:
         """`gradient(params, layers, pack, batches) -> losses, grads`, compiled per batch shape."""
-        return jax.jit(self.over_slots(self.gradient_one, shared=2, in_turn=self.in_turn))
+
+        def of_all(params: Any, layers: Any, pack: Learner, batches: Batch) -> tuple[jax.Array, State]:
+            at_once = self.at_once(positions_of(batches.inputs) // self.slots)
+            return self.over_slots(self.gradient_one, shared=2, at_once=at_once)(params, layers, pack, batches)
+
+        return jax.jit(of_all)
 
     @cached_property
     def update(self) -> Any:
@@ -182,21 +189,24 @@ class Programs:
         """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""
         return self.update(pack, *self.gradient(params, layers, pack, batches), batches.live)
 
-    @property
-    def in_turn(self) -> bool:
-        """Whether the gradients of slots are computed one after the other, and not at once.
+    def at_once(self, positions: int) -> int:
+        """Of how many slots the gradients are computed at once, where each has a batch of so many positions.
 
-        They are on a CPU where a backbone turns feature maps into feature maps: its caches hold the maps of one slot, not those
-        of a pack, and a frozen kernel has enough to multiply in each slot already. `benchmarks/speed/convolution_packs.py` has
-        the times. For a Transformer `vmap` is the faster one.
+        An accelerator is busy with `_BUSY` positions: more of them at once take no less time for each, and memory. On a CPU it
+        is one slot where a backbone turns feature maps into feature maps: its caches hold the maps of one slot, not those of
+        a pack, and a frozen kernel has enough to multiply in each slot already. `benchmarks/speed/convolution_packs.py` has
+        the times. For a Transformer all at once is the faster on a CPU.
         """
+        if platform() != "cpu":
+            return min(self.slots, max(1, _BUSY // positions))
         kinds = {site.kind for site in self.backbone.sites}
-        return platform() == "cpu" and "conv" in kinds and "attention" not in kinds
+        return 1 if "conv" in kinds and "attention" not in kinds else self.slots
 
-    def over_slots(self, one: Callable, shared: int = 0, in_turn: bool = False) -> Callable:
-        """`one` for every slot of a pack; its first `shared` arguments are the same for all."""
-        if self.slots > 1 and in_turn:
-            return lambda *args: jax.lax.map(lambda own: one(*args[:shared], *own), args[shared:])
+    def over_slots(self, one: Callable, shared: int = 0, at_once: int | None = None) -> Callable:
+        """`one` for every slot of a pack, so many `at_once` (None: all); its first `shared` arguments are the same for all."""
+        if self.slots > 1 and at_once is not None and at_once < self.slots:
+            several = None if at_once == 1 else at_once
+            return lambda *args: jax.lax.map(lambda own: one(*args[:shared], *own), args[shared:], batch_size=several)
         if self.slots > 1:
             return lambda *args: jax.vmap(one, in_axes=tuple(None if i < shared else 0 for i in range(len(args))))(*args)
 
