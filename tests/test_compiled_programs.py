@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -298,6 +299,8 @@ def test_facts_of_a_program() -> None:
     assert found.float32_products(40) == []
     assert (found.scores, found.copied, found.collectives, found.loops_of_unknown_length) == ((), (), {}, 0)
     assert found.moved == x.nbytes + w.nbytes + 24 * 56 * 4
+    assert found.fits(CPU)
+    assert not found.fits(replace(CPU, memory=found.arguments + found.outputs - 1.0))
     assert found.roofline(CPU).by_flops == pytest.approx(2 * 24 * 40 * 56 / 1e8)
 
 

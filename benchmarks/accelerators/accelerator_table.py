@@ -27,7 +27,8 @@ _LEGEND = """\
 Every program was compiled ahead of time for a device that was not there, and read; none was run, and no figure is a measured
 time.
 
-- **temporaries**, **arguments**: bytes, by the compiler's own account (compiled).
+- **temporaries**, **arguments**: bytes, by the compiler's own account (compiled). Together with the outputs they may be more than a
+  device has; then XLA computes some things again to need less, which the other figures have, too.
 - **products**: matrix products in the program, by the dtypes of what goes in and comes out; one in a loop counts once
   (compiled).
 - **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank} (compiled).
@@ -73,7 +74,7 @@ def row(device: Device, named: Named, facts: Facts) -> list[str]:
     scores, copied = facts.scores, facts.copied
     return [
         f"`{named.name}`",
-        amount(facts.temporaries),
+        amount(facts.temporaries) + ("" if facts.fits(device) else ", does not fit"),
         amount(facts.arguments),
         ", ".join(f"{count} {dtypes}" for dtypes, count in facts.by_dtypes.most_common()) or "none",
         str(len(facts.float32_products(named.rank))),

@@ -53,6 +53,10 @@ class Facts:
         """Whether nothing that is given away is copied."""
         return self.aliased >= self.donated
 
+    def fits(self, device: Device) -> bool:
+        """Whether a device has the memory for what it is given, what it makes and what it needs meanwhile."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries <= device.memory
+
     def roofline(self, device: Device) -> Roofline:
         return Roofline.of(device, self.flops, self.moved)
 
