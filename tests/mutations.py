@@ -74,7 +74,7 @@ STORE = "tests/test_store_damage.py"
 PROCESSORS, AUGMENTED = "tests/test_image_processors.py", "tests/test_augmentation.py"
 STREAM, FILLING = (f"{AUGMENTED}::test_{name}" for name in ("a_stream_for_each_epoch_and_item", "filling_is_nobody_s_partner"))
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
-WIDENED = "tests/test_widening.py"
+WIDENED = "tests/test_products.py"
 
 PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
 
@@ -399,7 +399,7 @@ MUTATIONS = [
         "pqhw,pi,qo->ihwo",
         "tests/test_convolved_methods.py::test_the_others_are_pefts[loha_effective-plain]",
     ),
-    Mutation("adapters/methods/convpass.py", "frozen.before(x) @", "x @", BYPASS),
+    Mutation("adapters/methods/convpass.py", "narrowed(frozen.before(x),", "narrowed(x,", BYPASS),
     Mutation("adapters/methods/convpass.py", ":alone, :] @ kernel[1, 1]", ":alone, :] @ kernel[0, 0]", BYPASS),
     Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
     Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),
@@ -549,7 +549,9 @@ MUTATIONS = [
     Mutation(
         "adapters/geometry.py", "geometry.groups == 1 and geometry.sides", "geometry.groups or geometry.sides", CONVOLUTIONS
     ),
-    Mutation("adapters/methods/widening.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
+    Mutation("adapters/products.py", "dy.astype(dtype).reshape", "dy.reshape", WIDENED),
+    Mutation("adapters/graft.py", "None if self.exact else _of_products(y)", "_of_products(y)", WIDENED),
+    Mutation("adapters/products.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
     Mutation("serve/named_classes.py", "return (prompt,) if named == 1 else PROMPTS", "return PROMPTS", COMMANDED),
     Mutation("data/columns.py", "_NAMED.search(self[field])", "_NAMED.match(self[field])", COMMANDED),
     Mutation("train/intake.py", "before = _own_head(name, before, backbone)", "pass", OWN_HEAD_TRAINED),
@@ -613,7 +615,7 @@ MUTATIONS = [
     Mutation("adapters/geometry.py", "== (1, geometry.groups)", "== (1, 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "bottom - high) // down", "bottom - high + down - 1) // down", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "right - wide) // across", "right - wide + across - 1) // across", CONVOLUTIONS),
-    Mutation("adapters/methods/widening.py", "    return h @ b\n", "    return -h @ b\n", WIDENED),
+    Mutation("adapters/products.py", "    return h @ b\n", "    return -h @ b\n", WIDENED),
     # -- files
     Mutation(
         "adapters/directory.py",
