@@ -27,8 +27,8 @@ _LEGEND = """\
 Every program was compiled ahead of time for a device that was not there, and read; none was run, and no figure is a measured
 time.
 
-- **temporaries**, **arguments**: bytes, by the compiler's own account (compiled). Together with the outputs they may be more than a
-  device has; then XLA computes some things again to need less, which the other figures have, too.
+- **temporaries**, **arguments**: bytes, by the compiler's own account (compiled). Where they are more
+  than a device has, XLA computes some things again to need less, which the other figures have, too.
 - **products**: matrix products in the program, by the dtypes of what goes in and comes out; one in a loop counts once
   (compiled).
 - **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank} (compiled).

@@ -71,7 +71,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _find_libtpu() -> None:
-    """Tell JAX where the TPU's compiler is, and libtpu that this machine is no TPU's host, whose device it would have to lock."""
+    """Tell JAX where the TPU's compiler is, and libtpu that this machine is no TPU's host, with a device to be locked."""
     import libtpu  # type: ignore[import-not-found, unused-ignore]
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
