@@ -1220,13 +1220,13 @@ MUTATIONS = [
         f"{COMPILED}::test_operations_of_a_known_product_are_counted_in_loops_too",
     ),
     Mutation(
-        "benchmarks/accelerators/products.py",
+        "benchmarks/accelerators/matrix_products.py",
         "elif of_left[axis] == 1 and of_right[axis] == of_output[axis]:",
         "elif of_left[axis] == 0:",
         f"{COMPILED}::test_products_that_are_written_as_convolutions",
     ),
     Mutation(
-        "benchmarks/accelerators/products.py",
+        "benchmarks/accelerators/matrix_products.py",
         "for length in (self.m, self.n, self.k)) > 1",
         "for length in (self.m, self.n, self.k)) > 2",
         f"{COMPILED}::test_products_larger_than_a_rank",

@@ -19,7 +19,7 @@ from graftax.benchmarks.accelerators.buffers import Attention, bytes_moved, copi
 from graftax.benchmarks.accelerators.catalogue_of_programs import Named, program_named
 from graftax.benchmarks.accelerators.described_devices import DEVICES, described
 from graftax.benchmarks.accelerators.hlo_text import Alias, Program, Shape, read_program
-from graftax.benchmarks.accelerators.products import Product, fused_attention_flops, products
+from graftax.benchmarks.accelerators.matrix_products import Product, fused_attention_flops, products
 from graftax.benchmarks.accelerators.program_facts import Facts
 from graftax.benchmarks.accelerators.roofline import Roofline
 from graftax.errors import GraftaxError
@@ -188,13 +188,13 @@ def test_products_that_are_written_as_convolutions(text: str) -> None:
 def test_attention_of_a_library_is_two_products_there_and_five_back() -> None:
     program = read_program(FUSED_ATTENTION)
     assert fused_attention_flops(program) == (2 + 5) * 2 * 8 * 16 * 1024 * 1024 * 64
-    assert scores_in_memory(program, Attention(1024, 1024, 16, 16)) == []
+    assert scores_in_memory(program, Attention(8, 1024, 1024, 16, 16)) == []
 
 
 def test_what_a_fusion_computes_for_itself_is_not_in_memory() -> None:
     program = read_program(WITHIN)
     assert [product.flops for product in products(program)] == [2 * 4 * 96 * 96 * 8]
-    assert scores_in_memory(program, Attention(96, 96, 4, 4)) == []
+    assert scores_in_memory(program, Attention(1, 96, 96, 4, 4)) == []
     assert bytes_moved(program) == 2 * 4 * 96 * 8 * 4 + 4 * 96 * 4
 
 
@@ -210,16 +210,18 @@ def test_what_is_brought_near_the_cores_is_no_copy() -> None:
     ("lengths", "held"),
     [
         ((4, 32, 1024, 512), True),
+        ((3, 4, 32, 1024, 512), True),  # of three adapters
         ((4, 8, 4096, 512), True),  # four heads share a key
-        ((32, 512, 1024), True),
+        ((128, 512, 1024), True),
+        ((8, 4, 1, 1024, 512), False),  # a mask of 32 batch rows
         ((4, 512, 1024), False),  # of four heads: as many tokens as it is wide
-        ((32, 1024, 1024), False),
-        ((32, 2048, 512), False),  # no two heads share one
-        ((32768, 512), False),
+        ((128, 1024, 1024), False),
+        ((128, 2048, 512), False),  # no two heads share one
+        ((131072, 512), False),
     ],
 )
 def test_scores_are_known_by_their_shape(lengths: tuple[int, ...], held: bool) -> None:
-    attention = Attention(queries=1024, keys=512, heads=32, groups=8)
+    attention = Attention(rows=4, queries=1024, keys=512, heads=32, groups=8)
     assert attention.has_scores(Shape("bf16", lengths)) == held
     assert not attention.has_scores(Shape("pred", lengths))
 
@@ -255,7 +257,7 @@ def by_blocks(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def test_scores_are_found_in_attention_that_holds_them_and_in_no_other() -> None:
-    size, attention = (4, 96, 8), Attention(queries=96, keys=96, heads=4, groups=4)
+    size, attention = (4, 96, 8), Attention(rows=1, queries=96, keys=96, heads=4, groups=4)
     held = scores_in_memory(compiled(plain, size, size, size), attention)
     assert held
     assert held[0] == Shape("f32", (4, 96, 96))

@@ -76,8 +76,10 @@ def _written_by_fusion(fused: Computation, fusion: Instruction) -> int:
 
 
 class Attention(NamedTuple):
-    """By what scores of attention are known: how many queries and keys, of how many heads, which share how many keys."""
+    """By what scores of attention are known: in how many batch rows, how many queries and keys, of how many heads, which share
+    how many keys."""
 
+    rows: int
     queries: int
     keys: int
     heads: int
@@ -86,15 +88,15 @@ class Attention(NamedTuple):
     def has_scores(self, shape: Shape) -> bool:
         """Whether an array is one of scores: `[..., queries, keys]` or `[..., keys, queries]`, of all heads.
 
-        XLA may lay the queries of heads that share a key behind one another. An array that only happens to have two such
-        lengths, as of as many tokens as it is wide, is not one of all heads.
+        XLA may lay the queries of heads that share a key behind one another. A mask of all batch rows is not one of all heads,
+        and an array that only happens to have two such lengths, as of as many tokens as it is wide, is seldom one.
         """
         if len(shape.lengths) < 3 or shape.dtype == "pred":
             return False
         queries = {self.queries, self.queries * (self.heads // self.groups)}
         left, right = shape.lengths[-2:]
         alike = any(a in queries and b == self.keys for a, b in ((left, right), (right, left)))
-        return alike and shape.size % (self.heads * self.queries * self.keys) == 0
+        return alike and shape.size % (self.rows * self.heads * self.queries * self.keys) == 0
 
 
 def scores_in_memory(program: Program, attention: Attention) -> list[Shape]:

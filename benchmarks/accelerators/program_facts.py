@@ -14,7 +14,7 @@ import numpy as np
 from .buffers import Attention, bytes_moved, copies, scores_in_memory
 from .described_devices import Device
 from .hlo_text import Program, Shape, read_program
-from .products import Product, fused_attention_flops, products
+from .matrix_products import Product, fused_attention_flops, products
 from .roofline import Roofline
 
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
