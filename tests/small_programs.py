@@ -26,7 +26,7 @@ RANK = 8
 #: No two of its lengths are those of the texts, 2 x 512 tokens.
 DECODER: dict[str, Any] = {
     "model_type": "llama",
-    "vocab_size": 2048,
+    "vocab_size": 131072,  # so that the logits of 1,024 tokens are computed in several chunks
     "hidden_size": 384,
     "num_hidden_layers": 2,
     "num_attention_heads": 6,

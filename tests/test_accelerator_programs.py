@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ def test_what_is_donated_is_written_in_place(case: tuple[str, int, str]) -> None
         assert one["donated"] > 100_000, program
         assert one["in_place"], program
         assert one["copied"] == [], program
+
+
+def test_the_words_table_is_not_copied(case: tuple[str, int, str]) -> None:
+    """It is looked up and, turned, projects to the vocabulary; of all arrays it is the largest."""
+    table = {f"bf16[{rows},{columns}]" for rows, columns in permutations((131072, 384))}
+    assert not table & {*found(case)["gradient"]["copied"]}
 
 
 def test_devices_exchange_nothing_where_there_is_one(case: tuple[str, int, str]) -> None:

@@ -139,10 +139,16 @@ ENTRY %main (q: f32[4,96,8], k: f32[4,96,8]) -> f32[4,96] {
 
 NEAR = """\
 HloModule jit_h
+%turn (p: f32[512,1024]) -> f32[1024,512] {
+  %p = f32[512,1024]{1,0} parameter(0)
+  ROOT %t = f32[1024,512]{1,0} transpose(%p), dimensions={1,0}
+}
+
 ENTRY %main (x: f32[512,1024]) -> f32[512,1024] {
   %x = f32[512,1024]{1,0:T(8,128)} parameter(0)
   %brought = f32[512,1024]{1,0:T(8,128)S(1)} copy(%x)
   %turned = f32[512,1024]{0,1:T(8,128)} copy(%x)
+  %other_way = f32[1024,512]{1,0:T(8,128)} fusion(%x), kind=kLoop, calls=%turn
   %small = f32[8,8]{1,0} constant({...})
   %other = f32[8,8]{0,1} copy(%small)
   ROOT %y = f32[512,1024]{1,0:T(8,128)} add(%brought, %turned)
@@ -200,10 +206,10 @@ def test_what_a_fusion_computes_for_itself_is_not_in_memory() -> None:
 
 def test_what_is_brought_near_the_cores_is_no_copy() -> None:
     program = read_program(NEAR)
-    assert copies(program, 1 << 20) == [Shape("f32", (512, 1024))]
-    assert len(copies(program, 1)) == 2
+    assert copies(program, 1 << 20) == [Shape("f32", (1024, 512)), Shape("f32", (512, 1024))]
+    assert len(copies(program, 1)) == 3
     size = 512 * 1024 * 4
-    assert bytes_moved(program) == size + 2 * size + 2 * 8 * 8 * 4 + 2 * size
+    assert bytes_moved(program) == size + 2 * size + 2 * size + 2 * 8 * 8 * 4 + 2 * size
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ time.
   (compiled).
 - **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank} (compiled).
 - **scores in memory**: the largest array `[.., queries, keys]` that stands in memory, if any does (compiled).
-- **copied**: the largest array of a megabyte or more that is copied in memory as it is (compiled).
+- **copied**: the largest array of a megabyte or more that is copied in memory, as it is or turned (compiled).
 - **donated**: what is given away, and whether the outputs are written in its place (compiled).
 - **TFLOP**, **GB moved**: counted in the program's text, products alone, loops as often as they turn. A loop that ends when
   its texts do counts as one turn: so it is for one token that decoding stands here (counted).

@@ -17,6 +17,7 @@ from .hlo_text import Computation, Instruction, Program, Shape, Step
 #: What moves nothing: names for arrays, or for parts of tuples; and what only calls others.
 _NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "iota", "broadcast")
 _FREE = (*_NAMES, "while", "conditional", "call", "copy-done", "async-done", "async-update", "partition-id", "replica-id")
+_COPIES = {"copy", "copy-start", "transpose"}
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -106,14 +107,24 @@ def scores_in_memory(program: Program, attention: Attention) -> list[Shape]:
 
 
 def copies(program: Program, least: int) -> list[Shape]:
-    """Arrays of at least so many bytes that are copied from memory to memory, the largest first.
+    """Arrays of at least so many bytes that are copied from memory to memory, turned or not; the largest first.
 
-    What a TPU brings near its cores before it is used, or back from there, is no copy in this sense.
+    Whether that is an instruction or a fusion is all the same. What a TPU brings near its cores before it is used, or back from
+    there, is no copy in this sense.
     """
     found = []
     for step in _in_memory(program):
-        if step.instruction.opcode in ("copy", "copy-start"):
+        if _copies(program, step.instruction):
             both = step.instruction.shapes[0], *step.within.operands(step.instruction)[:1]
             if both[0].nbytes >= least and not any(shape.near for shape in both):
                 found.append(both[0])
     return sorted(found, key=lambda shape: (-shape.nbytes, str(shape)))
+
+
+def _copies(program: Program, one: Instruction) -> bool:
+    """Whether an instruction makes what it is given once more, and nothing else."""
+    called = program.computations.get(one.computation("calls"))
+    if one.opcode == "fusion" and called is not None:
+        does = {inner.opcode for inner in called.instructions.values()} - {"parameter", "bitcast"}
+        return bool(does) and does <= _COPIES and len(called.parameters) == 1
+    return one.opcode in _COPIES
