@@ -149,6 +149,10 @@ ENTRY %main (x: f32[512,1024]) -> f32[512,1024] {
   %brought = f32[512,1024]{1,0:T(8,128)S(1)} copy(%x)
   %turned = f32[512,1024]{0,1:T(8,128)} copy(%x)
   %other_way = f32[1024,512]{1,0:T(8,128)} fusion(%x), kind=kLoop, calls=%turn
+  %begun = (f32[512,1024]{1,0:S(1)}, f32[512,1024]{1,0}, u32[]) copy-start(%x)
+  %ended = f32[512,1024]{1,0:S(1)} copy-done(%begun)
+  %cut = (f32[512,1024]{1,0}, f32[4,1024]{1,0:S(1)}, s32[]) slice-start(%x), slice={[0:4], [0:1024]}
+  %cut.1 = f32[4,1024]{1,0:S(1)} slice-done(%cut)
   %small = f32[8,8]{1,0} constant({...})
   %other = f32[8,8]{0,1} copy(%small)
   ROOT %y = f32[512,1024]{1,0:T(8,128)} add(%brought, %turned)
@@ -209,7 +213,8 @@ def test_what_is_brought_near_the_cores_is_no_copy() -> None:
     assert copies(program, 1 << 20) == [Shape("f32", (1024, 512)), Shape("f32", (512, 1024))]
     assert len(copies(program, 1)) == 3
     size = 512 * 1024 * 4
-    assert bytes_moved(program) == size + 2 * size + 2 * size + 2 * 8 * 8 * 4 + 2 * size
+    of_copies, of_slice, of_sum = size + 2 * size + 2 * size + 2 * 8 * 8 * 4 + size, 4 * 1024 * 4, 2 * size
+    assert bytes_moved(program) == of_copies + of_slice + of_sum
 
 
 @pytest.mark.parametrize(
@@ -348,8 +353,8 @@ def test_the_page_says_what_was_found_and_what_does_not_fit() -> None:
     text = page({"cpu": [(small, read), (large, "does not fit")]}, {"cpu": CPU}, "today", 16)
     cells = next(line for line in text.splitlines() if line.startswith("| `small`")).strip("| ").split(" | ")
     assert cells[0] == "`small`"
-    assert cells[2:9] == ["12.8 kB", "1 f32 -> f32", "1", "none", "none", "none", "none"]
-    assert cells[11] == "18.2 ms by bytes"  # 18,176 bytes at 1e6/s
+    assert cells[2:10] == ["12.8 kB", "1 f32 -> f32", "1", "none", "none", "none", "none", "none"]
+    assert cells[12] == "18.2 ms by bytes"  # 18,176 bytes at 1e6/s
     assert "| `large` | does not fit |" in text
     assert "## this CPU" in text
     assert "(computed)" in text

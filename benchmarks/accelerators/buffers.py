@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from .hlo_text import Computation, Instruction, Program, Shape, Step
 
-#: What moves nothing: names for arrays, or for parts of tuples; and what only calls others.
+#: What moves nothing: names for arrays, or for parts of tuples; what only calls others; and what waits for others to be done.
 _NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "iota", "broadcast")
-_FREE = (*_NAMES, "while", "conditional", "call", "copy-done", "async-done", "async-update", "partition-id", "replica-id")
+_CALLS = ("while", "conditional", "call", "partition-id", "replica-id")
+_FREE = (*_NAMES, *_CALLS, "copy-done", "slice-done", "async-done", "async-update")
 _COPIES = {"copy", "copy-start", "transpose"}
 _SLICES = ("dynamic-slice", "slice", "gather")
 
@@ -36,6 +37,10 @@ def _moved(program: Program, step: Step) -> int:
     called = program.computations.get(one.computation("calls"))
     if one.opcode == "fusion" and called is not None:
         return _read_by_fusion(called, given) + _written_by_fusion(called, one)
+    if one.opcode == "copy-start":  # makes (the copy, what is copied, a token)
+        return _bytes(one.shapes[:2])
+    if one.opcode == "slice-start":  # makes (what is sliced, the slice, a token)
+        return one.shapes[1].nbytes + _bytes(one.shapes[1:2])
     if one.opcode in _SLICES:
         return 2 * _bytes(one.shapes)
     if one.opcode == "dynamic-update-slice":
