@@ -15,11 +15,12 @@ from described_cpu import CPU
 
 from graftax.benchmarks.accelerators.accelerator_table import amount, page
 from graftax.benchmarks.accelerators.asked_program import AskedProgram
+from graftax.benchmarks.accelerators.attention_kernels import attention_flops
 from graftax.benchmarks.accelerators.buffers import Attention, bytes_moved, copies, scores_in_memory
 from graftax.benchmarks.accelerators.catalogue_of_programs import Named, program_named
 from graftax.benchmarks.accelerators.described_devices import DEVICES, described
 from graftax.benchmarks.accelerators.hlo_text import Alias, Program, Shape, read_program
-from graftax.benchmarks.accelerators.matrix_products import Product, fused_attention_flops, products
+from graftax.benchmarks.accelerators.matrix_products import Product, products
 from graftax.benchmarks.accelerators.program_facts import Facts
 from graftax.benchmarks.accelerators.roofline import Roofline
 from graftax.errors import GraftaxError
@@ -113,6 +114,22 @@ ENTRY %main (q: bf16[8,1024,16,64]) -> bf16[8,16,1024,64] {
     '{"element_type": "BF16", "dimensions": ["8", "16", "1024", "1024"], "tuple_shapes": []}}}',
 )
 
+#: Splash's kernels, and what one of them says of itself, with line breaks.
+SPLASH = """\
+HloModule jit_s
+ENTRY %main (q: bf16[2,6,512,64], k: bf16[2,2,640,64]) -> bf16[2,6,512,64] {
+  %q = bf16[2,6,512,64]{3,2,1,0} parameter(0)
+  %k = bf16[2,2,640,64]{3,2,1,0} parameter(1)
+  %m = s8[1,4,4]{2,1,0} constant({...})
+  %splash_mha_fwd_segmented_residuals.2 = (bf16[2,6,512,64]{3,2,1,0}) custom-callASKED, kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 128}"
+}, metadata={op_name="a"}
+  %splash_mha_dkv_segmented_no_residuals.7 = (bf16[2,2,640,64]{3,2,1,0}) custom-callASKED
+  %splash_mha_dq_segmented_no_residuals = (bf16[2,6,512,64]{3,2,1,0}) custom-callASKED
+  ROOT %out = bf16[2,6,512,64]{3,2,1,0} get-tuple-element(%splash_mha_dq_segmented_no_residuals), index=0
+}
+""".replace("ASKED", '(%m, %q, %k, %k), custom_call_target="tpu_custom_call"')
+
 #: Scores that a fusion computes, and of which it says the largest alone.
 WITHIN = """\
 HloModule jit_k
@@ -197,8 +214,18 @@ def test_products_that_are_written_as_convolutions(text: str) -> None:
 
 def test_attention_of_a_library_is_two_products_there_and_five_back() -> None:
     program = read_program(FUSED_ATTENTION)
-    assert fused_attention_flops(program) == (2 + 5) * 2 * 8 * 16 * 1024 * 1024 * 64
+    assert attention_flops(program) == (2 + 5) * 2 * 8 * 16 * 1024 * 1024 * 64
     assert scores_in_memory(program, Attention(8, 1024, 1024, 16, 16)) == []
+
+
+def test_attention_of_a_tpu_is_two_products_there_and_seven_back() -> None:
+    program = read_program(SPLASH)
+    assert [step.instruction.target for step in program.steps if step.instruction.opcode == "custom-call"] == [
+        "splash_mha_fwd_segmented_residuals",
+        "splash_mha_dkv_segmented_no_residuals",
+        "splash_mha_dq_segmented_no_residuals",
+    ]
+    assert attention_flops(program) == (2 + 4 + 3) * 2 * (2 * 6 * 512 * 64) * 640
 
 
 def test_what_a_fusion_computes_for_itself_is_not_in_memory() -> None:
