@@ -4,7 +4,7 @@ Of `queries` by `keys` scores, 2 queries keys size operations a product, they co
 
     forward           q k^T, and the weights times v: two products
     cuDNN, back       the scores anew, and the gradients of the weights, of q, k and v: five
-    Splash, back      in one kernel that of q, in another those of k and v; scores and weights' gradients in both: three and four
+    Splash, back      in a kernel for q and one for k and v; scores and gradients of weights in both: three and four
 
 They leave out blocks that a mask says nobody sees, which is not counted off: a causal mask halves the work at most.
 """
