@@ -1257,4 +1257,16 @@ MUTATIONS = [
         "several(self.learner, 1)",
         "tests/test_weightless_programs.py::test_a_step_on_texts_is_given_what_a_pack_gives_it",
     ),
+    Mutation(
+        "benchmarks/accelerators/attention_kernels.py",
+        '("dq", 3), ("dkv", 4)',
+        '("dq", 2), ("dkv", 3)',
+        f"{COMPILED}::test_attention_of_a_tpu_is_two_products_there_and_seven_back",
+    ),
+    Mutation(
+        "benchmarks/accelerators/buffers.py",
+        "bool(does) and does <= _COPIES",
+        "False",
+        f"{COMPILED}::test_what_is_brought_near_the_cores_is_no_copy",
+    ),
 ]
