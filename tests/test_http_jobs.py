@@ -214,6 +214,26 @@ def failed(there: Training, client: OpenAI, rows: Sequence[Mapping[str, Any]], *
     return client.fine_tuning.jobs.retrieve(job.id)
 
 
+def test_what_was_made_is_asked_after_a_restart(teller: Backbone, tmp_path: Path) -> None:
+    """It is read when somebody does, and not when the server starts: there may be thousands."""
+    asked: Any = {"messages": [ASKED], "max_tokens": 4, "temperature": 0.0}
+    with training(teller, tmp_path) as there:
+        client = there.served.openai()
+        job = client.fine_tuning.jobs.create(model="backbone", training_file=uploaded(client, CHATS), seed=5, method=TWO_EPOCHS)
+        model = there.ended(job.id).model
+        assert model is not None
+        said = client.chat.completions.create(model=model, **asked).choices
+        listed = {one.id: one for one in client.models.list()}
+    with training(teller, tmp_path) as there:
+        client, reads = there.served.openai(), there.served.service.residents.tiers
+        assert {one.id: one.model_extra for one in client.models.list()}[model]["adapter_digest"] == (
+            listed[model].model_extra or {}
+        )["adapter_digest"]
+        assert (reads().reads, reads().host) == (0, ())
+        assert client.chat.completions.create(model=model, **asked).choices == said
+        assert reads().reads == 1
+
+
 def test_an_adapter_that_could_not_be_asked_is_not_trained(teller: Backbone, tmp_path: Path) -> None:
     with training(teller, tmp_path, limits=Limits(max_lora_rank=4)) as there:
         client = there.served.openai()

@@ -16,6 +16,8 @@ from . import checkpoint_calls as checkpoints
 from . import sample_calls as samples
 from . import session_calls as sessions
 from . import training_calls as training
+from . import usage_calls as usage
+from .accounts import Accounts
 from .tinker_service import TinkerService, Turn, make_tinker
 from .wire_messages import refuse_without_protobuf
 
@@ -32,6 +34,7 @@ _GET: dict[str, Callable[..., Any]] = {
     _RUN: checkpoints.show_run,
     f"{_RUN}/checkpoints": checkpoints.list_checkpoints_of_run,
     "checkpoints": checkpoints.list_checkpoints,
+    "billing/usage/events": usage.events,
     f"{_CHECKPOINT}/archive": checkpoints.archive,
     f"{_CHECKPOINT}/adapter.tar": checkpoints.download,
     f"{_CHECKPOINT}/external_weights_urls": checkpoints.external_urls,
@@ -73,10 +76,10 @@ _METHODS = {"GET": _GET, "POST": _POST, "PUT": _PUT, "DELETE": _DELETE}
 class TinkerApi:
     """Tinker's API beside a server's own endpoints (`serve/http/further.py`)."""
 
-    def __init__(self, service: Service, directory: Path, turn: Turn = nullcontext):
+    def __init__(self, service: Service, directory: Path, accounts: Accounts, turn: Turn = nullcontext):
         """Arguments and errors as of `make_tinker`."""
         refuse_without_protobuf()
-        self.tinker: TinkerService = make_tinker(service, directory, turn)
+        self.tinker: TinkerService = make_tinker(service, directory, accounts, turn)
 
     @property
     def routes(self) -> Sequence[Route]:

@@ -162,6 +162,7 @@ async def create_model(tinker: TinkerService, request: Request) -> Response:
 
     def make(model: Model) -> Result:
         tinker.loops.create(model.id, methods, seed)
+        tinker.accounts.open(model.id, kept.tenant)
         return {"model_id": model.id, "type": "create_model"}
 
     return _new_model(tinker, session, asked.model_seq_id, kept, make)
@@ -376,6 +377,7 @@ async def load_weights(tinker: TinkerService, request: Request, asked: ToLoad) -
         checkpoint = tinker.kept.find(tenant, asked.path)
         adapter = tinker.kept.adapter(checkpoint.where)
         tinker.loops.create(model.id, adapter.methods)
+        tinker.accounts.open(model.id, tenant)
         return restore(model, checkpoint, adapter)
 
     kept = replace(kept, user_metadata=asked.user_metadata, created=time.time())
