@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from ..platforms import platform
 from ..shapes import AnyArray
 
 _IN_ORDER = ("NHWC", "HWIO", "NHWC")  # of a feature map, a kernel and the output
@@ -121,7 +122,7 @@ def _is_depthwise(kernel: jax.Array, geometry: Geometry) -> bool:
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return platform() == "cpu"
 
 
 def _is_taken_apart(kernel: jax.Array, geometry: Geometry) -> bool:

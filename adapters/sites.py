@@ -191,6 +191,7 @@ class KeyValue(NamedTuple):
     key: jax.Array  # [..., heads, T, size]
     value: jax.Array  # [..., heads, T, size]
     mask: jax.Array  # [..., 1 or queries, T], True where attention may look
+    texts: jax.Array | None = None  # int32 [..., T], where known: the number of each key's text, from 1; 0 of what is padding
 
 
 @shaped

@@ -23,6 +23,7 @@ from ..adapters.sites import Entry, KeyValue, TextPosition, split_attention_head
 from ..shapes import Float, shaped
 from .activations import ACTIVATIONS
 from .backbone_config import TextConfig, refuse_uneven_attention_heads
+from .fused_attention import SameText
 from .inputs import Inputs, Outputs, count_within, text_positions
 from .layers import Arrays, Embedding, Linear, Norm
 from .network import Network, Unrolled
@@ -75,6 +76,7 @@ class View(NamedTuple):
     pool: jax.Array  # int32 [texts]: its pooled position there
     packed: bool  # whether a batch row may hold several texts; else text i is batch row i
     text_position: TextPosition  # [rows, tokens]: where each token is in its text; see `SiteCalls.text`
+    texts: jax.Array  # int32 [rows, tokens]: as in `SameText`
 
     def of_application(self, application: Any) -> View:
         """What one application of a layer sees: the same in all."""
@@ -108,10 +110,11 @@ class Layer(nnx.Module):
         query = split_attention_heads(calls.linear("layers.query", x, self.query), self.heads)
         key = split_attention_heads(every.linear("layers.key", h, self.key), self.heads)
         value = split_attention_heads(every.linear("layers.value", h, self.value), self.heads)
-        pairs = every.attention("layers.attention", h, KeyValue(key, value, view.mask))
+        pairs = every.attention("layers.attention", h, KeyValue(key, value, view.mask, view.texts))
+        same_text = None if pooled or pairs.texts is None else SameText(view.texts, pairs.texts)
         if pooled and view.packed:
             pairs = KeyValue(pairs.key[view.row], pairs.value[view.row], pairs.mask[view.row, view.pool][:, None])
-        mixed = attention(query, pairs.key, pairs.value, pairs.mask)
+        mixed = attention(query, pairs.key, pairs.value, pairs.mask, same_text=same_text)
         mixed = calls.linear("layers.attention_out", mixed, self.attention_out)
         mixed = calls.branch("layers.attention_branch", x, mixed, self.attention_norm)
         x = calls.norm("layers.attention_norm", x + mixed, self.attention_norm)
@@ -199,8 +202,9 @@ class Encoder(SequenceStack, Network):
         segments = jnp.pad(inputs.mask.astype(jnp.int32) if texts is None else texts.segments, added)
         text_position = calls.text("text", jnp.pad(inputs.ids, added, constant_values=-1), text_positions(segments))
         if texts is None:
-            return View(mask[:, None], jnp.arange(rows, dtype=jnp.int32), pool, packed=False, text_position=text_position)
+            row = jnp.arange(rows, dtype=jnp.int32)
+            return View(mask[:, None], row, pool, False, text_position, mask.astype(jnp.int32))
         # padding attends to padding: a softmax over nothing would be no number. What another adapter's prompt has added is
         # empty here, as batch rows of several texts have none
         own = segments[:, :, None] == segments[:, None, :]
-        return View(own, texts.first // width, texts.first % width + tokens - width, packed=True, text_position=text_position)
+        return View(own, texts.first // width, texts.first % width + tokens - width, True, text_position, segments)

@@ -3,7 +3,7 @@
 Autodiff of these keeps many intermediate arrays between the forward and the backward pass, and on a CPU the memory
 traffic, not the arithmetic, is the cost. Each derivative here keeps what it needs and no more:
 
-    gelu         its input                         attention    q, k, v by attention heads, and the weights
+    gelu         its input                         attention    q, k, v by attention heads, and the weights: on a CPU
     norms        the normalised input, 1 / sigma
 
 XLA on CPU fuses element-wise work into all its readers, again and again, and a matrix product alone stops it, if no reshape
@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..shapes import AnyArray, Bool, Float, shaped
+from .fused_attention import SameText, fused_attention
 
 _SQRT_HALF = math.sqrt(0.5)
 _INV_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
@@ -124,15 +125,22 @@ def attention(
     scale: float | None = None,
     cap: float | None = None,
     added: Float[Array, "#rows heads queries keys"] | None = None,
+    same_text: SameText | None = None,
 ) -> Float[Array, "rows queries width"]:
     """softmax(scale q k^T) v over the keys that `mask` allows; `scale` is 1 / sqrt(size) unless given.
 
     The number of groups divides that of attention heads: each group of them shares a key (grouped-query attention, Ainslie et
     al., arXiv:2305.13245). `mask` is True where a query may attend. What comes out has the heads side by side, `width` is heads
     * size. The softmax is taken in float32. With `cap` c the scores are c tanh(score / c) (Gemma 2). `added` is added to the
-    scores, where there are as many heads as groups (T5).
+    scores, where there are as many heads as groups (T5). `same_text` says what the mask says to kernels that hold none, of
+    accelerators (`fused_attention.py`).
     """
     rows, heads, tokens, size = query.shape
+    by_kernel = fused_attention(
+        query, key, value, mask, 1.0 / math.sqrt(size) if scale is None else scale, cap, same_text, added is not None
+    )
+    if by_kernel is not None:
+        return by_kernel.swapaxes(1, 2).reshape(rows, tokens, heads * size)
     groups = key.shape[1]
     bias = jnp.where(mask, 0.0, -1e30)[:, None]
     if added is not None:

@@ -266,7 +266,8 @@ class PictureTransformer(SequenceStack, Network):
         )
         row, pool = jnp.arange(rows, dtype=jnp.int32), jnp.full(rows, added, jnp.int32)
         kinds = (False,) * c.num_layers
-        return View(sight, None, kinds, mask, positions, row, pool, False, text_positions(own.astype(jnp.int32)), grid)
+        texts = mask.astype(jnp.int32)  # a picture is one
+        return View(sight, None, kinds, mask, positions, row, pool, False, text_positions(own.astype(jnp.int32)), grid, texts)
 
     def angles(self, rows: int, tokens: int, grid: tuple[int, int] | None) -> Angles | None:
         """By which queries and keys are turned: patches, the last of the tokens, and none before them."""

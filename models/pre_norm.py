@@ -24,6 +24,7 @@ from ..errors import GraftaxError
 from ..shapes import Float, shaped
 from .activations import ACTIVATIONS
 from .backbone_config import refuse_uneven_attention_heads
+from .fused_attention import SameText
 from .layers import Arrays, Constant, LayerScale, Linear, Norm, RMSNorm
 from .ops import attention
 from .parts import Part, in_stack
@@ -106,14 +107,21 @@ class View(NamedTuple):
     packed: bool  # whether a batch row may hold several texts; else text i is batch row i
     text_position: TextPosition
     grid: tuple[int, int] | None = None  # height and width of a picture's patches, which are the last of the tokens
+    texts: jax.Array | None = None  # int32 [rows, tokens]: as in `SameText`; None where a cache has what is seen
+    causal: bool = False
+    window: int | None = 0  # of the application's sight, as in `SameText`
 
     def of_application(self, application: Any) -> View:
+        """What an application of a layer sees: in a loop over layers of both kinds a choice that the loop makes."""
         if self.windowed is None or not any(self.kinds):
-            return self
+            return self._replace(window=0)
         if all(self.kinds):
             return self._replace(sight=self.windowed)
+        if isinstance(application, int):
+            return self._replace(sight=self.windowed) if self.kinds[application] else self._replace(window=0)
         has = jnp.asarray(self.kinds)[application]
-        return self._replace(sight=jax.tree.map(lambda a, b: jnp.where(has, b, a), self.sight, self.windowed))
+        sight = jax.tree.map(lambda a, b: jnp.where(has, b, a), self.sight, self.windowed)
+        return self._replace(sight=sight, window=None)
 
 
 class Past(NamedTuple):
@@ -175,13 +183,16 @@ class Layer(nnx.Module):
                 for old, new in ((past.key, key), (past.value, value))
             )
         kept = (key, value)
-        pairs = every.attention("layers.attention", x, KeyValue(key, value, view.sight.mask))
+        pairs = every.attention("layers.attention", x, KeyValue(key, value, view.sight.mask, view.texts))
+        same_text = None
+        if view.texts is not None and pairs.texts is not None:
+            same_text = SameText(view.texts, pairs.texts, view.causal, view.window)
         if pooled:
             h = h[view.row, view.pool][:, None]
             key, value = (pairs.key[view.row], pairs.value[view.row]) if view.packed else (pairs.key, pairs.value)
-            pairs = KeyValue(key, value, pairs.mask[view.row, view.pool][:, None])
-        added = self.added(view, pairs.key.shape[-2], pooled)
-        mixed = attention(query, pairs.key, pairs.value, pairs.mask, c.query_scale or None, c.attention_cap or None, added)
+            pairs, same_text = KeyValue(key, value, pairs.mask[view.row, view.pool][:, None]), None
+        added, scale, cap = self.added(view, pairs.key.shape[-2], pooled), c.query_scale or None, c.attention_cap or None
+        mixed = attention(query, pairs.key, pairs.value, pairs.mask, scale, cap, added, same_text)
         mixed = calls.linear("layers.attention_out", mixed, self.attention_out)
         if c.post_norms:
             mixed = calls.norm("layers.attention_post_norm", mixed, self.attention_post_norm)

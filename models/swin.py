@@ -193,7 +193,7 @@ class SwinLayer(nnx.Module):
         pairs = calls.attention(f"{self.name}.attention", x, KeyValue(key, value, mask))
         added = jnp.moveaxis(self.distances.value[...][grids.apart(self.window, self.window)], -1, 0)
         added = jnp.pad(added, ((0, 0), (0, 0), (pairs.key.shape[-2] - added.shape[-1], 0)))  # nothing for what is in front
-        query, key, value, mask = (y.reshape(-1, *y.shape[2:]) for y in (query, *pairs))
+        query, key, value, mask = (y.reshape(-1, *y.shape[2:]) for y in (query, *pairs[:3]))
         mixed = attention(query, key, value, mask, added=added[None])
         mixed = calls.linear(f"{self.name}.attention_out", mixed.reshape(*x.shape[:3], -1), self.attention_out)
         return out_of_windows(mixed, (high, wide), self.window)

@@ -124,7 +124,10 @@ class TextStack(SequenceStack, Network):
             ends = jnp.sum(segments[row] == segments[row, first][:, None], axis=1, dtype=jnp.int32)
             last = jnp.minimum(first + ends - 1, tokens - 1)
         sights = self.sights(own, positions, positions)
-        return View(*sights, self.config.kinds, mask, positions, row, last, texts is not None, text_position)
+        c, packed = self.config, texts is not None
+        numbers = segments if packed else mask.astype(jnp.int32)
+        view = View(*sights, c.kinds, mask, positions, row, last, packed, text_position)
+        return view._replace(texts=numbers, causal=c.causal, window=c.window)
 
     def sights(self, own: jax.Array, queries: jax.Array, keys: jax.Array) -> tuple[Sight, Sight | None]:
         """With every token of `own` in sight, and with those of the window alone."""

@@ -38,6 +38,7 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
+FUSED = "tests/test_fused_attention.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
 KEPT, LOWEST = f"{VALIDATION}::test_the_loss_decides_a_tie", f"{VALIDATION}::test_of_a_metric_that_falls_the_lowest_is_the_best"
@@ -412,6 +413,9 @@ MUTATIONS = [
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
     Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),
     Mutation("models/ops.py", "scale * math.sqrt(size)", "scale", MASKS),
+    Mutation("models/fused_attention.py", "(same_text.window - 1, 0)", "(same_text.window, 0)", FUSED),
+    Mutation("models/fused_attention.py", "keys - queries  # keys in front", "0  # keys in front", FUSED),
+    Mutation("adapters/methods/prefix.py", "y.texts, -1)  # a row", "y.texts * 0, -1)  # a row", FUSED),
     Mutation("models/text_stack.py", "positions[:, None, :] <= positions", "positions[:, None, :] >= positions", MASKS),
     Mutation("models/text_stack.py", "own &= segments[:, :, None] ==", "own &= segments[:, :, None] >=", MASKS),
     Mutation("models/text_stack.py", "< c.window", "<= c.window", MASKS),

@@ -67,14 +67,15 @@ def test_its_share_is_what_the_training_has_had_lately(clock: Clock, monkeypatch
     assert device.share() == 1.0
 
     def wait(seconds: float) -> None:
-        clock.now += seconds
+        clock.now += 0.2
+        serve(device, clock, 0.01)
 
     monkeypatch.setattr(device._changed, "wait", wait)
-    for _ in range(200):  # behind each round it waits until the server is taken to be idle, for half a second
+    for _ in range(200):  # rounds are short, and there is one whenever the training waits, and before each step
         serve(device, clock, 0.01)
         with device.step():
             clock.now += 0.5
-    assert device.share() == pytest.approx(0.5, abs=0.02)
+    assert device.share() == pytest.approx(0.25, abs=0.02)
 
 
 def test_idle_serving_leaves_all_of_the_time(clock: Clock) -> None:
@@ -107,6 +108,26 @@ def test_who_had_the_gaps_has_had_its_share(clock: Clock) -> None:
         for _ in range(10):
             train(device, clock, 0.05)
     assert delayed == 0
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_a_server_in_use_keeps_its_share_of_the_gaps(clock: Clock, share: float) -> None:
+    """A round of 10 ms ten times a second: though the device has nothing else to do, requests meet steps in that share."""
+    device, trained, begun = DeviceTime(share, clock), 0.0, clock.now
+    while clock.now < begun + 60:
+        serve(device, clock, 0.01)
+        serve(device, clock, 0.0, busy=False)
+        next_round = clock.now + 0.09
+        while clock.now < next_round:
+            if device.may_train():
+                train(device, clock, 0.03)
+                trained += 0.03
+            else:
+                clock.now += 0.01
+    assert trained / 60 == pytest.approx(share, abs=0.03)
+    clock.now += 1.0
+    train(device, clock, 10.0)  # nobody asks any more
+    train(device, clock, 10.0)
 
 
 def test_what_was_long_ago_is_forgotten(clock: Clock) -> None:

@@ -26,6 +26,7 @@ from ..adapters.graft import State
 from ..models.augment import Augment
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
+from ..platforms import platform
 from ..tasks.task import Task
 from .augmentation import Draws, augmented_inputs, mean_loss
 from .method_hooks import objective, revised, settled, tied
@@ -190,7 +191,7 @@ class Programs:
         the times. For a Transformer `vmap` is the faster one.
         """
         kinds = {site.kind for site in self.backbone.sites}
-        return jax.default_backend() == "cpu" and "conv" in kinds and "attention" not in kinds
+        return platform() == "cpu" and "conv" in kinds and "attention" not in kinds
 
     def over_slots(self, one: Callable, shared: int = 0, in_turn: bool = False) -> Callable:
         """`one` for every slot of a pack; its first `shared` arguments are the same for all."""

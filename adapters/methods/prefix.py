@@ -73,6 +73,7 @@ class Prefix(Method):
         key, value = (
             in_front(split_attention_heads(state[name], heads), real, -2) for name, real in (("key", y.key), ("value", y.value))
         )
-        return KeyValue(key, value, in_front(state["mask"], y.mask, -1))
+        texts = None if y.texts is None else in_front(state["mask"].astype(np.int32), y.texts, -1)  # a row has one text
+        return KeyValue(key, value, in_front(state["mask"], y.mask, -1), texts)
 
     # PEFT keeps one tensor [tokens, layers * 2 * hidden]: key and value of layer 0, of layer 1, ...

@@ -71,6 +71,12 @@ class Server:
         self._process.terminate()
         self._process.wait()
 
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()  # whatever has failed: a server that was left would train on beside all that is measured later
+
 
 def ours(backbone: str, adapters: dict[str, str], *options: str) -> Server:
     named = [part for name, directory in adapters.items() for part in ("-a", f"{name}={directory}")]

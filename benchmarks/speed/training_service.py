@@ -7,8 +7,8 @@ query and value, batches of 32) to a `graftax serve --training` that runs alread
 first upload until the last model is there and has answered. PEFT trains the same one after the other, each in a process of its
 own, as one does without a server. Once with an empty cache of compiled programs, and then with a full one.
 
-`latency`: the same server classifies at half the rate that it can, without and with jobs that never end, of which training has
-half of the time; medians of requests, taking turns.
+`latency`: the same server classifies, without and with endless jobs; medians of requests, taking turns. Training has half
+of the time, so half of what the server can is left, and it is asked for half of that: a quarter of its requests a second.
 
 `answer`: from the end of a job's last step until its model has answered, in one process without HTTP, against 100 ms.
 """
@@ -124,10 +124,9 @@ def measure_jobs(count: int, epochs: int) -> None:
             worker.close()
             theirs += worker.ready["seconds"]
         for cache in ("an empty", "a full"):
-            serves = server(folder)
-            seconds, right = jobs(count, epochs, serves.url)
-            numbers = {"seconds": seconds, "peak_mb": serves.peak_mb()}
-            serves.end()
+            with server(folder) as serves:
+                seconds, right = jobs(count, epochs, serves.url)
+                numbers = {"seconds": seconds, "peak_mb": serves.peak_mb()}
             what = f"{count} tenants' jobs of 200 rows and {epochs} epochs at a server, {cache} compilation cache, / PEFT"
             note = f"PEFT a process for each job; mean accuracy {statistics.mean(right.values()):.1%}; one run"
             report(row(what, summary([(numbers, {"seconds": theirs, "peak_mb": worker.ready["peak_mb"]})]), note))
@@ -157,30 +156,28 @@ def measure_latency(repeats: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         adapters = written_minilm(Path(folder))
         named = [part for name, directory in adapters.items() for part in ("-a", f"{name}={directory}")]
-        serves = server(folder, *named, "--slots", "40")
-        how: dict[str, Any] = {"kinds": ["classify"], "workload": Workload(words=(4, 10))}
-        capacity = asked(serves, 9, seconds, **how, most=16)["requests_per_second"]
-        ids, asks, pairs, taken = endless(serves.url, 2), client(serves.url), [], list[float]()
-        for seed in range(repeats):
-            before, began = steps(serves.url, ids), time.perf_counter()
-            beside = asked(serves, seed, seconds, **how, rate=Rate(capacity / 2))
-            taken.append((steps(serves.url, ids) - before) / (time.perf_counter() - began))
-            for id_ in ids:
-                asks.fine_tuning.jobs.pause(id_)
-            time.sleep(2)
-            alone = asked(serves, seed, seconds, **how, rate=Rate(capacity / 2))
-            for id_ in ids:
-                asks.fine_tuning.jobs.resume(id_)
-            time.sleep(5)
-            medians = [said["latency_ms"]["median"] / 1e3 for said in (beside, alone)]
-            print(f"  seed {seed}: {medians[0] * 1e3:.1f} / {medians[1] * 1e3:.1f} ms, {taken[-1]:.1f} steps/s", flush=True)
-            pairs.append(tuple({"seconds": median, "peak_mb": serves.peak_mb()} for median in medians))
-        serves.end()
-        what = "serve, MiniLM: median latency of classes while two jobs train, against none"
-        note = (
-            f"both columns graftax; half of {capacity:.0f} requests/s, {statistics.median(taken):.1f} steps of 32 rows a second"
-        )
-        report(row(what, summary(pairs), note))
+        with server(folder, *named, "--slots", "40") as serves:
+            # models are named, for the server's list has the jobs' own as well, of which old ones go
+            how: dict[str, Any] = {"kinds": ["classify"], "workload": Workload(words=(4, 10)), "models": list(adapters)[:16]}
+            capacity = asked(serves, 9, seconds, **how)["requests_per_second"]
+            asks, ids, pairs, taken = client(serves.url), endless(serves.url, 2), [], list[float]()
+            for seed in range(repeats):
+                before, began = steps(serves.url, ids), time.perf_counter()
+                beside = asked(serves, seed, seconds, **how, rate=Rate(capacity / 4))
+                taken.append((steps(serves.url, ids) - before) / (time.perf_counter() - began))
+                for id_ in ids:
+                    asks.fine_tuning.jobs.pause(id_)
+                time.sleep(2)
+                alone = asked(serves, seed, seconds, **how, rate=Rate(capacity / 4))
+                for id_ in ids:
+                    asks.fine_tuning.jobs.resume(id_)
+                time.sleep(5)
+                medians = [said["latency_ms"]["median"] / 1e3 for said in (beside, alone)]
+                print(f"  seed {seed}: {medians[0] * 1e3:.1f} / {medians[1] * 1e3:.1f} ms, {taken[-1]:.1f} steps/s", flush=True)
+                pairs.append(tuple({"seconds": median, "peak_mb": serves.peak_mb()} for median in medians))
+    taken_steps = f"{statistics.median(taken):.1f} steps of 32 rows a second"
+    note = f"both columns graftax; a quarter of the {capacity:.0f} requests/s that it can alone, {taken_steps}"
+    report(row("serve, MiniLM: median latency of classes while two jobs train, against none", summary(pairs), note))
 
 
 # -- the first answer ---------------------------------------------------------------------------------------------------------
