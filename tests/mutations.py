@@ -19,6 +19,7 @@ class Mutation(NamedTuple):
 UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
 TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
 FULL_DISK = f"{TRAINING_QUOTAS}::test_a_full_disk_loses_no_account"
+JOBS_MODEL = f"{ASKED_JOBS}::test_from_chats_to_the_model_that_the_job_names"
 IN_ALL = f"{UPLOADED}::test_a_tenant_has_so_much_in_all"
 RESTARTED = f"{ASKED_JOBS}::test_what_was_made_is_asked_after_a_restart"
 TRAINING_OF_A_KEY = "tests/test_tinker_api.py::test_a_key_has_so_much_training"
@@ -1134,6 +1135,7 @@ MUTATIONS = [
     Mutation("tuning/loops/loops.py", "tokens=0 if call.call.forward_only else sum", "tokens=sum", TRAINING_OF_A_KEY),
     Mutation("tuning/jobs/uploads.py", "had + size > self._most", "had > self._most", IN_ALL),
     Mutation("tuning/jobs/job_trainer.py", "self._publish_again(record,", "self._publish(record,", RESTARTED),
+    Mutation("serve/http/prometheus.py", "ADMIN.get() or service.shows(name)", "True", JOBS_MODEL),
     Mutation("tuning/jobs/estimates.py", "now += least * len(left) / share", "now += least / share", ESTIMATES),
     Mutation(
         "tuning/jobs/estimates.py",

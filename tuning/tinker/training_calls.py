@@ -111,7 +111,7 @@ class ToSaveExternal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToLoad:
+class ToLoadWeights:
     path: Name
     optimizer: bool
     model_id: Name | None = None  # into a model that is there,
@@ -343,8 +343,8 @@ def _keep(tinker: TinkerService, model: Model, where: Where, moments: Moments | 
     return tinker.kept.save(where, tinker.loops.adapter(model.id), moments, **how).bytes
 
 
-@numbered(ToLoad)
-async def load_weights(tinker: TinkerService, request: Request, asked: ToLoad) -> Response:
+@numbered(ToLoadWeights)
+async def load_weights(tinker: TinkerService, request: Request, asked: ToLoadWeights) -> Response:
     """A checkpoint into a model, or into a new one."""
     if asked.weights_access_token is not None:
         raise Refused(400, "weights_access_token: a checkpoint is its tenant's alone here.", param="weights_access_token")
