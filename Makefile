@@ -4,6 +4,7 @@
 # make test    the tests
 # make docs    the documentation's site, in site/; links that lead nowhere are errors
 # make tutorials    the tutorials run, and their pages written anew; two minutes
+# make accelerators    programs for GPUs and TPUs compiled without one, and read: benchmarks/ACCELERATORS.md; half an hour on two cores
 # make package    wheel and sdist built, installed and tried in an empty folder
 # make test-adapterhub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
@@ -25,7 +26,7 @@ BASE ?= $(SMOLLM2)
 SERVED ?= serve-output
 PORT ?= 8000
 
-.PHONY: demo serve bench test test-eighth test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
+.PHONY: demo serve bench accelerators test test-eighth test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
         setup setup-test clean
 
 demo: $(VENV)/.ready-plot
@@ -44,6 +45,18 @@ $(SMOLLM2): | $(VENV)/bin/python
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/graftax bench --suite $(SUITE) --out $(OUT)
+
+# compilers for GPUs and TPUs, which need neither; 7 GB, so in an environment of their own (make accelerators DEVICES=h100)
+ACCELERATORS = .venv-accelerators
+DEVICES ?= h100 a100 v5e v6e
+
+accelerators: $(ACCELERATORS)/.ready
+	$(ACCELERATORS)/bin/python -m graftax.benchmarks.accelerators --device $(DEVICES) --out benchmarks/ACCELERATORS.md
+
+$(ACCELERATORS)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ACCELERATORS)
+	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable . 'jax[cuda13]' 'jax[tpu]'
+	@touch $@
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not adapterhub"

@@ -42,9 +42,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..platforms import platform
 from ..shapes import AnyArray, Float, Int, shaped
 from .method import Leaves, Method
 from .methods.method_registry import method_of
+from .products import in_dtype
 from .sites import Branch, Entry, KeyValue, NormBeside, TextPosition
 from .structure import NO_SITES, Cut, Structure
 
@@ -72,6 +74,8 @@ class Mix(NamedTuple):
     heads: Any  # int32 [rows]: the slot whose head answers
 
 
+_NARROW = {jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16)}
+
 #: Kinds of site whose output is no sum: of an average, the first term alone acts there.
 SINGLE = ("attention", "input")
 
@@ -89,6 +93,7 @@ class SiteCalls:
     mixed: bool = False  # whether leaves have a leading axis of batch rows; with `shares` those of batch rows, stages and terms
     key: jax.Array | None = None  # a PRNG key, in training with dropout
     shares: jax.Array | None = None  # `Mix.weights`, where a batch row may use several adapters
+    exact: bool = False  # as of `Grafts`
     #: of the tokens that the layer is given, for methods that ask (`Method.reads_positions`); with `shares` by adapter too
     text_position: TextPosition | None = None
 
@@ -189,7 +194,7 @@ class SiteCalls:
 
     def _site(self, kind: str, name: str, frozen: Any, compute: Callable, *args: Any) -> Any:
         """The site's output: what `compute(frozen, *args)` becomes through the methods held there, in the mode at hand."""
-        states, site = self.held(name), _SiteCall(kind, name, frozen, compute, self.key)
+        states, site = self.held(name), _SiteCall(kind, name, frozen, compute, self.key, self.exact)
         if not (states and self.mixed):
             return site.alone(states, self.text_position, *args)
         if self.shares is None or kind == "head":
@@ -213,6 +218,7 @@ class _SiteCall:
     frozen: Any  # the weights there
     compute: Callable
     key: jax.Array | None
+    exact: bool
 
     def alone(self, states: dict[str, Leaves], text_position: TextPosition | None, *args: Any) -> Any:
         """The site with one adapter, whose methods these are."""
@@ -249,7 +255,8 @@ class _SiteCall:
                 if method.reads_positions and text_position is not None:
                     state = {**state, **text_position._asdict()}
                 act = method.project if self.kind == "projection" else method.apply
-                y = _in_float32(act, state, x, y, self.frozen, self._key(method), like=y)
+                with in_dtype(None if self.exact else _of_products(y)):
+                    y = _in_float32(act, state, x, y, self.frozen, self._key(method), like=y)
         return y
 
     def _averaged(
@@ -284,6 +291,7 @@ class Grafts:
     slots: AnyArray | Mix | None = None  # of a bank: the slot that each batch row uses, int32 [rows], or a `Mix`
     key: jax.Array | None = None  # a PRNG key, in training with dropout
     tower: str = ""  # of an encoder-decoder: the one whose part this is (`within`)
+    exact: bool = False  # whether methods' products are of float32 on every device (`products.py`)
 
     def within(self, tower: str) -> Grafts:
         """What acts in one tower of an encoder-decoder, which asks by the names that its sites have within it."""
@@ -359,7 +367,7 @@ class Grafts:
 
     def _calls(self, state: State, key: jax.Array | None) -> SiteCalls:
         shares = self.slots.weights if isinstance(self.slots, Mix) else None
-        return SiteCalls(state, self.tower, self.slots is not None, key, shares)
+        return SiteCalls(state, self.tower, self.slots is not None, key, shares, self.exact)
 
     @staticmethod
     def bare() -> SiteCalls:
@@ -410,9 +418,15 @@ def _by_token(shares: jax.Array, y: jax.Array) -> jax.Array:
     return spread[..., None]
 
 
+def _of_products(y: Any) -> Any:
+    """The dtype that methods' products have beside what a backbone has made, y; None: that of their factors."""
+    made = {leaf.dtype for leaf in jax.tree.leaves(y)} & _NARROW
+    return made.pop() if made and platform() != "cpu" else None
+
+
 def _in_float32(function: Callable, *args: Any, like: Any = None) -> Any:
     """What a method makes of float32 arguments, whatever the dtype of the backbone; the result has the dtypes of `like`."""
-    if not any(leaf.dtype in (jnp.bfloat16, jnp.float16) for leaf in jax.tree.leaves(args)):
+    if not any(leaf.dtype in _NARROW for leaf in jax.tree.leaves(args)):
         return function(*args)
 
     out = function(*jax.tree.map(lambda leaf: _cast(leaf, jnp.float32), args))

@@ -97,6 +97,7 @@ class Backbone(Shown):
     quantize: str | None = None  # what the layers' kernels are held as (`quantised.py`); None: floats
     own_head: Adapter | None = None  # the head that its checkpoint brings, as an adapter of a head alone (`own_head.py`)
     remat: str = "none"  # what training computes again (`stack.py`)
+    adapter_dtype: str | None = None  # of adapters' products; None: the weights', on a CPU float32 (`adapters/products.py`)
     programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
     @classmethod
@@ -124,7 +125,12 @@ class Backbone(Shown):
             name: put_by_layer(array) if name in apart_there else jax.device_put(array, may_alias=True)
             for name, array in arrays.items()
         }
-        module = family.module(config, put)
+        return cls.around(family, config, put, remat=remat, **known)
+
+    @classmethod
+    def around(cls, family: Family, config: Any, held: Mapping[str, Any], *, remat: str = "none", **known: Any) -> Backbone:
+        """A backbone of arrays that are where they are to be, or of shapes in their place, with which programs are compiled."""
+        module = family.module(config, held)
         for stack in module.stacks:
             stack.remat = remat
         graphdef, params = nnx.split(module)
@@ -136,6 +142,7 @@ class Backbone(Shown):
         `arrays` are float32, under the names that `Backbone.arrays` gives. Raises GraftaxError where they are not finite.
         """
         known: dict[str, Any] = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
+        known["adapter_dtype"] = self.adapter_dtype
         fingerprint = fingerprint_of(self.weights, arrays)
         return Backbone.build(self.family, self.config.anew(), arrays, remat=self.remat, fingerprint=fingerprint, **known)
 
@@ -309,7 +316,7 @@ class Backbone(Shown):
         return nnx.merge(self.graphdef, params)(inputs, self._grafts(state, slots, key), **options)
 
     def _grafts(self, state: State, slots: Slots = None, key: jax.Array | None = None) -> Grafts:
-        return Grafts(state, self.structure, slots, key)
+        return Grafts(state, self.structure, slots, key, exact=self.adapter_dtype == "float32")
 
     def frozen(self, params: Any, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
         """What the layers below a cut make of inputs: what enters the first layer above it (`Network.frozen`)."""

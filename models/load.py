@@ -62,6 +62,7 @@ def load_backbone(
     remat: str | None = None,
     tower: str | None = None,
     text_tower: Location | None = None,
+    adapter_dtype: str | None = None,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -78,6 +79,8 @@ def load_backbone(
         tower: of a checkpoint of two, such as CLIP's, the one that is read: "image" or "text"; or "both", as a pair (`pair`).
         text_tower: another backbone, of texts, which is loaded as this one is, to be a pair with it; it is read from its own
             directory or Hub id.
+        adapter_dtype: "float32": of the products that adapters compute, beside weights of bfloat16 on an accelerator; by
+            default they are rounded as the backbone's own are, and summed in float32. On a CPU it is float32 always.
 
     Raises:
         GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
@@ -86,6 +89,8 @@ def load_backbone(
     keep_heap()
     if dtype not in ("float32", "bfloat16"):
         raise GraftaxError(f"dtype {dtype!r} is not supported; use float32 or bfloat16.")
+    if adapter_dtype not in (None, "float32"):
+        raise GraftaxError(f"adapter_dtype {adapter_dtype!r} is not supported; use float32, or leave it out.")
     if quantize not in (None, *QTYPES):
         raise GraftaxError(f"quantize {quantize!r} is not supported; use {' or '.join(QTYPES)}.")
     remat = ("layers" if quantize else "none") if remat is None else remat
@@ -96,10 +101,11 @@ def load_backbone(
     if text_tower is not None:
         if tower == BOTH:
             raise GraftaxError(f"{path_or_hub_id} is read with both of its towers, and another one is given: leave out one.")
-        like: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "remat": remat}
+        like: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "remat": remat, "adapter_dtype": adapter_dtype}
         return pair(load_backbone(path_or_hub_id, revision=revision, tower=tower, **like), load_backbone(text_tower, **like))
     if tower == BOTH:
         how: dict[str, Any] = {"revision": revision, "dtype": dtype, "quantize": quantize, "remat": remat}
+        how["adapter_dtype"] = adapter_dtype
         return pair(*(load_backbone(path_or_hub_id, tower=one, **how) for one in TOWERS), name=str(path_or_hub_id))
     directory = find_backbone(path_or_hub_id, revision)
     if directory.is_file():
@@ -112,6 +118,7 @@ def load_backbone(
     config = with_generation(config, directory, raw, encodes=family.encodes) if family.generates else config
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
     known: dict[str, Any] = {"name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
+    known["adapter_dtype"] = adapter_dtype
     backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, fingerprint=fingerprint, **known)
     return replace(backbone, own_head=head_of(backbone, raw, tensors))
 

@@ -282,8 +282,10 @@ def pair(image: Backbone, text: Backbone, *, name: Name | None = None) -> Backbo
             raise GraftaxError(f"a pair is a backbone of pictures and one of texts, and {backbone.name} reads {reads}s.")
     if text.generates or text.family.encodes:
         raise GraftaxError(f"{text.name} writes texts; the texts of a pair are read by an encoder, or by the tower of a pair.")
-    if image.remat != text.remat:
-        raise GraftaxError(f"{image.name} has remat {image.remat!r}, and {text.name} {text.remat!r}: load both alike.")
+    for setting in ("remat", "adapter_dtype"):
+        ours, theirs = getattr(image, setting), getattr(text, setting)
+        if ours != theirs:
+            raise GraftaxError(f"{image.name} has {setting} {ours!r}, and {text.name} {theirs!r}: load both alike.")
     together = image.directory == text.directory and image.config.vector_size == text.config.vector_size != 0
     said = comparison(image) if together else None
     texts: Any = text.processor  # a tokenizer
@@ -302,6 +304,7 @@ def pair(image: Backbone, text: Backbone, *, name: Name | None = None) -> Backbo
         config,
         held,
         remat=image.remat,
+        adapter_dtype=image.adapter_dtype,
         by_layer=False,  # what is held so already stays so
         fingerprint=hashlib.sha256(told).hexdigest(),
         name=name or f"{image.name} + {text.name}",
@@ -325,6 +328,7 @@ def tower_of(both: Backbone, name: str) -> Backbone:
         tower.config,
         {name: every[tower.within(name)] for name in tower.weights()},
         remat=both.remat,
+        adapter_dtype=both.adapter_dtype,
         by_layer=False,
         fingerprint=tower.fingerprint,
         name=tower.called,

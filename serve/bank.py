@@ -131,13 +131,8 @@ class Bank:
     def _built(self, layout: Layout, capacity: int, held: Mapping[int, Adapter]) -> State:
         """The leaves of all slots of a layout, made anew; `held`: the adapter in each slot."""
         nothing = layout.stack(None, self.backbone.sites).state
-        shapes = jax.eval_shape(partial(_ready, self.backbone), nothing, self.backbone.params)
-
-        def room(name: str, leaf: Any) -> jax.Array:
-            axis = 1 if self.backbone.structure.stacked(name) else 0
-            return jnp.zeros((*leaf.shape[:axis], capacity, *leaf.shape[axis:]), leaf.dtype)
-
-        state = {name: jax.tree.map(partial(room, name), tree) for name, tree in shapes.items()}
+        shapes = shapes_of_slots(self.backbone, layout, capacity)
+        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         state = self._put(state, np.int32(0), nothing, self.backbone.params)
         for slot, adapter in held.items():
             own = layout.stack(adapter, self.backbone.sites).state
@@ -154,6 +149,18 @@ class Bank:
                 held = {self._slots[name]: adapter for name, adapter in self.adapters.items()}
                 self.state = self._built(self.layout, self._capacity, held)
             raise
+
+
+def shapes_of_slots(backbone: Backbone, layout: Layout, capacity: int) -> State:
+    """The shapes of the leaves of so many slots of a layout."""
+    nothing = layout.stack(None, backbone.sites).state
+
+    def room(name: str, leaf: Any) -> jax.ShapeDtypeStruct:
+        axis = 1 if backbone.structure.stacked(name) else 0
+        return jax.ShapeDtypeStruct((*leaf.shape[:axis], capacity, *leaf.shape[axis:]), leaf.dtype)
+
+    of_one = jax.eval_shape(partial(_ready, backbone), nothing, backbone.params)
+    return {name: jax.tree.map(partial(room, name), tree) for name, tree in of_one.items()}
 
 
 def _ready(backbone: Backbone, one: State, params: Any) -> State:

@@ -16,6 +16,7 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+COMPILED = "tests/test_compiled_programs.py"
 UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
 TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
 FULL_DISK = f"{TRAINING_QUOTAS}::test_a_full_disk_loses_no_account"
@@ -78,7 +79,7 @@ STORE = "tests/test_store_damage.py"
 PROCESSORS, AUGMENTED = "tests/test_image_processors.py", "tests/test_augmentation.py"
 STREAM, FILLING = (f"{AUGMENTED}::test_{name}" for name in ("a_stream_for_each_epoch_and_item", "filling_is_nobody_s_partner"))
 LONG, CONVOLUTIONS = "tests/test_serving.py::test_pairs_and_long_rows", "tests/test_convolutions.py"
-WIDENED = "tests/test_widening.py"
+WIDENED = "tests/test_products.py"
 
 PAIRED, CONTRASTED = "tests/test_pairs.py", "tests/test_contrastive.py"
 
@@ -403,7 +404,7 @@ MUTATIONS = [
         "pqhw,pi,qo->ihwo",
         "tests/test_convolved_methods.py::test_the_others_are_pefts[loha_effective-plain]",
     ),
-    Mutation("adapters/methods/convpass.py", "frozen.before(x) @", "x @", BYPASS),
+    Mutation("adapters/methods/convpass.py", "narrowed(frozen.before(x),", "narrowed(x,", BYPASS),
     Mutation("adapters/methods/convpass.py", ":alone, :] @ kernel[1, 1]", ":alone, :] @ kernel[0, 0]", BYPASS),
     Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
     Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),
@@ -553,7 +554,9 @@ MUTATIONS = [
     Mutation(
         "adapters/geometry.py", "geometry.groups == 1 and geometry.sides", "geometry.groups or geometry.sides", CONVOLUTIONS
     ),
-    Mutation("adapters/methods/widening.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
+    Mutation("adapters/products.py", "dy.astype(dtype).reshape", "dy.reshape", WIDENED),
+    Mutation("adapters/graft.py", "None if self.exact else _of_products(y)", "_of_products(y)", WIDENED),
+    Mutation("adapters/products.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
     Mutation("serve/named_classes.py", "return (prompt,) if named == 1 else PROMPTS", "return PROMPTS", COMMANDED),
     Mutation("data/columns.py", "_NAMED.search(self[field])", "_NAMED.match(self[field])", COMMANDED),
     Mutation("train/intake.py", "before = _own_head(name, before, backbone)", "pass", OWN_HEAD_TRAINED),
@@ -617,7 +620,7 @@ MUTATIONS = [
     Mutation("adapters/geometry.py", "== (1, geometry.groups)", "== (1, 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "bottom - high) // down", "bottom - high + down - 1) // down", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "right - wide) // across", "right - wide + across - 1) // across", CONVOLUTIONS),
-    Mutation("adapters/methods/widening.py", "    return h @ b\n", "    return -h @ b\n", WIDENED),
+    Mutation("adapters/products.py", "    return h @ b\n", "    return -h @ b\n", WIDENED),
     # -- files
     Mutation(
         "adapters/directory.py",
@@ -1220,5 +1223,53 @@ MUTATIONS = [
         "if file is not None and file in said:",
         "if file is not None:",
         f"{ASKED_JOBS}::test_an_error_says_which_file_it_is_about",
+    ),
+    Mutation(
+        "benchmarks/accelerators/hlo_text.py",
+        "in_memory and one.opcode in _IN_MEMORY",
+        "in_memory",
+        f"{COMPILED}::test_what_a_fusion_computes_for_itself_is_not_in_memory",
+    ),
+    Mutation(
+        "benchmarks/accelerators/hlo_text.py",
+        "times * (self.trips(one) or 1)",
+        "times",
+        f"{COMPILED}::test_operations_of_a_known_product_are_counted_in_loops_too",
+    ),
+    Mutation(
+        "benchmarks/accelerators/matrix_products.py",
+        "elif of_left[axis] == 1 and of_right[axis] == of_output[axis]:",
+        "elif of_left[axis] == 0:",
+        f"{COMPILED}::test_products_that_are_written_as_convolutions",
+    ),
+    Mutation(
+        "benchmarks/accelerators/matrix_products.py",
+        "for length in (self.m, self.n, self.k)) > 1",
+        "for length in (self.m, self.n, self.k)) > 2",
+        f"{COMPILED}::test_products_larger_than_a_rank",
+    ),
+    Mutation(
+        "benchmarks/accelerators/buffers.py",
+        "sum(shape.nbytes for shape in shapes if not shape.near)",
+        "sum(shape.nbytes for shape in shapes)",
+        f"{COMPILED}::test_what_is_brought_near_the_cores_is_no_copy",
+    ),
+    Mutation(
+        "benchmarks/accelerators/buffers.py",
+        "sliced += sum(shape.nbytes for shape in reader.shapes)",
+        "sliced += sum(shape.nbytes for shape in operand.shapes)",
+        f"{COMPILED}::test_a_program_is_taken_apart",
+    ),
+    Mutation(
+        "benchmarks/accelerators/roofline.py",
+        "return max(self.by_flops, self.by_bytes)",
+        "return self.by_flops",
+        f"{COMPILED}::test_the_roofline_is_the_larger_of_both_bounds",
+    ),
+    Mutation(
+        "benchmarks/accelerators/step_programs.py",
+        "several(self.learner, self.slots)",
+        "several(self.learner, 1)",
+        "tests/test_weightless_programs.py::test_a_step_on_texts_is_given_what_a_pack_gives_it",
     ),
 ]

@@ -51,7 +51,7 @@ def test_no_two_files_share_a_name() -> None:
     for folder in [*FOLDERS, "tests"]:
         links = [path for path in (ROOT / folder).iterdir() if path.is_symlink()]
         for file in (ROOT / folder).rglob("*.py"):
-            if file.name != "__init__.py" and not any(link in file.parents for link in links):
+            if file.name not in ("__init__.py", "__main__.py") and not any(link in file.parents for link in links):
                 there.setdefault(file.name, []).append(file)
     shared = {name: files for name, files in there.items() if len(files) > 1}
     assert not {name for name, files in shared.items() if not all(of_formats in file.parents for file in files)}

@@ -26,9 +26,9 @@ from ...errors import GraftaxError
 from ...typed import Rate, Size
 from ..geometry import Geometry, convolve
 from ..method import Leaves, Method, scalar, zeros
+from ..products import narrowed, widened
 from ..sites import Branch, Site, of_texts
 from .dropout import dropout
-from .widening import widened
 
 _AROUND = Geometry(padding=((1, 1), (1, 1)))
 
@@ -75,7 +75,7 @@ class Convpass(Method):
         return leaves, {"scale": scalar(0.0), "dropout": scalar(0.0)}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Branch, key: jax.Array | None) -> jax.Array:
-        low = _gelu(frozen.before(x) @ state["down"] + state["down_bias"])
+        low = _gelu(narrowed(frozen.before(x), state["down"].T) + state["down_bias"])
         low = _gelu(_convolved(low, state["conv"], frozen.grid) + state["conv_bias"])
         return y + state["scale"] * (widened(dropout(low, state["dropout"], key), state["up"]) + state["up_bias"])
 

@@ -27,9 +27,9 @@ import jax.numpy as jnp
 from ...errors import GraftaxError
 from ...typed import Rate, Size
 from ..method import QUERY_VALUE, Begun, Keys, Leaves, Method, scalar, zeros
+from ..products import widened
 from ..sites import LinearWeights, Site
 from .dropout import dropout
-from .widening import widened
 
 if TYPE_CHECKING:
     from .starts import TrainingData

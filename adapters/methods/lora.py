@@ -27,10 +27,10 @@ from ...errors import GraftaxError
 from ...typed import Rate, Size
 from ..method import CONVOLUTIONS, QUERY_VALUE, Begun, Keys, Leaves, Method, States, scalar, zeros
 from ..patterns import pattern_value
+from ..products import narrowed, widened
 from ..sites import ConvWeights, Site, TableWeights
 from . import patches, starts
 from .dropout import dropout
-from .widening import widened
 
 _DAMPING = 1e-6  # keeps a Gram matrix invertible: B starts at zero
 
@@ -165,7 +165,7 @@ class LoRA(Method):
         elif isinstance(frozen, ConvWeights):
             change = patches.through_rank(dropout(x, state["dropout"], key), state["a"], state["b"], frozen)
         else:
-            change = widened(dropout(x, state["dropout"], key) @ state["a"].T, state["b"])
+            change = widened(narrowed(dropout(x, state["dropout"], key), state["a"]), state["b"])
         return state["scale"] * (change + state["bias"] if "bias" in state else change)
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:

@@ -26,8 +26,8 @@ import numpy as np
 
 from ...errors import GraftaxError
 from ..geometry import convolve
+from ..products import widened
 from ..sites import ConvWeights, Site
-from .widening import widened
 
 
 def factor_sizes(site: Site) -> tuple[int, int]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from ...typed import Rate, Seed, Size
 from ..method import QUERY_VALUE, Leaves, Method, scalar, zeros
+from ..products import narrowed, widened
 from ..sites import LinearWeights, Site
 from .dropout import dropout
 
@@ -65,8 +66,8 @@ class VeRA(Method):
         return ("a", "b")
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        low = dropout(x, state["dropout"], key) @ state["a"].T * state["lambda_d"]
-        return y + low @ state["b"] * state["lambda_b"]
+        low = narrowed(dropout(x, state["dropout"], key), state["a"]) * state["lambda_d"]
+        return y + widened(low, state["b"]) * state["lambda_b"]
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
         change = state["a"].T * state["lambda_d"] @ state["b"] * state["lambda_b"]

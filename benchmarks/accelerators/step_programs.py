@@ -1,0 +1,113 @@
+"""The two programs of a training step (`train/step.py`), for a pack of any size, without weights and without data.
+
+They are `Programs.gradient` and `Programs.update`, the functions that `train_many` runs; what they are given is as a `Pack`
+lays it, with shapes in place of arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...adapters.adapter import Adapter, Layout
+from ...adapters.method import Method
+from ...data.batches import Shape
+from ...models.backbone import Backbone
+from ...models.inputs import ImageInputs, TextInputs, Texts
+from ...tasks.task_registry import task_named
+from ...train.optimizer import rates
+from ...train.recipe import Recipe
+from ...train.step import Batch, Learner, Programs, hyper, start
+from .asked_program import AskedProgram, several
+from .buffers import Attention
+
+_STEPS = 100  # of a run, which is data
+
+
+@dataclass(frozen=True)
+class StepPrograms:
+    """A step of so many adapters of one kind on one backbone."""
+
+    backbone: Backbone
+    task: str
+    methods: Sequence[Method]  # without the head, which the task has
+    slots: int
+    inputs: Any  # shapes of those of one learner's batch
+    labels: Any  # likewise
+    items: int  # in the batch of a learner
+    attention: Attention
+    classes: int = 0
+
+    @cached_property
+    def learner(self) -> Learner:
+        """One adapter before its first step."""
+        head = task_named(self.task).output.head(self.backbone, self.classes)
+        methods = (*self.methods, *(() if head is None else (head,)))
+        adapter = Adapter.create(methods, self.backbone.sites, task=self.task)
+        layout, recipe = Layout.of([adapter], self.backbone.sites, bucket=True), Recipe()
+        stacked = layout.stack(adapter, self.backbone.sites)
+        speeds = rates(recipe, stacked, self.backbone.sites, _STEPS)
+        return start(stacked, speeds, hyper(recipe, _STEPS, self.classes), recipe.optimizer)
+
+    @property
+    def _programs(self) -> Programs:
+        return Programs(self.backbone, task_named(self.task), self.slots)
+
+    @property
+    def _pack(self) -> Learner:
+        return several(self.learner, self.slots)
+
+    @property
+    def gradient(self) -> AskedProgram:
+        """Losses and gradients of all slots."""
+        weight, live = np.zeros(self.items, np.float32), np.bool_(True)
+        batches = several(Batch(self.inputs, self.labels, weight, live), self.slots)
+        args = (self.backbone.params, self.backbone.unrolled, self._pack, batches)
+        return AskedProgram(self._programs.gradient, args, attention=self.attention)
+
+    @property
+    def update(self) -> AskedProgram:
+        """The optimizer's step of all slots; the pack is donated."""
+        losses, live = np.zeros(self.slots, np.float32), np.zeros(self.slots, bool)
+        return AskedProgram(self._programs.update, (self._pack, losses, self._pack.trainable, live))
+
+
+def texts_in_rows(shape: Shape) -> TextInputs:
+    """The shapes of a batch of texts, several of which lie in one batch row."""
+    size = jax.ShapeDtypeStruct((shape.rows, shape.length), np.int32)
+    mask = jax.ShapeDtypeStruct(size.shape, np.bool_)
+    return TextInputs(size, mask, size, Texts(size, jax.ShapeDtypeStruct((shape.items,), np.int32)))
+
+
+def attention_of(backbone: Backbone, queries: int, keys: int) -> Attention:
+    """Attention in a backbone's layers, over so many queries and keys."""
+    config = backbone.config
+    return Attention(queries, keys, config.num_heads, config.kv_heads if backbone.generates else config.num_heads)
+
+
+def language_step(backbone: Backbone, methods: Sequence[Method], slots: int, shape: Shape) -> StepPrograms:
+    """Of language modelling: every slot has a batch of such a shape."""
+    inputs, attention = texts_in_rows(shape), attention_of(backbone, shape.length, shape.length)
+    return StepPrograms(backbone, "lm", methods, slots, inputs, inputs.ids, shape.items, attention)
+
+
+def text_step(backbone: Backbone, methods: Sequence[Method], slots: int, shape: Shape, classes: int) -> StepPrograms:
+    """Of texts that are classified."""
+    inputs, attention = texts_in_rows(shape), attention_of(backbone, shape.length, shape.length)
+    labels = jax.ShapeDtypeStruct((shape.items,), np.int32)
+    return StepPrograms(backbone, "classify", methods, slots, inputs, labels, shape.items, attention, classes)
+
+
+def picture_step(backbone: Backbone, methods: Sequence[Method], slots: int, items: int, classes: int) -> StepPrograms:
+    """Of pictures that are classified."""
+    size, channels = backbone.config.image_size, backbone.config.num_channels
+    inputs = ImageInputs(jax.ShapeDtypeStruct((items, *size, channels), np.float32))
+    labels = jax.ShapeDtypeStruct((items,), np.int32)
+    tokens = jax.eval_shape(lambda *args: backbone.encode(args[0], {}, args[1]).hidden, backbone.params, inputs).shape[1]
+    attention = attention_of(backbone, tokens, tokens)
+    return StepPrograms(backbone, "image-classify", methods, slots, inputs, labels, items, attention, classes)

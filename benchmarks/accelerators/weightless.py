@@ -1,0 +1,31 @@
+"""Backbones without weights: a shape and a dtype in place of each array, so that programs of any size can be compiled.
+
+A program depends on the shapes of a backbone's weights, and not on what they are. They are held by layer, as off a CPU
+(`models/by_layer.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...models.backbone import Backbone
+from ...models.by_layer import ByLayer
+from ...models.family_registry import family_of
+from ...models.fingerprint import by_name
+
+
+def weightless_backbone(config: Mapping[str, Any], dtype: str = "bfloat16", remat: str = "none") -> Backbone:
+    """A backbone of a Hugging Face config; `dtype` and `remat` as of `load_backbone`."""
+    family = family_of(config.get("model_type"))
+    typed = family.configure(config)
+    weights = [weight for part in family.parts(typed) for weight in part.weights(family.layer_paths(typed))]
+    held: dict[str, Any] = {}
+    for name, group in by_name(weights):
+        one = jax.ShapeDtypeStruct(group[0].shape, jnp.dtype(dtype))
+        held[name] = one if group[0].layer is None else ByLayer((one,) * len(group))
+    known: dict[str, Any] = {"fingerprint": "", "name": f"{config['model_type']} without weights", "hf_config": dict(config)}
+    return Backbone.around(family, typed, held, remat=remat, **known)
