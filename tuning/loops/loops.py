@@ -72,7 +72,8 @@ class Loops:
         if not backbone.generates or backbone.family.encodes:
             raise GraftaxError(f"{backbone.name}: loops train adapters of language models that are decoders alone.")
         self.backbone, self.turn, self.most_tokens = backbone, turn, most_tokens
-        self.programs = LoopPrograms(backbone)
+        self.programs = LoopPrograms.of(backbone)
+        self._compiled_before = self.programs.compilations
         self.layout = Layout()
         self._capacity = _SLOTS
         self._loops: dict[str, _Loop] = {}
@@ -88,8 +89,8 @@ class Loops:
 
     @property
     def compilations(self) -> int:
-        """How often a program was compiled."""
-        return self.programs.compilations
+        """How often a program was compiled since these loops were made."""
+        return self.programs.compilations - self._compiled_before
 
     @held
     def create(self, name: Name, methods: Sequence[Method], seed: Seed = 0) -> None:
