@@ -23,6 +23,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -133,6 +134,17 @@ class Residents(Shown):
         self.name(handle)
         return handle
 
+    def register_unread(self, name: Name, directory: Path, digest: str | None) -> Handle:
+        """As `register`, of a directory that is read when its adapter is first asked for: of thousands few are.
+
+        `digest`: of the adapter as it was saved; None: it is found out when somebody asks. What is wrong with the directory is
+        an error of whoever asks for the adapter.
+        """
+        again = partial(_from_files, locate(directory), self.backbone, False)
+        handle = Handle(name, None, digest or (lambda: digest_of(again())), lambda: _read_again(handle, again))
+        self.name(handle)
+        return handle
+
     def name(self, handle: Handle) -> Handle | None:
         """Register a handle under its name, in place of the one that is returned."""
         with self._lock:
@@ -162,6 +174,11 @@ class Residents(Shown):
                 raise self._unknown(name)
             self._retire(handle := self._names.pop(name))
         return handle
+
+    def named(self, name: str) -> Handle | None:
+        """What a name means that was registered."""
+        with self._lock:
+            return self._names.get(name)
 
     def registered(self) -> dict[str, Handle]:
         """The names that were registered, and what they mean now."""

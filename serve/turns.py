@@ -20,6 +20,8 @@ from typing import Any, Protocol, TypeVar
 
 #: Who asks, in the thread or task that runs; None where nobody says.
 TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
+#: Whether he may know what is every tenant's.
+ADMIN: ContextVar[bool] = ContextVar("admin", default=False)
 
 Party = tuple[str | None, frozenset[str]]  # a tenant, and adapters
 

@@ -19,6 +19,11 @@ class Mutation(NamedTuple):
 COMPILED = "tests/test_compiled_programs.py"
 UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
 TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
+FULL_DISK = f"{TRAINING_QUOTAS}::test_a_full_disk_loses_no_account"
+JOBS_MODEL = f"{ASKED_JOBS}::test_from_chats_to_the_model_that_the_job_names"
+IN_ALL = f"{UPLOADED}::test_a_tenant_has_so_much_in_all"
+RESTARTED = f"{ASKED_JOBS}::test_what_was_made_is_asked_after_a_restart"
+TRAINING_OF_A_KEY = "tests/test_tinker_api.py::test_a_key_has_so_much_training"
 COMMANDED = "tests/test_by_names.py::test_words_are_learnt_by_commands"
 OWN_HEAD_TRAINED = "tests/test_own_heads.py::test_a_checkpoints_head_is_trained_on"
 COUPLED = "tests/test_maple.py::test_loss_and_gradients_are_those_of_the_papers_equations"
@@ -1108,8 +1113,8 @@ MUTATIONS = [
     ),
     Mutation(
         "tuning/jobs/training_quotas.py",
-        "others = self._table.spent(job.tenant, but=job.id)",
-        "others = self._table.spent(job.tenant)",
+        "self._table.spent(tenant, but)",
+        "self._table.spent(tenant)",
         f"{TRAINING_QUOTAS}::test_whoever_trains_is_told_when_it_is_used_up",
     ),
     Mutation(
@@ -1124,6 +1129,18 @@ MUTATIONS = [
         "if priority > 100:",
         f"{TRAINING_QUOTAS}::test_a_priority_is_granted",
     ),
+    Mutation("tuning/jobs/job_table.py", "return Cost(*of_jobs) + Cost(*of_loops)", "return Cost(*of_jobs)", TRAINING_QUOTAS),
+    Mutation("tuning/tinker/accounts.py", "if other == tenant", "if other is None", TRAINING_QUOTAS),
+    Mutation(
+        "tuning/tinker/accounts.py",
+        'exception("what loops have cost was not written")',
+        "error(self._costs.clear())",
+        FULL_DISK,
+    ),
+    Mutation("tuning/loops/loops.py", "tokens=0 if call.call.forward_only else sum", "tokens=sum", TRAINING_OF_A_KEY),
+    Mutation("tuning/jobs/uploads.py", "had + size > self._most", "had > self._most", IN_ALL),
+    Mutation("tuning/jobs/job_trainer.py", "self._publish_again(record,", "self._publish(record,", RESTARTED),
+    Mutation("serve/http/prometheus.py", "ADMIN.get() or service.shows(name)", "True", JOBS_MODEL),
     Mutation("tuning/jobs/estimates.py", "now += least * len(left) / share", "now += least / share", ESTIMATES),
     Mutation(
         "tuning/jobs/estimates.py",

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from graftax.models.backbone import Backbone
 from graftax.serve.http.complaints import GONE
 from graftax.serve.http.keys import Key
 from graftax.tuning.jobs.job_table import JobTable
-from graftax.tuning.jobs.uploads import Uploads
+from graftax.tuning.jobs.uploads import NoRoom, Uploads
 from graftax.tuning.training_settings import TrainingSettings
 
 ROWS = b'{"prompt": "one", "completion": "two"}\n{"prompt": "three", "completion": "f\xc3\xbcnf"}'
@@ -60,13 +61,42 @@ def test_a_larger_file_is_spooled_and_still_the_same(teller: Backbone, tmp_path:
     """Beyond the megabyte that is kept in memory."""
     rows = b"".join(json.dumps({"prompt": f"{n} " * 40, "completion": str(n)}).encode() + b"\n" for n in range(12_000))
     assert len(rows) > 1 << 20
-    with training(teller, tmp_path, TrainingSettings(max_upload=len(rows))) as there:
+    settings = TrainingSettings(max_upload=len(rows), max_uploads=len(rows) + len(ROWS))
+    with training(teller, tmp_path, settings) as there:
         client = there.served.openai()
         file = client.files.create(file=("rows.jsonl", io.BytesIO(rows)), purpose="fine-tune")
         assert client.files.content(file.id).content == rows
         with pytest.raises(openai.APIStatusError, match=f"more than the {len(rows):,} bytes") as refused:
             client.files.create(file=("rows.jsonl", rows + b'{"a": 1}'), purpose="fine-tune")
         assert refused.value.status_code == 413
+        client.files.create(file=("b.jsonl", ROWS), purpose="fine-tune")
+        said = f"a.jsonl: it has 7 bytes, and the files on this server have {len(rows) + len(ROWS):,} of the "
+        with pytest.raises(openai.APIStatusError, match=said) as full:
+            client.files.create(file=("a.jsonl", b'{"a":1}'), purpose="fine-tune")
+        assert (full.value.status_code, full.value.code) == (413, "storage_quota_exceeded")
+        client.files.delete(file.id)
+        client.files.create(file=("a.jsonl", b'{"a":1}'), purpose="fine-tune")
+        assert len([*tmp_path.glob("files/*")]) == 2
+
+
+def test_a_tenant_has_so_much_in_all(tmp_path: Path) -> None:
+    """However many files come at once; others have their own, and a file whose time is over counts no longer."""
+    clock = [0.0]
+    uploads = Uploads(tmp_path / "files", JobTable(tmp_path / "jobs.sqlite"), lambda: clock[0], most=3 * len(ROWS))
+
+    def keep(tenant: str, seconds: int | None = None) -> bool:
+        try:
+            uploads.keep(io.BytesIO(ROWS), name="a.jsonl", purpose="fine-tune", tenant=tenant, seconds=seconds)
+        except NoRoom:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(keep, ["ann"] * 8)) == 3
+    assert len([*(tmp_path / "files").iterdir()]) == 3
+    assert [keep("bob", 100), keep("bob"), keep("bob"), keep("bob")] == [True, True, True, False]
+    clock[0] = 100.0
+    assert [keep("bob"), keep("bob")] == [True, False]
 
 
 def test_nobody_has_anothers_files(ann: OpenAI, bob: OpenAI) -> None:

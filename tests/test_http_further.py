@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from http_servers import served
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from graftax import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve.http.complaints import as_json
-from graftax.serve.http.further import Poll, Unguarded
+from graftax.serve.http.further import Body, Poll, Unguarded
 from graftax.serve.http.keys import Key
 from graftax.serve.http.quotas import Quota
 from graftax.serve.http.service import Service
@@ -31,6 +31,10 @@ class Shelf:
         polls = Poll(f"/{self._name}/polled", self._polled, methods=["POST"])
         everybodys = Unguarded(f"/{self._name}/open/{{thing}}", self._answer, methods=["GET"])
         return [everybodys, polls, Route(f"/{self._name}/{{thing}}", self._answer, methods=["GET", "DELETE"])]
+
+    @property
+    def bodies(self) -> Mapping[str, Body]:
+        return {}
 
     async def _polled(self, request: Request) -> Response:
         return as_json({"there": False}, 408)

@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from http_servers import until
 from job_servers import Training, training
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
@@ -27,7 +29,7 @@ from graftax.serve.http.limits import Limits
 from graftax.tuning.jobs.openai_rows import rows_to_learn
 from graftax.tuning.training_settings import TrainingSettings
 
-KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=False) for name in ("ann", "bob"))
+KEYS = tuple(Key(hashlib.sha256(name.encode()).digest(), admin=name == "eve") for name in ("ann", "bob", "eve"))
 CHATS = [{"messages": [{"role": "user", "content": f"{n}+1"}, {"role": "assistant", "content": str(n + 1)}]} for n in range(6)]
 TWO_EPOCHS: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}}}
 
@@ -51,6 +53,10 @@ def bob(trained: Training) -> OpenAI:
 def uploaded(client: OpenAI, rows: Sequence[Mapping[str, Any]], name: str = "rows.jsonl") -> str:
     content = "".join(json.dumps(row) + "\n" for row in rows)
     return client.files.create(file=(name, content.encode()), purpose="fine-tune").id
+
+
+def of(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {name}"}
 
 
 def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: OpenAI, bob: OpenAI) -> None:
@@ -102,9 +108,15 @@ def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: Open
         with pytest.raises(openai.NotFoundError, match="is loaded; loaded are none"):
             bob.chat.completions.create(model=name, **asked)
     assert model not in [one.id for one in bob.models.list()]
-    assert model not in trained.served.ask("GET", "/traffic", headers={"Authorization": "Bearer bob"}).text
-    assert model not in trained.served.ask("GET", "/catalogue", headers={"Authorization": "Bearer bob"}).text
-    assert model in trained.served.ask("GET", "/catalogue", headers={"Authorization": "Bearer ann"}).text
+    assert model not in trained.served.ask("GET", "/traffic", headers=of("bob")).text
+    assert model not in trained.served.ask("GET", "/catalogue", headers=of("bob")).text
+    assert model in trained.served.ask("GET", "/catalogue", headers=of("ann")).text
+    with ThreadPoolExecutor(1) as threads, trained.served.engine._lock:
+        asking = threads.submit(ann.chat.completions.create, model=model, **asked)
+        until(lambda: trained.served.engine.waiting)
+        seen = [name for name in ("ann", "bob", "eve") if model in trained.served.ask("GET", "/metrics", headers=of(name)).text]
+        assert seen == ["ann", "eve"]
+    assert asking.result().model == model
     with pytest.raises(openai.NotFoundError):
         bob.models.delete(model)
     assert ann.models.delete(model).deleted
@@ -212,6 +224,26 @@ def failed(there: Training, client: OpenAI, rows: Sequence[Mapping[str, Any]], *
     job = client.fine_tuning.jobs.create(model="backbone", training_file=uploaded(client, rows), **options)
     assert there.ended(job.id).status == "failed"
     return client.fine_tuning.jobs.retrieve(job.id)
+
+
+def test_what_was_made_is_asked_after_a_restart(teller: Backbone, tmp_path: Path) -> None:
+    """It is read when somebody does, and not when the server starts: there may be thousands."""
+    asked: Any = {"messages": [ASKED], "max_tokens": 4, "temperature": 0.0}
+    with training(teller, tmp_path) as there:
+        client = there.served.openai()
+        job = client.fine_tuning.jobs.create(model="backbone", training_file=uploaded(client, CHATS), seed=5, method=TWO_EPOCHS)
+        model = there.ended(job.id).model
+        assert model is not None
+        said = client.chat.completions.create(model=model, **asked).choices
+        listed = {one.id: one for one in client.models.list()}
+    with training(teller, tmp_path) as there:
+        client, reads = there.served.openai(), there.served.service.residents.tiers
+        assert {one.id: one.model_extra for one in client.models.list()}[model]["adapter_digest"] == (
+            listed[model].model_extra or {}
+        )["adapter_digest"]
+        assert (reads().reads, reads().host) == (0, ())
+        assert client.chat.completions.create(model=model, **asked).choices == said
+        assert reads().reads == 1
 
 
 def test_an_adapter_that_could_not_be_asked_is_not_trained(teller: Backbone, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from test_job_table import a_job
 
 from graftax.tuning.jobs.estimates import Work, seconds_to_ends
-from graftax.tuning.jobs.job_record import Cost
 from graftax.tuning.jobs.job_table import JobTable
 from graftax.tuning.jobs.outlook import estimated_ends
+from graftax.tuning.training_cost import Cost
 
 
 def simulated(running: Sequence[Work], waiting: Sequence[Work], slots: int, share: float) -> dict[str, float]:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from graftax.errors import GraftaxError
-from graftax.tuning.jobs.job_record import Cost, JobError, JobRecord, JobRequest
+from graftax.tuning.jobs.job_record import JobError, JobRecord, JobRequest
 from graftax.tuning.jobs.job_table import JobTable, UploadedFile, new_job_id
+from graftax.tuning.training_cost import Cost
 
 REQUEST = JobRequest("base", "file-1", None, "classify", [{"name": "lora", "r": 4}], {"epochs": 2}, {"text": "review"})
 
@@ -88,7 +89,7 @@ def test_another_files_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GraftaxError, match="cannot be opened"):
         JobTable(tmp_path / "none.sqlite")
     with sqlite3.connect(tmp_path / "newer.sqlite") as newer:
-        newer.execute("PRAGMA user_version = 2")
+        newer.execute("PRAGMA user_version = 3")
     newer.close()
-    with pytest.raises(GraftaxError, match="another version's"):
+    with pytest.raises(GraftaxError, match="a newer version's"):
         JobTable(tmp_path / "newer.sqlite")

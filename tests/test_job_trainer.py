@@ -44,7 +44,7 @@ class Tuning:
         self.order: list[str] = []  # of the directories that were published
         options = {"slots": 4, "device": DeviceTime(), **settings}
         called: dict[str, Any] = {"make": self.make, "called": lambda record: f"ft:{record.request.suffix}"}
-        called |= {"publish": self.publish, "withdraw": self.withdraw}
+        called |= {"publish": self.publish, "publish_again": self.publish, "withdraw": self.withdraw}
         self.trainer = JobTrainer(backbone, self.table, folder, **called, **options)
 
     def withdraw(self, name: str) -> None:

@@ -160,7 +160,10 @@ def equal_alone(backbone: Backbone, loops: Loops, adapters: Mapping[str, Adapter
             assert own.dtype == np.float32
             np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-5)
         np.testing.assert_allclose(outcome.loss, loss, rtol=1e-5, atol=1e-5)
-        assert outcome.metrics == {"loss:sum": outcome.loss}
+        tokens = sum(len(datum.tokens) for datum in call.data)
+        seconds = outcome.cost.seconds
+        assert outcome.metrics == {"loss:sum": outcome.loss, "tokens:sum": tokens, "device_seconds:sum": seconds}
+        assert seconds > 0
         near(loops.kept(call.loop).gradient, gradient)
 
 

@@ -356,6 +356,23 @@ def test_a_directory_that_changes_is_refused_and_not_taken_for_what_it_was(
     assert residents.adapter(after) is not None
 
 
+@pytest.mark.parametrize("digest_is_known", [True, False])
+def test_a_directory_is_read_when_it_is_asked_for(
+    digest_is_known: bool, backbone: Backbone, adapters: dict[str, Adapter], expected: Expected, tmp_path: Path
+) -> None:
+    """And then is what it was when its digest was noted, or this line."""
+    residents, known = Residents(backbone, slots=1, host_bytes=0), digest_of(adapters["a"])
+    x = residents.register_unread("x", tmp_path, known if digest_is_known else None)  # there is nothing there yet
+    assert "config" in refused(lambda: residents.adapter(x))
+    save_adapter(adapters["a"], tmp_path, backbone, overwrite=True)
+    assert residents.resolve("x") is x
+    assert x.digest == known
+    assert digest_of(residents.adapter(x)) == known
+    save_adapter(adapters["b"], tmp_path, backbone, overwrite=True)
+    residents.register("y", adapters["c"])  # which takes its place in memory
+    assert "x: its files are not what they were" in refused(lambda: residents.adapter(x))
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_a_poisoned_adapter_gets_no_name_and_no_slot(poison: float, residents: Residents, adapters: dict[str, Adapter]) -> None:
     states = {

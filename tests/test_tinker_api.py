@@ -7,6 +7,8 @@ import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from graftax import Adapter, Sampling, load_adapter, save_adapter
 from graftax.models.backbone import Backbone
 from graftax.serve.http.keys import Key
 from graftax.serve.http.limits import Limits
+from graftax.serve.http.quotas import TrainingQuota
+from graftax.tuning.jobs.job_table import JobTable
 from graftax.tuning.tinker.tinker_api import TinkerApi
 
 TEXTS = [[1, 5, 6, 7, 8, 9], [1, 20, 21, 22]]
@@ -511,6 +515,39 @@ def test_tenants_see_their_own(teller: Backbone, tmp_path: Path) -> None:
         assert answer.status_code == 404
         again = client_of(server, "tml-ann").create_training_client_from_state(path).result()
         assert again.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["loss:sum"] == pytest.approx(said, abs=1e-5)
+
+
+def test_a_key_has_so_much_training(teller: Backbone, tmp_path: Path) -> None:
+    """Then its loops get no gradient and no step, and can be saved and sampled; others go on. What they cost is told."""
+    bounded = replace(key_of("tml-ann"), training=TrainingQuota(training_steps=2))
+    with training_server(teller, tmp_path, keys=(bounded, key_of("tml-ben")), lanes=4, slots=2) as (server, _):
+        ann, ben = (client_of(server, key) for key in ("tml-ann", "tml-ben"))
+        model = ann.create_lora_training_client("backbone", rank=2, **ATTENTION).result()
+        for _ in range(2):
+            told = learn(model).metrics
+        assert told["tokens:sum"] == 8
+        assert 0.0 < told["device_seconds:sum"] < 60.0
+        said = r"may have 2 steps of training in all \(training_steps\), and has had 2\."
+        for refused in (model.forward_backward([datum(TEXTS[0])], "cross_entropy"), model.optim_step(ADAM)):
+            with pytest.raises(tinker.RequestFailedError, match=said):
+                refused.result()
+        path = model.save_state("end").result().path
+        assert model.save_weights_and_get_sampling_client().result().compute_logprobs(prompt(TEXTS[0])).result()
+        with pytest.raises(tinker.RequestFailedError, match=said):  # another loop of the key is no way around it
+            learn(ann.create_training_client_from_state(path).result())
+        other = ben.create_lora_training_client("backbone", rank=2, **ATTENTION).result()
+        assert other.forward([datum(TEXTS[0])], "cross_entropy").result().metrics["tokens:sum"] == 0  # nothing is learnt
+        for _ in range(3):
+            learn(other)
+        begin = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+        usage = tinker.AdminClient(base_url=server.url, api_key="tml-ben").get_billing_usage(begin, begin + timedelta(hours=3))
+        events = usage.result().data
+        assert sum(event.event_info.token_count for event in events) == 3 * 8
+        assert {event.session_id for event in events} == {other.model_id.partition(":")[0]}
+        answer = server.ask("GET", "/api/v1/billing/usage/events?starting_on=x", headers={"X-API-Key": "tml-ben"})
+        assert answer.json()["error"]["param"] == "starting_on"
+    table = JobTable(tmp_path / "jobs.sqlite")  # nothing is lost when a server ends
+    assert [table.spent(key.hash.hex()).steps for key in (bounded, key_of("tml-ben"))] == [2, 3]
 
 
 @pytest.mark.slow

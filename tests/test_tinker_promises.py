@@ -14,7 +14,10 @@ from http_servers import until
 
 from graftax import GraftaxError
 from graftax.serve.http.complaints import Refused
+from graftax.tuning.jobs.job_table import JobTable
+from graftax.tuning.jobs.training_quotas import TrainingQuotas
 from graftax.tuning.loops.calls import Call, Datum, Outcome, Step, StepOutcome
+from graftax.tuning.tinker.accounts import Accounts
 from graftax.tuning.tinker.call_order import Advance, Alone, CallOrder, Gradient
 from graftax.tuning.tinker.promises import Failure, Packed, Promises, Room
 from graftax.tuning.tinker.tickets import Tickets
@@ -175,7 +178,8 @@ class Told:
 
 
 def ordered(loops: Any, **options: Any) -> tuple[CallOrder, Told]:
-    calls = CallOrder(loops, **options)
+    table = JobTable(Path(":memory:"))
+    calls = CallOrder(loops, Accounts(table, TrainingQuotas((), table)), **options)
     for model in ("a", "b", "crash"):
         calls.open(model, 1)
     return calls, Told()
@@ -211,7 +215,7 @@ def test_models_are_done_together_and_each_in_its_order() -> None:
         ["gradient b3"],
     ]
     assert (told.results["a5"], done) == ({"path": "there"}, ["saved"])
-    assert told.results["b2"] == {"metrics": {"grad_norm": 2.0, "calls": 1.0}}
+    assert told.results["b2"] == {"metrics": {"grad_norm": 2.0, "calls": 1.0, "device_seconds": 0.0}}
 
 
 def test_an_error_is_its_own_calls_alone() -> None:

@@ -25,6 +25,7 @@ from graftax.tuning.tinker.wire_data import (
     packed_outcome,
     packed_samples,
 )
+from graftax.tuning.training_cost import Cost
 
 
 def sent(data: list[types.Datum], loss: Any = "ppo", config: Any = None) -> public.ForwardBackwardRequest:
@@ -126,13 +127,15 @@ def test_whatever_bytes_come_are_read_or_refused() -> None:
 
 
 def test_the_client_reads_what_came_of_a_call() -> None:
-    made = packed_outcome(Outcome((np.array([-1.0, -2.5], np.float32), np.array([-3.0], np.float32)), 6.5))
+    made = packed_outcome(
+        Outcome((np.array([-1.0, -2.5], np.float32), np.array([-3.0], np.float32)), 6.5, cost=Cost(tokens=3, seconds=0.25))
+    )
     read: Any = response_conv.deserialize_forward_backward_output(made.data)
     assert [one["logprobs"].tolist() for one in read.loss_fn_outputs] == [[-1.0, -2.5], [-3.0]]
-    assert read.metrics == {"loss:sum": 6.5}
+    assert read.metrics == {"loss:sum": 6.5, "tokens:sum": 3.0, "device_seconds:sum": 0.25}
     plain = made.unpacked(made.data)
     assert [one["logprobs"]["data"] for one in plain["loss_fn_outputs"]] == [[-1.0, -2.5], [-3.0]]
-    assert plain["metrics"] == {"loss:sum": 6.5}
+    assert plain["metrics"] == read.metrics
 
 
 def test_the_client_reads_samples() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from refusals import refused
 from graftax.models.backbone import Backbone
 from graftax.serve.http.keys import Key, read_keys
 from graftax.serve.http.quotas import Quota, TrainingQuota
-from graftax.tuning.jobs.job_record import Cost, JobRecord
+from graftax.tuning.jobs import job_table
+from graftax.tuning.jobs.job_record import JobRecord
 from graftax.tuning.jobs.job_table import JobTable
 from graftax.tuning.jobs.training_quotas import TrainingQuotas
+from graftax.tuning.tinker.accounts import Accounts
+from graftax.tuning.training_cost import Cost
 
 HASHES = {name: hashlib.sha256(name.encode()).digest() for name in ("ann", "bob", "eve")}
 ROW = json.dumps({"prompt": "a", "completion": "b"}).encode()
@@ -111,3 +115,49 @@ def test_whoever_trains_is_told_when_it_is_used_up(tmp_path: Path) -> None:
     assert "40 steps" in str(quotas.refusal(jobs["bob2"], Cost(40)))
     assert quotas.refusal(jobs["eve3"], Cost(10**9)) is None
     assert quotas.refusal(replace(jobs["eve3"], tenant=None), Cost(10**9)) is None
+
+
+def test_loops_are_counted_beside_jobs(tmp_path: Path) -> None:
+    """In the hour in which they were, and written once in a while; a table that was made without them learns of them."""
+    from test_job_table import a_job
+
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as old:
+        old.executescript(f"{job_table._TABLES[0]} PRAGMA user_version = 1;")
+    old.close()
+    table, clock, ann = JobTable(tmp_path / "jobs.sqlite"), [7200.0], HASHES["ann"].hex()
+    table.add(record := a_job(ann, cost=Cost(10, 1000, 30.0)))
+    quotas = TrainingQuotas([Key(HASHES["ann"], False, training=TrainingQuota(training_tokens=1500))], table)
+    accounts = Accounts(table, quotas, lambda: clock[0])
+    accounts.open("a", ann)
+    accounts.open("b", None)
+    accounts.charge("a", Cost(0, 300, 1.0))
+    accounts.charge("b", Cost(0, 10**9, 1.0))
+    assert table.spent(ann) == Cost(10, 1000, 30.0)
+    assert (accounts.refusal("a"), accounts.refusal("b")) == (None, None)
+    accounts.charge("a", Cost(1, 200, 1.5))
+    assert "1,500 tokens" in str(accounts.refusal("a"))
+    clock[0] += 6.0
+    accounts.charge("a", Cost(1))
+    assert table.spent(ann) == Cost(12, 1500, 32.5)
+    assert "1,500 tokens" in str(quotas.refusal(record, record.cost))
+    clock[0] = 3 * 3600.0
+    accounts.charge("a", Cost(0, 7, 0.25))
+    assert accounts.of(ann, 0, 10**6) == [("a", 7200, Cost(2, 500, 2.5)), ("a", 10800, Cost(0, 7, 0.25))]
+    assert accounts.of(ann, 7201, 10**6) == [("a", 10800, Cost(0, 7, 0.25))]
+
+
+def test_a_full_disk_loses_no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written is kept, also of a loop that has ended, and written the next time."""
+    table = JobTable(tmp_path / "jobs.sqlite")
+    accounts = Accounts(table, TrainingQuotas([], table))
+    accounts.open("a", "ann")
+    accounts.charge("a", Cost(1, 2, 3.0))
+    with monkeypatch.context() as full:
+
+        def fails(*arguments: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        full.setattr(table, "charge_loops", fails)
+        accounts.close("a")
+    accounts.write()
+    assert table.spent("ann") == Cost(1, 2, 3.0)

@@ -13,6 +13,9 @@ from http_servers import Served, served
 from tinker import types
 
 from graftax.models.backbone import Backbone
+from graftax.tuning.jobs.job_table import JobTable
+from graftax.tuning.jobs.training_quotas import TrainingQuotas
+from graftax.tuning.tinker.accounts import Accounts
 from graftax.tuning.tinker.tinker_api import TinkerApi
 
 
@@ -22,7 +25,9 @@ def training_server(backbone: Backbone, directory: Path, **options: Any) -> Iter
     made: list[TinkerApi] = []
 
     def further(service: Any) -> Sequence[TinkerApi]:
-        made.append(TinkerApi(service, directory))
+        directory.mkdir(parents=True, exist_ok=True)
+        table = JobTable(directory / "jobs.sqlite")
+        made.append(TinkerApi(service, directory / "tinker", Accounts(table, TrainingQuotas(options.get("keys", ()), table))))
         return made
 
     with served(backbone, further=further, **options) as there:

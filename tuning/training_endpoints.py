@@ -29,6 +29,7 @@ from .jobs.made_job import model_name, the_job
 from .jobs.published_models import PublishedModels
 from .jobs.training_quotas import TrainingQuotas
 from .jobs.uploads import Uploads
+from .tinker.accounts import Accounts
 from .tinker.tinker_api import TinkerApi
 from .training_settings import TrainingSettings
 
@@ -57,21 +58,25 @@ def training_endpoints(
         raise GraftaxError("graftax serve --training needs python-multipart: pip install 'graftax[training]'.")
     held = ExitStack()
     held.enter_context(disk.locked(directory))  # another server would train the same jobs, and sweep away files that are coming
-    loops = [] if service.generator is None else [TinkerApi(service, directory / "tinker", device.step)]
-    return [*loops, FineTuning(_jobs(service, directory, device, keys, settings, shelf), held.close)]
+    table = JobTable(directory / "jobs.sqlite")
+    quotas = TrainingQuotas(keys, table)
+    jobs = FineTuning(_jobs(service, directory, device, table, quotas, settings, shelf), held.close)
+    if service.generator is None:
+        return [jobs]
+    return [TinkerApi(service, directory / "tinker", Accounts(table, quotas), device.step), jobs]
 
 
 def _jobs(
     service: Service,
     directory: Path,
     device: DeviceTime,
-    keys: tuple[Key, ...],
+    table: JobTable,
+    quotas: TrainingQuotas,
     settings: TrainingSettings,
     shelf: Shelf | None,
 ) -> JobService:
     """Jobs on a server's backbone."""
-    table = JobTable(directory / "jobs.sqlite")
-    uploads, quotas, models = Uploads(directory / "files", table), TrainingQuotas(keys, table), PublishedModels(service)
+    uploads, models = Uploads(directory / "files", table, most=settings.max_uploads), PublishedModels(service, table)
     make = partial(
         the_job,
         uploads=uploads,
@@ -88,6 +93,7 @@ def _jobs(
         make=make,
         called=partial(model_name, service.name),
         publish=models.publish,
+        publish_again=models.publish_again,
         withdraw=models.delete,
         device=device,
         allow=quotas.refusal,

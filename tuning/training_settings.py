@@ -24,6 +24,11 @@ class TrainingSettings:
         60.0
     )
     max_upload: Annotated[Some, Doc("Bytes of a file of rows; more is answered with 413.")] = 512 << 20
+    max_uploads: Annotated[
+        int,
+        Within(1, below=1 << 50),
+        Doc("Bytes of all files of a key, or without keys of all there are; more is answered with 413."),
+    ] = 10 << 30
     training_watts: Annotated[
         Positive | None, Doc("Power of the machine while it trains, by which the energy of jobs is estimated.")
     ] = None

@@ -26,7 +26,7 @@ from .keys import Guarded, Key
 from .lora_adapters import load_adapter, unload_adapter
 from .model_cards import list_models, show_model
 from .offered import leaderboard, list_adapters, show_adapter
-from .openapi import endpoint, openapi_of
+from .openapi import BODIES, endpoint, openapi_of
 from .origins import OwnPages, with_origins
 from .prometheus import metrics
 from .score import score
@@ -57,7 +57,6 @@ _POST: dict[str, Callable[..., Any]] = {
     "/v1/load_lora_adapter": load_adapter,
     "/v1/unload_lora_adapter": unload_adapter,
 }
-_GET |= {"/openapi.json": endpoint(openapi_of(_GET, _POST)), **PAGES}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -75,6 +74,11 @@ def make_app(
     routes = [Route(path, partial(answer, service), methods=["GET"]) for path, answer in _GET.items()]
     routes += [Route(path, partial(answer, service), methods=["POST"]) for path, answer in _POST.items()]
     others = [route for one in further for route in one.routes]
+    bodies = dict(BODIES)
+    for one in further:
+        bodies |= one.bodies
+    told: dict[str, Callable[..., Any]] = {"/openapi.json": endpoint(partial(openapi_of, [*routes, *others], bodies)), **PAGES}
+    pages = [Route(path, partial(answer, service), methods=["GET"]) for path, answer in told.items()]
     polls = frozenset(route.path for route in others if isinstance(route, Poll))
     unguarded = [route for route in others if isinstance(route, Unguarded)]
 
@@ -93,7 +97,7 @@ def make_app(
         service.rounds.stop()
         service.residents.close()
 
-    app: ASGIApp = Starlette(routes=[*routes, *others], exception_handlers=HANDLERS, lifespan=lifespan)
+    app: ASGIApp = Starlette(routes=[*routes, *pages, *others], exception_handlers=HANDLERS, lifespan=lifespan)
     app = Guarded(app, keys, polls=polls, unguarded=unguarded) if keys else OwnPages(app, origins)
     return _Marked(with_origins(app, origins), service, polls)
 

@@ -6,10 +6,14 @@ The server itself only answers. What else may be done with the frozen weights th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from starlette.routing import Route
+
+#: What a path is asked with: an object of JSON that `parameters_of` holds to a dataclass, or such dataclasses and JSON schemas
+#: by media types.
+Body = type | Mapping[str, type | Mapping[str, Any]]
 
 
 class Poll(Route):
@@ -29,6 +33,11 @@ class Further(Protocol):
     @property
     def routes(self) -> Sequence[Route]:
         """Their paths, and what answers there. A `Refused` or GraftaxError of theirs is said as `complaints.py` does."""
+        ...
+
+    @property
+    def bodies(self) -> Mapping[str, Body]:
+        """What paths are asked with by POST or PUT, for the server's description (`openapi.py`)."""
         ...
 
     def start(self) -> None:

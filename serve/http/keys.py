@@ -28,7 +28,7 @@ from ...errors import GraftaxError
 from ...json_files import read_bytes
 from ...paths import expect_file
 from ...typed import shown
-from ..turns import TENANT
+from ..turns import ADMIN, TENANT
 from .complaints import Refused, as_json
 from .quotas import METER, Meter, Quota, TrainingQuota
 from .web_page import PAGES
@@ -123,6 +123,7 @@ class Guarded:
             await as_json(refused.content(), refused.status, refused.headers)(scope, receive, send)
             return
         TENANT.set(key.hash.hex())
+        ADMIN.set(key.admin)
         if meter is None:
             await self._app(scope, receive, send)
         else:

@@ -74,7 +74,7 @@ async def list_adapters(service: Service, request: Request) -> Response:
 async def show_adapter(service: Service, request: Request) -> Response:
     """One by its name: all its versions, how they did, and the card of the newest, or of that which `version` says."""
     name = request.path_params["name"]
-    if (handle := service.registered().get(name)) is not None:
+    if (handle := service.named(name)) is not None:
         facts, where = await _facts(service, handle), _where(service)
         card, problem = await _card(service, facts.manifest)
         adapter = _loaded(name, handle, facts, where, every_label=True)

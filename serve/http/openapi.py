@@ -7,18 +7,22 @@ kind `Any` is checked by its endpoint, and says with a `Form` what it takes.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from ... import __version__
 from ...typed import Such, Within, kinds_of
 from .complaints import as_json
+from .further import Body, Unguarded
 from .parameters import (
     HARMLESS,
     UNSUPPORTED,
@@ -35,10 +39,9 @@ from .parameters import (
 from .service import Service
 
 Schema = dict[str, Any]
-Endpoints = Mapping[str, Callable[..., Any]]
 
 #: What each path is asked with.
-BODIES: Mapping[str, type] = {
+BODIES: Mapping[str, Body] = {
     "/v1/completions": Completion,
     "/v1/chat/completions": ChatCompletion,
     "/v1/embeddings": ToEmbed,
@@ -51,7 +54,9 @@ BODIES: Mapping[str, type] = {
     "/v1/unload_lora_adapter": ToUnload,
 }
 _PLAIN = {int: "integer", float: "number", bool: "boolean", str: "string", types.NoneType: "null"}
+_IN_PATH = re.compile(r"\{(\w+)(?::\w+)?\}")
 _NULL: Schema = {"type": "null"}
+_STRING: Schema = {"type": "string"}
 _TEXT: Schema = {"type": ["string", "null"]}
 _ERROR: Schema = {
     "type": "object",
@@ -71,42 +76,55 @@ _ERROR: Schema = {
 }
 
 
-def openapi_of(gets: Endpoints, posts: Endpoints) -> Schema:
-    """The description of endpoints by their paths; what they do is the first line of what their code says."""
+def openapi_of(routes: Iterable[Route], bodies: Mapping[str, Body]) -> Schema:
+    """The description of paths, by the first line of what the code there says. `bodies`: what it is asked with."""
     paths: dict[str, Schema] = {}
-    for path, answer in gets.items():
-        plain = path.replace(":path}", "}")
-        named = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}] if "{name" in path else []
-        named += [{"name": "task", "in": "path", "required": True, "schema": {"type": "string"}}] if "{task" in path else []
-        paths[plain] = {"get": {**_said_of(answer), **({"parameters": named} if named else {})}}
-    for path, answer in posts.items():
-        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{BODIES[path].__name__}"}}}
-        paths[path] = {"post": {**_said_of(answer), "requestBody": {"required": True, "content": content}}}
-    schemas: Schema = {cls.__name__: schema_of_body(cls) for cls in BODIES.values()}
-    security = {"key": {"type": "http", "scheme": "bearer"}}
+    schemas: Schema = {"Error": _ERROR}
+    for route in routes:
+        named = [{"name": name, "in": "path", "required": True, "schema": _STRING} for name in _IN_PATH.findall(route.path)]
+        own = paths.setdefault(_IN_PATH.sub(r"{\1}", route.path), {"parameters": named} if named else {})
+        for method in (route.methods or set()) - {"HEAD"}:
+            said = own[method.lower()] = _said_of(route)
+            if method in ("POST", "PUT") and route.path in bodies:
+                said["requestBody"] = {"required": True, "content": _content_of(bodies[route.path], schemas)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "graftax", "version": __version__},
         "paths": paths,
-        "components": {"schemas": {**schemas, "Error": _ERROR}, "securitySchemes": security},
+        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"key": []}],
     }
 
 
-def endpoint(described: Schema) -> Callable[..., Any]:
-    """What answers with a description."""
+def endpoint(described: Callable[[], Schema]) -> Callable[..., Any]:
+    """What answers with a description, which is made when it is first asked for."""
+    once = cache(described)
 
     async def openapi(service: Service, request: Request) -> Response:
         """What can be asked, as OpenAPI says it."""
-        return as_json(described)
+        return as_json(once())
 
     return openapi
 
 
-def _said_of(answer: Callable[..., Any]) -> Schema:
+def _said_of(route: Route) -> Schema:
     wrong = {"description": "An error", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    answer = route.endpoint.func if isinstance(route.endpoint, partial) else route.endpoint
     summary = (answer.__doc__ or "").strip().partition("\n")[0]
-    return {"summary": summary, "responses": {"200": {"description": "The answer"}, "default": wrong}}
+    said: Schema = {"summary": summary, "responses": {"200": {"description": "The answer"}, "default": wrong}}
+    return {**said, "security": []} if isinstance(route, Unguarded) else said
+
+
+def _content_of(body: Body, schemas: Schema) -> Schema:
+    """A body by its media types; the schemas of dataclasses are put beside the others."""
+    content: Schema = {}
+    for media, what in ({"application/json": body} if isinstance(body, type) else body).items():
+        if isinstance(what, type):
+            made = schemas.setdefault(what.__name__, schema_of_body(what))
+            assert made == schema_of_body(what), f"two bodies are called {what.__name__}"
+            what = {"$ref": f"#/components/schemas/{what.__name__}"}
+        content[media] = {"schema": what}
+    return content
 
 
 def schema_of_body(cls: type) -> Schema:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..continuation import Continuation
+from ..turns import ADMIN
 from .quotas import spend
 from .recent import Recent
 
@@ -46,19 +47,20 @@ class Counts:
 
 
 async def metrics(service: Service, request: Request) -> Response:
-    """All of them, as Prometheus reads them."""
-    return Response("".join(_families(service)), media_type="text/plain; version=0.0.4; charset=utf-8")
+    """All of them, as Prometheus reads them; adapters of one tenant are named to him and to admins."""
+    said = "".join(_families(service, lambda name: ADMIN.get() or service.shows(name)))
+    return Response(said, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _families(service: Service) -> Iterable[str]:
+def _families(service: Service, shows: Callable[[str], bool]) -> Iterable[str]:
     base, counts, tiers = {"model_name": service.name}, service.counts, service.residents.tiers()
     running, waiting = service.engine.running, service.engine.waiting
     yield _gauge("vllm:num_requests_running", "Texts that are being written.", base, len(running))
     yield _gauge("vllm:num_requests_waiting", "Texts that wait for a lane.", base, len(waiting))
     which = {
         "max_lora": str(service.slots),
-        "running_lora_adapters": _named(running),
-        "waiting_lora_adapters": _named(waiting),
+        "running_lora_adapters": _named(running, shows),
+        "waiting_lora_adapters": _named(waiting, shows),
     }
     yield _gauge("vllm:lora_requests_info", "Adapters used and waited for; the value is the time.", which, time.time())
     yield _counter("vllm:prompt_tokens_total", "Tokens that were read.", [(base, counts.prompt_tokens)])
@@ -77,9 +79,10 @@ def _families(service: Service) -> Iterable[str]:
     yield _counter("graftax:responses_total", "Answers, by status.", responses)
 
 
-def _named(requests: Iterable[object]) -> str:
-    """The adapters of requests, with commas between."""
-    return ",".join(sorted({str(handle) for request in requests for handle in getattr(request, "handles", ())}))
+def _named(requests: Iterable[object], shows: Callable[[str], bool]) -> str:
+    """The adapters of requests, with commas between; of those that are to be named."""
+    handles = {handle for request in requests for handle in getattr(request, "handles", ())}
+    return ",".join(sorted({str(handle) for handle in handles if shows(handle.name)}))
 
 
 def _latencies(base: Mapping[str, str], counts: Counts) -> str:

@@ -92,6 +92,10 @@ class Service:
         """The registered names that whoever asks may know, and what they mean now."""
         return {name: handle for name, handle in self.residents.registered().items() if self.shows(name)}
 
+    def named(self, name: str) -> Handle | None:
+        """What a registered name means now that whoever asks may know."""
+        return self.residents.named(name) if self.shows(name) else None
+
     async def resolve(self, model: str, route: str) -> Who:
         """Whom a name means now; None for the base alone.
 
@@ -99,7 +103,7 @@ class Service:
         """
         if model == self.name:
             return None
-        if (handle := self.registered().get(model)) is not None:
+        if (handle := self.named(model)) is not None:
             return handle
         parts = parts_of(model)
         if parts is None:
@@ -110,11 +114,10 @@ class Service:
 
     async def _handle(self, model: str, route: str) -> Handle:
         """The adapter that a name means now; raises as `resolve`."""
-        known = self.registered()
-        if model in known:
-            return known[model]
+        if (handle := self.named(model)) is not None:
+            return handle
         if self.hub is None or not self.shows(model):
-            said = f"no adapter named {shown(model)} is loaded; loaded are {', '.join(known) or 'none'}."
+            said = f"no adapter named {shown(model)} is loaded; loaded are {', '.join(self.registered()) or 'none'}."
             raise self._no_model(model, said)
         try:
             return await self.read(self.residents.resolve, model, route)

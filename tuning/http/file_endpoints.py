@@ -21,7 +21,7 @@ from ...serve.http.complaints import Gone, Refused, as_json
 from ...serve.http.service import in_thread
 from ...typed import shown
 from ..jobs.job_table import UploadedFile
-from ..jobs.uploads import NoSuchFile, StillNeeded
+from ..jobs.uploads import PURPOSE, NoRoom, NoSuchFile, StillNeeded
 from .job_objects import file_object
 from .job_service import JobService, tenant
 from .result_pages import behind, limit_of, page_of
@@ -33,6 +33,19 @@ _LONGEST_NAME = 255
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 _FIELDS = ("file", "purpose", _ANCHOR, _SECONDS)
 _SHORTEST, _LONGEST = 3600, 2_592_000  # seconds: an hour, thirty days
+
+#: What a form holds, as JSON schema.
+FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "purpose": {"const": PURPOSE},
+        _ANCHOR: {"const": "created_at"},
+        _SECONDS: {"type": "integer", "minimum": _SHORTEST, "maximum": _LONGEST},
+    },
+    "required": ["file", "purpose"],
+    "additionalProperties": False,
+}
 
 
 async def upload(jobs: JobService, request: Request) -> Response:
@@ -50,6 +63,8 @@ async def upload(jobs: JobService, request: Request) -> Response:
         options: dict[str, Any] = {"name": _name(file), "purpose": purpose, "tenant": tenant(), "seconds": _seconds(form)}
         try:
             kept = await in_thread(lambda: jobs.uploads.keep(file.file, **options))
+        except NoRoom as error:
+            raise Refused(413, str(error), param="file", code="storage_quota_exceeded") from None
         except GraftaxError as error:
             raise Refused(400, str(error), param="file", code="invalid_file_format") from None
     return as_json(file_object(kept))

@@ -7,12 +7,14 @@ Whoever asks sees what is his own, by his API key: a file, a job or a model of s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from starlette.routing import Route
 
-from .file_endpoints import delete_file, file_content, list_files, show_file, upload
+from ...serve.http.further import Body
+from ..jobs.asked_job import AskedJob
+from .file_endpoints import FORM, delete_file, file_content, list_files, show_file, upload
 from .job_endpoints import cancel, create_job, list_checkpoints, list_events, list_jobs, pause, resume, show_job
 from .job_service import JobService
 from .tuned_models import delete_model
@@ -36,6 +38,9 @@ _ENDPOINTS = (
 )
 
 
+_BODIES: Mapping[str, Body] = {"/v1/files": {"multipart/form-data": FORM}, "/v1/fine_tuning/jobs": AskedJob}
+
+
 class FineTuning:
     """The endpoints, as a server takes them (`Further`)."""
 
@@ -47,6 +52,10 @@ class FineTuning:
     @property
     def routes(self) -> Sequence[Route]:
         return [Route(path, partial(answer, self._jobs), methods=[method]) for method, path, answer in _ENDPOINTS]
+
+    @property
+    def bodies(self) -> Mapping[str, Body]:
+        return _BODIES
 
     def start(self) -> None:
         self._jobs.trainer.start()

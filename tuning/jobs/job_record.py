@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..training_cost import Cost
+
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 #: states that a job does not leave
 ENDS = ("succeeded", "failed", "cancelled")
@@ -56,15 +58,6 @@ def unfit(request: JobRequest, said: str) -> JobError:
         if file is not None and file in said:
             return JobError(f"invalid_{param}", said, param)
     return JobError("invalid_job", said)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a job has cost so far."""
-
-    steps: int = 0
-    tokens: int = 0  # of the items that it has learnt from, each as often as it was
-    seconds: float = 0.0  # of the device: of a step that several jobs took, each has an even share
 
 
 @dataclass(frozen=True)

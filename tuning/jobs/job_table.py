@@ -24,10 +24,12 @@ from typing import Any, Literal
 
 from ...errors import GraftaxError
 from ...store.tables import transaction
-from .job_record import ENDS, Cost, JobCheckpoint, JobError, JobEvent, JobRecord, JobRequest, Status
+from ..training_cost import Cost
+from .job_record import ENDS, JobCheckpoint, JobError, JobEvent, JobRecord, JobRequest, Status
 
-VERSION = 1
-_TABLES = """
+#: What each version has added.
+_TABLES = (
+    """
 CREATE TABLE files (
     id TEXT PRIMARY KEY, tenant TEXT, name TEXT NOT NULL, purpose TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
     created INTEGER NOT NULL, expires INTEGER
@@ -47,7 +49,16 @@ CREATE TABLE checkpoints (
     id TEXT PRIMARY KEY, job TEXT NOT NULL, created INTEGER NOT NULL, step INTEGER NOT NULL, model TEXT UNIQUE NOT NULL,
     metrics TEXT NOT NULL, UNIQUE (job, step)
 );
-"""
+""",
+    """
+CREATE TABLE loops (
+    id TEXT NOT NULL, hour INTEGER NOT NULL, tenant TEXT, steps INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    seconds REAL NOT NULL, PRIMARY KEY (id, hour)
+);
+CREATE TABLE digests (model TEXT PRIMARY KEY, digest TEXT NOT NULL);
+""",
+)
+VERSION = len(_TABLES)
 _JSON = {"request": JobRequest, "cost": Cost, "error": JobError}  # columns of a job that hold one of these
 
 
@@ -77,14 +88,14 @@ class JobTable:
             self._tables.execute("PRAGMA synchronous = FULL")  # a job that was accepted survives the loss of power
             with self._writing():
                 (version,) = self._tables.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in filter(str.strip, _TABLES.split(";")):
+                if version < VERSION:
+                    for statement in filter(str.strip, ";".join(_TABLES[version:]).split(";")):
                         self._tables.execute(statement)
                     self._tables.execute(f"PRAGMA user_version = {VERSION}")
         except sqlite3.Error as error:
             raise GraftaxError(f"{file}: the table of jobs cannot be opened ({error}).") from error
-        if version not in (0, VERSION):
-            raise GraftaxError(f"{file} is another version's table of jobs; go on with that, or name another folder.")
+        if version > VERSION:
+            raise GraftaxError(f"{file} is a newer version's table of jobs; go on with that, or name another folder.")
 
     def close(self) -> None:
         with self._lock:
@@ -139,10 +150,12 @@ class JobTable:
         return [*map(_job_of, self._rows(f"SELECT * FROM jobs WHERE status NOT IN ({places}) ORDER BY place", *ENDS))]
 
     def spent(self, tenant: str | None, but: str = "") -> Cost:
-        """What all jobs of a tenant have cost so far, without the one of an id."""
+        """What all jobs and loops of a tenant have cost so far, without the job of an id."""
         sums = ", ".join(f"coalesce(sum(json_extract(cost, '$.{field.name}')), 0)" for field in fields(Cost))
-        ((*numbers,),) = self._rows(f"SELECT {sums} FROM jobs WHERE tenant IS ? AND id != ?", tenant, but)
-        return Cost(*numbers)
+        (of_jobs,) = self._rows(f"SELECT {sums} FROM jobs WHERE tenant IS ? AND id != ?", tenant, but)
+        sums = ", ".join(f"coalesce(sum({field.name}), 0)" for field in fields(Cost))
+        (of_loops,) = self._rows(f"SELECT {sums} FROM loops WHERE tenant IS ?", tenant)
+        return Cost(*of_jobs) + Cost(*of_loops)
 
     def listed(self, tenant: str | None, limit: int, after: str | None = None) -> list[JobRecord]:
         """A tenant's jobs (None: everybody's), the newest first; `after`: those that come behind the job of this id."""
@@ -210,6 +223,35 @@ class JobTable:
         """The adapters of a job's epochs, the newest first."""
         rows = self._rows("SELECT * FROM checkpoints WHERE job = ? ORDER BY step DESC", job)
         return [JobCheckpoint(**{**dict(row), "metrics": json.loads(row["metrics"])}) for row in rows]
+
+    def note_digest(self, model: str, digest: str) -> None:
+        """Note of what content a model is, so that nobody has to read it to know."""
+        with self._writing():
+            self._tables.execute("INSERT OR REPLACE INTO digests VALUES (?, ?)", (model, digest))
+
+    def forget_digest(self, model: str) -> None:
+        with self._writing():
+            self._tables.execute("DELETE FROM digests WHERE model = ?", (model,))
+
+    def digest(self, model: str) -> str | None:
+        """What was noted of a model."""
+        return next((row["digest"] for row in self._rows("SELECT digest FROM digests WHERE model = ?", model)), None)
+
+    # -- loops ------------------------------------------------------------------------------------------------------------
+
+    def charge_loops(self, costs: Mapping[tuple[str, str | None], Cost], hour: int) -> None:
+        """Add what loops have cost, by their ids and tenants, in the hour that began so many seconds after 1970."""
+        added = ", ".join(f"{field.name} = {field.name} + excluded.{field.name}" for field in fields(Cost))
+        query = f"INSERT INTO loops VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id, hour) DO UPDATE SET {added}"
+        with self._writing():
+            for (loop, tenant), cost in costs.items():
+                self._tables.execute(query, (loop, hour, tenant, *asdict(cost).values()))
+
+    def loop_costs(self, tenant: str | None, begin: int, end: int) -> list[tuple[str, int, Cost]]:
+        """By loop and hour what a tenant's loops have cost in the hours that began in a time, the first hour first."""
+        query = "SELECT id, hour, steps, tokens, seconds FROM loops WHERE tenant IS ? AND hour >= ? AND hour < ?"
+        rows = self._rows(f"{query} ORDER BY hour, tokens DESC, id", tenant, begin, end)
+        return [(loop, hour, Cost(*numbers)) for loop, hour, *numbers in rows]
 
     # -- files ------------------------------------------------------------------------------------------------------------
 

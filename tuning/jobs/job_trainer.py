@@ -31,7 +31,8 @@ from ...train.epoch_end import end_epoch, outcome
 from ...train.job import Job
 from ...train.pack import Pack
 from ..device_time import DeviceTime
-from .job_record import Cost, JobError, JobRecord, Status, unfit
+from ..training_cost import Cost
+from .job_record import JobError, JobRecord, Status, unfit
 from .job_table import JobTable
 from .open_packs import OpenPacks
 from .running_job import ReadyJob, RunningJob
@@ -53,6 +54,7 @@ class JobTrainer:
         make: Callable[[JobRecord], Job],
         called: Callable[[JobRecord], str],
         publish: Callable[[JobRecord, str, Path], None],
+        publish_again: Callable[[JobRecord, str, Path], None],
         withdraw: Callable[[str], object],
         device: DeviceTime,
         allow: Callable[[JobRecord, Cost], str | None] = lambda record, cost: None,
@@ -69,6 +71,7 @@ class JobTrainer:
             make: reads a job's files, checks them, and makes a job of them that can begin; GraftaxError where they do not fit.
             called: what a job's finished adapter is to be called.
             publish: lets the adapter in a directory, which a job has made, be asked by a name.
+            publish_again: the same of one that the process before this one has published.
             withdraw: takes such a name away, if it is there, and removes the directory.
             device: which is shared with the serving.
             afterwards: does something of what is left to be done for jobs that have ended; False where there is nothing.
@@ -77,7 +80,8 @@ class JobTrainer:
             save_every: seconds between two saves of a job's state.
         """
         self.backbone, self.table, self.folder = backbone, table, folder
-        self._make, self._called, self._publish, self._withdraw = make, called, publish, withdraw
+        self._make, self._called, self._withdraw = make, called, withdraw
+        self._publish, self._publish_again = publish, publish_again
         self._allow, self._afterwards = allow, afterwards
         self._device, self._slots, self._save_every = device, slots, save_every
         self._packs = OpenPacks(backbone, slots, folder / "states", device.breathe)
@@ -414,4 +418,4 @@ class JobTrainer:
         named += [] if record.model is None else [(record.model, self._directory(record))]
         for name, directory in named:
             if directory.is_dir():
-                self._publish(record, name, directory)
+                self._publish_again(record, name, directory)

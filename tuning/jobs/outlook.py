@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ..training_cost import Cost
 from .estimates import Work, seconds_to_ends
-from .job_record import Cost, JobRecord
+from .job_record import JobRecord
 from .job_table import JobTable
 from .trainer_asked import Trainer
 

@@ -22,7 +22,8 @@ from ...train.cohorts import Traits, traits_of
 from ...train.job import Job
 from ...train.pack import Pack
 from ...train.run_checkpoint import Checkpoints
-from .job_record import Cost, JobRecord
+from ..training_cost import Cost
+from .job_record import JobRecord
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class RunningJob:
 
     def charge(self, steps: int, tokens: int, seconds: float) -> None:
         """Count what was done for it."""
-        self.cost = Cost(self.cost.steps + steps, self.cost.tokens + tokens, self.cost.seconds + seconds)
+        self.cost += Cost(steps, tokens, seconds)
 
     def enter(self, index: int) -> None:
         """Put it into its slot, as job `index` of the pack: as it was saved, or from its beginning."""

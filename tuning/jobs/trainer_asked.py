@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .job_record import Cost, JobRecord
+from ..training_cost import Cost
+from .job_record import JobRecord
 
 
 class Trainer(Protocol):

@@ -1,8 +1,8 @@
-"""What the jobs of a key may cost, in the words of the file of keys: `training_seconds=3600 training_jobs=4`.
+"""What the jobs and loops of a key may cost, in the words of the file of keys: `training_seconds=3600 training_jobs=4`.
 
-Seconds, steps and tokens are counted in all jobs that the key has had, for as long as the training folder is kept: whoever is
-to have more is given a larger number. A job that is to begin when they are used up is refused; one during which they are used
-up fails, and keeps the adapters of its epochs.
+Seconds, steps and tokens are counted in all jobs and loops that the key has had, for as long as the training folder is kept:
+whoever is to have more is given a larger number. A job that is to begin when they are used up is refused; one during which they
+are used up fails, and keeps the adapters of its epochs. A loop then gets no further gradients or steps, and can be saved.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from ...serve.http.complaints import Refused
 from ...serve.http.keys import Key
 from ...serve.http.quotas import TrainingQuota
-from .job_record import Cost, JobRecord
+from ..training_cost import Cost
+from .job_record import JobRecord
 from .job_table import JobTable
 
 _OPEN = TrainingQuota()
@@ -43,11 +44,17 @@ class TrainingQuotas:
 
     def refusal(self, job: JobRecord, cost: Cost) -> str | None:
         """Why a job that has cost so much by now may not go on; None: it may."""
-        quota = self._quotas.get(job.tenant or "", _OPEN)
+        return self._refusal(job.tenant, cost, but=job.id)
+
+    def refusal_of_loops(self, tenant: str | None, cost: Cost) -> str | None:
+        """Why a tenant's loops may not go on that have cost so much beyond what the table says; None: they may."""
+        return self._refusal(tenant, cost)
+
+    def _refusal(self, tenant: str | None, cost: Cost, but: str = "") -> str | None:
+        quota = self._quotas.get(tenant or "", _OPEN)
         if quota.training_seconds is quota.training_steps is quota.training_tokens is None:
             return None
-        others = self._table.spent(job.tenant, but=job.id)
-        return _used_up(quota, Cost(others.steps + cost.steps, others.tokens + cost.tokens, others.seconds + cost.seconds))
+        return _used_up(quota, self._table.spent(tenant, but) + cost)
 
 
 def _used_up(quota: TrainingQuota, spent: Cost) -> str | None:

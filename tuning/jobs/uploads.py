@@ -15,6 +15,7 @@ A file that a job needs which has not ended cannot be deleted, and one whose tim
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,12 +41,17 @@ class StillNeeded(GraftaxError):
     """A file that a job needs which has not ended."""
 
 
+class NoRoom(GraftaxError):
+    """A tenant's files would have more bytes than they may."""
+
+
 class Uploads:
     """The files of a training folder. Calls may come from several threads."""
 
-    def __init__(self, folder: Path, table: JobTable, clock: Callable[[], float] = time.time):
-        """`clock`: seconds since 1970. Raises GraftaxError where the folder cannot be made."""
-        self._folder, self._table, self._clock = folder, table, clock
+    def __init__(self, folder: Path, table: JobTable, clock: Callable[[], float] = time.time, *, most: int | None = None):
+        """`clock`: seconds since 1970; `most`: bytes of all files of a tenant. GraftaxError where the folder cannot be made."""
+        self._folder, self._table, self._clock, self._most = folder, table, clock, most
+        self._coming = threading.Lock()  # of what a tenant has, between its sum and the table
         disk.make_directory(folder)
         disk.sweep(folder)
         known = {file.id for file in table.files(None)}
@@ -66,7 +72,8 @@ class Uploads:
 
         `seconds`: after which it is removed; None: only when it is deleted.
 
-        Raises GraftaxError, which names the line, where it is not a JSON object in every line; then nothing is kept.
+        Raises GraftaxError, which names the line, where it is not a JSON object in every line, and NoRoom where the tenant has
+        no room for it; then nothing is kept.
         """
         if purpose != PURPOSE:
             raise GraftaxError(f"purpose {purpose!r}: files are taken to be trained on, of purpose {PURPOSE!r}.")
@@ -78,12 +85,27 @@ class Uploads:
                 size += len(line)
             if size == 0:
                 raise GraftaxError(f"{name} is empty; every line must be a row, a JSON object.")
+            self._expect_room(tenant, size, name)  # before it is kept, for the sake of the disk
         now = int(self._clock())
         kept = UploadedFile(
             file, tenant, name, purpose, size, digest.hexdigest(), now, None if seconds is None else now + seconds
         )
-        self._table.add_file(kept)
+        try:
+            with self._coming:
+                self._expect_room(tenant, size, name)
+                self._table.add_file(kept)
+        except BaseException:
+            self.path(file).unlink(missing_ok=True)
+            raise
         return kept
+
+    def _expect_room(self, tenant: str | None, size: int, name: str) -> None:
+        """NoRoom where a tenant's files and one of so many bytes are too much."""
+        had = sum(file.bytes for file in self.listed(tenant))
+        if self._most is not None and had + size > self._most:
+            whose = "the files on this server" if tenant is None else "this key's files"
+            said = f"{name}: it has {size:,} bytes, and {whose} have {had:,} of the {self._most:,} that they may have in all"
+            raise NoRoom(f"{said} (--max-uploads); delete some.")
 
     def path(self, file: str) -> Path:
         """Where the content of a file lies."""

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from ...typed import Name, Within, settle
+from ..training_cost import Cost
 
 Momentum = Annotated[float, Within(0.0, below=1.0)]  # the share of a mean that stays in a step
 
@@ -49,11 +50,13 @@ class Outcome:
     logprobs: tuple[np.ndarray, ...] = ()  # of each datum float32 [T]: of `target_tokens`, before any step
     loss: float = 0.0  # summed over all tokens of all data
     error: str | None = None  # one line; the loop then is what it was before the call, to the last bit
+    cost: Cost = Cost()
 
     @property
     def metrics(self) -> dict[str, float]:
-        """As Tinker names them."""
-        return {"loss:sum": self.loss}
+        """As Tinker names them: what stands behind the colon says how those of several calls become one."""
+        cost = {"tokens:sum": float(self.cost.tokens), "device_seconds:sum": self.cost.seconds}
+        return {"loss:sum": self.loss, **cost}
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,11 @@ class StepOutcome:
     gradient_norm: float = 0.0  # over all leaves, before it was clipped
     calls: int = 0  # whose gradients the step went along; without any nothing moves and nothing is counted
     error: str | None = None  # one line; then nothing has moved, and the gradient is what it was
+    cost: Cost = Cost()
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {"grad_norm": self.gradient_norm, "calls": float(self.calls)}
+        return {"grad_norm": self.gradient_norm, "calls": float(self.calls), "device_seconds": self.cost.seconds}
 
 
 @dataclass(frozen=True)

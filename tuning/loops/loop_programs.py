@@ -85,6 +85,11 @@ class LoopPrograms:
         self.put = jax.jit(self._put, donate_argnames="room")
         self.get = jax.jit(self._got)
 
+    @classmethod
+    def of(cls, backbone: Backbone) -> LoopPrograms:
+        """The same object for one backbone, so that what one `Loops` has compiled the next does not compile anew."""
+        return backbone.programs.setdefault(cls, cls(backbone))
+
     def _taken(self, trainable: State, fixed: State, slots: jax.Array) -> tuple[Taken, Summed]:
         """The loops in the slots of calls, and sums that are zero."""
         self.compilations += 1  # runs when the function is traced, not when it is called

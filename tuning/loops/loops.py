@@ -20,6 +20,7 @@ Not every method can be trained so: `loop_fit.py`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from ...errors import GraftaxError
 from ...models.backbone import Backbone
 from ...models.tokens import Tokens
 from ...typed import Name, Seed, Some, held
+from ..training_cost import Cost
 from .calls import Call, Moments, Outcome, Step, StepOutcome
 from .laid_calls import Piece, pieces
 from .loop_fit import refuse_other_adapter, refuse_other_leaves, refuse_untrainable
@@ -70,12 +72,14 @@ class Loops:
         if not backbone.generates or backbone.family.encodes:
             raise GraftaxError(f"{backbone.name}: loops train adapters of language models that are decoders alone.")
         self.backbone, self.turn, self.most_tokens = backbone, turn, most_tokens
-        self.programs = LoopPrograms(backbone)
+        self.programs = LoopPrograms.of(backbone)
+        self._compiled_before = self.programs.compilations
         self.layout = Layout()
         self._capacity = _SLOTS
         self._loops: dict[str, _Loop] = {}
         self._room: Room | None = None
         self._compiled: set[Any] = set()
+        self.seconds = 0.0  # that the device has had for all of it, without what was compiled
 
     # -- which there are ------------------------------------------------------------------------------------------------
 
@@ -85,8 +89,8 @@ class Loops:
 
     @property
     def compilations(self) -> int:
-        """How often a program was compiled."""
-        return self.programs.compilations
+        """How often a program was compiled since these loops were made."""
+        return self.programs.compilations - self._compiled_before
 
     @held
     def create(self, name: Name, methods: Sequence[Method], seed: Seed = 0) -> None:
@@ -181,7 +185,7 @@ class Loops:
     def _computed(self, calls: Sequence[ReadCall], forward_only: bool) -> list[Outcome]:
         """The outcomes of calls that are computed together, either all with gradients or all without."""
         assert self._room is not None
-        programs, backbone = self.programs, self.backbone
+        programs, backbone, before = self.programs, self.backbone, self.seconds
         slots = self._slots([call.call.loop for call in calls])
         taken, summed = self._run(programs.take, (len(slots),), self._room.trainable, self._room.fixed, slots)
         losses = summed.loss
@@ -207,18 +211,21 @@ class Loops:
             losses = np.asarray(summed.loss)
             gradient, done = self._run(programs.commit, (len(slots),), self._room.gradient, self._room.rate, slots, summed)
             self._room, finite = self._room._replace(gradient=gradient), np.asarray(done)
+        each = (self.seconds - before) / sum(map(sum, lengths))  # of a token
         return [
-            self._outcome(call, bool(sound), float(loss), own)
+            self._outcome(call, bool(sound), float(loss), own, each * sum(call.lengths))
             for call, sound, loss, own in zip(calls, finite, np.asarray(losses), logprobs, strict=False)
         ]
 
-    def _outcome(self, call: ReadCall, finite: bool, loss: float, logprobs: list[np.ndarray]) -> Outcome:
+    def _outcome(self, call: ReadCall, finite: bool, loss: float, logprobs: list[np.ndarray], seconds: float) -> Outcome:
         name = call.call.loop
+        cost = Cost(tokens=0 if call.call.forward_only else sum(call.lengths), seconds=seconds)
         if not finite:
             what = "the loss is not finite" if not np.isfinite(loss) else "the gradient is not finite"
-            return Outcome(error=f"{name}: {what}; nothing was added to the gradient, and the loop is what it was.")
+            said = f"{name}: {what}; nothing was added to the gradient, and the loop is what it was."
+            return Outcome(error=said, cost=cost)
         self._loops[name].calls += not call.call.forward_only
-        return Outcome(tuple(logprobs), loss)
+        return Outcome(tuple(logprobs), loss, cost=cost)
 
     def _laid(self, piece: Piece, calls: Sequence[ReadCall], shared: bool) -> PieceInputs:
         """A piece as arrays."""
@@ -268,7 +275,7 @@ class Loops:
 
     def _stepped(self, steps: Sequence[Step]) -> list[StepOutcome]:
         assert self._room is not None
-        slots = self._slots([step.loop for step in steps])
+        before, slots = self.seconds, self._slots([step.loop for step in steps])
         told = [
             Adam(s.learning_rate, s.beta1, s.beta2, s.eps, s.weight_decay, s.grad_clip_norm or np.inf, loop.steps)
             for s, loop in ((step, self._loops[step.loop]) for step in steps)
@@ -276,15 +283,15 @@ class Loops:
         told += [Adam(0.0, 0.0, 0.0, 1.0, 0.0, np.inf, 0)] * (len(slots) - len(told))
         adam = jax.tree.map(lambda *column: np.array(column, np.float32), *told)
         self._room, norms, moved = self._run(self.programs.step, (len(slots),), self._room, slots, adam)
-        outcomes = []
+        outcomes, cost = [], Cost(steps=1, seconds=(self.seconds - before) / len(steps))
         for step, norm, done in zip(steps, np.asarray(norms), np.asarray(moved), strict=False):
             loop = self._loops[step.loop]
             if done:
-                outcomes.append(StepOutcome(float(norm), loop.calls))
+                outcomes.append(StepOutcome(float(norm), loop.calls, cost=cost))
                 loop.steps += 1
             else:
                 what = f"{step.loop}: the step would make numbers that are not finite; nothing has moved"
-                outcomes.append(StepOutcome(error=f"{what}, and the gradient is zero."))
+                outcomes.append(StepOutcome(error=f"{what}, and the gradient is zero.", cost=cost))
             loop.calls = 0
         return outcomes
 
@@ -313,7 +320,11 @@ class Loops:
             program.lower(*args).compile()
             self._compiled.add(key)
         with self.turn():
-            return jax.block_until_ready(program(*args))
+            began = time.perf_counter()
+            try:
+                return jax.block_until_ready(program(*args))
+            finally:
+                self.seconds += time.perf_counter() - began
 
     def _put(self, name: str, kept: Kept, steps: int = 0) -> None:
         """Write a loop into its slot, or into one that is free; where there is no room the room grows."""

@@ -26,6 +26,7 @@ from ...errors import GraftaxError
 from ...serve.http.complaints import Refused
 from ..loops.calls import Call, Outcome, Step, StepOutcome
 from ..loops.loops import Loops
+from .accounts import Accounts
 from .promises import Failure, Result, Tell
 from .wire_data import packed_outcome
 
@@ -40,6 +41,10 @@ class Gradient:
     call: Call
 
     @property
+    def loop(self) -> str:
+        return self.call.loop
+
+    @property
     def tokens(self) -> int:
         return sum(len(datum.tokens) for datum in self.call.data)
 
@@ -50,6 +55,10 @@ class Advance:
 
     step: Step
     tokens: int = 0
+
+    @property
+    def loop(self) -> str:
+        return self.step.loop
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,11 @@ class _Line:
 class CallOrder:
     """The lines of all models, and the thread that does what they are asked. Calls come from any thread."""
 
-    def __init__(self, loops: Loops, *, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic):
-        """`patience`: seconds that a call waits for the number before it."""
-        self._loops, self._patience, self._clock = loops, patience, clock
+    def __init__(
+        self, loops: Loops, accounts: Accounts, *, patience: float = _PATIENCE, clock: Callable[[], float] = time.monotonic
+    ):
+        """`accounts`: what gradients and steps cost; `patience`: seconds that a call waits for the number before it."""
+        self._loops, self._accounts, self._patience, self._clock = loops, accounts, patience, clock
         self._lines: dict[str, _Line] = {}
         self._changed = threading.Condition()  # guards the lines
         self._errands: deque[Callable[[], None]] = deque()
@@ -201,7 +212,8 @@ class CallOrder:
 
     def _do(self, batch: list[_Waiting]) -> None:
         try:
-            results = self._results([one.asked for one in batch])
+            batch = [one for one in batch if not self._is_refused(one)]
+            results = self._results([one.asked for one in batch]) if batch else []
         except GraftaxError as error:  # of what is done alone
             _fail(batch, Failure(str(error)))
         except Exception as error:
@@ -211,21 +223,34 @@ class CallOrder:
             for one, result in zip(batch, results, strict=True):
                 one.tell(result)
 
+    def _is_refused(self, one: _Waiting) -> bool:
+        """Whether a call comes to nothing, because its tenant has had as much training as he may."""
+        if isinstance(one.asked, Alone) or (why := self._accounts.refusal(one.asked.loop)) is None:
+            return False
+        one.tell(Failure(why))
+        return True
+
     def _results(self, asked: Sequence[Any]) -> list[Result]:
         """What comes of calls of one kind."""
+        if isinstance(asked[0], Alone):
+            return [one.run() for one in asked]
+        results: list[Result] = []
+        for one, outcome in zip(asked, self._outcomes(asked), strict=True):
+            self._accounts.charge(one.loop, outcome.cost)
+            results.append(_of_outcome(outcome))
+        return results
+
+    def _outcomes(self, asked: Sequence[Any]) -> Sequence[Outcome | StepOutcome]:
+        """What comes of gradients, or of steps."""
         if isinstance(asked[0], Gradient):
-            return [_of_outcome(outcome) for outcome in self._loops.forward_backward([one.call for one in asked])]
-        if isinstance(asked[0], Advance):
-            return [_of_step(outcome) for outcome in self._loops.optim_step([one.step for one in asked])]
-        return [one.run() for one in asked]
+            return self._loops.forward_backward([one.call for one in asked])
+        return self._loops.optim_step([one.step for one in asked])
 
 
-def _of_outcome(outcome: Outcome) -> Result:
-    return packed_outcome(outcome) if outcome.error is None else Failure(outcome.error)
-
-
-def _of_step(outcome: StepOutcome) -> Result:
-    return {"metrics": outcome.metrics} if outcome.error is None else Failure(outcome.error)
+def _of_outcome(outcome: Outcome | StepOutcome) -> Result:
+    if outcome.error is not None:
+        return Failure(outcome.error)
+    return packed_outcome(outcome) if isinstance(outcome, Outcome) else {"metrics": outcome.metrics}
 
 
 def _fail(several: Iterable[_Waiting], failure: Failure) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,13 +10,16 @@ from typing import Any
 
 from starlette.routing import Route
 
-from ...serve.http.further import Poll, Unguarded
+from ...serve.http.further import Body, Poll, Unguarded
 from ...serve.http.service import Service
 from . import checkpoint_calls as checkpoints
 from . import sample_calls as samples
 from . import session_calls as sessions
 from . import training_calls as training
+from . import usage_calls as usage
+from .accounts import Accounts
 from .tinker_service import TinkerService, Turn, make_tinker
+from .wire_data import WireCall
 from .wire_messages import refuse_without_protobuf
 
 _PREFIX = "/api/v1/"
@@ -32,6 +35,7 @@ _GET: dict[str, Callable[..., Any]] = {
     _RUN: checkpoints.show_run,
     f"{_RUN}/checkpoints": checkpoints.list_checkpoints_of_run,
     "checkpoints": checkpoints.list_checkpoints,
+    "billing/usage/events": usage.events,
     f"{_CHECKPOINT}/archive": checkpoints.archive,
     f"{_CHECKPOINT}/adapter.tar": checkpoints.download,
     f"{_CHECKPOINT}/external_weights_urls": checkpoints.external_urls,
@@ -67,16 +71,39 @@ _DELETE: dict[str, Callable[..., Any]] = {
     _CHECKPOINT: checkpoints.delete_checkpoint,
     f"{_CHECKPOINT}/publish": checkpoints.publish,
 }
+_PROTOBUF = "application/x-protobuf"
+_CALL: Body = {_PROTOBUF: {"type": "string", "contentMediaType": _PROTOBUF}, "application/json": WireCall}
+#: What is asked with a body that is looked at.
+_BODIES: dict[str, Body] = {
+    "create_session": sessions.ToOpen,
+    "session_heartbeat": sessions.OfSession,
+    "retrieve_future": sessions.ToRetrieve,
+    "cancel_future": sessions.ToCancel,
+    "create_model": training.ToCreate,
+    "get_info": training.OfModel,
+    "unload_model": training.OfModel,
+    "forward_backward": _CALL,
+    "forward": _CALL,
+    "optim_step": training.ToStep,
+    "save_weights": training.ToSave,
+    "save_weights_for_sampler": training.ToSaveForSampler,
+    "save_weights_external": training.ToSaveExternal,
+    "load_weights": training.ToLoadWeights,
+    "create_sampling_session": samples.ToSampleFrom,
+    "asample": samples.ToSample,
+    "weights_info": checkpoints.OfCheckpoint,
+    f"{_CHECKPOINT}/ttl": checkpoints.ToKeepLonger,
+}
 _METHODS = {"GET": _GET, "POST": _POST, "PUT": _PUT, "DELETE": _DELETE}
 
 
 class TinkerApi:
     """Tinker's API beside a server's own endpoints (`serve/http/further.py`)."""
 
-    def __init__(self, service: Service, directory: Path, turn: Turn = nullcontext):
+    def __init__(self, service: Service, directory: Path, accounts: Accounts, turn: Turn = nullcontext):
         """Arguments and errors as of `make_tinker`."""
         refuse_without_protobuf()
-        self.tinker: TinkerService = make_tinker(service, directory, turn)
+        self.tinker: TinkerService = make_tinker(service, directory, accounts, turn)
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -88,6 +115,10 @@ class TinkerApi:
             for method, answers in _METHODS.items()
             for path, answer in answers.items()
         ]
+
+    @property
+    def bodies(self) -> Mapping[str, Body]:
+        return {_PREFIX + path: body for path, body in _BODIES.items()}
 
     def start(self) -> None:
         self.tinker.start()

@@ -19,6 +19,7 @@ from ...serve.http.complaints import Refused, as_json
 from ...serve.http.service import Service
 from ...serve.turns import TENANT
 from ..loops.loops import Loops
+from .accounts import Accounts
 from .call_order import Alone, Asked, CallOrder
 from .kept_models import KeptModels
 from .promises import Failure, Promise, Promises, Result
@@ -38,6 +39,7 @@ class TinkerService:
     generator: Generator
     loops: Loops
     calls: CallOrder
+    accounts: Accounts
     promises: Promises
     kept: KeptModels
     desk: SamplingDesk
@@ -137,6 +139,7 @@ class TinkerService:
         self._task.cancel()
         self.desk.stop()
         self.calls.stop()
+        self.accounts.write()
         self.kept.close()
 
     async def _look(self) -> None:
@@ -159,6 +162,7 @@ class TinkerService:
         try:
             if model.id in self.loops.names:
                 self.loops.forget(model.id)
+            self.accounts.close(model.id)
             self.kept.forget_unnamed(model.id)
         except GraftaxError:
             logging.getLogger("graftax").exception("a model was not let go")
@@ -173,12 +177,13 @@ def _made(asked: Callable[[], Asked]) -> Asked:
         return Alone(lambda: failure)
 
 
-def make_tinker(service: Service, directory: Path, turn: Turn = nullcontext) -> TinkerService:
+def make_tinker(service: Service, directory: Path, accounts: Accounts, turn: Turn = nullcontext) -> TinkerService:
     """Tinker's API on a server.
 
     Args:
         service: of a decoder.
         directory: where checkpoints are kept.
+        accounts: of what loops cost.
         turn: entered around each call of a program that trains.
     """
     if service.generator is None:
@@ -188,7 +193,8 @@ def make_tinker(service: Service, directory: Path, turn: Turn = nullcontext) -> 
         service,
         service.generator,
         loops,
-        CallOrder(loops),
+        CallOrder(loops, accounts),
+        accounts,
         Promises(),
         KeptModels(directory, service.backbone),
         SamplingDesk(service, service.generator),

@@ -111,7 +111,7 @@ class ToSaveExternal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToLoad:
+class ToLoadWeights:
     path: Name
     optimizer: bool
     model_id: Name | None = None  # into a model that is there,
@@ -162,6 +162,7 @@ async def create_model(tinker: TinkerService, request: Request) -> Response:
 
     def make(model: Model) -> Result:
         tinker.loops.create(model.id, methods, seed)
+        tinker.accounts.open(model.id, kept.tenant)
         return {"model_id": model.id, "type": "create_model"}
 
     return _new_model(tinker, session, asked.model_seq_id, kept, make)
@@ -342,8 +343,8 @@ def _keep(tinker: TinkerService, model: Model, where: Where, moments: Moments | 
     return tinker.kept.save(where, tinker.loops.adapter(model.id), moments, **how).bytes
 
 
-@numbered(ToLoad)
-async def load_weights(tinker: TinkerService, request: Request, asked: ToLoad) -> Response:
+@numbered(ToLoadWeights)
+async def load_weights(tinker: TinkerService, request: Request, asked: ToLoadWeights) -> Response:
     """A checkpoint into a model, or into a new one."""
     if asked.weights_access_token is not None:
         raise Refused(400, "weights_access_token: a checkpoint is its tenant's alone here.", param="weights_access_token")
@@ -376,6 +377,7 @@ async def load_weights(tinker: TinkerService, request: Request, asked: ToLoad) -
         checkpoint = tinker.kept.find(tenant, asked.path)
         adapter = tinker.kept.adapter(checkpoint.where)
         tinker.loops.create(model.id, adapter.methods)
+        tinker.accounts.open(model.id, tenant)
         return restore(model, checkpoint, adapter)
 
     kept = replace(kept, user_metadata=asked.user_metadata, created=time.time())
