@@ -40,7 +40,7 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
-FUSED = "tests/test_fused_attention.py"
+FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
 KEPT, LOWEST = f"{VALIDATION}::test_the_loss_decides_a_tie", f"{VALIDATION}::test_of_a_metric_that_falls_the_lowest_is_the_best"
@@ -406,6 +406,8 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
+    Mutation("train/step.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES),
+    Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
     Mutation("train/step.py", "max(1, _BUSY // positions)", "max(2, _BUSY // positions)", STEP),
     Mutation("models/inputs.py", "-(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)", "math.prod(inputs.pixels.shape)", STEP),
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
