@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 from described_cpu import CPU
 
+from graftax.benchmarks.accelerators.__main__ import main
 from graftax.benchmarks.accelerators.accelerator_table import amount, page
 from graftax.benchmarks.accelerators.asked_program import AskedProgram
 from graftax.benchmarks.accelerators.attention_kernels import attention_flops
 from graftax.benchmarks.accelerators.buffers import Attention, bytes_moved, copies, scores_in_memory
-from graftax.benchmarks.accelerators.catalogue_of_programs import Named, program_named
+from graftax.benchmarks.accelerators.catalogue_of_programs import CATALOGUE, Named, program_named
 from graftax.benchmarks.accelerators.described_devices import DEVICES, described
 from graftax.benchmarks.accelerators.hlo_text import Alias, Program, Shape, read_program
 from graftax.benchmarks.accelerators.matrix_products import Product, products
@@ -390,3 +392,26 @@ def test_the_page_says_what_was_found_and_what_does_not_fit() -> None:
 @pytest.mark.parametrize(("count", "said"), [(12, "12 B"), (1234, "1.23 kB"), (3_594_000_000, "3.59 GB"), (0, "0 B")])
 def test_amounts(count: int, said: str) -> None:
     assert amount(count) == said
+
+
+def test_the_command_writes_the_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = AskedProgram(jax.jit(jnp.matmul), (np.zeros((24, 40), np.float32), np.zeros((40, 56), np.float32)))
+    monkeypatch.setitem(DEVICES, "cpu", CPU)
+    monkeypatch.setitem(CATALOGUE, "small", Named("small", "a product", lambda: asked))
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # that of the other tests
+    command = ["--device", "cpu", "--program", "small"]
+    assert main([*command, "--out", str(tmp_path / "page.md")]) == 0
+    written = (tmp_path / "page.md").read_text("utf-8")
+    assert "| `small` | 0 B | 12.8 kB | 1 f32 -> f32 |" in written
+    assert f"jax {jax.__version__}" in written
+    assert capsys.readouterr().out == ""
+    assert main(command) == 0
+    assert capsys.readouterr().out == written
+
+
+@pytest.mark.parametrize(("option", "said"), [("--device", "device 'x' is not described"), ("--program", "program 'x' is not")])
+def test_the_command_refuses_what_is_not_there(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([option, "x"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")

@@ -7,7 +7,9 @@ products without structured sparsity, at its highest clock.
     one = described("h100")
     jax.jit(f).lower(*(one.placed(shape) for shape in shapes)).compile()
 
-`make accelerators` makes an environment that has both compilers: jax's CUDA plugin and libtpu.
+`make accelerators` makes an environment that has both compilers: jax's CUDA plugin and libtpu. JAX has to be told that it
+computes on the CPU (`JAX_PLATFORMS=cpu`): left to itself it looks for the device of a plugin, and takes one without for
+broken.
 """
 
 from __future__ import annotations
