@@ -81,9 +81,9 @@ def open_run(
         begun = found
     progress.doing("getting ready")
     if any(size % spread for size in begun.pack_sizes):
-        sizes, began = some_of([str(size) for size in begun.pack_sizes]), begun.machine.get("devices", 1)
+        packs, began = some_of([str(size) for size in begun.pack_sizes]), begun.machine.get("devices", 1)
         raise GraftaxError(
-            f"{out} holds an unfinished run of packs of {sizes}, which cannot be spread over {spread} devices; "
+            f"{out} holds an unfinished run of packs of {packs}, which cannot be spread over {spread} devices; "
             f"resume it with --devices {began}, or pass --overwrite."
         )
     return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread)
