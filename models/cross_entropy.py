@@ -20,16 +20,22 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ..platforms import platform
 from ..shapes import AnyArray, Float, Int, shaped
 
-_NUMBERS = 1 << 24  # logits held at a time
+_NUMBERS, _NUMBERS_ELSEWHERE = 1 << 24, 1 << 26  # logits held at a time, on a CPU and on an accelerator
 
 Project = Callable[[Any, jax.Array], jax.Array]  # weights, hidden [rows, tokens, d] -> logits [rows, tokens, vocabulary]
 
 
 def chunks_of_logits(rows: int, tokens: int, vocabulary: int) -> tuple[int, int]:
-    """In how many chunks the tokens of so many rows are taken, and of how many tokens: alike, so that little is padding."""
-    chunks = -(-tokens // max(1, min(tokens, _NUMBERS // (rows * vocabulary))))
+    """In how many chunks the tokens of so many rows are taken, and of how many tokens: alike, so that little is padding.
+
+    Each chunk reads all of W. A CPU's caches hold little, and larger chunks leave them; an accelerator multiplies hundreds of
+    tokens by what it has read.
+    """
+    numbers = _NUMBERS if platform() == "cpu" else _NUMBERS_ELSEWHERE
+    chunks = -(-tokens // max(1, min(tokens, numbers // (rows * vocabulary))))
     return chunks, -(-tokens // chunks)
 
 
@@ -59,8 +65,12 @@ def likelihood(
         joined = jnp.moveaxis(of_chunks, 0, 1)
         return joined.reshape(rows, chunks * chunk, *joined.shape[3:])[:, :tokens]
 
-    one = partial(_kept, project) if frozen else jax.checkpoint(partial(_likelihood, project))
-    found = jax.lax.map(lambda pieces: one(weights, *pieces), (cut(hidden), cut(targets)))
+    pieces = cut(hidden), cut(targets)
+    if frozen:
+        found = _kept(project, weights, *pieces)
+    else:
+        again = jax.checkpoint(partial(_likelihood, project, weights))
+        found = jax.lax.map(lambda piece: again(*piece), pieces)
     return whole(found[0]), whole(found[1])
 
 
@@ -71,12 +81,25 @@ def _likelihood(project: Project, weights: Any, hidden: jax.Array, targets: jax.
     return chosen - jax.nn.logsumexp(logits, axis=-1), hit.astype(jnp.float32)
 
 
+# The loop is within the function whose derivative is written by hand. If it were around it, JAX would take out of the loop what
+# is the same in every turn: where the table of the words projects, that table turned around, a copy of the largest weight.
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kept(project: Project, weights: Any, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _likelihood(project, weights, hidden, targets)
+    """`_likelihood` of chunks, one after another: `hidden [chunks, rows, chunk, d]`, `targets [chunks, rows, chunk]`."""
+    return jax.lax.map(lambda piece: _likelihood(project, weights, *piece), (hidden, targets))
 
 
 def _kept_forward(project: Project, weights: Any, hidden: jax.Array, targets: jax.Array) -> tuple[Any, Any]:
+    *found, slope = jax.lax.map(lambda piece: _with_slope(project, weights, *piece), (hidden, targets))
+    return tuple(found), (weights, hidden, targets, slope)
+
+
+def _with_slope(
+    project: Project, weights: Any, hidden: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of a chunk, besides, the gradient of each token's likelihood by its hidden state."""
     logits, back = jax.vjp(partial(project, weights), hidden)
     wide = logits.astype(jnp.float32)
     top = jnp.max(wide, axis=-1, keepdims=True)
@@ -86,15 +109,19 @@ def _kept_forward(project: Project, weights: Any, hidden: jax.Array, targets: ja
     hit = jnp.argmax(wide, axis=-1) == targets
     onehot = jnp.arange(wide.shape[-1], dtype=targets.dtype) == targets[..., None]
     (slope,) = back((onehot.astype(jnp.float32) - raised / total).astype(logits.dtype))
-    found = chosen - (jnp.log(total) + top)[..., 0], hit.astype(jnp.float32)
-    return found, (weights, hidden, targets, slope)
+    return chosen - (jnp.log(total) + top)[..., 0], hit.astype(jnp.float32), slope
 
 
 def _kept_backward(project: Project, kept: Any, cotangents: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array, None]:
     weights, hidden, targets, slope = kept
     pull = cotangents[0]
+
+    def likelihoods(weights: Any) -> jax.Array:
+        again = jax.checkpoint(partial(_likelihood, project, weights))
+        return jax.lax.map(lambda piece: again(*piece)[0], (hidden, targets))
+
     # that of the weights is computed anew, and dropped by XLA where nobody asks for it
-    _, back = jax.vjp(lambda own: _likelihood(project, own, hidden, targets)[0], weights)
+    _, back = jax.vjp(likelihoods, weights)
     return back(pull)[0], (slope * pull[..., None]).astype(hidden.dtype), None
 
 

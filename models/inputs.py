@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +84,21 @@ class Outputs(NamedTuple):
     vector: Float[Array, "texts size"] | None = None  # of a tower: what it says of an item, to be compared with the other's
     #: the last of a picture's feature maps (`Config.maps`), as many as were asked for, `[rows, height, width, channels]` each
     maps: tuple[Any, ...] = ()
+
+
+_PATCH = 16 * 16  # pixels that count as a position
+
+
+def positions_of(inputs: Inputs) -> int:
+    """About how many positions inputs have in all, padding too: tokens of texts, of pictures squares of 16 by 16 pixels."""
+    if inputs.hidden is not None:
+        return math.prod(inputs.hidden.shape[:-1])
+    if isinstance(inputs, PairInputs):
+        return sum(positions_of(each) for each in (inputs.image, inputs.text) if each is not None)
+    if isinstance(inputs, ImageInputs):
+        return -(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)
+    target = 0 if inputs.target is None else positions_of(inputs.target)
+    return math.prod(inputs.ids.shape) + target
 
 
 def features_of(outputs: Outputs) -> jax.Array:

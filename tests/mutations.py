@@ -44,7 +44,7 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
-FUSED = "tests/test_fused_attention.py"
+FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
 KEPT, LOWEST = f"{VALIDATION}::test_the_loss_decides_a_tie", f"{VALIDATION}::test_of_a_metric_that_falls_the_lowest_is_the_best"
@@ -271,17 +271,11 @@ MUTATIONS = [
     Mutation("train/step.py", "rise = jnp.minimum(1.0,", "rise = jnp.maximum(1.0,", SCHEDULES),
     Mutation("train/step.py", "(now + 1.0)", "now", SCHEDULES),
     Mutation("train/step.py", "(1.0 + jnp.cos(jnp.pi * done))", "(2.0 - 2.0 * done)", SCHEDULES),
-    Mutation(
-        "train/step.py",
-        'and "conv" in kinds and "attention" not in kinds',
-        "and False",
-        "tests/test_step.py::test_slots_take_turns_where_layers_make_maps_of_maps",
-    ),
     Mutation("train/step.py", "[h.schedule]", "[0]", SCHEDULES),
     Mutation(
         "train/step.py",
-        'and "conv" in kinds and "attention" not in kinds',
-        "and False",
+        'if "conv" in kinds and "attention" not in kinds',
+        "if False",
         "tests/test_step.py::test_slots_take_turns_where_layers_make_maps_of_maps",
     ),
     Mutation("train/step.py", "round(recipe.warmup * total)", "int(recipe.warmup * total)", SCHEDULES),
@@ -416,6 +410,10 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
+    Mutation("train/step.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES),
+    Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
+    Mutation("train/step.py", "max(1, _BUSY // positions)", "max(2, _BUSY // positions)", STEP),
+    Mutation("models/inputs.py", "-(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)", "math.prod(inputs.pixels.shape)", STEP),
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
     Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),
     Mutation("models/ops.py", "scale * math.sqrt(size)", "scale", MASKS),
@@ -1280,5 +1278,17 @@ MUTATIONS = [
         "several(self.learner, self.slots)",
         "several(self.learner, 1)",
         "tests/test_weightless_programs.py::test_a_step_on_texts_is_given_what_a_pack_gives_it",
+    ),
+    Mutation(
+        "benchmarks/accelerators/attention_kernels.py",
+        '("dq", 3), ("dkv", 4)',
+        '("dq", 2), ("dkv", 3)',
+        f"{COMPILED}::test_attention_of_a_tpu_is_two_products_there_and_seven_back",
+    ),
+    Mutation(
+        "benchmarks/accelerators/buffers.py",
+        "bool(does) and does <= _COPIES",
+        "False",
+        f"{COMPILED}::test_what_is_brought_near_the_cores_is_no_copy",
     ),
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,13 +14,15 @@ import numpy as np
 import pytest
 from described_cpu import CPU
 
+from graftax.benchmarks.accelerators.__main__ import main
 from graftax.benchmarks.accelerators.accelerator_table import amount, page
 from graftax.benchmarks.accelerators.asked_program import AskedProgram
+from graftax.benchmarks.accelerators.attention_kernels import attention_flops
 from graftax.benchmarks.accelerators.buffers import Attention, bytes_moved, copies, scores_in_memory
-from graftax.benchmarks.accelerators.catalogue_of_programs import Named, program_named
+from graftax.benchmarks.accelerators.catalogue_of_programs import CATALOGUE, Named, program_named
 from graftax.benchmarks.accelerators.described_devices import DEVICES, described
 from graftax.benchmarks.accelerators.hlo_text import Alias, Program, Shape, read_program
-from graftax.benchmarks.accelerators.matrix_products import Product, fused_attention_flops, products
+from graftax.benchmarks.accelerators.matrix_products import Product, products
 from graftax.benchmarks.accelerators.program_facts import Facts
 from graftax.benchmarks.accelerators.roofline import Roofline
 from graftax.errors import GraftaxError
@@ -112,6 +116,22 @@ ENTRY %main (q: bf16[8,1024,16,64]) -> bf16[8,16,1024,64] {
     '{"element_type": "BF16", "dimensions": ["8", "16", "1024", "1024"], "tuple_shapes": []}}}',
 )
 
+#: Splash's kernels, and what one of them says of itself, with line breaks.
+SPLASH = """\
+HloModule jit_s
+ENTRY %main (q: bf16[2,6,512,64], k: bf16[2,2,640,64]) -> bf16[2,6,512,64] {
+  %q = bf16[2,6,512,64]{3,2,1,0} parameter(0)
+  %k = bf16[2,2,640,64]{3,2,1,0} parameter(1)
+  %m = s8[1,4,4]{2,1,0} constant({...})
+  %splash_mha_fwd_segmented_residuals.2 = (bf16[2,6,512,64]{3,2,1,0}) custom-callASKED, kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 128}"
+}, metadata={op_name="a"}
+  %splash_mha_dkv_segmented_no_residuals.7 = (bf16[2,2,640,64]{3,2,1,0}) custom-callASKED
+  %splash_mha_dq_segmented_no_residuals = (bf16[2,6,512,64]{3,2,1,0}) custom-callASKED
+  ROOT %out = bf16[2,6,512,64]{3,2,1,0} get-tuple-element(%splash_mha_dq_segmented_no_residuals), index=0
+}
+""".replace("ASKED", '(%m, %q, %k, %k), custom_call_target="tpu_custom_call"')
+
 #: Scores that a fusion computes, and of which it says the largest alone.
 WITHIN = """\
 HloModule jit_k
@@ -138,10 +158,20 @@ ENTRY %main (q: f32[4,96,8], k: f32[4,96,8]) -> f32[4,96] {
 
 NEAR = """\
 HloModule jit_h
+%turn (p: f32[512,1024]) -> f32[1024,512] {
+  %p = f32[512,1024]{1,0} parameter(0)
+  ROOT %t = f32[1024,512]{1,0} transpose(%p), dimensions={1,0}
+}
+
 ENTRY %main (x: f32[512,1024]) -> f32[512,1024] {
   %x = f32[512,1024]{1,0:T(8,128)} parameter(0)
   %brought = f32[512,1024]{1,0:T(8,128)S(1)} copy(%x)
   %turned = f32[512,1024]{0,1:T(8,128)} copy(%x)
+  %other_way = f32[1024,512]{1,0:T(8,128)} fusion(%x), kind=kLoop, calls=%turn
+  %begun = (f32[512,1024]{1,0:S(1)}, f32[512,1024]{1,0}, u32[]) copy-start(%x)
+  %ended = f32[512,1024]{1,0:S(1)} copy-done(%begun)
+  %cut = (f32[512,1024]{1,0}, f32[4,1024]{1,0:S(1)}, s32[]) slice-start(%x), slice={[0:4], [0:1024]}
+  %cut.1 = f32[4,1024]{1,0:S(1)} slice-done(%cut)
   %small = f32[8,8]{1,0} constant({...})
   %other = f32[8,8]{0,1} copy(%small)
   ROOT %y = f32[512,1024]{1,0:T(8,128)} add(%brought, %turned)
@@ -186,39 +216,52 @@ def test_products_that_are_written_as_convolutions(text: str) -> None:
 
 def test_attention_of_a_library_is_two_products_there_and_five_back() -> None:
     program = read_program(FUSED_ATTENTION)
-    assert fused_attention_flops(program) == (2 + 5) * 2 * 8 * 16 * 1024 * 1024 * 64
-    assert scores_in_memory(program, Attention(1024, 1024, 16, 16)) == []
+    assert attention_flops(program) == (2 + 5) * 2 * 8 * 16 * 1024 * 1024 * 64
+    assert scores_in_memory(program, Attention(8, 1024, 1024, 16, 16)) == []
+
+
+def test_attention_of_a_tpu_is_two_products_there_and_seven_back() -> None:
+    program = read_program(SPLASH)
+    assert [step.instruction.target for step in program.steps if step.instruction.opcode == "custom-call"] == [
+        "splash_mha_fwd_segmented_residuals",
+        "splash_mha_dkv_segmented_no_residuals",
+        "splash_mha_dq_segmented_no_residuals",
+    ]
+    assert attention_flops(program) == (2 + 4 + 3) * 2 * (2 * 6 * 512 * 64) * 640
 
 
 def test_what_a_fusion_computes_for_itself_is_not_in_memory() -> None:
     program = read_program(WITHIN)
     assert [product.flops for product in products(program)] == [2 * 4 * 96 * 96 * 8]
-    assert scores_in_memory(program, Attention(96, 96, 4, 4)) == []
+    assert scores_in_memory(program, Attention(1, 96, 96, 4, 4)) == []
     assert bytes_moved(program) == 2 * 4 * 96 * 8 * 4 + 4 * 96 * 4
 
 
 def test_what_is_brought_near_the_cores_is_no_copy() -> None:
     program = read_program(NEAR)
-    assert copies(program, 1 << 20) == [Shape("f32", (512, 1024))]
-    assert len(copies(program, 1)) == 2
+    assert copies(program, 1 << 20) == [Shape("f32", (1024, 512)), Shape("f32", (512, 1024))]
+    assert len(copies(program, 1)) == 3
     size = 512 * 1024 * 4
-    assert bytes_moved(program) == size + 2 * size + 2 * 8 * 8 * 4 + 2 * size
+    of_copies, of_slice, of_sum = size + 2 * size + 2 * size + 2 * 8 * 8 * 4 + size, 4 * 1024 * 4, 2 * size
+    assert bytes_moved(program) == of_copies + of_slice + of_sum
 
 
 @pytest.mark.parametrize(
     ("lengths", "held"),
     [
         ((4, 32, 1024, 512), True),
+        ((3, 4, 32, 1024, 512), True),  # of three adapters
         ((4, 8, 4096, 512), True),  # four heads share a key
-        ((32, 512, 1024), True),
+        ((128, 512, 1024), True),
+        ((8, 4, 1, 1024, 512), False),  # a mask of 32 batch rows
         ((4, 512, 1024), False),  # of four heads: as many tokens as it is wide
-        ((32, 1024, 1024), False),
-        ((32, 2048, 512), False),  # no two heads share one
-        ((32768, 512), False),
+        ((128, 1024, 1024), False),
+        ((128, 2048, 512), False),  # no two heads share one
+        ((131072, 512), False),
     ],
 )
 def test_scores_are_known_by_their_shape(lengths: tuple[int, ...], held: bool) -> None:
-    attention = Attention(queries=1024, keys=512, heads=32, groups=8)
+    attention = Attention(rows=4, queries=1024, keys=512, heads=32, groups=8)
     assert attention.has_scores(Shape("bf16", lengths)) == held
     assert not attention.has_scores(Shape("pred", lengths))
 
@@ -254,7 +297,7 @@ def by_blocks(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def test_scores_are_found_in_attention_that_holds_them_and_in_no_other() -> None:
-    size, attention = (4, 96, 8), Attention(queries=96, keys=96, heads=4, groups=4)
+    size, attention = (4, 96, 8), Attention(rows=1, queries=96, keys=96, heads=4, groups=4)
     held = scores_in_memory(compiled(plain, size, size, size), attention)
     assert held
     assert held[0] == Shape("f32", (4, 96, 96))
@@ -298,6 +341,8 @@ def test_facts_of_a_program() -> None:
     assert found.float32_products(40) == []
     assert (found.scores, found.copied, found.collectives, found.loops_of_unknown_length) == ((), (), {}, 0)
     assert found.moved == x.nbytes + w.nbytes + 24 * 56 * 4
+    assert found.fits(CPU)
+    assert not found.fits(replace(CPU, memory=found.arguments + found.outputs - 1.0))
     assert found.roofline(CPU).by_flops == pytest.approx(2 * 24 * 40 * 56 / 1e8)
 
 
@@ -337,8 +382,8 @@ def test_the_page_says_what_was_found_and_what_does_not_fit() -> None:
     text = page({"cpu": [(small, read), (large, "does not fit")]}, {"cpu": CPU}, "today", 16)
     cells = next(line for line in text.splitlines() if line.startswith("| `small`")).strip("| ").split(" | ")
     assert cells[0] == "`small`"
-    assert cells[2:9] == ["12.8 kB", "1 f32 -> f32", "1", "none", "none", "none", "none"]
-    assert cells[11] == "18.2 ms by bytes"  # 18,176 bytes at 1e6/s
+    assert cells[2:10] == ["12.8 kB", "1 f32 -> f32", "1", "none", "none", "none", "none", "none"]
+    assert cells[12] == "18.2 ms by bytes"  # 18,176 bytes at 1e6/s
     assert "| `large` | does not fit |" in text
     assert "## this CPU" in text
     assert "(computed)" in text
@@ -347,3 +392,26 @@ def test_the_page_says_what_was_found_and_what_does_not_fit() -> None:
 @pytest.mark.parametrize(("count", "said"), [(12, "12 B"), (1234, "1.23 kB"), (3_594_000_000, "3.59 GB"), (0, "0 B")])
 def test_amounts(count: int, said: str) -> None:
     assert amount(count) == said
+
+
+def test_the_command_writes_the_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = AskedProgram(jax.jit(jnp.matmul), (np.zeros((24, 40), np.float32), np.zeros((40, 56), np.float32)))
+    monkeypatch.setitem(DEVICES, "cpu", CPU)
+    monkeypatch.setitem(CATALOGUE, "small", Named("small", "a product", lambda: asked))
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # that of the other tests
+    command = ["--device", "cpu", "--program", "small"]
+    assert main([*command, "--out", str(tmp_path / "page.md")]) == 0
+    written = (tmp_path / "page.md").read_text("utf-8")
+    assert "| `small` | 0 B | 12.8 kB | 1 f32 -> f32 |" in written
+    assert f"jax {jax.__version__}" in written
+    assert capsys.readouterr().out == ""
+    assert main(command) == 0
+    assert capsys.readouterr().out == written
+
+
+@pytest.mark.parametrize(("option", "said"), [("--device", "device 'x' is not described"), ("--program", "program 'x' is not")])
+def test_the_command_refuses_what_is_not_there(option: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([option, "x"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")

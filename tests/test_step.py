@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import random_adapter
@@ -14,7 +15,9 @@ from contract import a_learner
 from graftax import LoRA, Recipe
 from graftax.adapters.adapter import Layout, Stacked
 from graftax.models.backbone import Backbone
+from graftax.models.inputs import ImageInputs, PairInputs, TextInputs, positions_of
 from graftax.models.random import random_backbone
+from graftax.platforms import compiling_for
 from graftax.tasks.task_registry import task_named
 from graftax.train.step import Learner, Programs, hyper, start
 
@@ -135,6 +138,27 @@ def test_what_is_dropped_is_of_the_seed_and_the_step(tiny: Backbone, dropout: fl
     assert len({*losses}) == (4 if dropout else 1)
 
 
+@pytest.mark.parametrize(("positions", "wanted"), [(1, 3), (2500, 3), (4096, 2), (5000, 1), (100_000, 1)])
+def test_an_accelerator_computes_as_many_slots_at_once_as_keep_it_busy(tiny: Backbone, positions: int, wanted: int) -> None:
+    """Losses and gradients are those of all at once."""
+    with compiling_for("tpu"):
+        assert Programs(tiny, task_named("classify"), slots=3).at_once(positions) == wanted
+    programs = Programs(tiny, task_named("classify"), slots=3)
+    numbers = np.arange(3, dtype=np.float32)
+    found = programs.over_slots(lambda shared, own: shared + own, shared=1, at_once=wanted)(jnp.float32(1), numbers)
+    np.testing.assert_array_equal(found, numbers + 1)
+
+
+def test_positions_are_tokens_and_squares_of_pixels() -> None:
+    ids = np.zeros((3, 4, 20), np.int32)
+    texts, pictures = TextInputs(ids, ids > 0, ids), ImageInputs(np.zeros((3, 2, 32, 48, 3), np.float32))
+    assert positions_of(texts) == 240
+    assert positions_of(texts._replace(target=texts)) == 480
+    assert positions_of(pictures) == 3 * 2 * 6
+    assert positions_of(PairInputs(pictures, texts)) == 276
+    assert positions_of(texts._replace(hidden=np.zeros((3, 4, 5, 8)))) == 60
+
+
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere slots are computed at once")
 @pytest.mark.parametrize("kind", ["resnet", "vit"])
 def test_slots_take_turns_where_layers_make_maps_of_maps(kind: str) -> None:
@@ -146,8 +170,8 @@ def test_slots_take_turns_where_layers_make_maps_of_maps(kind: str) -> None:
     one, two = (Programs(backbone, task_named("image-classify"), slots=slots) for slots in (1, 2))
     learners, batches = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
     lowered = two.gradient.lower(backbone.params, backbone.layers, learners, batches)
-    assert two.in_turn == (kind == "resnet")
-    assert ("stablehlo.while" in lowered.as_text()) == two.in_turn
+    assert two.at_once(positions=64) == (1 if kind == "resnet" else 2)
+    assert ("stablehlo.while" in lowered.as_text()) == (kind == "resnet")
     together = lowered.compile()(backbone.params, backbone.layers, learners, batches)
     for slot, (learner, batch) in enumerate(own):
         alone = one.gradient(

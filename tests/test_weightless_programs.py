@@ -76,7 +76,7 @@ def assert_as_in_a_pack(backbone: Backbone, task: str, made: Callable[[Backbone,
 def test_a_step_on_pictures_has_attention_over_their_patches() -> None:
     config = {**TINY, "model_type": "vit", "image_size": 24, "patch_size": 8, "num_channels": 3}
     step = picture_step(weightless_backbone(config), (METHOD,), 2, 4, 3)
-    assert step.attention[:3] == (10, 10, 4)  # nine patches and what stands for all of them
+    assert step.attention[:4] == (4, 10, 10, 4)  # nine patches and what stands for all of them
     losses, grads = jax.eval_shape(step.gradient.function, *step.gradient.args)
     assert losses.shape == (2,)
     assert jax.tree.structure(grads) == jax.tree.structure(step.learner.trainable)

@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     found: dict[str, list[Any]] = {}
     try:
-        programs = [program_named(name) for name in asked.program]
-        for device in map(described, asked.device):
+        programs, devices = [program_named(name) for name in asked.program], [described(name) for name in asked.device]
+        for device in devices:
             jax.clear_caches()  # what was traced for another platform is not to be found again
             found[device.name] = []
             for named in programs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from .catalogue_of_programs import Named
@@ -18,6 +17,7 @@ _HEAD = (
     "scores in memory",
     "copied",
     "donated",
+    "custom calls",
     "collectives",
     "TFLOP",
     "GB moved",
@@ -27,13 +27,15 @@ _LEGEND = """\
 Every program was compiled ahead of time for a device that was not there, and read; none was run, and no figure is a measured
 time.
 
-- **temporaries**, **arguments**: bytes, by the compiler's own account (compiled).
+- **temporaries**, **arguments**: bytes, by the compiler's own account (compiled). Where they are more
+  than a device has, XLA computes some things again to need less, which the other figures have, too.
 - **products**: matrix products in the program, by the dtypes of what goes in and comes out; one in a loop counts once
   (compiled).
 - **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank} (compiled).
 - **scores in memory**: the largest array `[.., queries, keys]` that stands in memory, if any does (compiled).
-- **copied**: the largest array of a megabyte or more that is copied in memory as it is (compiled).
+- **copied**: the largest array of a megabyte or more that is copied in memory, as it is or turned (compiled).
 - **donated**: what is given away, and whether the outputs are written in its place (compiled).
+- **custom calls**: of libraries' and hand-written kernels, and some of a TPU's compiler to itself (compiled).
 - **TFLOP**, **GB moved**: counted in the program's text, products alone, loops as often as they turn. A loop that ends when
   its texts do counts as one turn: so it is for one token that decoding stands here (counted).
 - **at least**: the larger of TFLOP / peak and GB / bandwidth, with the device's data sheet. It is a bound and not a forecast
@@ -55,16 +57,13 @@ def _of_device(device: Device, programs: Sequence[tuple[Named, Facts | str]]) ->
     peaks = ", ".join(f"{dtype} {peak / 1e12:,.0f}" for dtype, peak in device.peaks.items())
     sheet = f"{peaks} TFLOP/s, {device.bandwidth / 1e9:,.0f} GB/s, {device.memory / 1e9:.0f} GB ({device.source})."
     lines = [_line(_HEAD), _line(["---"] * len(_HEAD))]
-    calls = Counter[str]()
     for named, facts in programs:
         if isinstance(facts, str):
             lines.append(_line([f"`{named.name}`", facts, *[""] * (len(_HEAD) - 2)]))
             continue
-        calls.update(facts.custom_calls)
         lines.append(_line(row(device, named, facts)))
-    said = ", ".join(f"`{name}` {count}" for name, count in sorted(calls.items())) or "none"
     titles = "\n".join(f"- `{named.name}`: {named.title}" for named, _ in programs)
-    return f"## {device.title}\n\n{sheet}\n\n" + "\n".join(lines) + f"\n\nCustom calls in all of them: {said}.\n\n{titles}"
+    return f"## {device.title}\n\n{sheet}\n\n" + "\n".join(lines) + f"\n\n{titles}"
 
 
 def row(device: Device, named: Named, facts: Facts) -> list[str]:
@@ -73,13 +72,14 @@ def row(device: Device, named: Named, facts: Facts) -> list[str]:
     scores, copied = facts.scores, facts.copied
     return [
         f"`{named.name}`",
-        amount(facts.temporaries),
+        amount(facts.temporaries) + ("" if facts.fits(device) else ", does not fit"),
         amount(facts.arguments),
         ", ".join(f"{count} {dtypes}" for dtypes, count in facts.by_dtypes.most_common()) or "none",
         str(len(facts.float32_products(named.rank))),
         f"{scores[0]}, {amount(scores[0].nbytes)}" if scores else "none",
         f"{copied[0]}, {amount(copied[0].nbytes)}" if copied else "none",
         ("none" if not facts.donated else f"{amount(facts.donated)}, {'in place' if facts.in_place else 'copied'}"),
+        ", ".join(f"{count} `{name}`" for name, count in sorted(facts.custom_calls.items())) or "none",
         ", ".join(f"{count} {kind}" for kind, count in facts.collectives.items()) or "none",
         f"{sum(facts.flops.values()) / 1e12:,.3g}",
         f"{facts.moved / 1e9:,.3g}",

@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from .hlo_text import Computation, Instruction, Program, Shape, Step
 
-#: What moves nothing: names for arrays, or for parts of tuples; and what only calls others.
+#: What moves nothing: names for arrays, or for parts of tuples; what only calls others; and what waits for others to be done.
 _NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "iota", "broadcast")
-_FREE = (*_NAMES, "while", "conditional", "call", "copy-done", "async-done", "async-update", "partition-id", "replica-id")
+_CALLS = ("while", "conditional", "call", "partition-id", "replica-id")
+_FREE = (*_NAMES, *_CALLS, "copy-done", "slice-done", "async-done", "async-update")
+_COPIES = {"copy", "copy-start", "transpose"}
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -35,6 +37,10 @@ def _moved(program: Program, step: Step) -> int:
     called = program.computations.get(one.computation("calls"))
     if one.opcode == "fusion" and called is not None:
         return _read_by_fusion(called, given) + _written_by_fusion(called, one)
+    if one.opcode == "copy-start":  # makes (the copy, what is copied, a token)
+        return _bytes(one.shapes[:2])
+    if one.opcode == "slice-start":  # makes (what is sliced, the slice, a token)
+        return one.shapes[1].nbytes + _bytes(one.shapes[1:2])
     if one.opcode in _SLICES:
         return 2 * _bytes(one.shapes)
     if one.opcode == "dynamic-update-slice":
@@ -76,8 +82,10 @@ def _written_by_fusion(fused: Computation, fusion: Instruction) -> int:
 
 
 class Attention(NamedTuple):
-    """By what scores of attention are known: how many queries and keys, of how many heads, which share how many keys."""
+    """By what scores of attention are known: in how many batch rows, how many queries and keys, of how many heads, which share
+    how many keys."""
 
+    rows: int
     queries: int
     keys: int
     heads: int
@@ -86,15 +94,15 @@ class Attention(NamedTuple):
     def has_scores(self, shape: Shape) -> bool:
         """Whether an array is one of scores: `[..., queries, keys]` or `[..., keys, queries]`, of all heads.
 
-        XLA may lay the queries of heads that share a key behind one another. An array that only happens to have two such
-        lengths, as of as many tokens as it is wide, is not one of all heads.
+        XLA may lay the queries of heads that share a key behind one another. A mask of all batch rows is not one of all heads,
+        and an array that only happens to have two such lengths, as of as many tokens as it is wide, is seldom one.
         """
         if len(shape.lengths) < 3 or shape.dtype == "pred":
             return False
         queries = {self.queries, self.queries * (self.heads // self.groups)}
         left, right = shape.lengths[-2:]
         alike = any(a in queries and b == self.keys for a, b in ((left, right), (right, left)))
-        return alike and shape.size % (self.heads * self.queries * self.keys) == 0
+        return alike and shape.size % (self.rows * self.heads * self.queries * self.keys) == 0
 
 
 def scores_in_memory(program: Program, attention: Attention) -> list[Shape]:
@@ -104,14 +112,24 @@ def scores_in_memory(program: Program, attention: Attention) -> list[Shape]:
 
 
 def copies(program: Program, least: int) -> list[Shape]:
-    """Arrays of at least so many bytes that are copied from memory to memory, the largest first.
+    """Arrays of at least so many bytes that are copied from memory to memory, turned or not; the largest first.
 
-    What a TPU brings near its cores before it is used, or back from there, is no copy in this sense.
+    Whether that is an instruction or a fusion is all the same. What a TPU brings near its cores before it is used, or back from
+    there, is no copy in this sense.
     """
     found = []
     for step in _in_memory(program):
-        if step.instruction.opcode in ("copy", "copy-start"):
+        if _copies(program, step.instruction):
             both = step.instruction.shapes[0], *step.within.operands(step.instruction)[:1]
             if both[0].nbytes >= least and not any(shape.near for shape in both):
                 found.append(both[0])
     return sorted(found, key=lambda shape: (-shape.nbytes, str(shape)))
+
+
+def _copies(program: Program, one: Instruction) -> bool:
+    """Whether an instruction makes what it is given once more, and nothing else."""
+    called = program.computations.get(one.computation("calls"))
+    if one.opcode == "fusion" and called is not None:
+        does = {inner.opcode for inner in called.instructions.values()} - {"parameter", "bitcast"}
+        return bool(does) and does <= _COPIES and len(called.parameters) == 1
+    return one.opcode in _COPIES

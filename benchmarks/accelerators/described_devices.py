@@ -7,7 +7,9 @@ products without structured sparsity, at its highest clock.
     one = described("h100")
     jax.jit(f).lower(*(one.placed(shape) for shape in shapes)).compile()
 
-`make accelerators` makes an environment that has both compilers: jax's CUDA plugin and libtpu.
+`make accelerators` makes an environment that has both compilers: jax's CUDA plugin and libtpu. JAX has to be told that it
+computes on the CPU (`JAX_PLATFORMS=cpu`): left to itself it looks for the device of a plugin, and takes one without for
+broken.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class Device:
                 found = topologies.get_topology_desc("1x1x1", platform="cuda", target_config=self.description, topology="1x1x1")
         except (ImportError, RuntimeError, NotImplementedError, AssertionError) as error:
             raise GraftaxError(
-                f"nothing here compiles for {self.title}: make accelerators installs what does ({_first_line(error)})."
+                f"nothing here compiles for {self.title} ({_first_line(error)}): make accelerators installs what does."
             ) from error
         return NamedSharding(Mesh(np.array(found.devices[:1]), ("device",)), PartitionSpec())
 
@@ -71,10 +73,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _find_libtpu() -> None:
-    """Tell JAX where the TPU's compiler is, and libtpu that this machine is no TPU's host."""
+    """Tell JAX where the TPU's compiler is, and libtpu that this machine is no TPU's host, with a device to be locked."""
     import libtpu  # type: ignore[import-not-found, unused-ignore]
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_LIBRARY_PATH", libtpu.get_library_path())
 

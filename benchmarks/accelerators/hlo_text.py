@@ -21,7 +21,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
-_NAME = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
+_MODULE = re.compile(r"^HloModule ")
+_NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^}]*)\})?")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations)=(\{[^}]*\}|%?[\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
@@ -72,9 +73,10 @@ class Instruction:
 
     @property
     def target(self) -> str:
-        """Of a custom call, what is called."""
+        """Of a custom call, what is called; of a kernel that was written for a TPU, its name."""
         found = re.search(r'custom_call_target="([^"]*)"', self.attributes)
-        return found.group(1) if found else ""
+        target = found.group(1) if found else ""
+        return re.sub(r"[.\d]+$", "", self.name) if target == "tpu_custom_call" else target
 
     def dims(self, name: str) -> tuple[int, ...]:
         """An attribute that lists axes, such as `lhs_contracting_dims={1}`, or so in a library's config as JSON."""
@@ -168,17 +170,28 @@ def read_program(text: str) -> Program:
     """A program, of what `compiled.as_text()` gives."""
     computations: dict[str, Computation] = {}
     entry, current, aliases = "", dict[str, Instruction](), tuple[Alias, ...]()
-    for line in text.splitlines():
-        if line.startswith("HloModule"):
+    for line in _whole_lines(text):
+        if match := _MODULE.match(line):
             aliases = _aliases(line)
         elif match := _HEADER.match(line):
             current = {}
             computations[match.group(2)] = Computation(match.group(2), current)
             entry = match.group(2) if match.group(1) else entry
         elif match := _NAME.match(line):
-            one = _instruction(match.group(1), line[match.end() :], line.lstrip().startswith("ROOT "))
+            one = _instruction(match.group(2), line[match.end() :], bool(match.group(1)))
             current[one.name] = one
     return Program(computations, computations[entry], aliases)
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Lines, of which an instruction has one: what a kernel says of itself may have line breaks in it."""
+    whole = ""
+    for line in text.splitlines():
+        begins = not line or line == "}" or any(pattern.match(line) for pattern in (_MODULE, _HEADER, _NAME))
+        if begins and whole:
+            yield whole
+        whole = line if begins else f"{whole} {line}"
+    yield whole
 
 
 def _instruction(name: str, text: str, is_root: bool) -> Instruction:

@@ -5,7 +5,8 @@ A product of `[m, k]` by `[k, n]`, `batch` times over, takes 2 batch m n k opera
     dot               on a CPU, and within Triton's fusions on a GPU
     custom-call       of cuBLAS, which also says in its config which axes are summed over
     convolution       on a TPU, where every product is one; axes that the operands share, as of heads, are spatial there
-    custom-call       of cuDNN's attention: two products going forward, and five on the way back
+
+What kernels of attention multiply is not among them (`attention_kernels.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .hlo_text import Program, Shape, Step
+
+_CUBLAS = ("__cublas$gemm", "__cublas$lt$matmul", "__cublas$lt$matmul$f8")
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,11 @@ def products(program: Program) -> list[Product]:
     return [found for step in program.steps if (found := _product(step)) is not None]
 
 
-def fused_attention_flops(program: Program) -> int:
-    """Operations of cuDNN's attention; of a mask that leaves out half of the scores, as of all of them."""
-    return sum(step.times * _of_fused_attention(step) for step in program.steps)
-
-
 def _product(step: Step) -> Product | None:
     one = step.instruction
     if one.opcode == "dot":
         names = ("lhs_contracting_dims", "rhs_contracting_dims", "lhs_batch_dims", "rhs_batch_dims")
-    elif one.opcode == "custom-call" and one.target.startswith(("__cublas$gemm", "__cublas$lt$matmul")):
+    elif one.opcode == "custom-call" and one.target in _CUBLAS:
         names = ("lhs_contracting_dimensions", "rhs_contracting_dimensions", "lhs_batch_dimensions", "rhs_batch_dimensions")
     elif one.opcode == "convolution":
         return _of_convolution(step)
@@ -113,15 +111,3 @@ def _of_convolution(step: Step) -> Product:
         else:
             m, k = m * of_output[axis], k * of_right[axis]
     return Product((left.dtype, right.dtype), one.shapes[0].dtype, batch, m, n, k, step.times, one.name)
-
-
-def _of_fused_attention(step: Step) -> int:
-    one = step.instruction
-    if one.opcode != "custom-call" or not one.target.startswith("__cudnn$fmha"):
-        return 0
-    scores = re.search(r'"intermediate_tensor_shape":\s*\{[^}]*?"dimensions":\s*\[([^\]]*)\]', one.attributes)
-    if scores is None:
-        return 0
-    count = math.prod(int(n) for n in re.findall(r"\d+", scores.group(1)))
-    of_query = step.within.operands(one)[0]
-    return 2 * (5 if "Backward" in one.target else 2) * count * of_query.lengths[-1]

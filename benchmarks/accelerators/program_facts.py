@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from .attention_kernels import attention_flops
 from .buffers import Attention, bytes_moved, copies, scores_in_memory
 from .described_devices import Device
 from .hlo_text import Program, Shape, read_program
-from .matrix_products import Product, fused_attention_flops, products
+from .matrix_products import Product, products
 from .roofline import Roofline
 
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
@@ -52,6 +53,10 @@ class Facts:
     def in_place(self) -> bool:
         """Whether nothing that is given away is copied."""
         return self.aliased >= self.donated
+
+    def fits(self, device: Device) -> bool:
+        """Whether a device has the memory for what it is given, what it makes and what it needs meanwhile."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries <= device.memory
 
     def roofline(self, device: Device) -> Roofline:
         return Roofline.of(device, self.flops, self.moved)
@@ -92,7 +97,7 @@ def _flops(program: Program, found: list[Product]) -> dict[str, int]:
     flops: Counter[str] = Counter()
     for product in found:
         flops["f32" if "f32" in product.inputs else product.inputs[0]] += product.flops
-    flops["bf16"] += fused_attention_flops(program)  # which knows 16 bits alone
+    flops["bf16"] += attention_flops(program)  # of cuDNN 16 bits alone, on a TPU one pass in any case
     return {dtype: count for dtype, count in flops.items() if count}
 
 

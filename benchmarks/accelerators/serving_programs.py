@@ -52,7 +52,7 @@ class ServingPrograms:
     def prefill(self, rows: int, length: int) -> AskedProgram:
         """Prompts that begin."""
         args = (self._adapted(rows), texts(rows, length), np.zeros(rows, np.int32), np.zeros(rows, np.int32))
-        attention = attention_of(self.backbone, length, length)
+        attention = attention_of(self.backbone, rows, length, length)
         return AskedProgram(self._engine.writer.prefill, args, {"columns": length}, attention)
 
     def decode(self, rows: int, columns: int) -> AskedProgram:
@@ -66,7 +66,7 @@ class ServingPrograms:
     def mixed_rows(self, rows: int, length: int) -> AskedProgram:
         """Texts that are classified."""
         args = (self.backbone.params, self.state, texts(rows, length), np.zeros(rows, np.int32))
-        return AskedProgram(self._engine.readings.forward, args, attention=attention_of(self.backbone, length, length))
+        return AskedProgram(self._engine.readings.forward, args, attention=attention_of(self.backbone, rows, length, length))
 
 
 def texts(rows: int, length: int) -> TextInputs:

@@ -84,21 +84,21 @@ def texts_in_rows(shape: Shape) -> TextInputs:
     return TextInputs(size, mask, size, Texts(size, jax.ShapeDtypeStruct((shape.items,), np.int32)))
 
 
-def attention_of(backbone: Backbone, queries: int, keys: int) -> Attention:
-    """Attention in a backbone's layers, over so many queries and keys."""
+def attention_of(backbone: Backbone, rows: int, queries: int, keys: int) -> Attention:
+    """Attention in a backbone's layers, over so many queries and keys of so many batch rows."""
     config = backbone.config
-    return Attention(queries, keys, config.num_heads, config.kv_heads if backbone.generates else config.num_heads)
+    return Attention(rows, queries, keys, config.num_heads, config.kv_heads if backbone.generates else config.num_heads)
 
 
 def language_step(backbone: Backbone, methods: Sequence[Method], slots: int, shape: Shape) -> StepPrograms:
     """Of language modelling: every slot has a batch of such a shape."""
-    inputs, attention = texts_in_rows(shape), attention_of(backbone, shape.length, shape.length)
+    inputs, attention = texts_in_rows(shape), attention_of(backbone, shape.rows, shape.length, shape.length)
     return StepPrograms(backbone, "lm", methods, slots, inputs, inputs.ids, shape.items, attention)
 
 
 def text_step(backbone: Backbone, methods: Sequence[Method], slots: int, shape: Shape, classes: int) -> StepPrograms:
     """Of texts that are classified."""
-    inputs, attention = texts_in_rows(shape), attention_of(backbone, shape.length, shape.length)
+    inputs, attention = texts_in_rows(shape), attention_of(backbone, shape.rows, shape.length, shape.length)
     labels = jax.ShapeDtypeStruct((shape.items,), np.int32)
     return StepPrograms(backbone, "classify", methods, slots, inputs, labels, shape.items, attention, classes)
 
@@ -109,5 +109,5 @@ def picture_step(backbone: Backbone, methods: Sequence[Method], slots: int, item
     inputs = ImageInputs(jax.ShapeDtypeStruct((items, *size, channels), np.float32))
     labels = jax.ShapeDtypeStruct((items,), np.int32)
     tokens = jax.eval_shape(lambda *args: backbone.encode(args[0], {}, args[1]).hidden, backbone.params, inputs).shape[1]
-    attention = attention_of(backbone, tokens, tokens)
+    attention = attention_of(backbone, items, tokens, tokens)
     return StepPrograms(backbone, "image-classify", methods, slots, inputs, labels, items, attention, classes)

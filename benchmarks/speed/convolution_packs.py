@@ -3,7 +3,7 @@
     python benchmarks/speed/convolution_packs.py [METHOD ...] [--adapters N] [--rows N] [--repeats N]
 
 Pictures of 32 x 32 pixels, weights random in the published shape, float32; all sides are graftax. Slots take turns on a CPU
-(`Programs.in_turn`). At once, convolutions of the adapters' kernels, which differ, are one after the other
+(`Programs.at_once`). At once, convolutions of the adapters' kernels, which differ, are one after the other
 (`adapters/geometry.py`), and those of the frozen kernels are one for all adapters. The seconds are those of a step of all
 adapters: one step of a pack, or one of each.
 """
