@@ -28,6 +28,10 @@ _SWEPT_FOR = 0.25  # seconds
 _swept: tuple[Path | None, float] = (None, 0.0)  # the folder that this process swept last, and when
 
 
+class DiskFull(GraftaxError):
+    """There is no space left."""
+
+
 @contextmanager
 def new_directory(path: Path, overwrite: bool = False, marks: Sequence[str] = (), *, lightly: bool = False) -> Iterator[Path]:
     """A directory to fill, put in place of `path` in one rename when the block ends without an error.
@@ -244,7 +248,7 @@ def writing(path: Path, left: str = "nothing was changed there") -> Iterator[Non
     except Exception as error:
         known = getattr(error, "errno", None) in _FULL
         if known or any(os.strerror(number) in str(error) for number in _FULL):
-            raise GraftaxError(f"{path}: no space left on the disk; {left}.") from error
+            raise DiskFull(f"{path}: no space left on the disk; {left}.") from error
         if isinstance(error, OSError):
             raise GraftaxError(f"{path}: cannot be written ({error}).") from error
         raise

@@ -21,6 +21,10 @@ UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
 TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
 FULL_DISK = f"{TRAINING_QUOTAS}::test_a_full_disk_loses_no_account"
 JOBS_MODEL = f"{ASKED_JOBS}::test_from_chats_to_the_model_that_the_job_names"
+TOO_LATE = "tests/test_job_trainer.py::test_too_late_or_just_in_time"
+TOLD_LATER = "tests/test_job_trainer.py::test_a_job_that_fails_on_a_full_disk_is_told_of_later"
+ONE_SLOT = "tests/test_job_trainer.py::test_a_job_has_one_slot_however_fast_it_is_paused_and_resumed"
+TOO_LARGE_A_LOOP = "tests/test_loops.py::test_a_loop_too_large_for_the_machine_is_refused"
 IN_ALL = f"{UPLOADED}::test_a_tenant_has_so_much_in_all"
 RESTARTED = f"{ASKED_JOBS}::test_what_was_made_is_asked_after_a_restart"
 TRAINING_OF_A_KEY = "tests/test_tinker_api.py::test_a_key_has_so_much_training"
@@ -40,7 +44,7 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
-FUSED = "tests/test_fused_attention.py"
+FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
 KEPT, LOWEST = f"{VALIDATION}::test_the_loss_decides_a_tie", f"{VALIDATION}::test_of_a_metric_that_falls_the_lowest_is_the_best"
@@ -406,6 +410,8 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
+    Mutation("train/step.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES),
+    Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
     Mutation("train/step.py", "max(1, _BUSY // positions)", "max(2, _BUSY // positions)", STEP),
     Mutation("models/inputs.py", "-(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)", "math.prod(inputs.pixels.shape)", STEP),
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
@@ -1135,6 +1141,11 @@ MUTATIONS = [
     Mutation("tuning/jobs/uploads.py", "had + size > self._most", "had > self._most", IN_ALL),
     Mutation("tuning/jobs/job_trainer.py", "self._publish_again(record,", "self._publish(record,", RESTARTED),
     Mutation("serve/http/prometheus.py", "ADMIN.get() or service.shows(name)", "True", JOBS_MODEL),
+    Mutation("tuning/jobs/job_trainer.py", "only_if=_NOT_OVER, **ended", 'only_if=("running",), **ended', f"{TOO_LATE}[pause]"),
+    Mutation("tuning/jobs/job_trainer.py", "            self._withdraw(name)\n", "            pass\n", f"{TOO_LATE}[cancel]"),
+    Mutation("tuning/jobs/job_trainer.py", "        self._tell_of_given_up()\n        self", "        self", TOLD_LATER),
+    Mutation("tuning/jobs/job_trainer.py", "if job not in self._running]", "if job]", ONE_SLOT),
+    Mutation("tuning/loops/loops.py", "name, capacity * sum(leaf.nbytes", "name, sum(leaf.nbytes", TOO_LARGE_A_LOOP),
     Mutation("tuning/jobs/estimates.py", "now += least * len(left) / share", "now += least / share", ESTIMATES),
     Mutation(
         "tuning/jobs/estimates.py",

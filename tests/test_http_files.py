@@ -17,6 +17,8 @@ from http_servers import connected, until
 from job_servers import Training, training
 from openai import OpenAI
 
+from graftax import disk
+from graftax.disk import DiskFull
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
 from graftax.serve.http.complaints import GONE
@@ -77,6 +79,43 @@ def test_a_larger_file_is_spooled_and_still_the_same(teller: Backbone, tmp_path:
         client.files.delete(file.id)
         client.files.create(file=("a.jsonl", b'{"a":1}'), purpose="fine-tune")
         assert len([*tmp_path.glob("files/*")]) == 2
+
+
+def test_a_full_disk_is_the_servers_affair(trained: Training, ann: OpenAI) -> None:
+    """It is said as such, of the table as of the files; and files can be deleted, however full it is."""
+
+    def keep(count: int) -> str:
+        return [ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune").id for _ in range(count)][-1]
+
+    tables: Any = trained.table._tables
+    ((usual,),) = tables.execute("PRAGMA max_page_count").fetchall()
+    tables.execute("PRAGMA max_page_count = 1")  # as many as there are
+    try:
+        with pytest.raises(openai.InternalServerError, match="the server's disk is full") as full:
+            keep(200)  # or so many as the last page has room for
+        assert (full.value.status_code, full.value.code, full.value.type) == (507, "disk_full", "server_error")
+        assert len([*trained.folder.glob("files/*")]) == len(ann.files.list().data)
+    finally:
+        tables.execute(f"PRAGMA max_page_count = {usual}")
+    for file in ann.files.list():
+        ann.files.delete(file.id)
+
+    def nowhere(path: Path, *arguments: Any) -> Any:
+        raise DiskFull(f"{path}: no space left on the disk; nothing was changed there.")
+
+    kept = keep(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "new_file", nowhere)
+        with pytest.raises(openai.InternalServerError, match="the server's disk is full") as full:
+            keep(1)
+    assert str(trained.folder) not in str(full.value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained.table, "remove_file", nowhere)
+        with pytest.raises(openai.InternalServerError):
+            ann.files.delete(kept)
+        assert not [*trained.folder.glob("files/*")]  # which has made room
+    ann.files.delete(kept)
+    assert not ann.files.list().data
 
 
 def test_a_tenant_has_so_much_in_all(tmp_path: Path) -> None:

@@ -236,6 +236,26 @@ def test_a_crash_of_a_pack_is_the_affair_of_its_jobs(tuning: Tuning, monkeypatch
     assert tuning.told(crashing)[-1] == "The job has failed: MemoryError: no room"
 
 
+def test_a_job_that_fails_on_a_full_disk_is_told_of_later(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the table can be written again; its neighbour has gone on meanwhile."""
+    failing, other = tuning.add("a", lr=1e-3), tuning.add("a", lr=2e-3)
+    tuning.advance(until=lambda: steps_of(tuning, failing) == 1)
+    monkeypatch.setattr(tuning.trainer, "_allow", lambda record, cost: "no more" if record.id == failing else None)
+
+    def full(job: str, **changes: Any) -> bool:
+        raise disk.DiskFull("the table of jobs: no space left on the disk; nothing was changed there.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning.table, "change", full)
+        tuning.trainer.train()
+        assert (tuning.trainer.progress(failing), steps_of(tuning, other)) == (None, 2)
+        with pytest.raises(disk.DiskFull):
+            tuning.trainer.train()
+    assert tuning.status(failing) == "running"
+    tuning.advance()
+    assert [tuning.status(job) for job in (failing, other)] == ["failed", "succeeded"]
+
+
 def test_cancelled_jobs_give_up_their_slots(tiny: Backbone, tmp_path: Path) -> None:
     tuning = Tuning(tiny, tmp_path / "tuning", slots=2)
     jobs = [tuning.add("a", r=r) for r in (4, 12)]  # each in a pack of its own: both slots
@@ -254,6 +274,39 @@ def test_cancelled_jobs_give_up_their_slots(tiny: Backbone, tmp_path: Path) -> N
     tuning.advance()
     assert [tuning.status(job) for job in (*jobs, waiting)] == ["cancelled", *["succeeded"] * 2]
     assert jobs[0] not in {path.name for path in (tuning.folder / "models").iterdir()}
+
+
+@pytest.mark.parametrize("way", ["cancel", "pause"])
+def test_too_late_or_just_in_time(tuning: Tuning, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Between the last step of a job and its end it is cancelled, and leaves no model; or paused, and has ended."""
+    job, ask = tuning.add("a"), {"cancel": tuning.trainer.cancel, "pause": tuning.trainer.pause}[way]
+
+    def published(record: JobRecord, name: str, directory: Path) -> None:
+        tuning.publish(record, name, directory)
+        if directory.name == job:
+            ask(job)
+
+    monkeypatch.setattr(tuning.trainer, "_publish", published)
+    tuning.advance()
+    left = [] if way == "cancel" else ["ft:a"]
+    assert tuning.status(job) == ("cancelled" if way == "cancel" else "succeeded")
+    assert [*tuning.published] == ["ft:a:ckpt-step-3", *left]
+    assert {path.name for path in (tuning.folder / "models").iterdir()} == {f"{job}-step-3", *([job] if left else [])}
+    assert tuning.trainer.progress(job) is None
+
+
+def test_a_job_has_one_slot_however_fast_it_is_paused_and_resumed(tuning: Tuning) -> None:
+    """Its files are read before the trainer has looked."""
+    job = tuning.add("a")
+    tuning.advance(until=lambda: steps_of(tuning, job) == 1)
+    tuning.trainer.pause(job)
+    tuning.trainer.resume(job)
+    assert tuning.trainer.take_in()
+    tuning.trainer._admit()
+    assert sum(len(pack.bookmarks) for _, pack in tuning.trainer._packs._packs) == 1
+    tuning.advance()
+    assert tuning.status(job) == "succeeded"
+    assert tuning.told(job).count("The training goes on from step 1.") == 1
 
 
 def test_tenants_take_turns_and_priorities_go_first(tiny: Backbone, tmp_path: Path) -> None:
@@ -289,6 +342,11 @@ def test_a_quota_that_is_used_up_ends_a_job(tiny: Backbone, tmp_path: Path) -> N
     assert record is not None
     assert record.error is not None
     assert (record.status, record.error.code, record.error.message, record.cost.steps) == ("failed", "quota_exceeded", said, 4)
+    (tuning.folder / "models" / f"{job}-step-4").mkdir()  # saved, and then the process was killed
+    again = Tuning(tiny, tmp_path / "tuning")
+    again.trainer.take_up()
+    assert again.published == tuning.published == {"ft:a:ckpt-step-3": tuning.folder / "models" / f"{job}-step-3"}
+    assert [path.name for path in (tuning.folder / "models").iterdir()] == [f"{job}-step-3"]
 
 
 class OneShelf:

@@ -445,6 +445,23 @@ def test_where_data_lie() -> None:
     assert [(piece.rows, piece.length, len(piece.placed)) for piece in apart] == [(4, 8, 3)]
 
 
+def test_a_loop_too_large_for_the_machine_is_refused(llama: Backbone) -> None:
+    """It would grow the room of all; those that are there go on, and a smaller one still fits."""
+    loops = Loops(llama, most_bytes=4_000_000, max_lora_rank=2000)
+    loops.create("a", [LoRA(r=2)], seed=1)
+    before = bits(loops, "a")
+    with pytest.raises(GraftaxError, match=r"^b: with it all loops would take [0-9,]+ bytes, and they may have 4,000,000; "):
+        loops.create("b", [LoRA(r=2000)])
+    with pytest.raises(GraftaxError, match=r"^b: lora at .*: rank 2001 is greater than max_lora_rank 2000"):
+        loops.create("b", [LoRA(r=2001)])
+    assert loops.names == ("a",)
+    assert bits(loops, "a") == before
+    loops.create("b", [LoRA(r=2)], seed=2)
+    assert [outcome.error for outcome in loops.forward_backward([Call("a", data(0, [5])), Call("b", data(1, [5]))])] == [
+        None
+    ] * 2
+
+
 def test_large_adapters_take_turns(llama: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the leaves of three loops are more than may be copied at once, two calls are computed together, and then one."""
     loops = Loops(llama)

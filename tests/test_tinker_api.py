@@ -18,6 +18,7 @@ import pytest
 import tinker
 import zstandard
 from http_servers import Served, until
+from job_servers import training
 from peft_loops import PeftLoop
 from tinker import types
 from tinker.cli.commands.checkpoint import _download_checkpoint
@@ -520,7 +521,8 @@ def test_tenants_see_their_own(teller: Backbone, tmp_path: Path) -> None:
 def test_a_key_has_so_much_training(teller: Backbone, tmp_path: Path) -> None:
     """Then its loops get no gradient and no step, and can be saved and sampled; others go on. What they cost is told."""
     bounded = replace(key_of("tml-ann"), training=TrainingQuota(training_steps=2))
-    with training_server(teller, tmp_path, keys=(bounded, key_of("tml-ben")), lanes=4, slots=2) as (server, _):
+    with training(teller, tmp_path, keys=(bounded, key_of("tml-ben")), lanes=4, slots=2) as there:
+        server = there.served
         ann, ben = (client_of(server, key) for key in ("tml-ann", "tml-ben"))
         model = ann.create_lora_training_client("backbone", rank=2, **ATTENTION).result()
         for _ in range(2):

@@ -28,9 +28,10 @@ def versions() -> dict[str, str]:
     return {"graftax": __version__, "JAX": jax.__version__}
 
 
-def machine() -> dict[str, Any]:
-    """What the last bits of a run depend on, beside its settings and versions."""
-    return {"cores": os.cpu_count(), "device": jax.devices()[0].device_kind}
+def machine(devices: int = 1) -> dict[str, Any]:
+    """What the last bits of a run depend on, beside its settings and versions; `devices`: that the slots are spread over."""
+    facts: dict[str, Any] = {"cores": os.cpu_count(), "device": jax.devices()[0].device_kind}
+    return facts if devices == 1 else {**facts, "devices": devices}
 
 
 @dataclass(frozen=True)

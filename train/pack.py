@@ -61,19 +61,23 @@ class Pack:
         jobs: Sequence[Job],
         slots: int,
         *,
+        devices: int = 1,
         breathe: Callable[[], None] = lambda: None,
     ):
-        """`breathe`: called between the batches of a validation, so that who shares the device gets a turn."""
+        """`slots`: a multiple of the `devices` that they are spread over.
+
+        `breathe`: called between the batches of a validation, so that who shares the device gets a turn.
+        """
         self.backbone, self.task, self.processor = backbone, task, backbone.processor
         self.jobs, self.breathe = dict(enumerate(jobs)), breathe
         (traits,) = {traits_of(job, backbone.sites) for job in jobs}
         self.layout = traits.layout
         self.room = next((space.size for space in self.layout.spaces if space.name in HEADS), 0)
         self.augment = traits.augment
-        settings = traits.dropout, traits.optimizer, traits.preconditioned, traits.augment
+        settings = traits.dropout, traits.optimizer, traits.preconditioned, traits.augment, devices
         self.programs = Programs.of(backbone, task, slots, *settings)
         idle = jobs[0].start(self.layout, backbone.sites)
-        self.learners: Learner = jax.tree.map(lambda leaf: jax.numpy.asarray(np.stack([leaf] * slots)), idle)
+        self.learners: Learner = self.programs.placed(jax.tree.map(lambda leaf: np.stack([leaf] * slots), idle))
         self.best = jax.tree.map(lambda leaf: leaf.copy(), self._settled())
         self.bookmarks: list[Bookmark | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}  # by job and epoch; of each job the newest alone
@@ -140,7 +144,7 @@ class Pack:
             return []
         live, stacked = self._next()
         self.wait()  # be at most one step ahead of the device, so that a signal is answered within a step
-        self.learners = self.programs.step(self.backbone.params, self.backbone.unrolled, self.learners, stacked)
+        self.learners = self.programs.step(*self.programs.frozen_weights, self.learners, stacked)
         for k in live:
             if (bookmark := self.bookmarks[k]) is not None:
                 bookmark.position += 1
@@ -156,7 +160,7 @@ class Pack:
         total, count = None, min(batches, len(self.plan(bookmark)))
         for bookmark.position in range(count):  # `_next` gives the batch at this position
             _, batch = self._next()
-            _, found = self.programs.gradient(self.backbone.params, self.backbone.unrolled, self.learners, batch)
+            _, found = self.programs.gradient(*self.programs.frozen_weights, self.learners, batch)
             mine = jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
             total = mine if total is None else jax.tree.map(np.add, total, mine)
         return jax.tree.map(lambda leaf: leaf / np.float32(count), total)
@@ -164,7 +168,7 @@ class Pack:
     def step_program(self) -> Any:
         """The gradient program of the next step, compiled, so that XLA can be asked about its memory and its operations."""
         _, batch = self._next()
-        return self.programs.gradient.lower(self.backbone.params, self.backbone.unrolled, self.learners, batch).compile()
+        return self.programs.gradient.lower(*self.programs.frozen_weights, self.learners, batch).compile()
 
     def _next(self) -> tuple[list[int], Batch]:
         """The slots that take part in the next tick, and the batches of all slots, stacked.
@@ -220,7 +224,7 @@ class Pack:
         bookmark, _ = self.occupant(slot)
         total, failed = np.asarray(self.learners.loss)[slot], np.asarray(self.learners.failed)[slot]
         failed |= not all(np.isfinite(leaf[slot]).all() for leaf in jax.tree.leaves(self.learners.trainable))
-        self.learners = self.learners._replace(loss=self.learners.loss.at[slot].set(0.0))
+        self.learners = self.learners._replace(loss=self.programs.placed(self.learners.loss.at[slot].set(0.0)))
         return float(total) / bookmark.position, bool(failed)
 
     # -- validation and results -----------------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ class Pack:
             self.breathe()
             batch = self._batch(prepared, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
-            outputs = self.programs.predict(self.backbone.params, self.learners, np.int32(slot), inputs, labels)
+            outputs = self.programs.predict(self.programs.frozen_weights[0], self.learners, np.int32(slot), inputs, labels)
             loss = self.programs.measured(self.learners, np.int32(slot), outputs, labels, batch.weight)
             losses += float(loss) * len(planned.items)
             own = self.task.output.own(np.asarray(outputs), len(names))
@@ -303,7 +307,7 @@ class Pack:
 
     def restore(self, arrays: dict[str, Any], facts: list[dict[str, Any] | None]) -> None:
         """Go on from the arrays and facts of a checkpoint."""
-        arrays = jax.tree.map(jax.numpy.asarray, arrays)
+        arrays = self.programs.placed(arrays)
         self.learners, self.best = arrays["state"], arrays["best"]
         self.bookmarks = [None if bookmark is None else Bookmark(**bookmark) for bookmark in facts]
         for bookmark in self.bookmarks:

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from ..counted import counted
+from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..tasks.task import Task
 from .job import Job
@@ -26,19 +28,28 @@ _WAITING = 0.7  # share of the slots that take part in a tick when their lengths
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
 
 
-def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job]) -> tuple[int, str]:
-    """The number of slots that trains these jobs fastest, 1 where that cannot be told or does not matter; and why."""
+def devices_for(jobs: int, devices: int | None) -> int:
+    """Over how many devices the slots for so many jobs are spread: as wanted, or over all accelerators; a CPU counts as one."""
+    there = len(jax.local_devices())
+    if devices is not None and devices > there:
+        raise GraftaxError(f"{counted(devices, 'device')} are wanted, and this process has {there}.")
+    wanted = devices or (1 if jax.default_backend() == "cpu" else there)
+    return min(wanted, jobs)
+
+
+def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1) -> tuple[int, str]:
+    """The number of slots on a device that trains the jobs fastest, 1 where that cannot be told or does not matter; and why."""
     platform = jax.default_backend()
-    sizes = [n for n in _SIZES.get(platform, ()) if n <= len(jobs)]
+    sizes = [n for n in _SIZES.get(platform, ()) if n * devices <= len(jobs)]
     if not sizes:
         return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
     if platform == "cpu" and _estimated_seconds(backbone, jobs) < _SHORT:
         return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
-    alone = _seconds_per_adapter(Pack(backbone, task, jobs, 1))
+    alone = _seconds_per_adapter(Pack(backbone, task, jobs, devices, devices=devices))
     assert alone is not None
     best, chosen = alone, 1
     for size in sizes:
-        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size))
+        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size * devices, devices=devices))
         if seconds is None:
             return chosen, f"{size} at once do not fit in memory"
         if seconds / _WAITING > best / _WORTH:

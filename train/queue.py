@@ -35,7 +35,7 @@ from .epoch_end import end_epoch, outcome
 from .job import Job
 from .journal import Metrics
 from .pack import Bookmark, Pack
-from .pack_size import choose_pack_size
+from .pack_size import choose_pack_size, devices_for
 from .progress import Progress
 from .result import Result, Timer
 from .run_checkpoint import Checkpoints
@@ -57,6 +57,7 @@ def open_run(
     save_every: float,
     progress: Progress,
     push: Shelf | None = None,
+    devices: int | None = None,
 ) -> Run:
     """The run of directory `out`: the unfinished run that is there, where it stopped, or else a new one.
 
@@ -66,18 +67,26 @@ def open_run(
     cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
     _note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
-    pack_size = None if pack_size is None else min(pack_size, len(jobs))
+    spread = devices_for(len(jobs), devices)
+    if pack_size is not None:
+        pack_size = -(-min(pack_size, len(jobs)) // spread) * spread  # every device has as many slots
     found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
     if found is None:
         refuse_loss([job.name for job in jobs], out, overwrite)
         shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
-        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress) for own in cohorts]
-        begun = Begun(digest, sizes, [job.name for job in jobs])
+        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress, spread) for own in cohorts]
+        begun = Begun(digest, sizes, [job.name for job in jobs], machine(spread))
         begun.write(folder / "run.json")
     else:
         begun = found
     progress.doing("getting ready")
-    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push)
+    if any(size % spread for size in begun.pack_sizes):
+        packs, began = some_of([str(size) for size in begun.pack_sizes]), begun.machine.get("devices", 1)
+        raise GraftaxError(
+            f"{out} holds an unfinished run of packs of {packs}, which cannot be spread over {spread} devices; "
+            f"resume it with --devices {began}, or pass --overwrite."
+        )
+    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread)
 
 
 def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
@@ -117,14 +126,15 @@ def refuse_loss(names: list[str], out: Path, overwrite: bool) -> None:
         disk.refuse_foreign(out / name, MARKS)
 
 
-def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress: Progress) -> int:
+def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress: Progress, devices: int) -> int:
     """The pack size of a cohort, measured (`pack_size.py`) and said on the display."""
     progress.doing("choosing the pack size")
-    size, why = choose_pack_size(backbone, task, jobs)
+    size, why = choose_pack_size(backbone, task, jobs, devices)
     if len(jobs) > 1:
         how = f"{size} at once" if size > 1 else "one after another"
-        progress.say(f"{len(jobs)} adapters, {how}: {why}")
-    return size
+        where = f" on each of {devices} devices" if devices > 1 else ""
+        progress.say(f"{len(jobs)} adapters, {how}{where}: {why}")
+    return size * devices
 
 
 class Run:
@@ -143,11 +153,15 @@ class Run:
         save_every: float,
         progress: Progress,
         push: Shelf | None = None,
+        devices: int = 1,
     ):
-        """`cohorts`: the jobs of each; `begun`: what `run.json` says; `resumed`: whether an earlier call began the run."""
+        """`devices`: over how many the slots are spread.
+
+        `cohorts`: the jobs of each; `begun`: what `run.json` says; `resumed`: whether an earlier call began the run.
+        """
         self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
         self.cohorts, self.sizes = cohorts, begun.pack_sizes  # as many sizes as cohorts
-        self.save_every, self.progress, self.push = save_every, progress, push
+        self.save_every, self.progress, self.push, self.devices = save_every, progress, push, devices
         self.folder = out / ".run"
         self.stop = signals.Stop()
         self.ticks = 0
@@ -168,7 +182,7 @@ class Run:
     def _open(self, cohort: int) -> None:
         """Make a pack for the jobs of one cohort, all of which wait."""
         self.cohort, mine = cohort, self.cohorts[cohort]
-        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort])
+        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort], devices=self.devices)
         self.waiting = list(range(len(mine)))
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
@@ -185,7 +199,7 @@ class Run:
         }
         done = f"{len(self.results)} of {counted(len(self.jobs), 'adapter')} done"
         self.progress.say(f"resumed: {done}, pack size {self.sizes[self.cohort]}")
-        if begun.machine != machine():
+        if begun.machine != machine(self.devices):
             self.progress.say("begun on another machine: the last bits may differ from an uninterrupted run's")
 
     def _checkpoint(self) -> None:

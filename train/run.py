@@ -22,7 +22,7 @@ from ..tasks.fit import refuse_unfit_task
 from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
 from ..tasks.task_registry import the_task
-from ..typed import Location, checked
+from ..typed import Location, Some, checked
 from .checks import changed, check_arguments, check_shelf
 from .intake import prepare
 from .progress import Progress
@@ -50,6 +50,7 @@ def train_many(
     val: Any = None,
     columns: Columns = Columns(),
     pack_size: int | None = None,
+    devices: int | None = None,
     overwrite: bool = False,
     save_every: float = 30.0,
     progress: bool = True,
@@ -72,7 +73,10 @@ def train_many(
         val: a fraction of the rows to hold out, or name -> data (of some names: the others have none). With validation rows
             the best epoch is kept, else the last.
         columns: which columns hold texts and labels, or what else the task and the backbone's processor read.
-        pack_size: how many adapters are trained at once; None measures, once per run.
+        pack_size: how many adapters are trained at once; None measures, once per run. On several devices it is rounded up, so
+            that each has as many.
+        devices: over how many of this process's devices the adapters in training are spread; each has all of the frozen
+            weights, and nothing is exchanged between them. None: over all accelerators; a CPU counts as one.
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
         progress: show bars, or a line per epoch, on standard error.
@@ -89,6 +93,8 @@ def train_many(
     each = {} if each is None else each
     expect_backbone(backbone)
     check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
+    if devices is not None:
+        checked(devices, Some, "devices")
     for name, value in {"overwrite": overwrite, "progress": progress}.items():
         checked(value, bool, name)
     if push is not None:
@@ -116,6 +122,6 @@ def train_many(
                 )
             )
         with disk.locked(out) as lock:
-            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push)
+            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()

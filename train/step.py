@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
@@ -33,6 +34,7 @@ from .method_hooks import objective, revised, settled, tied
 from .optimizer import optimizer_named, precondition
 from .recipe import SCHEDULES, Recipe
 
+_SLOTS = "slots"  # the axis of devices that slots are spread over
 _BUSY = 8192  # positions that keep an accelerator busy: its products have that many rows
 
 
@@ -115,6 +117,7 @@ class Programs:
     optimizer: str = "adamw"
     preconditioned: bool = False
     augment: Augment | None = None
+    devices: int = 1  # the slots are spread over so many; a multiple of them
 
     @classmethod
     def of(cls, backbone: Backbone, task: Task, *settings: Any) -> Programs:
@@ -175,15 +178,15 @@ class Programs:
         """`gradient(params, layers, pack, batches) -> losses, grads`, compiled per batch shape."""
 
         def of_all(params: Any, layers: Any, pack: Learner, batches: Batch) -> tuple[jax.Array, State]:
-            at_once = self.at_once(positions_of(batches.inputs) // self.slots)
+            at_once = self.at_once(positions_of(batches.inputs) // self._slots_here)
             return self.over_slots(self.gradient_one, shared=2, at_once=at_once)(params, layers, pack, batches)
 
-        return jax.jit(of_all)
+        return jax.jit(self.on_devices(of_all, shared=2))
 
     @cached_property
     def update(self) -> Any:
         """`update(pack, losses, grads, live) -> pack`, compiled once; donates the pack."""
-        return jax.jit(self.over_slots(self.update_one), donate_argnums=0)
+        return jax.jit(self.on_devices(self.over_slots(self.update_one)), donate_argnums=0)
 
     def step(self, params: Any, layers: Any, pack: Learner, batches: Batch) -> Learner:
         """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""
@@ -198,16 +201,16 @@ class Programs:
         the times. For a Transformer all at once is the faster on a CPU.
         """
         if platform() != "cpu":
-            return min(self.slots, max(1, _BUSY // positions))
+            return min(self._slots_here, max(1, _BUSY // positions))
         kinds = {site.kind for site in self.backbone.sites}
-        return 1 if "conv" in kinds and "attention" not in kinds else self.slots
+        return 1 if "conv" in kinds and "attention" not in kinds else self._slots_here
 
     def over_slots(self, one: Callable, shared: int = 0, at_once: int | None = None) -> Callable:
         """`one` for every slot of a pack, so many `at_once` (None: all); its first `shared` arguments are the same for all."""
-        if self.slots > 1 and at_once is not None and at_once < self.slots:
+        if at_once is not None and at_once < self._slots_here:
             several = None if at_once == 1 else at_once
             return lambda *args: jax.lax.map(lambda own: one(*args[:shared], *own), args[shared:], batch_size=several)
-        if self.slots > 1:
+        if self._slots_here > 1:
             return lambda *args: jax.vmap(one, in_axes=tuple(None if i < shared else 0 for i in range(len(args))))(*args)
 
         # A vmap over one slot would turn every product into a batched one, for nothing.
@@ -216,6 +219,51 @@ class Programs:
             return jax.tree.map(lambda leaf: leaf[None], one(*args[:shared], *own))
 
         return single
+
+    # -- several devices ------------------------------------------------------------------------------------------------
+
+    @property
+    def _slots_here(self) -> int:
+        """Slots of one device."""
+        return self.slots // self.devices
+
+    @cached_property
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(jax.local_devices()[: self.devices]), (_SLOTS,))
+
+    def on_devices(self, function: Callable, shared: int = 0) -> Callable:
+        """`function` of whole packs, on each device of its own slots; its first `shared` arguments are on every device.
+
+        Slots know nothing of one another, so nothing is exchanged between devices.
+        """
+        if self.devices == 1:
+            return function
+
+        def spread(*args: Any) -> Any:
+            specs = tuple(PartitionSpec() if i < shared else PartitionSpec(_SLOTS) for i in range(len(args)))
+            # what a loop begins with is the same on all devices, and what it ends with is not: no check of that
+            here = jax.shard_map(function, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(_SLOTS), check_vma=False)
+            return here(*args)
+
+        return spread
+
+    def placed(self, tree: Any) -> Any:
+        """A tree of arrays with a leading slot axis, on the devices that have the slots."""
+        if self.devices == 1:
+            return jax.tree.map(jnp.asarray, tree)
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(_SLOTS)))
+
+    @property
+    def frozen_weights(self) -> tuple[Any, Any]:
+        """The backbone's parameters and what `Backbone.unrolled` has of them, on every device that has slots."""
+        params, layers = self.backbone.params, self.backbone.unrolled
+        if self.devices == 1:
+            return params, layers
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        key = "frozen weights on devices", self.devices
+        if key not in self.backbone.programs:  # once for all packs
+            self.backbone.programs[key] = jax.device_put((params, layers), everywhere)
+        return self.backbone.programs[key]
 
     @cached_property
     def predict(self) -> Callable[[Any, Learner, Any, Inputs, Any], jax.Array]:
@@ -245,4 +293,9 @@ class Programs:
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:
         """`put(pack, slot, one) -> pack` with one slot's leaves replaced; donates the pack."""
-        return jax.jit(lambda pack, slot, one: jax.tree.map(lambda p, o: p.at[slot].set(o), pack, one), donate_argnums=0)
+        there = None if self.devices == 1 else NamedSharding(self._mesh, PartitionSpec(_SLOTS))
+
+        def put(pack: Any, slot: jax.Array, one: Any) -> Any:
+            return jax.tree.map(lambda p, o: p.at[slot].set(o), pack, one)
+
+        return jax.jit(put, donate_argnums=0, out_shardings=there)

@@ -63,7 +63,7 @@ def training_endpoints(
     jobs = FineTuning(_jobs(service, directory, device, table, quotas, settings, shelf), held.close)
     if service.generator is None:
         return [jobs]
-    return [TinkerApi(service, directory / "tinker", Accounts(table, quotas), device.step), jobs]
+    return [jobs, TinkerApi(service, directory / "tinker", Accounts(table, quotas), device.step)]  # jobs close the table last
 
 
 def _jobs(

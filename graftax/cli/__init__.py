@@ -17,6 +17,7 @@ from . import (
     hub_commands,
     lists,
     loadtest_command,
+    plan_command,
     serve_command,
     train,
     use,
@@ -81,6 +82,7 @@ app.command()(convert.inspect)
 app.command(name="zero-shot")(zero_shot.zero_shot)
 app.command(name="few-shot")(few_shot.few_shot)
 app.command()(across_command.across)
+app.command()(plan_command.plan)
 app.command()(lists.methods)
 app.command()(lists.backbones)
 app.command()(lists.demo)

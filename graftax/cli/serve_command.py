@@ -111,12 +111,12 @@ def serve(
         service.residents.reserve(handles)
         host, number = there.getsockname()[:2]
         where = f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{number}"
-        _say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
         further: Sequence[Further] = []
         if training is not None:
             shelf = _shelf(url, training_settings.training_push)
             further = training_endpoints(service, training, device, keys, training_settings, shelf)
         app = make_app(service, keys, origins, further)
+        _say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
         run(app if tracer is None else Traced(app, tracer), there, limits, certificate)
 
 

@@ -64,6 +64,7 @@ class Running:
     """How the run goes, as `train_many` takes it."""
 
     pack_size: Annotated[int | None, Doc("Adapters trained at once. Default: measured.")] = None
+    devices: Annotated[int | None, Doc("Spread them over so many. Default: all accelerators.")] = None
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
 

@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 
+from ...disk import DiskFull
 from ...errors import GraftaxError
 from ...serve.http.complaints import Gone, Refused, as_json
 from ...serve.http.service import in_thread
@@ -63,6 +64,8 @@ async def upload(jobs: JobService, request: Request) -> Response:
         options: dict[str, Any] = {"name": _name(file), "purpose": purpose, "tenant": tenant(), "seconds": _seconds(form)}
         try:
             kept = await in_thread(lambda: jobs.uploads.keep(file.file, **options))
+        except DiskFull:
+            raise
         except NoRoom as error:
             raise Refused(413, str(error), param="file", code="storage_quota_exceeded") from None
         except GraftaxError as error:

@@ -7,11 +7,16 @@ Whoever asks sees what is his own, by his API key: a file, a job or a model of s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import wraps
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
+from ...disk import DiskFull
+from ...serve.http.complaints import Refused
 from ...serve.http.further import Body
 from ..jobs.asked_job import AskedJob
 from .file_endpoints import FORM, delete_file, file_content, list_files, show_file, upload
@@ -19,6 +24,7 @@ from .job_endpoints import cancel, create_job, list_checkpoints, list_events, li
 from .job_service import JobService
 from .tuned_models import delete_model
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 _FILE, _JOB = "/v1/files/{file}", "/v1/fine_tuning/jobs/{job}"
 _ENDPOINTS = (
     ("POST", "/v1/files", upload),
@@ -41,6 +47,21 @@ _ENDPOINTS = (
 _BODIES: Mapping[str, Body] = {"/v1/files": {"multipart/form-data": FORM}, "/v1/fine_tuning/jobs": AskedJob}
 
 
+def _told_where_full(answer: Callable[[JobService, Request], Awaitable[Response]], jobs: JobService) -> Endpoint:
+    """An endpoint that says, where the disk is full, that this is the server's affair."""
+
+    @wraps(answer)
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await answer(jobs, request)
+        except DiskFull:
+            logging.getLogger("graftax").exception("the disk is full")
+            said = "the server's disk is full, and nothing was changed; deleting files or models makes room."
+            raise Refused(507, said, kind="server_error", code="disk_full") from None
+
+    return endpoint
+
+
 class FineTuning:
     """The endpoints, as a server takes them (`Further`)."""
 
@@ -51,7 +72,7 @@ class FineTuning:
 
     @property
     def routes(self) -> Sequence[Route]:
-        return [Route(path, partial(answer, self._jobs), methods=[method]) for method, path, answer in _ENDPOINTS]
+        return [Route(path, _told_where_full(answer, self._jobs), methods=[method]) for method, path, answer in _ENDPOINTS]
 
     @property
     def bodies(self) -> Mapping[str, Body]:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...adapters.adapter import Adapter
+from ...disk import DiskFull
 from ...errors import GraftaxError
 from ...serve.handles import Handle
 from ...serve.http.bodies import read_object
@@ -115,6 +116,8 @@ async def _changed(jobs: JobService, request: Request, change: Callable[[str], J
     job = await _job(jobs, request)
     try:
         return as_json(jobs.told(await in_thread(change, job.id)))
+    except DiskFull:
+        raise
     except GraftaxError as error:
         raise Refused(400, str(error), param="fine_tuning_job_id", code="invalid_job_state") from None
 

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ... import disk
 from ...errors import GraftaxError
 from ...store.tables import transaction
 from ..training_cost import Cost
@@ -103,9 +104,14 @@ class JobTable:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """All that is written in the block, or, where it ends with an error, nothing."""
-        with self._lock, transaction(self._tables, "BEGIN IMMEDIATE"):
-            yield
+        """All that is written in the block, or, where it ends with an error, such as DiskFull, nothing."""
+        try:
+            with self._lock, transaction(self._tables, "BEGIN IMMEDIATE"):
+                yield
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            raise disk.DiskFull("the table of jobs: no space left on the disk; nothing was changed there.") from error
 
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ... import disk
 from ...adapters.files import save_adapter
@@ -88,6 +88,7 @@ class JobTrainer:
         self._ready: dict[str, ReadyJob] = {}
         self._running: dict[str, RunningJob] = {}
         self._leaving: set[str] = set()  # jobs in slots that were cancelled or paused
+        self._given_up: list[tuple[RunningJob, JobError]] = []  # of which the table does not know yet
         self._compiled: set[Any] = set()  # calls that were made once, and so have their programs
         self._turns = Turns()  # belongs to the trainer's thread, as all that is in slots does
         self._changed = threading.Condition()  # of the three above
@@ -122,8 +123,10 @@ class JobTrainer:
         for state in (self.folder / "states").glob("*"):
             if state.name not in unfinished:  # of a job that ended a moment before a kill
                 disk.remove_directory(state)
-        for record in self.table.in_states("succeeded", "queued", "paused"):
-            self._publish_all(record)
+        known = {path.name for record in self.table.in_states(*get_args(Status)) for path in self._publish_all(record)}
+        for left in (self.folder / "models").glob("*"):
+            if left.is_dir() and left.name not in known:  # it was saved a moment before a kill, and nobody was told its name
+                disk.remove_directory(left)
 
     def lay_down(self) -> None:
         """What is done when they have ended: the state of every job is saved."""
@@ -242,6 +245,7 @@ class JobTrainer:
 
     def train(self) -> bool:
         """What the other does: let jobs leave and begin, and take a step of one pack. False where there is nothing to train."""
+        self._tell_of_given_up()
         self._let_leave()
         self._admit()
         if not self._running:
@@ -330,17 +334,30 @@ class JobTrainer:
         save_adapter(adapter, directory, self.backbone, overwrite=True)
         self._publish(one.record, name, directory)
         ended: dict[str, Any] = {"status": "succeeded", "finished": int(time.time()), "model": name, "cost": one.cost}
-        if self.table.change(one.record.id, only_if=("running",), **ended):
+        if self.table.change(one.record.id, only_if=_NOT_OVER, **ended):  # who pauses a job at this moment is too late
             self.table.tell(one.record.id, f"The job has succeeded: its model is {name}.")
+        else:  # it was cancelled
+            self._withdraw(name)
         self._leave(one)
         one.forget()
 
     def _give_up(self, one: RunningJob, error: JobError) -> None:
         """End a job that cannot go on; its neighbours do."""
         self._leave(one)
-        self.table.change(one.record.id, cost=one.cost)
-        self._fail(one.record, error)
-        one.forget()
+        self._given_up.append((one, error))
+        try:
+            self._tell_of_given_up()
+        except disk.DiskFull:
+            logging.getLogger("graftax").exception("a job has failed, and the table cannot be told")
+
+    def _tell_of_given_up(self) -> None:
+        """Have the table know of jobs that were given up; DiskFull where that must wait."""
+        while self._given_up:
+            one, error = self._given_up[0]
+            self.table.change(one.record.id, cost=one.cost)
+            self._fail(one.record, error)
+            one.forget()
+            del self._given_up[0]
 
     def _fail(self, record: JobRecord, error: JobError) -> None:
         if self.table.change(record.id, only_if=_NOT_OVER, status="failed", error=error, finished=int(time.time())):
@@ -361,7 +378,7 @@ class JobTrainer:
 
     def _waiting(self) -> list[ReadyJob]:
         with self._changed:
-            return [*self._ready.values()]
+            return [one for job, one in self._ready.items() if job not in self._running]
 
     def _begin(self, one: ReadyJob, waiting: Sequence[ReadyJob]) -> bool:
         """Put a job in a slot. False where there is none for it."""
@@ -412,10 +429,11 @@ class JobTrainer:
         """Where a job's adapter lies, or that of the end of an epoch."""
         return self.folder / "models" / (record.id if step is None else f"{record.id}-step-{step}")
 
-    def _publish_all(self, record: JobRecord) -> None:
-        """Let a job's adapters be asked, as in the process that trained them."""
+    def _publish_all(self, record: JobRecord) -> list[Path]:
+        """Let a job's adapters be asked, as in the process that trained them; where they lie."""
         named = [(kept.model, self._directory(record, kept.step)) for kept in self.table.checkpoints(record.id)]
         named += [] if record.model is None else [(record.model, self._directory(record))]
-        for name, directory in named:
-            if directory.is_dir():
-                self._publish_again(record, name, directory)
+        there = [(name, directory) for name, directory in named if directory.is_dir()]
+        for name, directory in there:
+            self._publish_again(record, name, directory)
+        return [directory for _, directory in there]

@@ -110,11 +110,12 @@ class RunningJob:
 
     def save(self) -> None:
         """Begin to save its state, unless it is saved as it is."""
+        self.saved = time.monotonic()  # where it fails, too: it is tried again when the next one is due
         if self.steps > self.saved_steps:
             arrays, bookmark = self.pack.of_slot(self.slot)
             facts = {"bookmark": bookmark, "history": self.history, "cost": asdict(self.cost)}
             self._kept().save(self.steps, arrays, facts)
-        self.saved, self.saved_steps = time.monotonic(), self.steps
+        self.saved_steps = self.steps
 
     def leave(self) -> None:
         """Free its slot, when what is being saved is on the disk."""

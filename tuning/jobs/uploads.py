@@ -5,7 +5,8 @@
     uploads.rows(file.id)                                                                # as a `Source` of them
 
 The content of a file lies in `FOLDER/ID`, what is known of it in the table of jobs. A file is in the table only when the whole
-of it is on the disk, so a process that is killed in between leaves content that nobody knows; the next one removes it.
+of it is on the disk, so a process that is killed in between leaves content that nobody knows; the next one removes it. A file
+that is being removed may be left in the table without content, and can be removed once more.
 
 Every line must be a row, blank ones are refused: so the number of a row, by which all errors name it, is that of its line.
 
@@ -162,8 +163,8 @@ class Uploads:
         return next(needing, None)
 
     def _remove(self, file: str) -> None:
+        self.path(file).unlink(missing_ok=True)  # first: on a full disk the table can be written only when there is room
         self._table.remove_file(file)
-        self.path(file).unlink(missing_ok=True)
 
 
 def _lines(content: BinaryIO, name: str) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -20,6 +20,7 @@ Not every method can be trained so: `loop_fit.py`.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,7 +31,7 @@ import jax
 import numpy as np
 
 from ...adapters.adapter import Adapter, Layout
-from ...adapters.fitting import refuse_unfit
+from ...adapters.fitting import refuse_rank, refuse_unfit
 from ...adapters.method import Method
 from ...adapters.methods.method_registry import method_of
 from ...data.batches import Shape
@@ -67,11 +68,28 @@ class Loops:
     """The loops of one backbone; see the module's docstring."""
 
     @held
-    def __init__(self, backbone: Backbone, turn: Turn = nullcontext, *, most_tokens: Some = 1024):
-        """`most_tokens`: of a piece, in batch rows; longer texts make longer ones."""
+    def __init__(
+        self,
+        backbone: Backbone,
+        turn: Turn = nullcontext,
+        *,
+        most_tokens: Some = 1024,
+        most_bytes: int | None = None,
+        max_lora_rank: int | None = None,
+    ):
+        """No loops yet.
+
+        Args:
+            backbone: frozen, a decoder.
+            turn: entered around each call of a program.
+            most_tokens: of a piece, in batch rows; longer texts make longer ones.
+            most_bytes: of all loops, with their gradients and what Adam remembers; None: a quarter of the memory.
+            max_lora_rank: loops of a greater rank anywhere are refused; None: any is taken.
+        """
         if not backbone.generates or backbone.family.encodes:
             raise GraftaxError(f"{backbone.name}: loops train adapters of language models that are decoders alone.")
         self.backbone, self.turn, self.most_tokens = backbone, turn, most_tokens
+        self._most_bytes, self._max_rank = most_bytes or _memory() // 4, max_lora_rank
         self.programs = LoopPrograms.of(backbone)
         self._compiled_before = self.programs.compilations
         self.layout = Layout()
@@ -103,6 +121,7 @@ class Loops:
         adapter = Adapter.create(methods, self.backbone.sites, seed=seed, task="lm", fingerprint=fingerprint, recipe=said)
         refuse_untrainable(adapter.methods)  # one may train as another
         refuse_unfit(adapter, self.backbone, name=name)
+        refuse_rank(adapter, self._max_rank, name)
         if not adapter.parameters:
             raise GraftaxError(f"{name}: nothing of {said['method']} is trained.")
         self._put(name, Kept(adapter))
@@ -334,8 +353,9 @@ class Loops:
         slot = self._loops[name].slot if name in self._loops else next(i for i in range(1, len(used) + 2) if i not in used)
         capacity = self._capacity if slot < self._capacity else 2 * self._capacity
         if self._room is None or (layout, capacity) != (self.layout, self._capacity):
-            every = {loop.slot: self._kept(loop) for loop in self._loops.values()} | {slot: kept}
             nobody = stacked(None, layout, sites)
+            self._refuse_too_large(name, capacity * sum(leaf.nbytes for leaf in jax.tree.leaves(nobody)))
+            every = {loop.slot: self._kept(loop) for loop in self._loops.values()} | {slot: kept}
             each = [stacked(every[i], layout, sites) if i in every else nobody for i in range(capacity)]
             self._room = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *each)
         else:
@@ -344,8 +364,20 @@ class Loops:
         self.layout, self._capacity = layout, capacity
         self._loops[name] = _Loop(slot, kept.adapter, steps)
 
+    def _refuse_too_large(self, name: str, size: int) -> None:
+        """An error where a room of so many bytes is more than there is: one loop of a huge rank would end all others."""
+        if size > self._most_bytes:
+            said = f"{name}: with it all loops would take {size:,} bytes, and they may have {self._most_bytes:,}"
+            raise GraftaxError(f"{said}; a smaller rank, fewer sites or fewer loops at once fit.")
+
     def _kept(self, loop: _Loop) -> Kept:
         """A loop's slot on the host."""
         assert self._room is not None
         one = self._run(self.programs.get, (), self._room._replace(fixed={}, rate={}), np.int32(loop.slot))
         return kept_of(jax.tree.map(np.asarray, one), loop.adapter, self.layout, self.backbone.sites)
+
+
+def _memory() -> int:
+    """Bytes of the device's memory; of a CPU the machine's."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return int(stats.get("bytes_limit", 0)) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

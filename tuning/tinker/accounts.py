@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import reduce
 from operator import add
 
+from ...disk import DiskFull
 from ..jobs.job_table import JobTable
 from ..jobs.training_quotas import TrainingQuotas
 from ..training_cost import Cost
@@ -74,7 +75,7 @@ class Accounts:
                 return
             try:
                 self._table.charge_loops(self._costs, int(self._written) // HOUR * HOUR)
-            except sqlite3.Error:
+            except (DiskFull, sqlite3.Error):
                 logging.getLogger("graftax").exception("what loops have cost was not written")
             else:
                 self._costs = {}

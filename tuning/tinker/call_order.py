@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...disk import DiskFull
 from ...errors import GraftaxError
 from ...serve.http.complaints import Refused
 from ..loops.calls import Call, Outcome, Step, StepOutcome
@@ -214,6 +215,8 @@ class CallOrder:
         try:
             batch = [one for one in batch if not self._is_refused(one)]
             results = self._results([one.asked for one in batch]) if batch else []
+        except DiskFull as error:
+            _fail(batch, Failure(str(error), "server"))
         except GraftaxError as error:  # of what is done alone
             _fail(batch, Failure(str(error)))
         except Exception as error:

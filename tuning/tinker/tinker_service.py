@@ -188,7 +188,7 @@ def make_tinker(service: Service, directory: Path, accounts: Accounts, turn: Tur
     """
     if service.generator is None:
         raise GraftaxError(f"{service.name} is no language model: training loops are written for one.")
-    loops = Loops(service.backbone, turn)
+    loops = Loops(service.backbone, turn, max_lora_rank=service.limits.max_lora_rank)
     return TinkerService(
         service,
         service.generator,

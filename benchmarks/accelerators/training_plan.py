@@ -1,0 +1,121 @@
+"""Whether adapters can be trained on a device, before it is rented: the memory of a training step, by the compiler's account.
+
+    in all = frozen weights + the pack (adapters, and what the optimizer remembers of them) + gradients + temporaries
+
+Weights, pack and gradients follow from their shapes. Temporaries are what the compiler wants for the step's program, which is
+compiled for the device as `train_many` has it compiled there. A tenth of the device's memory is left to whatever else is there:
+fragments, the CUDA context, the next batch.
+
+A plan that does not fit is followed by one that does, if there is any: with layers computed again (`remat`), then with fewer
+adapters at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...adapters.method import Method
+from ...data.batches import Shape
+from ...errors import GraftaxError
+from .asked_program import several
+from .catalogue_of_programs import Named
+from .described_devices import Device
+from .program_facts import Facts
+from .roofline import Roofline
+from .step_programs import StepPrograms, language_step, picture_step, text_step
+from .weightless import weightless_backbone
+
+_USABLE = 0.9  # of a device's memory
+_CLASSES = 8  # of a head, which is small
+
+
+@dataclass(frozen=True)
+class WantedTraining:
+    """What is to be trained: `slots` adapters at once, each with a batch of `rows` batch rows of `length` tokens."""
+
+    config: Mapping[str, Any]  # as in config.json
+    methods: Sequence[Method]
+    slots: int
+    rows: int
+    length: int  # of pictures nothing
+    dtype: str = "bfloat16"
+    remat: str = "none"
+
+    def step(self) -> StepPrograms:
+        """The programs of its training step. Raises GraftaxError where there are none for such a backbone."""
+        backbone = weightless_backbone(self.config, self.dtype, self.remat)
+        shape = Shape(items=self.rows, rows=self.rows, length=self.length)
+        kind = backbone.family.processor.kind
+        if kind == "image":
+            return picture_step(backbone, self.methods, self.slots, self.rows, _CLASSES)
+        if kind != "text" or backbone.family.encodes:
+            raise GraftaxError(f"there is no plan for a {self.config['model_type']}: it reads more than one kind of input.")
+        if self.length > backbone.config.max_tokens:
+            raise GraftaxError(f"{self.length:,} tokens are more than the {backbone.config.max_tokens:,} that it takes.")
+        if backbone.generates:
+            return language_step(backbone, self.methods, self.slots, shape)
+        return text_step(backbone, self.methods, self.slots, shape, _CLASSES)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The memory of a step on a device, in bytes, and its least time."""
+
+    wanted: WantedTraining
+    device: Device
+    weights: int
+    pack: int
+    gradients: int
+    temporaries: int | None  # None: the compiler gives up, for lack of memory
+    roofline: Roofline | None
+
+    @property
+    def in_all(self) -> int:
+        return self.weights + self.pack + self.gradients + (self.temporaries or 0)
+
+    @property
+    def fits(self) -> bool:
+        return self.temporaries is not None and self.in_all <= _USABLE * self.device.memory
+
+    @property
+    def slots_that_fit(self) -> int:
+        """How many slots do, if temporaries are as they are: these do not grow with the slots (`Programs.at_once`)."""
+        left = _USABLE * self.device.memory - self.weights - (self.temporaries or 0)
+        return max(0, int(left // ((self.pack + self.gradients) / self.wanted.slots)))
+
+
+def training_plan(wanted: WantedTraining, device: Device) -> TrainingPlan:
+    """What a step needs, compiled for the device; large backbones take minutes, on TPUs tens of them.
+
+    Raises GraftaxError for a backbone that there is no plan for, and where nothing here compiles for the device.
+    """
+    step = wanted.step()
+    facts = Named("", "", lambda: step.gradient).read(device)
+    weights, pack = _bytes(step.backbone.params), _bytes(several(step.learner, wanted.slots))
+    gradients = _bytes(several(step.learner.trainable, wanted.slots))
+    if not isinstance(facts, Facts):
+        return TrainingPlan(wanted, device, weights, pack, gradients, None, None)
+    return TrainingPlan(wanted, device, weights, pack, gradients, facts.temporaries, facts.roofline(device))
+
+
+def smaller_plans(plan: TrainingPlan) -> Iterator[TrainingPlan]:
+    """Plans that need less, the next step only where it is asked for."""
+    if plan.wanted.remat == "none":
+        plan = training_plan(replace(plan.wanted, remat="layers"), plan.device)
+        yield plan
+    while plan.wanted.slots > 1:
+        slots = min(plan.slots_that_fit, plan.wanted.slots - 1) if plan.temporaries is not None else plan.wanted.slots // 2
+        if slots < 1:
+            return
+        plan = training_plan(replace(plan.wanted, slots=slots), plan.device)
+        yield plan
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))

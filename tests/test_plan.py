@@ -1,0 +1,99 @@
+"""What fits on a device that is not there; here that is a CPU with a data sheet and a memory of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CONFIGS, PATCHES, Graftax
+from described_cpu import CPU
+
+from graftax import LoRA
+from graftax.benchmarks.accelerators import described_devices
+from graftax.benchmarks.accelerators.program_facts import Facts
+from graftax.benchmarks.accelerators.training_plan import TrainingPlan, WantedTraining, smaller_plans, training_plan
+from graftax.models.random import random_backbone
+
+
+def wanted(family: str, slots: int = 2, **changes: Any) -> WantedTraining:
+    given: dict[str, Any] = {"rows": 2, "length": 16, "dtype": "float32", **changes}
+    return WantedTraining((CONFIGS | PATCHES)[family], (LoRA(r=8),), slots, **given)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "vit"])
+def test_a_plan_counts_what_training_holds(family: str) -> None:
+    plan = training_plan(wanted(family), CPU)
+    backbone = random_backbone((CONFIGS | PATCHES)[family])
+    assert plan.weights == 4 * backbone.parameters
+    adapted = sum(8 * sum(site.shape) for site in LoRA(r=8).select(backbone.sites))
+    head = 0 if family == "llama" else 8 * 32 + 8
+    assert plan.gradients == 2 * 4 * (adapted + head)
+    scalars = 2 * 2048  # of two learners: settings, rates, scales
+    assert 3 * plan.gradients < plan.pack < 3 * plan.gradients + scalars  # leaves and two moments
+    assert plan.temporaries
+    assert plan.fits
+
+
+def small(bytes_left: float, plan: TrainingPlan) -> Any:
+    """A device on which so much is left beside a plan's weights and temporaries."""
+    memory = (plan.weights + (plan.temporaries or 0) + bytes_left) / 0.9
+    return dataclasses.replace(CPU, memory=memory)
+
+
+def test_what_does_not_fit_is_followed_by_what_does() -> None:
+    """First with layers computed again, then with as many adapters as there is room for."""
+    whole = training_plan(wanted("llama", slots=8), CPU)
+    each = (whole.pack + whole.gradients) / 8
+    again = training_plan(wanted("llama", slots=8, remat="layers"), CPU)
+    tight = training_plan(wanted("llama", slots=8), small(3.5 * each, again))
+    assert not tight.fits
+    tried = list(smaller_plans(tight))
+    assert [(plan.wanted.remat, plan.wanted.slots) for plan in tried][:2] == [("layers", 8), ("layers", 3)]
+    assert tried[1].fits
+    assert not list(
+        smaller_plans(training_plan(wanted("llama", slots=1, remat="layers"), dataclasses.replace(CPU, memory=10.0)))
+    )
+
+
+def test_a_compiler_that_gives_up_is_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the TPU's does: half of the adapters are tried then."""
+    from graftax.benchmarks.accelerators.catalogue_of_programs import Named
+
+    read = Named.read
+
+    def gives_up(self: Named, device: Any) -> Facts | str:
+        step = self.make()
+        return "does not fit" if step.args[2].step.shape[0] > 2 else read(self, device)
+
+    monkeypatch.setattr(Named, "read", gives_up)
+    found = training_plan(wanted("llama", slots=8), CPU)
+    assert not found.fits
+    assert next(plan.wanted.slots for plan in smaller_plans(found) if plan.fits) == 2
+
+
+def test_the_command_says_it(graftax: Graftax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS["llama"]))
+    device = dataclasses.replace(CPU, memory=1e9)
+    monkeypatch.setattr(described_devices, "described", lambda name: device)
+    asked = ("plan", "-b", tmp_path, "--device", "cpu", "--dtype", "float32", "--rank", "4", "--seq", "16", "--slots", "3")
+    said = graftax(*asked)
+    assert (said.code, said.err) == (0, "")
+    assert "3 adapters at once, 4 rows of 16 tokens each" in said.out
+    assert "fits, with a tenth left over" in said.out
+    device = dataclasses.replace(CPU, memory=1e3)
+    said = graftax(*asked)
+    assert said.code == 1
+    assert "Nothing that was tried does" in said.out
+    for wrong, told in ((("--seq", "100"), "more than the 48"), (("--remat", "all"), "none, products, layers")):
+        said = graftax(*asked[:5], *asked[5:9], *wrong)
+        assert said.code != 0
+        assert told in said.err
+
+
+def test_what_there_is_no_plan_for_is_refused(graftax: Graftax, tmp_path: Path) -> None:
+    said = graftax("plan", "-b", tmp_path, "--device", "h200")
+    assert said.code != 0
+    assert len(said.err.splitlines()) == 1
