@@ -81,16 +81,22 @@ def row(device: Device, named: Named, facts: Facts) -> list[str]:
         ("none" if not facts.donated else f"{amount(facts.donated)}, {'in place' if facts.in_place else 'copied'}"),
         ", ".join(f"{count} `{name}`" for name, count in sorted(facts.custom_calls.items())) or "none",
         ", ".join(f"{count} {kind}" for kind, count in facts.collectives.items()) or "none",
-        f"{sum(facts.flops.values()) / 1e12:,.3g}",
-        f"{facts.moved / 1e9:,.3g}",
-        f"{bound.seconds * 1e3:,.3g} ms by {bound.bound}",
+        figure(sum(facts.flops.values()) / 1e12),
+        figure(facts.moved / 1e9),
+        f"{figure(bound.seconds * 1e3)} ms by {bound.bound}",
     ]
 
 
 def amount(count: int) -> str:
     """Bytes in the unit that suits them."""
     unit, size = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= s), ("B", 1))
-    return f"{count / size:,.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
+    return f"{figure(count / size)} {unit}"
+
+
+def figure(number: float) -> str:
+    """Three digits of a number, and no power of ten."""
+    said = float(f"{number:.3g}")
+    return f"{said:,.0f}" if said >= 1000 else f"{number:.3g}"
 
 
 def _line(cells: Sequence[str]) -> str:
