@@ -31,7 +31,8 @@ time.
   than a device has, XLA computes some things again to need less, which the other figures have, too.
 - **products**: matrix products in the program, by the dtypes of what goes in and comes out; one in a loop counts once
   (compiled).
-- **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank} (compiled).
+- **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank}; of what
+  classifies, those of its head (compiled).
 - **scores in memory**: the largest array `[.., queries, keys]` that stands in memory, if any does (compiled).
 - **copied**: the largest array of a megabyte or more that is copied in memory, as it is or turned (compiled).
 - **donated**: what is given away, and whether the outputs are written in its place (compiled).
