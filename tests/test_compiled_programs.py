@@ -389,7 +389,10 @@ def test_the_page_says_what_was_found_and_what_does_not_fit() -> None:
     assert "(computed)" in text
 
 
-@pytest.mark.parametrize(("count", "said"), [(12, "12 B"), (1234, "1.23 kB"), (3_594_000_000, "3.59 GB"), (0, "0 B")])
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(12, "12 B"), (1234, "1.23 kB"), (3_594_000_000, "3.59 GB"), (0, "0 B"), (1_428_000_000_000, "1,430 GB")],
+)
 def test_amounts(count: int, said: str) -> None:
     assert amount(count) == said
 

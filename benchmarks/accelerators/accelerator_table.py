@@ -31,7 +31,8 @@ time.
   than a device has, XLA computes some things again to need less, which the other figures have, too.
 - **products**: matrix products in the program, by the dtypes of what goes in and comes out; one in a loop counts once
   (compiled).
-- **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank} (compiled).
+- **in float32**: those of them with a float32 operand that are larger than the adapters' rank {rank}; of what
+  classifies, those of its head (compiled).
 - **scores in memory**: the largest array `[.., queries, keys]` that stands in memory, if any does (compiled).
 - **copied**: the largest array of a megabyte or more that is copied in memory, as it is or turned (compiled).
 - **donated**: what is given away, and whether the outputs are written in its place (compiled).
@@ -81,16 +82,22 @@ def row(device: Device, named: Named, facts: Facts) -> list[str]:
         ("none" if not facts.donated else f"{amount(facts.donated)}, {'in place' if facts.in_place else 'copied'}"),
         ", ".join(f"{count} `{name}`" for name, count in sorted(facts.custom_calls.items())) or "none",
         ", ".join(f"{count} {kind}" for kind, count in facts.collectives.items()) or "none",
-        f"{sum(facts.flops.values()) / 1e12:,.3g}",
-        f"{facts.moved / 1e9:,.3g}",
-        f"{bound.seconds * 1e3:,.3g} ms by {bound.bound}",
+        figure(sum(facts.flops.values()) / 1e12),
+        figure(facts.moved / 1e9),
+        f"{figure(bound.seconds * 1e3)} ms by {bound.bound}",
     ]
 
 
 def amount(count: int) -> str:
     """Bytes in the unit that suits them."""
     unit, size = next(((u, s) for u, s in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if count >= s), ("B", 1))
-    return f"{count / size:,.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
+    return f"{figure(count / size)} {unit}"
+
+
+def figure(number: float) -> str:
+    """Three digits of a number, and no power of ten."""
+    said = float(f"{number:.3g}")
+    return f"{said:,.0f}" if said >= 1000 else f"{number:.3g}"
 
 
 def _line(cells: Sequence[str]) -> str:
