@@ -4,7 +4,7 @@
 # make test    the tests
 # make docs    the documentation's site, in site/; links that lead nowhere are errors
 # make tutorials    the tutorials run, and their pages written anew; two minutes
-# make accelerators    programs for GPUs and TPUs compiled without one, and read: benchmarks/ACCELERATORS.md; half an hour on two cores
+# make accelerators    programs for GPUs and TPUs compiled without one, and read: benchmarks/ACCELERATORS.md; forty minutes on two cores
 # make package    wheel and sdist built, installed and tried in an empty folder
 # make test-adapterhub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
@@ -46,7 +46,7 @@ $(SMOLLM2): | $(VENV)/bin/python
 bench: $(VENV)/.ready-bench
 	$(BIN)/graftax bench --suite $(SUITE) --out $(OUT)
 
-# compilers for GPUs and TPUs, which need neither; 7 GB, so in an environment of their own (make accelerators DEVICES=h100)
+# compilers for GPUs and TPUs, which need neither; 6 GB, so in an environment of their own (make accelerators DEVICES=h100)
 ACCELERATORS = .venv-accelerators
 DEVICES ?= h100 a100 v5e v6e
 
