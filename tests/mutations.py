@@ -25,6 +25,7 @@ TOO_LATE = "tests/test_job_trainer.py::test_too_late_or_just_in_time"
 TOLD_LATER = "tests/test_job_trainer.py::test_a_job_that_fails_on_a_full_disk_is_told_of_later"
 ONE_SLOT = "tests/test_job_trainer.py::test_a_job_has_one_slot_however_fast_it_is_paused_and_resumed"
 TOO_LARGE_A_LOOP = "tests/test_loops.py::test_a_loop_too_large_for_the_machine_is_refused"
+RESULTS_ONCE = f"{UPLOADED}::test_results_are_kept_once"
 IN_ALL = f"{UPLOADED}::test_a_tenant_has_so_much_in_all"
 RESTARTED = f"{ASKED_JOBS}::test_what_was_made_is_asked_after_a_restart"
 TRAINING_OF_A_KEY = "tests/test_tinker_api.py::test_a_key_has_so_much_training"
@@ -1146,6 +1147,8 @@ MUTATIONS = [
     Mutation("tuning/jobs/job_trainer.py", "        self._tell_of_given_up()\n        self", "        self", TOLD_LATER),
     Mutation("tuning/jobs/job_trainer.py", "if job not in self._running]", "if job]", ONE_SLOT),
     Mutation("tuning/loops/loops.py", "name, capacity * sum(leaf.nbytes", "name, sum(leaf.nbytes", TOO_LARGE_A_LOOP),
+    Mutation("tuning/jobs/job_table.py", "INSERT OR REPLACE INTO files", "INSERT INTO files", RESULTS_ONCE),
+    Mutation("tuning/jobs/step_metrics.py", '("valid_loss", "full_valid_loss")', '("full_valid_loss",)', RESULTS_ONCE),
     Mutation("tuning/jobs/estimates.py", "now += least * len(left) / share", "now += least / share", ESTIMATES),
     Mutation(
         "tuning/jobs/estimates.py",

@@ -16,6 +16,7 @@ import pytest
 from http_servers import connected, until
 from job_servers import Training, training
 from openai import OpenAI
+from test_job_table import a_job
 
 from graftax import disk
 from graftax.disk import DiskFull
@@ -24,6 +25,7 @@ from graftax.models.backbone import Backbone
 from graftax.serve.http.complaints import GONE
 from graftax.serve.http.keys import Key
 from graftax.tuning.jobs.job_table import JobTable
+from graftax.tuning.jobs.step_metrics import step_metrics
 from graftax.tuning.jobs.uploads import NoRoom, Uploads
 from graftax.tuning.training_settings import TrainingSettings
 
@@ -136,6 +138,20 @@ def test_a_tenant_has_so_much_in_all(tmp_path: Path) -> None:
     assert [keep("bob", 100), keep("bob"), keep("bob"), keep("bob")] == [True, True, True, False]
     clock[0] = 100.0
     assert [keep("bob"), keep("bob")] == [True, False]
+
+
+def test_results_are_kept_once(tmp_path: Path) -> None:
+    """Also by a process that takes the last step of a job anew, after a kill."""
+    uploads, job = Uploads(tmp_path / "files", JobTable(tmp_path / "jobs.sqlite")), a_job("ann")
+    assert uploads.results(job) == []
+    content = step_metrics([{"epoch": 1, "step": 3, "loss": 2.5}, {"epoch": 2, "step": 6, "loss": 2.0, "val_loss": 2.25}])
+    for _ in range(2):
+        uploads.keep_results(job, content)
+    (file,) = uploads.listed("ann")
+    assert uploads.results(job) == [file.id]
+    columns = "step,train_loss,valid_loss,full_valid_loss,valid_mean_token_accuracy,full_valid_mean_token_accuracy"
+    assert uploads.path(file.id).read_text() == f"{columns}\n3,2.5,,,,\n6,2.0,2.25,2.25,,\n"
+    assert (file.name, file.purpose, file.bytes) == ("step_metrics.csv", "fine-tune-results", len(content))
 
 
 def test_nobody_has_anothers_files(ann: OpenAI, bob: OpenAI) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +93,12 @@ def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: Open
     assert events.data[0].message == f"The job has succeeded: its model is {model}."
     last: Any = events.data[1].data
     assert (last["epoch"], last["step"]) == (2, 4)
+    (results,) = job.result_files
+    assert ann.files.retrieve(results).purpose == "fine-tune-results"
+    lines = [*csv.DictReader(io.StringIO(ann.files.content(results).text))]
+    assert [line["step"] for line in lines] == ["2", "4"]
+    assert float(lines[1]["train_loss"]) == last["train_loss"]
+    assert float(lines[1]["valid_mean_token_accuracy"]) == last["valid_mean_token_accuracy"]
     (checkpoint,) = ann.fine_tuning.jobs.checkpoints.list(job.id)
     metrics = checkpoint.metrics
     assert (checkpoint.step_number, metrics.step) == (2, 2)
@@ -119,6 +127,10 @@ def test_from_chats_to_the_model_that_the_job_names(trained: Training, ann: Open
     assert asking.result().model == model
     with pytest.raises(openai.NotFoundError):
         bob.models.delete(model)
+    with pytest.raises(openai.NotFoundError):
+        bob.files.content(results)
+    assert ann.files.delete(results).deleted
+    assert ann.fine_tuning.jobs.retrieve(job.id).result_files == []
     assert ann.models.delete(model).deleted
     with pytest.raises(openai.NotFoundError):
         ann.chat.completions.create(model=model, **asked)

@@ -97,6 +97,7 @@ def _jobs(
         withdraw=models.delete,
         device=device,
         allow=quotas.refusal,
+        report=uploads.keep_results,
         slots=settings.training_slots,
         save_every=settings.save_every,
         **further,

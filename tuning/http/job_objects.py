@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ...train.recipe import Recipe
 from ..jobs.job_record import JobCheckpoint, JobEvent, JobRecord
 from ..jobs.job_table import UploadedFile
+from ..jobs.step_metrics import named
 
 _ORGANIZATION = "graftax"
 _SECONDS_AN_HOUR = 3600
@@ -29,7 +30,9 @@ def file_object(file: UploadedFile) -> dict[str, Any]:
     }
 
 
-def job_object(job: JobRecord, watts: float | None = None, estimated_finish: int | None = None) -> dict[str, Any]:
+def job_object(
+    job: JobRecord, watts: float | None = None, estimated_finish: int | None = None, result_files: Sequence[str] = ()
+) -> dict[str, Any]:
     """A job. `watts`: of the machine while it trains; `estimated_finish`: seconds since 1970, of a job that runs or waits."""
     request = job.request
     hyperparameters = request.asked[request.asked["type"]]["hyperparameters"]
@@ -43,7 +46,7 @@ def job_object(job: JobRecord, watts: float | None = None, estimated_finish: int
         "hyperparameters": {name: value for name, value in hyperparameters.items() if name != "beta"},
         "model": request.model,
         "organization_id": _ORGANIZATION,
-        "result_files": [],
+        "result_files": [*result_files],
         "seed": request.recipe["seed"],
         "status": job.status,
         "trained_tokens": job.cost.tokens if job.is_over else None,
@@ -79,18 +82,9 @@ def event_object(event: JobEvent) -> dict[str, Any]:
     }
 
 
-#: graftax's name of a number -> OpenAI's names; those of what is validated at the end of an epoch, on all rows
-_NAMES = {
-    "loss": ("train_loss",),
-    "val_loss": ("valid_loss", "full_valid_loss"),
-    "val_token_accuracy": ("valid_mean_token_accuracy", "full_valid_mean_token_accuracy"),
-}
-
-
 def _metrics(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers under graftax's names, and under OpenAI's where it has some for them."""
-    others = {other: numbers[name] for name, names in _NAMES.items() if name in numbers for other in names}
-    return {**numbers, **others}
+    return {**numbers, **named(numbers)}
 
 
 def checkpoint_object(checkpoint: JobCheckpoint) -> dict[str, Any]:

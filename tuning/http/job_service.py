@@ -41,7 +41,7 @@ class JobService:
     def told(self, job: JobRecord, end: int | None = None) -> dict[str, Any]:
         """A job as it is told of, with what it has cost by now. `end`: when it will have ended, if that is known."""
         cost = self.trainer.progress(job.id)
-        return job_object(job if cost is None else replace(job, cost=cost), self.watts, end)
+        return job_object(job if cost is None else replace(job, cost=cost), self.watts, end, self.uploads.results(job))
 
     def job(self, job: str) -> JobRecord | None:
         """A job of whoever asks; None where there is none of this id, or it is another's."""

@@ -263,7 +263,7 @@ class JobTable:
 
     def add_file(self, file: UploadedFile) -> None:
         with self._writing():
-            self._tables.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [*asdict(file).values()])
+            self._tables.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [*asdict(file).values()])
 
     def file(self, file: str) -> UploadedFile | None:
         """A file by its id, if there is one."""

@@ -36,6 +36,7 @@ from .job_record import JobError, JobRecord, Status, unfit
 from .job_table import JobTable
 from .open_packs import OpenPacks
 from .running_job import ReadyJob, RunningJob
+from .step_metrics import step_metrics
 
 _KEPT_EPOCHS = 3  # of a job, whose adapters can be asked
 _NOT_OVER: tuple[Status, ...] = ("validating_files", "queued", "running", "paused")
@@ -58,6 +59,7 @@ class JobTrainer:
         withdraw: Callable[[str], object],
         device: DeviceTime,
         allow: Callable[[JobRecord, Cost], str | None] = lambda record, cost: None,
+        report: Callable[[JobRecord, bytes], None] = lambda record, content: None,
         afterwards: Callable[[], bool] = lambda: False,
         slots: int = 8,
         save_every: float = 60.0,
@@ -74,6 +76,7 @@ class JobTrainer:
             publish_again: the same of one that the process before this one has published.
             withdraw: takes such a name away, if it is there, and removes the directory.
             device: which is shared with the serving.
+            report: is handed what the epochs of a job came to that is about to succeed, as `step_metrics.py` has it.
             afterwards: does something of what is left to be done for jobs that have ended; False where there is nothing.
             allow: why a job that has cost so much may not go on; None: it may.
             slots: adapters that are trained at once.
@@ -82,7 +85,7 @@ class JobTrainer:
         self.backbone, self.table, self.folder = backbone, table, folder
         self._make, self._called, self._withdraw = make, called, withdraw
         self._publish, self._publish_again = publish, publish_again
-        self._allow, self._afterwards = allow, afterwards
+        self._allow, self._report, self._afterwards = allow, report, afterwards
         self._device, self._slots, self._save_every = device, slots, save_every
         self._packs = OpenPacks(backbone, slots, folder / "states", device.breathe)
         self._ready: dict[str, ReadyJob] = {}
@@ -333,6 +336,7 @@ class JobTrainer:
         directory, name = self._directory(one.record), self._called(one.record)
         save_adapter(adapter, directory, self.backbone, overwrite=True)
         self._publish(one.record, name, directory)
+        self._report(one.record, step_metrics(one.history))
         ended: dict[str, Any] = {"status": "succeeded", "finished": int(time.time()), "model": name, "cost": one.cost}
         if self.table.change(one.record.id, only_if=_NOT_OVER, **ended):  # who pauses a job at this moment is too late
             self.table.tell(one.record.id, f"The job has succeeded: its model is {name}.")

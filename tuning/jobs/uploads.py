@@ -30,6 +30,7 @@ from .job_record import JobRecord
 from .job_table import JobTable, UploadedFile, new_file_id
 
 PURPOSE = "fine-tune"  # the only one that a server which trains has a use for
+RESULT_PURPOSE, RESULTS = "fine-tune-results", "step_metrics.csv"  # of a file that a job leaves, and its name
 _LONGEST_LINE = 1 << 24  # bytes: parsing one takes some times as much memory
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, with which editors on Windows begin a file
 
@@ -108,6 +109,19 @@ class Uploads:
             said = f"{name}: it has {size:,} bytes, and {whose} have {had:,} of the {self._most:,} that they may have in all"
             raise NoRoom(f"{said} (--max-uploads); delete some.")
 
+    def keep_results(self, job: JobRecord, content: bytes) -> None:
+        """Keep what the steps of a job came to as a file of whoever asked for it."""
+        file = _result_file(job)
+        with disk.new_file(self._folder / file) as draft:
+            draft.write_bytes(content)
+        digest, now = hashlib.sha256(content).hexdigest(), int(self._clock())
+        self._table.add_file(UploadedFile(file, job.tenant, RESULTS, RESULT_PURPOSE, len(content), digest, now, None))
+
+    def results(self, job: JobRecord) -> list[str]:
+        """The ids of the files that `keep_results` has kept of a job, and nobody has deleted."""
+        file = _result_file(job)
+        return [file] if self._table.file(file) is not None else []
+
     def path(self, file: str) -> Path:
         """Where the content of a file lies."""
         return self._folder / file
@@ -165,6 +179,11 @@ class Uploads:
     def _remove(self, file: str) -> None:
         self.path(file).unlink(missing_ok=True)  # first: on a full disk the table can be written only when there is room
         self._table.remove_file(file)
+
+
+def _result_file(job: JobRecord) -> str:
+    """The id of the file of a job's results: that of the job, as a file's."""
+    return job.id.replace("ftjob-", "file-", 1)
 
 
 def _lines(content: BinaryIO, name: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
