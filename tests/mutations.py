@@ -413,6 +413,12 @@ MUTATIONS = [
     # -- who sees whom
     Mutation("train/step.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES),
     Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
+    Mutation(
+        "tuning/loops/loops.py",
+        "next((count for count in larger if has(count)), least)",
+        "least",
+        "tests/test_loops.py::test_fewer_calls_use_the_programs_of_more",
+    ),
     Mutation("train/step.py", "max(1, _BUSY // positions)", "max(2, _BUSY // positions)", STEP),
     Mutation("models/inputs.py", "-(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)", "math.prod(inputs.pixels.shape)", STEP),
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),

@@ -22,7 +22,7 @@ from graftax.models.backbone import Backbone
 from graftax.models.inputs import TextInputs
 from graftax.models.random import random_backbone
 from graftax.tuning.loops import loops as engine
-from graftax.tuning.loops.calls import Call, Datum, Step
+from graftax.tuning.loops.calls import Call, Datum, Outcome, Step
 from graftax.tuning.loops.laid_calls import Placed, pieces
 from graftax.tuning.loops.loops import Loops
 from graftax.tuning.loops.room import trainable_of, with_trainable
@@ -392,6 +392,30 @@ def test_a_second_round_compiles_nothing(llama: Backbone) -> None:
     go(2)
     assert loops.compilations == count
     assert len(turns) - loops_turns == 4  # take, one piece, commit, step
+
+
+def test_fewer_calls_use_the_programs_of_more(llama: Backbone) -> None:
+    """What waits together is chance: two calls that make batch rows as four did compile nothing; and come to the same."""
+    loops, alone = Loops(llama), Loops(llama)
+    for k in range(4):
+        for each in (loops, alone):
+            each.create(f"loop {k}", [LoRA(r=2)], seed=k)
+    calls = [Call(f"loop {k}", data(k, [40, 45])) for k in range(4)]  # a batch row for each text
+
+    def go(loops: Loops, calls: list[Call]) -> list[Outcome]:
+        found = loops.forward_backward(calls)
+        assert all(outcome.error is None for outcome in found)
+        assert all(step.error is None for step in loops.optim_step([Step(call.loop) for call in calls]))
+        return found
+
+    go(loops, calls)
+    count = loops.compilations
+    found = go(loops, [Call(call.loop, [*call.data, *call.data]) for call in calls[2:]])  # two calls of four batch rows each
+    assert loops.compilations == count
+    go(alone, calls[2:])
+    wanted = go(alone, [Call(call.loop, [*call.data, *call.data]) for call in calls[2:]])
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
 
 
 def test_long_calls_are_cut_into_pieces(llama: Backbone) -> None:

@@ -4,9 +4,9 @@
 
 Each client has a model of its own on `graftax serve --training` (LoRA in attention and feed-forward, of rank 2, 4, 8, 16 or 32)
 and takes steps as loops are written: a gradient of four texts of 16 to 64 tokens and a step of Adam are asked for, and both are
-waited for. At once the clients are threads of this process; the server batches what waits together. Both sides have run once
-before anything is measured, so that no program is compiled; they take turns. A row has the time that all clients took
-together. BASE: a directory; by default stories260K.
+waited for. At once the clients are threads of this process; the server batches what waits together. How many calls do so is
+chance, and each number a program: at once they have run eight times before anything is measured. They take turns. A row has the
+time that all clients took together. BASE: a directory; by default stories260K.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def main() -> None:
     parser.add_argument("base", nargs="?", type=Path, default=DATA.parent / "backbones" / "stories260K")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warm", type=int, default=8, help="times at once before anything is measured")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         process, url = server_of(str(chosen.base), directory)
@@ -95,7 +96,7 @@ def main() -> None:
                 for client in clients:
                     client.train(chosen.steps)
 
-            for work in (at_once, one_by_one, at_once):
+            for work in (one_by_one, *[at_once] * chosen.warm):
                 work()
             found = summary([(timed(at_once), timed(one_by_one)) for _ in range(chosen.repeats)])
             service.close("success").result()

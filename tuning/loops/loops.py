@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -205,14 +205,16 @@ class Loops:
         """The outcomes of calls that are computed together, either all with gradients or all without."""
         assert self._room is not None
         programs, backbone, before = self.programs, self.backbone, self.seconds
-        slots = self._slots([call.call.loop for call in calls])
+        shared = not any(method.adds_tokens or method.whole_text for method in self._methods())
+        limit, lengths = backbone.processor.max_length, [call.lengths for call in calls]
+        work = pieces(lengths, limit=limit, most_tokens=self.most_tokens, shared=shared)
+        shapes = {(piece.rows, piece.length) for piece in work}
+        each_piece = programs.forward if forward_only else programs.gradient
+        slots = self._slots([call.call.loop for call in calls], lambda count: self._has(each_piece, count, shapes))
         taken, summed = self._run(programs.take, (len(slots),), self._room.trainable, self._room.fixed, slots)
         losses = summed.loss
         logprobs: list[list[Any]] = [[None] * len(call.tokens) for call in calls]
-        shared = not any(method.adds_tokens or method.whole_text for method in self._methods())
-        limit = backbone.processor.max_length
-        lengths = [call.lengths for call in calls]
-        for piece in pieces(lengths, limit=limit, most_tokens=self.most_tokens, shared=shared):
+        for piece in work:
             laid = self._laid(piece, calls, shared)
             sizes = (len(slots), piece.rows, piece.length)
             args = (backbone.params, backbone.unrolled, taken, laid)
@@ -294,7 +296,8 @@ class Loops:
 
     def _stepped(self, steps: Sequence[Step]) -> list[StepOutcome]:
         assert self._room is not None
-        before, slots = self.seconds, self._slots([step.loop for step in steps])
+        before, programs = self.seconds, self.programs
+        slots = self._slots([step.loop for step in steps], lambda count: self._has(programs.step, count, [()]))
         told = [
             Adam(s.learning_rate, s.beta1, s.beta2, s.eps, s.weight_decay, s.grad_clip_norm or np.inf, loop.steps)
             for s, loop in ((step, self._loops[step.loop]) for step in steps)
@@ -327,10 +330,20 @@ class Loops:
         fit = _MOST_BYTES * self._capacity // max(1, sum(leaf.nbytes for leaf in leaves))
         return min(_MOST_CALLS, 1 << max(0, fit.bit_length() - 1))
 
-    def _slots(self, names: Sequence[str]) -> np.ndarray:
-        """The slots of loops, filled up to a power of two with slot 0."""
-        count = 1 << (len(names) - 1).bit_length()
+    def _slots(self, names: Sequence[str], has: Callable[[int], bool]) -> np.ndarray:
+        """The slots of loops, filled up with slot 0 to a power of two.
+
+        It is the least, or, where a larger one `has` all of its programs, that. How many loops' calls wait together is chance:
+        every number with every shape would be some forty programs before nothing is compiled any more, of seconds each.
+        """
+        least = 1 << (len(names) - 1).bit_length()
+        larger = (1 << k for k in range(least.bit_length() - 1, self._most_calls.bit_length()))
+        count = next((count for count in larger if has(count)), least)
         return np.array([self._loops[name].slot for name in names] + [0] * (count - len(names)), np.int32)
+
+    def _has(self, program: Any, count: int, shapes: Collection[tuple[int, ...]]) -> bool:
+        """Whether a program is compiled for so many slots and each of some shapes of pieces."""
+        return all((program, self.layout, self._capacity, (count, *shape)) in self._compiled for shape in shapes)
 
     def _run(self, program: Any, sizes: tuple[int, ...], *args: Any) -> Any:
         """What a program makes of arguments, in a turn of its own; one of new sizes is compiled before that."""
