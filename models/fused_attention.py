@@ -1,4 +1,4 @@
-"""Attention on accelerators, by kernels that never hold all scores at once (FlashAttention, Dao et al., 2022, arXiv:2205.14135).
+"""Attention on accelerators, by kernels that never hold all scores (FlashAttention, Dao et al., 2022, arXiv:2205.14135).
 
     softmax(scale q k^T) v,     of [queries, keys] scores a block at a time, in the chip's own memory
 
