@@ -90,15 +90,19 @@ _PATCH = 16 * 16  # pixels that count as a position
 
 
 def positions_of(inputs: Inputs) -> int:
-    """About how many positions inputs have in all, padding too: tokens of texts, of pictures squares of 16 by 16 pixels."""
-    if inputs.hidden is not None:
-        return math.prod(inputs.hidden.shape[:-1])
-    if isinstance(inputs, PairInputs):
+    """About how many positions inputs have in all, padding too.
+
+    Of texts they are tokens, of pictures squares of 16 by 16 pixels; of other kinds each item is one.
+    """
+    if isinstance(inputs, PairInputs) and inputs.hidden is None:
         return sum(positions_of(each) for each in (inputs.image, inputs.text) if each is not None)
-    if isinstance(inputs, ImageInputs):
+    if isinstance(inputs, ImageInputs) and inputs.hidden is None:
         return -(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)
-    target = 0 if inputs.target is None else positions_of(inputs.target)
-    return math.prod(inputs.ids.shape) + target
+    if isinstance(inputs, TextInputs) and inputs.hidden is None:
+        return math.prod(inputs.ids.shape) + (0 if inputs.target is None else positions_of(inputs.target))
+    if isinstance(inputs, PairInputs | ImageInputs | TextInputs):
+        return math.prod(inputs.hidden.shape[:-1])
+    return len(jax.tree.leaves(inputs)[0])
 
 
 def features_of(outputs: Outputs) -> jax.Array:

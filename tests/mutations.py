@@ -419,7 +419,7 @@ MUTATIONS = [
         "least",
         "tests/test_loops.py::test_fewer_calls_use_the_programs_of_more",
     ),
-    Mutation("train/step.py", "max(1, _BUSY // positions)", "max(2, _BUSY // positions)", STEP),
+    Mutation("train/step.py", "max(1, _BUSY // positions_of(of_one))", "max(2, _BUSY // positions_of(of_one))", STEP),
     Mutation("models/inputs.py", "-(-math.prod(inputs.pixels.shape[:-1]) // _PATCH)", "math.prod(inputs.pixels.shape)", STEP),
     Mutation("models/ops.py", "jnp.where(mask, 0.0, -1e30)", "jnp.where(mask, 0.0, -1.0)", MASKS),
     Mutation("models/ops.py", "(dw - (dw * weights).sum(-1, keepdims=True))", "dw", MASKS),

@@ -154,8 +154,8 @@ def test_programs_without_it_have_nothing_of_it(backbone: Backbone, tmp_path: Pa
     packs: list[Pack] = []
     begin = Pack.__init__
 
-    def seen(self: Pack, *given: Any) -> None:
-        begin(self, *given)
+    def seen(self: Pack, *given: Any, **named: Any) -> None:
+        begin(self, *given, **named)
         packs.append(self)
 
     monkeypatch.setattr(Pack, "__init__", seen)

@@ -142,7 +142,8 @@ def test_what_is_dropped_is_of_the_seed_and_the_step(tiny: Backbone, dropout: fl
 def test_an_accelerator_computes_as_many_slots_at_once_as_keep_it_busy(tiny: Backbone, positions: int, wanted: int) -> None:
     """Losses and gradients are those of all at once."""
     with compiling_for("tpu"):
-        assert Programs(tiny, task_named("classify"), slots=3).at_once(positions) == wanted
+        ids = np.zeros((3, 1, positions), np.int32)
+        assert Programs(tiny, task_named("classify"), slots=3).at_once(TextInputs(ids, ids, ids)) == wanted
     programs = Programs(tiny, task_named("classify"), slots=3)
     numbers = np.arange(3, dtype=np.float32)
     found = programs.over_slots(lambda shared, own: shared + own, shared=1, at_once=wanted)(jnp.float32(1), numbers)
@@ -150,13 +151,14 @@ def test_an_accelerator_computes_as_many_slots_at_once_as_keep_it_busy(tiny: Bac
 
 
 def test_positions_are_tokens_and_squares_of_pixels() -> None:
-    ids = np.zeros((3, 4, 20), np.int32)
-    texts, pictures = TextInputs(ids, ids > 0, ids), ImageInputs(np.zeros((3, 2, 32, 48, 3), np.float32))
-    assert positions_of(texts) == 240
-    assert positions_of(texts._replace(target=texts)) == 480
-    assert positions_of(pictures) == 3 * 2 * 6
-    assert positions_of(PairInputs(pictures, texts)) == 276
-    assert positions_of(texts._replace(hidden=np.zeros((3, 4, 5, 8)))) == 60
+    ids = np.zeros((4, 20), np.int32)
+    texts, pictures = TextInputs(ids, ids > 0, ids), ImageInputs(np.zeros((2, 32, 48, 3), np.float32))
+    assert positions_of(texts) == 80
+    assert positions_of(texts._replace(target=texts)) == 160
+    assert positions_of(pictures) == 2 * 6
+    assert positions_of(PairInputs(pictures, texts)) == 92
+    assert positions_of(texts._replace(hidden=np.zeros((4, 5, 8)))) == 20
+    assert positions_of({"numbers": np.zeros((7, 3))}) == 7  # of another package's kind
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere slots are computed at once")
@@ -170,7 +172,7 @@ def test_slots_take_turns_where_layers_make_maps_of_maps(kind: str) -> None:
     one, two = (Programs(backbone, task_named("image-classify"), slots=slots) for slots in (1, 2))
     learners, batches = jax.tree.map(lambda *leaves: np.stack(leaves), *own)
     lowered = two.gradient.lower(backbone.params, backbone.layers, learners, batches)
-    assert two.at_once(positions=64) == (1 if kind == "resnet" else 2)
+    assert two.at_once(batches.inputs) == (1 if kind == "resnet" else 2)
     assert ("stablehlo.while" in lowered.as_text()) == (kind == "resnet")
     together = lowered.compile()(backbone.params, backbone.layers, learners, batches)
     for slot, (learner, batch) in enumerate(own):

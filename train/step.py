@@ -178,7 +178,7 @@ class Programs:
         """`gradient(params, layers, pack, batches) -> losses, grads`, compiled per batch shape."""
 
         def of_all(params: Any, layers: Any, pack: Learner, batches: Batch) -> tuple[jax.Array, State]:
-            at_once = self.at_once(positions_of(batches.inputs) // self._slots_here)
+            at_once = self.at_once(batches.inputs)
             return self.over_slots(self.gradient_one, shared=2, at_once=at_once)(params, layers, pack, batches)
 
         return jax.jit(self.on_devices(of_all, shared=2))
@@ -192,8 +192,8 @@ class Programs:
         """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""
         return self.update(pack, *self.gradient(params, layers, pack, batches), batches.live)
 
-    def at_once(self, positions: int) -> int:
-        """Of how many slots the gradients are computed at once, where each has a batch of so many positions.
+    def at_once(self, inputs: Inputs) -> int:
+        """Of how many slots the gradients are computed at once, whose inputs these are, with a leading slot axis.
 
         An accelerator is busy with `_BUSY` positions: more of them at once take no less time for each, and memory. On a CPU it
         is one slot where a backbone turns feature maps into feature maps: its caches hold the maps of one slot, not those of
@@ -201,7 +201,8 @@ class Programs:
         the times. For a Transformer all at once is the faster on a CPU.
         """
         if platform() != "cpu":
-            return min(self._slots_here, max(1, _BUSY // positions))
+            of_one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), inputs)
+            return min(self._slots_here, max(1, _BUSY // positions_of(of_one)))
         kinds = {site.kind for site in self.backbone.sites}
         return 1 if "conv" in kinds and "attention" not in kinds else self._slots_here
 
