@@ -11,7 +11,7 @@ from tinker import types
 from tinker.proto import request_conv, response_conv
 from tinker.proto import tinker_public_pb2 as public
 
-from graftax import GraftaxError
+from graftax import DoRA, GraftaxError, LoRA
 from graftax.adapters.method import Method
 from graftax.models.backbone import Backbone
 from graftax.tuning.loops.calls import Call, Outcome
@@ -54,7 +54,9 @@ def test_what_the_client_sends_is_read() -> None:
         "weights": [0.0, 0.5, -1.5],
     }
     message.forward_only = True
-    assert call_of_message(message.SerializeToString()).call.forward_only  # type: ignore[union-attr]
+    call = call_of_message(message.SerializeToString()).call
+    assert isinstance(call, Call)
+    assert call.forward_only
 
 
 def test_bfloat16_is_the_upper_half_of_a_float32() -> None:
@@ -75,7 +77,9 @@ def test_json_says_what_protobuf_says() -> None:
     assert isinstance(call, Call)
     assert (model, number, call.loss, call.data[0].tokens.tolist()) == ("mine", 7, "ppo", [3, 4])
     assert call.data[0].inputs["weights"].tolist() == [0.5, 1.0]
-    assert WireCall(model_id="mine", forward_input=loss).numbered(True).call.forward_only  # type: ignore[union-attr]
+    forward = WireCall(model_id="mine", forward_input=loss).numbered(True).call
+    assert isinstance(forward, Call)
+    assert forward.forward_only
 
 
 def spoilt(change: Any) -> bytes:
@@ -172,7 +176,8 @@ def test_lora_is_tinkers(teller: Backbone) -> None:
     """Alpha is 32 whatever the rank; each part has modules of its own."""
     attention, feed_forward = {"query", "key", "value", "attention_out"}, {"ffn_gate", "ffn_in", "ffn_out"}
     (whole,) = chosen(teller, LoraConfig(rank=4))
-    assert (whole.name, whole.r, whole.alpha) == ("lora", 4, 32.0)  # type: ignore[attr-defined]
+    assert type(whole) is LoRA
+    assert (whole.r, whole.alpha) == (4, 32.0)
     assert acted_on(whole, teller) == attention | feed_forward | {"lm_head"}
     (part,) = chosen(teller, LoraConfig(rank=4, train_attn=False, train_unembed=False))
     assert acted_on(part, teller) == feed_forward
@@ -183,12 +188,14 @@ def test_lora_is_tinkers(teller: Backbone) -> None:
 def test_any_other_method_by_its_name(teller: Backbone) -> None:
     """One that has a rank takes the config's, unless its settings say another."""
     (dora,) = chosen(teller, LoraConfig(rank=4, train_unembed=False, train_mlp=False), "dora")
-    assert (dora.name, dora.r, dora.alpha) == ("dora", 4, 32.0)  # type: ignore[attr-defined]
+    assert isinstance(dora, DoRA)
+    assert (dora.r, dora.alpha) == (4, 32.0)
     assert acted_on(dora, teller) == {"query", "key", "value", "attention_out"}
     (ia3,) = chosen(teller, named="ia3")
     assert ia3.targets is None
     lora, _ = chosen(teller, LoraConfig(rank=4), '{"method": "lora+ia3", "r": 2, "targets": ["q_proj"]}')
-    assert (lora.r, acted_on(lora, teller)) == (2, {"query"})  # type: ignore[attr-defined]
+    assert isinstance(lora, LoRA)
+    assert (lora.r, acted_on(lora, teller)) == (2, {"query"})
 
 
 @pytest.mark.parametrize(
