@@ -68,7 +68,15 @@ try:
     too_many = ""
 except GraftaxError as error:
     too_many = str(error)
+from graftax.models.backbone import Backbone
+from graftax.tasks.task_registry import task_named
+from graftax.train.step import Programs
+by_layer = Backbone.build(backbone.family, backbone.config, backbone.arrays(), by_layer=True, fingerprint="", name="by layer")
+params, layers = Programs(by_layer, task_named("classify"), 4, devices=4).frozen_weights
+places = {leaf.unsafe_buffer_pointer() for one in (params, layers) for whole in jax.tree.leaves(one)
+          for leaf in (shard.data for shard in whole.addressable_shards)}
 print(json.dumps({
+    "copies": len(places) / (4 * len(jax.tree.leaves(params))),
     "texts": [step.as_text(), update.as_text()],
     "devices": [len(leaf.sharding.device_set) for leaf in jax.tree.leaves(pack.learners)],
     "compiled": pack.programs.gradient._cache_size(),
@@ -96,6 +104,11 @@ def test_nothing_is_exchanged(said: dict) -> None:
     assert said["devices"]
     assert {*said["devices"]} == {2}  # of the last pack
     assert not [name for text in said["texts"] for name in COLLECTIVES if f"{name}(" in text or f"{name}-start(" in text]
+
+
+def test_weights_that_are_held_by_layer_are_on_each_device_once(said: dict) -> None:
+    """As off a CPU: those of all layers and those of each are the same arrays."""
+    assert said["copies"] == 1.0
 
 
 def test_adapters_are_those_of_one_device(said: dict) -> None:

@@ -12,7 +12,7 @@ learner with nothing to do in a step (`live` False) keeps every bit; one whose l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -257,13 +257,15 @@ class Programs:
     @property
     def frozen_weights(self) -> tuple[Any, Any]:
         """The backbone's parameters and what `Backbone.unrolled` has of them, on every device that has slots."""
-        params, layers = self.backbone.params, self.backbone.unrolled
+        params = self.backbone.params
         if self.devices == 1:
-            return params, layers
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
+            return params, self.backbone.unrolled
         key = "frozen weights on devices", self.devices
         if key not in self.backbone.programs:  # once for all packs
-            self.backbone.programs[key] = jax.device_put((params, layers), everywhere)
+            everywhere = NamedSharding(self._mesh, PartitionSpec())
+            there = replace(self.backbone, params=jax.device_put(params, everywhere))
+            # of weights that are held by layer these are the same arrays, which stay where they are: none is there twice
+            self.backbone.programs[key] = there.params, jax.device_put(there.unrolled, everywhere)
         return self.backbone.programs[key]
 
     @cached_property
