@@ -563,9 +563,9 @@ MUTATIONS = [
     Mutation(
         "adapters/geometry.py", "geometry.groups == 1 and geometry.sides", "geometry.groups or geometry.sides", CONVOLUTIONS
     ),
-    Mutation("adapters/products.py", "dy.astype(dtype).reshape", "dy.reshape", WIDENED),
+    Mutation("adapters/products.py", "pull = _rounded(dtype, dy)", "pull = dy", WIDENED),
     Mutation("adapters/graft.py", "None if self.exact else _of_products(y)", "_of_products(y)", WIDENED),
-    Mutation("adapters/products.py", "return dy @ b.T, h.", "return dy @ b.T, -h.", WIDENED),
+    Mutation("adapters/products.py", "return (pull @ _rounded(dtype, w).T)", "return -(pull @ _rounded(dtype, w).T)", WIDENED),
     Mutation("serve/named_classes.py", "return (prompt,) if named == 1 else PROMPTS", "return PROMPTS", COMMANDED),
     Mutation("data/columns.py", "_NAMED.search(self[field])", "_NAMED.match(self[field])", COMMANDED),
     Mutation("train/intake.py", "before = _own_head(name, before, backbone)", "pass", OWN_HEAD_TRAINED),
@@ -629,7 +629,7 @@ MUTATIONS = [
     Mutation("adapters/geometry.py", "== (1, geometry.groups)", "== (1, 1)", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "bottom - high) // down", "bottom - high + down - 1) // down", CONVOLUTIONS),
     Mutation("adapters/geometry.py", "right - wide) // across", "right - wide + across - 1) // across", CONVOLUTIONS),
-    Mutation("adapters/products.py", "    return h @ b\n", "    return -h @ b\n", WIDENED),
+    Mutation("adapters/products.py", "(dtype, h, b)).astype", "(dtype, -h, b)).astype", WIDENED),
     # -- files
     Mutation(
         "adapters/directory.py",

@@ -120,7 +120,7 @@ class Bottleneck(Method):
         return frozen.behind(x + y) if self.normed else jnp.where(state["parallel"], x, y)
 
     def change(self, state: Leaves, h: jax.Array) -> jax.Array:
-        narrow = ACTIVATIONS[self.activation](narrowed(h, state["down"].T) + state["down_bias"])
+        narrow = ACTIVATIONS[self.activation](narrowed(h, state["down"]) + state["down_bias"])
         change = state["scale"] * (widened(narrow, state["up"]) + state["up_bias"])
         for scale in ("learned", "channel"):
             if scale in state:

@@ -75,7 +75,7 @@ class Convpass(Method):
         return leaves, {"scale": scalar(0.0), "dropout": scalar(0.0)}
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Branch, key: jax.Array | None) -> jax.Array:
-        low = _gelu(narrowed(frozen.before(x), state["down"].T) + state["down_bias"])
+        low = _gelu(narrowed(frozen.before(x), state["down"]) + state["down_bias"])
         low = _gelu(_convolved(low, state["conv"], frozen.grid) + state["conv_bias"])
         return y + state["scale"] * (widened(dropout(low, state["dropout"], key), state["up"]) + state["up_bias"])
 

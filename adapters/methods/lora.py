@@ -165,7 +165,7 @@ class LoRA(Method):
         elif isinstance(frozen, ConvWeights):
             change = patches.through_rank(dropout(x, state["dropout"], key), state["a"], state["b"], frozen)
         else:
-            change = widened(narrowed(dropout(x, state["dropout"], key), state["a"]), state["b"])
+            change = widened(narrowed(dropout(x, state["dropout"], key), state["a"].T), state["b"])
         return state["scale"] * (change + state["bias"] if "bias" in state else change)
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:

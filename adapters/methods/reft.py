@@ -72,7 +72,7 @@ class DiReFT(Method):
         return {"r": zeros(size, dim), "w": zeros(size, dim), "b": zeros(size)}, nowhere
 
     def change(self, state: Leaves, y: jax.Array) -> jax.Array:
-        return widened(narrowed(y, state["w"]) + state["b"], state["r"])
+        return widened(narrowed(y, state["w"].T) + state["b"], state["r"])
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
         if "before" not in state:  # of a feature map, where no position is the first

@@ -66,7 +66,7 @@ class VeRA(Method):
         return ("a", "b")
 
     def apply(self, state: Leaves, x: Any, y: jax.Array, frozen: Any, key: jax.Array | None) -> jax.Array:
-        low = narrowed(dropout(x, state["dropout"], key), state["a"]) * state["lambda_d"]
+        low = narrowed(dropout(x, state["dropout"], key), state["a"].T) * state["lambda_d"]
         return y + widened(low, state["b"]) * state["lambda_b"]
 
     def merge(self, frozen: LinearWeights, state: Leaves) -> LinearWeights:
