@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -10,8 +12,8 @@ from graftax.benchmarks.accelerators.described_devices import Device
 
 
 class OnThisCpu(Device):
-    @property
-    def sharding(self) -> NamedSharding:  # type: ignore[override]
+    @cached_property
+    def sharding(self) -> NamedSharding:
         return NamedSharding(Mesh(np.array(jax.devices("cpu")[:1]), ("device",)), PartitionSpec())
 
 

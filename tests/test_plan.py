@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from conftest import CONFIGS, PATCHES, Graftax
 from described_cpu import CPU
 
 from graftax import LoRA
 from graftax.benchmarks.accelerators import described_devices
+from graftax.benchmarks.accelerators.asked_program import AskedProgram, TooLarge
 from graftax.benchmarks.accelerators.program_facts import Facts
 from graftax.benchmarks.accelerators.training_plan import TrainingPlan, WantedTraining, smaller_plans, training_plan
 from graftax.models.random import random_backbone
@@ -60,15 +62,14 @@ def test_what_does_not_fit_is_followed_by_what_does() -> None:
 
 def test_a_compiler_that_gives_up_is_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the TPU's does: half of the adapters are tried then."""
-    from graftax.benchmarks.accelerators.catalogue_of_programs import Named
+    read = AskedProgram.facts
 
-    read = Named.read
+    def gives_up(self: AskedProgram, device: Any) -> Facts:
+        if self.args[2].step.shape[0] > 2:
+            raise TooLarge("does not fit")
+        return read(self, device)
 
-    def gives_up(self: Named, device: Any) -> Facts | str:
-        step = self.make()
-        return "does not fit" if step.args[2].step.shape[0] > 2 else read(self, device)
-
-    monkeypatch.setattr(Named, "read", gives_up)
+    monkeypatch.setattr(AskedProgram, "facts", gives_up)
     found = training_plan(wanted("llama", slots=8), CPU)
     assert not found.fits
     assert next(plan.wanted.slots for plan in smaller_plans(found) if plan.fits) == 2
@@ -93,7 +94,31 @@ def test_the_command_says_it(graftax: Graftax, tmp_path: Path, monkeypatch: pyte
         assert told in said.err
 
 
+def test_pictures_are_counted_as_such(graftax: Graftax, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(PATCHES["vit"]))
+    monkeypatch.setattr(described_devices, "described", lambda name: CPU)
+    said = graftax("plan", "-b", tmp_path, "--device", "cpu", "--dtype", "float32", "--rank", "4", "--rows", "3")
+    assert "3 pictures each" in said.out
+    assert "pictures/s (computed)" in said.out
+    assert "tokens" not in said.out
+
+
 def test_what_there_is_no_plan_for_is_refused(graftax: Graftax, tmp_path: Path) -> None:
     said = graftax("plan", "-b", tmp_path, "--device", "h200")
     assert said.code != 0
     assert len(said.err.splitlines()) == 1
+
+
+def test_what_a_compiler_says_of_a_program_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of the TPU's; other errors are left as they are."""
+    said = ["RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.31G of 15.75G hbm."]
+
+    def gives_up(self: AskedProgram, device: Any) -> Any:
+        raise jax.errors.JaxRuntimeError(said[0])
+
+    monkeypatch.setattr(AskedProgram, "compiled", gives_up)
+    with pytest.raises(TooLarge, match="needs 20.31G of 15.75G"):
+        AskedProgram(None, ()).facts(CPU)
+    said[0] = "INTERNAL: something else"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        AskedProgram(None, ()).facts(CPU)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
+from ...errors import GraftaxError
 from ...platforms import compiling_for
 from .buffers import Attention
 from .described_devices import Device
 from .program_facts import Facts, donated_bytes, read_facts
+
+#: What the TPU's compiler says of a program that is too large.
+_TOO_LARGE = re.compile(r"Used ([\d.]+[KMG]) of ([\d.]+[KMG]) hbm")
+
+
+class TooLarge(GraftaxError):
+    """A program that wants more memory than the device has."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +39,13 @@ class AskedProgram:
         return lowered.compile(), donated_bytes(lowered)
 
     def facts(self, device: Device) -> Facts:
-        """What is read off it."""
-        return read_facts(*self.compiled(device), self.attention)
+        """What is read off it. Raises TooLarge where the compiler gives up, as a TPU's does."""
+        try:
+            return read_facts(*self.compiled(device), self.attention)
+        except jax.errors.JaxRuntimeError as error:
+            if (needed := _TOO_LARGE.search(str(error))) is None:
+                raise
+            raise TooLarge(f"does not fit: the compiler needs {needed[1]} of {needed[2]}") from error
 
 
 def shapes_of(tree: Any) -> Any:

@@ -6,17 +6,14 @@ A name says what is computed, for how many adapters, and what is computed again 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from ...adapters.methods.lora import LoRA
 from ...data.batches import Shape
 from ...errors import GraftaxError
-from .asked_program import AskedProgram
+from .asked_program import AskedProgram, TooLarge
 from .described_devices import Device
 from .program_facts import Facts
 from .serving_programs import ServingPrograms
@@ -87,14 +84,8 @@ class Named:
         """What is read off it, or in words that it needs more memory than a device has."""
         try:
             return self.make().facts(device)
-        except jax.errors.JaxRuntimeError as error:
-            if (needed := _TOO_LARGE.search(str(error))) is None:
-                raise
-            return f"does not fit: the compiler needs {needed[1]} of {needed[2]}"
-
-
-#: What the TPU's compiler says of a program that is too large.
-_TOO_LARGE = re.compile(r"Used ([\d.]+[KMG]) of ([\d.]+[KMG]) hbm")
+        except TooLarge as error:
+            return str(error)
 
 
 def decoder_step(slots: int, remat: str, layers: int = 4) -> StepPrograms:

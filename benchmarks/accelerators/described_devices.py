@@ -57,7 +57,7 @@ class Device:
                 found = topologies.get_topology_desc(self.description, platform="tpu")
             else:
                 found = topologies.get_topology_desc("1x1x1", platform="cuda", target_config=self.description, topology="1x1x1")
-        except (ImportError, RuntimeError, NotImplementedError, AssertionError) as error:
+        except (ImportError, RuntimeError, AssertionError) as error:
             raise GraftaxError(
                 f"nothing here compiles for {self.title} ({_first_line(error)}): make accelerators installs what does."
             ) from error
@@ -74,7 +74,7 @@ def _first_line(error: Exception) -> str:
 
 def _find_libtpu() -> None:
     """Tell JAX where the TPU's compiler is, and libtpu that this machine is no TPU's host, with a device to be locked."""
-    import libtpu  # type: ignore[import-not-found, unused-ignore]
+    import libtpu
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

@@ -23,10 +23,9 @@ import numpy as np
 from ...adapters.method import Method
 from ...data.batches import Shape
 from ...errors import GraftaxError
-from .asked_program import several
-from .catalogue_of_programs import Named
+from ...models.family_registry import family_of
+from .asked_program import TooLarge, several
 from .described_devices import Device
-from .program_facts import Facts
 from .roofline import Roofline
 from .step_programs import StepPrograms, language_step, picture_step, text_step
 from .weightless import weightless_backbone
@@ -47,14 +46,18 @@ class WantedTraining:
     dtype: str = "bfloat16"
     remat: str = "none"
 
+    @property
+    def pictures(self) -> bool:
+        """Whether it is pictures that are read, and `rows` of them."""
+        return family_of(self.config.get("model_type")).processor.kind == "image"
+
     def step(self) -> StepPrograms:
         """The programs of its training step. Raises GraftaxError where there are none for such a backbone."""
         backbone = weightless_backbone(self.config, self.dtype, self.remat)
         shape = Shape(items=self.rows, rows=self.rows, length=self.length)
-        kind = backbone.family.processor.kind
-        if kind == "image":
+        if self.pictures:
             return picture_step(backbone, self.methods, self.slots, self.rows, _CLASSES)
-        if kind != "text" or backbone.family.encodes:
+        if backbone.family.processor.kind != "text" or backbone.family.encodes:
             raise GraftaxError(f"there is no plan for a {self.config['model_type']}: it reads more than one kind of input.")
         if self.length > backbone.config.max_tokens:
             raise GraftaxError(f"{self.length:,} tokens are more than the {backbone.config.max_tokens:,} that it takes.")
@@ -96,10 +99,11 @@ def training_plan(wanted: WantedTraining, device: Device) -> TrainingPlan:
     Raises GraftaxError for a backbone that there is no plan for, and where nothing here compiles for the device.
     """
     step = wanted.step()
-    facts = Named("", "", lambda: step.gradient).read(device)
     weights, pack = _bytes(step.backbone.params), _bytes(several(step.learner, wanted.slots))
     gradients = _bytes(several(step.learner.trainable, wanted.slots))
-    if not isinstance(facts, Facts):
+    try:
+        facts = step.gradient.facts(device)
+    except TooLarge:
         return TrainingPlan(wanted, device, weights, pack, gradients, None, None)
     return TrainingPlan(wanted, device, weights, pack, gradients, facts.temporaries, facts.roofline(device))
 

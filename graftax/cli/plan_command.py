@@ -41,8 +41,9 @@ def plan(
     from ..benchmarks.accelerators.training_plan import WantedTraining, smaller_plans, training_plan
     from ..json_files import read_object
     from ..models.checkpoint import config_file, find_backbone
+    from ..models.stack import REMAT
 
-    for name, chosen, there in (("dtype", dtype, ("bfloat16", "float32")), ("remat", remat, ("none", "products", "layers"))):
+    for name, chosen, there in (("dtype", dtype, ("bfloat16", "float32")), ("remat", remat, REMAT)):
         if chosen not in there:
             raise GraftaxError(f"--{name} {chosen!r} is none of {', '.join(there)}.")
     directory = find_backbone(backbone, "main")
@@ -64,11 +65,12 @@ def plan(
 def said(plan: TrainingPlan, backbone: str) -> str:
     """A plan in lines."""
     wanted, memory = plan.wanted, plan.device.memory
-    each = counted(wanted.rows, "row")
+    length = 1 if wanted.pictures else wanted.length
+    each = counted(wanted.rows, "picture") if wanted.pictures else f"{counted(wanted.rows, 'row')} of {length:,} tokens"
     again = {"none": "", "products": ", all but products computed again", "layers": ", layers computed again"}[wanted.remat]
     lines = [
         f"{Path(backbone).name} in {wanted.dtype} on one {plan.device.title}: "
-        f"{counted(wanted.slots, 'adapter')} at once, {each} of {wanted.length:,} tokens each{again}",
+        f"{counted(wanted.slots, 'adapter')} at once, {each} each{again}",
         f"  frozen weights        {_amount(plan.weights)}",
         f"  adapters, moments     {_amount(plan.pack)}",
         f"  gradients             {_amount(plan.gradients)}",
@@ -77,11 +79,11 @@ def said(plan: TrainingPlan, backbone: str) -> str:
         return "\n".join([*lines, "  temporaries           more than the device has, by its compiler"])
     verdict = "fits" if plan.fits else "does not fit"
     seconds, bound = plan.roofline.seconds, plan.roofline.bound
-    tokens = wanted.slots * wanted.rows * wanted.length / seconds
+    most, what = wanted.slots * wanted.rows * length / seconds, "pictures" if wanted.pictures else "tokens"
     lines += [
         f"  temporaries           {_amount(plan.temporaries)}  (compiled)",
         f"  in all                {_amount(plan.in_all)}  of {memory / 1e9:.0f} GB: {verdict}, with a tenth left over",
-        f"  a step at least       {seconds * 1e3:7.1f} ms  by {bound}: at most {tokens:,.0f} tokens/s (computed)",
+        f"  a step at least       {seconds * 1e3:7.1f} ms  by {bound}: at most {most:,.0f} {what}/s (computed)",
     ]
     return "\n".join(lines)
 
