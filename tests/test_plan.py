@@ -117,7 +117,7 @@ def test_what_a_compiler_says_of_a_program_that_is_too_large(monkeypatch: pytest
         raise jax.errors.JaxRuntimeError(said[0])
 
     monkeypatch.setattr(AskedProgram, "compiled", gives_up)
-    with pytest.raises(TooLarge, match="needs 20.31G of 15.75G"):
+    with pytest.raises(TooLarge, match=r"needs 20\.31G of 15\.75G"):
         AskedProgram(None, ()).facts(CPU)
     said[0] = "INTERNAL: something else"
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
