@@ -83,9 +83,13 @@ def test_a_larger_file_is_spooled_and_still_the_same(teller: Backbone, tmp_path:
         assert len([*tmp_path.glob("files/*")]) == 2
 
 
-def test_a_full_disk_is_the_servers_affair(trained: Training, ann: OpenAI) -> None:
+def test_a_full_disk_is_the_servers_affair(teller: Backbone, tmp_path: Path) -> None:
     """It is said as such, of the table as of the files; and files can be deleted, however full it is."""
+    with training(teller, tmp_path, TrainingSettings()) as trained:
+        _fill_the_disk(trained, trained.served.openai())
 
+
+def _fill_the_disk(trained: Training, ann: OpenAI) -> None:
     def keep(count: int) -> str:
         return [ann.files.create(file=("a.jsonl", ROWS), purpose="fine-tune").id for _ in range(count)][-1]
 
