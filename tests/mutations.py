@@ -326,8 +326,8 @@ MUTATIONS = [
     Mutation("adapters/adapter.py", "np.array(held, np.float32)", "np.ones_like(held, np.float32)", "tests/test_layouts.py"),
     Mutation("train/step.py", "lambda leaf: leaf[slot], (pack.trainable", "lambda leaf: leaf[0], (pack.trainable", EACH),
     Mutation("train/step.py", "lambda leaf: leaf[slot], pack.hyper", "lambda leaf: leaf[0], pack.hyper", EACH),
-    Mutation("train/pack.py", "leaf[slot], self._settled()", "leaf[0], self._settled()", EACH),
-    Mutation("train/pack.py", ".at[slot].set(0.0)", ".at[slot].add(0.0)", MEAN),
+    Mutation("train/pack.py", "leaf[at], settled(", "leaf[0], settled(", EACH),
+    Mutation("train/pack.py", "np.int32(slot), np.float32(0))", "np.int32(slot), learners.loss[at])", MEAN),
     Mutation("train/pack.py", "float(total) / bookmark.position", "float(total)", MEAN),
     Mutation("train/pack.py", "(shape.items) < len(planned.items)", "(shape.items) <= len(planned.items)", ANSWERS),
     Mutation("train/pack.py", "float(loss) * len(planned.items)", "float(loss) * job.shape.items", ANSWERS),
@@ -411,7 +411,7 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
-    Mutation("train/step.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES),
+    Mutation("train/spreading.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES),
     Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
     Mutation(
         "tuning/loops/loops.py",
