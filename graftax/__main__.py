@@ -1,4 +1,7 @@
-"""The command `graftax`, also as `python -m graftax`. Errors are one line and an exit code (`exit_codes.py`), a traceback only with --debug."""
+"""The command `graftax`, also as `python -m graftax`.
+
+Errors are one line and an exit code (`exit_codes.py`), a traceback only with --debug.
+"""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Several processes that do one thing together, each with devices of its own: how they begin, what they tell one another, who is gone.
+"""Several processes that do one thing together: how they begin, what they tell one another, who is gone.
 
-JAX runs one program on the devices of many processes where each of them asks for the same programs in the same order. So all of them
-run one command, read the same data and take the same decisions, and whatever a decision rests on must be the same everywhere: a
-clock, a signal, what is on a disk. Such things are told by *words*, small values as JSON that go through JAX's coordination
-service (a server in process 0, as it is used by JAX itself and by orbax), and nothing of them is ever on a device:
+JAX runs one program on the devices of many processes where each of them asks for the same programs in the same order. So all
+of them run one command, read the same data and take the same decisions, and whatever a decision rests on must be the same
+everywhere: a clock, a signal, what is on a disk. Such things are told by *words*, small values as JSON that go through JAX's
+coordination service (a server in process 0, which JAX itself and orbax use, too), and nothing of them is ever on a device:
 
     words("the data", digest)      what each process says, in the order of their numbers, once all have spoken
     first_says("...", function)    what a function returns in process 0, or its GraftaxError, everywhere
     sound("...")                   a GraftaxError of one process in the block ends the block in all
 
-A word is waited for so long and no longer, and who has not spoken then is named. A process that dies is noticed by JAX, which ends the
-others for it (abort, signal 6); `watchdog.py` says that in a line and with an exit code.
+A word is waited for so long and no longer, and who has not spoken then is named. A process that dies is noticed by JAX, which
+aborts the others; `watchdog.py` says that in a line and with an exit code.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def is_first() -> bool:
 
 
 def _state() -> Any:
-    """JAX's, or None where nobody has called `jax.distributed.initialize`: in Python a user does, on the command line `join`."""
+    """JAX's, or None where `jax.distributed.initialize` was not called: on the command line `join` does that."""
     if _joined is None and "jax" in sys.modules:
         from jax._src import distributed
 
@@ -111,8 +111,9 @@ def join(within: float, answer_within: float | None = None) -> None:
         )
     except ValueError as error:
         raise GraftaxError(
-            "--distributed: this is no job of Slurm, Open MPI, Cloud TPU or Kubernetes that JAX knows; set JAX_COORDINATOR_ADDRESS to "
-            "HOST:PORT of process 0, JAX_NUM_PROCESSES, and JAX_PROCESS_ID to a number of its own for each."
+            "--distributed: this is no job of Slurm, Open MPI, Cloud TPU or Kubernetes that JAX knows; set "
+            "JAX_COORDINATOR_ADDRESS to HOST:PORT of process 0, JAX_NUM_PROCESSES, and JAX_PROCESS_ID to a number of its own "
+            "for each."
         ) from error
     except RuntimeError as error:
         raise GraftaxError(
@@ -202,7 +203,9 @@ def words(topic: str, mine: Any) -> list[Any]:
         with suppress(Exception):
             _state().client.key_value_delete(f"graftax/{number - 2}/")
     if apart := [process for process, one in enumerate(said) if one["topic"] != topic]:
-        raise GraftaxError(f"process {apart[0]} is at {said[apart[0]]['topic']}, and process {index()} at {topic}: not one command.")
+        raise GraftaxError(
+            f"process {apart[0]} is at {said[apart[0]]['topic']}, and process {index()} at {topic}: not one command."
+        )
     return [one["word"] for one in said]
 
 
@@ -222,8 +225,8 @@ def _meet(key: str, topic: str, word: Any, wait: float) -> list[Any]:
         if not missing:
             who = "another process"
         raise Gone(
-            f"{who} of {count()} did not come to {topic} ({wait:g} seconds are waited at most); start all of them again, to go on "
-            "from the newest state that was saved."
+            f"{who} of {count()} did not come to {topic} ({wait:g} seconds are waited at most); start all of them again, to go "
+            "on from the newest state that was saved."
         ) from error
 
 
@@ -259,6 +262,6 @@ def sound(topic: str) -> Iterator[None]:
         words(topic, str(error))
         raise
     found = words(topic, None)
-    for process, error in enumerate(found):
-        if error is not None:
-            raise GraftaxError(f"process {process}: {error}")
+    for process, said in enumerate(found):
+        if said is not None:
+            raise GraftaxError(f"process {process}: {said}")

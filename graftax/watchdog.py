@@ -1,10 +1,10 @@
 """A process that runs a command as its child, and ends it where it does nothing any more.
 
-A training that hangs cannot find out by itself: its main thread is in a program on the device that waits for another device, or in a driver,
-and signals and exceptions do not get there. So somebody outside has to. The child tells with every step that it lives (`beat`),
-by a byte through a pair of sockets; where none came for so long, it is killed. And what a child's end means is told in one exit
-code (`exit_codes.py`): that nothing was done for so long; that it was ended because others are gone, where JAX has aborted it; else its
-own, and 128 + n where signal n has ended it.
+A training that hangs cannot find out by itself: its main thread is in a driver, or in a program on the device that waits for
+another device, and signals and exceptions do not get there. So somebody outside has to. The child tells with every step that
+it lives (`beat`), by a byte through a pair of sockets; where none came for so long, it is killed. And what a child's end means
+is told in one exit code (`exit_codes.py`): that nothing was done for so long; that others are gone, where JAX has aborted it;
+else its own, and 128 + n where signal n has ended it.
 
 The sockets are a leash, too: a child whose watchdog was killed ends at once.
 """

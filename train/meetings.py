@@ -1,8 +1,8 @@
 """When the processes of a run tell one another what each knows by itself: that a signal asks to stop, that it is time to save.
 
-All of them act on it after the same tick, so they have to speak at the same tick. To speak after each would take a step's time where steps
-are short. So they meet about once a second: at each meeting every process says how long its ticks took, and from the slowest's
-follows after how many ticks they meet again. A process alone meets itself after every tick.
+All of them act on it after the same tick, so they have to speak at the same tick. To speak after each would take a step's time
+where steps are short. So they meet about once a second: at each meeting every process says how long its ticks took, and from
+the slowest's follows after how many ticks they meet again. A process alone meets itself after every tick.
 
 A meeting is also where it is found that somebody does not come (`processes.words`).
 """
@@ -27,7 +27,7 @@ class Meetings:
         return tick >= self._next
 
     def hold(self, tick: int, stop: bool, save: bool) -> tuple[bool, bool]:
-        """What all do now: whether they stop, because one was asked to; and whether they save, because it is time for the first."""
+        """What all do now: whether they stop, for one was asked to; and whether they save, for it is time in the first."""
         if processes.count() == 1:
             return stop, save
         now = time.monotonic()

@@ -44,7 +44,6 @@ from .run_checkpoint import Checkpoints
 from .shelf import Shelf
 from .spreading import devices_for
 
-
 _SEEN_WITHIN = 30.0  # seconds, by other processes than the one that has written it
 
 
@@ -125,7 +124,9 @@ def _refuse_another_disk(file: Path, digest: str) -> None:
         while not (there := file.is_file() and Begun.read(file).digest == digest) and time.monotonic() < until:
             time.sleep(0.1)  # a network's disk may show it later
         if not there:
-            raise GraftaxError(f"{file}, which process 0 has written, is not seen: --out must be on a disk that all processes share.")
+            raise GraftaxError(
+                f"{file}, which process 0 has written, is not seen: --out must be on a disk that all processes share."
+            )
 
 
 def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:

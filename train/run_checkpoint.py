@@ -83,9 +83,10 @@ class Checkpoints:
             _closed(self._manager)
 
 
-def _copied(leaf: jax.Array) -> Any:
-    """A copy on the host; of an array whose parts lie in several processes, on the devices, and each process saves its parts."""
-    return np.array(leaf, copy=True) if leaf.is_fully_addressable else jnp.array(leaf, copy=True)
+def _copied(leaf: Any) -> Any:
+    """A copy on the host; of an array whose parts lie in several processes, on the devices: each saves its parts."""
+    spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    return jnp.array(leaf, copy=True) if spread else np.array(leaf, copy=True)
 
 
 def _closed(manager: Any) -> None:

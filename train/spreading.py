@@ -1,7 +1,7 @@
 """The slots of a pack spread over devices, of this process or of several.
 
-Every device has all frozen weights and as many slots as any other; what is computed of a slot is computed where it lies. Slots know
-nothing of one another, so in a step nothing is exchanged. Four slots on four devices, two in each of two processes:
+Every device has all frozen weights and as many slots as any other; what is computed of a slot is computed where it lies.
+Slots know nothing of one another, so in a step nothing is exchanged. Four slots on four devices, two in each of two processes:
 
     process            0                       1
     device             0           1           2           3
@@ -89,7 +89,7 @@ class Spread:
     # -- arrays ---------------------------------------------------------------------------------------------------------
 
     def placed(self, tree: Any) -> Any:
-        """A tree of arrays with a leading slot axis, on the devices that have the slots; of a process's own alone something is read."""
+        """A tree of arrays with a leading slot axis, on the devices that have the slots; those of a process's own are read."""
         if self.alone:
             return jax.tree.map(jnp.asarray, tree)
         return jax.tree.map(self._placed, tree)
@@ -163,7 +163,7 @@ class Spread:
         return jax.jit(jax.shard_map(here, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False))
 
     def brought(self, tree: Any, slot: int) -> tuple[Any, int]:
-        """A tree with a leading axis of slots on a device of this process, and where in it a slot is; no other need be in it."""
+        """A tree with a leading axis of slots on a device of this process, and where in it a slot is."""
         if self.alone:
             return tree, slot
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), self._bring(tree, np.int32(slot))), 0

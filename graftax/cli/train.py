@@ -98,7 +98,7 @@ class Together:
             return
         if not watchdog.is_watched():
             command = [sys.executable, "-m", "graftax", *sys.argv[1:]]
-            raise typer.Exit(watchdog.watch(command, self.stall_after, among_others=self.distributed))
+            sys.exit(watchdog.watch(command, self.stall_after, among_others=self.distributed))
         watchdog.hold_on()
         if self.distributed:
             patience = None if self.stall_after is None else 0.8 * self.stall_after  # so that it is said who does not come
