@@ -417,7 +417,7 @@ MUTATIONS = [
         "train/spreading.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES
     ),
     Mutation(
-        "train/spreading.py", "processes.index() * each", "0 * each", f"{PROCESSES}::test_two_processes_make_the_bits_of_one"
+        "train/spreading.py", "(processes.index() + 1) * each", "each", f"{PROCESSES}::test_two_processes_make_the_bits_of_one"
     ),
     Mutation("train/spreading.py", "-(-jobs // many)", "jobs // many", f"{PROCESSES}::test_devices_are_those_of_all_processes"),
     Mutation("train/meetings.py", "any(stops for", "all(stops for", f"{PROCESSES}::test_processes_meet_about_once_a_second"),
