@@ -45,6 +45,7 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
+SHARED_BASE = "tests/test_fsdp.py"
 PROCESSES = "tests/test_processes.py"
 WORDS = f"{PROCESSES}::test_words_are_the_same_everywhere_and_who_does_not_come_is_named"
 FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
@@ -437,6 +438,14 @@ MUTATIONS = [
         "recv(4096):\n                    pass",
         "tests/test_watchdog.py::test_who_does_nothing_is_killed_and_who_is_slow_is_not",
     ),
+    Mutation(
+        "models/sharded.py",
+        "shape[axes[name]] % devices == 0",
+        "True",
+        f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
+    ),
+    Mutation("models/sharded.py", "primitive is not jax.lax.all_gather_p", "True", f"{SHARED_BASE}::test_gradients"),
+    Mutation("models/stack.py", "policy=keep_but_gathered", "policy=None", f"{SHARED_BASE}::test_gradients"),
     Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
     Mutation(
         "tuning/loops/loops.py",

@@ -212,6 +212,16 @@ def test_two_processes_make_the_bits_of_one(there: Path, of_two_devices: dict[st
 
 
 @pytest.mark.slow
+def test_two_processes_share_the_weights(there: Path) -> None:
+    """Each device has half of every large one, and the bits are those of one process whose two devices do."""
+    alone(there, there / "shared", "--devices", 2, "--fsdp")
+    at, out = port(), there / "sharing"
+    found = ended([begin(training(there, out, "--distributed", "--fsdp"), n, 2, at) for n in range(2)])
+    assert [code for code, *_ in found] == [0, 0], found
+    assert made(out) == made(there / "shared")
+
+
+@pytest.mark.slow
 def test_one_is_killed_and_the_run_goes_on_alone(there: Path, of_two_devices: dict[str, bytes]) -> None:
     """The other ends with a code of its own, soon; one process of two devices goes on, to the same bits."""
     at, out = port(), there / "killed"

@@ -27,7 +27,9 @@ _WAITING = 0.7  # share of the slots that take part in a tick when their lengths
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
 
 
-def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1) -> tuple[int, str]:
+def choose_pack_size(
+    backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1, fsdp: bool = False
+) -> tuple[int, str]:
     """The number of slots on a device that trains the jobs fastest, 1 where that cannot be told or does not matter; and why."""
     platform = jax.default_backend()
     sizes = [n for n in _SIZES.get(platform, ()) if n * devices <= len(jobs)]
@@ -35,11 +37,11 @@ def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], device
         return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
     if platform == "cpu" and _estimated_seconds(backbone, jobs) < _SHORT:
         return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
-    alone = _seconds_per_adapter(Pack(backbone, task, jobs, devices, devices=devices))
+    alone = _seconds_per_adapter(Pack(backbone, task, jobs, devices, devices=devices, fsdp=fsdp))
     assert alone is not None
     best, chosen = alone, 1
     for size in sizes:
-        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size * devices, devices=devices))
+        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size * devices, devices=devices, fsdp=fsdp))
         if seconds is None:
             return chosen, f"{size} at once do not fit in memory"
         if seconds / _WAITING > best / _WORTH:

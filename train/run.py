@@ -52,6 +52,7 @@ def train_many(
     columns: Columns = Columns(),
     pack_size: int | None = None,
     devices: int | None = None,
+    fsdp: bool = False,
     overwrite: bool = False,
     save_every: float = 30.0,
     progress: bool = True,
@@ -79,6 +80,8 @@ def train_many(
         devices: over how many devices the adapters in training are spread; each has all of the frozen weights, and nothing is
             exchanged between them. None: over all accelerators; a CPU counts as one. In several processes (`jax.distributed`)
             those of all of them: docs/many_devices.md.
+        fsdp: each of these devices has a part of the frozen weights, and a layer's are gathered while it is computed. Load the
+            backbone into the host's memory for it (`jax.default_device`).
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
         progress: show bars, or a line per epoch, on standard error.
@@ -97,7 +100,7 @@ def train_many(
     check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
     if devices is not None:
         checked(devices, Some, "devices")
-    for name, value in {"overwrite": overwrite, "progress": progress}.items():
+    for name, value in {"overwrite": overwrite, "progress": progress, "fsdp": fsdp}.items():
         checked(value, bool, name)
     if push is not None:
         check_shelf(push, list(data))
@@ -125,7 +128,7 @@ def train_many(
                     )
                 )
         with held(out) as lock:
-            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
+            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices, fsdp)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()
 

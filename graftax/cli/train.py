@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -67,6 +68,7 @@ class Running:
 
     pack_size: Annotated[int | None, Doc("Adapters trained at once. Default: measured.")] = None
     devices: Annotated[int | None, Doc("Spread them over so many. Default: all accelerators.")] = None
+    fsdp: Annotated[bool, Doc("Give each device a part of the frozen weights, in place of all.")] = False
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
 
@@ -184,6 +186,7 @@ def train(
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
     from ..train.checks import check_arguments
+    from ..train.frozen_weights import in_host_memory
     from ..train.learned_words import context_of_labels
     from ..train.run import train_many
 
@@ -221,7 +224,8 @@ def train(
     together.begin()
     with processes.sound("the backbone"):
         shelf = shelf_for(push, list(named)) if push is not None else None
-        loaded = load_backbone(backbone, **asdict(loading))
+        with in_host_memory() if running.fsdp else nullcontext():
+            loaded = load_backbone(backbone, **asdict(loading))
         method: Any = made
         if words.fuse:
             method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
