@@ -414,9 +414,7 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
-    Mutation(
-        "train/spreading.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES
-    ),
+    Mutation("train/spreading.py", "or i < shared else", "or i <= shared else", DEVICES),
     Mutation(
         "train/spreading.py", "(processes.index() + 1) * each", "each", f"{PROCESSES}::test_two_processes_make_the_bits_of_one"
     ),
@@ -444,8 +442,18 @@ MUTATIONS = [
         "True",
         f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
     ),
-    Mutation("models/sharded.py", "primitive is not jax.lax.all_gather_p", "True", f"{SHARED_BASE}::test_gradients"),
-    Mutation("models/stack.py", "policy=keep_but_gathered", "policy=None", f"{SHARED_BASE}::test_gradients"),
+    Mutation(
+        "models/sharded.py",
+        "primitive is not jax.lax.all_gather_p",
+        "True",
+        f"{SHARED_BASE}::test_gradients_are_those_of_whole_weights",
+    ),
+    Mutation(
+        "models/stack.py",
+        "if is_split(weights) else",
+        "if False else",
+        f"{SHARED_BASE}::test_gradients_are_those_of_whole_weights",
+    ),
     Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
     Mutation(
         "tuning/loops/loops.py",
