@@ -348,9 +348,13 @@ def test_processes_meet_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     assert meetings.hold(1, False, True) == (False, True)
     assert meetings.due(2)
-    meetings = Meetings()
+    meetings = Meetings(10)  # of a run that goes on
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "words", lambda topic, word: [word, [True, True, 0.25]])
     now[0] += 0.1  # of one tick
-    assert meetings.hold(1, False, False) == (True, False)  # one wants to stop; whether it is time to save, the first says
-    assert [tick for tick in range(2, 9) if meetings.due(tick)] == [5, 6, 7, 8]
+    assert meetings.hold(11, False, False) == (True, False)  # one wants to stop; whether it is time to save, the first says
+    assert [tick for tick in range(12, 17) if meetings.due(tick)] == [13, 14, 15, 16]  # at most twice as far as before
+    meetings.hold(13, False, False)
+    assert [tick for tick in range(14, 21) if meetings.due(tick)] == [17, 18, 19, 20]
+    meetings.hold(17, False, False)
+    assert [tick for tick in range(18, 27) if meetings.due(tick)] == [21, 22, 23, 24, 25, 26]

@@ -309,7 +309,7 @@ class Run:
 
     def _loop(self) -> None:
         """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
-        saved, meetings = time.monotonic(), Meetings()
+        saved, meetings = time.monotonic(), Meetings(self.ticks)
         self._fill()
         self.progress.doing("the first step")
         while self.pack.busy:
