@@ -15,6 +15,7 @@ from ..errors import GraftaxError
 from ..tasks.task import Task
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, Within, checked
+from .fleet import Fleet
 from .recipe import Recipe
 from .shelf import Shelf
 
@@ -76,6 +77,14 @@ def check_shelf(push: Any, names: list[str]) -> None:
     if not isinstance(push, Shelf):
         raise GraftaxError(f"push must be a place on a hub such as Hub().under('bank'), got {_described(push)}.")
     push.expect(names)
+
+
+def check_fleet(fleet: Any, devices: int | None) -> None:
+    """Machines that train; how many devices each of their workers has is not said here."""
+    if not isinstance(fleet, Fleet):
+        raise GraftaxError(f"fleet must be machines such as `ray_fleet` finds, got {_described(fleet)}.")
+    if devices is not None:
+        raise GraftaxError("devices are those of this process, and a fleet trains elsewhere: leave out one.")
 
 
 def changed(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Recipe:

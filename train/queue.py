@@ -17,7 +17,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from .cohorts import cohorts_of, traits_of
 from .epoch_end import end_epoch, outcome
 from .job import Job
 from .journal import Metrics
+from .outcomes import NotAll, pushed, said_of_failures, said_of_unpushed
 from .pack import Bookmark, Pack
 from .pack_size import choose_pack_size, devices_for
 from .progress import Progress
@@ -65,7 +65,7 @@ def open_run(
     With `overwrite` both are replaced.
     """
     cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
-    _note_what_is_not_kept(backbone, cohorts)
+    note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
     spread = devices_for(len(jobs), devices)
     if pack_size is not None:
@@ -89,7 +89,7 @@ def open_run(
     return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread)
 
 
-def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
+def note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
     """A note where augmentation costs what `features.py` would save."""
     traits = [traits_of(own[0], backbone.sites) for own in cohorts]
     unkept = [
@@ -103,13 +103,18 @@ def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None
         note(f"{some_of(unkept)}: augmented pictures are others in every epoch: {kept}.")
 
 
-def unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
-    """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten."""
+def unfinished(
+    file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path, *, by_fleet: bool = False
+) -> Begun | None:
+    """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten.
+
+    `by_fleet`: as of a `Begun`, of this call.
+    """
     if not file.is_file():
         return None
     try:
         begun = Begun.read(file)
-        begun.check(digest, cohorts, pack_size, out)
+        begun.check(digest, cohorts, pack_size, out, by_fleet)
         return begun
     except GraftaxError:
         if not overwrite:
@@ -230,21 +235,13 @@ class Run:
         (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
         shutil.rmtree(self.folder)
         if faults := list(self._faults()):
-            raise GraftaxError(" ".join(faults))
+            raise NotAll(" ".join(faults))
         return {job.name: self.results[job.name] for job in self.jobs}
 
     def _faults(self) -> Iterator[str]:
         """What did not become of the run."""
-        if self.failures:
-            yield (
-                f"no adapter for {', '.join(self.failures)}: the loss was not finite; try a lower learning rate. "
-                f"Saved: {', '.join(self.results) or 'none'}."
-            )
-        if self.unpushed and self.push is not None:
-            yield (
-                f"{len(self.unpushed)} of {counted(len(self.results), 'adapter')} not pushed: {', '.join(self.unpushed)}. "
-                f"Everything is trained; once that is mended: {self.push.later(self.out)}"
-            )
+        yield from said_of_failures(self.failures, self.results)
+        yield from said_of_unpushed(self.unpushed, self.results, self.push, self.out)
 
     def _loop(self) -> None:
         """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
@@ -319,15 +316,10 @@ class Run:
         """Put a saved adapter on the shelf, where there is one; where that fails a note says why, and the run goes on."""
         if self.push is None:
             return
-        self.progress.doing(f"pushing {name}")
-        try:
-            pushed = self.push.put(name, self.results[name].directory)
-        except GraftaxError as error:
-            note(str(error))
+        if (result := pushed(self.results[name], self.push, self.progress)) is None:
             self.unpushed.append(name)
         else:
-            self.results[name] = replace(self.results[name], pushed=pushed)
-            self.progress.say(f"{name}: pushed, {pushed}")
+            self.results[name] = result
 
     def _give_up(self, slot: int) -> None:
         """Free the slot of a job whose loss was not finite in the epoch that ends."""

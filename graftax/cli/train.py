@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from annotated_doc import Doc
@@ -23,6 +24,9 @@ from .options import (
     Loading,
     out_option,
 )
+
+if TYPE_CHECKING:
+    from ..train.fleet import Fleet
 
 _OF_REWARDS = "Rewards, of task grpo"  # a panel of the help
 BESIDE = ("fuse", "adapter", "context_words")  # what is no method by a name
@@ -67,6 +71,17 @@ class Running:
     devices: Annotated[int | None, Doc("Spread them over so many. Default: all accelerators.")] = None
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
+
+
+@dataclass(frozen=True)
+class OverCluster:
+    """Machines that train in place of this one."""
+
+    ray: Annotated[
+        str | None,
+        Doc("Train on the machines of a Ray cluster: the one that this machine is in, or another's (docs/fleet.md)."),
+    ] = None
+    ray_cpus: Annotated[int, Doc("CPUs that each worker takes there; where there are GPUs, one of these as well.")] = 1
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ def train(
         typer.Option(metavar="PREFIX", help="Put the adapters on the hub ($GRAFTAX_HUB, else your own), each as PREFIX/NAME."),
     ] = None,
     running: Annotated[Running, OptionPerField()],
+    cluster: Annotated[OverCluster, OptionPerField("Over a cluster", metavars={"ray": "auto|HOST:PORT"})],
     loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
     """Train one adapter per data file, all in one run.
@@ -181,6 +197,7 @@ def train(
     if words.context_words is not None and task != "contrastive-names":
         raise GraftaxError(f"--context-words is for --task contrastive-names, and the task is {task!r}.")
     shelf = shelf_for(push, list(named)) if push is not None else None
+    fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
     loaded = load_backbone(backbone, **asdict(loading))
     method: Any = made
     if words.fuse:
@@ -207,12 +224,23 @@ def train(
         columns=read,
         **asdict(running),
         push=shelf,
+        fleet=fleet,
     )
     for result in results.values():
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
         if shelf is not None:
             print(f"{result.pushed} on {shelf.hub.store.url}")
+
+
+def _fleet(address: str, cpus: int, backbone: str, loading: Loading) -> AbstractContextManager[Fleet]:
+    """The machines of a Ray cluster; this process leaves accelerators to its workers."""
+    import jax
+
+    from ..fleet import ray_fleet
+
+    jax.config.update("jax_platforms", "cpu")
+    return ray_fleet(address, backbone, cpus=cpus, **asdict(loading))
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
