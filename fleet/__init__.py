@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ..lazy import lazily
 
 if TYPE_CHECKING:
-    from .ray_fleet import ray_fleet
+    from .on_ray import ray_fleet
 
 __all__ = ["ray_fleet"]
 
-__getattr__, __dir__ = lazily(__name__, {".ray_fleet": "ray_fleet"})
+__getattr__, __dir__ = lazily(__name__, {".on_ray": "ray_fleet"})

@@ -12,6 +12,7 @@ JAX are the driver's versions.
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import ray
@@ -38,7 +39,7 @@ PATIENCE = 30.0  # seconds for a cluster to answer; Ray's own would be two minut
 _REACHED = 5.0  # seconds for its machine to answer
 _MOMENT = 0.2  # seconds to wait for messages
 _TO_STOP = 15.0  # seconds for workers to save their states
-_ROOM = 256  # messages in a mailbox, beyond which workers wait
+_ROOM = 256  # messages in the mailbox
 _LISTENER = "ray_listen_error_messages"  # the thread in which Ray prints what it sees of machines that die
 
 
@@ -74,7 +75,8 @@ def connected(address: str) -> Iterator[None]:
         with _without_rays_words():
             yield
     finally:
-        ray.shutdown()
+        with redirect_stdout(io.StringIO()):  # it prints what it has kept back
+            ray.shutdown()
 
 
 def _reach(address: str) -> None:
@@ -131,7 +133,7 @@ class RayCluster:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # a worker that waits for room counts as a call under way
         mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here, max_concurrency=1 << 20)
-        self._mailbox: Any = mailbox.remote()
+        self._mailbox: Any = mailbox.remote(_ROOM)
 
     def workers(self) -> int:
         there = ray.cluster_resources()
@@ -190,8 +192,9 @@ class RayCluster:
 class Mailbox:
     """What workers have told, until the driver takes it."""
 
-    def __init__(self) -> None:
-        self._told: asyncio.Queue[bytes] = asyncio.Queue(_ROOM)
+    def __init__(self, room: int):
+        """`room`: for so many messages; whoever brings one more waits."""
+        self._told: asyncio.Queue[bytes] = asyncio.Queue(room)
 
     async def put(self, message: bytes) -> None:
         """Put a message here, as soon as there is room."""

@@ -24,6 +24,7 @@ from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.load import load_backbone
 from ..notes import silenced
+from ..tasks.task_registry import the_task
 from ..train.begun import Begun, digest_of, machine
 from ..train.job import Job
 from ..train.outcomes import NotAll
@@ -73,6 +74,7 @@ def _backbone(order: Order) -> Backbone:
             loaded = load_backbone(order.backbone, **order.loading)
         _loaded.clear()  # there may be no room for two
         _loaded[key] = loaded
+    the_task(order.task)  # by whose name adapters are saved
     if (there := _loaded[key].fingerprint) != order.fingerprint:
         raise GraftaxError(
             f"{order.backbone} is another backbone there (fingerprint {there[:12]}, the driver's is {order.fingerprint[:12]})."

@@ -38,5 +38,6 @@ def _cut(jobs: Sequence[Job], width: int, share: float) -> list[list[Job]]:
             shards.append([])
         shards[-1].append(job)
     if len(shards) > 1 and len(shards[-1]) < width:
-        shards[-2] += shards.pop()
+        rest = shards.pop()
+        shards[-1] += rest
     return shards
