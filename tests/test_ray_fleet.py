@@ -145,7 +145,7 @@ def test_sixty_four_real_adapters(nodes: Nodes, tmp_path: Path) -> None:
     """On the command line, while a node dies: the bytes that one machine makes without a cluster."""
     nodes.add_other()
     files = intents(tmp_path / "data")
-    options = ("train", "-b", MINILM, "--epochs", 2, "--batch-size", 8, "--max-length", 16, "--out")
+    options = ("train", "-b", MINILM, "--epochs", 1, "--batch-size", 4, "--max-length", 16, "--out")
     subprocess.run(command_line(*options, tmp_path / "one", "-d", *files), check=True, capture_output=True)
     words = command_line(*options, tmp_path / "many", "--ray", nodes.address, "-d", *files)
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
