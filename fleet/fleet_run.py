@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from .. import disk, signals
+from .. import disk, signals, watchdog
 from ..adapters.directory import MARKS
 from ..adapters.sites import Site
 from ..counted import counted
@@ -242,6 +242,7 @@ class FleetRun:
         self.progress.doing("waiting for workers")
         while self.under_way:
             for message in self.cluster.messages():
+                watchdog.beat()
                 self._hear(message)
             if self.stop.asked:
                 raise Interrupted(f"interrupted, finished adapters are in {self.out}; run the same command again to go on.")

@@ -61,7 +61,7 @@ class RayFleet:
         task: Task,
         jobs: list[Job],
         out: Path,
-        lock: disk.Locked,
+        lock: disk.Locked | None,
         pack_size: int | None,
         overwrite: bool,
         save_every: float,
@@ -72,6 +72,7 @@ class RayFleet:
         """As `queue.open_run`; how many devices a worker has is the cluster's affair."""
         from .shard_worker import settings_of_jax
 
+        assert lock is not None, "one process has it, and several have no fleet"
         order = Order(
             self.backbone,
             self.loading,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from .. import processes
 from ..adapters.adapter import Adapter
 from ..adapters.method import Method
 from ..data.columns import Columns
@@ -83,6 +84,8 @@ def check_fleet(fleet: Any, devices: int | None) -> None:
     """Machines that train; how many devices each of their workers has is not said here."""
     if not isinstance(fleet, Fleet):
         raise GraftaxError(f"fleet must be machines such as `ray_fleet` finds, got {_described(fleet)}.")
+    if processes.count() > 1:
+        raise GraftaxError("several processes train one run together, or a fleet trains it: leave out one.")
     if devices is not None:
         raise GraftaxError("devices are those of this process, and a fleet trains elsewhere: leave out one.")
 

@@ -36,7 +36,7 @@ class Fleet(Protocol):
         task: Task,
         jobs: list[Job],
         out: Path,
-        lock: disk.Locked,
+        lock: disk.Locked | None,
         pack_size: int | None,
         overwrite: bool,
         save_every: float,

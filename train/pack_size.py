@@ -15,9 +15,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ..counted import counted
-from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..processes import words
 from ..tasks.task import Task
 from .job import Job
 from .pack import Pack
@@ -27,15 +26,6 @@ _WORTH = 1.1  # a larger pack must be this much faster per adapter
 _WAITING = 0.7  # share of the slots that take part in a tick when their lengths differ
 _LAPTOP = 40e9  # FLOP per second of a modest one
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
-
-
-def devices_for(jobs: int, devices: int | None) -> int:
-    """Over how many devices the slots for so many jobs are spread: as wanted, or over all accelerators; a CPU counts as one."""
-    there = len(jax.local_devices())
-    if devices is not None and devices > there:
-        raise GraftaxError(f"{counted(devices, 'device')} are wanted, and this process has {there}.")
-    wanted = devices or (1 if jax.default_backend() == "cpu" else there)
-    return min(wanted, jobs)
 
 
 def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1) -> tuple[int, str]:
@@ -93,7 +83,7 @@ def _seconds_per_adapter(pack: Pack) -> float | None:
         pack.tick()
         jax.block_until_ready(pack.learners.step)
         times.append(time.perf_counter() - began)
-    return float(np.median(times)) / slots
+    return max(words("the measured time of a step", float(np.median(times)) / slots))
 
 
 def _fits(pack: Pack) -> bool:
@@ -105,4 +95,4 @@ def _fits(pack: Pack) -> bool:
     else:
         stats = jax.local_devices()[0].memory_stats() or {}
         free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-    return needed < free * 2 / 3
+    return all(words("the memory for a pack", needed < free * 2 / 3))

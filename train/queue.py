@@ -17,33 +17,41 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import disk, signals
+from .. import disk, processes, signals, watchdog
 from ..adapters.directory import MARKS
 from ..adapters.files import save_adapter
 from ..counted import counted
 from ..errors import GraftaxError
+from ..exit_codes import INTERRUPTED
 from ..models.backbone import Backbone
 from ..notes import note
 from ..tasks.task import Task, some_of
-from .begun import Begun, digest_of, machine
+from .begun import Begun, digest_of, machine, versions
 from .cohorts import cohorts_of, traits_of
 from .epoch_end import end_epoch, outcome
 from .job import Job
-from .journal import Metrics
+from .journal import Metrics, NoMetrics
+from .meetings import Meetings
 from .outcomes import NotAll, pushed, said_of_failures, said_of_unpushed
 from .pack import Bookmark, Pack
-from .pack_size import choose_pack_size, devices_for
+from .pack_size import choose_pack_size
 from .progress import Progress
 from .result import Result, Timer
 from .run_checkpoint import Checkpoints
 from .shelf import Shelf
+from .spreading import devices_for
+
+_SEEN_WITHIN = 30.0  # seconds, by other processes than the one that has written it
 
 
 class Interrupted(GraftaxError):
     """SIGINT or SIGTERM has arrived, and a checkpoint is saved from which the same call goes on."""
+
+    exit_code = INTERRUPTED
 
 
 def open_run(
@@ -51,7 +59,7 @@ def open_run(
     task: Task,
     jobs: list[Job],
     out: Path,
-    lock: disk.Locked,
+    lock: disk.Locked | None,
     pack_size: int | None,
     overwrite: bool,
     save_every: float,
@@ -67,18 +75,27 @@ def open_run(
     cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
     note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
-    spread = devices_for(len(jobs), devices)
+    _refuse_unlike(digest)
+    with processes.sound("the devices"):
+        spread = devices_for(len(jobs), devices)
     if pack_size is not None:
         pack_size = -(-min(pack_size, len(jobs)) // spread) * spread  # every device has as many slots
-    found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
+
+    def what_is_there() -> dict[str, Any] | None:
+        found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
+        if found is None:
+            refuse_loss([job.name for job in jobs], out, overwrite)
+            shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
+        return None if found is None else asdict(found)
+
+    found = processes.first_says("what the directory holds", what_is_there)
     if found is None:
-        refuse_loss([job.name for job in jobs], out, overwrite)
-        shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
         sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress, spread) for own in cohorts]
         begun = Begun(digest, sizes, [job.name for job in jobs], machine(spread))
-        begun.write(folder / "run.json")
+        processes.first_says("the beginning", lambda: begun.write(folder / "run.json"))
     else:
-        begun = found
+        begun = Begun(**found)
+    _refuse_another_disk(folder / "run.json", digest)
     progress.doing("getting ready")
     if any(size % spread for size in begun.pack_sizes):
         packs, began = some_of([str(size) for size in begun.pack_sizes]), begun.machine.get("devices", 1)
@@ -87,6 +104,30 @@ def open_run(
             f"resume it with --devices {began}, or pass --overwrite."
         )
     return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread)
+
+
+def _refuse_unlike(digest: str) -> None:
+    """An error where other processes are about to train something else."""
+    mine = {**versions(), "data and settings": digest}
+    said = processes.words("what is trained", mine)
+    for process, other in enumerate(said):
+        if unlike := [name for name in mine if other[name] != said[0][name]]:
+            (what, there, here), more = (unlike[0], said[0][unlike[0]], other[unlike[0]]), ""
+            if what != "data and settings":
+                more = f" ({there} and {here})"
+            raise GraftaxError(f"process {process} has other {what} than process 0{more}: all of them run the same command.")
+
+
+def _refuse_another_disk(file: Path, digest: str) -> None:
+    """An error where a process does not see what the first has written: then a checkpoint would lie here and there in parts."""
+    with processes.sound("the directory"):
+        until = time.monotonic() + _SEEN_WITHIN
+        while not (there := file.is_file() and Begun.read(file).digest == digest) and time.monotonic() < until:
+            time.sleep(0.1)  # a network's disk may show it later
+        if not there:
+            raise GraftaxError(
+                f"{file}, which process 0 has written, is not seen: --out must be on a disk that all processes share."
+            )
 
 
 def note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
@@ -154,7 +195,7 @@ class Run:
         begun: Begun,
         resumed: bool,
         out: Path,
-        lock: disk.Locked,
+        lock: disk.Locked | None,
         save_every: float,
         progress: Progress,
         push: Shelf | None = None,
@@ -169,6 +210,7 @@ class Run:
         self.save_every, self.progress, self.push, self.devices = save_every, progress, push, devices
         self.folder = out / ".run"
         self.stop = signals.Stop()
+        self.first = processes.is_first()  # which alone writes; a checkpoint all of them do
         self.ticks = 0
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []
@@ -181,13 +223,15 @@ class Run:
         self._open(facts["kind"] if facts else 0)  # in files a cohort is called so
         if facts:
             self._go_on(begun, facts)
-        self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
+        self.metrics: Metrics | NoMetrics = NoMetrics()
+        if self.first:
+            self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
         self._show_all()
 
     def _open(self, cohort: int) -> None:
         """Make a pack for the jobs of one cohort, all of which wait."""
         self.cohort, mine = cohort, self.cohorts[cohort]
-        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort], devices=self.devices)
+        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort], devices=self.devices, breathe=watchdog.beat)
         self.waiting = list(range(len(mine)))
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
@@ -209,7 +253,7 @@ class Run:
 
     def _checkpoint(self) -> None:
         """Start to save a checkpoint. The names of the facts are those in its files."""
-        self.lock.check()
+        self._check_lock()
         facts = {
             "kind": self.cohort,
             "places": self.pack.facts(),
@@ -222,6 +266,11 @@ class Run:
         }
         self.checkpoints.save(self.ticks, self.pack.arrays(), facts)
 
+    def _check_lock(self) -> None:
+        """Refuse to go on in a directory that was removed meanwhile."""
+        if self.lock is not None:
+            self.lock.check()
+
     # -- the loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> dict[str, Result]:
@@ -231,10 +280,14 @@ class Run:
             for name in self.results:  # of a run that goes on: perhaps it ended before these were pushed
                 self._push(name)
             self._loop()
-        self.lock.check()
-        (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
-        shutil.rmtree(self.folder)
-        if faults := list(self._faults()):
+
+        def done() -> list[str]:
+            self._check_lock()
+            (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
+            shutil.rmtree(self.folder)
+            return list(self._faults())
+
+        if faults := processes.first_says("the end", done):
             raise NotAll(" ".join(faults))
         return {job.name: self.results[job.name] for job in self.jobs}
 
@@ -245,18 +298,22 @@ class Run:
 
     def _loop(self) -> None:
         """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
-        saved = time.monotonic()
+        saved, meetings = time.monotonic(), Meetings()
         self._fill()
         self.progress.doing("the first step")
         while self.pack.busy:
             self._tick()
+            watchdog.beat()
             self._fill()
             self.ticks += 1
-            if self.stop.asked:
+            if not meetings.due(self.ticks):
+                continue
+            stop, save = meetings.hold(self.ticks, self.stop.asked, time.monotonic() - saved > self.save_every)
+            if stop:
                 self._checkpoint()
                 self.checkpoints.wait()
                 raise Interrupted(f"interrupted, state saved in {self.folder}; run the same command again to go on.")
-            if time.monotonic() - saved > self.save_every:
+            if save:
                 self._checkpoint()
                 saved = time.monotonic()
 
@@ -286,7 +343,7 @@ class Run:
 
     def _end_epoch(self, slot: int) -> None:
         """End the epoch of a slot's job: measure it, write its line, and end the job where this was its last epoch."""
-        self.lock.check()
+        self._check_lock()
         bookmark, job = self.pack.occupant(slot)
         self.timers[job.name].end_epoch()
         if (ended := end_epoch(self.pack, slot)) is None:
@@ -304,7 +361,8 @@ class Run:
         """Save the adapter of a slot whose job is done, and free the slot."""
         bookmark, job = self.pack.occupant(slot)
         adapter, numbers = outcome(self.pack, slot, self.history[job.name])
-        save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
+        if self.first:
+            save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
         size = len(self.pack.bookmarks)
         self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name], size)
@@ -314,7 +372,7 @@ class Run:
 
     def _push(self, name: str) -> None:
         """Put a saved adapter on the shelf, where there is one; where that fails a note says why, and the run goes on."""
-        if self.push is None:
+        if self.push is None or not self.first:
             return
         if (result := pushed(self.results[name], self.push, self.progress)) is None:
             self.unpushed.append(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from annotated_doc import Doc
 
+from .. import processes, typed, watchdog
 from ..errors import GraftaxError
 from ..train.recipe import Recipe
 from ..tuning.grpo.grpo_settings import GrpoSettings
@@ -85,6 +87,40 @@ class OverCluster:
 
 
 @dataclass(frozen=True)
+class Together:
+    """How this process trains with others, and who looks after it."""
+
+    distributed: Annotated[
+        bool, Doc("One run by several processes: start the same command in each (docs/many_devices.md).")
+    ] = False
+    join_within: Annotated[float, Doc("Seconds for which the processes wait for one another at the start.")] = 300.0
+    stall_after: Annotated[
+        float | None, Doc("End the process, with exit code 124, where it has done nothing for so many seconds. Default: never.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        typed.checked(self.join_within, Annotated[float, typed.Within(1.0)], "--join-within, in seconds,")
+        if self.stall_after is not None:
+            typed.checked(self.stall_after, Annotated[float, typed.Within(1.0)], "--stall-after, in seconds,")
+
+    def refuse_rewards(self) -> None:
+        if self.distributed or self.stall_after is not None:
+            raise GraftaxError("--distributed and --stall-after are for tasks that learn from rows, and the task is 'grpo'.")
+
+    def begin(self) -> None:
+        """Let a child do the rest, where somebody is to look after it; in the child, join the others."""
+        if not (self.distributed or self.stall_after is not None):
+            return
+        if not watchdog.is_watched():
+            command = [sys.executable, "-m", "graftax", *sys.argv[1:]]
+            sys.exit(watchdog.watch(command, self.stall_after, among_others=self.distributed))
+        watchdog.hold_on()
+        if self.distributed:
+            patience = None if self.stall_after is None else 0.8 * self.stall_after  # so that it is said who does not come
+            processes.join(self.join_within, patience)
+
+
+@dataclass(frozen=True)
 class LoadingToTrain(Loading):
     """How a backbone is loaded that gradients go through."""
 
@@ -149,6 +185,7 @@ def train(
     ] = None,
     running: Annotated[Running, OptionPerField()],
     cluster: Annotated[OverCluster, OptionPerField("Over a cluster", metavars={"ray": "auto|HOST:PORT"})],
+    together: Annotated[Together, OptionPerField("Several processes")],
     loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
     """Train one adapter per data file, all in one run.
@@ -174,6 +211,7 @@ def train(
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     if task == TASK:
+        together.refuse_rewards()
         train_by_rewards(
             context,
             backbone,
@@ -196,18 +234,20 @@ def train(
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     if words.context_words is not None and task != "contrastive-names":
         raise GraftaxError(f"--context-words is for --task contrastive-names, and the task is {task!r}.")
-    shelf = shelf_for(push, list(named)) if push is not None else None
-    fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
-    loaded = load_backbone(backbone, **asdict(loading))
-    method: Any = made
-    if words.fuse:
-        method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
-    beside = list[Any]()
-    if words.context_words is not None:
-        learnt, read = context_of_labels(loaded, named, read, tokens=words.context_words)
-        beside.append(learnt)
-    if words.adapter is not None:
-        beside.append(load_adapter(parse_adapter(words.adapter).location, loaded))
+    together.begin()
+    with processes.sound("the backbone"):
+        shelf = shelf_for(push, list(named)) if push is not None else None
+        fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
+        loaded = load_backbone(backbone, **asdict(loading))
+        method: Any = made
+        if words.fuse:
+            method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
+        beside = list[Any]()
+        if words.context_words is not None:
+            learnt, read = context_of_labels(loaded, named, read, tokens=words.context_words)
+            beside.append(learnt)
+        if words.adapter is not None:
+            beside.append(load_adapter(parse_adapter(words.adapter).location, loaded))
     if beside:
         alone = not words.fuse and not is_given(context, "method")
         fresh = () if alone or method is None else (method,) if isinstance(method, Method) else method
@@ -226,7 +266,7 @@ def train(
         push=shelf,
         fleet=fleet,
     )
-    for result in results.values():
+    for result in results.values() if processes.is_first() else ():
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
         if shelf is not None:
