@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from annotated_doc import Doc
@@ -25,6 +26,9 @@ from .options import (
     Loading,
     out_option,
 )
+
+if TYPE_CHECKING:
+    from ..train.fleet import Fleet
 
 _OF_REWARDS = "Rewards, of task grpo"  # a panel of the help
 BESIDE = ("fuse", "adapter", "context_words")  # what is no method by a name
@@ -69,6 +73,17 @@ class Running:
     devices: Annotated[int | None, Doc("Spread them over so many. Default: all accelerators.")] = None
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
+
+
+@dataclass(frozen=True)
+class OverCluster:
+    """Machines that train in place of this one."""
+
+    ray: Annotated[
+        str | None,
+        Doc("Train on the machines of a Ray cluster: the one that this machine is in, or another's (docs/fleet.md)."),
+    ] = None
+    ray_cpus: Annotated[int, Doc("CPUs that each worker takes there; where there are GPUs, one of these as well.")] = 1
 
 
 @dataclass(frozen=True)
@@ -169,6 +184,7 @@ def train(
         typer.Option(metavar="PREFIX", help="Put the adapters on the hub ($GRAFTAX_HUB, else your own), each as PREFIX/NAME."),
     ] = None,
     running: Annotated[Running, OptionPerField()],
+    cluster: Annotated[OverCluster, OptionPerField("Over a cluster", metavars={"ray": "auto|HOST:PORT"})],
     together: Annotated[Together, OptionPerField("Several processes")],
     loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
@@ -221,6 +237,7 @@ def train(
     together.begin()
     with processes.sound("the backbone"):
         shelf = shelf_for(push, list(named)) if push is not None else None
+        fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
         loaded = load_backbone(backbone, **asdict(loading))
         method: Any = made
         if words.fuse:
@@ -247,12 +264,23 @@ def train(
         columns=read,
         **asdict(running),
         push=shelf,
+        fleet=fleet,
     )
     for result in results.values() if processes.is_first() else ():
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
         if shelf is not None:
             print(f"{result.pushed} on {shelf.hub.store.url}")
+
+
+def _fleet(address: str, cpus: int, backbone: str, loading: Loading) -> AbstractContextManager[Fleet]:
+    """The machines of a Ray cluster; this process leaves accelerators to its workers."""
+    import jax
+
+    from ..fleet import ray_fleet
+
+    jax.config.update("jax_platforms", "cpu")
+    return ray_fleet(address, backbone, cpus=cpus, **asdict(loading))
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
