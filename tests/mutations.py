@@ -16,6 +16,8 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+FLEET = "tests/test_fleet.py"
+FLEET_BITS = f"{FLEET}::test_a_fleet_makes_what_one_machine_makes"
 COMPILED = "tests/test_compiled_programs.py"
 UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
 TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
@@ -1342,4 +1344,27 @@ MUTATIONS = [
         "False",
         f"{COMPILED}::test_what_is_brought_near_the_cores_is_no_copy",
     ),
+    Mutation("fleet/shard_worker.py", "Begun(digest, [work.width]", "Begun(digest, [min(work.width, len(jobs))]", FLEET_BITS),
+    Mutation("fleet/shard_worker.py", "!= order.fingerprint:", "is None:", f"{FLEET}::test_another_backbone_is_refused"),
+    Mutation("fleet/fleet_run.py", "in history[told.lines :]", "in history", FLEET_BITS),
+    Mutation(
+        "fleet/fleet_run.py",
+        "if message.with_node:",
+        "if False:",
+        f"{FLEET}::test_machines_may_be_taken_away_any_number_of_times",
+    ),
+    Mutation(
+        "fleet/fleet_run.py",
+        "shard.deaths >= _MOST",
+        "shard.deaths >= _SPLIT",
+        f"{FLEET}::test_a_shard_that_kills_its_workers_is_given_up",
+    ),
+    Mutation(
+        "fleet/fleet_run.py",
+        "finished = frozenset(name for name in shard.names() if name not in self.told)",
+        "finished = frozenset()",
+        f"{FLEET}::test_a_worker_is_lost",
+    ),
+    Mutation("fleet/shards.py", "len(shards[-1]) >= width and", "", f"{FLEET}::test_shards_hold_every_job_once"),
+    Mutation("train/begun.py", "if self.by_fleet != by_fleet:", "if False:", f"{FLEET}::test_the_driver_is_killed_and_goes_on"),
 ]

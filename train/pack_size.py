@@ -24,6 +24,7 @@ from .pack import Pack
 _SIZES = {"cpu": (4,), "gpu": (4, 16, 64), "tpu": (4, 16, 64)}
 _WORTH = 1.1  # a larger pack must be this much faster per adapter
 _WAITING = 0.7  # share of the slots that take part in a tick when their lengths differ
+_LAPTOP = 40e9  # FLOP per second of a modest one
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
 
 
@@ -31,17 +32,24 @@ def choose_pack_size(
     backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1, fsdp: bool = False
 ) -> tuple[int, str]:
     """The number of slots on a device that trains the jobs fastest, 1 where that cannot be told or does not matter; and why."""
+    return pack_size_for(backbone, task, jobs[0], len(jobs), estimated_work(backbone, jobs), devices, fsdp)
+
+
+def pack_size_for(
+    backbone: Backbone, task: Task, job: Job, count: int, work: float, devices: int = 1, fsdp: bool = False
+) -> tuple[int, str]:
+    """The same for so many jobs like this one, of so much work in all: who measures need not hold the others."""
     platform = jax.default_backend()
-    sizes = [n for n in _SIZES.get(platform, ()) if n * devices <= len(jobs)]
+    sizes = [n for n in _SIZES.get(platform, ()) if n * devices <= count]
     if not sizes:
         return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
-    if platform == "cpu" and _estimated_seconds(backbone, jobs) < _SHORT:
+    if platform == "cpu" and work / _LAPTOP < _SHORT:
         return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
-    alone = _seconds_per_adapter(Pack(backbone, task, jobs, devices, devices=devices, fsdp=fsdp))
+    alone = _seconds_per_adapter(Pack(backbone, task, [job], devices, devices=devices, fsdp=fsdp))
     assert alone is not None
     best, chosen = alone, 1
     for size in sizes:
-        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size * devices, devices=devices, fsdp=fsdp))
+        seconds = _seconds_per_adapter(Pack(backbone, task, [job], size * devices, devices=devices, fsdp=fsdp))
         if seconds is None:
             return chosen, f"{size} at once do not fit in memory"
         if seconds / _WAITING > best / _WORTH:
@@ -50,11 +58,15 @@ def choose_pack_size(
     return chosen, f"measured, {alone / best:.1f} times as fast as one after another"
 
 
-def _estimated_seconds(backbone: Backbone, jobs: Sequence[Job]) -> float:
-    """Work of the run at 6 FLOP per weight and position and 40 GFLOP/s, a modest laptop."""
+def estimated_work(backbone: Backbone, jobs: Sequence[Job]) -> float:
+    """The FLOPs of some jobs: 6 per weight and position."""
     weights = sum(math.prod(site.shape) for site in backbone.sites if site.kind in ("linear", "conv"))
-    positions = sum(job.shape.rows * job.shape.length * job.steps_per_epoch * job.recipe.epochs for job in jobs)
-    return 6.0 * weights * positions / 40e9
+    return 6.0 * weights * sum(positions_of(job) for job in jobs)
+
+
+def positions_of(job: Job) -> int:
+    """How many positions of batches a job's training goes through: the measure of its work."""
+    return job.shape.rows * job.shape.length * job.steps
 
 
 def _seconds_per_adapter(pack: Pack) -> float | None:

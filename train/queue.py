@@ -17,7 +17,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from .epoch_end import end_epoch, outcome
 from .job import Job
 from .journal import Metrics, NoMetrics
 from .meetings import Meetings
+from .outcomes import NotAll, pushed, said_of_failures, said_of_unpushed
 from .pack import Bookmark, Pack
 from .pack_size import choose_pack_size
 from .progress import Progress
@@ -73,7 +74,7 @@ def open_run(
     With `overwrite` both are replaced.
     """
     cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
-    _note_what_is_not_kept(backbone, cohorts)
+    note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
     _refuse_unlike(digest)
     with processes.sound("the devices"):
@@ -134,7 +135,7 @@ def _refuse_another_disk(file: Path, digest: str) -> None:
             )
 
 
-def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
+def note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
     """A note where augmentation costs what `features.py` would save."""
     traits = [traits_of(own[0], backbone.sites) for own in cohorts]
     unkept = [
@@ -148,13 +149,18 @@ def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None
         note(f"{some_of(unkept)}: augmented pictures are others in every epoch: {kept}.")
 
 
-def unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
-    """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten."""
+def unfinished(
+    file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path, *, by_fleet: bool = False
+) -> Begun | None:
+    """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten.
+
+    `by_fleet`: as of a `Begun`, of this call.
+    """
     if not file.is_file():
         return None
     try:
         begun = Begun.read(file)
-        begun.check(digest, cohorts, pack_size, out)
+        begun.check(digest, cohorts, pack_size, out, by_fleet)
         return begun
     except GraftaxError:
         if not overwrite:
@@ -291,21 +297,13 @@ class Run:
             return list(self._faults())
 
         if faults := processes.first_says("the end", done):
-            raise GraftaxError(" ".join(faults))
+            raise NotAll(" ".join(faults))
         return {job.name: self.results[job.name] for job in self.jobs}
 
     def _faults(self) -> Iterator[str]:
         """What did not become of the run."""
-        if self.failures:
-            yield (
-                f"no adapter for {', '.join(self.failures)}: the loss was not finite; try a lower learning rate. "
-                f"Saved: {', '.join(self.results) or 'none'}."
-            )
-        if self.unpushed and self.push is not None:
-            yield (
-                f"{len(self.unpushed)} of {counted(len(self.results), 'adapter')} not pushed: {', '.join(self.unpushed)}. "
-                f"Everything is trained; once that is mended: {self.push.later(self.out)}"
-            )
+        yield from said_of_failures(self.failures, self.results)
+        yield from said_of_unpushed(self.unpushed, self.results, self.push, self.out)
 
     def _loop(self) -> None:
         """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
@@ -385,15 +383,10 @@ class Run:
         """Put a saved adapter on the shelf, where there is one; where that fails a note says why, and the run goes on."""
         if self.push is None or not self.first:
             return
-        self.progress.doing(f"pushing {name}")
-        try:
-            pushed = self.push.put(name, self.results[name].directory)
-        except GraftaxError as error:
-            note(str(error))
+        if (result := pushed(self.results[name], self.push, self.progress)) is None:
             self.unpushed.append(name)
         else:
-            self.results[name] = replace(self.results[name], pushed=pushed)
-            self.progress.say(f"{name}: pushed, {pushed}")
+            self.results[name] = result
 
     def _give_up(self, slot: int) -> None:
         """Free the slot of a job whose loss was not finite in the epoch that ends."""

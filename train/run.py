@@ -24,7 +24,8 @@ from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, checked
-from .checks import changed, check_arguments, check_shelf
+from .checks import changed, check_arguments, check_fleet, check_shelf
+from .fleet import Fleet
 from .intake import prepare
 from .progress import Progress
 from .queue import open_run
@@ -57,6 +58,7 @@ def train_many(
     save_every: float = 30.0,
     progress: bool = True,
     push: Shelf | None = None,
+    fleet: Fleet | None = None,
 ) -> dict[str, Result]:
     """Train an adapter for every entry of `data` and save it to `out/NAME`.
 
@@ -87,6 +89,8 @@ def train_many(
         progress: show bars, or a line per epoch, on standard error.
         push: where each adapter is put as well as soon as it is saved: `Hub().under("bank")`, on a hub as bank/NAME.
 
+        fleet: who trains the jobs in place of this process: machines of a cluster (docs/fleet.md).
+
     Returns:
         name -> `Result`, in the order of `data`.
 
@@ -104,6 +108,8 @@ def train_many(
         checked(value, bool, name)
     if push is not None:
         check_shelf(push, list(data))
+    if fleet is not None:
+        check_fleet(fleet, devices, fsdp)
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
     out, learnt = Path(out), the_task(task)
@@ -128,7 +134,8 @@ def train_many(
                     )
                 )
         with held(out) as lock:
-            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices, fsdp)
+            known = (backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
+            run = open_run(*known, fsdp) if fleet is None else fleet.open_run(*known)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from annotated_doc import Doc
@@ -26,6 +26,9 @@ from .options import (
     Loading,
     out_option,
 )
+
+if TYPE_CHECKING:
+    from ..train.fleet import Fleet
 
 _OF_REWARDS = "Rewards, of task grpo"  # a panel of the help
 BESIDE = ("fuse", "adapter", "context_words")  # what is no method by a name
@@ -74,6 +77,17 @@ class Running:
 
 
 @dataclass(frozen=True)
+class OverCluster:
+    """Machines that train in place of this one."""
+
+    ray: Annotated[
+        str | None,
+        Doc("Train on the machines of a Ray cluster: the one that this machine is in, or another's (docs/fleet.md)."),
+    ] = None
+    ray_cpus: Annotated[int, Doc("CPUs that each worker takes there; where there are GPUs, one of these as well.")] = 1
+
+
+@dataclass(frozen=True)
 class Together:
     """How this process trains with others, and who looks after it."""
 
@@ -90,9 +104,10 @@ class Together:
         if self.stall_after is not None:
             typed.checked(self.stall_after, Annotated[float, typed.Within(1.0)], "--stall-after, in seconds,")
 
-    def refuse_rewards(self) -> None:
+    def refuse(self, what: str) -> None:
+        """An error where these are asked for beside something that has nothing of them."""
         if self.distributed or self.stall_after is not None:
-            raise GraftaxError("--distributed and --stall-after are for tasks that learn from rows, and the task is 'grpo'.")
+            raise GraftaxError(f"--distributed and --stall-after are not for {what}: leave them out.")
 
     def begin(self) -> None:
         """Let a child do the rest, where somebody is to look after it; in the child, join the others."""
@@ -171,6 +186,7 @@ def train(
         typer.Option(metavar="PREFIX", help="Put the adapters on the hub ($GRAFTAX_HUB, else your own), each as PREFIX/NAME."),
     ] = None,
     running: Annotated[Running, OptionPerField()],
+    cluster: Annotated[OverCluster, OptionPerField("Over a cluster", metavars={"ray": "auto|HOST:PORT"})],
     together: Annotated[Together, OptionPerField("Several processes")],
     loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
@@ -198,7 +214,7 @@ def train(
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     if task == TASK:
-        together.refuse_rewards()
+        together.refuse("--task grpo")
         train_by_rewards(
             context,
             backbone,
@@ -221,9 +237,12 @@ def train(
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     if words.context_words is not None and task != "contrastive-names":
         raise GraftaxError(f"--context-words is for --task contrastive-names, and the task is {task!r}.")
+    if cluster.ray is not None:
+        together.refuse("--ray, whose workers are looked after by Ray")
     together.begin()
     with processes.sound("the backbone"):
         shelf = shelf_for(push, list(named)) if push is not None else None
+        fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
         with in_host_memory() if running.fsdp else nullcontext():
             loaded = load_backbone(backbone, **asdict(loading))
         method: Any = made
@@ -251,12 +270,23 @@ def train(
         columns=read,
         **asdict(running),
         push=shelf,
+        fleet=fleet,
     )
     for result in results.values() if processes.is_first() else ():
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
         if shelf is not None:
             print(f"{result.pushed} on {shelf.hub.store.url}")
+
+
+def _fleet(address: str, cpus: int, backbone: str, loading: Loading) -> AbstractContextManager[Fleet]:
+    """The machines of a Ray cluster; this process leaves accelerators to its workers."""
+    import jax
+
+    from ..fleet import ray_fleet
+
+    jax.config.update("jax_platforms", "cpu")
+    return ray_fleet(address, backbone, cpus=cpus, **asdict(loading))
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
