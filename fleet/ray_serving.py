@@ -37,13 +37,14 @@ from ..serve.http.keys import Key
 from ..serve.http.limits import Limits
 from ..serve.http.replicas.asked import Asked, answer_of
 from ..serve.http.replicas.front import ReplicaGone, make_front
-from ..serve.http.service import Service
+from ..serve.http.service import Service, too_much
 from ..serve.http.tls import Certificate
 from .ray_cluster import connected
 
 APPLICATION = "graftax"  # what it is called in the cluster
+_OF_FRONT = 8  # replicas that one process of the front hands requests to, when they are busy
 _STARTS = 2  # of a replica that fails to begin, before that is said
-_GONE = (RayActorError, BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError)
+_GONE = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
 _LOOK = 0.2  # seconds between two looks whether something has come true
 _TO_LISTEN = 10.0  # seconds that a proxy may take to listen
 
@@ -55,7 +56,7 @@ class Replicas:
     fewest: int
     most: int
     under_way: int  # requests that each is to have, on the mean; with more there are more replicas, up to `most`
-    at_most: int  # requests that one may have, before others wait for it
+    at_most: int  # requests that one may have; then it is full
     adapters: int  # that a replica is taken to have, those it was asked for last
     cpus: float  # beside a GPU, where the cluster has any
 
@@ -121,6 +122,8 @@ class _Front:
             messages: Any = self._replicas.options(stream=True, multiplexed_model_id=name).answer.remote(asked)
             async for message in messages:
                 yield message
+        except BackPressureError as error:
+            raise too_much(self._limits.max_queue) from error
         except _GONE as error:
             raise ReplicaGone from error
 
@@ -170,13 +173,16 @@ def served_on_ray(
                 "target_ongoing_requests": replicas.under_way,
             },
             max_ongoing_requests=replicas.at_most,
+            max_queued_requests=limits.max_queue,
             max_constructor_retry_count=_STARTS,
             graceful_shutdown_timeout_s=limits.timeout,
             ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": gpus},
         )(_replica_class(replicas.adapters)).bind(make, keys, origins)
+        under_way = _OF_FRONT * replicas.under_way
         front = serve.deployment(
             name="Front",
-            max_ongoing_requests=replicas.most * replicas.at_most,
+            autoscaling_config={"min_replicas": 1, "max_replicas": replicas.most, "target_ongoing_requests": under_way},
+            max_ongoing_requests=replicas.most * replicas.at_most + limits.max_queue,
             ray_actor_options={"num_cpus": 0},
         )(serve.ingress()(_Front)).bind(replica, base, limits)
         try:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..serve.http.keys import Key
     from ..serve.http.tls import Certificate
 
+_ROOM = 2  # requests that a replica may have for each lane, before others are asked that do not have the adapter
 _COUNT = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
 
 
@@ -90,7 +91,7 @@ def serve_replicas(
         fewest,
         most,
         under_way=served.lanes,
-        at_most=served.lanes + limits.max_queue,
+        at_most=_ROOM * served.lanes,
         adapters=served.slots,
         cpus=on_ray.replica_cpus,
     )
