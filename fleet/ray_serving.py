@@ -35,8 +35,8 @@ from ..serve.http.app import make_app
 from ..serve.http.health import condition
 from ..serve.http.keys import Key
 from ..serve.http.limits import Limits
-from ..serve.http.replicas.asked import Asked, answer_of
 from ..serve.http.replicas.front import ReplicaGone, make_front
+from ..serve.http.replicas.whole_request import WholeRequest, answer_of
 from ..serve.http.service import Service, too_much
 from ..serve.http.tls import Certificate
 from .ray_cluster import connected
@@ -84,13 +84,13 @@ def _replica_class(adapters: int) -> type:
             """Tell Ray that the adapter of this name was asked for here. (Reading it is the server's own matter.)"""
             return name
 
-        async def answer(self, asked: Asked) -> AsyncIterator[Message]:
+        async def answer(self, asked: WholeRequest) -> AsyncIterator[Message]:
             if name := serve.get_multiplexed_model_id():
                 await self._has(name)
             async for message in answer_of(self._app, asked):
                 yield message
 
-        async def whole_answer(self, asked: Asked) -> tuple[str, int, str]:
+        async def whole_answer(self, asked: WholeRequest) -> tuple[str, int, str]:
             """The name of this replica, and the status and the text that it answers."""
             messages = [message async for message in answer_of(self._app, asked)]
             text = b"".join(message.get("body", b"") for message in messages).decode()
@@ -117,7 +117,7 @@ class _Front:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return make_front(self._base, self._limits, self._ask, self._ask_all)
 
-    async def _ask(self, name: str, asked: Asked) -> AsyncIterator[Message]:
+    async def _ask(self, name: str, asked: WholeRequest) -> AsyncIterator[Message]:
         try:
             messages: Any = self._replicas.options(stream=True, multiplexed_model_id=name).answer.remote(asked)
             async for message in messages:
@@ -127,7 +127,7 @@ class _Front:
         except _GONE as error:
             raise ReplicaGone from error
 
-    async def _ask_all(self, asked: Asked) -> Mapping[str, tuple[int, str]]:
+    async def _ask_all(self, asked: WholeRequest) -> Mapping[str, tuple[int, str]]:
         answers = await asyncio.to_thread(lambda: self._replicas.broadcast("whole_answer", asked).results())
         return {name: (status, text) for name, status, text in answers}
 

@@ -12,14 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graftax.serve.http.limits import Limits
 from graftax.serve.http.prometheus import with_label
-from graftax.serve.http.replicas.asked import Asked, answer_of
 from graftax.serve.http.replicas.front import ReplicaGone, make_front
+from graftax.serve.http.replicas.whole_request import WholeRequest, answer_of
 
 BODY = json.dumps({"model": "sea", "prompt": "the boat"}).encode()
 
 
-def post(body: bytes = BODY, path: str = "/v1/completions", query: bytes = b"") -> Asked:
-    return Asked("POST", path, query, [(b"x-request-id", b"a7"), (b"content-type", b"application/json")], body)
+def post(body: bytes = BODY, path: str = "/v1/completions", query: bytes = b"") -> WholeRequest:
+    return WholeRequest("POST", path, query, [(b"x-request-id", b"a7"), (b"content-type", b"application/json")], body)
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,7 +38,7 @@ class Replicas:
         self.app, self.gone, self.all_say = app, gone, all_say or {}
         self.names: list[str] = []
 
-    async def ask(self, name: str, asked: Asked) -> AsyncIterator[Message]:
+    async def ask(self, name: str, asked: WholeRequest) -> AsyncIterator[Message]:
         self.names.append(name)
         if self.gone:
             self.gone -= 1
@@ -46,11 +46,11 @@ class Replicas:
         async for message in answer_of(self.app, asked):
             yield message
 
-    async def ask_all(self, asked: Asked) -> Mapping[str, tuple[int, str]]:
+    async def ask_all(self, asked: WholeRequest) -> Mapping[str, tuple[int, str]]:
         return self.all_say
 
 
-def through(replicas: Replicas, asked: Asked, limits: Limits = Limits()) -> tuple[list[Message], str]:
+def through(replicas: Replicas, asked: WholeRequest, limits: Limits = Limits()) -> tuple[list[Message], str]:
     """What the front of these replicas answers: its messages, and the text in them."""
 
     async def run() -> list[Message]:

@@ -25,13 +25,13 @@ from ..complaints import HANDLERS, Refused
 from ..limits import Limits
 from ..prometheus import EXPOSITION, with_label
 from ..web_page import PAGES
-from .asked import Asked
+from .whole_request import WholeRequest
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]  # HEAD comes with GET
 _TRIES = 3  # replicas that are asked before a request is given up
 
-Ask = Callable[[str, Asked], AsyncIterator[Message]]
-AskAll = Callable[[Asked], Awaitable[Mapping[str, tuple[int, str]]]]
+Ask = Callable[[str, WholeRequest], AsyncIterator[Message]]
+AskAll = Callable[[WholeRequest], Awaitable[Mapping[str, tuple[int, str]]]]
 
 
 class ReplicaGone(Exception):
@@ -79,10 +79,10 @@ async def _nobodys(request: Request) -> Response:
     raise Refused(501, "the page shows what goes on in one process, and here are several; /metrics has all of their numbers.")
 
 
-async def _asked(request: Request, limits: Limits) -> Asked:
+async def _asked(request: Request, limits: Limits) -> WholeRequest:
     """The request as data; Refused where its body is too large, or does not come."""
     scope, body = request.scope, await read_body(request, limits)
-    return Asked(
+    return WholeRequest(
         scope["method"],
         scope["path"],
         scope["query_string"],
@@ -103,7 +103,7 @@ def _model_named(body: bytes) -> str:
     return name if isinstance(name, str) else ""
 
 
-async def _begun(ask: Ask, name: str, asked: Asked) -> Response:
+async def _begun(ask: Ask, name: str, asked: WholeRequest) -> Response:
     """The answer of a replica, whose first message has come. One that dies before that is as if it had not been asked."""
     for _ in range(_TRIES):
         messages = ask(name, asked)

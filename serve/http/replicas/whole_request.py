@@ -1,6 +1,6 @@
 """An ASGI app that is asked without a socket: a request as data, its answer message by message.
 
-    async for message in answer_of(app, Asked("POST", "/v1/completions", b"", headers, body)):
+    async for message in answer_of(app, WholeRequest("POST", "/v1/completions", b"", headers, body)):
         ...                 # {"type": "http.response.start", "status": 200, ...}, then one body after another
 
 Both can be sent from process to process, so that a replica of a server may be anywhere.
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from starlette.types import ASGIApp, Message
 
 
-class Asked(NamedTuple):
+class WholeRequest(NamedTuple):
     """A request of HTTP, whole."""
 
     method: str
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
         }
 
 
-async def answer_of(app: ASGIApp, asked: Asked) -> AsyncIterator[Message]:
+async def answer_of(app: ASGIApp, asked: WholeRequest) -> AsyncIterator[Message]:
     """What an app answers. Whoever stops reading before the end is a client that has gone away, which the app is told.
 
     What the app raises is raised here, behind what it has said before.
