@@ -44,13 +44,15 @@ def free_port() -> int:
         return int(there.getsockname()[1])
 
 
-def replicas() -> list[int]:
-    """The processes of the replicas."""
+def replicas(nodes: Nodes) -> list[int]:
+    """The processes of the replicas on a cluster: children of its raylet."""
     found = []
-    for there in Path("/proc").glob("[0-9]*/cmdline"):
+    for there in Path("/proc").glob("[0-9]*"):
         try:
-            if b"ServeReplica:graftax:Replica" in there.read_bytes():
-                found.append(int(there.parent.name))
+            if b"ServeReplica:graftax:Replica" in (there / "cmdline").read_bytes():
+                parent = (there / "stat").read_text().rpartition(")")[2].split()[1]
+                if nodes.address.encode() in Path("/proc", parent, "cmdline").read_bytes():
+                    found.append(int(there.name))
         except OSError:  # it has ended meanwhile
             continue
     return found
@@ -89,19 +91,19 @@ def test_replicas_answer_as_one_server(nodes: Nodes, teller: Backbone, teller_di
             assert sorted(int(count) for _, count in written) == [1, 2]
             assert httpx2.get(f"{url}/v1/nothing", timeout=60).status_code == 404
 
-            old = replicas()
+            old = replicas(nodes)
             assert len(old) == 2
             with ThreadPoolExecutor(3) as threads:
                 asked = threads.map(said, NAMES * 8)
                 os.kill(old[0], signal.SIGKILL)
                 assert [*asked] == [expected[name] for name in NAMES * 8]
-            until(lambda: len({*replicas()} - {*old}) == 1)  # another has begun
+            until(lambda: len({*replicas(nodes)} - {*old}) == 1)  # another has begun
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=300) == ("", "")
         finally:
             process.kill()
     assert process.returncode == 0
-    until(lambda: not replicas())
+    until(lambda: not replicas(nodes))
 
 
 def test_a_replica_that_cannot_begin_says_why(nodes: Nodes, tmp_path: Path, graftax: Graftax) -> None:
