@@ -127,6 +127,7 @@ def fleet(**changes: Any) -> Fleet:
         tick=0.5,
         work=Work(0.25, 2.0, 0.1),
         begin=1.0,
+        queued=0.0,
         start=10.0,
         base_bytes=0.0,
         network=1.0,
@@ -171,6 +172,17 @@ def test_checkpoints_hold_training_up() -> None:
     )
     assert outcome.trained == pytest.approx(10 + 4 + 15.5 + 3 * 0.5)
     assert outcome.seconds["checkpoints"] == pytest.approx(1.5)
+
+
+def test_a_driver_that_prepares_is_waited_for() -> None:
+    """The machines are there after ten seconds, and stand idle until the hundredth."""
+    outcome = simulate(equal(12, 10, 4), fleet(queued=100.0))
+    assert outcome.trained == pytest.approx(100 + 13 + 20 * 0.5)
+    assert outcome.seconds["idle"] == pytest.approx(3 * 90)
+    chats = dataclasses.replace(best(CHATS), adapters=500, machines=5, driver_prepares=True)
+    assert chats.fleet.queued == pytest.approx(500 * chats.prepare)
+    assert chats.outcome().trained > chats.fleet.queued
+    assert chats.outcome().seconds["preparing"] == pytest.approx(len(chats.shards) * chats.fleet.begin)  # no rows
 
 
 def test_slow_machines_are_slow_in_their_steps() -> None:
@@ -264,7 +276,7 @@ def test_a_driver_is_enough_for_as_many_machines_as_it_keeps_up_with() -> None:
     scenario = best(CHATS)
     points = {one.what: one for one in breaking_points(scenario)}
     enough = points["adapters written by one driver"].machines
-    seconds = mean_steps(CHATS) * scenario.work.step + scenario.work.prepare + mean_steps(CHATS) * scenario.work.prepare_step
+    seconds = mean_steps(CHATS) * scenario.work.step + scenario.prepare
     assert enough == pytest.approx(seconds / measured_costs().save)
     assert [one.machines for one in breaking_points(scenario)] == sorted(one.machines for one in points.values())
     slower = dataclasses.replace(scenario, adapters=4000, machines=20, delivery=Delivery(1, seconds / 10))
@@ -388,7 +400,7 @@ def test_constants_are_found_again() -> None:
     """Of made-up processes: a step takes 0.01 s and 0.001 s a position, a call 2 s, a shape 3 s, 5 s if it is compiled."""
     acts = {"prepare_job": 0.1, "prepare_row": 0.01, "save": 0.2, "push": 0.3, "checkpoint": 0.4, "read": 0.5, "bank": 0.6}
     acts |= {"answer": 0.7, "adapter_bytes": 8.0, "adapter_files": 3.0, "checkpoint_bytes": 9.0}
-    acts |= {"prepared_bytes": 100.0, "prepared_rows": 10.0}
+    acts |= {"prepared_job_bytes": 100.0, "prepared_row_bytes": 10.0}
 
     def process(rows: tuple[int, ...], positions: tuple[int, ...], shape: float, slow: float = 1.0) -> Trained:
         steps, each = tuple(count // 2 for count in rows), tuple(slow * (0.01 + 0.001 * count) for count in positions)

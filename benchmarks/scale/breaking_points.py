@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..accelerators.accelerator_table import figure
 from .measured_costs import measured_costs
-from .scenarios import EVENT_REQUESTS, Scenario, checkpoint_bytes, mean_steps, prepared_bytes, push_seconds
+from .scenarios import EVENT_REQUESTS, Scenario, checkpoint_bytes, mean_steps, waiting_bytes, push_seconds
 
 _GIGABYTE = 1e9
 DRIVER_MEMORY = 64 * _GIGABYTE
@@ -35,9 +35,7 @@ def breaking_points(scenario: Scenario) -> list[Breaking]:
 
 def _points(scenario: Scenario) -> Iterator[Breaking]:
     kind, assumed, costs, work = scenario.workload, scenario.assumptions, measured_costs(), scenario.work
-    steps = mean_steps(kind)
-    prepare = work.prepare + steps * work.prepare_step
-    each = 1 / (steps * work.step + prepare)  # adapters a second of one machine that is never idle
+    each = 1 / (mean_steps(kind) * work.step + scenario.prepare)  # adapters a second of one machine that is never idle
     pushes, events = push_seconds(assumed), EVENT_REQUESTS * assumed.store_request
     for what, how, seconds in (
         ("adapters pushed one by one to a hub in an object store", "counted, assumed", pushes),
@@ -45,7 +43,7 @@ def _points(scenario: Scenario) -> Iterator[Breaking]:
         ("adapters pushed one by one to a hub in a folder", "measured", costs.push),
         ("adapters written by one driver", "measured", costs.save),
         ("adapters received by one driver", "assumed", kind.adapter_bytes / assumed.network),
-        ("rows prepared by one driver in place of the machines", "measured", prepare),
+        ("rows prepared by one driver in place of the machines", "measured", scenario.prepare),
     ):
         machines = 1 / seconds / each
         yield Breaking(what, f"{figure(1 / seconds)} adapters a second", how, _machines(machines), machines)
@@ -56,8 +54,8 @@ def _points(scenario: Scenario) -> Iterator[Breaking]:
     machines = assumed.machine * assumed.store / kind.base_bytes
     what = f"the base read by all at once, within the {assumed.machine:.0f} s that a machine takes to begin"
     yield Breaking(what, store, "assumed", _machines(machines), machines)
-    own = prepared_bytes(kind)
-    what, said = f"prepared rows in a driver's {DRIVER_MEMORY / _GIGABYTE:.0f} GB", f"{figure(own / 1e3)} kB an adapter"
+    own = waiting_bytes(kind)
+    what, said = f"adapters that wait in a driver's {DRIVER_MEMORY / _GIGABYTE:.0f} GB", f"{figure(own / 1e6)} MB an adapter"
     yield Breaking(what, said, "measured", f"{figure(DRIVER_MEMORY / own)} adapters", math.inf)
 
 

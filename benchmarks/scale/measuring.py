@@ -88,13 +88,13 @@ def _costs(acts: dict[str, float], ones: Sequence[Trained], more: Sequence[Train
         find_shape=find,
         step=step,
         step_position=position,
-        prepared_row_bytes=acts["prepared_bytes"] / acts["prepared_rows"],
         **{name: acts[name] for name in _SINGLE},
     )
 
 
 _TIMES = ("prepare_job", "prepare_row", "save", "push", "checkpoint", "read", "bank", "answer")
-_SINGLE = (*_TIMES, "adapter_bytes", "adapter_files", "checkpoint_bytes")
+_AMOUNTS = ("prepared_job_bytes", "prepared_row_bytes", "adapter_bytes", "adapter_files", "checkpoint_bytes")
+_SINGLE = (*_TIMES, *_AMOUNTS)
 
 
 def _line(positions: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:

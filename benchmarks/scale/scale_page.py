@@ -30,7 +30,7 @@ QUICK: Mapping[str, Callable[[], str]] = {
 SIMULATED: Mapping[str, Callable[[], str]] = {
     "shards": fleet_tables.shards,
     "machines": fleet_tables.machines,
-    "writers": fleet_tables.writers,
+    "driver": fleet_tables.driver,
     "losses": fleet_tables.losses,
     "moves": fleet_tables.moves,
     "traffic": traffic_tables.traffic,

@@ -36,6 +36,7 @@ class Scenario:
     assumptions: Assumptions = Assumptions()
     most: int = 10**6  # adapters of a shard
     longest_first: bool = True  # else they are cut as they come
+    driver_prepares: bool = False  # all rows, before anything is trained; else each machine those of its shards
     delivery: Delivery | None = None  # None: the driver writes files
     keeps_checkpoints: bool = True  # where another machine finds them
     seed: int = 0
@@ -51,9 +52,15 @@ class Scenario:
 
     @property
     def work(self) -> Work:
+        """What a machine does for an adapter, if it prepares its rows."""
         costs, work = measured_costs(), self.workload
         row = costs.prepare_row * _LONGER[work.backbone]
         return Work(self.tick / self.slots, costs.prepare_job, row * work.rows_of_a_step / EPOCHS)
+
+    @property
+    def prepare(self) -> float:
+        """To prepare the rows of an average adapter."""
+        return self.work.prepare + mean_steps(self.workload) * self.work.prepare_step
 
     @property
     def fleet(self) -> Fleet:
@@ -65,8 +72,9 @@ class Scenario:
             machines=self.machines,
             slots=self.slots,
             tick=self.tick,
-            work=self.work,
+            work=Work(self.work.step, 0.0, 0.0) if self.driver_prepares else self.work,
             begin=costs.train_many + costs.find_shape,
+            queued=self.adapters * self.prepare if self.driver_prepares else 0.0,
             start=assumed.machine + costs.start + compiling,
             base_bytes=work.base_bytes,
             network=assumed.network,
@@ -90,10 +98,10 @@ def mean_steps(workload: Workload) -> float:
     return float(steps_of(workload, ADAPTERS, 0).mean())
 
 
-def prepared_bytes(workload: Workload) -> float:
-    """Of the rows of an average adapter, prepared."""
+def waiting_bytes(workload: Workload) -> float:
+    """Of an average adapter that waits to be trained: its rows, prepared, and its leaves, which are made when it is asked for."""
     rows = mean_steps(workload) * workload.rows_of_a_step / EPOCHS
-    return rows * measured_costs().prepared_row_bytes * _LONGER[workload.backbone]
+    return workload.adapter_bytes + rows * measured_costs().prepared_row_bytes * _LONGER[workload.backbone]
 
 
 def checkpoint_bytes(workload: Workload, slots: int) -> float:

@@ -41,6 +41,7 @@ class Fleet:
     tick: float  # of a pack: a step of all its slots
     work: Work  # what a machine has to do for an adapter
     begin: float  # of a shard: a call of `train_many`, its programs found again
+    queued: float  # when the shards are there to be taken: the driver may have rows to prepare first
     start: float  # from asking for a machine until it could train, without reading the base
     base_bytes: float
     network: float  # of a machine
@@ -124,9 +125,10 @@ class _Run:
         fleet = self.fleet
         reads = asked + fleet.start
         self.store_is_free = max(self.store_is_free, reads) + fleet.base_bytes / fleet.store
-        ready = max(self.store_is_free, reads + fleet.base_bytes / fleet.network)
-        self.spent["starting"] += ready - asked
-        return ready
+        began = max(self.store_is_free, reads + fleet.base_bytes / fleet.network)
+        self.spent["starting"] += began - asked
+        self.spent["idle"] += max(0.0, fleet.queued - began)
+        return max(began, fleet.queued)
 
     def _pace(self) -> float:
         """How many times as long as it should a machine takes for a tick."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import os
-import pickle
 import statistics
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,9 +135,10 @@ def single_acts(backbone: str, data: str, cache: str) -> dict[str, float]:
     long = _often(lambda number: _job(base, many, texts[many.name], 1))
     found["prepare_row"] = max(0.0, (long - short) / (len(texts[many.name]) - len(texts[few.name])))
     found["prepare_job"] = max(0.0, short - found["prepare_row"] * len(texts[few.name]))
+    held = _memory(lambda: _job(base, few, texts[few.name], 1)), _memory(lambda: _job(base, many, texts[many.name], 1))
+    found["prepared_row_bytes"] = (held[1] - held[0]) / (len(texts[many.name]) - len(texts[few.name]))
+    found["prepared_job_bytes"] = held[0] - found["prepared_row_bytes"] * len(texts[few.name])
     job = _job(base, many, texts[many.name], 1)
-    found["prepared_bytes"] = len(pickle.dumps(texts[many.name])) + sum(len(item.tobytes()) for item in job.train.items)
-    found["prepared_rows"] = len(texts[many.name])
 
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
@@ -188,6 +189,19 @@ def _other(adapter: Any, folder: Path, number: int, base: Any) -> Path:
         for key, sites in adapter.states.items()
     }
     return save_adapter(replace(adapter, states=other), folder / f"other{number}", base)
+
+
+def _memory(made: Callable[[], Any]) -> float:
+    """Bytes that what is made takes, as Python counts them, NumPy's arrays among them."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = [made()]
+        took = tracemalloc.get_traced_memory()[0] - before
+        kept.clear()
+        return took
+    finally:
+        tracemalloc.stop()
 
 
 def _often(act: Callable[[int], Any]) -> float:
