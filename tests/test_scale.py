@@ -28,7 +28,7 @@ from graftax.benchmarks.scale.scenarios import PUSH_REQUESTS, Scenario, mean_ste
 from graftax.benchmarks.scale.sensitivity import sensitivities
 from graftax.benchmarks.scale.simulated_fleet import Delivery, Fleet, Outcome, delivered, simulate
 from graftax.benchmarks.scale.simulated_replicas import Answers, Outage, ReplicaCosts, Traffic, answered, drawn_traffic
-from graftax.benchmarks.scale.small_runs import Trained
+from graftax.benchmarks.scale.small_runs import Trained, taken_apart
 from graftax.benchmarks.scale.step_time import program_seconds, tick_seconds, token_seconds
 from graftax.benchmarks.scale.tenant_routing import Anywhere, AtHome
 from graftax.store.objects import RemoteObjects
@@ -156,6 +156,7 @@ def test_equal_adapters_take_what_one_computes_by_hand() -> None:
     assert outcome.seconds["preparing"] == pytest.approx(3 * preparing)
     assert outcome.seconds["empty slots"] == outcome.seconds["idle"] == outcome.preemptions == 0
     assert outcome.efficiency == pytest.approx(30 / (3 * 33))
+    assert (outcome.machines, outcome.steps) == (3, 120)
 
 
 def test_the_base_comes_through_one_store() -> None:
@@ -244,7 +245,8 @@ def test_a_fleet_of_one_is_the_arithmetic_of_one_machine() -> None:
     costs, rows, steps = measured_costs(), (100, 40, 60), (30, 12, 18)
     run = MeasuredRun("filled", rows, steps, (256,) * 3, 1, 0.0, 0.0, 0.0, 1)
     tick = costs.step + 256 * costs.step_position
-    work = Work(tick, costs.prepare_job, costs.prepare_row * 100 / 30)
+    row = costs.prepare_row + costs.row_tokens * costs.prepare_token
+    work = Work(tick, costs.prepare_job, row * 100 / 30)
     one = fleet(
         machines=1, slots=1, tick=tick, work=work, begin=costs.train_many + costs.find_shape, start=costs.start + costs.load
     )
@@ -254,8 +256,9 @@ def test_a_fleet_of_one_is_the_arithmetic_of_one_machine() -> None:
 
 def test_what_was_predicted_is_about_what_was_measured() -> None:
     (filled, empty) = measured_runs()
-    assert filled.lowest <= predicted_seconds(measured_costs(), filled) <= filled.highest
-    assert predicted_seconds(measured_costs(), empty) == pytest.approx(empty.seconds, rel=0.25)
+    """Which was beside other work: docs/scale.md says how far apart two runs of the same are."""
+    for run in (filled, empty):
+        assert predicted_seconds(measured_costs(), run) == pytest.approx(run.seconds, rel=0.3)
 
 
 # -- what decides -----------------------------------------------------------------------------------------------------------
@@ -344,6 +347,14 @@ def test_an_adapter_goes_through_the_tiers() -> None:
     assert found.tiers == {"store": 5, "bank": 1, "host": 1}
 
 
+def test_what_is_in_use_keeps_its_slot() -> None:
+    """Two slots, both lanes busy; the text of 0 is long, so 2 takes the slot of 1, and 0 is found where it was."""
+    traffic = asked([0.0, 1.0, 5.0, 8.0], [0, 1, 2, 0], [20.0, 1.0, 1.0, 1.0])
+    found = answered(traffic, costs(lanes=2, slots=2, fetch=0.5), 1, Anywhere())
+    assert found.tiers == {"store": 3, "bank": 1}
+    assert found.whole == pytest.approx([20.5, 1.5, 1.5, 1.0])
+
+
 def test_a_tenant_stays_at_home_whatever_becomes_of_others() -> None:
     routing = AtHome(200, 5)
     idle, all_there = [0] * 5, [True] * 5
@@ -398,9 +409,19 @@ def test_who_asked_a_dead_replica_is_answered_by_another(routing: Any) -> None:
 
 def test_constants_are_found_again() -> None:
     """Of made-up processes: a step takes 0.01 s and 0.001 s a position, a call 2 s, a shape 3 s, 5 s if it is compiled."""
-    acts = {"prepare_job": 0.1, "prepare_row": 0.01, "save": 0.2, "push": 0.3, "checkpoint": 0.4, "read": 0.5, "bank": 0.6}
+    acts = {
+        "prepare_job": 0.1,
+        "prepare_row": 0.006,
+        "prepare_token": 0.001,
+        "row_tokens": 4.0,
+        "save": 0.2,
+        "push": 0.3,
+        "checkpoint": 0.4,
+        "read": 0.5,
+        "bank": 0.6,
+    }
     acts |= {"answer": 0.7, "adapter_bytes": 8.0, "adapter_files": 3.0, "checkpoint_bytes": 9.0}
-    acts |= {"prepared_job_bytes": 100.0, "prepared_row_bytes": 10.0}
+    acts |= {"prepared_job_bytes": 100.0, "prepared_row_bytes": 10.0, "prepared_token_bytes": 1.0}
 
     def process(rows: tuple[int, ...], positions: tuple[int, ...], shape: float, slow: float = 1.0) -> Trained:
         steps, each = tuple(count // 2 for count in rows), tuple(slow * (0.01 + 0.001 * count) for count in positions)
@@ -416,6 +437,14 @@ def test_constants_are_found_again() -> None:
     assert (found.start, found.load, found.train_many) == pytest.approx((1.5, 0.5, 2.0))
     assert (found.find_shape, found.compile_shape) == pytest.approx((3.0, 5.0))
     assert (found.prepared_row_bytes, found.push) == (10.0, 0.3)
+
+
+def test_a_job_is_taken_apart_into_rows_and_tokens() -> None:
+    """Five for the job, two a row, a tenth a token."""
+    counts = [(40, 500), (300, 3600), (300, 72000)]
+    figures = [5 + 2 * rows + 0.1 * tokens for rows, tokens in counts]
+    assert taken_apart(figures, counts) == pytest.approx((5, 2, 0.1))
+    assert taken_apart([0.0, 260.0, 260.0], counts)[0] == 0.0
 
 
 def test_a_push_behind_an_object_store_is_so_many_requests(

@@ -32,6 +32,7 @@ class Workload:
     shortest: int  # cut off below
     longest: int  # and above
     rows_of_a_step: int
+    row_tokens: float
 
 
 def lora_bytes(rank: int, widths: Sequence[tuple[int, int]], layers: int, head: int = 0) -> int:
@@ -50,6 +51,7 @@ CLASSIFIERS = Workload(
     shortest=6,
     longest=2000,
     rows_of_a_step=32,
+    row_tokens=16,
 )
 CHATS = Workload(
     "decoder",
@@ -62,6 +64,7 @@ CHATS = Workload(
     shortest=10,
     longest=3000,
     rows_of_a_step=8,
+    row_tokens=512,
 )
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..accelerators.accelerator_table import figure
 from .measured_costs import measured_costs
-from .scenarios import EVENT_REQUESTS, Scenario, checkpoint_bytes, mean_steps, waiting_bytes, push_seconds
+from .scenarios import EVENT_REQUESTS, Scenario, checkpoint_bytes, mean_steps, push_seconds, waiting_bytes
 
 _GIGABYTE = 1e9
 DRIVER_MEMORY = 64 * _GIGABYTE

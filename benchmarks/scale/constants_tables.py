@@ -25,7 +25,7 @@ def quantity(value: float, unit: str) -> str:
         return f"{figure(value * 1e3)} ms" if value >= 1e-3 else f"{figure(value * 1e6)} µs"
     if unit.startswith("B"):
         return amount(round(value)) + unit[1:]
-    return f"{figure(value)} {unit}" if unit in ("s", "files") else figure(value)
+    return f"{figure(value)} {unit}" if unit in ("s", "files", "tokens") else figure(value)
 
 
 def spread(one: Assumption) -> str:

@@ -57,7 +57,7 @@ def shards() -> str:
         for cut, way in ways:
             outcome = way.outcome()
             said = [work.called, str(way.slots), cut, f"{len(way.shards):,}", duration(outcome.trained)]
-            rows.append([*said, *_shares(outcome, way.machines)])
+            rows.append([*said, *_shares(outcome)])
     return table(["adapters", "slots", "a shard", "shards", "all trained after", *_SHARES, "rest", "idle"], rows)
 
 
@@ -65,12 +65,12 @@ _CUT = ((1, 30.0), (1, 60.0), (1, 300.0), (16, 30.0), (16, 60.0), (16, 300.0), (
 _SHARES = ("training", "empty slots", "preparing", "starting")
 
 
-def _shares(outcome: Outcome, machines: int) -> list[str]:
-    """Of the machines' time until the last adapter is trained."""
-    late = (outcome.written - outcome.trained) * machines  # in which all are idle, and the driver writes
-    named, total = [outcome.seconds[name] for name in _SHARES], sum(outcome.seconds.values()) - late
-    idle = outcome.seconds["idle"] - late
-    return [f"{part / total:.1%}" for part in (*named, total - sum(named) - idle, idle)]
+def _shares(outcome: Outcome) -> list[str]:
+    """Of the machines' time until the last adapter is trained; then all that are still there are idle."""
+    until = outcome.machines * outcome.trained
+    named, late = [outcome.seconds[name] for name in _SHARES], sum(outcome.seconds.values()) - until
+    idle = max(0.0, outcome.seconds["idle"] - late)
+    return [f"{part / until:.1%}" for part in (*named, until - sum(named) - idle, idle)]
 
 
 def machines() -> str:
@@ -78,8 +78,8 @@ def machines() -> str:
     for work in _WORKLOADS:
         for count in (1, 10, 100, 1000):
             outcome = best(work, machines=count).outcome()
-            hours, share = count * outcome.trained / 3600, outcome.seconds["training"] / (count * outcome.trained)
-            said = [duration(outcome.trained), figure(hours), f"{share:.0%}", duration(outcome.written)]
+            hours = figure(count * outcome.trained / 3600)
+            said = [duration(outcome.trained), hours, f"{outcome.efficiency:.0%}", duration(outcome.written)]
             rows.append([work.called, f"{count:,}", *said])
     return table(
         ["adapters", "machines", "all trained after", "machine hours", "efficiency", "all written by the driver after"], rows

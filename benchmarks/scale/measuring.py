@@ -72,7 +72,8 @@ def _costs(acts: dict[str, float], ones: Sequence[Trained], more: Sequence[Train
     step, position = _line(positions, seconds)
 
     def beside(run: Trained) -> float:
-        own = sum(acts["prepare_job"] + rows * acts["prepare_row"] + acts["save"] for rows in run.rows)
+        row = acts["prepare_row"] + acts["row_tokens"] * acts["prepare_token"]
+        own = sum(acts["prepare_job"] + rows * row + acts["save"] for rows in run.rows)
         steps = sum(count * taken for count, taken in zip(run.steps, run.step_seconds, strict=True))
         return run.whole - run.start - run.load - own - steps
 
@@ -92,8 +93,16 @@ def _costs(acts: dict[str, float], ones: Sequence[Trained], more: Sequence[Train
     )
 
 
-_TIMES = ("prepare_job", "prepare_row", "save", "push", "checkpoint", "read", "bank", "answer")
-_AMOUNTS = ("prepared_job_bytes", "prepared_row_bytes", "adapter_bytes", "adapter_files", "checkpoint_bytes")
+_TIMES = ("prepare_job", "prepare_row", "prepare_token", "save", "push", "checkpoint", "read", "bank", "answer")
+_AMOUNTS = (
+    "row_tokens",
+    "prepared_job_bytes",
+    "prepared_row_bytes",
+    "prepared_token_bytes",
+    "adapter_bytes",
+    "adapter_files",
+    "checkpoint_bytes",
+)
 _SINGLE = (*_TIMES, *_AMOUNTS)
 
 

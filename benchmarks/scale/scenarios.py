@@ -16,7 +16,6 @@ from .step_time import prompt_seconds, tick_seconds, token_seconds
 ADAPTERS, MACHINES = 100_000, 1_000
 TENANTS, REPLICAS = 10_000, 50
 BEST_SLOTS = {CLASSIFIERS.backbone: 16, CHATS.backbone: 1}  # of packs: what the table of packs comes to
-_LONGER = {CLASSIFIERS.backbone: 1.0, CHATS.backbone: 40.0}  # how many times as long a row is as the measured ones
 EPOCHS = 3
 _LEARNER = 3  # an adapter in training is its leaves and two moments of each
 _HOST = 2_000  # adapters in a replica's memory, and
@@ -54,7 +53,7 @@ class Scenario:
     def work(self) -> Work:
         """What a machine does for an adapter, if it prepares its rows."""
         costs, work = measured_costs(), self.workload
-        row = costs.prepare_row * _LONGER[work.backbone]
+        row = costs.prepare_row + work.row_tokens * costs.prepare_token
         return Work(self.tick / self.slots, costs.prepare_job, row * work.rows_of_a_step / EPOCHS)
 
     @property
@@ -99,9 +98,10 @@ def mean_steps(workload: Workload) -> float:
 
 
 def waiting_bytes(workload: Workload) -> float:
-    """Of an average adapter that waits to be trained: its rows, prepared, and its leaves, which are made when it is asked for."""
-    rows = mean_steps(workload) * workload.rows_of_a_step / EPOCHS
-    return workload.adapter_bytes + rows * measured_costs().prepared_row_bytes * _LONGER[workload.backbone]
+    """Of an average adapter that waits to be trained: its rows, prepared, and its leaves, which are there from the start."""
+    costs, rows = measured_costs(), mean_steps(workload) * workload.rows_of_a_step / EPOCHS
+    row = costs.prepared_row_bytes + workload.row_tokens * costs.prepared_token_bytes
+    return workload.adapter_bytes + costs.prepared_job_bytes + rows * row
 
 
 def checkpoint_bytes(workload: Workload, slots: int) -> float:

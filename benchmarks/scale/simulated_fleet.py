@@ -59,9 +59,10 @@ class Fleet:
 class Outcome:
     """What became of a run."""
 
+    machines: int
     trained: float  # when the last adapter was
     written: float  # when the last adapter was written down: the makespan
-    seconds: dict[str, float]  # of all machines until then: training, empty slots, slow, lost, ..., idle
+    seconds: dict[str, float]  # of all machines, until the last has nothing to do and all is written
     steps: int  # taken and kept, of all adapters
     preemptions: int
     waiting: int  # finished adapters that were not written yet, at the worst moment
@@ -69,8 +70,8 @@ class Outcome:
 
     @property
     def efficiency(self) -> float:
-        """The share of the machines' time in which a step was taken that counts."""
-        return self.seconds["training"] / sum(self.seconds.values())
+        """The share of the machines' time, until all is trained, in which a step was taken that counts."""
+        return self.seconds["training"] / (self.machines * self.trained)
 
 
 def simulate(shards: Sequence[Shard], fleet: Fleet, seed: int = 0) -> Outcome:
@@ -118,7 +119,9 @@ class _Run:
         written, waiting = delivered(self.finished, fleet.delivery)
         end = max(written, *ends)
         self.spent["idle"] += sum(end - one for one in ends)
-        return Outcome(trained, written, dict(self.spent), self.steps, self.preempted, waiting, tuple(self.finished))
+        return Outcome(
+            fleet.machines, trained, written, dict(self.spent), self.steps, self.preempted, waiting, tuple(self.finished)
+        )
 
     def _begun(self, asked: float) -> float:
         """When a machine that is asked for now can train. The base is read as soon as the store is free for it."""
@@ -195,8 +198,9 @@ def delivered(finished: Sequence[float], delivery: Delivery) -> tuple[float, int
     order, done = sorted(finished), list[float]()
     for moment in order:
         free = heapq.heappop(writers)
-        heapq.heappush(writers, max(free, moment) + delivery.write)
-        done.append(max(free, moment) + delivery.write)
+        ends = max(free, moment) + delivery.write
+        heapq.heappush(writers, ends)
+        done.append(ends)
     for index, moment in enumerate(sorted(done)):
         ledger = max(ledger, moment) + delivery.event
         done[index] = ledger

@@ -17,8 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 _LR = 3e-3
 _OFTEN = 9  # times that a single act is done; its median counts
+_LONGER = 8  # times as long a long row is as a short one
 
 
 @dataclass(frozen=True)
@@ -127,19 +130,10 @@ def single_acts(backbone: str, data: str, cache: str) -> dict[str, float]:
     from ...train.pack import Pack
     from ...train.run_checkpoint import Checkpoints
 
-    base, found = load_backbone(backbone), dict[str, float]()
-    few, many = (small_tasks(Path(data), 0, 1)[0], SmallTask("many", ("balance", "freeze_account", "weather"), 300, 32))
-    texts = {task.name: rows_of(Path(data), task) for task in (few, many)}
-    _job(base, few, texts[few.name], 1)  # the first reads the tokenizer
-    short = _often(lambda number: _job(base, few, texts[few.name], 1))
-    long = _often(lambda number: _job(base, many, texts[many.name], 1))
-    found["prepare_row"] = max(0.0, (long - short) / (len(texts[many.name]) - len(texts[few.name])))
-    found["prepare_job"] = max(0.0, short - found["prepare_row"] * len(texts[few.name]))
-    held = _memory(lambda: _job(base, few, texts[few.name], 1)), _memory(lambda: _job(base, many, texts[many.name], 1))
-    found["prepared_row_bytes"] = (held[1] - held[0]) / (len(texts[many.name]) - len(texts[few.name]))
-    found["prepared_job_bytes"] = held[0] - found["prepared_row_bytes"] * len(texts[few.name])
-    job = _job(base, many, texts[many.name], 1)
-
+    base = load_backbone(backbone)
+    few, many = small_tasks(Path(data), 0, 1)[0], SmallTask("many", ("balance", "freeze_account", "weather"), 300, 32)
+    rows = {task.name: rows_of(Path(data), task) for task in (few, many)}
+    found, job = _prepared_jobs(lambda texts: _job(base, many, texts, 1), rows[few.name], rows[many.name])
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         found["save"] = _often(lambda number: save_adapter(job.adapter, here / f"saved{number}", base))
@@ -167,10 +161,45 @@ def single_acts(backbone: str, data: str, cache: str) -> dict[str, float]:
         kept = [load_adapter(here / f"saved{number}", base) for number in range(_OFTEN)]
         for number in range(_OFTEN):  # the bank has grown, and all programs are compiled
             predictor.load(f"task{number}", kept[number])
-        predictor.predict([texts[many.name][0]["text"]], "task0")
+        predictor.predict([rows[many.name][0]["text"]], "task0")
         found["bank"] = _often(lambda number: jax.block_until_ready(predictor.load(f"task{number}", kept[number])))
-        found["answer"] = _often(lambda number: predictor.predict([texts[many.name][number]["text"]], f"task{number}"))
+        found["answer"] = _often(lambda number: predictor.predict([rows[many.name][number]["text"]], f"task{number}"))
     return found
+
+
+def _prepared_jobs(job_of: Callable[[Any], Any], few: Sequence[Any], many: Sequence[Any]) -> tuple[dict[str, float], Any]:
+    """Seconds and bytes of preparing a job, each of its rows and each token of these; and the job of many rows.
+
+    They follow from three jobs: of few rows, of many, and of as many long ones.
+    """
+    parts = [few, many, [{**row, "text": " ".join([row["text"]] * _LONGER)} for row in many]]
+    jobs = [job_of(rows) for rows in parts]  # the first reads the tokenizer
+    tokens = [sum(len(item.ids) for item in job.train.items) for job in jobs]
+    counts = [(len(rows), own) for rows, own in zip(parts, tokens, strict=True)]
+    found = {"row_tokens": tokens[1] / len(many)}
+
+    def seconds(rows: Any) -> float:
+        return _often(lambda number: job_of(rows))
+
+    def memory(rows: Any) -> float:
+        return _memory(lambda: job_of(rows))
+
+    for names, of in (
+        (("prepare_job", "prepare_row", "prepare_token"), seconds),
+        (("prepared_job_bytes", "prepared_row_bytes", "prepared_token_bytes"), memory),
+    ):
+        found |= zip(names, taken_apart([of(rows) for rows in parts], counts), strict=True)
+    return found, jobs[1]
+
+
+def taken_apart(figures: Sequence[float], counts: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
+    """What a job takes, each of its rows and each token, of what three jobs take with so many rows and tokens.
+
+    None is less than nothing, whatever the clock says.
+    """
+    equations = [(1, *each) for each in counts]
+    job, row, token = np.linalg.solve(np.array(equations, np.float64), np.array(figures))
+    return max(0.0, float(job)), max(0.0, float(row)), max(0.0, float(token))
 
 
 def _contents(directory: Path) -> dict[str, bytes]:
