@@ -59,7 +59,7 @@ scale: $(VENV)/.ready-plot
 
 $(ACCELERATORS)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ACCELERATORS)
-	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable . 'jax[cuda13]' 'jax[tpu]'
+	$(ACCELERATORS)/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[quantize]' 'jax[cuda13]' 'jax[tpu]'
 	@touch $@
 
 test: $(VENV)/.ready-test

@@ -62,6 +62,13 @@ class Module(Protocol):
     def compute(self, weights: Any, x: jax.Array) -> jax.Array: ...
 
 
+@runtime_checkable
+class LinearModule(Module, Protocol):
+    """A frozen linear layer. Called, it computes with its weights as they are held, which may be in fewer bits than floats."""
+
+    def __call__(self, x: jax.Array) -> jax.Array: ...
+
+
 class Mix(NamedTuple):
     """The adapters of every batch row, where one may use several: stages, one behind another, each a weighted mean of terms.
 
@@ -110,9 +117,14 @@ class SiteCalls:
         return self.state.get(f"{self.tower}.{name}" if self.tower else name, {})
 
     @shaped
-    def linear(self, name: str, x: Float[AnyArray, "*lead inputs"], module: Module) -> Float[Array, "*lead outputs"]:
+    def linear(self, name: str, x: Float[AnyArray, "*lead inputs"], module: LinearModule) -> Float[Array, "*lead outputs"]:
         """What a linear layer makes of x."""
-        return self._site("linear", name, module.weights(), module.compute, x)
+        own = module.weights()  # as floats, for methods that read or change them
+
+        def compute(weights: Any, x: jax.Array) -> jax.Array:
+            return module(x) if weights is own else module.compute(weights, x)
+
+        return self._site("linear", name, own, compute, x)
 
     @shaped
     def conv(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from ..adapters.geometry import Geometry
 from ..adapters.sites import BatchNormWeights, ConvWeights, LinearWeights, NormWeights, TableWeights
 from ..shapes import AnyArray, Float, Int, shaped
 from .ops import layer_norm, rms_norm
-from .quantised import dense
+from .quantised import dense, product
 
 Arrays = Mapping[str, jax.Array]
 
@@ -43,8 +44,17 @@ class Linear(nnx.Module):
 
     @shaped
     def compute(self, weights: LinearWeights, x: Float[AnyArray, "*lead inputs"]) -> Float[Array, "*lead outputs"]:
-        flat = jnp.reshape(x, (-1, x.shape[-1])) @ weights.kernel + weights.bias
-        return flat.reshape(*x.shape[:-1], -1)
+        return _linear(x, weights.kernel, weights.bias)
+
+    @shaped
+    def __call__(self, x: Float[AnyArray, "*lead inputs"]) -> Float[Array, "*lead outputs"]:
+        return _linear(x, self.kernel[...], self.weights().bias)
+
+
+def _linear(x: AnyArray, kernel: Any, bias: Array) -> Array:
+    """The output of a linear layer whose kernel is of floats or quantised."""
+    flat = product(jnp.reshape(x, (-1, x.shape[-1])), kernel) + bias
+    return flat.reshape(*x.shape[:-1], -1)
 
 
 class Conv(nnx.Module):
@@ -154,6 +164,9 @@ class Transposed:
     @shaped
     def compute(self, weights: LinearWeights, x: Float[Array, "*lead inputs"]) -> Float[Array, "*lead outputs"]:
         return x @ weights.kernel + weights.bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.compute(self.weights(), x)
 
 
 class LayerScale(nnx.Module):

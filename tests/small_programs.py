@@ -57,8 +57,9 @@ if __name__ == "__main__":
     parser.add_argument("device")
     parser.add_argument("slots", type=int)
     parser.add_argument("--remat", default="none")
+    parser.add_argument("--quantize")
     asked = parser.parse_args()
-    backbone, methods = weightless_backbone(DECODER, remat=asked.remat), (LoRA(r=RANK),)
+    backbone, methods = weightless_backbone(DECODER, remat=asked.remat, quantize=asked.quantize), (LoRA(r=RANK),)
     step = language_step(backbone, methods, asked.slots, Shape(items=6, rows=2, length=512))
     serving = ServingPrograms(backbone, methods, resident=32)
     programs = {"gradient": step.gradient, "update": step.update, "decode": serving.decode(8, 512)}

@@ -37,11 +37,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.parametrize("case", CASES)]
 
 
 @cache
-def found(case: tuple[str, int, str]) -> dict[str, Any]:
+def found(case: tuple[str, int, str], *options: str) -> dict[str, Any]:
     """What is read off the programs of a device, for so many adapters (tests/small_programs.py)."""
     device, slots, remat = case
     environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join((str(SCRIPT.parent.parent), *sys.path))}
-    command = [sys.executable, SCRIPT, device, str(slots), "--remat", remat]
+    command = [sys.executable, SCRIPT, device, str(slots), "--remat", remat, *options]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -74,3 +74,10 @@ def test_the_words_table_is_not_copied(case: tuple[str, int, str]) -> None:
 
 def test_devices_exchange_nothing_where_there_is_one(case: tuple[str, int, str]) -> None:
     assert [program["collectives"] for program in found(case).values()] == [{}, {}, {}]
+
+
+def test_kernels_of_8_bits_are_not_made_float_in_memory(case: tuple[str, int, str]) -> None:
+    """What is computed on them needs no more memory than on floats."""
+    for program in ("gradient", "decode"):
+        held = found(case, "--quantize", "int8")[program]
+        assert held["temporaries"] <= 1.02 * found(case)[program]["temporaries"], program

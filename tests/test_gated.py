@@ -40,6 +40,9 @@ class Frozen:
     def compute(self, weights: LinearWeights, x: Any) -> Any:
         return x @ weights.kernel + weights.bias
 
+    def __call__(self, x: Any) -> Any:
+        return self.compute(self.held, x)
+
 
 def at_site(backbone: Backbone, method: Method, name: str) -> tuple[Leaves, SiteCalls]:
     """A random adapter's leaves at one site, and the calls there."""

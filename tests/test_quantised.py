@@ -15,7 +15,7 @@ from graftax import Generator, GraftaxError, LoRA, Recipe, Sampling, load_adapte
 from graftax.adapters.adapter import Adapter, Layout
 from graftax.adapters.merging import merged_arrays
 from graftax.models.backbone import Backbone
-from graftax.models.quantised import QTYPES, dense, quantiser
+from graftax.models.quantised import QTYPES, dense, product, quantiser
 from graftax.models.random import random_backbone
 from graftax.models.stack import REMAT
 from graftax.serve import evaluate_language
@@ -51,6 +51,30 @@ def test_a_kernel_is_near(qtype: str) -> None:
     assert ERROR[qtype] / 10 < error < ERROR[qtype]
     size = jax.jit(dense).lower(held).compile().memory_analysis().argument_size_in_bytes
     assert size < kernel.nbytes / (3.5 if qtype == "int8" else 6)
+
+
+@pytest.mark.parametrize("qtype", QTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_product_is_that_of_the_floats(qtype: str, dtype: str) -> None:
+    """And a kernel's floats are to the bit those that qwix makes of it."""
+    import qwix
+
+    random = np.random.default_rng(1)
+    x, held = random.standard_normal((5, 128)).astype(dtype), quantiser(qtype, dtype)(random.standard_normal((128, 24)))
+    with jax.numpy_dtype_promotion("standard"):
+        floats = qwix.dequantize(held)
+    np.testing.assert_array_equal(dense(held), floats)
+    found = np.asarray(product(x, held), np.float64)
+    assert product(x, held).dtype == dtype
+    exact = np.asarray(x, np.float64) @ np.asarray(floats, np.float64)
+    np.testing.assert_allclose(found, exact, atol=2e-5 if dtype == "float32" else 0.2)
+
+
+def test_sums_of_whole_numbers_do_not_overflow_half_floats() -> None:
+    """Of 8 bits the scale comes behind the sum, which is then of numbers up to 127."""
+    kernel = np.full((1024, 8), 0.1, np.float32)
+    found = product(np.ones((2, 1024), np.float16), quantiser("int8", np.float16)(kernel))
+    np.testing.assert_allclose(np.asarray(found, np.float32), 102.4, rtol=ERROR["int8"])
 
 
 PAIRS = [pytest.param(f, q, marks=() if (f, q) == ("llama", "nf4") else pytest.mark.slow) for f in CONFIGS for q in QTYPES]

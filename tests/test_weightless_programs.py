@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import CONFIGS, TINY
 from described_cpu import CPU
@@ -22,6 +23,7 @@ from graftax.benchmarks.accelerators.weightless import weightless_backbone
 from graftax.data.batches import Shape
 from graftax.data.columns import Columns
 from graftax.models.backbone import Backbone
+from graftax.models.by_layer import stacked
 from graftax.models.random import random_backbone
 from graftax.serve.bank import Bank
 from graftax.tasks.task_registry import TASKS
@@ -36,13 +38,14 @@ RECIPE = Recipe(epochs=1, batch_size=8, max_length=16)
 def held_by_layer(backbone: Backbone) -> Backbone:
     """A backbone with its weights held as they are off a CPU."""
     known: dict[str, Any] = {"name": "x", "fingerprint": "", "directory": backbone.directory, "remat": backbone.remat}
-    return Backbone.build(backbone.family, backbone.config, backbone.arrays(), by_layer=True, **known)
+    arrays = {name: jax.tree.map(np.asarray, stacked(held)) for name, held in backbone.held().items()}
+    return Backbone.build(backbone.family, backbone.config, arrays, by_layer=True, **known)
 
 
-@pytest.mark.parametrize("name", ["bert", "albert", "llama"])
-def test_a_backbone_without_weights_has_the_shapes_of_one_with_them(name: str) -> None:
-    there = held_by_layer(random_backbone(CONFIGS[name], dtype="bfloat16"))
-    without = weightless_backbone(CONFIGS[name], remat="layers")
+@pytest.mark.parametrize(("name", "held"), [("bert", None), ("albert", None), ("llama", None), ("llama", "nf4")])
+def test_a_backbone_without_weights_has_the_shapes_of_one_with_them(name: str, held: str | None) -> None:
+    there = held_by_layer(random_backbone(CONFIGS[name], dtype="bfloat16", quantize=held))
+    without = weightless_backbone(CONFIGS[name], remat="layers", quantize=held)
     assert shapes_of(there.params) == without.params
     assert shapes_of(there.layers) == without.layers
     assert (without.dtype, without.parameters, without.sites) == (jnp.bfloat16, there.parameters, there.sites)

@@ -1,7 +1,8 @@
 """The programs that are compiled, by name: which backbone, which adapters, which sizes.
 
 A name says what is computed, for how many adapters, and what is computed again in training (`remat`) where that is something:
-`decoder-step/8/layers` is the training step of eight adapters on a decoder that keeps what enters each layer alone.
+`decoder-step/8/layers` is the training step of eight adapters on a decoder that keeps what enters each layer alone. Behind it
+stands what kernels are held in, where that is not bfloat16: `decoder-step/8/layers/int8`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from ...adapters.methods.lora import LoRA
 from ...data.batches import Shape
 from ...errors import GraftaxError
+from ...models.quantised import QTYPES
 from .asked_program import AskedProgram, TooLarge
 from .described_devices import Device
 from .program_facts import Facts
@@ -88,9 +90,9 @@ class Named:
             return str(error)
 
 
-def decoder_step(slots: int, remat: str, layers: int = 4) -> StepPrograms:
+def decoder_step(slots: int, remat: str, layers: int = 4, quantize: str | None = None) -> StepPrograms:
     config = {**DECODER, "num_hidden_layers": layers}
-    return language_step(weightless_backbone(config, remat=remat), METHODS, slots, TEXTS_OF_DECODER)
+    return language_step(weightless_backbone(config, remat=remat, quantize=quantize), METHODS, slots, TEXTS_OF_DECODER)
 
 
 def encoder_step(slots: int) -> StepPrograms:
@@ -101,8 +103,8 @@ def pictures_step(slots: int) -> StepPrograms:
     return picture_step(weightless_backbone(PICTURES), METHODS, slots, ITEMS, CLASSES)
 
 
-def _serving(config: dict[str, Any], *, headed: bool) -> ServingPrograms:
-    backbone = weightless_backbone(config)
+def _serving(config: dict[str, Any], *, headed: bool, quantize: str | None = None) -> ServingPrograms:
+    backbone = weightless_backbone(config, quantize=quantize)
     return ServingPrograms(backbone, (*METHODS, *((backbone.head(CLASSES),) if headed else ())), RESIDENT)
 
 
@@ -145,7 +147,26 @@ _SERVED = [
         lambda: _serving(ENCODER, headed=True).mixed_rows(ASKED, LENGTH),
     ),
 ]
-CATALOGUE = {named.name: named for named in (*(one for slots in SLOTS for one in _steps(slots)), *_SERVED)}
+
+
+def _quantised(held: str) -> list[Named]:
+    """The programs whose kernels are held in fewer bits."""
+    return [
+        Named(
+            f"decoder-step/8/layers/{held}",
+            f"decoder with kernels in {held}, gradient of 8 adapters, 4 x 1,024 tokens each, layers computed again",
+            lambda: decoder_step(8, "layers", quantize=held).gradient,
+        ),
+        Named(
+            f"decode/{held}",
+            f"decoder with kernels in {held}, a token of {WRITTEN} texts in {COLUMNS:,} columns, {RESIDENT} adapters resident",
+            lambda: _serving(DECODER, headed=False, quantize=held).decode(WRITTEN, COLUMNS),
+        ),
+    ]
+
+
+_ALL = (*(one for slots in SLOTS for one in _steps(slots)), *_SERVED, *(one for held in QTYPES for one in _quantised(held)))
+CATALOGUE = {named.name: named for named in _ALL}
 
 
 def program_named(name: str) -> Named:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from ...adapters.method import Method
 from ...data.batches import Shape
@@ -45,6 +44,7 @@ class WantedTraining:
     length: int  # of pictures nothing
     dtype: str = "bfloat16"
     remat: str = "none"
+    quantize: str | None = None
 
     @property
     def pictures(self) -> bool:
@@ -53,7 +53,7 @@ class WantedTraining:
 
     def step(self) -> StepPrograms:
         """The programs of its training step. Raises GraftaxError where there are none for such a backbone."""
-        backbone = weightless_backbone(self.config, self.dtype, self.remat)
+        backbone = weightless_backbone(self.config, self.dtype, self.remat, self.quantize)
         shape = Shape(items=self.rows, rows=self.rows, length=self.length)
         if self.pictures:
             return picture_step(backbone, self.methods, self.slots, self.rows, _CLASSES)
@@ -122,4 +122,5 @@ def smaller_plans(plan: TrainingPlan) -> Iterator[TrainingPlan]:
 
 
 def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+    """Of numbers of four bits two are in a byte."""
+    return sum(math.prod(leaf.shape) * jax.dtypes.itemsize_bits(leaf.dtype) // 8 for leaf in jax.tree.leaves(tree))

@@ -16,16 +16,23 @@ from ...models.backbone import Backbone
 from ...models.by_layer import ByLayer
 from ...models.family_registry import family_of
 from ...models.fingerprint import by_name
+from ...models.quantised import quantiser
 
 
-def weightless_backbone(config: Mapping[str, Any], dtype: str = "bfloat16", remat: str = "none") -> Backbone:
-    """A backbone of a Hugging Face config; `dtype` and `remat` as of `load_backbone`."""
+def weightless_backbone(
+    config: Mapping[str, Any], dtype: str = "bfloat16", remat: str = "none", quantize: str | None = None
+) -> Backbone:
+    """A backbone of a Hugging Face config; `dtype`, `remat` and `quantize` as of `load_backbone`."""
     family = family_of(config.get("model_type"))
     typed = family.configure(config)
     weights = [weight for part in family.parts(typed) for weight in part.weights(family.layer_paths(typed))]
     held: dict[str, Any] = {}
     for name, group in by_name(weights):
-        one = jax.ShapeDtypeStruct(group[0].shape, jnp.dtype(dtype))
-        held[name] = one if group[0].layer is None else ByLayer((one,) * len(group))
+        one: Any = jax.ShapeDtypeStruct(group[0].shape, jnp.dtype(dtype))
+        if group[0].layer is not None:
+            if quantize is not None and group[0].leaf == "kernel":
+                one = jax.eval_shape(quantiser(quantize, jnp.dtype(dtype)), one)
+            one = jax.tree.map(lambda leaf, layers=len(group): ByLayer((leaf,) * layers), one)
+        held[name] = one
     known: dict[str, Any] = {"fingerprint": "", "name": f"{config['model_type']} without weights", "hf_config": dict(config)}
-    return Backbone.around(family, typed, held, remat=remat, **known)
+    return Backbone.around(family, typed, held, remat=remat, quantize=quantize, **known)

@@ -26,7 +26,11 @@ def plan(
     rank: Annotated[Optional[int], typer.Option(min=1, help="Of LoRA and its kin.")] = None,
     target: Annotated[Optional[str], typer.Option(help="Regex over module paths. Default: the method's own.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the frozen weights: bfloat16 or float32.")] = "bfloat16",
-    remat: Annotated[str, typer.Option(help="What a step computes again: none, products or layers.")] = "none",
+    quantize: Annotated[Optional[str], typer.Option(help="Hold the frozen kernels as int8 or nf4.")] = None,
+    remat: Annotated[
+        Optional[str],
+        typer.Option(help="What a step computes again: none, products or layers. Default: as of graftax train."),
+    ] = None,
 ) -> None:
     """Say whether so many adapters can be trained at once on a GPU or TPU, before one is rented.
 
@@ -41,16 +45,19 @@ def plan(
     from ..benchmarks.accelerators.training_plan import WantedTraining, smaller_plans, training_plan
     from ..json_files import read_object
     from ..models.checkpoint import config_file, find_backbone
+    from ..models.quantised import QTYPES
     from ..models.stack import REMAT
 
-    for name, chosen, there in (("dtype", dtype, ("bfloat16", "float32")), ("remat", remat, REMAT)):
-        if chosen not in there:
+    remat = ("layers" if quantize else "none") if remat is None else remat
+    choices = [("dtype", dtype, ("bfloat16", "float32")), ("quantize", quantize, QTYPES), ("remat", remat, REMAT)]
+    for name, chosen, there in choices:
+        if chosen is not None and chosen not in there:
             raise GraftaxError(f"--{name} {chosen!r} is none of {', '.join(there)}.")
     directory = find_backbone(backbone, "main")
     config = read_object(config_file(Path(directory)), f"{backbone}: no backbone there, it has no config.json.")
     made = make_method(method, rank=rank, target=target)
     methods = () if made is None else made if isinstance(made, tuple) else (made,)
-    found = training_plan(WantedTraining(config, methods, slots, rows, seq, dtype, remat), described(device))
+    found = training_plan(WantedTraining(config, methods, slots, rows, seq, dtype, remat, quantize), described(device))
     print(said(found, backbone))
     if found.fits:
         return
@@ -69,7 +76,7 @@ def said(plan: TrainingPlan, backbone: str) -> str:
     each = counted(wanted.rows, "picture") if wanted.pictures else f"{counted(wanted.rows, 'row')} of {length:,} tokens"
     again = {"none": "", "products": ", all but products computed again", "layers": ", layers computed again"}[wanted.remat]
     lines = [
-        f"{Path(backbone).name} in {wanted.dtype} on one {plan.device.title}: "
+        f"{Path(backbone).name} in {wanted.quantize or wanted.dtype} on one {plan.device.title}: "
         f"{counted(wanted.slots, 'adapter')} at once, {each} each{again}",
         f"  frozen weights        {_amount(plan.weights)}",
         f"  adapters, moments     {_amount(plan.pack)}",
