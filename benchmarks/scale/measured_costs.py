@@ -1,4 +1,4 @@
-"""What a process costs on the machine that measured.json was written on: seconds, bytes and files, each a median.
+"""What a process costs on the machine that measured.json was written on: seconds, bytes and files.
 
 `python -m graftax.benchmarks.scale measure` writes the file (`measuring.py`); `one_machine.py` predicts a run from them.
 """

@@ -1,8 +1,8 @@
 """measured.json, written: the constants of this machine, and the runs that they are held against.
 
 Three kinds of processes take turns, so that a busy machine is as busy for each: a training of one task, one of several, and
-a longer one of other tasks, which is the run that is predicted. Medians count. What the first two take beside preparing, steps
-and saving is what a call and a shape of batch cost:
+a longer one of other tasks, which is the run that is predicted. Medians count, and of single acts, which are over in
+milliseconds, the quickest. What the first two take beside preparing, steps and saving is what a call and a shape of batch cost:
 
     beside(one task) = train_many + shape,    beside(several tasks) = train_many + shapes * shape
 """
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from .measured_costs import FILE, MeasuredCosts, MeasuredRun
-from .small_runs import SmallTask, Trained, single_acts, small_tasks, train_tasks
+from .small_runs import OFTEN, SmallTask, Trained, single_acts, small_tasks, train_tasks
 
 _TURNS = 3
 _SEVERAL, _PREDICTED = 6, 16  # tasks
@@ -53,7 +53,7 @@ def write_measured(made: str, backbone: str, data: Any, said: Callable[[str], No
             said(f"turn {turn + 1} of {_TURNS}: {seconds} s; load {os.getloadavg()[0]:.1f}")
     costs = _costs(acts, ones, more, cold)
     measured = [_run("filled", runs), _run("empty", [cold_run])]
-    load = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} in the last 15 minutes; medians of {_TURNS}"
+    load = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} in the last 15 minutes; medians of {_TURNS} processes, single acts the quickest of {OFTEN}"
     content = {"made": f"{made}; {load}", "costs": asdict(costs), "runs": [asdict(run) for run in measured]}
     FILE.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 

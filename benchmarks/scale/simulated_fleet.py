@@ -82,6 +82,8 @@ class _Run:
     def __init__(self, shards: Sequence[Shard], fleet: Fleet, seed: int):
         self.fleet, self.random = fleet, np.random.default_rng(seed)
         self.queue = deque(shards)
+        #: when each machine has nothing to do, and its pace; None: it is only asked for then, and has to begin
+        self.machines: list[tuple[float, int, float | None]] = [(0.0, number, None) for number in range(fleet.machines)]
         self.returning = list[tuple[float, int, Shard]]()  # of machines that will have been taken away: when, and what is left
         self.finished = list[float]()  # when each adapter was trained
         self.spent: defaultdict[str, float] = defaultdict(float)
@@ -89,39 +91,39 @@ class _Run:
         self.store_is_free = 0.0
 
     def outcome(self) -> Outcome:
-        fleet = self.fleet
-        ready = [(self._begun(0.0), number, self._pace()) for number in range(fleet.machines)]
-        heapq.heapify(ready)
-        ends = list[float]()
-        while ready:
-            now, number, pace = heapq.heappop(ready)
-            if self.returning and self.returning[0][0] <= now:
-                shard = heapq.heappop(self.returning)[2]
-            elif self.queue:
-                shard = self.queue.popleft()
-            elif self.returning:  # of those that train all is known: one of them will leave a shard behind
-                self.spent["idle"] += self.returning[0][0] - now
-                heapq.heappush(ready, (self.returning[0][0], number, pace))
-                continue
+        fleet, machines, ends = self.fleet, self.machines, list[float]()
+        while machines:
+            now, number, pace = heapq.heappop(machines)
+            comes_back = self.returning[0][0] if self.returning else np.inf
+            if self.queue or comes_back <= now:
+                if pace is None:
+                    heapq.heappush(machines, (self._begun(now), number, self._pace()))
+                else:
+                    shard = heapq.heappop(self.returning)[2] if comes_back <= now else self.queue.popleft()
+                    self._give(shard, now, number, pace)
+            elif self.returning:  # what will become of all that train is known: one of them leaves a shard behind
+                self.spent["idle"] += comes_back - now
+                heapq.heappush(machines, (comes_back, number, pace))
             else:
                 ends.append(now)
-                continue
-            taken_away = self.random.exponential(1 / fleet.preemptions) if fleet.preemptions else np.inf
-            seconds = self._train(shard, now, pace, taken_away)
-            if seconds is None:
-                self.preempted += 1
-                self.spent["away"] += fleet.replacement
-                again = self._begun(now + taken_away + fleet.replacement)
-                heapq.heappush(ready, (again, number, self._pace()))
-            else:
-                heapq.heappush(ready, (now + seconds, number, pace))
         trained = max(self.finished)
         written, waiting = delivered(self.finished, fleet.delivery)
         end = max(written, *ends)
         self.spent["idle"] += sum(end - one for one in ends)
-        return Outcome(
-            fleet.machines, trained, written, dict(self.spent), self.steps, self.preempted, waiting, tuple(self.finished)
-        )
+        spent, finished = dict(self.spent), tuple(self.finished)
+        return Outcome(fleet.machines, trained, written, spent, self.steps, self.preempted, waiting, finished)
+
+    def _give(self, shard: Shard, now: float, number: int, pace: float) -> None:
+        """Let a machine train a shard."""
+        fleet = self.fleet
+        taken_away = self.random.exponential(1 / fleet.preemptions) if fleet.preemptions else np.inf
+        seconds = self._train(shard, now, pace, taken_away)
+        if seconds is None:
+            self.preempted += 1
+            self.spent["away"] += fleet.replacement
+            heapq.heappush(self.machines, (now + taken_away + fleet.replacement, number, None))
+        else:
+            heapq.heappush(self.machines, (now + seconds, number, pace))
 
     def _begun(self, asked: float) -> float:
         """When a machine that is asked for now can train. The base is read as soon as the store is free for it."""
