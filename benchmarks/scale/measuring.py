@@ -53,7 +53,8 @@ def write_measured(made: str, backbone: str, data: Any, said: Callable[[str], No
             said(f"turn {turn + 1} of {_TURNS}: {seconds} s; load {os.getloadavg()[0]:.1f}")
     costs = _costs(acts, ones, more, cold)
     measured = [_run("filled", runs), _run("empty", [cold_run])]
-    load = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} in the last 15 minutes; medians of {_TURNS} processes, single acts the quickest of {OFTEN}"
+    load = f"{os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} in the last 15 minutes"
+    load += f"; medians of {_TURNS} processes, single acts the quickest of {OFTEN}"
     content = {"made": f"{made}; {load}", "costs": asdict(costs), "runs": [asdict(run) for run in measured]}
     FILE.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
