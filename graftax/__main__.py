@@ -1,4 +1,7 @@
-"""The command `graftax`, also as `python -m graftax`. Errors are one line and exit code 2, a traceback only with --debug."""
+"""The command `graftax`, also as `python -m graftax`.
+
+Errors are one line and an exit code (`exit_codes.py`), a traceback only with --debug.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from .cache import use_compilation_cache
 from .cli import app
 from .cli.usage import usage_line
 from .errors import GraftaxError, in_a_line
+from .exit_codes import AGAIN, INTERRUPTED, REFUSED, UNEXPECTED
 from .notes import print_notes
-from .signals import INTERRUPTED, leave, leave_where_swallowed
+from .processes import end, part, whose_fault
+from .signals import leave, leave_where_swallowed
 
 
 def main() -> NoReturn:
@@ -29,34 +34,39 @@ def main() -> NoReturn:
     except GraftaxError as error:
         if debug:
             raise
-        if type(error).__name__ == "Interrupted":
+        if error.exit_code == AGAIN:
+            leave(f"graftax: {error}", AGAIN)
+        if error.exit_code == INTERRUPTED:
+            part()
             leave(f"graftax: {error}")
         print(f"graftax: {error}", file=sys.stderr)
-        sys.exit(2)
+        end(error.exit_code)
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        end(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         leave("graftax: interrupted")
     except BrokenPipeError:
-        sys.exit(1)
+        end(UNEXPECTED)
     except OSError as error:
         if debug:
             raise
         print(f"graftax: {in_a_line(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        end(REFUSED)
     except Exception as error:
+        if (fault := whose_fault(error)) is not error:
+            leave(f"graftax: {fault}", AGAIN)
         if debug:
             raise
         if not hasattr(error, "format_message"):  # typer's own errors have it: a wrong option, a missing argument
             said = in_a_line(f"unexpected {type(error).__name__}: {error}")
             print(f"graftax: {said} (run again with --debug for the traceback)", file=sys.stderr)
-            sys.exit(1)
+            end(UNEXPECTED)
         if line := usage_line(error):
             print(f"graftax: {line}", file=sys.stderr)
-        sys.exit(2)
+        end(REFUSED)
     if code == INTERRUPTED:  # typer's way to say that Ctrl-C was pressed
         leave("graftax: interrupted")
-    sys.exit(code if isinstance(code, int) else 0)
+    end(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

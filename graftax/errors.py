@@ -7,11 +7,15 @@ would otherwise colour the terminal, or worse), and a text of a megabyte is cut 
 
 from __future__ import annotations
 
+from .exit_codes import REFUSED
+
 _MOST, _TAIL = 2000, 400  # characters of a message, and of its end where it is cut
 
 
 class GraftaxError(Exception):
-    """Bad input, or a state of the disk that a person must settle. The command line prints it and exits with code 2."""
+    """Bad input, or a state of the disk that a person must settle. The command line prints it and exits with its code."""
+
+    exit_code = REFUSED
 
     def __init__(self, message: str):
         super().__init__(in_a_line(message))

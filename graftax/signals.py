@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from .exit_codes import INTERRUPTED
+
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-INTERRUPTED = 130  # the exit code
 
 
 class Stop:
@@ -117,11 +118,11 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
         signal.signal(number, handler)
 
 
-def leave(line: str) -> NoReturn:
-    """End this process as interrupted, without unwinding, with a last line; what was printed is printed."""
+def leave(line: str, code: int = INTERRUPTED) -> NoReturn:
+    """End this process, as interrupted, without unwinding and with a last line; what was printed is printed."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # closed, or interrupted while it wrote
             stream.flush()
     shown = "\x1b[?25h\n" if os.isatty(2) else ""  # bars hide the cursor, and stand on the last line
     os.write(2, f"{shown}{line}\n".encode(errors="backslashreplace"))
-    os._exit(INTERRUPTED)
+    os._exit(code)

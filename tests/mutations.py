@@ -16,6 +16,8 @@ class Mutation(NamedTuple):
     tests: str  # as pytest is told them
 
 
+FLEET = "tests/test_fleet.py"
+FLEET_BITS = f"{FLEET}::test_a_fleet_makes_what_one_machine_makes"
 COMPILED = "tests/test_compiled_programs.py"
 SCALE = "tests/test_scale.py"
 UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
@@ -46,6 +48,8 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
+PROCESSES = "tests/test_processes.py"
+WORDS = f"{PROCESSES}::test_words_are_the_same_everywhere_and_who_does_not_come_is_named"
 FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
 CHOOSING, MASKS, BATCHES = "tests/test_choosing.py", "tests/test_masks.py", "tests/test_batches.py"
 RATES, VALIDATION, TRAINING = "tests/test_strategies.py", "tests/test_validation.py", "tests/test_training.py"
@@ -313,22 +317,22 @@ MUTATIONS = [
     Mutation("train/epoch_end.py", "-1.0 if pack.task.lower_is_better", "1.0 if pack.task.lower_is_better", LOWEST),
     Mutation(
         "train/pack.py",
-        "self.best if job.val is not None else",
-        "",
+        "if job.val is None:\n            return self.now",
+        "if True:\n            return self.now",
         f"{TRAINING}::test_best_epoch_is_kept_and_stops_early",
     ),
     # -- a pack: which slots step, what of a slot is trained, measured and kept, and what a checkpoint has of it
     Mutation(
         "train/pack.py",
-        "self.bookmarks[k] if k in live else None",
-        "self.bookmarks[k]",
+        "for k in live if k in self.spread.own",
+        "for k in self.spread.own",
         "tests/test_packs.py::test_idle_slots_keep_every_bit",
     ),
     Mutation("adapters/adapter.py", "np.array(held, np.float32)", "np.ones_like(held, np.float32)", "tests/test_layouts.py"),
     Mutation("train/step.py", "lambda leaf: leaf[slot], (pack.trainable", "lambda leaf: leaf[0], (pack.trainable", EACH),
     Mutation("train/step.py", "lambda leaf: leaf[slot], pack.hyper", "lambda leaf: leaf[0], pack.hyper", EACH),
-    Mutation("train/pack.py", "leaf[slot], self._settled()", "leaf[0], self._settled()", EACH),
-    Mutation("train/pack.py", ".at[slot].set(0.0)", ".at[slot].add(0.0)", MEAN),
+    Mutation("train/pack.py", "leaf[at], settled(", "leaf[0], settled(", EACH),
+    Mutation("train/pack.py", "np.int32(slot), np.float32(0))", "np.int32(slot), learners.loss[at])", MEAN),
     Mutation("train/pack.py", "float(total) / bookmark.position", "float(total)", MEAN),
     Mutation("train/pack.py", "(shape.items) < len(planned.items)", "(shape.items) <= len(planned.items)", ANSWERS),
     Mutation("train/pack.py", "float(loss) * len(planned.items)", "float(loss) * job.shape.items", ANSWERS),
@@ -412,7 +416,30 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
-    Mutation("train/step.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES),
+    Mutation(
+        "train/spreading.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES
+    ),
+    Mutation(
+        "train/spreading.py", "(processes.index() + 1) * each", "each", f"{PROCESSES}::test_two_processes_make_the_bits_of_one"
+    ),
+    Mutation("train/spreading.py", "-(-jobs // many)", "jobs // many", f"{PROCESSES}::test_devices_are_those_of_all_processes"),
+    Mutation("train/meetings.py", "any(stops for", "all(stops for", f"{PROCESSES}::test_processes_meet_about_once_a_second"),
+    Mutation(
+        "train/meetings.py", "max(seconds for", "min(seconds for", f"{PROCESSES}::test_processes_meet_about_once_a_second"
+    ),
+    Mutation(
+        "train/queue.py", "other[name] != said[0][name]", "False", f"{PROCESSES}::test_a_worker_of_another_version_is_refused"
+    ),
+    Mutation("graftax/processes.py", 'one["topic"] != topic', "False", WORDS),
+    Mutation("graftax/processes.py", "words(topic, str(error))", "pass", WORDS),
+    Mutation("graftax/processes.py", "if process not in came", "if process in came", WORDS),
+    Mutation("graftax/watchdog.py", "if among_others and code", "if code", "tests/test_watchdog.py"),
+    Mutation(
+        "graftax/watchdog.py",
+        "recv(4096):\n                    heard = time.monotonic()",
+        "recv(4096):\n                    pass",
+        "tests/test_watchdog.py::test_who_does_nothing_is_killed_and_who_is_slow_is_not",
+    ),
     Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
     Mutation(
         "tuning/loops/loops.py",
@@ -1301,6 +1328,29 @@ MUTATIONS = [
         "False",
         f"{COMPILED}::test_what_is_brought_near_the_cores_is_no_copy",
     ),
+    Mutation("fleet/shard_worker.py", "Begun(digest, [work.width]", "Begun(digest, [min(work.width, len(jobs))]", FLEET_BITS),
+    Mutation("fleet/shard_worker.py", "!= order.fingerprint:", "is None:", f"{FLEET}::test_another_backbone_is_refused"),
+    Mutation("fleet/fleet_run.py", "in history[told.lines :]", "in history", FLEET_BITS),
+    Mutation(
+        "fleet/fleet_run.py",
+        "if message.with_node:",
+        "if False:",
+        f"{FLEET}::test_machines_may_be_taken_away_any_number_of_times",
+    ),
+    Mutation(
+        "fleet/fleet_run.py",
+        "shard.deaths >= _MOST",
+        "shard.deaths >= _SPLIT",
+        f"{FLEET}::test_a_shard_that_kills_its_workers_is_given_up",
+    ),
+    Mutation(
+        "fleet/fleet_run.py",
+        "finished = frozenset(name for name in shard.names() if name not in self.told)",
+        "finished = frozenset()",
+        f"{FLEET}::test_a_worker_is_lost",
+    ),
+    Mutation("fleet/shards.py", "len(shards[-1]) >= width and", "", f"{FLEET}::test_shards_hold_every_job_once"),
+    Mutation("train/begun.py", "if self.by_fleet != by_fleet:", "if False:", f"{FLEET}::test_the_driver_is_killed_and_goes_on"),
     Mutation(
         "benchmarks/scale/step_time.py",
         "max(by_flops, by_bytes) + cost.kernels * assumptions.launch",

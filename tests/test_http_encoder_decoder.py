@@ -49,7 +49,7 @@ def server(backbone: Backbone, adapters: dict[str, Adapter]) -> Iterator[Served]
 
 
 def test_many_at_once(server: Served, expected: dict[tuple[str, str], tuple[str, str]]) -> None:
-    """With one slot for two adapters; whole, and in pieces."""
+    """With one slot for two adapters; whole, and in pieces. Behind that the slot and the batch are free."""
     client = server.openai()
 
     def whole(asked: tuple[str, str]) -> tuple[str, str | None]:
@@ -64,11 +64,11 @@ def test_many_at_once(server: Served, expected: dict[tuple[str, str], tuple[str,
     with ThreadPoolExecutor(6) as threads:
         assert [*threads.map(whole, asked)] == [expected[one] for one in asked]
         assert [*threads.map(in_pieces, asked)] == [expected[one] for one in asked]
+    until(lambda: not server.engine.running and server.engine.idle)
+    assert set(server.service.residents.tiers().device.values()) == {0}
 
 
 def test_what_it_cannot_do(server: Served) -> None:
-    """It makes no vectors; and behind what was asked the slot and the batch are free."""
+    """It makes no vectors."""
     answer = server.post("/v1/embeddings", model="sea", input="a")
     assert (answer.status_code, "is an encoder-decoder" in answer.json()["error"]["message"]) == (422, True)
-    until(lambda: not server.engine.running and server.engine.idle)
-    assert set(server.service.residents.tiers().device.values()) == {0}

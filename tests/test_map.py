@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = (ROOT / "docs" / "map.md").read_text("utf-8").split("\n## ")[1:]
-FOLDERS = ["adapters", "models", "data", "tasks", "train", "serve", "tuning", "benchmarks", "graftax"]
+FOLDERS = ["adapters", "models", "data", "tasks", "train", "serve", "tuning", "fleet", "benchmarks", "graftax"]
 ELSEWHERE = {"speed", "reliability"}  # benchmarks/README.md has these
 
 

@@ -129,7 +129,7 @@ def test_a_queue_compiles_nothing(tiny_dir: Path, tmp_path: Path, monkeypatch: p
     programs = pack.programs
     assert programs.gradient._cache_size() == programs.predict._cache_size() == len(shapes) <= 2
     assert programs.update._cache_size() == 1
-    assert programs.put._cache_size() == 2  # the state, and the best leaves
+    assert programs.put._cache_size() == 3  # the state, the best leaves, and the losses
     run_many(backbone, data, tmp_path / "again", pack_size=2, val=0.3)
     assert packs[1].programs is programs
     assert programs.gradient._cache_size() == len(shapes)

@@ -43,6 +43,7 @@ class Begun:
     jobs: Sequence[str]
     machine: Mapping[str, Any] = field(default_factory=machine)
     versions: Mapping[str, str] = field(default_factory=versions)
+    by_fleet: bool = False  # whether its jobs are trained by a fleet, which keeps other states of them on the disk
 
     def write(self, file: Path) -> None:
         disk.write_json(file, asdict(self))
@@ -59,7 +60,7 @@ class Begun:
                 f"{file}: damaged, or of another version of graftax; go on with that version, or pass --overwrite."
             ) from error
 
-    def check(self, digest: str, cohorts: int, pack_size: int | None, out: Path) -> None:
+    def check(self, digest: str, cohorts: int, pack_size: int | None, out: Path, by_fleet: bool = False) -> None:
         """Refuse to go on where another call, or another version, would end with other adapters."""
         for name, here in versions().items():
             if (there := self.versions.get(name)) != here:
@@ -67,6 +68,9 @@ class Begun:
                     f"{out} holds an unfinished run that {name} {there or 'of another version'} began, and this is {here}; "
                     "go on with that version, choose another directory, or pass --overwrite."
                 )
+        if self.by_fleet != by_fleet:
+            how = "over a cluster; go on with --ray" if self.by_fleet else "that is not over a cluster; go on without --ray"
+            raise GraftaxError(f"{out} holds an unfinished run {how}, choose another directory, or pass --overwrite.")
         if self.digest != digest or len(self.pack_sizes) != cohorts or pack_size not in (None, *self.pack_sizes):
             raise GraftaxError(
                 f"{out} holds an unfinished run with other settings or data; repeat its command to resume it, choose another "

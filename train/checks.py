@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from .. import processes
 from ..adapters.adapter import Adapter
 from ..adapters.method import Method
 from ..data.columns import Columns
@@ -15,6 +16,7 @@ from ..errors import GraftaxError
 from ..tasks.task import Task
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, Within, checked
+from .fleet import Fleet
 from .recipe import Recipe
 from .shelf import Shelf
 
@@ -76,6 +78,16 @@ def check_shelf(push: Any, names: list[str]) -> None:
     if not isinstance(push, Shelf):
         raise GraftaxError(f"push must be a place on a hub such as Hub().under('bank'), got {_described(push)}.")
     push.expect(names)
+
+
+def check_fleet(fleet: Any, devices: int | None) -> None:
+    """Machines that train; how many devices each of their workers has is not said here."""
+    if not isinstance(fleet, Fleet):
+        raise GraftaxError(f"fleet must be machines such as `ray_fleet` finds, got {_described(fleet)}.")
+    if processes.count() > 1:
+        raise GraftaxError("several processes train one run together, or a fleet trains it: leave out one.")
+    if devices is not None:
+        raise GraftaxError("devices are those of this process, and a fleet trains elsewhere: leave out one.")
 
 
 def changed(recipe: Recipe, name: str, changes: Mapping[str, Any]) -> Recipe:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..adapters.adapter import Adapter
+from ..processes import words
 from .pack import Pack
 
 
@@ -25,6 +26,7 @@ def end_epoch(pack: Pack, slot: int) -> EpochEnd | None:
     bookmark, job = pack.occupant(slot)
     loss, failed = pack.take_loss(slot)
     scores = pack.evaluate(slot) if job.val is not None and not failed else {}
+    scores = words(f"the validation of {job.name}", scores)[0]  # of several processes, which might round unlike, the first's
     if failed or scores is None:
         return None
     if job.val is not None:

@@ -46,6 +46,21 @@ class Metrics:
             self._board.close()
 
 
+class NoMetrics:
+    """In the other processes of a run, which write no file."""
+
+    offset = 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> NoMetrics:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Nothing."""
+
+
 def _adapter(line: bytes) -> str | None:
     """Which adapter a line is about; None for a line that is none of ours."""
     try:

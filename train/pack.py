@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..adapters.adapter import Adapter
@@ -77,8 +78,11 @@ class Pack:
         settings = traits.dropout, traits.optimizer, traits.preconditioned, traits.augment, devices
         self.programs = Programs.of(backbone, task, slots, *settings)
         idle = jobs[0].start(self.layout, backbone.sites)
-        self.learners: Learner = self.programs.placed(jax.tree.map(lambda leaf: np.stack([leaf] * slots), idle))
-        self.best = jax.tree.map(lambda leaf: leaf.copy(), self._settled())
+        self.spread = self.programs.spread
+        first: Learner = jax.tree.map(lambda leaf: np.stack([leaf] * slots), idle)
+        self.learners: Learner = self.spread.placed(first)
+        first = jax.tree.map(jnp.asarray, first._replace(moments=()))
+        self.best = self.spread.placed(jax.tree.map(np.array, settled(first.trainable, first.fixed)))
         self.bookmarks: list[Bookmark | None] = [None] * slots
         self._plans: dict[tuple[int, int], list[Planned]] = {}  # by job and epoch; of each job the newest alone
         self.features: FeatureStore | None = None
@@ -180,8 +184,11 @@ class Pack:
         counts = Counter(shape for shape in shapes if shape is not None)
         shape = min(counts, key=lambda shape: (-counts[shape], shape))
         live = [k for k, own in enumerate(shapes) if own == shape]
-        batches = [self._due(self.bookmarks[k] if k in live else None, shape) for k in range(len(self.bookmarks))]
-        return live, jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        # what other processes have in their slots, nobody reads here
+        mine = {k: self._due(self.bookmarks[k], shape) for k in live if k in self.spread.own}
+        idle = self._due(None, shape) if len(mine) < len(self.bookmarks) else None
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(mine.get(k, idle) for k in range(len(self.bookmarks))))
+        return live, stacked if self.spread.alone else self.spread.placed(stacked)
 
     def _due(self, bookmark: Bookmark | None, shape: Shape) -> Batch:
         """The next batch of the job at a bookmark; for None, a slot that waits, a batch without an item that is not live."""
@@ -222,10 +229,17 @@ class Pack:
     def take_loss(self, slot: int) -> tuple[float, bool]:
         """The mean loss of the epoch that has just ended, and whether the slot's learner failed. The sum starts anew."""
         bookmark, _ = self.occupant(slot)
-        total, failed = np.asarray(self.learners.loss)[slot], np.asarray(self.learners.failed)[slot]
-        failed |= not all(np.isfinite(leaf[slot]).all() for leaf in jax.tree.leaves(self.learners.trainable))
-        self.learners = self.learners._replace(loss=self.programs.placed(self.learners.loss.at[slot].set(0.0)))
+        learners, at = self._brought(slot)
+        total, failed = np.asarray(learners.loss)[at], np.asarray(learners.failed)[at]
+        failed |= not all(np.isfinite(leaf[at]).all() for leaf in jax.tree.leaves(learners.trainable))
+        loss = self.programs.put(self.learners.loss, np.int32(slot), np.float32(0))
+        self.learners = self.learners._replace(loss=loss)
         return float(total) / bookmark.position, bool(failed)
+
+    def _brought(self, slot: int) -> tuple[Learner, int]:
+        """The learners without what their optimizer remembers, and where a slot's is among those that can be read here."""
+        found: tuple[Learner, int] = self.spread.brought(self.learners._replace(moments=()), slot)
+        return found
 
     # -- validation and results -----------------------------------------------------------------------------------------
 
@@ -244,12 +258,13 @@ class Pack:
         The mean loss is that of the batches, in which each batch counts as often as it has items.
         """
         names, answers, losses = job.adapter.labels, dict[int, Answer](), 0.0
+        learners, at = self._brought(slot)
         for planned in plan_all(prepared.lengths, job.shape):
             self.breathe()
             batch = self._batch(prepared, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
-            outputs = self.programs.predict(self.programs.frozen_weights[0], self.learners, np.int32(slot), inputs, labels)
-            loss = self.programs.measured(self.learners, np.int32(slot), outputs, labels, batch.weight)
+            outputs = self.programs.predict(self.backbone.params, learners, np.int32(at), inputs, labels)
+            loss = self.programs.measured(learners, np.int32(at), outputs, labels, batch.weight)
             losses += float(loss) * len(planned.items)
             own = self.task.output.own(np.asarray(outputs), len(names))
             for i, mine in self.task.output.each(own, prepared, planned):
@@ -258,27 +273,31 @@ class Pack:
                 answers[i] = self.task.answer(mine, names, prepared.items[i])
         return answers, losses / len(prepared.items)
 
-    def _settled(self) -> Any:
-        """The leaves of all slots that answer now and would be saved now."""
-        return settled(self.learners.trainable, self.learners.fixed)
+    def _settled(self, slot: int) -> Any:
+        """The leaves of a slot that answer now and would be saved now."""
+        learners, at = self._brought(slot)
+        return jax.tree.map(lambda leaf: leaf[at], settled(learners.trainable, learners.fixed))
 
     def keep_best(self, slot: int) -> None:
         """Keep a slot's leaves as those of its best epoch so far."""
-        own = jax.tree.map(lambda leaf: leaf[slot], self._settled())
-        self.best = self.programs.put(self.best, np.int32(slot), own)
+        own = self._settled(slot)
+        self.best = self.programs.put(self.best, np.int32(slot), own if self.spread.alone else jax.tree.map(np.asarray, own))
 
     def result(self, slot: int, metrics: dict[str, float]) -> Adapter:
         """The trained adapter at its true size: of its best epoch where there are validation examples, else of its last."""
         _, job = self.occupant(slot)
-        return self._adapter(slot, self.best if job.val is not None else self._settled(), metrics)
+        if job.val is None:
+            return self.now(slot, metrics)
+        best, at = self.spread.brought(self.best, slot)
+        return self._adapter(slot, jax.tree.map(lambda leaf: leaf[at], best), metrics)
 
     def now(self, slot: int, metrics: dict[str, float]) -> Adapter:
         """The adapter that a slot's job has become so far, at its true size."""
-        return self._adapter(slot, self._settled(), metrics)
+        return self._adapter(slot, self._settled(slot), metrics)
 
-    def _adapter(self, slot: int, tree: Any, metrics: dict[str, float]) -> Adapter:
+    def _adapter(self, slot: int, own: Any, metrics: dict[str, float]) -> Adapter:
         _, job = self.occupant(slot)
-        own = jax.tree.map(lambda leaf: np.asarray(leaf[slot]), tree)
+        own = jax.tree.map(np.asarray, own)
         states = self.layout.unstack(job.adapter, own, self.backbone.sites)
         return replace(job.adapter, states=states, metrics=metrics)
 
@@ -307,7 +326,7 @@ class Pack:
 
     def restore(self, arrays: dict[str, Any], facts: list[dict[str, Any] | None]) -> None:
         """Go on from the arrays and facts of a checkpoint."""
-        arrays = self.programs.placed(arrays)
+        arrays = self.spread.placed(arrays)
         self.learners, self.best = arrays["state"], arrays["best"]
         self.bookmarks = [None if bookmark is None else Bookmark(**bookmark) for bookmark in facts]
         for bookmark in self.bookmarks:

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from ..counted import counted
-from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..processes import words
 from ..tasks.task import Task
 from .job import Job
 from .pack import Pack
@@ -25,31 +24,28 @@ from .pack import Pack
 _SIZES = {"cpu": (4,), "gpu": (4, 16, 64), "tpu": (4, 16, 64)}
 _WORTH = 1.1  # a larger pack must be this much faster per adapter
 _WAITING = 0.7  # share of the slots that take part in a tick when their lengths differ
+_LAPTOP = 40e9  # FLOP per second of a modest one
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
-
-
-def devices_for(jobs: int, devices: int | None) -> int:
-    """Over how many devices the slots for so many jobs are spread: as wanted, or over all accelerators; a CPU counts as one."""
-    there = len(jax.local_devices())
-    if devices is not None and devices > there:
-        raise GraftaxError(f"{counted(devices, 'device')} are wanted, and this process has {there}.")
-    wanted = devices or (1 if jax.default_backend() == "cpu" else there)
-    return min(wanted, jobs)
 
 
 def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1) -> tuple[int, str]:
     """The number of slots on a device that trains the jobs fastest, 1 where that cannot be told or does not matter; and why."""
+    return pack_size_for(backbone, task, jobs[0], len(jobs), estimated_work(backbone, jobs), devices)
+
+
+def pack_size_for(backbone: Backbone, task: Task, job: Job, count: int, work: float, devices: int = 1) -> tuple[int, str]:
+    """The same for so many jobs like this one, of so much work in all: who measures need not hold the others."""
     platform = jax.default_backend()
-    sizes = [n for n in _SIZES.get(platform, ()) if n * devices <= len(jobs)]
+    sizes = [n for n in _SIZES.get(platform, ()) if n * devices <= count]
     if not sizes:
         return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
-    if platform == "cpu" and _estimated_seconds(backbone, jobs) < _SHORT:
+    if platform == "cpu" and work / _LAPTOP < _SHORT:
         return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
-    alone = _seconds_per_adapter(Pack(backbone, task, jobs, devices, devices=devices))
+    alone = _seconds_per_adapter(Pack(backbone, task, [job], devices, devices=devices))
     assert alone is not None
     best, chosen = alone, 1
     for size in sizes:
-        seconds = _seconds_per_adapter(Pack(backbone, task, jobs, size * devices, devices=devices))
+        seconds = _seconds_per_adapter(Pack(backbone, task, [job], size * devices, devices=devices))
         if seconds is None:
             return chosen, f"{size} at once do not fit in memory"
         if seconds / _WAITING > best / _WORTH:
@@ -58,11 +54,15 @@ def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], device
     return chosen, f"measured, {alone / best:.1f} times as fast as one after another"
 
 
-def _estimated_seconds(backbone: Backbone, jobs: Sequence[Job]) -> float:
-    """Work of the run at 6 FLOP per weight and position and 40 GFLOP/s, a modest laptop."""
+def estimated_work(backbone: Backbone, jobs: Sequence[Job]) -> float:
+    """The FLOPs of some jobs: 6 per weight and position."""
     weights = sum(math.prod(site.shape) for site in backbone.sites if site.kind in ("linear", "conv"))
-    positions = sum(job.shape.rows * job.shape.length * job.steps_per_epoch * job.recipe.epochs for job in jobs)
-    return 6.0 * weights * positions / 40e9
+    return 6.0 * weights * sum(positions_of(job) for job in jobs)
+
+
+def positions_of(job: Job) -> int:
+    """How many positions of batches a job's training goes through: the measure of its work."""
+    return job.shape.rows * job.shape.length * job.steps
 
 
 def _seconds_per_adapter(pack: Pack) -> float | None:
@@ -83,7 +83,7 @@ def _seconds_per_adapter(pack: Pack) -> float | None:
         pack.tick()
         jax.block_until_ready(pack.learners.step)
         times.append(time.perf_counter() - began)
-    return float(np.median(times)) / slots
+    return max(words("the measured time of a step", float(np.median(times)) / slots))
 
 
 def _fits(pack: Pack) -> bool:
@@ -95,4 +95,4 @@ def _fits(pack: Pack) -> bool:
     else:
         stats = jax.local_devices()[0].memory_stats() or {}
         free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-    return needed < free * 2 / 3
+    return all(words("the memory for a pack", needed < free * 2 / 3))

@@ -95,6 +95,11 @@ class Progress:
             self._done += 1
             self._overall.done += skipped
 
+    def lose(self, name: str) -> None:
+        """A job is lost with all that it has done, and begins again."""
+        if self._live:
+            self._overall.done -= self._bars.pop(name).done
+
     # -- lines ----------------------------------------------------------------------------------------------------------
 
     def say(self, line: str) -> None:

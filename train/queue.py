@@ -17,33 +17,41 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import disk, signals
+from .. import disk, processes, signals, watchdog
 from ..adapters.directory import MARKS
 from ..adapters.files import save_adapter
 from ..counted import counted
 from ..errors import GraftaxError
+from ..exit_codes import INTERRUPTED
 from ..models.backbone import Backbone
 from ..notes import note
 from ..tasks.task import Task, some_of
-from .begun import Begun, digest_of, machine
+from .begun import Begun, digest_of, machine, versions
 from .cohorts import cohorts_of, traits_of
 from .epoch_end import end_epoch, outcome
 from .job import Job
-from .journal import Metrics
+from .journal import Metrics, NoMetrics
+from .meetings import Meetings
+from .outcomes import NotAll, pushed, said_of_failures, said_of_unpushed
 from .pack import Bookmark, Pack
-from .pack_size import choose_pack_size, devices_for
+from .pack_size import choose_pack_size
 from .progress import Progress
 from .result import Result, Timer
 from .run_checkpoint import Checkpoints
 from .shelf import Shelf
+from .spreading import devices_for
+
+_SEEN_WITHIN = 30.0  # seconds, by other processes than the one that has written it
 
 
 class Interrupted(GraftaxError):
     """SIGINT or SIGTERM has arrived, and a checkpoint is saved from which the same call goes on."""
+
+    exit_code = INTERRUPTED
 
 
 def open_run(
@@ -51,7 +59,7 @@ def open_run(
     task: Task,
     jobs: list[Job],
     out: Path,
-    lock: disk.Locked,
+    lock: disk.Locked | None,
     pack_size: int | None,
     overwrite: bool,
     save_every: float,
@@ -65,20 +73,29 @@ def open_run(
     With `overwrite` both are replaced.
     """
     cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
-    _note_what_is_not_kept(backbone, cohorts)
+    note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
-    spread = devices_for(len(jobs), devices)
+    _refuse_unlike(digest)
+    with processes.sound("the devices"):
+        spread = devices_for(len(jobs), devices)
     if pack_size is not None:
         pack_size = -(-min(pack_size, len(jobs)) // spread) * spread  # every device has as many slots
-    found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
+
+    def what_is_there() -> dict[str, Any] | None:
+        found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
+        if found is None:
+            refuse_loss([job.name for job in jobs], out, overwrite)
+            shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
+        return None if found is None else asdict(found)
+
+    found = processes.first_says("what the directory holds", what_is_there)
     if found is None:
-        refuse_loss([job.name for job in jobs], out, overwrite)
-        shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
         sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress, spread) for own in cohorts]
         begun = Begun(digest, sizes, [job.name for job in jobs], machine(spread))
-        begun.write(folder / "run.json")
+        processes.first_says("the beginning", lambda: begun.write(folder / "run.json"))
     else:
-        begun = found
+        begun = Begun(**found)
+    _refuse_another_disk(folder / "run.json", digest)
     progress.doing("getting ready")
     if any(size % spread for size in begun.pack_sizes):
         packs, began = some_of([str(size) for size in begun.pack_sizes]), begun.machine.get("devices", 1)
@@ -89,7 +106,31 @@ def open_run(
     return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread)
 
 
-def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
+def _refuse_unlike(digest: str) -> None:
+    """An error where other processes are about to train something else."""
+    mine = {**versions(), "data and settings": digest}
+    said = processes.words("what is trained", mine)
+    for process, other in enumerate(said):
+        if unlike := [name for name in mine if other[name] != said[0][name]]:
+            (what, there, here), more = (unlike[0], said[0][unlike[0]], other[unlike[0]]), ""
+            if what != "data and settings":
+                more = f" ({there} and {here})"
+            raise GraftaxError(f"process {process} has other {what} than process 0{more}: all of them run the same command.")
+
+
+def _refuse_another_disk(file: Path, digest: str) -> None:
+    """An error where a process does not see what the first has written: then a checkpoint would lie here and there in parts."""
+    with processes.sound("the directory"):
+        until = time.monotonic() + _SEEN_WITHIN
+        while not (there := file.is_file() and Begun.read(file).digest == digest) and time.monotonic() < until:
+            time.sleep(0.1)  # a network's disk may show it later
+        if not there:
+            raise GraftaxError(
+                f"{file}, which process 0 has written, is not seen: --out must be on a disk that all processes share."
+            )
+
+
+def note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None:
     """A note where augmentation costs what `features.py` would save."""
     traits = [traits_of(own[0], backbone.sites) for own in cohorts]
     unkept = [
@@ -103,13 +144,18 @@ def _note_what_is_not_kept(backbone: Backbone, cohorts: list[list[Job]]) -> None
         note(f"{some_of(unkept)}: augmented pictures are others in every epoch: {kept}.")
 
 
-def unfinished(file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path) -> Begun | None:
-    """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten."""
+def unfinished(
+    file: Path, digest: str, cohorts: int, pack_size: int | None, overwrite: bool, out: Path, *, by_fleet: bool = False
+) -> Begun | None:
+    """The content of `run.json`, of a run that this call goes on with; None where there is none, or it is overwritten.
+
+    `by_fleet`: as of a `Begun`, of this call.
+    """
     if not file.is_file():
         return None
     try:
         begun = Begun.read(file)
-        begun.check(digest, cohorts, pack_size, out)
+        begun.check(digest, cohorts, pack_size, out, by_fleet)
         return begun
     except GraftaxError:
         if not overwrite:
@@ -149,7 +195,7 @@ class Run:
         begun: Begun,
         resumed: bool,
         out: Path,
-        lock: disk.Locked,
+        lock: disk.Locked | None,
         save_every: float,
         progress: Progress,
         push: Shelf | None = None,
@@ -164,6 +210,7 @@ class Run:
         self.save_every, self.progress, self.push, self.devices = save_every, progress, push, devices
         self.folder = out / ".run"
         self.stop = signals.Stop()
+        self.first = processes.is_first()  # which alone writes; a checkpoint all of them do
         self.ticks = 0
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []
@@ -176,13 +223,15 @@ class Run:
         self._open(facts["kind"] if facts else 0)  # in files a cohort is called so
         if facts:
             self._go_on(begun, facts)
-        self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
+        self.metrics: Metrics | NoMetrics = NoMetrics()
+        if self.first:
+            self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
         self._show_all()
 
     def _open(self, cohort: int) -> None:
         """Make a pack for the jobs of one cohort, all of which wait."""
         self.cohort, mine = cohort, self.cohorts[cohort]
-        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort], devices=self.devices)
+        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort], devices=self.devices, breathe=watchdog.beat)
         self.waiting = list(range(len(mine)))
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
@@ -204,7 +253,7 @@ class Run:
 
     def _checkpoint(self) -> None:
         """Start to save a checkpoint. The names of the facts are those in its files."""
-        self.lock.check()
+        self._check_lock()
         facts = {
             "kind": self.cohort,
             "places": self.pack.facts(),
@@ -217,6 +266,11 @@ class Run:
         }
         self.checkpoints.save(self.ticks, self.pack.arrays(), facts)
 
+    def _check_lock(self) -> None:
+        """Refuse to go on in a directory that was removed meanwhile."""
+        if self.lock is not None:
+            self.lock.check()
+
     # -- the loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> dict[str, Result]:
@@ -226,40 +280,40 @@ class Run:
             for name in self.results:  # of a run that goes on: perhaps it ended before these were pushed
                 self._push(name)
             self._loop()
-        self.lock.check()
-        (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
-        shutil.rmtree(self.folder)
-        if faults := list(self._faults()):
-            raise GraftaxError(" ".join(faults))
+
+        def done() -> list[str]:
+            self._check_lock()
+            (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
+            shutil.rmtree(self.folder)
+            return list(self._faults())
+
+        if faults := processes.first_says("the end", done):
+            raise NotAll(" ".join(faults))
         return {job.name: self.results[job.name] for job in self.jobs}
 
     def _faults(self) -> Iterator[str]:
         """What did not become of the run."""
-        if self.failures:
-            yield (
-                f"no adapter for {', '.join(self.failures)}: the loss was not finite; try a lower learning rate. "
-                f"Saved: {', '.join(self.results) or 'none'}."
-            )
-        if self.unpushed and self.push is not None:
-            yield (
-                f"{len(self.unpushed)} of {counted(len(self.results), 'adapter')} not pushed: {', '.join(self.unpushed)}. "
-                f"Everything is trained; once that is mended: {self.push.later(self.out)}"
-            )
+        yield from said_of_failures(self.failures, self.results)
+        yield from said_of_unpushed(self.unpushed, self.results, self.push, self.out)
 
     def _loop(self) -> None:
         """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
-        saved = time.monotonic()
+        saved, meetings = time.monotonic(), Meetings()
         self._fill()
         self.progress.doing("the first step")
         while self.pack.busy:
             self._tick()
+            watchdog.beat()
             self._fill()
             self.ticks += 1
-            if self.stop.asked:
+            if not meetings.due(self.ticks):
+                continue
+            stop, save = meetings.hold(self.ticks, self.stop.asked, time.monotonic() - saved > self.save_every)
+            if stop:
                 self._checkpoint()
                 self.checkpoints.wait()
                 raise Interrupted(f"interrupted, state saved in {self.folder}; run the same command again to go on.")
-            if time.monotonic() - saved > self.save_every:
+            if save:
                 self._checkpoint()
                 saved = time.monotonic()
 
@@ -289,7 +343,7 @@ class Run:
 
     def _end_epoch(self, slot: int) -> None:
         """End the epoch of a slot's job: measure it, write its line, and end the job where this was its last epoch."""
-        self.lock.check()
+        self._check_lock()
         bookmark, job = self.pack.occupant(slot)
         self.timers[job.name].end_epoch()
         if (ended := end_epoch(self.pack, slot)) is None:
@@ -307,7 +361,8 @@ class Run:
         """Save the adapter of a slot whose job is done, and free the slot."""
         bookmark, job = self.pack.occupant(slot)
         adapter, numbers = outcome(self.pack, slot, self.history[job.name])
-        save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
+        if self.first:
+            save_adapter(adapter, self.out / job.name, self.backbone, overwrite=True)
         taken = self.timers[job.name].step_seconds
         size = len(self.pack.bookmarks)
         self.results[job.name] = Result(job.name, self.out / job.name, numbers, taken, self.history[job.name], size)
@@ -317,17 +372,12 @@ class Run:
 
     def _push(self, name: str) -> None:
         """Put a saved adapter on the shelf, where there is one; where that fails a note says why, and the run goes on."""
-        if self.push is None:
+        if self.push is None or not self.first:
             return
-        self.progress.doing(f"pushing {name}")
-        try:
-            pushed = self.push.put(name, self.results[name].directory)
-        except GraftaxError as error:
-            note(str(error))
+        if (result := pushed(self.results[name], self.push, self.progress)) is None:
             self.unpushed.append(name)
         else:
-            self.results[name] = replace(self.results[name], pushed=pushed)
-            self.progress.say(f"{name}: pushed, {pushed}")
+            self.results[name] = result
 
     def _give_up(self, slot: int) -> None:
         """Free the slot of a job whose loss was not finite in the epoch that ends."""

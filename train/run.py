@@ -7,11 +7,12 @@ an uninterrupted run, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import disk, signals
+from .. import disk, processes, signals
 from ..adapters.adapter import Adapter
 from ..adapters.method import Method
 from ..adapters.methods.lora import LoRA
@@ -23,7 +24,8 @@ from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, checked
-from .checks import changed, check_arguments, check_shelf
+from .checks import changed, check_arguments, check_fleet, check_shelf
+from .fleet import Fleet
 from .intake import prepare
 from .progress import Progress
 from .queue import open_run
@@ -55,6 +57,7 @@ def train_many(
     save_every: float = 30.0,
     progress: bool = True,
     push: Shelf | None = None,
+    fleet: Fleet | None = None,
 ) -> dict[str, Result]:
     """Train an adapter for every entry of `data` and save it to `out/NAME`.
 
@@ -75,12 +78,15 @@ def train_many(
         columns: which columns hold texts and labels, or what else the task and the backbone's processor read.
         pack_size: how many adapters are trained at once; None measures, once per run. On several devices it is rounded up, so
             that each has as many.
-        devices: over how many of this process's devices the adapters in training are spread; each has all of the frozen
-            weights, and nothing is exchanged between them. None: over all accelerators; a CPU counts as one.
+        devices: over how many devices the adapters in training are spread; each has all of the frozen weights, and nothing is
+            exchanged between them. None: over all accelerators; a CPU counts as one. In several processes (`jax.distributed`)
+            those of all of them: docs/many_devices.md.
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
         progress: show bars, or a line per epoch, on standard error.
         push: where each adapter is put as well as soon as it is saved: `Hub().under("bank")`, on a hub as bank/NAME.
+
+        fleet: who trains the jobs in place of this process: machines of a cluster (docs/fleet.md).
 
     Returns:
         name -> `Result`, in the order of `data`.
@@ -99,29 +105,42 @@ def train_many(
         checked(value, bool, name)
     if push is not None:
         check_shelf(push, list(data))
+    if fleet is not None:
+        check_fleet(fleet, devices)
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
     out, learnt = Path(out), the_task(task)
     check_columns(columns, learnt, backbone.processor)
     refuse_unfit_task(learnt, backbone)
-    with Progress(progress) as shown:
-        jobs = []
-        for number, (name, rows) in enumerate(data.items(), 1):
-            shown.doing(f"reading {name}, {number} of {len(data)}")
-            changes = each.get(name, {})
-            jobs.append(
-                prepare(
-                    name,
-                    rows,
-                    val.get(name) if isinstance(val, Mapping) else val,
-                    backbone=backbone,
-                    task=learnt,
-                    method=changes.get("method", method),
-                    recipe=changed(recipe, name, changes),
-                    columns=columns,
+    with Progress(progress and processes.is_first()) as shown:
+        with processes.sound("the data"):
+            jobs = []
+            for number, (name, rows) in enumerate(data.items(), 1):
+                shown.doing(f"reading {name}, {number} of {len(data)}")
+                changes = each.get(name, {})
+                jobs.append(
+                    prepare(
+                        name,
+                        rows,
+                        val.get(name) if isinstance(val, Mapping) else val,
+                        backbone=backbone,
+                        task=learnt,
+                        method=changes.get("method", method),
+                        recipe=changed(recipe, name, changes),
+                        columns=columns,
+                    )
                 )
-            )
-        with disk.locked(out) as lock:
-            run = open_run(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
+        with held(out) as lock:
+            opened = open_run if fleet is None else fleet.open_run
+            run = opened(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()
+
+
+@contextmanager
+def held(out: Path) -> Iterator[disk.Locked | None]:
+    """A run's directory, held by the first process against others that would train into it; None in the others."""
+    with ExitStack() as stack:
+        with processes.sound("the directory"):
+            lock = stack.enter_context(disk.locked(out)) if processes.is_first() else None
+        yield lock

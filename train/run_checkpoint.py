@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import GraftaxError
@@ -42,7 +43,7 @@ class Checkpoints:
 
         What a save before it failed of is raised here, or by `wait`.
         """
-        copied, facts = jax.tree.map(lambda leaf: np.array(leaf, copy=True), arrays), json.loads(json.dumps(facts))
+        copied, facts = jax.tree.map(_copied, arrays), json.loads(json.dumps(facts))
         args = self._ocp.args
         self._manager.save(step, args=args.Composite(arrays=args.StandardSave(copied), facts=args.JsonSave(facts)), force=True)
 
@@ -80,6 +81,12 @@ class Checkpoints:
             _left[self._directory.absolute()] = self._manager
         else:
             _closed(self._manager)
+
+
+def _copied(leaf: Any) -> Any:
+    """A copy on the host; of an array whose parts lie in several processes, on the devices: each saves its parts."""
+    spread = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    return jnp.array(leaf, copy=True) if spread else np.array(leaf, copy=True)
 
 
 def _closed(manager: Any) -> None:

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..adapters.adapter import Stacked, join
 from ..adapters.graft import State
@@ -33,8 +32,8 @@ from .augmentation import Draws, augmented_inputs, mean_loss
 from .method_hooks import objective, revised, settled, tied
 from .optimizer import optimizer_named, precondition
 from .recipe import SCHEDULES, Recipe
+from .spreading import Spread
 
-_SLOTS = "slots"  # the axis of devices that slots are spread over
 _BUSY = 8192  # positions that keep an accelerator busy: its products have that many rows
 
 
@@ -181,12 +180,12 @@ class Programs:
             at_once = self.at_once(batches.inputs)
             return self.over_slots(self.gradient_one, shared=2, at_once=at_once)(params, layers, pack, batches)
 
-        return jax.jit(self.on_devices(of_all, shared=2))
+        return jax.jit(self.spread.each(of_all, shared=2))
 
     @cached_property
     def update(self) -> Any:
         """`update(pack, losses, grads, live) -> pack`, compiled once; donates the pack."""
-        return jax.jit(self.on_devices(self.over_slots(self.update_one)), donate_argnums=0)
+        return jax.jit(self.spread.each(self.over_slots(self.update_one)), donate_argnums=0)
 
     def step(self, params: Any, layers: Any, pack: Learner, batches: Batch) -> Learner:
         """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""
@@ -202,16 +201,16 @@ class Programs:
         """
         if platform() != "cpu":
             of_one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), inputs)
-            return min(self._slots_here, max(1, _BUSY // positions_of(of_one)))
+            return min(self.spread.here, max(1, _BUSY // positions_of(of_one)))
         kinds = {site.kind for site in self.backbone.sites}
-        return 1 if "conv" in kinds and "attention" not in kinds else self._slots_here
+        return 1 if "conv" in kinds and "attention" not in kinds else self.spread.here
 
     def over_slots(self, one: Callable, shared: int = 0, at_once: int | None = None) -> Callable:
         """`one` for every slot of a pack, so many `at_once` (None: all); its first `shared` arguments are the same for all."""
-        if at_once is not None and at_once < self._slots_here:
+        if at_once is not None and at_once < self.spread.here:
             several = None if at_once == 1 else at_once
             return lambda *args: jax.lax.map(lambda own: one(*args[:shared], *own), args[shared:], batch_size=several)
-        if self._slots_here > 1:
+        if self.spread.here > 1:
             return lambda *args: jax.vmap(one, in_axes=tuple(None if i < shared else 0 for i in range(len(args))))(*args)
 
         # A vmap over one slot would turn every product into a batched one, for nothing.
@@ -221,51 +220,21 @@ class Programs:
 
         return single
 
-    # -- several devices ------------------------------------------------------------------------------------------------
-
-    @property
-    def _slots_here(self) -> int:
-        """Slots of one device."""
-        return self.slots // self.devices
-
     @cached_property
-    def _mesh(self) -> Mesh:
-        return Mesh(np.array(jax.local_devices()[: self.devices]), (_SLOTS,))
-
-    def on_devices(self, function: Callable, shared: int = 0) -> Callable:
-        """`function` of whole packs, on each device of its own slots; its first `shared` arguments are on every device.
-
-        Slots know nothing of one another, so nothing is exchanged between devices.
-        """
-        if self.devices == 1:
-            return function
-
-        def spread(*args: Any) -> Any:
-            specs = tuple(PartitionSpec() if i < shared else PartitionSpec(_SLOTS) for i in range(len(args)))
-            # what a loop begins with is the same on all devices, and what it ends with is not: no check of that
-            here = jax.shard_map(function, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(_SLOTS), check_vma=False)
-            return here(*args)
-
-        return spread
-
-    def placed(self, tree: Any) -> Any:
-        """A tree of arrays with a leading slot axis, on the devices that have the slots."""
-        if self.devices == 1:
-            return jax.tree.map(jnp.asarray, tree)
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(_SLOTS)))
+    def spread(self) -> Spread:
+        """Of the slots over the devices."""
+        return Spread(self.slots, self.devices)
 
     @property
     def frozen_weights(self) -> tuple[Any, Any]:
         """The backbone's parameters and what `Backbone.unrolled` has of them, on every device that has slots."""
         params = self.backbone.params
-        if self.devices == 1:
+        if self.spread.alone:
             return params, self.backbone.unrolled
         key = "frozen weights on devices", self.devices
         if key not in self.backbone.programs:  # once for all packs
-            everywhere = NamedSharding(self._mesh, PartitionSpec())
-            there = replace(self.backbone, params=jax.device_put(params, everywhere))
-            # of weights that are held by layer these are the same arrays, which stay where they are: none is there twice
-            self.backbone.programs[key] = there.params, jax.device_put(there.unrolled, everywhere)
+            there = replace(self.backbone, params=self.spread.everywhere(params))
+            self.backbone.programs[key] = there.params, self.spread.everywhere(there.unrolled)
         return self.backbone.programs[key]
 
     @cached_property
@@ -296,9 +265,4 @@ class Programs:
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:
         """`put(pack, slot, one) -> pack` with one slot's leaves replaced; donates the pack."""
-        there = None if self.devices == 1 else NamedSharding(self._mesh, PartitionSpec(_SLOTS))
-
-        def put(pack: Any, slot: jax.Array, one: Any) -> Any:
-            return jax.tree.map(lambda p, o: p.at[slot].set(o), pack, one)
-
-        return jax.jit(put, donate_argnums=0, out_shardings=there)
+        return jax.jit(self.spread.with_slot, donate_argnums=0)

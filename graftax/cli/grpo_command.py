@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TASK = "grpo"
 OPTIONS = tuple(field.name for field in fields(GrpoSettings) if field.name != "beta")  # which is the recipe's option, too
-_OTHERS = ("val", "pack_size", "devices", "fuse", "context_words")  # options that this task has no use for
+_OTHERS = ("val", "pack_size", "devices", "ray", "ray_cpus", "fuse", "context_words")  # options that this task has no use for
 
 
 def refuse_options(context: typer.Context, task: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from annotated_doc import Doc
 
+from .. import processes, typed, watchdog
 from ..errors import GraftaxError
 from ..train.recipe import Recipe
 from ..tuning.grpo.grpo_settings import GrpoSettings
@@ -23,6 +26,9 @@ from .options import (
     Loading,
     out_option,
 )
+
+if TYPE_CHECKING:
+    from ..train.fleet import Fleet
 
 _OF_REWARDS = "Rewards, of task grpo"  # a panel of the help
 BESIDE = ("fuse", "adapter", "context_words")  # what is no method by a name
@@ -67,6 +73,51 @@ class Running:
     devices: Annotated[int | None, Doc("Spread them over so many. Default: all accelerators.")] = None
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
+
+
+@dataclass(frozen=True)
+class OverCluster:
+    """Machines that train in place of this one."""
+
+    ray: Annotated[
+        str | None,
+        Doc("Train on the machines of a Ray cluster: the one that this machine is in, or another's (docs/fleet.md)."),
+    ] = None
+    ray_cpus: Annotated[int, Doc("CPUs that each worker takes there; where there are GPUs, one of these as well.")] = 1
+
+
+@dataclass(frozen=True)
+class Together:
+    """How this process trains with others, and who looks after it."""
+
+    distributed: Annotated[
+        bool, Doc("One run by several processes: start the same command in each (docs/many_devices.md).")
+    ] = False
+    join_within: Annotated[float, Doc("Seconds for which the processes wait for one another at the start.")] = 300.0
+    stall_after: Annotated[
+        float | None, Doc("End the process, with exit code 124, where it has done nothing for so many seconds. Default: never.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        typed.checked(self.join_within, Annotated[float, typed.Within(1.0)], "--join-within, in seconds,")
+        if self.stall_after is not None:
+            typed.checked(self.stall_after, Annotated[float, typed.Within(1.0)], "--stall-after, in seconds,")
+
+    def refuse_rewards(self) -> None:
+        if self.distributed or self.stall_after is not None:
+            raise GraftaxError("--distributed and --stall-after are for tasks that learn from rows, and the task is 'grpo'.")
+
+    def begin(self) -> None:
+        """Let a child do the rest, where somebody is to look after it; in the child, join the others."""
+        if not (self.distributed or self.stall_after is not None):
+            return
+        if not watchdog.is_watched():
+            command = [sys.executable, "-m", "graftax", *sys.argv[1:]]
+            sys.exit(watchdog.watch(command, self.stall_after, among_others=self.distributed))
+        watchdog.hold_on()
+        if self.distributed:
+            patience = None if self.stall_after is None else 0.8 * self.stall_after  # so that it is said who does not come
+            processes.join(self.join_within, patience)
 
 
 @dataclass(frozen=True)
@@ -133,6 +184,8 @@ def train(
         typer.Option(metavar="PREFIX", help="Put the adapters on the hub ($GRAFTAX_HUB, else your own), each as PREFIX/NAME."),
     ] = None,
     running: Annotated[Running, OptionPerField()],
+    cluster: Annotated[OverCluster, OptionPerField("Over a cluster", metavars={"ray": "auto|HOST:PORT"})],
+    together: Annotated[Together, OptionPerField("Several processes")],
     loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
     """Train one adapter per data file, all in one run.
@@ -158,6 +211,7 @@ def train(
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     if task == TASK:
+        together.refuse_rewards()
         train_by_rewards(
             context,
             backbone,
@@ -180,17 +234,20 @@ def train(
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     if words.context_words is not None and task != "contrastive-names":
         raise GraftaxError(f"--context-words is for --task contrastive-names, and the task is {task!r}.")
-    shelf = shelf_for(push, list(named)) if push is not None else None
-    loaded = load_backbone(backbone, **asdict(loading))
-    method: Any = made
-    if words.fuse:
-        method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
-    beside = list[Any]()
-    if words.context_words is not None:
-        learnt, read = context_of_labels(loaded, named, read, tokens=words.context_words)
-        beside.append(learnt)
-    if words.adapter is not None:
-        beside.append(load_adapter(parse_adapter(words.adapter).location, loaded))
+    together.begin()
+    with processes.sound("the backbone"):
+        shelf = shelf_for(push, list(named)) if push is not None else None
+        fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
+        loaded = load_backbone(backbone, **asdict(loading))
+        method: Any = made
+        if words.fuse:
+            method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
+        beside = list[Any]()
+        if words.context_words is not None:
+            learnt, read = context_of_labels(loaded, named, read, tokens=words.context_words)
+            beside.append(learnt)
+        if words.adapter is not None:
+            beside.append(load_adapter(parse_adapter(words.adapter).location, loaded))
     if beside:
         alone = not words.fuse and not is_given(context, "method")
         fresh = () if alone or method is None else (method,) if isinstance(method, Method) else method
@@ -207,12 +264,23 @@ def train(
         columns=read,
         **asdict(running),
         push=shelf,
+        fleet=fleet,
     )
-    for result in results.values():
+    for result in results.values() if processes.is_first() else ():
         numbers = "  ".join(f"{metric} {value:.4f}" for metric, value in result.metrics.items())
         print(f"{result.directory}  {numbers}")
         if shelf is not None:
             print(f"{result.pushed} on {shelf.hub.store.url}")
+
+
+def _fleet(address: str, cpus: int, backbone: str, loading: Loading) -> AbstractContextManager[Fleet]:
+    """The machines of a Ray cluster; this process leaves accelerators to its workers."""
+    import jax
+
+    from ..fleet import ray_fleet
+
+    jax.config.update("jax_platforms", "cpu")
+    return ray_fleet(address, backbone, cpus=cpus, **asdict(loading))
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
