@@ -5,7 +5,7 @@
 # make docs    the documentation's site, in site/; links that lead nowhere are errors
 # make tutorials    the tutorials run, and their pages written anew; two minutes
 # make accelerators    programs for GPUs and TPUs compiled without one, and read: benchmarks/ACCELERATORS.md; forty minutes on two cores
-# make scale    fleets and many tenants, simulated: the tables of docs/scale.md; two minutes
+# make scale    fleets and many tenants, simulated: the tables of docs/scale.md; a few minutes
 # make package    wheel and sdist built, installed and tried in an empty folder
 # make test-adapterhub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12

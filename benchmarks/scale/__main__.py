@@ -1,6 +1,6 @@
 """The page docs/scale.md, and the files of constants that its figures are computed from.
 
-    python -m graftax.benchmarks.scale            writes the page's tables anew, between their markers; a minute or two
+    python -m graftax.benchmarks.scale            writes the page's tables anew, between their markers; a few minutes
     python -m graftax.benchmarks.scale measure BACKBONE DATA     measured.json: small runs on this machine; some ten minutes
     python -m graftax.benchmarks.scale compile    compiled.json: programs for an H100, in the environment of `make accelerators`
 

@@ -26,7 +26,7 @@ QUICK: Mapping[str, Callable[[], str]] = {
     "breaks": fleet_tables.breaks,
     "limits": traffic_tables.limits,
 }
-#: Those that are simulated, in a minute or two.
+#: Those that are simulated, in a few minutes.
 SIMULATED: Mapping[str, Callable[[], str]] = {
     "shards": fleet_tables.shards,
     "machines": fleet_tables.machines,
