@@ -1380,6 +1380,8 @@ MUTATIONS = [
         "zip(left[::2], left[1::2], strict=True)",
         "zip(left[: len(left) // 2], left[len(left) // 2 :], strict=True)",
         "tests/test_quantised.py::test_a_product_is_that_of_the_floats",
+    ),
+    Mutation(
         "benchmarks/scale/step_time.py",
         "max(by_flops, by_bytes) + cost.kernels * assumptions.launch",
         "max(by_flops, by_bytes)",
