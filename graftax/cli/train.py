@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -71,7 +71,7 @@ class Running:
 
     pack_size: Annotated[int | None, Doc("Adapters trained at once. Default: measured.")] = None
     devices: Annotated[int | None, Doc("Spread them over so many. Default: all accelerators.")] = None
-    fsdp: Annotated[bool, Doc("Give each device a part of the frozen weights, in place of all.")] = False
+    fsdp: Annotated[bool, Doc("Give each device a part of the frozen weights, in place of all; with --remat layers.")] = False
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
 
@@ -243,6 +243,8 @@ def train(
     with processes.sound("the backbone"):
         shelf = shelf_for(push, list(named)) if push is not None else None
         fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
+        if running.fsdp and loading.remat is None:
+            loading = replace(loading, remat="layers")  # what else is kept takes more than the weights that are shared
         with in_host_memory() if running.fsdp else nullcontext():
             loaded = load_backbone(backbone, **asdict(loading))
         method: Any = made
