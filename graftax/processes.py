@@ -183,9 +183,11 @@ def await_verdict(error: Exception) -> None:
 
     What has begun with another's death looks like an error of the program here.
     """
+    if count() == 1:
+        return
     import jax
 
-    if count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+    if not isinstance(error, jax.errors.JaxRuntimeError):
         return
     try:
         _state().client.wait_at_barrier("graftax/an error", 2000 * _HEARTBEAT)  # all have failed alike, and none is gone
@@ -197,7 +199,7 @@ def await_verdict(error: Exception) -> None:
 
 
 def words(topic: str, mine: Any) -> list[Any]:
-    """What each process says about something, as JSON, in the order of their numbers; in words: "the end of an epoch"."""
+    """What each process says about something (`topic`, such as "the end of an epoch"), as JSON, in the order of their numbers."""
     watchdog.beat()
     if count() == 1:
         return [mine]
