@@ -199,7 +199,7 @@ def await_verdict(error: Exception) -> None:
 
 
 def words(topic: str, mine: Any) -> list[Any]:
-    """What each process says about something (`topic`, such as "the end of an epoch"), as JSON, in the order of their numbers."""
+    """What each process says about a topic, such as "the end of an epoch", as JSON, in the order of their numbers."""
     watchdog.beat()
     if count() == 1:
         return [mine]
