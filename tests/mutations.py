@@ -1411,4 +1411,16 @@ MUTATIONS = [
         "statistics.median(map(beside, cold))",
         f"{SCALE}::test_constants_are_found_again",
     ),
+    Mutation(
+        "deploy/train-on-many-hosts.yaml",
+        "values: [2, 130, 143]",
+        "values: [2, 143]",
+        "tests/test_deploy.py::test_exit_codes_are_told_apart",
+    ),
+    Mutation(
+        "deploy/train-on-ray.yaml",
+        'num-cpus: "0"',
+        'num-cpus: "4"',
+        "tests/test_deploy.py::test_ray_reads_of_the_cluster_what_is_meant",
+    ),
 ]
