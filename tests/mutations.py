@@ -1352,6 +1352,36 @@ MUTATIONS = [
     Mutation("fleet/shards.py", "len(shards[-1]) >= width and", "", f"{FLEET}::test_shards_hold_every_job_once"),
     Mutation("train/begun.py", "if self.by_fleet != by_fleet:", "if False:", f"{FLEET}::test_the_driver_is_killed_and_goes_on"),
     Mutation(
+        "serve/http/replicas/front.py",
+        '"" if name == base else name',
+        "name",
+        "tests/test_replicas.py::test_the_model_of_a_request_says_where_it_goes",
+    ),
+    Mutation(
+        "serve/http/replicas/front.py",
+        "_TRIES = 3",
+        "_TRIES = 2",
+        "tests/test_replicas.py::test_a_replica_that_is_gone_is_not_missed",
+    ),
+    Mutation(
+        "serve/http/replicas/whole_request.py",
+        "        gone.set()\n",
+        "        running.cancel()\n",
+        "tests/test_replicas.py::test_who_stops_reading_has_gone_away",
+    ),
+    Mutation(
+        "models/quantised.py",
+        "summed = jnp.float32 if x.dtype == jnp.float16 else None",
+        "summed = None",
+        "tests/test_quantised.py::test_sums_of_whole_numbers_do_not_overflow_half_floats",
+    ),
+    Mutation(
+        "models/quantised.py",
+        "zip(left[::2], left[1::2], strict=True)",
+        "zip(left[: len(left) // 2], left[len(left) // 2 :], strict=True)",
+        "tests/test_quantised.py::test_a_product_is_that_of_the_floats",
+    ),
+    Mutation(
         "benchmarks/scale/step_time.py",
         "max(by_flops, by_bytes) + cost.kernels * assumptions.launch",
         "max(by_flops, by_bytes)",
