@@ -1436,6 +1436,12 @@ MUTATIONS = [
         f"{SCALE}::test_a_busy_home_is_left_at_its_bound",
     ),
     Mutation(
+        "benchmarks/scale/tenant_routing.py",
+        "if under_way[replica] < self.room",
+        "if under_way[replica] >= 0",
+        f"{SCALE}::test_a_request_goes_where_the_adapter_is_until_it_is_full",
+    ),
+    Mutation(
         "benchmarks/scale/measuring.py",
         "statistics.median(map(beside, cold)) - call",
         "statistics.median(map(beside, cold))",

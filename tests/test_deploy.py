@@ -28,8 +28,7 @@ OBJECTS = {
     for one in yaml.safe_load_all(file.read_text("utf-8"))
 }
 JOB_SET = OBJECTS["train-on-many-hosts.yaml", "JobSet"]
-RAY_JOB = OBJECTS["train-on-ray.yaml", "RayJob"]
-CLUSTER = RAY_JOB["spec"]["rayClusterSpec"]
+TRAIN, SERVE = (OBJECTS[f"{command}-on-ray.yaml", "RayJob"] for command in ("train", "serve"))
 VERSION = "1.37"  # of Kubernetes
 
 
@@ -66,49 +65,55 @@ def test_pods_and_core_objects_are_what_kubernetes_wants(named: tuple[str, str])
 
 def test_a_field_that_is_not_known_is_seen() -> None:
     """Of a pod, deep in it."""
-    (head, _) = pods_within(yaml.safe_load(yaml.safe_dump(RAY_JOB)))
+    (head, _) = pods_within(yaml.safe_load(yaml.safe_dump(TRAIN)))
     head["spec"]["containers"][0]["resources"]["request"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="request"):
         validate(as_pod(head))
 
 
-def test_ray_reads_of_the_cluster_what_is_meant() -> None:
-    """A head that trains nothing, and workers of one GPU each: by Ray's own reader of KubeRay's objects."""
+@pytest.mark.parametrize("job", [TRAIN, SERVE], ids=["train", "serve"])
+def test_ray_reads_of_the_cluster_what_is_meant(job: dict[str, Any]) -> None:
+    """A head that trains and answers nothing, and workers of one GPU each: by Ray's own reader of KubeRay's objects."""
     reader = pytest.importorskip("ray.autoscaler._private.kuberay.autoscaling_config")
+    cluster = job["spec"]["rayClusterSpec"]
     whole = {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
         "metadata": {"name": "one", "namespace": "default"},
-        "spec": CLUSTER,
+        "spec": cluster,
     }
     types = reader._derive_autoscaling_config_from_ray_cr(whole)["available_node_types"]
     assert types["headgroup"]["resources"]["CPU"] == 0
     workers = types["gpus"]
     assert (workers["resources"]["GPU"], workers["resources"]["CPU"]) == (1, 8)
-    (group,) = CLUSTER["workerGroupSpecs"]
+    (group,) = cluster["workerGroupSpecs"]
     assert 1 <= workers["min_workers"] == group["minReplicas"] <= group["replicas"] <= workers["max_workers"]
 
 
 (HOSTS,) = JOB_SET["spec"]["replicatedJobs"]
 COMMANDS = {
-    "RayJob": (shlex.split(RAY_JOB["spec"]["entrypoint"])[2], {"--ray"}),
-    "JobSet": (
+    "train-on-ray.yaml": (shlex.split(TRAIN["spec"]["entrypoint"])[2], {"--out", "--data", "--ray"}),
+    "serve-on-ray.yaml": (
+        shlex.split(SERVE["spec"]["entrypoint"])[2],
+        {"--ray", "--hub", "--replicas", "--host", "--port"},
+    ),
+    "train-on-many-hosts.yaml": (
         HOSTS["template"]["spec"]["template"]["spec"]["containers"][0]["command"][2].removeprefix("exec "),
-        {"--distributed", "--fsdp", "--remat", "--stall-after"},
+        {"--out", "--data", "--distributed", "--stall-after"},
     ),
 }
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
-def test_what_is_run_is_a_command_and_shares_a_disk(kind: str, graftax: Graftax) -> None:
-    line, own = COMMANDS[kind]
+@pytest.mark.parametrize("file", COMMANDS)
+def test_what_is_run_is_a_command_and_shares_a_disk(file: str, graftax: Graftax) -> None:
+    line, own = COMMANDS[file]
     program, command, *words = shlex.split(line)
-    assert (program, command) == ("graftax", "train")
+    assert (program, command) == ("graftax", file.partition("-")[0])
     told = graftax(command, "--help").out
     options = {word for word in words if word.startswith("-")}
-    assert options == {"--out", "--data", "-b", *own}
+    assert options == {"-b", *own}
     assert [option for option in options if not re.search(rf"(^|[\s,]){option}\b", told)] == []
-    for pod in pods_within(next(one for (_, other), one in OBJECTS.items() if other == kind)):
+    for pod in (pod for (other, _), one in OBJECTS.items() if other == file for pod in pods_within(one)):
         mounted = {volume["name"]: volume["mountPath"] for volume in pod["spec"]["containers"][0]["volumeMounts"]}
         assert all(word.startswith(mounted["work"]) for word in words if word.startswith("/"))
         (volume,) = (volume for volume in pod["spec"]["volumes"] if volume["name"] == "work")
@@ -124,7 +129,7 @@ def test_rows_are_found_where_the_command_is_run(sent: str, tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('#!/bin/sh\necho "$@"\n', "utf-8")
     (tmp_path / "bin" / "graftax").chmod(0o755)
-    line = RAY_JOB["spec"]["entrypoint"].replace("/work", str(tmp_path))
+    line = TRAIN["spec"]["entrypoint"].replace("/work", str(tmp_path))
     if sent == "by ray job submit":
         line = shlex.join(shlex.split(line))
     environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
@@ -195,9 +200,23 @@ def test_hosts_are_as_many_everywhere() -> None:
 def test_ray_has_one_version_everywhere() -> None:
     """In the image, in the cluster, and one that pyproject.toml takes."""
     (image,) = re.findall(r"^ARG RAY=(\S+)$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE)
-    assert CLUSTER["rayVersion"] == image
+    assert {job["spec"]["rayClusterSpec"]["rayVersion"] for job in (TRAIN, SERVE)} == {image}
     (least,) = {*re.findall(r'"ray\[serve\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))}
     assert tuple(map(int, image.split("."))) >= tuple(map(int, least.split(".")))
+
+
+def test_the_service_finds_every_pod_at_its_port() -> None:
+    service = OBJECTS["serve-on-ray.yaml", "Service"]["spec"]
+    (port,) = service["ports"]
+    words = shlex.split(COMMANDS["serve-on-ray.yaml"][0])
+    assert port["targetPort"] == int(words[words.index("--port") + 1])
+    assert words[words.index("--host") + 1] == "0.0.0.0"
+    for pod in pods_within(SERVE):
+        assert service["selector"].items() <= pod["metadata"]["labels"].items()
+        assert {one["containerPort"] for one in pod["spec"]["containers"][0]["ports"]} == {port["targetPort"]}
+    fewest, most = words[words.index("--replicas") + 1].split("-")
+    (group,) = SERVE["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert (group["minReplicas"], group["maxReplicas"]) == (int(fewest), int(most))  # one on each GPU
 
 
 def test_whoever_queues_names_a_queue_that_there_is() -> None:
