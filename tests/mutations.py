@@ -1453,9 +1453,27 @@ MUTATIONS = [
         f"{SCALE}::test_a_busy_home_is_left_at_its_bound",
     ),
     Mutation(
+        "benchmarks/scale/tenant_routing.py",
+        "if under_way[replica] < self.room",
+        "if under_way[replica] >= 0",
+        f"{SCALE}::test_a_request_goes_where_the_adapter_is_until_it_is_full",
+    ),
+    Mutation(
         "benchmarks/scale/measuring.py",
         "statistics.median(map(beside, cold)) - call",
         "statistics.median(map(beside, cold))",
         f"{SCALE}::test_constants_are_found_again",
+    ),
+    Mutation(
+        "deploy/train-on-many-hosts.yaml",
+        "values: [2, 130, 143]",
+        "values: [2, 143]",
+        "tests/test_deploy.py::test_exit_codes_are_told_apart",
+    ),
+    Mutation(
+        "deploy/train-on-ray.yaml",
+        'num-cpus: "0"',
+        'num-cpus: "4"',
+        "tests/test_deploy.py::test_ray_reads_of_the_cluster_what_is_meant",
     ),
 ]
