@@ -99,7 +99,7 @@ COMMANDS = {
     ),
     "train-on-many-hosts.yaml": (
         HOSTS["template"]["spec"]["template"]["spec"]["containers"][0]["command"][2].removeprefix("exec "),
-        {"--out", "--data", "--distributed", "--stall-after"},
+        {"--out", "--data", "--distributed", "--fsdp", "--stall-after"},
     ),
 }
 
