@@ -50,6 +50,11 @@ def connected(address: str) -> Iterator[None]:
     `address`: "auto", the cluster that this machine is in, or that of RAY_ADDRESS; or HOST:PORT of its head.
     """
     if ray.is_initialized():  # by whoever calls graftax from Python
+        there = ray.get_runtime_context().gcs_address
+        if address not in ("auto", there):
+            raise GraftaxError(
+                f"--ray {address}: this process is connected to the cluster at {there}; ray.shutdown() ends that."
+            )
         yield
         return
     if address != "auto":

@@ -127,6 +127,14 @@ def test_no_cluster(tiny_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
+def test_an_address_is_not_passed_over(nodes: Nodes, tiny_dir: Path) -> None:
+    """A process is connected to one cluster."""
+    with ray_fleet(nodes.address, tiny_dir), ray_fleet(nodes.address, tiny_dir):
+        said = rf"--ray 127\.0\.0\.4:1: this process is connected to the cluster at {nodes.address}"
+        with pytest.raises(GraftaxError, match=said), ray_fleet("127.0.0.4:1", tiny_dir):
+            pass
+
+
 def intents(folder: Path) -> list[Path]:
     """CLINC150 cut into many tasks of two intents, with a few rows of each."""
     by_intent: dict[str, list[dict[str, Any]]] = {}
