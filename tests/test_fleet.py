@@ -86,7 +86,7 @@ def test_shards_hold_every_job_once() -> None:
 
 @pytest.mark.parametrize("workers", [1, 5])
 def test_a_fleet_makes_what_one_machine_makes(tiny: Backbone, tmp_path: Path, whole: Path, workers: int) -> None:
-    """Whatever the number of workers; and each message may come twice."""
+    """Invariant 34: whatever the number of workers; and each message may come twice."""
     cluster = LocalCluster(workers, twice=True)
     results = run_many(tiny, DATA, tmp_path / "out", fleet=local_fleet(cluster, tiny), **SETTINGS)
     same(tmp_path / "out", whole)

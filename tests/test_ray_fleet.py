@@ -142,7 +142,7 @@ def intents(folder: Path) -> list[Path]:
 
 @needs_assets
 def test_sixty_four_real_adapters(nodes: Nodes, tmp_path: Path) -> None:
-    """On the command line, while a node dies: the bytes that one machine makes without a cluster."""
+    """Invariant 34: on the command line, while a node dies: the bytes that one machine makes without a cluster."""
     nodes.add_other()
     files = intents(tmp_path / "data")
     options = ("train", "-b", MINILM, "--epochs", 1, "--batch-size", 4, "--max-length", 16, "--out")
