@@ -93,4 +93,4 @@ class RayFleet:
             new_token(),
             save_every,
         )
-        return open_fleet_run(self.cluster, order, backbone, jobs, lock, pack_size, overwrite, progress, push)
+        return open_fleet_run(self.cluster, order, backbone, jobs, out, lock, pack_size, overwrite, progress, push)

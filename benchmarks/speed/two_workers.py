@@ -45,7 +45,9 @@ def tasks(folder: Path, count: int) -> list[Path]:
 def started(out: Path, files: list[Path], *more: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "graftax", "train", "-b", MINILM, "--epochs", "2", "--batch-size", "16", "--pack-size", "1"]
     environment = os.environ | {"NPROC": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([*words, "-o", out, *more, "-d", *files], env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*words, "-o", out, *more, "-d", *files], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def rate(outs: list[Path], files: list[Path]) -> float:
