@@ -5,6 +5,7 @@
 # make docs    the documentation's site, in site/; links that lead nowhere are errors
 # make tutorials    the tutorials run, and their pages written anew; two minutes
 # make accelerators    programs for GPUs and TPUs compiled without one, and read: benchmarks/ACCELERATORS.md; forty minutes on two cores
+# make scale    fleets and many tenants, simulated: the tables of docs/scale.md; a few minutes
 # make package    wheel and sdist built, installed and tried in an empty folder
 # make test-adapterhub    files exchanged with AdapterHub's library, which wants another transformers: in an environment of its own
 # They set everything up on a machine with git, make and Python >= 3.11. Another Python: make test PYTHON=python3.12
@@ -26,7 +27,7 @@ BASE ?= $(SMOLLM2)
 SERVED ?= serve-output
 PORT ?= 8000
 
-.PHONY: demo serve bench accelerators test test-eighth test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
+.PHONY: demo serve bench accelerators scale test test-eighth test-part test-all test-adapterhub mutants mutants-part lint types docs tutorials smoke package \
         setup setup-test clean
 
 demo: $(VENV)/.ready-plot
@@ -52,6 +53,9 @@ DEVICES ?= h100 a100 v5e v6e
 
 accelerators: $(ACCELERATORS)/.ready
 	$(ACCELERATORS)/bin/python -m graftax.benchmarks.accelerators --device $(DEVICES) --out benchmarks/ACCELERATORS.md
+
+scale: $(VENV)/.ready-plot
+	$(BIN)/python -m graftax.benchmarks.scale
 
 $(ACCELERATORS)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ACCELERATORS)

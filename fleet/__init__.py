@@ -3,7 +3,10 @@
 Adapters are independent of each other. So a run needs no link between machines and no gang that has to be complete: its jobs
 are cut into *shards* (`shards.py`), each of which one worker trains through a pack, as one machine would (`shard_worker.py`).
 What comes of them goes to the *driver*, the process that was called, adapter by adapter (`messages.py`), and is written there
-(`fleet_run.py`). Where workers run, and which of them are lost, is told by Ray (`ray_cluster.py`), which no other file knows.
+(`fleet_run.py`). Where workers run, and which of them are lost, is told by Ray (`ray_cluster.py`).
+
+A cluster can serve adapters as well: replicas of the server, behind one address (`ray_serving.py`). No other file than these
+two knows Ray.
 """
 
 from typing import TYPE_CHECKING

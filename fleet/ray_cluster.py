@@ -1,4 +1,4 @@
-"""A cluster of Ray's: the only file that knows Ray, which must be there on every machine, with graftax.
+"""A cluster of Ray's, on each machine of which Ray and graftax must be: how shards come to workers, and what they tell back.
 
 A shard is a task of Ray's, which finds it a machine with a free GPU, or where the cluster has none, with free CPUs. Ray is
 not asked to try again by itself, for the driver knows more: which adapters have come, and whether a machine was taken away or

@@ -19,6 +19,7 @@ class Mutation(NamedTuple):
 FLEET = "tests/test_fleet.py"
 FLEET_BITS = f"{FLEET}::test_a_fleet_makes_what_one_machine_makes"
 COMPILED = "tests/test_compiled_programs.py"
+SCALE = "tests/test_scale.py"
 UPLOADED, ASKED_JOBS = "tests/test_http_files.py", "tests/test_http_jobs.py"
 TRAINING_QUOTAS, ESTIMATES = "tests/test_training_quotas.py", "tests/test_job_estimates.py"
 FULL_DISK = f"{TRAINING_QUOTAS}::test_a_full_disk_loses_no_account"
@@ -1350,4 +1351,94 @@ MUTATIONS = [
     ),
     Mutation("fleet/shards.py", "len(shards[-1]) >= width and", "", f"{FLEET}::test_shards_hold_every_job_once"),
     Mutation("train/begun.py", "if self.by_fleet != by_fleet:", "if False:", f"{FLEET}::test_the_driver_is_killed_and_goes_on"),
+    Mutation(
+        "serve/http/replicas/front.py",
+        '"" if name == base else name',
+        "name",
+        "tests/test_replicas.py::test_the_model_of_a_request_says_where_it_goes",
+    ),
+    Mutation(
+        "serve/http/replicas/front.py",
+        "_TRIES = 3",
+        "_TRIES = 2",
+        "tests/test_replicas.py::test_a_replica_that_is_gone_is_not_missed",
+    ),
+    Mutation(
+        "serve/http/replicas/whole_request.py",
+        "        gone.set()\n",
+        "        running.cancel()\n",
+        "tests/test_replicas.py::test_who_stops_reading_has_gone_away",
+    ),
+    Mutation(
+        "models/quantised.py",
+        "summed = jnp.float32 if x.dtype == jnp.float16 else None",
+        "summed = None",
+        "tests/test_quantised.py::test_sums_of_whole_numbers_do_not_overflow_half_floats",
+    ),
+    Mutation(
+        "models/quantised.py",
+        "zip(left[::2], left[1::2], strict=True)",
+        "zip(left[: len(left) // 2], left[len(left) // 2 :], strict=True)",
+        "tests/test_quantised.py::test_a_product_is_that_of_the_floats",
+    ),
+    Mutation(
+        "benchmarks/scale/step_time.py",
+        "max(by_flops, by_bytes) + cost.kernels * assumptions.launch",
+        "max(by_flops, by_bytes)",
+        f"{SCALE}::test_a_program_takes_what_is_slower_and_its_launches",
+    ),
+    Mutation(
+        "benchmarks/scale/compiled_costs.py",
+        "sum(step.times for step in steps",
+        "sum(1 for step in steps",
+        f"{SCALE}::test_kernels_are_what_is_launched",
+    ),
+    Mutation(
+        "benchmarks/scale/simulated_fleet.py",
+        "steps=part.steps - remembered",
+        "steps=part.steps",
+        f"{SCALE}::test_work_and_time_are_conserved",
+    ),
+    Mutation(
+        "benchmarks/scale/simulated_fleet.py",
+        "return training, turns * every, seconds - training",
+        "return training, training, seconds - training",
+        f"{SCALE}::test_lost_work_is_what_the_formula_says",
+    ),
+    Mutation(
+        "benchmarks/scale/simulated_fleet.py",
+        "ends = max(free, moment) + delivery.write",
+        "ends = moment + delivery.write",
+        f"{SCALE}::test_one_writer_is_a_queue_and_so_is_the_ledger",
+    ),
+    Mutation(
+        "benchmarks/scale/adapter_queue.py",
+        "total + own > seconds",
+        "total > seconds",
+        f"{SCALE}::test_shards_are_cut_by_work",
+    ),
+    Mutation(
+        "benchmarks/scale/simulated_replicas.py",
+        "replica.version != version",
+        "False",
+        f"{SCALE}::test_texts_share_a_replica",
+    ),
+    Mutation(
+        "benchmarks/scale/simulated_replicas.py",
+        "for one, users in self.bank.items() if not users",
+        "for one, users in self.bank.items()",
+        f"{SCALE}::test_what_is_in_use_keeps_its_slot",
+    ),
+    Mutation(
+        "benchmarks/scale/tenant_routing.py",
+        "if under_way[replica] < share",
+        "if True",
+        f"{SCALE}::test_a_busy_home_is_left_at_its_bound",
+    ),
+    Mutation(
+        "benchmarks/scale/measuring.py",
+        "statistics.median(map(beside, cold)) - call",
+        "statistics.median(map(beside, cold))",
+        f"{SCALE}::test_constants_are_found_again",
+    ),
 ]

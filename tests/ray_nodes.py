@@ -55,15 +55,21 @@ class Nodes:
 
 
 @contextmanager
-def two_nodes() -> Iterator[Nodes]:
+def one_node() -> Iterator[Nodes]:
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie there, whose paths must be short
     nodes = Nodes(folder)
     try:
-        nodes.add_other()
         yield nodes
     finally:
         nodes.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def two_nodes() -> Iterator[Nodes]:
+    with one_node() as nodes:
+        nodes.add_other()
+        yield nodes
 
 
 def main() -> None:

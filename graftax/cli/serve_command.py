@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -16,6 +16,8 @@ from ..tuning.training_settings import TrainingSettings
 from .arguments import chat_template_of, parse_adapters
 from .dataclass_options import OptionPerField, options_from_fields
 from .options import AnyBackboneOption, BackboneOption, ChatTemplateOption, LoadingOptions, OptionalAdaptersOption
+from .serve_on_ray import OnRay, refuse_without_ray, serve_replicas
+from .served_backbone import ServedBackbone, say
 
 if TYPE_CHECKING:
     from ..serve.http.further import Further
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 @options_from_fields
 def serve(
+    context: typer.Context,
     backbone: BackboneOption,
     adapter: OptionalAdaptersOption = None,
     *,
@@ -63,6 +66,7 @@ def serve(
     ] = None,
     training_settings: Annotated[TrainingSettings, OptionPerField("Training")],
     limits: Annotated[Limits, OptionPerField("Limits")],
+    on_ray: Annotated[OnRay, OptionPerField("Replicas, on a Ray cluster")],
     warm_up: Annotated[
         bool, typer.Option(help="Compile all programs at start, so that no request waits for one; /ready says how far it is.")
     ] = True,
@@ -79,7 +83,7 @@ def serve(
         from ..serve.http.keys import read_keys
         from ..serve.http.origins import origins_of
         from ..serve.http.rounds import at_once
-        from ..serve.http.serving import listening, make_service, run
+        from ..serve.http.serving import address_of, listening, run
         from ..serve.http.tls import certificate_of
         from ..serve.http.traces import Traced, tracer_to
     except ModuleNotFoundError as error:
@@ -87,41 +91,49 @@ def serve(
         if missing not in ("starlette", "uvicorn", "anyio", "markdown_it"):
             raise
         raise GraftaxError(f"graftax serve needs {missing}: pip install 'graftax[serve]'.") from None
-    from ..hub.told import Told
-    from ..models.load import load_backbone
-    from ..store.store import Store
     from ..tuning.device_time import DeviceTime
     from ..tuning.training_endpoints import training_endpoints
 
-    named, keys = parse_adapters(adapter or []), () if api_key_file is None else read_keys(api_key_file)
+    keys = () if api_key_file is None else read_keys(api_key_file)
     certificate = certificate_of(ssl_certfile, ssl_keyfile)
     origins = origins_of(allowed_origins or [])
     tracer = None if otlp_traces_endpoint is None else tracer_to(otlp_traces_endpoint)
     url = hub or os.environ.get("GRAFTAX_HUB")
-    roots = [_folder(path) for path in allow_path or []]
+    served = ServedBackbone(
+        backbone,
+        asdict(loading),
+        tuple(parse_adapters(adapter or [])),
+        any_backbone,
+        url,
+        lanes,
+        slots,
+        limits,
+        tuple(_folder(path) for path in allow_path or []),
+        chat_template_of(chat_template),
+        warm_up,
+    )
+    if on_ray.ray is not None:
+        refused = {
+            "--training": training is not None,
+            "--otlp-traces-endpoint": tracer is not None,
+            "--allow-path": bool(allow_path),
+            "--port 0": port == 0,
+        }
+        serve_replicas(served, on_ray, host, port, keys, origins, certificate, refused)
+        return
+    refuse_without_ray(context)
     with listening(host, port) as there:
-        options: dict[str, Any] = {"lanes": lanes, "slots": slots, "limits": limits, "roots": roots}
         device = DeviceTime(training_settings.training_share)
-        options |= {"around": at_once if training is None else device.round}
-        options |= {"chat_template": chat_template_of(chat_template), "warm_up": _say if warm_up else None}
-        store = Store(url) if url else None
-        options |= {"store": store, "telling": Told(store)}
-        service = make_service(load_backbone(backbone, **asdict(loading)), **options)
-        handles = [service.residents.register(name, location, any_backbone=any_backbone) for name, location in named]
-        service.residents.reserve(handles)
+        service = served.service(at_once if training is None else device.round)
         host, number = there.getsockname()[:2]
-        where = f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{number}"
+        where = address_of(host, number, certificate)
         further: Sequence[Further] = []
         if training is not None:
             shelf = _shelf(url, training_settings.training_push)
             further = training_endpoints(service, training, device, keys, training_settings, shelf)
         app = make_app(service, keys, origins, further)
-        _say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
+        say(f"{service.name} at {where}/ (a page to look at) and {where}/v1")
         run(app if tracer is None else Traced(app, tracer), there, limits, certificate)
-
-
-def _say(text: str) -> None:
-    print(f"graftax: {text}", flush=True)
 
 
 def _shelf(url: str | None, prefix: str | None) -> Shelf | None:

@@ -18,6 +18,7 @@ from .recent import Recent
 if TYPE_CHECKING:
     from .service import Service
 
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"  # the format of Prometheus' texts
 _BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, float("inf"))  # seconds
 
 
@@ -49,7 +50,7 @@ class Counts:
 async def metrics(service: Service, request: Request) -> Response:
     """All of them, as Prometheus reads them; adapters of one tenant are named to him and to admins."""
     said = "".join(_families(service, lambda name: ADMIN.get() or service.shows(name)))
-    return Response(said, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(said, media_type=EXPOSITION)
 
 
 def _families(service: Service, shows: Callable[[str], bool]) -> Iterable[str]:
@@ -77,6 +78,28 @@ def _families(service: Service, shows: Callable[[str], bool]) -> Iterable[str]:
     yield _counter("graftax:adapter_evictions_total", "Adapters that gave up a slot for another.", [(base, tiers.evictions)])
     responses = [({"status": str(status)}, count) for status, count in sorted(counts.responses.items())]
     yield _counter("graftax:responses_total", "Answers, by status.", responses)
+
+
+def with_label(label: str, said: Mapping[str, str]) -> str:
+    """What several processes say, as one: each sample has a label of whose it is, and a family's samples stand together.
+
+    Args:
+        label: its name.
+        said: by its value what `metrics` answers.
+    """
+    families: dict[str, list[str]] = {}
+    kinds: dict[str, str] = {}
+    for whose, text in said.items():
+        family = ""
+        for line in text.splitlines(keepends=True):
+            if line.startswith("# HELP "):
+                family = line
+                families.setdefault(family, [])
+            elif line.startswith("# TYPE "):
+                kinds[family] = line
+            else:
+                families[family].append(line.replace("{", f'{{{label}="{_escaped(whose)}",', 1))
+    return "".join(family + kinds[family] + "".join(samples) for family, samples in families.items())
 
 
 def _named(requests: Iterable[object], shows: Callable[[str], bool]) -> str:

@@ -72,7 +72,7 @@ def make_service(
     if backbone.generates:
         generator = Generator(backbone, residents=residents, engine=engine, chat_template=chat_template)
     return Service(
-        name=_called(backbone),
+        name=called(backbone.name),
         backbone=backbone,
         tokenizer=Tokenizer.of(backbone) if kind == "text" else None,
         residents=residents,
@@ -90,10 +90,15 @@ def make_service(
     )
 
 
-def _called(backbone: Backbone) -> str:
+def called(backbone: str) -> str:
     """What a request names the base by: the last part of its directory, its GGUF file's name, or its Hub id."""
-    there = Path(backbone.name)
-    return there.resolve().name if there.is_dir() else there.stem if there.is_file() else backbone.name
+    there = Path(backbone)
+    return there.resolve().name if there.is_dir() else there.stem if there.is_file() else backbone
+
+
+def address_of(host: str, port: int, certificate: Certificate | None) -> str:
+    """The URL of a server that listens there."""
+    return f"{'http' if certificate is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def listening(host: str, port: int) -> socket.socket:
