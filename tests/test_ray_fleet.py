@@ -81,8 +81,8 @@ def test_a_node_dies(
         run: Any = None
         monkeypatch.setattr(type(fleet), "open_run", kept)
         results = train_many(tiny, data, tmp_path / "many", fleet=fleet, **SETTINGS)
-    (lost,) = [message for message in heard if isinstance(message, ShardLost)]
-    assert lost.with_node
+    # the next shard may be sent there, too, before Ray knows
+    assert [message for message in heard if isinstance(message, ShardLost) and message.with_node]
     assert [message.name for message in heard if isinstance(message, Finished)].count(dead[0]) == 1
     assert list(results) == list(data)
     for name in data:
