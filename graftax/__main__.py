@@ -17,7 +17,7 @@ from .cli.usage import usage_line
 from .errors import GraftaxError, in_a_line
 from .exit_codes import AGAIN, INTERRUPTED, REFUSED, UNEXPECTED
 from .notes import print_notes
-from .processes import end, part, whose_fault
+from .processes import await_verdict, end, part
 from .signals import leave, leave_where_swallowed
 
 
@@ -53,13 +53,12 @@ def main() -> NoReturn:
         print(f"graftax: {in_a_line(str(error))}", file=sys.stderr)
         end(REFUSED)
     except Exception as error:
-        if (fault := whose_fault(error)) is not error:
-            leave(f"graftax: {fault}", AGAIN)
         if debug:
             raise
         if not hasattr(error, "format_message"):  # typer's own errors have it: a wrong option, a missing argument
             said = in_a_line(f"unexpected {type(error).__name__}: {error}")
             print(f"graftax: {said} (run again with --debug for the traceback)", file=sys.stderr)
+            await_verdict(error)
             end(UNEXPECTED)
         if line := usage_line(error):
             print(f"graftax: {line}", file=sys.stderr)

@@ -178,22 +178,28 @@ def end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def whose_fault(error: Exception) -> Exception:
-    """An error of the program, or `Gone` where other processes are: then what JAX has raised here has begun there."""
-    if count() == 1 or isinstance(error, GraftaxError):
-        return error
+def await_verdict(error: Exception) -> None:
+    """Where XLA has failed among others: wait until it is known whether one of them is gone, for then JAX aborts this process.
+
+    What has begun with another's death looks like an error of the program here.
+    """
+    if count() == 1:
+        return
+    import jax
+
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+        return
     try:
-        _meet("graftax/an error", "an error that all of them have", [], 2.0 * _HEARTBEAT)
-    except Gone as gone:
-        return gone
-    return error
+        _state().client.wait_at_barrier("graftax/an error", 2000 * _HEARTBEAT)  # all have failed alike, and none is gone
+    except RuntimeError:
+        time.sleep(_PARTING)  # JAX knows, and is about to
 
 
 # -- words ------------------------------------------------------------------------------------------------------------------
 
 
 def words(topic: str, mine: Any) -> list[Any]:
-    """What each process says about something, as JSON, in the order of their numbers; in words: "the end of an epoch"."""
+    """What each process says about a topic, such as "the end of an epoch", as JSON, in the order of their numbers."""
     watchdog.beat()
     if count() == 1:
         return [mine]

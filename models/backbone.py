@@ -56,6 +56,7 @@ from .network import Unrolled
 from .parts import LEAVES, Part, Weight
 from .processor import Processor
 from .quantised import dense
+from .sharded import whole_outside_layers
 
 _UNROLLED = 12  # layers of a stack at most
 Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch row uses; None: the state is one adapter's
@@ -313,14 +314,18 @@ class Backbone(Shown):
         self, params: Any, state: State, inputs: Inputs, slots: Slots = None, key: jax.Array | None = None, **options: Any
     ) -> Any:
         """The module's `Outputs`, of a pair `Compared`, under an adapter; options as of `Encoder.__call__`."""
-        return nnx.merge(self.graphdef, params)(inputs, self._grafts(state, slots, key), **options)
+        return self._network(params)(inputs, self._grafts(state, slots, key), **options)
+
+    def _network(self, params: Any) -> Any:
+        """The module with these parameters; of those that devices share all that lies outside of the layers is gathered."""
+        return nnx.merge(self.graphdef, whole_outside_layers(params))
 
     def _grafts(self, state: State, slots: Slots = None, key: jax.Array | None = None) -> Grafts:
         return Grafts(state, self.structure, slots, key, exact=self.adapter_dtype == "float32")
 
     def frozen(self, params: Any, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
         """What the layers below a cut make of inputs: what enters the first layer above it (`Network.frozen`)."""
-        return nnx.merge(self.graphdef, params).frozen(inputs, cut, pooled=pooled)
+        return self._network(params).frozen(inputs, cut, pooled=pooled)
 
     def has_frozen_layers(self, cut: Cut) -> bool:
         """Whether layers lie below a cut, and what they make of an item can be kept."""
@@ -352,7 +357,7 @@ class Backbone(Shown):
         maps = len(self.config.maps) if several else int(MAP in state or OBJECTS in state)
         alone = not any(name in state for name in OF_POSITIONS) and not grafts.whole
         asked = {"maps": maps} if maps else {}
-        out = nnx.merge(self.graphdef, params)(inputs, grafts, pooled=alone, layers=layers, **asked)
+        out = self._network(params)(inputs, grafts, pooled=alone, layers=layers, **asked)
         if isinstance(out, Compared):
             return Logits(out.together, None)
         features = out.pooled if self.family.head.features == "pooled" and out.pooled is not None else out.first
@@ -389,7 +394,7 @@ class Backbone(Shown):
 
         Both are float32; arguments as of `forward`.
         """
-        module, grafts = nnx.merge(self.graphdef, params), self._grafts(state, slots, key)
+        module, grafts = self._network(params), self._grafts(state, slots, key)
         return module.likelihood(module(inputs, grafts, layers=layers).hidden, targets, grafts.outside())
 
     @shaped

@@ -47,18 +47,20 @@ class Leaf:
     name: str  # "kernel"
     key: str  # behind the module's path in a checkpoint, "weight"; empty: the array has the module's path itself
     axes: tuple[int, ...] | None = None  # see `Weight`; None: in the order in which they are here
+    #: what its axes are called, by which devices share it (`sharded.py`); empty: it is small, and every device has it
+    named: tuple[str, ...] = ()
 
 
 #: By kind, what arrays a module has. Constants and layer scales are no sites; a batch norm is one of kind `norm`.
 LEAVES: dict[str, tuple[Leaf, ...]] = {
-    "linear": (Leaf("kernel", "weight", OUT_IN), Leaf("bias", "bias")),
-    "conv": (Leaf("kernel", "weight", OIHW), Leaf("bias", "bias")),
+    "linear": (Leaf("kernel", "weight", OUT_IN, ("in", "out")), Leaf("bias", "bias")),
+    "conv": (Leaf("kernel", "weight", OIHW, ("high", "wide", "in", "out")), Leaf("bias", "bias")),
     "norm": (Leaf("scale", "weight"), Leaf("bias", "bias")),
     "batch_norm": (
         *(Leaf("scale", "weight"), Leaf("bias", "bias")),
         *(Leaf("mean", "running_mean"), Leaf("var", "running_var")),
     ),
-    "embedding": (Leaf("table", "weight"),),
+    "embedding": (Leaf("table", "weight", named=("rows", "dim")),),
     "layer_scale": (Leaf("scale", ""),),
     "constant": (Leaf("value", ""),),
 }

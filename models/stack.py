@@ -19,7 +19,8 @@ training does that where layers are few (`Encoder.__call__` says why).
 
 `remat` says what of an application in the loop is kept for its gradient, and so what is computed a second time: "none" keeps
 all that the gradient reads, "products" the results of matrix products, "layers" what enters each layer alone. Unrolled it is
-"none": XLA on a CPU would compute everything again at once, before it is needed.
+"none": XLA on a CPU would compute everything again at once, before it is needed. Weights of which each device holds a part
+(`sharded.py`) are gathered a second time in any case.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from ..adapters.structure import Cut
 from .by_layer import held_by_layer, layer_of
 from .inputs import Inputs
 from .network import Network, Unrolled
+from .sharded import is_split, keep_but_gathered, whole
 
 _POLICIES: dict[str, Any] = {"products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layers": None}
 REMAT = ("none", *_POLICIES)
@@ -244,9 +246,13 @@ class _Pass:
     def unrolled(self, h: jax.Array, index: int, application: int, pooled: bool = False) -> jax.Array:
         """An application with adapters, whose weights and state are arguments of their own."""
         assert self.layers is not None
-        layer = nnx.merge(nnx.graphdef(self.stack.layers), self.layers[index])
-        state = self.states[self._adapted_index(index, application)]
-        return layer(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
+        weights, state = self.layers[index], self.states[self._adapted_index(index, application)]
+
+        def apply(h: jax.Array) -> jax.Array:
+            layer = nnx.merge(nnx.graphdef(self.stack.layers), whole(weights))
+            return layer(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
+
+        return (jax.checkpoint(apply, policy=keep_but_gathered) if is_split(weights) else apply)(h)
 
     def scanned(self, apply: Callable, h: jax.Array, begin: int, end: int, hidden_states: list[jax.Array] | None) -> jax.Array:
         """What leaves the application before `end`, from `h`, which enters application `begin`; `apply` is `bare` or `looped`.
@@ -279,8 +285,8 @@ class _Pass:
         return self._stacked(index)(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
 
     def _stacked(self, index: Any) -> Any:
-        """One layer, with its weights taken from the stack."""
-        return layer_of(self.stack.layers, index)
+        """One layer, with its weights taken from the stack, and whole."""
+        return whole(layer_of(self.stack.layers, index))
 
     def _adapted_index(self, index: Any, application: Any) -> Any:
         """Which of the adapted layers' states an application uses."""

@@ -48,6 +48,7 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
+SHARED_BASE = "tests/test_fsdp.py"
 PROCESSES = "tests/test_processes.py"
 WORDS = f"{PROCESSES}::test_words_are_the_same_everywhere_and_who_does_not_come_is_named"
 FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
@@ -416,9 +417,7 @@ MUTATIONS = [
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
     # -- who sees whom
-    Mutation(
-        "train/spreading.py", "if i < shared else PartitionSpec(_SLOTS)", "if i <= shared else PartitionSpec(_SLOTS)", DEVICES
-    ),
+    Mutation("train/spreading.py", "or i < shared else", "or i <= shared else", DEVICES),
     Mutation(
         "train/spreading.py", "(processes.index() + 1) * each", "each", f"{PROCESSES}::test_two_processes_make_the_bits_of_one"
     ),
@@ -439,6 +438,24 @@ MUTATIONS = [
         "recv(4096):\n                    heard = time.monotonic()",
         "recv(4096):\n                    pass",
         "tests/test_watchdog.py::test_who_does_nothing_is_killed_and_who_is_slow_is_not",
+    ),
+    Mutation(
+        "models/sharded.py",
+        "shape[axes[name]] % devices == 0",
+        "True",
+        f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
+    ),
+    Mutation(
+        "models/sharded.py",
+        "primitive is not jax.lax.all_gather_p",
+        "True",
+        f"{SHARED_BASE}::test_gradients_are_those_of_whole_weights",
+    ),
+    Mutation(
+        "models/stack.py",
+        "if is_split(weights) else",
+        "if False else",
+        f"{SHARED_BASE}::test_gradients_are_those_of_whole_weights",
     ),
     Mutation("train/queue.py", "if any(size % spread for", "if any(size < spread for", DEVICES),
     Mutation(
@@ -1436,9 +1453,27 @@ MUTATIONS = [
         f"{SCALE}::test_a_busy_home_is_left_at_its_bound",
     ),
     Mutation(
+        "benchmarks/scale/tenant_routing.py",
+        "if under_way[replica] < self.room",
+        "if under_way[replica] >= 0",
+        f"{SCALE}::test_a_request_goes_where_the_adapter_is_until_it_is_full",
+    ),
+    Mutation(
         "benchmarks/scale/measuring.py",
         "statistics.median(map(beside, cold)) - call",
         "statistics.median(map(beside, cold))",
         f"{SCALE}::test_constants_are_found_again",
+    ),
+    Mutation(
+        "deploy/train-on-many-hosts.yaml",
+        "values: [2, 130, 143]",
+        "values: [2, 143]",
+        "tests/test_deploy.py::test_exit_codes_are_told_apart",
+    ),
+    Mutation(
+        "deploy/train-on-ray.yaml",
+        'num-cpus: "0"',
+        'num-cpus: "4"',
+        "tests/test_deploy.py::test_ray_reads_of_the_cluster_what_is_meant",
     ),
 ]

@@ -173,9 +173,9 @@ def test_a_larger_pack_must_be_worth_it(
 ) -> None:
     """By the seconds per adapter that each size is measured to take; None: it does not fit."""
     monkeypatch.setattr(tune.jax, "default_backend", lambda: platform)
-    monkeypatch.setattr(tune, "Pack", lambda backbone, task, jobs, slots, devices: slots)
+    monkeypatch.setattr(tune, "Pack", lambda backbone, task, jobs, slots, devices, fsdp: slots)
     monkeypatch.setattr(tune, "_seconds_per_adapter", lambda slots: seconds[slots])
-    monkeypatch.setattr(tune, "_estimated_seconds", lambda backbone, jobs: 599.0)
+    monkeypatch.setattr(tune, "estimated_work", lambda backbone, jobs: 599.0 * 40e9)
     waiting: Any = [None] * jobs
     assert tune.choose_pack_size(tiny, TASKS["classify"], waiting) == (size, why)
 

@@ -212,6 +212,16 @@ def test_two_processes_make_the_bits_of_one(there: Path, of_two_devices: dict[st
 
 
 @pytest.mark.slow
+def test_two_processes_share_the_weights(there: Path) -> None:
+    """Each device has half of every large one, and the bits are those of one process whose two devices do."""
+    alone(there, there / "shared", "--devices", 2, "--fsdp")
+    at, out = port(), there / "sharing"
+    found = ended([begin(training(there, out, "--distributed", "--fsdp"), n, 2, at) for n in range(2)])
+    assert [code for code, *_ in found] == [0, 0], found
+    assert made(out) == made(there / "shared")
+
+
+@pytest.mark.slow
 def test_one_is_killed_and_the_run_goes_on_alone(there: Path, of_two_devices: dict[str, bytes]) -> None:
     """The other ends with a code of its own, soon; one process of two devices goes on, to the same bits."""
     at, out = port(), there / "killed"
@@ -338,9 +348,13 @@ def test_processes_meet_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     assert meetings.hold(1, False, True) == (False, True)
     assert meetings.due(2)
-    meetings = Meetings()
+    meetings = Meetings(10)  # of a run that goes on
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "words", lambda topic, word: [word, [True, True, 0.25]])
     now[0] += 0.1  # of one tick
-    assert meetings.hold(1, False, False) == (True, False)  # one wants to stop; whether it is time to save, the first says
-    assert [tick for tick in range(2, 9) if meetings.due(tick)] == [5, 6, 7, 8]
+    assert meetings.hold(11, False, False) == (True, False)  # one wants to stop; whether it is time to save, the first says
+    assert [tick for tick in range(12, 17) if meetings.due(tick)] == [13, 14, 15, 16]  # at most twice as far as before
+    meetings.hold(13, False, False)
+    assert [tick for tick in range(14, 21) if meetings.due(tick)] == [17, 18, 19, 20]
+    meetings.hold(17, False, False)
+    assert [tick for tick in range(18, 27) if meetings.due(tick)] == [21, 22, 23, 24, 25, 26]

@@ -217,6 +217,7 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
             "columns": Columns(),
             "pack_size": 1,
             "devices": 1,
+            "fsdp": False,
             "overwrite": False,
             "save_every": 30.0,
             "progress": False,

@@ -30,7 +30,7 @@ from graftax.benchmarks.scale.simulated_fleet import Delivery, Fleet, Outcome, d
 from graftax.benchmarks.scale.simulated_replicas import Answers, Outage, ReplicaCosts, Traffic, answered, drawn_traffic
 from graftax.benchmarks.scale.small_runs import Trained, taken_apart
 from graftax.benchmarks.scale.step_time import program_seconds, tick_seconds, token_seconds
-from graftax.benchmarks.scale.tenant_routing import Anywhere, AtHome
+from graftax.benchmarks.scale.tenant_routing import Anywhere, AtHome, WhereItIs
 from graftax.store.objects import RemoteObjects
 
 # -- a program, a step ----------------------------------------------------------------------------------------------------
@@ -376,6 +376,25 @@ def test_a_busy_home_is_left_at_its_bound() -> None:
     assert AtHome(1, 4).choose(0, under_way, [True] * 4) == first
 
 
+def test_a_request_goes_where_the_adapter_is_until_it_is_full() -> None:
+    routing, there = WhereItIs(4, adapters=2, room=3), [True] * 4
+    first = routing.choose(7, [0] * 4, there)
+    assert {routing.choose(7, [0] * 4, there) for _ in range(20)} == {first}
+    full = [3 if replica == first else 0 for replica in range(4)]
+    second = routing.choose(7, full, there)
+    assert second != first
+    under_way = [1] * 4
+    under_way[first] = 2
+    chosen = [routing.choose(7, under_way, there) for _ in range(20)]
+    assert {*chosen} <= {first, second}
+    assert chosen.count(second) > chosen.count(first)  # of two that have it the less busy one
+    without = [replica != second for replica in range(4)]
+    assert {routing.choose(7, under_way, without) for _ in range(9)} == {first}
+    for tenant in (8, 9):  # two others, at the only one that is there
+        routing.choose(tenant, [0] * 4, [replica == first for replica in range(4)])
+    assert 7 not in routing.asked[first]
+
+
 def test_one_tenant_is_too_much_for_its_home_alone() -> None:
     """Half of all requests are one tenant's, and two replicas can do 1.8 of what one can."""
     offered = Traffic(
@@ -392,7 +411,7 @@ def outage(routing: Any) -> tuple[Traffic, Answers]:
     return offered, answered(offered, costs(lanes=8, slots=16, host=50, token=lambda texts: 0.2), 4, routing, [dies])
 
 
-@pytest.mark.parametrize("routing", [Anywhere, lambda: AtHome(50, 4), lambda: AtHome(50, 4, 1.5)])
+@pytest.mark.parametrize("routing", [Anywhere, lambda: AtHome(50, 4), lambda: AtHome(50, 4, 1.5), lambda: WhereItIs(4, 16, 16)])
 def test_who_asked_a_dead_replica_is_answered_by_another(routing: Any) -> None:
     offered, found = outage(routing())
     assert not np.isnan(found.whole).any()

@@ -80,13 +80,13 @@ def check_shelf(push: Any, names: list[str]) -> None:
     push.expect(names)
 
 
-def check_fleet(fleet: Any, devices: int | None) -> None:
+def check_fleet(fleet: Any, devices: int | None, fsdp: bool) -> None:
     """Machines that train; how many devices each of their workers has is not said here."""
     if not isinstance(fleet, Fleet):
         raise GraftaxError(f"fleet must be machines such as `ray_fleet` finds, got {_described(fleet)}.")
     if processes.count() > 1:
         raise GraftaxError("several processes train one run together, or a fleet trains it: leave out one.")
-    if devices is not None:
+    if devices is not None or fsdp:
         raise GraftaxError("devices are those of this process, and a fleet trains elsewhere: leave out one.")
 
 

@@ -19,8 +19,9 @@ _APART = 1.0  # seconds between meetings, as near as it can be known before
 class Meetings:
     """Of one run, in each of its processes alike."""
 
-    def __init__(self) -> None:
-        self._next, self._last, self._since = 1, 0, time.monotonic()
+    def __init__(self, tick: int = 0) -> None:
+        """`tick`: the number of ticks when this process began."""
+        self._next, self._last, self._since = tick + 1, tick, time.monotonic()
 
     def due(self, tick: int) -> bool:
         """Whether all meet after this tick, the number of which is counted since the run began."""
@@ -33,5 +34,7 @@ class Meetings:
         now = time.monotonic()
         told = processes.words(f"tick {tick}", [stop, save, (now - self._since) / max(1, tick - self._last)])
         slowest = max(seconds for _, _, seconds in told)
-        self._next, self._last, self._since = tick + max(1, int(_APART / max(slowest, 1e-6))), tick, time.monotonic()
+        # ticks may become slower: so at most twice as many as since the meeting before
+        more = max(1, min(int(_APART / max(slowest, 1e-6)), 2 * (tick - self._last)))
+        self._next, self._last, self._since = tick + more, tick, time.monotonic()
         return any(stops for stops, _, _ in told), bool(told[0][1])

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..adapters.adapter import Adapter
 from ..adapters.methods.head import HEADS, OF_MAPS
+from ..adapters.structure import Cut
 from ..data.batches import Planned, Shape, plan_all, plan_epoch
 from ..data.prepared import Prepared
 from ..models.backbone import Backbone
@@ -63,9 +64,10 @@ class Pack:
         slots: int,
         *,
         devices: int = 1,
+        fsdp: bool = False,
         breathe: Callable[[], None] = lambda: None,
     ):
-        """`slots`: a multiple of the `devices` that they are spread over.
+        """`slots`: a multiple of the `devices` that they are spread over; `fsdp`: these share the frozen weights.
 
         `breathe`: called between the batches of a validation, so that who shares the device gets a turn.
         """
@@ -75,7 +77,7 @@ class Pack:
         self.layout = traits.layout
         self.room = next((space.size for space in self.layout.spaces if space.name in HEADS), 0)
         self.augment = traits.augment
-        settings = traits.dropout, traits.optimizer, traits.preconditioned, traits.augment, devices
+        settings = traits.dropout, traits.optimizer, traits.preconditioned, traits.augment, devices, fsdp
         self.programs = Programs.of(backbone, task, slots, *settings)
         idle = jobs[0].start(self.layout, backbone.sites)
         self.spread = self.programs.spread
@@ -89,10 +91,14 @@ class Pack:
         cut = self.layout.cut(backbone.structure)
         several = any(space.name in OF_MAPS for space in self.layout.spaces)  # maps from below the cut are read, too
         if not (task.output.bare or several or self.augment is not None) and backbone.has_frozen_layers(cut):
-            compute = partial(self.programs.frozen, backbone.params, cut=cut)
+            compute = partial(self._frozen, cut=cut)
             by_position = self.processor.sequences and (task.output.by_position or not cut.top)
             beside = by_position or (self.processor.several and not cut.top)
             self.features = FeatureStore(self.processor, compute, by_position=by_position, beside=beside)
+
+    def _frozen(self, inputs: Inputs, cut: Cut) -> jax.Array:
+        """What enters the first adapted layer."""
+        return self.programs.frozen(*self.programs.asked(inputs), cut=cut)
 
     # -- the queue ------------------------------------------------------------------------------------------------------
 
@@ -263,7 +269,8 @@ class Pack:
             self.breathe()
             batch = self._batch(prepared, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
-            outputs = self.programs.predict(self.backbone.params, learners, np.int32(at), inputs, labels)
+            outputs = self.programs.predict(*self.programs.asked(learners, np.int32(at), inputs, labels))
+            outputs = outputs.addressable_data(0)
             loss = self.programs.measured(learners, np.int32(at), outputs, labels, batch.weight)
             losses += float(loss) * len(planned.items)
             own = self.task.output.own(np.asarray(outputs), len(names))

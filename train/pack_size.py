@@ -28,12 +28,16 @@ _LAPTOP = 40e9  # FLOP per second of a modest one
 _SHORT = 600.0  # seconds of estimated work below which nothing is measured on CPU: it compiles a program for each size
 
 
-def choose_pack_size(backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1) -> tuple[int, str]:
+def choose_pack_size(
+    backbone: Backbone, task: Task, jobs: Sequence[Job], devices: int = 1, fsdp: bool = False
+) -> tuple[int, str]:
     """The number of slots on a device that trains the jobs fastest, 1 where that cannot be told or does not matter; and why."""
-    return pack_size_for(backbone, task, jobs[0], len(jobs), estimated_work(backbone, jobs), devices)
+    return pack_size_for(backbone, task, jobs[0], len(jobs), estimated_work(backbone, jobs), devices, fsdp)
 
 
-def pack_size_for(backbone: Backbone, task: Task, job: Job, count: int, work: float, devices: int = 1) -> tuple[int, str]:
+def pack_size_for(
+    backbone: Backbone, task: Task, job: Job, count: int, work: float, devices: int = 1, fsdp: bool = False
+) -> tuple[int, str]:
     """The same for so many jobs like this one, of so much work in all: who measures need not hold the others."""
     platform = jax.default_backend()
     sizes = [n for n in _SIZES.get(platform, ()) if n * devices <= count]
@@ -41,11 +45,11 @@ def pack_size_for(backbone: Backbone, task: Task, job: Job, count: int, work: fl
         return 1, f"fewer than {min(_SIZES.get(platform, (2,)))} fill no pack"
     if platform == "cpu" and work / _LAPTOP < _SHORT:
         return 1, "a pack seldom gains anything on a CPU, and in a run this short no time to measure it"
-    alone = _seconds_per_adapter(Pack(backbone, task, [job], devices, devices=devices))
+    alone = _seconds_per_adapter(Pack(backbone, task, [job], devices, devices=devices, fsdp=fsdp))
     assert alone is not None
     best, chosen = alone, 1
     for size in sizes:
-        seconds = _seconds_per_adapter(Pack(backbone, task, [job], size * devices, devices=devices))
+        seconds = _seconds_per_adapter(Pack(backbone, task, [job], size * devices, devices=devices, fsdp=fsdp))
         if seconds is None:
             return chosen, f"{size} at once do not fit in memory"
         if seconds / _WAITING > best / _WORTH:

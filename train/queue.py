@@ -66,6 +66,7 @@ def open_run(
     progress: Progress,
     push: Shelf | None = None,
     devices: int | None = None,
+    fsdp: bool = False,
 ) -> Run:
     """The run of directory `out`: the unfinished run that is there, where it stopped, or else a new one.
 
@@ -78,6 +79,10 @@ def open_run(
     _refuse_unlike(digest)
     with processes.sound("the devices"):
         spread = devices_for(len(jobs), devices)
+        if fsdp and spread == 1:
+            raise GraftaxError(
+                "--fsdp is for weights that several devices share, and this run has one (--devices says how many)."
+            )
     if pack_size is not None:
         pack_size = -(-min(pack_size, len(jobs)) // spread) * spread  # every device has as many slots
 
@@ -90,7 +95,7 @@ def open_run(
 
     found = processes.first_says("what the directory holds", what_is_there)
     if found is None:
-        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress, spread) for own in cohorts]
+        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress, spread, fsdp) for own in cohorts]
         begun = Begun(digest, sizes, [job.name for job in jobs], machine(spread))
         processes.first_says("the beginning", lambda: begun.write(folder / "run.json"))
     else:
@@ -103,7 +108,7 @@ def open_run(
             f"{out} holds an unfinished run of packs of {packs}, which cannot be spread over {spread} devices; "
             f"resume it with --devices {began}, or pass --overwrite."
         )
-    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread)
+    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread, fsdp)
 
 
 def _refuse_unlike(digest: str) -> None:
@@ -172,10 +177,10 @@ def refuse_loss(names: list[str], out: Path, overwrite: bool) -> None:
         disk.refuse_foreign(out / name, MARKS)
 
 
-def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress: Progress, devices: int) -> int:
+def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress: Progress, devices: int, fsdp: bool) -> int:
     """The pack size of a cohort, measured (`pack_size.py`) and said on the display."""
     progress.doing("choosing the pack size")
-    size, why = choose_pack_size(backbone, task, jobs, devices)
+    size, why = choose_pack_size(backbone, task, jobs, devices, fsdp)
     if len(jobs) > 1:
         how = f"{size} at once" if size > 1 else "one after another"
         where = f" on each of {devices} devices" if devices > 1 else ""
@@ -200,14 +205,16 @@ class Run:
         progress: Progress,
         push: Shelf | None = None,
         devices: int = 1,
+        fsdp: bool = False,
     ):
-        """`devices`: over how many the slots are spread.
+        """`devices`: over how many the slots are spread; `fsdp`: whether these share the frozen weights.
 
         `cohorts`: the jobs of each; `begun`: what `run.json` says; `resumed`: whether an earlier call began the run.
         """
         self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
         self.cohorts, self.sizes = cohorts, begun.pack_sizes  # as many sizes as cohorts
         self.save_every, self.progress, self.push, self.devices = save_every, progress, push, devices
+        self.fsdp = fsdp
         self.folder = out / ".run"
         self.stop = signals.Stop()
         self.first = processes.is_first()  # which alone writes; a checkpoint all of them do
@@ -231,7 +238,9 @@ class Run:
     def _open(self, cohort: int) -> None:
         """Make a pack for the jobs of one cohort, all of which wait."""
         self.cohort, mine = cohort, self.cohorts[cohort]
-        self.pack = Pack(self.backbone, self.task, mine, self.sizes[cohort], devices=self.devices, breathe=watchdog.beat)
+        self.pack = Pack(
+            self.backbone, self.task, mine, self.sizes[cohort], devices=self.devices, fsdp=self.fsdp, breathe=watchdog.beat
+        )
         self.waiting = list(range(len(mine)))
 
     # -- checkpoints ----------------------------------------------------------------------------------------------------
@@ -298,7 +307,7 @@ class Run:
 
     def _loop(self) -> None:
         """Tick until no job is left, with a checkpoint now and then, and one when a signal asks to stop."""
-        saved, meetings = time.monotonic(), Meetings()
+        saved, meetings = time.monotonic(), Meetings(self.ticks)
         self._fill()
         self.progress.doing("the first step")
         while self.pack.busy:

@@ -53,6 +53,7 @@ def train_many(
     columns: Columns = Columns(),
     pack_size: int | None = None,
     devices: int | None = None,
+    fsdp: bool = False,
     overwrite: bool = False,
     save_every: float = 30.0,
     progress: bool = True,
@@ -81,6 +82,8 @@ def train_many(
         devices: over how many devices the adapters in training are spread; each has all of the frozen weights, and nothing is
             exchanged between them. None: over all accelerators; a CPU counts as one. In several processes (`jax.distributed`)
             those of all of them: docs/many_devices.md.
+        fsdp: each of these devices has a part of the frozen weights, and a layer's are gathered while it is computed. Load the
+            backbone into the host's memory for it (`jax.default_device`).
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
         progress: show bars, or a line per epoch, on standard error.
@@ -101,12 +104,12 @@ def train_many(
     check_arguments(data, out, method, task, recipe, each, val, columns, pack_size, save_every)
     if devices is not None:
         checked(devices, Some, "devices")
-    for name, value in {"overwrite": overwrite, "progress": progress}.items():
+    for name, value in {"overwrite": overwrite, "progress": progress, "fsdp": fsdp}.items():
         checked(value, bool, name)
     if push is not None:
         check_shelf(push, list(data))
     if fleet is not None:
-        check_fleet(fleet, devices)
+        check_fleet(fleet, devices, fsdp)
     if isinstance(val, Mapping) and (without := [name for name in data if name not in val]):
         note(f"no validation rows for {some_of(without)}: their last epoch is kept, not the best.")
     out, learnt = Path(out), the_task(task)
@@ -131,8 +134,8 @@ def train_many(
                     )
                 )
         with held(out) as lock:
-            opened = open_run if fleet is None else fleet.open_run
-            run = opened(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
+            known = (backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
+            run = open_run(*known, fsdp) if fleet is None else fleet.open_run(*known)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -28,8 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from .. import processes
 from ..counted import counted
 from ..errors import GraftaxError
-
-_SLOTS = "slots"  # the axis of the mesh that slots are spread over
+from ..models.sharded import DEVICES, Split, specs_of
 
 
 def devices_for(jobs: int, devices: int | None) -> int:
@@ -71,12 +70,12 @@ class Spread:
         by_process: dict[int, list[jax.Device]] = {}
         for device in jax.devices():
             by_process.setdefault(device.process_index, []).append(device)
-        return Mesh(np.array([device for _, own in sorted(by_process.items()) for device in own[:each]]), (_SLOTS,))
+        return Mesh(np.array([device for _, own in sorted(by_process.items()) for device in own[:each]]), (DEVICES,))
 
     @cached_property
     def by_slot(self) -> NamedSharding:
         """Of arrays with a leading axis of slots."""
-        return NamedSharding(self.mesh, PartitionSpec(_SLOTS))
+        return NamedSharding(self.mesh, PartitionSpec(DEVICES))
 
     @cached_property
     def own(self) -> range:
@@ -104,25 +103,39 @@ class Spread:
         """A tree of arrays of this process, which has the same as every other, on every device."""
         return jax.tree.map(self._everywhere, tree)
 
-    def _everywhere(self, leaf: jax.Array) -> jax.Array:
+    def _everywhere(self, leaf: Any) -> Any:
         there = NamedSharding(self.mesh, PartitionSpec())
-        if leaf.sharding == there:  # of weights that are held by layer: none is there twice
-            return leaf
+        if isinstance(leaf, jax.core.Tracer) or (isinstance(leaf, jax.Array) and leaf.sharding == there):
+            return leaf  # of weights that are held by layer: none is there twice
         copies = [jax.device_put(leaf, device) for device in self.mesh.local_devices]
-        return jax.make_array_from_single_device_arrays(leaf.shape, there, copies)
+        return jax.make_array_from_single_device_arrays(copies[0].shape, there, copies)
+
+    def cut(self, weight: Any, axis: int) -> Split:
+        """A frozen weight of this process, cut along an axis: every device gets its part, and no other."""
+        whole = np.asarray(weight)
+        split = Split(whole, axis)
+        there = NamedSharding(self.mesh, split.spec)
+        return Split(jax.make_array_from_callback(whole.shape, there, lambda index: whole[index]), axis)
 
     # -- programs -------------------------------------------------------------------------------------------------------
 
     def each(self, function: Callable, shared: int = 0) -> Callable:
-        """`function` of whole packs, on each device of its own slots; its first `shared` arguments are on every device."""
-        if self.alone:
-            return function
+        """`function` of whole packs, on each device of its own slots; its first `shared` arguments are on every device.
 
-        def spread(*args: Any) -> Any:
-            specs = tuple(PartitionSpec() if i < shared else PartitionSpec(_SLOTS) for i in range(len(args)))
+        Or in parts, where they are weights that devices share (`models/sharded.py`).
+        """
+        return function if self.alone else self._mapped(function, shared, self.by_slot.spec)
+
+    def alike(self, function: Callable) -> Callable:
+        """`function` of what is on every device, which each of them computes; of weights that they share."""
+        return self._mapped(function, None, PartitionSpec())
+
+    def _mapped(self, function: Callable, shared: int | None, out: PartitionSpec) -> Callable:
+        def spread(*args: Any, **known: Any) -> Any:
+            specs = tuple(specs_of(arg) if shared is None or i < shared else self.by_slot.spec for i, arg in enumerate(args))
             # what a loop begins with is the same on all devices, and what it ends with is not: no check of that
-            here = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(_SLOTS), check_vma=False)
-            return here(*args)
+            here = partial(function, **known)
+            return jax.shard_map(here, mesh=self.mesh, in_specs=specs, out_specs=out, check_vma=False)(*args)
 
         return spread
 
@@ -155,11 +168,11 @@ class Spread:
             def brought(leaf: jax.Array) -> jax.Array:
                 mine = jax.lax.dynamic_slice_in_dim(leaf, at, 1)
                 # zero of those that have it not: a sum of integers loses nothing, as one of floats would of minus zero
-                return of_bits(jax.lax.psum(jnp.where(has, bits_of(mine), 0), _SLOTS), leaf)
+                return of_bits(jax.lax.psum(jnp.where(has, bits_of(mine), 0), DEVICES), leaf)
 
             return jax.tree.map(brought, tree)
 
-        specs = PartitionSpec(_SLOTS), PartitionSpec()
+        specs = PartitionSpec(DEVICES), PartitionSpec()
         return jax.jit(jax.shard_map(here, mesh=self.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False))
 
     def brought(self, tree: Any, slot: int) -> tuple[Any, int]:
@@ -170,5 +183,5 @@ class Spread:
 
     def _at(self, slot: jax.Array) -> tuple[jax.Array, jax.Array]:
         """On a device, in a program: which of its slots a slot is, and whether it is one of them."""
-        at = slot - jax.lax.axis_index(_SLOTS) * self.here
+        at = slot - jax.lax.axis_index(DEVICES) * self.here
         return jnp.clip(at, 0, self.here - 1), (at >= 0) & (at < self.here)

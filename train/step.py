@@ -12,7 +12,7 @@ learner with nothing to do in a step (`live` False) keeps every bit; one whose l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from ..models.inputs import Inputs, positions_of
 from ..platforms import platform
 from ..tasks.task import Task
 from .augmentation import Draws, augmented_inputs, mean_loss
+from .frozen_weights import shared_by_all, whole_on_each
 from .method_hooks import objective, revised, settled, tied
 from .optimizer import optimizer_named, precondition
 from .recipe import SCHEDULES, Recipe
@@ -117,6 +118,7 @@ class Programs:
     preconditioned: bool = False
     augment: Augment | None = None
     devices: int = 1  # the slots are spread over so many; a multiple of them
+    fsdp: bool = False  # whether each of these has a part of the frozen weights, and not all
 
     @classmethod
     def of(cls, backbone: Backbone, task: Task, *settings: Any) -> Programs:
@@ -227,15 +229,26 @@ class Programs:
 
     @property
     def frozen_weights(self) -> tuple[Any, Any]:
-        """The backbone's parameters and what `Backbone.unrolled` has of them, on every device that has slots."""
-        params = self.backbone.params
+        """The backbone's parameters and what `Backbone.unrolled` has of them, where the slots are (`frozen_weights.py`)."""
         if self.spread.alone:
-            return params, self.backbone.unrolled
-        key = "frozen weights on devices", self.devices
+            return self.backbone.params, self.backbone.unrolled
+        key = "frozen weights on devices", self.devices, self.fsdp
         if key not in self.backbone.programs:  # once for all packs
-            there = replace(self.backbone, params=self.spread.everywhere(params))
-            self.backbone.programs[key] = there.params, self.spread.everywhere(there.unrolled)
+            put = shared_by_all if self.fsdp else whole_on_each
+            self.backbone.programs[key] = put(self.backbone, self.spread)
         return self.backbone.programs[key]
+
+    def asked(self, *args: Any) -> tuple[Any, ...]:
+        """The arguments of a program that all processes run alike: parameters, and `args` beside them.
+
+        Where devices share the weights all of them have to compute it; else one of each process does.
+        """
+        if not self.fsdp:
+            return self.backbone.params, *args
+        return self.frozen_weights[0], *self.spread.everywhere(args)
+
+    def _alike(self, function: Callable) -> Callable:
+        return self.spread.alike(function) if self.fsdp else function
 
     @cached_property
     def predict(self) -> Callable[[Any, Learner, Any, Inputs, Any], jax.Array]:
@@ -246,7 +259,7 @@ class Programs:
             state = join(settled(trainable, fixed), fixed)
             return self.task.output.compute(self.backbone, params, state, inputs, labels)
 
-        return jax.jit(outputs)
+        return jax.jit(self._alike(outputs))
 
     @cached_property
     def measured(self) -> Callable[[Learner, Any, Any, Any, Any], jax.Array]:
@@ -260,7 +273,8 @@ class Programs:
     @cached_property
     def frozen(self) -> Callable[..., jax.Array]:
         """`frozen(params, inputs, cut=) -> hidden`, what enters the first adapted layer (`Backbone.frozen`)."""
-        return jax.jit(partial(self.backbone.frozen, pooled=not self.task.output.by_position), static_argnames="cut")
+        frozen = partial(self.backbone.frozen, pooled=not self.task.output.by_position)
+        return jax.jit(self._alike(frozen), static_argnames="cut")
 
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -78,6 +79,7 @@ class Running:
 
     pack_size: Annotated[int | None, Doc("Adapters trained at once. Default: measured.")] = None
     devices: Annotated[int | None, Doc("Spread them over so many. Default: all accelerators.")] = None
+    fsdp: Annotated[bool, Doc("Give each device a part of the frozen weights, in place of all; with --remat layers.")] = False
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
 
@@ -99,9 +101,10 @@ class Together:
         if self.stall_after is not None:
             typed.checked(self.stall_after, Annotated[float, typed.Within(1.0)], "--stall-after, in seconds,")
 
-    def refuse_rewards(self) -> None:
+    def refuse(self, what: str) -> None:
+        """An error where these are asked for beside something that has nothing of them."""
         if self.distributed or self.stall_after is not None:
-            raise GraftaxError("--distributed and --stall-after are for tasks that learn from rows, and the task is 'grpo'.")
+            raise GraftaxError(f"--distributed and --stall-after are not for {what}: leave them out.")
 
     def begin(self) -> None:
         """Let a child do the rest, where somebody is to look after it; in the child, join the others."""
@@ -196,6 +199,7 @@ def train(
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
     from ..train.checks import check_arguments
+    from ..train.frozen_weights import in_host_memory
     from ..train.learned_words import context_of_labels
     from ..train.run import train_many
 
@@ -207,7 +211,7 @@ def train(
     named = _by_name([*data, *(more_data or [])])
     made, held = make_method(**chosen), read_val(val, list(named.values()))
     if task == TASK:
-        together.refuse_rewards()
+        together.refuse("--task grpo")
         train_by_rewards(
             context,
             backbone,
@@ -230,12 +234,17 @@ def train(
     check_arguments(named, out, made, task, recipe, each, held, read, running.pack_size, running.save_every)
     if words.context_words is not None and task != "contrastive-names":
         raise GraftaxError(f"--context-words is for --task contrastive-names, and the task is {task!r}.")
+    if cluster.ray is not None:
+        together.refuse("--ray, whose workers are looked after by Ray")
     together.begin()
     with processes.sound("the backbone"):
         shelf = shelf_for(push, list(named)) if push is not None else None
         fleet_of = fleets_for(context, cluster)
+        if running.fsdp and loading.remat is None:
+            loading = replace(loading, remat="layers")  # what else is kept takes more than the weights that are shared
         fleet = None if fleet_of is None else fleet_of(backbone, **asdict(loading))
-        loaded = load_backbone(backbone, **asdict(loading))
+        with in_host_memory() if running.fsdp else nullcontext():
+            loaded = load_backbone(backbone, **asdict(loading))
         method: Any = made
         if words.fuse:
             method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))
