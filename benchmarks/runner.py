@@ -42,6 +42,7 @@ from ..json_files import read_object
 from ..models.backbone import Backbone
 from ..models.load import load_backbone
 from ..tasks.task_registry import task_named
+from ..train.fleet import Fleet
 from .baselines import mean_features, nearest_means
 from .clock import Clock
 from .draws import TaskExamples, at_hand, read_task
@@ -81,6 +82,7 @@ def run_suite(
     shard: Shard = Shard(),
     peers: Sequence[str] = (),
     load: Callable[..., Backbone] = load_backbone,
+    fleet_of: Callable[..., Fleet] | None = None,
     say: Callable[[str], None] = partial(print, flush=True),
 ) -> list[Record]:
     """Run what is left of a suite, and return all records of the directory.
@@ -91,6 +93,7 @@ def run_suite(
         shard: the part of it to run here.
         peers: libraries that train the final cells, too ("peft", "adapters": `peers.py`).
         load: makes a backbone of its name in the suite; of a suite of towers it takes a `tower`, too.
+        fleet_of: the machines that train on a backbone of a name, loaded with some settings; None: this one.
         say: takes a line for a person, now and then.
 
     Raises:
@@ -113,7 +116,8 @@ def run_suite(
             if methods:
                 how = {} if suite.tower is None else {"tower": suite.tower}
                 backbone = prepared_as(suite, load(suite.backbone(path), **how), home / "backbones")
-                bench = Bench(suite, backbone, backbone_name(path), tasks, general, home, clock, peers)
+                fleet = None if fleet_of is None else fleet_of(backbone.name, **how)
+                bench = Bench(suite, backbone, backbone_name(path), tasks, general, home, clock, peers, fleet)
                 pairs = [(name, size) for of, name, size in own if of == path]
                 bench.nearest_means(pairs)
                 for label in methods:
@@ -154,11 +158,14 @@ class Bench:
         home: Path,
         clock: Clock,
         peers: Sequence[str],
+        fleet: Fleet | None = None,
     ):
         self.suite, self.backbone, self.name, self.tasks, self.general = suite, backbone, name, tasks, general
         self.home, self.clock, self.peers = home, clock, peers
-        self.trainer = Trainer(suite, backbone, tasks, home / "adapters")
-        self.packed = Trainer(suite, backbone, tasks, home / "packed")  # the same in one pack, where interference is measured
+        self.trainer = Trainer(suite, backbone, tasks, home / "adapters", fleet)
+        self.packed = Trainer(
+            suite, backbone, tasks, home / "packed", fleet
+        )  # the same in one pack, where interference is measured
         self.records = {record.cell: record for record in read(home)}
         self.provenance: dict[str, Any] = {
             "suite": suite.name,

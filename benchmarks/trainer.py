@@ -17,6 +17,7 @@ from ..notes import silenced
 from ..tasks.task_registry import task_named
 from ..train import Interrupted, Result, train_many
 from ..train.begun import Begun
+from ..train.fleet import Fleet
 from ..train.intake import prepare
 from ..train.job import Job
 from .cost import JOULES_PER_FLOP, Energy, StepCost, metered, step_cost
@@ -39,8 +40,16 @@ class Outcome:
 class Trainer:
     """The cells of one backbone; their adapters go to `folder`."""
 
-    def __init__(self, suite: Suite, backbone: Backbone, tasks: Mapping[str, TaskExamples], folder: Path):
-        self.suite, self.backbone, self.tasks, self.folder = suite, backbone, tasks, folder
+    def __init__(
+        self,
+        suite: Suite,
+        backbone: Backbone,
+        tasks: Mapping[str, TaskExamples],
+        folder: Path,
+        fleet: Fleet | None = None,
+    ):
+        """`fleet`: the machines that train, in this one's place."""
+        self.suite, self.backbone, self.tasks, self.folder, self.fleet = suite, backbone, tasks, folder, fleet
         self._costs: dict[tuple[Stage, str, str, int | None], StepCost] = {}
         self._compiling: dict[Any, float] = {}  # seconds, by what decides a program
 
@@ -78,6 +87,7 @@ class Trainer:
                     },
                     pack_size=pack_size,
                     progress=sys.stderr.isatty(),
+                    fleet=self.fleet,
                 )
         except Interrupted:
             raise
@@ -87,6 +97,8 @@ class Trainer:
             said = str(error) if isinstance(error, GraftaxError) else f"{type(error).__name__}: {error}"
             failed = Outcome(error=next(iter(said.splitlines()), type(error).__name__))
             return {cell: Outcome() if self.has(cell) else failed for cell in cells}
+        if self.fleet is not None:  # what this machine has used, and who used it beside, says nothing of others
+            return {cell: Outcome(results[cell.id]) for cell in cells}
         seconds = {cell: self.seconds(cell, results[cell.id]) for cell in cells}
         shares = {cell: own / sum(seconds.values()) for cell, own in seconds.items()}
         return {cell: Outcome(results[cell.id], None, meter.share(shares[cell]), stretch.other_cores) for cell in cells}

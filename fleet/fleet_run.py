@@ -114,18 +114,18 @@ def open_fleet_run(
     order: Order,
     backbone: Backbone,
     jobs: list[Job],
+    out: Path,
     lock: disk.Locked,
     pack_size: int | None,
     overwrite: bool,
     progress: Progress,
     push: Shelf | None,
 ) -> FleetRun:
-    """The run of a directory (`order.out`): the unfinished one that is there, or else a new one.
+    """The run of directory `out`: the unfinished one that is there, or else a new one.
 
     Raises GraftaxError as `queue.open_run`, and where a worker refuses what it sees.
     """
-    out, task = Path(order.out), order.task
-    cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
+    task, cohorts, folder = order.task, cohorts_of(jobs, backbone.sites), out / ".run"
     note_what_is_not_kept(backbone, cohorts)
     digest = digest_of(backbone, task, jobs)
     if pack_size is not None:
@@ -152,7 +152,7 @@ def open_fleet_run(
     by_name = {job.name: job for job in jobs}
     width_of = {job.name: size for own, size in zip(cohorts, begun.pack_sizes, strict=True) for job in own}
     shards = [Shard([by_name[name] for name in names], width_of[names[0]]) for names in read_value(folder / "shards.json")]
-    return FleetRun(cluster, order, backbone.sites, jobs, begun, shards, lock, progress, push)
+    return FleetRun(cluster, order, backbone.sites, jobs, begun, shards, out, lock, progress, push)
 
 
 class FleetRun:
@@ -166,15 +166,15 @@ class FleetRun:
         jobs: Sequence[Job],
         begun: Begun,
         shards: list[Shard],
+        out: Path,
         lock: disk.Locked,
         progress: Progress,
         push: Shelf | None,
     ):
         """`sites`: the backbone's."""
         self.cluster, self.order, self.sites, self.jobs, self.shards = cluster, order, sites, jobs, shards
-        self.lock, self.progress, self.push = lock, progress, push
-        self.out = Path(order.out)
-        self.folder = self.out / ".run"
+        self.out, self.lock, self.progress, self.push = out, lock, progress, push
+        self.folder = out / ".run"
         self.stop = signals.Stop()
         self.device = begun.machine["device"]  # on which kind adapters were trained so far
         self.number_of = {job.name: number for number, job in enumerate(jobs)}
@@ -230,7 +230,7 @@ class FleetRun:
                 self.cluster.stop()
         self.lock.check()
         (self.folder / "run.json").unlink()  # first: without it the rest is no unfinished run
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)  # a worker that was given up may be writing there
         if faults := self._faults():
             raise NotAll(" ".join(faults))
         return {job.name: self.results[job.name] for job in self.jobs}

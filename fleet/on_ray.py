@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,13 +33,23 @@ def ray_fleet(address: str, backbone: Location, *, cpus: int = 1, **loading: Any
     Raises:
         GraftaxError: no such cluster; Ray is not installed.
     """
+    with ray_fleets(address, cpus=cpus) as fleet_of:
+        yield fleet_of(backbone, **loading)
+
+
+@contextmanager
+def ray_fleets(address: str, *, cpus: int = 1) -> Iterator[Callable[..., RayFleet]]:
+    """The same for any number of backbones: a function of the backbone and how it is loaded."""
     checked(cpus, Some, "the CPUs of a worker")
     try:
         from .ray_cluster import RayCluster, connected
     except ImportError as error:
         raise GraftaxError("a Ray cluster needs Ray, here and on its machines: pip install 'graftax[ray]'.") from error
     with connected(address):
-        yield RayFleet(RayCluster(cpus), _anywhere(backbone), {name: _anywhere(value) for name, value in loading.items()})
+        cluster = RayCluster(cpus)
+        yield lambda backbone, **loading: RayFleet(
+            cluster, _anywhere(backbone), {name: _anywhere(value) for name, value in loading.items()}
+        )
 
 
 def _anywhere(location: Any) -> Any:
@@ -83,4 +93,4 @@ class RayFleet:
             new_token(),
             save_every,
         )
-        return open_fleet_run(self.cluster, order, backbone, jobs, lock, pack_size, overwrite, progress, push)
+        return open_fleet_run(self.cluster, order, backbone, jobs, out, lock, pack_size, overwrite, progress, push)

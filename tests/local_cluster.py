@@ -14,7 +14,7 @@ from graftax.fleet.on_ray import RayFleet
 from graftax.fleet.shard_worker import look, train_shard
 
 
-class Dies(BaseException):
+class Dies(Exception):
     """The worker of a shard dies, alone or with its machine."""
 
     def __init__(self, with_node: bool):

@@ -14,8 +14,10 @@ from local_cluster import Dies, LocalCluster, dies_after, local_fleet
 from runs import DATA as MORE
 from runs import interrupt, lines, nan_rows, run_many, stop_after
 from tiny import weights_of, write_backbone
+from toy_suite import only, suite_in, with_rows
 
 from graftax.adapters import LoRA
+from graftax.benchmarks.runner import run_suite
 from graftax.data.batches import Shape
 from graftax.errors import GraftaxError
 from graftax.fleet.messages import Finished, Message, Steps, Work
@@ -24,7 +26,7 @@ from graftax.models.backbone import Backbone
 from graftax.train import Interrupted
 
 #: Two cohorts, of which one has fewer jobs than a pack has slots.
-SETTINGS: dict[str, Any] = {"pack_size": 2, "val": 0.3, "each": {"b": {"method": LoRA(r=20, alpha=6.0)}}, "save_every": 0.0}
+SETTINGS: dict[str, Any] = {"pack_size": 2, "val": 0.3, "each": {"b": {"method": LoRA(r=20, alpha=6.0)}}}
 SETTINGS |= {"method": LoRA(r=4, alpha=6.0, dropout=0.2)}
 DATA = {name: MORE[name] for name in "abde"}
 NAMES = list(DATA)
@@ -84,7 +86,7 @@ def test_shards_hold_every_job_once() -> None:
 
 @pytest.mark.parametrize("workers", [1, 5])
 def test_a_fleet_makes_what_one_machine_makes(tiny: Backbone, tmp_path: Path, whole: Path, workers: int) -> None:
-    """Whatever the number of workers; and each message may come twice."""
+    """Invariant 34: whatever the number of workers; and each message may come twice."""
     cluster = LocalCluster(workers, twice=True)
     results = run_many(tiny, DATA, tmp_path / "out", fleet=local_fleet(cluster, tiny), **SETTINGS)
     same(tmp_path / "out", whole)
@@ -106,7 +108,7 @@ def test_a_worker_is_lost(tiny: Backbone, tmp_path: Path, whole: Path, with_node
         death(work, message, count)
 
     cluster, death = LocalCluster(1, lost, apart=apart), dies_after(1, with_node)
-    run_many(tiny, DATA, tmp_path / "out", fleet=local_fleet(cluster, tiny), **SETTINGS)
+    run_many(tiny, DATA, tmp_path / "out", fleet=local_fleet(cluster, tiny), save_every=0.0, **SETTINGS)
     same(tmp_path / "out", whole)
     again = cluster.submitted[-1]
     first = next(work for work in cluster.submitted if work.shard == again.shard)
@@ -139,9 +141,9 @@ def test_a_shard_that_kills_its_workers_is_given_up(tiny: Backbone, tmp_path: Pa
 def test_machines_may_be_taken_away_any_number_of_times(tiny: Backbone, tmp_path: Path) -> None:
     """Preempted is not failed."""
     data = {"d": DATA["d"]}
-    cluster = LocalCluster(1, dies_after(0, with_node=True, attempts=7))
+    cluster = LocalCluster(1, dies_after(0, with_node=True, attempts=4))
     run_many(tiny, data, tmp_path / "out", fleet=local_fleet(cluster, tiny))
-    assert len(cluster.submitted) == 8
+    assert len(cluster.submitted) == 5
 
 
 def test_a_loss_that_is_not_finite_ends_its_own_adapter(tiny: Backbone, tmp_path: Path) -> None:
@@ -242,8 +244,28 @@ def test_adapters_are_pushed_as_they_come(tiny: Backbone, tmp_path: Path) -> Non
     shelves = Shelves()
     fleet = local_fleet(LocalCluster(twice=True), tiny)
     with (
-        pytest.raises(GraftaxError, match=r"^1 of 4 adapters not pushed: e\. .*: put "),
+        pytest.raises(GraftaxError, match=r"^1 of 2 adapters not pushed: e\. .*: put "),
         pytest.warns(UserWarning, match="no room for e"),
     ):
-        run_many(tiny, DATA, tmp_path / "out", fleet=fleet, push=shelves, **SETTINGS)
-    assert sorted(shelves.there) == ["a", "b", "d"]
+        run_many(tiny, {name: DATA[name] for name in "de"}, tmp_path / "out", fleet=fleet, push=shelves)
+    assert shelves.expected == ["d", "e"]
+    assert shelves.there == ["d"]
+
+
+@pytest.mark.slow
+def test_a_benchmark_over_a_cluster(tiny: Backbone, tiny_dir: Path, tmp_path: Path) -> None:
+    """Its cells are trained there, and come to what they come to here; what they cost is not this process's."""
+    cluster = LocalCluster()
+    suite = only(suite_in(with_rows(tmp_path), tiny_dir), "lora")
+    options: dict[str, Any] = {"load": lambda name: tiny, "say": lambda line: None}
+    here = run_suite(suite, tmp_path / "here", **options)
+    there = run_suite(suite, tmp_path / "there", fleet_of=lambda name: local_fleet(cluster, tiny), **options)
+    assert len(cluster.submitted) > 1
+    assert [(record.cell, record.error) for record in there] == [(record.cell, None) for record in here]
+    final = [record.cell for record in here if record.cell.stage == "final" and record.cell.method == "lora"]
+    assert len(final) == suite.seeds
+    for cell in final:
+        assert weights_of(tmp_path / "there" / "adapters" / cell.id) == weights_of(tmp_path / "here" / "adapters" / cell.id)
+    trained = [record for record in there if record.cell.method == "lora"]
+    assert {record.energy_source for record in trained} == {"flops"}
+    assert all(record.other_cores is None and record.seconds is not None and record.seconds > 0 for record in trained)

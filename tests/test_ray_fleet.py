@@ -81,8 +81,8 @@ def test_a_node_dies(
         run: Any = None
         monkeypatch.setattr(type(fleet), "open_run", kept)
         results = train_many(tiny, data, tmp_path / "many", fleet=fleet, **SETTINGS)
-    (lost,) = [message for message in heard if isinstance(message, ShardLost)]
-    assert lost.with_node
+    # the next shard may be sent there, too, before Ray knows
+    assert [message for message in heard if isinstance(message, ShardLost) and message.with_node]
     assert [message.name for message in heard if isinstance(message, Finished)].count(dead[0]) == 1
     assert list(results) == list(data)
     for name in data:
@@ -150,7 +150,7 @@ def intents(folder: Path) -> list[Path]:
 
 @needs_assets
 def test_sixty_four_real_adapters(nodes: Nodes, tmp_path: Path) -> None:
-    """On the command line, while a node dies: the bytes that one machine makes without a cluster."""
+    """Invariant 34: on the command line, while a node dies: the bytes that one machine makes without a cluster."""
     nodes.add_other()
     files = intents(tmp_path / "data")
     options = ("train", "-b", MINILM, "--epochs", 1, "--batch-size", 4, "--max-length", 16, "--out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,13 +14,14 @@ import typer
 from ..errors import GraftaxError
 from ..paths import expect_file
 from ..typed import shown
-from .options import NamedColumns, column_option
+from .options import NamedColumns, OverCluster, column_option
 
 if TYPE_CHECKING:
     from ..data.columns import Columns
     from ..hub.runs import Under
     from ..models.processor import Processor
     from ..store.version import Version
+    from ..train.fleet import Fleet
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -53,6 +54,18 @@ def use_config(context: typer.Context, path: Path | None) -> Path | None:
                 raise GraftaxError(f"{path}: {name} takes {takes}, got {shown(value)}.")
         context.default_map = general
     return path
+
+
+def fleets_for(context: typer.Context, cluster: OverCluster) -> Callable[..., Fleet] | None:
+    """The machines of the cluster that is asked for, as `ray_fleets` has them until the command ends; None where none is."""
+    if cluster.ray is None:
+        return None
+    import jax
+
+    from ..fleet.on_ray import ray_fleets
+
+    jax.config.update("jax_platforms", "cpu")  # accelerators are for the workers
+    return context.with_resource(ray_fleets(cluster.ray, cpus=cluster.ray_cpus))
 
 
 def read_val(val: str | None, files: list[Path]) -> Any:

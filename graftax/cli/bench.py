@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..errors import GraftaxError
+from .arguments import fleets_for
 from .dataclass_options import options_from_fields
-from .options import LabelledOptions, NamedColumns, out_option
+from .options import ClusterOptions, LabelledOptions, NamedColumns, out_option
 
 if TYPE_CHECKING:
     from ..benchmarks.suite import Suite
@@ -56,6 +57,7 @@ def bench(
     ] = None,
     shard: Annotated[Optional[str], typer.Option(metavar="I/N", help="Run the I-th of N parts; all into one --out.")] = None,
     columns: LabelledOptions,
+    cluster: ClusterOptions,
 ) -> None:
     """Compare fine-tuning methods: which wins where, at what cost, and what cannot be told apart.
 
@@ -86,7 +88,8 @@ def bench(
     for name in peer or []:
         if name not in LIBRARIES:
             raise GraftaxError(f"--peer {name}: there are {', '.join(LIBRARIES)}.")
-    records = run_suite(chosen, out, shard=_shard(shard, Shard), load=_load, peers=tuple(peer or ()))
+    part, fleet_of = _shard(shard, Shard), fleets_for(context, cluster)
+    records = run_suite(chosen, out, shard=part, load=_load, fleet_of=fleet_of, peers=tuple(peer or ()))
     answer = write_report(out)
     print(f"\n{answer}\n\n{out / 'report.html'}")
     failed = [record for record in records if record.error]

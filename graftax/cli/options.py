@@ -70,6 +70,17 @@ class Loading:
 
 
 @dataclass(frozen=True)
+class OverCluster:
+    """Machines that train in place of this one."""
+
+    ray: Annotated[
+        str | None,
+        Doc("Train on the machines of a Ray cluster: the one that this machine is in, or another's (docs/fleet.md)."),
+    ] = None
+    ray_cpus: Annotated[int, Doc("CPUs that each worker takes there; where there are GPUs, one of these as well.")] = 1
+
+
+@dataclass(frozen=True)
 class NamedColumns:
     """The columns that have options of their own, by their fields; those of every other kind of input are for `--column`."""
 
@@ -101,6 +112,7 @@ ColumnOption = Annotated[
         metavar="FIELD=NAME", help="The column of any field, once for each, as text=question.", rich_help_panel=OF_COLUMNS
     ),
 ]
+ClusterOptions = Annotated[OverCluster, OptionPerField("Over a cluster", metavars={"ray": "auto|HOST:PORT"})]
 SamplingOptions = Annotated[Sampling, OptionPerField("What is generated")]
 ChatTemplateOption = Annotated[
     Optional[str],

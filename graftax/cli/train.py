@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from annotated_doc import Doc
@@ -15,20 +15,28 @@ from .. import processes, typed, watchdog
 from ..errors import GraftaxError
 from ..train.recipe import Recipe
 from ..tuning.grpo.grpo_settings import GrpoSettings
-from .arguments import chat_template_of, columns_of, is_given, parse_adapter, read_config, read_val, shelf_for, use_config
+from .arguments import (
+    chat_template_of,
+    columns_of,
+    fleets_for,
+    is_given,
+    parse_adapter,
+    read_config,
+    read_val,
+    shelf_for,
+    use_config,
+)
 from .dataclass_options import OptionPerField, options_from_fields
 from .grpo_command import OPTIONS, TASK, refuse_options, train_by_rewards
 from .options import (
     BackboneOption,
     ChatTemplateOption,
+    ClusterOptions,
     ColumnOption,
     ColumnsOptions,
     Loading,
     out_option,
 )
-
-if TYPE_CHECKING:
-    from ..train.fleet import Fleet
 
 _OF_REWARDS = "Rewards, of task grpo"  # a panel of the help
 BESIDE = ("fuse", "adapter", "context_words")  # what is no method by a name
@@ -74,17 +82,6 @@ class Running:
     fsdp: Annotated[bool, Doc("Give each device a part of the frozen weights, in place of all; with --remat layers.")] = False
     overwrite: Annotated[bool, Doc("Replace adapters that are there already.")] = False
     save_every: Annotated[float, Doc("Seconds between checkpoints.")] = 30.0
-
-
-@dataclass(frozen=True)
-class OverCluster:
-    """Machines that train in place of this one."""
-
-    ray: Annotated[
-        str | None,
-        Doc("Train on the machines of a Ray cluster: the one that this machine is in, or another's (docs/fleet.md)."),
-    ] = None
-    ray_cpus: Annotated[int, Doc("CPUs that each worker takes there; where there are GPUs, one of these as well.")] = 1
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ def train(
         typer.Option(metavar="PREFIX", help="Put the adapters on the hub ($GRAFTAX_HUB, else your own), each as PREFIX/NAME."),
     ] = None,
     running: Annotated[Running, OptionPerField()],
-    cluster: Annotated[OverCluster, OptionPerField("Over a cluster", metavars={"ray": "auto|HOST:PORT"})],
+    cluster: ClusterOptions,
     together: Annotated[Together, OptionPerField("Several processes")],
     loading: Annotated[LoadingToTrain, OptionPerField()],
 ) -> None:
@@ -242,9 +239,10 @@ def train(
     together.begin()
     with processes.sound("the backbone"):
         shelf = shelf_for(push, list(named)) if push is not None else None
-        fleet = None if cluster.ray is None else context.with_resource(_fleet(cluster.ray, cluster.ray_cpus, backbone, loading))
+        fleet_of = fleets_for(context, cluster)
         if running.fsdp and loading.remat is None:
             loading = replace(loading, remat="layers")  # what else is kept takes more than the weights that are shared
+        fleet = None if fleet_of is None else fleet_of(backbone, **asdict(loading))
         with in_host_memory() if running.fsdp else nullcontext():
             loaded = load_backbone(backbone, **asdict(loading))
         method: Any = made
@@ -279,16 +277,6 @@ def train(
         print(f"{result.directory}  {numbers}")
         if shelf is not None:
             print(f"{result.pushed} on {shelf.hub.store.url}")
-
-
-def _fleet(address: str, cpus: int, backbone: str, loading: Loading) -> AbstractContextManager[Fleet]:
-    """The machines of a Ray cluster; this process leaves accelerators to its workers."""
-    import jax
-
-    from ..fleet import ray_fleet
-
-    jax.config.update("jax_platforms", "cpu")
-    return ray_fleet(address, backbone, cpus=cpus, **asdict(loading))
 
 
 def _settings_of(table: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
