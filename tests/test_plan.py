@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ import pytest
 from conftest import CONFIGS, PATCHES, Graftax
 from described_cpu import CPU
 
+import graftax.benchmarks.accelerators.training_plan as module
 from graftax import LoRA
 from graftax.benchmarks.accelerators import described_devices
 from graftax.benchmarks.accelerators.asked_program import AskedProgram, TooLarge
 from graftax.benchmarks.accelerators.program_facts import Facts
 from graftax.benchmarks.accelerators.training_plan import TrainingPlan, WantedTraining, smaller_plans, training_plan
 from graftax.models.random import random_backbone
+
+PATHS = {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path))}
 
 
 def wanted(family: str, slots: int = 2, **changes: Any) -> WantedTraining:
@@ -39,6 +45,38 @@ def test_a_plan_counts_what_training_holds(family: str) -> None:
     assert plan.fits
 
 
+ON_FOUR = """
+import jax, json, sys
+jax.config.update("jax_num_cpu_devices", 4)
+from conftest import CONFIGS
+from described_cpu import CPU
+from graftax import LoRA
+from graftax.benchmarks.accelerators.training_plan import WantedTraining, training_plan
+
+def said(**several):
+    wanted = WantedTraining(CONFIGS["llama"], (LoRA(r=8),), 8, 2, 16, "float32", "layers", **several)
+    plan, step = training_plan(wanted, CPU), wanted.step()
+    program = step.gradient if not several else step.gradient_on(CPU, several["devices"], several["fsdp"])
+    facts = program.facts(CPU)
+    return plan.weights, plan.pack, plan.gradients, facts.arguments, dict(facts.collectives)
+
+print(json.dumps([said(), said(devices=4, fsdp=False), said(devices=4, fsdp=True)]))
+"""
+
+
+def test_several_devices_have_each_their_part() -> None:
+    """Of the slots; with --fsdp of the weights, and then they gather these and exchange nothing else."""
+    done = subprocess.run([sys.executable, "-c", ON_FOUR], capture_output=True, text=True, env=os.environ | PATHS, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (weights, pack, gradients, _, _), whole, shared = json.loads(done.stdout)
+    assert whole[:3] == [weights, pack // 4, gradients // 4]
+    assert shared[1:3] == whole[1:3]
+    assert weights / 4 < shared[0] < weights / 3.5  # norms are whole on each
+    assert whole[3] - shared[3] == pytest.approx(weights - shared[0], rel=0.02)
+    assert whole[4] == {}
+    assert {*shared[4]} == {"all-gather"}
+
+
 def small(bytes_left: float, plan: TrainingPlan) -> Any:
     """A device on which so much is left beside a plan's weights and temporaries."""
     memory = (plan.weights + (plan.temporaries or 0) + bytes_left) / 0.9
@@ -58,6 +96,23 @@ def test_what_does_not_fit_is_followed_by_what_does() -> None:
     assert not list(
         smaller_plans(training_plan(wanted("llama", slots=1, remat="layers"), dataclasses.replace(CPU, memory=10.0)))
     )
+
+
+def test_weights_are_shared_before_adapters_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[WantedTraining] = []
+
+    def none_fits(wanted: WantedTraining, device: Any) -> TrainingPlan:
+        tried.append(wanted)
+        return TrainingPlan(wanted, device, 0, 0, 0, None, None)
+
+    monkeypatch.setattr(module, "training_plan", none_fits)
+    assert [*smaller_plans(none_fits(wanted("llama", slots=12, devices=4), CPU))]
+    assert [(one.remat, one.fsdp, one.slots) for one in tried] == [
+        ("none", False, 12),
+        ("layers", False, 12),
+        ("layers", True, 12),
+        ("layers", True, 4),
+    ]
 
 
 def test_a_compiler_that_gives_up_is_no_fit(monkeypatch: pytest.MonkeyPatch) -> None:

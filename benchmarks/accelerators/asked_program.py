@@ -31,11 +31,13 @@ class AskedProgram:
     args: tuple[Any, ...]  # arrays or shapes
     named: Mapping[str, Any] = field(default_factory=dict)  # static arguments
     attention: Attention | None = None  # where it has some
+    placed: bool = False  # whether arguments say already on which of several devices they are
 
     def compiled(self, device: Device) -> tuple[Any, int]:
         """The program for a device, and how many bytes of its arguments are donated."""
         with compiling_for(device.platform):
-            lowered = self.function.lower(*device.placed(shapes_of(self.args)), **self.named)
+            args = self.args if self.placed else device.placed(shapes_of(self.args))
+            lowered = self.function.lower(*args, **self.named)
         return lowered.compile(), donated_bytes(lowered)
 
     def facts(self, device: Device) -> Facts:

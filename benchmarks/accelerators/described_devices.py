@@ -27,6 +27,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ...errors import GraftaxError
 
 _TERA, _GIGA = 1e12, 1e9
+_SLICES = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Device:
     name: str  # as the command line calls it
     title: str
     platform: str  # "cuda" or "tpu", as of `graftax/platforms.py`
-    description: str  # of a GPU what its driver would say of it; of a TPU the smallest slice that there is of them
+    description: str  # of a GPU what its driver would say of it; of a TPU its generation
     peaks: Mapping[str, float]  # FLOP/s of matrix products, by the dtype of what is multiplied
     bandwidth: float  # bytes/s of its memory
     memory: float  # bytes
@@ -49,23 +50,39 @@ class Device:
     @cached_property
     def sharding(self) -> NamedSharding:
         """One such device. Raises GraftaxError where jax's plugin for it is not installed."""
+        return NamedSharding(Mesh(self.several(1), ("device",)), PartitionSpec())
+
+    def several(self, count: int) -> np.ndarray:
+        """So many such devices, of one host or one slice.
+
+        Raises GraftaxError where jax's plugin for them is not installed, and where no slice has so many.
+        """
         from jax.experimental import topologies
 
         try:
             if self.platform == "tpu":
                 _find_libtpu()
-                found = topologies.get_topology_desc(self.description, platform="tpu")
+                found = topologies.get_topology_desc(f"{self.description}:{_slice_of(count)}", platform="tpu")
             else:
-                found = topologies.get_topology_desc("1x1x1", platform="cuda", target_config=self.description, topology="1x1x1")
+                shape = f"1x1x{count}"
+                found = topologies.get_topology_desc(shape, platform="cuda", target_config=self.description, topology=shape)
         except (ImportError, RuntimeError, AssertionError) as error:
             raise GraftaxError(
                 f"nothing here compiles for {self.title} ({_first_line(error)}): make accelerators installs what does."
             ) from error
-        return NamedSharding(Mesh(np.array(found.devices[:1]), ("device",)), PartitionSpec())
+        return np.array(found.devices[:count])
 
     def placed(self, tree: Any) -> Any:
         """Shapes of arrays, as of arrays that are on this device."""
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.sharding), tree)
+
+
+def _slice_of(count: int) -> str:
+    """The smallest slice with so many TPUs, of those that v5e and v6e are let in."""
+    there = [(rows, columns) for rows, columns in _SLICES if rows * columns >= count]
+    if not there:
+        raise GraftaxError(f"{count:,} TPUs are in no slice: there are at most {_SLICES[-1][0] * _SLICES[-1][1]} in one.")
+    return "x".join(map(str, there[0]))
 
 
 def _first_line(error: Exception) -> str:
@@ -158,7 +175,7 @@ DEVICES = {
             name="v5e",
             title="TPU v5e",
             platform="tpu",
-            description="v5e:2x2",
+            description="v5e",
             peaks={"bf16": 197 * _TERA, "f32": 197 * _TERA, "s8": 393 * _TERA},
             bandwidth=819 * _GIGA,
             memory=16 * _GIGA,
@@ -168,7 +185,7 @@ DEVICES = {
             name="v6e",
             title="TPU v6e",
             platform="tpu",
-            description="v6e:2x2",
+            description="v6e",
             peaks={"bf16": 918 * _TERA, "f32": 918 * _TERA, "s8": 1836 * _TERA},
             bandwidth=1638 * _GIGA,
             memory=32 * _GIGA,

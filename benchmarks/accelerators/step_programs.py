@@ -20,11 +20,14 @@ from ...data.batches import Shape
 from ...models.backbone import Backbone
 from ...models.inputs import ImageInputs, TextInputs, Texts
 from ...tasks.task_registry import task_named
+from ...train.frozen_weights import shared_by_all, whole_on_each
 from ...train.optimizer import rates
 from ...train.recipe import Recipe
 from ...train.step import Batch, Learner, Programs, hyper, start
 from .asked_program import AskedProgram, several
 from .buffers import Attention
+from .described_devices import Device
+from .several_devices import ProgramsElsewhere
 
 _STEPS = 100  # of a run, which is data
 
@@ -63,12 +66,23 @@ class StepPrograms:
         return several(self.learner, self.slots)
 
     @property
+    def _batches(self) -> Batch:
+        weight, live = np.zeros(self.items, np.float32), np.bool_(True)
+        return several(Batch(self.inputs, self.labels, weight, live), self.slots)
+
+    @property
     def gradient(self) -> AskedProgram:
         """Losses and gradients of all slots."""
-        weight, live = np.zeros(self.items, np.float32), np.bool_(True)
-        batches = several(Batch(self.inputs, self.labels, weight, live), self.slots)
-        args = (self.backbone.params, self.backbone.unrolled, self._pack, batches)
+        args = (self.backbone.params, self.backbone.unrolled, self._pack, self._batches)
         return AskedProgram(self._programs.gradient, args, attention=self.attention)
+
+    def gradient_on(self, device: Device, devices: int, fsdp: bool) -> AskedProgram:
+        """The same on several devices of a kind, which share the slots and, with `fsdp`, the weights."""
+        known: dict[str, Any] = {"devices": devices, "fsdp": fsdp, "kind": device}
+        programs = ProgramsElsewhere(self.backbone, task_named(self.task), self.slots, **known)
+        spread, put = programs.spread, shared_by_all if fsdp else whole_on_each
+        args = (*put(self.backbone, spread), spread.placed(self._pack), spread.placed(self._batches))
+        return AskedProgram(programs.gradient, args, attention=self.attention, placed=True)
 
     @property
     def update(self) -> AskedProgram:

@@ -2,12 +2,14 @@
 
     in all = frozen weights + the pack (adapters, and what the optimizer remembers of them) + gradients + temporaries
 
+Of several devices it is that of each, with its part of the slots, and where they share the weights its part of these.
+
 Weights, pack and gradients follow from their shapes. Temporaries are what the compiler wants for the step's program, which is
 compiled for the device as `train_many` has it compiled there. A tenth of the device's memory is left to whatever else is there:
 fragments, the CUDA context, the next batch.
 
-A plan that does not fit is followed by one that does, if there is any: with layers computed again (`remat`), then with fewer
-adapters at once.
+A plan that does not fit is followed by one that does, if there is any: with layers computed again (`remat`), then with weights
+that the devices share (`fsdp`), then with fewer adapters at once.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class WantedTraining:
     dtype: str = "bfloat16"
     remat: str = "none"
     quantize: str | None = None
+    devices: int = 1  # over which the slots are spread; a multiple of them
+    fsdp: bool = False  # whether these share the weights
 
     @property
     def pictures(self) -> bool:
@@ -68,7 +72,7 @@ class WantedTraining:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The memory of a step on a device, in bytes, and its least time."""
+    """The memory of a step on each device, in bytes, and its least time."""
 
     wanted: WantedTraining
     device: Device
@@ -90,7 +94,8 @@ class TrainingPlan:
     def slots_that_fit(self) -> int:
         """How many slots do, if temporaries are as they are: these do not grow with the slots (`Programs.at_once`)."""
         left = _USABLE * self.device.memory - self.weights - (self.temporaries or 0)
-        return max(0, int(left // ((self.pack + self.gradients) / self.wanted.slots)))
+        here = self.wanted.slots // self.wanted.devices
+        return max(0, int(left // ((self.pack + self.gradients) / here))) * self.wanted.devices
 
 
 def training_plan(wanted: WantedTraining, device: Device) -> TrainingPlan:
@@ -98,11 +103,12 @@ def training_plan(wanted: WantedTraining, device: Device) -> TrainingPlan:
 
     Raises GraftaxError for a backbone that there is no plan for, and where nothing here compiles for the device.
     """
-    step = wanted.step()
-    weights, pack = _bytes(step.backbone.params), _bytes(several(step.learner, wanted.slots))
-    gradients = _bytes(several(step.learner.trainable, wanted.slots))
+    step, here = wanted.step(), wanted.slots // wanted.devices
+    pack, gradients = _bytes(several(step.learner, here)), _bytes(several(step.learner.trainable, here))
+    program = step.gradient if wanted.devices == 1 else step.gradient_on(device, wanted.devices, wanted.fsdp)
+    weights = _bytes(program.args[0])
     try:
-        facts = step.gradient.facts(device)
+        facts = program.facts(device)
     except TooLarge:
         return TrainingPlan(wanted, device, weights, pack, gradients, None, None)
     return TrainingPlan(wanted, device, weights, pack, gradients, facts.temporaries, facts.roofline(device))
@@ -113,8 +119,13 @@ def smaller_plans(plan: TrainingPlan) -> Iterator[TrainingPlan]:
     if plan.wanted.remat == "none":
         plan = training_plan(replace(plan.wanted, remat="layers"), plan.device)
         yield plan
-    while plan.wanted.slots > 1:
-        slots = min(plan.slots_that_fit, plan.wanted.slots - 1) if plan.temporaries is not None else plan.wanted.slots // 2
+    devices = plan.wanted.devices
+    if devices > 1 and not plan.wanted.fsdp and not plan.fits:
+        plan = training_plan(replace(plan.wanted, fsdp=True), plan.device)
+        yield plan
+    while plan.wanted.slots > devices:
+        half = plan.wanted.slots // devices // 2 * devices
+        slots = half if plan.temporaries is None else min(plan.slots_that_fit, plan.wanted.slots - devices)
         if slots < 1:
             return
         plan = training_plan(replace(plan.wanted, slots=slots), plan.device)
@@ -122,5 +133,11 @@ def smaller_plans(plan: TrainingPlan) -> Iterator[TrainingPlan]:
 
 
 def _bytes(tree: Any) -> int:
-    """Of numbers of four bits two are in a byte."""
-    return sum(math.prod(leaf.shape) * jax.dtypes.itemsize_bits(leaf.dtype) // 8 for leaf in jax.tree.leaves(tree))
+    """What a device has of a tree; of numbers of four bits two are in a byte."""
+    return sum(math.prod(_here(leaf)) * jax.dtypes.itemsize_bits(leaf.dtype) // 8 for leaf in jax.tree.leaves(tree))
+
+
+def _here(leaf: Any) -> tuple[int, ...]:
+    """The shape of what a device has of an array: all of it, unless something else was said of where it is."""
+    placed = isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None
+    return leaf.sharding.shard_shape(leaf.shape) if placed else leaf.shape

@@ -25,6 +25,10 @@ def plan(
     method: Annotated[str, typer.Option("--method", "-m", help="As of graftax train.")] = "lora",
     rank: Annotated[Optional[int], typer.Option(min=1, help="Of LoRA and its kin.")] = None,
     target: Annotated[Optional[str], typer.Option(help="Regex over module paths. Default: the method's own.")] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Spread the adapters over so many, of one host or one slice; each has as many of them.")
+    ] = 1,
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Let these devices share the frozen weights.")] = False,
     dtype: Annotated[str, typer.Option(help="Of the frozen weights: bfloat16 or float32.")] = "bfloat16",
     quantize: Annotated[Optional[str], typer.Option(help="Hold the frozen kernels as int8 or nf4.")] = None,
     remat: Annotated[
@@ -48,7 +52,10 @@ def plan(
     from ..models.quantised import QTYPES
     from ..models.stack import REMAT
 
-    remat = ("layers" if quantize else "none") if remat is None else remat
+    remat = ("layers" if quantize or fsdp else "none") if remat is None else remat
+    if fsdp and devices == 1:
+        raise GraftaxError("--fsdp: one device has nobody to share weights with; say how many there are with --devices.")
+    slots = -(-slots // devices) * devices  # as graftax train has it
     choices = [("dtype", dtype, ("bfloat16", "float32")), ("quantize", quantize, QTYPES), ("remat", remat, REMAT)]
     for name, chosen, there in choices:
         if chosen is not None and chosen not in there:
@@ -57,7 +64,9 @@ def plan(
     config = read_object(config_file(Path(directory)), f"{backbone}: no backbone there, it has no config.json.")
     made = make_method(method, rank=rank, target=target)
     methods = () if made is None else made if isinstance(made, tuple) else (made,)
-    found = training_plan(WantedTraining(config, methods, slots, rows, seq, dtype, remat, quantize), described(device))
+    found = training_plan(
+        WantedTraining(config, methods, slots, rows, seq, dtype, remat, quantize, devices, fsdp), described(device)
+    )
     print(said(found, backbone))
     if found.fits:
         return
@@ -76,7 +85,7 @@ def said(plan: TrainingPlan, backbone: str) -> str:
     each = counted(wanted.rows, "picture") if wanted.pictures else f"{counted(wanted.rows, 'row')} of {length:,} tokens"
     again = {"none": "", "products": ", all but products computed again", "layers": ", layers computed again"}[wanted.remat]
     lines = [
-        f"{Path(backbone).name} in {wanted.quantize or wanted.dtype} on one {plan.device.title}: "
+        f"{Path(backbone).name} in {wanted.quantize or wanted.dtype} on {_devices(plan)}: "
         f"{counted(wanted.slots, 'adapter')} at once, {each} each{again}",
         f"  frozen weights        {_amount(plan.weights)}",
         f"  adapters, moments     {_amount(plan.pack)}",
@@ -90,9 +99,17 @@ def said(plan: TrainingPlan, backbone: str) -> str:
     lines += [
         f"  temporaries           {_amount(plan.temporaries)}  (compiled)",
         f"  in all                {_amount(plan.in_all)}  of {memory / 1e9:.0f} GB: {verdict}, with a tenth left over",
-        f"  a step at least       {seconds * 1e3:7.1f} ms  by {bound}: at most {most:,.0f} {what}/s (computed)",
+        f"  a step at least       {seconds * 1e3:7.1f} ms  by {bound}: at most {most:,.0f} {what}/s (computed)"
+        + (", without what it takes to gather weights" if wanted.fsdp else ""),
     ]
     return "\n".join(lines)
+
+
+def _devices(plan: TrainingPlan) -> str:
+    wanted = plan.wanted
+    if wanted.devices == 1:
+        return f"one {plan.device.title}"
+    return f"each of {wanted.devices} {plan.device.title}" + (" that share the weights" if wanted.fsdp else "")
 
 
 def _amount(count: int) -> str:
