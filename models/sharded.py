@@ -65,9 +65,15 @@ def is_split(tree: Any) -> bool:
     return any(_is_split(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_split))
 
 
-def whole(tree: Any) -> Any:
-    """In a program on each device: a tree with its weights gathered from all devices."""
-    return jax.tree.map(lambda leaf: _gathered(leaf) if _is_split(leaf) else leaf, tree, is_leaf=_is_split)
+def whole(layer: Any, h: jax.Array) -> Any:
+    """In a program on each device: a layer with its weights gathered from all devices, when h, which enters it, is there.
+
+    Nothing else says when: a compiler would gather what it can of all layers as soon as a step begins, and keep it.
+    """
+    if not is_split(layer):
+        return layer
+    layer, _ = jax.lax.optimization_barrier((layer, h))
+    return jax.tree.map(lambda leaf: _gathered(leaf) if _is_split(leaf) else leaf, layer, is_leaf=_is_split)
 
 
 def whole_outside_layers(tree: Any) -> Any:
