@@ -236,7 +236,7 @@ class _Pass:
 
     def bare(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
         """An application without adapters."""
-        return self._stacked(index)(h, self.view.of_application(application), self.grafts.bare(), pooled)
+        return self._stacked(index, h)(h, self.view.of_application(application), self.grafts.bare(), pooled)
 
     def looped(self, h: jax.Array, index: Any, application: Any, pooled: bool = False) -> jax.Array:
         """An application with adapters, whose weights are taken from the stack."""
@@ -249,7 +249,7 @@ class _Pass:
         weights, state = self.layers[index], self.states[self._adapted_index(index, application)]
 
         def apply(h: jax.Array) -> jax.Array:
-            layer = nnx.merge(nnx.graphdef(self.stack.layers), whole(weights))
+            layer = nnx.merge(nnx.graphdef(self.stack.layers), whole(weights, h))
             return layer(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
 
         return (jax.checkpoint(apply, policy=keep_but_gathered) if is_split(weights) else apply)(h)
@@ -282,11 +282,12 @@ class _Pass:
 
     def _adapted(self, index: Any, application: Any, pooled: bool, h: jax.Array) -> jax.Array:
         state = self.grafts.layer(self.stack.name, self._adapted_index(index, application))
-        return self._stacked(index)(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
+        layer = self._stacked(index, h)
+        return layer(h, self.view.of_application(application), self.grafts.calls(state, application), pooled)
 
-    def _stacked(self, index: Any) -> Any:
-        """One layer, with its weights taken from the stack, and whole."""
-        return whole(layer_of(self.stack.layers, index))
+    def _stacked(self, index: Any, h: jax.Array) -> Any:
+        """The layer that h enters, with its weights taken from the stack, and whole."""
+        return whole(layer_of(self.stack.layers, index), h)
 
     def _adapted_index(self, index: Any, application: Any) -> Any:
         """Which of the adapted layers' states an application uses."""

@@ -441,6 +441,12 @@ MUTATIONS = [
     ),
     Mutation(
         "models/sharded.py",
+        '("in", "rows", "out", "dim")',
+        '("out", "in", "dim", "rows")',
+        f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
+    ),
+    Mutation(
+        "models/sharded.py",
         "shape[axes[name]] % devices == 0",
         "True",
         f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
