@@ -129,7 +129,7 @@ def test_rows_are_found_where_the_command_is_run(sent: str, tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('#!/bin/sh\necho "$@"\n', "utf-8")
     (tmp_path / "bin" / "graftax").chmod(0o755)
-    line = TRAIN["spec"]["entrypoint"].replace("/work", str(tmp_path))
+    line = TRAIN["spec"]["entrypoint"].replace("/shared", str(tmp_path))
     if sent == "by ray job submit":
         line = shlex.join(shlex.split(line))
     environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
