@@ -23,16 +23,13 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from .. import disk, signals, watchdog
 from ..adapters.directory import MARKS
-from ..adapters.sites import Site
 from ..counted import counted
 from ..errors import GraftaxError
 from ..json_files import json_line, read_object, read_value
-from ..models.backbone import Backbone
 from ..notes import note
 from ..tasks.task import some_of
 from ..train.begun import Begun, digest_of
@@ -41,10 +38,9 @@ from ..train.job import Job
 from ..train.journal import Metrics
 from ..train.outcomes import NotAll, pushed, said_of_failures, said_of_unpushed
 from ..train.pack_size import estimated_work
-from ..train.progress import Progress
 from ..train.queue import Interrupted, note_what_is_not_kept, refuse_loss, unfinished
 from ..train.result import Result
-from ..train.shelf import Shelf
+from ..train.wanted_run import WantedRun
 from .messages import (
     EpochEnds,
     Finished,
@@ -109,30 +105,19 @@ class _Told:
     taken: int | None = None  # steps, where a bar is shown
 
 
-def open_fleet_run(
-    cluster: Cluster,
-    order: Order,
-    backbone: Backbone,
-    jobs: list[Job],
-    out: Path,
-    lock: disk.Locked,
-    pack_size: int | None,
-    overwrite: bool,
-    progress: Progress,
-    push: Shelf | None,
-) -> FleetRun:
-    """The run of directory `out`: the unfinished one that is there, or else a new one.
+def open_fleet_run(cluster: Cluster, order: Order, wanted: WantedRun) -> FleetRun:
+    """The run of its directory: the unfinished one that is there, or else a new one.
 
     Raises GraftaxError as `queue.open_run`, and where a worker refuses what it sees.
     """
-    task, cohorts, folder = order.task, cohorts_of(jobs, backbone.sites), out / ".run"
+    backbone, jobs, out, progress = wanted.backbone, wanted.jobs, wanted.out, wanted.progress
+    cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
     note_what_is_not_kept(backbone, cohorts)
-    digest = digest_of(backbone, task, jobs)
-    if pack_size is not None:
-        pack_size = min(pack_size, len(jobs))  # as one machine has it
-    begun = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out, by_fleet=True)
+    digest = digest_of(backbone, wanted.task, jobs)
+    pack_size = None if wanted.pack_size is None else min(wanted.pack_size, len(jobs))  # as one machine has it
+    begun = unfinished(folder / "run.json", digest, len(cohorts), pack_size, wanted.overwrite, out, by_fleet=True)
     if begun is None:
-        refuse_loss([job.name for job in jobs], out, overwrite)
+        refuse_loss(wanted.names, out, wanted.overwrite)
     progress.doing("waiting for a first worker")
     measures = [Measure(sent(own[:1], backbone.sites), len(own), estimated_work(backbone, own)) for own in cohorts]
     seen = cluster.look(order, measures if begun is None and pack_size is None else ())
@@ -144,7 +129,7 @@ def open_fleet_run(
         sizes = [pack_size] * len(cohorts) if pack_size is not None else [size for size, _ in seen.sizes]
         planned = [[job.name for job in shard] for shard in shards_of(cohorts, sizes, cluster.workers())]
         disk.write_json(folder / "shards.json", planned)
-        begun = Begun(digest, sizes, [job.name for job in jobs], seen.machine, by_fleet=True)
+        begun = Begun(digest, sizes, wanted.names, seen.machine, by_fleet=True)
         begun.write(folder / "run.json")  # last: with it there is an unfinished run
     elif begun.machine["device"] != seen.machine["device"]:
         progress.say("begun on machines of another kind: the last bits may differ from an uninterrupted run's")
@@ -152,32 +137,21 @@ def open_fleet_run(
     by_name = {job.name: job for job in jobs}
     width_of = {job.name: size for own, size in zip(cohorts, begun.pack_sizes, strict=True) for job in own}
     shards = [Shard([by_name[name] for name in names], width_of[names[0]]) for names in read_value(folder / "shards.json")]
-    return FleetRun(cluster, order, backbone.sites, jobs, begun, shards, out, lock, progress, push)
+    return FleetRun(cluster, order, wanted, begun, shards)
 
 
 class FleetRun:
     """One call of `train_many` over a cluster, from what its directory holds to the last adapter."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        order: Order,
-        sites: Sequence[Site],
-        jobs: Sequence[Job],
-        begun: Begun,
-        shards: list[Shard],
-        out: Path,
-        lock: disk.Locked,
-        progress: Progress,
-        push: Shelf | None,
-    ):
-        """`sites`: the backbone's."""
-        self.cluster, self.order, self.sites, self.jobs, self.shards = cluster, order, sites, jobs, shards
-        self.out, self.lock, self.progress, self.push = out, lock, progress, push
-        self.folder = out / ".run"
+    def __init__(self, cluster: Cluster, order: Order, wanted: WantedRun, begun: Begun, shards: list[Shard]):
+        assert wanted.lock is not None, "one process has it, and several have no fleet"
+        self.cluster, self.order, self.shards = cluster, order, shards
+        self.jobs, self.sites = wanted.jobs, wanted.backbone.sites
+        self.out, self.lock, self.progress, self.push = wanted.out, wanted.lock, wanted.progress, wanted.push
+        self.folder = self.out / ".run"
         self.stop = signals.Stop()
         self.device = begun.machine["device"]  # on which kind adapters were trained so far
-        self.number_of = {job.name: number for number, job in enumerate(jobs)}
+        self.number_of = {job.name: number for number, job in enumerate(self.jobs)}
         self.results: dict[str, Result] = {}
         self.failures: list[str] = []  # whose loss was not finite
         self.given_up: dict[str, str] = {}  # by name, of what their workers died
@@ -186,8 +160,9 @@ class FleetRun:
         self.under_way: set[int] = set()  # shards that are submitted
         self._read_finished()
         self.metrics = Metrics(self.out / "metrics.jsonl", None, list(self.told))
-        steps = sum(job.steps for job in jobs)
-        progress.expect(len(jobs), len(self.results), steps, steps - sum(told.job.steps for told in self.told.values()))
+        steps = sum(job.steps for job in self.jobs)
+        done = steps - sum(told.job.steps for told in self.told.values())
+        self.progress.expect(len(self.jobs), len(self.results), steps, done)
 
     # -- on the disk ----------------------------------------------------------------------------------------------------
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from .. import disk
 from ..errors import GraftaxError
-from ..models.backbone import Backbone
-from ..tasks.task import Task
-from ..train.job import Job
-from ..train.progress import Progress
-from ..train.shelf import Shelf
+from ..paths import anywhere
+from ..train.wanted_run import WantedRun
 from ..typed import Location, Some, checked
 from .fleet_run import Cluster, FleetRun, new_token, open_fleet_run
 from .messages import Order
@@ -48,13 +43,8 @@ def ray_fleets(address: str, *, cpus: int = 1) -> Iterator[Callable[..., RayFlee
     with connected(address):
         cluster = RayCluster(cpus)
         yield lambda backbone, **loading: RayFleet(
-            cluster, _anywhere(backbone), {name: _anywhere(value) for name, value in loading.items()}
+            cluster, anywhere(backbone), {name: anywhere(value) for name, value in loading.items()}
         )
-
-
-def _anywhere(location: Any) -> Any:
-    """A directory or file of this machine by its whole path, because workers stand elsewhere; all else as it is."""
-    return str(Path(location).absolute()) if isinstance(location, str | Path) and Path(location).exists() else location
 
 
 @dataclass(frozen=True)
@@ -65,32 +55,18 @@ class RayFleet:
     backbone: str
     loading: Mapping[str, Any]
 
-    def open_run(
-        self,
-        backbone: Backbone,
-        task: Task,
-        jobs: list[Job],
-        out: Path,
-        lock: disk.Locked | None,
-        pack_size: int | None,
-        overwrite: bool,
-        save_every: float,
-        progress: Progress,
-        push: Shelf | None = None,
-        devices: int | None = None,
-    ) -> FleetRun:
+    def open_run(self, wanted: WantedRun) -> FleetRun:
         """As `queue.open_run`; how many devices a worker has is the cluster's affair."""
         from .shard_worker import settings_of_jax
 
-        assert lock is not None, "one process has it, and several have no fleet"
         order = Order(
             self.backbone,
             self.loading,
-            backbone.fingerprint,
+            wanted.backbone.fingerprint,
             settings_of_jax(),
-            task,
-            str(out.absolute()),
+            wanted.task,
+            str(wanted.out.absolute()),
             new_token(),
-            save_every,
+            wanted.save_every,
         )
-        return open_fleet_run(self.cluster, order, backbone, jobs, out, lock, pack_size, overwrite, progress, push)
+        return open_fleet_run(self.cluster, order, wanted)

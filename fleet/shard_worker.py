@@ -31,6 +31,7 @@ from ..train.outcomes import NotAll
 from ..train.pack_size import pack_size_for
 from ..train.progress import Progress
 from ..train.queue import Run, unfinished
+from ..train.wanted_run import WantedRun
 from .messages import EpochEnds, Finished, Measure, Message, NotFinite, Order, Seen, ShardBegins, Steps, Work
 from .shipping import received
 
@@ -114,7 +115,21 @@ def _opened(backbone: Backbone, order: Order, work: Work, folder: Path, lock: di
         shutil.rmtree(state, ignore_errors=True)
         found = Begun(digest, [work.width], [job.name for job in jobs])
         found.write(state / "run.json")
-    return Run(backbone, order.task, jobs, [jobs], found, resumed, folder, lock, order.save_every, telling)
+    wanted = WantedRun(
+        backbone,
+        order.task,
+        jobs,
+        folder,
+        lock,
+        pack_size=work.width,
+        overwrite=True,
+        save_every=order.save_every,
+        progress=telling,
+        push=None,
+        devices=None,
+        fsdp=False,
+    )
+    return Run(wanted, [jobs], found, resumed=resumed)
 
 
 def _jobs_of_state(state: Path, given: Sequence[Job], finished: Collection[str]) -> list[Job]:

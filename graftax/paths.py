@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 from .errors import GraftaxError
 
@@ -32,6 +33,12 @@ def is_directory(path: Path) -> bool:
     """Whether there is a directory; an error where that cannot be seen."""
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
+
+
+def anywhere(location: Any) -> Any:
+    """What is there on this machine by its whole path, for a process that stands in another folder; all else as it is."""
+    there = isinstance(location, str | Path) and Path(location).exists()
+    return str(Path(location).absolute()) if there else location
 
 
 def _mode(path: Path) -> int | None:

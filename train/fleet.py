@@ -5,16 +5,11 @@ Nothing in `train/` knows of clusters. What a run asks of a fleet is this; `graf
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from .. import disk, signals
-from ..models.backbone import Backbone
-from ..tasks.task import Task
-from .job import Job
-from .progress import Progress
+from .. import signals
 from .result import Result
-from .shelf import Shelf
+from .wanted_run import WantedRun
 
 
 class Opened(Protocol):
@@ -30,18 +25,5 @@ class Opened(Protocol):
 class Fleet(Protocol):
     """Machines that train."""
 
-    def open_run(
-        self,
-        backbone: Backbone,
-        task: Task,
-        jobs: list[Job],
-        out: Path,
-        lock: disk.Locked | None,
-        pack_size: int | None,
-        overwrite: bool,
-        save_every: float,
-        progress: Progress,
-        push: Shelf | None = None,
-        devices: int | None = None,
-    ) -> Opened:
+    def open_run(self, wanted: WantedRun) -> Opened:
         """As `queue.open_run`, of a run over these machines."""

@@ -29,7 +29,7 @@ from ..errors import GraftaxError
 from ..exit_codes import INTERRUPTED
 from ..models.backbone import Backbone
 from ..notes import note
-from ..tasks.task import Task, some_of
+from ..tasks.task import some_of
 from .begun import Begun, digest_of, machine, versions
 from .cohorts import cohorts_of, traits_of
 from .epoch_end import end_epoch, outcome
@@ -39,11 +39,10 @@ from .meetings import Meetings
 from .outcomes import NotAll, pushed, said_of_failures, said_of_unpushed
 from .pack import Bookmark, Pack
 from .pack_size import choose_pack_size
-from .progress import Progress
 from .result import Result, Timer
 from .run_checkpoint import Checkpoints
-from .shelf import Shelf
 from .spreading import devices_for
+from .wanted_run import WantedRun
 
 _SEEN_WITHIN = 30.0  # seconds, by other processes than the one that has written it
 
@@ -54,61 +53,54 @@ class Interrupted(GraftaxError):
     exit_code = INTERRUPTED
 
 
-def open_run(
-    backbone: Backbone,
-    task: Task,
-    jobs: list[Job],
-    out: Path,
-    lock: disk.Locked | None,
-    pack_size: int | None,
-    overwrite: bool,
-    save_every: float,
-    progress: Progress,
-    push: Shelf | None = None,
-    devices: int | None = None,
-    fsdp: bool = False,
-) -> Run:
-    """The run of directory `out`: the unfinished run that is there, where it stopped, or else a new one.
+def open_run(wanted: WantedRun) -> Run:
+    """The run of its directory: the unfinished run that is there, where it stopped, or else a new one.
 
     Raises GraftaxError where a run would destroy something: an unfinished run of other settings, or adapters of the same names.
     With `overwrite` both are replaced.
     """
+    backbone, jobs, out = wanted.backbone, wanted.jobs, wanted.out
     cohorts, folder = cohorts_of(jobs, backbone.sites), out / ".run"
     note_what_is_not_kept(backbone, cohorts)
-    digest = digest_of(backbone, task, jobs)
+    digest = digest_of(backbone, wanted.task, jobs)
     _refuse_unlike(digest)
     with processes.sound("the devices"):
-        spread = devices_for(len(jobs), devices)
-        if fsdp and spread == 1:
+        spread = devices_for(len(jobs), wanted.devices)
+        if wanted.fsdp and spread == 1:
             raise GraftaxError(
                 "--fsdp is for weights that several devices share, and this run has one (--devices says how many)."
             )
+    pack_size = wanted.pack_size
     if pack_size is not None:
         pack_size = -(-min(pack_size, len(jobs)) // spread) * spread  # every device has as many slots
 
     def what_is_there() -> dict[str, Any] | None:
-        found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, overwrite, out)
+        found = unfinished(folder / "run.json", digest, len(cohorts), pack_size, wanted.overwrite, out)
         if found is None:
-            refuse_loss([job.name for job in jobs], out, overwrite)
+            refuse_loss(wanted.names, out, wanted.overwrite)
             shutil.rmtree(folder, ignore_errors=True)  # a crash in the middle of removing it leaves stale checkpoints
         return None if found is None else asdict(found)
 
     found = processes.first_says("what the directory holds", what_is_there)
     if found is None:
-        sizes = [pack_size or _chosen_pack_size(backbone, task, own, progress, spread, fsdp) for own in cohorts]
-        begun = Begun(digest, sizes, [job.name for job in jobs], machine(spread))
+        begun = Begun(
+            digest,
+            [pack_size or _chosen_pack_size(wanted, own, spread) for own in cohorts],
+            wanted.names,
+            machine(spread),
+        )
         processes.first_says("the beginning", lambda: begun.write(folder / "run.json"))
     else:
         begun = Begun(**found)
     _refuse_another_disk(folder / "run.json", digest)
-    progress.doing("getting ready")
+    wanted.progress.doing("getting ready")
     if any(size % spread for size in begun.pack_sizes):
         packs, began = some_of([str(size) for size in begun.pack_sizes]), begun.machine.get("devices", 1)
         raise GraftaxError(
             f"{out} holds an unfinished run of packs of {packs}, which cannot be spread over {spread} devices; "
             f"resume it with --devices {began}, or pass --overwrite."
         )
-    return Run(backbone, task, jobs, cohorts, begun, found is not None, out, lock, save_every, progress, push, spread, fsdp)
+    return Run(wanted, cohorts, begun, resumed=found is not None, devices=spread)
 
 
 def _refuse_unlike(digest: str) -> None:
@@ -177,45 +169,30 @@ def refuse_loss(names: list[str], out: Path, overwrite: bool) -> None:
         disk.refuse_foreign(out / name, MARKS)
 
 
-def _chosen_pack_size(backbone: Backbone, task: Task, jobs: list[Job], progress: Progress, devices: int, fsdp: bool) -> int:
+def _chosen_pack_size(wanted: WantedRun, jobs: list[Job], devices: int) -> int:
     """The pack size of a cohort, measured (`pack_size.py`) and said on the display."""
-    progress.doing("choosing the pack size")
-    size, why = choose_pack_size(backbone, task, jobs, devices, fsdp)
+    wanted.progress.doing("choosing the pack size")
+    size, why = choose_pack_size(wanted.backbone, wanted.task, jobs, devices, wanted.fsdp)
     if len(jobs) > 1:
         how = f"{size} at once" if size > 1 else "one after another"
         where = f" on each of {devices} devices" if devices > 1 else ""
-        progress.say(f"{len(jobs)} adapters, {how}{where}: {why}")
+        wanted.progress.say(f"{len(jobs)} adapters, {how}{where}: {why}")
     return size * devices
 
 
 class Run:
     """One call of `train_many` in a directory that `open_run` has looked at, from the newest checkpoint there to the end."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        task: Task,
-        jobs: list[Job],
-        cohorts: list[list[Job]],
-        begun: Begun,
-        resumed: bool,
-        out: Path,
-        lock: disk.Locked | None,
-        save_every: float,
-        progress: Progress,
-        push: Shelf | None = None,
-        devices: int = 1,
-        fsdp: bool = False,
-    ):
-        """`devices`: over how many the slots are spread; `fsdp`: whether these share the frozen weights.
+    def __init__(self, wanted: WantedRun, cohorts: list[list[Job]], begun: Begun, *, resumed: bool, devices: int = 1):
+        """`devices`: over how many the slots are spread; `resumed`: whether an earlier call began the run.
 
-        `cohorts`: the jobs of each; `begun`: what `run.json` says; `resumed`: whether an earlier call began the run.
+        `cohorts`: the jobs of each; `begun`: what `run.json` says.
         """
-        self.backbone, self.task, self.jobs, self.out, self.lock = backbone, task, jobs, out, lock
+        self.backbone, self.task, self.jobs = wanted.backbone, wanted.task, wanted.jobs
+        self.out, self.lock, self.progress, self.push = wanted.out, wanted.lock, wanted.progress, wanted.push
         self.cohorts, self.sizes = cohorts, begun.pack_sizes  # as many sizes as cohorts
-        self.save_every, self.progress, self.push, self.devices = save_every, progress, push, devices
-        self.fsdp = fsdp
-        self.folder = out / ".run"
+        self.save_every, self.devices, self.fsdp = wanted.save_every, devices, wanted.fsdp
+        self.folder = self.out / ".run"
         self.stop = signals.Stop()
         self.first = processes.is_first()  # which alone writes; a checkpoint all of them do
         self.ticks = 0
@@ -223,7 +200,7 @@ class Run:
         self.failures: list[str] = []
         self.unpushed: list[str] = []
         self.timers: dict[str, Timer] = {}  # of the jobs in the slots
-        self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in jobs}
+        self.history: dict[str, list[dict[str, Any]]] = {job.name: [] for job in self.jobs}
 
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         facts = self.checkpoints.facts() if resumed else None
@@ -232,7 +209,7 @@ class Run:
             self._go_on(begun, facts)
         self.metrics: Metrics | NoMetrics = NoMetrics()
         if self.first:
-            self.metrics = Metrics(out / "metrics.jsonl", facts["offset"] if facts else None, [job.name for job in jobs])
+            self.metrics = Metrics(self.out / "metrics.jsonl", facts["offset"] if facts else None, wanted.names)
         self._show_all()
 
     def _open(self, cohort: int) -> None:

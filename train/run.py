@@ -32,6 +32,7 @@ from .queue import open_run
 from .recipe import Recipe
 from .result import Result
 from .shelf import Shelf
+from .wanted_run import WantedRun
 
 
 def train(backbone: Backbone, data: Any, out: str | Path, **settings: Any) -> Result:
@@ -134,8 +135,8 @@ def train_many(
                     )
                 )
         with held(out) as lock:
-            known = (backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices)
-            run = open_run(*known, fsdp) if fleet is None else fleet.open_run(*known)
+            wanted = WantedRun(backbone, learnt, jobs, out, lock, pack_size, overwrite, save_every, shown, push, devices, fsdp)
+            run = open_run(wanted) if fleet is None else fleet.open_run(wanted)
             with signals.remembered(shown.stopping) as run.stop:
                 return run.go()
 
