@@ -40,6 +40,7 @@ _REACHED = 5.0  # seconds for its machine to answer
 _MOMENT = 0.2  # seconds to wait for messages
 _TO_STOP = 15.0  # seconds for workers to save their states
 _ROOM = 256  # messages in the mailbox
+_NUMERIC = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")  # variables on which numbers may depend
 _LISTENER = "ray_listen_error_messages"  # the thread in which Ray prints what it sees of machines that die
 
 
@@ -121,20 +122,27 @@ def _without_rays_words() -> Iterator[None]:
         sys.stdout = stream
 
 
+def taken_by_a_worker(cpus: float) -> dict[str, Any]:
+    """What a process that computes takes of the cluster this process is connected to, as Ray's options; and its environment.
+
+    That is a GPU where there are any, beside so many CPUs.
+    """
+    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+    environment = {name: os.environ[name] for name in _NUMERIC if name in os.environ}
+    if not gpus:
+        environment["NPROC"] = str(math.ceil(cpus))  # XLA's threads: by itself as many as there are cores
+    return {"num_cpus": cpus, "num_gpus": gpus, "runtime_env": {"env_vars": environment}}
+
+
 class RayCluster:
     """The cluster to which this process is connected (a `fleet_run.Cluster`)."""
 
     def __init__(self, cpus: int):
         """`cpus`: that each worker takes."""
         self._refs: dict[Any, int] = {}  # what stands for a task that is under way, and its shard
-        self._gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
-        self._cpus = cpus
-        environment = {name: os.environ[name] for name in _NUMERIC if name in os.environ}
-        if not self._gpus:
-            environment["NPROC"] = str(cpus)  # XLA's threads: by itself as many as there are cores
-        self._work = ray.remote(max_calls=0, max_retries=0)(_work).options(
-            num_cpus=cpus, num_gpus=self._gpus, runtime_env={"env_vars": environment}
-        )
+        taken = taken_by_a_worker(cpus)
+        self._gpus, self._cpus = taken["num_gpus"], cpus
+        self._work = ray.remote(max_calls=0, max_retries=0)(_work).options(**taken)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # a worker that waits for room counts as a call under way
         mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, scheduling_strategy=here, max_concurrency=1 << 20)
@@ -254,6 +262,3 @@ def _first_line(error: BaseException) -> str:
     cause = error.cause if isinstance(error, RayTaskError) else error
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return in_a_line(lines[0] if lines else type(cause).__name__)
-
-
-_NUMERIC = ("XLA_FLAGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")  # variables on which numbers may depend

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 import uvicorn
 from ray import serve
 from ray.exceptions import RayActorError
@@ -39,7 +38,7 @@ from ..serve.http.replicas.front import ReplicaGone, make_front
 from ..serve.http.replicas.whole_request import WholeRequest, answer_of
 from ..serve.http.service import Service, too_much
 from ..serve.http.tls import Certificate
-from .ray_cluster import connected
+from .ray_cluster import connected, taken_by_a_worker
 
 APPLICATION = "graftax"  # what it is called in the cluster
 _OF_FRONT = 8  # replicas that one process of the front hands requests to, when they are busy
@@ -164,7 +163,6 @@ def served_on_ray(
         serve.start(proxy_location="EveryNode", http_options=options, logging_config={"log_level": "WARNING"})
         if APPLICATION in serve.status().applications:
             raise GraftaxError(f"{APPLICATION} is served on that cluster already; end that first (serve delete {APPLICATION}).")
-        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
         replica = serve.deployment(
             name="Replica",
             autoscaling_config={
@@ -176,7 +174,7 @@ def served_on_ray(
             max_queued_requests=limits.max_queue,
             max_constructor_retry_count=_STARTS,
             graceful_shutdown_timeout_s=limits.timeout,
-            ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": gpus},
+            ray_actor_options=taken_by_a_worker(replicas.cpus),
         )(_replica_class(replicas.adapters)).bind(make, keys, origins)
         under_way = _OF_FRONT * replicas.under_way
         front = serve.deployment(

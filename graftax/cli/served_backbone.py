@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..paths import anywhere
 from ..serve.http.limits import Limits
 from .arguments import Named
 
@@ -33,9 +34,9 @@ class ServedBackbone:
 
     def anywhere(self) -> ServedBackbone:
         """The same with whole paths, for a process that stands in another folder. (Each machine must have what they name.)"""
-        adapters = tuple(Named(name, _whole(location)) for name, location in self.adapters)
-        loading = {name: _whole(value) if isinstance(value, str) else value for name, value in self.loading.items()}
-        return replace(self, backbone=_whole(self.backbone), loading=loading, adapters=adapters)
+        adapters = tuple(Named(name, anywhere(location)) for name, location in self.adapters)
+        loading = {name: anywhere(value) for name, value in self.loading.items()}
+        return replace(self, backbone=anywhere(self.backbone), loading=loading, adapters=adapters, hub=anywhere(self.hub))
 
     def service(self, around: Around | None = None) -> Service:
         """What the endpoints share, with the backbone loaded and the adapters' names known.
@@ -69,7 +70,3 @@ class ServedBackbone:
 
 def say(text: str) -> None:
     print(f"graftax: {text}", flush=True)
-
-
-def _whole(location: str) -> str:
-    return str(Path(location).absolute()) if Path(location).exists() else location
