@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import replace
+from typing import Any
 
 from ..accelerators.accelerator_table import figure
 from .adapter_queue import CHATS, CLASSIFIERS, Workload
@@ -40,9 +41,9 @@ def packs() -> str:
     return table(["adapters", "slots", "a step of all (computed)", "for each adapter (computed)", "one by one / packed"], rows)
 
 
-def best(workload: Workload, **changes: object) -> Scenario:
+def best(workload: Workload, **changes: Any) -> Scenario:
     """As the tables of packs and shards say that a fleet should be run."""
-    return replace(Scenario(workload, BEST_SLOTS[workload.backbone]), **changes)  # type: ignore[arg-type]
+    return replace(Scenario(workload, BEST_SLOTS[workload.backbone]), **changes)
 
 
 def shards() -> str:

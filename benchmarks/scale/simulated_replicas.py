@@ -19,6 +19,7 @@ import itertools
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -142,9 +143,9 @@ class _Run:
 
     def go(self, outages: Sequence[Outage]) -> Answers:
         for outage in outages:
-            self.at(outage.dies, lambda now, one=outage: self.die(one.replica, now))  # type: ignore[misc]
-            self.at(outage.noticed, lambda now, one=outage: self.notice(one.replica, now))  # type: ignore[misc]
-            self.at(outage.returns, lambda now, one=outage: self.come_back(one.replica, now))  # type: ignore[misc]
+            self.at(outage.dies, partial(self.die, outage.replica))
+            self.at(outage.noticed, partial(self.notice, outage.replica))
+            self.at(outage.returns, partial(self.come_back, outage.replica))
         for request, moment in enumerate(self.traffic.arrives.tolist()):
             while self.events and self.events[0][0] <= moment:
                 self.step()
