@@ -12,12 +12,15 @@ Served so it stays when the process that began it has gone: it belongs to the cl
 from __future__ import annotations
 
 import asyncio
+import http.client
 import logging
-import socket
+import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -45,7 +48,9 @@ _OF_FRONT = 8  # replicas that one process of the front hands requests to, when 
 _STARTS = 2  # of a replica that fails to begin, before that is said
 _GONE = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
 _LOOK = 0.2  # seconds between two looks whether something has come true
-_TO_LISTEN = 10.0  # seconds that a proxy may take to listen
+_TO_LISTEN, _TO_ANSWER = 10.0, 2.0  # seconds that a proxy may take to listen, and to answer
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_QUIET = {"log_level": "WARNING"}
 
 
 @dataclass(frozen=True)
@@ -157,38 +162,48 @@ def served_on_ray(
     """
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with connected(address):
-        options = {"host": host, "port": port}
-        if certificate is not None:
-            options |= {"ssl_certfile": str(certificate.file), "ssl_keyfile": str(certificate.key or certificate.file)}
-        serve.start(proxy_location="EveryNode", http_options=options, logging_config={"log_level": "WARNING"})
-        if APPLICATION in serve.status().applications:
+        there = serve.status()
+        if APPLICATION in there.applications:
             raise GraftaxError(f"{APPLICATION} is served on that cluster already; end that first (serve delete {APPLICATION}).")
-        replica = serve.deployment(
-            name="Replica",
-            autoscaling_config={
-                "min_replicas": replicas.fewest,
-                "max_replicas": replicas.most,
-                "target_ongoing_requests": replicas.under_way,
-            },
-            max_ongoing_requests=replicas.at_most,
-            max_queued_requests=limits.max_queue,
-            max_constructor_retry_count=_STARTS,
-            graceful_shutdown_timeout_s=limits.timeout,
-            ray_actor_options=taken_by_a_worker(replicas.cpus),
-        )(_replica_class(replicas.adapters)).bind(make, keys, origins)
-        under_way = _OF_FRONT * replicas.under_way
-        front = serve.deployment(
-            name="Front",
-            autoscaling_config={"min_replicas": 1, "max_replicas": replicas.most, "target_ongoing_requests": under_way},
-            max_ongoing_requests=replicas.most * replicas.at_most + limits.max_queue,
-            ray_actor_options={"num_cpus": 0},
-        )(serve.ingress()(_Front)).bind(replica, base, limits)
+        end = partial(serve.delete, APPLICATION) if there.proxies else serve.shutdown  # of Ray Serve, unless others use it
+        serve.start(proxy_location="EveryNode", http_options=_http_options(host, port, certificate), logging_config=_QUIET)
         try:
-            _run(front)
             _expect_at(host, port, certificate)
+            _run(_application(make, base, replicas, keys, origins, limits))
             yield
         finally:
-            serve.delete(APPLICATION)
+            end()
+
+
+def _application(
+    make: Callable[[], Service],
+    base: str,
+    replicas: Replicas,
+    keys: tuple[Key, ...],
+    origins: tuple[str, ...],
+    limits: Limits,
+) -> serve.Application:
+    """The front with its replicas, as Ray Serve begins them; arguments as of `served_on_ray`."""
+    replica = serve.deployment(
+        name="Replica",
+        autoscaling_config={
+            "min_replicas": replicas.fewest,
+            "max_replicas": replicas.most,
+            "target_ongoing_requests": replicas.under_way,
+        },
+        max_ongoing_requests=replicas.at_most,
+        max_queued_requests=limits.max_queue,
+        max_constructor_retry_count=_STARTS,
+        graceful_shutdown_timeout_s=limits.timeout,
+        ray_actor_options=taken_by_a_worker(replicas.cpus),
+    )(_replica_class(replicas.adapters)).bind(make, keys, origins)
+    under_way = _OF_FRONT * replicas.under_way
+    return serve.deployment(
+        name="Front",
+        autoscaling_config={"min_replicas": 1, "max_replicas": replicas.most, "target_ongoing_requests": under_way},
+        max_ongoing_requests=replicas.most * replicas.at_most + limits.max_queue,
+        ray_actor_options={"num_cpus": 0},
+    )(serve.ingress()(_Front)).bind(replica, base, limits)
 
 
 def _run(front: serve.Application) -> None:
@@ -204,18 +219,39 @@ def _run(front: serve.Application) -> None:
         ) from error
 
 
+def _http_options(host: str, port: int, certificate: Certificate | None) -> dict[str, Any]:
+    options: dict[str, Any] = {"host": host, "port": port}
+    if certificate is not None:
+        key = certificate.key or certificate.file
+        options |= {"ssl_certfile": str(certificate.file.absolute()), "ssl_keyfile": str(key.absolute())}
+    return options
+
+
 def _expect_at(host: str, port: int, certificate: Certificate | None) -> None:
-    """A GraftaxError where nothing listens there: who began Ray Serve on a cluster has said for all where its proxies do."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    """A GraftaxError where no proxy answers there as it was asked to.
+
+    Who begins Ray Serve on a cluster says for all that is served there where its proxies listen, and whether they speak TLS.
+    What is asked for later is passed over by Ray.
+    """
     end = time.monotonic() + _TO_LISTEN
-    while True:
-        try:
-            socket.create_connection((here, port), 1.0).close()
-            return
-        except OSError as error:
-            if time.monotonic() > end:
-                raise GraftaxError(
-                    f"nothing listens at {host}:{port}: Ray Serve was begun on that cluster for another address, which holds "
-                    "until `serve shutdown`."
-                ) from error
-            time.sleep(_LOOK)
+    while not _answers({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port, certificate):
+        if time.monotonic() > end:
+            how = "without TLS" if certificate is None else "with this certificate"
+            raise GraftaxError(
+                f"Ray Serve does not listen at {host}:{port} {how}: it was begun on that cluster for something else, which "
+                "holds until `serve shutdown`."
+            )
+        time.sleep(_LOOK)
+
+
+def _answers(host: str, port: int, certificate: Certificate | None) -> bool:
+    """Whether a proxy answers there, in HTTP, or shows this certificate."""
+    try:
+        if certificate is None:
+            asked = http.client.HTTPConnection(host, port, timeout=_TO_ANSWER)
+            asked.request("GET", "/-/healthz")
+            return bool(asked.getresponse().status)
+        shown, own = ssl.get_server_certificate((host, port), timeout=_TO_ANSWER), _PEM.search(certificate.file.read_text())
+        return own is not None and ssl.PEM_cert_to_DER_cert(shown) == ssl.PEM_cert_to_DER_cert(own[0])
+    except (OSError, http.client.HTTPException):
+        return False

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from certificates import self_signed
 from conftest import Graftax
-from http_servers import speaker, until
+from http_servers import served, speaker, until
 from openai import OpenAI
 from tiny import command_line
 
@@ -27,6 +28,8 @@ if not sys.platform.startswith("linux"):
     pytest.skip("no other system has all of 127.0.0.0/8 as loopback", allow_module_level=True)
 
 from ray_nodes import Nodes, one_node
+
+from graftax.fleet import ray_serving
 
 NAMES = ("sea", "hill", "town")
 PROMPT, COUNT = "the boat", 8
@@ -58,7 +61,9 @@ def replicas(nodes: Nodes) -> list[int]:
     return found
 
 
-def test_replicas_answer_as_one_server(nodes: Nodes, teller: Backbone, teller_dir: Path, tmp_path: Path) -> None:
+def test_replicas_answer_as_one_server(
+    nodes: Nodes, teller: Backbone, teller_dir: Path, tmp_path: Path, graftax: Graftax
+) -> None:
     """The texts are those of a generator; an adapter is read by one replica; and one that dies is not missed."""
     adapters = {name: save_adapter(speaker(teller, seed), tmp_path / name, teller) for seed, name in enumerate(NAMES, 1)}
     local, expected = Generator(teller), {}
@@ -98,12 +103,33 @@ def test_replicas_answer_as_one_server(nodes: Nodes, teller: Backbone, teller_di
                 os.kill(old[0], signal.SIGKILL)
                 assert [*asked] == [expected[name] for name in NAMES * 8]
             until(lambda: len({*replicas(nodes)} - {*old}) == 1)  # another has begun
+            second = graftax("serve", "-b", teller_dir, "--ray", nodes.address, "--port", port)
+            assert (second.code, "is served on that cluster already" in second.err) == (2, True), second.err
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=300) == ("", "")
         finally:
             process.kill()
     assert process.returncode == 0
     until(lambda: not replicas(nodes))
+    with pytest.raises(ConnectionRefusedError):  # the proxy is gone as well, so that the next may listen elsewhere
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+def test_an_address_answers_as_it_was_asked_to(teller: Backbone, tmp_path: Path) -> None:
+    """With that certificate and no other, or without."""
+    folders = [tmp_path / name for name in ("own", "other")]
+    for folder in folders:
+        folder.mkdir()
+    own, other = map(self_signed, folders)
+    for shown in (own, None):
+        with served(teller, certificate=shown) as server:
+            port = int(server.url.rpartition(":")[2])
+            assert [ray_serving._answers("127.0.0.1", port, one) for one in (own, other, None)] == [
+                shown is own,
+                False,
+                shown is None,
+            ]
+    assert not ray_serving._answers("127.0.0.1", port, None)
 
 
 def test_a_replica_that_cannot_begin_says_why(nodes: Nodes, tmp_path: Path, graftax: Graftax) -> None:
