@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import threading
 import weakref
 from collections import Counter
@@ -388,17 +389,19 @@ def test_a_poisoned_adapter_gets_no_name_and_no_slot(poison: float, residents: R
     assert (residents.tiers(), residents.registered()) == (before, {})
 
 
-def test_who_has_lost_their_name_takes_no_room(backbone: Backbone, adapters: dict[str, Adapter]) -> None:
-    """Neither on the device nor in memory; whoever has the handle has the adapter with it."""
+def test_who_has_lost_their_name_takes_no_room(backbone: Backbone, adapters: dict[str, Adapter], tmp_path: Path) -> None:
+    """Neither on the device nor in memory; whoever has the handle has the adapter with it, though its files be gone."""
     residents = Residents(backbone)
-    first = residents.register("a", adapters["a"])
+    first = residents.register("a", save_adapter(adapters["a"], tmp_path / "a", backbone))
+    read = residents.adapter(first)
     for name in "bcdef" * 4:
         handle = residents.register("a", adapters[name])
         residents.release(held(residents, handle))
     tiers = residents.tiers()
     assert ({*tiers.device}, tiers.host, tiers.evictions) == ({handle, first} - {first}, (), 0)
-    assert residents.adapter(first) is adapters["a"]
-    assert first.digest == digest_of(adapters["a"])
+    shutil.rmtree(tmp_path / "a")
+    assert residents.adapter(first) is read
+    assert first.digest == digest_of(read)
     gone = weakref.ref(handle)
     residents.unregister("a")
     residents.release(held(residents, residents.register("b", adapters["a"])))
