@@ -14,6 +14,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 WORKERS ?= 2
+# what Python has compiled of a file is kept, also where a container's settings say otherwise: tests start programs by the hundred
+export PYTHONDONTWRITEBYTECODE =
 
 SUITE ?= quick
 OUT ?= bench-output
@@ -77,10 +79,10 @@ test-part: $(VENV)/.ready-test
 
 # tests of the tests: mistakes in the code that some test must find
 mutants: $(VENV)/.ready-test
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/mutants.py --workers $(WORKERS)
 
 mutants-part: $(VENV)/.ready-test
-	$(BIN)/python tests/mutants.py --part $(DAY)/13
+	$(BIN)/python tests/mutants.py --workers $(WORKERS) --part $(DAY)/13
 
 test-all: $(VENV)/.ready-test .venv-adapterhub/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

@@ -63,6 +63,7 @@ BESIDE = f"{ENGINE}::test_what_a_text_becomes_does_not_depend_on_its_neighbours"
 TAKEN_OVER = f"{ENGINE}::test_a_prompt_that_begins_as_another_text_is_read_from_there_on"
 LONG_TEXTS = f"{ENGINE}::test_long_texts_beside_short_ones"
 SAID = f"{ENGINE}::test_texts_are_what_a_whole_forward_pass_says[llama]"
+SAID_BY_PLACES = f"{ENGINE}::test_texts_are_what_a_whole_forward_pass_says[gpt2]"  # of learned positions, not of distances alone
 FACTS = "tests/test_adapter_files.py"
 GGUF = "tests/test_gguf.py"
 EXPLAINED = "tests/test_explanations.py"
@@ -229,9 +230,12 @@ MUTATIONS = [
     Mutation("serve/lanes.py", "& (columns < virtual + tokens)", "", TAKEN_OVER),
     Mutation("serve/lane_pool.py", "request.ids[:-1]", "request.ids", TAKEN_OVER),
     Mutation("serve/lane_pool.py", "text.request.plan == request.plan", "True", TAKEN_OVER),
-    Mutation("serve/lane_pool.py", "(*of_slots, *(leaf.shape", "(*(leaf.shape", BESIDE),
+    Mutation("serve/lane_pool.py", "(*of_slots, *(leaf.shape", "(*of_slots[:0], *(leaf.shape", BESIDE),
     Mutation(
-        "serve/lanes.py", "lanes.cache.column[which] + real.sum(1, dtype=jnp.int32)", "lanes.cache.column[which] + new", SAID
+        "serve/lanes.py",
+        "lanes.cache.column[which] + real.sum(1, dtype=jnp.int32)",
+        "lanes.cache.column[which] + new",
+        f"{ENGINE}::test_padding_behind_a_prompts_last_chunk_takes_no_columns",
     ),
     Mutation(
         "serve/lanes.py",
@@ -267,7 +271,7 @@ MUTATIONS = [
         "        self.pool.forget()",
         f"{ENGINE}::test_an_error_ends_those_in_lanes_and_the_engine_goes_on",
     ),
-    Mutation("models/decoder.py", "cache.ends + count", "cache.ends + new", SAID),
+    Mutation("models/decoder.py", "cache.ends + count", "cache.ends + new", SAID_BY_PLACES),
     Mutation(
         "models/decoder.py",
         "mask[:, None, :] & (filled[:, None, :] <= positions[:, :, None])",

@@ -148,6 +148,16 @@ def test_long_texts_beside_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tokens == greedy(backbone, resident.bank.adapters[what] if what else None, request, 192)
 
 
+def test_padding_behind_a_prompts_last_chunk_takes_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is written would lie further behind than it is looked for."""
+    monkeypatch.setattr("graftax.serve.ladders.FEWEST", 64)
+    backbone = random_backbone({**SHAPES["llama"], "max_position_embeddings": 256, "eos_token_id": 3}, seed=7)
+    resident = Resident(backbone, p=an_adapter(backbone, 4, PromptTuning(tokens=3)))
+    request = asked(2, 40, "p", max_new_tokens=32)
+    engine = Engine(backbone, resident, most_lanes=1, chunk=32)
+    assert written(engine, request) == [greedy(backbone, resident.bank.adapters["p"], request, 128)]
+
+
 def test_what_a_text_becomes_does_not_depend_on_its_neighbours() -> None:
     """Drawn, penalised, under an adapter or several; each with requests that begin and end while it is written."""
     engine = Engine(a_backbone("llama"), adapters("llama"), most_lanes=4, chunk=8)
