@@ -27,10 +27,10 @@ os.environ.setdefault("GRAFTAX_CHECK_SHAPES", "1")  # read by graftax/shapes.py 
 # Most of the time of these tests is XLA compiling programs that then run for a millisecond. It takes a quarter as long without
 # LLVM's optimisations, with a program in one piece instead of 32, and by the older way of writing out what operations become,
 # which jaxlib 0.10 has still. `tests/test_conditions.py` and the second line of Python compile in the newer way.
-FAST_COMPILING = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
-if version("jaxlib").startswith("0.10."):
-    FAST_COMPILING.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FAST_COMPILING))
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    if version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # programs are compiled once per session, subprocesses included
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="graftax-xla-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -179,7 +179,7 @@ TESTS_RUN = itertools.count(1)
 @pytest.fixture(autouse=True)
 def few_programs() -> Iterator[None]:
     """Drop compiled programs before they fill the process's table of memory maps (65,530 on Linux; a test makes about 200):
-    what would load the next one is a segmentation fault. Counting them takes a hundredth of a second, so one test in 16 does."""
+    what would load the next one is a segmentation fault. Counting them takes 10 ms, so one test in 16 does."""
     yield
     maps = Path("/proc/self/maps")
     if next(TESTS_RUN) % 16 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 20_000:

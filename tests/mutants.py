@@ -8,8 +8,8 @@
 Tests that pass whatever the code does are worse than none. A mistake that no test finds *survives*: then a test is missing. It
 is listed, and the exit code is 1. So is a mistake whose text is no longer in its file: write it for the text that is there now.
 
-What is on disk is not touched: the files that git knows of, or would, are copied to a temporary folder as they are now, for each
-worker one.
+What is on disk is not touched: the files that git knows of, or would, are copied to a temporary folder as they are now,
+one for each worker.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def copied(to: Path) -> Path:
 
 
 def refuse_failing(copy: Path, mutations: Iterable[Mutation], workers: int) -> None:
-    """Without a mistake the tests must pass: else their failing says nothing. What Python compiles of the sound files is kept."""
+    """Without a mistake the tests must pass: else their failing says nothing. Python's bytecode of the sound files is kept."""
     several = ["-n", str(workers), "--dist", "worksteal"] if workers > 1 else []
     code, said = tested(copy, *several, *dict.fromkeys(mutation.tests for mutation in mutations), keep_bytecode=True)
     if code != PASSED:
@@ -88,7 +88,7 @@ def complaint(copy: Path, mutation: Mutation) -> str | None:
         return f"outdated: {mistake}: the text is there {count} times"
     began = time.monotonic()
     file.write_text(sound.replace(mutation.old, mutation.new), "utf-8")
-    code, said = tested(copy, mutation.tests, "--exitfirst")
+    code, said = tested(copy, mutation.tests, "--exitfirst", keep_bytecode=False)
     file.write_text(sound, "utf-8")
     print(f"{'found' if code == FAILED else 'NOT found'} in {time.monotonic() - began:.0f} s: {mistake}", flush=True)
     if code == FAILED:
@@ -96,7 +96,7 @@ def complaint(copy: Path, mutation: Mutation) -> str | None:
     return f"survived: {mistake}: {mutation.tests}" if code == PASSED else f"{said}\nnot run: {mistake}: {mutation.tests}"
 
 
-def tested(copy: Path, *arguments: str, keep_bytecode: bool = False) -> tuple[int, str]:
+def tested(copy: Path, *arguments: str, keep_bytecode: bool) -> tuple[int, str]:
     """pytest's exit code and last lines, of the fast ones among some tests of the copy. Of a file with a mistake no bytecode is
     kept, which would be taken for the sound file's when that has its time and size."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "" if keep_bytecode else "1"}

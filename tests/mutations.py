@@ -45,7 +45,7 @@ ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
 MASKED, SEGMENTED = "tests/test_picture_masks.py", "tests/test_segmentation.py"
 BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
-SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
+SHARED_FACTORS = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
 SHARED_BASE = "tests/test_fsdp.py"
@@ -63,7 +63,7 @@ BESIDE = f"{ENGINE}::test_what_a_text_becomes_does_not_depend_on_its_neighbours"
 TAKEN_OVER = f"{ENGINE}::test_a_prompt_that_begins_as_another_text_is_read_from_there_on"
 LONG_TEXTS = f"{ENGINE}::test_long_texts_beside_short_ones"
 SAID = f"{ENGINE}::test_texts_are_what_a_whole_forward_pass_says[llama]"
-SAID_BY_PLACES = f"{ENGINE}::test_texts_are_what_a_whole_forward_pass_says[gpt2]"  # of learned positions, not of distances alone
+SAID_BY_PLACES = f"{ENGINE}::test_texts_are_what_a_whole_forward_pass_says[gpt2]"  # with learned positions
 FACTS = "tests/test_adapter_files.py"
 GGUF = "tests/test_gguf.py"
 EXPLAINED = "tests/test_explanations.py"
@@ -76,7 +76,7 @@ EACH, MEAN = (
         "the_loss_of_an_epoch_is_the_mean_of_its_steps",
     )
 )
-SHARED = "tests/test_contract_predictions.py::test_texts_may_share_a_row"
+SHARED_ROWS = "tests/test_contract_predictions.py::test_texts_may_share_a_row"
 OUTPUTS, OWN_HEADS = "tests/test_outputs.py", "tests/test_own_heads.py::test_own_head_has_transformers_logits"
 PATCHES = "tests/test_picture_transformers.py"
 PATCH_SIZES = "tests/test_contract_sharing.py::test_sizes_share_a_program[vpt-bert]"
@@ -415,8 +415,8 @@ MUTATIONS = [
     ),
     Mutation("adapters/methods/convpass.py", "narrowed(frozen.before(x),", "narrowed(x,", BYPASS),
     Mutation("adapters/methods/convpass.py", ":alone, :] @ kernel[1, 1]", ":alone, :] @ kernel[0, 0]", BYPASS),
-    Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED),
-    Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED),
+    Mutation("train/method_hooks.py", "jnp.where(own, total, 0.0)", "grads[name][key][leaf]", SHARED_FACTORS),
+    Mutation("train/method_hooks.py", "/ jnp.sqrt(jnp.maximum(copies, 1).astype(jnp.float32))", "", SHARED_FACTORS),
     Mutation("adapters/methods/adabn.py", "var * count / jnp.maximum(count - 1.0, 1.0)", "var", RENEWED),
     Mutation("train/calibration.py", "lambda planned: len(planned.items)", "lambda planned: 1.0", RENEWED),
     Mutation("adapters/methods/vpt.py", 'state["prompt"], state["mask"]', 'state["prompt"], ~state["mask"]', PATCH_SIZES),
@@ -504,11 +504,11 @@ MUTATIONS = [
         f"{BANK}::test_a_row_without_an_adapter_is_the_backbones_beside_any",
     ),
     # -- where items lie in a batch, and where tokens are in their texts
-    Mutation("models/tokens.py", "text.types, i + 1", "text.types, 1", SHARED),
-    Mutation("models/tokens.py", "row * size[1] + begin", "row * size[1]", SHARED),
+    Mutation("models/tokens.py", "text.types, i + 1", "text.types, 1", SHARED_ROWS),
+    Mutation("models/tokens.py", "row * size[1] + begin", "row * size[1]", SHARED_ROWS),
     Mutation("models/tokens.py", "types[i, : len(text)] = text.types", "pass", LONG),
     Mutation("models/tokens.py", "room // 4", "room // 3", LONG),
-    Mutation("models/inputs.py", "return count - jax.lax.cummax((count - counted) * begins, axis=1)", "return count", SHARED),
+    Mutation("models/inputs.py", "return count - jax.lax.cummax((count - counted) * begins, axis=1)", "return count", SHARED_ROWS),
     Mutation("models/inputs.py", "jnp.where(segments > 0, distance, FAR)", "distance", "tests/test_reft.py"),
     Mutation(
         "models/pictures.py",
