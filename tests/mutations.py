@@ -508,7 +508,9 @@ MUTATIONS = [
     Mutation("models/tokens.py", "row * size[1] + begin", "row * size[1]", SHARED_ROWS),
     Mutation("models/tokens.py", "types[i, : len(text)] = text.types", "pass", LONG),
     Mutation("models/tokens.py", "room // 4", "room // 3", LONG),
-    Mutation("models/inputs.py", "return count - jax.lax.cummax((count - counted) * begins, axis=1)", "return count", SHARED_ROWS),
+    Mutation(
+        "models/inputs.py", "return count - jax.lax.cummax((count - counted) * begins, axis=1)", "return count", SHARED_ROWS
+    ),
     Mutation("models/inputs.py", "jnp.where(segments > 0, distance, FAR)", "distance", "tests/test_reft.py"),
     Mutation(
         "models/pictures.py",
