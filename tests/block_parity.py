@@ -20,14 +20,17 @@ from graftax.models.stack import Seen
 
 def stages(backbone: Backbone, x: np.ndarray) -> dict[int, np.ndarray]:
     """What leaves every stage, by the number of blocks that it and those before it have."""
-    network = nnx.merge(backbone.graphdef, backbone.params)
-    h: Any = ImageInputs(x)
-    found, blocks = {}, 0
-    for index, stack in enumerate(network.stacks):
-        h = stack.run_layers(network.enter(index, h, Grafts.bare()), Seen(), Grafts({}))[0]
-        blocks += stack.count
-        found[blocks] = np.asarray(h)
-    return found
+
+    def run(params: Any, x: jax.Array) -> dict[int, Any]:
+        network, h = nnx.merge(backbone.graphdef, params), ImageInputs(x)
+        found, blocks = {}, 0
+        for index, stack in enumerate(network.stacks):
+            h = stack.run_layers(network.enter(index, h, Grafts.bare()), Seen(), Grafts({}))[0]
+            blocks += stack.count
+            found[blocks] = h
+        return found
+
+    return {blocks: np.asarray(map_) for blocks, map_ in jax.jit(run)(backbone.params, x).items()}
 
 
 def features(backbone: Backbone, x: np.ndarray) -> np.ndarray:
