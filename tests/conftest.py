@@ -168,7 +168,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What was imported and collected stays to the end: a look for garbage through all of it takes a second, and there are many."""
+    """What was imported and collected stays to the end: looking for garbage in it takes a second, over and over."""
     gc.collect()
     gc.freeze()
 
