@@ -112,11 +112,12 @@ setup: $(VENV)/.ready-plot
 
 setup-test: $(VENV)/.ready-test
 
-# One stamp per set of extras: the second call of any target installs nothing. PEP 517, because the pip of older Pythons
-# would otherwise build seqeval and rouge-score (source distributions) in a way that fails where "wheel" is not installed.
+# One stamp per set of extras: the second call of any target installs nothing. What tests want holds the other small sets, so that
+# pip is asked once. PEP 517, because the pip of older Pythons would otherwise build seqeval and rouge-score (source distributions)
+# in a way that fails where "wheel" is not installed.
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[$(if $(filter test,$*),plot$(comma)test$(comma)dev,$*)]'
-	@touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[$(if $(filter test,$*),plot$(comma)docs$(comma)test$(comma)dev,$*)]'
+	@touch $@ $(if $(filter test,$*),$(VENV)/.ready-plot $(VENV)/.ready-docs)
 
 .venv-adapterhub/.ready: tests/adapterhub.txt
 	$(PYTHON) -m venv .venv-adapterhub
