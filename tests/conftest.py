@@ -186,10 +186,10 @@ TESTS_RUN = itertools.count(1)
 @pytest.fixture(autouse=True)
 def few_programs() -> Iterator[None]:
     """Drop compiled programs before they fill the process's table of memory maps (65,530 on Linux; a test makes about 200):
-    what would load the next one is a segmentation fault. Counting them takes 10 ms, so one test in 16 does."""
+    what would load the next one is a segmentation fault. Counting them takes 10 ms, so one test in 8 does."""
     yield
     maps = Path("/proc/self/maps")
-    if next(TESTS_RUN) % 16 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+    if next(TESTS_RUN) % 8 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
 
 
