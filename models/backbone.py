@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
@@ -57,6 +58,7 @@ from .parts import LEAVES, Part, Weight
 from .processor import Processor
 from .quantised import dense
 from .sharded import whole_outside_layers
+from .tensor_parallel import refuse_uncut, shared
 
 _UNROLLED = 12  # layers of a stack at most
 Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch row uses; None: the state is one adapter's
@@ -99,6 +101,7 @@ class Backbone(Shown):
     own_head: Adapter | None = None  # the head that its checkpoint brings, as an adapter of a head alone (`own_head.py`)
     remat: str = "none"  # what training computes again (`stack.py`)
     adapter_dtype: str | None = None  # of adapters' products; None: the weights', on a CPU float32 (`adapters/products.py`)
+    mesh: Mesh | None = None  # the devices that share its weights (`tensor_parallel.py`); None: there is but one
     programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
     @classmethod
@@ -110,6 +113,7 @@ class Backbone(Shown):
         *,
         remat: str = "none",
         by_layer: bool | None = None,
+        mesh: Mesh | None = None,
         **known: Any,
     ) -> Backbone:
         """A backbone of these arrays, by weight name (`layers.query.kernel`), those of a stack with a leading axis of layers.
@@ -117,7 +121,14 @@ class Backbone(Shown):
         Args:
             remat: what training computes again (`stack.py`).
             by_layer: whether the weights of stacks are held by layer (`by_layer.py`); None: as it is best on this device.
+            mesh: devices that share the weights (`tensor_parallel.py`), which are by layer then.
+
+        Raises GraftaxError where devices cannot share these weights.
         """
+        if mesh is not None:
+            cut = shared(mesh, family.parts(config), arrays)
+            refuse_uncut(mesh, config.attention_heads, cut, known["name"])
+            return cls.around(family, config, cut, remat=remat, mesh=mesh, **known)
         layer_paths, split = family.layer_paths(config), not share_memory() if by_layer is None else by_layer
         parts = [part for part in family.parts(config) if part.stack and split]
         apart_there = {weight.name for part in parts for weight in part.weights(layer_paths)}
@@ -143,7 +154,7 @@ class Backbone(Shown):
         `arrays` are float32, under the names that `Backbone.arrays` gives. Raises GraftaxError where they are not finite.
         """
         known: dict[str, Any] = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
-        known["adapter_dtype"] = self.adapter_dtype
+        known |= {"adapter_dtype": self.adapter_dtype, "mesh": self.mesh}
         fingerprint = fingerprint_of(self.weights, arrays)
         return Backbone.build(self.family, self.config.anew(), arrays, remat=self.remat, fingerprint=fingerprint, **known)
 

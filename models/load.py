@@ -35,6 +35,7 @@ from .pairs import pair
 from .parts import Weight
 from .quantised import QTYPES, quantiser
 from .stack import REMAT
+from .tensor_parallel import mesh_over
 from .towers import BOTH, TOWERS, tower_said
 
 #: No weights of ours: what checkpoints had before transformers left it out, how long a batch norm has been trained, and what
@@ -63,6 +64,7 @@ def load_backbone(
     tower: str | None = None,
     text_tower: Location | None = None,
     adapter_dtype: str | None = None,
+    tensor_parallel_size: int = 1,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -81,12 +83,14 @@ def load_backbone(
             directory or Hub id.
         adapter_dtype: "float32": of the products that adapters compute, beside weights of bfloat16 on an accelerator; by
             default they are rounded as the backbone's own are, and summed in float32. On a CPU it is float32 always.
+        tensor_parallel_size: how many devices share the weights, each of which computes with its part (`tensor_parallel.py`).
 
     Raises:
-        GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
-            truncated, or only there as a pickle.
+        GraftaxError: no such directory or repository, an unsupported architecture, weights that are missing, misshapen,
+            truncated, or only there as a pickle, or more devices than there are or than can share the weights.
     """
     keep_heap()
+    mesh = None if tensor_parallel_size == 1 else mesh_over(tensor_parallel_size)
     if dtype not in ("float32", "bfloat16"):
         raise GraftaxError(f"dtype {dtype!r} is not supported; use float32 or bfloat16.")
     if adapter_dtype not in (None, "float32"):
@@ -102,10 +106,11 @@ def load_backbone(
         if tower == BOTH:
             raise GraftaxError(f"{path_or_hub_id} is read with both of its towers, and another one is given: leave out one.")
         like: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "remat": remat, "adapter_dtype": adapter_dtype}
+        like["tensor_parallel_size"] = tensor_parallel_size
         return pair(load_backbone(path_or_hub_id, revision=revision, tower=tower, **like), load_backbone(text_tower, **like))
     if tower == BOTH:
         how: dict[str, Any] = {"revision": revision, "dtype": dtype, "quantize": quantize, "remat": remat}
-        how["adapter_dtype"] = adapter_dtype
+        how |= {"adapter_dtype": adapter_dtype, "tensor_parallel_size": tensor_parallel_size}
         return pair(*(load_backbone(path_or_hub_id, tower=one, **how) for one in TOWERS), name=str(path_or_hub_id))
     directory = find_backbone(path_or_hub_id, revision)
     if directory.is_file():
@@ -118,7 +123,7 @@ def load_backbone(
     config = with_generation(config, directory, raw, encodes=family.encodes) if family.generates else config
     arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
     known: dict[str, Any] = {"name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
-    known["adapter_dtype"] = adapter_dtype
+    known |= {"adapter_dtype": adapter_dtype, "mesh": mesh}
     backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, fingerprint=fingerprint, **known)
     return replace(backbone, own_head=head_of(backbone, raw, tensors))
 
