@@ -58,7 +58,7 @@ from .parts import LEAVES, Part, Weight
 from .processor import Processor
 from .quantised import dense
 from .sharded import whole_outside_layers
-from .tensor_parallel import refuse_uncut, shared
+from .tensor_parallel import refuse_uncut, shared, traced_over_devices
 
 _UNROLLED = 12  # layers of a stack at most
 Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch row uses; None: the state is one adapter's
@@ -320,6 +320,7 @@ class Backbone(Shown):
             raise GraftaxError(f"{self.name} gives no feature maps of a picture that a head could read.")
         return DetectionHead(site=OBJECTS_OF_MAPS if several else OBJECTS, labels=labels)
 
+    @traced_over_devices
     @shaped
     def encode(
         self, params: Any, state: State, inputs: Inputs, slots: Slots = None, key: jax.Array | None = None, **options: Any
@@ -334,6 +335,7 @@ class Backbone(Shown):
     def _grafts(self, state: State, slots: Slots = None, key: jax.Array | None = None) -> Grafts:
         return Grafts(state, self.structure, slots, key, exact=self.adapter_dtype == "float32")
 
+    @traced_over_devices
     def frozen(self, params: Any, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
         """What the layers below a cut make of inputs: what enters the first layer above it (`Network.frozen`)."""
         return self._network(params).frozen(inputs, cut, pooled=pooled)
@@ -342,6 +344,7 @@ class Backbone(Shown):
         """Whether layers lie below a cut, and what they make of an item can be kept."""
         return self.family.module.has_frozen(cut, self.structure)
 
+    @traced_over_devices
     @shaped
     def forward(
         self,
@@ -390,6 +393,7 @@ class Backbone(Shown):
         """A language model's logits of the token behind each, from the hidden states that `encode` gives."""
         return nnx.merge(self.graphdef, params).logits(hidden, self._grafts(state, slots).outside())
 
+    @traced_over_devices
     @shaped
     def likelihood(
         self,
@@ -408,6 +412,7 @@ class Backbone(Shown):
         module, grafts = self._network(params), self._grafts(state, slots, key)
         return module.likelihood(module(inputs, grafts, layers=layers).hidden, targets, grafts.outside())
 
+    @traced_over_devices
     @shaped
     def prefill(
         self, params: Any, layers: Any, state: State, inputs: Inputs, slots: Slots = None, *, columns: int
@@ -415,6 +420,7 @@ class Backbone(Shown):
         """`Decoder.prefill`: logits behind each batch row's last token, and a cache with room for `columns` tokens."""
         return nnx.merge(self.graphdef, params).prefill(inputs, self._grafts(state, slots), layers, columns)
 
+    @traced_over_devices
     @shaped
     def step(
         self, params: Any, layers: Any, state: State, ids: Int[AnyArray, " rows"], cache: Any, slots: Slots = None
@@ -422,6 +428,7 @@ class Backbone(Shown):
         """`Decoder.step`: logits behind one more token of each batch row, and the cache with it."""
         return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)
 
+    @traced_over_devices
     @shaped
     def extend(
         self,

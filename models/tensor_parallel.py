@@ -22,10 +22,13 @@ rounded in another order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -34,6 +37,7 @@ from ..errors import GraftaxError
 from .by_layer import ByLayer
 from .parts import LEAVES, Part
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 TENSOR = "tensor"  # the axis of the mesh
 
 #: By role of a part: along which axis of its kernel or table devices share it (`Leaf.named`). All others are whole everywhere.
@@ -61,25 +65,28 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shared(mesh: Mesh, parts: Iterable[Part], arrays: Mapping[str, Any]) -> dict[str, Any]:
+def shared(
+    mesh: Mesh, parts: Iterable[Part], arrays: Mapping[str, Any], put: Callable[[Any, NamedSharding], Any] = jax.device_put
+) -> dict[str, Any]:
     """Weights by name ("layers.query.kernel") on the devices; of an array of the host each device is sent its own part alone.
 
     Those of a stack may be held by layer already; else they have a leading axis of layers, and are by layer from now on.
+    `put`: what puts an array there.
     """
     by_name = {f"{part.name}.{leaf.name}": (part, leaf.named) for part in parts for leaf in LEAVES.get(part.kind, ())}
 
-    def put(name: str, held: Any) -> Any:
+    def shared_one(name: str, held: Any) -> Any:
         part, axes = by_name[name]
 
         def one(leaf: Any) -> Any:
-            return jax.device_put(leaf, _cut_along(mesh, _CUT.get(part.role or part.name), axes, leaf.shape))
+            return put(leaf, _cut_along(mesh, _CUT.get(part.role or part.name), axes, leaf.shape))
 
         stacked = bool(part.stack) and not any(_is_by_layer(leaf) for leaf in jax.tree.leaves(held, is_leaf=_is_by_layer))
         if stacked:
             return jax.tree.map(lambda leaf: ByLayer(tuple(map(one, leaf))), held)
         return jax.tree.map(one, held)
 
-    return {name: put(name, held) for name, held in arrays.items()}
+    return {name: shared_one(name, held) for name, held in arrays.items()}
 
 
 def of_adapter(mesh: Mesh, role: str, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
@@ -111,6 +118,35 @@ def refuse_uncut(mesh: Mesh, heads: Sequence[int], arrays: Mapping[str, Any], na
             f"tensor_parallel_size: {counted(uneven[0], 'attention head')} of {name} cannot be shared by {devices} devices; "
             f"by {' or '.join(fit)} they can."
         )
+
+
+def traced_over_devices(method: Method) -> Method:
+    """A backbone's function of arrays; while it is traced, `over_heads` knows the devices that share its weights."""
+
+    @wraps(method)
+    def known(backbone: Any, *args: Any, **named: Any) -> Any:
+        if backbone.mesh is None:
+            return method(backbone, *args, **named)
+        with jax.sharding.use_abstract_mesh(backbone.mesh.abstract_mesh):
+            return method(backbone, *args, **named)
+
+    return cast(Method, known)
+
+
+def over_heads(attend: Callable[..., jax.Array], query: jax.Array, key: jax.Array, value: jax.Array, *others: Any) -> jax.Array:
+    """`attend(query, key, value, *others)` of `[rows, heads, tokens, size]`, on each device of its own attention heads.
+
+    For a kernel that XLA cannot cut by itself. `others` are whole on every device. Where there are fewer keys than devices
+    (grouped heads), a key is there as often as it takes for each device to have one.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if TENSOR not in mesh.axis_names:
+        return attend(query, key, value, *others)
+    copies = math.lcm(key.shape[1], mesh.shape[TENSOR]) // key.shape[1]
+    key, value = (jnp.repeat(x, copies, axis=1) if copies > 1 else x for x in (key, value))
+    by_head, whole = PartitionSpec(None, TENSOR), PartitionSpec()
+    specs = (by_head, by_head, by_head, *(whole for _ in others))
+    return jax.shard_map(attend, in_specs=specs, out_specs=by_head, check_vma=False)(query, key, value, *others)
 
 
 def _cut_along(mesh: Mesh, cut: str | None, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
