@@ -24,7 +24,7 @@ from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, checked
-from .checks import changed, check_arguments, check_fleet, check_shelf
+from .checks import changed, check_arguments, check_fleet, check_shared, check_shelf
 from .fleet import Fleet
 from .intake import prepare
 from .progress import Progress
@@ -107,6 +107,7 @@ def train_many(
         checked(devices, Some, "devices")
     for name, value in {"overwrite": overwrite, "progress": progress, "fsdp": fsdp}.items():
         checked(value, bool, name)
+    check_shared(backbone, devices=devices, fsdp=fsdp or None, fleet=fleet)
     if push is not None:
         check_shelf(push, list(data))
     if fleet is not None:

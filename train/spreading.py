@@ -11,6 +11,9 @@ Slots know nothing of one another, so in a step nothing is exchanged. Four slots
 An array with a leading axis of slots is one array of the whole mesh, of which a process holds the parts on its own devices. All
 processes ask for the same programs in the same order, since they take the same decisions: what of a slot a decision needs, its
 loss or its leaves, is *brought* to every device first, bit by bit. That alone is exchanged, at the ends of epochs.
+
+Where devices share the frozen weights by tensor parallelism (`models/tensor_parallel.py`), all of them compute every slot: to the
+slots they are one device, and each has all learners.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from .. import processes
 from ..counted import counted
 from ..errors import GraftaxError
 from ..models.sharded import DEVICES, Split, specs_of
+from ..models.tensor_parallel import everywhere
 
 
 def devices_for(jobs: int, devices: int | None) -> int:
@@ -52,6 +56,7 @@ class Spread:
 
     slots: int
     devices: int
+    sharing: Mesh | None = None  # devices that share the frozen weights, and count as one
 
     @property
     def here(self) -> int:
@@ -77,6 +82,11 @@ class Spread:
         """Of arrays with a leading axis of slots."""
         return NamedSharding(self.mesh, PartitionSpec(DEVICES))
 
+    @property
+    def kept(self) -> NamedSharding | None:
+        """Where programs leave learners for the next: on every device that shares the weights; None: where they were."""
+        return None if self.sharing is None else everywhere(self.sharing)
+
     @cached_property
     def own(self) -> range:
         """The slots on devices of this process."""
@@ -89,6 +99,8 @@ class Spread:
 
     def placed(self, tree: Any) -> Any:
         """A tree of arrays with a leading slot axis, on the devices that have the slots; those of a process's own are read."""
+        if self.sharing is not None:
+            return jax.device_put(tree, self.kept)
         if self.alone:
             return jax.tree.map(jnp.asarray, tree)
         return jax.tree.map(self._placed, tree)
