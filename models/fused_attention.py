@@ -160,9 +160,7 @@ def _rows_of_all_slots(function: Callable) -> Callable:
 # -- TPUs ---------------------------------------------------------------------------------------------------------------------
 
 
-def _splash_over_heads(
-    query: jax.Array, key: jax.Array, value: jax.Array, same_text: SameText, cap: float | None
-) -> jax.Array:
+def _splash_over_heads(query: jax.Array, key: jax.Array, value: jax.Array, same_text: SameText, cap: float | None) -> jax.Array:
     """The same on each of the devices that share a backbone's weights, of its own attention heads."""
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_queries: jax.Array, of_keys: jax.Array) -> jax.Array:

@@ -14,9 +14,9 @@ and one text alone. Training has another way (`sharded.py`, FSDP), in which each
 layer by layer, and has adapters of its own; it exchanges less where many adapters share a gathered layer.
 
 *How.* The weights are put where they belong, and say so; XLA then cuts every program that reads them (GSPMD, Xu et al., 2021,
-arXiv:2105.04663), with its sums and whatever else a method wants of them. So no method and no program knows of it. What a server
-keeps from call to call is told where to be (`of_adapter`, `of_texts`): left alone it would lie here after one call and there
-after another, and every place is another program. Results are those of one device up to the last bits, for sums of parts are
+arXiv:2105.04663), with its sums and whatever else a method wants of them. So no method and no program knows of it. What is kept
+from call to call is told where to be (`of_adapter`, `of_texts`): left alone it would lie here after one call and there after
+another, and every place is another program. Results are those of one device up to the last bits, for sums of parts are
 rounded in another order.
 """
 
@@ -152,7 +152,7 @@ def over_heads(attend: Callable[..., jax.Array], query: jax.Array, key: jax.Arra
 def _cut_along(mesh: Mesh, cut: str | None, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
     """Of an array whose last axes are called so: cut along one, if it has it and that can be divided, or whole everywhere."""
     spec: list[str | None] = [None] * len(shape)
-    if cut in axes:
+    if cut is not None and cut in axes:
         axis = len(shape) - len(axes) + list(axes).index(cut)
         if axis >= 0 and shape[axis] % mesh.size == 0:
             spec[axis] = TENSOR

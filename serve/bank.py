@@ -164,9 +164,7 @@ def shapes_of_slots(backbone: Backbone, layout: Layout, capacity: int) -> State:
 
     of_one = jax.eval_shape(partial(_ready, backbone), nothing, backbone.params)
     shapes = {name: jax.tree.map(partial(room, name), tree) for name, tree in of_one.items()}
-    return _placed(
-        backbone, shapes, lambda leaf, there: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there)
-    )
+    return _placed(backbone, shapes, lambda leaf, there: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there))
 
 
 def _placed(backbone: Backbone, state: State, put: Callable[[Any, NamedSharding], Any]) -> State:

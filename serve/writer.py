@@ -84,10 +84,8 @@ class Writer:
         return None if self.backbone.mesh is None else of_texts(self.backbone.mesh, shape)
 
     def shapes_there(self, texts: Tree) -> Tree:
-        """A tree of arrays of texts with the shape of each in its place, with which a program can be compiled as with the arrays."""
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.where(leaf.shape)), texts
-        )
+        """As `shapes_of`, of arrays of texts or of shapes that say nothing of where those are."""
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.where(leaf.shape)), texts)
 
     def _prefilled(self, adapted: Adapted, inputs: Inputs, most: jax.Array, least: jax.Array, columns: int) -> Standing:
         """Texts behind their prompts, or those of an encoder-decoder at their beginning; `columns`: how many the cache has."""

@@ -49,6 +49,7 @@ SHARED = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
 SHARED_BASE = "tests/test_fsdp.py"
+TOGETHER = "tests/test_tensor_parallel.py"
 PROCESSES = "tests/test_processes.py"
 WORDS = f"{PROCESSES}::test_words_are_the_same_everywhere_and_who_does_not_come_is_named"
 FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
@@ -450,6 +451,30 @@ MUTATIONS = [
         "shape[axes[name]] % devices == 0",
         "True",
         f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
+    ),
+    Mutation(
+        "models/tensor_parallel.py",
+        '("attention_out", "ffn_out"), "in"',
+        '("attention_out", "ffn_out"), "out"',
+        f"{TOGETHER}::test_where_arrays_of_adapters_and_texts_are",
+    ),
+    Mutation(
+        "models/tensor_parallel.py",
+        "spec.pop()",
+        "break",
+        f"{TOGETHER}::test_where_arrays_of_adapters_and_texts_are",
+    ),
+    Mutation(
+        "models/tensor_parallel.py",
+        "math.lcm(key.shape[1], mesh.shape[TENSOR]) // key.shape[1]",
+        "1",
+        f"{TOGETHER}::test_a_kernel_is_called_on_each_device_for_its_attention_heads",
+    ),
+    Mutation(
+        "serve/writer.py",
+        "jax.lax.with_sharding_constraint(leaf, self.where(leaf.shape))",
+        "leaf",
+        f"{TOGETHER}::test_texts_are_those_of_one_device",
     ),
     Mutation(
         "models/sharded.py",

@@ -12,8 +12,8 @@ An array with a leading axis of slots is one array of the whole mesh, of which a
 processes ask for the same programs in the same order, since they take the same decisions: what of a slot a decision needs, its
 loss or its leaves, is *brought* to every device first, bit by bit. That alone is exchanged, at the ends of epochs.
 
-Where devices share the frozen weights by tensor parallelism (`models/tensor_parallel.py`), all of them compute every slot: to the
-slots they are one device, and each has all learners.
+Where devices share the frozen weights by tensor parallelism (`models/tensor_parallel.py`), all of them compute every slot: to
+the slots they are one device, and each has all learners.
 """
 
 from __future__ import annotations

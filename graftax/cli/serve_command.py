@@ -118,6 +118,7 @@ def serve(
             "--otlp-traces-endpoint": tracer is not None,
             "--allow-path": bool(allow_path),
             "--port 0": port == 0,
+            "--tensor-parallel-size": loading.tensor_parallel_size > 1,
         }
         serve_replicas(served, on_ray, host, port, keys, origins, certificate, refused)
         return
