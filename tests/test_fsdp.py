@@ -138,7 +138,8 @@ from tiny import toy_rows, write_backbone
 
 out = Path(sys.argv[1])
 backbone = load_backbone(write_backbone(out / "backbone"))
-methods = {"lora": LoRA(r=2), "probe": None, "dora": DoRA(r=2), "pissa": LoRA(r=2, start="pissa"), "eva": LoRA(r=2, start="eva")}
+methods = {"lora": LoRA(r=2), "probe": None, "dora": DoRA(r=2)}
+methods |= {start: LoRA(r=2, start=start) for start in ("pissa", "eva")}
 data = {name: toy_rows(count=16, seed=seed) for seed, name in enumerate(methods)}
 recipe = Recipe(epochs=2, batch_size=8, max_length=16, lr=1e-2)
 each = {name: {"method": method} for name, method in methods.items()}
