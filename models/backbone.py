@@ -281,7 +281,7 @@ class Backbone(Shown):
         """Every parameter by weight name, on the host or in its file."""
         if not self.unread:
             return self.arrays()
-        note(f"{self.name}: what asks for frozen weights reads them from their files, one by one, for each adapter anew.")
+        note(f"{self.name}: what asks for frozen weights reads them from their files, one by one, as often as it asks.")
         return self.held()
 
     @property

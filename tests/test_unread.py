@@ -102,7 +102,7 @@ def test_a_gguf_file_is_read_weight_by_weight(tmp_path: Path) -> None:
 
 def check_sites(here: Backbone, unread: Backbone) -> None:
     """What methods are given at their sites is the same."""
-    with pytest.warns(GraftaxNote, match="reads them from their files, one by one, for each adapter anew"):
+    with pytest.warns(GraftaxNote, match="reads them from their files, one by one, as often as it asks"):
         found = [jax.tree.leaves(site.weights()) for site in unread.sites]
     for mine, site in zip(found, here.sites, strict=True):
         for one, wanted in zip(mine, jax.tree.leaves(site.weights()), strict=True):
