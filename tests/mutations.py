@@ -40,6 +40,7 @@ COUPLED_START = "tests/test_maple.py::test_its_first_prompt_begins_as_the_words_
 COUPLED_HALF = "tests/test_maple.py::test_at_pictures_alone_it_is_vpt"
 OPEN_CLIP = "tests/test_open_clip.py"
 PROMISED, WIRE, TINKER = "tests/test_tinker_promises.py", "tests/test_tinker_wire.py", "tests/test_tinker_api.py"
+RAY_SERVING = "tests/test_ray_serving.py"
 BENCH_HALVING = "tests/test_bench_halving.py"
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
@@ -754,6 +755,12 @@ MUTATIONS = [
         "for rung in _rungs(tried) if",
         "for rung in _rungs(tried)[-1:] if",
         f"{BENCH_HALVING}::test_the_best_of_all_rungs_is_found",
+    ),
+    Mutation(
+        "graftax/cli/ray_service.py",
+        "return on if given else off",
+        "return off if given else off",
+        f"{RAY_SERVING}::test_what_ray_serve_is_told_is_what_the_command_would_say",
     ),
     Mutation("benchmarks/halving.py", "self.rates, self.sch", "self.first, self.sch", f"{BENCH_HALVING}::test_rungs_by_hand"),
     Mutation(
