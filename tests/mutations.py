@@ -759,7 +759,7 @@ MUTATIONS = [
     Mutation(
         "graftax/cli/ray_service.py",
         "return on if given else off",
-        "return off if given else off",
+        "return off if given else on",
         f"{RAY_SERVING}::test_what_ray_serve_is_told_is_what_the_command_would_say",
     ),
     Mutation("benchmarks/halving.py", "self.rates, self.sch", "self.first, self.sch", f"{BENCH_HALVING}::test_rungs_by_hand"),
