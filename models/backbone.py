@@ -45,10 +45,11 @@ from ..adapters.methods.joint import unit
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
+from ..notes import note
 from ..shapes import AnyArray, Bool, Float, Int, shaped
 from ..shown import Shown
 from ..typed import shown
-from .by_layer import apart, held_by_layer, put_by_layer, share_memory, stacked
+from .by_layer import ByLayer, apart, held_by_layer, put_by_layer, share_memory, stacked
 from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Compared, Inputs
@@ -57,6 +58,7 @@ from .parts import LEAVES, Part, Weight
 from .processor import Processor
 from .quantised import dense
 from .sharded import whole_outside_layers
+from .unread import Unread, any_unread
 
 _UNROLLED = 12  # layers of a stack at most
 Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch row uses; None: the state is one adapter's
@@ -90,7 +92,7 @@ class Backbone(Shown):
     family: Family  # its architecture
     config: Any  # an instance of `family.config`
     graphdef: nnx.GraphDef  # its module without the parameters
-    params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed
+    params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed; or `Unread`
     fingerprint: str  # sha256 of every weight as float32, whatever dtype it was stored or loaded in
     name: str  # where it was loaded from, as the user said it
     directory: str | None = None  # on disk, or the GGUF file, for the tokenizer; None for a random one
@@ -115,9 +117,12 @@ class Backbone(Shown):
         """A backbone of these arrays, by weight name (`layers.query.kernel`), those of a stack with a leading axis of layers.
 
         Args:
+            arrays: or what stands for weights that are still in their files (`unread.py`).
             remat: what training computes again (`stack.py`).
             by_layer: whether the weights of stacks are held by layer (`by_layer.py`); None: as it is best on this device.
         """
+        if any_unread(arrays):  # there is nothing to put anywhere
+            return cls.around(family, config, arrays, remat=remat, **known)
         layer_paths, split = family.layer_paths(config), not share_memory() if by_layer is None else by_layer
         parts = [part for part in family.parts(config) if part.stack and split]
         apart_there = {weight.name for part in parts for weight in part.weights(layer_paths)}
@@ -235,7 +240,7 @@ class Backbone(Shown):
                         statistics=part.kind == "batch_norm",
                         tied=part.kind == "linear" and bool(part.tied),
                         module=part.module,
-                        weights=partial(self._frozen, part, layer if part.stack else ...),
+                        weights=partial(self._frozen, part, layer if part.stack else None),
                     )
                 )
         top = [*stacks][-1] if stacks else ""
@@ -251,21 +256,43 @@ class Backbone(Shown):
         """How its sites lie to one another, in stacks and around them."""
         return Structure.of(self.sites)
 
-    def _frozen(self, part: Part, index: Any) -> Any:
-        """The frozen weights at a part's site, float32 on the host, in the layer of that index; None where it has none."""
+    def _frozen(self, part: Part, layer: int | None) -> Any:
+        """The frozen weights at a part's site, float32 on the host, in a layer of its stack; None where it has none."""
         if part.site not in WEIGHTS:
             return None
         name = part.tied or part.name
         if part.site == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
-            return weights_of(part.site, {"kernel": np.asarray(self._host[f"{name}.table"], np.float32).T})
-        leaves = (leaf.name for leaf in LEAVES[part.kind])
-        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in leaves}
-        there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
+            return weights_of(part.site, {"kernel": self.float32(f"{name}.table", None).T})
+        leaves = [leaf.name for leaf in LEAVES[part.kind] if f"{name}.{leaf.name}" in self._host]
+        there = {leaf: self.float32(f"{name}.{leaf}", layer) for leaf in leaves}
         return weights_of(part.site, there, part.geometry)
 
+    def float32(self, name: str, layer: int | None) -> np.ndarray:
+        """A weight on the host, of a stack that of one layer; read from its file each time, where it is still there."""
+        found = self._host[name]
+        if layer is not None:
+            found = found.each[layer] if isinstance(found, ByLayer) else found[layer]
+        if isinstance(found, Unread):
+            found = found.read() if found.quantise is None else dense(found.read())
+        return np.asarray(found, np.float32)
+
     @cached_property
-    def _host(self) -> dict[str, np.ndarray]:
-        return self.arrays()
+    def _host(self) -> dict[str, Any]:
+        """Every parameter by weight name, on the host or in its file."""
+        if not self.unread:
+            return self.arrays()
+        note(f"{self.name}: what asks for frozen weights reads them from their files, one by one, as often as it asks.")
+        return self.held()
+
+    @property
+    def unread(self) -> bool:
+        """Whether its weights are still in their files (`unread.py`)."""
+        return any_unread(self.params)
+
+    def expect_in_memory(self) -> None:
+        """Raises GraftaxError where weights are still in their files, and are wanted elsewhere."""
+        if self.unread:
+            raise GraftaxError(f"{self.name} was loaded with unread=True, to be trained with fsdp=True: load it without.")
 
     def sites_for(self, head: Head | None = None) -> tuple[Site, ...]:
         """The sites that there are beside a head, as in Hugging Face's task model: all of them where there is no head.
@@ -427,6 +454,7 @@ class Backbone(Shown):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, on the host, those of a stack with a leading axis of layers."""
+        self.expect_in_memory()
         return {name: np.asarray(dense(stacked(held))) for name, held in self.held().items()}
 
     def held(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .. import processes
 from ..counted import counted
 from ..errors import GraftaxError
 from ..models.sharded import DEVICES, Split, specs_of
+from ..models.unread import Unread
 
 
 def devices_for(jobs: int, devices: int | None) -> int:
@@ -111,11 +112,13 @@ class Spread:
         return jax.make_array_from_single_device_arrays(copies[0].shape, there, copies)
 
     def cut(self, weight: Any, axis: int) -> Split:
-        """A frozen weight of this process, cut along an axis: every device gets its part, and no other."""
-        whole = np.asarray(weight)
-        split = Split(whole, axis)
-        there = NamedSharding(self.mesh, split.spec)
-        return Split(jax.make_array_from_callback(whole.shape, there, lambda index: whole[index]), axis)
+        """A frozen weight of this process, cut along an axis: every device gets its part, and no other.
+
+        Of a weight that is still in its file only the parts of this process's devices are read.
+        """
+        there = NamedSharding(self.mesh, Split(weight, axis).spec)
+        part: Callable[[Any], np.ndarray] = weight.part if isinstance(weight, Unread) else np.asarray(weight).__getitem__
+        return Split(jax.make_array_from_callback(weight.shape, there, part), axis)
 
     # -- programs -------------------------------------------------------------------------------------------------------
 
