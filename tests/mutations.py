@@ -40,6 +40,8 @@ COUPLED_START = "tests/test_maple.py::test_its_first_prompt_begins_as_the_words_
 COUPLED_HALF = "tests/test_maple.py::test_at_pictures_alone_it_is_vpt"
 OPEN_CLIP = "tests/test_open_clip.py"
 PROMISED, WIRE, TINKER = "tests/test_tinker_promises.py", "tests/test_tinker_wire.py", "tests/test_tinker_api.py"
+RAY_SERVING = "tests/test_ray_serving.py"
+BENCH_HALVING = "tests/test_bench_halving.py"
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
@@ -785,6 +787,25 @@ MUTATIONS = [
     ),
     Mutation("adapters/graft.py", "* (each - y)", "* each", "tests/test_composition.py::test_the_formula_at_a_site"),
     # -- what a benchmark counts, and how many train at once
+    Mutation(
+        "benchmarks/halving.py",
+        "len(rungs[-1]) // self.eta",
+        "len(ranked) // self.eta",
+        f"{BENCH_HALVING}::test_every_course_of_a_small_search",
+    ),
+    Mutation(
+        "benchmarks/halving.py",
+        "for rung in _rungs(tried) if",
+        "for rung in _rungs(tried)[-1:] if",
+        f"{BENCH_HALVING}::test_the_best_of_all_rungs_is_found",
+    ),
+    Mutation(
+        "graftax/cli/ray_service.py",
+        "return on if given else off",
+        "return off if given else on",
+        f"{RAY_SERVING}::test_what_ray_serve_is_told_is_what_the_command_would_say",
+    ),
+    Mutation("benchmarks/halving.py", "self.rates, self.sch", "self.first, self.sch", f"{BENCH_HALVING}::test_rungs_by_hand"),
     Mutation(
         "benchmarks/trainer.py",
         '"flops": cost.flops * steps,',
