@@ -170,7 +170,11 @@ def test_what_ray_serve_is_told_is_what_the_command_would_say(tmp_path: Path) ->
         ({"adapter": [{}]}, r"adapter must be a text or a number or a list of these, got \[\{\}\]"),
         ({"warm_up": 1}, "warm_up must be true or false, got 1"),
         ({"replicas": "8-1"}, "--replicas '8-1': give a number"),
-        ({"replica_gpus": 2}, "replica_gpus must be a whole number, at least 0 and at most 1"),
+        ({"replica_gpus": 2}, "a replica uses one GPU, or 0 where it computes on CPUs"),
+        (
+            {"tensor_parallel_size": 2, "replica_gpus": 1},
+            "--tensor-parallel-size 2 wants --replica-gpus 2, or 0 where it computes on CPUs",
+        ),
         ({"api_key_file": "/nowhere/keys"}, "/nowhere/keys"),
     ],
 )

@@ -118,7 +118,6 @@ def serve(
             "--otlp-traces-endpoint": tracer is not None,
             "--allow-path": bool(allow_path),
             "--port 0": port == 0,
-            "--tensor-parallel-size": loading.tensor_parallel_size > 1,
         }
         server = replicated(served, on_ray, keys, origins, refused)
         if context.obj is None:

@@ -38,7 +38,8 @@ class OnRay:
     replicas: Annotated[str, Doc("How many there are: 4, or 1-8, as many of these as there is work for.")] = "1"
     replica_cpus: Annotated[Positive, Doc("CPUs that each takes.")] = 1.0
     replica_gpus: Annotated[
-        Annotated[int, Within(0, most=1)] | None, Doc("GPUs that each takes, 1 or 0. Default: 1, where the cluster has any.")
+        Annotated[int, Within(0)] | None,
+        Doc("GPUs that each takes, as many as share its weights, or 0. Default: 1, where the cluster has any."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -51,6 +52,15 @@ class OnRay:
         if not 1 <= fewest <= most:
             raise GraftaxError(f"--replicas {self.replicas!r}: give a number, as 4, or a smaller and a larger one, as 1-8.")
         return fewest, most
+
+    def gpus(self, sharing: int) -> int | None:
+        """GPUs of each replica, of which so many devices share the weights; None: one, where the cluster has any."""
+        if self.replica_gpus not in ((0, sharing) if sharing > 1 else (None, 0, 1)):
+            wanted = (
+                f"--tensor-parallel-size {sharing} wants --replica-gpus {sharing}" if sharing > 1 else "a replica uses one GPU"
+            )
+            raise GraftaxError(f"{wanted}, or 0 where it computes on CPUs.")
+        return self.replica_gpus
 
 
 def refuse_without_ray(context: typer.Context) -> None:
@@ -85,7 +95,7 @@ def replicated(
         at_most=_ROOM * served.lanes,
         adapters=served.slots,
         cpus=on_ray.replica_cpus,
-        gpus=on_ray.replica_gpus,
+        gpus=on_ray.gpus(served.loading["tensor_parallel_size"]),
     )
     return ReplicatedServer(served.anywhere().service, called(served.backbone), replicas, keys, origins, served.limits)
 
