@@ -54,6 +54,7 @@ class Method(typed.Settled, ABC):
         None  # where without `targets`, by `Site.role`, the same for every family; None: all
     )
     padded: ClassVar[dict[str, int]] = {}  # leaf -> the axis along which zeros may be added without changing the result
+    axes: ClassVar[dict[str, tuple[str, ...]]] = {}  # leaf -> what its axes are called where they are the kernel's: "in", "out"
     shared: ClassVar[tuple[str, ...]] = ()  # trainable leaves that are one for all sites where they have one shape
     fast: ClassVar[tuple[str, ...]] = ()  # leaves that LoRA+ (the recipe's `lora_plus`) speeds up
     traced: ClassVar[tuple[str, ...]] = ()  # config fields the compiled program depends on

@@ -7,7 +7,7 @@ with the reason. Peers stand in a table of their own, next to the cells of graft
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -245,13 +245,18 @@ def _why_left_out(method: str, blocks: Sequence[Block]) -> str | None:
     return "; ".join(f"{reason} ({', '.join(on)})" for reason, on in reasons.items()) or None
 
 
-def _curves(records: Sequence[Record]) -> list[Curve]:
+def searches_in(records: Iterable[Record]) -> dict[tuple[BlockId, str], dict[Setting, Record]]:
+    """What was tried in each search: of a method on a block."""
     searches: dict[tuple[BlockId, str], dict[Setting, Record]] = {}
     for r in records:
         if r.stage == "search":
             searches.setdefault((block_id_of(r), named(r)), {})[Setting(r.lr, r.schedule, r.epochs, r.choice)] = r
+    return searches
+
+
+def _curves(records: Sequence[Record]) -> list[Curve]:
     curves = []
-    for (block_id, method), tried in searches.items():
+    for (block_id, method), tried in searches_in(records).items():
         if ranked := best(tried):
             values = {setting: tried[setting].value or 0.0 for setting in ranked}
             by_rate = sorted({s.lr: values[s] for s in reversed(ranked)}.items())  # of each rate's runs the best comes last

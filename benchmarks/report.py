@@ -27,17 +27,24 @@ from .blocks import where
 from .charts import Chart
 from .draw import figure, picture
 from .published import averages, groups_in, reproduced
-from .results import Record, read
+from .results import Record, origins, read
+from .rungs import halved_searches
 from .tables import Table, escaped
 
 _FIGURES_ROOM = 400_000  # characters of a page's figures: some thirty; and
 _TABLES_ROOM = 300_000  # of its folded tables: with all else it is under a megabyte
-_PROTOCOL = (
+_CELLS = (
     "Every cell is a training of one method on one task with one learning rate, schedule, length and seed. Rates and lengths "
-    "are searched on validation rows until neither the next lower nor the next higher rate is better and twice the length "
-    "brings nothing; the best setting is trained anew with every seed, on all training rows, and measured once on the test "
-    "rows. Where a search was ended before, its cell says so (not converged; lowest rate, highest rate), and it is no "
-    "recommendation.",
+    "are searched on validation rows {search}; the best setting is trained anew with every seed, on all training rows, and "
+    "measured once on the test rows. Where a search was ended before, its cell says so (not converged; lowest rate, highest "
+    "rate), and it is no recommendation."
+)
+_WIDENING = "until neither the next lower nor the next higher rate is better and twice the length brings nothing"
+_HALVING = (
+    "by successive halving: all settings are trained for the first length, the best 1/{eta} of them {eta} times as long, and "
+    "so on, each run whole, and the one that is left ever longer until this brings nothing"
+)
+_PROTOCOL = (
     "nearest-mean is no method but a yardstick: the nearest class mean over frozen, mean-pooled features. probe is a linear "
     "classifier on the features that the methods' heads read.",
     "Intervals hold 95% of a bootstrap that draws seeds and test examples anew, the same examples for all methods and seeds. "
@@ -66,7 +73,8 @@ def write_report(folder: Path) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     analysis = analyse(folder)
-    content = sections(analysis, _published(analysis, folder))
+    halving_by = next((origin.halving_by for origin in origins(folder)), None)
+    content = sections(analysis, _published(analysis, folder), halving_by)
     title = f"Benchmark {', '.join(sorted({r.suite for r in analysis.records if r.suite})) or folder.name}"
     _write_parquet(folder / "results.parquet", read(folder))
     with disk.new_directory(folder / "plots", overwrite=True) as plots:
@@ -84,8 +92,11 @@ def write_report(folder: Path) -> str:
     return "\n".join(content[0].words)
 
 
-def sections(a: Analysis, published: Sequence[Section] = ()) -> list[Section]:
-    """The report in its order; sections with nothing to show are left out."""
+def sections(a: Analysis, published: Sequence[Section] = (), halving_by: int | None = None) -> list[Section]:
+    """The report in its order; sections with nothing to show are left out.
+
+    `published`: what others have; `halving_by`: the eta of the searches, where they were halvings.
+    """
     methods, folded = len(a.methods), []
     for block in a.compared:
         if len(block.methods) > 1 and len(a.compared) > 1:
@@ -110,13 +121,28 @@ def sections(a: Analysis, published: Sequence[Section] = ()) -> list[Section]:
         apart,
         Section("Costs", points=_costs(a), charts=tuple(chart for chart in costs if chart)),
         Section("Training rows", charts=tuple(charts.efficiency(a))),
-        Section("Searches", ("On validation rows: of every rate its best run.",) if searches else (), charts=searches),
+        Section(
+            "Searches",
+            ("On validation rows: of every rate its best run.",) if searches else (),
+            charts=searches,
+            tables=() if halving_by is None else _of_halving(a),
+        ),
         *published,
         Section("Peers", tables=(tables.peer_table(a),) if a.peers else ()),
         Section("Errors", tables=(tables.error_table(a),) if a.failed else ()),
-        Section("How it was measured", _PROTOCOL, tables=(tables.provenance(a),)),
+        Section("How it was measured", (_cells(halving_by), *_PROTOCOL), tables=(tables.provenance(a),)),
     ]
     return [section for section in found if section.words or section.points or section.charts or section.tables]
+
+
+def _of_halving(a: Analysis) -> tuple[Table, ...]:
+    halved = halved_searches(a.records)
+    return (tables.halving_table(a, halved), tables.rungs_table(a, halved)) if halved else ()
+
+
+def _cells(halving_by: int | None) -> str:
+    """What a cell is, and how its setting was found."""
+    return _CELLS.format(search=_WIDENING if halving_by is None else _HALVING.format(eta=halving_by))
 
 
 def _published(a: Analysis, folder: Path) -> list[Section]:

@@ -131,6 +131,7 @@ class Origin:
     began: str  # the date
     groups: Mapping[str, str] = field(default_factory=dict)  # of the tasks that are of one
     reproduces: tuple[dict[str, Any], ...] = ()  # the suite's published tables (`suite.py`, Published)
+    halving_by: int | None = None  # eta of its searches, where these were successive halvings
 
 
 RUN = "run.json"

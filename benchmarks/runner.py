@@ -129,13 +129,10 @@ def _settle(suite: Suite, home: Path, digests: Mapping[str, str]) -> None:
     """Note what is run in this directory, or refuse it where something else was begun there."""
     file = home / RUN
     if not file.is_file():
-        today, groups = (
-            datetime.date.today().isoformat(),
-            {name: spec.group for name, spec in suite.tasks.items() if spec.group},
-        )
-        disk.write_json(
-            file, asdict(Origin(suite.name, suite.digest, digests, today, groups, tuple(map(asdict, suite.reproduces))))
-        )
+        today = datetime.date.today().isoformat()
+        groups = {name: spec.group for name, spec in suite.tasks.items() if spec.group}
+        published = tuple(map(asdict, suite.reproduces))
+        disk.write_json(file, asdict(Origin(suite.name, suite.digest, digests, today, groups, published, suite.halving_by)))
         return
     there = typed.read(Origin, read_object(file), str(file))
     changed = [name for name, digest in digests.items() if there.data.get(name, digest) != digest]
@@ -212,7 +209,7 @@ class Bench:
 
     def _search(self, label: str, pair: TaskSize) -> Search:
         examples = self.tasks[pair[0]].draw("search", pair[1], 0)
-        return self.suite.search(self.suite.trained(pair[0])[label], len(examples))
+        return self.suite.search_of(self.suite.trained(pair[0])[label], len(examples))
 
     def _tried(self, label: str, pair: TaskSize) -> Tried:
         """The search's records so far."""

@@ -1,25 +1,20 @@
 """The search for a method's setting on one task: its learning rate, schedule, and how long it has to be trained.
 
-A setting is a point on a grid of rates (a geometric series) and lengths (each twice the one before), and every run is whole:
-its learning rate falls to zero at its own end. So the runs that are compared are what the final ones will be, and none is
-judged in the middle of its schedule.
+A setting is a point on a grid of rates (a geometric series) and lengths, and every run is whole: its learning rate falls to
+zero at its own end. So the runs that are compared are what the final ones will be, and none is judged in the middle of its
+schedule. A method may have choices beside its rate, such as the scale of its change. A protocol that fixes the rate has one,
+and no others are looked for.
 
-All rates of the suite are run at the first length. From then on the neighbours of the best run so far are run: the next lower
-and the next higher rate, be they beyond the suite's, and then twice the length. The search is over when both rates were run
-(the best is *inside* them) and longer runs brought nothing (it has *converged*): neither a better value on the validation
-rows nor a likelihood that is clearly better, as that of a method is which has only begun to learn. Bounds are a safety net: a
-search that runs into one says so, and its result is never recommended.
-
-A method may have choices beside its rate, such as the scale of its change; then all of them are run at the first rates and
-length, and the search goes on from the best. A protocol that fixes the rate has one, and no others are looked for.
+There are two ways through the grid: `widening.py`, which goes on from the best run so far to its neighbours, and `halving.py`,
+which begins with all rates and drops most of them, round by round. Here is what both have in common.
 
 What is run next depends on the records alone, so a search needs no memory of its own.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -54,7 +49,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(ABC):
     """One method on one task: where it begins and how far it may go."""
 
     first: Sequence[float]  # rates, ascending
@@ -94,32 +89,25 @@ class Search:
             known |= {setting: tried[setting] for setting in of_round}
         return known, []
 
+    @abstractmethod
     def _round(self, tried: Tried) -> list[Setting]:
-        """What is run after whole rounds."""
-        every = itertools.product(self.first, self.schedules, self.choices)
-        first = [Setting(lr, schedule, self.epochs, choice) for lr, schedule, choice in every]
-        if missing := [setting for setting in first if setting not in tried]:
-            return missing
-        ranked = best(tried)
-        if not ranked:
-            return []
-        beside = [s for s in (self._beside(ranked[0], -1), self._beside(ranked[0], 1)) if s is not None and s not in tried]
-        if beside:
-            return beside
-        last, plateau = _length(ranked[0], tried)
-        return [] if plateau or last.epochs >= self.longest else [last._replace(epochs=2 * last.epochs)]
+        """What is run after whole rounds; nothing where the search is over."""
+
+    @abstractmethod
+    def _best(self, tried: Tried) -> Setting | None:
+        """The best run of whole rounds; None: all of them failed."""
 
     def found(self, tried: Tried) -> Found | None:
         """The outcome of a search that is over; None: all of it failed."""
         known, _ = self._gone_through(tried)
-        ranked = best(known)
-        if not ranked:
+        setting = self._best(known)
+        if setting is None:
             return None
         ends = (("lowest", -1), ("highest", 1)) if len(self.rates) > 1 else ()
-        at_edge = [name for name, step in ends if self._beside(ranked[0], step) is None]
-        return Found(ranked[0], _length(ranked[0], known)[1], at_edge[0] if at_edge else None)
+        at_edge = [name for name, step in ends if self.beside(setting, step) is None]
+        return Found(setting, length(setting, known)[1], at_edge[0] if at_edge else None)
 
-    def _beside(self, setting: Setting, step: int) -> Setting | None:
+    def beside(self, setting: Setting, step: int) -> Setting | None:
         """The neighbour with the next lower (-1) or higher (1) rate; None beyond the bounds."""
         index = self.rates.index(setting.lr) + step
         return setting._replace(lr=self.rates[index]) if 0 <= index < len(self.rates) else None
@@ -134,11 +122,11 @@ def _going_on(rate: float, ratio: float, count: int) -> list[float]:
     return rates
 
 
-def _length(setting: Setting, tried: Tried) -> tuple[Setting, bool]:
+def length(setting: Setting, tried: Tried) -> tuple[Setting, bool]:
     """The longest run at a setting's rate, and whether a shorter one has converged.
 
-    It has where twice its length brought neither a better value nor a lower loss, or twice and four times its length no better
-    value. A run that failed brought nothing.
+    It has where the next longer run brought neither a better value nor a lower loss, or the next two no better value. A run
+    that failed brought nothing.
     """
     runs = sorted(s for s in tried if alike_but_for_length(s, setting))
     scores = [_score(tried[s]) if came_through(tried[s]) else -math.inf for s in runs]

@@ -6,6 +6,7 @@ data = "$GRAFTAX_DATA"                                     # folder of the tasks
 sizes = [16, 64, "all"]                                    # training rows per class; a learning curve over the data
 seeds = 5                                                  # trainings at the best setting, measured on the test rows
 lrs = [3e-4, 1e-3, 3e-3]                                   # where the search begins (`search.py`); it goes on by their ratio
+search = "widening"                                        # its way; "halving" is the other (`halving.py`), with an `eta`
 schedules = ["linear"]
 epochs = 2                                                 # of its first length, or, where these are fewer
 steps = 100                                                # than so many steps, as many as make them
@@ -50,7 +51,9 @@ from ..serve.sampling import Beams
 from ..toml_files import read_toml
 from ..train.recipe import Epochs, Recipe
 from ..typed import Count, Positive, Rate, Size, Some, Within, checked, read, settle
+from .halving import Halving
 from .search import Search
+from .widening import Widening
 
 FOLDER = Path(str(files("graftax"))) / "benchmarks" / "suites"
 _OF_CLASSES = ("accuracy", "matthews", "macro_f1")
@@ -73,6 +76,7 @@ NEAREST_MEAN = "nearest-mean"  # stands among the methods of a classification ta
 
 Share = Annotated[float, Within(above=0.0, below=1.0)]  # of the training rows
 Few = Annotated[int, Within(0, most=20)]  # rates beyond the first ones; doublings of a length
+_ETA = 3  # of successive halving, where a suite does not say
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,8 @@ class Suite:
     steps: Some = 100  # at least
     doublings: Few = 4  # of that length, at most: a longer training is not tried
     widen: Few = 3  # rates beyond either end of `lrs`, at most
+    search: Literal["widening", "halving"] = "widening"  # how settings are searched (`search.py`)
+    eta: Annotated[int, Within(2)] | None = None  # of a halving: of so many settings one goes on, for so many times the length
     batch_size: Some = 32
     max_length: Some = 128
     weight_decay: Annotated[float, Within(0.0)] = 0.0
@@ -234,6 +240,11 @@ class Suite:
         for label, spec in self.methods.items():
             self._check_rates(label, spec)
 
+        if self.eta is not None and self.search != "halving":
+            raise GraftaxError(
+                f'suite {self.name}: eta = {self.eta} is of search = "halving", and its search is {self.search}.'
+            )
+
     def _check_rates(self, label: str, spec: MethodSpec) -> None:
         """Refuse rates that the search cannot go on from, or from which it might come to numbers that are no rates."""
         if not _ascending(self.first_rates(spec)) or (len(self.first_rates(spec)) == 1 and self.widen):
@@ -241,7 +252,8 @@ class Suite:
                 f"suite {self.name}: the rates of {label} are two or more, ascending: the search goes on by their ratio "
                 "(with widen = 0 it does not, and there may be one)."
             )
-        every = self.search(spec, examples=1).rates
+        search = self.search_of(spec, examples=1)
+        every = search.rates
         reach = f"suite {self.name}: going on by their ratio, the rates of {label} are {', '.join(f'{lr:g}' for lr in every)}"
         if not _ascending(every):
             raise GraftaxError(f"{reach}; the first ones must be further apart, or nearer.")
@@ -250,6 +262,22 @@ class Suite:
                 self.recipe(lr, schedule, self.epochs, 0)
             except GraftaxError as error:
                 raise GraftaxError(f"{reach}: {error}") from error
+        if isinstance(search, Halving):
+            self._check_halving(label, search)
+
+    def _check_halving(self, label: str, search: Halving) -> None:
+        """Refuse a halving that would drop nothing."""
+        if len(search.settings) < 2:
+            raise GraftaxError(
+                f'suite {self.name}: search = "halving" has one setting of {label} to begin with, and none to drop; give more '
+                'lrs, a larger widen, schedules or choices, or search = "widening".'
+            )
+        if search.eta > 1 << self.doublings:
+            raise GraftaxError(
+                f"suite {self.name}: no training is longer than {1 << self.doublings} times the first (doublings = "
+                f"{self.doublings}), and those of a halving's second rung are {search.eta} times as long (eta); give more "
+                "doublings or a smaller eta."
+            )
 
     def first_rates(self, spec: MethodSpec) -> tuple[float, ...]:
         """Where the search for a method's learning rate begins."""
@@ -284,10 +312,16 @@ class Suite:
         """The labels of all methods that are trained on some of these tasks."""
         return [*dict.fromkeys(label for task in self.tasks if task in tasks for label in self.trained(task))]
 
-    def search(self, spec: MethodSpec, examples: int) -> Search:
+    @property
+    def halving_by(self) -> int | None:
+        """The eta of its searches; None: they halve nothing."""
+        return None if self.search == "widening" else self.eta or _ETA
+
+    def search_of(self, spec: MethodSpec, examples: int) -> Search:
         """Where a method's search on so many training rows begins, and how far it may go."""
         epochs = max(self.epochs, -(-max(self.steps, spec.steps) // number_of_batches(examples, self.batch_size)))
-        return Search(self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings, spec.choices or ("",))
+        bounds = self.first_rates(spec), self.schedules, epochs, self.widen, self.doublings, spec.choices or ("",)
+        return Widening(*bounds) if self.halving_by is None else Halving(*bounds, eta=self.halving_by)
 
     def path(self, name: str) -> Path:
         """A task's file."""

@@ -12,7 +12,9 @@ from .analysis import TIMES, Analysis, pair_of
 from .blocks import Block, Entry, block_id_of, named, where
 from .published import Averages
 from .results import Record
+from .rungs import HalvedSearch
 from .scores import metric_named
+from .search import Setting
 from .statistics import Difference
 from .suite import Published
 
@@ -208,6 +210,49 @@ def peer_table(a: Analysis) -> Table:
         "graftax is faster. The step time is the median step, the total that of all steps with compiling, without a start."
     )
     return Table("Peers", columns, tuple(lines), note)
+
+
+def halving_table(a: Analysis, searches: Sequence[HalvedSearch]) -> Table:
+    """How many settings were on each rung, and what that took beside a grid."""
+    lines = []
+    for search in searches:
+        spent, grid = search.epochs, search.epochs_of_grid
+        lines.append(
+            {
+                "task": where(search.block_id, a.block_ids),
+                "method": search.method,
+                "settings": " → ".join(str(rung.runs) for rung in search.rungs),
+                "of epochs": " → ".join(str(rung.epochs) for rung in search.rungs),
+                "epochs in all": say.count(spent),
+                "of a grid": say.count(grid),
+                "share, %": say.per_cent(spent / grid),
+            }
+        )
+    note = "A grid: every setting of the first rung, trained as long as those of the last."
+    return Table.of("What halving has cost", lines, note)
+
+
+def rungs_table(a: Analysis, searches: Sequence[HalvedSearch]) -> Table:
+    """Who was kept for the next rung, and who was not."""
+    lines = []
+    for search in searches:
+        for number, rung in enumerate(search.rungs, 1):
+            best = say.NOTHING if rung.value is None else f"{say.unit(metric_named(search.metric)) * rung.value:.1f}"
+            line = {"task": where(search.block_id, a.block_ids), "method": search.method, "rung": str(number)}
+            line |= {"epochs": str(rung.epochs), "best value": best}
+            line |= {"kept": _settings(rung.kept), "dropped": _settings(rung.dropped), "failed": _settings(rung.failed)}
+            lines.append(line)
+    note = "Learning rates, the best on the validation rows first. On the last rung there is nothing to drop them for."
+    return Table.of("Rungs", lines, note, folded=True).pruned()
+
+
+def _settings(settings: Sequence[Setting]) -> str:
+    """A rate each, with what else tells them apart."""
+    words = [
+        " ".join([f"{s.lr:g}", *([s.schedule] if s.schedule != "linear" else []), *([s.choice] if s.choice else [])])
+        for s in settings
+    ]
+    return ", ".join(words) or say.NOTHING
 
 
 def error_table(a: Analysis) -> Table:

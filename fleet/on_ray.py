@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import GraftaxError
@@ -41,10 +42,13 @@ def ray_fleets(address: str, *, cpus: int = 1) -> Iterator[Callable[..., RayFlee
     except ImportError as error:
         raise GraftaxError("a Ray cluster needs Ray, here and on its machines: pip install 'graftax[ray]'.") from error
     with connected(address):
-        cluster = RayCluster(cpus)
-        yield lambda backbone, **loading: RayFleet(
-            cluster, anywhere(backbone), {name: anywhere(value) for name, value in loading.items()}
-        )
+        yield partial(_fleet_of, RayCluster(cpus))
+
+
+def _fleet_of(cluster: Cluster, backbone: Location, **loading: Any) -> RayFleet:
+    if loading.get("tensor_parallel_size", 1) != 1:
+        raise GraftaxError("a worker of a Ray cluster has one device: leave out tensor_parallel_size.")
+    return RayFleet(cluster, anywhere(backbone), {name: anywhere(value) for name, value in loading.items()})
 
 
 @dataclass(frozen=True)

@@ -122,12 +122,13 @@ def _without_rays_words() -> Iterator[None]:
         sys.stdout = stream
 
 
-def taken_by_a_worker(cpus: float) -> dict[str, Any]:
-    """What a process that computes takes of the cluster this process is connected to, as Ray's options; and its environment.
+def taken_by_a_worker(cpus: float, gpus: int | None = None) -> dict[str, Any]:
+    """What a process that computes takes of a cluster, as Ray's options; and its environment.
 
-    That is a GPU where there are any, beside so many CPUs.
+    That is so many CPUs, and so many GPUs; None: one where the cluster that this process is connected to has any.
     """
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+    if gpus is None:
+        gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
     environment = {name: os.environ[name] for name in _NUMERIC if name in os.environ}
     if not gpus:
         environment["NPROC"] = str(math.ceil(cpus))  # XLA's threads: by itself as many as there are cores

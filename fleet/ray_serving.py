@@ -6,7 +6,8 @@ Ray Serve begins the replicas, looks whether they live, begins others in their p
 under way than each is to have (`Replicas`). Which adapters a replica was asked for last it tells Ray (`serve.multiplexed`), and
 Ray hands a request for one of them to a replica that has it, unless those are full.
 
-Served so it stays when the process that began it has gone: it belongs to the cluster, until it is deleted.
+Served so it stays when the process that began it has gone: it belongs to the cluster, until it is deleted. Whoever begins it is
+a command (`served_on_ray`), or Ray Serve itself, which has read of it in a file (`graftax/cli/ray_service.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class Replicas:
     under_way: int  # requests that each is to have, on the mean; with more there are more replicas, up to `most`
     at_most: int  # requests that one may have; then it is full
     adapters: int  # that a replica is taken to have, those it was asked for last
-    cpus: float  # beside a GPU, where the cluster has any
+    cpus: float
+    gpus: int | None = None  # beside these; None: one, where the cluster has any when they begin
 
 
 def _replica_class(adapters: int) -> type:
@@ -136,25 +138,50 @@ class _Front:
         return {name: (status, text) for name, status, text in answers}
 
 
+@dataclass(frozen=True)
+class ReplicatedServer:
+    """What the replicas of a server are, wherever they will be."""
+
+    make: Callable[[], Service]  # of a replica, in the process and on the machine where that is: it is sent there
+    base: str  # what requests name the backbone by
+    replicas: Replicas
+    keys: tuple[Key, ...]
+    origins: tuple[str, ...]
+    limits: Limits
+
+    def application(self) -> serve.Application:
+        """The front with its replicas, as Ray Serve begins them."""
+        replicas, limits = self.replicas, self.limits
+        replica = serve.deployment(
+            name="Replica",
+            autoscaling_config={
+                "min_replicas": replicas.fewest,
+                "max_replicas": replicas.most,
+                "target_ongoing_requests": replicas.under_way,
+            },
+            max_ongoing_requests=replicas.at_most,
+            max_queued_requests=limits.max_queue,
+            max_constructor_retry_count=_STARTS,
+            graceful_shutdown_timeout_s=limits.timeout,
+            ray_actor_options=taken_by_a_worker(replicas.cpus, replicas.gpus),
+        )(_replica_class(replicas.adapters)).bind(self.make, self.keys, self.origins)
+        under_way = _OF_FRONT * replicas.under_way
+        return serve.deployment(
+            name="Front",
+            autoscaling_config={"min_replicas": 1, "max_replicas": replicas.most, "target_ongoing_requests": under_way},
+            max_ongoing_requests=replicas.most * replicas.at_most + limits.max_queue,
+            ray_actor_options={"num_cpus": 0},
+        )(serve.ingress()(_Front)).bind(replica, self.base, limits)
+
+
 @contextmanager
 def served_on_ray(
-    make: Callable[[], Service],
-    base: str,
-    *,
-    address: str,
-    host: str,
-    port: int,
-    replicas: Replicas,
-    keys: tuple[Key, ...] = (),
-    origins: tuple[str, ...] = (),
-    limits: Limits = Limits(),
-    certificate: Certificate | None = None,
+    server: ReplicatedServer, *, address: str, host: str, port: int, certificate: Certificate | None = None
 ) -> Iterator[None]:
     """Serve on a cluster as long as the block goes on, which begins when the first replicas can answer.
 
     Args:
-        make: what makes a replica's service, in the process and on the machine where that is. It is sent there.
-        base: what requests name the backbone by.
+        server: what is served.
         address: of the cluster: host:port of its head, or "auto" for the one that this machine belongs to.
         host, port: where each machine's proxy listens.
 
@@ -169,41 +196,10 @@ def served_on_ray(
         serve.start(proxy_location="EveryNode", http_options=_http_options(host, port, certificate), logging_config=_QUIET)
         try:
             _expect_at(host, port, certificate)
-            _run(_application(make, base, replicas, keys, origins, limits))
+            _run(server.application())
             yield
         finally:
             end()
-
-
-def _application(
-    make: Callable[[], Service],
-    base: str,
-    replicas: Replicas,
-    keys: tuple[Key, ...],
-    origins: tuple[str, ...],
-    limits: Limits,
-) -> serve.Application:
-    """The front with its replicas, as Ray Serve begins them; arguments as of `served_on_ray`."""
-    replica = serve.deployment(
-        name="Replica",
-        autoscaling_config={
-            "min_replicas": replicas.fewest,
-            "max_replicas": replicas.most,
-            "target_ongoing_requests": replicas.under_way,
-        },
-        max_ongoing_requests=replicas.at_most,
-        max_queued_requests=limits.max_queue,
-        max_constructor_retry_count=_STARTS,
-        graceful_shutdown_timeout_s=limits.timeout,
-        ray_actor_options=taken_by_a_worker(replicas.cpus),
-    )(_replica_class(replicas.adapters)).bind(make, keys, origins)
-    under_way = _OF_FRONT * replicas.under_way
-    return serve.deployment(
-        name="Front",
-        autoscaling_config={"min_replicas": 1, "max_replicas": replicas.most, "target_ongoing_requests": under_way},
-        max_ongoing_requests=replicas.most * replicas.at_most + limits.max_queue,
-        ray_actor_options={"num_cpus": 0},
-    )(serve.ingress()(_Front)).bind(replica, base, limits)
 
 
 def _run(front: serve.Application) -> None:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
@@ -45,10 +46,11 @@ from ..adapters.methods.joint import unit
 from ..adapters.sites import KINDS, LM_HEAD, WEIGHTS, Site, weights_of
 from ..adapters.structure import Cut, Structure
 from ..errors import GraftaxError
+from ..notes import note
 from ..shapes import AnyArray, Bool, Float, Int, shaped
 from ..shown import Shown
 from ..typed import shown
-from .by_layer import apart, held_by_layer, put_by_layer, share_memory, stacked
+from .by_layer import ByLayer, apart, held_by_layer, put_by_layer, share_memory, stacked
 from .family import Family
 from .fingerprint import fingerprint_of
 from .inputs import Compared, Inputs
@@ -57,6 +59,8 @@ from .parts import LEAVES, Part, Weight
 from .processor import Processor
 from .quantised import dense
 from .sharded import whole_outside_layers
+from .tensor_parallel import refuse_uncut, shared, traced_over_devices
+from .unread import Unread, any_unread
 
 _UNROLLED = 12  # layers of a stack at most
 Slots = Int[AnyArray, " rows"] | Mix | None  # which slot of a bank each batch row uses; None: the state is one adapter's
@@ -90,7 +94,7 @@ class Backbone(Shown):
     family: Family  # its architecture
     config: Any  # an instance of `family.config`
     graphdef: nnx.GraphDef  # its module without the parameters
-    params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed
+    params: Any  # nnx.State of the frozen parameters: an argument of every compiled function, never changed; or `Unread`
     fingerprint: str  # sha256 of every weight as float32, whatever dtype it was stored or loaded in
     name: str  # where it was loaded from, as the user said it
     directory: str | None = None  # on disk, or the GGUF file, for the tokenizer; None for a random one
@@ -99,6 +103,7 @@ class Backbone(Shown):
     own_head: Adapter | None = None  # the head that its checkpoint brings, as an adapter of a head alone (`own_head.py`)
     remat: str = "none"  # what training computes again (`stack.py`)
     adapter_dtype: str | None = None  # of adapters' products; None: the weights', on a CPU float32 (`adapters/products.py`)
+    mesh: Mesh | None = None  # the devices that share its weights (`tensor_parallel.py`); None: there is but one
     programs: dict[Any, Any] = field(default_factory=dict, init=False)  # jitted functions over it; a changed copy has none
 
     @classmethod
@@ -110,14 +115,25 @@ class Backbone(Shown):
         *,
         remat: str = "none",
         by_layer: bool | None = None,
+        mesh: Mesh | None = None,
         **known: Any,
     ) -> Backbone:
         """A backbone of these arrays, by weight name (`layers.query.kernel`), those of a stack with a leading axis of layers.
 
         Args:
+            arrays: or what stands for weights that are still in their files (`unread.py`).
             remat: what training computes again (`stack.py`).
             by_layer: whether the weights of stacks are held by layer (`by_layer.py`); None: as it is best on this device.
+            mesh: devices that share the weights (`tensor_parallel.py`), which are by layer then.
+
+        Raises GraftaxError where devices cannot share these weights.
         """
+        if mesh is not None:
+            cut = shared(mesh, family.parts(config), arrays)
+            refuse_uncut(mesh, config.attention_heads, cut, known["name"])
+            return cls.around(family, config, cut, remat=remat, mesh=mesh, **known)
+        if any_unread(arrays):  # there is nothing to put anywhere
+            return cls.around(family, config, arrays, remat=remat, **known)
         layer_paths, split = family.layer_paths(config), not share_memory() if by_layer is None else by_layer
         parts = [part for part in family.parts(config) if part.stack and split]
         apart_there = {weight.name for part in parts for weight in part.weights(layer_paths)}
@@ -143,7 +159,7 @@ class Backbone(Shown):
         `arrays` are float32, under the names that `Backbone.arrays` gives. Raises GraftaxError where they are not finite.
         """
         known: dict[str, Any] = {"name": name, "directory": self.directory, "hf_config": self.hf_config}
-        known["adapter_dtype"] = self.adapter_dtype
+        known |= {"adapter_dtype": self.adapter_dtype, "mesh": self.mesh}
         fingerprint = fingerprint_of(self.weights, arrays)
         return Backbone.build(self.family, self.config.anew(), arrays, remat=self.remat, fingerprint=fingerprint, **known)
 
@@ -235,7 +251,7 @@ class Backbone(Shown):
                         statistics=part.kind == "batch_norm",
                         tied=part.kind == "linear" and bool(part.tied),
                         module=part.module,
-                        weights=partial(self._frozen, part, layer if part.stack else ...),
+                        weights=partial(self._frozen, part, layer if part.stack else None),
                     )
                 )
         top = [*stacks][-1] if stacks else ""
@@ -251,21 +267,43 @@ class Backbone(Shown):
         """How its sites lie to one another, in stacks and around them."""
         return Structure.of(self.sites)
 
-    def _frozen(self, part: Part, index: Any) -> Any:
-        """The frozen weights at a part's site, float32 on the host, in the layer of that index; None where it has none."""
+    def _frozen(self, part: Part, layer: int | None) -> Any:
+        """The frozen weights at a part's site, float32 on the host, in a layer of its stack; None where it has none."""
         if part.site not in WEIGHTS:
             return None
         name = part.tied or part.name
         if part.site == "linear" and f"{name}.table" in self._host:  # the words' table, which projects to the vocabulary
-            return weights_of(part.site, {"kernel": np.asarray(self._host[f"{name}.table"], np.float32).T})
-        leaves = (leaf.name for leaf in LEAVES[part.kind])
-        found = {leaf: self._host.get(f"{name}.{leaf}") for leaf in leaves}
-        there = {leaf: np.asarray(array[index], np.float32) for leaf, array in found.items() if array is not None}
+            return weights_of(part.site, {"kernel": self.float32(f"{name}.table", None).T})
+        leaves = [leaf.name for leaf in LEAVES[part.kind] if f"{name}.{leaf.name}" in self._host]
+        there = {leaf: self.float32(f"{name}.{leaf}", layer) for leaf in leaves}
         return weights_of(part.site, there, part.geometry)
 
+    def float32(self, name: str, layer: int | None) -> np.ndarray:
+        """A weight on the host, of a stack that of one layer; read from its file each time, where it is still there."""
+        found = self._host[name]
+        if layer is not None:
+            found = found.each[layer] if isinstance(found, ByLayer) else found[layer]
+        if isinstance(found, Unread):
+            found = found.read() if found.quantise is None else dense(found.read())
+        return np.asarray(found, np.float32)
+
     @cached_property
-    def _host(self) -> dict[str, np.ndarray]:
-        return self.arrays()
+    def _host(self) -> dict[str, Any]:
+        """Every parameter by weight name, on the host or in its file."""
+        if not self.unread:
+            return self.arrays()
+        note(f"{self.name}: what asks for frozen weights reads them from their files, one by one, as often as it asks.")
+        return self.held()
+
+    @property
+    def unread(self) -> bool:
+        """Whether its weights are still in their files (`unread.py`)."""
+        return any_unread(self.params)
+
+    def expect_in_memory(self) -> None:
+        """Raises GraftaxError where weights are still in their files, and are wanted elsewhere."""
+        if self.unread:
+            raise GraftaxError(f"{self.name} was loaded with unread=True, to be trained with fsdp=True: load it without.")
 
     def sites_for(self, head: Head | None = None) -> tuple[Site, ...]:
         """The sites that there are beside a head, as in Hugging Face's task model: all of them where there is no head.
@@ -309,6 +347,7 @@ class Backbone(Shown):
             raise GraftaxError(f"{self.name} gives no feature maps of a picture that a head could read.")
         return DetectionHead(site=OBJECTS_OF_MAPS if several else OBJECTS, labels=labels)
 
+    @traced_over_devices
     @shaped
     def encode(
         self, params: Any, state: State, inputs: Inputs, slots: Slots = None, key: jax.Array | None = None, **options: Any
@@ -323,6 +362,7 @@ class Backbone(Shown):
     def _grafts(self, state: State, slots: Slots = None, key: jax.Array | None = None) -> Grafts:
         return Grafts(state, self.structure, slots, key, exact=self.adapter_dtype == "float32")
 
+    @traced_over_devices
     def frozen(self, params: Any, inputs: Inputs, cut: Cut, *, pooled: bool) -> jax.Array:
         """What the layers below a cut make of inputs: what enters the first layer above it (`Network.frozen`)."""
         return self._network(params).frozen(inputs, cut, pooled=pooled)
@@ -331,6 +371,7 @@ class Backbone(Shown):
         """Whether layers lie below a cut, and what they make of an item can be kept."""
         return self.family.module.has_frozen(cut, self.structure)
 
+    @traced_over_devices
     @shaped
     def forward(
         self,
@@ -379,6 +420,7 @@ class Backbone(Shown):
         """A language model's logits of the token behind each, from the hidden states that `encode` gives."""
         return nnx.merge(self.graphdef, params).logits(hidden, self._grafts(state, slots).outside())
 
+    @traced_over_devices
     @shaped
     def likelihood(
         self,
@@ -397,6 +439,7 @@ class Backbone(Shown):
         module, grafts = self._network(params), self._grafts(state, slots, key)
         return module.likelihood(module(inputs, grafts, layers=layers).hidden, targets, grafts.outside())
 
+    @traced_over_devices
     @shaped
     def prefill(
         self, params: Any, layers: Any, state: State, inputs: Inputs, slots: Slots = None, *, columns: int
@@ -404,6 +447,7 @@ class Backbone(Shown):
         """`Decoder.prefill`: logits behind each batch row's last token, and a cache with room for `columns` tokens."""
         return nnx.merge(self.graphdef, params).prefill(inputs, self._grafts(state, slots), layers, columns)
 
+    @traced_over_devices
     @shaped
     def step(
         self, params: Any, layers: Any, state: State, ids: Int[AnyArray, " rows"], cache: Any, slots: Slots = None
@@ -411,6 +455,7 @@ class Backbone(Shown):
         """`Decoder.step`: logits behind one more token of each batch row, and the cache with it."""
         return nnx.merge(self.graphdef, params).step(ids, cache, self._grafts(state, slots), layers)
 
+    @traced_over_devices
     @shaped
     def extend(
         self,
@@ -427,6 +472,7 @@ class Backbone(Shown):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every parameter by weight name, on the host, those of a stack with a leading axis of layers."""
+        self.expect_in_memory()
         return {name: np.asarray(dense(stacked(held))) for name, held in self.held().items()}
 
     def held(self) -> dict[str, Any]:

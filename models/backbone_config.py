@@ -44,6 +44,11 @@ class Config:
         """The same for other weights."""
         return self
 
+    @property
+    def attention_heads(self) -> tuple[int, ...]:
+        """How many attention heads layers have, of each kind of layers; empty where there are none."""
+        return ()
+
     def stream(self, tower: str) -> int:
         """Channels of what enters the layers of a tower; "" where there is but one."""
         return self.hidden_size

@@ -1,13 +1,14 @@
 """A checkpoint as Hugging Face lays it out: a directory or a Hub id, its `config.json`, its safetensors, single or sharded.
 
-A tensor is read when it is wanted, and its file closed behind it: what has been read of a mapped file would count as memory
-until then. Weights only as a pickle (`pytorch_model.bin`) are refused: a pickle can run code, and converting is one line with
-transformers.
+A tensor is read when it is wanted, whole or in part, and its file closed behind it: what has been read of a mapped file would
+count as memory until then. A file that has changed since its tensors were listed is refused. So are weights only as a pickle
+(`pytorch_model.bin`): a pickle can run code, and converting is one line with transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,17 +95,42 @@ def _of_directory(directory: Path, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a safetensors file, which is read when an array is made of it."""
+    """A tensor in a safetensors file, which is read when an array is made of it, or of a part of it."""
 
     file: Path
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype
+    known_by: tuple[int, int]  # the file as it was listed (`_known_by`)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> np.ndarray:
+        """What lies in these slices of its first axes; nothing else is read."""
+        slices = index if isinstance(index, tuple) else (index,)
+        within = tuple(slice(*one.indices(size)[:2]) for one, size in zip(slices, self.shape, strict=False))
+        return self._read(lambda file: file.get_slice(self.key)[within])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        with _opened(self.file) as file:
-            tensor: np.ndarray = file.get_tensor(self.key)
+        tensor = self._read(lambda file: file.get_tensor(self.key))
         return tensor if dtype is None else tensor.astype(dtype, copy=False)
+
+    def _read(self, read: Callable[[Any], np.ndarray]) -> np.ndarray:
+        self._expect_unchanged()
+        with _opened(self.file) as file:
+            found = read(file)
+        self._expect_unchanged()  # meanwhile
+        return found
+
+    def _expect_unchanged(self) -> None:
+        expect_file(self.file)
+        if _known_by(self.file) != self.known_by:
+            raise GraftaxError(f"{self.file} was changed while the backbone was read from it; start again.")
 
 
 def stored_tensors(directory: Path) -> dict[str, Stored]:
@@ -127,10 +153,18 @@ def stored_tensors(directory: Path) -> dict[str, Stored]:
     tensors: dict[str, Stored] = {}
     for path in files:
         with _opened(path) as file:
+            known_by = _known_by(path)
             for key in file.offset_keys():
                 there = file.get_slice(key)
-                tensors[key] = Stored(path, key, tuple(there.get_shape()), np.dtype(_DTYPES.get(there.get_dtype(), object)))
+                dtype = np.dtype(_DTYPES.get(there.get_dtype(), object))
+                tensors[key] = Stored(path, key, tuple(there.get_shape()), dtype, known_by)
     return tensors
+
+
+def _known_by(path: Path) -> tuple[int, int]:
+    """By what it is seen that a file is no more what it was."""
+    there = path.stat()
+    return there.st_size, there.st_mtime_ns
 
 
 @contextmanager

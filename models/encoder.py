@@ -60,6 +60,10 @@ class EncoderConfig(TextConfig):
         return tuple(g * self.inner + i for g in group for i in range(self.inner))
 
     @property
+    def attention_heads(self) -> tuple[int, ...]:
+        return (self.num_heads,)
+
+    @property
     def max_tokens(self) -> int:
         return self.max_positions - (self.pad_id + 1 if self.positions_from_pad else 0)
 

@@ -78,8 +78,12 @@ class EncoderDecoderConfig(TextConfig):
 
     speaks = True
 
+    @property
+    def attention_heads(self) -> tuple[int, ...]:
+        return self.encoder_heads, self.decoder_heads
+
     def check(self) -> None:
-        for heads in (self.encoder_heads, self.decoder_heads):
+        for heads in self.attention_heads:
             refuse_uneven_attention_heads(self.hidden_size, heads, self.head_dim)
         super().check()
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ..errors import GraftaxError
+from .checkpoint import Stored
 from .gguf_file import GgufTensor
 from .parts import Weight
 
@@ -24,7 +25,7 @@ class Fingerprint:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def add(self, weight: Weight, tensor: np.ndarray | GgufTensor, room: np.ndarray | None = None) -> None:
+    def add(self, weight: Weight, tensor: np.ndarray | Stored | GgufTensor, room: np.ndarray | None = None) -> None:
         """Take a weight as a checkpoint has it, some rows at a time; and write it into `room`, of its shape and any dtype.
 
         Raises GraftaxError where it is not finite.

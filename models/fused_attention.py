@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from ..notes import note
 from ..platforms import platform
 from ..shapes import AnyArray
+from .tensor_parallel import over_heads
 
 _BLOCK = 128  # Splash takes whole blocks of queries and of keys
 _MOST_CHANNELS = 128  # of an attention head, with cuDNN
@@ -69,7 +70,7 @@ def fused_attention(
             return _not_fused("what its tokens see is known by a mask alone")
         if same_text.window and key.shape[2] > query.shape[2]:
             return _not_fused("a method has put keys in front, which are seen from beyond its window")
-        return splash(query * jnp.asarray(scale, query.dtype), key, value, same_text, cap)
+        return _splash_over_heads(query * jnp.asarray(scale, query.dtype), key, value, same_text, cap)
     if query.dtype not in (jnp.bfloat16, jnp.float16):
         return _not_fused(f"it is computed in {query.dtype}, and cuDNN's takes bfloat16 and float16")
     if query.shape[-1] > _MOST_CHANNELS or query.shape[-1] % 8:
@@ -157,6 +158,15 @@ def _rows_of_all_slots(function: Callable) -> Callable:
 
 
 # -- TPUs ---------------------------------------------------------------------------------------------------------------------
+
+
+def _splash_over_heads(query: jax.Array, key: jax.Array, value: jax.Array, same_text: SameText, cap: float | None) -> jax.Array:
+    """The same on each of the devices that share a backbone's weights, of its own attention heads."""
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array, of_queries: jax.Array, of_keys: jax.Array) -> jax.Array:
+        return splash(q, k, v, same_text._replace(queries=of_queries, keys=of_keys), cap)
+
+    return over_heads(attend, query, key, value, same_text.queries, same_text.keys)
 
 
 def splash(

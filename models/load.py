@@ -1,14 +1,15 @@
 """Loading a backbone: a Hugging Face checkpoint (`checkpoint.py`) in any float dtype, with or without the task model's prefix,
 or a GGUF file (`gguf_file.py`).
 
-Every tensor goes from its file to its place in a stacked array of the dtype wanted, one after the other: the most memory that
-is held at once is the weights' own and one tensor's, as it is in the file; of a GGUF file's tensor, some rows'.
+Every tensor goes from its file to its place in a stacked array of the dtype wanted, one after the other, some rows at a time:
+the most memory that is held at once is the weights' own, and those rows'. A backbone that is left unread (`unread.py`) is read
+all the same, since its fingerprint tells it and its numbers have to be finite, but nothing of it is kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..json_files import read_object
 from ..notes import note
 from ..typed import Location, held
 from .backbone import Backbone
+from .by_layer import ByLayer
 from .checkpoint import Stored, config_file, find_backbone, stored_tensors
 from .family import Family
 from .family_registry import config_said, family_of
@@ -35,7 +37,9 @@ from .pairs import pair
 from .parts import Weight
 from .quantised import QTYPES, quantiser
 from .stack import REMAT
+from .tensor_parallel import mesh_over
 from .towers import BOTH, TOWERS, tower_said
+from .unread import Unread, in_host_memory
 
 #: No weights of ours: what checkpoints had before transformers left it out, how long a batch norm has been trained, and what
 #: stands for a patch that is not shown in pretraining.
@@ -63,6 +67,8 @@ def load_backbone(
     tower: str | None = None,
     text_tower: Location | None = None,
     adapter_dtype: str | None = None,
+    tensor_parallel_size: int = 1,
+    unread: bool = False,
 ) -> Backbone:
     """Load a frozen backbone.
 
@@ -81,12 +87,18 @@ def load_backbone(
             directory or Hub id.
         adapter_dtype: "float32": of the products that adapters compute, beside weights of bfloat16 on an accelerator; by
             default they are rounded as the backbone's own are, and summed in float32. On a CPU it is float32 always.
+        tensor_parallel_size: how many devices share the weights, each of which computes with its part (`tensor_parallel.py`).
+        unread: leave the weights in their files, for `train_many(fsdp=True)`, which reads of them what its devices are to have.
+            Such a backbone computes nothing by itself, and its files must not change meanwhile.
 
     Raises:
-        GraftaxError: no such directory or repository, an unsupported architecture, or weights that are missing, misshapen,
-            truncated, or only there as a pickle.
+        GraftaxError: no such directory or repository, an unsupported architecture, weights that are missing, misshapen,
+            truncated, or only there as a pickle, or more devices than there are or than can share the weights.
     """
     keep_heap()
+    mesh = None if tensor_parallel_size == 1 else mesh_over(tensor_parallel_size)
+    if unread and mesh is not None:
+        raise GraftaxError("unread is for fsdp, and devices of tensor_parallel_size are sent their parts: leave out one.")
     if dtype not in ("float32", "bfloat16"):
         raise GraftaxError(f"dtype {dtype!r} is not supported; use float32 or bfloat16.")
     if adapter_dtype not in (None, "float32"):
@@ -98,15 +110,15 @@ def load_backbone(
         raise GraftaxError(f"remat {remat!r} is not supported; use {', '.join(REMAT)}.")
     if tower not in (None, *TOWERS, BOTH):
         raise GraftaxError(f"tower {tower!r} is not supported; use {', '.join(TOWERS)} or {BOTH}.")
+    like: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "remat": remat, "adapter_dtype": adapter_dtype}
+    like |= {"tensor_parallel_size": tensor_parallel_size, "unread": unread}
     if text_tower is not None:
         if tower == BOTH:
             raise GraftaxError(f"{path_or_hub_id} is read with both of its towers, and another one is given: leave out one.")
-        like: dict[str, Any] = {"dtype": dtype, "quantize": quantize, "remat": remat, "adapter_dtype": adapter_dtype}
         return pair(load_backbone(path_or_hub_id, revision=revision, tower=tower, **like), load_backbone(text_tower, **like))
     if tower == BOTH:
-        how: dict[str, Any] = {"revision": revision, "dtype": dtype, "quantize": quantize, "remat": remat}
-        how["adapter_dtype"] = adapter_dtype
-        return pair(*(load_backbone(path_or_hub_id, tower=one, **how) for one in TOWERS), name=str(path_or_hub_id))
+        both = (load_backbone(path_or_hub_id, revision=revision, tower=one, **like) for one in TOWERS)
+        return pair(*both, name=str(path_or_hub_id))
     directory = find_backbone(path_or_hub_id, revision)
     if directory.is_file():
         if tower is not None:
@@ -116,9 +128,9 @@ def load_backbone(
         raw, family, config, tensors = _read_directory(directory, str(path_or_hub_id), tower)
     config = adjust(family, config, tensors)
     config = with_generation(config, directory, raw, encodes=family.encodes) if family.generates else config
-    arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize)
+    arrays, fingerprint = stack_weights(family, config, tensors, dtype, quantize, unread=unread)
     known: dict[str, Any] = {"name": str(path_or_hub_id), "directory": str(directory), "hf_config": raw}
-    known["adapter_dtype"] = adapter_dtype
+    known |= {"adapter_dtype": adapter_dtype, "mesh": mesh}
     backbone = Backbone.build(family, config, arrays, remat=remat, quantize=quantize, fingerprint=fingerprint, **known)
     return replace(backbone, own_head=head_of(backbone, raw, tensors))
 
@@ -157,10 +169,36 @@ def adjust(family: Family, config: Any, tensors: Container[str]) -> Any:
     return replace(config, pooler=all(k in tensors or f"{family.prefix}.{k}" in tensors for k in keys))
 
 
+def in_memory(backbone: Backbone) -> Backbone:
+    """The same backbone with all of its weights in the host's memory; itself, where none is still in its file."""
+    if not backbone.unread:
+        return backbone
+    key = "weights in memory"
+    if key not in backbone.programs:  # once for all that need it
+        note(f"{backbone.name}: a start that asks the data computes with whole weights: this host reads all of them.")
+        arrays = {
+            name: _stacked(map(Unread.read, held.each), len(held.each)) if isinstance(held, ByLayer) else held.read()
+            for name, held in backbone.held().items()
+        }
+        with in_host_memory():
+            whole = Backbone.build(backbone.family, backbone.config, arrays, remat=backbone.remat, fingerprint="", name="")
+        backbone.programs[key] = replace(backbone, graphdef=whole.graphdef, params=whole.params)
+    found: Backbone = backbone.programs[key]
+    return found
+
+
 def stack_weights(
-    family: Family, config: Any, tensors: Mapping[str, _Tensor], dtype: str, quantize: str | None = None
+    family: Family,
+    config: Any,
+    tensors: Mapping[str, _Tensor],
+    dtype: str,
+    quantize: str | None = None,
+    unread: bool = False,
 ) -> tuple[dict[str, Any], str]:
-    """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once."""
+    """Stacked arrays by weight name, and the fingerprint; every missing, extra or misshapen tensor is named at once.
+
+    Where they are to be left `unread`, what stands for them.
+    """
     count = sum(layers.count for layers in family.stacks(config))
     if count > len(tensors):  # before anything is made for each of them
         raise GraftaxError(
@@ -181,7 +219,8 @@ def stack_weights(
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise GraftaxError(f"the weights do not fit the config: {shown}.")
-    return _stacks(weights, found | {key: make() for key, make in makers.items()}, dtype, quantize)
+    found |= {key: make() for key, make in makers.items()}
+    return (_left_unread if unread else _stacks)(weights, found, dtype, quantize)
 
 
 def _by_key(family: Family, weights: Sequence[Weight], tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,14 +261,13 @@ def _stacks(
     weights: Sequence[Weight], found: Mapping[str, Any], dtype: str, quantize: str | None
 ) -> tuple[dict[str, Any], str]:
     """Each weight from its tensor into its place in an array, one after the other; and the fingerprint of all."""
-    target = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
     fingerprint = Fingerprint()
     arrays: dict[str, Any] = {}
     for name, group in by_name(weights):
+        target, make = _held_as(group[0], dtype, quantize)
         if group[0].layer is None:
             array: Any = _read(group[0], found, target, fingerprint)
-        elif quantize and group[0].leaf == "kernel":
-            make = quantiser(quantize, target)
+        elif make is not None:
             array = _stacked((make(_read(weight, found, np.float32, fingerprint)) for weight in group), len(group))
         else:
             array = _stacked((_read(weight, found, target, fingerprint) for weight in group), len(group))
@@ -237,13 +275,39 @@ def _stacks(
     return arrays, str(fingerprint)
 
 
+def _left_unread(
+    weights: Sequence[Weight], found: Mapping[str, Any], dtype: str, quantize: str | None
+) -> tuple[dict[str, Any], str]:
+    """What stands for each weight while it is in its file, those of stacks by layer; and the fingerprint of all."""
+    fingerprint = Fingerprint()
+    arrays: dict[str, Any] = {}
+    for name, group in by_name(weights):
+        for weight in group:
+            fingerprint.add(weight, _rows(found[weight.key]))
+        target, make = _held_as(group[0], dtype, quantize)
+        each = tuple(Unread(weight, found[weight.key], np.dtype(target), make) for weight in group)
+        arrays[name] = each[0] if group[0].layer is None else ByLayer(each)
+    return arrays, str(fingerprint)
+
+
+def _held_as(weight: Weight, dtype: str, quantize: str | None) -> tuple[Any, Callable[[np.ndarray], Any] | None]:
+    """The dtype in which a weight is held, and what quantises it, None where it stays floats."""
+    target: Any = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32
+    if quantize is None or weight.layer is None or weight.leaf != "kernel":
+        return target, None
+    return target, quantiser(quantize, target)
+
+
 def _read(weight: Weight, found: Mapping[str, Any], dtype: Any, fingerprint: Fingerprint) -> np.ndarray:
     """A weight from its tensor, which the fingerprint takes in on the way."""
     array = _aligned(weight.shape, dtype)
-    tensor = found[weight.key]
-    rows = tensor if isinstance(tensor, GgufTensor) else np.asarray(tensor)
-    fingerprint.add(weight, rows, weight.as_stored(array))
+    fingerprint.add(weight, _rows(found[weight.key]), weight.as_stored(array))
     return array
+
+
+def _rows(tensor: _Tensor) -> np.ndarray | Stored | GgufTensor:
+    """A tensor of which rows can be read: as it is in its file, where that can be."""
+    return tensor if isinstance(tensor, Stored | GgufTensor) else np.asarray(tensor)
 
 
 def _merge(found: dict[str, Any], copy: str, key: str) -> bool:

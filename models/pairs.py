@@ -136,6 +136,10 @@ class PairConfig(Config):
     def joined(self) -> bool:
         return self.comparison is not None
 
+    @property
+    def attention_heads(self) -> tuple[int, ...]:
+        return tuple(heads for tower in self.towers for heads in tower.config.attention_heads)
+
     def anew(self) -> PairConfig:
         return replace(self, image=replace(self.image, fingerprint=""), text=replace(self.text, fingerprint=""))
 
@@ -282,7 +286,7 @@ def pair(image: Backbone, text: Backbone, *, name: Name | None = None) -> Backbo
             raise GraftaxError(f"a pair is a backbone of pictures and one of texts, and {backbone.name} reads {reads}s.")
     if text.generates or text.family.encodes:
         raise GraftaxError(f"{text.name} writes texts; the texts of a pair are read by an encoder, or by the tower of a pair.")
-    for setting in ("remat", "adapter_dtype"):
+    for setting in ("remat", "adapter_dtype", "mesh"):
         ours, theirs = getattr(image, setting), getattr(text, setting)
         if ours != theirs:
             raise GraftaxError(f"{image.name} has {setting} {ours!r}, and {text.name} {theirs!r}: load both alike.")
@@ -306,6 +310,7 @@ def pair(image: Backbone, text: Backbone, *, name: Name | None = None) -> Backbo
         remat=image.remat,
         adapter_dtype=image.adapter_dtype,
         by_layer=False,  # what is held so already stays so
+        mesh=image.mesh,
         fingerprint=hashlib.sha256(told).hexdigest(),
         name=name or f"{image.name} + {text.name}",
         quantize=image.quantize if image.quantize == text.quantize else None,
@@ -330,6 +335,7 @@ def tower_of(both: Backbone, name: str) -> Backbone:
         remat=both.remat,
         adapter_dtype=both.adapter_dtype,
         by_layer=False,
+        mesh=both.mesh,
         fingerprint=tower.fingerprint,
         name=tower.called,
         directory=tower.directory,

@@ -64,6 +64,10 @@ class LayerConfig:
         return tuple(range(self.num_layers))
 
     @property
+    def attention_heads(self) -> tuple[int, ...]:
+        return (self.num_heads,)
+
+    @property
     def kv_heads(self) -> int:
         return self.num_kv_heads or self.num_heads
 

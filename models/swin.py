@@ -108,6 +108,10 @@ class SwinConfig(Config):
     positions: bool  # whether patches have trained positions
     norm_eps: float
 
+    @property
+    def attention_heads(self) -> tuple[int, ...]:
+        return self.heads
+
     def channels(self, stage: int) -> int:
         return self.width << stage
 

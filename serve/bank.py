@@ -11,19 +11,22 @@ For instance, of a backbone of two layers the adapters "law" and "medicine" lie 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from ..adapters.adapter import Adapter, Layout
 from ..adapters.fitting import refuse_unfit
 from ..adapters.graft import State, prepared
+from ..adapters.methods.method_registry import method_of
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.tensor_parallel import of_adapter
 from ..typed import Name, Some, held, shown
 from .handles import Handle
 
@@ -132,7 +135,7 @@ class Bank:
         """The leaves of all slots of a layout, made anew; `held`: the adapter in each slot."""
         nothing = layout.stack(None, self.backbone.sites).state
         shapes = shapes_of_slots(self.backbone, layout, capacity)
-        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding), shapes)
         state = self._put(state, np.int32(0), nothing, self.backbone.params)
         for slot, adapter in held.items():
             own = layout.stack(adapter, self.backbone.sites).state
@@ -160,7 +163,25 @@ def shapes_of_slots(backbone: Backbone, layout: Layout, capacity: int) -> State:
         return jax.ShapeDtypeStruct((*leaf.shape[:axis], capacity, *leaf.shape[axis:]), leaf.dtype)
 
     of_one = jax.eval_shape(partial(_ready, backbone), nothing, backbone.params)
-    return {name: jax.tree.map(partial(room, name), tree) for name, tree in of_one.items()}
+    shapes = {name: jax.tree.map(partial(room, name), tree) for name, tree in of_one.items()}
+    return _placed(backbone, shapes, lambda leaf, there: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=there))
+
+
+def _placed(backbone: Backbone, state: State, put: Callable[[Any, NamedSharding], Any]) -> State:
+    """The leaves of all slots, each put where it belongs where devices share the backbone's weights."""
+    if (mesh := backbone.mesh) is None:
+        return state
+    roles = {name: site.role for name, site in backbone.structure.named.items()}
+
+    def put_leaf(name: str, key: str, leaf: str, array: Any) -> Any:
+        return put(array, of_adapter(mesh, roles[name], method_of(key).axes.get(leaf, ()), array.shape))
+
+    return {
+        name: {
+            key: {leaf: put_leaf(name, key, leaf, array) for leaf, array in leaves.items()} for key, leaves in methods.items()
+        }
+        for name, methods in state.items()
+    }
 
 
 def _ready(backbone: Backbone, one: State, params: Any) -> State:
@@ -175,4 +196,5 @@ def _put(backbone: Backbone, state: State, slot: jax.Array, one: State, params: 
         return leaf.at[:, slot].set(own) if backbone.structure.stacked(name) else leaf.at[slot].set(own)
 
     ready = _ready(backbone, one, params)
-    return {name: jax.tree.map(partial(put, name), tree, ready[name]) for name, tree in state.items()}
+    written = {name: jax.tree.map(partial(put, name), tree, ready[name]) for name, tree in state.items()}
+    return _placed(backbone, written, jax.lax.with_sharding_constraint)

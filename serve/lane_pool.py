@@ -28,7 +28,7 @@ from .ladders import CHUNK, Ladder, Ladders
 from .lanes import Lanes
 from .request import Request, say_all
 from .restraint import words_for
-from .writer import BURST, Adapted, Writer, shapes_of
+from .writer import BURST, Adapted, Writer
 
 MOST_READ = 4096  # tokens of all prompts that are read in a round, padding included
 LOOKS = 4  # tokens of a text with a guide that are written in a round: each has to wait for what the guide says of it
@@ -254,7 +254,7 @@ class LanePool:
         self._least, self._reserved = (self.most, ladders.room.at_least(_RESERVED)), True
         assert self._room is not None
         self._room = self._with_room(*self._least)
-        return ladders, shapes_of(self._room)
+        return ladders, self.writer.shapes_there(self._room)
 
     def _room_for(self, texts: list[_Text], adapted: Adapted, inputs: TextInputs) -> tuple[int, Lanes]:
         """How many virtual tokens precede each text, and the lanes, with room for some that begin.
@@ -271,7 +271,7 @@ class LanePool:
         if self._room is None or shapes not in self._virtual:
             batch = self.writer.shapes(adapted, inputs)
             self._virtual[shapes] = batch.cache.mask.shape[1] - inputs.mask.shape[1]
-            self._room = lanes.empty(batch, *self._least) if self._room is None else self._room
+            self._room = lanes.empty(batch, *self._least, self.writer.where) if self._room is None else self._room
         return self._virtual[shapes]
 
     def _grown(self, texts: list[_Text], virtual: int) -> Lanes:

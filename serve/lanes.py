@@ -18,12 +18,13 @@ the last lane, the *spare* one, whose content nobody reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from ..models.decoder import Cache
 from .restraint import Written
@@ -38,14 +39,18 @@ _COLUMNS = Standing(0, Cache(**_CACHE), Written(**_WRITTEN), 0, 0, 0)
 Lanes = Standing
 
 
-def empty(batch: Standing, lanes: int, columns: int) -> Lanes:
-    """Room for so many texts, each of at most so many columns. `batch`: the shapes of one, as `jax.eval_shape` gives them."""
+def empty(batch: Standing, lanes: int, columns: int, where: Callable[[Sequence[int]], NamedSharding | None]) -> Lanes:
+    """Room for so many texts, each of at most so many columns.
+
+    `batch`: the shapes of one, as `jax.eval_shape` gives them; `where` says where an array of some shape is.
+    """
 
     def room(axis: int, leaf: Any) -> jax.Array:
         behind = list(leaf.shape[1:])
         if axis:
             behind[axis - 1] = columns
-        return jnp.zeros((lanes + 1, *behind), leaf.dtype)
+        shape = lanes + 1, *behind
+        return jnp.zeros(shape, leaf.dtype, device=where(shape))
 
     made = _each(room, batch)
     return made._replace(done=jnp.ones_like(made.done))

@@ -187,7 +187,7 @@ class _OfLanes:
             for adapted in self.holding.kinds(rows):
                 found.append(Program(self.writer.prefill, (adapted, inputs, none, none), {"columns": length}))
             batch = self._batch(rows, self.ladders.virtual + length)
-            begun: Any = shapes_of(ids)  # virtual tokens are in the cache alone
+            begun: Any = self.writer.shapes_there(ids)  # virtual tokens are in the cache alone
             batch = batch._replace(written=batch.written._replace(ids=begun))
             found += [Program(self.writer.place, (room, none, batch, none), {}) for room in self._rooms]
         return found
@@ -241,11 +241,9 @@ class _OfLanes:
     def _rooms(self) -> list[Lanes]:
         """The shapes of the lanes as they are, and as they will be where texts are longer."""
         now = self.room.cache.mask.shape[1]
-        return [
-            jax.eval_shape(partial(grown, lanes=self.ladders.lanes, columns=columns), self.room)
-            for columns in self.ladders.room
-            if columns >= now
-        ]
+        grow = partial(grown, lanes=self.ladders.lanes)
+        rooms = [jax.eval_shape(partial(grow, columns=columns), self.room) for columns in self.ladders.room if columns >= now]
+        return [self.writer.shapes_there(room) for room in rooms]
 
     def _reads(self, lengths: Ladder) -> list[tuple[int, int]]:
         """The sizes of calls that read prompts: rows, and tokens of each."""
@@ -254,7 +252,8 @@ class _OfLanes:
     def _batch(self, rows: int, columns: int) -> Standing:
         """The shapes of a batch that is taken out of the lanes."""
         which, first = np.zeros(rows, np.int32), np.int32(0)
-        return jax.eval_shape(partial(taken, columns=columns), self.room, which, first=first)
+        batch = jax.eval_shape(partial(taken, columns=columns), self.room, which, first=first)
+        return self.writer.shapes_there(batch)
 
     def _moving(self, rows: int, columns: int, ladder: Ladder, new: int) -> list[Program]:
         """What takes such a batch out of the lanes, and puts back so many new columns of it."""

@@ -12,16 +12,19 @@ and the rules that all texts of the backbone obey.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from ..adapters.graft import State
 from ..models.backbone import Backbone
 from ..models.inputs import Inputs
+from ..models.tensor_parallel import of_texts
 from .beams import search
 from .chances import Chances, Drawn, chances_of
 from .choice import Needs, Settings, choose
@@ -53,16 +56,36 @@ class Writer:
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
         self.compilations = 0
-        self.prefill = jax.jit(self._prefilled, static_argnames="columns")
-        self.extend = jax.jit(self._extended, donate_argnames="standing")
-        self.decode = jax.jit(self._decoded, donate_argnames="standing")
-        self.follow = jax.jit(self._followed, donate_argnames="standing")
-        self.search = jax.jit(self._searched, static_argnames=("beams", "limit"))
-        self.place = jax.jit(self._placed, donate_argnames="room")
-        self.take = jax.jit(self._taken, static_argnames="columns")
-        self.put_back = jax.jit(self._put_back, static_argnames="new", donate_argnames="room")
-        self.take_over = jax.jit(self._took_over, donate_argnames="room")
-        self.grow = jax.jit(self._grown, static_argnames=("lanes", "columns"))
+        self.prefill = self._program(self._prefilled, static_argnames="columns")
+        self.extend = self._program(self._extended, donate_argnames="standing")
+        self.decode = self._program(self._decoded, donate_argnames="standing")
+        self.follow = self._program(self._followed, donate_argnames="standing")
+        self.search = self._program(self._searched, static_argnames=("beams", "limit"))
+        self.place = self._program(self._placed, donate_argnames="room")
+        self.take = self._program(self._taken, static_argnames="columns")
+        self.put_back = self._program(self._put_back, static_argnames="new", donate_argnames="room")
+        self.take_over = self._program(self._took_over, donate_argnames="room")
+        self.grow = self._program(self._grown, static_argnames=("lanes", "columns"))
+
+    def _program(self, function: Callable, **known: Any) -> Any:
+        """A function compiled; what it returns is where the next program wants it, if devices share the weights."""
+        if self.backbone.mesh is None:
+            return jax.jit(function, **known)
+
+        @wraps(function)
+        def settled(*args: Any, **named: Any) -> Any:
+            made = function(*args, **named)
+            return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self.where(leaf.shape)), made)
+
+        return jax.jit(settled, **known)
+
+    def where(self, shape: Sequence[int]) -> NamedSharding | None:
+        """Where an array of texts is (`tensor_parallel.py`); None: where all arrays are."""
+        return None if self.backbone.mesh is None else of_texts(self.backbone.mesh, shape)
+
+    def shapes_there(self, texts: Tree) -> Tree:
+        """As `shapes_of`, of arrays of texts or of shapes that say nothing of where those are."""
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.where(leaf.shape)), texts)
 
     def _prefilled(self, adapted: Adapted, inputs: Inputs, most: jax.Array, least: jax.Array, columns: int) -> Standing:
         """Texts behind their prompts, or those of an encoder-decoder at their beginning; `columns`: how many the cache has."""
@@ -230,4 +253,10 @@ def _goes_on(burst: _Burst) -> jax.Array:
 
 def shapes_of(tree: Tree) -> Tree:
     """A tree with the shape of each array in its place, with which a program can be compiled as with the array."""
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=_over_devices(leaf)), tree)
+
+
+def _over_devices(leaf: Any) -> NamedSharding | None:
+    """Where an array is that several devices have."""
+    sharding = getattr(leaf, "sharding", None)
+    return sharding if isinstance(sharding, NamedSharding) else None

@@ -40,6 +40,8 @@ COUPLED_START = "tests/test_maple.py::test_its_first_prompt_begins_as_the_words_
 COUPLED_HALF = "tests/test_maple.py::test_at_pictures_alone_it_is_vpt"
 OPEN_CLIP = "tests/test_open_clip.py"
 PROMISED, WIRE, TINKER = "tests/test_tinker_promises.py", "tests/test_tinker_wire.py", "tests/test_tinker_api.py"
+RAY_SERVING = "tests/test_ray_serving.py"
+BENCH_HALVING = "tests/test_bench_halving.py"
 BENCH_PICTURES = "tests/test_bench_pictures.py"
 ASKED = "tests/test_http_pictures.py"
 BYPASS = "tests/test_convpass.py::test_the_bypass_is_the_papers_in_torch"
@@ -48,7 +50,7 @@ BOXES, DETECTED = "tests/test_boxes.py", "tests/test_detection.py"
 SHARED_FACTORS = "tests/test_fact.py::test_what_is_shared_trains_as_one_array"
 RENEWED = "tests/test_adabn.py::test_a_batch_counts_by_its_pictures"
 SCHEDULES, STEP = "tests/test_schedules.py", "tests/test_step.py"
-SHARED_BASE = "tests/test_fsdp.py"
+SHARED_BASE, UNREAD, TOGETHER = "tests/test_fsdp.py", "tests/test_unread.py", "tests/test_tensor_parallel.py"
 PROCESSES = "tests/test_processes.py"
 WORDS = f"{PROCESSES}::test_words_are_the_same_everywhere_and_who_does_not_come_is_named"
 FUSED, DEVICES = "tests/test_fused_attention.py", "tests/test_devices.py"
@@ -456,10 +458,53 @@ MUTATIONS = [
         f"{SHARED_BASE}::test_a_weight_is_cut_along_what_divides",
     ),
     Mutation(
+        "models/tensor_parallel.py",
+        '("attention_out", "ffn_out"), "in"',
+        '("attention_out", "ffn_out"), "out"',
+        f"{TOGETHER}::test_where_arrays_of_adapters_and_texts_are",
+    ),
+    Mutation(
+        "models/tensor_parallel.py",
+        "spec.pop()",
+        "break",
+        f"{TOGETHER}::test_where_arrays_of_adapters_and_texts_are",
+    ),
+    Mutation(
+        "models/tensor_parallel.py",
+        "math.lcm(key.shape[1], mesh.shape[TENSOR]) // key.shape[1]",
+        "1",
+        f"{TOGETHER}::test_a_kernel_is_called_on_each_device_for_its_attention_heads",
+    ),
+    Mutation(
+        "serve/writer.py",
+        "jax.lax.with_sharding_constraint(leaf, self.where(leaf.shape))",
+        "leaf",
+        f"{TOGETHER}::test_texts_are_those_of_one_device",
+    ),
+    Mutation(
         "models/sharded.py",
         "primitive is not jax.lax.all_gather_p",
         "True",
         f"{SHARED_BASE}::test_gradients_are_those_of_whole_weights",
+    ),
+    Mutation(
+        "models/unread.py",
+        "for axis in np.argsort(self.weight.axes)",
+        "for axis in self.weight.axes",
+        f"{UNREAD}::test_what_is_read_is_what_is_held_in_memory",
+    ),
+    Mutation("models/unread.py", "self.quantise is None\n\n", "True\n\n", f"{UNREAD}::test_kernels_are_quantised_one_by_one"),
+    Mutation(
+        "models/checkpoint.py",
+        "self._expect_unchanged()  # meanwhile",
+        "pass",
+        f"{UNREAD}::test_a_file_that_changes_is_refused",
+    ),
+    Mutation(
+        "train/frozen_weights.py",
+        'with processes.sound("the weights"):',
+        "if True:",
+        f"{UNREAD}::test_each_process_reads_its_own_parts_and_what_one_finds_ends_all",
     ),
     Mutation(
         "models/stack.py",
@@ -748,6 +793,25 @@ MUTATIONS = [
     ),
     Mutation("adapters/graft.py", "* (each - y)", "* each", "tests/test_composition.py::test_the_formula_at_a_site"),
     # -- what a benchmark counts, and how many train at once
+    Mutation(
+        "benchmarks/halving.py",
+        "len(rungs[-1]) // self.eta",
+        "len(ranked) // self.eta",
+        f"{BENCH_HALVING}::test_every_course_of_a_small_search",
+    ),
+    Mutation(
+        "benchmarks/halving.py",
+        "for rung in _rungs(tried) if",
+        "for rung in _rungs(tried)[-1:] if",
+        f"{BENCH_HALVING}::test_the_best_of_all_rungs_is_found",
+    ),
+    Mutation(
+        "graftax/cli/ray_service.py",
+        "return on if given else off",
+        "return off if given else on",
+        f"{RAY_SERVING}::test_what_ray_serve_is_told_is_what_the_command_would_say",
+    ),
+    Mutation("benchmarks/halving.py", "self.rates, self.sch", "self.first, self.sch", f"{BENCH_HALVING}::test_rungs_by_hand"),
     Mutation(
         "benchmarks/trainer.py",
         '"flops": cost.flops * steps,',

@@ -74,6 +74,8 @@ def two_nodes() -> Iterator[Nodes]:
 
 def main() -> None:
     said, sys.stdout = sys.stdout, sys.stderr  # Ray prints, too
+    os.environ["RAY_TMPDIR"] = sys.argv[1]  # it leaves the cluster's address in a folder `ray` there, which must be there
+    os.makedirs(os.path.join(sys.argv[1], "ray"), exist_ok=True)
     from ray.cluster_utils import Cluster
 
     room = {"num_cpus": 1, "object_store_memory": 80_000_000}

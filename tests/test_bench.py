@@ -147,7 +147,7 @@ def test_a_suite_is_searched_trained_and_measured(whole: tuple[Suite, Path]) -> 
     for method in ("probe", "lora"):
         tried = {Setting(r.lr, r.schedule, r.epochs): r for r in records if r.method == method and r.stage == "search"}
         final = [r for r in records if r.method == method and r.stage == "final"]
-        search = suite.search(suite.methods[method], 12)
+        search = suite.search_of(suite.methods[method], 12)
         assert search.wanted(tried) == []
         found = search.found(tried)
         assert found is not None

@@ -22,7 +22,8 @@ from graftax.benchmarks import results
 from graftax.benchmarks.analysis import analyse
 from graftax.benchmarks.results import Cell, Predictions, Record, append, read
 from graftax.benchmarks.runner import run_suite
-from graftax.benchmarks.search import Search, Setting
+from graftax.benchmarks.search import Setting
+from graftax.benchmarks.widening import Widening
 from graftax.errors import GraftaxError
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -72,7 +73,7 @@ def test_lines_of_older_versions_are_read(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_is_the_worst(tmp_path: Path) -> None:
     """A search goes on from the file as it would have gone on in the process."""
-    search = Search((1e-3, 1e-2), ("linear",), 2, widen=0, doublings=2)
+    search = Widening((1e-3, 1e-2), ("linear",), 2, widen=0, doublings=2)
     losses = {2: 0.7, 4: NAN}  # by epochs: the longer run brought nothing
     tried: dict[Setting, Record] = {}
     while wanted := search.wanted(tried):

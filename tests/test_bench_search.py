@@ -11,6 +11,7 @@ import pytest
 
 from graftax.benchmarks.results import Record
 from graftax.benchmarks.search import Found, Search, Setting, best
+from graftax.benchmarks.widening import Widening
 
 Scores = Callable[[float, int], tuple[float | None, float]]  # of a rate and a length: value and loss
 
@@ -32,9 +33,9 @@ def run(search: Search, scores: Scores) -> tuple[Found | None, list[list[Setting
     return search.found(tried), rounds
 
 
-def usual(**changes: Any) -> Search:
+def usual(**changes: Any) -> Widening:
     known: dict[str, Any] = {"first": (1e-3, 1e-2), "schedules": ("linear",), "epochs": 4, "widen": 3, "doublings": 4}
-    return Search(**known | changes)
+    return Widening(**known | changes)
 
 
 def hill(rate: float, enough: int) -> Scores:

@@ -28,7 +28,7 @@ def test_every_suite_that_comes_along_can_be_read() -> None:
         suite = load_suite(file.stem)
         assert suite.name == file.stem
         for label in suite.methods_of(suite.tasks):
-            assert suite.search(suite.methods.get(label, MethodSpec("probe")), 80).wanted({})
+            assert suite.search_of(suite.methods.get(label, MethodSpec("probe")), 80).wanted({})
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,15 @@ def test_every_suite_that_comes_along_can_be_read() -> None:
         ("seeds = 2", f"seeds = {'[' * 3000}{']' * 3000}", "not valid TOML"),
         ("seeds = 2", f"seeds = {'9' * 5000}", "not valid TOML"),
         ("doublings = 1", "doublings = 64", "doublings must be a whole number, at least 0 and at most 20"),
+        ("seeds = 2", "search = 'halvings'", 'search must be "widening" or "halving"'),
+        ("seeds = 2", "eta = 3", r'eta = 3 is of search = "halving", and its search is widening'),
+        ("seeds = 2", "search = 'halving'\neta = 1", "eta must be a whole number, at least 2"),
+        ("seeds = 2", "search = 'halving'", r"no training is longer than 2 times the first .*, and those of .* are 3 times"),
+        (
+            "lrs = [1e-3, 1e-2]\nepochs = 2\nsteps = 1\ndoublings = 1\nwiden = 1",
+            "search = 'halving'\nlrs = [1e-3]\nwiden = 0",
+            'search = "halving" has one setting of probe to begin with',
+        ),
         ("[tasks.toy]", "[tsaks.toy]", r"needs tables \[tasks.NAME\]"),
         ("[tasks.toy]", '[tasks."\\t"]', "tasks and methods need names that can be read"),
         ("lrs = [1e-3, 1e-2]", "lrs = [-1e-4, 1e-2]", "lrs must be a list, each of which is a number, above 0"),
@@ -145,7 +154,7 @@ def test_any_value_of_any_key_is_read_or_refused(tmp_path_factory: pytest.TempPa
         assert isinstance(read, bool) == isinstance(value, bool)
     assert dataclasses.replace(suite) == suite
     for spec in suite.methods.values():
-        rates = suite.search(spec, 40).rates
+        rates = suite.search_of(spec, 40).rates
         assert rates == sorted({*rates})
         assert 0 < rates[0] <= rates[-1] < float("inf")
 
@@ -227,6 +236,6 @@ def test_backbones_that_cannot_be_told_apart_or_have_no_task(tmp_path: Path) -> 
 
 def test_few_rows_are_passed_over_more_often(tmp_path: Path) -> None:
     one = suite_in(tmp_path, Path("tiny"), steps=100, epochs=2)
-    assert one.search(one.methods["lora"], 20).epochs == 20
-    assert one.search(one.methods["lora"], 4000).epochs == 2
-    assert one.search(MethodSpec("probe", steps=400), 20).epochs == 80
+    assert one.search_of(one.methods["lora"], 20).epochs == 20
+    assert one.search_of(one.methods["lora"], 4000).epochs == 2
+    assert one.search_of(MethodSpec("probe", steps=400), 20).epochs == 80

@@ -29,6 +29,12 @@ OBJECTS = {
 }
 JOB_SET = OBJECTS["train-on-many-hosts.yaml", "JobSet"]
 TRAIN, SERVE = (OBJECTS[f"{command}-on-ray.yaml", "RayJob"] for command in ("train", "serve"))
+SERVICE = OBJECTS["serve-with-rayservice.yaml", "RayService"]
+CLUSTERS = {
+    "train": TRAIN["spec"]["rayClusterSpec"],
+    "serve": SERVE["spec"]["rayClusterSpec"],
+    "service": SERVICE["spec"]["rayClusterConfig"],
+}
 VERSION = "1.37"  # of Kubernetes
 
 
@@ -71,11 +77,11 @@ def test_a_field_that_is_not_known_is_seen() -> None:
         validate(as_pod(head))
 
 
-@pytest.mark.parametrize("job", [TRAIN, SERVE], ids=["train", "serve"])
-def test_ray_reads_of_the_cluster_what_is_meant(job: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_ray_reads_of_the_cluster_what_is_meant(name: str) -> None:
     """A head that trains and answers nothing, and workers of one GPU each: by Ray's own reader of KubeRay's objects."""
     reader = pytest.importorskip("ray.autoscaler._private.kuberay.autoscaling_config")
-    cluster = job["spec"]["rayClusterSpec"]
+    cluster = CLUSTERS[name]
     whole = {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -200,7 +206,7 @@ def test_hosts_are_as_many_everywhere() -> None:
 def test_ray_has_one_version_everywhere() -> None:
     """In the image, in the cluster, and one that pyproject.toml takes."""
     (image,) = re.findall(r"^ARG RAY=(\S+)$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.MULTILINE)
-    assert {job["spec"]["rayClusterSpec"]["rayVersion"] for job in (TRAIN, SERVE)} == {image}
+    assert {cluster["rayVersion"] for cluster in CLUSTERS.values()} == {image}
     (least,) = {*re.findall(r'"ray\[serve\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8"))}
     assert tuple(map(int, image.split("."))) >= tuple(map(int, least.split(".")))
 
@@ -217,6 +223,32 @@ def test_the_service_finds_every_pod_at_its_port() -> None:
     fewest, most = words[words.index("--replicas") + 1].split("-")
     (group,) = SERVE["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert (group["minReplicas"], group["maxReplicas"]) == (int(fewest), int(most))  # one on each GPU
+
+
+def test_ray_serve_reads_of_the_service_what_is_meant() -> None:
+    """By its schema and by the reader of its arguments: the server of serve-on-ray.yaml, with one replica on each GPU."""
+    schema = pytest.importorskip("ray.serve.schema")
+    from graftax.cli import ray_service
+
+    told = schema.ServeDeploySchema.model_validate(yaml.safe_load(SERVICE["spec"]["serveConfigV2"]))
+    (one,) = told.applications
+    module, _, function = one.import_path.partition(":")
+    assert getattr(ray_service, function).__module__ == module
+    words = shlex.split(COMMANDS["serve-on-ray.yaml"][0])
+    replica = ray_service.application(one.args)._bound_deployment.init_args[0]._bound_deployment
+    served = replica.init_args[0].__self__
+    assert [served.backbone, served.hub] == [words[words.index(option) + 1] for option in ("-b", "--hub")]
+    scaling = replica._deployment_config.autoscaling_config
+    (group,) = SERVICE["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert (scaling.min_replicas, scaling.max_replicas) == (group["minReplicas"], group["maxReplicas"])
+    assert replica.ray_actor_options["num_gpus"] == 1
+    assert (told.http_options.host, told.proxy_location.value) == ("0.0.0.0", "EveryNode")
+    for pod in pods_within(SERVICE):
+        ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+        assert ports["serve"] == told.http_options.port
+        (volume,) = pod["spec"]["volumes"]
+        claimed = OBJECTS["train-on-ray.yaml", "PersistentVolumeClaim"]
+        assert volume["persistentVolumeClaim"]["claimName"] == claimed["metadata"]["name"]
 
 
 def test_whoever_queues_names_a_queue_that_there_is() -> None:

@@ -133,28 +133,35 @@ import sys
 from pathlib import Path
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
-from graftax import LoRA, Recipe, load_backbone, train_many
+from graftax import DoRA, LoRA, Recipe, load_backbone, train_many
 from tiny import toy_rows, write_backbone
 
 out = Path(sys.argv[1])
 backbone = load_backbone(write_backbone(out / "backbone"))
-data = {"lora": toy_rows(count=16, seed=1), "probe": toy_rows(count=16, seed=2)}
+methods = {"lora": LoRA(r=2), "probe": None, "dora": DoRA(r=2)}
+methods |= {start: LoRA(r=2, start=start) for start in ("pissa", "eva")}
+data = {name: toy_rows(count=16, seed=seed) for seed, name in enumerate(methods)}
 recipe = Recipe(epochs=2, batch_size=8, max_length=16, lr=1e-2)
-settings = dict(method=LoRA(r=2), each={"probe": {"method": None}}, recipe=recipe, val=0.25, progress=False, pack_size=2)
+each = {name: {"method": method} for name, method in methods.items()}
+settings = dict(each=each, recipe=recipe, val=0.25, progress=False, pack_size=2)
 train_many(backbone, data, out / "whole", devices=2, **settings)
 train_many(backbone, data, out / "shared", devices=2, fsdp=True, **settings)
+unread = load_backbone(out / "backbone", unread=True)
+train_many(unread, data, out / "unread", devices=2, fsdp=True, **settings)
 """
 
 
 @pytest.mark.slow
 def test_a_run_with_shared_weights(tmp_path: Path) -> None:
-    """Training, validation, and features of frozen layers."""
+    """Training, validation, and features of frozen layers; of weights that are left in their files to the same bytes."""
     tests = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{tests.parent}{os.pathsep}{tests}"}
     command = [sys.executable, "-c", RUNS, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    for name in ("lora", "probe"):
+    for name in ("lora", "probe", "dora", "pissa", "eva"):
+        files = [tmp_path / run / name / "adapter_model.safetensors" for run in ("unread", "shared")]
+        assert files[0].read_bytes() == files[1].read_bytes()
         mine, wanted = (load_file(tmp_path / run / name / "adapter_model.safetensors") for run in ("shared", "whole"))
         assert mine.keys() == wanted.keys()
         for key in wanted:

@@ -55,26 +55,33 @@ from graftax.benchmarks.accelerators.training_plan import WantedTraining, traini
 
 def said(**several):
     wanted = WantedTraining(CONFIGS["llama"], (LoRA(r=8),), 8, 2, 16, "float32", "layers", **several)
-    plan, step = training_plan(wanted, CPU), wanted.step()
-    program = step.gradient if not several else step.gradient_on(CPU, several["devices"], several["fsdp"])
+    plan, step = training_plan(wanted, CPU), wanted.step(CPU)
+    program = step.gradient_on(CPU, several["devices"], several["fsdp"]) if "devices" in several else step.gradient
     facts = program.facts(CPU)
     return plan.weights, plan.pack, plan.gradients, facts.arguments, dict(facts.collectives)
 
-print(json.dumps([said(), said(devices=4, fsdp=False), said(devices=4, fsdp=True)]))
+print(json.dumps([said(), said(devices=4, fsdp=False), said(devices=4, fsdp=True), said(tensor_parallel_size=4)]))
 """
 
 
 def test_several_devices_have_each_their_part() -> None:
-    """Of the slots; with --fsdp of the weights, and then they gather these and exchange nothing else."""
+    """Of the slots; with --fsdp of the weights, and then they gather these and exchange nothing else.
+
+    By tensor parallelism of the weights and not of the slots, and then what they have made is summed.
+    """
     done = subprocess.run([sys.executable, "-c", ON_FOUR], capture_output=True, text=True, env=os.environ | PATHS, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    (weights, pack, gradients, _, _), whole, shared = json.loads(done.stdout)
+    (weights, pack, gradients, all_of_it, _), whole, shared, together = json.loads(done.stdout)
     assert whole[:3] == [weights, pack // 4, gradients // 4]
     assert shared[1:3] == whole[1:3]
     assert weights / 4 < shared[0] < weights / 3.5  # norms are whole on each
     assert whole[3] - shared[3] == pytest.approx(weights - shared[0], rel=0.02)
     assert whole[4] == {}
     assert {*shared[4]} == {"all-gather"}
+    assert together[1:3] == [pack, gradients]
+    assert weights / 4 < together[0] < weights / 2  # the words are an odd number
+    assert all_of_it - together[3] == pytest.approx(weights - together[0], rel=0.02)
+    assert "all-reduce" in together[4]
 
 
 def small(bytes_left: float, plan: TrainingPlan) -> Any:

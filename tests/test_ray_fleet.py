@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from conftest import MINILM, SHARED, needs_assets
 from tiny import command_line, toy_rows, weights_of, write_csv
+from toy_suite import only, suite_in, with_rows
 
+from graftax.benchmarks.runner import run_suite
 from graftax.errors import GraftaxError
 from graftax.fleet import ray_cluster, ray_fleet
 from graftax.fleet.messages import EpochEnds, Finished, Message, ShardBegins, ShardLost
@@ -94,6 +96,23 @@ def test_a_node_dies(
     said = capfd.readouterr()
     assert said.out == ""
     assert f"{OTHER}: the machine is gone; " in said.err
+
+
+@pytest.mark.slow
+def test_halving_over_two_machines(nodes: Nodes, tiny: Backbone, tiny_dir: Path, tmp_path: Path) -> None:
+    """Each rung is a run over the cluster, and comes to what it comes to on one machine, to the last bit."""
+    nodes.add_other()
+    halving: dict[str, Any] = {"search": "halving", "eta": 2, "seeds": 1}
+    suite = only(suite_in(with_rows(tmp_path), tiny_dir, **halving), "probe")
+    options: dict[str, Any] = {"load": lambda name: tiny, "say": lambda line: None}
+    here = run_suite(suite, tmp_path / "here", **options)
+    with ray_fleet(nodes.address, tiny_dir) as fleet:
+        there = run_suite(suite, tmp_path / "there", fleet_of=lambda name: fleet, **options)
+    searched = [record.epochs for record in there if record.stage == "search"]
+    assert searched == [2] * 4 + [4] * 2
+    assert [(record.cell, record.metrics) for record in there] == [(record.cell, record.metrics) for record in here]
+    (final,) = [record.cell for record in there if record.stage == "final" and record.method == "probe"]
+    assert weights_of(tmp_path / "there" / "adapters" / final.id) == weights_of(tmp_path / "here" / "adapters" / final.id)
 
 
 def test_a_worker_of_another_version(nodes: Nodes, tiny: Backbone, tiny_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import yaml
 from certificates import self_signed
 from conftest import Graftax
 from http_servers import served, speaker, until
@@ -29,6 +32,8 @@ if not sys.platform.startswith("linux"):
 
 from ray_nodes import Nodes, one_node
 
+from graftax.cli.ray_service import application
+from graftax.errors import GraftaxError
 from graftax.fleet import ray_serving
 
 NAMES = ("sea", "hill", "town")
@@ -130,6 +135,90 @@ def test_an_address_answers_as_it_was_asked_to(teller: Backbone, tmp_path: Path)
                 shown is None,
             ]
     assert not ray_serving._answers("127.0.0.1", port, None)
+
+
+ARGS: dict[str, Any] = {"backbone": "base", "replicas": 1, "replica_gpus": 0}
+
+
+def test_what_ray_serve_is_told_is_what_the_command_would_say(tmp_path: Path) -> None:
+    """All that is said in a file comes to the server, values of `serve run`, which are texts, as well."""
+    key = tmp_path / "keys"
+    key.write_text(f"{'0' * 64} admin\n")
+    more = {"lanes": 4, "slots": 6, "max-queue": "9", "adapter": ["a=x", "b=y"], "api_key_file": str(key), "warm_up": "false"}
+    front = application({"backbone": "base", "replicas": "2-8", "replica_cpus": "3.5", "replica_gpus": 1} | more)
+    replica, base, limits = front._bound_deployment.init_args
+    make, keys, origins = replica._bound_deployment.init_args
+    assert (base, limits.max_queue, len(keys), origins) == ("base", 9, 1, ())
+    assert (make.__self__.lanes, make.__self__.slots, make.__self__.warm_up) == (4, 6, False)
+    assert [name for name, _ in make.__self__.adapters] == ["a", "b"]
+    deployment = replica._bound_deployment
+    assert (deployment.ray_actor_options["num_cpus"], deployment.ray_actor_options["num_gpus"]) == (3.5, 1)
+    scaling = deployment._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lanez": 3}, "lanez is no argument of the application; there are backbone, adapter, hub, lanes"),
+        ({"port": 8000}, r"port is no argument of the application: it is Ray Serve's own \(http_options\)"),
+        ({"training_share": 0.5}, "training_share is no argument of the application: it is for a server of one process"),
+        ({"training": "t"}, "training is no argument of the application: it is for a server of one process"),
+        ({"lanes": "many"}, "--lanes must be a whole number, got 'many'"),
+        ({"lanes": True}, "lanes must be a text or a number, got True"),
+        ({"lanes": [1, 2]}, r"lanes must be a text or a number, got \[1, 2\]"),
+        ({"adapter": [{}]}, r"adapter must be a text or a number or a list of these, got \[\{\}\]"),
+        ({"warm_up": 1}, "warm_up must be true or false, got 1"),
+        ({"replicas": "8-1"}, "--replicas '8-1': give a number"),
+        ({"replica_gpus": 2}, "a replica uses one GPU, or 0 where it computes on CPUs"),
+        (
+            {"tensor_parallel_size": 2, "replica_gpus": 1},
+            "--tensor-parallel-size 2 wants --replica-gpus 2, or 0 where it computes on CPUs",
+        ),
+        ({"api_key_file": "/nowhere/keys"}, "/nowhere/keys"),
+    ],
+)
+def test_what_the_application_refuses(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(GraftaxError, match=said):
+        application(ARGS | changes)
+
+
+def test_what_the_application_needs() -> None:
+    with pytest.raises(GraftaxError, match="replica_gpus is missing: 1, or 0"):
+        application({"backbone": "base"})
+    with pytest.raises(GraftaxError, match="Missing option '--backbone'"):
+        application({"replica_gpus": 0})
+
+
+@pytest.mark.slow
+def test_ray_serve_begins_it_itself(nodes: Nodes, teller: Backbone, teller_dir: Path, tmp_path: Path) -> None:
+    """Of a file, by Ray Serve's own command; an adapter answers there as it does here."""
+    sea, port = save_adapter(speaker(teller, 1), tmp_path / "sea", teller), free_port()
+    args = ARGS | {"backbone": str(teller_dir), "adapter": [f"sea={sea}"], "replica_cpus": 0.25, "warm_up": False}
+    told = {"name": "graftax", "route_prefix": "/", "import_path": "graftax.cli.ray_service:application", "args": args}
+    file = tmp_path / "serve.yaml"
+    file.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [told]}))
+    words = [str(Path(sys.executable).with_name("serve")), "run", "--address", nodes.address, str(file)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: answers(f"http://127.0.0.1:{port}/ready"))
+            client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=300, max_retries=0)
+            made = client.completions.create(model="sea", prompt=PROMPT, max_tokens=COUNT, temperature=0)
+            local = Generator(teller)
+            local.load("sea", sea)
+            assert made.choices[0].text == local.generate([PROMPT], "sea", Sampling(max_new_tokens=COUNT))[0].text
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(300)
+
+
+def answers(url: str) -> bool:
+    """Whether somebody does, and has nothing to complain of; asked once a second."""
+    time.sleep(1.0)
+    try:
+        return httpx2.get(url, timeout=60).status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def test_a_replica_that_cannot_begin_says_why(nodes: Nodes, tmp_path: Path, graftax: Graftax) -> None:

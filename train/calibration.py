@@ -28,6 +28,7 @@ from ..data.batches import Planned, Shape, number_of_batches, plan_epoch
 from ..data.prepared import Prepared
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
+from ..models.load import in_memory
 from ..models.processor import Processor
 from ..tasks.task import Task
 from .job import Job
@@ -105,7 +106,8 @@ class Calibration:
         adapter = Adapter.create((method,), every)
         layout = Layout.of([adapter], every)
         stacked, total = layout.stack(adapter, every), None
-        program = self.backbone.programs.setdefault(type(method), jax.jit(jax.grad(partial(_objective, self.backbone))))
+        backbone = in_memory(self.backbone)
+        program = backbone.programs.setdefault(type(method), jax.jit(jax.grad(partial(_objective, backbone))))
         for planned in plan:
             inputs = self.processor.lay([self.prepared.items[i] for i in planned.items], planned.places, self.shape)
             fixed = {}
@@ -113,7 +115,7 @@ class Calibration:
                 layers = (len(jax.tree.leaves(methods)[0]),) if self.backbone.structure.stacked(name) else ()
                 leaves = beside(planned, name)
                 fixed[name] = {method.key: {leaf: np.broadcast_to(a, (*layers, *a.shape)) for leaf, a in leaves.items()}}
-            found = jax.device_get(program(stacked.trainable, fixed, self.backbone.params, inputs))
+            found = jax.device_get(program(stacked.trainable, fixed, backbone.params, inputs))
             found = jax.tree.map(lambda leaf, count=weight(planned): count * np.asarray(leaf, np.float64), found)
             total = found if total is None else jax.tree.map(np.add, total, found)
         assert total is not None
@@ -138,7 +140,7 @@ class Calibration:
         labels = ("",) * sum(head.labels for head in heads)
         adapter = Adapter.create((method, *heads), every, seed=self.recipe.seed, task=self.task.name, labels=labels)
         recipe = self.recipe.replace(optimizer="sgd", preconditioned=False)  # it keeps no moments
-        pack = Pack(self.backbone, self.task, [Job("", recipe, adapter, self.prepared, None, self.shape)], 1)
+        pack = Pack(in_memory(self.backbone), self.task, [Job("", recipe, adapter, self.prepared, None, self.shape)], 1)
         pack.admit(0, 0)
         while pack.features and pack.features.step():
             pass

@@ -13,6 +13,7 @@ from ..adapters.method import Method
 from ..data.columns import Columns
 from ..data.examples import check_fraction
 from ..errors import GraftaxError
+from ..models.backbone import Backbone
 from ..tasks.task import Task
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, Within, checked
@@ -78,6 +79,15 @@ def check_shelf(push: Any, names: list[str]) -> None:
     if not isinstance(push, Shelf):
         raise GraftaxError(f"push must be a place on a hub such as Hub().under('bank'), got {_described(push)}.")
     push.expect(names)
+
+
+def check_shared(backbone: Backbone, **elsewhere: Any) -> None:
+    """That nothing is said of where slots are, where devices share the weights (`models/tensor_parallel.py`)."""
+    if backbone.mesh is not None and (said := [name for name, value in elsewhere.items() if value is not None]):
+        raise GraftaxError(
+            f"{backbone.mesh.size} devices share the weights of {backbone.name}, and train all adapters together: leave out "
+            f"{' and '.join(said)}, or tensor_parallel_size."
+        )
 
 
 def check_fleet(fleet: Any, devices: int | None, fsdp: bool) -> None:

@@ -1,7 +1,8 @@
 """The frozen weights on the devices that a pack is spread over: all of them on each, or a part of each on every device.
 
 The second (`fsdp`, `models/sharded.py`) is for a backbone that does not fit one device beside what a step needs. Its weights
-then come from where the backbone has them, which should be the host's memory, one after the other to all devices.
+come to the devices one after the other, from where the backbone has them: from the host's memory or, where it was loaded
+unread (`models/unread.py`), from their files, of which each process then reads what its own devices are to have.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from .. import processes
 from ..errors import GraftaxError
 from ..models.backbone import Backbone
 from ..models.by_layer import ByLayer
 from ..models.parts import LEAVES
 from ..models.sharded import split_by
+from ..models.unread import Unread
 from ..notes import note
 from ..tasks.task import some_of
 from .spreading import Spread
-
-
-def in_host_memory() -> Any:
-    """A block in which a backbone is loaded into the memory of the host, whatever devices there are."""
-    return jax.default_device(jax.local_devices(backend="cpu")[0])
 
 
 def whole_on_each(backbone: Backbone, spread: Spread) -> tuple[Any, Any]:
@@ -58,14 +56,19 @@ def shared_by_all(backbone: Backbone, spread: Spread) -> tuple[Any, Any]:
     def put(name: str, weight: Any) -> Any:
         def one(leaf: Any) -> Any:
             axis = split_by(names[name], leaf.shape, devices)
-            return spread.everywhere(leaf) if axis is None else spread.cut(leaf, axis)
+            if axis is None:
+                return spread.everywhere(leaf.read() if isinstance(leaf, Unread) else leaf)
+            return spread.cut(leaf, axis)
 
+        if isinstance(weight, Unread) and not weight.in_parts:
+            weight = weight.read()
         return jax.tree.map(one, weight)
 
-    held = {
-        name: ByLayer(tuple(put(name, layer) for layer in each)) if name in in_stacks else put(name, each[0])
-        for name, each in layers.items()
-    }
+    with processes.sound("the weights"):  # what one of them finds in its files, the others do not see
+        held = {
+            name: ByLayer(tuple(put(name, layer) for layer in each)) if name in in_stacks else put(name, each[0])
+            for name, each in layers.items()
+        }
     known: dict[str, Any] = {"fingerprint": backbone.fingerprint, "name": backbone.name, "quantize": backbone.quantize}
     there = Backbone.around(backbone.family, backbone.config, held, remat=backbone.remat, **known)
     return there.params, there.unrolled

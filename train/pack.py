@@ -270,7 +270,7 @@ class Pack:
             batch = self._batch(prepared, planned, self._shape(job))
             inputs, labels = batch.inputs, batch.labels
             outputs = self.programs.predict(*self.programs.asked(learners, np.int32(at), inputs, labels))
-            outputs = outputs.addressable_data(0)
+            outputs = outputs if self.spread.alone else outputs.addressable_data(0)
             loss = self.programs.measured(learners, np.int32(at), outputs, labels, batch.weight)
             losses += float(loss) * len(planned.items)
             own = self.task.output.own(np.asarray(outputs), len(names))

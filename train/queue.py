@@ -65,7 +65,7 @@ def open_run(wanted: WantedRun) -> Run:
     digest = digest_of(backbone, wanted.task, jobs)
     _refuse_unlike(digest)
     with processes.sound("the devices"):
-        spread = devices_for(len(jobs), wanted.devices)
+        spread = 1 if backbone.mesh is not None else devices_for(len(jobs), wanted.devices)
         if wanted.fsdp and spread == 1:
             raise GraftaxError(
                 "--fsdp is for weights that several devices share, and this run has one (--devices says how many)."

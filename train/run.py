@@ -24,7 +24,7 @@ from ..tasks.read_examples import check_columns
 from ..tasks.task import Task, some_of
 from ..tasks.task_registry import the_task
 from ..typed import Location, Some, checked
-from .checks import changed, check_arguments, check_fleet, check_shelf
+from .checks import changed, check_arguments, check_fleet, check_shared, check_shelf
 from .fleet import Fleet
 from .intake import prepare
 from .progress import Progress
@@ -84,7 +84,7 @@ def train_many(
             exchanged between them. None: over all accelerators; a CPU counts as one. In several processes (`jax.distributed`)
             those of all of them: docs/many_devices.md.
         fsdp: each of these devices has a part of the frozen weights, and a layer's are gathered while it is computed. Load the
-            backbone into the host's memory for it (`jax.default_device`).
+            backbone with `unread=True` for it: then each process reads the parts of its own devices, and no host has all.
         overwrite: replace adapters that are there, and throw away an unfinished run of other settings.
         save_every: seconds between checkpoints.
         progress: show bars, or a line per epoch, on standard error.
@@ -107,6 +107,9 @@ def train_many(
         checked(devices, Some, "devices")
     for name, value in {"overwrite": overwrite, "progress": progress, "fsdp": fsdp}.items():
         checked(value, bool, name)
+    check_shared(backbone, devices=devices, fsdp=fsdp or None, fleet=fleet)
+    if not fsdp:
+        backbone.expect_in_memory()
     if push is not None:
         check_shelf(push, list(data))
     if fleet is not None:

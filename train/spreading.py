@@ -11,6 +11,9 @@ Slots know nothing of one another, so in a step nothing is exchanged. Four slots
 An array with a leading axis of slots is one array of the whole mesh, of which a process holds the parts on its own devices. All
 processes ask for the same programs in the same order, since they take the same decisions: what of a slot a decision needs, its
 loss or its leaves, is *brought* to every device first, bit by bit. That alone is exchanged, at the ends of epochs.
+
+Where devices share the frozen weights by tensor parallelism (`models/tensor_parallel.py`), all of them compute every slot: to
+the slots they are one device, and each has all learners.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from .. import processes
 from ..counted import counted
 from ..errors import GraftaxError
 from ..models.sharded import DEVICES, Split, specs_of
+from ..models.tensor_parallel import everywhere
+from ..models.unread import Unread
 
 
 def devices_for(jobs: int, devices: int | None) -> int:
@@ -52,6 +57,7 @@ class Spread:
 
     slots: int
     devices: int
+    sharing: Mesh | None = None  # devices that share the frozen weights, and count as one
 
     @property
     def here(self) -> int:
@@ -77,6 +83,11 @@ class Spread:
         """Of arrays with a leading axis of slots."""
         return NamedSharding(self.mesh, PartitionSpec(DEVICES))
 
+    @property
+    def kept(self) -> NamedSharding | None:
+        """Where programs leave learners for the next: on every device that shares the weights; None: where they were."""
+        return None if self.sharing is None else everywhere(self.sharing)
+
     @cached_property
     def own(self) -> range:
         """The slots on devices of this process."""
@@ -89,6 +100,8 @@ class Spread:
 
     def placed(self, tree: Any) -> Any:
         """A tree of arrays with a leading slot axis, on the devices that have the slots; those of a process's own are read."""
+        if self.sharing is not None:
+            return jax.device_put(tree, self.kept)
         if self.alone:
             return jax.tree.map(jnp.asarray, tree)
         return jax.tree.map(self._placed, tree)
@@ -111,11 +124,13 @@ class Spread:
         return jax.make_array_from_single_device_arrays(copies[0].shape, there, copies)
 
     def cut(self, weight: Any, axis: int) -> Split:
-        """A frozen weight of this process, cut along an axis: every device gets its part, and no other."""
-        whole = np.asarray(weight)
-        split = Split(whole, axis)
-        there = NamedSharding(self.mesh, split.spec)
-        return Split(jax.make_array_from_callback(whole.shape, there, lambda index: whole[index]), axis)
+        """A frozen weight of this process, cut along an axis: every device gets its part, and no other.
+
+        Of a weight that is still in its file only the parts of this process's devices are read.
+        """
+        there = NamedSharding(self.mesh, Split(weight, axis).spec)
+        part: Callable[[Any], np.ndarray] = weight.part if isinstance(weight, Unread) else np.asarray(weight).__getitem__
+        return Split(jax.make_array_from_callback(weight.shape, there, part), axis)
 
     # -- programs -------------------------------------------------------------------------------------------------------
 

@@ -187,7 +187,7 @@ class Programs:
     @cached_property
     def update(self) -> Any:
         """`update(pack, losses, grads, live) -> pack`, compiled once; donates the pack."""
-        return jax.jit(self.spread.each(self.over_slots(self.update_one)), donate_argnums=0)
+        return jax.jit(self.spread.each(self.over_slots(self.update_one)), donate_argnums=0, out_shardings=self.spread.kept)
 
     def step(self, params: Any, layers: Any, pack: Learner, batches: Batch) -> Learner:
         """The pack after one step; donates it. Two programs, because the second need not be compiled anew for every shape."""
@@ -225,7 +225,7 @@ class Programs:
     @cached_property
     def spread(self) -> Spread:
         """Of the slots over the devices."""
-        return Spread(self.slots, self.devices)
+        return Spread(self.slots, self.devices, self.backbone.mesh)
 
     @property
     def frozen_weights(self) -> tuple[Any, Any]:
@@ -279,4 +279,4 @@ class Programs:
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:
         """`put(pack, slot, one) -> pack` with one slot's leaves replaced; donates the pack."""
-        return jax.jit(self.spread.with_slot, donate_argnums=0)
+        return jax.jit(self.spread.with_slot, donate_argnums=0, out_shardings=self.spread.kept)

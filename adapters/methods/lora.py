@@ -45,6 +45,7 @@ class LoRA(Method):
     acts_on: ClassVar[tuple[str, ...]] = ("linear", "conv", "embedding")
     roles: ClassVar[tuple[str, ...] | None] = (*QUERY_VALUE, *CONVOLUTIONS)
     padded: ClassVar[dict[str, int]] = {"a": 0, "b": 0}
+    axes: ClassVar[dict[str, tuple[str, ...]]] = {"a": ("rank", "in"), "b": ("rank", "out")}
     fast: ClassVar[tuple[str, ...]] = ("b",)
     mergeable: ClassVar[bool] = True
     allowed: ClassVar[tuple[str, ...]] = starts.STARTS  # values of `start`

@@ -46,6 +46,11 @@ class ServingPrograms:
     def _engine(self) -> Engine:
         return Engine(self.backbone, Residents(self.backbone))
 
+    @property
+    def _placed(self) -> bool:
+        """Whether it is said of the weights where they are, because several devices share them."""
+        return self.backbone.mesh is not None
+
     def _adapted(self, rows: int) -> Adapted:
         return Adapted(self.backbone.params, self.backbone.layers, self.state, np.zeros(rows, np.int32))
 
@@ -53,20 +58,21 @@ class ServingPrograms:
         """Prompts that begin."""
         args = (self._adapted(rows), texts(rows, length), np.zeros(rows, np.int32), np.zeros(rows, np.int32))
         attention = attention_of(self.backbone, rows, length, length)
-        return AskedProgram(self._engine.writer.prefill, args, {"columns": length}, attention)
+        return AskedProgram(self._engine.writer.prefill, args, {"columns": length}, attention, self._placed)
 
     def decode(self, rows: int, columns: int) -> AskedProgram:
         """Further tokens of texts that have so many columns; the texts are donated."""
         writer, adapted = self._engine.writer, self._adapted(rows)
-        standing = writer.shapes(adapted, texts(rows, columns))
+        standing = writer.shapes_there(writer.shapes(adapted, texts(rows, columns)))
         needs = jax.tree.map(np.bool_, Needs.of([]))
         args = (adapted, standing, Settings.of([], rows), np.bool_(False), needs)
-        return AskedProgram(writer.decode, args)
+        return AskedProgram(writer.decode, args, placed=self._placed)
 
     def mixed_rows(self, rows: int, length: int) -> AskedProgram:
         """Texts that are classified."""
         args = (self.backbone.params, self.state, texts(rows, length), np.zeros(rows, np.int32))
-        return AskedProgram(self._engine.readings.forward, args, attention=attention_of(self.backbone, rows, length, length))
+        attention = attention_of(self.backbone, rows, length, length)
+        return AskedProgram(self._engine.readings.forward, args, attention=attention, placed=self._placed)
 
 
 def texts(rows: int, length: int) -> TextInputs:

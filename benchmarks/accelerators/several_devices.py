@@ -19,7 +19,7 @@ from ...train.step import Programs
 from .described_devices import Device
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DescribedSpread(Spread):
     """Of slots over so many devices of a kind."""
 
@@ -52,4 +52,4 @@ class ProgramsElsewhere(Programs):
     @cached_property
     def spread(self) -> Spread:
         assert self.kind is not None
-        return DescribedSpread(self.slots, self.devices, self.kind)
+        return DescribedSpread(self.slots, self.devices, kind=self.kind)

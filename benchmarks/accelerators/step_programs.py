@@ -74,7 +74,8 @@ class StepPrograms:
     def gradient(self) -> AskedProgram:
         """Losses and gradients of all slots."""
         args = (self.backbone.params, self.backbone.unrolled, self._pack, self._batches)
-        return AskedProgram(self._programs.gradient, args, attention=self.attention)
+        placed = self.backbone.mesh is not None
+        return AskedProgram(self._programs.gradient, args, attention=self.attention, placed=placed)
 
     def gradient_on(self, device: Device, devices: int, fsdp: bool) -> AskedProgram:
         """The same on several devices of a kind, which share the slots and, with `fsdp`, the weights."""

@@ -2,7 +2,8 @@
 
     in all = frozen weights + the pack (adapters, and what the optimizer remembers of them) + gradients + temporaries
 
-Of several devices it is that of each, with its part of the slots, and where they share the weights its part of these.
+Of several devices it is that of each, with its part of the slots, and where they share the weights its part of these. Where
+they share them by tensor parallelism, each has all slots.
 
 Weights, pack and gradients follow from their shapes. Temporaries are what the compiler wants for the step's program, which is
 compiled for the device as `train_many` has it compiled there. A tenth of the device's memory is left to whatever else is there:
@@ -20,11 +21,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from ...adapters.method import Method
 from ...data.batches import Shape
 from ...errors import GraftaxError
 from ...models.family_registry import family_of
+from ...models.tensor_parallel import TENSOR
 from .asked_program import TooLarge, several
 from .described_devices import Device
 from .roofline import Roofline
@@ -49,15 +52,18 @@ class WantedTraining:
     quantize: str | None = None
     devices: int = 1  # over which the slots are spread; a multiple of them
     fsdp: bool = False  # whether these share the weights
+    tensor_parallel_size: int = 1  # devices that share them and compute every slot together, in place of those
 
     @property
     def pictures(self) -> bool:
         """Whether it is pictures that are read, and `rows` of them."""
         return family_of(self.config.get("model_type")).processor.kind == "image"
 
-    def step(self) -> StepPrograms:
+    def step(self, device: Device) -> StepPrograms:
         """The programs of its training step. Raises GraftaxError where there are none for such a backbone."""
-        backbone = weightless_backbone(self.config, self.dtype, self.remat, self.quantize)
+        sharing = self.tensor_parallel_size
+        mesh = None if sharing == 1 else Mesh(device.several(sharing), (TENSOR,))
+        backbone = weightless_backbone(self.config, self.dtype, self.remat, self.quantize, mesh)
         shape = Shape(items=self.rows, rows=self.rows, length=self.length)
         if self.pictures:
             return picture_step(backbone, self.methods, self.slots, self.rows, _CLASSES)
@@ -103,7 +109,7 @@ def training_plan(wanted: WantedTraining, device: Device) -> TrainingPlan:
 
     Raises GraftaxError for a backbone that there is no plan for, and where nothing here compiles for the device.
     """
-    step, here = wanted.step(), wanted.slots // wanted.devices
+    step, here = wanted.step(device), wanted.slots // wanted.devices
     pack, gradients = _bytes(several(step.learner, here)), _bytes(several(step.learner.trainable, here))
     program = step.gradient if wanted.devices == 1 else step.gradient_on(device, wanted.devices, wanted.fsdp)
     weights = _bytes(program.args[0])

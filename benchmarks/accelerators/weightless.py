@@ -11,18 +11,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 
 from ...models.backbone import Backbone
 from ...models.by_layer import ByLayer
 from ...models.family_registry import family_of
 from ...models.fingerprint import by_name
 from ...models.quantised import quantiser
+from ...models.tensor_parallel import refuse_uncut, shared
 
 
 def weightless_backbone(
-    config: Mapping[str, Any], dtype: str = "bfloat16", remat: str = "none", quantize: str | None = None
+    config: Mapping[str, Any],
+    dtype: str = "bfloat16",
+    remat: str = "none",
+    quantize: str | None = None,
+    mesh: Mesh | None = None,
 ) -> Backbone:
-    """A backbone of a Hugging Face config; `dtype`, `remat` and `quantize` as of `load_backbone`."""
+    """A backbone of a Hugging Face config; `dtype`, `remat` and `quantize` as of `load_backbone`.
+
+    `mesh`: devices that share its weights, which need not be there (`models/tensor_parallel.py`).
+    """
     family = family_of(config.get("model_type"))
     typed = family.configure(config)
     weights = [weight for part in family.parts(typed) for weight in part.weights(family.layer_paths(typed))]
@@ -35,4 +44,12 @@ def weightless_backbone(
             one = jax.tree.map(lambda leaf, layers=len(group): ByLayer((leaf,) * layers), one)
         held[name] = one
     known: dict[str, Any] = {"fingerprint": "", "name": f"{config['model_type']} without weights", "hf_config": dict(config)}
-    return Backbone.around(family, typed, held, remat=remat, quantize=quantize, **known)
+    if mesh is not None:
+        held = shared(mesh, family.parts(typed), held, put=_shape_there)
+        refuse_uncut(mesh, typed.attention_heads, held, known["name"])
+    return Backbone.around(family, typed, held, remat=remat, quantize=quantize, mesh=mesh, **known)
+
+
+def _shape_there(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    """A shape with where the array would be."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

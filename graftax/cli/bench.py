@@ -44,6 +44,18 @@ def bench(
         Optional[list[str]], typer.Option("--method", "-m", help="Of the suite's methods only these; once for each.")
     ] = None,
     seeds: Annotated[Optional[int], typer.Option(help="Trainings at each method's best setting.")] = None,
+    search: Annotated[
+        Optional[str],
+        typer.Option(
+            help="For settings: widening, or halving (many short runs, ever fewer longer ones). Default: the suite's."
+        ),
+    ] = None,
+    eta: Annotated[
+        Optional[int],
+        typer.Option(
+            help="Of a halving: of so many settings one goes on, for so many times the length. Default: the suite's, or 3."
+        ),
+    ] = None,
     max_length: Annotated[
         Optional[int], typer.Option(help="Tokens of a text; longer ones are cut. Default: the suite's, with --data 128.")
     ] = None,
@@ -83,7 +95,8 @@ def bench(
         chosen = replace(chosen, backbones=tuple(str(Path(b).resolve()) if Path(b).is_dir() else b for b in backbone))
     if method:
         chosen = _of_methods(chosen, method)
-    given: dict[str, Any] = {"seeds": seeds, "max_length": max_length, "normalisation": normalisation}
+    given: dict[str, Any] = {"seeds": seeds, "search": search, "eta": eta}
+    given |= {"max_length": max_length, "normalisation": normalisation}
     chosen = replace(chosen, **{name: value for name, value in given.items() if value is not None})
     for name in peer or []:
         if name not in LIBRARIES:

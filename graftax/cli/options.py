@@ -65,6 +65,7 @@ class Loading:
     dtype: Annotated[str, Doc("Of the frozen weights in memory: float32 or bfloat16.")] = "float32"
     quantize: Annotated[str | None, Doc("Hold the layers' weights as int8 or nf4 (needs the package qwix).")] = None
     adapter_dtype: Annotated[str | None, Doc("float32: of adapters' products on accelerators, too.")] = None
+    tensor_parallel_size: Annotated[int, Doc("How many devices share the weights, each computing with its part.")] = 1
     tower: Annotated[str | None, Doc("Of a checkpoint of two, such as CLIP's: image, text or both.")] = None
     text_tower: Annotated[str | None, Doc("A backbone of texts, to be a pair with this one of pictures.")] = None
 

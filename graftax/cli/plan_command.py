@@ -29,6 +29,9 @@ def plan(
         int, typer.Option(min=1, help="Spread the adapters over so many, of one host or one slice; each has as many of them.")
     ] = 1,
     fsdp: Annotated[bool, typer.Option("--fsdp", help="Let these devices share the frozen weights.")] = False,
+    tensor_parallel_size: Annotated[
+        int, typer.Option(min=1, help="Devices that share the weights and compute every adapter together.")
+    ] = 1,
     dtype: Annotated[str, typer.Option(help="Of the frozen weights: bfloat16 or float32.")] = "bfloat16",
     quantize: Annotated[Optional[str], typer.Option(help="Hold the frozen kernels as int8 or nf4.")] = None,
     remat: Annotated[
@@ -55,6 +58,10 @@ def plan(
     remat = ("layers" if quantize or fsdp else "none") if remat is None else remat
     if fsdp and devices == 1:
         raise GraftaxError("--fsdp: one device has nobody to share weights with; say how many there are with --devices.")
+    if tensor_parallel_size > 1 and devices > 1:
+        raise GraftaxError(
+            "--devices have adapters of their own, --tensor-parallel-size has all of them on each: leave out one."
+        )
     slots = -(-slots // devices) * devices  # as graftax train has it
     choices = [("dtype", dtype, ("bfloat16", "float32")), ("quantize", quantize, QTYPES), ("remat", remat, REMAT)]
     for name, chosen, there in choices:
@@ -65,7 +72,8 @@ def plan(
     made = make_method(method, rank=rank, target=target)
     methods = () if made is None else made if isinstance(made, tuple) else (made,)
     found = training_plan(
-        WantedTraining(config, methods, slots, rows, seq, dtype, remat, quantize, devices, fsdp), described(device)
+        WantedTraining(config, methods, slots, rows, seq, dtype, remat, quantize, devices, fsdp, tensor_parallel_size),
+        described(device),
     )
     print(said(found, backbone))
     if found.fits:
@@ -100,13 +108,15 @@ def said(plan: TrainingPlan, backbone: str) -> str:
         f"  temporaries           {_amount(plan.temporaries)}  (compiled)",
         f"  in all                {_amount(plan.in_all)}  of {memory / 1e9:.0f} GB: {verdict}, with a tenth left over",
         f"  a step at least       {seconds * 1e3:7.1f} ms  by {bound}: at most {most:,.0f} {what}/s (computed)"
-        + (", without what it takes to gather weights" if wanted.fsdp else ""),
+        + (", without what devices exchange" if wanted.fsdp or wanted.tensor_parallel_size > 1 else ""),
     ]
     return "\n".join(lines)
 
 
 def _devices(plan: TrainingPlan) -> str:
     wanted = plan.wanted
+    if wanted.tensor_parallel_size > 1:
+        return f"each of {wanted.tensor_parallel_size} {plan.device.title} that compute every adapter together"
     if wanted.devices == 1:
         return f"one {plan.device.title}"
     return f"each of {wanted.devices} {plan.device.title}" + (" that share the weights" if wanted.fsdp else "")

@@ -16,7 +16,7 @@ from ..tuning.training_settings import TrainingSettings
 from .arguments import chat_template_of, parse_adapters
 from .dataclass_options import OptionPerField, options_from_fields
 from .options import AnyBackboneOption, BackboneOption, ChatTemplateOption, LoadingOptions, OptionalAdaptersOption
-from .serve_on_ray import OnRay, refuse_without_ray, serve_replicas
+from .serve_on_ray import OnRay, refuse_without_ray, replicated, serve_replicas
 from .served_backbone import ServedBackbone, say
 
 if TYPE_CHECKING:
@@ -119,7 +119,11 @@ def serve(
             "--allow-path": bool(allow_path),
             "--port 0": port == 0,
         }
-        serve_replicas(served, on_ray, host, port, keys, origins, certificate, refused)
+        server = replicated(served, on_ray, keys, origins, refused)
+        if context.obj is None:
+            serve_replicas(server, on_ray.ray, host, port, certificate)
+        else:  # Ray Serve asks what it is to begin (`ray_service.py`)
+            context.obj(server)
         return
     refuse_without_ray(context)
     with listening(host, port) as there:

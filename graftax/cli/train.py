@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -199,7 +198,6 @@ def train(
     from ..adapters.methods.named import make_method
     from ..models.load import load_backbone
     from ..train.checks import check_arguments
-    from ..train.frozen_weights import in_host_memory
     from ..train.learned_words import context_of_labels
     from ..train.run import train_many
 
@@ -243,8 +241,7 @@ def train(
         if running.fsdp and loading.remat is None:
             loading = replace(loading, remat="layers")  # what else is kept takes more than the weights that are shared
         fleet = None if fleet_of is None else fleet_of(backbone, **asdict(loading))
-        with in_host_memory() if running.fsdp else nullcontext():
-            loaded = load_backbone(backbone, **asdict(loading))
+        loaded = load_backbone(backbone, **asdict(loading), unread=running.fsdp)
         method: Any = made
         if words.fuse:
             method = Fuse(trained=tuple(load_adapter(parse_adapter(text).location, loaded) for text in words.fuse))

@@ -292,8 +292,7 @@ def _without_constants(options: Options, tensors: Tensors, backbone: Backbone, r
             raise GraftaxError(f"{module} is a table that both towers read, where no method acts: it has {min(acted)}.")
         if key not in kept:
             continue
-        frozen = np.asarray(backbone.arrays()[weight.name], np.float32)
-        saved, own = kept.pop(key), frozen if weight.layer is None else frozen[weight.layer]
+        saved, own = kept.pop(key), backbone.float32(weight.name, weight.layer)
         if saved.shape != own.shape or not _same(saved, own, backbone.dtype):
             name = options.saves(module)
             said = f"modules_to_save={name!r}: " if name else ""
