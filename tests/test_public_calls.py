@@ -142,6 +142,7 @@ CALLS: dict[str, Callable[[World], tuple[Callable[..., Any], Arguments]]] = {
             "tower": None,
             "text_tower": None,
             "adapter_dtype": None,
+            "tensor_parallel_size": 1,
             "unread": False,
         },
     ),

@@ -19,6 +19,11 @@ from ...train.step import Programs
 from .described_devices import Device
 
 
+def shape_there(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    """A shape with where the array would be."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DescribedSpread(Spread):
     """Of slots over so many devices of a kind."""
@@ -30,17 +35,13 @@ class DescribedSpread(Spread):
         return Mesh(self.kind.several(self.devices), (DEVICES,))
 
     def placed(self, tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: self._shape(leaf, self.by_slot), tree)
+        return jax.tree.map(lambda leaf: shape_there(leaf, self.by_slot), tree)
 
     def everywhere(self, tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: self._shape(leaf, NamedSharding(self.mesh, PartitionSpec())), tree)
+        return jax.tree.map(lambda leaf: shape_there(leaf, NamedSharding(self.mesh, PartitionSpec())), tree)
 
     def cut(self, weight: Any, axis: int) -> Split:
-        return Split(self._shape(weight, NamedSharding(self.mesh, Split(weight, axis).spec)), axis)
-
-    @staticmethod
-    def _shape(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        return Split(shape_there(weight, NamedSharding(self.mesh, Split(weight, axis).spec)), axis)
 
 
 @dataclass(frozen=True, eq=False)

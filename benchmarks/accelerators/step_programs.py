@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from ...adapters.method import Method
 from ...data.batches import Shape
 from ...models.backbone import Backbone
 from ...models.inputs import ImageInputs, TextInputs, Texts
+from ...models.tensor_parallel import everywhere
 from ...tasks.task_registry import task_named
 from ...train.frozen_weights import shared_by_all, whole_on_each
 from ...train.optimizer import rates
@@ -27,7 +28,7 @@ from ...train.step import Batch, Learner, Programs, hyper, start
 from .asked_program import AskedProgram, several
 from .buffers import Attention
 from .described_devices import Device
-from .several_devices import ProgramsElsewhere
+from .several_devices import ProgramsElsewhere, shape_there
 
 _STEPS = 100  # of a run, which is data
 
@@ -73,9 +74,11 @@ class StepPrograms:
     @property
     def gradient(self) -> AskedProgram:
         """Losses and gradients of all slots."""
-        args = (self.backbone.params, self.backbone.unrolled, self._pack, self._batches)
-        placed = self.backbone.mesh is not None
-        return AskedProgram(self._programs.gradient, args, attention=self.attention, placed=placed)
+        frozen, mesh = (self.backbone.params, self.backbone.unrolled), self.backbone.mesh
+        if mesh is None:
+            return AskedProgram(self._programs.gradient, (*frozen, self._pack, self._batches), attention=self.attention)
+        pack = jax.tree.map(partial(shape_there, sharding=everywhere(mesh)), self._pack)
+        return AskedProgram(self._programs.gradient, (*frozen, pack, self._batches), attention=self.attention, placed=True)
 
     def gradient_on(self, device: Device, devices: int, fsdp: bool) -> AskedProgram:
         """The same on several devices of a kind, which share the slots and, with `fsdp`, the weights."""

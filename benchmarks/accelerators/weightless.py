@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from ...models.backbone import Backbone
 from ...models.by_layer import ByLayer
@@ -19,6 +19,7 @@ from ...models.family_registry import family_of
 from ...models.fingerprint import by_name
 from ...models.quantised import quantiser
 from ...models.tensor_parallel import refuse_uncut, shared
+from .several_devices import shape_there
 
 
 def weightless_backbone(
@@ -45,11 +46,6 @@ def weightless_backbone(
         held[name] = one
     known: dict[str, Any] = {"fingerprint": "", "name": f"{config['model_type']} without weights", "hf_config": dict(config)}
     if mesh is not None:
-        held = shared(mesh, family.parts(typed), held, put=_shape_there)
+        held = shared(mesh, family.parts(typed), held, put=shape_there)
         refuse_uncut(mesh, typed.attention_heads, held, known["name"])
     return Backbone.around(family, typed, held, remat=remat, quantize=quantize, mesh=mesh, **known)
-
-
-def _shape_there(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    """A shape with where the array would be."""
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
