@@ -108,16 +108,15 @@ def of_texts(mesh: Mesh, shape: Sequence[int]) -> NamedSharding:
 
 def refuse_uncut(mesh: Mesh, heads: Sequence[int], arrays: Mapping[str, Any], name: str) -> None:
     """An error where devices have nothing to share, or share attention heads unevenly."""
-    devices = mesh.size
-    leaves = jax.tree.leaves(dict(arrays))
-    if all(leaf.sharding.is_fully_replicated for leaf in leaves):
-        raise GraftaxError(f"tensor_parallel_size: {name} has no weights that {counted(devices, 'device')} could share.")
-    if uneven := [count for count in heads if count % devices]:
-        fit = [str(fewer) for fewer in range(1, devices) if not any(count % fewer for count in heads)]
+    devices = counted(mesh.size, "device")
+    if uneven := [count for count in heads if count % mesh.size]:
+        fit = [str(number) for number in range(2, min(heads) + 1) if not any(count % number for count in heads)]
+        could = f"; by {' or '.join(fit)} they can" if fit else ""
         raise GraftaxError(
-            f"tensor_parallel_size: {counted(uneven[0], 'attention head')} of {name} cannot be shared by {devices} devices; "
-            f"by {' or '.join(fit)} they can."
+            f"tensor_parallel_size: {counted(uneven[0], 'attention head')} of {name} cannot be shared by {devices}{could}."
         )
+    if all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(dict(arrays))):
+        raise GraftaxError(f"tensor_parallel_size: {name} has no weights that {devices} could share.")
 
 
 def traced_over_devices(method: Method) -> Method:

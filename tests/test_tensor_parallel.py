@@ -5,6 +5,7 @@ What is compared is what one device makes, up to the last bits.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,16 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import METHODS
 from contract import ON_TEXTS
 from jax.sharding import Mesh, PartitionSpec
+from tiny import toy_rows
 
-from graftax import load_backbone
+from graftax import load_backbone, train_many
 from graftax.errors import GraftaxError
 from graftax.models.backbone import Backbone
-from graftax.models.tensor_parallel import mesh_over, of_adapter, of_texts
+from graftax.models.tensor_parallel import mesh_over, of_adapter, of_texts, refuse_uncut
 
 BEGIN = """
 import json, sys
@@ -219,13 +222,13 @@ def test_a_kernel_is_called_on_each_device_for_its_attention_heads() -> None:
     assert [[apart < 1e-6, devices] for apart, devices in made_by(HEADS)] == [[True, 1], [True, 2], [True, 4]]
 
 
-def two_of_them() -> Mesh:
-    """A mesh of two devices, which need not be there."""
-    return Mesh(np.array([mesh_over(1).devices[0]] * 2), ("tensor",))
+def mesh_of(count: int) -> Mesh:
+    """So many devices, which need not be there."""
+    return Mesh(np.array([mesh_over(1).devices[0]] * count), ("tensor",))
 
 
 def test_where_arrays_of_adapters_and_texts_are() -> None:
-    mesh, axes = two_of_them(), ("rank", "out")
+    mesh, axes = mesh_of(2), ("rank", "out")
     assert of_adapter(mesh, "query", axes, (2, 9, 8, 32)).spec == PartitionSpec(None, None, None, "tensor")
     assert of_adapter(mesh, "attention_out", axes, (2, 9, 8, 32)).spec == PartitionSpec()
     assert of_adapter(mesh, "attention_out", ("rank", "in"), (9, 8, 32)).spec == PartitionSpec(None, None, "tensor")
@@ -243,10 +246,19 @@ def refused(call: Any) -> str:
 
 
 def test_what_cannot_be_shared_is_said(tiny: Backbone, tmp_path: Path) -> None:
-    directory = tiny.directory
+    directory, name = tiny.directory, "tensor_parallel_size"
     assert directory is not None
     said = refused(lambda: load_backbone(directory, tensor_parallel_size=3))
-    assert said == "tensor_parallel_size: 3 devices are wanted, and there are 1."
-    assert refused(lambda: load_backbone(directory, tensor_parallel_size=0)) == (
-        "tensor_parallel_size is a number of devices, got 0."
+    assert said == f"{name}: 3 devices are wanted, and there are 1."
+    assert refused(lambda: load_backbone(directory, tensor_parallel_size=0)) == f"{name} is a number of devices, got 0."
+    said = refused(lambda: refuse_uncut(mesh_of(3), (8, 4), {}, "x"))
+    assert said == f"{name}: 8 attention heads of x cannot be shared by 3 devices; by 2 or 4 they can."
+    assert refused(lambda: refuse_uncut(mesh_of(2), (3,), {}, "x")).endswith(
+        "3 attention heads of x cannot be shared by 2 devices; by 3 they can."
     )
+    said = refused(lambda: refuse_uncut(mesh_of(2), (), {"kernel": jnp.zeros(3)}, "x"))
+    assert said == f"{name}: x has no weights that 2 devices could share."
+    shared = dataclasses.replace(tiny, mesh=mesh_of(2))
+    said = refused(lambda: train_many(shared, {"a": toy_rows(count=8)}, tmp_path, devices=2, progress=False))
+    assert said.startswith("2 devices share the weights of")
+    assert said.endswith("and train all adapters together: leave out devices, or tensor_parallel_size.")
