@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from ..adapters.adapter import Adapter
 from ..adapters.graft import Grafts, Mix, State
@@ -59,7 +59,7 @@ from .parts import LEAVES, Part, Weight
 from .processor import Processor
 from .quantised import dense
 from .sharded import whole_outside_layers
-from .tensor_parallel import refuse_uncut, shared, traced_over_devices
+from .tensor_parallel import everywhere, refuse_uncut, shared, traced_over_devices
 from .unread import Unread, any_unread
 
 _UNROLLED = 12  # layers of a stack at most
@@ -162,6 +162,11 @@ class Backbone(Shown):
         known |= {"adapter_dtype": self.adapter_dtype, "mesh": self.mesh}
         fingerprint = fingerprint_of(self.weights, arrays)
         return Backbone.build(self.family, self.config.anew(), arrays, remat=self.remat, fingerprint=fingerprint, **known)
+
+    @property
+    def everywhere(self) -> NamedSharding | None:
+        """Where an array is that each of the devices has which share the weights; None: where all arrays are."""
+        return None if self.mesh is None else everywhere(self.mesh)
 
     @property
     def generates(self) -> bool:

@@ -32,7 +32,6 @@ from .. import processes
 from ..counted import counted
 from ..errors import GraftaxError
 from ..models.sharded import DEVICES, Split, specs_of
-from ..models.tensor_parallel import everywhere
 from ..models.unread import Unread
 
 
@@ -57,7 +56,9 @@ class Spread:
 
     slots: int
     devices: int
-    sharing: Mesh | None = None  # devices that share the frozen weights, and count as one
+    #: where programs leave learners for the next: on all devices that share the frozen weights, which count as one; None: where
+    #: they were
+    kept: NamedSharding | None = None
 
     @property
     def here(self) -> int:
@@ -83,11 +84,6 @@ class Spread:
         """Of arrays with a leading axis of slots."""
         return NamedSharding(self.mesh, PartitionSpec(DEVICES))
 
-    @property
-    def kept(self) -> NamedSharding | None:
-        """Where programs leave learners for the next: on every device that shares the weights; None: where they were."""
-        return None if self.sharing is None else everywhere(self.sharing)
-
     @cached_property
     def own(self) -> range:
         """The slots on devices of this process."""
@@ -100,7 +96,7 @@ class Spread:
 
     def placed(self, tree: Any) -> Any:
         """A tree of arrays with a leading slot axis, on the devices that have the slots; those of a process's own are read."""
-        if self.sharing is not None:
+        if self.kept is not None:
             return jax.device_put(tree, self.kept)
         if self.alone:
             return jax.tree.map(jnp.asarray, tree)

@@ -225,7 +225,7 @@ class Programs:
     @cached_property
     def spread(self) -> Spread:
         """Of the slots over the devices."""
-        return Spread(self.slots, self.devices, self.backbone.mesh)
+        return Spread(self.slots, self.devices, self.backbone.everywhere)
 
     @property
     def frozen_weights(self) -> tuple[Any, Any]:

@@ -19,7 +19,6 @@ from ...adapters.method import Method
 from ...data.batches import Shape
 from ...models.backbone import Backbone
 from ...models.inputs import ImageInputs, TextInputs, Texts
-from ...models.tensor_parallel import everywhere
 from ...tasks.task_registry import task_named
 from ...train.frozen_weights import shared_by_all, whole_on_each
 from ...train.optimizer import rates
@@ -74,10 +73,10 @@ class StepPrograms:
     @property
     def gradient(self) -> AskedProgram:
         """Losses and gradients of all slots."""
-        frozen, mesh = (self.backbone.params, self.backbone.unrolled), self.backbone.mesh
-        if mesh is None:
+        frozen, there = (self.backbone.params, self.backbone.unrolled), self.backbone.everywhere
+        if there is None:
             return AskedProgram(self._programs.gradient, (*frozen, self._pack, self._batches), attention=self.attention)
-        pack = jax.tree.map(partial(shape_there, sharding=everywhere(mesh)), self._pack)
+        pack = jax.tree.map(partial(shape_there, sharding=there), self._pack)
         return AskedProgram(self._programs.gradient, (*frozen, pack, self._batches), attention=self.attention, placed=True)
 
     def gradient_on(self, device: Device, devices: int, fsdp: bool) -> AskedProgram:

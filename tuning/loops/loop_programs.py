@@ -77,13 +77,14 @@ class LoopPrograms:
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
         self.compilations = 0
-        self.take = jax.jit(self._taken)
-        self.gradient = jax.jit(self._gradient, donate_argnames="summed")
-        self.forward = jax.jit(self._forward)
-        self.commit = jax.jit(self._committed, donate_argnames="gradient")
-        self.step = jax.jit(self._stepped, donate_argnames="room")
-        self.put = jax.jit(self._put, donate_argnames="room")
-        self.get = jax.jit(self._got)
+        jit = partial(jax.jit, out_shardings=backbone.everywhere)  # what one leaves is where the next finds it
+        self.take = jit(self._taken)
+        self.gradient = jit(self._gradient, donate_argnames="summed")
+        self.forward = jit(self._forward)
+        self.commit = jit(self._committed, donate_argnames="gradient")
+        self.step = jit(self._stepped, donate_argnames="room")
+        self.put = jit(self._put, donate_argnames="room")
+        self.get = jit(self._got)
 
     @classmethod
     def of(cls, backbone: Backbone) -> LoopPrograms:

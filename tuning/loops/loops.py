@@ -370,7 +370,8 @@ class Loops:
             self._refuse_too_large(name, capacity * sum(leaf.nbytes for leaf in jax.tree.leaves(nobody)))
             every = {loop.slot: self._kept(loop) for loop in self._loops.values()} | {slot: kept}
             each = [stacked(every[i], layout, sites) if i in every else nobody for i in range(capacity)]
-            self._room = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *each)
+            there = self.backbone.everywhere
+            self._room = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), there), *each)
         else:
             one = stacked(kept, layout, sites)
             self._room = self._run(self.programs.put, (), self._room, np.int32(slot), one)
