@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from . import watchdog
+from .counted import counted
 from .errors import GraftaxError
 from .exit_codes import AGAIN
 from .signals import leave
@@ -59,6 +60,29 @@ def index() -> int:
 def is_first() -> bool:
     """Whether this is process 0, which alone writes and shows anything."""
     return index() == 0
+
+
+def of_each(devices: int) -> int:
+    """How many devices each process has of a number that all are to have together. GraftaxError where they have not so many."""
+    import jax
+
+    each, left_over = divmod(devices, count())
+    if left_over:
+        raise GraftaxError(f"{counted(devices, 'device')} cannot be those of {count()} processes, which have as many each.")
+    if each > (there := jax.local_device_count()):
+        whose = "this process has" if count() == 1 else f"each of {count()} processes has"
+        raise GraftaxError(f"{counted(devices, 'device')} are wanted, and {whose} {there}.")
+    return each
+
+
+def devices(each: int) -> list[Any]:
+    """So many of JAX's devices of every process, in the order of the processes."""
+    import jax
+
+    by_process: dict[int, list[Any]] = {}
+    for device in jax.devices():
+        by_process.setdefault(device.process_index, []).append(device)
+    return [device for _, own in sorted(by_process.items()) for device in own[:each]]
 
 
 def _state() -> Any:

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from .. import processes
 from ..counted import counted
 from ..errors import GraftaxError
 from .by_layer import ByLayer
@@ -50,14 +51,23 @@ _CUT = {
 
 
 def mesh_over(devices: int) -> Mesh:
-    """So many devices of this process. Raises GraftaxError where there are fewer."""
+    """So many devices, of every process as many. Raises GraftaxError where there are fewer."""
     if devices < 1:
         raise GraftaxError(f"tensor_parallel_size is a number of devices, got {devices}.")
-    if jax.process_count() > 1:
-        raise GraftaxError("tensor_parallel_size is for the devices of one process; this is one of several.")
-    if devices > (there := jax.local_device_count()):
-        raise GraftaxError(f"tensor_parallel_size: {counted(devices, 'device')} are wanted, and there are {there}.")
-    return Mesh(np.array(jax.local_devices()[:devices]), (TENSOR,))
+    try:
+        return Mesh(np.array(processes.devices(processes.of_each(devices))), (TENSOR,))
+    except GraftaxError as error:
+        raise GraftaxError(f"tensor_parallel_size: {error}") from error
+
+
+def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    """An array, which every process has, where it is to be; each device is sent its own part alone."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(leaf, sharding)
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    there = np.asarray(leaf)
+    return jax.make_array_from_callback(there.shape, sharding, there.__getitem__)
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
@@ -66,9 +76,9 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 
 
 def shared(
-    mesh: Mesh, parts: Iterable[Part], arrays: Mapping[str, Any], put: Callable[[Any, NamedSharding], Any] = jax.device_put
+    mesh: Mesh, parts: Iterable[Part], arrays: Mapping[str, Any], put: Callable[[Any, NamedSharding], Any] = put
 ) -> dict[str, Any]:
-    """Weights by name ("layers.query.kernel") on the devices; of an array of the host each device is sent its own part alone.
+    """Weights by name ("layers.query.kernel") on the devices.
 
     Those of a stack may be held by layer already; else they have a leading axis of layers, and are by layer from now on.
     `put`: what puts an array there.

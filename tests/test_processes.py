@@ -222,6 +222,24 @@ def test_two_processes_share_the_weights(there: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_compute_together(there: Path) -> None:
+    """Each device computes every slot with its half of the weights; where one is killed, a process of two devices goes on."""
+    together = "--tensor-parallel-size=2"
+    alone(there, there / "together", together)
+    at, out = port(), there / "in-two"
+    running = [begin(training(there, out, "--distributed", together), n, 2, at) for n in range(2)]
+    until_saved(out, running)
+    running[0].kill()
+    assert [code for code, *_ in ended(running)] == [-signal.SIGKILL, 75]
+    alone(there, out, together)
+    assert made(out) == made(there / "together")
+    at, out = port(), there / "to-the-end"
+    found = ended([begin(training(there, out, "--distributed", together), n, 2, at) for n in range(2)])
+    assert [code for code, *_ in found] == [0, 0], found
+    assert made(out) == made(there / "together")
+
+
+@pytest.mark.slow
 def test_one_is_killed_and_the_run_goes_on_alone(there: Path, of_two_devices: dict[str, bytes]) -> None:
     """The other ends with a code of its own, soon; one process of two devices goes on, to the same bits."""
     at, out = port(), there / "killed"

@@ -267,7 +267,7 @@ def test_what_cannot_be_shared_is_said(tiny: Backbone, tmp_path: Path) -> None:
     directory, name = tiny.directory, "tensor_parallel_size"
     assert directory is not None
     said = refused(lambda: load_backbone(directory, tensor_parallel_size=3))
-    assert said == f"{name}: 3 devices are wanted, and there are 1."
+    assert said == f"{name}: 3 devices are wanted, and this process has 1."
     assert refused(lambda: load_backbone(directory, tensor_parallel_size=0)) == f"{name} is a number of devices, got 0."
     said = refused(lambda: refuse_uncut(mesh_of(3), (8, 4), {}, "x"))
     assert said == f"{name}: 8 attention heads of x cannot be shared by 3 devices; by 2 or 4 they can."

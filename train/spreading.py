@@ -29,9 +29,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .. import processes
-from ..counted import counted
-from ..errors import GraftaxError
 from ..models.sharded import DEVICES, Split, specs_of
+from ..models.tensor_parallel import put
 from ..models.unread import Unread
 
 
@@ -40,14 +39,12 @@ def devices_for(jobs: int, devices: int | None) -> int:
 
     Every process has as many of them.
     """
-    there, many = jax.local_device_count(), processes.count()
-    if devices is not None and devices % many:
-        raise GraftaxError(f"{counted(devices, 'device')} cannot be those of {many} processes, which have as many each.")
-    wanted = (1 if jax.default_backend() == "cpu" else there) if devices is None else devices // many
-    if wanted > there:
-        whose = "this process has" if many == 1 else f"each of {many} processes has"
-        raise GraftaxError(f"{counted(wanted * many, 'device')} are wanted, and {whose} {there}.")
-    return min(wanted, -(-jobs // many)) * many
+    if devices is not None:
+        each = processes.of_each(devices)
+    else:
+        each = 1 if jax.default_backend() == "cpu" else jax.local_device_count()
+    many = processes.count()
+    return min(each, -(-jobs // many)) * many
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,7 @@ class Spread:
     @cached_property
     def mesh(self) -> Mesh:
         """As many devices of every process, in the order of the processes."""
-        each = self.devices // processes.count()
-        by_process: dict[int, list[jax.Device]] = {}
-        for device in jax.devices():
-            by_process.setdefault(device.process_index, []).append(device)
-        return Mesh(np.array([device for _, own in sorted(by_process.items()) for device in own[:each]]), (DEVICES,))
+        return Mesh(np.array(processes.devices(self.devices // processes.count())), (DEVICES,))
 
     @cached_property
     def by_slot(self) -> NamedSharding:
@@ -97,7 +90,7 @@ class Spread:
     def placed(self, tree: Any) -> Any:
         """A tree of arrays with a leading slot axis, on the devices that have the slots; those of a process's own are read."""
         if self.kept is not None:
-            return jax.device_put(tree, self.kept)
+            return jax.tree.map(partial(put, sharding=self.kept), tree)
         if self.alone:
             return jax.tree.map(jnp.asarray, tree)
         return jax.tree.map(self._placed, tree)

@@ -259,7 +259,7 @@ class Programs:
             state = join(settled(trainable, fixed), fixed)
             return self.task.output.compute(self.backbone, params, state, inputs, labels)
 
-        return jax.jit(self._alike(outputs))
+        return jax.jit(self._alike(outputs), out_shardings=self.spread.kept)
 
     @cached_property
     def measured(self) -> Callable[[Learner, Any, Any, Any, Any], jax.Array]:
@@ -268,13 +268,13 @@ class Programs:
         def mean(pack: Learner, slot: jax.Array, outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
             return self.task.loss(outputs, labels, jax.tree.map(lambda leaf: leaf[slot], pack.hyper), weight)
 
-        return jax.jit(mean)
+        return jax.jit(mean, out_shardings=self.spread.kept)
 
     @cached_property
     def frozen(self) -> Callable[..., jax.Array]:
         """`frozen(params, inputs, cut=) -> hidden`, what enters the first adapted layer (`Backbone.frozen`)."""
         frozen = partial(self.backbone.frozen, pooled=not self.task.output.by_position)
-        return jax.jit(self._alike(frozen), static_argnames="cut")
+        return jax.jit(self._alike(frozen), static_argnames="cut", out_shardings=self.spread.kept)
 
     @cached_property
     def put(self) -> Callable[[Any, Any, Any], Any]:
