@@ -21,6 +21,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 import ray
@@ -232,6 +233,15 @@ class _Refusal:
         self.why = why
 
 
+def _tell(mailbox: Any, message: Message) -> None:
+    """Put a message into the mailbox, and go on when it is there.
+
+    Not by `ray.get`: who waits there gives up its CPUs meanwhile, and Ray begins another worker on them, with a backbone of its
+    own, beside the one that goes on.
+    """
+    mailbox.put.remote(cloudpickle.dumps(message)).future().result()
+
+
 def _work(versions: Mapping[str, str], content: bytes, mailbox: Any) -> Any:
     """In a worker's process: look at a run's backbone, or train a shard of it."""
     use_compilation_cache()
@@ -243,7 +253,7 @@ def _work(versions: Mapping[str, str], content: bytes, mailbox: Any) -> Any:
         order, work = cloudpickle.loads(content)
         if isinstance(work, tuple):
             return cloudpickle.dumps(look(order, work))
-        train_shard(order, work, node, lambda message: ray.get(mailbox.put.remote(cloudpickle.dumps(message))))
+        train_shard(order, work, node, partial(_tell, mailbox))
     except GraftaxError as error:
         return _Refusal(f"worker on {node}: {error}")
     return None

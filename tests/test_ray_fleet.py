@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_a_node_dies(
 ) -> None:
     """In the middle of a shard, of which one adapter has come: that one is kept, and all are those of one machine."""
     nodes.add_other()
-    data = {f"t{i}": toy_rows(count=12 + i % 5, seed=i) for i in range(16)}
+    data = {f"t{i}": toy_rows(count=12 + i % 5, seed=i) for i in range(32)}
     train_many(tiny, data, tmp_path / "one", progress=False, **SETTINGS)
     monkeypatch.setattr(ray_cluster, "_ROOM", 1)  # so that a worker waits until what it told is heard
     shards: dict[int, str] = {}
@@ -65,6 +66,7 @@ def test_a_node_dies(
                 there = {shard for shard, node in shards.items() if node == OTHER}
                 if any(message.name in run.shards[shard].names() for shard in there):
                     nodes.kill_other()
+                    time.sleep(2)  # the worker notices soon; meanwhile nobody takes what it would tell
                     dead.append(message.name)
         return told
 
