@@ -9,9 +9,9 @@ it reads, so that nothing has to be exchanged between them. Of a feed-forward on
 The same of attention, whose heads are computed each on one device. So a layer has two sums over the devices, one for each of
 its branches. The words' table is cut by its rows, which are the columns of what projects to the vocabulary.
 
-This is for a backbone that does not fit one device, or is too slow on one, wherever it is used: it makes every answer faster,
-and one text alone. Training has another way (`sharded.py`, FSDP), in which each device computes with whole weights, gathered
-layer by layer, and has adapters of its own; it exchanges less where many adapters share a gathered layer.
+This is for a backbone that does not fit one device, wherever it is used. Training has another way (`sharded.py`, FSDP), in which
+each device computes with whole weights, gathered layer by layer, and has adapters of its own: there devices exchange weights,
+and here what layers have made.
 
 *How.* The weights are put where they belong, and say so; XLA then cuts every program that reads them (GSPMD, Xu et al., 2021,
 arXiv:2105.04663), with its sums and whatever else a method wants of them. So no method and no program knows of it. What is kept
