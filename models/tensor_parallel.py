@@ -9,9 +9,9 @@ it reads, so that nothing has to be exchanged between them. Of a feed-forward on
 The same of attention, whose heads are computed each on one device. So a layer has two sums over the devices, one for each of
 its branches. The words' table is cut by its rows, which are the columns of what projects to the vocabulary.
 
-This is for a backbone that does not fit one device, wherever it is used. Training has another way (`sharded.py`, FSDP), in which
-each device computes with whole weights, gathered layer by layer, and has adapters of its own: there devices exchange weights,
-and here what layers have made.
+This is for a backbone that does not fit one device, wherever it is used. Training has another way (`sharded.py`, FSDP), in
+which each device computes with whole weights, gathered layer by layer, and has adapters of its own: there devices exchange
+weights, and here what layers have made.
 
 *How.* The weights are put where they belong, and say so; XLA then cuts every program that reads them (GSPMD, Xu et al., 2021,
 arXiv:2105.04663), with its sums and whatever else a method wants of them. So no method and no program knows of it. What is kept
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 import jax
@@ -35,8 +35,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from .. import processes
 from ..counted import counted
 from ..errors import GraftaxError
-from .by_layer import ByLayer
-from .parts import LEAVES, Part
+from .by_layer import ByLayer, held_by_layer
+from .parts import LEAVES, Leaf, Part
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 TENSOR = "tensor"  # the axis of the mesh
@@ -83,20 +83,24 @@ def shared(
     Those of a stack may be held by layer already; else they have a leading axis of layers, and are by layer from now on.
     `put`: what puts an array there.
     """
-    by_name = {f"{part.name}.{leaf.name}": (part, leaf.named) for part in parts for leaf in LEAVES.get(part.kind, ())}
+    found = {}
+    for part in parts:
+        for leaf in LEAVES.get(part.kind, ()):
+            if (name := f"{part.name}.{leaf.name}") in arrays:
+                one = partial(_put_part, mesh, part, leaf, put)
+                stacked = part.stack and not held_by_layer(arrays[name])
+                found[name] = jax.tree.map(_each_layer(one) if stacked else one, arrays[name])
+    return found
 
-    def shared_one(name: str, held: Any) -> Any:
-        part, axes = by_name[name]
 
-        def one(leaf: Any) -> Any:
-            return put(leaf, _cut_along(mesh, _CUT.get(part.role or part.name), axes, leaf.shape))
+def _put_part(mesh: Mesh, part: Part, leaf: Leaf, put: Callable[[Any, NamedSharding], Any], array: Any) -> Any:
+    """A weight, or what is held of a quantised one, put where the table says."""
+    return put(array, _cut_along(mesh, _CUT.get(part.role or part.name), leaf.named, array.shape))
 
-        stacked = bool(part.stack) and not any(_is_by_layer(leaf) for leaf in jax.tree.leaves(held, is_leaf=_is_by_layer))
-        if stacked:
-            return jax.tree.map(lambda leaf: ByLayer(tuple(map(one, leaf))), held)
-        return jax.tree.map(one, held)
 
-    return {name: shared_one(name, held) for name, held in arrays.items()}
+def _each_layer(one: Callable[[Any], Any]) -> Callable[[Any], ByLayer]:
+    """`one` of every layer of an array with a leading axis of these."""
+    return lambda array: ByLayer(tuple(map(one, array)))
 
 
 def of_adapter(mesh: Mesh, role: str, axes: Sequence[str], shape: Sequence[int]) -> NamedSharding:
@@ -168,7 +172,3 @@ def _cut_along(mesh: Mesh, cut: str | None, axes: Sequence[str], shape: Sequence
     while spec and spec[-1] is None:  # as JAX writes it of what a program gives: equal places are to be equal
         spec.pop()
     return NamedSharding(mesh, PartitionSpec(*spec))
-
-
-def _is_by_layer(leaf: Any) -> bool:
-    return isinstance(leaf, ByLayer)
